@@ -1,0 +1,163 @@
+"""How every benchmark of the project ends: one line a figure, `figure: NAME VALUE UNIT`, and the same as JSON.
+
+A benchmark is a script `benchmarks/bench_<bench>.py` behind `make bench-<bench>`. It calls `report_figures` last, which
+writes `benchmarks/results/<bench>.json` with what is needed to measure again: the command, the commit, the settings,
+and the machine, of which neither name nor paths are recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "benchmarks" / "results"
+LIBRARIES = ("torch", "numpy", "sentencepiece", "sacrebleu", "ctranslate2")
+INSTRUCTION_SETS = (
+    *("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
+    *("amx_tile", "amx_int8", "amx_bf16", "asimd", "sve", "sve2", "i8mm", "bf16"),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value, as `Figure("help_seconds", 0.31, "s")`."""
+
+    name: str  # small letters, digits and underscores
+    value: float
+    unit: str  # one word; `ratio` where there is none
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or not re.fullmatch(r"\S+", self.unit):
+            raise ValueError(
+                f"figure {self.name!r} in {self.unit!r}: expected a lower-case name and a unit of one word"
+            )
+        if not math.isfinite(self.value):
+            raise ValueError(f"figure {self.name} is {self.value}: nothing was measured")
+
+    def __str__(self) -> str:
+        value = f"{self.value:.6g}" if abs(self.value) < 1e6 else f"{self.value:.0f}"
+        return f"figure: {self.name} {value} {self.unit}"
+
+
+def report_figures(
+    bench: str,
+    figures: Sequence[Figure],
+    *,
+    settings: Mapping[str, Any],
+    command: str | None = None,
+    results_dir: Path = RESULTS,
+) -> None:
+    """Write `<results_dir>/<bench>.json`, then print the figures: the last lines of a benchmark's output.
+
+    Args:
+        bench: the benchmark's name, which is the file's.
+        figures: what was measured, each name once.
+        settings: what it was measured on and with; no absolute path among them.
+        command: how to run it from the repository's root; `make bench-<bench>` where it is not given.
+        results_dir: made if it is not there.
+
+    Raises:
+        ValueError: no figure, a name twice, or an absolute path.
+    """
+    names = [figure.name for figure in figures]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{bench}: expected at least one figure and each name once, got {names}")
+    result = {
+        "bench": bench,
+        "command": command or f"make bench-{bench}",
+        "commit": describe_commit(),
+        "settings": dict(settings),
+        "machine": describe_machine(),
+        "figures": [asdict(figure) for figure in figures],
+    }
+    _refuse_absolute_paths(result)
+    results_dir.mkdir(parents=True, exist_ok=True)
+    path = results_dir / f"{bench}.json"
+    aside = path.with_name(f".partial-{path.name}")
+    aside.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+    for figure in figures:
+        print(figure, flush=True)
+
+
+def describe_commit(repository: Path = REPOSITORY) -> str | None:
+    """The commit that is checked out, with `-dirty` where files differ from it; earlier results do not count."""
+    commit = _output_of("git", "-C", str(repository), "rev-parse", "--verify", "HEAD")
+    changes = _output_of("git", "-C", str(repository), "status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return f"{commit}-dirty" if commit and changes else commit
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the figures depend on: processor, memory, GPUs, versions."""
+    cpu_info = _cpu_info()
+    flags = set((cpu_info.get("flags") or cpu_info.get("Features") or "").split())
+    gpus = _output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_info.get("model name") or platform.processor() or None,
+        "cores": _usable_cores(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "memory_gb": _memory_gb(),
+        "gpus": gpus.splitlines() if gpus else [],
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+    }
+
+
+def _cpu_info() -> dict[str, str]:
+    """The first processor's entries of /proc/cpuinfo; empty where there is no such file."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return {}
+    first = path.read_text(encoding="utf-8").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _usable_cores() -> int | None:
+    """The cores that this process may run on, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _memory_gb() -> float | None:
+    if "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
+def _version(library: str) -> str | None:
+    """Read from the installed metadata: importing torch for its version would take seconds."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _output_of(*command: str) -> str | None:
+    """What a command prints, or None where it is not installed or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _refuse_absolute_paths(value: Any) -> None:
+    """Results are published: the layout of somebody's disk is none of the reader's business, and of no use."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            _refuse_absolute_paths(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_absolute_paths(item)
+    elif isinstance(value, Path) or (isinstance(value, str) and re.search(r"(^|[\s=:'\"])(/|~/)\w", value)):
+        raise ValueError(f"{str(value)!r} in the results: give paths relative to the repository, as text")

@@ -1,0 +1,137 @@
+"""The command line: one command per stage. Parses, calls, prints; no logic.
+
+    kdmt prepare|teacher|distill|student|score pipelines/x.yaml [--set a.b=c]
+    kdmt translate runs/x/teacher < input.txt > output.txt
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdmt.errors import Interrupted, UserError
+
+app = typer.Typer(
+    help="Sequence-level knowledge distillation for neural machine translation, end to end.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline's YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
+Runs = Annotated[Path, typer.Option(envvar="KDMT_RUNS", help="Folder for the outputs of all pipelines.")]
+Mirror = Annotated[
+    Path | None, typer.Option(envvar="KDMT_MIRROR", help="Local folder that answers for URLs of corpora.")
+]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Bring stages that this one builds on up to date too.")]
+RUNS = Path("runs")
+
+
+@app.callback()
+def _root() -> None:
+    """Sequence-level knowledge distillation for neural machine translation, end to end."""
+
+
+@app.command()
+def prepare(
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+) -> None:
+    """Clean, decontaminate, tokenise and binarise the corpora."""
+    _run("prepare", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def teacher(
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+) -> None:
+    """Train the teacher, or go on training it."""
+    _run("teacher", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def distill(
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+) -> None:
+    """Let the teacher translate the training set."""
+    _run("distill", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def student(
+    pipeline: PipelineFile,
+    student: Annotated[str | None, typer.Option(help="Train this student alone; by default all of them.")] = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirror = None,
+    rebuild: Rebuild = False,
+) -> None:
+    """Train the students, once for each of their seeds."""
+    _run("student", pipeline, set_, runs, mirror, rebuild, student=student)
+
+
+@app.command()
+def score(
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+) -> None:
+    """Translate the test sets with every system and report BLEU, chrF, speed and significance."""
+    _run("score", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def translate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, or a run that holds one.")],
+    beam: Annotated[int, typer.Option(min=1)] = 5,
+    lenpen: Annotated[float, typer.Option()] = 1.0,
+    max_len_a: Annotated[float, typer.Option(min=0.0)] = 1.2,
+    max_len_b: Annotated[int, typer.Option(min=1)] = 10,
+    buffer_size: Annotated[int, typer.Option(min=1, help="Lines read before they are translated together.")] = 1024,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for one a core.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Translate raw text from standard input to standard output, one line for one line."""
+    from kdmt.config import Decode
+    from kdmt.decode.translator import Translator, translate_stream
+    from kdmt.stages.workspace import pick_device, use_threads
+
+    use_threads(threads)
+    translator = Translator.load(checkpoint, device=pick_device(device))
+    settings = Decode(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
+    translate_stream(translator, settings, sys.stdin.buffer, sys.stdout.buffer, buffer_size=buffer_size)
+
+
+def _run(
+    stage: str,
+    pipeline: Path,
+    overrides: list[str] | None,
+    runs: Path,
+    mirror: Path | None,
+    rebuild: bool,
+    student: str | None = None,
+) -> None:
+    from kdmt.config import load_pipeline
+    from kdmt.stages.pipeline import run_command
+    from kdmt.stages.workspace import Workspace
+
+    workspace = Workspace(load_pipeline(pipeline, overrides or ()), runs, mirror)
+    run_command(workspace, stage, rebuild=rebuild, student=student)
+
+
+def main() -> None:
+    """The entry point `kdmt`: a `UserError` is one line on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"kdmt: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stop:
+        print(f"kdmt: {stop}", file=sys.stderr)
+        sys.exit(128 + stop.signal_number)
+
+
+if __name__ == "__main__":
+    main()

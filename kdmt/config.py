@@ -1,0 +1,487 @@
+"""The pipeline's configuration: one frozen, strictly validated model per stage.
+
+A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
+key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path.
+
+Every setting is of one of three kinds, read by `settings_of_kind`:
+
+* result (the default): changing it redoes the stage;
+* extend: the stage goes on from what is there (`max_updates`, more seeds);
+* execution: changes nothing in the output (workers, logging, device).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kdmt.errors import UserError
+
+KINDS = ("result", "extend", "execution")
+
+
+def _extend(default: Any, **rules: Any) -> Any:
+    return Field(default, json_schema_extra={"kind": "extend"}, **rules)
+
+
+def _execution(default: Any, **rules: Any) -> Any:
+    return Field(default, json_schema_extra={"kind": "execution"}, **rules)
+
+
+class Section(BaseModel):
+    """A frozen mapping of the YAML file in which unknown keys are fatal and types are not guessed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+# --------------------------------------------------------------------------------------------------------- prepare
+
+
+class Source(Section):
+    """Where one text file comes from: a local path or a URL with its sha256; `.gz` is opened on the fly."""
+
+    path: str | None = None
+    url: str | None = None
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    member: str | None = None  # a file inside a zip archive
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Source:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either 'path' or 'url'")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("a 'url' needs its 'sha256'")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What to call this file in a message."""
+        origin = self.path or self.url or ""
+        return f"{origin}:{self.member}" if self.member else origin
+
+
+class Corpus(Section):
+    """Parallel text: two files with one sentence a line, or one TSV with a column for each language."""
+
+    source: Source | None = None
+    target: Source | None = None
+    tsv: Source | None = None
+    source_column: int = Field(0, ge=0)
+    target_column: int = Field(1, ge=0)
+    weight: int = Field(1, ge=1)  # times that the corpus stands in the training data
+    tag: str | None = Field(None, pattern=r"^\S+$")  # a token put before each source sentence, as `<bt>`
+
+    @model_validator(mode="after")
+    def _pair_or_tsv(self) -> Corpus:
+        two_files = self.source is not None and self.target is not None
+        if self.tsv is not None and (self.source is not None or self.target is not None):
+            raise ValueError("give either 'tsv' or 'source' and 'target', not both")
+        if self.tsv is None and not two_files:
+            raise ValueError("give 'source' and 'target', or 'tsv'")
+        if self.tsv is not None and self.source_column == self.target_column:
+            raise ValueError("'source_column' and 'target_column' are the same")
+        return self
+
+
+class TestSet(Corpus):
+    """A test set; `raw_target` is the untokenised reference where the corpus itself is tokenised text."""
+
+    raw_target: Source | None = None
+
+
+class Clean(Section):
+    """Rules of the cleaning pass; lengths are in whitespace-separated words of the untokenised text."""
+
+    unicode_form: Literal["NFC", "NFKC", "none"] = "NFC"
+    min_words: int = Field(1, ge=1)
+    max_words: int = Field(250, ge=1)
+    max_ratio: float = Field(3.0, gt=1.0)  # longer side over shorter side
+    drop_duplicates: bool = True  # exact duplicates of a pair, the first is kept
+    drop_copies: bool = True  # target is the source
+
+    @model_validator(mode="after")
+    def _order(self) -> Clean:
+        if self.min_words > self.max_words:
+            raise ValueError("'min_words' is larger than 'max_words'")
+        return self
+
+
+class Text(Section):
+    """What happens between raw text and the tokenizer, and back; travels with every checkpoint."""
+
+    normalize: bool = False  # Moses punctuation normalisation
+    moses: bool = False  # Moses tokenisation, undone on output
+    lowercase: bool = False
+    already_applied: bool = False  # the corpora were processed so by their authors
+
+
+class Tokenizer(Section):
+    type: Literal["sentencepiece", "subword-nmt"] = "sentencepiece"
+    model: Literal["unigram", "bpe"] = "unigram"
+    vocab_size: int = Field(10000, ge=8)  # SentencePiece: pieces; subword-nmt: merge operations
+    joint: bool = True
+    character_coverage: float = Field(1.0, gt=0.0, le=1.0)
+    train_sentences: int = Field(2_000_000, ge=1)  # learnt on at most so many lines, drawn evenly over the corpus
+    source_path: str | None = None  # a given model instead of a learnt one
+    target_path: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Tokenizer:
+        if self.type == "subword-nmt" and self.model != "bpe":
+            raise ValueError("subword-nmt learns BPE only: set 'model: bpe'")
+        if self.target_path is not None and self.source_path is None:
+            raise ValueError("'target_path' is given without 'source_path'")
+        if self.source_path is not None and not self.joint and self.target_path is None:
+            raise ValueError("a given separate tokenizer needs 'source_path' and 'target_path'")
+        if self.joint and self.target_path is not None:
+            raise ValueError("a joint tokenizer has one model: give 'source_path' alone")
+        return self
+
+
+class Vocabulary(Section):
+    """fairseq-preprocess's options of the same names."""
+
+    joined: bool = True
+    threshold: int = Field(0, ge=0)  # tokens seen fewer times become <unk>
+    nwords: int = Field(-1, ge=-1)  # keep so many tokens, -1 for all
+    padding_factor: int = Field(8, ge=1)
+
+
+class Prepare(Section):
+    train: list[Corpus] = Field(min_length=1)
+    valid: Corpus
+    test: dict[str, TestSet] = Field(default_factory=dict)
+    clean: Clean | Literal["none"] = Clean()
+    decontaminate: bool = True
+    text: Text = Text()
+    tokenizer: Tokenizer = Tokenizer()
+    vocabulary: Vocabulary = Vocabulary()
+    workers: int = _execution(0, ge=0)  # processes; 0 for one a core
+
+    @model_validator(mode="after")
+    def _names(self) -> Prepare:
+        for name in self.test:
+            if not re.fullmatch(r"test[\w.]*", name):
+                raise ValueError(f"test set {name!r}: names begin with 'test' and hold letters, digits, '_' and '.'")
+        if self.vocabulary.joined and not self.tokenizer.joint:
+            raise ValueError("a joined vocabulary needs a joint tokenizer ('tokenizer.joint: true')")
+        return self
+
+
+# ----------------------------------------------------------------------------------------------- models and training
+
+
+class Model(Section):
+    """A named architecture (fairseq's names) and any field of it changed."""
+
+    arch: str = "transformer"
+    encoder_layers: int | None = Field(None, ge=1)
+    decoder_layers: int | None = Field(None, ge=1)
+    encoder_embed_dim: int | None = Field(None, ge=1)
+    decoder_embed_dim: int | None = Field(None, ge=1)
+    encoder_ffn_embed_dim: int | None = Field(None, ge=1)
+    decoder_ffn_embed_dim: int | None = Field(None, ge=1)
+    encoder_attention_heads: int | None = Field(None, ge=1)
+    decoder_attention_heads: int | None = Field(None, ge=1)
+    encoder_normalize_before: bool | None = None
+    decoder_normalize_before: bool | None = None
+    encoder_learned_pos: bool | None = None
+    decoder_learned_pos: bool | None = None
+    share_decoder_input_output_embed: bool | None = None
+    share_all_embeddings: bool | None = None
+    layernorm_embedding: bool | None = None
+    activation_fn: Literal["relu", "gelu"] | None = None
+    dropout: float | None = Field(None, ge=0.0, lt=1.0)
+    attention_dropout: float | None = Field(None, ge=0.0, lt=1.0)
+    activation_dropout: float | None = Field(None, ge=0.0, lt=1.0)
+    max_source_positions: int | None = Field(None, ge=1)
+    max_target_positions: int | None = Field(None, ge=1)
+
+    def overrides(self) -> dict[str, Any]:
+        """The fields that were set, without the name."""
+        return {key: value for key, value in self.model_dump().items() if key != "arch" and value is not None}
+
+
+class Train(Section):
+    """Optimisation. Names and meanings are fairseq-train's where it has them."""
+
+    max_updates: int = _extend(100_000, ge=1)
+    max_tokens: int = Field(4096, ge=1)  # padded tokens of the longer side in a micro-batch
+    update_freq: int = Field(1, ge=1)
+    lr: float = Field(5e-4, gt=0.0)
+    warmup_updates: int = Field(4000, ge=1)
+    warmup_init_lr: float = Field(1e-7, ge=0.0)
+    adam_betas: tuple[float, float] = Field((0.9, 0.98), strict=False)
+    adam_eps: float = Field(1e-8, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    clip_norm: float = Field(0.0, ge=0.0)  # 0: no clipping
+    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
+    validate_interval_updates: int = Field(500, ge=1)
+    validate_bleu: bool = True
+    validate_beam: int = Field(1, ge=1)
+    validate_sentences: int = Field(0, ge=0)  # decode only the first n validation sentences; 0 for all
+    best_metric: Literal["loss", "bleu"] = "bleu"
+    patience: int = Field(0, ge=0)  # validations without a better score; 0: never stop early
+    average_checkpoints: int = Field(5, ge=1)  # checkpoints that `average` is made of
+    max_source_tokens: int = Field(1024, ge=2)  # longer pairs are left out and counted
+    max_target_tokens: int = Field(1024, ge=2)
+    bf16: bool = False
+    init_from: str | None = None  # a checkpoint folder to fine-tune from
+    init_optimizer: bool = False  # keep its optimiser state and schedule too
+    # -- execution
+    save_interval_updates: int = _execution(500, ge=1)
+    log_interval_updates: int = _execution(50, ge=1)
+    tensorboard: bool = _execution(False)
+    device: str = _execution("auto")
+    threads: int = _execution(0, ge=0)  # 0 for as many as there are cores
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Train:
+        if self.best_metric == "bleu" and not self.validate_bleu:
+            raise ValueError("'best_metric: bleu' needs 'validate_bleu: true'")
+        if self.init_optimizer and self.init_from is None:
+            raise ValueError("'init_optimizer' is given without 'init_from'")
+        return self
+
+
+class Teacher(Section):
+    model: Model = Model()
+    train: Train = Train()
+    seed: int = Field(1, ge=0)
+
+
+class Decode(Section):
+    """Beam search. Maximum length is max_len_a * S + max_len_b, S the sentence's own tokens with </s>."""
+
+    beam: int = Field(5, ge=1)
+    nbest: int = Field(1, ge=1)
+    lenpen: float = 1.0
+    max_len_a: float = Field(1.2, ge=0.0)
+    max_len_b: int = Field(10, ge=1)
+    max_tokens: int = Field(8000, ge=1)  # source tokens in a batch, padded
+    batch_size: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _nbest(self) -> Decode:
+        if self.nbest > self.beam:
+            raise ValueError(f"'nbest' ({self.nbest}) is larger than 'beam' ({self.beam})")
+        return self
+
+
+OnFailure = Literal["keep", "reference", "drop"]
+
+
+class Failures(Section):
+    """What becomes of a hypothesis that fails: kept, replaced by the reference, or dropped with its index recorded."""
+
+    empty: OnFailure = "reference"
+    too_long: OnFailure = "reference"  # reached the maximum length
+    repetition: OnFailure = "reference"  # an n-gram (1 to 4 tokens) repeated `repetition_times` in a row
+    unk: OnFailure = "keep"
+    repetition_times: int = Field(4, ge=2)
+
+
+class Distill(Section):
+    checkpoint: Literal["best", "last", "average"] = "average"
+    decode: Decode = Decode()
+    failures: Failures = Failures()
+    block_size: int = Field(2000, ge=1)  # sentences
+    threads: int = _execution(0, ge=0)
+    device: str = _execution("auto")
+
+
+class Student(Section):
+    data: Literal["raw", "distilled", "mixed"] = "distilled"
+    model: Model = Model()
+    train: Train = Train()
+    seeds: list[Annotated[int, Field(ge=0)]] = _extend([1], min_length=1)
+    encoder_layers_from_teacher: list[int] | None = None  # teacher layer for each student layer, from 0
+    decoder_layers_from_teacher: list[int] | None = None
+    embeddings_from_teacher: bool = False
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Student:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("'seeds' holds a number twice")
+        return self
+
+
+class Score(Section):
+    checkpoint: Literal["best", "last", "average"] = "average"
+    beams: list[Annotated[int, Field(ge=1)]] = Field([1, 5], min_length=1)
+    lenpen: float = 1.0
+    max_len_a: float = Field(1.2, ge=0.0)
+    max_len_b: int = Field(10, ge=1)
+    max_tokens: int = Field(8000, ge=1)
+    batch_size: int = Field(256, ge=1)
+    tokenize: Literal["13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"] = "13a"
+    lowercase: bool = False
+    detokenized: bool = True  # False: the words between spaces as they are, against the corpus's own target file
+    baseline: str | None = None  # what significance is measured against; the first student on raw data by default
+    bootstrap_samples: int = Field(1000, ge=1)
+    speed_sentences: int = Field(100, ge=1)  # sentences timed at batch 1
+    threads: int = _execution(0, ge=0)
+    device: str = _execution("auto")
+
+
+class Pipeline(Section):
+    """The whole YAML file."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    source_lang: str
+    target_lang: str
+    prepare: Prepare
+    teacher: Teacher = Teacher()
+    distill: Distill = Distill()
+    students: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Student] = Field(default_factory=dict)
+    score: Score = Score()
+
+    @model_validator(mode="after")
+    def _languages(self) -> Pipeline:
+        for key in ("source_lang", "target_lang"):
+            _check_language(key, getattr(self, key))
+        if self.source_lang == self.target_lang:
+            raise ValueError(f"'source_lang' and 'target_lang' are both {self.source_lang!r}")
+        return self
+
+
+def _check_language(key: str, code: str) -> None:
+    """An ISO 639 code, or one of the range qaa-qtz that the standard keeps for private use."""
+    if re.fullmatch(r"q[a-t][a-z]", code):
+        return
+    import pycountry
+
+    if not (pycountry.languages.get(alpha_2=code) or pycountry.languages.get(alpha_3=code)):
+        raise ValueError(f"'{key}': {code!r} is no ISO 639 language code")
+
+
+# ----------------------------------------------------------------------------------------------------------- loading
+
+
+def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read, override and validate a pipeline file.
+
+    Args:
+        path: the YAML file.
+        overrides: settings as `a.b=c`, with c read as YAML (`null`, `true`, `[1, 2]`, ...).
+
+    Raises:
+        UserError: naming the file, or the YAML path of each offending setting.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such pipeline file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected a mapping of settings at the top level")
+    for override in overrides:
+        _apply_override(document, override)
+    try:
+        return Pipeline.model_validate(document)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_describe(error)}") from None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error rather than the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys may be given again
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _apply_override(document: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {override!r}: expected a.b=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override!r}: {text!r} is not a YAML value") from None
+    node: Any = document
+    for depth, key in enumerate(keys):
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                raise UserError(f"--set {override!r}: {'.'.join(keys[:depth])} is a list of {len(node)}")
+            key = int(key)  # type: ignore[assignment]
+        elif not isinstance(node, dict):
+            raise UserError(f"--set {override!r}: {'.'.join(keys[:depth])} holds no further settings")
+        if depth == len(keys) - 1:
+            node[key] = value
+        else:
+            node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
+            if node is None:  # an empty mapping in the file, as `clean:` with nothing under it
+                raise UserError(f"--set {override!r}: {'.'.join(keys[: depth + 1])} is empty in the file")
+
+
+def _describe(error: ValidationError) -> str:
+    """All problems, each with its YAML path, on one line each."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"] if not _is_union_branch(part))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown setting"
+        elif problem["type"] == "missing":
+            message = "missing"
+        elif not isinstance(problem["input"], (dict, BaseModel)):
+            message += f" (it is {problem['input']!r})"
+        lines.append(f"{where}: {message}" if where else message)
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _is_union_branch(part: Any) -> bool:
+    """Pydantic adds the branch of a union that it tried to the location: no part of the YAML path."""
+    return isinstance(part, str) and (part == "Clean" or part.startswith("literal["))
+
+
+def resolved(section: Section) -> dict[str, Any]:
+    """The section with every default written out, as plain YAML/JSON values."""
+    return section.model_dump(mode="json")
+
+
+def settings_of_kind(section: Section, kind: str) -> dict[str, Any]:
+    """The settings of one kind, flattened to dotted keys.
+
+    A list of sections is flattened with its index, `train.0.source.path`.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is not one of {KINDS}")
+    return {path: value for path, value, found in _leaves(section, "") if found == kind}
+
+
+def _leaves(section: Section, prefix: str) -> Iterator[tuple[str, Any, str]]:
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        kind = str(extra["kind"]) if isinstance(extra, dict) else "result"
+        yield from _leaf_values(getattr(section, name), f"{prefix}{name}", kind)
+
+
+def _leaf_values(value: Any, path: str, kind: str) -> Iterator[tuple[str, Any, str]]:
+    if isinstance(value, Section):
+        yield from _leaves(value, f"{path}.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaf_values(item, f"{path}.{key}", kind)
+    elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
+        for position, item in enumerate(value):
+            yield from _leaf_values(item, f"{path}.{position}", kind)
+    else:
+        yield path, list(value) if isinstance(value, tuple) else value, kind

@@ -1,0 +1,252 @@
+"""From text to a data-bin: the dictionaries and token files that fairseq-preprocess makes of the same tokenised text.
+
+    data-bin/dict.<lang>.txt    data-bin/<split>.<src>-<tgt>.<lang>.{bin,idx}
+
+The tokenised text itself is never written: each line goes to the tokenizer's own ids, those to a temporary file while
+they are counted, and from there, once the dictionary is known, to the data-bin. Memory holds a chunk of lines and four
+bytes a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.config import Vocabulary
+from kdmt.corpus.indexed import IndexedWriter
+from kdmt.corpus.tokenizer import SubwordModel, Tokenizers, count_lines, read_chunks
+from kdmt.corpus.vocabulary import Dictionary
+from kdmt.errors import UserError
+from kdmt.types import EOS, UNK
+
+CHUNK_LINES = 20_000
+Chunk = tuple[NDArray[np.int32], NDArray[np.int32]]  # tokens back to back [sum(sizes)], sizes [lines]
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """Clean text, line i of `target` translating line i of `source`.
+
+    Each line of `tags`, where there is such a file, is one token put before the source sentence, or is empty.
+    """
+
+    source: Path
+    target: Path
+    tags: Path | None = None
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """What was written for one side; `</s>` is a token, and `num_unk` of the tokens are `<unk>`."""
+
+    num_lines: int
+    num_tokens: int
+    num_unk: int
+
+
+@dataclass(frozen=True)
+class BinarizedPair:
+    source_dictionary: Dictionary
+    target_dictionary: Dictionary
+    source: TokenCounts
+    target: TokenCounts
+
+
+def data_prefix(data_bin: Path, split: str, langs: tuple[str, str], lang: str) -> Path:
+    """The prefix of a split's `.bin` and `.idx`: `train.en-de.en`."""
+    return data_bin / f"{split}.{langs[0]}-{langs[1]}.{lang}"
+
+
+def dictionary_path(data_bin: Path, lang: str) -> Path:
+    return data_bin / f"dict.{lang}.txt"
+
+
+def count_tokens(paths: Iterable[Path]) -> Counter[str]:
+    """Occurrences of each token in files of tokenised text."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        for lines in read_chunks(path, CHUNK_LINES):
+            counts.update(token for line in lines for token in line.split())
+    return counts
+
+
+def binarize_tokenized(text: Path, dictionary: Dictionary, prefix: Path) -> TokenCounts:
+    """Write tokenised text, tokens between whitespace, as fairseq-preprocess does, byte for byte."""
+    return _write(_encode_tokenized(text, dictionary), prefix, len(dictionary))
+
+
+def build_data_bin(
+    data_bin: Path,
+    text: TextPair,
+    *,
+    langs: tuple[str, str],
+    tokenizers: Tokenizers,
+    vocabulary: Vocabulary,
+    threads: int = 0,
+    split: str = "train",
+) -> BinarizedPair:
+    """Tokenise the training text, learn its dictionaries and write both into the folder `data_bin`.
+
+    Args:
+        vocabulary: a joined dictionary counts both sides together and is written for both languages.
+        threads: for SentencePiece; 0 for one a core.
+
+    Raises:
+        UserError: when a file is missing, empty or not UTF-8, or the files differ in length.
+    """
+    if check_lengths(text) == 0:
+        raise UserError(f"{text.source}: the training text is empty")
+    data_bin.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=data_bin) as source_file, tempfile.TemporaryFile(dir=data_bin) as target_file:
+        source = _spool(_encode(text.source, tokenizers.source, threads, text.tags), tokenizers.source, source_file)
+        target = _spool(_encode(text.target, tokenizers.target, threads), tokenizers.target, target_file)
+        dictionaries = _learn_dictionaries(source.counts, target.counts, vocabulary)
+        written = []
+        for lang, spool, dictionary in zip(langs, (source, target), dictionaries, strict=True):
+            dictionary.save(dictionary_path(data_bin, lang))
+            chunks = _translate(spool.read(), spool.model, dictionary)
+            written.append(_write(chunks, data_prefix(data_bin, split, langs, lang), len(dictionary)))
+    return BinarizedPair(*dictionaries, *written)
+
+
+def binarize_files(
+    data_bin: Path,
+    split: str,
+    text: TextPair,
+    *,
+    langs: tuple[str, str],
+    tokenizers: Tokenizers,
+    dictionaries: tuple[Dictionary, Dictionary],
+    threads: int = 0,
+) -> BinarizedPair:
+    """Tokenise text and write it with dictionaries that are there already: valid, test or distilled text.
+
+    Raises:
+        UserError: when a file is missing or not UTF-8, or the files differ in length.
+    """
+    check_lengths(text)
+    data_bin.mkdir(parents=True, exist_ok=True)
+    written = []
+    sides = ((text.source, tokenizers.source, text.tags), (text.target, tokenizers.target, None))
+    for lang, dictionary, (path, model, tags) in zip(langs, dictionaries, sides, strict=True):
+        chunks = _translate(_encode(path, model, threads, tags), model, dictionary)
+        written.append(_write(chunks, data_prefix(data_bin, split, langs, lang), len(dictionary)))
+    return BinarizedPair(*dictionaries, *written)
+
+
+def check_lengths(text: TextPair) -> int:
+    """The number of lines, the same in all files of the pair, or a UserError that names files and counts."""
+    lengths = {path: count_lines(path) for path in (text.source, text.target, text.tags) if path is not None}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"files of different length: {', '.join(f'{path} {n} lines' for path, n in lengths.items())}")
+    return lengths[text.source]
+
+
+def _learn_dictionaries(
+    source_counts: Counter[str], target_counts: Counter[str], settings: Vocabulary
+) -> tuple[Dictionary, Dictionary]:
+    def learn(counts: Counter[str]) -> Dictionary:
+        return Dictionary.from_counts(
+            counts, threshold=settings.threshold, nwords=settings.nwords, padding_factor=settings.padding_factor
+        )
+
+    if settings.joined:
+        joined = learn(source_counts + target_counts)
+        return joined, joined
+    return learn(source_counts), learn(target_counts)
+
+
+# ------------------------------------------------------------------------------------------------- streams of token ids
+
+
+def _encode_tokenized(text: Path, dictionary: Dictionary) -> Iterator[Chunk]:
+    """Ids of tokenised lines, `</s>` included. Lines end as in fairseq, which opens text with universal newlines."""
+    for lines in read_chunks(text, CHUNK_LINES, newline=None):
+        encoded = [dictionary.encode_line(line) for line in lines]
+        yield np.concatenate(encoded), np.array([len(ids) for ids in encoded], dtype=np.int32)
+
+
+def _encode(text: Path, model: SubwordModel, threads: int, tags: Path | None = None) -> Iterator[Chunk]:
+    """The model's own ids of each chunk of lines, without `</s>`, a tag's id before those of its sentence."""
+    threads = threads or os.cpu_count() or 1
+    tag_chunks = read_chunks(tags, CHUNK_LINES) if tags is not None else iter(())
+    for number, (lines, tag_lines) in enumerate(zip_longest(read_chunks(text, CHUNK_LINES), tag_chunks)):
+        tokens, sizes = model.encode_ids(lines, threads)
+        if tags is not None:
+            tokens, sizes = _prepend_tags(tokens, sizes, _tag_ids(tag_lines, model, tags, number * CHUNK_LINES + 1))
+        yield tokens, sizes
+
+
+def _tag_ids(tags: list[str], model: SubwordModel, path: Path, first_line: int) -> NDArray[np.int32]:
+    """Id of each line's tag, -1 for an empty line, int32 [lines]."""
+    for line, tag in enumerate(tags, start=first_line):
+        if len(tag.split()) > 1:
+            raise UserError(f"{path}:{line}: a tag is one token, found {tag!r}")
+    return np.array([model.symbol_id(tag.strip()) if tag.strip() else -1 for tag in tags], dtype=np.int32)
+
+
+def _prepend_tags(tokens: NDArray[np.int32], sizes: NDArray[np.int32], tag_ids: NDArray[np.int32]) -> Chunk:
+    tagged = tag_ids >= 0
+    starts = np.cumsum(sizes, dtype=np.int64) - sizes
+    return np.insert(tokens, starts[tagged], tag_ids[tagged]), sizes + tagged.astype(np.int32)
+
+
+def _translate(chunks: Iterable[Chunk], model: SubwordModel, dictionary: Dictionary) -> Iterator[Chunk]:
+    """From the model's ids to the dictionary's, with `</s>` after each sentence."""
+    table = np.empty(0, dtype=np.int32)
+    for tokens, sizes in chunks:
+        if len(table) < len(model.symbols):  # it grows while text is encoded
+            table = np.array([dictionary.index(symbol) for symbol in model.symbols], dtype=np.int32)
+        yield np.insert(table[tokens], np.cumsum(sizes, dtype=np.int64), EOS), sizes + 1
+
+
+def _write(chunks: Iterable[Chunk], prefix: Path, vocab_size: int) -> TokenCounts:
+    num_lines = num_tokens = num_unk = 0
+    with IndexedWriter(prefix, vocab_size) as writer:
+        for tokens, sizes in chunks:
+            writer.add_flat(tokens, sizes)
+            num_lines += len(sizes)
+            num_tokens += len(tokens)
+            num_unk += int(np.count_nonzero(tokens == UNK))
+    return TokenCounts(num_lines, num_tokens, num_unk)
+
+
+@dataclass
+class _Spool:
+    """A side of the corpus in its tokenizer's ids: tokens in a temporary file, sizes in memory."""
+
+    model: SubwordModel
+    file: IO[bytes]
+    sizes: list[NDArray[np.int32]] = field(default_factory=list)  # one array a chunk
+    id_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Occurrences of each token."""
+        return Counter({self.model.symbols[i]: int(self.id_counts[i]) for i in np.flatnonzero(self.id_counts)})
+
+    def read(self) -> Iterator[Chunk]:
+        self.file.seek(0)
+        for sizes in self.sizes:
+            data = self.file.read(4 * int(sizes.sum()))
+            yield np.frombuffer(data, dtype=np.int32), sizes
+
+
+def _spool(chunks: Iterable[Chunk], model: SubwordModel, file: IO[bytes]) -> _Spool:
+    spool = _Spool(model, file)
+    for tokens, sizes in chunks:
+        file.write(tokens.data)
+        spool.sizes.append(sizes)
+        counts = np.bincount(tokens, minlength=len(model.symbols))
+        counts[: len(spool.id_counts)] += spool.id_counts
+        spool.id_counts = counts
+    return spool

@@ -1,0 +1,106 @@
+"""Text to ids and back: the tokenizer, the dictionaries and the text processing that belong together.
+
+A folder that holds `tokenizer/`, `text.json` and the two `dict.<lang>.txt` is all that is needed; every checkpoint is
+such a folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer
+from kdmt.corpus.vocabulary import Dictionary
+from kdmt.errors import UserError
+from kdmt.types import EOS
+
+TEXT_FILE = "text.json"
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """Words are text as the tokenizer sees it (processed: lowercased, Moses-tokenised, ... as set)."""
+
+    text: TextProcessor
+    tokenizers: Tokenizers
+    src_dictionary: Dictionary
+    tgt_dictionary: Dictionary
+
+    @classmethod
+    def load(cls, folder: Path) -> TextCodec:
+        """From a checkpoint or a `prepare` folder.
+
+        Raises:
+            UserError: naming the file that is missing or unreadable.
+        """
+        path = folder / TEXT_FILE
+        try:
+            text = TextProcessor.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UserError(f"{path}: there is no such file: not a folder that carries its text processing") from None
+        except ValueError:
+            raise UserError(f"{path}: not valid JSON") from None
+        return cls(
+            text=text,
+            tokenizers=load_tokenizer(folder / "tokenizer"),
+            src_dictionary=Dictionary.load(folder / f"dict.{text.source_lang}.txt"),
+            tgt_dictionary=Dictionary.load(folder / f"dict.{text.target_lang}.txt"),
+        )
+
+    def companions(self, folder: Path) -> list[Path]:
+        """The files of `folder` that make a codec."""
+        return [folder / name for name in companion_names(self.text.source_lang, self.text.target_lang)]
+
+    def encode_raw_source(self, lines: Iterable[str]) -> list[np.ndarray]:
+        """Raw source lines as ids, each ending in </s>."""
+        return self.encode_source([self.text.preprocess_source(line) for line in lines])
+
+    def encode_source(self, words: Sequence[str]) -> list[np.ndarray]:
+        """Processed source lines as ids, each ending in </s>."""
+        return [self.src_dictionary.encode_line(line) for line in self.tokenizers.source.encode_lines(words)]
+
+    def decode_target(self, tokens: Iterable[int]) -> str:
+        """Ids without </s> as words: subwords joined, still lowercased and Moses-tokenised where the text is."""
+        special = range(EOS + 1)  # <s>, <pad> and </s> mean nothing inside a sentence; <unk> stays visible
+        kept = [token for token in tokens if token not in special]
+        return self.tokenizers.target.decode(self.tgt_dictionary.string(kept))
+
+    def finish_target(self, words: str) -> str:
+        """Words as finished text."""
+        return self.text.postprocess_target(words)
+
+
+def companion_names(source_lang: str, target_lang: str) -> list[str]:
+    """Names of the files and folders that `TextCodec.load` reads."""
+    return ["tokenizer", TEXT_FILE, *dict.fromkeys(f"dict.{lang}.txt" for lang in (source_lang, target_lang))]
+
+
+def check_vocabulary(checkpoint: Path, data: Path, *, langs: tuple[str, str]) -> None:
+    """Refuse a checkpoint whose vocabulary is not the data's.
+
+    Args:
+        checkpoint, data: folders with `dict.<lang>.txt` of each language.
+
+    Raises:
+        UserError: naming both files and the first symbol that differs.
+    """
+    for lang in langs:
+        ours, theirs = (folder / f"dict.{lang}.txt" for folder in (checkpoint, data))
+        if not ours.is_file():
+            raise UserError(f"{ours}: there is no such file: the checkpoint was made for another language pair")
+        if ours.read_bytes() == theirs.read_bytes():
+            continue
+        a, b = Dictionary.load(ours).symbols, Dictionary.load(theirs).symbols
+        first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        if a == b:
+            continue  # the same symbols with other counts: ids mean the same
+        raise UserError(
+            f"{ours} does not match {theirs}: {len(a)} symbols against {len(b)}, different from symbol {first} on"
+        )
+
+

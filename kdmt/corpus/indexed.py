@@ -1,0 +1,186 @@
+"""fairseq's memory-mapped token files: `.bin` holds tokens back to back, `.idx` where each sentence lies.
+
+The format is that of `MMapIndexedDataset` (fairseq/data/indexed_dataset.py), byte for byte:
+
+    .idx   b"MMIDIDX\\0\\0", uint64 version 1, uint8 dtype code, uint64 count, int32 sizes[count], int64 pointers[count]
+    .bin   the tokens of all sentences, each sentence closed by `</s>`
+
+All numbers are little-endian; sizes count tokens and pointers count bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.errors import UserError
+
+MAGIC = b"MMIDIDX\x00\x00"
+VERSION = 1
+HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, count
+DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}  # 6 and 7 are floats
+
+IntArray = NDArray[np.integer[Any]]
+
+
+def fitting_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The narrowest of uint16, uint32 and int64 that fairseq uses for a vocabulary (`best_fitting_int_dtype`)."""
+    if vocab_size < 65_500:
+        return np.dtype("<u2")
+    return np.dtype("<u4" if vocab_size < 4_294_967_295 else "<i8")
+
+
+def bin_path(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".bin")
+
+
+def idx_path(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".idx")
+
+
+class IndexedWriter:
+    """Writes sentences one after the other, `with IndexedWriter(prefix, vocab_size) as writer: writer.add(tokens)`.
+
+    Tokens go to disk at once; four bytes a sentence stay in memory. Both files are written beside their names and
+    renamed when the block ends well; after an exception nothing of them is left.
+    """
+
+    def __init__(self, prefix: Path, vocab_size: int) -> None:
+        self.dtype = fitting_dtype(vocab_size)
+        self._prefix = prefix
+        self._vocab_size = vocab_size
+        self._sizes = array("i")
+        self._bin_part = prefix.with_name(prefix.name + ".bin.part")
+        self._idx_part = prefix.with_name(prefix.name + ".idx.part")
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> IndexedWriter:
+        self._file = self._bin_part.open("wb")
+        return self
+
+    def add(self, tokens: IntArray) -> None:
+        """Append one sentence, an integer array [S] that holds its closing `</s>`."""
+        self.add_flat(tokens, np.array([len(tokens)], dtype=np.int32))
+
+    def add_flat(self, tokens: IntArray, sizes: IntArray) -> None:
+        """Append many sentences at once.
+
+        Args:
+            tokens: the sentences' tokens back to back, closing `</s>` included, integers [sum(sizes)].
+            sizes: tokens in each sentence, integers [sentences].
+        """
+        if self._file is None:
+            raise ValueError("an IndexedWriter is used inside its 'with' block")
+        if int(sizes.sum()) != len(tokens):
+            raise ValueError(f"sizes add up to {int(sizes.sum())}, there are {len(tokens)} tokens")
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self._vocab_size:
+            raise ValueError(f"a token id is outside the vocabulary of {self._vocab_size}")
+        self._file.write(np.ascontiguousarray(tokens, dtype=self.dtype).data)
+        self._sizes.frombytes(np.ascontiguousarray(sizes, dtype=np.int32).tobytes())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._file is not None:
+                self._file.close()  # may fail too: what is buffered is written here
+            if kind is None:
+                self._write_index()
+                # In this order a kill leaves no index beside tokens that it does not describe.
+                idx_path(self._prefix).unlink(missing_ok=True)
+                self._bin_part.replace(bin_path(self._prefix))
+                self._idx_part.replace(idx_path(self._prefix))
+        finally:
+            self._file = None
+            self._bin_part.unlink(missing_ok=True)
+            self._idx_part.unlink(missing_ok=True)
+
+    def _write_index(self) -> None:
+        sizes = np.frombuffer(self._sizes, dtype=np.int32) if self._sizes else np.empty(0, dtype=np.int32)
+        with self._idx_part.open("wb") as file:
+            file.write(HEADER.pack(MAGIC, VERSION, _dtype_code(self.dtype), len(sizes)))
+            file.write(sizes.astype("<i4").data)
+            file.write(_pointers(sizes, self.dtype).data)
+
+
+class IndexedDataset:
+    """Sentences of one language, read through a memory map: `dataset[i]` is an integer array [S], `</s>` last.
+
+    Pickling carries the path alone, so that a worker process maps the files itself.
+
+    Raises:
+        UserError: when a file is missing, of another format, or of another length than the index says.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        self.dtype, self.sizes = _read_index(idx_path(prefix))  # sizes: int32 [sentences]
+        self._pointers = _pointers(self.sizes, self.dtype) // self.dtype.itemsize
+        self._tokens = _map_tokens(bin_path(prefix), self.dtype, int(self.sizes.sum(dtype=np.int64)))
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> IntArray:
+        start = self._pointers[index]
+        return self._tokens[start : start + self.sizes[index]]
+
+    def __reduce__(self) -> tuple[type[IndexedDataset], tuple[Path]]:
+        return IndexedDataset, (self.prefix,)
+
+
+def _dtype_code(dtype: np.dtype[Any]) -> int:
+    return next(code for code, name in DTYPES.items() if np.dtype(name) == dtype)
+
+
+def _pointers(sizes: IntArray, dtype: np.dtype[Any]) -> NDArray[np.int64]:
+    """Byte offset of each sentence in the `.bin`, int64 [sentences]."""
+    pointers = np.zeros(len(sizes), dtype="<i8")
+    np.cumsum(sizes[:-1], dtype=np.int64, out=pointers[1:])
+    pointers *= dtype.itemsize
+    return pointers
+
+
+def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:
+    """dtype of the tokens and the sizes, int32 [sentences]."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(HEADER.size)
+            rest = np.fromfile(file, dtype=np.uint8)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    if header[: len(MAGIC)] != MAGIC:
+        raise UserError(f"{path}: not an index of fairseq's mmap format")
+    if len(header) < HEADER.size:
+        raise UserError(f"{path}: cut short: {len(header)} bytes, the header alone has {HEADER.size}")
+    _, version, code, count = HEADER.unpack(header)
+    if version != VERSION or code not in DTYPES:
+        raise UserError(f"{path}: version {version} with data type {code} is not supported")
+    dtype = np.dtype(DTYPES[code])
+    if len(rest) != 12 * count:
+        state = "cut short" if len(rest) < 12 * count else "too long"
+        expected = HEADER.size + 12 * count
+        raise UserError(f"{path}: {state}: {HEADER.size + len(rest)} bytes, {count} sentences take {expected}")
+    sizes = rest[: 4 * count].view("<i4").copy()  # a copy of its own: the pointers' bytes need not stay
+    if not np.array_equal(rest[4 * count :].view("<i8"), _pointers(sizes, dtype)):
+        raise UserError(f"{path}: damaged: the pointers do not follow from the sizes")
+    return dtype, sizes
+
+
+def _map_tokens(path: Path, dtype: np.dtype[Any], count: int) -> IntArray:
+    try:
+        length = path.stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    if length != count * dtype.itemsize:
+        state = "cut short" if length < count * dtype.itemsize else "too long"
+        raise UserError(f"{path}: {state}: {length} bytes, its index counts {count * dtype.itemsize}")
+    if count == 0:  # an empty file cannot be mapped
+        return np.empty(0, dtype=dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array is quicker to slice

@@ -1,0 +1,113 @@
+"""What happens between raw text and the tokenizer, and back: Moses punctuation normalisation, tokenising, lowercasing.
+
+The rules are those of Moses' perl scripts in sacremoses' port (https://github.com/hplt-project/sacremoses).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from kdmt.config import Text
+from kdmt.errors import UserError
+
+if TYPE_CHECKING:
+    from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
+
+
+@dataclass(frozen=True)
+class TextProcessor:
+    """The processing of one language pair, as a checkpoint carries it. Pickles, so that processes can share it.
+
+    `text.already_applied` says that the corpora come processed, so prepare leaves them as they are; the methods here
+    still process, because what is translated later comes raw. Moses writes `'` as `&apos;` and so on unless told
+    otherwise, and so did those who published processed corpora: then, and only then, raw text gets these XML entities
+    and they are undone in the output.
+    """
+
+    text: Text
+    source_lang: str
+    target_lang: str
+
+    def preprocess_source(self, line: str) -> str:
+        """A raw source line as the tokenizer sees it. Never holds a newline unless the line did."""
+        return self._preprocess(line, self.source_lang)
+
+    def preprocess_target(self, line: str) -> str:
+        """A raw target line as the tokenizer sees it."""
+        return self._preprocess(line, self.target_lang)
+
+    def postprocess_target(self, line: str) -> str:
+        """Finished text of a target line in the form that `preprocess_target` gives; case is not restored."""
+        if not self.text.moses:
+            return line
+        return _detokenizer(self.target_lang).detokenize(line.split(), unescape=self.text.already_applied)
+
+    def _preprocess(self, line: str, lang: str) -> str:
+        if self.text.normalize:
+            line = _normalizer(lang).normalize(line)
+        if self.text.moses:
+            line = _tokenizer(lang).tokenize(line, return_str=True, escape=self.text.already_applied)
+        return line.lower() if self.text.lowercase else line
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values that `from_dict` takes back."""
+        return {"text": self.text.model_dump(), "source_lang": self.source_lang, "target_lang": self.target_lang}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TextProcessor:
+        """The processor that `to_dict` described.
+
+        Raises:
+            UserError: a key is missing or unknown, or a value has the wrong type.
+        """
+        if set(values) != {"text", "source_lang", "target_lang"}:
+            raise UserError(f"text processing: expected text, source_lang and target_lang, found {sorted(values)}")
+        try:
+            text = Text.model_validate(values["text"])
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise UserError(f"text processing: {problem['loc']}: {problem['msg']}") from None
+        return cls(text, str(values["source_lang"]), str(values["target_lang"]))
+
+
+@functools.cache
+def _moses_language(code: str) -> str:
+    """The two-letter code by which sacremoses knows a language, "en" for those it has no rules for."""
+    import pycountry
+    from sacremoses.corpus import NonbreakingPrefixes
+
+    known = {*NonbreakingPrefixes().available_langs.values(), "ja", "ko"}  # for these two it knows the alphabet only
+    language = pycountry.languages.get(alpha_3=code)
+    short = getattr(language, "alpha_2", code)
+    return next((candidate for candidate in (code, short) if candidate in known), "en")
+
+
+@functools.cache
+def _normalizer(lang: str) -> MosesPunctNormalizer:
+    from sacremoses import MosesPunctNormalizer
+
+    return MosesPunctNormalizer(_moses_language(lang))
+
+
+@functools.cache
+def _tokenizer(lang: str) -> MosesTokenizer:
+    from sacremoses import MosesTokenizer
+
+    return MosesTokenizer(_moses_language(lang))
+
+
+@functools.cache
+def _detokenizer(lang: str) -> MosesDetokenizer:
+    from sacremoses import MosesDetokenizer
+
+    detokenizer = MosesDetokenizer(_moses_language(lang))
+    if detokenizer.lang == "cs":
+        # sacremoses 0.2.0 raises TypeError in the one Czech rule that reads this pattern ("e' - mail"): never match.
+        detokenizer.IS_FRENCH_CONRTACTION = re.compile(r"(?!)")
+    return detokenizer

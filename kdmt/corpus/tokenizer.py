@@ -1,0 +1,331 @@
+"""Subword models, SentencePiece and subword-nmt BPE, learnt or given, behind one small interface.
+
+A `tokenizer/` folder holds the model files and `tokenizer.json`, which names them with their sha256: copied whole, as
+into a checkpoint, it is all that `load_tokenizer` needs.
+
+Tokenised text has its tokens between single spaces. Any Unicode whitespace in the input counts as a space, so that
+the tokens are those that `str.split`, and with it fairseq, finds again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import re
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.config import Tokenizer as TokenizerSettings
+from kdmt.errors import UserError
+from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
+
+MAX_CACHED_WORDS = 1_000_000  # about 200 MB
+# SentencePiece's unigram estimates depend on the number of threads in their last bits: the same one everywhere.
+TRAINING_THREADS = 4
+
+
+# -------------------------------------------------------------------------------------------------------------- models
+
+
+class SubwordModel(ABC):
+    """Cuts text into tokens and joins them again.
+
+    `symbols[id]` is the token of each id that `encode_ids` gives. These ids are the model's own, not a dictionary's;
+    the list may grow while text is encoded, and no id ever changes its meaning.
+    """
+
+    symbols: list[str]
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        self.symbols = list(symbols)
+        self._ids = {symbol: number for number, symbol in enumerate(self.symbols)}
+
+    @abstractmethod
+    def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Cut lines into the model's own ids.
+
+        Returns:
+            tokens, int32 [sum(sizes)], back to back without `</s>`; sizes, int32 [lines].
+        """
+
+    @abstractmethod
+    def decode(self, tokenised: str) -> str:
+        """Text of a tokenised line."""
+
+    def encode_lines(self, lines: Sequence[str], threads: int = 1) -> list[str]:
+        """Cut lines into tokens, with a single space between two."""
+        tokens, sizes = self.encode_ids(lines, threads)
+        pieces = iter([self.symbols[number] for number in tokens.tolist()])
+        return [" ".join(itertools.islice(pieces, size)) for size in sizes.tolist()]
+
+    def symbol_id(self, token: str) -> int:
+        """The id of a whole token, as a corpus tag; one that has none yet is given the next."""
+        if token not in self._ids:
+            self._ids[token] = len(self.symbols)
+            self.symbols.append(token)
+        return self._ids[token]
+
+
+class SentencePieceModel(SubwordModel):
+    """A SentencePiece model. What it has no piece for becomes the token `<unk>`, and ` ⁇ ` when decoded."""
+
+    def __init__(self, path: Path) -> None:
+        import sentencepiece
+
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError):
+            raise UserError(f"{path}: not a SentencePiece model") from None
+        pieces = [self._processor.id_to_piece(number) for number in range(self._processor.get_piece_size())]
+        pieces[self._processor.unk_id()] = SPECIALS[UNK]  # a given model may spell it otherwise
+        super().__init__(pieces)
+
+    def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        # A printable line has no whitespace but the space: no need to look for any.
+        spaced = [line if line.isprintable() else " ".join(line.split()) for line in lines]
+        ids = self._processor.encode(spaced, out_type=int, num_threads=threads)
+        sizes = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
+        tokens = np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int32, count=int(sizes.sum()))
+        return tokens, sizes
+
+    def decode(self, tokenised: str) -> str:
+        return self._processor.decode(tokenised.split())
+
+
+class SubwordNmtModel(SubwordModel):
+    """BPE of subword-nmt, applied without a vocabulary threshold; `@@` ends a token that goes on in the next.
+
+    One process does it: each word is cut once and then looked up, which is quicker than sending lines to others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from subword_nmt.apply_bpe import BPE
+
+        super().__init__(SPECIALS)
+        try:
+            with path.open(encoding="utf-8") as codes:
+                self._bpe = BPE(codes)
+        except (SystemExit, ValueError):  # subword-nmt leaves the process on a line that it cannot read
+            raise UserError(f"{path}: not a file of subword-nmt merge operations") from None
+        self._word_ids: dict[str, list[int]] = {}
+
+    def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:  # noqa: ARG002
+        tokens: list[int] = []
+        ends = np.empty(len(lines) + 1, dtype=np.int64)
+        ends[0] = 0
+        for number, line in enumerate(lines, start=1):
+            for word in line.split():
+                tokens += self._word_ids.get(word) or self._cut(word)
+            ends[number] = len(tokens)
+        return np.array(tokens, dtype=np.int32), np.diff(ends).astype(np.int32)
+
+    def decode(self, tokenised: str) -> str:
+        return re.sub(r"@@( |$)", "", tokenised)
+
+    def _cut(self, word: str) -> list[int]:
+        if len(self._word_ids) >= MAX_CACHED_WORDS:
+            self._word_ids.clear()
+        ids = [self.symbol_id(token) for token in self._bpe.segment_tokens([word])]
+        self._bpe.cache.clear()  # ours is the one cache
+        self._word_ids[word] = ids
+        return ids
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """The subword models of both sides; a joint one is the same object twice."""
+
+    source: SubwordModel
+    target: SubwordModel
+
+
+# ------------------------------------------------------------------------------------------------- learning and loading
+
+
+def train_tokenizer(
+    settings: TokenizerSettings, sources: tuple[Path, Path], out_dir: Path, langs: tuple[str, str]
+) -> Tokenizers:
+    """Learn the subword models, or copy the given ones, into the folder `out_dir`.
+
+    The same text and settings give the same bytes on any machine.
+
+    Args:
+        sources: training text of the source and the target side; at most `settings.train_sentences` lines of it are
+            learnt from for one model, drawn at even distances.
+        out_dir: made anew beside its name and renamed; an older one is replaced.
+        langs: source and target language.
+
+    Raises:
+        UserError: when a file is missing or not UTF-8, a given model cannot be read, or the vocabulary is too large
+            or too small for the text (with SentencePiece's own limit).
+    """
+    suffix = "model" if settings.type == "sentencepiece" else "codes"
+    names = [f"joint.{suffix}"] if settings.joint else [f"{lang}.{suffix}" for lang in langs]
+    texts = [list(sources)] if settings.joint else [[path] for path in sources]
+    given = (settings.source_path, settings.target_path)
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f"{out_dir.name}.") as scratch:
+        folder = Path(scratch) / out_dir.name
+        folder.mkdir()
+        for name, text, model in zip(names, texts, given, strict=False):
+            (folder / name).write_bytes(_learn(settings, text) if model is None else _read_given(Path(model)))
+        sides = [{"file": name, "sha256": _sha256(folder / name)} for name in (names[0], names[-1])]
+        description = {"type": settings.type, "langs": list(langs), "source": sides[0], "target": sides[1]}
+        (folder / "tokenizer.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        load_tokenizer(folder)  # a given file may be no model at all: say so before an older folder is replaced
+        shutil.rmtree(out_dir, ignore_errors=True)
+        folder.rename(out_dir)
+    return load_tokenizer(out_dir)
+
+
+def load_tokenizer(folder: Path) -> Tokenizers:
+    """Load the models of a `tokenizer/` folder.
+
+    Raises:
+        UserError: when a file of it is missing or is not the one that `tokenizer.json` describes.
+    """
+    index = folder / "tokenizer.json"
+    try:
+        description = json.loads(index.read_text(encoding="utf-8"))
+        model_class = {"sentencepiece": SentencePieceModel, "subword-nmt": SubwordNmtModel}[description["type"]]
+        sides = [description[side] for side in ("source", "target")]
+        files = [(folder / side["file"], side["sha256"]) for side in sides]
+    except FileNotFoundError:
+        raise UserError(f"{index}: there is no such file") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{index}: not the description of a tokenizer") from None
+    for path, sha256 in files:
+        if _sha256(path) != sha256:
+            raise UserError(f"{path}: not the file that {index} describes (its sha256 differs)")
+    source = model_class(files[0][0])
+    return Tokenizers(source, source if files[0] == files[1] else model_class(files[1][0]))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+
+
+def _read_given(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such tokenizer model") from None
+
+
+def _learn(settings: TokenizerSettings, texts: Sequence[Path]) -> bytes:
+    lines = sample_lines(texts, settings.train_sentences)
+    first = next(lines, None)
+    if first is None:
+        raise UserError(f"{', '.join(map(str, texts))}: no text to learn a tokenizer from")
+    lines = itertools.chain([first], lines)
+    return _learn_sentencepiece(settings, lines) if settings.type == "sentencepiece" else _learn_bpe(settings, lines)
+
+
+def _learn_sentencepiece(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
+    """The model file. Text is taken as it is: its Unicode form and case are settled before it comes here."""
+    import sentencepiece
+
+    options: dict[str, Any] = {
+        "model_type": settings.model,
+        "vocab_size": settings.vocab_size,
+        "character_coverage": settings.character_coverage,
+        "hard_vocab_limit": True,
+        "byte_fallback": False,
+        "normalization_rule_name": "identity",
+        "max_sentence_length": 1 << 16,  # bytes; longer lines are passed over, and the default would be 4192
+        # As control symbols the specials are never learnt as pieces, so that no text can spell one.
+        **{"bos_id": BOS, "pad_id": PAD, "eos_id": EOS, "unk_id": UNK},
+        "num_threads": TRAINING_THREADS,
+        "minloglevel": 2,
+    }
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
+    except RuntimeError as error:
+        reason = str(error).rpartition("] ")[2]  # before it stands the line of C++ that noticed
+        raise UserError(f"tokenizer.vocab_size {settings.vocab_size}: {reason}") from None
+    return model.getvalue()
+
+
+def _learn_bpe(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
+    """The merge operations, fewer than asked for where no pair of symbols is seen twice any more."""
+    from subword_nmt.learn_bpe import learn_bpe
+
+    codes = io.StringIO()
+    words = Counter(word for line in lines for word in line.split())
+    if all(len(word) == 1 for word in words):
+        raise UserError("no word of the training text has two letters: there is nothing for subword-nmt to merge")
+    counted = [f"{word} {count}" for word, count in words.items()]
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
+        learn_bpe(counted, codes, settings.vocab_size, is_dict=True)
+    return codes.getvalue().encode("utf-8")
+
+
+# -------------------------------------------------------------------------------------------------------- reading text
+
+
+def read_chunks(path: Path, num_lines: int = 20_000, *, newline: str | None = "\n") -> Iterator[list[str]]:
+    """Lines of a UTF-8 file without their end, so many at a time.
+
+    Args:
+        newline: as for `open`: by default nothing but `\\n` ends a line, with None `\\r` and `\\r\\n` do too.
+
+    Raises:
+        UserError: when the file is missing, or naming the line that is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8", newline=newline) as file:
+            while chunk := list(itertools.islice(file, num_lines)):
+                yield [line.removesuffix("\n") for line in chunk]
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}:{_first_bad_line(path)}: not UTF-8") from None
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a file, a last one without `\\n` counted too."""
+    count, last = 0, b"\n"
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                count += block.count(b"\n")
+                last = block[-1:]
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    return count + (last != b"\n")
+
+
+def sample_lines(paths: Sequence[Path], limit: int) -> Iterator[str]:
+    """At most `limit` lines of all the files together, at even distances; empty ones are drawn but not given."""
+    total = sum(map(count_lines, paths))
+    lines = itertools.chain.from_iterable(chunk for path in paths for chunk in read_chunks(path))
+    for number, line in enumerate(lines):
+        drawn = total <= limit or (number + 1) * limit // total > number * limit // total
+        if drawn and (words := line.split()):
+            yield " ".join(words)
+
+
+def _first_bad_line(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    raise ValueError(f"{path}: every line is UTF-8 now; was it changed while it was read?")

@@ -1,0 +1,141 @@
+"""fairseq's dictionary: which token has which id, and the `dict.<lang>.txt` it is kept in.
+
+The file holds `token count` a line; the specials `<s>` 0, `<pad>` 1, `</s>` 2 and `<unk>` 3 stand before them unlisted.
+Rules of order, threshold and padding are those of `Dictionary` in fairseq/data/dictionary.py (0.12.2).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.errors import UserError
+from kdmt.types import BOS, EOS, SPECIALS, UNK
+
+OVERWRITE = "#fairseq:overwrite"
+
+
+class Dictionary:
+    """Tokens and their ids. `symbols[id]` is the token and `counts[id]` how often it was seen in training.
+
+    A token of the text that is spelled like a special (`<unk>`, `<pad>`, ...) is that special, as in fairseq.
+    """
+
+    def __init__(self) -> None:
+        self.symbols: list[str] = []
+        self.counts: list[int] = []
+        self._ids: dict[str, int] = {}
+        for special in SPECIALS:
+            self._append(special, 1)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __contains__(self, token: str) -> bool:
+        return token in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same token has the same id in both; counts do not matter."""
+        return isinstance(other, Dictionary) and self.symbols == other.symbols
+
+    __hash__ = None  # type: ignore[assignment]  # equal by content and still growing
+
+    def index(self, token: str) -> int:
+        """The token's id, `<unk>`'s if it has none."""
+        return self._ids.get(token, UNK)
+
+    def encode_line(self, tokenised: str) -> NDArray[np.int32]:
+        """Ids of the tokens between whitespace with `</s>` after them, int32 [S]."""
+        ids = [self._ids.get(token, UNK) for token in tokenised.split()]
+        return np.array([*ids, EOS], dtype=np.int32)
+
+    def string(self, ids: Iterable[int]) -> str:
+        """The tokens between spaces; `<s>` and `</s>` are left out, an id beyond the last reads `<unk>`."""
+        size = len(self.symbols)
+        return " ".join(self.symbols[i] if i < size else SPECIALS[UNK] for i in map(int, ids) if i not in (BOS, EOS))
+
+    @classmethod
+    def from_counts(
+        cls, counts: Mapping[str, int], *, threshold: int = 0, nwords: int = -1, padding_factor: int = 8
+    ) -> Dictionary:
+        """The dictionary that fairseq-preprocess makes of these tokens.
+
+        The most frequent token comes first; among equals the order is that of code points, wherever they were seen.
+
+        Args:
+            counts: occurrences of each token; specials among them are passed over.
+            threshold: tokens seen fewer times are left out.
+            nwords: size of the dictionary, specials included, before padding; 0 or less for all tokens.
+            padding_factor: `madeupword0000`, ... fill the size up to a multiple of it.
+        """
+        dictionary = cls()
+        tokens = sorted((token for token in counts if token not in SPECIALS), key=lambda token: (-counts[token], token))
+        if nwords > 0:
+            tokens = tokens[: max(nwords - len(SPECIALS), 0)]
+        for token in tokens:
+            if counts[token] >= threshold:
+                dictionary._append(token, counts[token])
+        dictionary._pad(padding_factor)
+        return dictionary
+
+    @classmethod
+    def load(cls, path: Path) -> Dictionary:
+        """Read a `dict.<lang>.txt`. A token listed twice is an error unless its line ends in `#fairseq:overwrite`.
+
+        Raises:
+            UserError: naming the file, and the line where one is at fault.
+        """
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{path}: there is no such dictionary") from None
+        dictionary = cls()
+        for number, line in enumerate(io.BytesIO(data), start=1):
+            try:
+                dictionary._add_line(line.decode("utf-8"))
+            except UnicodeDecodeError:
+                raise UserError(f"{path}:{number}: not UTF-8") from None
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: {error}") from None
+        return dictionary
+
+    def save(self, path: Path) -> None:
+        """Write `token count` lines beside `path` and rename.
+
+        A token that overwrote an earlier one gets its `#fairseq:overwrite` back, so that the file can be read again.
+        """
+        part = path.with_name(path.name + ".part")
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            seen = set(SPECIALS)
+            for token, count in zip(self.symbols[len(SPECIALS) :], self.counts[len(SPECIALS) :], strict=True):
+                file.write(f"{token} {count} {OVERWRITE}\n" if token in seen else f"{token} {count}\n")
+                seen.add(token)
+        part.replace(path)
+
+    def _append(self, token: str, count: int) -> None:
+        self._ids[token] = len(self.symbols)
+        self.symbols.append(token)
+        self.counts.append(count)
+
+    def _add_line(self, line: str) -> None:
+        token, space, field = line.rstrip().rpartition(" ")
+        overwrite = field == OVERWRITE
+        if overwrite:
+            token, space, field = token.rpartition(" ")
+        if not space or not field.isdecimal():
+            raise ValueError(f"expected 'token count', found {line.rstrip()!r}")
+        if token in self._ids and not overwrite:
+            raise ValueError(f"the token {token!r} is listed twice (allowed with '{OVERWRITE}' at the end of the line)")
+        self._append(token, int(field))
+
+    def _pad(self, padding_factor: int) -> None:
+        number = 0
+        while len(self) % padding_factor:
+            filler = f"madeupword{number:04d}"
+            if filler not in self._ids:  # the text itself may hold such a word
+                self._append(filler, 0)
+            number += 1

@@ -1,0 +1,189 @@
+"""Decoding engines: sources in, hypotheses out, in the order of the input.
+
+Shapes: B batch, S source length, T target length, N = B * K rows of the beam, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdmt.config import Decode
+from kdmt.decode.beam import beam_search, max_lengths
+from kdmt.errors import UserError
+from kdmt.models.transformer import DecoderCache, Transformer
+from kdmt.types import EOS, PAD, Hypothesis
+
+
+class Engine(Protocol):
+    """Anything that translates token ids."""
+
+    def decode(
+        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """Translate `sources` (int [S] each, ending in </s>).
+
+        Args:
+            progress: called after each batch with the number of sentences in it.
+
+        Returns:
+            For each source, in order, its `settings.nbest` hypotheses, best first.
+
+        Raises:
+            UserError: a source is longer than the model can read; names its index.
+        """
+        ...
+
+
+class TorchEngine:
+    """A Transformer in PyTorch. The model is moved to `device` and runs in evaluation mode while it decodes."""
+
+    def __init__(self, model: Transformer, *, device: torch.device | str = "cpu") -> None:
+        self.model = model.to(device)
+        self.device = torch.device(device)
+
+    def decode(
+        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """See `Engine.decode`. The longest sentences go first, so that memory that does not suffice shows at once."""
+        _check(sources, self.model.config.max_source_positions, "source")
+        hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
+        lengths = [len(source) for source in sources]
+        with _inference(self.model):
+            for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+                found = self._decode_batch([sources[index] for index in batch], settings)
+                for index, nbest in zip(batch, found, strict=True):
+                    hypotheses[index] = nbest
+                if progress is not None:
+                    progress(len(batch))
+        return hypotheses
+
+    def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
+        max_len_B = max_lengths(
+            [len(source) for source in sources],
+            settings.max_len_a,
+            settings.max_len_b,
+            limit=self.model.config.max_target_positions - 1,  # </s> takes the last position
+        )
+        encoder_output = self.model.encode(_pad(sources).to(self.device))
+        cache = self.model.start_cache(encoder_output, beam=settings.beam, max_len=max(max_len_B) + 1)
+        return beam_search(
+            _TransformerStepper(self.model, cache),
+            max_len_B=max_len_B,
+            beam=settings.beam,
+            nbest=settings.nbest,
+            lenpen=settings.lenpen,
+            device=self.device,
+        )
+
+    def score_pairs(
+        self,
+        sources: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        *,
+        max_tokens: int = 4096,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """Teacher-forced natural-log probability of each target token.
+
+        Args:
+            sources, targets: int [S] and int [T], line by line, both ending in </s>.
+            max_tokens: padded tokens of the longer side in a batch.
+            batch_size: pairs in a batch.
+
+        Returns:
+            For each pair, in order, the model's floats [T].
+
+        Raises:
+            ValueError: there are not as many targets as sources.
+            UserError: a side is longer than the model's positions; names its index.
+        """
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
+        _check(sources, self.model.config.max_source_positions, "source")
+        _check(targets, self.model.config.max_target_positions, "target")
+        scores: list[np.ndarray] = [np.empty(0)] * len(sources)
+        lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
+        with _inference(self.model):
+            for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
+                log_probs_BT = self._score_batch(
+                    [sources[index] for index in batch], [targets[index] for index in batch]
+                )
+                for index, log_probs_T in zip(batch, log_probs_BT.cpu().numpy(), strict=True):
+                    scores[index] = log_probs_T[: len(targets[index])].copy()
+        return scores
+
+    def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
+        """Log-probabilities of the target tokens, meaningless on padding: [B, T]."""
+        src_tokens_BS, tgt_tokens_BT = _pad(sources).to(self.device), _pad(targets).to(self.device)
+        prev_tokens_BT = tgt_tokens_BT.roll(1, dims=1)
+        prev_tokens_BT[:, 0] = EOS
+        log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
+        return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0]
+
+
+@dataclass(frozen=True)
+class _TransformerStepper:
+    """Binds a model to the cache of one batch."""
+
+    model: Transformer
+    cache: DecoderCache
+
+    def step(self, last_tokens_N: Tensor) -> Tensor:
+        return self.model.decode_step(last_tokens_N, self.cache)
+
+    def reorder(self, order_N: Tensor) -> None:
+        self.cache.reorder(order_N)
+
+    def select_sentences(self, index_B: Tensor) -> None:
+        self.cache.select_sentences(index_B)
+
+
+def length_batches(lengths: Sequence[int], *, max_tokens: int, batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first, equal lengths in their order.
+
+    A batch holds at most `batch_size` sentences and `max_tokens` padded tokens; a sentence longer than that is a
+    batch of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[batch[0]] > max_tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _check(sentences: Sequence[np.ndarray], limit: int, side: str) -> None:
+    for index, tokens in enumerate(sentences):
+        if not len(tokens) or tokens[-1] != EOS:
+            raise ValueError(f"{side} {index} does not end in </s>")
+        if len(tokens) > limit:
+            raise UserError(f"{side} {index} has {len(tokens)} tokens with </s>; the model's limit is {limit}")
+
+
+def _pad(sentences: Sequence[np.ndarray]) -> Tensor:
+    """int64 [B, S], padded on the right."""
+    padded = np.full((len(sentences), max(map(len, sentences))), PAD, dtype=np.int64)
+    for row, tokens in zip(padded, sentences, strict=True):
+        row[: len(tokens)] = tokens
+    return torch.from_numpy(padded)
+
+
+@contextmanager
+def _inference(model: Transformer) -> Iterator[None]:
+    """No dropout, no gradients; the model is left in the mode it was in (it may be validated during training)."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,88 @@
+"""Raw text in, finished text out, with nothing but a checkpoint folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from kdmt.config import Decode
+from kdmt.corpus.codec import TextCodec
+from kdmt.decode.engine import Engine, TorchEngine
+from kdmt.errors import UserError
+from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.transformer import Transformer
+from kdmt.types import EOS
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A decoding engine with the text processing that its checkpoint carries."""
+
+    engine: Engine
+    codec: TextCodec
+    max_source_tokens: int  # with </s>
+
+    @classmethod
+    def load(cls, path: Path, *, device: torch.device | str = "cpu") -> Translator:
+        """From a checkpoint folder, a pointer file or a run.
+
+        Raises:
+            UserError: there is no checkpoint, or it is damaged.
+        """
+        folder = resolve_checkpoint(path)
+        return cls.of_model(load_model(folder), TextCodec.load(folder), device=device)
+
+    @classmethod
+    def of_model(cls, model: Transformer, codec: TextCodec, *, device: torch.device | str = "cpu") -> Translator:
+        return cls(TorchEngine(model, device=device), codec, model.config.max_source_positions)
+
+    def translate(self, lines: Sequence[str], settings: Decode, *, first_line: int = 1) -> list[str]:
+        """Finished text for raw lines; a line without words stays empty, one that is too long is cut and named."""
+        sources = self.codec.encode_raw_source(lines)
+        kept = [index for index, source in enumerate(sources) if len(source) > 1]
+        found = self.engine.decode([self._cut(sources[i], first_line + i) for i in kept], settings)
+        output = [""] * len(lines)
+        for index, nbest in zip(kept, found, strict=True):
+            output[index] = self.codec.finish_target(self.codec.decode_target(nbest[0].tokens)) if nbest else ""
+        return output
+
+    def _cut(self, source: np.ndarray, line: int) -> np.ndarray:
+        if len(source) <= self.max_source_tokens:
+            return source
+        print(
+            f"line {line}: {len(source)} tokens, cut to the model's {self.max_source_tokens}",
+            file=sys.stderr,
+        )
+        return np.append(source[: self.max_source_tokens - 1], EOS)
+
+
+def translate_stream(
+    translator: Translator, settings: Decode, source: BinaryIO, target: BinaryIO, *, buffer_size: int
+) -> None:
+    """Translate a stream of UTF-8 lines in bounded memory, one line for one line.
+
+    Raises:
+        UserError: a line is not UTF-8; names it.
+    """
+    done = 0
+    lines = _decode_lines(source)
+    while buffer := list(islice(lines, buffer_size)):
+        for line in translator.translate(buffer, settings, first_line=done + 1):
+            target.write(line.encode() + b"\n")
+        target.flush()
+        done += len(buffer)
+
+
+def _decode_lines(source: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(source, start=1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise UserError(f"standard input line {number}: not UTF-8") from None

@@ -1,0 +1,129 @@
+"""Blocks to one distilled text: line i belongs to line i of the training source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from kdmt.config import Failures
+from kdmt.distill.blocks import Block, Decoded, read_block
+from kdmt.distill.decoding import source_sha
+from kdmt.distill.failures import Failure, find_failure
+from kdmt.errors import UserError
+
+
+@dataclass
+class MergeReport:
+    """Nothing disappears silently: every failure is counted, every dropped line has its index here."""
+
+    num_sentences: int = 0
+    num_lines: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    replaced: Counter[str] = field(default_factory=Counter)  # by the reference
+    dropped: dict[int, str] = field(default_factory=dict)  # index in the training source -> failure
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """The files of the training set that distilled text is aligned with, line by line."""
+
+    source: Path
+    target: Path
+    tags: Path | None
+
+
+def merge_blocks(
+    blocks: Sequence[Block],
+    folder: Path,
+    key: str,
+    *,
+    sources: Sequence[np.ndarray],
+    text: TrainingText,
+    to_words: Callable[[tuple[int, ...]], str],
+    settings: Failures,
+    out_source: Path,
+    out_target: Path,
+    out_tags: Path,
+    out_nbest: Path | None,
+) -> MergeReport:
+    """Write the distilled corpus, in bounded memory.
+
+    Raises:
+        UserError: a block is missing or damaged, or holds another sentence than the training source has there.
+    """
+    report = MergeReport()
+    sentences = _checked(blocks, folder, key, sources)
+    with (
+        out_source.open("w", encoding="utf-8", newline="\n") as source_file,
+        out_target.open("w", encoding="utf-8", newline="\n") as target_file,
+        out_tags.open("w", encoding="utf-8", newline="\n") as tags_file,
+        (out_nbest or Path("/dev/null")).open("w", encoding="utf-8", newline="\n") as nbest_file,
+    ):
+        for sentence, source, reference, tag in zip(sentences, *_lines(text, len(sources)), strict=True):
+            report.num_sentences += 1
+            words = _choose(sentence, reference, to_words, settings, report)
+            if words is not None:
+                report.num_lines += 1
+                source_file.write(f"{source}\n")
+                target_file.write(f"{words}\n")
+                tags_file.write(f"{tag}\n")
+            _write_nbest(nbest_file, sentence, to_words)
+    if text.tags is None:
+        out_tags.unlink()
+    return report
+
+
+def _checked(blocks: Iterable[Block], folder: Path, key: str, sources: Sequence[np.ndarray]) -> Iterator[Decoded]:
+    for block in blocks:
+        for sentence in read_block(folder, block, key):
+            if sentence.source_sha != source_sha(sources[sentence.index]):
+                raise UserError(f"{block.path(folder)}: sentence {sentence.index} is not the one of the training source")
+            yield sentence
+
+
+def _lines(text: TrainingText, count: int) -> tuple[Iterable[str], Iterable[str], Iterable[str]]:
+    tags = _read(text.tags) if text.tags is not None else iter([""] * count)
+    return _read(text.source), _read(text.target), tags
+
+
+def _read(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield line.removesuffix("\n")
+
+
+def _choose(
+    sentence: Decoded,
+    reference: str,
+    to_words: Callable[[tuple[int, ...]], str],
+    settings: Failures,
+    report: MergeReport,
+) -> str | None:
+    """The line for this sentence, or None if it is dropped."""
+    best = sentence.tokens[0] if sentence.tokens else ()
+    failure: Failure | None = find_failure(best, hit_limit=sentence.hit_limit, settings=settings)
+    words = to_words(best)
+    if failure is None and not words.strip():
+        failure = "empty"
+    if failure is None:
+        return words
+    report.failures[failure] += 1
+    action = getattr(settings, failure)
+    if action == "reference":
+        report.replaced[failure] += 1
+        return reference
+    if action == "drop":
+        report.dropped[sentence.index] = failure
+        return None
+    return words
+
+
+def _write_nbest(file: TextIO, sentence: Decoded, to_words: Callable[[tuple[int, ...]], str]) -> None:
+    """`index<TAB>score<TAB>words`, a line a hypothesis."""
+    for tokens, score in zip(sentence.tokens, sentence.scores, strict=True):
+        file.write(f"{sentence.index}\t{score:.6f}\t{to_words(tokens)}\n")

@@ -1,0 +1,110 @@
+"""Named Transformer architectures under fairseq's names, and the record of one.
+
+fairseq/models/transformer/transformer_legacy.py is the source of the figures; `transformer_multi30k` is the 4+4 layer
+model of Wu et al. 2021 (Revisit-MMT), called Transformer-Tiny there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from kdmt.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Everything that shapes a Transformer but its vocabularies. The defaults are fairseq's `transformer`."""
+
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    encoder_embed_dim: int = 512
+    decoder_embed_dim: int = 512
+    encoder_ffn_embed_dim: int = 2048
+    decoder_ffn_embed_dim: int = 2048
+    encoder_attention_heads: int = 8
+    decoder_attention_heads: int = 8
+    encoder_normalize_before: bool = False
+    decoder_normalize_before: bool = False
+    encoder_learned_pos: bool = False
+    decoder_learned_pos: bool = False
+    share_decoder_input_output_embed: bool = False
+    share_all_embeddings: bool = False
+    layernorm_embedding: bool = False
+    activation_fn: Literal["relu", "gelu"] = "relu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    max_source_positions: int = 1024
+    max_target_positions: int = 1024
+
+    def __post_init__(self) -> None:
+        for side in ("encoder", "decoder"):
+            dim, heads = getattr(self, f"{side}_embed_dim"), getattr(self, f"{side}_attention_heads")
+            if dim % heads:
+                raise UserError(f"model.{side}_embed_dim ({dim}) is not a multiple of its attention heads ({heads})")
+        if self.share_all_embeddings and self.encoder_embed_dim != self.decoder_embed_dim:
+            raise UserError("model.share_all_embeddings needs encoder_embed_dim equal to decoder_embed_dim")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_SMALL_SIDE = {
+    "encoder_embed_dim": 64,
+    "encoder_ffn_embed_dim": 64,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_embed_dim": 64,
+    "decoder_ffn_embed_dim": 64,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 2,
+}
+
+ARCHITECTURES: Mapping[str, TransformerConfig] = {
+    "transformer": TransformerConfig(),
+    "transformer_tiny": TransformerConfig(**_SMALL_SIDE),  # type: ignore[arg-type]
+    "transformer_multi30k": TransformerConfig(
+        encoder_embed_dim=128,
+        encoder_ffn_embed_dim=256,
+        encoder_layers=4,
+        encoder_attention_heads=4,
+        decoder_embed_dim=128,
+        decoder_ffn_embed_dim=256,
+        decoder_layers=4,
+        decoder_attention_heads=4,
+        share_all_embeddings=True,
+        dropout=0.3,
+    ),
+    "transformer_iwslt_de_en": TransformerConfig(
+        encoder_ffn_embed_dim=1024,
+        encoder_attention_heads=4,
+        decoder_ffn_embed_dim=1024,
+        decoder_attention_heads=4,
+    ),
+    "transformer_big": TransformerConfig(
+        encoder_embed_dim=1024,
+        encoder_ffn_embed_dim=4096,
+        encoder_attention_heads=16,
+        decoder_embed_dim=1024,
+        decoder_ffn_embed_dim=4096,
+        decoder_attention_heads=16,
+        dropout=0.3,
+    ),
+}
+
+
+def architecture(name: str, overrides: Mapping[str, Any] | None = None) -> TransformerConfig:
+    """The named architecture with some fields changed.
+
+    Raises:
+        UserError: for an unknown name or field.
+    """
+    if name not in ARCHITECTURES:
+        raise UserError(f"model.arch: {name!r} is none of {', '.join(ARCHITECTURES)}")
+    overrides = dict(overrides or {})
+    unknown = set(overrides) - {field.name for field in fields(TransformerConfig)}
+    if unknown:
+        raise UserError(f"model: unknown setting {sorted(unknown)[0]!r}")
+    return replace(ARCHITECTURES[name], **overrides)

@@ -1,0 +1,105 @@
+"""Multi-head attention on `scaled_dot_product_attention`.
+
+Shapes: B batch, T query length, S key length, D width, H heads, C = D / H width of a head, K beam, N = B * K rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _init_projection(weight: Tensor, *, parts: int, gain: float) -> None:
+    """Xavier-uniform for each of the matrices that are stacked in one weight (fairseq's initialisation)."""
+    for part in weight.chunk(parts, dim=0):
+        nn.init.xavier_uniform_(part, gain=gain)
+
+
+def split_heads(x_BTD: Tensor, heads: int) -> Tensor:
+    """[B, T, D] --> [B, H, T, C]"""
+    batch, length, dim = x_BTD.shape
+    return x_BTD.view(batch, length, heads, dim // heads).transpose(1, 2)
+
+
+def merge_heads(x_BHTC: Tensor) -> Tensor:
+    """[B, H, T, C] --> [B, T, D]"""
+    batch, heads, length, width = x_BHTC.shape
+    return x_BHTC.transpose(1, 2).reshape(batch, length, heads * width)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with one stacked projection for queries, keys and values."""
+
+    def __init__(self, dim: int, heads: int, *, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv_proj = nn.Linear(dim, 3 * dim)
+        self.out_proj = nn.Linear(dim, dim)
+        _init_projection(self.qkv_proj.weight, parts=3, gain=1 / math.sqrt(2))
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x_BTD: Tensor, *, keep_B11T: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Attend over real tokens (`keep_B11T`, True = real) or over earlier positions (`causal`): [B, T, D]."""
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv_proj(x_BTD).chunk(3, dim=-1))
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=keep_B11T,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal,
+        )
+        return self.out_proj(merge_heads(attended))
+
+    def step(self, x_ND: Tensor, cache_2NHTC: Tensor, position: int) -> Tensor:
+        """One position for N rows: writes keys and values into the cache, attends over all so far: [N, D]."""
+        qkv = self.qkv_proj(x_ND).view(x_ND.size(0), 3, self.heads, 1, -1)
+        cache_2NHTC[0, :, :, position] = qkv[:, 1, :, 0]
+        cache_2NHTC[1, :, :, position] = qkv[:, 2, :, 0]
+        key, value = cache_2NHTC[:, :, :, : position + 1]
+        return self.out_proj(F.scaled_dot_product_attention(qkv[:, 0], key, value).flatten(1))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the decoder over the encoder's states, whose width may differ."""
+
+    def __init__(self, dim: int, encoder_dim: int, heads: int, *, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.q_proj = nn.Linear(dim, dim)
+        self.kv_proj = nn.Linear(encoder_dim, 2 * dim)
+        self.out_proj = nn.Linear(dim, dim)
+        # fairseq takes the smaller gain only where queries, keys and values share their width
+        gain = 1 / math.sqrt(2) if dim == encoder_dim else 1.0
+        nn.init.xavier_uniform_(self.q_proj.weight, gain=gain)
+        _init_projection(self.kv_proj.weight, parts=2, gain=gain)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def keys_values(self, states_BSD: Tensor) -> Tensor:
+        """Keys and values of the source, computed once a sentence: [2, B, H, S, C]."""
+        key, value = (split_heads(part, self.heads) for part in self.kv_proj(states_BSD).chunk(2, dim=-1))
+        return torch.stack([key, value])
+
+    def forward(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
+        """[B, T, D]"""
+        query = split_heads(self.q_proj(x_BTD), self.heads)
+        key, value = (split_heads(part, self.heads) for part in self.kv_proj(states_BSD).chunk(2, dim=-1))
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=keep_B11S, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.out_proj(merge_heads(attended))
+
+    def step(self, x_ND: Tensor, keys_values_2BHSC: Tensor, keep_B11S: Tensor) -> Tensor:
+        """One position for the K rows of each of B sentences, which share its keys and values: [N, D]."""
+        key, value = keys_values_2BHSC
+        batch = key.size(0)
+        query = split_heads(self.q_proj(x_ND).view(batch, -1, x_ND.size(1)), self.heads)  # --> [B, H, K, C]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=keep_B11S)
+        return self.out_proj(merge_heads(attended).view(x_ND.shape))

@@ -1,0 +1,65 @@
+"""From a name and a dictionary to a model: the only list of what can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from kdmt.errors import UserError
+from kdmt.models.architecture import TransformerConfig
+from kdmt.models.transformer import Transformer
+from kdmt.types import PAD
+
+
+def build_transformer(config: TransformerConfig, *, src_vocab_size: int, tgt_vocab_size: int) -> Transformer:
+    """A Transformer with fresh weights from torch's global generator.
+
+    Raises:
+        UserError: the embeddings are to be shared over vocabularies that differ.
+    """
+    if config.share_all_embeddings and src_vocab_size != tgt_vocab_size:
+        raise UserError(
+            f"model.share_all_embeddings needs a joined vocabulary; "
+            f"source has {src_vocab_size} symbols, target {tgt_vocab_size}"
+        )
+    return Transformer(config, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
+
+
+def _transformer_from(description: Mapping[str, Any]) -> Transformer:
+    return build_transformer(
+        TransformerConfig(**description["config"]),
+        src_vocab_size=description["src_vocab_size"],
+        tgt_vocab_size=description["tgt_vocab_size"],
+    )
+
+
+MODELS: Mapping[str, Callable[[Mapping[str, Any]], Transformer]] = {"transformer": _transformer_from}
+
+
+def describe_model(model: Transformer) -> dict[str, Any]:
+    """Plain JSON values from which `build_model` makes a model of the same shape."""
+    return {
+        "family": "transformer",
+        "config": model.config.as_dict(),
+        "src_vocab_size": model.src_vocab_size,
+        "tgt_vocab_size": model.tgt_vocab_size,
+    }
+
+
+def build_model(description: Mapping[str, Any]) -> Transformer:
+    """The model that `describe_model` described, with fresh weights.
+
+    Raises:
+        UserError: for an unknown family.
+    """
+    family = description.get("family")
+    if family not in MODELS:
+        raise UserError(f"model family {family!r} is none of {', '.join(MODELS)}")
+    return MODELS[family](description)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters, shared ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,56 @@
+"""A student's first weights taken from its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from kdmt.errors import UserError
+from kdmt.models.transformer import Transformer
+
+
+def copy_from_teacher(
+    student: Transformer,
+    teacher: Transformer,
+    *,
+    encoder_layers: Sequence[int] | None,
+    decoder_layers: Sequence[int] | None,
+    embeddings: bool,
+) -> None:
+    """Copy chosen layers and the embeddings of a teacher of the same width into a student, in place.
+
+    Args:
+        encoder_layers, decoder_layers: the teacher's layer, from 0, for each of the student's layers.
+        embeddings: token embeddings and output projection too.
+
+    Raises:
+        UserError: a layer that does not exist, not one for each layer, or widths that differ.
+    """
+    if encoder_layers is not None:
+        _copy_layers("encoder", student.encoder_layers, teacher.encoder_layers, encoder_layers)
+    if decoder_layers is not None:
+        _copy_layers("decoder", student.decoder_layers, teacher.decoder_layers, decoder_layers)
+    if embeddings:
+        _copy("embeddings_from_teacher", student.src_embed, teacher.src_embed)
+        _copy("embeddings_from_teacher", student.tgt_embed, teacher.tgt_embed)
+        _copy("embeddings_from_teacher", student.output_proj, teacher.output_proj)
+
+
+def _copy_layers(side: str, student: nn.ModuleList, teacher: nn.ModuleList, chosen: Sequence[int]) -> None:
+    setting = f"{side}_layers_from_teacher"
+    if len(chosen) != len(student):
+        raise UserError(f"{setting}: {len(chosen)} layers are chosen, the student has {len(student)}")
+    for own, index in zip(student, chosen, strict=True):
+        if not 0 <= index < len(teacher):
+            raise UserError(f"{setting}: the teacher has no layer {index}, only 0 to {len(teacher) - 1}")
+        _copy(setting, own, teacher[index])
+
+
+def _copy(setting: str, student: nn.Module, teacher: nn.Module) -> None:
+    theirs = dict(teacher.named_parameters())
+    for name, parameter in student.named_parameters():
+        if name not in theirs or theirs[name].shape != parameter.shape:
+            found = list(theirs[name].shape) if name in theirs else "none"
+            raise UserError(f"{setting}: {name} is {list(parameter.shape)} in the student and {found} in the teacher")
+        parameter.data.copy_(theirs[name].data)

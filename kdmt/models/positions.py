@@ -1,0 +1,50 @@
+"""Position embeddings with fairseq's numerics: positions count from pad + 1, sinusoids are sine half, then cosine half."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_table(num_positions: int, dim: int, *, pad: int) -> Tensor:
+    """Sinusoids for positions pad+1, pad+2, ...: float32 [num_positions, dim].
+
+    Vaswani et al. 2017, section 3.5, in the order of tensor2tensor and fairseq: all sines, then all cosines, with
+    frequencies spaced over half_dim - 1.
+    """
+    half_dim = dim // 2
+    step = math.log(10000.0) / max(half_dim - 1, 1)
+    frequency = torch.exp(torch.arange(half_dim, dtype=torch.float32) * -step)
+    position = torch.arange(pad + 1, pad + 1 + num_positions, dtype=torch.float32)
+    angle = position[:, None] * frequency[None, :]
+    table = torch.cat([angle.sin(), angle.cos()], dim=1)
+    return nn.functional.pad(table, (0, dim - table.size(1)))
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed sinusoids; `forward(start, length)` gives the rows of positions start, ..., start+length-1: [length, D]."""
+
+    table: Tensor
+
+    def __init__(self, num_positions: int, dim: int, *, pad: int) -> None:
+        super().__init__()
+        self.register_buffer("table", sinusoidal_table(num_positions, dim, pad=pad), persistent=False)
+
+    def forward(self, start: int, length: int) -> Tensor:
+        return self.table[start : start + length]
+
+
+class LearnedPositions(nn.Module):
+    """A learned row for each position. The rows up to `pad` exist, as in fairseq, and are never used."""
+
+    def __init__(self, num_positions: int, dim: int, *, pad: int) -> None:
+        super().__init__()
+        self.first = pad + 1
+        self.weight = nn.Parameter(torch.empty(self.first + num_positions, dim))
+        nn.init.normal_(self.weight, mean=0.0, std=dim**-0.5)
+        nn.init.zeros_(self.weight[pad])
+
+    def forward(self, start: int, length: int) -> Tensor:
+        return self.weight[self.first + start : self.first + start + length]

@@ -1,0 +1,266 @@
+"""The encoder-decoder Transformer with fairseq's numerics, in plain PyTorch.
+
+Shapes: B batch, S source length, T target length, V vocabulary, D model width, K beam, N = B * K rows, H heads,
+C = D / H. Sentences are padded on the right; `keep` masks are True on real tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdmt.models.architecture import TransformerConfig
+from kdmt.models.attention import CrossAttention, SelfAttention
+from kdmt.models.dropout import Dropout
+from kdmt.models.positions import LearnedPositions, SinusoidalPositions
+
+_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What a decoder sees of the source."""
+
+    states_BSD: Tensor  # float [B, S, D]
+    keep_BS: Tensor  # bool [B, S], True = real token
+
+
+@dataclass
+class DecoderCache:
+    """Keys and values of a decoding in progress; row b * K + k is beam k of sentence b."""
+
+    length: int  # positions decoded so far
+    beam: int
+    self_2NHTC: list[Tensor]  # a layer each: keys and values [2, N, H, T, C]
+    cross_2BHSC: list[Tensor]  # a layer each: keys and values [2, B, H, S, C], shared by the rows of a sentence
+    keep_B11S: Tensor  # bool [B, 1, 1, S]
+
+    def reorder(self, order_N: Tensor) -> None:
+        """Let row i continue what row order_N[i] held. Rows stay with their sentence, so only self-attention moves."""
+        for cache_2NHTC in self.self_2NHTC:
+            past = cache_2NHTC[:, :, :, : self.length]
+            past.copy_(past.index_select(1, order_N))
+
+    def select_sentences(self, index_B: Tensor) -> None:
+        """Keep these sentences alone."""
+        rows_N = (index_B[:, None] * self.beam + torch.arange(self.beam, device=index_B.device)).flatten()
+        self.self_2NHTC = [cache.index_select(1, rows_N) for cache in self.self_2NHTC]
+        self.cross_2BHSC = [cache.index_select(1, index_B) for cache in self.cross_2BHSC]
+        self.keep_B11S = self.keep_B11S.index_select(0, index_B)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers; dropout after the activation (`activation_dropout`)."""
+
+    def __init__(self, dim: int, ffn_dim: int, *, activation_fn: str, activation_dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, dim)
+        self.activation = _ACTIVATIONS[activation_fn]
+        self.dropout = Dropout(activation_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.dropout(self.activation(self.fc1(x))))
+
+
+class Residual(nn.Module):
+    """The frame around a sublayer: x + dropout(f(x)), with the norm before f or after the sum."""
+
+    def __init__(self, dim: int, *, dropout: float, normalize_before: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout)
+        self.normalize_before = normalize_before
+
+    def before(self, x: Tensor) -> Tensor:
+        return self.norm(x) if self.normalize_before else x
+
+    def after(self, x: Tensor, update: Tensor) -> Tensor:
+        x = x + self.dropout(update)
+        return x if self.normalize_before else self.norm(x)
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        dim = config.encoder_embed_dim
+        frame = {"dropout": config.dropout, "normalize_before": config.encoder_normalize_before}
+        self.self_attn = SelfAttention(dim, config.encoder_attention_heads, dropout=config.attention_dropout)
+        self.self_attn_residual = Residual(dim, **frame)
+        self.ffn = FeedForward(
+            dim,
+            config.encoder_ffn_embed_dim,
+            activation_fn=config.activation_fn,
+            activation_dropout=config.activation_dropout,
+        )
+        self.ffn_residual = Residual(dim, **frame)
+
+    def forward(self, x_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
+        update = self.self_attn(self.self_attn_residual.before(x_BSD), keep_B11T=keep_B11S)
+        x_BSD = self.self_attn_residual.after(x_BSD, update)
+        return self.ffn_residual.after(x_BSD, self.ffn(self.ffn_residual.before(x_BSD)))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        dim, heads = config.decoder_embed_dim, config.decoder_attention_heads
+        frame = {"dropout": config.dropout, "normalize_before": config.decoder_normalize_before}
+        self.self_attn = SelfAttention(dim, heads, dropout=config.attention_dropout)
+        self.self_attn_residual = Residual(dim, **frame)
+        self.cross_attn = CrossAttention(dim, config.encoder_embed_dim, heads, dropout=config.attention_dropout)
+        self.cross_attn_residual = Residual(dim, **frame)
+        self.ffn = FeedForward(
+            dim,
+            config.decoder_ffn_embed_dim,
+            activation_fn=config.activation_fn,
+            activation_dropout=config.activation_dropout,
+        )
+        self.ffn_residual = Residual(dim, **frame)
+
+    def forward(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
+        # right padding and the causal mask keep padding out of every real position's sight
+        update = self.self_attn(self.self_attn_residual.before(x_BTD), causal=True)
+        x_BTD = self.self_attn_residual.after(x_BTD, update)
+        update = self.cross_attn(self.cross_attn_residual.before(x_BTD), states_BSD, keep_B11S)
+        x_BTD = self.cross_attn_residual.after(x_BTD, update)
+        return self.ffn_residual.after(x_BTD, self.ffn(self.ffn_residual.before(x_BTD)))
+
+    def step(self, x_ND: Tensor, self_2NHTC: Tensor, cross_2BHSC: Tensor, keep_B11S: Tensor, position: int) -> Tensor:
+        """One position, with earlier ones in the cache: [N, D]."""
+        update = self.self_attn.step(self.self_attn_residual.before(x_ND), self_2NHTC, position)
+        x_ND = self.self_attn_residual.after(x_ND, update)
+        update = self.cross_attn.step(self.cross_attn_residual.before(x_ND), cross_2BHSC, keep_B11S)
+        x_ND = self.cross_attn_residual.after(x_ND, update)
+        return self.ffn_residual.after(x_ND, self.ffn(self.ffn_residual.before(x_ND)))
+
+
+class Embedder(nn.Module):
+    """Token embeddings times sqrt(D) plus positions, optionally normalised, then dropout."""
+
+    def __init__(
+        self, tokens: nn.Embedding, *, positions: int, learned: bool, layernorm: bool, dropout: float, pad: int
+    ) -> None:
+        super().__init__()
+        dim = tokens.embedding_dim
+        self.tokens = tokens
+        self.positions = (LearnedPositions if learned else SinusoidalPositions)(positions, dim, pad=pad)
+        self.norm = nn.LayerNorm(dim) if layernorm else None
+        self.dropout = Dropout(dropout)
+        self.scale = math.sqrt(dim)
+
+    def forward(self, tokens_BT: Tensor, *, start: int = 0) -> Tensor:
+        """[B, T] of positions start, start + 1, ... --> [B, T, D]"""
+        x_BTD = self.tokens(tokens_BT) * self.scale + self.positions(start, tokens_BT.size(1))
+        if self.norm is not None:
+            x_BTD = self.norm(x_BTD)
+        return self.dropout(x_BTD)
+
+
+def _token_embedding(vocab_size: int, dim: int, *, pad: int) -> nn.Embedding:
+    embedding = nn.Embedding(vocab_size, dim, padding_idx=pad)
+    nn.init.normal_(embedding.weight, mean=0.0, std=dim**-0.5)
+    nn.init.zeros_(embedding.weight[pad])
+    return embedding
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder (Vaswani et al. 2017).
+
+    Args:
+        config: widths, depths and rates.
+        src_vocab_size, tgt_vocab_size: rows of the embeddings, padding of the dictionary included.
+        pad: id of the padding token, the same in both vocabularies.
+
+    Raises:
+        ValueError: all embeddings are to be shared and the vocabularies have different sizes.
+    """
+
+    def __init__(self, config: TransformerConfig, *, src_vocab_size: int, tgt_vocab_size: int, pad: int) -> None:
+        super().__init__()
+        if config.share_all_embeddings and src_vocab_size != tgt_vocab_size:
+            raise ValueError("sharing all embeddings needs a joined vocabulary")
+        self.config = config
+        self.src_vocab_size, self.tgt_vocab_size, self.pad = src_vocab_size, tgt_vocab_size, pad
+        src_tokens = _token_embedding(src_vocab_size, config.encoder_embed_dim, pad=pad)
+        tgt_tokens = (
+            src_tokens
+            if config.share_all_embeddings
+            else _token_embedding(tgt_vocab_size, config.decoder_embed_dim, pad=pad)
+        )
+        frame = {"layernorm": config.layernorm_embedding, "dropout": config.dropout, "pad": pad}
+        self.src_embed = Embedder(
+            src_tokens, positions=config.max_source_positions, learned=config.encoder_learned_pos, **frame
+        )
+        self.tgt_embed = Embedder(
+            tgt_tokens, positions=config.max_target_positions, learned=config.decoder_learned_pos, **frame
+        )
+        self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.encoder_norm = nn.LayerNorm(config.encoder_embed_dim) if config.encoder_normalize_before else None
+        self.decoder_norm = nn.LayerNorm(config.decoder_embed_dim) if config.decoder_normalize_before else None
+        self.output_proj = nn.Linear(config.decoder_embed_dim, tgt_vocab_size, bias=False)
+        if config.share_all_embeddings or config.share_decoder_input_output_embed:
+            self.output_proj.weight = tgt_tokens.weight
+        else:
+            nn.init.normal_(self.output_proj.weight, mean=0.0, std=config.decoder_embed_dim**-0.5)
+
+    @property
+    def output_weight_VD(self) -> Tensor:
+        """The matrix that turns decoder features into logits; a loss may apply it in chunks."""
+        return self.output_proj.weight
+
+    def encode(self, src_tokens_BS: Tensor) -> EncoderOutput:
+        keep_BS = src_tokens_BS.ne(self.pad)
+        keep_B11S = _attention_mask(keep_BS)
+        x_BSD = self.src_embed(src_tokens_BS)
+        for layer in self.encoder_layers:
+            x_BSD = layer(x_BSD, keep_B11S)
+        if self.encoder_norm is not None:
+            x_BSD = self.encoder_norm(x_BSD)
+        return EncoderOutput(states_BSD=x_BSD, keep_BS=keep_BS)
+
+    def decode(self, prev_tokens_BT: Tensor, encoder_output: EncoderOutput) -> Tensor:
+        """Teacher-forced decoder features, before the output projection: [B, T, D]."""
+        keep_B11S = _attention_mask(encoder_output.keep_BS)
+        x_BTD = self.tgt_embed(prev_tokens_BT)
+        for layer in self.decoder_layers:
+            x_BTD = layer(x_BTD, encoder_output.states_BSD, keep_B11S)
+        return x_BTD if self.decoder_norm is None else self.decoder_norm(x_BTD)
+
+    def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:
+        """Teacher-forced logits: [B, T, V]."""
+        return self.output_proj(self.decode(prev_tokens_BT, self.encode(src_tokens_BS)))
+
+    def start_cache(self, encoder_output: EncoderOutput, *, beam: int, max_len: int) -> DecoderCache:
+        """A cache for `beam` rows a sentence and up to `max_len` positions."""
+        states_BSD = encoder_output.states_BSD
+        heads = self.config.decoder_attention_heads
+        shape = (2, states_BSD.size(0) * beam, heads, max_len, self.config.decoder_embed_dim // heads)
+        return DecoderCache(
+            length=0,
+            beam=beam,
+            self_2NHTC=[states_BSD.new_empty(shape) for _ in self.decoder_layers],
+            cross_2BHSC=[layer.cross_attn.keys_values(states_BSD) for layer in self.decoder_layers],
+            keep_B11S=encoder_output.keep_BS[:, None, None, :],
+        )
+
+    def decode_step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
+        """Logits of the next token after the last one of each row: [N, V]. Advances the cache by one position."""
+        x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
+        layers = zip(self.decoder_layers, cache.self_2NHTC, cache.cross_2BHSC, strict=True)
+        for layer, self_2NHTC, cross_2BHSC in layers:
+            x_ND = layer.step(x_ND, self_2NHTC, cross_2BHSC, cache.keep_B11S, cache.length)
+        cache.length += 1
+        if self.decoder_norm is not None:
+            x_ND = self.decoder_norm(x_ND)
+        return self.output_proj(x_ND)
+
+
+def _attention_mask(keep_BS: Tensor) -> Tensor | None:
+    """[B, 1, 1, S], or None where nothing is padded, which is faster."""
+    return None if bool(keep_BS.all()) else keep_BS[:, None, None, :]

@@ -1,0 +1,70 @@
+"""Speed of translation as it is reported for deployed systems: one sentence at a time, and at full batch.
+
+Both are given because they order systems differently: a one-pass decoder that is many times faster at batch 1 can be
+slower in large batches (Kasai et al. 2021, S_1 and S_max).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Sentences per second of wall time."""
+
+    batch_1: float
+    full_batch: float
+
+
+def measure_speed(
+    decode: Callable[[list[str]], object],
+    sentences: Sequence[str],
+    *,
+    batch_1_sentences: int,
+    repeats: int = 3,
+    clock: Callable[[], float] = perf_counter,
+) -> Speed:
+    """Time a translator at batch 1 and on the whole set.
+
+    After a warm-up call each measurement is made `repeats` times, and the median is taken: of each sentence's own
+    time at batch 1, of the whole set's time at full batch. That costs `repeats` translations of the whole set and
+    `repeats` times `batch_1_sentences` single calls.
+
+    Args:
+        decode: translates a list of sentences and returns when the output is there (on a GPU: has been copied back).
+            It makes its own batches, the largest that fit.
+        sentences: the test set's sources.
+        batch_1_sentences: how many of them, spread evenly over the set, are timed one by one.
+        repeats: measurements of each.
+        clock: seconds, monotonic.
+
+    Raises:
+        ValueError: no sentence, or a count below 1.
+    """
+    if not sentences or batch_1_sentences < 1 or repeats < 1:
+        raise ValueError(
+            f"nothing to time: {len(sentences)} sentences, {batch_1_sentences} of them at batch 1, {repeats} repeats"
+        )
+    singles = [[sentence] for sentence in _spread(sentences, batch_1_sentences)]
+    everything = list(sentences)
+    decode(singles[0])  # the first call pays for allocation and lazy initialisation
+    passes = [[_seconds(decode, single, clock) for single in singles] for _ in range(repeats)]
+    batch_1_seconds = sum(median(times) for times in zip(*passes, strict=True))
+    full_batch_seconds = median(_seconds(decode, everything, clock) for _ in range(repeats))
+    return Speed(len(singles) / batch_1_seconds, len(everything) / full_batch_seconds)
+
+
+def _spread(sentences: Sequence[str], count: int) -> list[str]:
+    """`count` sentences at even distances, or all of them: the first lines of a set may be its shortest."""
+    count = min(count, len(sentences))
+    return [sentences[i * len(sentences) // count] for i in range(count)]
+
+
+def _seconds(decode: Callable[[list[str]], object], sentences: list[str], clock: Callable[[], float]) -> float:
+    start = clock()
+    decode(sentences)
+    return clock() - start

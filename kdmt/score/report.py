@@ -1,0 +1,288 @@
+"""The end of the pipeline: scores as JSON, as tables for the terminal, and as one page of HTML that stands alone."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdmt.score.significance import mean_and_sd
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One system on one test set, one seed, one way of decoding: an entry of scores.json."""
+
+    system: str
+    test_set: str
+    seed: int
+    engine: str  # what decoded: `pytorch`, ...
+    beam: int
+    compute_type: str  # `float32`, ...
+    threads: int
+    bleu: float  # 0 to 100
+    chrf: float  # 0 to 100
+    bleu_signature: str
+    chrf_signature: str
+    parameters: int
+    sentences_per_second_batch1: float
+    sentences_per_second_max: float
+    checkpoint_sha256: str
+    bleu_second: float | None = None  # for pipelines that report two, tokenised and detokenised
+    bleu_second_signature: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether a system of the table differs from a baseline by more than the choice of test sentences explains."""
+
+    test_set: str
+    system: str
+    seed: int
+    engine: str
+    beam: int
+    compute_type: str
+    baseline: str  # the system compared with, decoded in the same way
+    bleu_p_value: float
+    chrf_p_value: float
+    bleu_signature: str  # with the number of samples and their seed
+    chrf_signature: str
+
+
+Group = list[ScoreRow]  # rows that differ in their seed alone: a line of a table
+
+
+@dataclass(frozen=True)
+class _Column:
+    header: str
+    cell: Callable[[Group], str]
+    is_figure: bool = True
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What the terminal and the page have in common."""
+
+    title: str
+    columns: list[_Column]
+    groups: list[Group]
+
+    def lines(self) -> list[list[str]]:
+        return [[column.cell(group) for column in self.columns] for group in self.groups]
+
+
+def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write scores.json, a list with one object a row."""
+    _write_json(path, [asdict(row) for row in rows])
+
+
+def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
+    """Write the significance tests as `write_scores` writes the scores."""
+    _write_json(path, [asdict(comparison) for comparison in comparisons])
+
+
+def render_table(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison] = (), *, width: int = 100) -> str:
+    """The scores as plain text: a table of scores for each test set, one of sizes and speeds, and the signatures.
+
+    A line stands for a system and a way to decode it; over several seeds it gives mean ± sample standard deviation
+    of the scores, the range of the p-values (each seed's against its own baseline) and the median speed.
+
+    Args:
+        rows: as in scores.json.
+        comparisons: for the columns of p-values; none, no column.
+        width: columns of the terminal. Where they are few, names are broken over lines; figures never are.
+
+    Raises:
+        ValueError: no rows.
+    """
+    from rich.console import Console
+
+    text = io.StringIO()
+    console = Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    for table in _tables(rows, comparisons):
+        console.print(_rich_table(table), crop=False)
+        console.print()
+    console.print("\n".join(_notes(rows, comparisons)), soft_wrap=True, markup=False, highlight=False)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def write_html(
+    path: Path, rows: Sequence[ScoreRow], comparisons: Sequence[Comparison] = (), *, title: str = "Scores"
+) -> None:
+    """Write the same tables and signatures as one page without scripts or outside files.
+
+    Raises:
+        ValueError: no rows.
+    """
+    tables = "\n".join(_html_table(table) for table in _tables(rows, comparisons))
+    notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons))
+    _write_atomically(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
+
+
+# ------------------------------------------------------------------------------------------------------------ content
+
+
+def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[_Table]:
+    if not rows:
+        raise ValueError("there are no scores to report")
+    names = [_Column("system", lambda group: group[0].system, is_figure=False)]
+    if len({_engine(row) for row in rows}) > 1:
+        names.append(_Column("engine", lambda group: _engine(group[0]), is_figure=False))
+    names.append(_Column("beam", lambda group: str(group[0].beam)))
+
+    tables = []
+    for test_set in dict.fromkeys(row.test_set for row in rows):
+        rows_here = [row for row in rows if row.test_set == test_set]
+        comparisons_here = [comparison for comparison in comparisons if comparison.test_set == test_set]
+        columns = names + _score_columns(rows_here, comparisons_here)
+        tables.append(_Table(test_set, columns, _groups(rows_here)))
+    return [
+        *tables,
+        _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(), _groups(rows)),
+    ]
+
+
+def _groups(rows: Iterable[ScoreRow]) -> list[Group]:
+    """Rows of one system and way to decode, in order of first appearance."""
+    groups: dict[tuple[str, str, int], Group] = {}
+    for row in rows:
+        groups.setdefault((row.system, _engine(row), row.beam), []).append(row)
+    return list(groups.values())
+
+
+def _score_columns(rows: Iterable[ScoreRow], comparisons: Sequence[Comparison]) -> list[_Column]:
+    columns = [_Column("BLEU", lambda group: _mean([row.bleu for row in group]))]
+    if any(row.bleu_second is not None for row in rows):
+        columns.append(
+            _Column("BLEU (2)", lambda group: _mean([row.bleu_second for row in group if row.bleu_second is not None]))
+        )
+    columns.append(_Column("chrF", lambda group: _mean([row.chrf for row in group])))
+    for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
+        against = [comparison for comparison in comparisons if comparison.baseline == baseline]
+        columns.append(_Column(f"p against\n{baseline}", partial(_p_values, against)))
+    return columns
+
+
+def _cost_columns() -> list[_Column]:
+    return [
+        _Column("parameters", lambda group: f"{group[0].parameters:,}"),
+        _Column("sentences/s\nat batch 1", lambda group: _median([row.sentences_per_second_batch1 for row in group])),
+        _Column("sentences/s\nfull batch", lambda group: _median([row.sentences_per_second_max for row in group])),
+    ]
+
+
+def _engine(row: ScoreRow) -> str:
+    return f"{row.engine} {row.compute_type}, {row.threads} thread{'s' if row.threads != 1 else ''}"
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean, sd = mean_and_sd(values)
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f}"
+
+
+def _p_values(comparisons: Iterable[Comparison], group: Group) -> str:
+    wanted = {(row.system, row.seed, row.engine, row.beam, row.compute_type) for row in group}
+    values = [c.bleu_p_value for c in comparisons if (c.system, c.seed, c.engine, c.beam, c.compute_type) in wanted]
+    if not values:
+        return ""
+    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+    return low if low == high else f"{low}–{high}"
+
+
+def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[str]:
+    """The signatures of all that the tables show, and how the figures were taken."""
+    signatures = [("BLEU", row.bleu_signature) for row in rows]
+    signatures += [("BLEU (2)", row.bleu_second_signature) for row in rows if row.bleu_second_signature is not None]
+    signatures += [("chrF", row.chrf_signature) for row in rows]
+    signatures += [("p (BLEU, paired bootstrap)", comparison.bleu_signature) for comparison in comparisons]
+    notes = [f"{name}: {signature}" for name, signature in dict.fromkeys(signatures)]
+    engines = {_engine(row) for row in rows}
+    if len(engines) == 1:
+        notes.append(f"decoded with {engines.pop()}")
+    if any(len({row.seed for row in group}) > 1 for group in _groups(rows)):
+        notes.append("± is the sample standard deviation over seeds; p is the range over seeds")
+    return notes
+
+
+# --------------------------------------------------------------------------------------------------------------- form
+
+
+def _rich_table(content: _Table) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text  # a cell that is Text holds no markup, whatever brackets a name has
+
+    lines = content.lines()
+    table = Table(title=Text(content.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column, cells in zip(content.columns, zip(*lines, strict=True), strict=True):
+        widest = max(len(part) for text in (column.header, *cells) for part in text.split("\n"))
+        if column.is_figure:
+            table.add_column(Text(column.header), justify="right", no_wrap=True, min_width=widest)
+        else:
+            table.add_column(Text(column.header), overflow="fold", min_width=min(widest, 12))
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    return table
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
+table {{ border-collapse: collapse; margin: 1rem 0 2rem; }}
+caption {{ text-align: left; font-weight: 600; padding: .3rem 0; }}
+th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #8886; text-align: left; }}
+.figure {{ text-align: right; font-variant-numeric: tabular-nums; }}
+code {{ font-size: .85rem; overflow-wrap: anywhere; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+{tables}
+{notes}
+</body>
+</html>
+"""
+
+
+def _html_table(table: _Table) -> str:
+    lines = [f"<table>\n<caption>{html.escape(table.title)}</caption>"]
+    lines.append(_html_line("th", table.columns, [column.header for column in table.columns]))
+    lines += [_html_line("td", table.columns, cells) for cells in table.lines()]
+    return "\n".join([*lines, "</table>"])
+
+
+def _html_line(tag: str, columns: Sequence[_Column], cells: Sequence[str]) -> str:
+    opening = [f'<{tag} class="figure">' if column.is_figure else f"<{tag}>" for column in columns]
+    inside = [f"{start}{html.escape(cell)}</{tag}>" for start, cell in zip(opening, cells, strict=True)]
+    return f"<tr>{''.join(inside)}</tr>"
+
+
+def _write_json(path: Path, value: object) -> None:
+    _write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    aside = path.with_name(f".partial-{path.name}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,136 @@
+"""The distill stage: the teacher translates the training set.
+
+    distill/
+        blocks/                         decoded blocks; what a killed run goes on from
+        distilled.<lang>                both sides of the distilled corpus; line i is line i of the training source
+                                        unless lines were dropped (manifest.json has their indices)
+        nbest                           index, score and words of every hypothesis
+        data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
+from kdmt.stages.stage import Stage
+from kdmt.stages.training import teacher_sha256
+from kdmt.stages.workspace import Workspace, pick_device, use_threads
+
+
+def distill_stage(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> Stage:
+    settings = workspace.config.distill
+
+    def plan() -> Plan:
+        wanted = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
+        outputs = recorded_outputs(workspace.prepare)
+        inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
+        inputs[f"teacher/{settings.checkpoint}"] = teacher_sha256(workspace)
+        return make_plan({"distill": settings}, {}, inputs)
+
+    return Stage(
+        "distill", "kdmt distill", workspace.distill, (prepare, teacher), plan, lambda made: _distill(workspace, made)
+    )
+
+
+def block_key(plan: Plan) -> str:
+    """Names everything that a block's content depends on: what becomes of failures is not part of it."""
+    settings = {k: v for k, v in plan.settings.items() if not k.startswith("distill.failures.")}
+    document = json.dumps({"settings": settings, "inputs": plan.inputs}, sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def _distill(workspace: Workspace, plan: Plan) -> None:
+    from kdmt.corpus.codec import TextCodec
+    from kdmt.corpus.indexed import IndexedDataset
+    from kdmt.decode.engine import TorchEngine
+    from kdmt.distill.decoding import decode_blocks
+    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.stages.prepare import binarize_distilled
+    from kdmt.stages.progress import sentence_progress
+
+    settings, folder = workspace.config.distill, workspace.distill
+    use_threads(settings.threads)
+    model = load_model(resolve_checkpoint(workspace.teacher / settings.checkpoint))
+    codec = TextCodec.load(workspace.prepare)
+    dataset = IndexedDataset(workspace.bin_prefix(workspace.data_bin, "train", workspace.langs[0]))
+    begin(folder, plan, workspace.resolved_config())
+    with sentence_progress("distill", len(dataset)) as progress:
+        blocks = decode_blocks(
+            TorchEngine(model, device=pick_device(settings.device)),
+            dataset,  # type: ignore[arg-type]
+            settings.decode,
+            folder=folder / "blocks",
+            block_size=settings.block_size,
+            key=block_key(plan),
+            max_source_tokens=model.config.max_source_positions,
+            max_target_tokens=model.config.max_target_positions,
+            progress=progress,
+        )
+    report = _merge(workspace, plan, blocks, dataset, codec)
+    binarize_distilled(workspace, folder)
+    facts = _facts(workspace, report)
+    workspace.say(f"distill: {_summary(facts)}")
+    outputs = [*folder.glob("distilled.*"), folder / "nbest", *(folder / "data-bin").iterdir()]
+    finish(folder, plan, outputs=outputs, facts=facts)
+
+
+def _merge(workspace: Workspace, plan: Plan, blocks: Sequence[Any], dataset: Any, codec: Any) -> Any:
+    from kdmt.distill.merge import TrainingText, merge_blocks
+
+    folder, (src, tgt) = workspace.distill, workspace.langs
+    tags = workspace.prepare / "train.tags"
+    names = (f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", "nbest")
+    asides = [folder / f".partial-{name}" for name in names]
+    report = merge_blocks(
+        blocks,
+        folder / "blocks",
+        block_key(plan),
+        sources=dataset,
+        text=TrainingText(
+            workspace.prepare / f"train.{src}", workspace.prepare / f"train.{tgt}", tags if tags.exists() else None
+        ),
+        to_words=codec.decode_target,
+        settings=workspace.config.distill.failures,
+        out_source=asides[0],
+        out_target=asides[1],
+        out_tags=asides[2],
+        out_nbest=asides[3],
+    )
+    for aside, name in zip(asides, names, strict=True):
+        if aside.exists():
+            aside.replace(folder / name)
+    return report
+
+
+def _facts(workspace: Workspace, report: Any) -> dict[str, Any]:
+    """Counts, and how near the distilled text is to the references (field notes: a teacher that memorised them)."""
+    from kdmt.score.metrics import bleu
+    from kdmt.stages.references import read_lines
+
+    tgt, score = workspace.langs[1], workspace.config.score
+    references = read_lines(workspace.prepare / f"train.{tgt}")
+    kept = [line for index, line in enumerate(references) if index not in report.dropped]
+    distilled = read_lines(workspace.distill / f"distilled.{tgt}")
+    against_reference = bleu(distilled, kept, tokenize=score.tokenize, lowercase=score.lowercase)
+    return {
+        "num_sentences": report.num_sentences,
+        "num_lines": report.num_lines,
+        "failures": dict(report.failures),
+        "replaced_by_reference": dict(report.replaced),
+        "dropped": {str(index): failure for index, failure in report.dropped.items()},
+        "bleu_against_reference": against_reference.score,
+        "bleu_signature": against_reference.signature,
+    }
+
+
+def _summary(facts: dict[str, Any]) -> str:
+    failures = ", ".join(f"{name} {count}" for name, count in facts["failures"].items()) or "none"
+    return (
+        f"{facts['num_lines']:,} lines for {facts['num_sentences']:,} sentences; failures: {failures}; "
+        f"BLEU against the references {facts['bleu_against_reference']:.2f} ({facts['bleu_signature']})"
+    )

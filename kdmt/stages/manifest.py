@@ -1,0 +1,169 @@
+"""What a stage was made from, and whether that still holds: decided by content, never by file times.
+
+`plan.json` is written when a stage starts, `manifest.json` when it is complete. Both hold the stage's settings and the
+sha256 of its inputs; the manifest adds outputs, facts and library versions. Times and host names are in neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from kdmt.config import Section, settings_of_kind
+
+State = Literal["fresh", "new", "unfinished", "extend", "stale"]
+
+LIBRARIES = ("numpy", "sacrebleu", "sentencepiece", "subword-nmt", "torch")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage is to be made from."""
+
+    settings: dict[str, Any]  # result settings: dotted path -> value
+    extend: dict[str, Any]  # extend settings
+    inputs: dict[str, str]  # name -> sha256
+
+    def as_dict(self) -> dict[str, Any]:
+        # through JSON, so that a plan compares equal to one that was read back
+        return json.loads(json.dumps({"settings": self.settings, "extend": self.extend, "inputs": self.inputs}))
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a stage's folder stands to its plan. `reasons` are sentences' parts for the user."""
+
+    state: State
+    reasons: list[str] = field(default_factory=list)
+
+    def explain(self) -> str:
+        return "; ".join(self.reasons)
+
+
+def make_plan(sections: Mapping[str, Section], extra: Mapping[str, Any], inputs: Mapping[str, str]) -> Plan:
+    """The plan of a stage that depends on these sections (YAML path -> section) and further settings."""
+    settings: dict[str, Any] = dict(extra)
+    extend: dict[str, Any] = {}
+    for path, section in sections.items():
+        settings |= {f"{path}.{key}": value for key, value in settings_of_kind(section, "result").items()}
+        extend |= {f"{path}.{key}": value for key, value in settings_of_kind(section, "extend").items()}
+    return Plan(settings, extend, dict(inputs))
+
+
+def check_status(folder: Path, plan: Plan) -> Status:
+    """Compare a stage's folder with its plan."""
+    recorded = read_json(folder / "manifest.json")
+    complete = recorded is not None
+    recorded = recorded or read_json(folder / "plan.json")
+    if recorded is None:
+        return Status("new", ["it was never made"])
+    wanted = plan.as_dict()
+    reasons = [
+        *_differences("setting", recorded["settings"], wanted["settings"]),
+        *_differences("input", recorded["inputs"], wanted["inputs"]),
+    ]
+    if reasons:
+        return Status("stale", reasons)
+    if not complete:
+        return Status("unfinished", ["it was started and not finished"])
+    if damaged := _damaged_outputs(folder, recorded["outputs"]):
+        return Status("stale", damaged)
+    if extended := _differences("setting", recorded["extend"], wanted["extend"]):
+        return Status("extend", extended)
+    return Status("fresh")
+
+
+def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
+    """Open a stage's folder for work; what stands there and does not fit the plan is moved to `<folder>.previous`."""
+    state = check_status(folder, plan).state
+    if state in ("stale", "new"):
+        move_aside(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    write_json(folder / "plan.json", plan.as_dict())
+    write_json(folder / "config.json", config)
+
+
+def move_aside(folder: Path) -> None:
+    """Keep the last state of a folder under `<folder>.previous`, so that redoing a stage loses nothing at once."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    previous = folder.with_name(f"{folder.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    folder.rename(previous)
+
+
+def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[str, Any]) -> None:
+    """Declare a stage complete: `outputs` are files below its folder, `facts` counts and scores worth keeping."""
+    write_json(
+        folder / "manifest.json",
+        {
+            **plan.as_dict(),
+            "outputs": {os.path.relpath(path, folder): file_sha256(path) for path in sorted(outputs)},
+            "facts": dict(facts),
+            "versions": {"kdmt": version("kdmt"), **{name: version(name) for name in LIBRARIES}},
+        },
+    )
+    (folder / "plan.json").unlink(missing_ok=True)
+
+
+def recorded_outputs(folder: Path) -> dict[str, str]:
+    """Outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
+    manifest = read_json(folder / "manifest.json")
+    return {} if manifest is None else manifest["outputs"]
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's content; one that is asked for again in the same process and was not touched is not read again."""
+    stat = path.stat()
+    return _hash_content(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=None)
+def _hash_content(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's content, or None if there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Whole or not at all."""
+    aside = path.with_name(f".partial-{path.name}")
+    aside.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def _damaged_outputs(folder: Path, outputs: Mapping[str, str]) -> list[str]:
+    reasons = []
+    for name, expected in outputs.items():
+        path = folder / name
+        if not path.is_file():
+            reasons.append(f"its output {name} is missing")
+        elif file_sha256(path) != expected:
+            reasons.append(f"its output {name} was changed")
+    return reasons
+
+
+def _differences(noun: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    reasons = []
+    for key in sorted(old.keys() | new.keys()):
+        if key not in new:
+            reasons.append(f"the {noun} {key} is gone")
+        elif key not in old:
+            reasons.append(f"the {noun} {key} is new")
+        elif old[key] != new[key]:
+            change = f" from {old[key]!r} to {new[key]!r}" if noun == "setting" else ""
+            reasons.append(f"the {noun} {key} changed{change}")
+    return reasons

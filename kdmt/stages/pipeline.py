@@ -1,0 +1,59 @@
+"""The stages of a pipeline put together, and the commands that run them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdmt.errors import UserError
+from kdmt.stages.distill import distill_stage
+from kdmt.stages.prepare import prepare_stage
+from kdmt.stages.score import score_stage
+from kdmt.stages.stage import Stage, run_stage
+from kdmt.stages.training import student_stages, teacher_stage
+from kdmt.stages.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Stages:
+    prepare: Stage
+    teacher: Stage
+    distill: Stage
+    students: dict[str, dict[int, Stage]]  # name -> seed -> stage
+    score: Stage
+
+
+def build_stages(workspace: Workspace) -> Stages:
+    prepare = prepare_stage(workspace)
+    teacher = teacher_stage(workspace, prepare)
+    distill = distill_stage(workspace, prepare=prepare, teacher=teacher)
+    students = {
+        name: student_stages(workspace, name, prepare=prepare, teacher=teacher, distill=distill)
+        for name in workspace.config.students
+    }
+    score = score_stage(workspace, prepare=prepare, teacher=teacher, students=students)
+    return Stages(prepare, teacher, distill, students, score)
+
+
+def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str | None = None) -> None:
+    """Bring the named stage up to date; `student` is the one student to train, all if None.
+
+    Raises:
+        UserError: an unknown student, or a stage before this one is not up to date.
+    """
+    stages = build_stages(workspace)
+    wanted = {
+        "prepare": [stages.prepare],
+        "teacher": [stages.teacher],
+        "distill": [stages.distill],
+        "student": _chosen_students(stages, student),
+        "score": [stages.score],
+    }[name]
+    for stage in wanted:
+        run_stage(stage, rebuild=rebuild, say=workspace.say)
+
+
+def _chosen_students(stages: Stages, name: str | None) -> list[Stage]:
+    if name is not None and name not in stages.students:
+        raise UserError(f"there is no student {name!r}; the pipeline has {', '.join(stages.students) or 'none'}")
+    names = stages.students if name is None else [name]
+    return [stage for student in names for stage in stages.students[student].values()]

@@ -1,0 +1,205 @@
+"""The prepare stage: raw text to clean text, tokenizer, dictionaries and data-bin.
+
+    prepare/
+        train.<lang>, valid.<lang>, test*.<lang>    words: clean text as the tokenizer sees it
+        valid.raw.<lang>, test*.raw.<lang>          held-out text before any processing; what translations are held against
+        tokenizer/, text.json, dict.<lang>.txt      what every checkpoint carries
+        data-bin/                                   fairseq's files
+        report.json                                 counts of the cleaning pass
+
+The stage works in `prepare.partial` and renames it, so that a failure leaves an earlier `prepare` as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from kdmt.config import Corpus, Prepare, TestSet
+from kdmt.corpus.binarize import TextPair, binarize_files, build_data_bin, dictionary_path
+from kdmt.corpus.clean import TrainingCorpus, clean_corpora
+from kdmt.corpus.codec import TEXT_FILE, TextCodec
+from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
+from kdmt.corpus.fetch import fetch, fetch_corpus, open_lines, read_pairs
+from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.tokenizer import train_tokenizer
+from kdmt.errors import UserError
+from kdmt.stages.manifest import Plan, begin, file_sha256, finish, make_plan, move_aside, write_json
+from kdmt.stages.stage import Stage
+from kdmt.stages.workspace import Workspace
+
+
+def prepare_stage(workspace: Workspace) -> Stage:
+    settings = workspace.config.prepare
+    langs = {"source_lang": workspace.config.source_lang, "target_lang": workspace.config.target_lang}
+
+    def plan() -> Plan:
+        return make_plan({"prepare": settings}, langs, _input_hashes(settings))
+
+    return Stage("prepare", "kdmt prepare", workspace.prepare, (), plan, lambda made: _prepare(workspace, made))
+
+
+def _input_hashes(settings: Prepare) -> dict[str, str]:
+    """Every file that the settings name; a URL stands for the content that its sha256 fixes."""
+    hashes = {}
+    for corpus in chain(settings.train, [settings.valid], settings.test.values()):
+        raw_target = corpus.raw_target if isinstance(corpus, TestSet) else None
+        for source in (corpus.source, corpus.target, corpus.tsv, raw_target):
+            if source is not None:
+                hashes[source.name] = source.sha256 or _hash_local(source.path)
+    for path in (settings.tokenizer.source_path, settings.tokenizer.target_path):
+        if path is not None:
+            hashes[path] = _hash_local(path)
+    return hashes
+
+
+def _hash_local(path: str | None) -> str:
+    if path is None or not Path(path).is_file():
+        raise UserError(f"{path}: there is no such file")
+    return file_sha256(Path(path))
+
+
+def _prepare(workspace: Workspace, plan: Plan) -> None:
+    final = workspace.prepare
+    folder = final.with_name(f"{final.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    begin(folder, plan, workspace.resolved_config())
+    facts = _fill(workspace, folder)
+    outputs = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
+    finish(folder, plan, outputs=outputs, facts=facts)
+    move_aside(final)
+    if final.exists():
+        final.rmdir()  # empty: move_aside has taken what was in it
+    folder.rename(final)
+
+
+def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
+    settings, langs = workspace.config.prepare, workspace.langs
+    workers = settings.workers or len(os.sched_getaffinity(0))
+    processor = TextProcessor(settings.text, *langs)
+    held_out = {"valid": settings.valid, **settings.test}
+    for split, corpus in held_out.items():
+        _write_held_out(workspace, folder, split, corpus, processor)
+    report = clean_corpora(
+        (_training_corpus(workspace, index, corpus) for index, corpus in enumerate(settings.train)),
+        clean=settings.clean,
+        forbidden=_forbidden(workspace, folder, held_out) if settings.decontaminate else None,
+        out_source=folder / f"train.{langs[0]}",
+        out_target=folder / f"train.{langs[1]}",
+        out_tags=folder / "train.tags",
+        workdir=folder / "cleaning",
+        workers=workers,
+    )
+    write_json(folder / "report.json", report.as_dict())
+    workspace.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
+    if not settings.text.already_applied:
+        _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, processor)
+        _process_in_place(folder / f"train.{langs[1]}", processor.preprocess_target, processor)
+    write_json(folder / TEXT_FILE, processor.to_dict())
+    train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
+    tokenizers = train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", langs)
+    counts = _binarize(workspace, folder, tokenizers, list(held_out), workers)
+    return {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped, **counts}
+
+
+def _dropped(dropped: dict[str, int]) -> str:
+    found = [f"{rule} {count:,}" for rule, count in dropped.items() if count]
+    return f"dropped: {', '.join(found)}" if found else "none dropped"
+
+
+def _training_corpus(workspace: Workspace, index: int, corpus: Corpus) -> TrainingCorpus:
+    paths = fetch_corpus(corpus, downloads=workspace.downloads, mirror=workspace.mirror, base=Path())
+    name = next(s.name for s in (corpus.source, corpus.tsv) if s is not None)
+    return TrainingCorpus(f"train.{index} {name}", read_pairs(corpus, paths), weight=corpus.weight, tag=corpus.tag)
+
+
+def _write_held_out(
+    workspace: Workspace, folder: Path, split: str, corpus: Corpus, processor: TextProcessor
+) -> None:
+    """Validation or test text as it is (`raw`), and as the tokenizer sees it."""
+    paths = fetch_corpus(corpus, downloads=workspace.downloads, mirror=workspace.mirror, base=Path())
+    pairs = list(read_pairs(corpus, paths))
+    applied = workspace.config.prepare.text.already_applied
+    for side, (lang, process) in enumerate(
+        zip(workspace.langs, (processor.preprocess_source, processor.preprocess_target), strict=True)
+    ):
+        lines = [pair[side] for pair in pairs]
+        _write_lines(folder / f"{split}.raw.{lang}", lines)
+        _write_lines(folder / f"{split}.{lang}", lines if applied else [process(line) for line in lines])
+    raw_target = corpus.raw_target if isinstance(corpus, TestSet) else None
+    if raw_target is not None:
+        path = fetch(raw_target, downloads=workspace.downloads, mirror=workspace.mirror, base=Path())
+        lines = list(open_lines(path, member=raw_target.member, name=raw_target.name))
+        if len(lines) != len(pairs):
+            raise UserError(f"{raw_target.name} has {len(lines)} lines, test set {split!r} has {len(pairs)}")
+        _write_lines(folder / f"{split}.raw.{workspace.langs[1]}", lines)
+
+
+def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, Corpus]) -> Forbidden:
+    def pairs(split: str) -> Iterator[tuple[str, str]]:
+        sides = (open_lines(folder / f"{split}.raw.{lang}") for lang in workspace.langs)
+        return zip(*sides, strict=True)  # type: ignore[return-value]
+
+    return collect_forbidden((split, pairs(split)) for split in held_out)
+
+
+def _process_in_place(path: Path, process: Callable[[str], str], processor: TextProcessor) -> None:
+    """Apply text processing line by line, in bounded memory."""
+    if not (processor.text.normalize or processor.text.moses or processor.text.lowercase):
+        return
+    aside = path.with_name(f"{path.name}.part")
+    with aside.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{process(line)}\n" for line in open_lines(path))
+    aside.replace(path)
+
+
+def _binarize(
+    workspace: Workspace, folder: Path, tokenizers: object, held_out: list[str], workers: int
+) -> dict[str, object]:
+    langs, data_bin = workspace.langs, folder / "data-bin"
+    tags = folder / "train.tags"
+    text = TextPair(*(folder / f"train.{lang}" for lang in langs), tags if tags.exists() else None)
+    common = {"langs": langs, "tokenizers": tokenizers, "threads": workers}
+    made = build_data_bin(data_bin, text, vocabulary=workspace.config.prepare.vocabulary, **common)  # type: ignore[arg-type]
+    for lang in langs:
+        shutil.copy2(dictionary_path(data_bin, lang), folder)
+    for split in held_out:
+        binarize_files(
+            data_bin,
+            split,
+            TextPair(*(folder / f"{split}.{lang}" for lang in langs)),
+            dictionaries=(made.source_dictionary, made.target_dictionary),
+            **common,  # type: ignore[arg-type]
+        )
+    sides = zip(langs, (made.source, made.target), (made.source_dictionary, made.target_dictionary), strict=True)
+    facts: dict[str, object] = {}
+    for lang, counts, dictionary in sides:
+        facts[lang] = {"symbols": len(dictionary), "tokens": counts.num_tokens, "unk": counts.num_unk}
+    return facts
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def binarize_distilled(workspace: Workspace, folder: Path) -> None:
+    """Bring distilled text in by the same door: `clean: none`, the teacher's tokenizer and dictionaries.
+
+    Args:
+        folder: holds `distilled.<source>` and `distilled.<target>` (and `distilled.tags`); gets `data-bin/`.
+    """
+    codec = TextCodec.load(workspace.prepare)
+    tags = folder / "distilled.tags"
+    binarize_files(
+        folder / "data-bin",
+        "train",
+        TextPair(*(folder / f"distilled.{lang}" for lang in workspace.langs), tags if tags.exists() else None),
+        langs=workspace.langs,
+        tokenizers=codec.tokenizers,
+        dictionaries=(codec.src_dictionary, codec.tgt_dictionary),
+    )
+    for lang in workspace.langs:
+        shutil.copy2(workspace.data_bin / f"dict.{lang}.txt", folder / "data-bin")

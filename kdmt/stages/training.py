@@ -1,0 +1,285 @@
+"""The teacher and student stages: one model trained from a data-bin into a folder of checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdmt.config import Decode, Model, Student, Train
+from kdmt.errors import UserError
+from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
+from kdmt.stages.stage import Stage
+from kdmt.stages.workspace import Workspace, pick_device, use_threads
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one training needs to know."""
+
+    name: str
+    folder: Path
+    model: Model
+    train: Train
+    seed: int
+    data_bins: tuple[Path, ...]
+    initialise: Callable[[Any], None]  # sets weights of a fresh model before training
+
+
+def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
+    """Train the teacher on the raw training data."""
+    teacher = workspace.config.teacher
+    job = _Job(
+        name="teacher",
+        folder=workspace.teacher,
+        model=teacher.model,
+        train=teacher.train,
+        seed=teacher.seed,
+        data_bins=(workspace.data_bin,),
+        initialise=lambda _: None,
+    )
+
+    def plan() -> Plan:
+        inputs = training_inputs(workspace, raw=True, distilled=False) | _init_inputs(teacher.train)
+        return make_plan({"teacher": teacher}, _validation_settings(workspace), inputs)
+
+    return Stage("teacher", "kdmt teacher", job.folder, (prepare,), plan, partial(_train, workspace, job))
+
+
+def student_stages(
+    workspace: Workspace, name: str, *, prepare: Stage, teacher: Stage, distill: Stage
+) -> dict[int, Stage]:
+    """Train one student, a stage for each of its seeds."""
+    student = workspace.config.students[name]
+    upstream = [prepare]
+    if _takes_from_teacher(student):
+        upstream.append(teacher)
+    if student.data != "raw":
+        upstream.append(distill)
+    return {seed: _student_stage(workspace, name, student, seed, tuple(upstream)) for seed in student.seeds}
+
+
+def _student_stage(
+    workspace: Workspace, name: str, student: Student, seed: int, upstream: tuple[Stage, ...]
+) -> Stage:
+    data_bins = {
+        "raw": (workspace.data_bin,),
+        "distilled": (workspace.distill / "data-bin",),
+        "mixed": (workspace.data_bin, workspace.distill / "data-bin"),
+    }[student.data]
+    job = _Job(
+        name=f"student {name} seed {seed}",
+        folder=workspace.student(name, seed),
+        model=student.model,
+        train=student.train,
+        seed=seed,
+        data_bins=data_bins,
+        initialise=partial(_initialise_student, workspace, student),
+    )
+
+    def plan() -> Plan:
+        inputs = training_inputs(workspace, raw=student.data != "distilled", distilled=student.data != "raw")
+        inputs |= _init_inputs(student.train)
+        if _takes_from_teacher(student):
+            inputs["teacher"] = teacher_sha256(workspace)
+        made_from = make_plan({f"students.{name}": student}, _validation_settings(workspace) | {"seed": seed}, inputs)
+        extend = {key: value for key, value in made_from.extend.items() if not key.endswith(".seeds")}
+        return Plan(made_from.settings, extend, made_from.inputs)  # other seeds are other folders
+
+    return Stage(job.name, f"kdmt student --student {name}", job.folder, upstream, plan, partial(_train, workspace, job))
+
+
+def teacher_sha256(workspace: Workspace) -> str:
+    """The weights that students and distillation take from the teacher."""
+    from kdmt.models.checkpoint import checkpoint_sha256, resolve_checkpoint
+
+    return checkpoint_sha256(resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint))
+
+
+def training_inputs(workspace: Workspace, *, raw: bool, distilled: bool) -> dict[str, str]:
+    """The files that a training reads, with the sha256 that their stages recorded."""
+    prepared = recorded_outputs(workspace.prepare)
+    wanted = ("tokenizer/", "text.json", "dict.", "data-bin/valid.", "valid.")
+    inputs = {f"prepare/{name}": sha for name, sha in prepared.items() if name.startswith(wanted)}
+    if raw:
+        inputs |= {f"prepare/{k}": sha for k, sha in prepared.items() if k.startswith("data-bin/train.")}
+    if distilled:
+        made = recorded_outputs(workspace.distill)
+        inputs |= {f"distill/{k}": sha for k, sha in made.items() if k.startswith("data-bin/train.")}
+    return inputs
+
+
+def _validation_settings(workspace: Workspace) -> dict[str, Any]:
+    """Settings elsewhere that decide which checkpoint is best."""
+    score = workspace.config.score
+    return {f"score.{key}": getattr(score, key) for key in ("tokenize", "lowercase", "detokenized")}
+
+
+def _init_inputs(train: Train) -> dict[str, str]:
+    if train.init_from is None:
+        return {}
+    from kdmt.models.checkpoint import checkpoint_sha256, resolve_checkpoint
+
+    return {f"init_from {train.init_from}": checkpoint_sha256(resolve_checkpoint(Path(train.init_from)))}
+
+
+def _takes_from_teacher(student: Student) -> bool:
+    return bool(
+        student.encoder_layers_from_teacher or student.decoder_layers_from_teacher or student.embeddings_from_teacher
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- the work
+
+
+def _train(workspace: Workspace, job: _Job, plan: Plan) -> None:
+    import torch
+
+    from kdmt.corpus.codec import TextCodec
+    from kdmt.train.data import BinarizedData
+    from kdmt.train.loop import Trainer
+    from kdmt.train.objectives import CrossEntropyObjective
+    from kdmt.train.progress import Progress
+
+    threads = use_threads(job.train.threads)
+    device = pick_device(job.train.device)
+    codec = TextCodec.load(workspace.prepare)
+    data = BinarizedData(_open(workspace, job.data_bins, "train"), job.train, seed=job.seed)
+    model, init_state = _build(workspace, job, codec)
+    model.to(device)
+    objective = CrossEntropyObjective(model, label_smoothing=job.train.label_smoothing)
+    begin(job.folder, plan, workspace.resolved_config())
+    progress = Progress(
+        job.folder / "metrics.jsonl",
+        name=job.name,
+        tensorboard=job.folder / "tensorboard" if job.train.tensorboard else None,
+    )
+    _describe_start(progress, model, data, threads, device)
+    trainer = Trainer(
+        objective=objective,
+        data=data,
+        settings=job.train,
+        seed=job.seed,
+        run=job.folder,
+        companions=codec.companions(workspace.prepare),
+        validate=_validator(workspace, job, codec, objective, device),
+        progress=progress,
+        device=torch.device(device),
+        init_state=init_state,
+    )
+    outcome = trainer.run()
+    progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
+    finish(job.folder, plan, outputs=_checkpoint_files(job.folder), facts=asdict(outcome))
+
+
+def _describe_start(progress: Any, model: Any, data: Any, threads: int, device: Any) -> None:
+    from kdmt.models.build import count_parameters
+
+    progress.note(
+        f"{count_parameters(model):,} parameters, {len(data.kept):,} pairs"
+        f"{f' ({data.num_left_out:,} left out for their length)' if data.num_left_out else ''}, "
+        f"{len(data.batches()):,} batches an epoch, {device} with {threads} threads"
+    )
+
+
+def _open(workspace: Workspace, data_bins: Sequence[Path], split: str) -> Any:
+    from kdmt.corpus.batching import open_parallel
+
+    src, tgt = workspace.langs
+    return open_parallel(
+        [(workspace.bin_prefix(folder, split, src), workspace.bin_prefix(folder, split, tgt)) for folder in data_bins]
+    )
+
+
+def _build(workspace: Workspace, job: _Job, codec: Any) -> tuple[Any, Any]:
+    """A model with its first weights, and the optimiser state that is to be kept, if any."""
+    import torch
+
+    from kdmt.corpus.codec import check_vocabulary
+    from kdmt.models.architecture import architecture
+    from kdmt.models.build import build_transformer
+    from kdmt.models.checkpoint import load_state, load_weights, resolve_checkpoint, verify_checkpoint
+
+    torch.manual_seed(job.seed)
+    model = build_transformer(
+        architecture(job.model.arch, job.model.overrides()),
+        src_vocab_size=len(codec.src_dictionary),
+        tgt_vocab_size=len(codec.tgt_dictionary),
+    )
+    job.initialise(model)
+    if job.train.init_from is None:
+        return model, None
+    folder = resolve_checkpoint(Path(job.train.init_from))
+    verify_checkpoint(folder)
+    check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
+    load_weights(model, folder)
+    return model, load_state(folder) if job.train.init_optimizer else None
+
+
+def _initialise_student(workspace: Workspace, student: Student, model: Any) -> None:
+    if not _takes_from_teacher(student):
+        return
+    from kdmt.corpus.codec import check_vocabulary
+    from kdmt.models.initialise import copy_from_teacher
+    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+
+    folder = resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint)
+    check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
+    copy_from_teacher(
+        model,
+        load_model(folder),
+        encoder_layers=student.encoder_layers_from_teacher,
+        decoder_layers=student.decoder_layers_from_teacher,
+        embeddings=student.embeddings_from_teacher,
+    )
+
+
+def _validator(
+    workspace: Workspace, job: _Job, codec: Any, objective: Any, device: Any
+) -> Callable[[Any], dict[str, float]]:
+    """Loss and BLEU on the real validation set, also when the training data is distilled."""
+    from kdmt.stages.references import read_words
+    from kdmt.train.data import BinarizedData
+    from kdmt.train.validation import validation_loss
+
+    valid = BinarizedData(_open(workspace, [workspace.data_bin], "valid"), job.train, seed=0)
+    batches = valid.batches()
+    limit = job.train.validate_sentences or None
+    sources = [valid.data[index][0] for index in range(len(valid.data))][:limit]
+    references = read_words(workspace, "valid")[:limit]
+
+    def validate(model: Any) -> dict[str, float]:
+        figures = validation_loss(objective, valid, batches, device=device)
+        if job.train.validate_bleu:
+            figures["bleu"] = _validation_bleu(workspace, job, codec, model, sources, references, device)
+        return figures
+
+    return validate
+
+
+def _validation_bleu(
+    workspace: Workspace, job: _Job, codec: Any, model: Any, sources: Any, references: list[str], device: Any
+) -> float:
+    from kdmt.decode.engine import TorchEngine
+    from kdmt.score.metrics import bleu
+
+    score = workspace.config.score
+    settings = Decode(beam=job.train.validate_beam, lenpen=score.lenpen)
+    found = TorchEngine(model, device=device).decode(sources, settings)
+    hypotheses = [codec.decode_target(nbest[0].tokens) if nbest else "" for nbest in found]
+    if score.detokenized:
+        hypotheses = [codec.finish_target(words) for words in hypotheses]
+    return bleu(hypotheses, references, tokenize=score.tokenize, lowercase=score.lowercase).score
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    """What the stage hands on: the weights of `average`, `best` and `last`, each by its checksums, and the metrics."""
+    from kdmt.models.checkpoint import resolve_checkpoint
+
+    folders = {resolve_checkpoint(folder / name) for name in ("average", "best", "last")}
+    files = [path for each in folders for path in (each / "checksums.json", each / "model.safetensors")]
+    return [*files, folder / "best", folder / "last"]

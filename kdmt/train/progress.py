@@ -1,0 +1,119 @@
+"""What a training run tells: `metrics.jsonl` always, a bar on a terminal, plain lines elsewhere, TensorBoard if asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdmt.errors import UserError
+
+
+class Progress:
+    """Receives the loop's figures.
+
+    Args:
+        metrics: the JSON-lines file; one object a line with `kind` "train" or "valid".
+        name: what is being trained, for the bar and the lines.
+        tensorboard: folder for event files, or None.
+    """
+
+    def __init__(self, metrics: Path, *, name: str, tensorboard: Path | None = None) -> None:
+        self.metrics = metrics
+        self.name = name
+        self.writer = _tensorboard_writer(tensorboard) if tensorboard else None
+        self._bar: Any = None
+        self._task: Any = None
+        self._figures: dict[str, float] = {}
+
+    @contextmanager
+    def running(self, update: int, total: int) -> Iterator[None]:
+        """Show progress from `update` to `total` while the body runs."""
+        if not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        with Bar(*columns, console=Console(stderr=True)) as self._bar:
+            self._task = self._bar.add_task(self.name, total=total, completed=update, figures="")
+            yield
+        self._bar = None
+
+    def advance(self, update: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=update)
+
+    def log_training(self, *, update: int, **figures: float) -> None:
+        self._record("train", update, figures)
+        shown = {key: figures[key] for key in ("loss", "tokens_per_second") if key in figures}
+        self._show(shown)
+        if self._bar is None:
+            self.note(
+                f"epoch {figures['epoch']} update {update} loss {figures['loss']:.3f} nll {figures['nll']:.3f} "
+                f"lr {figures['lr']:.2e} grad_norm {figures['grad_norm']:.2f} "
+                f"tokens/s {figures['tokens_per_second']:.0f}"
+            )
+
+    def log_validation(self, *, update: int, **figures: Any) -> None:
+        self._record("valid", update, figures)
+        self._show({key: figures[key] for key in ("bleu",) if key in figures})
+        bleu = f" bleu {figures['bleu']:.2f}" if "bleu" in figures else ""
+        best = " (best)" if figures["best_update"] == update else f" (best at {figures['best_update']})"
+        self.note(f"validation at {update}: loss {figures['loss']:.3f} nll {figures['nll']:.3f}{bleu}{best}")
+
+    def note(self, message: str) -> None:
+        """A line on standard error."""
+        line = f"{self.name}: {message}"
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def cut_back(self, update: int) -> None:
+        """Drop the lines after `update`: a resumed run writes them anew. A line cut short by a kill goes too."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                break
+            if record["update"] <= update:
+                kept.append(line + "\n")
+        aside = self.metrics.with_name(f".partial-{self.metrics.name}")
+        aside.write_text("".join(kept), encoding="utf-8")
+        aside.replace(self.metrics)
+
+    def _record(self, kind: str, update: int, figures: dict[str, Any]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "update": update, **figures}) + "\n")
+        if self.writer is not None:
+            for key, value in figures.items():
+                self.writer.add_scalar(f"{kind}/{key}", value, update)
+
+    def _show(self, figures: dict[str, float]) -> None:
+        self._figures.update(figures)
+        if self._bar is not None:
+            text = " ".join(f"{key} {value:.2f}" for key, value in self._figures.items())
+            self._bar.update(self._task, figures=text)
+
+
+def _tensorboard_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("train.tensorboard: install the extra with: pip install 'kdmt[tensorboard]'") from None
+    return SummaryWriter(str(folder))

@@ -1,0 +1,66 @@
+"""Records that travel between the packages. Shape legend: B batch, S source length, T target length.
+
+Nothing here imports torch when the module is loaded: `import kdmt.types` is cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# fairseq's special symbols, in its order (fairseq/data/dictionary.py).
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of sentence pairs, padded on the right with `PAD`.
+
+    Sentences end with `</s>`; the decoder's input is the target moved one to the right, with `</s>` first.
+    """
+
+    index_B: torch.Tensor  # int64 [B], position in the data-bin
+    src_tokens_BS: torch.Tensor  # int64 [B, S]
+    prev_tokens_BT: torch.Tensor | None = None  # int64 [B, T], decoder input
+    tgt_tokens_BT: torch.Tensor | None = None  # int64 [B, T]
+    num_tgt_tokens: int = 0  # real target tokens, </s> counted
+
+    def to(self, device: torch.device | str) -> Batch:
+        def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return Batch(
+            index_B=self.index_B,
+            src_tokens_BS=self.src_tokens_BS.to(device, non_blocking=True),
+            prev_tokens_BT=move(self.prev_tokens_BT),
+            tgt_tokens_BT=move(self.tgt_tokens_BT),
+            num_tgt_tokens=self.num_tgt_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One translation of one sentence."""
+
+    tokens: tuple[int, ...]  # target ids without the closing </s>
+    score: float  # natural log, sum of log p divided by length ** lenpen, </s> counted
+    log_probs: tuple[float, ...] = ()  # natural log of each token, </s> last
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A term of an objective: its sum over a micro-batch, the count it is divided by, and its weight.
+
+    Sums of all micro-batches and ranks are added before the one division by the added counts.
+    """
+
+    sum: torch.Tensor  # scalar; carries the gradient unless the weight is 0
+    count: int  # known before the forward pass
+    weight: float = 1.0
+
+
+LossTerms = dict[str, LossTerm]

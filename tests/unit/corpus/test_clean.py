@@ -1,0 +1,310 @@
+import dataclasses
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdmt.config import Clean
+from kdmt.corpus.clean import (
+    CleaningReport,
+    TrainingCorpus,
+    broken_rule,
+    clean_corpora,
+    collapse_whitespace,
+    normalize_unicode,
+    remove_invisible,
+)
+from kdmt.corpus.decontaminate import collect_forbidden
+from kdmt.errors import UserError
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclasses.dataclass
+class Cleaned:
+    pairs: Pairs
+    tags: list[str] | None
+    report: CleaningReport
+
+
+def read_lines(path: Path) -> list[str]:
+    text = path.read_bytes().decode()
+    assert text.endswith("\n")
+    return text[:-1].split("\n")
+
+
+def clean_in(folder: Path, *corpora: TrainingCorpus, clean: Any = None, **options: Any) -> Cleaned:
+    out = {side: folder / side for side in ("source", "target", "tags")}
+    report = clean_corpora(
+        corpora,
+        clean=clean or Clean(),
+        forbidden=options.pop("forbidden", None),
+        out_source=out["source"],
+        out_target=out["target"],
+        out_tags=out["tags"],
+        workdir=folder / "work",
+        **options,
+    )
+    tags = read_lines(out["tags"]) if out["tags"].exists() else None
+    expected = {"source", "target"} | ({"tags"} if tags is not None else set())
+    assert {path.name for path in folder.iterdir()} == expected  # no work folder and no .part is left
+    pairs = list(zip(read_lines(out["source"]), read_lines(out["target"]), strict=True))
+    assert report.pairs_out == len(pairs)
+    return Cleaned(pairs, tags, report)
+
+
+# ------------------------------------------------------------------------------------------------------- single rules
+
+
+def test_invisible_characters() -> None:
+    assert remove_invisible("a\x00b\x07c\x7fd\x9fe\u00adf\u200bg\ufeffh\u202ei\u2066j") == "abcdefghij"
+    for kept in ("می\u200cخواهم", "क्\u200dष", "👩\u200d🔬", "\u0601\u06dd", "a\tb\x85c\u2028d\u00a0e", "plain"):
+        assert remove_invisible(kept) == kept
+
+
+def test_invisible_covers_every_control_character() -> None:
+    """Each character of Unicode's category Cc is removed, or whitespace that the next rule collapses."""
+    controls = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"]
+    assert len(controls) == 65
+    for control in controls:
+        assert collapse_whitespace(remove_invisible(f"a{control}b")) in ("ab", "a b")
+
+
+@given(st.text())
+def test_collapse_whitespace_is_split_and_join(line: str) -> None:
+    assert collapse_whitespace(line) == " ".join(line.split())
+
+
+def test_unicode_forms() -> None:
+    assert normalize_unicode("e\u0301 ﬁ ２", "NFC") == "\u00e9 ﬁ ２"
+    assert normalize_unicode("e\u0301 ﬁ ２", "NFKC") == "\u00e9 fi 2"
+    assert normalize_unicode("e\u0301 ﬁ ２", "none") == "e\u0301 ﬁ ２"
+
+
+def words(number: int) -> str:
+    return " ".join(f"w{position}" for position in range(number))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "rule"),
+    [
+        ("", "x", "empty"),
+        ("x", "", "empty"),
+        ("", "", "empty"),
+        (words(1), words(3), "min_words"),
+        (words(3), words(1), "min_words"),
+        (words(2), words(4), None),
+        (words(2), words(5), "max_ratio"),
+        (words(5), words(2), "max_ratio"),
+        (words(10), words(9), None),
+        (words(9), words(11), "max_words"),
+        (words(11), words(9), "max_words"),
+        (words(3), words(3), "copy"),
+    ],
+)
+def test_broken_rule(source: str, target: str, rule: str | None) -> None:
+    clean = Clean(min_words=2, max_words=10, max_ratio=2.0)
+    assert broken_rule(source, target, clean) == rule
+    assert broken_rule("a b", "a b", Clean(drop_copies=False)) is None
+
+
+# -------------------------------------------------------------------------------------------------------- whole pass
+
+
+def plain_clean(pairs: Pairs, clean: Clean, seen: set[tuple[str, str]]) -> tuple[Pairs, Counter[str]]:
+    """The rules once more, in the plainest words."""
+    kept, dropped = [], Counter[str]()
+    for pair in pairs:
+        source, target = (" ".join(unicodedata.normalize("NFC", remove_invisible(line)).split()) for line in pair)
+        lengths = sorted([len(source.split()), len(target.split())])
+        if lengths[0] == 0:
+            dropped["empty"] += 1
+        elif lengths[0] < clean.min_words:
+            dropped["min_words"] += 1
+        elif lengths[1] > clean.max_words:
+            dropped["max_words"] += 1
+        elif lengths[1] / lengths[0] > clean.max_ratio:
+            dropped["max_ratio"] += 1
+        elif source == target:
+            dropped["copy"] += 1
+        elif (source, target) in seen:
+            dropped["duplicate"] += 1
+        else:
+            seen.add((source, target))
+            kept.append((source, target))
+    return kept, dropped
+
+
+line = st.lists(
+    st.sampled_from(["a", "b", "é", "e\u0301", " ", "  ", "\t", "\x00", "\u200b", "\u2028", "."]), max_size=9
+)
+some_pairs = st.lists(st.tuples(line.map("".join), line.map("".join)), max_size=30)
+
+
+@settings(max_examples=40, deadline=None)
+@given(some_pairs, some_pairs)
+def test_agrees_with_the_plain_rules(tmp_path_factory: pytest.TempPathFactory, first: Pairs, second: Pairs) -> None:
+    clean = Clean(min_words=2, max_words=4, max_ratio=1.5)
+    seen: set[tuple[str, str]] = {("sure to", "be left")}
+    always = [("sure to", "be left")]
+    (first_kept, first_dropped), (second_kept, second_dropped) = (
+        plain_clean(pairs, clean, seen) for pairs in (first, second)
+    )
+    cleaned = clean_in(
+        tmp_path_factory.mktemp("clean"),
+        TrainingCorpus("always", always),
+        TrainingCorpus("first", iter(first), weight=2),
+        TrainingCorpus("second", iter(second)),
+        clean=clean,
+    )
+    assert cleaned.pairs == always + first_kept + first_kept + second_kept
+    for counts, pairs, dropped in zip(
+        cleaned.report.corpora[1:], (first, second), (first_dropped, second_dropped), strict=True
+    ):
+        assert Counter(counts.dropped) == dropped
+        assert counts.pairs_in == len(pairs) == counts.pairs_kept + sum(counts.dropped.values())
+
+
+def test_cleaning_clean_text_changes_nothing(tmp_path: Path) -> None:
+    raw = [("Ä\u0308  x\u00a0y\u200b", "ok\tok"), ("b b", "B\x01 B"), ("b b", "B B"), ("x", "x")]
+    once = clean_in(tmp_path, TrainingCorpus("a", raw), clean=Clean(unicode_form="NFKC"))
+    twice = clean_in(tmp_path, TrainingCorpus("a", once.pairs), clean=Clean(unicode_form="NFKC"))
+    assert twice.pairs == once.pairs == [("Ä\u0308 x y", "ok ok"), ("b b", "B B")]
+    assert sum(twice.report.corpora[0].lines_changed.values()) == 0
+    assert once.report.corpora[0].lines_changed == {"invisible": 2, "unicode": 1, "whitespace": 2}
+
+
+def test_duplicates_may_stay(tmp_path: Path) -> None:
+    pairs = [("a", "b"), ("a", "b")]
+    assert clean_in(tmp_path, TrainingCorpus("a", pairs), clean=Clean(drop_duplicates=False)).pairs == pairs
+
+
+def test_duplicates_are_dropped_over_corpora_and_the_first_stays(tmp_path: Path) -> None:
+    cleaned = clean_in(
+        tmp_path,
+        TrainingCorpus("real", [("a", "b"), ("c", "d")]),
+        TrainingCorpus("synthetic", [("c", "d"), ("a", "d"), (" a", "b ")], tag="<bt>"),
+    )
+    assert cleaned.pairs == [("a", "b"), ("c", "d"), ("a", "d")]
+    assert cleaned.tags == ["", "", "<bt>"]
+    assert [counts.dropped["duplicate"] for counts in cleaned.report.corpora] == [0, 2]
+
+
+def test_weight_repeats_whole_passes_with_their_tags(tmp_path: Path) -> None:
+    corpora = (
+        TrainingCorpus("a", [("1", "eins"), ("2", "zwei")], weight=2, tag="<a>"),
+        TrainingCorpus("b", [("3", "drei")], weight=3),
+    )
+    for clean in (Clean(), "none"):
+        cleaned = clean_in(tmp_path, *corpora, clean=clean)
+        assert [source for source, _ in cleaned.pairs] == ["1", "2", "1", "2", "3", "3", "3"]
+        assert cleaned.tags == ["<a>"] * 4 + [""] * 3
+
+
+def test_tags_of_an_earlier_run_go(tmp_path: Path) -> None:
+    (tmp_path / "tags").write_text("<old>\n")
+    assert clean_in(tmp_path, TrainingCorpus("a", [("a", "b")])).tags is None
+
+
+def test_held_out_sentences_are_dropped_and_counted(tmp_path: Path) -> None:
+    forbidden = collect_forbidden([("valid", [("A dog.", "Ein Hund.")]), ("test", [("Two cats!", "Zwei Katzen!")])])
+    pairs = [
+        ("a dog", "irgendein Hund"),
+        ("some dog", "„Ein Hund“"),
+        ("A dog", "ein hund"),
+        ("Two cats.", "zwei katzen"),
+        ("Two more cats", "Noch zwei Katzen"),
+    ]
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", pairs), forbidden=forbidden)
+    assert cleaned.pairs == pairs[-1:]
+    counts = cleaned.report.corpora[0]
+    assert counts.dropped["held_out"] == 4
+    assert counts.held_out_matches == {"valid.source": 2, "valid.target": 2, "test.source": 1, "test.target": 1}
+    assert cleaned.report.dropped["held_out"] == 4
+
+
+def test_none_keeps_every_line_as_it_is(tmp_path: Path) -> None:
+    pairs = [(" a  b\t", "e\u0301\x00"), ("", ""), ("same", "same"), ("same", "same"), ("x\u2028y", "z\ry"), ("", "z")]
+    forbidden = collect_forbidden([("test", [("same", "same")])])
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", iter(pairs)), clean="none", forbidden=forbidden)
+    assert cleaned.pairs == pairs
+    assert sum(cleaned.report.dropped.values()) == 0
+
+
+@pytest.mark.parametrize("clean", [Clean(max_words=3), "none"])
+def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: Any) -> None:
+    monkeypatch.setattr("kdmt.corpus.clean._CHUNK_PAIRS", 7)
+    pairs = [(words(n % 5), f"w{n % 30} y") for n in range(200)]
+    forbidden = collect_forbidden([("test", [("w0", "w0 y")])])
+    outputs = []
+    for workers in (1, 2):
+        corpora = [TrainingCorpus("a", pairs[:150], weight=2, tag="<a>"), TrainingCorpus("b", pairs[150:])]
+        cleaned = clean_in(tmp_path, *corpora, clean=clean, forbidden=forbidden, workers=workers)
+        outputs.append((cleaned.pairs, cleaned.tags, cleaned.report))
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0][0]) > 20
+
+
+def test_report_is_json(tmp_path: Path) -> None:
+    report = clean_in(tmp_path, TrainingCorpus("a", [("a", "b"), ("", "b")], weight=2)).report.as_dict()
+    assert json.loads(json.dumps(report)) == report
+    assert (report["pairs_in"], report["pairs_out"], report["dropped"]["empty"]) == (2, 2, 1)
+    assert report["corpora"][0]["pairs_kept"] == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ failure
+
+
+def assert_untouched(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"source", "target"}
+    assert (folder / "source").read_text() == "old source\n"
+    assert (folder / "target").read_text() == "old target\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the output of an earlier run."""
+    (tmp_path / "source").write_text("old source\n")
+    (tmp_path / "target").write_text("old target\n")
+    return tmp_path
+
+
+def test_everything_filtered_away(folder: Path) -> None:
+    pairs = [("", "a"), ("a", "a"), ("b", "b"), (words(9), "a")]
+    message = "leaves none of 4 training pairs; dropped: empty 1, max_ratio 1, copy 2"
+    with pytest.raises(UserError, match=message):
+        clean_in(folder, TrainingCorpus("a", pairs))
+    assert_untouched(folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_error_while_reading(folder: Path, workers: int) -> None:
+    def pairs() -> Iterator[tuple[str, str]]:
+        yield "a", "b"
+        raise UserError("FILE line 2: not UTF-8")
+
+    with pytest.raises(UserError, match="FILE line 2"):
+        clean_in(folder, TrainingCorpus("a", pairs()), workers=workers)
+    assert_untouched(folder)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("side", ["source", "target", "tags"])
+def test_full_disk(folder: Path, side: str) -> None:
+    (folder / f"{side}.part").symlink_to("/dev/full")  # every write there fails as on a full disk
+    with pytest.raises(UserError, match="the disk is full"):
+        clean_in(folder, TrainingCorpus("a", [("a", "b")], tag="<a>"))
+    assert_untouched(folder)
+
+
+def test_leftovers_of_a_killed_run_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "digests.0").write_bytes(b"half a record")
+    (tmp_path / "source.part").write_text("half a li")
+    assert clean_in(tmp_path, TrainingCorpus("a", [("a", "b")])).pairs == [("a", "b")]

@@ -1,0 +1,68 @@
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmt.corpus.decontaminate import collect_forbidden, comparison_key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A man, in a blue shirt.", "a man in  a blue shirt"),
+        ("Groß", "GROSS"),
+        ("ﬁne", "FINE"),
+        ("ＡＢＣ１２３", "abc123"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("„Ja“, sagte er – nein …", "ja sagte er nein"),
+        ("foo_bar", "foo bar"),
+        ("a\u00a0b\u200bc\tC", "abcc"),
+    ],
+)
+def test_same_sentence(one: str, other: str) -> None:
+    assert comparison_key(one) == comparison_key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Room 12", "Room 13"),
+        ("schon", "schön"),
+        ("की", "का"),  # differ in a combining vowel only
+        ("ไม้", "ไม่"),  # differ in a tone mark only
+    ],
+)
+def test_other_sentence(one: str, other: str) -> None:
+    assert comparison_key(one) != comparison_key(other)
+
+
+@given(st.text())
+def test_key_keeps_letters_digits_and_marks_of_the_folded_line(line: str) -> None:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", line).casefold())
+    assert comparison_key(line).decode() == "".join(
+        c for c in folded if c.isalnum() or unicodedata.category(c)[0] == "M"
+    )
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_ascii_goes_the_same_way(line: str) -> None:
+    beyond_ascii = line + "ä"
+    assert comparison_key(beyond_ascii) == comparison_key(line) + "ä".encode()
+
+
+def test_matches_name_the_held_out_sides() -> None:
+    forbidden = collect_forbidden(
+        [
+            ("valid", [("A dog runs.", "Ein Hund rennt."), ("Yes!", "Ja!"), ("yes", "Jawohl")]),
+            ("test_2016", [("a dog runs", "Der Hund läuft."), ("...", "—")]),
+        ]
+    )
+    assert forbidden.sides == ("valid.source", "valid.target", "test_2016.source", "test_2016.target")
+    assert forbidden.matches("A dog, runs", "Irgendwas") == ("valid.source", "test_2016.source")
+    assert forbidden.matches("Something", "der hund läuft") == ("test_2016.target",)
+    assert forbidden.matches("A dog runs", "Ein Hund rennt") == ("valid.source", "test_2016.source", "valid.target")
+    assert forbidden.matches("YES", "Na klar") == ("valid.source",)  # short sentences count too
+    assert forbidden.matches("Ein Hund rennt.", "A dog runs.") == ()  # each side has its own sentences
+    assert forbidden.matches("A dog runs fast.", "Ein Hund rennt schnell.") == ()  # whole sentences only
+    assert forbidden.matches("?!", "…") == ()  # nothing but punctuation

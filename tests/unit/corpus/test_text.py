@@ -1,0 +1,119 @@
+import gzip
+import itertools
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdmt.config import Text
+from kdmt.corpus.text import TextProcessor
+from kdmt.errors import UserError
+
+MULTI30K = Path(os.environ.get("KDMT_MIRROR", Path(__file__).parents[3] / "../shared/data")) / "multi30k"
+
+moses = Text(normalize=True, moses=True)
+lines = st.text(st.characters(codec="utf-8", exclude_characters="\n"))
+
+
+def test_nothing_is_done_by_default() -> None:
+    processor = TextProcessor(Text(), "en", "de")
+    for line in ("  Ein „Test“ , A.  ", "", "a\u2028b"):
+        assert processor.preprocess_source(line) == line
+        assert processor.preprocess_target(line) == line
+        assert processor.postprocess_target(line) == line
+
+
+def test_each_step_alone() -> None:
+    raw = "Er sagt: „Ja!“"
+    assert TextProcessor(Text(lowercase=True), "de", "en").preprocess_source(raw) == "er sagt: „ja!“"
+    assert TextProcessor(Text(normalize=True), "de", "en").preprocess_source(raw) == 'Er sagt: "Ja!"'
+    assert TextProcessor(Text(moses=True), "de", "en").preprocess_source(raw) == "Er sagt : „ Ja ! “"
+
+
+def test_each_side_has_the_rules_of_its_language() -> None:
+    processor = TextProcessor(moses, "en", "fr")
+    assert processor.preprocess_source("It's Tom's.") == "It 's Tom 's ."
+    assert processor.preprocess_target("L'homme s'en va.") == "L' homme s' en va ."
+    assert processor.postprocess_target("L' homme s' en va .") == "L'homme s'en va."
+
+
+def test_three_letter_codes_and_unknown_languages() -> None:
+    line = "It's No. 5, l'homme z.B. hier"
+    german = TextProcessor(moses, "de", "en").preprocess_source(line)
+    english = TextProcessor(moses, "en", "de").preprocess_source(line)
+    assert german != english
+    assert TextProcessor(moses, "deu", "en").preprocess_source(line) == german
+    assert TextProcessor(moses, "sw", "en").preprocess_source(line) == english
+    assert TextProcessor(moses, "qaa", "qtz").preprocess_source(line) == english
+
+
+def test_xml_entities_only_where_the_corpora_came_with_them() -> None:
+    raw = 'Tom\'s "R&B" <b>'
+    ours = TextProcessor(Text(moses=True), "en", "en")
+    theirs = TextProcessor(Text(moses=True, already_applied=True), "en", "en")
+    assert ours.preprocess_source(raw) == 'Tom \'s " R & B " < b >'
+    assert theirs.preprocess_source(raw) == "Tom &apos;s &quot; R &amp; B &quot; &lt; b &gt;"
+    assert theirs.postprocess_target("Tom &apos;s &quot; hat &quot; .") == 'Tom\'s "hat".'
+    assert ours.postprocess_target("write &quot; so .") == "write &quot; so."
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Two young, White males are outside near many bushes.",
+        "A man who's tall costs $3,000.50 (or so).",
+        'He said "well-known" things; didn\'t he?',
+    ],
+)
+def test_detokenising_undoes_tokenising(line: str) -> None:
+    processor = TextProcessor(Text(moses=True), "de", "en")
+    assert processor.postprocess_target(processor.preprocess_target(line)) == line
+
+
+@settings(max_examples=60, deadline=None)  # building a tokenizer takes a moment
+@given(lines, st.sampled_from(["en", "de", "fr", "cs", "fi", "zh", "ko", "qaa"]))
+def test_a_line_stays_one_line(line: str, lang: str) -> None:
+    for already_applied in (False, True):
+        text = Text(normalize=True, moses=True, lowercase=True, already_applied=already_applied)
+        processor = TextProcessor(text, lang, lang)
+        tokenised = processor.preprocess_target(line)
+        assert "\n" not in tokenised
+        assert tokenised == " ".join(tokenised.split())
+        assert "\n" not in processor.postprocess_target(tokenised)
+
+
+def test_czech_tokens_that_break_sacremoses() -> None:
+    assert TextProcessor(moses, "en", "cs").postprocess_target("e' - mail") == "e' - mail"
+
+
+@given(st.builds(Text, normalize=st.booleans(), moses=st.booleans(), lowercase=st.booleans()))
+def test_round_trips(text: Text) -> None:
+    processor = TextProcessor(text, "en", "de")
+    assert TextProcessor.from_dict(json.loads(json.dumps(processor.to_dict()))) == processor
+    assert pickle.loads(pickle.dumps(processor)) == processor
+
+
+def test_from_dict_refuses_what_it_does_not_know() -> None:
+    good = TextProcessor(Text(), "en", "de").to_dict()
+    for bad in ({**good, "truecase": True}, {**good, "text": {"mose": True}}, {**good, "text": {"moses": 1}}):
+        with pytest.raises(UserError, match="text processing"):
+            TextProcessor.from_dict(bad)
+
+
+@pytest.mark.skipif(not MULTI30K.is_dir(), reason="Multi30k is not in the mirror folder")
+@pytest.mark.parametrize("lang", ["en", "de"])
+def test_agrees_with_the_perl_scripts_on_multi30k(lang: str) -> None:
+    """The authors' own processed files, made with Moses' perl scripts, are the independent truth."""
+    text = Text(normalize=True, moses=True, lowercase=True, already_applied=True)
+    processor = TextProcessor(text, lang, lang)
+    with (
+        gzip.open(MULTI30K / f"raw/train.{lang}.gz", "rt", encoding="utf-8", newline="\n") as raw,
+        gzip.open(MULTI30K / f"tok/train.lc.norm.tok.{lang}.gz", "rt", encoding="utf-8", newline="\n") as tokenised,
+    ):
+        pairs = list(itertools.islice(zip(raw, tokenised, strict=True), 1000))
+    same = sum(processor.preprocess_source(line.rstrip("\n")) == theirs.rstrip("\n") for line, theirs in pairs)
+    assert same >= 995

@@ -1,0 +1,271 @@
+"""SentencePiece and subword-nmt: against the tools themselves, round trips, reproducible learning, damaged folders."""
+
+import io
+import itertools
+import json
+import random
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdmt.config import Tokenizer
+from kdmt.corpus.tokenizer import count_lines, load_tokenizer, read_chunks, sample_lines, train_tokenizer
+from kdmt.errors import UserError
+
+LANGS = ("en", "de")
+KINDS = {
+    "unigram": Tokenizer(vocab_size=120),
+    "bpe": Tokenizer(model="bpe", vocab_size=120),
+    "subword-nmt": Tokenizer(type="subword-nmt", model="bpe", vocab_size=60),
+}
+
+
+def make_corpus(folder):
+    rng = random.Random(1)
+    syllables = ["ba", "no", "ti", "ke", "Lu", "ßo", "ära", "win", "BA", "a\u0308", "Haus"]
+    for lang in LANGS:
+        lines = [
+            " ".join("".join(rng.choices(syllables, k=rng.randint(1, 3))) for _ in range(rng.randint(1, 8)))
+            for _ in range(400)
+        ]
+        (folder / f"train.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "train.en", folder / "train.de"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def folders(corpus, tmp_path_factory):
+    root = tmp_path_factory.mktemp("tokenizers")
+    for kind, configuration in KINDS.items():
+        train_tokenizer(configuration, corpus, root / kind, LANGS)
+    return {kind: root / kind for kind in KINDS}
+
+
+def some_lines(corpus, count=50):
+    return next(read_chunks(corpus[1], count))
+
+
+def words(alphabet="abnotikeLußärwiBAH"):
+    return st.lists(st.text(alphabet, min_size=1, max_size=12), max_size=6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoding_undoes_encoding(folders, kind):
+    model = load_tokenizer(folders[kind]).target
+
+    @settings(max_examples=50, deadline=None)
+    @given(lines=st.lists(words().map(" ".join), max_size=4))
+    def check(lines):
+        tokenised = model.encode_lines(lines)
+        assert [model.decode(line) for line in tokenised] == lines
+        assert all(line == " ".join(line.split()) for line in tokenised)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_and_tokens_agree(folders, corpus, kind):
+    model = load_tokenizer(folders[kind]).source
+    lines = ["", *some_lines(corpus), " "]
+    tokens, sizes = model.encode_ids(lines, threads=2)
+    assert sizes.sum() == len(tokens)
+    assert [len(line.split()) for line in model.encode_lines(lines)] == sizes.tolist()
+    assert [model.symbols[i] for i in tokens] == " ".join(model.encode_lines(lines)).split()
+
+
+def test_pieces_are_sentencepieces_own(folders, corpus):
+    import sentencepiece
+
+    for kind in ("unigram", "bpe"):
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(folders[kind] / "joint.model"))
+        expected = [" ".join(pieces) for pieces in processor.encode(some_lines(corpus), out_type=str)]
+        assert load_tokenizer(folders[kind]).source.encode_lines(some_lines(corpus)) == expected
+
+
+def test_subword_nmt_is_the_tools_own(folders, corpus, capsys):
+    """Learnt from both sides one after the other and applied without a vocabulary threshold."""
+    from subword_nmt.apply_bpe import BPE
+    from subword_nmt.learn_bpe import learn_bpe
+
+    codes = io.StringIO()
+    both = "".join(path.read_text(encoding="utf-8") for path in corpus)
+    learn_bpe(io.StringIO(both), codes, 60)
+    capsys.readouterr()
+    assert (folders["subword-nmt"] / "joint.codes").read_text(encoding="utf-8") == codes.getvalue()
+    bpe = BPE(codes)
+    lines = [*some_lines(corpus), "unseen zebras", "a  double space"]
+    expected = [bpe.process_line(line) for line in lines]
+    assert load_tokenizer(folders["subword-nmt"]).target.encode_lines(lines) == expected
+
+
+def test_unknown_characters_become_unk(folders):
+    model = load_tokenizer(folders["unigram"]).source
+    assert model.encode_lines(["字 ba", "ba"])[0].split()[:2] == ["▁", "<unk>"]
+    assert "⁇" in model.decode(model.encode_lines(["字 ba"])[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_cannot_spell_a_special(folders, kind):
+    """`<s>` in the text is letters; only subword-nmt, as fairseq users know it, may leave a whole word as it is."""
+    model = load_tokenizer(folders[kind]).source
+    tokens = model.encode_lines(["a<s> b</s> c<pad>"])[0].split()
+    assert not {"<s>", "</s>", "<pad>"} & set(tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_whitespace_is_a_space(folders, kind):
+    model = load_tokenizer(folders[kind]).source
+    odd = "\u00a0ba no\tti\u2028ke\u3000win\x1f ßo \r"
+    assert model.encode_lines([odd]) == model.encode_lines(["ba no ti ke win ßo"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_case_and_unicode_form_are_kept(folders, kind):
+    model = load_tokenizer(folders[kind]).source
+    line = "BA Ba ba ära a\u0308ra"
+    assert model.decode(model.encode_lines([line])[0]) == line
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_learning_is_reproducible_and_moves(folders, corpus, kind, tmp_path):
+    moved = [shutil.copy(path, tmp_path / f"elsewhere.{path.name}") for path in corpus]
+    train_tokenizer(KINDS[kind], tuple(moved), tmp_path / "again", LANGS)
+    contents = {path.name: path.read_bytes() for path in folders[kind].iterdir()}
+    assert contents == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert all(str(tmp_path).encode() not in data and b"elsewhere" not in data for data in contents.values())
+
+
+def test_separate_models(corpus, tmp_path):
+    tokenizers = train_tokenizer(Tokenizer(vocab_size=60, joint=False), corpus, tmp_path / "tokenizer", LANGS)
+    assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == [
+        "de.model",
+        "en.model",
+        "tokenizer.json",
+    ]
+    assert tokenizers.source is not tokenizers.target
+    assert len(tokenizers.source.symbols) == 60
+
+
+def test_joint_model_is_one_object(folders):
+    tokenizers = load_tokenizer(folders["bpe"])
+    assert tokenizers.source is tokenizers.target
+
+
+def test_given_models_are_copied(folders, corpus, tmp_path):
+    source, target = tmp_path / "a.model", tmp_path / "b.model"
+    shutil.copy(folders["unigram"] / "joint.model", source)
+    shutil.copy(folders["bpe"] / "joint.model", target)
+    given_models = Tokenizer(joint=False, source_path=str(source), target_path=str(target))
+    tokenizers = train_tokenizer(given_models, corpus, tmp_path / "tokenizer", LANGS)
+    source.unlink()
+    target.unlink()
+    copied = load_tokenizer(shutil.copytree(tmp_path / "tokenizer", tmp_path / "checkpoint"))
+    for side, kind in (("source", "unigram"), ("target", "bpe")):
+        expected = load_tokenizer(folders[kind]).source.encode_lines(some_lines(corpus))
+        assert getattr(tokenizers, side).encode_lines(some_lines(corpus)) == expected
+        assert getattr(copied, side).encode_lines(some_lines(corpus)) == expected
+
+
+def test_given_file_that_is_no_model(folders, corpus, tmp_path):
+    before = load_tokenizer(shutil.copytree(folders["bpe"], tmp_path / "tokenizer")).source.symbols
+    for settings_ in (
+        Tokenizer(source_path=str(corpus[0])),
+        Tokenizer(type="subword-nmt", model="bpe", source_path=str(corpus[0])),
+    ):
+        with pytest.raises(UserError, match="not a"):
+            train_tokenizer(settings_, corpus, tmp_path / "tokenizer", LANGS)
+    with pytest.raises(UserError, match="there is no such tokenizer model"):
+        train_tokenizer(Tokenizer(source_path="nowhere.model"), corpus, tmp_path / "tokenizer", LANGS)
+    assert load_tokenizer(tmp_path / "tokenizer").source.symbols == before
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+def test_vocabulary_too_large_says_the_limit(corpus, tmp_path, model):
+    with pytest.raises(UserError, match=r"vocab_size 99999: .*Please set it to a value <= \d+") as raised:
+        train_tokenizer(Tokenizer(model=model, vocab_size=99_999), corpus, tmp_path / "tokenizer", LANGS)
+    limit = int(str(raised.value).rpartition("<= ")[2].rstrip("."))
+    if model == "bpe":  # the unigram model's limit depends on its own pruning
+        train_tokenizer(Tokenizer(model=model, vocab_size=limit), corpus, tmp_path / "tokenizer", LANGS)
+
+
+def test_vocabulary_too_small(corpus, tmp_path):
+    with pytest.raises(UserError, match="smaller than required_chars"):
+        train_tokenizer(Tokenizer(vocab_size=8), corpus, tmp_path / "tokenizer", LANGS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_text(tmp_path, kind):
+    for lang in LANGS:
+        (tmp_path / f"train.{lang}").write_text("\n \n", encoding="utf-8")
+    with pytest.raises(UserError, match="no text to learn"):
+        train_tokenizer(KINDS[kind], (tmp_path / "train.en", tmp_path / "train.de"), tmp_path / "tokenizer", LANGS)
+
+
+def test_nothing_to_merge(tmp_path):
+    (tmp_path / "letters").write_text("a b c\n", encoding="utf-8")
+    with pytest.raises(UserError, match="two letters"):
+        train_tokenizer(KINDS["subword-nmt"], (tmp_path / "letters",) * 2, tmp_path / "tokenizer", LANGS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_that_is_not_utf8(corpus, tmp_path, kind):
+    bad = tmp_path / "train.de"
+    bad.write_bytes(b"ba no\nti \xff\n")
+    with pytest.raises(UserError, match=r"train\.de:2: not UTF-8"):
+        train_tokenizer(KINDS[kind], (corpus[0], bad), tmp_path / "tokenizer", LANGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.de"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "joint.model").unlink(), r"joint\.model: there is no such file"),
+        (lambda folder: (folder / "joint.model").write_bytes(b"x"), r"joint\.model: not the file"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json: there is no such file"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), r"tokenizer\.json: not the description"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"type": "moses"}'), "not the description"),
+    ],
+)
+def test_damaged_folder(folders, tmp_path, damage, message):
+    folder = shutil.copytree(folders["unigram"], tmp_path / "tokenizer")
+    damage(folder)
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(folder)
+
+
+def test_description(folders):
+    description = json.loads((folders["subword-nmt"] / "tokenizer.json").read_text())
+    assert description["type"] == "subword-nmt"
+    assert description["langs"] == ["en", "de"]
+    assert description["source"] == description["target"]
+
+
+def test_lines_end_at_newlines_only(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("a\rb\x85c\u2028d\n\nlast".encode())
+    assert list(read_chunks(path, 2)) == [["a\rb\x85c\u2028d", ""], ["last"]]
+    assert count_lines(path) == 3
+    path.write_bytes(b"")
+    assert list(read_chunks(path)) == []
+    assert count_lines(path) == 0
+
+
+@given(lengths=st.tuples(st.integers(0, 30), st.integers(0, 30)), limit=st.integers(1, 40))
+def test_sampling_is_even(tmp_path_factory, lengths, limit):
+    folder = tmp_path_factory.mktemp("sample")
+    paths = [folder / "a", folder / "b"]
+    total = sum(lengths)
+    first = 0
+    for path, length in zip(paths, lengths, strict=True):
+        path.write_text("".join(f"{number}\n" for number in range(first, first + length)))
+        first += length
+    drawn = list(map(int, sample_lines(paths, limit)))
+    assert len(drawn) == min(limit, total)
+    gaps = {after - before for before, after in itertools.pairwise(drawn)}
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1

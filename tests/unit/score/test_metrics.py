@@ -1,0 +1,97 @@
+"""Against sacreBLEU's own command line, and BLEU's formula worked by hand."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmt.score.metrics import bleu, chrf, sentence_bleu, sentence_chrf
+
+REFERENCES = ["Der Hund läuft schnell über die Wiese.", "Zwei Frauen lesen ein Buch!", "Ein Kind spielt im Sand ."]
+HYPOTHESES = ["Der Hund rennt schnell über die Wiese.", "zwei Frauen lesen Bücher!", "Ein Kind spielt im Sand ."]
+
+
+def run_sacrebleu(folder, *options):
+    """The lines that the command-line tool prints."""
+    (folder / "ref").write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
+    (folder / "hyp").write_text("\n".join(HYPOTHESES) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", str(folder / "ref"), "-i", str(folder / "hyp"), "-w", "6", *options]
+    done = subprocess.run([*command, "--format", "text"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def parse(line):
+    """`BLEU|nrefs:1|... = 41.020000 80.0/... (...)` to score and signature."""
+    head, _, tail = line.partition(" = ")
+    return float(tail.split()[0]), head.partition("|")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ((), {}),
+        (("-lc",), {"lowercase": True}),
+        (("-tok", "none"), {"tokenize": "none"}),
+        (("-tok", "intl", "-lc"), {"tokenize": "intl", "lowercase": True}),
+    ],
+)
+def test_bleu_and_its_signature_are_those_of_the_command_line(tmp_path, options, settings):
+    score, signature = parse(run_sacrebleu(tmp_path, "-m", "bleu", *options)[0])
+    metric = bleu(HYPOTHESES, REFERENCES, **settings)
+    assert metric.score == pytest.approx(score, abs=1e-6)
+    assert metric.signature == signature
+
+
+@pytest.mark.parametrize(("options", "settings"), [((), {}), (("--chrf-lowercase",), {"lowercase": True})])
+def test_chrf_and_its_signature_are_those_of_the_command_line(tmp_path, options, settings):
+    score, signature = parse(run_sacrebleu(tmp_path, "-m", "chrf", *options)[0])
+    metric = chrf(HYPOTHESES, REFERENCES, **settings)
+    assert metric.score == pytest.approx(score, abs=1e-6)
+    assert metric.signature == signature
+
+
+def test_sentence_bleu_is_the_command_lines_sentence_level(tmp_path):
+    lines = run_sacrebleu(tmp_path, "-m", "bleu", "--sentence-level")
+    expected = [parse(line) for line in lines if line.startswith("BLEU")]
+    metrics = [sentence_bleu(h, r) for h, r in zip(HYPOTHESES, REFERENCES, strict=True)]
+    assert [m.score for m in metrics] == pytest.approx([score for score, _ in expected], abs=1e-6)
+    assert [m.signature for m in metrics] == [signature for _, signature in expected]
+
+
+def test_bleu_by_hand():
+    # 5 of 6 words, 3 of 5 bigrams, 1 of 4 trigrams and no 4-gram match: the last precision is smoothed to 1 / (2 * 3).
+    metric = bleu(["a b c x d e"], ["a b c y d e"], tokenize="none")
+    assert metric.score == pytest.approx(100 * (5 / 6 * 3 / 5 * 1 / 4 * 1 / 6) ** 0.25)
+
+
+def test_brevity_penalty_by_hand():
+    metric = bleu(["a b c d"], ["a b c d e f"], tokenize="none")
+    assert metric.score == pytest.approx(100 * math.exp(1 - 6 / 4))
+
+
+def test_sentence_bleu_leaves_out_orders_longer_than_the_hypothesis():
+    assert sentence_bleu("ja .", "ja .").score == pytest.approx(100)
+    assert bleu(["ja ."], ["ja ."]).score < 100  # corpus BLEU does count them
+    assert sentence_bleu("nein", "ja").score == 0
+
+
+words = st.lists(st.sampled_from(["ein", "Hund", "läuft", "."]), min_size=1, max_size=8).map(" ".join)
+
+
+@given(words, words)
+def test_sentence_scores_lie_between_0_and_that_of_the_reference(hypothesis, reference):
+    for score in (sentence_bleu(hypothesis, reference).score, sentence_chrf(hypothesis, reference).score):
+        assert 0 <= score <= 100 + 1e-9
+    assert sentence_bleu(reference, reference).score == pytest.approx(100)
+    assert sentence_chrf(reference, reference).score == pytest.approx(100)
+
+
+@pytest.mark.parametrize("metric", [bleu, chrf])
+def test_line_counts_are_checked(metric):
+    with pytest.raises(ValueError, match="2 hypotheses against 3 references"):
+        metric(["a", "b"], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="no sentence"):
+        metric([], [])

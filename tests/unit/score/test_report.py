@@ -1,0 +1,199 @@
+"""What a reader must find in scores.json, the table and the page: every figure whole, every signature once."""
+
+import html.parser
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from kdmt.score.report import Comparison, ScoreRow, render_table, write_comparisons, write_html, write_scores
+
+BLEU_SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+SECOND_SIGNATURE = "nrefs:1|case:lc|eff:no|tok:none|smooth:exp|version:2.6.0"
+CHRF_SIGNATURE = "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"
+TEST_SIGNATURE = "nrefs:1|bs:1000|seed:12345|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+
+ROW = ScoreRow(
+    system="teacher",
+    test_set="test_2016_flickr",
+    seed=1,
+    engine="pytorch",
+    beam=5,
+    compute_type="float32",
+    threads=2,
+    bleu=41.02,
+    chrf=60.5,
+    bleu_signature=BLEU_SIGNATURE,
+    chrf_signature=CHRF_SIGNATURE,
+    parameters=2_629_632,
+    sentences_per_second_batch1=12.34,
+    sentences_per_second_max=456.78,
+    checkpoint_sha256="0" * 64,
+)
+COMPARISON = Comparison(
+    test_set="test_2016_flickr",
+    system="distilled",
+    seed=1,
+    engine="pytorch",
+    beam=5,
+    compute_type="float32",
+    baseline="raw",
+    bleu_p_value=0.004,
+    chrf_p_value=0.5,
+    bleu_signature=TEST_SIGNATURE,
+    chrf_signature=TEST_SIGNATURE,
+)
+
+
+def three_seeds():
+    """A teacher, and two students over three seeds on two test sets at two beams, with two BLEUs each."""
+    rows, comparisons = [], []
+    for test_set in ("test_2016_flickr", "test_2017_flickr"):
+        for beam in (1, 5):
+            base = replace(ROW, test_set=test_set, beam=beam, bleu_second=42.5, bleu_second_signature=SECOND_SIGNATURE)
+            rows.append(base)
+            for name, bleu in (("raw", 30.0), ("distilled", 35.0)):
+                for seed in (1, 2, 3):
+                    rows.append(replace(base, system=name, seed=seed, bleu=bleu + seed, sentences_per_second_max=seed))
+                    if name == "distilled":
+                        where = {"test_set": test_set, "beam": beam, "seed": seed}
+                        comparisons.append(replace(COMPARISON, **where, bleu_p_value=0.001 * seed))
+    return rows, comparisons
+
+
+def line_of(text, start):
+    """The first line that begins so, runs of spaces as one."""
+    return next(line for line in (" ".join(line.split()) for line in text.splitlines()) if line.startswith(start))
+
+
+def test_fields_are_the_published_ones():
+    published = {"system", "test_set", "seed", "engine", "beam", "compute_type", "threads", "bleu", "chrf"}
+    published |= {"bleu_signature", "parameters", "sentences_per_second_batch1", "sentences_per_second_max"}
+    published |= {"checkpoint_sha256"}
+    optional = {"chrf_signature", "bleu_second", "bleu_second_signature"}
+    assert {field.name for field in fields(ScoreRow)} == published | optional
+
+
+def test_scores_are_a_json_list_of_rows(tmp_path):
+    path = tmp_path / "scores.json"
+    write_scores(path, [ROW, replace(ROW, system="Schüler", bleu_second=40.0)])
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    assert [ScoreRow(**row) for row in rows] == [ROW, replace(ROW, system="Schüler", bleu_second=40.0)]
+    write_comparisons(path, [COMPARISON])
+    assert [Comparison(**row) for row in json.loads(path.read_text(encoding="utf-8"))] == [COMPARISON]
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "scores.json"
+    write_scores(path, [ROW])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        write_scores(path, [replace(ROW, bleu=float("nan"))])
+    assert path.read_bytes() == before
+
+
+def test_one_seed_shows_the_scores_themselves():
+    text = render_table([ROW])
+    assert line_of(text, "teacher 5") == "teacher 5 41.02 60.50"
+    assert "2,629,632" in text
+    assert "±" not in text
+    assert "BLEU (2)" not in text
+    assert "p against" not in text
+
+
+def test_seeds_become_mean_and_deviation_and_p_values_a_range():
+    text = render_table(*three_seeds())
+    assert line_of(text, "distilled 5") == "distilled 5 37.00 ± 1.00 42.50 ± 0.00 60.50 ± 0.00 0.001–0.003"
+    assert line_of(text, "raw 1") == "raw 1 32.00 ± 1.00 42.50 ± 0.00 60.50 ± 0.00"
+    costs = text[text.index("size and speed") :]
+    assert line_of(costs, "raw 5") == "raw 5 2,629,632 12.3 2.0"
+    assert text.count("test_2016_flickr") == text.count("test_2017_flickr") == 1
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_table_fits_and_no_figure_is_cut(width):
+    rows, comparisons = three_seeds()
+    long = "student-distilled-with-a-very-long-name"
+    rows = [replace(row, system=long if row.system == "distilled" else row.system) for row in rows]
+    comparisons = [replace(comparison, system=long) for comparison in comparisons]
+    text = render_table(rows, comparisons, width=width)
+    tables, _, signatures = text.partition("BLEU: ")
+    assert max(len(line) for line in tables.splitlines()) <= width
+    assert tables.count("37.00 ± 1.00") == tables.count("0.001–0.003") == 4
+    assert "\x1b" not in text
+    assert signatures.splitlines()[0] == BLEU_SIGNATURE
+
+
+def test_a_figure_is_whole_even_where_the_table_cannot_fit():
+    text = render_table(*three_seeds(), width=30)
+    assert text.count("37.00 ± 1.00") == 4
+    assert "2,629,632" in text
+
+
+def test_each_signature_stands_below_once():
+    text = render_table(*three_seeds())
+    notes = text[text.index("BLEU: ") :].splitlines()
+    assert notes[:4] == [
+        f"BLEU: {BLEU_SIGNATURE}",
+        f"BLEU (2): {SECOND_SIGNATURE}",
+        f"chrF: {CHRF_SIGNATURE}",
+        f"p (BLEU, paired bootstrap): {TEST_SIGNATURE}",
+    ]
+    assert "decoded with pytorch float32, 2 threads" in notes
+
+
+def test_engines_get_a_column_when_there_are_several():
+    rows = [ROW, replace(ROW, engine="ctranslate2", compute_type="int8", threads=1, bleu=40.5)]
+    comparison = replace(COMPARISON, system="teacher", engine="ctranslate2", compute_type="int8", baseline="float")
+    text = render_table(rows, [comparison], width=120)
+    assert line_of(text, "teacher pytorch") == "teacher pytorch float32, 2 threads 5 41.02 60.50"
+    assert line_of(text, "teacher ctranslate2") == "teacher ctranslate2 int8, 1 thread 5 40.50 60.50 0.004"
+    assert "decoded with" not in text
+
+
+def test_names_are_no_markup(tmp_path):
+    name = "[bold]<b>&amp;"
+    assert name in render_table([replace(ROW, system=name)])
+    write_html(tmp_path / "report.html", [replace(ROW, system=name)], title="<toy>")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "[bold]&lt;b&gt;&amp;amp;" in page
+    assert "<h1>&lt;toy&gt;</h1>" in page
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data.strip())
+
+
+def test_the_page_holds_the_same_and_needs_nothing_else(tmp_path):
+    rows, comparisons = three_seeds()
+    write_html(tmp_path / "report.html", rows, comparisons, title="multi30k")
+    page = Page()
+    page.feed((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not page.open
+    assert {"script", "link", "img"}.isdisjoint(tag for tag, _ in page.tags)
+    assert not any({"src", "href"} & attrs.keys() for _, attrs in page.tags)
+    assert page.text.count("37.00 ± 1.00") == page.text.count("0.001–0.003") == 4
+    assert f"p (BLEU, paired bootstrap): {TEST_SIGNATURE}" in page.text
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(ValueError, match="no scores"):
+        render_table([])
+    with pytest.raises(ValueError, match="no scores"):
+        write_html(tmp_path / "report.html", [])
+    assert not (tmp_path / "report.html").exists()

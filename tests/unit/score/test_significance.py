@@ -1,0 +1,154 @@
+"""Against sacreBLEU's own command line, a bootstrap written out in the test, and the formulas of mean and deviation."""
+
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kdmt.score.metrics import bleu
+from kdmt.score.significance import mean_and_sd, paired_bootstrap
+
+VOCABULARY = [f"w{i}" for i in range(30)]
+
+
+def noisy(lines, rate, seed):
+    """Each word replaced by another with probability `rate`."""
+    rng = random.Random(seed)
+    return [" ".join(rng.choice(VOCABULARY) if rng.random() < rate else w for w in line.split()) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    rng = random.Random(0)
+    references = [" ".join(rng.choices(VOCABULARY, k=rng.randint(5, 12))) for _ in range(80)]
+    systems = {
+        "worse": noisy(references, 0.5, 1),
+        "raw": noisy(references, 0.2, 2),
+        "twin": noisy(references, 0.2, 3),
+    }
+    return systems, references
+
+
+def run_sacrebleu(folder, *options):
+    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "raw", "worse", "twin", "--paired-bs", *options]
+    environment = {**os.environ, "SACREBLEU_SEED": "7", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=True
+    ).stdout
+
+
+def test_agrees_with_the_command_line(corpus, tmp_path):
+    systems, references = corpus
+    for name, lines in {**systems, "ref": references}.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = paired_bootstrap(systems, references, baseline="raw", samples=100, seed=7)
+
+    rows = json.loads(run_sacrebleu(tmp_path, "--paired-bs-n", "100", "-m", "bleu", "--format", "json"))
+    for row in rows:
+        ours = found.bleu[row["system"].split()[-1]]
+        theirs = [row["BLEU"][key] for key in ("score", "mean", "ci")]
+        assert [ours.score, ours.mean, ours.half_width] == pytest.approx(theirs)
+        assert ours.p_value == row["BLEU"]["p_value"]
+
+    # Of chrF the command line cannot write JSON (its figures are float32), so its table is read.
+    table = run_sacrebleu(tmp_path, "--paired-bs-n", "100", "-m", "bleu", "chrf", "--format", "text")
+    chrf_p_values = [float(p) for p in re.findall(r"p = ([\d.]+)", table)[1::2]]
+    assert [found.chrf[name].p_value for name in ("worse", "twin")] == pytest.approx(chrf_p_values, abs=5e-5)
+    assert found.bleu_signature in table
+    assert found.chrf_signature in table
+
+
+def test_p_value_is_that_of_a_bootstrap_written_out(corpus):
+    systems, references = corpus
+    samples, seed = 60, 11
+    found = paired_bootstrap(systems, references, baseline="raw", samples=samples, seed=seed)
+
+    def score(name, draw):
+        return bleu([systems[name][i] for i in draw], [references[i] for i in draw]).score
+
+    draws = np.random.default_rng(seed).choice(len(references), size=(samples, len(references)), replace=True)
+    for name in ("worse", "twin"):
+        differences = np.array([abs(score(name, draw) - score("raw", draw)) for draw in draws])
+        observed = abs(bleu(systems[name], references).score - bleu(systems["raw"], references).score)
+        hits = int((differences - differences.mean() > observed).sum())
+        assert found.bleu[name].p_value == pytest.approx((hits + 1) / (samples + 1))
+
+
+def test_a_clear_difference_is_found(corpus):
+    systems, references = corpus
+    found = paired_bootstrap(systems, references, baseline="raw", samples=200)
+    assert found.bleu["worse"].p_value < 0.01
+    assert found.chrf["worse"].p_value < 0.01
+    assert found.bleu["worse"].score < found.bleu["raw"].score
+    assert next(iter(found.bleu)) == "raw"
+    assert found.bleu["raw"].p_value is None
+
+
+def test_identical_texts_are_no_evidence(corpus):
+    systems, references = corpus
+    found = paired_bootstrap(
+        {"raw": systems["raw"], "same": tuple(systems["raw"])}, references, baseline="raw", samples=50
+    )
+    assert found.bleu["same"] == replace(found.bleu["same"], score=found.bleu["raw"].score, p_value=1.0)
+    assert found.chrf["same"].p_value == 1.0
+
+
+def test_the_same_seed_gives_the_same_figures_and_stands_in_the_signature(corpus, monkeypatch):
+    systems, references = corpus
+    monkeypatch.setenv("SACREBLEU_SEED", "none")  # a user's own setting neither matters nor is lost
+    runs = [paired_bootstrap(systems, references, baseline="raw", samples=50, seed=5) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert os.environ["SACREBLEU_SEED"] == "none"
+    assert runs[0].seed == 5
+    assert "bs:50" in runs[0].bleu_signature.split("|")
+    assert "seed:5" in runs[0].chrf_signature.split("|")
+    other = paired_bootstrap(systems, references, baseline="raw", samples=50, seed=6)
+    assert other.bleu["twin"].mean != runs[0].bleu["twin"].mean
+
+
+def test_the_environment_is_left_as_it_was(corpus, monkeypatch):
+    systems, references = corpus
+    monkeypatch.delenv("SACREBLEU_SEED", raising=False)
+    paired_bootstrap(systems, references, baseline="raw", samples=2)
+    assert "SACREBLEU_SEED" not in os.environ
+
+
+def test_settings_of_bleu_are_honoured(corpus):
+    systems, references = corpus
+    shouted = {name: [line.upper() for line in lines] for name, lines in systems.items()}
+    found = paired_bootstrap(shouted, references, baseline="raw", samples=2, tokenize="none", lowercase=True)
+    assert found.bleu["raw"].score == bleu(systems["raw"], references, tokenize="none").score
+    assert {"case:lc", "tok:none"} <= set(found.bleu_signature.split("|"))
+
+
+@pytest.mark.parametrize(
+    ("systems", "references", "settings", "message"),
+    [
+        ({"a": ["x"]}, ["x"], {"baseline": "b"}, "baseline 'b'"),
+        ({"a": ["x"], "b": ["x", "y"]}, ["x"], {"baseline": "a"}, "b: 2 hypotheses against 1"),
+        ({"a": []}, [], {"baseline": "a"}, "no sentence"),
+        ({"a": ["x"]}, ["x"], {"baseline": "a", "seed": 0}, "seed"),
+        ({"a": ["x"]}, ["x"], {"baseline": "a", "samples": 0}, "samples"),
+    ],
+)
+def test_bad_input(systems, references, settings, message):
+    with pytest.raises(ValueError, match=message):
+        paired_bootstrap(systems, references, **settings)
+
+
+def test_mean_and_sample_deviation():
+    assert mean_and_sd([30.0, 32.0, 34.0]) == (32.0, pytest.approx(2.0))  # sqrt(((-2)² + 0 + 2²) / 2)
+    assert mean_and_sd([41.02]) == (41.02, None)
+    values = [random.Random(i).gauss(30, 1) for i in range(5)]
+    mean, sd = mean_and_sd(values)
+    assert (mean, sd) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+    with pytest.raises(ValueError, match="no value"):
+        mean_and_sd([])
+    assert sd == pytest.approx(statistics.stdev(values))
