@@ -1,7 +1,7 @@
 """The command line: one command per stage. Parses, calls, prints; no logic.
 
-    kdmt prepare|teacher|distill|student|score pipelines/x.yaml [--set a.b=c]
-    kdmt translate runs/x/teacher < input.txt > output.txt
+kdmt prepare|teacher|distill|student|score pipelines/x.yaml [--set a.b=c]
+kdmt translate runs/x/teacher < input.txt > output.txt
 """
 
 from __future__ import annotations

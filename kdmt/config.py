@@ -3,7 +3,7 @@
 A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
 key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path.
 
-Every setting is of one of three kinds, read by `settings_of_kind`:
+Every setting is of one of three kinds, read by `flatten_settings`:
 
 * result (the default): changing it redoes the stage;
 * extend: the stage goes on from what is there (`max_updates`, more seeds);
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -401,7 +402,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -457,31 +460,41 @@ def resolved(section: Section) -> dict[str, Any]:
     return section.model_dump(mode="json")
 
 
-def settings_of_kind(section: Section, kind: str) -> dict[str, Any]:
-    """The settings of one kind, flattened to dotted keys.
+@dataclass(frozen=True)
+class Setting:
+    """One value of a section."""
 
-    A list of sections is flattened with its index, `train.0.source.path`.
-    """
+    value: Any
+    default: Any  # REQUIRED where there is none
+    kind: str
+
+
+REQUIRED = object()
+
+
+def flatten_settings(section: Section, kind: str) -> dict[str, Setting]:
+    """The settings of one kind by dotted path; a list of sections is flattened with its index, `train.0.weight`."""
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is not one of {KINDS}")
-    return {path: value for path, value, found in _leaves(section, "") if found == kind}
+    return {path: setting for path, setting in _leaves(section, "") if setting.kind == kind}
 
 
-def _leaves(section: Section, prefix: str) -> Iterator[tuple[str, Any, str]]:
+def _leaves(section: Section, prefix: str) -> Iterator[tuple[str, Setting]]:
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
         kind = str(extra["kind"]) if isinstance(extra, dict) else "result"
-        yield from _leaf_values(getattr(section, name), f"{prefix}{name}", kind)
+        default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
+        yield from _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind)
 
 
-def _leaf_values(value: Any, path: str, kind: str) -> Iterator[tuple[str, Any, str]]:
+def _leaf_values(value: Any, path: str, default: Any, kind: str) -> Iterator[tuple[str, Setting]]:
     if isinstance(value, Section):
         yield from _leaves(value, f"{path}.")
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _leaf_values(item, f"{path}.{key}", kind)
+            yield from _leaf_values(item, f"{path}.{key}", REQUIRED, kind)
     elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
         for position, item in enumerate(value):
-            yield from _leaf_values(item, f"{path}.{position}", kind)
+            yield from _leaf_values(item, f"{path}.{position}", REQUIRED, kind)
     else:
-        yield path, list(value) if isinstance(value, tuple) else value, kind
+        yield path, Setting(value, default, kind)

@@ -4,7 +4,7 @@
 
 DIR gets {train,valid,test}.{en,de} and manifest.json. Each target is one draw from p(target | source). No source and no
 target of valid or test, lowercased and without punctuation, occurs anywhere else; training holds no pair twice.
-A folder whose manifest and files already match is left as it is. `--statistics` describes the test set on the terminal.
+A folder whose manifest and files already match is left as it is. `--statistics` describes the corpus on the terminal.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     if args.out.exists() and not args.out.is_dir():
         parser.error(f"--out: {args.out} is not a folder")
     if args.statistics and args.test < 2:
-        parser.error("--statistics describes the test set: it needs a --test of 2 or more")
+        parser.error("--statistics needs a --test of 2 or more")
     counts = {split: getattr(args, split) for split in SPLITS}
     if is_up_to_date(args.out, counts, args.seed):
         print(f"{args.out}: up to date")
@@ -123,7 +123,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def print_statistics(out: Path) -> None:
-    """Sizes of the vocabularies and, over the test set, how many translations a source has."""
+    """Vocabularies, lengths, repeated sources and, over the test set, how many translations a source has."""
     for language in LANGUAGES:
         lines = [line for split in SPLITS for line in (out / f"{split}.{language}").read_text("utf-8").splitlines()]
         words = [re.findall(r"[\w'-]+", line) for line in lines]
@@ -131,6 +131,8 @@ def print_statistics(out: Path) -> None:
         types = {word.lower() for line in words for word in line}
         parts = {part for word in types for part in word.split("-")}
         print(f"{language}: {len(types)} words ({len(parts)} with hyphenated numbers split), length {_spread(lengths)}")
+    training = (out / "train.en").read_text("utf-8").splitlines()
+    print(f"train: {len(set(training))} distinct sources of {len(training)}")
     sources = (out / "test.en").read_text("utf-8").splitlines()
     distributions = [target_distribution(source) for source in sources]
     print(f"test: valid translations a source: {_spread([len(distribution) for distribution in distributions])}")

@@ -42,6 +42,8 @@ CHANGING_RULES = ("invisible", "unicode", "whitespace")
 # The rules that drop a pair, in the order in which they are asked.
 DROPPING_RULES = ("empty", "min_words", "max_words", "max_ratio", "copy", "held_out", "duplicate")
 
+UnicodeForm = Literal["NFC", "NFKC", "none"]
+
 _CHUNK_PAIRS = 10_000
 _CHUNKS_IN_FLIGHT = 3  # per worker: the next is there when one is done, and memory stays bounded
 
@@ -112,7 +114,7 @@ def remove_invisible(line: str) -> str:
     return line if line.isprintable() else _INVISIBLE.sub("", line)
 
 
-def normalize_unicode(line: str, form: Literal["NFC", "NFKC", "none"]) -> str:
+def normalize_unicode(line: str, form: UnicodeForm) -> str:
     """In the given normalisation form (Unicode Standard Annex #15)."""
     if form == "none" or line.isascii() or unicodedata.is_normalized(form, line):
         return line

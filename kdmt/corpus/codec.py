@@ -102,5 +102,3 @@ def check_vocabulary(checkpoint: Path, data: Path, *, langs: tuple[str, str]) ->
         raise UserError(
             f"{ours} does not match {theirs}: {len(a)} symbols against {len(b)}, different from symbol {first} on"
         )
-
-

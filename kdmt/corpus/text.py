@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from kdmt.config import Text
+from kdmt.corpus.clean import UnicodeForm, collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class TextProcessor:
     text: Text
     source_lang: str
     target_lang: str
+    unicode_form: UnicodeForm | None = None  # lines are made as clean as `clean` made the training text; None: not
 
     def preprocess_source(self, line: str) -> str:
         """A raw source line as the tokenizer sees it. Never holds a newline unless the line did."""
@@ -49,6 +51,8 @@ class TextProcessor:
         return _detokenizer(self.target_lang).detokenize(line.split(), unescape=self.text.already_applied)
 
     def _preprocess(self, line: str, lang: str) -> str:
+        if self.unicode_form is not None:
+            line = collapse_whitespace(normalize_unicode(remove_invisible(line), self.unicode_form))
         if self.text.normalize:
             line = _normalizer(lang).normalize(line)
         if self.text.moses:
@@ -57,7 +61,12 @@ class TextProcessor:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values that `from_dict` takes back."""
-        return {"text": self.text.model_dump(), "source_lang": self.source_lang, "target_lang": self.target_lang}
+        return {
+            "text": self.text.model_dump(),
+            "source_lang": self.source_lang,
+            "target_lang": self.target_lang,
+            "unicode_form": self.unicode_form,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TextProcessor:
@@ -66,14 +75,18 @@ class TextProcessor:
         Raises:
             UserError: a key is missing or unknown, or a value has the wrong type.
         """
-        if set(values) != {"text", "source_lang", "target_lang"}:
-            raise UserError(f"text processing: expected text, source_lang and target_lang, found {sorted(values)}")
+        expected = {"text", "source_lang", "target_lang", "unicode_form"}
+        if set(values) != expected:
+            raise UserError(f"text processing: expected {sorted(expected)}, found {sorted(values)}")
         try:
             text = Text.model_validate(values["text"])
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise UserError(f"text processing: {problem['loc']}: {problem['msg']}") from None
-        return cls(text, str(values["source_lang"]), str(values["target_lang"]))
+        form = values["unicode_form"]
+        if form not in ("NFC", "NFKC", "none", None):
+            raise UserError(f"text processing: unicode_form: {form!r} is no normalisation form")
+        return cls(text, str(values["source_lang"]), str(values["target_lang"]), form)
 
 
 @functools.cache

@@ -159,7 +159,7 @@ def train_tokenizer(
 ) -> Tokenizers:
     """Learn the subword models, or copy the given ones, into the folder `out_dir`.
 
-    The same text and settings give the same bytes on any machine.
+    The same text and settings give the same bytes, wherever the files lie and however many cores there are.
 
     Args:
         sources: training text of the source and the target side; at most `settings.train_sentences` lines of it are

@@ -1,8 +1,9 @@
 """Blocks of decoded sentences: one file each, written whole, checked when read.
 
-A block covers the sentences first, ..., first + count - 1 of the training source. Its file is gzip'd JSON lines: a header
-(block, first, count, key), a line a sentence (index, source hash, hypotheses with scores), and a footer with the sha256 of all
-lines before it. `key` names everything that the content depends on: a file with another key belongs to another run.
+A block covers the sentences first, ..., first + count - 1 of the training source. Its file is gzip'd JSON lines: a
+header (block, first, count, key), a line a sentence (index, source hash, hypotheses with scores), and a footer with the
+sha256 of all lines before it. `key` names everything that the content depends on: a file with another key belongs to
+another run.
 """
 
 from __future__ import annotations

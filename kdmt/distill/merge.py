@@ -82,7 +82,9 @@ def _checked(blocks: Iterable[Block], folder: Path, key: str, sources: Sequence[
     for block in blocks:
         for sentence in read_block(folder, block, key):
             if sentence.source_sha != source_sha(sources[sentence.index]):
-                raise UserError(f"{block.path(folder)}: sentence {sentence.index} is not the one of the training source")
+                raise UserError(
+                    f"{block.path(folder)}: sentence {sentence.index} is not the one of the training source"
+                )
             yield sentence
 
 

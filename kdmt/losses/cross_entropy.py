@@ -34,7 +34,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, epsilon: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
         device = features_MD.device.type
@@ -62,7 +62,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         return loss_sum, nll_sum
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_features_MD, grad_weight_VD = ctx.saved_tensors
         return (grad_features_MD * grad_loss).to(grad_features_MD.dtype), grad_weight_VD * grad_loss, None, None, None
 

@@ -54,7 +54,7 @@ def build_model(description: Mapping[str, Any]) -> Transformer:
     Raises:
         UserError: for an unknown family.
     """
-    family = description.get("family")
+    family = description["family"]
     if family not in MODELS:
         raise UserError(f"model family {family!r} is none of {', '.join(MODELS)}")
     return MODELS[family](description)

@@ -1,12 +1,12 @@
 """Checkpoints: folders that appear whole or not at all.
 
-    checkpoint_<update>/
-        model.safetensors, model.json               weights; the shape to rebuild the model from
-        tokenizer/, text.json, dict.<lang>.txt      what turns text into ids and back
-        training_state.safetensors, .json           optimiser, random state; position, scores
-        checksums.json                              sha256 of each of the files above
-    best, last                                      pointer files: the name of a folder
-    average/                                        a folder without training state
+checkpoint_<update>/
+    model.safetensors, model.json               weights; the shape to rebuild the model from
+    tokenizer/, text.json, dict.<lang>.txt      what turns text into ids and back
+    training_state.safetensors, .json           optimiser, random state; position, scores
+    checksums.json                              sha256 of each of the files above
+best, last                                      pointer files: the name of a folder
+average/                                        a folder without training state
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def save_checkpoint(
         else:
             shutil.copy2(companion, aside / companion.name)
     if state is not None:
-        save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, aside / "training_state.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in state.tensors.items()}, aside / "training_state.safetensors"
+        )
         _write_json(aside / "training_state.json", state.values)
     files = sorted(path for path in aside.rglob("*") if path.is_file())
     _write_json(aside / "checksums.json", {str(path.relative_to(aside)): _sha256(path) for path in files})

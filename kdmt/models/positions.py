@@ -1,4 +1,4 @@
-"""Position embeddings with fairseq's numerics: positions count from pad + 1, sinusoids are sine half, then cosine half."""
+"""Position embeddings with fairseq's numerics: counted from pad + 1; sinusoids are all sines, then all cosines."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ C = D / H. Sentences are padded on the right; `keep` masks are True on real toke
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.dropout import Dropout
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
 
-_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,16 @@ class Residual(nn.Module):
 class EncoderLayer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        dim = config.encoder_embed_dim
-        frame = {"dropout": config.dropout, "normalize_before": config.encoder_normalize_before}
+        dim, before = config.encoder_embed_dim, config.encoder_normalize_before
         self.self_attn = SelfAttention(dim, config.encoder_attention_heads, dropout=config.attention_dropout)
-        self.self_attn_residual = Residual(dim, **frame)
+        self.self_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
         self.ffn = FeedForward(
             dim,
             config.encoder_ffn_embed_dim,
             activation_fn=config.activation_fn,
             activation_dropout=config.activation_dropout,
         )
-        self.ffn_residual = Residual(dim, **frame)
+        self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
 
     def forward(self, x_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
         update = self.self_attn(self.self_attn_residual.before(x_BSD), keep_B11T=keep_B11S)
@@ -109,18 +109,18 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         dim, heads = config.decoder_embed_dim, config.decoder_attention_heads
-        frame = {"dropout": config.dropout, "normalize_before": config.decoder_normalize_before}
+        before = config.decoder_normalize_before
         self.self_attn = SelfAttention(dim, heads, dropout=config.attention_dropout)
-        self.self_attn_residual = Residual(dim, **frame)
+        self.self_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
         self.cross_attn = CrossAttention(dim, config.encoder_embed_dim, heads, dropout=config.attention_dropout)
-        self.cross_attn_residual = Residual(dim, **frame)
+        self.cross_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
         self.ffn = FeedForward(
             dim,
             config.decoder_ffn_embed_dim,
             activation_fn=config.activation_fn,
             activation_dropout=config.activation_dropout,
         )
-        self.ffn_residual = Residual(dim, **frame)
+        self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
 
     def forward(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
         # right padding and the causal mask keep padding out of every real position's sight
@@ -142,15 +142,15 @@ class DecoderLayer(nn.Module):
 class Embedder(nn.Module):
     """Token embeddings times sqrt(D) plus positions, optionally normalised, then dropout."""
 
-    def __init__(
-        self, tokens: nn.Embedding, *, positions: int, learned: bool, layernorm: bool, dropout: float, pad: int
-    ) -> None:
+    def __init__(self, tokens: nn.Embedding, config: TransformerConfig, *, positions: int, learned: bool) -> None:
         super().__init__()
-        dim = tokens.embedding_dim
+        dim, pad = tokens.embedding_dim, tokens.padding_idx
+        if pad is None:
+            raise ValueError("positions count from the padding id: the embedding has none")
         self.tokens = tokens
         self.positions = (LearnedPositions if learned else SinusoidalPositions)(positions, dim, pad=pad)
-        self.norm = nn.LayerNorm(dim) if layernorm else None
-        self.dropout = Dropout(dropout)
+        self.norm = nn.LayerNorm(dim) if config.layernorm_embedding else None
+        self.dropout = Dropout(config.dropout)
         self.scale = math.sqrt(dim)
 
     def forward(self, tokens_BT: Tensor, *, start: int = 0) -> Tensor:
@@ -192,12 +192,11 @@ class Transformer(nn.Module):
             if config.share_all_embeddings
             else _token_embedding(tgt_vocab_size, config.decoder_embed_dim, pad=pad)
         )
-        frame = {"layernorm": config.layernorm_embedding, "dropout": config.dropout, "pad": pad}
         self.src_embed = Embedder(
-            src_tokens, positions=config.max_source_positions, learned=config.encoder_learned_pos, **frame
+            src_tokens, config, positions=config.max_source_positions, learned=config.encoder_learned_pos
         )
         self.tgt_embed = Embedder(
-            tgt_tokens, positions=config.max_target_positions, learned=config.decoder_learned_pos, **frame
+            tgt_tokens, config, positions=config.max_target_positions, learned=config.decoder_learned_pos
         )
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
@@ -213,6 +212,9 @@ class Transformer(nn.Module):
     def output_weight_VD(self) -> Tensor:
         """The matrix that turns decoder features into logits; a loss may apply it in chunks."""
         return self.output_proj.weight
+
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
 
     def encode(self, src_tokens_BS: Tensor) -> EncoderOutput:
         keep_BS = src_tokens_BS.ne(self.pad)
@@ -245,14 +247,14 @@ class Transformer(nn.Module):
             length=0,
             beam=beam,
             self_2NHTC=[states_BSD.new_empty(shape) for _ in self.decoder_layers],
-            cross_2BHSC=[layer.cross_attn.keys_values(states_BSD) for layer in self.decoder_layers],
+            cross_2BHSC=[layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()],
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
         )
 
     def decode_step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
         """Logits of the next token after the last one of each row: [N, V]. Advances the cache by one position."""
         x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
-        layers = zip(self.decoder_layers, cache.self_2NHTC, cache.cross_2BHSC, strict=True)
+        layers = zip(self._decoder_layers(), cache.self_2NHTC, cache.cross_2BHSC, strict=True)
         for layer, self_2NHTC, cross_2BHSC in layers:
             x_ND = layer.step(x_ND, self_2NHTC, cross_2BHSC, cache.keep_B11S, cache.length)
         cache.length += 1

@@ -1,11 +1,11 @@
 """The distill stage: the teacher translates the training set.
 
-    distill/
-        blocks/                         decoded blocks; what a killed run goes on from
-        distilled.<lang>                both sides of the distilled corpus; line i is line i of the training source
-                                        unless lines were dropped (manifest.json has their indices)
-        nbest                           index, score and words of every hypothesis
-        data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
+distill/
+    blocks/                         decoded blocks; what a killed run goes on from
+    distilled.<lang>                both sides of the distilled corpus; line i is line i of the training source
+                                    unless lines were dropped (manifest.json has their indices)
+    nbest                           index, score and words of every hypothesis
+    data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs

@@ -12,12 +12,12 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from kdmt.config import Section, settings_of_kind
+from kdmt.config import REQUIRED, Section, flatten_settings
 
 State = Literal["fresh", "new", "unfinished", "extend", "stale"]
 
@@ -31,6 +31,7 @@ class Plan:
     settings: dict[str, Any]  # result settings: dotted path -> value
     extend: dict[str, Any]  # extend settings
     inputs: dict[str, str]  # name -> sha256
+    defaults: dict[str, Any] = field(default_factory=dict)  # of settings that have one; not written
 
     def as_dict(self) -> dict[str, Any]:
         # through JSON, so that a plan compares equal to one that was read back
@@ -52,10 +53,14 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, Any], inputs:
     """The plan of a stage that depends on these sections (YAML path -> section) and further settings."""
     settings: dict[str, Any] = dict(extra)
     extend: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for path, section in sections.items():
-        settings |= {f"{path}.{key}": value for key, value in settings_of_kind(section, "result").items()}
-        extend |= {f"{path}.{key}": value for key, value in settings_of_kind(section, "extend").items()}
-    return Plan(settings, extend, dict(inputs))
+        for kind, values in (("result", settings), ("extend", extend)):
+            for key, setting in flatten_settings(section, kind).items():
+                values[f"{path}.{key}"] = setting.value
+                if setting.default is not REQUIRED:
+                    defaults[f"{path}.{key}"] = setting.default
+    return Plan(settings, extend, dict(inputs), defaults)
 
 
 def check_status(folder: Path, plan: Plan) -> Status:
@@ -66,6 +71,10 @@ def check_status(folder: Path, plan: Plan) -> Status:
     if recorded is None:
         return Status("new", ["it was never made"])
     wanted = plan.as_dict()
+    # a setting that was unknown when the record was written had its default then
+    for kind in ("settings", "extend"):
+        known_later = {key: value for key, value in plan.defaults.items() if key in wanted[kind]}
+        recorded[kind] = json.loads(json.dumps(known_later)) | recorded[kind]
     reasons = [
         *_differences("setting", recorded["settings"], wanted["settings"]),
         *_differences("input", recorded["inputs"], wanted["inputs"]),
@@ -127,7 +136,7 @@ def file_sha256(path: Path) -> str:
     return _hash_content(path.resolve(), stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hash_content(path: Path, _size: int, _mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

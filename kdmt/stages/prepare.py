@@ -2,7 +2,7 @@
 
     prepare/
         train.<lang>, valid.<lang>, test*.<lang>    words: clean text as the tokenizer sees it
-        valid.raw.<lang>, test*.raw.<lang>          held-out text before any processing; what translations are held against
+        valid.raw.<lang>, test*.raw.<lang>          held-out text before processing; translations are held against it
         tokenizer/, text.json, dict.<lang>.txt      what every checkpoint carries
         data-bin/                                   fairseq's files
         report.json                                 counts of the cleaning pass
@@ -79,7 +79,8 @@ def _prepare(workspace: Workspace, plan: Plan) -> None:
 def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     settings, langs = workspace.config.prepare, workspace.langs
     workers = settings.workers or len(os.sched_getaffinity(0))
-    processor = TextProcessor(settings.text, *langs)
+    unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
+    processor = TextProcessor(settings.text, *langs, unicode_form)
     held_out = {"valid": settings.valid, **settings.test}
     for split, corpus in held_out.items():
         _write_held_out(workspace, folder, split, corpus, processor)
@@ -94,7 +95,9 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         workers=workers,
     )
     write_json(folder / "report.json", report.as_dict())
-    workspace.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
+    workspace.say(
+        f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}"
+    )
     if not settings.text.already_applied:
         _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, processor)
         _process_in_place(folder / f"train.{langs[1]}", processor.preprocess_target, processor)
@@ -116,9 +119,7 @@ def _training_corpus(workspace: Workspace, index: int, corpus: Corpus) -> Traini
     return TrainingCorpus(f"train.{index} {name}", read_pairs(corpus, paths), weight=corpus.weight, tag=corpus.tag)
 
 
-def _write_held_out(
-    workspace: Workspace, folder: Path, split: str, corpus: Corpus, processor: TextProcessor
-) -> None:
+def _write_held_out(workspace: Workspace, folder: Path, split: str, corpus: Corpus, processor: TextProcessor) -> None:
     """Validation or test text as it is (`raw`), and as the tokenizer sees it."""
     paths = fetch_corpus(corpus, downloads=workspace.downloads, mirror=workspace.mirror, base=Path())
     pairs = list(read_pairs(corpus, paths))
@@ -141,7 +142,7 @@ def _write_held_out(
 def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, Corpus]) -> Forbidden:
     def pairs(split: str) -> Iterator[tuple[str, str]]:
         sides = (open_lines(folder / f"{split}.raw.{lang}") for lang in workspace.langs)
-        return zip(*sides, strict=True)  # type: ignore[return-value]
+        return zip(*sides, strict=True)
 
     return collect_forbidden((split, pairs(split)) for split in held_out)
 
@@ -161,7 +162,7 @@ def _binarize(
 ) -> dict[str, object]:
     langs, data_bin = workspace.langs, folder / "data-bin"
     tags = folder / "train.tags"
-    text = TextPair(*(folder / f"train.{lang}" for lang in langs), tags if tags.exists() else None)
+    text = TextPair(folder / f"train.{langs[0]}", folder / f"train.{langs[1]}", tags if tags.exists() else None)
     common = {"langs": langs, "tokenizers": tokenizers, "threads": workers}
     made = build_data_bin(data_bin, text, vocabulary=workspace.config.prepare.vocabulary, **common)  # type: ignore[arg-type]
     for lang in langs:
@@ -170,7 +171,7 @@ def _binarize(
         binarize_files(
             data_bin,
             split,
-            TextPair(*(folder / f"{split}.{lang}" for lang in langs)),
+            TextPair(folder / f"{split}.{langs[0]}", folder / f"{split}.{langs[1]}"),
             dictionaries=(made.source_dictionary, made.target_dictionary),
             **common,  # type: ignore[arg-type]
         )
@@ -192,11 +193,11 @@ def binarize_distilled(workspace: Workspace, folder: Path) -> None:
         folder: holds `distilled.<source>` and `distilled.<target>` (and `distilled.tags`); gets `data-bin/`.
     """
     codec = TextCodec.load(workspace.prepare)
-    tags = folder / "distilled.tags"
+    (src, tgt), tags = workspace.langs, folder / "distilled.tags"
     binarize_files(
         folder / "data-bin",
         "train",
-        TextPair(*(folder / f"distilled.{lang}" for lang in workspace.langs), tags if tags.exists() else None),
+        TextPair(folder / f"distilled.{src}", folder / f"distilled.{tgt}", tags if tags.exists() else None),
         langs=workspace.langs,
         tokenizers=codec.tokenizers,
         dictionaries=(codec.src_dictionary, codec.tgt_dictionary),

@@ -1,7 +1,7 @@
 """The score stage: every system on every test set.
 
-    scores.json, significance.json, report.html     beside the stages' folders
-    score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were scored
+scores.json, significance.json, report.html     beside the stages' folders
+score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were scored
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def score_stage(
     """Scores the teacher and the students that were trained; those never started are left out."""
     settings = workspace.config.score
     trained = {
-        (name, seed): stage for name, seeds in students.items() for seed, stage in seeds.items() if stage.folder.exists()
+        (name, seed): stage
+        for name, seeds in students.items()
+        for seed, stage in seeds.items()
+        if stage.folder.exists()
     }
     systems = [
         _System("teacher", workspace.config.teacher.seed, teacher.folder),
@@ -189,7 +192,7 @@ def _forms(workspace: Workspace, words: list[str]) -> tuple[list[str], list[str]
 
 
 def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> Any:
-    """Where text is processed, BLEU has two forms that are not comparable: both are reported, each with its signature."""
+    """Where text is processed, BLEU has two forms that are not comparable: both are reported, each with a signature."""
     from kdmt.score.metrics import bleu
 
     text, tgt = workspace.config.prepare.text, workspace.langs[1]
@@ -203,7 +206,7 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
 
 def _compare(workspace: Workspace, runs: Sequence[_Run], baseline: str) -> list[Any]:
     """Paired bootstrap of every system against the baseline of the same seed (the teacher: against its first seed)."""
-    comparisons = []
+    comparisons: list[Any] = []
     for test_set in dict.fromkeys(run.test_set for run in runs):
         for beam in dict.fromkeys(run.beam for run in runs):
             group = [run for run in runs if run.test_set == test_set and run.beam == beam]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdmt.config import Decode, Model, Student, Train
-from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
@@ -63,9 +60,7 @@ def student_stages(
     return {seed: _student_stage(workspace, name, student, seed, tuple(upstream)) for seed in student.seeds}
 
 
-def _student_stage(
-    workspace: Workspace, name: str, student: Student, seed: int, upstream: tuple[Stage, ...]
-) -> Stage:
+def _student_stage(workspace: Workspace, name: str, student: Student, seed: int, upstream: tuple[Stage, ...]) -> Stage:
     data_bins = {
         "raw": (workspace.data_bin,),
         "distilled": (workspace.distill / "data-bin",),
@@ -88,9 +83,11 @@ def _student_stage(
             inputs["teacher"] = teacher_sha256(workspace)
         made_from = make_plan({f"students.{name}": student}, _validation_settings(workspace) | {"seed": seed}, inputs)
         extend = {key: value for key, value in made_from.extend.items() if not key.endswith(".seeds")}
-        return Plan(made_from.settings, extend, made_from.inputs)  # other seeds are other folders
+        return replace(made_from, extend=extend)  # other seeds are other folders
 
-    return Stage(job.name, f"kdmt student --student {name}", job.folder, upstream, plan, partial(_train, workspace, job))
+    return Stage(
+        job.name, f"kdmt student --student {name}", job.folder, upstream, plan, partial(_train, workspace, job)
+    )
 
 
 def teacher_sha256(workspace: Workspace) -> str:
@@ -224,8 +221,8 @@ def _initialise_student(workspace: Workspace, student: Student, model: Any) -> N
     if not _takes_from_teacher(student):
         return
     from kdmt.corpus.codec import check_vocabulary
-    from kdmt.models.initialise import copy_from_teacher
     from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.initialise import copy_from_teacher
 
     folder = resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint)
     check_vocabulary(folder, workspace.prepare, langs=workspace.langs)

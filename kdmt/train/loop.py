@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from kdmt.config import Train
 from kdmt.errors import Interrupted, UserError
-from kdmt.models.transformer import Transformer
 from kdmt.models.checkpoint import (
     PREFIX,
     TrainingState,
@@ -36,6 +35,7 @@ from kdmt.models.checkpoint import (
     remove_unfinished,
     save_checkpoint,
 )
+from kdmt.models.transformer import Transformer
 from kdmt.train.objectives import Objective
 from kdmt.train.progress import Progress
 from kdmt.train.schedule import inverse_sqrt
@@ -361,8 +361,8 @@ def _stop_signals() -> Iterator[_Stop]:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, request)
+    for watched in (signal.SIGINT, signal.SIGTERM):
+        previous[watched] = signal.signal(watched, request)
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""What a training run tells: `metrics.jsonl` always, a bar on a terminal, plain lines elsewhere, TensorBoard if asked."""
+"""What a training run tells: `metrics.jsonl` always, a bar on a terminal or plain lines, TensorBoard if asked."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ class Progress:
 
     def log_training(self, *, update: int, **figures: float) -> None:
         self._record("train", update, figures)
-        shown = {key: figures[key] for key in ("loss", "tokens_per_second") if key in figures}
-        self._show(shown)
+        self._show({"loss": figures["loss"], "tokens_per_second": figures["tokens_per_second"]})
         if self._bar is None:
             self.note(
                 f"epoch {figures['epoch']} update {update} loss {figures['loss']:.3f} nll {figures['nll']:.3f} "

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, fitting_dtype, idx_path
+from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 
 
@@ -146,3 +148,11 @@ def test_float_tokens_are_refused(tmp_path):
     idx_path(tmp_path / "data").write_bytes(data)
     with pytest.raises(UserError, match="data type 7 is not supported"):
         IndexedDataset(tmp_path / "data")
+
+
+def test_reads_what_real_fairseq_wrote():
+    golden = Path(__file__).parents[2] / "golden" / "data_bin"
+    dictionary = Dictionary.load(golden / "separate" / "dict.de.txt")
+    dataset = IndexedDataset(golden / "separate" / "train.en-de.de")
+    lines = (golden / "text" / "train.de").read_text(encoding="utf-8").split("\n")[:15]  # the odd ones come after
+    assert [dictionary.string(dataset[i]) for i in range(15)] == [" ".join(line.split()) for line in lines]

@@ -79,6 +79,22 @@ def test_ids_and_tokens_agree(folders, corpus, kind):
     assert [model.symbols[i] for i in tokens] == " ".join(model.encode_lines(lines)).split()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_splitting_at_spaces_finds_the_tokens_again(folders, kind):
+    """Whatever the text holds, so that fairseq reads from tokenised text what the fast path makes of the ids."""
+    model = load_tokenizer(folders[kind]).source
+
+    @settings(max_examples=50, deadline=None)
+    @given(lines=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=3))
+    def check(lines):
+        tokens, sizes = model.encode_ids(lines)
+        tokenised = model.encode_lines(lines)
+        assert [len(line.split()) for line in tokenised] == sizes.tolist()
+        assert [token for line in tokenised for token in line.split()] == [model.symbols[i] for i in tokens]
+
+    check()
+
+
 def test_pieces_are_sentencepieces_own(folders, corpus):
     import sentencepiece
 
@@ -256,6 +272,7 @@ def test_lines_end_at_newlines_only(tmp_path):
     assert count_lines(path) == 0
 
 
+@settings(max_examples=40, deadline=None)
 @given(lengths=st.tuples(st.integers(0, 30), st.integers(0, 30)), limit=st.integers(1, 40))
 def test_sampling_is_even(tmp_path_factory, lengths, limit):
     folder = tmp_path_factory.mktemp("sample")

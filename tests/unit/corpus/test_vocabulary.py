@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdmt.corpus.vocabulary import Dictionary
@@ -57,6 +57,7 @@ def test_padding_passes_over_a_word_of_the_text():
     assert dictionary.symbols[4:] == ["madeupword0000", "a", "madeupword0001", "madeupword0002"]
 
 
+@settings(max_examples=30, deadline=None)
 @given(counts=st.dictionaries(tokens, st.integers(0, 10**12)))
 def test_file_round_trip(tmp_path_factory, counts):
     path = tmp_path_factory.mktemp("dict") / "dict.en.txt"

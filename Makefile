@@ -1,0 +1,97 @@
+# kdmt: one target a stage. `make help` lists them.
+
+PYTHON   ?= python3
+VENV     ?= .venv
+BIN      := $(VENV)/bin
+PIPELINE ?= toy
+YAML     := pipelines/$(PIPELINE).yaml
+# SET="a.b=1 c.d=2" overrides settings; REBUILD=1 brings earlier stages up to date too
+FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill student score toy-corpus \
+        fairseq-env bench-import bench-prepare bench-toy bench-multi30k clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@echo
+	@echo '  PIPELINE=name STUDENT=name SET="a.b=1 c.d=2" REBUILD=1   as in: make teacher PIPELINE=multi30k-en-de'
+
+# ---------------------------------------------------------------------------------------------------------- set-up
+
+# torch by itself first: the exact version is taken from the ordinary index
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/installed ## create .venv and install the package with its pinned dependencies
+setup-dev: $(VENV)/installed-dev ## the same with what tests and checks need
+
+# ------------------------------------------------------------------------------------------------- the pipeline
+
+toy-corpus: $(VENV)/installed
+	@$(BIN)/python data/toy/generate.py --out data/toy/corpus
+
+prepare: $(VENV)/installed $(if $(filter toy%,$(PIPELINE)),toy-corpus) ## clean, tokenise and binarise the corpora
+	$(BIN)/kdmt prepare $(YAML) $(FLAGS)
+
+teacher: $(VENV)/installed ## train the teacher
+	$(BIN)/kdmt teacher $(YAML) $(FLAGS)
+
+distill: $(VENV)/installed ## let the teacher translate the training set
+	$(BIN)/kdmt distill $(YAML) $(FLAGS)
+
+student: $(VENV)/installed ## train the students, or STUDENT=name alone
+	$(BIN)/kdmt student $(YAML) $(if $(STUDENT),--student $(STUDENT)) $(FLAGS)
+
+score: $(VENV)/installed ## score every trained system on the test sets
+	$(BIN)/kdmt score $(YAML) $(FLAGS)
+
+demo: $(VENV)/installed toy-corpus ## the whole pipeline on the toy corpus, in a few minutes
+	@for stage in prepare teacher distill student score; do \
+	  $(BIN)/kdmt $$stage pipelines/toy.yaml || exit $$?; \
+	done
+
+# ------------------------------------------------------------------------------------------------ tests and checks
+
+test: $(VENV)/installed-dev ## unit tests, then the toy pipeline end to end and a real kill -9 with resume
+	$(BIN)/python -m pytest tests/unit -m "not slow" -q
+	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q
+
+test-slow: $(VENV)/installed-dev ## what takes longer; the summary goes to benchmarks/results/
+	$(BIN)/python benchmarks/run_slow_tests.py
+
+check: $(VENV)/installed-dev ## lint, format check and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# ---------------------------------------------------------------------------------------------------- measurements
+
+fairseq-env: ## a Python 3.8 with the real fairseq 0.12.2, to compare with
+	benchmarks/make_fairseq_env.sh
+
+bench-import: $(VENV)/installed ## how long `kdmt --help` takes
+	$(BIN)/python benchmarks/bench_import.py
+
+bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
+	$(BIN)/python benchmarks/bench_prepare.py
+
+bench-toy: $(VENV)/installed toy-corpus ## raw against distilled on the toy corpus over five seeds
+	$(BIN)/python benchmarks/bench_toy.py
+
+bench-multi30k: $(VENV)/installed ## the Multi30k table: teacher, raw and distilled students over two seeds
+	$(BIN)/python benchmarks/bench_multi30k.py
+
+clean: ## remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build
