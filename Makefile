@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill student score toy-corpus \
-        fairseq-env bench-import bench-prepare bench-toy bench-multi30k clean
+        fairseq-env bench-import bench-prepare bench-toy bench-multi30k distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -88,10 +88,11 @@ bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million gen
 	$(BIN)/python benchmarks/bench_prepare.py
 
 bench-toy: $(VENV)/installed toy-corpus ## raw against distilled on the toy corpus over five seeds
-	$(BIN)/python benchmarks/bench_toy.py
+	$(BIN)/python benchmarks/bench_pipeline.py toy pipelines/toy.yaml \
+	  --set "students.raw.seeds=[1, 2, 3, 4, 5]" --set "students.distilled.seeds=[1, 2, 3, 4, 5]"
 
 bench-multi30k: $(VENV)/installed ## the Multi30k table: teacher, raw and distilled students over two seeds
-	$(BIN)/python benchmarks/bench_multi30k.py
+	$(BIN)/python benchmarks/bench_pipeline.py multi30k pipelines/multi30k-paper.yaml
 
-clean: ## remove the virtual environment and caches; runs/ stays
+distclean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build

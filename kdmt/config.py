@@ -127,7 +127,7 @@ class Tokenizer(Section):
     vocab_size: int = Field(10000, ge=8)  # SentencePiece: pieces; subword-nmt: merge operations
     joint: bool = True
     character_coverage: float = Field(1.0, gt=0.0, le=1.0)
-    train_sentences: int = Field(2_000_000, ge=1)  # learnt on at most so many lines, drawn evenly over the corpus
+    train_sentences: int = Field(500_000, ge=1)  # learnt on at most so many lines, drawn evenly over the corpus
     source_path: str | None = None  # a given model instead of a learnt one
     target_path: str | None = None
 
@@ -265,7 +265,7 @@ class Decode(Section):
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)  # source tokens in a batch, padded
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(128, ge=1)
 
     @model_validator(mode="after")
     def _nbest(self) -> Decode:
@@ -319,7 +319,7 @@ class Score(Section):
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(128, ge=1)
     tokenize: Literal["13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"] = "13a"
     lowercase: bool = False
     detokenized: bool = True  # False: the words between spaces as they are, against the corpus's own target file

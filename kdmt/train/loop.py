@@ -236,12 +236,14 @@ class Trainer:
         means = {
             name: value / self.position.loss_counts[name] for name, value in sorted(self.position.loss_sums.items())
         }
+        seconds = time.perf_counter() - started
         self.progress.log_training(
             update=self.position.update,
             epoch=self.position.epoch,
             lr=self.optimizer.param_groups[0]["lr"],
             grad_norm=grad_norm,
-            tokens_per_second=tokens / (time.perf_counter() - started),
+            seconds=round(seconds, 3),
+            tokens_per_second=round(tokens / seconds, 1),
             **means,
         )
         self._reset_log()
