@@ -120,6 +120,10 @@ class Text(Section):
     lowercase: bool = False
     already_applied: bool = False  # the corpora were processed so by their authors
 
+    @property
+    def changes_nothing(self) -> bool:
+        return not (self.normalize or self.moses or self.lowercase)
+
 
 class Tokenizer(Section):
     type: Literal["sentencepiece", "subword-nmt"] = "sentencepiece"

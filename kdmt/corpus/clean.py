@@ -16,12 +16,10 @@ import errno
 import functools
 import hashlib
 import itertools
-import multiprocessing
 import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +31,7 @@ import numpy.typing as npt
 from kdmt.config import Clean
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
+from kdmt.corpus.parallel import mapping_in_order
 from kdmt.errors import UserError
 
 Pair = tuple[str, str]  # (source line, target line)
@@ -45,7 +44,6 @@ DROPPING_RULES = ("empty", "min_words", "max_words", "max_ratio", "copy", "held_
 UnicodeForm = Literal["NFC", "NFKC", "none"]
 
 _CHUNK_PAIRS = 10_000
-_CHUNKS_IN_FLIGHT = 3  # per worker: the next is there when one is done, and memory stays bounded
 
 # Control characters and those format characters that only steer how text is laid out: soft hyphen, zero-width space,
 # direction marks, word joiner, byte order mark, annotation marks. Whitespace among the controls (tab, U+0085, ...) is
@@ -306,7 +304,7 @@ def _clean_all(
 ) -> list[_FirstPass]:
     """The first pass over all corpora."""
     passed = []
-    with _mapping_in_order(apply_rules, workers) as map_in_order:
+    with mapping_in_order(apply_rules, workers) as map_in_order:
         for number, corpus in enumerate(corpora):
             chunks = map_in_order(_chunks(corpus.pairs))
             passed.append(
@@ -336,46 +334,6 @@ def _chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
     iterator = iter(pairs)
     while chunk := list(itertools.islice(iterator, _CHUNK_PAIRS)):
         yield chunk
-
-
-@contextmanager
-def _mapping_in_order(
-    function: Callable[[list[Pair]], CleanedChunk], workers: int
-) -> Iterator[Callable[[Iterable[list[Pair]]], Iterator[CleanedChunk]]]:
-    """`map` over chunks with `function`, in this process or shared by `workers` others; order is kept."""
-    if workers == 1:
-        yield functools.partial(map, function)
-        return
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),  # a fork of a process with threads may hang
-        initializer=_set_up_worker,
-        initargs=(function,),
-    ) as pool:
-
-        def map_in_order(chunks: Iterable[list[Pair]]) -> Iterator[CleanedChunk]:
-            waiting: collections.deque[Future[CleanedChunk]] = collections.deque()
-            for chunk in chunks:
-                waiting.append(pool.submit(_work, chunk))
-                if len(waiting) == workers * _CHUNKS_IN_FLIGHT:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-        yield map_in_order
-
-
-_worker_function: Callable[[list[Pair]], CleanedChunk]
-
-
-def _set_up_worker(function: Callable[[list[Pair]], CleanedChunk]) -> None:
-    """Sent once a worker, since it holds the sentences of the test sets."""
-    global _worker_function
-    _worker_function = function
-
-
-def _work(chunk: list[Pair]) -> CleanedChunk:
-    return _worker_function(chunk)
 
 
 def _split(repeats_N: Flags, lengths: Sequence[int]) -> list[Flags]:

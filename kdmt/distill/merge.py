@@ -11,6 +11,7 @@ from typing import TextIO
 import numpy as np
 
 from kdmt.config import Failures
+from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.blocks import Block, Decoded, read_block
 from kdmt.distill.decoding import source_sha
 from kdmt.distill.failures import Failure, find_failure
@@ -89,14 +90,8 @@ def _checked(blocks: Iterable[Block], folder: Path, key: str, sources: Sequence[
 
 
 def _lines(text: TrainingText, count: int) -> tuple[Iterable[str], Iterable[str], Iterable[str]]:
-    tags = _read(text.tags) if text.tags is not None else iter([""] * count)
-    return _read(text.source), _read(text.target), tags
-
-
-def _read(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for line in file:
-            yield line.removesuffix("\n")
+    tags = iterate_lines(text.tags) if text.tags is not None else iter([""] * count)
+    return iterate_lines(text.source), iterate_lines(text.target), tags
 
 
 def _choose(

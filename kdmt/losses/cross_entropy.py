@@ -111,4 +111,6 @@ def projected_cross_entropy(
     Returns:
         The sum of the smoothed loss (it carries the gradient) and the sum of the negative log-likelihood, in nats.
     """
+    if not torch.is_grad_enabled():  # a Function cannot tell, and would take the gradient for every parameter
+        features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _ProjectedCrossEntropy.apply(features_MD, weight_VD, targets_M, epsilon, chunk)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
@@ -107,29 +109,53 @@ def _merge(workspace: Workspace, plan: Plan, blocks: Sequence[Any], dataset: Any
 
 
 def _facts(workspace: Workspace, report: Any) -> dict[str, Any]:
-    """Counts, and how near the distilled text is to the references (field notes: a teacher that memorised them)."""
-    from kdmt.score.metrics import bleu
-    from kdmt.stages.references import read_lines
+    """Counts, how near the distilled text is to the references, and how much simpler it is than they are.
 
-    tgt, score = workspace.langs[1], workspace.config.score
-    references = read_lines(workspace.prepare / f"train.{tgt}")
-    kept = [line for index, line in enumerate(references) if index not in report.dropped]
-    distilled = read_lines(workspace.distill / f"distilled.{tgt}")
-    against_reference = bleu(distilled, kept, tokenize=score.tokenize, lowercase=score.lowercase)
+    A teacher that memorised its training set gives near-copies of the references: then distillation has little to give.
+    """
+    from kdmt.score.diagnostics import diagnose
+    from kdmt.score.metrics import bleu
+
+    score = workspace.config.score
+    sources, references, distilled = _sample_lines(workspace, report)
+    against_reference = bleu(distilled, references, tokenize=score.tokenize, lowercase=score.lowercase)
+    diagnostics = diagnose(sources, references, distilled)
     return {
         "num_sentences": report.num_sentences,
         "num_lines": report.num_lines,
         "failures": dict(report.failures),
         "replaced_by_reference": dict(report.replaced),
         "dropped": {str(index): failure for index, failure in report.dropped.items()},
+        "num_compared": len(distilled),
         "bleu_against_reference": against_reference.score,
         "bleu_signature": against_reference.signature,
+        "diagnostics": asdict(diagnostics),
     }
+
+
+def _sample_lines(workspace: Workspace, report: Any) -> tuple[list[str], list[str], list[str]]:
+    """Source, reference and distilled lines, evenly over the corpus: all of a small one, a bounded number of any."""
+    from kdmt.corpus.lines import iterate_lines
+    from kdmt.score.diagnostics import MAX_SENTENCES
+
+    src, tgt = workspace.langs
+    references = enumerate(iterate_lines(workspace.prepare / f"train.{tgt}"))
+    triples = zip(
+        iterate_lines(workspace.distill / f"distilled.{src}"),
+        (line for index, line in references if index not in report.dropped),
+        iterate_lines(workspace.distill / f"distilled.{tgt}"),
+        strict=True,
+    )
+    step = -(-report.num_lines // MAX_SENTENCES)
+    source, reference, distilled = zip(*islice(triples, 0, None, step), strict=True)
+    return list(source), list(reference), list(distilled)
 
 
 def _summary(facts: dict[str, Any]) -> str:
     failures = ", ".join(f"{name} {count}" for name, count in facts["failures"].items()) or "none"
     return (
         f"{facts['num_lines']:,} lines for {facts['num_sentences']:,} sentences; failures: {failures}; "
-        f"BLEU against the references {facts['bleu_against_reference']:.2f} ({facts['bleu_signature']})"
+        f"BLEU against the references {facts['bleu_against_reference']:.2f} ({facts['bleu_signature']}); "
+        f"conditional entropy {facts['diagnostics']['complexity_real']:.3f} nats raw, "
+        f"{facts['diagnostics']['complexity_distilled']:.3f} distilled"
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from kdmt.corpus.clean import TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.fetch import fetch, fetch_corpus, open_lines, read_pairs
+from kdmt.corpus.lines import iterate_lines, write_lines
+from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import train_tokenizer
+from kdmt.corpus.tokenizer import read_chunks, train_tokenizer
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, file_sha256, finish, make_plan, move_aside, write_json
 from kdmt.stages.stage import Stage
@@ -98,9 +101,9 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     workspace.say(
         f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}"
     )
-    if not settings.text.already_applied:
-        _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, processor)
-        _process_in_place(folder / f"train.{langs[1]}", processor.preprocess_target, processor)
+    if not (settings.text.changes_nothing or settings.text.already_applied):
+        _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, workers)
+        _process_in_place(folder / f"train.{langs[1]}", processor.preprocess_target, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
     train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
     tokenizers = train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", langs)
@@ -128,33 +131,39 @@ def _write_held_out(workspace: Workspace, folder: Path, split: str, corpus: Corp
         zip(workspace.langs, (processor.preprocess_source, processor.preprocess_target), strict=True)
     ):
         lines = [pair[side] for pair in pairs]
-        _write_lines(folder / f"{split}.raw.{lang}", lines)
-        _write_lines(folder / f"{split}.{lang}", lines if applied else [process(line) for line in lines])
+        write_lines(folder / f"{split}.raw.{lang}", lines)
+        write_lines(folder / f"{split}.{lang}", lines if applied else [process(line) for line in lines])
     raw_target = corpus.raw_target if isinstance(corpus, TestSet) else None
     if raw_target is not None:
         path = fetch(raw_target, downloads=workspace.downloads, mirror=workspace.mirror, base=Path())
         lines = list(open_lines(path, member=raw_target.member, name=raw_target.name))
         if len(lines) != len(pairs):
             raise UserError(f"{raw_target.name} has {len(lines)} lines, test set {split!r} has {len(pairs)}")
-        _write_lines(folder / f"{split}.raw.{workspace.langs[1]}", lines)
+        write_lines(folder / f"{split}.raw.{workspace.langs[1]}", lines)
 
 
 def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, Corpus]) -> Forbidden:
     def pairs(split: str) -> Iterator[tuple[str, str]]:
-        sides = (open_lines(folder / f"{split}.raw.{lang}") for lang in workspace.langs)
+        sides = (iterate_lines(folder / f"{split}.raw.{lang}") for lang in workspace.langs)
         return zip(*sides, strict=True)
 
     return collect_forbidden((split, pairs(split)) for split in held_out)
 
 
-def _process_in_place(path: Path, process: Callable[[str], str], processor: TextProcessor) -> None:
+def _process_in_place(path: Path, process: Callable[[str], str], workers: int) -> None:
     """Apply text processing line by line, in bounded memory."""
-    if not (processor.text.normalize or processor.text.moses or processor.text.lowercase):
-        return
     aside = path.with_name(f"{path.name}.part")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{process(line)}\n" for line in open_lines(path))
+    with (
+        aside.open("w", encoding="utf-8", newline="\n") as file,
+        mapping_in_order(partial(_process_lines, process), workers) as map_in_order,
+    ):
+        for lines in map_in_order(read_chunks(path)):
+            file.write(lines)
     aside.replace(path)
+
+
+def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
+    return "".join(f"{process(line)}\n" for line in lines)
 
 
 def _binarize(
@@ -180,10 +189,6 @@ def _binarize(
     for lang, counts, dictionary in sides:
         facts[lang] = {"symbols": len(dictionary), "tokens": counts.num_tokens, "unk": counts.num_unk}
     return facts
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 
 def binarize_distilled(workspace: Workspace, folder: Path) -> None:

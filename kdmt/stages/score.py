@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.config import Decode, Pipeline
+from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
-from kdmt.stages.references import read_lines, read_words
+from kdmt.stages.references import read_references
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
@@ -131,8 +132,8 @@ def _score_system(workspace: Workspace, system: _System, test_set: str, beam: in
     speed = measure_speed(decode, sources, batch_1_sentences=min(score.speed_sentences, len(sources)), repeats=1)
     first, second = _forms(workspace, words[len(sources)])
     name = f"{system.name}.seed_{system.seed}.{test_set}.beam{beam}.{workspace.langs[1]}"
-    (workspace.score / name).write_text("".join(f"{line}\n" for line in first), encoding="utf-8")
-    references = read_words(workspace, test_set)
+    write_lines(workspace.score / name, first)
+    references = read_references(workspace, test_set)
     first_bleu = bleu(first, references, tokenize=score.tokenize, lowercase=score.lowercase)
     first_chrf = chrf(first, references, lowercase=score.lowercase)
     second_bleu = _second_bleu(workspace, test_set, second)
@@ -196,7 +197,7 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
     from kdmt.score.metrics import bleu
 
     text, tgt = workspace.config.prepare.text, workspace.langs[1]
-    if not (text.moses or text.lowercase or text.normalize):
+    if text.changes_nothing:
         return None
     if workspace.config.score.detokenized:
         return bleu(hypotheses, read_lines(workspace.prepare / f"{test_set}.{tgt}"), tokenize="none")
@@ -233,7 +234,7 @@ def _compare_with(workspace: Workspace, base: _Run, others: Sequence[_Run]) -> I
     score = workspace.config.score
     found = paired_bootstrap(
         {run.system.name: run.hypotheses for run in [base, *others]},
-        read_words(workspace, base.test_set),
+        read_references(workspace, base.test_set),
         baseline=base.system.name,
         samples=score.bootstrap_samples,
         tokenize=score.tokenize,

@@ -239,7 +239,7 @@ def _validator(
     workspace: Workspace, job: _Job, codec: Any, objective: Any, device: Any
 ) -> Callable[[Any], dict[str, float]]:
     """Loss and BLEU on the real validation set, also when the training data is distilled."""
-    from kdmt.stages.references import read_words
+    from kdmt.stages.references import read_references
     from kdmt.train.data import BinarizedData
     from kdmt.train.validation import validation_loss
 
@@ -247,7 +247,7 @@ def _validator(
     batches = valid.batches()
     limit = job.train.validate_sentences or None
     sources = [valid.data[index][0] for index in range(len(valid.data))][:limit]
-    references = read_words(workspace, "valid")[:limit]
+    references = read_references(workspace, "valid")[:limit]
 
     def validate(model: Any) -> dict[str, float]:
         figures = validation_loss(objective, valid, batches, device=device)

@@ -1,0 +1,58 @@
+"""`map` over chunks of text, shared by worker processes: order is kept and memory stays bounded."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Chunk = TypeVar("Chunk")
+Result = TypeVar("Result")
+
+_CHUNKS_IN_FLIGHT = 3  # per worker: the next is there when one is done
+
+
+@contextmanager
+def mapping_in_order(
+    function: Callable[[Chunk], Result], workers: int
+) -> Iterator[Callable[[Iterable[Chunk]], Iterator[Result]]]:
+    """Give a `map` with `function`, in this process for one worker, shared by `workers` others for more.
+
+    The function is sent once a worker, since it may hold much; chunks and results travel.
+    """
+    if workers == 1:
+        yield functools.partial(map, function)
+        return
+    with ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),  # a fork of a process with threads may hang
+        initializer=_set_up_worker,
+        initargs=(function,),
+    ) as pool:
+
+        def map_in_order(chunks: Iterable[Chunk]) -> Iterator[Result]:
+            waiting: collections.deque[Future[Result]] = collections.deque()
+            for chunk in chunks:
+                waiting.append(pool.submit(_work, chunk))
+                if len(waiting) == workers * _CHUNKS_IN_FLIGHT:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        yield map_in_order
+
+
+_worker_function: Callable[[Any], Any]
+
+
+def _set_up_worker(function: Callable[[Any], Any]) -> None:
+    global _worker_function
+    _worker_function = function
+
+
+def _work(chunk: Any) -> Any:
+    return _worker_function(chunk)

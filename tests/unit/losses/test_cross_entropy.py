@@ -1,0 +1,168 @@
+"""Label-smoothed cross entropy: against the formula in numpy, torch's own, finite differences, and itself in pieces."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdmt.losses import cross_entropy
+from kdmt.losses.cross_entropy import label_smoothed_cross_entropy, projected_cross_entropy
+
+EPSILONS = [0.0, 0.1, 0.5]
+TOKENS, VOCAB, DIM = 11, 13, 5
+
+
+def inputs(seed: int = 0, tokens: int = TOKENS, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """features [M, D], weight [V, D], targets [M]."""
+    generator = torch.Generator().manual_seed(seed)
+    features_MD = torch.randn(tokens, DIM, generator=generator, dtype=dtype)
+    weight_VD = torch.randn(VOCAB, DIM, generator=generator, dtype=dtype)
+    return features_MD, weight_VD, torch.randint(VOCAB, (tokens,), generator=generator)
+
+
+def value_and_gradients(
+    features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, epsilon: float, chunk: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss, NLL and the gradients of 3 * loss; without a chunk by the plain formula and autograd."""
+    features_MD, weight_VD = features_MD.clone().requires_grad_(), weight_VD.clone().requires_grad_()
+    if chunk is None:
+        loss, nll = label_smoothed_cross_entropy(features_MD @ weight_VD.t(), targets_M, epsilon=epsilon)
+    else:
+        loss, nll = projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=epsilon, chunk=chunk)
+    return loss.detach(), nll.detach(), *torch.autograd.grad(3 * loss, [features_MD, weight_VD])
+
+
+# ----------------------------------------------------------------------------------------------------- the formula
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_value_is_cross_entropy_with_the_smoothed_distribution(epsilon: float) -> None:
+    features_MD, weight_VD, targets_M = inputs()
+    logits_MV = (features_MD @ weight_VD.t()).numpy()
+    log_probs_MV = logits_MV - np.log(np.exp(logits_MV).sum(axis=1, keepdims=True))
+    wanted_MV = np.full_like(logits_MV, epsilon / (VOCAB - 1))
+    wanted_MV[np.arange(TOKENS), targets_M] = 1 - epsilon
+
+    loss, nll = label_smoothed_cross_entropy(torch.from_numpy(logits_MV), targets_M, epsilon=epsilon)
+    assert wanted_MV.sum() == pytest.approx(TOKENS)
+    assert float(loss) == pytest.approx(-(wanted_MV * log_probs_MV).sum(), rel=1e-12)
+    assert float(nll) == pytest.approx(-log_probs_MV[np.arange(TOKENS), targets_M].sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_value_is_torchs_with_the_epsilon_that_corresponds(epsilon: float) -> None:
+    # torch spreads its epsilon over all V symbols, fairseq over the V - 1 wrong ones
+    features_MD, weight_VD, targets_M = inputs(1)
+    logits_MV = features_MD @ weight_VD.t()
+    theirs = F.cross_entropy(logits_MV, targets_M, label_smoothing=epsilon * VOCAB / (VOCAB - 1), reduction="sum")
+    torch.testing.assert_close(label_smoothed_cross_entropy(logits_MV, targets_M, epsilon=epsilon)[0], theirs)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_uniform_prediction_costs_the_log_of_the_vocabulary(epsilon: float) -> None:
+    targets_M = inputs()[2]
+    loss, nll = label_smoothed_cross_entropy(torch.zeros(TOKENS, VOCAB), targets_M, epsilon=epsilon)
+    assert [float(loss), float(nll)] == pytest.approx([TOKENS * math.log(VOCAB)] * 2, rel=1e-6)
+
+
+def test_plain_formula_computes_low_precision_in_float32() -> None:
+    features_MD, weight_VD, targets_M = inputs(dtype=torch.float32)
+    logits_MV = (features_MD @ weight_VD.t()).bfloat16()
+    loss, _ = label_smoothed_cross_entropy(logits_MV, targets_M, epsilon=0.1)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, label_smoothed_cross_entropy(logits_MV.float(), targets_M, epsilon=0.1)[0])
+
+
+# ------------------------------------------------------------------------------------------- projection and loss
+
+
+@pytest.mark.parametrize("chunk", [1, 3, TOKENS, 256])
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_projected_loss_and_gradients_are_the_plain_ones(epsilon: float, chunk: int) -> None:
+    ours = value_and_gradients(*inputs(2), epsilon=epsilon, chunk=chunk)
+    plain = value_and_gradients(*inputs(2), epsilon=epsilon, chunk=None)
+    for own, expected in zip(ours, plain, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_gradients_are_those_of_finite_differences(epsilon: float) -> None:
+    features_MD, weight_VD, targets_M = inputs(3, tokens=4)
+
+    def loss(features_MD: Tensor, weight_VD: Tensor) -> Tensor:
+        return projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=epsilon, chunk=3)[0]
+
+    assert torch.autograd.gradcheck(loss, (features_MD.requires_grad_(), weight_VD.requires_grad_()))
+
+
+@given(cuts=st.lists(st.integers(0, TOKENS), max_size=4), seed=st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+def test_sums_over_a_split_batch_add_up(cuts: list[int], seed: int) -> None:
+    features_MD, weight_VD, targets_M = inputs(seed)
+    whole = value_and_gradients(features_MD, weight_VD, targets_M, epsilon=0.1, chunk=4)
+    parts = [
+        value_and_gradients(features_MD[start:end], weight_VD, targets_M[start:end], epsilon=0.1, chunk=4)
+        for start, end in pairwise([0, *sorted(cuts), TOKENS])
+    ]
+    losses, nlls, grad_features, grad_weights = zip(*parts, strict=True)
+    torch.testing.assert_close(sum(losses), whole[0])
+    torch.testing.assert_close(sum(nlls), whole[1])
+    torch.testing.assert_close(torch.cat(grad_features), whole[2])
+    torch.testing.assert_close(sum(grad_weights), whole[3])
+
+
+def test_nll_carries_no_gradient() -> None:
+    features_MD, weight_VD, targets_M = inputs()
+    _, nll = projected_cross_entropy(features_MD.requires_grad_(), weight_VD, targets_M, epsilon=0.1)
+    assert not nll.requires_grad
+
+
+def test_large_logits_do_not_overflow() -> None:
+    features_MD, weight_VD, targets_M = inputs(dtype=torch.float32)
+    loss, nll, *gradients = value_and_gradients(features_MD * 1e4, weight_VD, targets_M, epsilon=0.1, chunk=4)
+    assert all(bool(value.isfinite().all()) for value in (loss, nll, *gradients))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_no_gradient_is_computed_where_none_is_wanted(mode: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    features_MD, weight_VD, targets_M = inputs()
+    expected = projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=0.1)
+    monkeypatch.setattr(cross_entropy, "_to_gradient", None)  # calling it would raise
+    with mode():
+        found = projected_cross_entropy(features_MD, nn.Parameter(weight_VD), targets_M, epsilon=0.1)
+    assert [float(value) for value in found] == [float(value) for value in expected]
+
+
+@pytest.mark.parametrize("wanted", ["features", "weight"])
+def test_one_side_alone_may_want_a_gradient(wanted: str) -> None:
+    features_MD, weight_VD, targets_M = inputs()
+    _, _, grad_features_MD, grad_weight_VD = value_and_gradients(
+        features_MD, weight_VD, targets_M, epsilon=0.1, chunk=None
+    )
+    leaf, expected = {"features": (features_MD, grad_features_MD), "weight": (weight_VD, grad_weight_VD)}[wanted]
+    loss, _ = projected_cross_entropy(features_MD, weight_VD, targets_M.clone(), epsilon=0.1)
+    assert not loss.requires_grad
+    leaf.requires_grad_()
+    loss, _ = projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=0.1)
+    (3 * loss).backward()
+    torch.testing.assert_close(leaf.grad, expected)
+
+
+@pytest.mark.parametrize("features_dtype", [torch.float32, torch.bfloat16])
+def test_bf16_autocast_is_near_and_keeps_the_parameters_type(features_dtype: torch.dtype) -> None:
+    features_MD, weight_VD, targets_M = inputs(4, dtype=torch.float32)
+    exact = value_and_gradients(features_MD, weight_VD, targets_M, epsilon=0.1, chunk=None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = value_and_gradients(features_MD.to(features_dtype), weight_VD, targets_M, epsilon=0.1, chunk=4)
+    assert [value.dtype for value in found] == [torch.float32, torch.float32, features_dtype, torch.float32]
+    for own, expected in zip(found, exact, strict=True):
+        torch.testing.assert_close(own.float(), expected, rtol=0.03, atol=0.03)
+    assert float(found[0]) != float(exact[0])  # it did run in bf16
