@@ -6,6 +6,7 @@ kdmt translate runs/x/teacher < input.txt > output.txt
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -122,11 +123,16 @@ def _run(
 
 
 def main() -> None:
-    """The entry point `kdmt`: a `UserError` is one line on standard error and exit code 2."""
+    """The entry point `kdmt`: a `UserError` or a full disk is one line on standard error and exit code 2."""
     try:
         app()
     except UserError as error:
         print(f"kdmt: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"kdmt: error: {error.filename or 'the output'}: the disk is full", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         print(f"kdmt: {stop}", file=sys.stderr)

@@ -12,14 +12,15 @@ Every setting is of one of three kinds, read by `flatten_settings`:
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from kdmt.errors import UserError
 
@@ -37,7 +38,7 @@ def _execution(default: Any, **rules: Any) -> Any:
 class Section(BaseModel):
     """A frozen mapping of the YAML file in which unknown keys are fatal and types are not guessed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
 
 # --------------------------------------------------------------------------------------------------------- prepare
@@ -157,11 +158,19 @@ class Vocabulary(Section):
     padding_factor: int = Field(8, ge=1)
 
 
+# pydantic puts the tag of the branch that it took into an error's location; `_describe` takes it out again
+_RULES, _NONE = "<cleaning rules>", "<no cleaning>"
+CleanOrNone = Annotated[
+    Annotated[Clean, Tag(_RULES)] | Annotated[Literal["none"], Tag(_NONE)],
+    Discriminator(lambda value: _NONE if isinstance(value, str) else _RULES),
+]
+
+
 class Prepare(Section):
     train: list[Corpus] = Field(min_length=1)
     valid: Corpus
     test: dict[str, TestSet] = Field(default_factory=dict)
-    clean: Clean | Literal["none"] = Clean()
+    clean: CleanOrNone = Clean()
     decontaminate: bool = True
     text: Text = Text()
     tokenizer: Tokenizer = Tokenizer()
@@ -354,6 +363,15 @@ class Pipeline(Section):
             raise ValueError(f"'source_lang' and 'target_lang' are both {self.source_lang!r}")
         return self
 
+    @model_validator(mode="after")
+    def _systems(self) -> Pipeline:
+        if "teacher" in self.students:
+            raise ValueError("'students': a student cannot be called 'teacher'")
+        baseline = self.score.baseline
+        if baseline is not None and baseline not in ("teacher", *self.students):
+            raise ValueError(f"'score.baseline': {baseline!r} is none of {', '.join(['teacher', *self.students])}")
+        return self
+
 
 def _check_language(key: str, code: str) -> None:
     """An ISO 639 code, or one of the range qaa-qtz that the standard keeps for private use."""
@@ -379,9 +397,11 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         UserError: naming the file, or the YAML path of each offending setting.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such pipeline file") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
@@ -396,8 +416,8 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         raise UserError(f"{path}: {_describe(error)}") from None
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error rather than the last one winning."""
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error rather than the last one winning, and `5e-4` is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -405,6 +425,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys may be given again
                 continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below, with its place
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
@@ -413,13 +435,19 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# YAML 1.1 takes an exponent for a number only after a decimal point and with a sign
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def _apply_override(document: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise UserError(f"--set {override!r}: expected a.b=value")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise UserError(f"--set {override!r}: {text!r} is not a YAML value") from None
     node: Any = document
@@ -433,30 +461,39 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
         if depth == len(keys) - 1:
             node[key] = value
         else:
-            node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
-            if node is None:  # an empty mapping in the file, as `clean:` with nothing under it
+            below = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
+            if below is None:  # an empty mapping in the file, as `clean:` with nothing under it
                 raise UserError(f"--set {override!r}: {'.'.join(keys[: depth + 1])} is empty in the file")
+            node[key] = copy.copy(below)  # an anchor's aliases share one object, and only this path is meant
+            node = node[key]
+
+
+_MESSAGES = {
+    "extra_forbidden": "unknown setting",
+    "missing": "missing",
+    "model_type": "expected a mapping of settings",
+    "dict_type": "expected a mapping",
+    "list_type": "expected a list",
+    "tuple_type": "expected a list",
+    "too_short": "the list is too short",
+    "string_pattern_mismatch": "not in the form {pattern}",
+}
 
 
 def _describe(error: ValidationError) -> str:
-    """All problems, each with its YAML path, on one line each."""
-    lines = []
+    """All problems on one line, each with its YAML path."""
+    problems = []
     for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"] if not _is_union_branch(part))
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "unknown setting"
-        elif problem["type"] == "missing":
-            message = "missing"
-        elif not isinstance(problem["input"], (dict, BaseModel)):
+        where = ".".join(str(part) for part in problem["loc"] if part not in (_RULES, _NONE, "[key]"))
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        if problem["type"] in _MESSAGES:
+            message = _MESSAGES[problem["type"]].format(**problem.get("ctx", {}))
+        if problem["type"] not in ("extra_forbidden", "missing") and not isinstance(
+            problem["input"], (dict, BaseModel)
+        ):
             message += f" (it is {problem['input']!r})"
-        lines.append(f"{where}: {message}" if where else message)
-    return "; ".join(dict.fromkeys(lines))
-
-
-def _is_union_branch(part: Any) -> bool:
-    """Pydantic adds the branch of a union that it tried to the location: no part of the YAML path."""
-    return isinstance(part, str) and (part == "Clean" or part.startswith("literal["))
+        problems.append(f"{where}: {message}" if where else message)
+    return "; ".join(dict.fromkeys(problems))
 
 
 def resolved(section: Section) -> dict[str, Any]:

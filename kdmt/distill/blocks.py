@@ -67,7 +67,7 @@ def write_block(folder: Path, block: Block, key: str, sentences: Sequence[Decode
                     data = _to_line(line)
                     digest.update(data)
                     file.write(data)
-                file.write(_to_line({"sha256": digest.hexdigest()}))
+                file.write(_footer(digest.hexdigest()))
             raw.flush()
             os.fsync(raw.fileno())
         aside.replace(path)
@@ -90,9 +90,9 @@ def read_block(folder: Path, block: Block, key: str) -> Iterator[Decoded]:
     digest = hashlib.sha256()
     for line in lines[:-1]:
         digest.update(line)
-    if json.loads(lines[-1]).get("sha256") != digest.hexdigest():
+    if lines[-1] != _footer(digest.hexdigest()):
         raise UserError(f"{path}: damaged: its checksum does not match")
-    if json.loads(lines[0]) != _header(block, key):
+    if lines[0] != _to_line(_header(block, key)):
         raise UserError(f"{path}: made with another teacher, vocabulary, data or settings")
     if len(lines) != block.count + 2:
         raise UserError(f"{path}: holds {len(lines) - 2} sentences, not {block.count}")
@@ -138,6 +138,10 @@ def _read_lines(path: Path) -> list[bytes]:
 
 def _header(block: Block, key: str) -> dict[str, Any]:
     return {"block": block.number, "first": block.first, "count": block.count, "key": key}
+
+
+def _footer(sha256: str) -> bytes:
+    return _to_line({"sha256": sha256})
 
 
 def _record(sentence: Decoded) -> dict[str, Any]:

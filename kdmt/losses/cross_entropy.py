@@ -29,8 +29,13 @@ def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilo
 class _ProjectedCrossEntropy(torch.autograd.Function):
     """Output projection and loss in chunks of tokens, the gradient taken in the same pass.
 
-    Matrix products run in the autocast type where autocast is on; sums, exponentials and the gradient of the
-    projection stay in the type of the parameters.
+    With E = exp(logits - max) and its row sums Z, the gradient of the logits is
+
+        E / Z - e / (V-1) - [v = y] (1 - e - e / (V-1))
+
+    Only E with its target column corrected is held, and for one chunk; division by Z moves to the rows of the
+    features and the constant to one vector, so that the [chunk, V] matrix is passed over as few times as can be.
+    Matrix products run in the autocast type where autocast is on; everything else stays in the parameters' type.
     """
 
     @staticmethod
@@ -40,64 +45,76 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         device = features_MD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
         with torch.autocast(device, enabled=False):
-            weight = weight_VD.to(dtype)
-            needs_grad = any(ctx.needs_input_grad[:2])
-            grad_features_MD = torch.empty_like(features_MD) if needs_grad else None
-            grad_weight_VD = torch.zeros_like(weight_VD) if needs_grad else None
-            sums_2 = weight_VD.new_zeros(2)
-            for start in range(0, features_MD.size(0), chunk):
+            features = features_MD.to(weight_VD.dtype)
+            gradients = (torch.empty_like(features), torch.zeros_like(weight_VD)) if any(ctx.needs_input_grad) else None
+            nll_M = features.new_empty(len(features))
+            log_z_M = features.new_empty(len(features))
+            for start in range(0, len(features), chunk):
                 rows = slice(start, start + chunk)
-                features = features_MD[rows].to(dtype)
-                logits = (features @ weight.t()).to(weight_VD.dtype)
-                sums_2 += _to_log_probs(logits, targets_M[rows], epsilon)
-                if grad_features_MD is not None and grad_weight_VD is not None:
-                    _to_gradient(logits, targets_M[rows], epsilon)
-                    gradient = logits.to(dtype)
-                    grad_features_MD[rows] = gradient @ weight
-                    _add_product(grad_weight_VD, gradient.t(), features)
-        if needs_grad:
-            ctx.save_for_backward(grad_features_MD, grad_weight_VD)
-        loss_sum, nll_sum = sums_2[0].clone(), sums_2[1].clone()
+                scores_CV, z_C1, nll_M[rows], log_z_M[rows] = _exponentials(
+                    features[rows], weight_VD, targets_M[rows], dtype
+                )
+                if gradients is not None:
+                    _correct_targets(scores_CV, z_C1, targets_M[rows], epsilon)
+                    _add_gradients(
+                        scores_CV.to(dtype), z_C1, features[rows], weight_VD, gradients[0][rows], gradients[1]
+                    )
+            each = epsilon / (len(weight_VD) - 1)
+            features_sum_D, weight_sum_D = features.sum(0), weight_VD.sum(0)
+            # sum_v log p(v) = sum_v logit(v) - V log Z, and the logits' sum is a product of two vectors
+            log_probs_sum = features_sum_D @ weight_sum_D - len(weight_VD) * log_z_M.sum()
+            nll_sum = nll_M.sum()
+            loss_sum = (1.0 - epsilon - each) * nll_sum - each * log_probs_sum
+        if gradients is not None:
+            grad_features_MD = gradients[0].sub_(each * weight_sum_D)
+            ctx.save_for_backward(grad_features_MD.to(features_MD.dtype), gradients[1].sub_(each * features_sum_D))
         ctx.mark_non_differentiable(nll_sum)
         return loss_sum, nll_sum
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_features_MD, grad_weight_VD = ctx.saved_tensors
-        return (grad_features_MD * grad_loss).to(grad_features_MD.dtype), grad_weight_VD * grad_loss, None, None, None
+        return grad_features_MD * grad_loss, grad_weight_VD * grad_loss, None, None, None
 
 
-def _to_log_probs(logits_MV: Tensor, targets_M: Tensor, epsilon: float) -> Tensor:
-    """Turn logits into log-probabilities in place; the sums of the smoothed loss and of the NLL: [2]."""
-    each = epsilon / (logits_MV.size(1) - 1)
-    logits_MV.sub_(logits_MV.logsumexp(dim=1, keepdim=True))
-    nll = -logits_MV.gather(1, targets_M[:, None]).sum()
-    loss = (1.0 - epsilon - each) * nll
-    if each:
-        loss = loss - each * logits_MV.sum()
-    return torch.stack([loss, nll])
+def _exponentials(
+    features_CD: Tensor, weight_VD: Tensor, targets_C: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """E [C, V] and its row sums Z [C, 1], the negative log-likelihoods [C] and the logits' log-sum-exp [C]."""
+    scores_CV = (features_CD.to(dtype) @ weight_VD.to(dtype).t()).to(weight_VD.dtype)
+    peak_C1 = scores_CV.amax(1, keepdim=True)
+    target_C1 = scores_CV.gather(1, targets_C[:, None])
+    z_C1 = scores_CV.sub_(peak_C1).exp_().sum(1, keepdim=True)
+    log_z_C1 = z_C1.log() + peak_C1
+    return scores_CV, z_C1, (log_z_C1 - target_C1)[:, 0], log_z_C1[:, 0]
 
 
-def _to_gradient(log_probs_MV: Tensor, targets_M: Tensor, epsilon: float) -> None:
-    """In place: d loss / d logits = p - e/(V-1) - [v = y] (1 - e - e/(V-1))."""
-    each = epsilon / (log_probs_MV.size(1) - 1)
-    log_probs_MV.exp_()
-    if each:
-        log_probs_MV.sub_(each)
-    target_weight = torch.full_like(targets_M, -(1.0 - epsilon - each), dtype=log_probs_MV.dtype)
-    log_probs_MV.scatter_add_(1, targets_M[:, None], target_weight[:, None])
+def _correct_targets(scores_CV: Tensor, z_C1: Tensor, targets_C: Tensor, epsilon: float) -> None:
+    """In place: the target's column gets its negative share, times Z as everything else in E."""
+    share = 1.0 - epsilon - epsilon / (scores_CV.size(1) - 1)
+    scores_CV.scatter_add_(1, targets_C[:, None], z_C1 * -share)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, summed in total's type."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
+def _add_gradients(
+    gradient_CV: Tensor,
+    z_C1: Tensor,
+    features_CD: Tensor,
+    weight_VD: Tensor,
+    grad_features_CD: Tensor,
+    grad_weight_VD: Tensor,
+) -> None:
+    """Write the chunk's gradient of the features, and add its part to the gradient of the projection."""
+    dtype = gradient_CV.dtype
+    torch.div(gradient_CV @ weight_VD.to(dtype), z_C1, out=grad_features_CD)
+    scaled_CD = (features_CD / z_C1).to(dtype)
+    if dtype == grad_weight_VD.dtype:
+        grad_weight_VD.addmm_(gradient_CV.t(), scaled_CD)
     else:
-        total += left @ right
+        grad_weight_VD += gradient_CV.t() @ scaled_CD
 
 
 def projected_cross_entropy(
-    features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, epsilon: float, chunk: int = 256
+    features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, epsilon: float, chunk: int = 128
 ) -> tuple[Tensor, Tensor]:
     """`label_smoothed_cross_entropy(features @ weight.T, targets)` without ever holding the [M, V] matrix.
 

@@ -72,10 +72,15 @@ def save_checkpoint(
     for path in [*files, aside / "checksums.json"]:
         _sync(path)
     verify_checkpoint(aside)
-    if folder.exists():
-        shutil.rmtree(folder)
+    replaced = folder.with_name(f"{_ASIDE}replaced-{folder.name}")
+    if replaced.exists():
+        shutil.rmtree(replaced)
+    if folder.exists():  # moved, since a kill while it is being deleted would leave half a checkpoint
+        folder.rename(replaced)
     aside.rename(folder)
     _sync(folder.parent)
+    if replaced.exists():
+        shutil.rmtree(replaced)
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -161,7 +166,7 @@ def resolve_checkpoint(path: Path) -> Path:
 
 def list_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoint folders, oldest first."""
-    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir()]
+    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and path.name.removeprefix(PREFIX).isdigit()]
     return sorted(folders, key=checkpoint_update)
 
 
@@ -203,7 +208,10 @@ def average_weights(model: Transformer, folders: Sequence[Path]) -> None:
 
 def checkpoint_sha256(folder: Path) -> str:
     """The identity of a checkpoint: the sha256 of its weights."""
-    checksums: Mapping[str, str] = json.loads((folder / "checksums.json").read_text())
+    try:
+        checksums: Mapping[str, str] = json.loads((folder / "checksums.json").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not a checkpoint: it has no checksums.json") from None
     return checksums["model.safetensors"]
 
 

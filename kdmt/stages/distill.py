@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
+from kdmt.errors import UserError
+from kdmt.stages.manifest import Plan, begin, finish, make_plan, previous_of, recorded_outputs, recorded_plan
 from kdmt.stages.stage import Stage
 from kdmt.stages.training import teacher_sha256
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
@@ -60,6 +63,7 @@ def _distill(workspace: Workspace, plan: Plan) -> None:
     codec = TextCodec.load(workspace.prepare)
     dataset = IndexedDataset(workspace.bin_prefix(workspace.data_bin, "train", workspace.langs[0]))
     begin(folder, plan, workspace.resolved_config())
+    _keep_blocks(folder, plan)
     with sentence_progress("distill", len(dataset)) as progress:
         blocks = decode_blocks(
             TorchEngine(model, device=pick_device(settings.device)),
@@ -73,11 +77,21 @@ def _distill(workspace: Workspace, plan: Plan) -> None:
             progress=progress,
         )
     report = _merge(workspace, plan, blocks, dataset, codec)
+    _require_words(workspace, report)
     binarize_distilled(workspace, folder)
     facts = _facts(workspace, report)
     workspace.say(f"distill: {_summary(facts)}")
     outputs = [*folder.glob("distilled.*"), folder / "nbest", *(folder / "data-bin").iterdir()]
     finish(folder, plan, outputs=outputs, facts=facts)
+
+
+def _keep_blocks(folder: Path, plan: Plan) -> None:
+    """Take over the blocks of the stage's last state where another use of failures is all that changed."""
+    previous = previous_of(folder)
+    recorded = recorded_plan(previous)
+    if recorded is None or (folder / "blocks").exists() or block_key(recorded) != block_key(plan):
+        return
+    shutil.copytree(previous / "blocks", folder / "blocks")
 
 
 def _merge(workspace: Workspace, plan: Plan, blocks: Sequence[Any], dataset: Any, codec: Any) -> Any:
@@ -106,6 +120,15 @@ def _merge(workspace: Workspace, plan: Plan, blocks: Sequence[Any], dataset: Any
         if aside.exists():
             aside.replace(folder / name)
     return report
+
+
+def _require_words(workspace: Workspace, report: Any) -> None:
+    kept_empty = report.failures["empty"] if workspace.config.distill.failures.empty == "keep" else 0
+    if report.num_lines == kept_empty:
+        failures = ", ".join(f"{name} {count:,}" for name, count in report.failures.items())
+        raise UserError(
+            f"distill: none of {report.num_sentences:,} sentences has a translation to train on; failures: {failures}"
+        )
 
 
 def _facts(workspace: Workspace, report: Any) -> dict[str, Any]:

@@ -65,9 +65,8 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, Any], inputs:
 
 def check_status(folder: Path, plan: Plan) -> Status:
     """Compare a stage's folder with its plan."""
-    recorded = read_json(folder / "manifest.json")
-    complete = recorded is not None
-    recorded = recorded or read_json(folder / "plan.json")
+    complete = (folder / "manifest.json").is_file()
+    recorded = _recorded(folder)
     if recorded is None:
         return Status("new", ["it was never made"])
     wanted = plan.as_dict()
@@ -90,22 +89,37 @@ def check_status(folder: Path, plan: Plan) -> Status:
     return Status("fresh")
 
 
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    return read_json(folder / "manifest.json") or read_json(folder / "plan.json")
+
+
+def recorded_plan(folder: Path) -> Plan | None:
+    """What a folder was or is being made from, None if nothing was ever begun there."""
+    recorded = _recorded(folder)
+    return None if recorded is None else Plan(recorded["settings"], recorded["extend"], recorded["inputs"])
+
+
 def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
     """Open a stage's folder for work; what stands there and does not fit the plan is moved to `<folder>.previous`."""
     state = check_status(folder, plan).state
     if state in ("stale", "new"):
         move_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
     write_json(folder / "plan.json", plan.as_dict())
+    (folder / "manifest.json").unlink(missing_ok=True)  # after the plan: at no moment does the folder have neither
     write_json(folder / "config.json", config)
+
+
+def previous_of(folder: Path) -> Path:
+    """Where the last state of a stage that was redone is kept."""
+    return folder.with_name(f"{folder.name}.previous")
 
 
 def move_aside(folder: Path) -> None:
     """Keep the last state of a folder under `<folder>.previous`, so that redoing a stage loses nothing at once."""
     if not folder.exists() or not any(folder.iterdir()):
         return
-    previous = folder.with_name(f"{folder.name}.previous")
+    previous = previous_of(folder)
     shutil.rmtree(previous, ignore_errors=True)
     folder.rename(previous)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdmt.errors import UserError
+from kdmt.stages.architectures import check_architectures
 from kdmt.stages.distill import distill_stage
 from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import score_stage
@@ -38,8 +39,9 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
     """Bring the named stage up to date; `student` is the one student to train, all if None.
 
     Raises:
-        UserError: an unknown student, or a stage before this one is not up to date.
+        UserError: a model that cannot be built, an unknown student, or a stage before this one is not up to date.
     """
+    check_architectures(workspace.config)
     stages = build_stages(workspace)
     wanted = {
         "prepare": [stages.prepare],
@@ -48,6 +50,8 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
         "student": _chosen_students(stages, student),
         "score": [stages.score],
     }[name]
+    if not wanted:
+        workspace.say(f"{name}: the pipeline has none, nothing to do")
     for stage in wanted:
         run_stage(stage, rebuild=rebuild, say=workspace.say)
 

@@ -204,7 +204,10 @@ class Trainer:
         if not broken and math.isfinite(float(grad_norm)):
             return
         what = f"the term {broken[0]!r} of the loss" if broken else "the gradient's norm"
-        kept = list_checkpoints(self.run_folder)
+        failing = (
+            self.position.update if broken else None
+        )  # a checkpoint of the very weights that failed is no good one
+        kept = [f for f in list_checkpoints(self.run_folder) if checkpoint_update(f) != failing]
         raise Divergence(
             f"update {self.position.update + 1} (epoch {self.position.epoch}, batch {self.position.batch + 1}): "
             f"{what} is not finite. The last good checkpoint is {kept[-1] if kept else 'none: nothing was saved yet'}; "
@@ -313,6 +316,10 @@ class Trainer:
         if self.device.type == "cuda" and "random.cuda" in state.tensors:
             torch.cuda.set_rng_state(state.tensors["random.cuda"], self.device)
         self.position = Position(**state.values)
+        # a kill may have come between a checkpoint and its pointers
+        point(self.run_folder / "last", folder)
+        if self.position.best_update is not None:
+            point(self.run_folder / "best", self.run_folder / f"{PREFIX}{self.position.best_update}")
         self.progress.note(f"going on from {folder.name}")
 
     def _prune(self) -> None:

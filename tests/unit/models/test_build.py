@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from kdmt.errors import UserError
+from kdmt.models.architecture import architecture
+from kdmt.models.build import build_model, build_transformer, count_parameters, describe_model
+
+
+def transformer_parameters(*, encoder: tuple[int, int, int], decoder: tuple[int, int, int], embeddings: int) -> int:
+    """Parameters of a post-norm Transformer whose sides are (layers, width, ffn width)."""
+    (encoder_layers, d, f), (decoder_layers, e, g) = encoder, decoder
+    attention, feed_forward, norm = 4 * (d * d + d), d * f + f + f * d + d, 2 * d
+    encoder_layer = attention + feed_forward + 2 * norm
+    own_attention, feed_forward, norm = 4 * (e * e + e), e * g + g + g * e + e, 2 * e
+    cross_attention = 2 * (e * e + e) + 2 * (d * e + e)
+    decoder_layer = own_attention + cross_attention + feed_forward + 3 * norm
+    return encoder_layers * encoder_layer + decoder_layers * decoder_layer + embeddings
+
+
+def test_multi30k_has_the_published_size() -> None:
+    vocab = 9700  # about what 10k joint merges give on Multi30k
+    model = build_transformer(architecture("transformer_multi30k"), src_vocab_size=vocab, tgt_vocab_size=vocab)
+    side = (4, 128, 256)
+    assert count_parameters(model) == transformer_parameters(encoder=side, decoder=side, embeddings=vocab * 128)
+    assert count_parameters(model) == pytest.approx(2.6e6, rel=0.02)
+
+
+@pytest.mark.parametrize(("shared", "tables"), [(False, 2), (True, 1)])
+def test_parameters_of_unequal_sides_follow_the_formula(shared: bool, tables: int) -> None:
+    overrides = {"decoder_layers": 1, "decoder_embed_dim": 32, "share_decoder_input_output_embed": shared}
+    model = build_transformer(architecture("transformer_tiny", overrides), src_vocab_size=50, tgt_vocab_size=40)
+    embeddings = 50 * 64 + tables * 40 * 32
+    expected = transformer_parameters(encoder=(2, 64, 64), decoder=(1, 32, 64), embeddings=embeddings)
+    assert count_parameters(model) == expected
+
+
+def test_description_survives_json_and_rebuilds_the_shape() -> None:
+    config = architecture("transformer_tiny", {"decoder_layers": 1, "encoder_learned_pos": True, "dropout": 0.25})
+    model = build_transformer(config, src_vocab_size=30, tgt_vocab_size=40)
+    description = json.loads(json.dumps(describe_model(model)))
+    rebuilt = build_model(description)
+    assert rebuilt.config == config
+    assert describe_model(rebuilt) == description
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in rebuilt.state_dict().items()} == shapes
+
+
+def test_seed_decides_the_weights() -> None:
+    def weights(seed: int) -> list[torch.Tensor]:
+        torch.manual_seed(seed)
+        model = build_transformer(architecture("transformer_tiny"), src_vocab_size=30, tgt_vocab_size=30)
+        return list(model.parameters())
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(map(torch.equal, first, again))
+    assert not all(map(torch.equal, first, other))
+
+
+def test_shared_embeddings_need_equal_vocabularies() -> None:
+    with pytest.raises(UserError, match="joined vocabulary; source has 30 symbols, target 40"):
+        build_transformer(architecture("transformer_multi30k"), src_vocab_size=30, tgt_vocab_size=40)
+
+
+def test_unknown_family_is_refused() -> None:
+    with pytest.raises(UserError, match="'lstm' is none of transformer"):
+        build_model({"family": "lstm"})

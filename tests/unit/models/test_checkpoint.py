@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdmt.errors import UserError
+from kdmt.models import checkpoint
+from kdmt.models.architecture import architecture
+from kdmt.models.build import build_transformer
+from kdmt.models.checkpoint import (
+    TrainingState,
+    average_weights,
+    checkpoint_sha256,
+    checkpoint_update,
+    list_checkpoints,
+    load_model,
+    load_state,
+    load_weights,
+    newest_valid_checkpoint,
+    point,
+    remove_unfinished,
+    resolve_checkpoint,
+    save_checkpoint,
+    verify_checkpoint,
+)
+from kdmt.models.transformer import Transformer
+
+STATE = TrainingState(
+    {
+        "random.cpu": torch.arange(7, dtype=torch.uint8),
+        "exp_avg.weight": torch.randn(3, 4).t(),  # not contiguous
+        "step.weight": torch.tensor(3.0),
+    },
+    {"update": 3, "best_score": 0.1 + 0.2, "best_update": None, "loss_sums": {"loss": 1e-17}},
+)
+
+
+def make_model(seed: int, **overrides: Any) -> Transformer:
+    torch.manual_seed(seed)
+    config = architecture("transformer_tiny", {"encoder_layers": 1, "decoder_layers": 1, **overrides})
+    return build_transformer(config, src_vocab_size=20, tgt_vocab_size=20)
+
+
+def weights(model: Transformer) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same_weights(one: Transformer, other: Transformer) -> bool:
+    mine, theirs = weights(one), weights(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def companions(tmp_path: Path) -> list[Path]:
+    """A dictionary, and a folder with a tokenizer in it."""
+    dictionary, tokenizer = tmp_path / "prepare" / "dict.de.txt", tmp_path / "prepare" / "tokenizer"
+    tokenizer.mkdir(parents=True)
+    dictionary.write_text("Hund 3\n")
+    (tokenizer / "spm.model").write_bytes(b"\x00\xff")
+    return [dictionary, tokenizer]
+
+
+# ------------------------------------------------------------------------------------------------------ round trip
+
+
+@pytest.mark.parametrize("overrides", [{}, {"share_all_embeddings": True, "encoder_learned_pos": True}], ids=str)
+def test_model_comes_back_bit_for_bit(tmp_path: Path, overrides: dict) -> None:
+    model = make_model(1, **overrides)
+    save_checkpoint(tmp_path / "checkpoint_3", model)
+    loaded = load_model(tmp_path / "checkpoint_3")
+    assert same_weights(loaded, model)
+    assert loaded.config == model.config
+    assert not loaded.training
+    tied = loaded.output_proj.weight is loaded.src_embed.tokens.weight
+    assert tied == bool(overrides)
+
+
+def test_companions_and_state_come_back(tmp_path: Path, companions: list[Path]) -> None:
+    folder = tmp_path / "checkpoint_3"
+    save_checkpoint(folder, make_model(1), companions=companions, state=STATE)
+    assert (folder / "dict.de.txt").read_text() == "Hund 3\n"
+    assert (folder / "tokenizer" / "spm.model").read_bytes() == b"\x00\xff"
+    state = load_state(folder)
+    assert state.values == STATE.values
+    assert state.tensors.keys() == STATE.tensors.keys()
+    assert all(torch.equal(value, STATE.tensors[name]) for name, value in state.tensors.items())
+
+
+def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_checkpoint(tmp_path / name / "checkpoint_3", make_model(1), state=STATE)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_identity_is_the_sha256_of_the_weights_file(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "average", make_model(1))
+    expected = hashlib.sha256((tmp_path / "average" / "model.safetensors").read_bytes()).hexdigest()
+    assert checkpoint_sha256(tmp_path / "average") == expected
+
+
+def test_a_folder_without_state_says_so(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "average", make_model(1))
+    with pytest.raises(UserError, match="average: holds no training state"):
+        load_state(tmp_path / "average")
+
+
+# ---------------------------------------------------------------------------------------------------------- damage
+
+FILES = ["model.safetensors", "model.json", "training_state.safetensors", "training_state.json", "tokenizer/spm.model"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["flipped", "cut short", "missing"])
+def test_damaged_file_is_refused_by_name(tmp_path: Path, companions: list[Path], name: str, damage: str) -> None:
+    folder = tmp_path / "checkpoint_3"
+    save_checkpoint(folder, make_model(1), companions=companions, state=STATE)
+    whole = (folder / name).read_bytes()
+    if damage == "missing":
+        (folder / name).unlink()
+    elif damage == "cut short":
+        (folder / name).write_bytes(whole[:-1])
+    else:
+        (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for use in (verify_checkpoint, load_model):
+        with pytest.raises(UserError, match=f"checkpoint_3/{name}: "):
+            use(folder)
+
+
+def test_folder_without_or_with_broken_checksums_is_no_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint_3", make_model(1))
+    (tmp_path / "checkpoint_3" / "checksums.json").write_text('{"model.json": ')
+    with pytest.raises(UserError, match="checkpoint_3/checksums.json: not valid JSON"):
+        verify_checkpoint(tmp_path / "checkpoint_3")
+    (tmp_path / "checkpoint_3" / "checksums.json").unlink()
+    with pytest.raises(UserError, match="checkpoint_3: not a checkpoint"):
+        verify_checkpoint(tmp_path / "checkpoint_3")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"decoder_ffn_embed_dim": 32}, r"ffn.fc1.weight is \[64, 64\], the model has \[32, 64\]"),
+        ({"encoder_layers": 2}, "encoder_layers.1.* is in one of the two only"),
+        ({"share_all_embeddings": True}, "does not fit the model: "),
+    ],
+)
+def test_weights_of_another_model_are_refused(tmp_path: Path, overrides: dict, message: str) -> None:
+    save_checkpoint(tmp_path / "checkpoint_3", make_model(1))
+    with pytest.raises(UserError, match=message):
+        load_weights(make_model(2, **overrides), tmp_path / "checkpoint_3")
+
+
+# ------------------------------------------------------------------------------------------- a crash while writing
+
+STEPS = ["save_file", "_write_json", "_sha256", "_sync", "verify_checkpoint"]
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, step: str, *, call: int) -> None:
+    """Let the given call of a step of saving fail as on a full disk."""
+    done, calls = getattr(checkpoint, step), []
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return done(*arguments)
+
+    monkeypatch.setattr(checkpoint, step, failing)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("call", [1, 2])
+def test_crash_while_writing_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int
+) -> None:
+    old, new = make_model(1), make_model(2)
+    save_checkpoint(tmp_path / "checkpoint_3", old, state=STATE)
+    with monkeypatch.context() as patch:
+        fail_at(patch, step, call=call)
+        for name in ("checkpoint_3", "checkpoint_4") if call == 1 else ("checkpoint_4", "checkpoint_3"):
+            try:
+                save_checkpoint(tmp_path / name, new, state=STATE)
+            except OSError:
+                break
+    assert list_checkpoints(tmp_path)[0] == tmp_path / "checkpoint_3"
+    assert same_weights(load_model(tmp_path / "checkpoint_3"), old)
+    assert newest_valid_checkpoint(tmp_path)[1] == []
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"checkpoint_3", "checkpoint_4"}
+
+
+@pytest.mark.parametrize("crash", ["none", "before the new one", "after the new one"])
+def test_replacing_never_leaves_half_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str) -> None:
+    old, new = make_model(1), make_model(2)
+    save_checkpoint(tmp_path / "checkpoint_2", old)
+    save_checkpoint(tmp_path / "checkpoint_3", old)
+    rename, rmtree, renamed = Path.rename, shutil.rmtree, []
+
+    def crashing_rename(self: Path, target: Path) -> Path:
+        renamed.append(target)
+        if crash == "before the new one" and len(renamed) == 2:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    def crashing_rmtree(path: Path, **arguments: Any) -> None:
+        if crash == "after the new one" and renamed:
+            next(path.iterdir()).unlink()
+            raise KeyboardInterrupt
+        rmtree(path, **arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crashing_rename)
+        patch.setattr(shutil, "rmtree", crashing_rmtree)
+        try:
+            save_checkpoint(tmp_path / "checkpoint_3", new)
+            crashed = False
+        except KeyboardInterrupt:
+            crashed = True
+    assert crashed == (crash != "none")
+    remove_unfinished(tmp_path)
+    newest, problems = newest_valid_checkpoint(tmp_path)
+    assert problems == []
+    assert newest is not None
+    expected = ("checkpoint_2", old) if crash == "before the new one" else ("checkpoint_3", new)
+    assert newest.name == expected[0]
+    assert same_weights(load_model(newest), expected[1])
+    save_checkpoint(tmp_path / "checkpoint_3", old)  # and the next one goes through
+    assert same_weights(load_model(tmp_path / "checkpoint_3"), old)
+
+
+# ------------------------------------------------------------------------------------------------- finding them
+
+
+def make_folders(run: Path, *names: str) -> None:
+    for name in names:
+        save_checkpoint(run / name, make_model(1))
+
+
+def test_checkpoints_are_listed_by_update_not_by_name(tmp_path: Path) -> None:
+    make_folders(tmp_path, "checkpoint_10", "checkpoint_9", "checkpoint_100", "average")
+    (tmp_path / "checkpoint_500.backup").mkdir()
+    (tmp_path / "checkpoint_11").write_text("a file")
+    assert [checkpoint_update(folder) for folder in list_checkpoints(tmp_path)] == [9, 10, 100]
+
+
+def test_newest_valid_checkpoint_passes_over_damaged_ones_and_says_so(tmp_path: Path) -> None:
+    make_folders(tmp_path, "checkpoint_8", "checkpoint_9", "checkpoint_10")
+    (tmp_path / "checkpoint_10" / "model.json").write_text("{}")
+    (tmp_path / "checkpoint_9" / "checksums.json").unlink()
+    folder, problems = newest_valid_checkpoint(tmp_path)
+    assert folder == tmp_path / "checkpoint_8"
+    assert [problem.partition(":")[0] for problem in problems] == [
+        str(tmp_path / "checkpoint_10" / "model.json"),
+        str(tmp_path / "checkpoint_9"),
+    ]
+    assert newest_valid_checkpoint(tmp_path / "nowhere") == (None, [])
+
+
+def test_a_run_resolves_to_average_else_best_else_last(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
+        resolve_checkpoint(tmp_path)
+    make_folders(tmp_path, "checkpoint_8", "checkpoint_9")
+    point(tmp_path / "last", tmp_path / "checkpoint_9")
+    assert resolve_checkpoint(tmp_path) == tmp_path / "checkpoint_9"
+    point(tmp_path / "best", tmp_path / "checkpoint_8")
+    assert resolve_checkpoint(tmp_path) == tmp_path / "checkpoint_8"
+    assert resolve_checkpoint(tmp_path / "last") == tmp_path / "checkpoint_9"
+    make_folders(tmp_path, "average")
+    assert resolve_checkpoint(tmp_path) == tmp_path / "average"
+    assert resolve_checkpoint(tmp_path / "checkpoint_8") == tmp_path / "checkpoint_8"
+
+
+def test_pointer_to_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    point(tmp_path / "best", tmp_path / "checkpoint_8")
+    with pytest.raises(UserError, match="checkpoint_8: neither"):
+        resolve_checkpoint(tmp_path / "best")
+
+
+def test_a_moved_run_still_resolves(tmp_path: Path) -> None:
+    make_folders(tmp_path / "run", "checkpoint_8")
+    point(tmp_path / "run" / "best", tmp_path / "run" / "checkpoint_8")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert resolve_checkpoint(tmp_path / "moved") == tmp_path / "moved" / "checkpoint_8"
+
+
+# --------------------------------------------------------------------------------------------------------- average
+
+
+def test_average_is_the_mean_of_each_weight(tmp_path: Path) -> None:
+    models = [make_model(seed, share_all_embeddings=True) for seed in range(3)]
+    for seed, model in enumerate(models):
+        save_checkpoint(tmp_path / f"checkpoint_{seed}", model)
+    averaged = make_model(9, share_all_embeddings=True)
+    average_weights(averaged, list_checkpoints(tmp_path))
+    for name, found in weights(averaged).items():
+        exact = torch.stack([weights(model)[name].double() for model in models]).mean(dim=0)
+        assert torch.equal(found, exact.float())
+
+
+def test_average_of_one_is_itself(tmp_path: Path) -> None:
+    make_folders(tmp_path, "checkpoint_1")
+    averaged = make_model(9)
+    average_weights(averaged, [tmp_path / "checkpoint_1"])
+    assert same_weights(averaged, make_model(1))
+
+
+def test_values_file_is_plain_json(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint_3", make_model(1), state=STATE)
+    description = json.loads((tmp_path / "checkpoint_3" / "model.json").read_text())
+    assert description["family"] == "transformer"
+    assert description["config"]["encoder_layers"] == 1

@@ -1,0 +1,69 @@
+"""Our dropout decides four elements by one 64-bit number: their rates, scale and independence are what to check."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmt.models.dropout import Dropout, keep_mask
+
+COUNT = 400_000
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.3, 0.5, 0.9])
+def test_each_of_the_four_lanes_keeps_at_the_rate(p: float) -> None:
+    torch.manual_seed(1)
+    kept_M4 = keep_mask(torch.empty(COUNT), p).view(-1, 4) > 0
+    five_sigma = 5 * math.sqrt(p * (1 - p) / len(kept_M4))
+    for lane in range(4):
+        assert float(kept_M4[:, lane].double().mean()) == pytest.approx(1 - p, abs=five_sigma)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_neighbours_are_independent(p: float) -> None:
+    torch.manual_seed(2)
+    kept = (keep_mask(torch.empty(COUNT), p) > 0).double() - (1 - p)
+    for distance in (1, 2, 3, 4, 5, 8):
+        correlation = float((kept[:-distance] * kept[distance:]).mean()) / (p * (1 - p))
+        assert abs(correlation) < 5 / math.sqrt(COUNT)
+
+
+@given(p=st.floats(0.0001, 0.99))
+def test_expectation_is_the_input(p: float) -> None:
+    kept = keep_mask(torch.empty(4096), p).unique()
+    kept_share = 1 - round(p * 2**16) / 2**16  # p in the steps that 16 bits allow
+    assert kept[kept > 0].tolist() == pytest.approx([1 / kept_share])
+    assert kept_share == pytest.approx(1 - p, abs=2**-17)
+
+
+@given(shape=st.lists(st.integers(0, 5), min_size=0, max_size=4))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_mask_has_the_inputs_shape_and_type(shape: list[int], dtype: torch.dtype) -> None:
+    mask = keep_mask(torch.empty(shape, dtype=dtype), 0.5)
+    assert list(mask.shape) == shape
+    assert mask.dtype == dtype
+    assert bool(((mask == 0) | (mask == 2)).all())
+
+
+@pytest.mark.parametrize(("p", "training"), [(0.5, False), (0.0, True)])
+def test_without_effect_it_draws_nothing(p: float, training: bool) -> None:
+    x, before = torch.randn(7), torch.get_rng_state()
+    assert Dropout(p).train(training)(x) is x
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seed_decides_the_mask_and_gradients_pass_through_it() -> None:
+    x = torch.ones(100, requires_grad=True)
+    dropout = Dropout(0.3).train()
+    torch.manual_seed(3)
+    first = dropout(x)
+    second = dropout(x)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x), first)
+    assert not torch.equal(first, second)
+    first.sum().backward()
+    assert torch.equal(x.grad, first.detach())

@@ -1,0 +1,202 @@
+"""The Transformer against itself: incremental and teacher-forced, padded and not, alone and in company; all in float64.
+
+tests/unit/interop/test_fairseq.py compares it with a real fairseq.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdmt.models.architecture import TransformerConfig
+from kdmt.models.transformer import Transformer
+from kdmt.types import EOS, PAD
+
+VOCAB = 17
+BASE = TransformerConfig(
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_embed_dim=16,
+    decoder_embed_dim=16,
+    encoder_ffn_embed_dim=24,
+    decoder_ffn_embed_dim=20,
+    encoder_attention_heads=2,
+    decoder_attention_heads=4,
+    max_source_positions=20,
+    max_target_positions=20,
+)
+CONFIGS = {
+    "post-norm": BASE,
+    "pre-norm": replace(BASE, encoder_normalize_before=True, decoder_normalize_before=True),
+    "learned positions": replace(BASE, encoder_learned_pos=True, decoder_learned_pos=True),
+    "narrow shallow decoder": replace(BASE, decoder_embed_dim=8, decoder_layers=1),
+    "shared, gelu, layernorm_embedding": replace(
+        BASE, share_all_embeddings=True, activation_fn="gelu", layernorm_embedding=True
+    ),
+}
+
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+
+
+def make_model(config: TransformerConfig) -> Transformer:
+    torch.manual_seed(1)
+    return Transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB, pad=PAD).double().eval()
+
+
+def random_tokens(*lengths: int, seed: int = 0) -> Tensor:
+    """A row for each length, padded on the right; </s> stands first, as in a decoder's input."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.full((len(lengths), max(lengths)), PAD)
+    for row, length in zip(tokens, lengths, strict=True):
+        row[:length] = torch.randint(3, VOCAB, (length,), generator=generator)
+        row[0] = EOS
+    return tokens
+
+
+SRC = random_tokens(7, 3, 1, 5)
+PREV = random_tokens(4, 6, 2, 1, seed=1)
+
+
+@every_config
+@torch.no_grad()
+def test_incremental_decoding_is_teacher_forcing(config: TransformerConfig) -> None:
+    model = make_model(config)
+    expected_BTV = model(SRC, PREV)
+    cache = model.start_cache(model.encode(SRC), beam=1, max_len=PREV.size(1))
+    found_BTV = torch.stack([model.decode_step(PREV[:, position], cache) for position in range(PREV.size(1))], dim=1)
+    assert cache.length == PREV.size(1)
+    torch.testing.assert_close(found_BTV[PREV.ne(PAD)], expected_BTV[PREV.ne(PAD)], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_reordered_and_thinned_beams_go_on_as_the_prefixes_they_took_over() -> None:
+    model = make_model(BASE)
+    beam, prefixes_NT = 3, torch.randint(3, VOCAB, (12, 3), generator=torch.Generator().manual_seed(2))
+    cache = model.start_cache(model.encode(SRC), beam=beam, max_len=5)
+    for position in range(2):
+        model.decode_step(prefixes_NT[:, position], cache)
+    order_N = torch.tensor([2, 0, 0, 4, 4, 5, 6, 8, 7, 11, 11, 11])
+    cache.reorder(order_N)
+    cache.select_sentences(torch.tensor([0, 3]))
+    rows_N = torch.tensor([0, 1, 2, 9, 10, 11])
+    last_N = prefixes_NT[rows_N, 2]
+    found_NV = model.decode_step(last_N, cache)
+
+    taken_NT = torch.cat([prefixes_NT[order_N[rows_N], :2], last_N[:, None]], dim=1)
+    expected_NV = model(SRC[rows_N // beam], taken_NT)[:, -1]
+    torch.testing.assert_close(found_NV, expected_NV, rtol=0, atol=1e-12)
+
+
+@every_config
+@torch.no_grad()
+def test_padding_and_company_change_nothing(config: TransformerConfig) -> None:
+    model = make_model(config)
+    together_BTV = model(SRC, PREV)
+    wider = torch.nn.functional.pad
+    padded_BTV = model(wider(SRC, (0, 5), value=PAD), wider(PREV, (0, 4), value=PAD))
+    real_BT = PREV.ne(PAD)
+    torch.testing.assert_close(padded_BTV[:, : PREV.size(1)][real_BT], together_BTV[real_BT], rtol=0, atol=1e-12)
+    for src, prev, logits_TV in zip(SRC, PREV, together_BTV, strict=True):
+        src, prev = src[src.ne(PAD)], prev[prev.ne(PAD)]
+        alone_TV = model(src[None], prev[None])[0]
+        torch.testing.assert_close(alone_TV, logits_TV[: len(prev)], rtol=0, atol=1e-12)
+
+
+@every_config
+@torch.no_grad()
+def test_a_position_sees_the_past_alone(config: TransformerConfig) -> None:
+    model = make_model(config)
+    prev, before_BTV = PREV[1:2], model(SRC[1:2], PREV[1:2])
+    for changed in range(1, prev.size(1)):
+        other = prev.clone()
+        other[0, changed] = 3 + (other[0, changed] - 2) % (VOCAB - 3)
+        after_BTV = model(SRC[1:2], other)
+        torch.testing.assert_close(after_BTV[:, :changed], before_BTV[:, :changed], rtol=0, atol=1e-12)
+        assert not torch.allclose(after_BTV[:, changed], before_BTV[:, changed])
+
+
+@torch.no_grad()
+def test_every_source_token_matters_to_every_target_position() -> None:
+    model = make_model(BASE)
+    src, prev = SRC[:1], PREV[:1]
+    before_BTV = model(src, prev)
+    for position in range(src.size(1)):
+        other = src.clone()
+        other[0, position] = 3 + (other[0, position] - 2) % (VOCAB - 3)
+        assert ((model(other, prev) - before_BTV).abs().amax(dim=-1) > 1e-6).all()
+
+
+@torch.no_grad()
+def test_embedding_is_scaled_token_plus_position() -> None:
+    model = make_model(BASE)
+    expected = model.src_embed.tokens.weight[SRC[0]] * math.sqrt(16) + model.src_embed.positions.table[:7]
+    torch.testing.assert_close(model.src_embed(SRC[:1])[0], expected)
+
+
+@torch.no_grad()
+def test_post_norm_states_are_normalised_and_pre_norm_ends_in_a_norm() -> None:
+    for config in (BASE, CONFIGS["pre-norm"]):
+        states_BSD = make_model(config).encode(SRC).states_BSD  # the norms' gains are 1 and biases 0 at first
+        torch.testing.assert_close(states_BSD.mean(dim=-1), torch.zeros_like(states_BSD[..., 0]))
+        torch.testing.assert_close(
+            states_BSD.var(dim=-1, correction=0), torch.ones_like(states_BSD[..., 0]), rtol=0.01, atol=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared"),
+    [
+        ({}, set()),
+        ({"share_decoder_input_output_embed": True}, {"output"}),
+        ({"share_all_embeddings": True}, {"output", "source"}),
+    ],
+)
+def test_embeddings_are_shared_as_asked(settings: dict[str, bool], shared: set[str]) -> None:
+    model = make_model(replace(BASE, **settings))
+    target = model.tgt_embed.tokens.weight
+    assert (model.output_weight_VD is target) == ("output" in shared)
+    assert (model.src_embed.tokens.weight is target) == ("source" in shared)
+    assert len(list(model.parameters())) == len(list(make_model(BASE).parameters())) - len(shared)
+
+
+def test_sharing_needs_one_vocabulary() -> None:
+    with pytest.raises(ValueError, match="joined vocabulary"):
+        Transformer(replace(BASE, share_all_embeddings=True), src_vocab_size=10, tgt_vocab_size=11, pad=PAD)
+
+
+def test_logits_are_features_times_the_output_weight() -> None:
+    model = make_model(CONFIGS["narrow shallow decoder"])
+    features_BTD = model.decode(PREV, model.encode(SRC))
+    torch.testing.assert_close(features_BTD @ model.output_weight_VD.t(), model(SRC, PREV))
+
+
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "activation_dropout"])
+def test_each_dropout_acts_in_training_alone(rate: str) -> None:
+    rates = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+    without = make_model(replace(BASE, **rates))
+    model = make_model(replace(BASE, **{**rates, rate: 0.5}))
+    assert torch.equal(model(SRC, PREV), without(SRC, PREV))
+    assert torch.equal(without.train()(SRC, PREV), without.eval()(SRC, PREV))
+    model.train()
+    assert not torch.equal(model(SRC, PREV), model(SRC, PREV))
+
+
+@every_config
+def test_every_parameter_gets_a_gradient(config: TransformerConfig) -> None:
+    model = make_model(config)
+    model(SRC, PREV).square().sum().backward()
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.any()] == []
+
+
+def test_first_embeddings_have_fairseqs_spread_and_padding_is_zero() -> None:
+    torch.manual_seed(1)
+    config = replace(BASE, encoder_embed_dim=64, decoder_embed_dim=64)
+    model = Transformer(config, src_vocab_size=500, tgt_vocab_size=500, pad=PAD)
+    for weight in (model.src_embed.tokens.weight, model.tgt_embed.tokens.weight, model.output_proj.weight):
+        assert float(weight.detach().std()) == pytest.approx(64**-0.5, rel=0.03)
+    assert not model.src_embed.tokens.weight[PAD].any()
+    assert not model.tgt_embed.tokens.weight[PAD].any()
