@@ -7,6 +7,7 @@ kdmt translate runs/x/teacher < input.txt > output.txt
 from __future__ import annotations
 
 import errno
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -130,9 +131,10 @@ def main() -> None:
         print(f"kdmt: error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        print(f"kdmt: error: {error.filename or 'the output'}: the disk is full", file=sys.stderr)
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        print(f"kdmt: error: {error.filename or 'the output'}: {reason}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         print(f"kdmt: {stop}", file=sys.stderr)

@@ -5,12 +5,10 @@ Every path in its YAML is relative, so that a finished one can be copied elsewhe
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import os
 import random
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +47,15 @@ TRAIN = {
     "max_target_tokens": 60,
     "threads": 1,
 }
+TEACHER_TRAIN = TRAIN | {  # enough to translate some of it
+    "max_updates": 60,
+    "max_tokens": 400,
+    "lr": 0.02,
+    "warmup_updates": 10,
+    "validate_interval_updates": 20,
+    "save_interval_updates": 20,
+    "log_interval_updates": 20,
+}
 DECODE = {"beam": 2, "max_len_a": 1.0, "max_len_b": 5}
 
 
@@ -58,7 +65,7 @@ def settings() -> dict[str, Any]:
         name: {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}} for name in SIZES
     }
     student = {"model": MODEL, "train": TRAIN}
-    document = {
+    return {
         "name": "tiny",
         "source_lang": "en",
         "target_lang": "de",
@@ -69,12 +76,20 @@ def settings() -> dict[str, Any]:
             "tokenizer": {"vocab_size": 32},
             "workers": 1,
         },
-        "teacher": {"model": MODEL, "train": TRAIN},
+        "teacher": {"model": MODEL, "train": TEACHER_TRAIN},
         "distill": {"decode": DECODE, "block_size": 30, "threads": 1},
         "students": {"raw": {"data": "raw", **student}, "distilled": {"data": "distilled", **student}},
         "score": {"beams": [1, 2], "bootstrap_samples": 20, "speed_sentences": 2, "threads": 1},
     }
-    return copy.deepcopy(document)  # no dictionary twice, which YAML would write as an alias
+
+
+def to_yaml(document: Mapping[str, Any]) -> str:
+    return yaml.dump(document, Dumper=_NoAliases, sort_keys=False)
+
+
+class _NoAliases(yaml.SafeDumper):
+    def ignore_aliases(self, _: Any) -> bool:
+        return True
 
 
 def make_pairs(count: int, *, seed: int) -> list[tuple[str, str]]:
@@ -106,13 +121,8 @@ def write_pipeline(folder: Path, document: Mapping[str, Any] | None = None) -> P
     """Text and YAML of a pipeline that nothing was run of."""
     write_text(folder)
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(document or settings(), sort_keys=False), encoding="utf-8")
+    path.write_text(to_yaml(document or settings()), encoding="utf-8")
     return path
-
-
-def copy_pipeline(original: Path, folder: Path) -> Path:
-    shutil.copytree(original, folder, dirs_exist_ok=True)
-    return folder
 
 
 def hash_tree(folder: Path) -> dict[str, str]:

@@ -55,7 +55,7 @@ def save_checkpoint(
     aside = folder.parent / f"{_ASIDE}{folder.name}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file(_weights(model), aside / "model.safetensors")
+    _save_tensors(aside / "model.safetensors", _weights(model))
     _write_json(aside / "model.json", describe_model(model))
     for companion in companions:
         if companion.is_dir():
@@ -63,9 +63,7 @@ def save_checkpoint(
         else:
             shutil.copy2(companion, aside / companion.name)
     if state is not None:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in state.tensors.items()}, aside / "training_state.safetensors"
-        )
+        _save_tensors(aside / "training_state.safetensors", state.tensors)
         _write_json(aside / "training_state.json", state.values)
     files = sorted(path for path in aside.rglob("*") if path.is_file())
     _write_json(aside / "checksums.json", {str(path.relative_to(aside)): _sha256(path) for path in files})
@@ -218,6 +216,13 @@ def checkpoint_sha256(folder: Path) -> str:
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     """Parameters by name, a shared one under its first name alone (safetensors refuses aliases)."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: could not be written: {error}; earlier checkpoints are kept") from None
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

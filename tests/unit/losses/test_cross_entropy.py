@@ -135,7 +135,7 @@ def test_large_logits_do_not_overflow() -> None:
 def test_no_gradient_is_computed_where_none_is_wanted(mode: type, monkeypatch: pytest.MonkeyPatch) -> None:
     features_MD, weight_VD, targets_M = inputs()
     expected = projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=0.1)
-    monkeypatch.setattr(cross_entropy, "_to_gradient", None)  # calling it would raise
+    monkeypatch.setattr(cross_entropy, "_add_gradients", None)  # calling it would raise
     with mode():
         found = projected_cross_entropy(features_MD, nn.Parameter(weight_VD), targets_M, epsilon=0.1)
     assert [float(value) for value in found] == [float(value) for value in expected]

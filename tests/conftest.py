@@ -1,0 +1,38 @@
+"""A pipeline of a few sentences for tests of whole stages; see tiny_pipeline.py."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_pipeline
+
+STAGES = ("prepare", "teacher", "distill", "student", "score")
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with tiny.yaml and its text; nothing was run."""
+    tiny_pipeline.write_pipeline(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    tiny_pipeline.write_pipeline(folder)
+    with tiny_pipeline.working_in(folder):
+        tiny_pipeline.run_stages(*STAGES)
+    return folder
+
+
+@pytest.fixture
+def finished(_finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder, with tiny.yaml and a run of all its stages, the test's own to change."""
+    shutil.copytree(_finished_once, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)

@@ -1,0 +1,115 @@
+"""A task that a tiny Transformer learns in seconds, copying its source, and what the tests of training need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdmt.config import Train
+from kdmt.corpus.batching import ParallelData, open_parallel
+from kdmt.corpus.indexed import IndexedWriter
+from kdmt.models.architecture import TransformerConfig
+from kdmt.models.build import build_transformer
+from kdmt.models.checkpoint import TrainingState
+from kdmt.models.transformer import Transformer
+from kdmt.train.data import BinarizedData
+from kdmt.train.loop import Trainer, TrainingData
+from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.train.progress import Progress
+from kdmt.train.validation import validation_loss
+from kdmt.types import EOS
+
+VOCAB = 12  # the specials and eight words
+TINY = TransformerConfig(
+    encoder_layers=1,
+    decoder_layers=1,
+    encoder_embed_dim=32,
+    decoder_embed_dim=32,
+    encoder_ffn_embed_dim=64,
+    decoder_ffn_embed_dim=64,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    share_all_embeddings=True,
+    dropout=0.1,
+    max_source_positions=20,
+    max_target_positions=20,
+)
+CPU = torch.device("cpu")
+
+Validate = Callable[[Transformer], dict[str, float]]
+
+
+def write_pairs(folder: Path, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> ParallelData:
+    """A data-bin of these pairs of words, `</s>` added."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for side in range(2):
+        with IndexedWriter(folder / "ab"[side], VOCAB) as writer:
+            for pair in pairs:
+                writer.add(np.array([*pair[side], EOS]))
+    return open_parallel([(folder / "a", folder / "b")])
+
+
+def write_copy_task(folder: Path, num_pairs: int, *, seed: int) -> ParallelData:
+    """Sentences of one to six random words, each its own translation."""
+    rng = np.random.default_rng(seed)
+    sentences = [rng.integers(4, VOCAB, rng.integers(1, 7)).tolist() for _ in range(num_pairs)]
+    return write_pairs(folder, [(sentence, sentence) for sentence in sentences])
+
+
+def train_settings(**changes: Any) -> Train:
+    """Settings of a short run without BLEU."""
+    defaults = {
+        "max_updates": 30,
+        "max_tokens": 64,
+        "lr": 5e-3,
+        "warmup_updates": 10,
+        "validate_interval_updates": 10,
+        "save_interval_updates": 1000,
+        "log_interval_updates": 5,
+        "validate_bleu": False,
+        "best_metric": "loss",
+        "average_checkpoints": 2,
+    }
+    return Train(**{**defaults, **changes})
+
+
+def make_model(seed: int = 1, config: TransformerConfig = TINY) -> Transformer:
+    torch.manual_seed(seed)
+    return build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+
+
+def make_trainer(
+    run: Path,
+    data: TrainingData,
+    settings: Train,
+    *,
+    model: Transformer | None = None,
+    validate: Validate | None = None,
+    init_state: TrainingState | None = None,
+) -> Trainer:
+    """A trainer with seed 1; without `validate`, the loss on the first four training batches counts."""
+    objective = CrossEntropyObjective(model or make_model(), label_smoothing=settings.label_smoothing)
+
+    def loss_on_training_data(_: Transformer) -> dict[str, float]:
+        return validation_loss(objective, data, data.epoch(1)[:4], device=CPU)
+
+    return Trainer(
+        objective=objective,
+        data=data,
+        settings=settings,
+        seed=1,
+        run=run,
+        companions=[],
+        validate=validate or loss_on_training_data,
+        progress=Progress(run / "metrics.jsonl", name="test"),
+        device=CPU,
+        init_state=init_state,
+    )
+
+
+def open_data(data: ParallelData, settings: Train) -> BinarizedData:
+    return BinarizedData(data, settings, seed=1)
