@@ -4,14 +4,17 @@
     make bench-multi30k       teacher, raw and distilled students on Multi30k as published, two seeds
 
 The stages go on from what `runs/` holds. The figures of a student are the mean over its seeds, and the standard
-deviation where there are several; the rows of scores.json and the significance tests are kept with them whole.
+deviation where there are several; the rows of scores.json and the significance tests are kept with them whole. On the
+toy corpus, whose right translations are known, `..._valid` is the share of outputs that are one of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from statistics import fmean, stdev
@@ -20,6 +23,7 @@ from typing import Any
 from figures import Figure, report_figures
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
+TOY = Path(__file__).resolve().parent.parent / "data" / "toy"
 STAGES = ("prepare", "teacher", "distill", "student", "score")
 
 
@@ -43,21 +47,36 @@ def main() -> None:
         "scores": rows,
         "significance": json.loads((run / "significance.json").read_text()),
     }
-    report_figures(options.bench, score_figures(rows), settings=settings, command=f"make bench-{options.bench}")
+    figures = summarise(rows, "bleu", [row["bleu"] for row in rows], "BLEU")
+    if options.pipeline.stem == "toy":
+        figures += summarise(rows, "valid", [valid_percent(run, row) for row in rows], "%")
+    report_figures(options.bench, figures, settings=settings, command=f"make bench-{options.bench}")
 
 
-def score_figures(rows: list[dict[str, Any]]) -> list[Figure]:
-    """BLEU by system, test set and beam."""
+def summarise(rows: list[dict[str, Any]], what: str, values: list[float], unit: str) -> list[Figure]:
+    """Mean and standard deviation over the seeds of each system, test set and beam."""
     groups: dict[str, list[float]] = {}
-    for row in rows:
-        name = f"{row['system']}_{row['test_set']}_beam{row['beam']}_bleu".lower().replace("-", "_").replace(".", "_")
-        groups.setdefault(name, []).append(row["bleu"])
+    for row, value in zip(rows, values, strict=True):
+        name = f"{row['system']}_{row['test_set']}_beam{row['beam']}_{what}".lower()
+        groups.setdefault(re.sub("[^a-z0-9]", "_", name), []).append(value)
     figures = []
-    for name, values in groups.items():
-        figures.append(Figure(name, fmean(values), "BLEU"))
-        if len(values) > 1:
-            figures.append(Figure(f"{name}_sd", stdev(values), "BLEU"))
+    for name, group in groups.items():
+        figures.append(Figure(name, fmean(group), unit))
+        if len(group) > 1:
+            figures.append(Figure(f"{name}_sd", stdev(group), unit))
     return figures
+
+
+def valid_percent(run: Path, row: dict[str, Any]) -> float:
+    """How many of a toy system's outputs are right translations of their sources, whatever the reference says."""
+    if str(TOY) not in sys.path:
+        sys.path.insert(0, str(TOY))
+    from language import is_valid  # type: ignore[import-not-found]
+
+    name = f"{row['system']}.seed_{row['seed']}.{row['test_set']}.beam{row['beam']}.de"
+    outputs = (run / "score" / name).read_text().splitlines()
+    sources = (run / "prepare" / f"{row['test_set']}.raw.en").read_text().splitlines()
+    return 100 * fmean(is_valid(*pair) for pair in zip(sources, outputs, strict=True))
 
 
 def training_minutes(run: Path) -> float:

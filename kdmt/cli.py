@@ -7,7 +7,6 @@ kdmt translate runs/x/teacher < input.txt > output.txt
 from __future__ import annotations
 
 import errno
-import errno
 import sys
 from pathlib import Path
 from typing import Annotated

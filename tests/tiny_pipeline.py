@@ -18,7 +18,17 @@ from typing import Any
 
 import yaml
 
-WORDS = {"ba": "ok", "be": "uk", "bi": "ik", "da": "olp", "de": "ulp", "di": "ilp", "ga": "rom", "ge": "rum", "gi": "rim"}
+WORDS = {
+    "ba": "ok",
+    "be": "uk",
+    "bi": "ik",
+    "da": "olp",
+    "de": "ulp",
+    "di": "ilp",
+    "ga": "rom",
+    "ge": "rum",
+    "gi": "rim",
+}
 SIZES = {"train": 80, "valid": 6, "test": 5}
 
 MODEL = {
@@ -61,9 +71,7 @@ DECODE = {"beam": 2, "max_len_a": 1.0, "max_len_b": 5}
 
 def settings() -> dict[str, Any]:
     """The pipeline's YAML document, the caller's to change."""
-    split = {
-        name: {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}} for name in SIZES
-    }
+    split = {name: {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}} for name in SIZES}
     student = {"model": MODEL, "train": TRAIN}
     return {
         "name": "tiny",
@@ -176,9 +184,7 @@ def _replaced_streams(stdin: bytes) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
     out, err = io.BytesIO(), io.BytesIO()
     kept = sys.stdin, sys.stdout, sys.stderr
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in (out, err)
-    )
+    sys.stdout, sys.stderr = (io.TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in (out, err))
     try:
         yield out, err
     finally:

@@ -80,6 +80,11 @@ def companion_names(source_lang: str, target_lang: str) -> list[str]:
     return ["tokenizer", TEXT_FILE, *dict.fromkeys(f"dict.{lang}.txt" for lang in (source_lang, target_lang))]
 
 
+def cut_source(source: np.ndarray, max_tokens: int) -> np.ndarray:
+    """The first `max_tokens` of a source, the last of them </s>."""
+    return source if len(source) <= max_tokens else np.append(source[: max_tokens - 1], source[-1])
+
+
 def check_vocabulary(checkpoint: Path, data: Path, *, langs: tuple[str, str]) -> None:
     """Refuse a checkpoint whose vocabulary is not the data's.
 

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 
 from kdmt.config import Decode
-from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.codec import TextCodec, cut_source
 from kdmt.decode.engine import Engine, TorchEngine
 from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 from kdmt.models.transformer import Transformer
-from kdmt.types import EOS
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,9 @@ class Translator:
         return output
 
     def _cut(self, source: np.ndarray, line: int) -> np.ndarray:
-        if len(source) <= self.max_source_tokens:
-            return source
-        print(
-            f"line {line}: {len(source)} tokens, cut to the model's {self.max_source_tokens}",
-            file=sys.stderr,
-        )
-        return np.append(source[: self.max_source_tokens - 1], EOS)
+        if len(source) > self.max_source_tokens:
+            print(f"line {line}: {len(source)} tokens, cut to the model's {self.max_source_tokens}", file=sys.stderr)
+        return cut_source(source, self.max_source_tokens)
 
 
 def translate_stream(

@@ -143,8 +143,11 @@ def _write_held_out(workspace: Workspace, folder: Path, split: str, corpus: Corp
 
 
 def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, Corpus]) -> Forbidden:
+    # in the form that the training text has when it is compared: Moses' entities are letters to a comparison
+    form = "" if workspace.config.prepare.text.already_applied else "raw."
+
     def pairs(split: str) -> Iterator[tuple[str, str]]:
-        sides = (iterate_lines(folder / f"{split}.raw.{lang}") for lang in workspace.langs)
+        sides = (iterate_lines(folder / f"{split}.{form}{lang}") for lang in workspace.langs)
         return zip(*sides, strict=True)
 
     return collect_forbidden((split, pairs(split)) for split in held_out)

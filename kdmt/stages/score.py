@@ -160,8 +160,11 @@ def _score_system(workspace: Workspace, system: _System, test_set: str, beam: in
 
 
 def _word_decoder(workspace: Workspace, model: Any, beam: int, words: dict[int, list[str]]) -> Any:
-    """A function from processed source lines to target words; it leaves its last output of each size in `words`."""
-    from kdmt.corpus.codec import TextCodec
+    """A function from processed source lines to target words; it leaves its last output of each size in `words`.
+
+    A source that is longer than the model can read is cut.
+    """
+    from kdmt.corpus.codec import TextCodec, cut_source
     from kdmt.decode.engine import TorchEngine
 
     score = workspace.config.score
@@ -177,7 +180,8 @@ def _word_decoder(workspace: Workspace, model: Any, beam: int, words: dict[int, 
     )
 
     def decode(lines: list[str]) -> None:
-        found = engine.decode(codec.encode_source(lines), settings)
+        sources = [cut_source(source, model.config.max_source_positions) for source in codec.encode_source(lines)]
+        found = engine.decode(sources, settings)
         words[len(lines)] = [codec.decode_target(nbest[0].tokens) if nbest else "" for nbest in found]
 
     return decode

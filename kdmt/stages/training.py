@@ -239,6 +239,7 @@ def _validator(
     workspace: Workspace, job: _Job, codec: Any, objective: Any, device: Any
 ) -> Callable[[Any], dict[str, float]]:
     """Loss and BLEU on the real validation set, also when the training data is distilled."""
+    from kdmt.corpus.codec import cut_source
     from kdmt.stages.references import read_references
     from kdmt.train.data import BinarizedData
     from kdmt.train.validation import validation_loss
@@ -246,7 +247,8 @@ def _validator(
     valid = BinarizedData(_open(workspace, [workspace.data_bin], "valid"), job.train, seed=0)
     batches = valid.batches()
     limit = job.train.validate_sentences or None
-    sources = [valid.data[index][0] for index in range(len(valid.data))][:limit]
+    max_tokens = objective.model.config.max_source_positions
+    sources = [cut_source(valid.data[index][0], max_tokens) for index in range(len(valid.data))][:limit]
     references = read_references(workspace, "valid")[:limit]
 
     def validate(model: Any) -> dict[str, float]:

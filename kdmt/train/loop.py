@@ -67,6 +67,7 @@ class Position:
     best_score: float | None = None
     best_update: int | None = None
     bad_validations: int = 0
+    validated: int = 0  # update of the last validation
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last log line
     loss_counts: dict[str, int] = field(default_factory=dict)
 
@@ -261,6 +262,7 @@ class Trainer:
         figures = self.validate(self.model)
         score = figures[self.settings.best_metric]
         position = self.position
+        position.validated = position.update
         sign = 1 if self.settings.best_metric == "bleu" else -1
         if not math.isfinite(figures["loss"]):
             raise Divergence(f"update {position.update}: the validation loss is not finite")
@@ -339,7 +341,7 @@ class Trainer:
     def _finish(self, ending: Ending) -> Outcome:
         """Validate and save a last update off the schedule, and write `average`."""
         last = self.run_folder / f"{PREFIX}{self.position.update}"
-        if self.position.update % self.settings.validate_interval_updates:
+        if self.position.validated != self.position.update:
             self._validate(counts_for_patience=False)
             self._save()
         average_weights(self.model, self._averaged() or [last])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import tiny_pipeline
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -20,7 +20,9 @@ from kdmt.errors import UserError
 PIPELINES = sorted((Path(__file__).parents[2] / "pipelines").glob("*.yaml"))
 
 # words of pydantic's and of Python's that mean nothing to somebody who edits YAML
-JARGON = re.compile(r"pydantic|function-after|instance of|\bextra|dictionary|NoneType|literal\[|\[key\]|type=|Value error")
+JARGON = re.compile(
+    r"pydantic|function-after|instance of|\bextra|dictionary|NoneType|literal\[|\[key\]|type=|Value error"
+)
 
 Load = Callable[..., Pipeline]
 
@@ -170,7 +172,10 @@ def test_all_problems_are_told_at_once(refusal: Callable[..., str]) -> None:
         ("x: !!python/object:os.system {}", "not valid YAML"),
         ("? [1, 2]\n: 3\n", "found unhashable key"),
         ("name: x\nscore: {}\nname: y\n", "the key 'name' is given twice in \"<unicode string>\", line 3"),
-        ("teacher:\n  train:\n    lr: 1.0\n    lr: 2.0\n", "the key 'lr' is given twice in \"<unicode string>\", line 4"),
+        (
+            "teacher:\n  train:\n    lr: 1.0\n    lr: 2.0\n",
+            "the key 'lr' is given twice in \"<unicode string>\", line 4",
+        ),
         ("a: &x {b: 1}\nc: {<<: *x, d: 1, d: 2}\n", "the key 'd' is given twice"),
         ("1: 2\n", "1: Keys should be strings"),
     ],
@@ -198,7 +203,7 @@ def test_private_and_three_letter_languages_are_known(load: Load) -> None:
     assert load("source_lang=qaa", "target_lang=haw").source_lang == "qaa"
 
 
-# ------------------------------------------------------------------------------------------------- overrides and anchors
+# ------------------------------------------------------------------------------------------------ overrides and anchors
 
 
 @pytest.mark.parametrize(
@@ -278,6 +283,7 @@ def test_set_changes_no_alias_of_what_it_names(load: Load, changed: str) -> None
     assert {name: each.train.max_updates for name, each in found.items()} == dict.fromkeys(found, 5) | {changed: 9}
 
 
+@settings(max_examples=20)
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-300, max_value=1e300))
 def test_a_number_is_read_as_python_writes_it(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
     path = tmp_path_factory.getbasetemp() / "number.yaml"
@@ -286,7 +292,7 @@ def test_a_number_is_read_as_python_writes_it(tmp_path_factory: pytest.TempPathF
     assert load_pipeline(path, [f"teacher.train.lr={value!r}"]).teacher.train.lr == value
 
 
-# ----------------------------------------------------------------------------------------------------- kinds of settings
+# ---------------------------------------------------------------------------------------------------- kinds of settings
 
 
 def test_every_setting_is_of_one_kind(load: Load) -> None:
@@ -310,10 +316,10 @@ def test_every_setting_is_of_one_kind(load: Load) -> None:
 
 
 def test_a_flattened_setting_has_its_value_and_default(load: Load) -> None:
-    settings = flatten_settings(load("teacher.train.lr=0.5", "score.beams=[7]"), "result")
-    assert (settings["teacher.train.lr"].value, settings["teacher.train.lr"].default) == (0.5, 5e-4)
-    assert (settings["score.beams"].value, settings["score.beams"].default) == ([7], [1, 5])
-    assert settings["name"].default is REQUIRED
+    found = flatten_settings(load("teacher.train.lr=0.5", "score.beams=[7]"), "result")
+    assert (found["teacher.train.lr"].value, found["teacher.train.lr"].default) == (0.5, 5e-4)
+    assert (found["score.beams"].value, found["score.beams"].default) == ([7], [1, 5])
+    assert found["name"].default is REQUIRED
 
 
 def test_an_unknown_kind_is_the_programmers_mistake(load: Load) -> None:

@@ -1,0 +1,201 @@
+"""The distill stage through the command line: alignment, what becomes of failures, what is decoded again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+from tiny_pipeline import MODEL, TEACHER_TRAIN, Finished, hash_tree, kdmt, read_lines, run_stages, settings, to_yaml
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.decode.engine import TorchEngine
+
+TINY = Path("runs/tiny")
+PREPARED, MADE = TINY / "prepare", TINY / "distill"
+
+
+def distill(*sets: str) -> Finished:
+    return kdmt("distill", "tiny.yaml", *(part for setting in sets for part in ("--set", f"distill.{setting}")))
+
+
+def manifest() -> dict[str, Any]:
+    return json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))
+
+
+def nbest() -> dict[int, list[tuple[float, str]]]:
+    """Sentence -> its hypotheses with their scores."""
+    found: dict[int, list[tuple[float, str]]] = {}
+    for line in read_lines(MADE / "nbest"):
+        index, score, words = line.split("\t")
+        found.setdefault(int(index), []).append((float(score), words))
+    return found
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was decoded")
+
+    monkeypatch.setattr(TorchEngine, "decode", refuse)
+
+
+# ---------------------------------------------------------------------------------------------------- what is written
+
+
+@pytest.mark.usefixtures("finished")
+def test_line_i_belongs_to_line_i_of_the_training_source() -> None:
+    sources, references = (read_lines(PREPARED / f"train.{lang}") for lang in ("en", "de"))
+    distilled, best = read_lines(MADE / "distilled.de"), nbest()
+    assert read_lines(MADE / "distilled.en") == sources
+    assert len(distilled) == len(sources) == len(best)
+    replaced = [i for i in range(len(sources)) if distilled[i] != best[i][0][1]]
+    assert all(distilled[i] == references[i] for i in replaced)
+    facts = manifest()["facts"]
+    assert sum(facts["replaced_by_reference"].values()) >= len(replaced) > 0
+    assert facts["num_lines"] == facts["num_sentences"] == len(sources)
+    assert sum(line == reference for line, reference in zip(distilled, references, strict=True)) < len(sources)
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_manifest_says_what_it_was_made_of_and_how_well() -> None:
+    made, hashes = manifest(), hash_tree(TINY)
+    assert made["inputs"]["teacher/average"] == hashes["teacher/average/model.safetensors"]
+    for name in ("dict.en.txt", "dict.de.txt", "tokenizer/joint.model", "train.en", "data-bin/train.en-de.en.bin"):
+        assert made["inputs"][f"prepare/{name}"] == hashes[f"prepare/{name}"]
+    assert made["settings"]["distill.decode.beam"] == 2
+    assert set(made["outputs"]) >= {"distilled.en", "distilled.de", "nbest", "data-bin/train.en-de.de.bin"}
+    expected = sacrebleu.corpus_bleu(read_lines(MADE / "distilled.de"), [read_lines(PREPARED / "train.de")]).score
+    assert made["facts"]["bleu_against_reference"] == pytest.approx(expected)
+    assert "tok:13a" in made["facts"]["bleu_signature"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_distilled_data_bin_is_the_text_in_the_teachers_vocabulary() -> None:
+    codec = TextCodec.load(PREPARED)
+    for lang in ("en", "de"):
+        assert (MADE / f"data-bin/dict.{lang}.txt").read_bytes() == (PREPARED / f"dict.{lang}.txt").read_bytes()
+        sentences = IndexedDataset(MADE / f"data-bin/train.en-de.{lang}")
+        assert [codec.decode_target(s[:-1]) for s in sentences] == read_lines(MADE / f"distilled.{lang}")
+
+
+@pytest.mark.usefixtures("finished")
+def test_every_hypothesis_of_an_n_best_list_is_written_best_first() -> None:
+    assert distill("decode={beam: 3, nbest: 3, max_len_b: 5}").code == 0
+    for hypotheses in nbest().values():
+        assert len(hypotheses) == 3
+        assert [score for score, _ in hypotheses] == sorted((score for score, _ in hypotheses), reverse=True)
+
+
+# ------------------------------------------------------------------------------------------------ failures are counted
+
+
+@pytest.mark.usefixtures("finished", "no_decoding")
+def test_another_use_of_failures_decodes_nothing_again() -> None:
+    before, kept = manifest(), hash_tree(MADE)
+    references, best = read_lines(PREPARED / "train.de"), nbest()
+    failed = sum(before["facts"]["failures"].values())
+    assert 0 < failed < 80
+    drop = "failures={empty: drop, too_long: drop, repetition: drop, unk: drop}"
+    result = distill(drop)
+    assert result.code == 0
+    assert "made anew: the setting distill.failures.empty changed from 'reference' to 'drop'" in result.err
+    assert hash_tree(MADE.with_name("distill.previous")) == kept
+
+    facts = manifest()["facts"]
+    assert facts["failures"] == before["facts"]["failures"]
+    assert Counter(facts["dropped"].values()) == facts["failures"]
+    left = [i for i in range(80) if str(i) not in facts["dropped"]]
+    assert facts["num_lines"] == len(left) == 80 - failed
+    assert read_lines(MADE / "distilled.de") == [best[i][0][1] for i in left]
+    sources = read_lines(PREPARED / "train.en")
+    assert read_lines(MADE / "distilled.en") == [sources[i] for i in left]
+    assert len(IndexedDataset(MADE / "data-bin/train.en-de.de")) == len(left)
+
+    assert distill("failures={empty: keep, too_long: keep, repetition: keep, unk: keep}").code == 0
+    assert read_lines(MADE / "distilled.de") == [best[i][0][1] for i in range(80)]
+    assert distill().code == 0
+    assert manifest() == before
+    assert references != read_lines(MADE / "distilled.de")
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("action", ["drop", "keep"])
+def test_a_teacher_that_gives_nothing_is_told(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    monkeypatch.setattr(TorchEngine, "decode", lambda _, sources, *__, **___: [[] for _ in sources])
+    result = distill(f"failures.empty={action}", "block_size=50")
+    assert result.code == 2
+    assert result.err.splitlines()[-1] == (
+        "kdmt: error: distill: none of 80 sentences has a translation to train on; failures: empty 80"
+    )
+    assert not (MADE / "manifest.json").exists()
+
+
+# ----------------------------------------------------------------------------------------------- what is decoded again
+
+
+@pytest.mark.usefixtures("finished", "no_decoding")
+def test_settings_of_execution_change_nothing() -> None:
+    assert distill("threads=2").err == "distill: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("finished", "no_decoding")
+def test_blocks_that_are_there_are_not_decoded_again() -> None:
+    expected = hash_tree(MADE)
+    record = manifest()
+    (MADE / "plan.json").write_text(json.dumps({k: record[k] for k in ("settings", "extend", "inputs")}), "utf-8")
+    for path in MADE.iterdir():
+        if path.is_dir() and path.name != "blocks":
+            shutil.rmtree(path)
+        elif path.name not in ("blocks", "plan.json"):
+            path.unlink()
+    result = distill()
+    assert "distill: going on with what was started\n" in result.err
+    assert hash_tree(MADE) == expected
+
+
+@pytest.mark.usefixtures("finished")
+def test_another_beam_decodes_all_of_it_and_keeps_the_old() -> None:
+    kept = hash_tree(MADE)
+    assert distill("decode.beam=1").code == 0
+    assert hash_tree(MADE.with_name("distill.previous")) == kept
+    blocks = {name for name in kept if name.startswith("blocks/")}
+    assert len(blocks) == 3
+    assert not any(hash_tree(MADE)[name] == kept[name] for name in blocks)
+
+
+@pytest.mark.usefixtures("finished")
+def test_blocks_of_another_size_hold_the_same_sentences() -> None:
+    files = ("distilled.en", "distilled.de", "nbest")
+    before = [(MADE / name).read_bytes() for name in files]
+    assert distill("block_size=77").code == 0
+    assert sorted(path.name for path in (MADE / "blocks").iterdir()) == ["000000.jsonl.gz", "000001.jsonl.gz"]
+    # a translation does not depend on the batch that it was made in, but for the last digits of its score
+    after = [(MADE / name).read_bytes() for name in files]
+    assert after[:2] == before[:2]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_teacher_that_was_trained_further_is_another_teacher() -> None:
+    run_stages("teacher", sets=["teacher.train.max_updates=61"])
+    result = kdmt("distill", "tiny.yaml", "--set", "teacher.train.max_updates=61")
+    assert "distill: made anew: the input teacher/average changed (the old one is kept" in result.err
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_tags_go_with_their_lines() -> None:
+    document = settings()
+    (corpus,) = document["prepare"]["train"]
+    document["prepare"] |= {"train": [corpus, corpus | {"tag": "<2>", "weight": 2}], "clean": "none"}
+    document["teacher"] = {"model": MODEL, "train": TEACHER_TRAIN | {"max_updates": 2}}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare", "teacher", "distill")
+    assert read_lines(MADE / "distilled.tags") == [""] * 80 + ["<2>"] * 160
+    tag = TextCodec.load(PREPARED).src_dictionary.index("<2>")
+    sources = IndexedDataset(MADE / "data-bin/train.en-de.en")
+    assert [sentence[0] == tag for sentence in sources] == [False] * 80 + [True] * 160

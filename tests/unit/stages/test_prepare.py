@@ -1,0 +1,347 @@
+"""The prepare stage through the command line, on a few sentences of a made-up language."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_pipeline import (
+    SIZES,
+    TRAIN,
+    WORDS,
+    hash_tree,
+    kdmt,
+    make_pairs,
+    read_lines,
+    run_stages,
+    settings,
+    to_yaml,
+    write_lines,
+)
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.types import EOS
+
+MADE = Path("runs/tiny/prepare")
+
+
+def change(**changes: Any) -> None:
+    """Change settings of `prepare` in ./tiny.yaml."""
+    document = settings()
+    document["prepare"].update(changes)
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+
+
+def report() -> dict[str, Any]:
+    return json.loads((MADE / "report.json").read_text(encoding="utf-8"))
+
+
+def facts() -> dict[str, Any]:
+    return json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))["facts"]
+
+
+def key(line: str) -> str:
+    """What counts as the same sentence, in words of the test's own."""
+    return re.sub(r"[\W_]", "", line.casefold())
+
+
+def read_bin(split: str, lang: str) -> list[str]:
+    """The tokens of a split of the data-bin between spaces, `</s>` left out."""
+    codec = TextCodec.load(MADE)
+    dictionary = codec.src_dictionary if lang == "en" else codec.tgt_dictionary
+    dataset = IndexedDataset(MADE / "data-bin" / f"{split}.en-de.{lang}")
+    assert all(sentence[-1] == EOS for sentence in dataset)
+    return [" ".join(dictionary.symbols[token] for token in sentence[:-1]) for sentence in dataset]
+
+
+def words(tokens: str) -> str:
+    """SentencePiece's pieces put together."""
+    return tokens.replace(" ", "").replace("▁", " ").strip()
+
+
+# ---------------------------------------------------------------------------------------------------- what is written
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_the_data_bin_holds_the_text_line_for_line() -> None:
+    run_stages("prepare")
+    for split, size in SIZES.items():
+        for lang in ("en", "de"):
+            text = read_lines(MADE / f"{split}.{lang}")
+            assert text == read_lines(Path(f"text/{split}.{lang}"))
+            assert len(text) == size
+            assert [words(tokens) for tokens in read_bin(split, lang)] == text
+    assert not (MADE / "train.tags").exists()
+    assert (MADE / "dict.en.txt").read_bytes() == (MADE / "data-bin/dict.de.txt").read_bytes()
+    tokens = sum(len(line.split()) + 1 for line in read_bin("train", "de"))
+    symbols = len(read_lines(MADE / "dict.de.txt")) + 4
+    assert facts()["de"] == {"symbols": symbols, "tokens": tokens, "unk": 0}
+    assert symbols % 8 == 0
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_the_same_text_gives_the_same_files_wherever_it_is_made() -> None:
+    run_stages("prepare")
+    assert kdmt("prepare", "tiny.yaml", "--runs", "elsewhere", "--set", "prepare.workers=2").code == 0
+    there = hash_tree(Path("elsewhere/tiny/prepare"))
+    here = hash_tree(MADE)
+    differing = {name for name in here.keys() | there.keys() if here.get(name) != there.get(name)}
+    assert differing == {"config.json"}  # which has the number of workers
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_no_held_out_sentence_is_in_the_training_text() -> None:
+    train = make_pairs(30, seed=2)
+    test, valid = (
+        [*zip(*(read_lines(Path(f"text/{s}.{x}")) for x in ("en", "de")), strict=True)] for s in ("test", "valid")
+    )
+    leaks = [
+        test[0],
+        (test[1][0].upper() + " !", "rim"),  # the source in other case and with punctuation
+        ("gi", f"«{test[2][1]}».".replace(" ", "  ")),  # the target alone
+        valid[0],
+    ]
+    pairs = list(dict.fromkeys([*train[:15], *leaks, *train[15:]]))
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in pairs])
+    run_stages("prepare", sets=["prepare.tokenizer.vocab_size=30", "prepare.clean.max_ratio=9.0"])
+
+    for side, lang in enumerate(("en", "de")):
+        held_out = {key(pair[side]) for pair in (*test, *valid)}
+        assert not held_out & set(map(key, read_lines(MADE / f"train.{lang}")))
+    dropped = [pair for pair in pairs if any(key(pair[i]) in {key(p[i]) for p in (*test, *valid)} for i in (0, 1))]
+    assert len(dropped) >= len(leaks)
+    assert report()["dropped"]["held_out"] == facts()["dropped"]["held_out"] == len(dropped)
+    assert report()["corpora"][0]["held_out_matches"]["test.target"] >= 2
+    assert len(read_lines(MADE / "train.en")) == report()["pairs_out"] == len(pairs) - len(dropped)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_decontamination_can_be_turned_off() -> None:
+    for lang in ("en", "de"):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [*read_lines(path), *read_lines(Path(f"text/test.{lang}"))])
+    run_stages("prepare", sets=["prepare.decontaminate=false"])
+    assert read_lines(MADE / "train.en")[-SIZES["test"] :] == read_lines(Path("text/test.en"))
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_tokenised_text_is_compared_in_its_own_form() -> None:
+    """Moses' entities are letters: the raw reference `ba'da` says the same as `ba &apos;da`, and matches only that."""
+    for split, line in (("train", "ba &apos;da &quot; ge"), ("test", "ba &apos;da &quot; ge")):
+        path = Path(f"text/{split}.de")
+        write_lines(path, [line, *read_lines(path)[1:]])
+    write_lines(Path("text/raw.de"), ["ba'da \"ge", *read_lines(Path("text/test.de"))[1:]])
+    document = settings()
+    document["prepare"]["text"] = {"moses": True, "lowercase": True, "already_applied": True}
+    document["prepare"]["test"]["test"]["raw_target"] = {"path": "text/raw.de"}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare")
+    assert report()["dropped"]["held_out"] == 1
+    assert not any("&apos;" in line for line in read_lines(MADE / "train.de"))
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_each_rule_has_its_count() -> None:
+    clean = make_pairs(12, seed=3)
+    clean = list(dict.fromkeys(clean))
+    dirty = {
+        "empty": [("", "ok"), ("ba", "   ")],
+        "max_words": [(" ".join(["ba"] * 9), " ".join(["ok"] * 8))],
+        "max_ratio": [("ba be bi da", "ok")],
+        "copy": [("ba ba", "ba ba")],
+        "duplicate": [clean[0], clean[1], clean[1]],
+    }
+    pairs = [*clean, *(pair for found in dirty.values() for pair in found)]
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in pairs])
+    change(clean={"max_words": 8}, decontaminate=False, tokenizer={"vocab_size": 26})
+    said = run_stages("prepare")[0].err
+    expected = {rule: len(found) for rule, found in dirty.items()}
+    assert {rule: count for rule, count in report()["dropped"].items() if count} == expected
+    assert report()["pairs_in"] == len(pairs)
+    assert f"{len(pairs)} pairs read, {len(clean)} for training; dropped: empty 2, max_words 1" in said
+    assert read_lines(MADE / "train.de") == [target for _, target in clean]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_clean_none_keeps_every_line() -> None:
+    """Text that must keep its lines, as distilled text is: empty ones, copies, duplicates, test sentences and all."""
+    lines = [*read_lines(Path("text/train.en")), "", "ba  ba", "ba  ba", " be ", *read_lines(Path("text/test.en"))]
+    for lang in ("en", "de"):
+        write_lines(Path(f"text/train.{lang}"), lines)
+    run_stages("prepare", sets=["prepare.clean=none", "prepare.tokenizer.vocab_size=18"])
+    for lang in ("en", "de"):
+        assert read_lines(MADE / f"train.{lang}") == lines
+    assert [" ".join(line.split()) for line in lines] == [words(tokens) for tokens in read_bin("train", "en")]
+    assert not any(report()["dropped"].values())
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_weights_repeat_a_corpus_and_tags_stand_before_its_sources() -> None:
+    extra = make_pairs(5, seed=9)
+    write_lines(Path("text/extra.tsv"), [f"{source}\tx\t{target}" for source, target in extra])
+    with zipfile.ZipFile("text/extra.zip", "w") as archive:
+        archive.write("text/extra.tsv", "deep/extra.tsv")
+    corpus = {
+        "tsv": {"path": "text/extra.zip", "member": "deep/extra.tsv"},
+        **{"source_column": 0, "target_column": 2, "weight": 3, "tag": "<bt>"},
+    }
+    change(train=[*settings()["prepare"]["train"], corpus], decontaminate=False, clean="none")
+    run_stages("prepare")
+    plain = SIZES["train"]
+    assert read_lines(MADE / "train.de")[plain:] == [target for _, target in extra] * 3
+    assert read_lines(MADE / "train.tags") == [""] * plain + ["<bt>"] * 15
+    source = read_bin("train", "en")
+    assert not any("<bt>" in line for line in (*source[:plain], *read_bin("train", "de")))
+    assert [line.split()[0] for line in source[plain:]] == ["<bt>"] * 15
+    assert [words(line.removeprefix("<bt> ")) for line in source[plain:]] == [source for source, _ in extra] * 3
+    assert "<bt> 15" in read_lines(MADE / "dict.en.txt")
+    assert [each["pairs_out"] for each in report()["corpora"]] == [plain, 15]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_text_is_processed_and_raw_references_are_kept() -> None:
+    for split in SIZES:
+        for lang in ("en", "de"):
+            path = Path(f"text/{split}.{lang}")
+            write_lines(path, [f"{line.capitalize()}, don't!" for line in read_lines(path)])
+    run_stages("prepare", sets=["prepare.text={moses: true, lowercase: true}", "prepare.tokenizer.vocab_size=31"])
+    raw = read_lines(Path("text/test.de"))
+    assert read_lines(MADE / "test.raw.de") == raw
+    assert read_lines(MADE / "test.de") == [line.lower().replace(", don't!", " , don ' t !") for line in raw]
+    for line in read_lines(MADE / "train.en"):  # English has its own rule for n't
+        assert line == line.lower()
+        assert line.endswith(" , don 't !")
+    assert [words(tokens) for tokens in read_bin("train", "en")] == read_lines(MADE / "train.en")
+    codec = TextCodec.load(MADE)
+    assert codec.finish_target(read_lines(MADE / "test.de")[0]).startswith(raw[0].lower().split(",")[0] + ",")
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_text_that_was_processed_by_its_authors_stays_as_it_is() -> None:
+    raw = [f"{line.capitalize()}!" for line in read_lines(Path("text/test.de"))]
+    write_lines(Path("text/raw.de"), raw)
+    document = settings()
+    document["prepare"]["text"] = {"moses": True, "lowercase": True, "already_applied": True}
+    document["prepare"]["test"]["test"]["raw_target"] = {"path": "text/raw.de"}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare")
+    assert read_lines(MADE / "test.de") == read_lines(Path("text/test.de"))
+    assert read_lines(MADE / "test.raw.de") == raw
+    assert json.loads((MADE / "text.json").read_text(encoding="utf-8"))["text"]["already_applied"] is True
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_separate_tokenizers_and_dictionaries() -> None:
+    document = settings()
+    document["prepare"]["tokenizer"] = {"joint": False, "vocab_size": 20}
+    document["prepare"]["vocabulary"] = {"joined": False}
+    for model in (document["teacher"], *document["students"].values()):
+        model["model"]["share_all_embeddings"] = False
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare")
+    assert sorted(path.name for path in (MADE / "tokenizer").iterdir()) == ["de.model", "en.model", "tokenizer.json"]
+    symbols = {lang: {line.split()[0] for line in read_lines(MADE / f"dict.{lang}.txt")} for lang in ("en", "de")}
+    assert "▁" in "".join(symbols["en"])
+    assert not any(set("okulmr") & set(symbol) for symbol in symbols["en"] if not symbol.startswith("madeup"))
+    for lang, lexicon in (("en", set(WORDS)), ("de", set(WORDS.values()))):
+        assert {word for tokens in read_bin("train", lang) for word in words(tokens).split()} == lexicon
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_mirror_answers_for_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Path("mirror")
+    mirror.mkdir()
+    corpus = {}
+    for side, lang in (("source", "en"), ("target", "de")):
+        data = gzip.compress(Path(f"text/train.{lang}").read_bytes())
+        (mirror / f"train.{lang}.gz").write_bytes(data)
+        corpus[side] = {"url": f"https://nowhere.invalid/a/train.{lang}.gz", "sha256": hashlib.sha256(data).hexdigest()}
+    change(train=[corpus])
+    assert kdmt("prepare", "tiny.yaml", "--mirror", "mirror").code == 0
+    assert read_lines(MADE / "train.en") == read_lines(Path("text/train.en"))
+    monkeypatch.setenv("KDMT_MIRROR", "mirror")
+    assert "up to date" in kdmt("prepare", "tiny.yaml").err
+
+
+# ------------------------------------------------------------------------------------------------- what is up to date
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_prepare_is_decided_by_content() -> None:
+    run_stages("prepare")
+    made = hash_tree(Path("runs"))
+    for path in Path("text").iterdir():
+        path.write_bytes(path.read_bytes())  # another time, the same content
+    result = run_stages("prepare", sets=["prepare.workers=3", "teacher.train.lr=0.5"])[0]
+    assert result.err == "prepare: up to date, nothing to do\n"
+    assert hash_tree(Path("runs")) == made
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_an_input_or_setting_that_changed_is_named_and_the_last_state_kept() -> None:
+    run_stages("prepare")
+    made = hash_tree(MADE)
+    path = Path("text/train.de")
+    write_lines(path, ["rom ulp", *read_lines(path)[1:]])
+    result = run_stages("prepare", sets=["prepare.clean.max_ratio=8.0"])[0]
+    assert (
+        "prepare: made anew: the setting prepare.clean.max_ratio changed from 3.0 to 8.0; the input text/train.de "
+        "changed (the old one is kept as prepare.previous)\n"
+    ) in result.err
+    assert hash_tree(MADE.with_name("prepare.previous")) == made
+    assert read_lines(MADE / "train.de")[0] == "rom ulp"
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("test.de", "text/test.en has 5 lines, text/test.de has 4"),  # read first
+        ("train.de", "text/train.en has 80 lines, text/train.de has 79"),  # while cleaning
+        ("vocab_size", "vocab_size 4000: Vocabulary size too high"),  # after cleaning
+    ],
+)
+def test_a_failure_leaves_an_earlier_state_byte_for_byte(broken: str, message: str) -> None:
+    run_stages("prepare")
+    made = hash_tree(MADE)
+    sets = ["--set", "prepare.tokenizer.vocab_size=4000"] if broken == "vocab_size" else []
+    if not sets:
+        path = Path("text") / broken
+        original = path.read_bytes()
+        write_lines(path, read_lines(path)[:-1])
+    result = kdmt("prepare", "tiny.yaml", *sets)
+    assert result.code == 2
+    assert message in result.err
+    assert hash_tree(MADE) == made
+    if not sets:
+        path.write_bytes(original)
+    assert run_stages("prepare")[0].err == "prepare: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_raw_reference_of_another_length_is_refused() -> None:
+    document = settings()
+    document["prepare"]["test"]["test"]["raw_target"] = {"path": "text/valid.de"}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    result = kdmt("prepare", "tiny.yaml")
+    assert result.code == 2
+    assert "text/valid.de has 6 lines, test set 'test' has 5" in result.err
+    assert not MADE.exists()
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_sources_longer_than_the_training_takes_are_no_business_of_prepare() -> None:
+    for lang in ("en", "de"):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [*read_lines(path), " ".join(["ba" if lang == "en" else "ok"] * 200)])
+    run_stages("prepare")
+    assert len(read_lines(MADE / "train.en")[-1].split()) == 200 > TRAIN["max_source_tokens"]

@@ -1,0 +1,316 @@
+"""The teacher and student stages through the command line: what is redone, what goes on, where weights come from."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny_pipeline import TEACHER_TRAIN, Finished, hash_tree, kdmt, run_stages, settings, write_pipeline
+
+from kdmt.config import Train
+from kdmt.train.schedule import inverse_sqrt
+
+TINY = Path("runs/tiny")
+TEACHER = TINY / "teacher"
+RAW = TINY / "students/raw/seed_1"
+
+# With a learning rate this small no float32 weight moves: what is saved is what training began with.
+STILL = ("lr=1e-30", "warmup_init_lr=0.0", "max_updates=2", "validate_interval_updates=2")
+
+
+def student(name: str, *sets: str) -> Finished:
+    return kdmt("student", "tiny.yaml", "--student", name, *(part for setting in sets for part in ("--set", setting)))
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "model.safetensors")
+
+
+def metrics(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line["kind"] == kind]
+
+
+def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")} for line in lines]
+
+
+def results(run: Path) -> dict[str, str]:
+    """What a training gives: every file of its checkpoints and their pointers."""
+    return {k: v for k, v in hash_tree(run).items() if k.startswith(("checkpoint_", "best", "last", "average"))}
+
+
+# ------------------------------------------------------------------------------------------------- what is up to date
+
+
+@pytest.mark.usefixtures("finished")
+def test_settings_of_execution_change_nothing() -> None:
+    made = hash_tree(Path("runs"))
+    sets = ["teacher.train.save_interval_updates=1", "teacher.train.log_interval_updates=7", "teacher.train.threads=2"]
+    assert run_stages("teacher", sets=sets)[0].err == "teacher: up to date, nothing to do\n"
+    assert hash_tree(Path("runs")) == made
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_setting_of_the_result_makes_it_anew_and_keeps_the_old_one() -> None:
+    made = hash_tree(RAW)
+    result = student("raw", "students.raw.train.lr=0.02")
+    assert result.code == 0
+    reason = "the setting students.raw.train.lr changed from 0.01 to 0.02"
+    assert f"student raw seed 1: made anew: {reason} (the old one is kept as seed_1.previous)\n" in result.err
+    assert hash_tree(RAW.with_name("seed_1.previous")) == made
+    assert results(RAW) != results(RAW.with_name("seed_1.previous"))
+
+
+@pytest.mark.usefixtures("finished")
+def test_more_updates_go_on_from_what_is_there_to_where_a_longer_run_ends() -> None:
+    result = student("raw", "students.raw.train.max_updates=6")
+    assert "going on: the setting students.raw.train.max_updates changed from 4 to 6" in result.err
+    assert "going on from checkpoint_4" in result.err
+    extended, lines = results(RAW), metrics(RAW, "train")
+    assert not RAW.with_name("seed_1.previous").exists()
+    shutil.rmtree(RAW)
+    assert student("raw", "students.raw.train.max_updates=6").code == 0
+    assert results(RAW) == extended
+    assert without_times(metrics(RAW, "train")) == without_times(lines)
+    assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.usefixtures("finished")
+def test_more_seeds_are_more_runs() -> None:
+    result = student("raw", "students.raw.seeds=[1, 2]")
+    assert "student raw seed 1: up to date, nothing to do\n" in result.err
+    assert "student raw seed 2: starting\n" in result.err
+    other = RAW.with_name("seed_2")
+    assert results(other).keys() == results(RAW).keys()
+    assert results(other) != results(RAW)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_stale_stage_stops_its_dependants_and_harms_nothing() -> None:
+    made = hash_tree(Path("runs"))
+    for stage in ("distill", "student", "score"):
+        result = kdmt(stage, "tiny.yaml", "--set", "teacher.train.lr=0.5")
+        if stage == "student":  # the first one, on raw data, does not build on the teacher
+            assert "student raw seed 1: up to date" in result.err
+        assert result.code == 2
+        assert result.err.splitlines()[-1] == (
+            "kdmt: error: teacher is not up to date: the setting teacher.train.lr changed from 0.02 to 0.5. "
+            "Run `kdmt teacher` first, or give --rebuild to bring every stage before this one up to date"
+        )
+    assert hash_tree(Path("runs")) == made
+
+
+@pytest.mark.usefixtures("finished")
+def test_rebuild_makes_everything_before_a_stage() -> None:
+    result = kdmt("distill", "tiny.yaml", "--rebuild", "--set", "prepare.clean.max_words=100")
+    assert result.code == 0
+    announced = [line for line in result.err.splitlines() if "made anew" in line]
+    assert [line.partition(":")[0] for line in announced] == ["prepare"]  # whose files are the same as before
+    assert "distill: up to date, nothing to do" in result.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_on_distilled_data_builds_on_distill() -> None:
+    (TINY / "distill" / "distilled.de").write_text("edited by hand\n", encoding="utf-8")
+    result = student("distilled")
+    assert result.code == 2
+    assert "distill is not up to date: its output distilled.de was changed" in result.err
+    assert student("raw").err == "student raw seed 1: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("finished")
+def test_raw_and_distilled_data_mixed() -> None:
+    result = student("raw", "students.raw.data=mixed")
+    assert result.code == 0
+    assert f"{2 * 80} pairs" in result.err
+    manifest = json.loads((TINY / "students/raw/seed_1/manifest.json").read_text(encoding="utf-8"))
+    assert {name.split("/")[0] for name in manifest["inputs"] if "train.en-de" in name} == {"prepare", "distill"}
+
+
+@pytest.mark.usefixtures("finished")
+def test_unknown_and_absent_students() -> None:
+    result = student("rwa")
+    assert result.code == 2
+    assert result.err == "kdmt: error: there is no student 'rwa'; the pipeline has raw, distilled\n"
+    result = kdmt("student", "tiny.yaml", "--set", "students={}")
+    assert (result.code, result.err) == (0, "student: the pipeline has none, nothing to do\n")
+
+
+# ------------------------------------------------------------------------------------------ models that cannot be built
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("teacher.model.arch=transfomer", "teacher.model.arch: 'transfomer' is none of transformer, transformer_tiny"),
+        (
+            "students.raw.model.encoder_attention_heads=3",
+            "students.raw.model.encoder_embed_dim (16) is not a multiple of its attention heads (3)",
+        ),
+        (
+            "students.raw.model.decoder_embed_dim=32",
+            "students.raw.model.share_all_embeddings needs encoder_embed_dim equal to decoder_embed_dim",
+        ),
+        (
+            "prepare.vocabulary.joined=false",
+            "teacher.model.share_all_embeddings needs 'prepare.vocabulary.joined: true'",
+        ),
+        (
+            "students.raw.encoder_layers_from_teacher=[0, 0]",
+            "students.raw.encoder_layers_from_teacher: 2 layers are chosen, the student has 1",
+        ),
+        (
+            "students.raw.decoder_layers_from_teacher=[1]",
+            "students.raw.decoder_layers_from_teacher: the teacher has no layer 1, only 0 to 0",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("pipeline")
+def test_a_model_that_cannot_be_built_is_told_before_the_first_stage(override: str, message: str) -> None:
+    result = kdmt("prepare", "tiny.yaml", "--set", override)
+    assert result.code == 2
+    assert result.err.startswith(f"kdmt: error: {message}")
+    assert not Path("runs").exists()
+
+
+# --------------------------------------------------------------------------------------------- where weights come from
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_begins_with_the_layers_chosen_from_its_teacher() -> None:
+    sets = [f"students.raw.train.{setting}" for setting in STILL]
+    sets += ["students.raw.model.encoder_layers=3", "students.raw.encoder_layers_from_teacher=[0, 0, 0]"]
+    assert student("raw", *sets).code == 0
+    own, teacher = weights(RAW / "checkpoint_2"), weights(TEACHER / "average")
+    for name, value in own.items():
+        side, _, rest = name.partition(".")
+        taken = side == "encoder_layers"
+        source = f"encoder_layers.0.{rest.partition('.')[2]}" if taken else name
+        if taken or not _is_norm_or_bias(name):
+            assert np.array_equal(value, teacher[source]) == taken, name
+
+
+def _is_norm_or_bias(name: str) -> bool:
+    """These begin as zeros and ones in every model."""
+    return name.endswith("bias") or "norm" in name
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_begins_with_its_teachers_embeddings() -> None:
+    sets = [f"students.raw.train.{setting}" for setting in STILL]
+    assert student("raw", *sets, "students.raw.embeddings_from_teacher=true").code == 0
+    own, teacher = weights(RAW / "checkpoint_2"), weights(TEACHER / "average")
+    same = {name for name, value in own.items() if not _is_norm_or_bias(name) and np.array_equal(value, teacher[name])}
+    assert same == {name for name in own if "embed" in name and not _is_norm_or_bias(name)} != set()
+    manifest = json.loads((RAW / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["inputs"]["teacher"] == hash_tree(TEACHER)["average/model.safetensors"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_fine_tuning_begins_with_a_checkpoint_and_a_fresh_optimiser() -> None:
+    sets = [f"students.raw.train.{setting}" for setting in STILL]
+    assert student("raw", *sets, f"students.raw.train.init_from={TEACHER}/checkpoint_40").code == 0
+    for name, value in weights(TEACHER / "checkpoint_40").items():
+        assert np.array_equal(value, weights(RAW / "checkpoint_2")[name])
+    steps = [v for k, v in load_file(RAW / "checkpoint_2/training_state.safetensors").items() if k.startswith("step.")]
+    assert {float(step) for step in steps} == {2.0}
+
+
+@pytest.mark.usefixtures("finished")
+def test_fine_tuning_may_keep_the_optimiser_and_its_schedule() -> None:
+    sets = [f"students.raw.train.init_from={TEACHER}/checkpoint_40", "students.raw.train.init_optimizer=true"]
+    assert student("raw", *sets).code == 0
+    steps = [v for k, v in load_file(RAW / "checkpoint_2/training_state.safetensors").items() if k.startswith("step.")]
+    assert {float(step) for step in steps} == {42.0}
+    schedule = Train.model_validate(settings()["students"]["raw"]["train"])
+    for line in metrics(RAW, "train"):
+        assert math.isclose(line["lr"], inverse_sqrt(40 + line["update"] - 1, schedule))
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_optimiser_can_be_kept_only_where_it_was_saved() -> None:
+    made = hash_tree(RAW)
+    result = student("raw", "students.raw.train={init_from: runs/tiny/teacher/average, init_optimizer: true}")
+    assert result.code == 2
+    assert "runs/tiny/teacher/average: holds no training state" in result.err
+    assert hash_tree(RAW) == made
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_checkpoint_to_begin_with_is_an_input() -> None:
+    sets = ["students.raw.train.init_from=start"]
+    assert "start: neither a checkpoint folder nor a run that has one" in student("raw", *sets).err
+    shutil.copytree(TEACHER / "checkpoint_40", "start")
+    assert student("raw", *sets).code == 0
+    assert "up to date" in student("raw", *sets).err
+    shutil.rmtree("start")
+    shutil.copytree(TEACHER / "checkpoint_60", "start")
+    assert "the input init_from start changed" in student("raw", *sets).err
+    Path("start/checksums.json").unlink()
+    result = student("raw", *sets)
+    assert result.code == 2
+    assert "start: not a checkpoint: it has no checksums.json" in result.err
+
+
+# ------------------------------------------------------------------------------------------------- after a sudden end
+
+
+def end_before_the_manifest(run: Path) -> None:
+    """The state of a run that was killed before it was complete."""
+    record = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    (run / "manifest.json").unlink()
+    plan = {key: record[key] for key in ("settings", "extend", "inputs")}
+    (run / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("finished")
+def test_pointers_that_a_kill_kept_from_being_written_are_written_on_resuming() -> None:
+    expected = results(RAW)
+    end_before_the_manifest(RAW)
+    shutil.rmtree(RAW / "average")
+    (RAW / "best").unlink()
+    (RAW / "last").write_text("checkpoint_2\n", encoding="utf-8")
+    (RAW / ".partial-checkpoint_6").mkdir()
+    (RAW / ".partial-checkpoint_6" / "model.safetensors").write_bytes(b"half")
+    result = student("raw")
+    assert result.code == 0
+    assert "student raw seed 1: going on with what was started\n" in result.err
+    assert results(RAW) == expected
+    assert not list(RAW.glob(".partial-*"))
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_damaged_checkpoint_is_passed_over_and_written_again() -> None:
+    expected, lines = results(RAW), without_times(metrics(RAW, "train"))
+    end_before_the_manifest(RAW)
+    path = RAW / "checkpoint_4" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
+    with (RAW / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "train", "upd')  # cut short
+    result = student("raw")
+    assert "passed over: runs/tiny/students/raw/seed_1/checkpoint_4/model.safetensors: damaged" in result.err
+    assert "going on from checkpoint_2" in result.err
+    assert results(RAW) == expected
+    assert without_times(metrics(RAW, "train")) == lines
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_teacher_alone_can_be_trained_with_separate_vocabularies() -> None:
+    document = settings()
+    document["prepare"]["tokenizer"] = {"joint": False, "vocab_size": 20}
+    document["prepare"]["vocabulary"] = {"joined": False}
+    document["teacher"]["model"]["share_all_embeddings"] = False
+    document["teacher"]["train"] = TEACHER_TRAIN | {"max_updates": 1}
+    del document["students"]
+    write_pipeline(Path(), document)
+    assert run_stages("prepare", "teacher")
+    sizes = [len((TINY / f"prepare/dict.{lang}.txt").read_text("utf-8").splitlines()) + 4 for lang in ("en", "de")]
+    shape = json.loads((TEACHER / "average/model.json").read_text(encoding="utf-8"))
+    assert [shape["src_vocab_size"], shape["tgt_vocab_size"]] == sizes

@@ -1,0 +1,527 @@
+"""The loop on a copying task: it learns, and stops, kills and other batch splits change nothing of what it computes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from copy_task import (
+    CPU,
+    TINY,
+    Validate,
+    make_model,
+    make_trainer,
+    open_data,
+    train_settings,
+    write_copy_task,
+)
+from safetensors.torch import load_file
+
+from kdmt.config import Decode, Train
+from kdmt.corpus.batching import ParallelData, collate
+from kdmt.decode.engine import TorchEngine
+from kdmt.errors import Interrupted
+from kdmt.models import checkpoint
+from kdmt.models.checkpoint import load_model, load_state, resolve_checkpoint
+from kdmt.models.transformer import Transformer
+from kdmt.train import loop
+from kdmt.train.loop import Divergence, Outcome, TrainingData
+from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.train.schedule import inverse_sqrt
+from kdmt.train.validation import validation_loss
+from kdmt.types import Batch, LossTerm, LossTerms
+
+NO_DROPOUT = replace(TINY, dropout=0.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
+    """About 15 micro-batches of 64 tokens an epoch."""
+    return write_copy_task(tmp_path_factory.mktemp("data"), 190, seed=1)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The metrics without what depends on the clock."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in record.items() if key not in ("seconds", "tokens_per_second")}
+        for record in records
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in run.iterdir())
+
+
+# -------------------------------------------------------------------------------------------------------- learning
+
+
+def test_copying_is_learned(tmp_path: Path) -> None:
+    settings = train_settings(
+        max_updates=300, max_tokens=256, lr=1e-2, warmup_updates=50, label_smoothing=0.0, validate_interval_updates=100,
+        log_interval_updates=100,
+    )  # fmt: skip
+    unseen = open_data(write_copy_task(tmp_path / "valid", 100, seed=2), settings)
+    model = make_model(1, NO_DROPOUT)
+    objective = CrossEntropyObjective(model, label_smoothing=0.0)
+    trainer = make_trainer(
+        tmp_path / "run",
+        open_data(write_copy_task(tmp_path / "train", 2000, seed=1), settings),
+        settings,
+        model=model,
+        validate=lambda _: validation_loss(objective, unseen, unseen.batches(), device=CPU),
+    )
+    assert trainer.run().best_score < 0.1  # nats a token; guessing among eight words and </s> costs about 2
+
+    sources = [unseen.data[index][0] for index in range(100)]
+    found = TorchEngine(load_model(resolve_checkpoint(tmp_path / "run" / "best"))).decode(sources, Decode(beam=1))
+    right = [(*nbest[0].tokens, 2) == tuple(source.tolist()) for nbest, source in zip(found, sources, strict=True)]
+    assert sum(right) >= 90
+
+
+def test_bf16_is_near(tmp_path: Path, pairs: ParallelData) -> None:
+    losses = []
+    for bf16 in (False, True):
+        settings = train_settings(max_updates=10, bf16=bf16)
+        run = tmp_path / str(bf16)
+        make_trainer(run, open_data(pairs, settings), settings, model=make_model(1, NO_DROPOUT)).run()
+        losses.append([record["loss"] for record in read_metrics(run)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[1] != losses[0]
+
+
+# ---------------------------------------------------------------------------------------------- stopping and going on
+
+
+class Killed(BaseException):
+    """Leaves on disk what a kill at the same place leaves."""
+
+
+class Disturbed:
+    """Training data that calls for something to happen as the n-th micro-batch is loaded."""
+
+    def __init__(self, data: TrainingData, *, at: int, happening: Callable[[], None]) -> None:
+        self.data, self.left, self.happening = data, at, happening
+
+    def epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        return self.data.epoch(epoch)
+
+    def load(self, indices: np.ndarray) -> Batch:
+        self.left -= 1
+        if self.left == 0:
+            self.happening()
+        return self.data.load(indices)
+
+
+def kill() -> None:
+    raise Killed
+
+
+UPDATES_OF_TWO = {"max_updates": 33, "update_freq": 2}  # not a multiple of the validations, and batches are odd
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, pairs: ParallelData) -> tuple[Path, Outcome]:
+    run = tmp_path_factory.mktemp("undisturbed")
+    settings = train_settings(**UPDATES_OF_TWO)
+    outcome = make_trainer(run, open_data(pairs, settings), settings).run()
+    assert len(open_data(pairs, settings).epoch(1)) % 2 == 1
+    assert load_state(run / "checkpoint_33").values["epoch"] > 3
+    return run, outcome
+
+
+def assert_same_run(run: Path, outcome: Outcome, undisturbed: tuple[Path, Outcome]) -> None:
+    """Parameters, optimiser, random state, position, what is best and what was logged: all bit for bit."""
+    expected_run, expected_outcome = undisturbed
+    assert outcome == expected_outcome
+    for name in ("average/model.safetensors", "best", "last"):
+        assert (run / name).read_bytes() == (expected_run / name).read_bytes()
+    last = "checkpoint_33/checksums.json"  # the sha256 of every file of the checkpoint
+    assert (run / last).read_bytes() == (expected_run / last).read_bytes()
+    assert read_metrics(run) == read_metrics(expected_run)
+    assert not [name for name in names(run) if name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("number", "at"), [(signal.SIGTERM, 1), (signal.SIGINT, 11), (signal.SIGTERM, 42), (signal.SIGINT, 60)]
+)
+def test_run_stopped_by_a_signal_ends_as_the_undisturbed_one(
+    tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], number: int, at: int
+) -> None:
+    settings = train_settings(**UPDATES_OF_TWO)
+    before = signal.getsignal(number)
+    data = Disturbed(open_data(pairs, settings), at=at, happening=lambda: os.kill(os.getpid(), number))
+    with pytest.raises(Interrupted) as stop:
+        make_trainer(tmp_path, data, settings).run()
+    saved = resolve_checkpoint(tmp_path / "last")
+    assert stop.value.signal_number == number
+    assert str(saved) in str(stop.value)
+    assert signal.getsignal(number) is before
+    outcome = make_trainer(tmp_path, open_data(pairs, settings), settings).run()
+    assert_same_run(tmp_path, outcome, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("at", "save_interval"), [([5], 4), ([31], 4), ([20, 20, 20], 4), ([44], 1000), ([75], 1000)], ids=str
+)
+def test_run_killed_ends_as_the_undisturbed_one(
+    tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], at: list[int], save_interval: int
+) -> None:
+    settings = train_settings(**UPDATES_OF_TWO, save_interval_updates=save_interval)
+    data = open_data(pairs, settings)
+    for each in at:
+        with pytest.raises(Killed):
+            make_trainer(tmp_path, Disturbed(data, at=each, happening=kill), settings).run()
+    # weights come from the checkpoint if there is one, whatever the model brings along
+    model = make_model(99 if checkpoint.list_checkpoints(tmp_path) else 1)
+    outcome = make_trainer(tmp_path, data, settings, model=model).run()
+    assert_same_run(tmp_path, outcome, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("module", "step", "call"),
+    [
+        (checkpoint, "save_file", 4),  # in the second checkpoint: its weights are there, the training state is not
+        (checkpoint, "verify_checkpoint", 2),  # not yet renamed
+        (loop, "point", 3),  # the checkpoint is there, `best` still names the one before
+        (loop, "average_weights", 1),  # all is done but `average`
+    ],
+)
+def test_run_killed_while_saving_ends_as_the_undisturbed_one(
+    tmp_path: Path,
+    pairs: ParallelData,
+    undisturbed: tuple[Path, Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    step: str,
+    call: int,
+) -> None:
+    settings = train_settings(**UPDATES_OF_TWO)
+    data = open_data(pairs, settings)
+    done, calls = getattr(module, step), []
+
+    def dying(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == call:
+            raise Killed
+        return done(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, dying)
+        with pytest.raises(Killed):
+            make_trainer(tmp_path, data, settings).run()
+    outcome = make_trainer(tmp_path, data, settings).run()
+    assert_same_run(tmp_path, outcome, undisturbed)
+
+
+def test_damaged_newest_checkpoint_is_passed_over(
+    tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = train_settings(**UPDATES_OF_TWO)
+    data = open_data(pairs, settings)
+    with pytest.raises(Killed):
+        make_trainer(tmp_path, Disturbed(data, at=60, happening=kill), settings).run()
+    (tmp_path / "checkpoint_20" / "model.safetensors").write_bytes(b"nothing")
+    outcome = make_trainer(tmp_path, data, settings).run()
+    assert_same_run(tmp_path, outcome, undisturbed)
+    assert f"passed over: {tmp_path}/checkpoint_20/model.safetensors: damaged" in capsys.readouterr().err
+
+
+def test_a_second_signal_takes_its_usual_course(tmp_path: Path, pairs: ParallelData) -> None:
+    def interrupt_twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    settings = train_settings()
+    data = Disturbed(open_data(pairs, settings), at=3, happening=interrupt_twice)
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path, data, settings).run()
+
+
+def test_finished_run_has_nothing_left_to_do(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings()
+    data = open_data(pairs, settings)
+    outcome = make_trainer(tmp_path, data, settings).run()
+    metrics, folders = read_metrics(tmp_path), names(tmp_path)
+    idle = Disturbed(data, at=1, happening=kill)
+    assert make_trainer(tmp_path, idle, settings).run() == outcome
+    assert read_metrics(tmp_path) == metrics
+    assert names(tmp_path) == folders
+
+
+def test_extended_run_is_the_longer_run(tmp_path: Path, pairs: ParallelData) -> None:
+    for run, lengths in (("extended", (10, 20)), ("straight", (20,))):
+        for max_updates in lengths:
+            settings = train_settings(max_updates=max_updates)
+            make_trainer(tmp_path / run, open_data(pairs, settings), settings).run()
+    assert read_metrics(tmp_path / "extended") == read_metrics(tmp_path / "straight")
+    for name in ("average", "checkpoint_20"):
+        checksums = [(tmp_path / run / name / "checksums.json").read_bytes() for run in ("extended", "straight")]
+        assert checksums[0] == checksums[1]
+
+
+def test_fine_tuning_may_keep_optimiser_and_schedule(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=10, log_interval_updates=1, validate_interval_updates=5)
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path / "first", data, settings).run()
+    folder = tmp_path / "first" / "checkpoint_10"
+    state = load_state(folder)
+    kept = make_trainer(tmp_path / "kept", data, settings, model=load_model(folder), init_state=state)
+    kept.run()
+    make_trainer(tmp_path / "fresh", data, settings, model=load_model(folder)).run()
+
+    rates = {
+        run: [record["lr"] for record in read_metrics(tmp_path / run) if record["kind"] == "train"]
+        for run in ("kept", "fresh")
+    }
+    assert rates["kept"] == [inverse_sqrt(update, settings) for update in range(10, 20)]
+    assert rates["fresh"] == [inverse_sqrt(update, settings) for update in range(10)]
+    again = load_state(tmp_path / "kept" / "checkpoint_10")
+    assert {float(value) for name, value in again.tensors.items() if name.startswith("step.")} == {20.0}
+    assert again.values["schedule_offset"] == 10
+
+
+# ------------------------------------------------------------------------------------------------------- the update
+
+
+class Batches:
+    """Training data of the same given batches in each epoch."""
+
+    def __init__(self, pairs: ParallelData, batches: Iterable[Sequence[int]]) -> None:
+        self.pairs, self.batches = pairs, [np.array(batch) for batch in batches]
+
+    def epoch(self, _: int) -> Sequence[np.ndarray]:
+        return self.batches
+
+    def load(self, indices: np.ndarray) -> Batch:
+        return collate(indices, self.pairs)
+
+
+def test_update_freq_2_is_the_joined_batch(tmp_path: Path, pairs: ParallelData) -> None:
+    # parts of very different size: a mean of their means would be something else
+    cuts = [0, 1, 12, 20, 23, 40, 41]
+    parts = [range(start, end) for start, end in pairwise(cuts)]
+    joined = [[*one, *other] for one, other in zip(parts[::2], parts[1::2], strict=True)]
+    trained = []
+    for name, batches, update_freq in (("joined", joined, 1), ("parts", parts, 2)):
+        settings = train_settings(max_updates=20, update_freq=update_freq, clip_norm=0.5, weight_decay=0.01)
+        model = make_model(1, NO_DROPOUT).double()
+        make_trainer(tmp_path / name, Batches(pairs, batches), settings, model=model, validate=scripted([1.0])).run()
+        trained.append(dict(model.named_parameters()))
+    fresh = dict(make_model(1, NO_DROPOUT).double().named_parameters())
+    for name, parameter in trained[0].items():
+        torch.testing.assert_close(trained[1][name], parameter, rtol=0, atol=1e-9)
+        assert not torch.allclose(parameter, fresh[name])
+
+
+def test_learning_rates_are_the_schedules(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=20, log_interval_updates=1)
+    make_trainer(tmp_path, open_data(pairs, settings), settings).run()
+    rates = [record["lr"] for record in read_metrics(tmp_path) if record["kind"] == "train"]
+    assert rates == [inverse_sqrt(update, settings) for update in range(20)]
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1e-3])
+def test_gradient_is_clipped_to_its_norm(tmp_path: Path, pairs: ParallelData, clip_norm: float) -> None:
+    settings = train_settings(max_updates=1, clip_norm=clip_norm, log_interval_updates=1, adam_betas=(0.5, 0.98))
+    make_trainer(tmp_path, open_data(pairs, settings), settings).run()
+    first_moments = [
+        value for name, value in load_state(tmp_path / "checkpoint_1").tensors.items() if name.startswith("exp_avg.")
+    ]
+    used = torch.stack([value.norm() for value in first_moments]).norm() / 0.5  # Adam's first average is half of it
+    reported = read_metrics(tmp_path)[0]["grad_norm"]
+    assert reported > 0.1
+    assert float(used) == pytest.approx(clip_norm or reported, rel=1e-3)
+
+
+def test_logged_loss_is_the_mean_over_the_tokens_since_the_last_line(tmp_path: Path, pairs: ParallelData) -> None:
+    means = []
+    for interval in (1, 4):
+        run = tmp_path / str(interval)
+        settings = train_settings(max_updates=4, log_interval_updates=interval)
+        data = open_data(pairs, settings)
+        make_trainer(run, data, settings).run()
+        losses = [record["nll"] for record in read_metrics(run) if record["kind"] == "train"]
+        tokens = [data.load(batch).num_tgt_tokens for batch in data.epoch(1)[:4]]
+        means.append(np.average(losses, weights=tokens) if interval == 1 else losses[0])
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------- validation, best and average
+
+
+def scripted(scores: Iterable[float], metric: str = "loss") -> Validate:
+    """Validation that gives these scores one after the other, and the last one for ever."""
+    left = list(scores)
+
+    def validate(model: Transformer) -> dict[str, float]:
+        assert not model.training
+        score = left.pop(0) if len(left) > 1 else left[0]
+        return {"loss": 1.0, "nll": 1.0, metric: score}
+
+    return validate
+
+
+def run_with_scores(run: Path, pairs: ParallelData, scores: list[float], **changes: Any) -> Outcome:
+    settings = train_settings(validate_interval_updates=2, **changes)
+    validate = scripted(scores, settings.best_metric)
+    return make_trainer(run, open_data(pairs, settings), settings, validate=validate).run()
+
+
+def test_patience_ends_after_so_many_validations_without_a_better_score(tmp_path: Path, pairs: ParallelData) -> None:
+    scores = [5.0, 4.0, 4.5, 4.0, 3.0, 3.0, 3.5, 3.1, 2.0]
+    outcome = run_with_scores(tmp_path, pairs, scores, patience=3)
+    assert outcome == Outcome("patience", update=16, best_update=10, best_score=3.0)
+    assert resolve_checkpoint(tmp_path / "best").name == "checkpoint_10"
+    assert resolve_checkpoint(tmp_path / "last").name == "checkpoint_16"
+
+
+def test_without_patience_it_goes_on(tmp_path: Path, pairs: ParallelData) -> None:
+    outcome = run_with_scores(tmp_path, pairs, [1.0, 2.0])
+    assert outcome == Outcome("max_updates", update=30, best_update=2, best_score=1.0)
+
+
+def test_higher_bleu_is_better(tmp_path: Path, pairs: ParallelData) -> None:
+    scores = [10.0, 12.0, 11.0]
+    outcome = run_with_scores(tmp_path, pairs, scores, best_metric="bleu", validate_bleu=True, max_updates=6)
+    assert outcome == Outcome("max_updates", update=6, best_update=4, best_score=12.0)
+
+
+def test_patience_that_ran_out_stays_so_after_a_restart(tmp_path: Path, pairs: ParallelData) -> None:
+    first = run_with_scores(tmp_path, pairs, [1.0, 2.0], patience=2)
+    assert first == Outcome("patience", update=6, best_update=2, best_score=1.0)
+    assert run_with_scores(tmp_path, pairs, [0.0], patience=2) == first
+
+
+@pytest.mark.parametrize("save_interval", [1000, 1])
+def test_average_is_the_mean_of_the_last_validated_checkpoints(
+    tmp_path: Path, pairs: ParallelData, save_interval: int
+) -> None:
+    run_with_scores(
+        tmp_path, pairs, [3.0, 2.0, 4.0], average_checkpoints=3, max_updates=11, save_interval_updates=save_interval
+    )
+    parts = [weights(tmp_path / f"checkpoint_{update}") for update in (6, 8, 10)]
+    for name, average in weights(tmp_path / "average").items():
+        assert torch.equal(average, torch.stack([part[name].double() for part in parts]).mean(dim=0).float())
+    assert not (tmp_path / "average" / "training_state.json").exists()
+
+
+def test_run_shorter_than_a_validation_interval_averages_its_end(tmp_path: Path, pairs: ParallelData) -> None:
+    run_with_scores(tmp_path, pairs, [3.0], max_updates=1)
+    average, last = weights(tmp_path / "average"), weights(tmp_path / "checkpoint_1")
+    assert all(torch.equal(average[name], last[name]) for name in last)
+    assert resolve_checkpoint(tmp_path / "best").name == "checkpoint_1"
+
+
+@pytest.mark.parametrize(
+    ("save_interval", "kept"),
+    [
+        (1000, [4, 12, 14, 15]),  # best; two for the average; the end
+        (1, [4, 12, 14, 15]),
+        (5, [4, 12, 14, 15]),
+    ],
+)
+def test_pruning_keeps_the_best_those_of_the_average_and_two_to_resume_from(
+    tmp_path: Path, pairs: ParallelData, save_interval: int, kept: list[int]
+) -> None:
+    run_with_scores(tmp_path, pairs, [3.0, 2.0, 4.0], max_updates=15, save_interval_updates=save_interval)
+    expected = [*(f"checkpoint_{update}" for update in kept), "average", "best", "last", "metrics.jsonl"]
+    assert names(tmp_path) == sorted(expected)
+    assert resolve_checkpoint(tmp_path / "best").name == "checkpoint_4"
+
+
+def test_pruning_keeps_two_to_resume_from_beside_those_of_the_average(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(validate_interval_updates=4, save_interval_updates=1, average_checkpoints=1)
+    data = Disturbed(open_data(pairs, settings), at=12, happening=kill)
+    with pytest.raises(Killed):
+        make_trainer(tmp_path, data, settings, validate=scripted([1.0, 2.0])).run()
+    assert [name for name in names(tmp_path) if name.startswith("checkpoint")] == [
+        "checkpoint_10", "checkpoint_11", "checkpoint_4", "checkpoint_8",
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------ divergence
+
+
+def poisoned(trainer_model: Transformer, value: float) -> Callable[[], None]:
+    def poison() -> None:
+        with torch.no_grad():
+            next(trainer_model.parameters())[5, 0] = value
+
+    return poison
+
+
+def test_nan_stops_at_its_update_and_the_last_good_checkpoint_stays(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(validate_interval_updates=4, max_updates=12)
+    data, model = open_data(pairs, settings), make_model()
+    ill = Disturbed(data, at=7, happening=poisoned(model, float("nan")))
+    with pytest.raises(Divergence) as stop:
+        make_trainer(tmp_path, ill, settings, model=model, validate=scripted([2.0, 1.0])).run()
+    assert str(stop.value).startswith("update 7 (epoch 1, batch 7): the term 'loss' of the loss is not finite.")
+    assert f"The last good checkpoint is {tmp_path / 'checkpoint_4'};" in str(stop.value)
+    assert all(bool(value.isfinite().all()) for value in load_model(tmp_path / "checkpoint_4").parameters())
+
+    # cured, the run goes on from there and ends as if nothing had been
+    make_trainer(tmp_path, data, settings, validate=scripted([1.0])).run()
+    make_trainer(tmp_path / "healthy", data, settings, validate=scripted([2.0, 1.0])).run()
+    ends = [weights(run / "checkpoint_12") for run in (tmp_path, tmp_path / "healthy")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_checkpoint_of_the_weights_that_fail_is_not_called_good(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(lr=1e30, warmup_init_lr=1e30, warmup_updates=1, save_interval_updates=1)
+    with pytest.raises(Divergence, match=r"update 2 .* last good checkpoint is none") as stop:
+        make_trainer(tmp_path, open_data(pairs, settings), settings).run()
+    assert "lower 'train.lr'" in str(stop.value)
+
+
+def test_divergence_before_anything_was_saved_says_so(tmp_path: Path, pairs: ParallelData) -> None:
+    settings, model = train_settings(), make_model()
+    data = Disturbed(open_data(pairs, settings), at=2, happening=poisoned(model, float("inf")))
+    with pytest.raises(Divergence, match=r"update 2 .* nothing was saved yet"):
+        make_trainer(tmp_path, data, settings, model=model).run()
+
+
+class EndlessSlope(CrossEntropyObjective):
+    """A finite loss whose gradient is not: a square root at zero."""
+
+    def forward(self, batch: Batch) -> LossTerms:
+        slope = (next(self.model.parameters()).sum() * 0).abs().sqrt()
+        return {name: LossTerm(slope, count) for name, count in self.counts(batch).items()}
+
+
+def test_gradient_that_is_not_finite_stops_too(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings()
+    trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
+    trainer.objective = EndlessSlope(trainer.model, label_smoothing=0.0)
+    with pytest.raises(Divergence, match=r"update 1 .*: the gradient's norm is not finite"):
+        trainer.run()
+
+
+def test_validation_loss_that_is_not_finite_stops_before_saving(tmp_path: Path, pairs: ParallelData) -> None:
+    settings: Train = train_settings(validate_interval_updates=2)
+    with pytest.raises(Divergence, match="update 4: the validation loss is not finite"):
+        make_trainer(tmp_path, open_data(pairs, settings), settings, validate=scripted([1.0, float("nan")])).run()
+    assert resolve_checkpoint(tmp_path / "last").name == "checkpoint_2"
+    assert "checkpoint_4" not in names(tmp_path)
