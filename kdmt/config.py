@@ -58,6 +58,8 @@ class Source(Section):
             raise ValueError("give either 'path' or 'url'")
         if self.url is not None and self.sha256 is None:
             raise ValueError("a 'url' needs its 'sha256'")
+        if (self.path or self.url or "").endswith(".zip") and self.member is None:
+            raise ValueError("a zip archive needs 'member', the file inside it")
         return self
 
     @property
@@ -67,19 +69,17 @@ class Source(Section):
         return f"{origin}:{self.member}" if self.member else origin
 
 
-class Corpus(Section):
-    """Parallel text: two files with one sentence a line, or one TSV with a column for each language."""
+class ParallelText(Section):
+    """Two files with one sentence a line, or one TSV with a column for each language."""
 
     source: Source | None = None
     target: Source | None = None
     tsv: Source | None = None
     source_column: int = Field(0, ge=0)
     target_column: int = Field(1, ge=0)
-    weight: int = Field(1, ge=1)  # times that the corpus stands in the training data
-    tag: str | None = Field(None, pattern=r"^\S+$")  # a token put before each source sentence, as `<bt>`
 
     @model_validator(mode="after")
-    def _pair_or_tsv(self) -> Corpus:
+    def _pair_or_tsv(self) -> ParallelText:
         two_files = self.source is not None and self.target is not None
         if self.tsv is not None and (self.source is not None or self.target is not None):
             raise ValueError("give either 'tsv' or 'source' and 'target', not both")
@@ -90,8 +90,15 @@ class Corpus(Section):
         return self
 
 
-class TestSet(Corpus):
-    """A test set; `raw_target` is the untokenised reference where the corpus itself is tokenised text."""
+class Corpus(ParallelText):
+    """Training text."""
+
+    weight: int = Field(1, ge=1)  # times that the corpus stands in the training data
+    tag: str | None = Field(None, pattern=r"^\S+$")  # a token put before each source sentence, as `<bt>`
+
+
+class HeldOut(ParallelText):
+    """Validation or test text; `raw_target` is the untokenised reference where the corpus itself is tokenised."""
 
     raw_target: Source | None = None
 
@@ -156,6 +163,18 @@ class Vocabulary(Section):
     threshold: int = Field(0, ge=0)  # tokens seen fewer times become <unk>
     nwords: int = Field(-1, ge=-1)  # keep so many tokens, -1 for all
     padding_factor: int = Field(8, ge=1)
+    source_path: str | None = None  # a given dictionary, fairseq's --srcdict: to fine-tune a model on other text
+    target_path: str | None = None  # --tgtdict; a joined vocabulary has one file, given as 'source_path'
+
+    @model_validator(mode="after")
+    def _given(self) -> Vocabulary:
+        if self.joined and self.target_path is not None:
+            raise ValueError("a joined vocabulary has one dictionary: give 'source_path' alone")
+        if not self.joined and (self.source_path is None) != (self.target_path is None):
+            raise ValueError("give both 'source_path' and 'target_path', or neither")
+        if self.source_path is not None and (self.threshold or self.nwords != -1):
+            raise ValueError("a given dictionary is taken as it is: 'threshold' and 'nwords' contradict it")
+        return self
 
 
 # pydantic puts the tag of the branch that it took into an error's location; `_describe` takes it out again
@@ -168,8 +187,8 @@ CleanOrNone = Annotated[
 
 class Prepare(Section):
     train: list[Corpus] = Field(min_length=1)
-    valid: Corpus
-    test: dict[str, TestSet] = Field(default_factory=dict)
+    valid: HeldOut
+    test: dict[str, HeldOut] = Field(default_factory=dict)
     clean: CleanOrNone = Clean()
     decontaminate: bool = True
     text: Text = Text()
@@ -180,10 +199,14 @@ class Prepare(Section):
     @model_validator(mode="after")
     def _names(self) -> Prepare:
         for name in self.test:
-            if not re.fullmatch(r"test[\w.]*", name):
-                raise ValueError(f"test set {name!r}: names begin with 'test' and hold letters, digits, '_' and '.'")
+            if not re.fullmatch(r"test\w*", name):
+                raise ValueError(f"test set {name!r}: names begin with 'test' and hold letters, digits and '_'")
         if self.vocabulary.joined and not self.tokenizer.joint:
             raise ValueError("a joined vocabulary needs a joint tokenizer ('tokenizer.joint: true')")
+        if self.clean == "none" and self.decontaminate:
+            raise ValueError("'clean: none' drops no line: set 'decontaminate: false' beside it")
+        if self.vocabulary.source_path is not None and self.tokenizer.source_path is None:
+            raise ValueError("a given 'vocabulary.source_path' needs its tokenizer ('tokenizer.source_path')")
         return self
 
 
@@ -260,6 +283,8 @@ class Train(Section):
             raise ValueError("'best_metric: bleu' needs 'validate_bleu: true'")
         if self.init_optimizer and self.init_from is None:
             raise ValueError("'init_optimizer' is given without 'init_from'")
+        if not all(0.0 <= beta < 1.0 for beta in self.adam_betas):
+            raise ValueError(f"'adam_betas' {list(self.adam_betas)} are not both at least 0 and less than 1")
         return self
 
 
@@ -339,20 +364,26 @@ class Score(Section):
     baseline: str | None = None  # what significance is measured against; the first student on raw data by default
     bootstrap_samples: int = Field(1000, ge=1)
     speed_sentences: int = Field(100, ge=1)  # sentences timed at batch 1
-    threads: int = _execution(0, ge=0)
-    device: str = _execution("auto")
+    threads: int = Field(0, ge=0)  # no execution settings here: speeds are results
+    device: str = "auto"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Score:
+        if len(set(self.beams)) != len(self.beams):
+            raise ValueError("'beams' holds a number twice")
+        return self
 
 
 class Pipeline(Section):
     """The whole YAML file."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     source_lang: str
     target_lang: str
     prepare: Prepare
     teacher: Teacher = Teacher()
     distill: Distill = Distill()
-    students: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Student] = Field(default_factory=dict)
+    students: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Student] = Field(default_factory=dict)
     score: Score = Score()
 
     @model_validator(mode="after")
@@ -370,6 +401,12 @@ class Pipeline(Section):
         baseline = self.score.baseline
         if baseline is not None and baseline not in ("teacher", *self.students):
             raise ValueError(f"'score.baseline': {baseline!r} is none of {', '.join(['teacher', *self.students])}")
+        if self.prepare.text.already_applied and self.score.detokenized:
+            for name, test_set in self.prepare.test.items():
+                if test_set.raw_target is None:
+                    raise ValueError(
+                        f"'prepare.test.{name}' is processed text: 'score.detokenized: true' needs its 'raw_target'"
+                    )
         return self
 
 
@@ -537,5 +574,5 @@ def _leaf_values(value: Any, path: str, default: Any, kind: str) -> Iterator[tup
     elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
         for position, item in enumerate(value):
             yield from _leaf_values(item, f"{path}.{position}", REQUIRED, kind)
-    else:
-        yield path, Setting(value, default, kind)
+    else:  # `clean: none` stands where there is a section by default: no value that the record of a stage could hold
+        yield path, Setting(value, REQUIRED if isinstance(default, Section) else default, kind)

@@ -38,13 +38,7 @@ class TextCodec:
         Raises:
             UserError: naming the file that is missing or unreadable.
         """
-        path = folder / TEXT_FILE
-        try:
-            text = TextProcessor.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise UserError(f"{path}: there is no such file: not a folder that carries its text processing") from None
-        except ValueError:
-            raise UserError(f"{path}: not valid JSON") from None
+        text = _load_text_processor(folder / TEXT_FILE)
         return cls(
             text=text,
             tokenizers=load_tokenizer(folder / "tokenizer"),
@@ -73,6 +67,21 @@ class TextCodec:
     def finish_target(self, words: str) -> str:
         """Words as finished text."""
         return self.text.postprocess_target(words)
+
+
+def _load_text_processor(path: Path) -> TextProcessor:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file: not a folder that carries its text processing") from None
+    except ValueError:
+        raise UserError(f"{path}: not valid JSON") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object")
+    try:
+        return TextProcessor.from_dict(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def companion_names(source_lang: str, target_lang: str) -> list[str]:

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from kdmt.config import Corpus, Source
+from kdmt.config import ParallelText, Source
 from kdmt.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ Progress = Callable[[int, int | None], None]
 
 
 def fetch_corpus(
-    corpus: Corpus, *, downloads: Path, mirror: Path | None, base: Path, progress: Progress | None = None
+    corpus: ParallelText, *, downloads: Path, mirror: Path | None, base: Path, progress: Progress | None = None
 ) -> tuple[Path, ...]:
     """The local files of a corpus, for `read_pairs`: (source, target), or (tsv,). See `fetch`."""
     return tuple(
@@ -248,7 +248,7 @@ def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) ->
     return io.BufferedReader(cast(io.RawIOBase, file), _BLOCK_BYTES)  # its line iteration is C for archives too
 
 
-def read_pairs(corpus: Corpus, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
+def read_pairs(corpus: ParallelText, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """The (source, target) lines of a corpus.
 
     Args:
@@ -268,11 +268,11 @@ def read_pairs(corpus: Corpus, paths: Sequence[Path]) -> Iterator[tuple[str, str
         raise UserError(f"{' and '.join(names)}: the corpus is empty")
 
 
-def _sources(corpus: Corpus) -> list[Source]:
+def _sources(corpus: ParallelText) -> list[Source]:
     return [source for source in (corpus.source, corpus.target, corpus.tsv) if source is not None]
 
 
-def _read_two_files(corpus: Corpus, paths: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _read_two_files(corpus: ParallelText, paths: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, str]]:
     source_lines, target_lines = (
         open_lines(path, member=source.member, name=name)
         for path, source, name in zip(paths, _sources(corpus), names, strict=True)
@@ -285,7 +285,7 @@ def _read_two_files(corpus: Corpus, paths: Sequence[Path], names: Sequence[str])
         yield source_line, target_line
 
 
-def _read_tsv(corpus: Corpus, path: Path, name: str) -> Iterator[tuple[str, str]]:
+def _read_tsv(corpus: ParallelText, path: Path, name: str) -> Iterator[tuple[str, str]]:
     needed = max(corpus.source_column, corpus.target_column) + 1
     for number, line in enumerate(open_lines(path, member=cast(Source, corpus.tsv).member, name=name), start=1):
         columns = line.split("\t")

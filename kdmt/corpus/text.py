@@ -50,9 +50,14 @@ class TextProcessor:
             return line
         return _detokenizer(self.target_lang).detokenize(line.split(), unescape=self.text.already_applied)
 
+    def tidy(self, line: str) -> str:
+        """A line with invisible characters, Unicode form and whitespace as cleaning leaves them."""
+        if self.unicode_form is None:
+            return line
+        return collapse_whitespace(normalize_unicode(remove_invisible(line), self.unicode_form))
+
     def _preprocess(self, line: str, lang: str) -> str:
-        if self.unicode_form is not None:
-            line = collapse_whitespace(normalize_unicode(remove_invisible(line), self.unicode_form))
+        line = self.tidy(line)
         if self.text.normalize:
             line = _normalizer(lang).normalize(line)
         if self.text.moses:

@@ -45,17 +45,20 @@ class Translator:
     def translate(self, lines: Sequence[str], settings: Decode, *, first_line: int = 1) -> list[str]:
         """Finished text for raw lines; a line without words stays empty, one that is too long is cut and named."""
         sources = self.codec.encode_raw_source(lines)
-        kept = [index for index, source in enumerate(sources) if len(source) > 1]
-        found = self.engine.decode([self._cut(sources[i], first_line + i) for i in kept], settings)
-        output = [""] * len(lines)
-        for index, nbest in zip(kept, found, strict=True):
-            output[index] = self.codec.finish_target(self.codec.decode_target(nbest[0].tokens)) if nbest else ""
-        return output
+        for line, source in enumerate(sources, start=first_line):
+            if len(source) > self.max_source_tokens:
+                limit = self.max_source_tokens
+                print(f"line {line}: {len(source)} tokens, cut to the model's {limit}", file=sys.stderr)
+        return [self.codec.finish_target(words) for words in self.translate_ids(sources, settings)]
 
-    def _cut(self, source: np.ndarray, line: int) -> np.ndarray:
-        if len(source) > self.max_source_tokens:
-            print(f"line {line}: {len(source)} tokens, cut to the model's {self.max_source_tokens}", file=sys.stderr)
-        return cut_source(source, self.max_source_tokens)
+    def translate_ids(self, sources: Sequence[np.ndarray], settings: Decode) -> list[str]:
+        """Target words for source ids; a source without words gives none, one that is too long is cut."""
+        kept = [index for index, source in enumerate(sources) if len(source) > 1]
+        found = self.engine.decode([cut_source(sources[i], self.max_source_tokens) for i in kept], settings)
+        words = [""] * len(sources)
+        for index, nbest in zip(kept, found, strict=True):
+            words[index] = self.codec.decode_target(nbest[0].tokens) if nbest else ""
+        return words
 
 
 def translate_stream(

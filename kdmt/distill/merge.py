@@ -25,7 +25,7 @@ class MergeReport:
     num_sentences: int = 0
     num_lines: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    replaced: Counter[str] = field(default_factory=Counter)  # by the reference
+    replaced: dict[int, str] = field(default_factory=dict)  # index -> failure for which the reference stands there
     dropped: dict[int, str] = field(default_factory=dict)  # index in the training source -> failure
 
 
@@ -112,7 +112,7 @@ def _choose(
     report.failures[failure] += 1
     action = getattr(settings, failure)
     if action == "reference":
-        report.replaced[failure] += 1
+        report.replaced[sentence.index] = failure
         return reference
     if action == "drop":
         report.dropped[sentence.index] = failure

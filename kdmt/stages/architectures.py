@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from kdmt.config import Model, Pipeline
+from collections.abc import Sequence
+
+from kdmt.config import Model, Pipeline, Train
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig, architecture
+
+_LAYER_FIELDS = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before")
+_EMBEDDING_FIELDS = (
+    "encoder_embed_dim",
+    "decoder_embed_dim",
+    "share_all_embeddings",
+    "share_decoder_input_output_embed",
+)
 
 
 def check_architectures(config: Pipeline) -> None:
@@ -13,24 +23,43 @@ def check_architectures(config: Pipeline) -> None:
     Raises:
         UserError: with the YAML path.
     """
-    teacher = _architecture(config, "teacher", config.teacher.model)
+    teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
     for name, student in config.students.items():
-        own = _architecture(config, f"students.{name}", student.model)
+        own = _architecture(config, f"students.{name}", student.model, student.train)
         for side in ("encoder", "decoder"):
             chosen = getattr(student, f"{side}_layers_from_teacher")
             if chosen is not None:
                 setting = f"students.{name}.{side}_layers_from_teacher"
                 _check_layers(setting, chosen, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
+                _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
+        if student.decoder_layers_from_teacher is not None:
+            _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
+        if student.embeddings_from_teacher:
+            _check_same(f"students.{name}.embeddings_from_teacher", own, teacher, _EMBEDDING_FIELDS)
 
 
-def _architecture(config: Pipeline, path: str, model: Model) -> TransformerConfig:
+def _architecture(config: Pipeline, path: str, model: Model, train: Train) -> TransformerConfig:
     try:
         found = architecture(model.arch, model.overrides())
     except UserError as error:
         raise UserError(f"{path}.{error}") from None
     if found.share_all_embeddings and not config.prepare.vocabulary.joined:
         raise UserError(f"{path}.model.share_all_embeddings needs 'prepare.vocabulary.joined: true'")
+    for side in ("source", "target"):
+        positions, tokens = getattr(found, f"max_{side}_positions"), getattr(train, f"max_{side}_tokens")
+        if tokens > positions:
+            raise UserError(
+                f"{path}.train.max_{side}_tokens ({tokens}) is more than "
+                f"{path}.model.max_{side}_positions ({positions})"
+            )
     return found
+
+
+def _check_same(setting: str, own: TransformerConfig, teacher: TransformerConfig, fields: Sequence[str]) -> None:
+    for field in fields:
+        mine, theirs = getattr(own, field), getattr(teacher, field)
+        if mine != theirs:
+            raise UserError(f"{setting}: {field} is {mine!r} in the student and {theirs!r} in the teacher")
 
 
 def _check_layers(setting: str, chosen: list[int], num_own: int, num_teacher: int) -> None:

@@ -13,17 +13,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from kdmt.corpus.lines import iterate_lines
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, begin, finish, make_plan, previous_of, recorded_outputs, recorded_plan
+from kdmt.stages.manifest import Plan, begin, earlier_states, finish, make_plan, recorded_outputs, recorded_plan
 from kdmt.stages.stage import Stage
 from kdmt.stages.training import teacher_sha256
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
+
+WARN_REPLACED = 0.1  # share of lines
 
 
 def distill_stage(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> Stage:
@@ -86,12 +90,12 @@ def _distill(workspace: Workspace, plan: Plan) -> None:
 
 
 def _keep_blocks(folder: Path, plan: Plan) -> None:
-    """Take over the blocks of the stage's last state where another use of failures is all that changed."""
-    previous = previous_of(folder)
-    recorded = recorded_plan(previous)
-    if recorded is None or (folder / "blocks").exists() or block_key(recorded) != block_key(plan):
-        return
-    shutil.copytree(previous / "blocks", folder / "blocks")
+    """Take over the blocks of an earlier state where another use of failures is all that changed."""
+    for state in earlier_states(folder):
+        recorded = recorded_plan(state)
+        same = recorded is not None and block_key(recorded) == block_key(plan)
+        if same and (state / "blocks").is_dir() and not (folder / "blocks").exists():
+            shutil.copytree(state / "blocks", folder / "blocks")
 
 
 def _merge(workspace: Workspace, plan: Plan, blocks: Sequence[Any], dataset: Any, codec: Any) -> Any:
@@ -137,48 +141,57 @@ def _facts(workspace: Workspace, report: Any) -> dict[str, Any]:
     A teacher that memorised its training set gives near-copies of the references: then distillation has little to give.
     """
     from kdmt.score.diagnostics import diagnose
-    from kdmt.score.metrics import bleu
+    from kdmt.stages.references import bleu_of_words
 
-    score = workspace.config.score
-    sources, references, distilled = _sample_lines(workspace, report)
-    against_reference = bleu(distilled, references, tokenize=score.tokenize, lowercase=score.lowercase)
-    diagnostics = diagnose(sources, references, distilled)
-    return {
+    facts: dict[str, Any] = {
         "num_sentences": report.num_sentences,
         "num_lines": report.num_lines,
         "failures": dict(report.failures),
-        "replaced_by_reference": dict(report.replaced),
+        "replaced_by_reference": dict(Counter(report.replaced.values())),
         "dropped": {str(index): failure for index, failure in report.dropped.items()},
+    }
+    sources, references, distilled = _sample_lines(workspace, report)
+    if not distilled:
+        return facts
+    against_reference = bleu_of_words(workspace, distilled, references)
+    return facts | {
         "num_compared": len(distilled),
         "bleu_against_reference": against_reference.score,
         "bleu_signature": against_reference.signature,
-        "diagnostics": asdict(diagnostics),
+        "diagnostics": asdict(diagnose(sources, references, distilled)),
     }
 
 
 def _sample_lines(workspace: Workspace, report: Any) -> tuple[list[str], list[str], list[str]]:
-    """Source, reference and distilled lines, evenly over the corpus: all of a small one, a bounded number of any."""
-    from kdmt.corpus.lines import iterate_lines
+    """Source, reference and distilled lines that the teacher wrote: all of a small corpus, else so many evenly."""
     from kdmt.score.diagnostics import MAX_SENTENCES
 
     src, tgt = workspace.langs
     references = enumerate(iterate_lines(workspace.prepare / f"train.{tgt}"))
     triples = zip(
         iterate_lines(workspace.distill / f"distilled.{src}"),
-        (line for index, line in references if index not in report.dropped),
+        (pair for pair in references if pair[0] not in report.dropped),
         iterate_lines(workspace.distill / f"distilled.{tgt}"),
         strict=True,
     )
-    step = -(-report.num_lines // MAX_SENTENCES)
-    source, reference, distilled = zip(*islice(triples, 0, None, step), strict=True)
-    return list(source), list(reference), list(distilled)
+    written = ((s, reference, d) for s, (index, reference), d in triples if index not in report.replaced)
+    step = max(1, -(-(report.num_lines - len(report.replaced)) // MAX_SENTENCES))
+    columns = list(zip(*islice(written, 0, None, step), strict=True)) or [(), (), ()]
+    return list(columns[0]), list(columns[1]), list(columns[2])
 
 
 def _summary(facts: dict[str, Any]) -> str:
-    failures = ", ".join(f"{name} {count}" for name, count in facts["failures"].items()) or "none"
-    return (
-        f"{facts['num_lines']:,} lines for {facts['num_sentences']:,} sentences; failures: {failures}; "
-        f"BLEU against the references {facts['bleu_against_reference']:.2f} ({facts['bleu_signature']}); "
-        f"conditional entropy {facts['diagnostics']['complexity_real']:.3f} nats raw, "
-        f"{facts['diagnostics']['complexity_distilled']:.3f} distilled"
-    )
+    failures = ", ".join(f"{name} {count:,}" for name, count in facts["failures"].items()) or "none"
+    text = f"{facts['num_lines']:,} lines for {facts['num_sentences']:,} sentences; failures: {failures}"
+    replaced = sum(facts["replaced_by_reference"].values())
+    if replaced > WARN_REPLACED * facts["num_lines"]:
+        share = 100 * replaced / facts["num_lines"]
+        text += f"; WARNING: {share:.0f}% of the lines are references, not translations: is the teacher trained?"
+    if "diagnostics" in facts:
+        diagnostics = facts["diagnostics"]
+        text += (
+            f"; what the teacher wrote against the references: BLEU {facts['bleu_against_reference']:.2f} "
+            f"({facts['bleu_signature']}), conditional entropy {diagnostics['complexity_distilled']:.3f} nats "
+            f"(references {diagnostics['complexity_real']:.3f})"
+        )
+    return text

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdmt.config import REQUIRED, Section, flatten_settings
+from kdmt.errors import UserError
 
 State = Literal["fresh", "new", "unfinished", "extend", "stale"]
 
@@ -78,12 +79,14 @@ def check_status(folder: Path, plan: Plan) -> Status:
         *_differences("setting", recorded["settings"], wanted["settings"]),
         *_differences("input", recorded["inputs"], wanted["inputs"]),
     ]
+    if complete:
+        reasons += _lowered(recorded["extend"], wanted["extend"])
     if reasons:
         return Status("stale", reasons)
     if not complete:
         return Status("unfinished", ["it was started and not finished"])
     if damaged := _damaged_outputs(folder, recorded["outputs"]):
-        return Status("stale", damaged)
+        return Status("unfinished", damaged)  # it is made again from what is there: checkpoints, blocks
     if extended := _differences("setting", recorded["extend"], wanted["extend"]):
         return Status("extend", extended)
     return Status("fresh")
@@ -100,7 +103,7 @@ def recorded_plan(folder: Path) -> Plan | None:
 
 
 def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
-    """Open a stage's folder for work; what stands there and does not fit the plan is moved to `<folder>.previous`."""
+    """Open a stage's folder for work; what stands there and does not fit the plan is moved aside."""
     state = check_status(folder, plan).state
     if state in ("stale", "new"):
         move_aside(folder)
@@ -110,18 +113,47 @@ def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
     write_json(folder / "config.json", config)
 
 
-def previous_of(folder: Path) -> Path:
-    """Where the last state of a stage that was redone is kept."""
-    return folder.with_name(f"{folder.name}.previous")
+def aside_of(folder: Path) -> Path:
+    """Where a stage's folder is kept when it is redone: `.previous` if it is complete, else `.unfinished`.
+
+    They are apart, so that a false start with a mistyped setting takes the place of no stage that was complete.
+    """
+    return folder.with_name(f"{folder.name}.{'previous' if (folder / 'manifest.json').is_file() else 'unfinished'}")
+
+
+def earlier_states(folder: Path) -> list[Path]:
+    """What was moved aside from this folder."""
+    states = (folder.with_name(f"{folder.name}.{ending}") for ending in ("unfinished", "previous"))
+    return [state for state in states if state.is_dir()]
+
+
+def take_back(folder: Path, plan: Plan) -> Path | None:
+    """Where an earlier state that was moved aside fits the plan, let it change places with the folder.
+
+    So a setting that is put back after a mistake finds what it had made.
+
+    Returns:
+        The name under which the earlier state was kept, None if none fits.
+    """
+    for state in earlier_states(folder):
+        if check_status(state, plan).state in ("fresh", "extend", "unfinished"):
+            waiting = folder.with_name(f"{folder.name}.taken-back")
+            state.rename(waiting)
+            move_aside(folder)
+            if folder.exists():
+                folder.rmdir()  # empty: move_aside has taken what was in it
+            waiting.rename(folder)
+            return state
+    return None
 
 
 def move_aside(folder: Path) -> None:
-    """Keep the last state of a folder under `<folder>.previous`, so that redoing a stage loses nothing at once."""
+    """Keep the last state of a folder beside it, so that redoing a stage loses nothing at once."""
     if not folder.exists() or not any(folder.iterdir()):
         return
-    previous = previous_of(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-    folder.rename(previous)
+    aside = aside_of(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
 
 
 def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[str, Any]) -> None:
@@ -157,14 +189,26 @@ def _hash_content(path: Path, _size: int, _mtime_ns: int) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's content, or None if there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """The file's content, or None if there is no such file.
+
+    Raises:
+        UserError: it was damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path}: not valid JSON") from None
 
 
 def write_json(path: Path, values: Any) -> None:
     """Whole or not at all."""
     aside = path.with_name(f".partial-{path.name}")
-    aside.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     aside.replace(path)
 
 
@@ -177,6 +221,15 @@ def _damaged_outputs(folder: Path, outputs: Mapping[str, str]) -> list[str]:
         elif file_sha256(path) != expected:
             reasons.append(f"its output {name} was changed")
     return reasons
+
+
+def _lowered(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What was made with more updates cannot be gone on from to fewer."""
+    return [
+        f"the setting {key} was lowered from {old[key]!r} to {new[key]!r}"
+        for key in sorted(old.keys() & new.keys())
+        if isinstance(new[key], int) and new[key] < old[key]
+    ]
 
 
 def _differences(noun: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

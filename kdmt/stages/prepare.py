@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from kdmt.config import Corpus, Prepare, TestSet
+from kdmt.config import Corpus, HeldOut, ParallelText, Prepare, Source
 from kdmt.corpus.binarize import TextPair, binarize_files, build_data_bin, dictionary_path
 from kdmt.corpus.clean import TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
@@ -29,8 +30,10 @@ from kdmt.corpus.lines import iterate_lines, write_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import read_chunks, train_tokenizer
+from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, begin, file_sha256, finish, make_plan, move_aside, write_json
+from kdmt.stages.manifest import Plan, begin, file_sha256, finish, make_plan, move_aside, recorded_plan, write_json
+from kdmt.stages.progress import count_pairs, download_progress
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace
 
@@ -40,29 +43,37 @@ def prepare_stage(workspace: Workspace) -> Stage:
     langs = {"source_lang": workspace.config.source_lang, "target_lang": workspace.config.target_lang}
 
     def plan() -> Plan:
-        return make_plan({"prepare": settings}, langs, _input_hashes(settings))
+        return make_plan({"prepare": settings}, langs, _input_hashes(settings, workspace.prepare))
 
     return Stage("prepare", "kdmt prepare", workspace.prepare, (), plan, lambda made: _prepare(workspace, made))
 
 
-def _input_hashes(settings: Prepare) -> dict[str, str]:
-    """Every file that the settings name; a URL stands for the content that its sha256 fixes."""
-    hashes = {}
-    for corpus in chain(settings.train, [settings.valid], settings.test.values()):
-        raw_target = corpus.raw_target if isinstance(corpus, TestSet) else None
-        for source in (corpus.source, corpus.target, corpus.tsv, raw_target):
-            if source is not None:
-                hashes[source.name] = source.sha256 or _hash_local(source.path)
-    for path in (settings.tokenizer.source_path, settings.tokenizer.target_path):
-        if path is not None:
-            hashes[path] = _hash_local(path)
-    return hashes
+def _input_hashes(settings: Prepare, made: Path) -> dict[str, str]:
+    """Every file that the settings name; a URL stands for the content that its sha256 fixes.
+
+    A local file that is gone counts as unchanged where `made` was made from it: only making it again needs the file.
+    """
+    sources = list(chain(*(_sources(corpus) for corpus in settings.train)))
+    sources += chain(*(_sources(text) for text in (settings.valid, *settings.test.values())))
+    given = (settings.tokenizer, settings.vocabulary)
+    paths = [path for part in given for path in (part.source_path, part.target_path) if path is not None]
+    recorded = recorded_plan(made)
+    known = {} if recorded is None else recorded.inputs
+    hashes = {source.name: source.sha256 or _hash_local(source.path, known.get(source.name)) for source in sources}
+    return hashes | {path: _hash_local(path, known.get(path)) for path in paths}
 
 
-def _hash_local(path: str | None) -> str:
-    if path is None or not Path(path).is_file():
+def _sources(text: ParallelText) -> list[Source]:
+    raw_target = text.raw_target if isinstance(text, HeldOut) else None
+    return [source for source in (text.source, text.target, text.tsv, raw_target) if source is not None]
+
+
+def _hash_local(path: str | None, known: str | None) -> str:
+    if path is not None and Path(path).is_file():
+        return file_sha256(Path(path))
+    if known is None:
         raise UserError(f"{path}: there is no such file")
-    return file_sha256(Path(path))
+    return known
 
 
 def _prepare(workspace: Workspace, plan: Plan) -> None:
@@ -117,32 +128,37 @@ def _dropped(dropped: dict[str, int]) -> str:
 
 
 def _training_corpus(workspace: Workspace, index: int, corpus: Corpus) -> TrainingCorpus:
-    paths = fetch_corpus(corpus, downloads=workspace.downloads, mirror=workspace.mirror, base=Path())
-    name = next(s.name for s in (corpus.source, corpus.tsv) if s is not None)
-    return TrainingCorpus(f"train.{index} {name}", read_pairs(corpus, paths), weight=corpus.weight, tag=corpus.tag)
+    paths = fetch_corpus(corpus, **_places(workspace))
+    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths))
+    return TrainingCorpus(f"train.{index} {_sources(corpus)[0].name}", pairs, weight=corpus.weight, tag=corpus.tag)
 
 
-def _write_held_out(workspace: Workspace, folder: Path, split: str, corpus: Corpus, processor: TextProcessor) -> None:
+def _write_held_out(workspace: Workspace, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Validation or test text as it is (`raw`), and as the tokenizer sees it."""
-    paths = fetch_corpus(corpus, downloads=workspace.downloads, mirror=workspace.mirror, base=Path())
-    pairs = list(read_pairs(corpus, paths))
-    applied = workspace.config.prepare.text.already_applied
-    for side, (lang, process) in enumerate(
-        zip(workspace.langs, (processor.preprocess_source, processor.preprocess_target), strict=True)
-    ):
-        lines = [pair[side] for pair in pairs]
+    paths = fetch_corpus(text, **_places(workspace))
+    pairs = list(read_pairs(text, paths))
+    if processor.text.already_applied:
+        processes = [processor.tidy, processor.tidy]
+    else:
+        processes = [processor.preprocess_source, processor.preprocess_target]
+    for lang, process, lines in zip(workspace.langs, processes, zip(*pairs, strict=True), strict=True):
         write_lines(folder / f"{split}.raw.{lang}", lines)
-        write_lines(folder / f"{split}.{lang}", lines if applied else [process(line) for line in lines])
-    raw_target = corpus.raw_target if isinstance(corpus, TestSet) else None
-    if raw_target is not None:
-        path = fetch(raw_target, downloads=workspace.downloads, mirror=workspace.mirror, base=Path())
-        lines = list(open_lines(path, member=raw_target.member, name=raw_target.name))
+        write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
+    if text.raw_target is not None:
+        path = fetch(text.raw_target, **_places(workspace))
+        lines = tuple(open_lines(path, member=text.raw_target.member, name=text.raw_target.name))
         if len(lines) != len(pairs):
-            raise UserError(f"{raw_target.name} has {len(lines)} lines, test set {split!r} has {len(pairs)}")
+            raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")
         write_lines(folder / f"{split}.raw.{workspace.langs[1]}", lines)
 
 
-def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, Corpus]) -> Forbidden:
+def _places(workspace: Workspace) -> dict[str, Any]:
+    """Where files come from, and who is told of downloads."""
+    progress = download_progress(workspace.say)
+    return {"downloads": workspace.downloads, "mirror": workspace.mirror, "base": Path(), "progress": progress}
+
+
+def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
     # in the form that the training text has when it is compared: Moses' entities are letters to a comparison
     form = "" if workspace.config.prepare.text.already_applied else "raw."
 
@@ -175,8 +191,16 @@ def _binarize(
     langs, data_bin = workspace.langs, folder / "data-bin"
     tags = folder / "train.tags"
     text = TextPair(folder / f"train.{langs[0]}", folder / f"train.{langs[1]}", tags if tags.exists() else None)
-    common = {"langs": langs, "tokenizers": tokenizers, "threads": workers}
-    made = build_data_bin(data_bin, text, vocabulary=workspace.config.prepare.vocabulary, **common)  # type: ignore[arg-type]
+    common: dict[str, Any] = {"langs": langs, "tokenizers": tokenizers, "threads": workers}
+    vocabulary = workspace.config.prepare.vocabulary
+    if vocabulary.source_path is None:
+        made = build_data_bin(data_bin, text, vocabulary=vocabulary, **common)
+    else:
+        given = Dictionary.load(Path(vocabulary.source_path))
+        target = given if vocabulary.target_path is None else Dictionary.load(Path(vocabulary.target_path))
+        made = binarize_files(data_bin, "train", text, dictionaries=(given, target), **common)
+        for lang, dictionary in zip(langs, (given, target), strict=True):
+            dictionary.save(dictionary_path(data_bin, lang))
     for lang in langs:
         shutil.copy2(dictionary_path(data_bin, lang), folder)
     for split in held_out:
@@ -185,7 +209,7 @@ def _binarize(
             split,
             TextPair(folder / f"{split}.{langs[0]}", folder / f"{split}.{langs[1]}"),
             dictionaries=(made.source_dictionary, made.target_dictionary),
-            **common,  # type: ignore[arg-type]
+            **common,
         )
     sides = zip(langs, (made.source, made.target), (made.source_dictionary, made.target_dictionary), strict=True)
     facts: dict[str, object] = {}

@@ -6,7 +6,9 @@ score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,15 @@ def score_stage(
         return make_plan({"score": settings}, {"baseline": _baseline(workspace.config, systems)}, inputs)
 
     upstream = (prepare, teacher, *trained.values())
-    return Stage("score", "kdmt score", workspace.score, upstream, plan, lambda made: _score(workspace, systems, made))
+    return Stage(
+        "score",
+        "kdmt score",
+        workspace.score,
+        upstream,
+        plan,
+        make=lambda made: _score(workspace, systems, made),
+        show=lambda: _show(workspace),
+    )
 
 
 def _weights_sha256(system: _System, checkpoint: str) -> str:
@@ -85,92 +95,83 @@ def _baseline(config: Pipeline, systems: Sequence[_System]) -> str:
 
 
 def _score(workspace: Workspace, systems: Sequence[_System], plan: Plan) -> None:
-    from kdmt.score.report import render_table, write_comparisons, write_html, write_scores
+    from kdmt.score.report import write_comparisons, write_html, write_scores
 
-    config, folder, root = workspace.config, workspace.score, workspace.root
+    config, folder = workspace.config, workspace.score
     if not config.prepare.test:
         raise UserError("prepare.test: the pipeline has no test set to score on")
     threads = use_threads(config.score.threads)
+    pick_device(config.score.device)  # refused before anything is moved
     begin(folder, plan, workspace.resolved_config())
-    rows, runs = [], []
-    for system in systems:
-        for test_set in config.prepare.test:
-            for beam in config.score.beams:
-                workspace.say(f"score: {system.name} seed {system.seed} on {test_set} with beam {beam}")
-                row, run = _score_system(workspace, system, test_set, beam, threads)
-                rows.append(row)
-                runs.append(run)
-    comparisons = _compare(workspace, runs, _baseline(config, systems))
-    reports = [root / "scores.json", root / "significance.json", root / "report.html"]
+    scored = [pair for system in systems for pair in _score_system(workspace, system, threads)]
+    rows = [row for row, _ in scored]
+    comparisons = _compare(workspace, [run for _, run in scored], _baseline(config, systems))
+    reports = _reports(workspace)
     write_scores(reports[0], rows)
     write_comparisons(reports[1], comparisons)
     write_html(reports[2], rows, comparisons, title=config.name)
-    print(render_table(rows, comparisons, width=_terminal_width()))
-    print(f"scores: {reports[0]}   report: {reports[2]}   translations: {folder}/")
+    _show(workspace)
     finish(folder, plan, outputs=[*folder.glob("*.beam*"), *reports], facts={"systems": len(systems)})
 
 
-def _terminal_width() -> int:
-    import shutil
+def _reports(workspace: Workspace) -> list[Path]:
+    return [workspace.root / name for name in ("scores.json", "significance.json", "report.html")]
 
+
+def _show(workspace: Workspace) -> None:
+    """The table, from the files that hold it, and where they are."""
+    from kdmt.score.report import Comparison, ScoreRow, render_table
+
+    scores, significance, html = _reports(workspace)
+    rows = [ScoreRow(**row) for row in json.loads(scores.read_text(encoding="utf-8"))]
+    comparisons = [Comparison(**row) for row in json.loads(significance.read_text(encoding="utf-8"))]
+    print(render_table(rows, comparisons, width=_terminal_width()))
+    print(f"scores: {scores}   report: {html}   translations: {workspace.score}/")
+
+
+def _terminal_width() -> int:
     return shutil.get_terminal_size(fallback=(110, 24)).columns
 
 
-def _score_system(workspace: Workspace, system: _System, test_set: str, beam: int, threads: int) -> tuple[Any, _Run]:
+def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterator[tuple[Any, _Run]]:
+    """A row and the translations for each test set and beam."""
+    from kdmt.corpus.codec import TextCodec
+    from kdmt.decode.translator import Translator
     from kdmt.models.build import count_parameters
     from kdmt.models.checkpoint import checkpoint_sha256, load_model, resolve_checkpoint
-    from kdmt.score.latency import measure_speed
-    from kdmt.score.metrics import bleu, chrf
     from kdmt.score.report import ScoreRow
 
     score = workspace.config.score
     folder = resolve_checkpoint(system.run / score.checkpoint)
     model = load_model(folder)
-    words: dict[int, list[str]] = {}
-    decode = _word_decoder(workspace, model, beam, words)
-    sources = read_lines(workspace.prepare / f"{test_set}.{workspace.langs[0]}")
-    speed = measure_speed(decode, sources, batch_1_sentences=min(score.speed_sentences, len(sources)), repeats=1)
-    first, second = _forms(workspace, words[len(sources)])
-    name = f"{system.name}.seed_{system.seed}.{test_set}.beam{beam}.{workspace.langs[1]}"
-    write_lines(workspace.score / name, first)
-    references = read_references(workspace, test_set)
-    first_bleu = bleu(first, references, tokenize=score.tokenize, lowercase=score.lowercase)
-    first_chrf = chrf(first, references, lowercase=score.lowercase)
-    second_bleu = _second_bleu(workspace, test_set, second)
-    row = ScoreRow(
-        system=system.name,
-        test_set=test_set,
-        seed=system.seed,
-        engine="pytorch",
-        beam=beam,
-        compute_type="float32",
-        threads=threads,
-        bleu=first_bleu.score,
-        chrf=first_chrf.score,
-        bleu_signature=first_bleu.signature,
-        chrf_signature=first_chrf.signature,
-        parameters=count_parameters(model),
-        sentences_per_second_batch1=speed.batch_1,
-        sentences_per_second_max=speed.full_batch,
-        checkpoint_sha256=checkpoint_sha256(folder),
-        bleu_second=None if second_bleu is None else second_bleu.score,
-        bleu_second_signature=None if second_bleu is None else second_bleu.signature,
-    )
-    return row, _Run(system, test_set, beam, first)
+    translator = Translator.of_model(model, TextCodec.load(workspace.prepare), device=pick_device(score.device))
+    for test_set in workspace.config.prepare.test:
+        for beam in score.beams:
+            workspace.say(f"score: {system.name} seed {system.seed} on {test_set} with beam {beam}")
+            run, figures = _translate(workspace, translator, system, test_set, beam)
+            row = ScoreRow(
+                system=system.name,
+                test_set=test_set,
+                seed=system.seed,
+                engine="pytorch",
+                beam=beam,
+                compute_type="float32",
+                threads=threads,
+                parameters=count_parameters(model),
+                checkpoint_sha256=checkpoint_sha256(folder),
+                **figures,
+            )
+            yield row, run
 
 
-def _word_decoder(workspace: Workspace, model: Any, beam: int, words: dict[int, list[str]]) -> Any:
-    """A function from processed source lines to target words; it leaves its last output of each size in `words`.
-
-    A source that is longer than the model can read is cut.
-    """
-    from kdmt.corpus.codec import TextCodec, cut_source
-    from kdmt.decode.engine import TorchEngine
+def _translate(
+    workspace: Workspace, translator: Any, system: _System, test_set: str, beam: int
+) -> tuple[_Run, dict[str, Any]]:
+    """Translate a test set, keep the text, and measure it."""
+    from kdmt.score.latency import measure_speed
 
     score = workspace.config.score
-    codec = TextCodec.load(workspace.prepare)
-    engine = TorchEngine(model, device=pick_device(score.device))
-    settings = Decode(
+    decode = Decode(
         beam=beam,
         lenpen=score.lenpen,
         max_len_a=score.max_len_a,
@@ -178,22 +179,39 @@ def _word_decoder(workspace: Workspace, model: Any, beam: int, words: dict[int, 
         max_tokens=score.max_tokens,
         batch_size=score.batch_size,
     )
-
-    def decode(lines: list[str]) -> None:
-        sources = [cut_source(source, model.config.max_source_positions) for source in codec.encode_source(lines)]
-        found = engine.decode(sources, settings)
-        words[len(lines)] = [codec.decode_target(nbest[0].tokens) if nbest else "" for nbest in found]
-
-    return decode
-
-
-def _forms(workspace: Workspace, words: list[str]) -> tuple[list[str], list[str]]:
-    """The translations in the form of the first BLEU and of the second: finished text and words, or the reverse."""
-    from kdmt.corpus.codec import TextCodec
-
-    codec = TextCodec.load(workspace.prepare)
+    codec = translator.codec
+    speed, words = measure_speed(
+        lambda lines: translator.translate_ids(codec.encode_source(lines), decode),
+        read_lines(workspace.prepare / f"{test_set}.{workspace.langs[0]}"),
+        batch_1_sentences=score.speed_sentences,
+        repeats=1,
+    )
     finished = [codec.finish_target(line) for line in words]
-    return (finished, words) if workspace.config.score.detokenized else (words, finished)
+    first, second = (finished, words) if score.detokenized else (words, finished)
+    name = f"{system.name}.seed_{system.seed}.{test_set}.beam{beam}.{workspace.langs[1]}"
+    write_lines(workspace.score / name, first)
+    figures = _measure(workspace, test_set, first, second)
+    figures |= {"sentences_per_second_batch1": speed.batch_1, "sentences_per_second_max": speed.full_batch}
+    return _Run(system, test_set, beam, first), figures
+
+
+def _measure(workspace: Workspace, test_set: str, first: list[str], second: list[str]) -> dict[str, Any]:
+    """The scores of translations in both forms, each with its signature."""
+    from kdmt.score.metrics import bleu, chrf
+
+    score = workspace.config.score
+    references = read_references(workspace, test_set)
+    first_bleu = bleu(first, references, tokenize=score.tokenize, lowercase=score.lowercase)
+    first_chrf = chrf(first, references, lowercase=score.lowercase)
+    second_bleu = _second_bleu(workspace, test_set, second)
+    return {
+        "bleu": first_bleu.score,
+        "chrf": first_chrf.score,
+        "bleu_signature": first_bleu.signature,
+        "chrf_signature": first_chrf.signature,
+        "bleu_second": second_bleu and second_bleu.score,
+        "bleu_second_signature": second_bleu and second_bleu.signature,
+    }
 
 
 def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> Any:
@@ -203,6 +221,8 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
     text, tgt = workspace.config.prepare.text, workspace.langs[1]
     if text.changes_nothing:
         return None
+    if text.already_applied and workspace.config.prepare.test[test_set].raw_target is None:
+        return None  # the corpus has no raw text to compare with
     if workspace.config.score.detokenized:
         return bleu(hypotheses, read_lines(workspace.prepare / f"{test_set}.{tgt}"), tokenize="none")
     references = read_lines(workspace.prepare / f"{test_set}.raw.{tgt}")
@@ -210,54 +230,45 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
 
 
 def _compare(workspace: Workspace, runs: Sequence[_Run], baseline: str) -> list[Any]:
-    """Paired bootstrap of every system against the baseline of the same seed (the teacher: against its first seed)."""
-    comparisons: list[Any] = []
-    for test_set in dict.fromkeys(run.test_set for run in runs):
-        for beam in dict.fromkeys(run.beam for run in runs):
-            group = [run for run in runs if run.test_set == test_set and run.beam == beam]
-            bases = [run for run in group if run.system.name == baseline]
-            for base in bases:
-                others = [run for run in group if _compared_with(run, base, bases)]
-                comparisons += _compare_with(workspace, base, others)
+    """Paired bootstrap of every run against the baseline's run of the same seed, its first one where it has none."""
+    comparisons = []
+    for run in runs:
+        if run.system.name == baseline:
+            continue
+        like = [
+            base for base in runs if (base.system.name, base.test_set, base.beam) == (baseline, run.test_set, run.beam)
+        ]
+        base = next((base for base in like if base.system.seed == run.system.seed), like[0])
+        comparisons.append(_compare_with(workspace, base, run))
     return comparisons
 
 
-def _compared_with(run: _Run, base: _Run, bases: Sequence[_Run]) -> bool:
-    if run.system.name == base.system.name:
-        return False
-    seeds = {other.system.seed for other in bases}
-    return run.system.seed == base.system.seed or (run.system.seed not in seeds and base is bases[0])
-
-
-def _compare_with(workspace: Workspace, base: _Run, others: Sequence[_Run]) -> Iterable[Any]:
+def _compare_with(workspace: Workspace, base: _Run, run: _Run) -> Any:
     from kdmt.score.report import Comparison
     from kdmt.score.significance import paired_bootstrap
 
-    if not others:
-        return
     score = workspace.config.score
     found = paired_bootstrap(
-        {run.system.name: run.hypotheses for run in [base, *others]},
+        {base.system.name: base.hypotheses, run.system.name: run.hypotheses},
         read_references(workspace, base.test_set),
         baseline=base.system.name,
         samples=score.bootstrap_samples,
         tokenize=score.tokenize,
         lowercase=score.lowercase,
     )
-    for run in others:
-        bleu_p, chrf_p = (scores[run.system.name].p_value for scores in (found.bleu, found.chrf))
-        if bleu_p is None or chrf_p is None:
-            raise AssertionError("only the baseline has no p-value")
-        yield Comparison(
-            test_set=run.test_set,
-            system=run.system.name,
-            seed=run.system.seed,
-            engine="pytorch",
-            beam=run.beam,
-            compute_type="float32",
-            baseline=base.system.name,
-            bleu_p_value=bleu_p,
-            chrf_p_value=chrf_p,
-            bleu_signature=found.bleu_signature,
-            chrf_signature=found.chrf_signature,
-        )
+    bleu_p, chrf_p = (scores[run.system.name].p_value for scores in (found.bleu, found.chrf))
+    if bleu_p is None or chrf_p is None:
+        raise AssertionError("only the baseline has no p-value")
+    return Comparison(
+        test_set=run.test_set,
+        system=run.system.name,
+        seed=run.system.seed,
+        engine="pytorch",
+        beam=run.beam,
+        compute_type="float32",
+        baseline=base.system.name,
+        bleu_p_value=bleu_p,
+        chrf_p_value=chrf_p,
+        bleu_signature=found.bleu_signature,
+        chrf_signature=found.chrf_signature,
+    )

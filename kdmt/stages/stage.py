@@ -6,12 +6,14 @@ up to date before they run: if it is not, they stop and say why, unless `rebuild
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, Status, check_status
+from kdmt.stages.manifest import Plan, Status, aside_of, check_status, take_back
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Stage:
         upstream: the stages it reads from.
         plan: what it is made from; called once its upstream stages are complete.
         make: does the work and writes the manifest.
+        show: repeats what `make` has to tell, where there is nothing to do.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Stage:
     upstream: tuple[Stage, ...]
     plan: Callable[[], Plan]
     make: Callable[[Plan], None]
+    show: Callable[[], None] = lambda: None
 
     def status(self) -> Status:
         return check_status(self.folder, self.plan())
@@ -48,20 +52,37 @@ def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None]) -> boo
         _require(upstream, rebuild=rebuild, say=say)
     plan = stage.plan()
     status = check_status(stage.folder, plan)
+    if status.state in ("stale", "new") and (state := take_back(stage.folder, plan)):
+        say(f"{stage.name}: taken back from {state.name}, which was made with these settings")
+        status = check_status(stage.folder, plan)
     if status.state == "fresh":
         say(f"{stage.name}: up to date, nothing to do")
+        stage.show()
         return False
     say(f"{stage.name}: {_announcement(status, stage)}")
-    stage.make(plan)
+    with _locked(stage.folder):
+        stage.make(plan)
     return True
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Refuse a second process at work on the same stage; the lock ends with its process, however that ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is at work on it") from None
+        yield
 
 
 def _announcement(status: Status, stage: Stage) -> str:
     return {
         "new": "starting",
-        "unfinished": "going on with what was started",
+        "unfinished": f"going on: {status.explain()}",
         "extend": f"going on: {status.explain()}",
-        "stale": f"made anew: {status.explain()} (the old one is kept as {stage.folder.name}.previous)",
+        "stale": f"made anew: {status.explain()} (the old one is kept as {aside_of(stage.folder).name})",
     }[status.state]
 
 

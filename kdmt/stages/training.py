@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.config import Decode, Model, Student, Train
+from kdmt.corpus.lines import read_lines
+from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
@@ -42,7 +45,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
 
     def plan() -> Plan:
         inputs = training_inputs(workspace, raw=True, distilled=False) | _init_inputs(teacher.train)
-        return make_plan({"teacher": teacher}, _validation_settings(workspace), inputs)
+        return make_plan({"teacher": teacher}, {}, inputs)
 
     return Stage("teacher", "kdmt teacher", job.folder, (prepare,), plan, partial(_train, workspace, job))
 
@@ -81,7 +84,7 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
         inputs |= _init_inputs(student.train)
         if _takes_from_teacher(student):
             inputs["teacher"] = teacher_sha256(workspace)
-        made_from = make_plan({f"students.{name}": student}, _validation_settings(workspace) | {"seed": seed}, inputs)
+        made_from = make_plan({f"students.{name}": student}, {"seed": seed}, inputs)
         extend = {key: value for key, value in made_from.extend.items() if not key.endswith(".seeds")}
         return replace(made_from, extend=extend)  # other seeds are other folders
 
@@ -110,12 +113,6 @@ def training_inputs(workspace: Workspace, *, raw: bool, distilled: bool) -> dict
     return inputs
 
 
-def _validation_settings(workspace: Workspace) -> dict[str, Any]:
-    """Settings elsewhere that decide which checkpoint is best."""
-    score = workspace.config.score
-    return {f"score.{key}": getattr(score, key) for key in ("tokenize", "lowercase", "detokenized")}
-
-
 def _init_inputs(train: Train) -> dict[str, str]:
     if train.init_from is None:
         return {}
@@ -137,6 +134,7 @@ def _train(workspace: Workspace, job: _Job, plan: Plan) -> None:
     import torch
 
     from kdmt.corpus.codec import TextCodec
+    from kdmt.models.build import count_parameters
     from kdmt.train.data import BinarizedData
     from kdmt.train.loop import Trainer
     from kdmt.train.objectives import CrossEntropyObjective
@@ -149,13 +147,19 @@ def _train(workspace: Workspace, job: _Job, plan: Plan) -> None:
     model, init_state = _build(workspace, job, codec)
     model.to(device)
     objective = CrossEntropyObjective(model, label_smoothing=job.train.label_smoothing)
-    begin(job.folder, plan, workspace.resolved_config())
+    validate = _validator(workspace, job, codec, objective, device)
+    num_batches = len(data.batches())
+    begin(job.folder, plan, workspace.resolved_config())  # after all that may refuse: a mistake then moves nothing
     progress = Progress(
         job.folder / "metrics.jsonl",
         name=job.name,
         tensorboard=job.folder / "tensorboard" if job.train.tensorboard else None,
     )
-    _describe_start(progress, model, data, threads, device)
+    progress.note(
+        f"{count_parameters(model):,} parameters, {len(data.kept):,} pairs"
+        f"{f' ({data.num_left_out:,} left out for their length)' if data.num_left_out else ''}, "
+        f"{num_batches:,} batches an epoch, {device} with {threads} threads"
+    )
     trainer = Trainer(
         objective=objective,
         data=data,
@@ -163,7 +167,7 @@ def _train(workspace: Workspace, job: _Job, plan: Plan) -> None:
         seed=job.seed,
         run=job.folder,
         companions=codec.companions(workspace.prepare),
-        validate=_validator(workspace, job, codec, objective, device),
+        validate=validate,
         progress=progress,
         device=torch.device(device),
         init_state=init_state,
@@ -171,16 +175,6 @@ def _train(workspace: Workspace, job: _Job, plan: Plan) -> None:
     outcome = trainer.run()
     progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
     finish(job.folder, plan, outputs=_checkpoint_files(job.folder), facts=asdict(outcome))
-
-
-def _describe_start(progress: Any, model: Any, data: Any, threads: int, device: Any) -> None:
-    from kdmt.models.build import count_parameters
-
-    progress.note(
-        f"{count_parameters(model):,} parameters, {len(data.kept):,} pairs"
-        f"{f' ({data.num_left_out:,} left out for their length)' if data.num_left_out else ''}, "
-        f"{len(data.batches()):,} batches an epoch, {device} with {threads} threads"
-    )
 
 
 def _open(workspace: Workspace, data_bins: Sequence[Path], split: str) -> Any:
@@ -239,40 +233,29 @@ def _validator(
     workspace: Workspace, job: _Job, codec: Any, objective: Any, device: Any
 ) -> Callable[[Any], dict[str, float]]:
     """Loss and BLEU on the real validation set, also when the training data is distilled."""
-    from kdmt.corpus.codec import cut_source
-    from kdmt.stages.references import read_references
+    from kdmt.decode.translator import Translator
+    from kdmt.stages.references import bleu_of_words
     from kdmt.train.data import BinarizedData
     from kdmt.train.validation import validation_loss
 
-    valid = BinarizedData(_open(workspace, [workspace.data_bin], "valid"), job.train, seed=0)
+    try:
+        valid = BinarizedData(_open(workspace, [workspace.data_bin], "valid"), job.train, seed=0)
+    except UserError as error:
+        raise UserError(f"validation set: {error}") from None
     batches = valid.batches()
     limit = job.train.validate_sentences or None
-    max_tokens = objective.model.config.max_source_positions
-    sources = [cut_source(valid.data[index][0], max_tokens) for index in range(len(valid.data))][:limit]
-    references = read_references(workspace, "valid")[:limit]
+    sources = [valid.data[index][0] for index in range(len(valid.data))][:limit]
+    references = read_lines(workspace.prepare / f"valid.{workspace.langs[1]}")[:limit]
+    settings = Decode(beam=job.train.validate_beam)
 
     def validate(model: Any) -> dict[str, float]:
         figures = validation_loss(objective, valid, batches, device=device)
-        if job.train.validate_bleu:
-            figures["bleu"] = _validation_bleu(workspace, job, codec, model, sources, references, device)
+        if job.train.validate_bleu and math.isfinite(figures["loss"]):  # nothing can be decoded with NaN
+            hypotheses = Translator.of_model(model, codec, device=device).translate_ids(sources, settings)
+            figures["bleu"] = bleu_of_words(workspace, hypotheses, references).score
         return figures
 
     return validate
-
-
-def _validation_bleu(
-    workspace: Workspace, job: _Job, codec: Any, model: Any, sources: Any, references: list[str], device: Any
-) -> float:
-    from kdmt.decode.engine import TorchEngine
-    from kdmt.score.metrics import bleu
-
-    score = workspace.config.score
-    settings = Decode(beam=job.train.validate_beam, lenpen=score.lenpen)
-    found = TorchEngine(model, device=device).decode(sources, settings)
-    hypotheses = [codec.decode_target(nbest[0].tokens) if nbest else "" for nbest in found]
-    if score.detokenized:
-        hypotheses = [codec.finish_target(words) for words in hypotheses]
-    return bleu(hypotheses, references, tokenize=score.tokenize, lowercase=score.lowercase).score
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:

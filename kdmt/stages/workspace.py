@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.config import Pipeline, resolved
+from kdmt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,20 @@ def use_threads(threads: int) -> int:
 
 
 def pick_device(name: str) -> Any:
-    """`auto` is the first GPU if there is one; returns a torch.device."""
+    """`auto` is the first GPU if there is one; returns a torch.device.
+
+    Raises:
+        UserError: no such device here.
+    """
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r}: expected auto, cpu, cuda or cuda:<n>") from None
+    available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
+    if (device.index or 0) >= available:
+        raise UserError(f"device {name!r}: this machine has {available} of that type")
+    return device

@@ -224,11 +224,12 @@ class Trainer:
         update = self.position.update
         validated = update % self.settings.validate_interval_updates == 0
         if validated:
-            self._validate(counts_for_patience=True)
-        if validated or update % self.settings.save_interval_updates == 0 or stop.signal_number is not None:
-            folder = self._save()
-        if stop.signal_number is not None:
-            raise Interrupted(stop.signal_number, str(folder))
+            self._validate(scheduled=True)
+        signal_number = stop.signal_number  # read once: a signal may come at any moment
+        if signal_number is not None:
+            raise Interrupted(signal_number, str(self._save()))
+        if validated or update % self.settings.save_interval_updates == 0:
+            self._save()
 
     def _maybe_log(self, grad_norm: float, num_tokens: int) -> None:
         started, tokens = self.log_started
@@ -256,19 +257,21 @@ class Trainer:
         self.position.loss_sums, self.position.loss_counts = {}, {}
         self.log_started = (time.perf_counter(), 0)
 
-    def _validate(self, *, counts_for_patience: bool) -> None:
+    def _validate(self, *, scheduled: bool) -> None:
+        """Measure, and remember the best. An extended run would not have made a validation off the schedule: it
+        counts for nothing, unless there is no other."""
         self.model.eval()
         started = time.perf_counter()
         figures = self.validate(self.model)
-        score = figures[self.settings.best_metric]
         position = self.position
-        position.validated = position.update
-        sign = 1 if self.settings.best_metric == "bleu" else -1
         if not math.isfinite(figures["loss"]):
             raise Divergence(f"update {position.update}: the validation loss is not finite")
-        if position.best_score is None or sign * score > sign * position.best_score:
+        score = figures[self.settings.best_metric]
+        position.validated = position.update
+        sign = 1 if self.settings.best_metric == "bleu" else -1
+        if position.best_score is None or (scheduled and sign * score > sign * position.best_score):
             position.best_score, position.best_update, position.bad_validations = score, position.update, 0
-        elif counts_for_patience:
+        elif scheduled:
             position.bad_validations += 1
         self.progress.log_validation(
             update=position.update, epoch=position.epoch, best_update=position.best_update, **figures
@@ -318,6 +321,10 @@ class Trainer:
         if self.device.type == "cuda" and "random.cuda" in state.tensors:
             torch.cuda.set_rng_state(state.tensors["random.cuda"], self.device)
         self.position = Position(**state.values)
+        if self.position.update > self.settings.max_updates:
+            raise UserError(
+                f"{folder}: training is past 'max_updates: {self.settings.max_updates}' already; it does not go back"
+            )
         # a kill may have come between a checkpoint and its pointers
         point(self.run_folder / "last", folder)
         if self.position.best_update is not None:
@@ -333,18 +340,21 @@ class Trainer:
                 _remove(folder)
 
     def _averaged(self) -> list[Path]:
-        """The last checkpoints that were written at validations: which they are depends on result settings alone."""
-        interval = self.settings.validate_interval_updates
-        folders = [f for f in list_checkpoints(self.run_folder) if checkpoint_update(f) % interval == 0]
-        return folders[-self.settings.average_checkpoints :]
+        """The last checkpoints that were written at validations, and that of the last update of all.
+
+        Which they are depends on result and extend settings alone, not on when a run was saved or stopped.
+        """
+        interval, last = self.settings.validate_interval_updates, self.settings.max_updates
+        updates = [(folder, checkpoint_update(folder)) for folder in list_checkpoints(self.run_folder)]
+        chosen = [folder for folder, update in updates if update % interval == 0 or update == last]
+        return chosen[-self.settings.average_checkpoints :]
 
     def _finish(self, ending: Ending) -> Outcome:
         """Validate and save a last update off the schedule, and write `average`."""
-        last = self.run_folder / f"{PREFIX}{self.position.update}"
         if self.position.validated != self.position.update:
-            self._validate(counts_for_patience=False)
+            self._validate(scheduled=False)
             self._save()
-        average_weights(self.model, self._averaged() or [last])
+        average_weights(self.model, self._averaged())
         save_checkpoint(self.run_folder / "average", self.model, companions=self.companions)
         if self.position.best_update is None or self.position.best_score is None:
             raise AssertionError("a finished training has been validated")

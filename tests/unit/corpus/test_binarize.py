@@ -167,7 +167,7 @@ def test_fast_path_equals_tokenised_text(name, tmp_path, monkeypatch):
             lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
             text = "\n".join(model.encode_lines(lines)) + "\n"
             tokenised[split, lang].write_text(text, encoding="utf-8")
-    rules = vocabulary.model_dump(exclude={"joined"})
+    rules = vocabulary.model_dump(include={"threshold", "nwords", "padding_factor"})
     for lang in LANGS:
         counted = [tokenised["train", other] for other in (LANGS if vocabulary.joined else [lang])]
         dictionary = Dictionary.from_counts(count_tokens(counted), **rules)

@@ -127,8 +127,21 @@ def test_nll_carries_no_gradient() -> None:
 
 def test_large_logits_do_not_overflow() -> None:
     features_MD, weight_VD, targets_M = inputs(dtype=torch.float32)
-    loss, nll, *gradients = value_and_gradients(features_MD * 1e4, weight_VD, targets_M, epsilon=0.1, chunk=4)
-    assert all(bool(value.isfinite().all()) for value in (loss, nll, *gradients))
+    found = value_and_gradients(features_MD * 1e4, weight_VD, targets_M, epsilon=0.1, chunk=4)
+    exact = value_and_gradients(features_MD.double() * 1e4, weight_VD.double(), targets_M, epsilon=0.1, chunk=None)
+    for own, expected in zip(found, exact, strict=True):
+        torch.testing.assert_close(own.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_float32_is_exact_to_its_digits_with_a_large_vocabulary() -> None:
+    generator = torch.Generator().manual_seed(5)
+    features_MD = torch.randn(300, 16, generator=generator)
+    weight_VD = torch.randn(4000, 16, generator=generator)
+    targets_M = torch.randint(4000, (300,), generator=generator)
+    found = value_and_gradients(features_MD, weight_VD, targets_M, epsilon=0.1, chunk=128)
+    exact = value_and_gradients(features_MD.double(), weight_VD.double(), targets_M, epsilon=0.1, chunk=None)
+    for own, expected in zip(found, exact, strict=True):
+        torch.testing.assert_close(own.double(), expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -14,6 +14,7 @@ from kdmt.stages.manifest import (
     Plan,
     begin,
     check_status,
+    earlier_states,
     file_sha256,
     finish,
     make_plan,
@@ -149,16 +150,32 @@ def test_values_that_json_writes_otherwise_are_equal(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- begin and finish
 
 
-def test_redoing_keeps_the_last_state_under_previous(folder: Path) -> None:
+def test_redoing_keeps_the_last_complete_state_under_previous(folder: Path) -> None:
     before = hash_tree(folder)
-    previous = folder.with_name("teacher.previous")
+    previous, unfinished = (folder.with_name(f"teacher.{ending}") for ending in ("previous", "unfinished"))
     begin(folder, plan_of(Teacher(seed=2)), {})
     assert hash_tree(previous) == before
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "plan.json"]
+
+    for seed in (3, 4):  # false starts take the place of one another, and of no complete state
+        false_start = hash_tree(folder)
+        begin(folder, plan_of(Teacher(seed=seed)), {})
+        assert hash_tree(unfinished) == false_start
+        assert hash_tree(previous) == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["teacher", previous.name, unfinished.name]
+    assert earlier_states(folder) == [unfinished, previous]
+
+    finish(folder, plan_of(Teacher(seed=4)), outputs=[], facts={})
     second = hash_tree(folder)
-    begin(folder, plan_of(Teacher(seed=3)), {})  # one previous state is kept, not a chain of them
+    begin(folder, plan_of(Teacher(seed=5)), {})
     assert hash_tree(previous) == second
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["teacher", "teacher.previous"]
+
+
+def test_a_previous_state_that_is_moved_back_is_fresh(folder: Path) -> None:
+    begin(folder, plan_of(Teacher(seed=2)), {})
+    folder.rename(folder.with_name("mistake"))
+    folder.with_name("teacher.previous").rename(folder)
+    assert check_status(folder, plan_of()).state == "fresh"
 
 
 @pytest.mark.parametrize("unfinished", [True, False])
@@ -175,7 +192,7 @@ def test_a_folder_that_nothing_is_known_of_is_moved_aside(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "somebodys").write_text("file", encoding="utf-8")
     begin(tmp_path / "a", plan_of(), {})
-    assert (tmp_path / "a.previous" / "somebodys").is_file()
+    assert (tmp_path / "a.unfinished" / "somebodys").is_file()
 
 
 def test_a_kill_at_any_write_of_begin_leaves_a_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,47 @@
+"""What takes longer than `make test` may: runs the tests marked `slow` and keeps their summary.
+
+    make test-slow        (or: python benchmarks/run_slow_tests.py [PYTEST ARGUMENTS])
+
+The summary goes to benchmarks/results/test-slow.json. The exit code is that of pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from figures import REPOSITORY, Figure, report_figures
+
+
+@dataclass
+class Recorder:
+    """A pytest plugin that notes how each test ended and how long it took, its fixtures included."""
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = round(self.seconds.get(report.nodeid, 0.0) + report.duration, 2)
+        if report.when == "call" or report.outcome != "passed":  # a set-up or a teardown that fails, a skip
+            self.outcomes[report.nodeid] = report.outcome
+
+
+def main() -> int:
+    os.chdir(REPOSITORY)
+    recorder = Recorder()
+    code = int(pytest.main(["tests", "-m", "slow", *sys.argv[1:]], plugins=[recorder]))
+    counts = Counter(recorder.outcomes.values())
+    figures = [Figure(f"slow_tests_{outcome}", counts[outcome], "tests") for outcome in ("passed", "failed", "skipped")]
+    figures.append(Figure("slow_tests_seconds", round(sum(recorder.seconds.values()), 1), "s"))
+    tests = {
+        name: {"outcome": recorder.outcomes[name], "seconds": recorder.seconds[name]} for name in recorder.outcomes
+    }
+    report_figures("test-slow", figures, settings={"exit_code": code, "tests": tests}, command="make test-slow")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""`kdmt` as a user runs it: a process of its own, in a folder of the test's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
+TIMEOUT_SECONDS = 300  # so that a hanging process fails its test; nothing is timed
+
+
+def start(folder: Path, *arguments: str | Path, sets: Iterable[str] = ()) -> subprocess.Popen[str]:
+    """Start `kdmt ARGUMENTS` in a folder, with what it says in pipes."""
+    command = [str(KDMT), *map(str, arguments), *(part for setting in sets for part in ("--set", setting))]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KDMT_")}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def run(
+    folder: Path, *arguments: str | Path, sets: Iterable[str] = (), stdin: str = "", code: int = 0
+) -> tuple[str, str]:
+    """Run a command to its end, which must be of exit code `code`; gives standard output and standard error."""
+    process = start(folder, *arguments, sets=sets)
+    out, err = process.communicate(stdin, timeout=TIMEOUT_SECONDS)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    return out, err

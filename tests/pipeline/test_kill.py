@@ -1,0 +1,202 @@
+"""Processes that are killed for real, at moments that nobody chose, and what the next run makes of what is left."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny_pipeline
+from commands import run, start
+from tiny_pipeline import hash_tree
+
+pytestmark = pytest.mark.pipeline
+
+UPDATES = 200
+TRAIN = [  # a checkpoint at every fifth update, two kept of them and those of the average
+    f"teacher.train.max_updates={UPDATES}",
+    "teacher.train.save_interval_updates=5",
+    "teacher.train.validate_interval_updates=50",
+    "teacher.train.log_interval_updates=10",
+]
+DISTILL = ["distill.block_size=4", "teacher.train.max_updates=2", "teacher.train.validate_interval_updates=2"]
+NUM_BLOCKS = 100
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kill")
+    tiny_pipeline.write_pipeline(folder)
+    tiny_pipeline.write_text(folder, {"train": 4 * NUM_BLOCKS, "valid": 6, "test": 5})
+    run(folder, "prepare", "tiny.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Path) -> dict[str, str]:
+    """The checkpoints and pointers of a teacher that nobody disturbed."""
+    run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    return take_away(prepared / "runs/tiny/teacher")
+
+
+@pytest.fixture(scope="module")
+def undisturbed_distilled(prepared: Path, undisturbed: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The distilled files of another small teacher, which stays where it is."""
+    assert undisturbed
+    run(prepared, "teacher", "tiny.yaml", sets=DISTILL)
+    run(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    yield take_away(prepared / "runs/tiny/distill")
+    take_away(prepared / "runs/tiny/teacher")
+
+
+@pytest.fixture
+def moments() -> random.Random:
+    """Moments that differ from run to run; the seed is shown where a test fails."""
+    seed = time.time_ns() % 1_000_000
+    print(f"moments of seed {seed}")
+    return random.Random(seed)
+
+
+def take_away(stage: Path) -> dict[str, str]:
+    """Remove a stage; gives the hashes of what it made, but not of its log of speeds."""
+    hashes = {name: sha for name, sha in hash_tree(stage).items() if name != "metrics.jsonl"}
+    stage.rename(stage.with_name(f"{stage.name}.{time.time_ns()}"))
+    return hashes
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Return as soon as something is there, or the process has ended."""
+    while process.poll() is None and not ready():
+        time.sleep(0.001)
+
+
+def checkpoints(run_folder: Path) -> list[Path]:
+    return [path for path in run_folder.glob("checkpoint_*") if path.name.partition("_")[2].isdigit()]
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Send a signal; gives what the process said on standard error until its end."""
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    return err
+
+
+def kill_training(prepared: Path, ready: Callable[[Path], bool], delay: float = 0.0) -> bool:
+    """Train until `ready`, a moment longer, and kill -9; gives whether there was still something to kill."""
+    process = start(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    wait_until(lambda: ready(prepared / "runs/tiny/teacher"), process)
+    time.sleep(delay)
+    stop(process, signal.SIGKILL)
+    assert process.returncode in (0, -signal.SIGKILL)
+    return process.returncode != 0
+
+
+def test_training_that_was_killed_ends_where_an_undisturbed_one_ends(
+    prepared: Path, undisturbed: dict[str, str], moments: random.Random
+) -> None:
+    teacher = prepared / "runs/tiny/teacher"
+    assert kill_training(prepared, lambda folder: bool(checkpoints(folder)), moments.uniform(0, 0.3))
+    assert not (teacher / "manifest.json").exists()
+    _, err = run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    assert "teacher: going on with what was started\n" in err
+    assert "teacher: going on from checkpoint_" in err
+    hashes = take_away(teacher)
+    assert hashes["average/model.safetensors"] == undisturbed["average/model.safetensors"]
+    assert hashes == undisturbed
+
+
+def test_training_that_was_asked_to_stop_says_how_to_go_on(prepared: Path, undisturbed: dict[str, str]) -> None:
+    process = start(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    wait_until(lambda: bool(checkpoints(prepared / "runs/tiny/teacher")), process)
+    err = stop(process, signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM == 143
+    last = err.splitlines()[-1]
+    assert last.startswith("kdmt: stopped by SIGTERM; saved runs/tiny/teacher/checkpoint_")
+    assert last.endswith("; run it again to go on")
+    saved = Path(last.partition("; saved ")[2].partition(";")[0])
+    assert (prepared / saved / "model.safetensors").is_file()
+    _, err = run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    assert f"going on from {saved.name}" in err
+    assert take_away(prepared / "runs/tiny/teacher") == undisturbed
+
+
+def test_distilling_that_was_killed_loses_no_finished_block(
+    prepared: Path, undisturbed_distilled: dict[str, str], moments: random.Random
+) -> None:
+    distill = prepared / "runs/tiny/distill"
+    done = kill_distilling(prepared, moments.randint(1, NUM_BLOCKS // 3))
+    assert 0 < len(done) < NUM_BLOCKS
+    _, err = run(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    assert "distill: going on with what was started\n" in err
+    assert {path: identity(path) for path in done} == done
+    assert take_away(distill) == undisturbed_distilled
+
+
+def kill_distilling(prepared: Path, blocks: int) -> dict[Path, tuple[int, int]]:
+    """Distill until there are so many blocks, and kill -9; gives the finished ones."""
+    folder = prepared / "runs/tiny/distill/blocks"
+    process = start(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    wait_until(lambda: len(list(folder.glob("[0-9]*"))) >= blocks, process)
+    stop(process, signal.SIGKILL)
+    return {path: identity(path) for path in folder.glob("[0-9]*")}
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Another one if the file is written again, though with the same content."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_mtime_ns
+
+
+@pytest.mark.slow
+def test_training_killed_many_times_ends_where_an_undisturbed_one_ends(
+    prepared: Path, undisturbed: dict[str, str], moments: random.Random
+) -> None:
+    """Every second kill waits for the writing of a checkpoint, the others for nothing."""
+    teacher = prepared / "runs/tiny/teacher"
+    kills = 0
+    for attempt in range(12):
+        seen = {path.name for path in teacher.glob(".partial-*")}
+
+        def writing(folder: Path, seen: set[str] = seen) -> bool:
+            return any(path.name not in seen for path in folder.glob(".partial-checkpoint_*"))
+
+        in_writing = attempt % 2 == 0
+        delay = moments.uniform(0, 0.005) if in_writing else moments.uniform(0, 1.0)
+        kills += kill_training(prepared, writing if in_writing else lambda folder: bool(checkpoints(folder)), delay)
+    assert kills >= 6
+    run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    assert take_away(teacher) == undisturbed
+
+
+@pytest.mark.slow
+def test_distilling_killed_many_times_is_distilling_undisturbed(
+    prepared: Path, undisturbed_distilled: dict[str, str], moments: random.Random
+) -> None:
+    done: dict[Path, tuple[int, int]] = {}
+    for _ in range(6):
+        now = kill_distilling(prepared, min(len(done) + moments.randint(1, 15), NUM_BLOCKS))
+        assert done.items() <= now.items()
+        done = now
+    run(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    assert {path: identity(path) for path in done} == done
+    assert take_away(prepared / "runs/tiny/distill") == undisturbed_distilled
+
+
+@pytest.mark.slow
+def test_preparing_that_was_killed_leaves_an_earlier_state(prepared: Path, moments: random.Random) -> None:
+    made = hash_tree(prepared / "runs/tiny/prepare")
+    for _ in range(4):
+        process = start(prepared, "prepare", "tiny.yaml", sets=["prepare.clean.max_words=50"])
+        wait_until((prepared / "runs/tiny/prepare.partial/plan.json").exists, process)
+        time.sleep(moments.uniform(0, 0.2))
+        stop(process, signal.SIGKILL)
+        if process.returncode == 0:
+            break
+        assert hash_tree(prepared / "runs/tiny/prepare") == made
+    _, err = run(prepared, "prepare", "tiny.yaml")
+    assert err.splitlines()[-1].startswith("prepare: ")
+    assert hash_tree(prepared / "runs/tiny/prepare") == made

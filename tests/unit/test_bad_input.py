@@ -1,0 +1,362 @@
+"""Bad input through the command line: exit code 2, one clear message, no traceback, and nothing that existed harmed."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import http.server
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_pipeline import Finished, hash_tree, kdmt, read_lines, run_stages, settings, to_yaml, write_lines
+
+TINY = Path("runs/tiny")
+RAW = TINY / "students/raw/seed_1"
+
+
+def change(edit: Callable[[dict[str, Any]], None]) -> None:
+    """Edit ./tiny.yaml."""
+    document = settings()
+    edit(document)
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+
+
+@contextmanager
+def unharmed(*besides: str) -> Iterator[None]:
+    """Every file below runs/ is afterwards what it was before, but for folders that are work in progress by name."""
+
+    def hashes() -> dict[str, str]:
+        return {name: sha for name, sha in hash_tree(Path("runs")).items() if not name.startswith(besides)}
+
+    before = hashes()
+    yield
+    assert hashes() == before
+
+
+def refused(*arguments: str, sets: tuple[str, ...] = ()) -> str:
+    """The message of a command that is refused: the last line of what it says, and the only one of its kind."""
+    result = kdmt(*arguments, *(part for setting in sets for part in ("--set", setting)))
+    return message_of(result)
+
+
+def message_of(result: Finished) -> str:
+    assert result.code == 2, result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    *before, last = result.err.removesuffix("\n").split("\n")
+    assert last.startswith("kdmt: error: ")
+    assert not any("error" in line for line in before)
+    return last.removeprefix("kdmt: error: ")
+
+
+IN_PROGRESS = ("tiny/prepare.partial/", "downloads/")
+
+
+# ----------------------------------------------------------------------------------------------------------- raw text
+
+
+@pytest.mark.usefixtures("finished")
+def test_source_and_target_of_different_length() -> None:
+    path = Path("text/train.de")
+    write_lines(path, [*read_lines(path), "ok", "uk"])
+    with unharmed(*IN_PROGRESS):
+        message = refused("prepare", "tiny.yaml")
+    assert message == "text/train.en has 80 lines, text/train.de has 82: they are no pairs"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_missing_file() -> None:
+    Path("text/valid.en").unlink()
+    with unharmed(*IN_PROGRESS):
+        message = refused("prepare", "tiny.yaml")
+    assert message == "text/valid.en: there is no such file"
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_missing_pipeline() -> None:
+    assert refused("prepare", "tyni.yaml") == "tyni.yaml: there is no such pipeline file"
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(("name", "line"), [("train.de", 7), ("test.en", 2)])
+def test_invalid_utf8(name: str, line: int) -> None:
+    path = Path("text") / name
+    lines = path.read_bytes().split(b"\n")
+    lines[line - 1] = b"caf\xe9"  # Latin-1
+    path.write_bytes(b"\n".join(lines))
+    with unharmed(*IN_PROGRESS):
+        message = refused("prepare", "tiny.yaml")
+    assert message == f"text/{name} line {line}: not UTF-8"
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_an_empty_corpus(split: str) -> None:
+    for lang in ("en", "de"):
+        Path(f"text/{split}.{lang}").write_bytes(b"")
+    with unharmed(*IN_PROGRESS):
+        message = refused("prepare", "tiny.yaml")
+    assert message == f"text/{split}.en and text/{split}.de: the corpus is empty"
+
+
+@pytest.mark.usefixtures("finished")
+def test_everything_filtered_away() -> None:
+    with unharmed(*IN_PROGRESS):
+        message = refused("prepare", "tiny.yaml", sets=("prepare.clean={min_words: 100}",))
+    assert message == "cleaning leaves none of 80 training pairs; dropped: min_words 80"
+
+
+@pytest.mark.usefixtures("finished")
+def test_every_pair_too_long_to_train_on() -> None:
+    with unharmed():
+        message = refused("student", "tiny.yaml", sets=("students.raw.train.max_source_tokens=2",))
+    assert message == "no pair is within train.max_source_tokens and train.max_target_tokens"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_pair_larger_than_a_batch() -> None:
+    with unharmed():
+        message = refused("student", "tiny.yaml", sets=("students.raw.train.max_tokens=5",))
+    assert "tokens, more than max_tokens 5: raise max_tokens or lower max_source_tokens" in message
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_wrong_sha256() -> None:
+    found = hashlib.sha256(Path("text/train.en").read_bytes()).hexdigest()
+    change(lambda document: document["prepare"]["train"][0]["source"].update(sha256="0" * 64))
+    with unharmed(*IN_PROGRESS):
+        message = refused("prepare", "tiny.yaml")
+    assert message == f"text/train.en: the sha256 is {found}, expected {'0' * 64}"
+
+
+@pytest.mark.usefixtures("finished")
+def test_an_unknown_language() -> None:
+    with unharmed():
+        for command in ("prepare", "teacher", "score"):
+            message = refused(command, "tiny.yaml", sets=("target_lang=deutsch",))
+            assert message == "tiny.yaml: 'target_lang': 'deutsch' is no ISO 639 language code"
+
+
+# ---------------------------------------------------------------------------------------------------------- downloads
+
+
+@contextmanager
+def serving(body: bytes, *, announced: int) -> Iterator[str]:
+    """A server on the loopback that promises `announced` bytes, sends `body` and hangs up."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(announced))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}/train.en.gz"
+        httpd.shutdown()
+        thread.join()
+
+
+def take_source_from(url: str, sha256: str) -> None:
+    change(lambda document: document["prepare"]["train"][0].update(source={"url": url, "sha256": sha256}))
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_truncated_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    whole = gzip.compress(Path("text/train.en").read_bytes())
+    with serving(whole[:100], announced=len(whole)) as url:
+        take_source_from(url, hashlib.sha256(whole).hexdigest())
+        with unharmed(*IN_PROGRESS):
+            message = refused("prepare", "tiny.yaml")
+    assert message == f"{url}: truncated, 100 of {len(whole)} bytes came; they are kept, a rerun resumes"
+    with serving(whole, announced=len(whole)) as again:  # elsewhere, but the content is what counts
+        take_source_from(again, hashlib.sha256(whole).hexdigest())
+        run_stages("prepare")
+    assert read_lines(TINY / "prepare/train.en") == read_lines(Path("text/train.en"))
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_download_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    page = b"<html>moved</html>"
+    with serving(page, announced=len(page)) as url:
+        take_source_from(url, "0" * 64)
+        with unharmed(*IN_PROGRESS):
+            message = refused("prepare", "tiny.yaml")
+    assert message == f"{url}: the sha256 of what came is {hashlib.sha256(page).hexdigest()}, expected {'0' * 64}"
+    assert not list(Path("runs/downloads").iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------- full disks
+
+
+def full_from(monkeypatch: pytest.MonkeyPatch, first: int) -> list[int]:
+    """Let the disk be full from the `first` time on that a file is forced onto it; gives the list of those times."""
+    real, times = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        times.append(descriptor)
+        if len(times) >= first:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return times
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_disk_that_is_full_while_a_block_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = hash_tree(TINY / "distill")
+    sets = ("distill.decode.max_len_b=6",)
+    with monkeypatch.context() as patch, unharmed("tiny/distill"):
+        full_from(patch, 3)
+        message = refused("distill", "tiny.yaml", sets=sets)
+    block = TINY / "distill/blocks/000002.jsonl.gz"
+    assert message == f"{block}: the disk is full; earlier blocks are kept, run it again to go on"
+    assert hash_tree(TINY / "distill.previous") == made
+    assert sorted(path.name for path in block.parent.iterdir()) == ["000000.jsonl.gz", "000001.jsonl.gz"]
+    kept = hash_tree(block.parent)
+    with monkeypatch.context() as patch:
+        written = full_from(patch, 99)
+        assert "going on with what was started" in run_stages("distill", sets=sets)[0].err
+    assert len(written) == 1  # the earlier ones were not written again
+    assert kept.items() <= hash_tree(block.parent).items()
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_disk_that_is_full_while_a_checkpoint_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = ("students.raw.train.max_updates=8",)
+    with monkeypatch.context() as patch, unharmed("tiny/students/raw/seed_1/"):
+        kept = {name: sha for name, sha in hash_tree(RAW).items() if name.startswith("checkpoint_")}
+        full_from(patch, 2)
+        message = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
+    assert message.endswith(": the disk is full")
+    assert kept.items() <= hash_tree(RAW).items()
+    assert "going on from checkpoint_4" in run_stages("student", sets=sets)[0].err
+
+
+# ------------------------------------------------------------------------------------------- vocabularies and training
+
+
+def other_vocabulary() -> None:
+    """Prepare the same text again with other symbols."""
+    change(lambda document: document["prepare"]["tokenizer"].update(vocab_size=29))
+    run_stages("prepare")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_checkpoint_to_begin_with_of_another_vocabulary() -> None:
+    (TINY / "teacher").rename("old")
+    other_vocabulary()
+    with unharmed():
+        message = refused("student", "tiny.yaml", sets=("students.raw.train.init_from=old",))
+    assert message.startswith("old/average/dict.en.txt does not match runs/tiny/prepare/dict.en.txt: ")
+    assert " symbols against " in message
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_checkpoint_to_begin_with_of_another_shape() -> None:
+    with unharmed():
+        message = refused(
+            *("student", "tiny.yaml"),
+            sets=("students.raw.train.init_from=runs/tiny/teacher", "students.raw.model.encoder_layers=2"),
+        )
+    assert message.startswith("runs/tiny/teacher/average/model.safetensors: does not fit the model: encoder_layers.1.")
+
+
+@pytest.mark.usefixtures("finished")
+def test_layers_of_a_teacher_of_another_vocabulary() -> None:
+    """The teacher is then stale, and nothing is taken from it."""
+    other_vocabulary()
+    with unharmed():
+        message = refused("student", "tiny.yaml", sets=("students.raw.encoder_layers_from_teacher=[0]",))
+    assert message.startswith("teacher is not up to date: the input prepare/data-bin/")
+    assert "the input prepare/dict.de.txt changed" in message
+
+
+@pytest.mark.usefixtures("finished")
+def test_layers_of_a_teacher_whose_dictionary_was_exchanged() -> None:
+    path = TINY / "teacher/average/dict.de.txt"
+    lines = read_lines(path)
+    write_lines(path, [lines[1], lines[0], *lines[2:]])
+    with unharmed():
+        message = refused("student", "tiny.yaml", sets=("students.raw.encoder_layers_from_teacher=[0]",))
+    assert message == (
+        "runs/tiny/teacher/average/dict.de.txt does not match runs/tiny/prepare/dict.de.txt: "
+        f"{len(lines) + 4} symbols against {len(lines) + 4}, different from symbol 4 on"
+    )
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_loss_that_is_no_number_any_more() -> None:
+    """The second update jumps with a third of 1e30; the third sees what it has done."""
+    sets = (
+        "students.raw.train={lr: 1.0e+30, warmup_updates: 3, save_interval_updates: 1, max_tokens: 200, threads: 1}",
+    )
+    with unharmed("tiny/students/raw/"):
+        message = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
+    assert message.startswith("update 3 (epoch 1, batch 3): the term 'loss' of the loss is not finite. ")
+    assert f"The last good checkpoint is {RAW}/checkpoint_1; try a lower 'train.lr'" in message
+    assert (RAW.with_name("seed_1.previous") / "manifest.json").is_file()
+    assert not (RAW / "manifest.json").exists()
+    from kdmt.models.checkpoint import load_model
+
+    weights = load_model(RAW / "checkpoint_1").state_dict().values()
+    assert all(torch.isfinite(value).all() and value.abs().max() < 100 for value in weights)
+    lower = "students.raw.train={lr: 1.0e-3, max_updates: 2, init_from: good, threads: 1}"
+    (RAW / "checkpoint_1").rename("good")
+    assert kdmt("student", "tiny.yaml", "--student", "raw", "--set", lower).code == 0
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_validation_loss_that_is_no_number_keeps_the_best() -> None:
+    sets = (
+        "students.raw.train={lr: 1.0e+30, warmup_updates: 3, max_updates: 9, validate_interval_updates: 2, threads: 1}",
+    )
+    message = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
+    assert message == "update 2: the validation loss is not finite"
+    assert not list(RAW.glob("checkpoint_*"))  # none of these weights was worth keeping
+
+
+# ------------------------------------------------------------------------------------------------------ damaged files
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_damaged_teacher_is_not_decoded_with() -> None:
+    path = TINY / "teacher/average/model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with unharmed():
+        message = refused("distill", "tiny.yaml")
+    assert message.startswith("teacher is not up to date: its output average/model.safetensors was changed. ")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_record_that_is_no_json() -> None:
+    (TINY / "prepare/manifest.json").write_text("{", encoding="utf-8")
+    with unharmed():
+        assert refused("prepare", "tiny.yaml") == "runs/tiny/prepare/manifest.json: not valid JSON"
+
+
+def test_a_command_that_does_not_exist_shows_how_to_ask() -> None:
+    result = kdmt("prepaer", "x.yaml")
+    assert result.code == 2
+    assert "No such command 'prepaer'" in result.err
+    assert "Traceback" not in result.err
+    assert json.dumps(result.out) == '""'
