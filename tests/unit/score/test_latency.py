@@ -27,7 +27,7 @@ SENTENCES = [f"sentence {i}" for i in range(10)]
 
 def test_speeds_are_sentences_over_seconds():
     translator = FakeTranslator(per_call=0.4, per_sentence=0.1)
-    speed = measure_speed(translator, SENTENCES, batch_1_sentences=4, clock=translator.clock)
+    speed, _ = measure_speed(translator, SENTENCES, batch_1_sentences=4, clock=translator.clock)
     assert speed.batch_1 == pytest.approx(1 / 0.5)
     assert speed.full_batch == pytest.approx(10 / 1.4)
 
@@ -43,14 +43,14 @@ def test_the_first_call_and_one_bad_moment_change_nothing():
     calm = FakeTranslator(per_call=0.4, per_sentence=0.1)
     # call 0 warms up, call 2 is a single sentence, call 7 the first whole set (1 + 3 · 2 calls before it)
     disturbed = FakeTranslator(per_call=0.4, per_sentence=0.1, surcharges={0: 60.0, 2: 5.0, 7: 5.0})
-    speeds = [measure_speed(t, SENTENCES, batch_1_sentences=2, clock=t.clock) for t in (calm, disturbed)]
+    speeds = [measure_speed(t, SENTENCES, batch_1_sentences=2, clock=t.clock)[0] for t in (calm, disturbed)]
     assert speeds[1].batch_1 == pytest.approx(speeds[0].batch_1)
     assert speeds[1].full_batch == pytest.approx(speeds[0].full_batch)
 
 
 def test_long_sentences_weigh_by_their_time():
     translator = FakeTranslator(per_call=0.0, per_sentence=0.0, surcharges={1: 1.0, 2: 3.0, 3: 2.0})
-    speed = measure_speed(translator, ["short", "long"], batch_1_sentences=2, repeats=1, clock=translator.clock)
+    speed, _ = measure_speed(translator, ["short", "long"], batch_1_sentences=2, repeats=1, clock=translator.clock)
     assert speed.batch_1 == pytest.approx(2 / 4.0)  # not the median sentence's speed
 
 
@@ -61,7 +61,10 @@ def test_no_more_single_sentences_than_there_are():
 
 
 def test_with_the_real_clock():
-    speed = measure_speed(lambda sentences: sum(range(1000 * len(sentences))), SENTENCES, batch_1_sentences=3)
+    speed, translations = measure_speed(
+        lambda sentences: [f"{line} {sum(range(1000))}" for line in sentences], SENTENCES, batch_1_sentences=3
+    )
+    assert translations == [f"{line} 499500" for line in SENTENCES]
     assert speed.batch_1 > 0
     assert speed.full_batch > 0
 
@@ -69,4 +72,4 @@ def test_with_the_real_clock():
 @pytest.mark.parametrize(("sentences", "singles", "repeats"), [([], 1, 1), (SENTENCES, 0, 1), (SENTENCES, 1, 0)])
 def test_bad_input(sentences, singles, repeats):
     with pytest.raises(ValueError, match="nothing to time"):
-        measure_speed(lambda _: None, sentences, batch_1_sentences=singles, repeats=repeats)
+        measure_speed(lambda lines: lines, sentences, batch_1_sentences=singles, repeats=repeats)
