@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import random
 import sys
@@ -73,7 +74,7 @@ def settings() -> dict[str, Any]:
     """The pipeline's YAML document, the caller's to change."""
     split = {name: {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}} for name in SIZES}
     student = {"model": MODEL, "train": TRAIN}
-    return {
+    document = {
         "name": "tiny",
         "source_lang": "en",
         "target_lang": "de",
@@ -89,15 +90,11 @@ def settings() -> dict[str, Any]:
         "students": {"raw": {"data": "raw", **student}, "distilled": {"data": "distilled", **student}},
         "score": {"beams": [1, 2], "bootstrap_samples": 20, "speed_sentences": 2, "threads": 1},
     }
+    return json.loads(json.dumps(document))  # no dictionary twice, which YAML would write as an alias
 
 
 def to_yaml(document: Mapping[str, Any]) -> str:
-    return yaml.dump(document, Dumper=_NoAliases, sort_keys=False)
-
-
-class _NoAliases(yaml.SafeDumper):
-    def ignore_aliases(self, _: Any) -> bool:
-        return True
+    return yaml.safe_dump(document, sort_keys=False)
 
 
 def make_pairs(count: int, *, seed: int) -> list[tuple[str, str]]:

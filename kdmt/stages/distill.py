@@ -151,7 +151,7 @@ def _facts(workspace: Workspace, report: Any) -> dict[str, Any]:
         "dropped": {str(index): failure for index, failure in report.dropped.items()},
     }
     sources, references, distilled = _sample_lines(workspace, report)
-    if not distilled:
+    if not any(line.strip() for line in distilled):
         return facts
     against_reference = bleu_of_words(workspace, distilled, references)
     return facts | {

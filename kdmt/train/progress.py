@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +29,13 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._figures: dict[str, float] = {}
+        self._began = (time.perf_counter(), 0)  # when, and at which update
+        self._total = 0
 
     @contextmanager
     def running(self, update: int, total: int) -> Iterator[None]:
         """Show progress from `update` to `total` while the body runs."""
+        self._began, self._total = (time.perf_counter(), update), total
         if not sys.stderr.isatty():
             yield
             return
@@ -62,7 +66,7 @@ class Progress:
             self.note(
                 f"epoch {figures['epoch']} update {update} loss {figures['loss']:.3f} nll {figures['nll']:.3f} "
                 f"lr {figures['lr']:.2e} grad_norm {figures['grad_norm']:.2f} "
-                f"tokens/s {figures['tokens_per_second']:.0f}"
+                f"tokens/s {figures['tokens_per_second']:.0f} left {self._time_left(update)}"
             )
 
     def log_validation(self, *, update: int, **figures: Any) -> None:
@@ -102,6 +106,12 @@ class Progress:
         if self.writer is not None:
             for key, value in figures.items():
                 self.writer.add_scalar(f"{kind}/{key}", value, update)
+
+    def _time_left(self, update: int) -> str:
+        """Hours and minutes to the last update, at the pace of this run so far; patience may end it earlier."""
+        began, first = self._began
+        minutes = (self._total - update) * (time.perf_counter() - began) / max(update - first, 1) / 60
+        return f"{int(minutes) // 60}:{int(minutes) % 60:02d}"
 
     def _show(self, figures: dict[str, float]) -> None:
         self._figures.update(figures)

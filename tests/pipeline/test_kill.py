@@ -102,7 +102,7 @@ def test_training_that_was_killed_ends_where_an_undisturbed_one_ends(
     assert kill_training(prepared, lambda folder: bool(checkpoints(folder)), moments.uniform(0, 0.3))
     assert not (teacher / "manifest.json").exists()
     _, err = run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
-    assert "teacher: going on with what was started\n" in err
+    assert "teacher: going on: it was started and not finished\n" in err
     assert "teacher: going on from checkpoint_" in err
     hashes = take_away(teacher)
     assert hashes["average/model.safetensors"] == undisturbed["average/model.safetensors"]
@@ -131,7 +131,7 @@ def test_distilling_that_was_killed_loses_no_finished_block(
     done = kill_distilling(prepared, moments.randint(1, NUM_BLOCKS // 3))
     assert 0 < len(done) < NUM_BLOCKS
     _, err = run(prepared, "distill", "tiny.yaml", sets=DISTILL)
-    assert "distill: going on with what was started\n" in err
+    assert "distill: going on: it was started and not finished\n" in err
     assert {path: identity(path) for path in done} == done
     assert take_away(distill) == undisturbed_distilled
 

@@ -103,7 +103,8 @@ def test_reference(corpus: Corpus) -> None:
     report = corpus.merge(**dict.fromkeys(ALL, "reference"))
     for i, line in enumerate(read_lines(corpus.folder / "out.de")):
         assert line == (f"reference {i}" if corpus.failure[i] else f"w{i + 10} w{i + 11}")
-    assert report.replaced == report.failures == Counter(failure for failure in corpus.failure if failure)
+    assert report.replaced == {i: failure for i, failure in enumerate(corpus.failure) if failure}
+    assert report.failures == Counter(report.replaced.values())
     assert sum(report.failures.values()) == 20
 
 
@@ -122,7 +123,7 @@ def test_each_failure_has_its_own_setting(corpus: Corpus) -> None:
     corpus.write()
     report = corpus.merge(empty="drop", too_long="keep", repetition="reference", unk="drop")
     assert set(report.dropped.values()) == {"empty", "unk"}
-    assert set(report.replaced) == {"repetition"}
+    assert set(report.replaced.values()) == {"repetition"}
     assert report.num_lines == 100 - len(report.dropped)
 
 

@@ -70,9 +70,13 @@ def test_the_manifest_says_what_it_was_made_of_and_how_well() -> None:
         assert made["inputs"][f"prepare/{name}"] == hashes[f"prepare/{name}"]
     assert made["settings"]["distill.decode.beam"] == 2
     assert set(made["outputs"]) >= {"distilled.en", "distilled.de", "nbest", "data-bin/train.en-de.de.bin"}
+    assert 0 < made["facts"]["num_compared"] < 80  # not with the lines that are references themselves
+    assert distill("failures={empty: keep, too_long: keep, repetition: keep}").code == 0
+    facts = manifest()["facts"]
     expected = sacrebleu.corpus_bleu(read_lines(MADE / "distilled.de"), [read_lines(PREPARED / "train.de")]).score
-    assert made["facts"]["bleu_against_reference"] == pytest.approx(expected)
-    assert "tok:13a" in made["facts"]["bleu_signature"]
+    assert facts["bleu_against_reference"] == pytest.approx(expected)
+    assert facts["num_compared"] == 80
+    assert "tok:13a" in facts["bleu_signature"]
 
 
 @pytest.mark.usefixtures("finished")
@@ -155,7 +159,7 @@ def test_blocks_that_are_there_are_not_decoded_again() -> None:
         elif path.name not in ("blocks", "plan.json"):
             path.unlink()
     result = distill()
-    assert "distill: going on with what was started\n" in result.err
+    assert "distill: going on: it was started and not finished\n" in result.err
     assert hash_tree(MADE) == expected
 
 
@@ -187,11 +191,23 @@ def test_a_teacher_that_was_trained_further_is_another_teacher() -> None:
     assert "distill: made anew: the input teacher/average changed (the old one is kept" in result.err
 
 
+@pytest.mark.usefixtures("finished")
+def test_many_references_among_the_lines_are_worth_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TorchEngine, "decode", lambda _, sources, *__, **___: [[] for _ in sources])
+    result = distill("block_size=50")
+    assert "WARNING: 100% of the lines are references, not translations" in result.err
+    assert read_lines(MADE / "distilled.de") == read_lines(PREPARED / "train.de")
+
+
 @pytest.mark.usefixtures("pipeline")
 def test_tags_go_with_their_lines() -> None:
     document = settings()
     (corpus,) = document["prepare"]["train"]
-    document["prepare"] |= {"train": [corpus, corpus | {"tag": "<2>", "weight": 2}], "clean": "none"}
+    document["prepare"] |= {
+        "train": [corpus, corpus | {"tag": "<2>", "weight": 2}],
+        "clean": "none",
+        "decontaminate": False,
+    }
     document["teacher"] = {"model": MODEL, "train": TEACHER_TRAIN | {"max_updates": 2}}
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     run_stages("prepare", "teacher", "distill")

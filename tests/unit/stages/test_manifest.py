@@ -20,6 +20,7 @@ from kdmt.stages.manifest import (
     make_plan,
     recorded_outputs,
     recorded_plan,
+    take_back,
     write_json,
 )
 
@@ -28,6 +29,9 @@ INPUTS = {"train.en": "1" * 64, "train.de": "2" * 64}
 
 def plan_of(teacher: Section | None = None, inputs: dict[str, str] = INPUTS, **extra: object) -> Plan:
     return make_plan({"teacher": teacher or Teacher()}, extra, inputs)
+
+
+LONGER = plan_of(Teacher(train=Train(max_updates=200_000)))
 
 
 @pytest.fixture
@@ -79,13 +83,19 @@ def test_a_result_setting_that_changed_is_named_with_both_values(folder: Path) -
 
 
 def test_an_extend_setting_goes_on(folder: Path) -> None:
-    status = check_status(folder, plan_of(Teacher(train=Train(max_updates=200_000))))
+    status = check_status(folder, LONGER)
     assert status.state == "extend"
     assert status.explain() == "the setting teacher.train.max_updates changed from 100000 to 200000"
 
 
+def test_an_extend_setting_does_not_go_back(folder: Path) -> None:
+    status = check_status(folder, plan_of(Teacher(train=Train(max_updates=5))))
+    assert status.state == "stale"
+    assert status.explain() == "the setting teacher.train.max_updates was lowered from 100000 to 5"
+
+
 def test_a_result_setting_weighs_more_than_an_extend_setting(folder: Path) -> None:
-    assert check_status(folder, plan_of(Teacher(seed=7, train=Train(max_updates=5)))).state == "stale"
+    assert check_status(folder, plan_of(Teacher(seed=7, train=Train(max_updates=200_000)))).state == "stale"
 
 
 def test_an_execution_setting_changes_nothing(folder: Path) -> None:
@@ -108,7 +118,7 @@ def test_an_output_that_changed_or_is_missing_is_named(folder: Path) -> None:
     (folder / "model").write_text("other weights", encoding="utf-8")
     (folder / "sub" / "notes").unlink()
     status = check_status(folder, plan_of())
-    assert status.state == "stale"
+    assert status.state == "unfinished"  # it is made again from the checkpoints or blocks that are there
     assert status.reasons == ["its output model was changed", "its output sub/notes is missing"]
 
 
@@ -127,7 +137,7 @@ def test_a_setting_that_an_old_record_does_not_know_counts_as_its_default(folder
     assert check_status(folder, plan_of()).state == "fresh"
     status = check_status(folder, plan_of(Teacher(train=Train(label_smoothing=0.0))))
     assert status.reasons == ["the setting teacher.train.label_smoothing changed from 0.1 to 0.0"]
-    assert check_status(folder, plan_of(Teacher(train=Train(max_updates=7)))).state == "extend"
+    assert check_status(folder, plan_of(Teacher(train=Train(max_updates=200_000)))).state == "extend"
 
 
 def test_a_setting_without_a_default_is_new_to_an_old_record(folder: Path) -> None:
@@ -171,21 +181,30 @@ def test_redoing_keeps_the_last_complete_state_under_previous(folder: Path) -> N
     assert hash_tree(previous) == second
 
 
-def test_a_previous_state_that_is_moved_back_is_fresh(folder: Path) -> None:
+def test_a_state_that_fits_again_is_taken_back(folder: Path) -> None:
+    """Nobody loses a teacher to a typo that was mended."""
+    made = hash_tree(folder)
+    assert take_back(folder, plan_of(Teacher(seed=2))) is None
     begin(folder, plan_of(Teacher(seed=2)), {})
-    folder.rename(folder.with_name("mistake"))
-    folder.with_name("teacher.previous").rename(folder)
+    mistake = hash_tree(folder)
+    assert take_back(folder, plan_of()) == folder.with_name("teacher.previous")
+    assert hash_tree(folder) == made
     assert check_status(folder, plan_of()).state == "fresh"
+    assert hash_tree(folder.with_name("teacher.unfinished")) == mistake
+    assert take_back(folder, plan_of(Teacher(seed=2))) == folder.with_name("teacher.unfinished")
+    assert hash_tree(folder) == mistake
+    assert hash_tree(folder.with_name("teacher.previous")) == made
+    assert not list(folder.parent.glob("*taken-back"))
 
 
 @pytest.mark.parametrize("unfinished", [True, False])
 def test_going_on_keeps_what_is_there(folder: Path, unfinished: bool) -> None:
     if unfinished:
         (folder / "manifest.json").rename(folder / "plan.json")
-    begin(folder, plan_of(Teacher(train=Train(max_updates=5))), {})
+    begin(folder, LONGER, {})
     assert (folder / "model").read_text(encoding="utf-8") == "weights"
-    assert not folder.with_name("teacher.previous").exists()
-    assert check_status(folder, plan_of()).state == "unfinished"
+    assert not earlier_states(folder)
+    assert check_status(folder, LONGER).state == "unfinished"
 
 
 def test_a_folder_that_nothing_is_known_of_is_moved_aside(tmp_path: Path) -> None:
@@ -197,13 +216,12 @@ def test_a_folder_that_nothing_is_known_of_is_moved_aside(tmp_path: Path) -> Non
 
 def test_a_kill_at_any_write_of_begin_leaves_a_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher that is to be trained further must never look as if it had not been begun."""
-    extended = plan_of(Teacher(train=Train(max_updates=5)))
     for step in ("replace", "unlink"):
         with monkeypatch.context() as patch:
             patch.setattr(Path, step, _raise)
             with pytest.raises(InterruptedError):
-                begin(folder, extended, {})
-        assert check_status(folder, extended).state in ("extend", "unfinished")
+                begin(folder, LONGER, {})
+        assert check_status(folder, LONGER).state in ("extend", "unfinished")
         assert (folder / "model").is_file()
 
 

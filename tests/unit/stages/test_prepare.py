@@ -177,7 +177,7 @@ def test_clean_none_keeps_every_line() -> None:
     lines = [*read_lines(Path("text/train.en")), "", "ba  ba", "ba  ba", " be ", *read_lines(Path("text/test.en"))]
     for lang in ("en", "de"):
         write_lines(Path(f"text/train.{lang}"), lines)
-    run_stages("prepare", sets=["prepare.clean=none", "prepare.tokenizer.vocab_size=18"])
+    run_stages("prepare", sets=["prepare.clean=none", "prepare.decontaminate=false", "prepare.tokenizer.vocab_size=18"])
     for lang in ("en", "de"):
         assert read_lines(MADE / f"train.{lang}") == lines
     assert [" ".join(line.split()) for line in lines] == [words(tokens) for tokens in read_bin("train", "en")]
@@ -287,6 +287,40 @@ def test_prepare_is_decided_by_content() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+def test_text_that_is_gone_is_needed_only_to_prepare_again() -> None:
+    run_stages("prepare")
+    Path("text/train.en").unlink()
+    assert run_stages("prepare")[0].err == "prepare: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_setting_that_is_put_back_finds_what_it_had_made() -> None:
+    run_stages("prepare")
+    made = hash_tree(MADE)
+    run_stages("prepare", sets=["prepare.clean.max_ratio=8.0"])
+    result = run_stages("prepare")[0]
+    assert result.err.startswith("prepare: taken back from prepare.previous, which was made with these settings\n")
+    assert hash_tree(MADE) == made
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_given_vocabulary_is_taken_as_it_is() -> None:
+    """As for fine-tuning on other text: the model and the dictionary of the first, symbols unseen now included."""
+    run_stages("prepare")
+    Path("given").mkdir()
+    for name in ("tokenizer/joint.model", "dict.en.txt"):
+        (MADE / name).rename(Path("given") / Path(name).name)
+    dictionary = Path("given/dict.en.txt").read_bytes()
+    for lang in ("en", "de"):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, read_lines(path)[:40])
+    change(tokenizer={"source_path": "given/joint.model"}, vocabulary={"source_path": "given/dict.en.txt"})
+    run_stages("prepare")
+    assert (MADE / "dict.de.txt").read_bytes() == (MADE / "data-bin/dict.en.txt").read_bytes() == dictionary
+    assert [words(tokens) for tokens in read_bin("train", "de")] == read_lines(MADE / "train.de")
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_an_input_or_setting_that_changed_is_named_and_the_last_state_kept() -> None:
     run_stages("prepare")
     made = hash_tree(MADE)
@@ -334,7 +368,7 @@ def test_a_raw_reference_of_another_length_is_refused() -> None:
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     result = kdmt("prepare", "tiny.yaml")
     assert result.code == 2
-    assert "text/valid.de has 6 lines, test set 'test' has 5" in result.err
+    assert "text/valid.de has 6 lines, test has 5" in result.err
     assert not MADE.exists()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ class Line:
     folder: Path
     settings: dict[str, int]
     made: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
     def stage(self, name: str) -> Stage:
@@ -38,10 +41,13 @@ class Line:
             finish(folder, made_from, outputs=[output], facts={})
             self.made.append(name)
 
-        return Stage(name, f"kdmt {name}", self.folder / name, (before,) if before else (), plan, make)
+        upstream = (before,) if before else ()
+        show = partial(self.shown.append, name)
+        return Stage(name, f"kdmt {name}", self.folder / name, upstream, plan, make, show)
 
     def run(self, name: str, *, rebuild: bool = False) -> bool:
         self.made.clear()
+        self.shown.clear()
         self.said.clear()
         return run_stage(self.stage(name), rebuild=rebuild, say=self.said.append)
 
@@ -64,6 +70,7 @@ def test_a_fresh_stage_says_that_there_is_nothing_to_do(complete: Line) -> None:
         assert not complete.run(name)
         assert complete.said == [f"{name}: up to date, nothing to do"]
         assert not complete.made
+        assert complete.shown == [name]
 
 
 def test_a_stage_that_others_build_on_must_be_there(line: Line) -> None:
@@ -75,6 +82,28 @@ def test_a_stage_that_others_build_on_must_be_there(line: Line) -> None:
     )
     assert not line.made
     assert not list(line.folder.iterdir())
+
+
+def test_a_setting_that_is_put_back_finds_what_it_had_made(complete: Line) -> None:
+    complete.settings["student"] = 2
+    complete.run("student")
+    complete.settings["student"] = 1
+    assert not complete.run("student")
+    assert complete.said == [
+        "student: taken back from student.previous, which was made with these settings",
+        "student: up to date, nothing to do",
+    ]
+    assert not complete.made
+
+
+def test_two_processes_do_not_work_on_one_stage(complete: Line) -> None:
+    complete.settings["student"] = 2
+    with (complete.folder / ".student.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="student: another process is at work on it"):
+            complete.run("student")
+        assert not complete.made
+    assert complete.run("student")
 
 
 def test_a_stale_stage_stops_those_that_build_on_it(complete: Line) -> None:
@@ -128,7 +157,7 @@ def test_an_unfinished_stage_is_gone_on_with_and_stops_others(complete: Line) ->
     with pytest.raises(UserError, match="prepare is not up to date: it was started and not finished"):
         complete.run("teacher")
     complete.run("prepare")
-    assert complete.said == ["prepare: going on with what was started"]
+    assert complete.said == ["prepare: going on: it was started and not finished"]
 
 
 def test_an_output_that_somebody_changed_stops_what_builds_on_it(complete: Line) -> None:

@@ -170,6 +170,14 @@ def test_unknown_and_absent_students() -> None:
             "students.raw.decoder_layers_from_teacher=[1]",
             "students.raw.decoder_layers_from_teacher: the teacher has no layer 1, only 0 to 0",
         ),
+        (
+            "students.raw={encoder_layers_from_teacher: [0, 0], model: {arch: transformer_tiny}}",
+            "students.raw.encoder_layers_from_teacher: encoder_embed_dim is 64 in the student and 16 in the teacher",
+        ),
+        (
+            "teacher.train.max_target_tokens=65",
+            "teacher.train.max_target_tokens (65) is more than teacher.model.max_target_positions (64)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("pipeline")
@@ -237,7 +245,8 @@ def test_fine_tuning_may_keep_the_optimiser_and_its_schedule() -> None:
 @pytest.mark.usefixtures("finished")
 def test_the_optimiser_can_be_kept_only_where_it_was_saved() -> None:
     made = hash_tree(RAW)
-    result = student("raw", "students.raw.train={init_from: runs/tiny/teacher/average, init_optimizer: true}")
+    sets = ["students.raw.train.init_from=runs/tiny/teacher/average", "students.raw.train.init_optimizer=true"]
+    result = student("raw", *sets)
     assert result.code == 2
     assert "runs/tiny/teacher/average: holds no training state" in result.err
     assert hash_tree(RAW) == made
@@ -281,7 +290,7 @@ def test_pointers_that_a_kill_kept_from_being_written_are_written_on_resuming() 
     (RAW / ".partial-checkpoint_6" / "model.safetensors").write_bytes(b"half")
     result = student("raw")
     assert result.code == 0
-    assert "student raw seed 1: going on with what was started\n" in result.err
+    assert "student raw seed 1: going on: it was started and not finished\n" in result.err
     assert results(RAW) == expected
     assert not list(RAW.glob(".partial-*"))
 
