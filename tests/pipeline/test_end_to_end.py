@@ -16,16 +16,16 @@ pytestmark = pytest.mark.pipeline
 
 REPOSITORY = Path(__file__).parents[2]
 TOY = REPOSITORY / "pipelines" / "toy.yaml"
-PAIRS = {"train": 800, "valid": 30, "test": 30}
+PAIRS = {"train": 400, "valid": 20, "test": 20}
 SYSTEMS = {"teacher": "teacher", "raw": "students/raw/seed_1", "distilled": "students/distilled/seed_1"}
 Demo = tuple[Path, dict[str, tuple[str, str]]]  # working folder; stage -> standard output and standard error
 STAGES = ("prepare", "teacher", "distill", "student", "score")
 
 SMALL = [
-    "prepare.tokenizer.vocab_size=300",
+    "prepare.tokenizer.vocab_size=250",
     "prepare.workers=1",
     "distill.decode={beam: 2, max_len_b: 5}",
-    "distill.block_size=300",
+    "distill.block_size=150",
     "score={bootstrap_samples: 50, speed_sentences: 3}",
 ]
 for _system in ("teacher", "students.raw", "students.distilled"):
@@ -97,7 +97,7 @@ def test_scores_have_every_field_for_every_system_and_beam(toy: Path) -> None:
     for row in rows:
         assert (row["test_set"], row["seed"], row["engine"], row["compute_type"]) == ("test", 1, "pytorch", "float32")
         assert 0 <= row["bleu"] <= 100
-        assert 0 < row["chrf"] <= 100
+        assert 0 <= row["chrf"] <= 100
         assert row["bleu_signature"].startswith("nrefs:1|")
         assert row["threads"] >= 1
         assert min(row["sentences_per_second_batch1"], row["sentences_per_second_max"]) > 0
@@ -120,9 +120,9 @@ def test_the_demo_ends_with_a_table_and_where_the_files_are(demo: Demo, toy: Pat
 
 def test_progress_is_told_in_plain_lines(demo: Demo) -> None:
     said = {stage: err for stage, (_, err) in demo[1].items()}
-    assert "800 pairs read, 800 for training" in said["prepare"]
+    assert "400 pairs read, 400 for training" in said["prepare"]
     assert "teacher: validation at 30: loss " in said["teacher"]
-    assert "distill: 800 of 800 sentences" in said["distill"]
+    assert "distill: 400 of 400 sentences" in said["distill"]
     assert "student distilled seed 1: done at update 30 (max_updates)" in said["student"]
     assert not any("\x1b" in err or "Traceback" in err for err in said.values())
 

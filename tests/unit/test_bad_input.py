@@ -204,11 +204,12 @@ def test_a_download_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill_disk_at(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let a file of this name be `/dev/full`, which answers every write as a full disk does."""
+    """Let files of this name be written to `/dev/full`, which answers as a full disk does."""
     real = Path.open
 
-    def open_full(path: Path, *arguments: Any, **keywords: Any) -> Any:
-        return real(Path("/dev/full") if path.name == name else path, *arguments, **keywords)
+    def open_full(path: Path, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
+        full = path.name == name and "w" in mode
+        return real(Path("/dev/full") if full else path, mode, *arguments, **keywords)
 
     monkeypatch.setattr(Path, "open", open_full)
 
