@@ -24,16 +24,18 @@ STAGES = ("prepare", "teacher", "distill", "student", "score")
 SMALL = [
     "prepare.tokenizer.vocab_size=250",
     "prepare.workers=1",
-    "distill.decode={beam: 2, max_len_b: 5}",
+    "distill.decode={beam: 2, max_len_a: 1.0, max_len_b: 5}",
     "distill.block_size=150",
-    "score={bootstrap_samples: 50, speed_sentences: 3}",
+    "distill.threads=1",
+    "score={max_len_a: 1.0, max_len_b: 5, bootstrap_samples: 50, speed_sentences: 2, threads: 1}",
+]
+TRAIN = [
+    *("max_updates=40", "max_tokens=1000", "lr=0.01", "warmup_updates=10"),
+    *("validate_interval_updates=20", "validate_sentences=5", "threads=1"),
 ]
 for _system in ("teacher", "students.raw", "students.distilled"):
     SMALL += [f"{_system}.model.{side}_embed_dim=32" for side in ("encoder", "decoder")]
-    SMALL += [
-        f"{_system}.train.{setting}"
-        for setting in ("max_updates=30", "max_tokens=1500", "warmup_updates=10", "validate_interval_updates=15")
-    ]
+    SMALL += [f"{_system}.train.{setting}" for setting in TRAIN]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_every_stage_leaves_its_files(toy: Path) -> None:
     ]
     for run_folder in SYSTEMS.values():
         expected += [f"{run_folder}/{name}" for name in ("best", "last", "metrics.jsonl", "average/model.safetensors")]
-        checkpoint = f"{run_folder}/checkpoint_30"
+        checkpoint = f"{run_folder}/checkpoint_40"
         expected += [f"{checkpoint}/{name}" for name in ("model.json", "text.json", "tokenizer", "dict.en.txt")]
     for stage in ("prepare", "distill", "score", *SYSTEMS.values()):
         expected += [f"{stage}/manifest.json", f"{stage}/config.json"]
@@ -121,9 +123,9 @@ def test_the_demo_ends_with_a_table_and_where_the_files_are(demo: Demo, toy: Pat
 def test_progress_is_told_in_plain_lines(demo: Demo) -> None:
     said = {stage: err for stage, (_, err) in demo[1].items()}
     assert "400 pairs read, 400 for training" in said["prepare"]
-    assert "teacher: validation at 30: loss " in said["teacher"]
+    assert "teacher: validation at 40: loss " in said["teacher"]
     assert "distill: 400 of 400 sentences" in said["distill"]
-    assert "student distilled seed 1: done at update 30 (max_updates)" in said["student"]
+    assert "student distilled seed 1: done at update 40 (max_updates)" in said["student"]
     assert not any("\x1b" in err or "Traceback" in err for err in said.values())
 
 
@@ -139,6 +141,7 @@ def test_a_second_run_has_nothing_to_do(demo: Demo) -> None:
 def test_a_student_translates_from_its_checkpoint_alone(demo: Demo, toy: Path, tmp_path: Path) -> None:
     (toy / SYSTEMS["distilled"] / "average").rename(tmp_path / "student")
     source = (toy / "prepare" / "test.raw.en").read_text(encoding="utf-8")
-    out, _ = run(tmp_path, "translate", "student", stdin=source)
+    limits = ("--max-len-a", "1.0", "--max-len-b", "5", "--threads", "1")
+    out, _ = run(tmp_path, "translate", "student", *limits, stdin=source)
     assert out == (toy / "score" / "distilled.seed_1.test.beam5.de").read_text(encoding="utf-8")
     (tmp_path / "student").rename(demo[0] / "runs/toy" / SYSTEMS["distilled"] / "average")
