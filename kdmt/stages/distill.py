@@ -53,6 +53,7 @@ def block_key(plan: Plan) -> str:
 
 
 def _distill(workspace: Workspace, plan: Plan) -> None:
+    from kdmt.corpus.binarize import data_prefix
     from kdmt.corpus.codec import TextCodec
     from kdmt.corpus.indexed import IndexedDataset
     from kdmt.decode.engine import TorchEngine
@@ -65,7 +66,7 @@ def _distill(workspace: Workspace, plan: Plan) -> None:
     use_threads(settings.threads)
     model = load_model(resolve_checkpoint(workspace.teacher / settings.checkpoint))
     codec = TextCodec.load(workspace.prepare)
-    dataset = IndexedDataset(workspace.bin_prefix(workspace.data_bin, "train", workspace.langs[0]))
+    dataset = IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.langs, workspace.langs[0]))
     begin(folder, plan, workspace.resolved_config())
     _keep_blocks(folder, plan)
     with sentence_progress("distill", len(dataset)) as progress:

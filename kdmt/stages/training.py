@@ -179,10 +179,11 @@ def _train(workspace: Workspace, job: _Job, plan: Plan) -> None:
 
 def _open(workspace: Workspace, data_bins: Sequence[Path], split: str) -> Any:
     from kdmt.corpus.batching import open_parallel
+    from kdmt.corpus.binarize import data_prefix
 
-    src, tgt = workspace.langs
+    langs = workspace.langs
     return open_parallel(
-        [(workspace.bin_prefix(folder, split, src), workspace.bin_prefix(folder, split, tgt)) for folder in data_bins]
+        [tuple(data_prefix(folder, split, langs, lang) for lang in langs) for folder in data_bins]  # type: ignore[misc]
     )
 
 

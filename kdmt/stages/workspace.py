@@ -61,14 +61,6 @@ class Workspace:
     def langs(self) -> tuple[str, str]:
         return self.config.source_lang, self.config.target_lang
 
-    @property
-    def pair(self) -> str:
-        return "-".join(self.langs)
-
-    def bin_prefix(self, data_bin: Path, split: str, lang: str) -> Path:
-        """fairseq's name of one side of a split, without its ending."""
-        return data_bin / f"{split}.{self.pair}.{lang}"
-
     def resolved_config(self) -> dict[str, Any]:
         return resolved(self.config)
 
