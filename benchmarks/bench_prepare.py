@@ -87,11 +87,11 @@ def generate(folder: Path, pairs: int) -> None:
 
 
 def make_words(rng: np.random.Generator) -> list[str]:
-    """Distinct words of two to five syllables; frequent ones are shorter."""
+    """Distinct words of two to four syllables; frequent ones are shorter."""
     syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvw", "aeiouäöü")]
     words: dict[str, None] = {}
     while len(words) < VOCABULARY_WORDS:
-        length = 2 + len(words) * 4 // VOCABULARY_WORDS
+        length = 2 + (len(words) > 5_000) + (len(words) > 100_000)  # 112 syllables make 12,544 words of two
         for row in rng.integers(len(syllables), size=(10_000, length)):
             words["".join(syllables[i] for i in row)] = None
     return list(words)[:VOCABULARY_WORDS]
