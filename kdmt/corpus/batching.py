@@ -150,7 +150,7 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData) -> Batch:
     import torch
 
     pairs = [data[int(index)] for index in indices]
-    src_tokens_BS = _pad([source for source, _ in pairs])
+    src_tokens_BS = pad_sentences([source for source, _ in pairs])
     index_B = torch.as_tensor(np.asarray(indices, dtype=np.int64))
     targets = [target for _, target in pairs if target is not None]
     if not targets:
@@ -158,13 +158,13 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData) -> Batch:
     return Batch(
         index_B=index_B,
         src_tokens_BS=src_tokens_BS,
-        prev_tokens_BT=_pad([np.concatenate(([EOS], target[:-1])) for target in targets]),
-        tgt_tokens_BT=_pad(targets),
+        prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets]),
+        tgt_tokens_BT=pad_sentences(targets),
         num_tgt_tokens=sum(map(len, targets)),
     )
 
 
-def _pad(sentences: Sequence[IntArray]) -> torch.Tensor:
+def pad_sentences(sentences: Sequence[IntArray]) -> torch.Tensor:
     """int64 [B, longest], padded on the right."""
     import torch
 

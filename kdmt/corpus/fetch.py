@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import http.client
 import io
 import itertools
@@ -19,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from kdmt.checksum import file_sha256
 from kdmt.config import ParallelText, Source
 from kdmt.errors import UserError
 
@@ -63,7 +63,7 @@ def fetch(
         return _local_file(source, base)
     url, sha256 = cast(str, source.url), cast(str, source.sha256)  # `Source` is valid only with both
     downloaded = downloads / f"{sha256[:16]}-{_url_path(url).name or 'download'}"
-    if downloaded.is_file() and hash_file(downloaded) == sha256:
+    if downloaded.is_file() and file_sha256(downloaded) == sha256:
         return downloaded
     if mirror is not None:
         found = _find_in_mirror(url, sha256, mirror)
@@ -74,18 +74,12 @@ def fetch(
     return downloaded
 
 
-def hash_file(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _local_file(source: Source, base: Path) -> Path:
     path = base / cast(str, source.path)
     if not path.is_file():
         raise UserError(f"{path}: {'not a file' if path.exists() else 'there is no such file'}")
     if source.sha256 is not None:
-        found = hash_file(path)
+        found = file_sha256(path)
         if found != source.sha256:
             raise UserError(f"{path}: the sha256 is {found}, expected {source.sha256}")
     return path
@@ -107,7 +101,7 @@ def _find_in_mirror(url: str, sha256: str, mirror: Path) -> Path | None:
     for candidate in _mirror_candidates(url, mirror):
         if candidate in refused or not candidate.is_file():
             continue
-        found = hash_file(candidate)
+        found = file_sha256(candidate)
         if found == sha256:
             return candidate
         refused[candidate] = found
@@ -142,7 +136,7 @@ def _download(url: str, sha256: str, destination: Path, progress: Progress | Non
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         kept = f"; {part.stat().st_size} bytes are kept, a rerun resumes" if part.is_file() else ""
         raise UserError(f"{url}: download failed: {reason}{kept}") from None
-    found = hash_file(part)
+    found = file_sha256(part)
     if found != sha256:
         part.unlink()
         raise UserError(f"{url}: the sha256 of what came is {found}, expected {sha256}")

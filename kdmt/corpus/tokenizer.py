@@ -10,7 +10,6 @@ the tokens are those that `str.split`, and with it fairseq, finds again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import itertools
 import json
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.errors import UserError
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
@@ -181,7 +181,7 @@ def train_tokenizer(
         folder.mkdir()
         for name, text, model in zip(names, texts, given, strict=False):
             (folder / name).write_bytes(_learn(settings, text) if model is None else _read_given(Path(model)))
-        sides = [{"file": name, "sha256": _sha256(folder / name)} for name in (names[0], names[-1])]
+        sides = [{"file": name, "sha256": file_sha256(folder / name)} for name in (names[0], names[-1])]
         description = {"type": settings.type, "langs": list(langs), "source": sides[0], "target": sides[1]}
         (folder / "tokenizer.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         load_tokenizer(folder)  # a given file may be no model at all: say so before an older folder is replaced
@@ -207,17 +207,10 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{index}: not the description of a tokenizer") from None
     for path, sha256 in files:
-        if _sha256(path) != sha256:
+        if file_sha256(path) != sha256:
             raise UserError(f"{path}: not the file that {index} describes (its sha256 differs)")
     source = model_class(files[0][0])
     return Tokenizers(source, source if files[0] == files[1] else model_class(files[1][0]))
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
 
 
 def _read_given(path: Path) -> bytes:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from kdmt.config import Decode
+from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.beam import beam_search, max_lengths
 from kdmt.errors import UserError
 from kdmt.models.transformer import DecoderCache, Transformer
-from kdmt.types import EOS, PAD, Hypothesis
+from kdmt.types import EOS, Hypothesis
 
 
 class Engine(Protocol):
@@ -71,7 +72,7 @@ class TorchEngine:
             settings.max_len_b,
             limit=self.model.config.max_target_positions - 1,  # </s> takes the last position
         )
-        encoder_output = self.model.encode(_pad(sources).to(self.device))
+        encoder_output = self.model.encode(pad_sentences(sources).to(self.device))
         cache = self.model.start_cache(encoder_output, beam=settings.beam, max_len=max(max_len_B) + 1)
         return beam_search(
             _TransformerStepper(self.model, cache),
@@ -121,7 +122,7 @@ class TorchEngine:
 
     def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
         """Log-probabilities of the target tokens, meaningless on padding: [B, T]."""
-        src_tokens_BS, tgt_tokens_BT = _pad(sources).to(self.device), _pad(targets).to(self.device)
+        src_tokens_BS, tgt_tokens_BT = pad_sentences(sources).to(self.device), pad_sentences(targets).to(self.device)
         prev_tokens_BT = tgt_tokens_BT.roll(1, dims=1)
         prev_tokens_BT[:, 0] = EOS
         log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
@@ -167,14 +168,6 @@ def _check(sentences: Sequence[np.ndarray], limit: int, side: str) -> None:
             raise ValueError(f"{side} {index} does not end in </s>")
         if len(tokens) > limit:
             raise UserError(f"{side} {index} has {len(tokens)} tokens with </s>; the model's limit is {limit}")
-
-
-def _pad(sentences: Sequence[np.ndarray]) -> Tensor:
-    """int64 [B, S], padded on the right."""
-    padded = np.full((len(sentences), max(map(len, sentences))), PAD, dtype=np.int64)
-    for row, tokens in zip(padded, sentences, strict=True):
-        row[: len(tokens)] = tokens
-    return torch.from_numpy(padded)
 
 
 @contextmanager

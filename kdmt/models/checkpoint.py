@@ -11,7 +11,6 @@ average/                                        a folder without training state
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kdmt.checksum import file_sha256
 from kdmt.errors import UserError
 from kdmt.models.build import build_model, describe_model
 from kdmt.models.transformer import Transformer
@@ -66,7 +66,7 @@ def save_checkpoint(
         _save_tensors(aside / "training_state.safetensors", state.tensors)
         _write_json(aside / "training_state.json", state.values)
     files = sorted(path for path in aside.rglob("*") if path.is_file())
-    _write_json(aside / "checksums.json", {str(path.relative_to(aside)): _sha256(path) for path in files})
+    _write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
     for path in [*files, aside / "checksums.json"]:
         _sync(path)
     verify_checkpoint(aside)
@@ -97,7 +97,7 @@ def verify_checkpoint(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: the checkpoint's file is missing")
-        if _sha256(path) != expected:
+        if file_sha256(path) != expected:
             raise UserError(f"{path}: damaged: its sha256 is not the one in checksums.json")
 
 
@@ -227,11 +227,6 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -6,17 +6,16 @@ sha256 of its inputs; the manifest adds outputs, facts and library versions. Tim
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from kdmt.checksum import known_sha256
 from kdmt.config import REQUIRED, Section, flatten_settings
 from kdmt.errors import UserError
 
@@ -162,7 +161,7 @@ def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[
         folder / "manifest.json",
         {
             **plan.as_dict(),
-            "outputs": {os.path.relpath(path, folder): file_sha256(path) for path in sorted(outputs)},
+            "outputs": {os.path.relpath(path, folder): known_sha256(path) for path in sorted(outputs)},
             "facts": dict(facts),
             "versions": {"kdmt": version("kdmt"), **{name: version(name) for name in LIBRARIES}},
         },
@@ -174,18 +173,6 @@ def recorded_outputs(folder: Path) -> dict[str, str]:
     """Outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
     manifest = read_json(folder / "manifest.json")
     return {} if manifest is None else manifest["outputs"]
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's content; one that is asked for again in the same process and was not touched is not read again."""
-    stat = path.stat()
-    return _hash_content(path.resolve(), stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _hash_content(path: Path, _size: int, _mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -218,7 +205,7 @@ def _damaged_outputs(folder: Path, outputs: Mapping[str, str]) -> list[str]:
         path = folder / name
         if not path.is_file():
             reasons.append(f"its output {name} is missing")
-        elif file_sha256(path) != expected:
+        elif known_sha256(path) != expected:
             reasons.append(f"its output {name} was changed")
     return reasons
 

@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from kdmt.checksum import known_sha256
 from kdmt.config import Corpus, HeldOut, ParallelText, Prepare, Source
 from kdmt.corpus.binarize import TextPair, binarize_files, build_data_bin, dictionary_path
 from kdmt.corpus.clean import TrainingCorpus, clean_corpora
@@ -32,7 +33,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, begin, file_sha256, finish, make_plan, move_aside, recorded_plan, write_json
+from kdmt.stages.manifest import Plan, begin, finish, make_plan, move_aside, recorded_plan, write_json
 from kdmt.stages.progress import count_pairs, download_progress
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace
@@ -70,7 +71,7 @@ def _sources(text: ParallelText) -> list[Source]:
 
 def _hash_local(path: str | None, known: str | None) -> str:
     if path is not None and Path(path).is_file():
-        return file_sha256(Path(path))
+        return known_sha256(Path(path))
     if known is None:
         raise UserError(f"{path}: there is no such file")
     return known

@@ -21,6 +21,7 @@ PACKAGE = Path(kdmt.__file__).parent
 # losses nothing but `types`, decode no train
 MAY_IMPORT = {
     "errors": set(),
+    "checksum": set(),
     "types": set(),
     "config": set(),
     "corpus": {"types", "config"},
@@ -36,9 +37,17 @@ MAY_IMPORT = {
     },
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-FOR_EVERYONE = {"errors", "score.metrics"}
+FOR_EVERYONE = {"errors", "checksum", "score.metrics"}
 NOTHING_OF_OURS = {"errors", "score.metrics"}  # these import nothing of kdmt themselves
-WITHOUT_TORCH = {"", "errors", "types", "config", "cli", "score.metrics"}  # not even in a function, but for typing
+WITHOUT_TORCH = {
+    "",
+    "errors",
+    "checksum",
+    "types",
+    "config",
+    "cli",
+    "score.metrics",
+}  # not even in a function, but for typing
 
 
 def imported_modules(source: str, module: str) -> Iterator[str]:

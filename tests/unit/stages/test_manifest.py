@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from tiny_pipeline import hash_tree
 
+from kdmt.checksum import known_sha256
 from kdmt.config import Section, Teacher, Train
 from kdmt.stages.manifest import (
     Plan,
     begin,
     check_status,
     earlier_states,
-    file_sha256,
     finish,
     make_plan,
     recorded_outputs,
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_complete_folder_is_fresh(folder: Path) -> None:
     assert check_status(folder, plan_of()).state == "fresh"
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "manifest.json", "model", "sub"]
-    assert recorded_outputs(folder) == {name: file_sha256(folder / name) for name in ("model", "sub/notes")}
+    assert recorded_outputs(folder) == {name: known_sha256(folder / name) for name in ("model", "sub/notes")}
 
 
 def test_a_folder_without_a_record_is_new(tmp_path: Path) -> None:
@@ -251,6 +251,6 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_changed_file_has_another_hash_in_the_same_process(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"1")
-    first = file_sha256(path)
+    first = known_sha256(path)
     path.write_bytes(b"22")
-    assert file_sha256(path) != first
+    assert known_sha256(path) != first

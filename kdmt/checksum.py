@@ -1,0 +1,36 @@
+"""The sha256 of files, by which everything on disk is known."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from kdmt.errors import UserError
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+
+
+def known_sha256(path: Path) -> str:
+    """As `file_sha256`, but a file that was read before in this process and not touched since is not read again."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    return _remembered(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _remembered(path: Path, _size: int, _mtime_ns: int) -> str:
+    return file_sha256(path)
