@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill student score toy-corpus \
-        fairseq-env bench-import bench-prepare bench-toy bench-multi30k distclean
+        fairseq-env bench-import bench-prepare bench-train bench-train-quality bench-memory bench-gpu bench-toy bench-multi30k distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -61,7 +61,7 @@ demo: $(VENV)/installed toy-corpus ## the whole pipeline on the toy corpus, in a
 # ------------------------------------------------------------------------------------------------ tests and checks
 
 test: $(VENV)/installed-dev ## unit tests, then the toy pipeline end to end and a real kill -9 with resume
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadgroup
 	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q
 
 test-slow: $(VENV)/installed-dev ## what takes longer; the summary goes to benchmarks/results/
@@ -83,6 +83,18 @@ fairseq-env: ## a Python 3.8 with the real fairseq 0.12.2, to compare with
 
 bench-import: $(VENV)/installed ## how long `kdmt --help` takes
 	$(BIN)/python benchmarks/bench_import.py
+
+bench-train: $(VENV)/installed ## training speed beside the real fairseq (needs `make fairseq-env`)
+	$(BIN)/python benchmarks/bench_train.py
+
+bench-train-quality: $(VENV)/installed ## validation loss after 500 updates beside the real fairseq
+	$(BIN)/python benchmarks/bench_train.py --quality
+
+bench-memory: $(VENV)/installed ## memory of training at a vocabulary of 32k
+	$(BIN)/python benchmarks/bench_memory.py
+
+bench-gpu: $(VENV)/installed ## training speed, memory and utilisation on a GPU
+	$(BIN)/python benchmarks/bench_gpu.py
 
 bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
 	$(BIN)/python benchmarks/bench_prepare.py

@@ -117,9 +117,11 @@ def _run(
     from kdmt.config import load_pipeline
     from kdmt.stages.pipeline import run_command
     from kdmt.stages.workspace import Workspace
+    from kdmt.train.ranks import joined_ranks
 
-    workspace = Workspace(load_pipeline(pipeline, overrides or ()), runs, mirror)
-    run_command(workspace, stage, rebuild=rebuild, student=student)
+    config = load_pipeline(pipeline, overrides or ())
+    with joined_ranks() as ranks:
+        run_command(Workspace(config, runs, mirror, ranks), stage, rebuild=rebuild, student=student)
 
 
 def main() -> None:

@@ -267,15 +267,21 @@ class Train(Section):
     average_checkpoints: int = Field(5, ge=1)  # checkpoints that `average` is made of
     max_source_tokens: int = Field(1024, ge=2)  # longer pairs are left out and counted
     max_target_tokens: int = Field(1024, ge=2)
-    bf16: bool = False
+    precision: Literal["auto", "float32", "bf16", "bf16_output"] = "auto"  # what `auto` chose stays with the run
+    compile: bool = False  # with torch.compile; sentences are padded to few different lengths
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # of several ranks: replicas, or shards of what does not fit
+    on_divergence: Literal["stop", "skip"] = "stop"  # a loss or gradient that is not finite, or explodes
+    explosion_norm: float = Field(0.0, ge=0.0)  # a gradient norm above it has exploded; 0: none does
     init_from: str | None = None  # a checkpoint folder to fine-tune from
     init_optimizer: bool = False  # keep its optimiser state and schedule too
     # -- execution
     save_interval_updates: int = _execution(500, ge=1)
+    save_interval_minutes: float = _execution(0.0, ge=0.0)  # 0: by updates alone
     log_interval_updates: int = _execution(50, ge=1)
     tensorboard: bool = _execution(False)
     device: str = _execution("auto")
-    threads: int = _execution(0, ge=0)  # 0 for as many as there are cores
+    threads: int = _execution(0, ge=0)  # 0 for as many as the run began with, at first as there are cores
+    activation_checkpointing: bool = _execution(False)  # layers are computed again backwards: less memory, more time
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:

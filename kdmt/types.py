@@ -5,7 +5,8 @@ Nothing here imports torch when the module is loaded: `import kdmt.types` is che
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,15 +31,18 @@ class Batch:
     num_tgt_tokens: int = 0  # real target tokens, </s> counted
 
     def to(self, device: torch.device | str) -> Batch:
-        def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+        """With the tokens on a device; a copy from pinned memory does not make the host wait."""
+        return self._with_tokens(lambda tokens: tokens.to(device, non_blocking=True))
 
-        return Batch(
-            index_B=self.index_B,
-            src_tokens_BS=self.src_tokens_BS.to(device, non_blocking=True),
-            prev_tokens_BT=move(self.prev_tokens_BT),
-            tgt_tokens_BT=move(self.tgt_tokens_BT),
-            num_tgt_tokens=self.num_tgt_tokens,
+    def pin_memory(self) -> Batch:
+        return self._with_tokens(lambda tokens: tokens.pin_memory())
+
+    def _with_tokens(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        return replace(
+            self,
+            src_tokens_BS=change(self.src_tokens_BS),
+            prev_tokens_BT=None if self.prev_tokens_BT is None else change(self.prev_tokens_BT),
+            tgt_tokens_BT=None if self.tgt_tokens_BT is None else change(self.tgt_tokens_BT),
         )
 
 

@@ -142,15 +142,16 @@ def epoch_order(num_batches: int, *, seed: int, epoch: int) -> NDArray[np.int64]
     return np.random.default_rng([seed, epoch, 1]).permutation(num_batches)
 
 
-def collate(indices: Sequence[int] | IntArray, data: ParallelData) -> Batch:
+def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_multiple: int = 1) -> Batch:
     """The padded batch of these pairs, in the order given.
 
-    The decoder's input is the target moved to the right, its `</s>` in front instead of behind.
+    The decoder's input is the target moved to the right, its `</s>` in front instead of behind. Both sides are padded
+    to a multiple of `length_multiple`.
     """
     import torch
 
     pairs = [data[int(index)] for index in indices]
-    src_tokens_BS = pad_sentences([source for source, _ in pairs])
+    src_tokens_BS = pad_sentences([source for source, _ in pairs], length_multiple)
     index_B = torch.as_tensor(np.asarray(indices, dtype=np.int64))
     targets = [target for _, target in pairs if target is not None]
     if not targets:
@@ -158,17 +159,18 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData) -> Batch:
     return Batch(
         index_B=index_B,
         src_tokens_BS=src_tokens_BS,
-        prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets]),
-        tgt_tokens_BT=pad_sentences(targets),
+        prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets], length_multiple),
+        tgt_tokens_BT=pad_sentences(targets, length_multiple),
         num_tgt_tokens=sum(map(len, targets)),
     )
 
 
-def pad_sentences(sentences: Sequence[IntArray]) -> torch.Tensor:
-    """int64 [B, longest], padded on the right."""
+def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Tensor:
+    """int64 [B, the longest one's length or the next multiple], padded on the right."""
     import torch
 
-    tokens_BL = np.full((len(sentences), max(map(len, sentences))), PAD, dtype=np.int64)
+    length = -(-max(map(len, sentences)) // multiple) * multiple
+    tokens_BL = np.full((len(sentences), length), PAD, dtype=np.int64)
     for row, sentence in zip(tokens_BL, sentences, strict=True):
         row[: len(sentence)] = sentence
     return torch.from_numpy(tokens_BL)

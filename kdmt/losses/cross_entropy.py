@@ -26,6 +26,10 @@ def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilo
     return (1.0 - epsilon - each) * nll_sum - each * log_probs_MV.sum(), nll_sum
 
 
+# On a CPU a chunk's logits should stay in the cache; a GPU wants large products.
+CHUNKS = {"cpu": 128, "cuda": 2048}
+
+
 class _ProjectedCrossEntropy(torch.autograd.Function):
     """Output projection and loss in chunks of tokens, the gradient taken in the same pass.
 
@@ -35,16 +39,21 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 
     Only E with its target column corrected is held, and for one chunk; division by Z moves to the rows of the
     features and the constant to one vector, so that the [chunk, V] matrix is passed over as few times as can be.
-    Matrix products run in the autocast type where autocast is on; everything else stays in the parameters' type.
+    Matrix products run in `product_type`; everything else stays in the parameters' type.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, epsilon: float, chunk: int
+        ctx: Any,
+        features_MD: Tensor,
+        weight_VD: Tensor,
+        targets_M: Tensor,
+        epsilon: float,
+        chunk: int,
+        product_type: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        device = features_MD.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(features_MD.device.type, enabled=False):
+            factor_VD = weight_VD.to(product_type)
             features = features_MD.to(weight_VD.dtype)
             gradients = (torch.empty_like(features), torch.zeros_like(weight_VD)) if any(ctx.needs_input_grad) else None
             nll_M = features.new_empty(len(features))
@@ -52,12 +61,12 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             for start in range(0, len(features), chunk):
                 rows = slice(start, start + chunk)
                 scores_CV, z_C1, nll_M[rows], log_z_M[rows] = _exponentials(
-                    features[rows], weight_VD, targets_M[rows], dtype
+                    features[rows].to(product_type), factor_VD, targets_M[rows], weight_VD.dtype
                 )
                 if gradients is not None:
                     _correct_targets(scores_CV, z_C1, targets_M[rows], epsilon)
                     _add_gradients(
-                        scores_CV.to(dtype), z_C1, features[rows], weight_VD, gradients[0][rows], gradients[1]
+                        scores_CV.to(product_type), z_C1, features[rows], factor_VD, gradients[0][rows], gradients[1]
                     )
             each = epsilon / (len(weight_VD) - 1)
             features_sum_D, weight_sum_D = features.sum(0), weight_VD.sum(0)
@@ -72,16 +81,16 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         return loss_sum, nll_sum
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         grad_features_MD, grad_weight_VD = ctx.saved_tensors
-        return grad_features_MD * grad_loss, grad_weight_VD * grad_loss, None, None, None
+        return grad_features_MD * grad_loss, grad_weight_VD * grad_loss, None, None, None, None
 
 
 def _exponentials(
-    features_CD: Tensor, weight_VD: Tensor, targets_C: Tensor, dtype: torch.dtype
+    features_CD: Tensor, factor_VD: Tensor, targets_C: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """E [C, V] and its row sums Z [C, 1], the negative log-likelihoods [C] and the logits' log-sum-exp [C]."""
-    scores_CV = (features_CD.to(dtype) @ weight_VD.to(dtype).t()).to(weight_VD.dtype)
+    scores_CV = (features_CD @ factor_VD.t()).to(dtype)
     peak_C1 = scores_CV.amax(1, keepdim=True)
     target_C1 = scores_CV.gather(1, targets_C[:, None])
     z_C1 = scores_CV.sub_(peak_C1).exp_().sum(1, keepdim=True)
@@ -99,13 +108,13 @@ def _add_gradients(
     gradient_CV: Tensor,
     z_C1: Tensor,
     features_CD: Tensor,
-    weight_VD: Tensor,
+    factor_VD: Tensor,
     grad_features_CD: Tensor,
     grad_weight_VD: Tensor,
 ) -> None:
     """Write the chunk's gradient of the features, and add its part to the gradient of the projection."""
     dtype = gradient_CV.dtype
-    torch.div(gradient_CV @ weight_VD.to(dtype), z_C1, out=grad_features_CD)
+    torch.div(gradient_CV @ factor_VD, z_C1, out=grad_features_CD)
     scaled_CD = (features_CD / z_C1).to(dtype)
     if dtype == grad_weight_VD.dtype:
         grad_weight_VD.addmm_(gradient_CV.t(), scaled_CD)
@@ -114,7 +123,13 @@ def _add_gradients(
 
 
 def projected_cross_entropy(
-    features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, epsilon: float, chunk: int = 128
+    features_MD: Tensor,
+    weight_VD: Tensor,
+    targets_M: Tensor,
+    *,
+    epsilon: float,
+    chunk: int | None = None,
+    product_type: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`label_smoothed_cross_entropy(features @ weight.T, targets)` without ever holding the [M, V] matrix.
 
@@ -123,11 +138,19 @@ def projected_cross_entropy(
         weight_VD: output projection.
         targets_M: int64 ids.
         epsilon: label smoothing.
-        chunk: tokens whose logits exist at one time.
+        chunk: tokens whose logits exist at one time; by default what was fastest on such a device.
+        product_type: of the matrix products, the parameters' by default.
 
     Returns:
         The sum of the smoothed loss (it carries the gradient) and the sum of the negative log-likelihood, in nats.
     """
     if not torch.is_grad_enabled():  # a Function cannot tell, and would take the gradient for every parameter
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
-    return _ProjectedCrossEntropy.apply(features_MD, weight_VD, targets_M, epsilon, chunk)
+    return _ProjectedCrossEntropy.apply(
+        features_MD,
+        weight_VD,
+        targets_M,
+        epsilon,
+        chunk or CHUNKS.get(features_MD.device.type, CHUNKS["cpu"]),
+        product_type or weight_VD.dtype,
+    )

@@ -42,20 +42,26 @@ class TrainingState:
 
 
 def save_checkpoint(
-    folder: Path, model: Transformer, *, companions: Sequence[Path] = (), state: TrainingState | None = None
+    folder: Path,
+    model: Transformer,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    companions: Sequence[Path] = (),
+    state: TrainingState | None = None,
 ) -> None:
     """Write a checkpoint folder aside, read it back, and rename it into place.
 
     Args:
         folder: the final name; if it exists, it is replaced once the new one is verified.
         model: its weights are stored once where they are shared.
+        weights: other weights of the same shapes, stored instead of the model's own.
         companions: files and folders copied into the checkpoint (tokenizer, dictionaries, text settings).
         state: for resuming; absent from a folder that is only for use.
     """
     aside = folder.parent / f"{_ASIDE}{folder.name}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    _save_tensors(aside / "model.safetensors", _weights(model))
+    _save_tensors(aside / "model.safetensors", _weights(model) if weights is None else weights)
     _write_json(aside / "model.json", describe_model(model))
     for companion in companions:
         if companion.is_dir():
@@ -192,16 +198,15 @@ def remove_unfinished(run: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def average_weights(model: Transformer, folders: Sequence[Path]) -> None:
-    """Load the mean of some checkpoints' weights, summed in float64, into the model."""
-    weights = _weights(model)
-    totals = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in weights.items()}
+def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of some checkpoints' weights, summed in float64, in the type that they are stored in."""
+    totals: dict[str, Tensor] = {}
+    types: dict[str, torch.dtype] = {}
     for folder in folders:
         for name, tensor in load_file(folder / "model.safetensors").items():
-            totals[name] += tensor
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            tensor.copy_(totals[name] / len(folders))
+            totals[name] = totals.get(name, 0.0) + tensor.double()
+            types[name] = tensor.dtype
+    return {name: (total / len(folders)).to(types[name]) for name, total in totals.items()}
 
 
 def checkpoint_sha256(folder: Path) -> str:

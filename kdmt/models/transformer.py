@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.attention import CrossAttention, SelfAttention
@@ -186,6 +187,7 @@ class Transformer(nn.Module):
             raise ValueError("sharing all embeddings needs a joined vocabulary")
         self.config = config
         self.src_vocab_size, self.tgt_vocab_size, self.pad = src_vocab_size, tgt_vocab_size, pad
+        self.recompute_layers = False  # activation checkpointing: keep a layer's input alone, compute the rest again
         src_tokens = _token_embedding(src_vocab_size, config.encoder_embed_dim, pad=pad)
         tgt_tokens = (
             src_tokens
@@ -216,12 +218,22 @@ class Transformer(nn.Module):
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
 
+    def compile_layers(self) -> None:
+        """Let torch.compile make one program for the encoder layers and one for the decoder's, for all lengths."""
+        for layer in [*self.encoder_layers, *self.decoder_layers]:
+            layer.compile(dynamic=True)
+
+    def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if self.recompute_layers and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
     def encode(self, src_tokens_BS: Tensor) -> EncoderOutput:
         keep_BS = src_tokens_BS.ne(self.pad)
         keep_B11S = _attention_mask(keep_BS)
         x_BSD = self.src_embed(src_tokens_BS)
         for layer in self.encoder_layers:
-            x_BSD = layer(x_BSD, keep_B11S)
+            x_BSD = self._run(layer, x_BSD, keep_B11S)
         if self.encoder_norm is not None:
             x_BSD = self.encoder_norm(x_BSD)
         return EncoderOutput(states_BSD=x_BSD, keep_BS=keep_BS)
@@ -231,7 +243,7 @@ class Transformer(nn.Module):
         keep_B11S = _attention_mask(encoder_output.keep_BS)
         x_BTD = self.tgt_embed(prev_tokens_BT)
         for layer in self.decoder_layers:
-            x_BTD = layer(x_BTD, encoder_output.states_BSD, keep_B11S)
+            x_BTD = self._run(layer, x_BTD, encoder_output.states_BSD, keep_B11S)
         return x_BTD if self.decoder_norm is None else self.decoder_norm(x_BTD)
 
     def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:
@@ -264,5 +276,7 @@ class Transformer(nn.Module):
 
 
 def _attention_mask(keep_BS: Tensor) -> Tensor | None:
-    """[B, 1, 1, S], or None where nothing is padded, which is faster."""
-    return None if bool(keep_BS.all()) else keep_BS[:, None, None, :]
+    """[B, 1, 1, S]; on a CPU None where nothing is padded, which is faster. Asking a GPU would make the host wait."""
+    if keep_BS.device.type == "cpu" and bool(keep_BS.all()):
+        return None
+    return keep_BS[:, None, None, :]

@@ -9,7 +9,7 @@ from kdmt.stages.architectures import check_architectures
 from kdmt.stages.distill import distill_stage
 from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import score_stage
-from kdmt.stages.stage import Stage, run_stage
+from kdmt.stages.stage import NO_MORE, Stage, join_stages, run_stage
 from kdmt.stages.training import student_stages, teacher_stage
 from kdmt.stages.workspace import Workspace
 
@@ -21,6 +21,10 @@ class Stages:
     distill: Stage
     students: dict[str, dict[int, Stage]]  # name -> seed -> stage
     score: Stage
+
+    def all(self) -> list[Stage]:
+        students = [stage for seeds in self.students.values() for stage in seeds.values()]
+        return [self.prepare, self.teacher, self.distill, *students, self.score]
 
 
 def build_stages(workspace: Workspace) -> Stages:
@@ -52,8 +56,15 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
     }[name]
     if not wanted:
         workspace.say(f"{name}: the pipeline has none, nothing to do")
-    for stage in wanted:
-        run_stage(stage, rebuild=rebuild, say=workspace.say)
+    ranks = workspace.ranks
+    if not ranks.is_first:
+        join_stages(stages.all(), ranks)
+        return
+    try:
+        for stage in wanted:
+            run_stage(stage, rebuild=rebuild, say=workspace.say, ranks=ranks)
+    finally:
+        ranks.share(NO_MORE)
 
 
 def _chosen_students(stages: Stages, name: str | None) -> list[Stage]:

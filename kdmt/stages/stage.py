@@ -7,13 +7,16 @@ up to date before they run: if it is not, they stop and say why, unless `rebuild
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, Status, aside_of, check_status, take_back
+from kdmt.train.ranks import ALONE, Ranks
+
+NO_MORE = "no more stages"  # what the first rank tells the others at the end
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Stage:
         plan: what it is made from; called once its upstream stages are complete.
         make: does the work and writes the manifest.
         show: repeats what `make` has to tell, where there is nothing to do.
+        join: what the other ranks do while the first one makes the stage; None for a stage that one process makes.
     """
 
     name: str
@@ -37,19 +41,20 @@ class Stage:
     plan: Callable[[], Plan]
     make: Callable[[Plan], None]
     show: Callable[[], None] = lambda: None
+    join: Callable[[], None] | None = None
 
     def status(self) -> Status:
         return check_status(self.folder, self.plan())
 
 
-def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None]) -> bool:
+def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None], ranks: Ranks = ALONE) -> bool:
     """Bring a stage up to date; returns whether there was anything to do.
 
     Raises:
         UserError: a stage that it builds on is not up to date and `rebuild` is not given.
     """
     for upstream in stage.upstream:
-        _require(upstream, rebuild=rebuild, say=say)
+        _require(upstream, rebuild=rebuild, say=say, ranks=ranks)
     plan = stage.plan()
     status = check_status(stage.folder, plan)
     if status.state in ("stale", "new") and (state := take_back(stage.folder, plan)):
@@ -61,8 +66,19 @@ def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None]) -> boo
         return False
     say(f"{stage.name}: {_announcement(status, stage)}")
     with _locked(stage.folder):
+        if stage.join is not None:
+            ranks.share(stage.name)
         stage.make(plan)
     return True
+
+
+def join_stages(stages: Iterable[Stage], ranks: Ranks) -> None:
+    """Take part in what the first rank makes, until it has nothing more to make. For all ranks but the first."""
+    by_name = {stage.name: stage for stage in stages}
+    while (name := ranks.share("")) != NO_MORE:
+        join = by_name[name].join
+        assert join is not None
+        join()
 
 
 @contextmanager
@@ -86,9 +102,9 @@ def _announcement(status: Status, stage: Stage) -> str:
     }[status.state]
 
 
-def _require(stage: Stage, *, rebuild: bool, say: Callable[[str], None]) -> None:
+def _require(stage: Stage, *, rebuild: bool, say: Callable[[str], None], ranks: Ranks) -> None:
     for upstream in stage.upstream:
-        _require(upstream, rebuild=rebuild, say=say)
+        _require(upstream, rebuild=rebuild, say=say, ranks=ranks)
     status = stage.status()
     if status.state == "fresh":
         return
@@ -97,4 +113,4 @@ def _require(stage: Stage, *, rebuild: bool, say: Callable[[str], None]) -> None
             f"{stage.name} is not up to date: {status.explain()}. Run `{stage.command}` first, "
             f"or give --rebuild to bring every stage before this one up to date"
         )
-    run_stage(stage, rebuild=True, say=say)
+    run_stage(stage, rebuild=True, say=say, ranks=ranks)

@@ -47,7 +47,15 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
         inputs = training_inputs(workspace, raw=True, distilled=False) | _init_inputs(teacher.train)
         return make_plan({"teacher": teacher}, {}, inputs)
 
-    return Stage("teacher", "kdmt teacher", job.folder, (prepare,), plan, partial(_train, workspace, job))
+    return Stage(
+        name="teacher",
+        command="kdmt teacher",
+        folder=job.folder,
+        upstream=(prepare,),
+        plan=plan,
+        make=partial(_train, workspace, job),
+        join=partial(_train, workspace, job, None),
+    )
 
 
 def student_stages(
@@ -89,7 +97,13 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
         return replace(made_from, extend=extend)  # other seeds are other folders
 
     return Stage(
-        job.name, f"kdmt student --student {name}", job.folder, upstream, plan, partial(_train, workspace, job)
+        name=job.name,
+        command=f"kdmt student --student {name}",
+        folder=job.folder,
+        upstream=upstream,
+        plan=plan,
+        make=partial(_train, workspace, job),
+        join=partial(_train, workspace, job, None),
     )
 
 
@@ -130,35 +144,38 @@ def _takes_from_teacher(student: Student) -> bool:
 # ---------------------------------------------------------------------------------------------------------- the work
 
 
-def _train(workspace: Workspace, job: _Job, plan: Plan) -> None:
-    import torch
-
+def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
+    """Train one model; `plan` is None on the ranks that take part without writing anything."""
     from kdmt.corpus.codec import TextCodec
     from kdmt.models.build import count_parameters
+    from kdmt.train.arithmetic import choose_threads
     from kdmt.train.data import BinarizedData
     from kdmt.train.loop import Trainer
     from kdmt.train.objectives import CrossEntropyObjective
     from kdmt.train.progress import Progress
 
-    threads = use_threads(job.train.threads)
-    device = pick_device(job.train.device)
+    use_threads(job.train.threads)
+    device, ranks = pick_device(job.train.device, workspace.ranks), workspace.ranks
     codec = TextCodec.load(workspace.prepare)
     data = BinarizedData(_open(workspace, job.data_bins, "train"), job.train, seed=job.seed)
     model, init_state = _build(workspace, job, codec)
-    model.to(device)
     objective = CrossEntropyObjective(model, label_smoothing=job.train.label_smoothing)
-    validate = _validator(workspace, job, codec, objective, device)
+    validate = _validator(workspace, job, codec, device)
     num_batches = len(data.batches())
-    begin(job.folder, plan, workspace.resolved_config())  # after all that may refuse: a mistake then moves nothing
+    if plan is not None:
+        begin(job.folder, plan, workspace.resolved_config())  # after all that may refuse: a mistake then moves nothing
+    ranks.wait()
+    threads = use_threads(choose_threads(job.folder, job.train))
     progress = Progress(
-        job.folder / "metrics.jsonl",
+        job.folder / "metrics.jsonl" if ranks.is_first else None,
         name=job.name,
-        tensorboard=job.folder / "tensorboard" if job.train.tensorboard else None,
+        tensorboard=job.folder / "tensorboard" if job.train.tensorboard and ranks.is_first else None,
     )
     progress.note(
         f"{count_parameters(model):,} parameters, {len(data.kept):,} pairs"
         f"{f' ({data.num_left_out:,} left out for their length)' if data.num_left_out else ''}, "
         f"{num_batches:,} batches an epoch, {device} with {threads} threads"
+        f"{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
     )
     trainer = Trainer(
         objective=objective,
@@ -169,12 +186,14 @@ def _train(workspace: Workspace, job: _Job, plan: Plan) -> None:
         companions=codec.companions(workspace.prepare),
         validate=validate,
         progress=progress,
-        device=torch.device(device),
+        device=device,
+        ranks=ranks,
         init_state=init_state,
     )
     outcome = trainer.run()
     progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
-    finish(job.folder, plan, outputs=_checkpoint_files(job.folder), facts=asdict(outcome))
+    if plan is not None:
+        finish(job.folder, plan, outputs=_checkpoint_files(job.folder), facts=asdict(outcome))
 
 
 def _open(workspace: Workspace, data_bins: Sequence[Path], split: str) -> Any:
@@ -230,13 +249,12 @@ def _initialise_student(workspace: Workspace, student: Student, model: Any) -> N
     )
 
 
-def _validator(
-    workspace: Workspace, job: _Job, codec: Any, objective: Any, device: Any
-) -> Callable[[Any], dict[str, float]]:
+def _validator(workspace: Workspace, job: _Job, codec: Any, device: Any) -> Callable[[Any], dict[str, float]]:
     """Loss and BLEU on the real validation set, also when the training data is distilled."""
     from kdmt.decode.translator import Translator
     from kdmt.stages.references import bleu_of_words
     from kdmt.train.data import BinarizedData
+    from kdmt.train.ranks import interleave
     from kdmt.train.validation import validation_loss
 
     try:
@@ -249,10 +267,14 @@ def _validator(
     references = read_lines(workspace.prepare / f"valid.{workspace.langs[1]}")[:limit]
     settings = Decode(beam=job.train.validate_beam)
 
-    def validate(model: Any) -> dict[str, float]:
-        figures = validation_loss(objective, valid, batches, device=device)
+    ranks = workspace.ranks
+
+    def validate(objective: Any) -> dict[str, float]:
+        figures = validation_loss(objective, valid, batches, device=device, ranks=ranks)
         if job.train.validate_bleu and math.isfinite(figures["loss"]):  # nothing can be decoded with NaN
-            hypotheses = Translator.of_model(model, codec, device=device).translate_ids(sources, settings)
+            translator = Translator.of_model(objective.model, codec, device=device)
+            parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
+            hypotheses = interleave(parts)
             figures["bleu"] = bleu_of_words(workspace, hypotheses, references).score
         return figures
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdmt.config import Pipeline, resolved
 from kdmt.errors import UserError
+from kdmt.train.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Workspace:
         config: the validated pipeline.
         runs: the folder that holds `<pipeline>/` folders and downloads.
         mirror: a folder that answers for URLs, or None.
+        ranks: the processes that train together.
     """
 
     config: Pipeline
     runs: Path
     mirror: Path | None = None
+    ranks: Ranks = ALONE
 
     @property
     def root(self) -> Path:
@@ -65,21 +68,29 @@ class Workspace:
         return resolved(self.config)
 
     def say(self, message: str) -> None:
-        """A line for the user, on standard error."""
+        """A line for the user, on standard error, from the first rank alone."""
+        if not self.ranks.is_first:
+            return
         print(message, file=sys.stderr, flush=True)
 
 
 def use_threads(threads: int) -> int:
-    """Set PyTorch's threads, 0 for one a core of this process; returns the number."""
+    """Set PyTorch's threads, 0 for one a core of this process; returns the number.
+
+    They take numbers below float32's normal range as zero: Adam's second moments sink into it, and there arithmetic
+    takes tens of times as long. Threads inherit the mode of the one that starts them, so that the first call has to
+    come before the first parallel operation of the process.
+    """
     import torch
 
+    torch.set_flush_denormal(True)
     threads = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     return threads
 
 
-def pick_device(name: str) -> Any:
-    """`auto` is the first GPU if there is one; returns a torch.device.
+def pick_device(name: str, ranks: Ranks = ALONE) -> Any:
+    """`auto` is the first GPU if there is one, for each rank its own; returns a torch.device.
 
     Raises:
         UserError: no such device here.
@@ -87,7 +98,9 @@ def pick_device(name: str) -> Any:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.world > 1:
+        name = f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -11,6 +11,8 @@ from kdmt.corpus.batching import ParallelData, collate, epoch_order, filter_by_s
 from kdmt.errors import UserError
 from kdmt.types import Batch
 
+_COMPILED_MULTIPLE = 8  # compiled programs meet few different lengths
+
 
 class BinarizedData:
     """Length-sorted max-tokens batches; which, and their order, is a function of (seed, epoch) alone.
@@ -45,4 +47,4 @@ class BinarizedData:
         )
 
     def load(self, indices: np.ndarray) -> Batch:
-        return collate(indices, self.data)
+        return collate(indices, self.data, length_multiple=_COMPILED_MULTIPLE if self.settings.compile else 1)

@@ -7,69 +7,38 @@ data alone. Saving more often, a stop, or a kill in between changes nothing of i
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdmt.config import Train
 from kdmt.errors import Interrupted, UserError
-from kdmt.models.checkpoint import (
-    PREFIX,
-    TrainingState,
-    average_weights,
-    checkpoint_update,
-    list_checkpoints,
-    load_state,
-    load_weights,
-    newest_valid_checkpoint,
-    point,
-    remove_unfinished,
-    save_checkpoint,
-)
-from kdmt.models.transformer import Transformer
+from kdmt.models.checkpoint import TrainingState, checkpoint_update, load_state, load_weights
+from kdmt.train.arithmetic import Precision, choose_arithmetic, timed_pass
+from kdmt.train.meter import Meter
 from kdmt.train.objectives import Objective
+from kdmt.train.parallel import ParallelObjective
+from kdmt.train.prefetch import Prefetched, Step, TrainingData, steps
 from kdmt.train.progress import Progress
+from kdmt.train.ranks import ALONE, Ranks
+from kdmt.train.run_folder import Position, RunFolder
 from kdmt.train.schedule import inverse_sqrt
+from kdmt.train.signals import StopRequest, stop_requests
 from kdmt.types import Batch
 
 Ending = Literal["max_updates", "patience"]
 
-
-class TrainingData(Protocol):
-    """Micro-batches of an epoch, in an order that is a function of (seed, epoch) alone."""
-
-    def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
-
-    def load(self, indices: np.ndarray) -> Batch: ...
+_STEPS_AHEAD = 4  # updates whose batches are loaded before their time
+_MAX_SKIPS_IN_A_ROW = 100  # with `on_divergence: skip`: more of them, and nothing is being learned
 
 
 class Divergence(UserError):
-    """The loss or the gradient is no longer a number."""
-
-
-@dataclass
-class Position:
-    """Where training is. All of it is saved with a checkpoint."""
-
-    update: int = 0
-    epoch: int = 1
-    batch: int = 0  # micro-batches of the epoch that are done
-    schedule_offset: int = 0  # updates of an earlier run whose optimiser is kept
-    best_score: float | None = None
-    best_update: int | None = None
-    bad_validations: int = 0
-    validated: int = 0  # update of the last validation
-    loss_sums: dict[str, float] = field(default_factory=dict)  # since the last log line
-    loss_counts: dict[str, int] = field(default_factory=dict)
+    """The loss or the gradient is no longer a number, or has exploded."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +52,19 @@ class Outcome:
 
 
 class Trainer:
-    """Trains one objective on one device.
+    """Trains one objective on one device, together with the other ranks if there are any.
 
     Args:
-        objective: the module that gives the loss terms; its `model` is what is saved.
+        objective: the module that gives the loss terms, on the CPU; its `model` is what is saved.
         data: training micro-batches.
         settings: the pipeline's `train` section.
         seed: of the random state (dropout); the data order has it already.
-        run: folder for checkpoints and `metrics.jsonl`.
+        run: folder for checkpoints and `metrics.jsonl`, one that all ranks see.
         companions: files that every checkpoint carries.
-        validate: gives `loss` (nats a token), `nll` and, where set, `bleu`, of the model in evaluation mode.
-        progress: receives figures as they come.
+        validate: gives `loss` (nats a token), `nll` and, where set, `bleu`, of an objective in evaluation mode. Every
+            rank calls it at the same time and must get the same figures.
+        progress: receives figures as they come; silent on all ranks but the first.
+        ranks: who trains together.
         init_state: the optimiser's state of another run, to be kept.
     """
 
@@ -106,29 +77,20 @@ class Trainer:
         seed: int,
         run: Path,
         companions: Sequence[Path],
-        validate: Callable[[Transformer], dict[str, float]],
+        validate: Callable[[Objective], dict[str, float]],
         progress: Progress,
         device: torch.device,
+        ranks: Ranks = ALONE,
         init_state: TrainingState | None = None,
     ) -> None:
-        self.objective, self.data, self.settings, self.run_folder = objective, data, settings, run
-        self.companions, self.validate, self.progress, self.device = companions, validate, progress, device
+        self.objective, self.data, self.settings, self.seed = objective, data, settings, seed
+        self.validate, self.progress, self.device, self.ranks = validate, progress, device, ranks
         self.model = objective.model
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=0.0,
-            betas=settings.adam_betas,
-            eps=settings.adam_eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.folder = RunFolder(run, settings, companions)
+        self.init_state = init_state
         self.position = Position()
-        self.log_started = (time.perf_counter(), 0)  # when, and target tokens since
-        torch.manual_seed(seed)
-        if init_state is not None:
-            self._load_optimizer(init_state.tensors)
-            offset = init_state.values["update"] + init_state.values["schedule_offset"]
-            self.position.schedule_offset = offset
+        self.meter = Meter(device, self.model)
+        self.saved_at = time.monotonic()
 
     # ------------------------------------------------------------------------------------------------- the run
 
@@ -137,21 +99,18 @@ class Trainer:
 
         Raises:
             Interrupted: by SIGINT or SIGTERM, after saving.
-            Divergence: the loss or the gradient is not finite; the last good checkpoint stays.
+            Divergence: the loss or the gradient is of no use; the last good checkpoint stays.
         """
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        self._resume()
-        with _stop_signals() as stop, self.progress.running(self.position.update, self.settings.max_updates):
-            while (ending := self._ending()) is None:
-                for micro_batches in self._updates_of_epoch():
-                    self._update(micro_batches)
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self._start()
+        with stop_requests() as stop, self.progress.running(self.position.update, self.settings.max_updates):
+            if self._ending() is None:
+                for step in self._steps():
+                    self._update(step)
                     self._after_update(stop)
                     if self._ending() is not None:
                         break
-                else:
-                    self.position.epoch += 1
-                    self.position.batch = 0
-        return self._finish(ending)
+        return self._finish()
 
     def _ending(self) -> Ending | None:
         if self.position.update >= self.settings.max_updates:
@@ -160,109 +119,163 @@ class Trainer:
             return "patience"
         return None
 
-    def _updates_of_epoch(self) -> Iterator[list[np.ndarray]]:
-        """The micro-batches of each update that is left in this epoch."""
-        batches = self.data.epoch(self.position.epoch)
-        for start in range(self.position.batch, len(batches), self.settings.update_freq):
-            yield list(batches[start : start + self.settings.update_freq])
+    def _steps(self) -> Prefetched[Step]:
+        place = self.position
+        stream = steps(
+            self.data,
+            epoch=place.epoch,
+            done=place.batch,
+            update_freq=self.settings.update_freq,
+            ranks=self.ranks,
+            pin_memory=self.device.type == "cuda",
+        )
+        prefetched = Prefetched(stream, depth=_STEPS_AHEAD)
+        self.meter.start(prefetched)
+        return prefetched
 
-    def _update(self, micro_batches: list[np.ndarray]) -> None:
-        """One optimiser step on the sum over micro-batches, each term divided once by its whole count."""
-        self.model.train()
-        loaded = [self.data.load(indices).to(self.device) for indices in micro_batches]
-        counts: dict[str, int] = {}
-        for batch in loaded:
-            for name, count in self.objective.counts(batch).items():
-                counts[name] = counts.get(name, 0) + count
-        for batch in loaded:
-            self._backward(batch, counts)
+    # ---------------------------------------------------------------------------------------------- the update
+
+    def _update(self, step: Step) -> None:
+        """One optimiser step on the sum over micro-batches and ranks, each term divided once by its whole count."""
+        self.objective.train()
+        batches = [batch.to(self.device) for batch in step.batches]
+        own = batches[: len(batches) - step.idle]
+        counts, tokens = self._counts(own)
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches, start=1):
+            self._backward(batch, counts, sums, last=number == len(batches), idle=number > len(own))
         clip = self.settings.clip_norm or math.inf
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
-        self._check_finite(grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        self.optimizer.step()
+        norm = float(self.parallel.whole(nn.utils.clip_grad_norm_(self.model.parameters(), clip)))
+        totals = self._totals(sums)
+        self.position.epoch, self.position.batch = step.epoch, step.done
+        if self._is_usable(totals, norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._learning_rate()
+            self.optimizer.step()
+            self._remember(totals, counts)
         self.optimizer.zero_grad()
         self.position.update += 1
-        self.position.batch += len(micro_batches)
-        for name, count in counts.items():
-            self.position.loss_counts[name] = self.position.loss_counts.get(name, 0) + count
-        self._maybe_log(float(grad_norm), sum(batch.num_tgt_tokens for batch in loaded))
+        self.meter.count(own, tokens)
+        self._maybe_log(norm)
 
-    def _backward(self, batch: Batch, counts: dict[str, int]) -> None:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
-            terms = self.objective(batch)
-            total = sum(
-                (term.sum * (term.weight / counts[name]) for name, term in terms.items() if term.weight),
-                start=torch.zeros((), device=self.device),
-            )
-        total.backward()
-        for name, term in terms.items():
-            self.position.loss_sums[name] = self.position.loss_sums.get(name, 0.0) + float(term.sum.detach())
+    def _counts(self, batches: Sequence[Batch]) -> tuple[dict[str, float], float]:
+        """What each term is divided by, its count over all micro-batches of all ranks; and their target tokens."""
+        names = self.objective.terms
+        counts = [self.objective.counts(batch) for batch in batches]
+        own = [sum(each[name] for each in counts) for name in names]
+        *totals, tokens = self.ranks.sum([*own, sum(batch.num_tgt_tokens for batch in batches)])
+        return dict(zip(names, totals, strict=True)), tokens
 
-    def _check_finite(self, grad_norm: Tensor) -> None:
-        broken = [name for name, value in self.position.loss_sums.items() if not math.isfinite(value)]
-        if not broken and math.isfinite(float(grad_norm)):
-            return
-        what = f"the term {broken[0]!r} of the loss" if broken else "the gradient's norm"
-        failing = (
-            self.position.update if broken else None
-        )  # a checkpoint of the very weights that failed is no good one
-        kept = [f for f in list_checkpoints(self.run_folder) if checkpoint_update(f) != failing]
+    def _backward(
+        self, batch: Batch, counts: dict[str, float], sums: dict[str, Tensor], *, last: bool, idle: bool
+    ) -> None:
+        with self.parallel.accumulating(last=last):
+            terms = self.parallel.module(batch)
+            total = torch.stack(
+                [term.sum * (term.weight / counts[name]) for name, term in terms.items() if term.weight]
+            ).sum()
+            (total * (0.0 if idle else self.parallel.scale)).backward()
+        if not idle:
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.sum.detach().double()
+
+    def _totals(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Each term's sum over all micro-batches of all ranks."""
+        names = self.objective.terms
+        own = [float(sums[name]) if name in sums else 0.0 for name in names]
+        return dict(zip(names, self.ranks.sum(own), strict=True))
+
+    def _remember(self, totals: dict[str, float], counts: dict[str, float]) -> None:
+        for name, total in totals.items():
+            self.position.loss_sums[name] = self.position.loss_sums.get(name, 0.0) + total
+            self.position.loss_counts[name] = self.position.loss_counts.get(name, 0.0) + counts[name]
+
+    def _is_usable(self, totals: dict[str, float], norm: float) -> bool:
+        """Whether the gradient may be used; otherwise, by setting, this is the end or the update is left out.
+
+        Raises:
+            Divergence: it may not, and `on_divergence` is `stop`, or too many in a row were skipped.
+        """
+        problem = self._problem(totals, norm)
+        if problem is None:
+            self.position.skipped_in_a_row = 0
+            return True
+        where = f"update {self.position.update + 1} (epoch {self.position.epoch}, batch {self.position.batch})"
+        self.position.skipped += 1
+        self.position.skipped_in_a_row += 1
+        in_a_row = self.position.skipped_in_a_row
+        if self.settings.on_divergence == "skip" and in_a_row < _MAX_SKIPS_IN_A_ROW:
+            self.progress.note(f"{where}: {problem}: skipped")
+            return False
+        # a checkpoint of the very weights whose loss is no number is no good one
+        failing = self.position.update if not all(map(math.isfinite, totals.values())) else None
         raise Divergence(
-            f"update {self.position.update + 1} (epoch {self.position.epoch}, batch {self.position.batch + 1}): "
-            f"{what} is not finite. The last good checkpoint is {kept[-1] if kept else 'none: nothing was saved yet'}; "
+            f"{where}: {problem}{f', {in_a_row} times in a row' if in_a_row > 1 else ''}. The last good checkpoint is "
+            f"{self.folder.last_good(failing) or 'none: nothing was saved yet'}; "
             f"try a lower 'train.lr', more 'train.warmup_updates' or 'train.clip_norm'"
         )
+
+    def _problem(self, totals: dict[str, float], norm: float) -> str | None:
+        for name, total in totals.items():
+            if not math.isfinite(total):
+                return f"the term {name!r} of the loss is not finite"
+        if not math.isfinite(norm):
+            return "the gradient's norm is not finite"
+        if self.settings.explosion_norm and norm > self.settings.explosion_norm:
+            return f"the gradient's norm is {norm:.4g}, over 'train.explosion_norm: {self.settings.explosion_norm:g}'"
+        return None
 
     def _learning_rate(self) -> float:
         return inverse_sqrt(self.position.update + self.position.schedule_offset, self.settings)
 
     # ------------------------------------------------------------------------------------- between the updates
 
-    def _after_update(self, stop: _Stop) -> None:
+    def _after_update(self, stop: StopRequest) -> None:
         update = self.position.update
         validated = update % self.settings.validate_interval_updates == 0
         if validated:
             self._validate(scheduled=True)
-        signal_number = stop.signal_number  # read once: a signal may come at any moment
-        if signal_number is not None:
+        # read once, and by all ranks alike: a signal may come at any moment, and to one rank alone
+        signal_number, save_due = self._agree(stop.signal_number, self._save_is_due())
+        if signal_number:
             raise Interrupted(signal_number, str(self._save()))
-        if validated or update % self.settings.save_interval_updates == 0:
+        if validated or save_due or update % self.settings.save_interval_updates == 0:
             self._save()
 
-    def _maybe_log(self, grad_norm: float, num_tokens: int) -> None:
-        started, tokens = self.log_started
-        tokens += num_tokens
-        self.log_started = (started, tokens)
+    def _save_is_due(self) -> bool:
+        minutes = self.settings.save_interval_minutes
+        return bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
+
+    def _agree(self, signal_number: int, save_due: bool) -> tuple[int, bool]:
+        if self.ranks.world == 1:
+            return signal_number, save_due
+        everyone = self.ranks.collect((signal_number, save_due))
+        return max(number for number, _ in everyone), everyone[0][1]
+
+    def _maybe_log(self, grad_norm: float) -> None:
         self.progress.advance(self.position.update)
         if self.position.update % self.settings.log_interval_updates:
             return
-        means = {
-            name: value / self.position.loss_counts[name] for name, value in sorted(self.position.loss_sums.items())
-        }
-        seconds = time.perf_counter() - started
+        sums, counts = self.position.loss_sums, self.position.loss_counts
+        if not sums:
+            return  # every update was skipped
         self.progress.log_training(
             update=self.position.update,
             epoch=self.position.epoch,
             lr=self.optimizer.param_groups[0]["lr"],
             grad_norm=grad_norm,
-            seconds=round(seconds, 3),
-            tokens_per_second=round(tokens / seconds, 1),
-            **means,
+            skipped=self.position.skipped,
+            **self.meter.read(self.ranks),
+            **{name: total / counts[name] for name, total in sorted(sums.items())},
         )
-        self._reset_log()
-
-    def _reset_log(self) -> None:
         self.position.loss_sums, self.position.loss_counts = {}, {}
-        self.log_started = (time.perf_counter(), 0)
+        self.meter.reset()
 
     def _validate(self, *, scheduled: bool) -> None:
         """Measure, and remember the best. An extended run would not have made a validation off the schedule: it
         counts for nothing, unless there is no other."""
-        self.model.eval()
-        started = time.perf_counter()
-        figures = self.validate(self.model)
+        with self.meter.paused(), self.parallel.evaluating() as objective:
+            figures = self.validate(objective)
         position = self.position
         if not math.isfinite(figures["loss"]):
             raise Divergence(f"update {position.update}: the validation loss is not finite")
@@ -276,125 +289,144 @@ class Trainer:
         self.progress.log_validation(
             update=position.update, epoch=position.epoch, best_update=position.best_update, **figures
         )
-        seconds = time.perf_counter() - started
-        self.log_started = (self.log_started[0] + seconds, self.log_started[1])  # tokens/s counts training alone
 
     # ------------------------------------------------------------------------------------- saving and going on
 
-    def _save(self) -> Path:
-        folder = self.run_folder / f"{PREFIX}{self.position.update}"
-        state = TrainingState(self._state_tensors(), asdict(self.position))
-        save_checkpoint(folder, self.model, companions=self.companions, state=state)
-        if self.position.best_update == self.position.update:
-            point(self.run_folder / "best", folder)
-        point(self.run_folder / "last", folder)
-        self._prune()
-        return folder
+    def _start(self) -> None:
+        """Take up the newest checkpoint, or begin; then wrap the objective and make its optimiser."""
+        if self.ranks.is_first:
+            folder, problems = self.folder.clean_up()
+            for problem in problems:
+                self.progress.note(f"passed over: {problem}")
+            self.progress.cut_back(0 if folder is None else checkpoint_update(folder))
+        else:
+            folder = None
+        folder = self.ranks.share(folder)
+        torch.manual_seed(self.seed + self.ranks.rank)  # replicas drop out different units
+        state = None if folder is None else self._load(folder)
+        self.objective.use(self._arithmetic())
+        self.model.recompute_layers = self.settings.activation_checkpointing
+        if self.settings.compile:
+            self.model.compile_layers()
+        self.parallel = ParallelObjective(
+            self.objective, parallel=self.settings.parallel, ranks=self.ranks, device=self.device
+        )
+        self.optimizer = self._make_optimizer()
+        if state is not None:
+            self._load_optimizer(state.tensors)
+            self._load_random_state(state)
+        elif self.init_state is not None:
+            self._load_optimizer(self.init_state.tensors)
+            values = self.init_state.values
+            self.position.schedule_offset = values["update"] + values["schedule_offset"]
 
-    def _state_tensors(self) -> dict[str, Tensor]:
-        tensors = {"random.cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"{key}.{name}"] = value
-        return tensors
-
-    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter] = {
-                key: tensors[f"{key}.{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-
-    def _resume(self) -> None:
-        remove_unfinished(self.run_folder)
-        folder, problems = newest_valid_checkpoint(self.run_folder)
-        for problem in problems:
-            self.progress.note(f"passed over: {problem}")
-        self.progress.cut_back(0 if folder is None else checkpoint_update(folder))
-        if folder is None:
-            return
+    def _load(self, folder: Path) -> TrainingState:
+        """Weights and position of a checkpoint."""
         load_weights(self.model, folder)
         state = load_state(folder)
-        self._load_optimizer(state.tensors)
-        torch.set_rng_state(state.tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in state.tensors:
-            torch.cuda.set_rng_state(state.tensors["random.cuda"], self.device)
-        self.position = Position(**state.values)
+        values = dict(state.values)
+        values.pop("world", 1)
+        self.position = Position(**values)
         if self.position.update > self.settings.max_updates:
             raise UserError(
                 f"{folder}: training is past 'max_updates: {self.settings.max_updates}' already; it does not go back"
             )
-        # a kill may have come between a checkpoint and its pointers
-        point(self.run_folder / "last", folder)
-        if self.position.best_update is not None:
-            point(self.run_folder / "best", self.run_folder / f"{PREFIX}{self.position.best_update}")
+        if self.ranks.is_first:
+            self.folder.mend_pointers(folder, self.position)
         self.progress.note(f"going on from {folder.name}")
+        return state
 
-    def _prune(self) -> None:
-        """Keep what `average` and `best` need, and two checkpoints to resume from."""
-        folders = list_checkpoints(self.run_folder)
-        keep = {*self._averaged(), *folders[-2:]}
-        for folder in folders:
-            if folder not in keep and checkpoint_update(folder) != self.position.best_update:
-                _remove(folder)
+    def _arithmetic(self) -> Precision:
+        """What the run computes in; the first rank decides on the first start."""
+        if not self.ranks.is_first:
+            return self.ranks.share("float32")
+        arithmetic = choose_arithmetic(
+            self.folder.path, self.settings, device=self.device, measure=self._measure, note=self.progress.note
+        )
+        return self.ranks.share(arithmetic.precision)
 
-    def _averaged(self) -> list[Path]:
-        """The last checkpoints that were written at validations, and that of the last update of all.
+    def _measure(self, precision: Precision) -> float:
+        """Seconds of a pass over a middling batch; nothing is learned from it."""
+        batches = self.data.epoch(1)
+        batch = self.data.load(batches[len(batches) // 2]).to(self.device)
+        self.objective.train()
+        self.objective.use(precision)
+        seconds = timed_pass(lambda: self.objective(batch)["loss"].sum.backward())
+        self.objective.zero_grad()
+        return seconds
 
-        Which they are depends on result and extend settings alone, not on when a run was saved or stopped.
-        """
-        interval, last = self.settings.validate_interval_updates, self.settings.max_updates
-        updates = [(folder, checkpoint_update(folder)) for folder in list_checkpoints(self.run_folder)]
-        chosen = [folder for folder, update in updates if update % interval == 0 or update == last]
-        return chosen[-self.settings.average_checkpoints :]
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            self.model.parameters(),
+            lr=0.0,
+            betas=self.settings.adam_betas,
+            eps=self.settings.adam_eps,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
 
-    def _finish(self, ending: Ending) -> Outcome:
+    def _save(self) -> Path:
+        """Whole tensors come from all ranks; the first one writes them."""
+        with self.meter.paused():
+            weights = self.parallel.collect(dict(self.model.named_parameters()))
+            tensors = self._state_tensors()
+            if self.ranks.is_first:
+                self.folder.save(self.model, self.position, weights=weights, tensors=tensors, world=self.ranks.world)
+            self.ranks.wait()
+        self.saved_at = time.monotonic()
+        return self.folder.folder_of(self.position.update)
+
+    def _state_tensors(self) -> dict[str, Tensor]:
+        random = {
+            f"random.{rank}.{device}": state
+            for rank, states in enumerate(self.ranks.collect(self._random_state()))
+            for device, state in states.items()
+        }
+        optimizer = {
+            f"{key}.{name}": value
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+        return random | self.parallel.collect(optimizer)
+
+    def _random_state(self) -> dict[str, Tensor]:
+        if self.device.type == "cuda":
+            return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(self.device)}
+        return {"cpu": torch.get_rng_state()}
+
+    def _load_random_state(self, state: TrainingState) -> None:
+        saved = {name: value for name, value in state.tensors.items() if name.startswith(f"random.{self.ranks.rank}.")}
+        world = state.values.get("world", 1)
+        if world != self.ranks.world or len(saved) != len(self._random_state()):
+            self.progress.note(
+                f"saved by {world} rank(s), goes on with {self.ranks.world} on {self.device.type}: parameters, "
+                f"optimiser and place in the data are kept; dropout draws other units, and sums round otherwise"
+            )
+            torch.manual_seed(self.seed + self.ranks.rank + 1000 * self.position.update)
+            return
+        for name, value in saved.items():
+            if name.endswith("cuda"):
+                torch.cuda.set_rng_state(value, self.device)
+            else:
+                torch.set_rng_state(value)
+
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {
+                key: self.parallel.part_of(tensors[f"{key}.{name}"], parameter)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+    def _finish(self) -> Outcome:
         """Validate and save a last update off the schedule, and write `average`."""
+        ending = self._ending()
         if self.position.validated != self.position.update:
             self._validate(scheduled=False)
             self._save()
-        average_weights(self.model, self._averaged())
-        save_checkpoint(self.run_folder / "average", self.model, companions=self.companions)
-        if self.position.best_update is None or self.position.best_score is None:
-            raise AssertionError("a finished training has been validated")
-        return Outcome(ending, self.position.update, self.position.best_update, self.position.best_score)
-
-
-# ------------------------------------------------------------------------------------------------------------ signals
-
-
-@dataclass
-class _Stop:
-    """What the signal handler leaves for the loop to find."""
-
-    signal_number: int | None = None
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the update; a second one takes its usual course."""
-    stop = _Stop()
-    previous: dict[int, Any] = {}
-
-    def request(signal_number: int, _: FrameType | None) -> None:
-        stop.signal_number = signal_number
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    for watched in (signal.SIGINT, signal.SIGTERM):
-        previous[watched] = signal.signal(watched, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that a kill half-way leaves nothing that looks like one."""
-    import shutil
-
-    aside = folder.with_name(f".partial-removed-{folder.name}")
-    folder.rename(aside)
-    shutil.rmtree(aside)
+        if self.ranks.is_first:
+            self.folder.write_average(self.model)
+        self.ranks.wait()
+        best_update, best_score = self.position.best_update, self.position.best_score
+        if ending is None or best_update is None or best_score is None:
+            raise AssertionError("a finished training has an ending and has been validated")
+        return Outcome(ending, self.position.update, best_update, best_score)

@@ -2,46 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+import torch
 from torch import Tensor, nn
 
 from kdmt.losses.cross_entropy import projected_cross_entropy
 from kdmt.models.transformer import Transformer
+from kdmt.train.arithmetic import Precision
 from kdmt.types import Batch, LossTerm, LossTerms
 
 
-class Objective(Protocol):
-    """An `nn.Module` whose forward pass gives named sums, each with the count it is to be divided by.
+class Objective(nn.Module):
+    """A module whose forward pass gives named sums, each with the count that it is to be divided by.
 
     Counts are known from the batch alone: the loop adds them over all micro-batches of an update before the first
-    forward pass and divides each term once.
+    forward pass and divides each term once. The names of the terms are known before any batch.
     """
 
     model: Transformer
+    terms: tuple[str, ...]
 
-    def counts(self, batch: Batch) -> dict[str, int]: ...
+    def counts(self, batch: Batch) -> dict[str, int]:
+        raise NotImplementedError
 
-    def __call__(self, batch: Batch) -> LossTerms: ...
+    def use(self, precision: Precision) -> None:
+        """Compute in this precision from now on."""
+        raise NotImplementedError
 
 
-class CrossEntropyObjective(nn.Module):
+class CrossEntropyObjective(Objective):
     """Label-smoothed cross entropy with the target tokens; `nll` is reported beside it and not trained on."""
+
+    terms = ("loss", "nll")
 
     def __init__(self, model: Transformer, *, label_smoothing: float) -> None:
         super().__init__()
         self.model = model
         self.label_smoothing = label_smoothing
+        self.precision: Precision = "float32"
+
+    def use(self, precision: Precision) -> None:
+        self.precision = precision
 
     def counts(self, batch: Batch) -> dict[str, int]:
         return {"loss": batch.num_tgt_tokens, "nll": batch.num_tgt_tokens}
 
     def forward(self, batch: Batch) -> LossTerms:
         prev_tokens_BT, tgt_tokens_BT = _targets(batch)
-        features_BTD = self.model.decode(prev_tokens_BT, self.model.encode(batch.src_tokens_BS))
-        real_BT = tgt_tokens_BT.ne(self.model.pad)
+        device = batch.src_tokens_BS.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            features_BTD = self.model.decode(prev_tokens_BT, self.model.encode(batch.src_tokens_BS))
+        # how many there are is known, so that a GPU is not asked and does not make the host wait
+        real_M = tgt_tokens_BT.ne(self.model.pad).flatten().nonzero_static(size=batch.num_tgt_tokens)[:, 0]
         loss_sum, nll_sum = projected_cross_entropy(
-            features_BTD[real_BT], self.model.output_weight_VD, tgt_tokens_BT[real_BT], epsilon=self.label_smoothing
+            features_BTD.flatten(0, 1).index_select(0, real_M),
+            self.model.output_weight_VD,
+            tgt_tokens_BT.flatten().index_select(0, real_M),
+            epsilon=self.label_smoothing,
+            product_type=None if self.precision == "float32" else torch.bfloat16,
         )
         return {
             "loss": LossTerm(sum=loss_sum, count=batch.num_tgt_tokens),

@@ -17,12 +17,13 @@ class Progress:
     """Receives the loop's figures.
 
     Args:
-        metrics: the JSON-lines file; one object a line with `kind` "train" or "valid".
+        metrics: the JSON-lines file; one object a line with `kind` "train" or "valid". None: nothing is told at all,
+            as by all ranks but the first.
         name: what is being trained, for the bar and the lines.
         tensorboard: folder for event files, or None.
     """
 
-    def __init__(self, metrics: Path, *, name: str, tensorboard: Path | None = None) -> None:
+    def __init__(self, metrics: Path | None, *, name: str, tensorboard: Path | None = None) -> None:
         self.metrics = metrics
         self.name = name
         self.writer = _tensorboard_writer(tensorboard) if tensorboard else None
@@ -36,7 +37,7 @@ class Progress:
     def running(self, update: int, total: int) -> Iterator[None]:
         """Show progress from `update` to `total` while the body runs."""
         self._began, self._total = (time.perf_counter(), update), total
-        if not sys.stderr.isatty():
+        if self.metrics is None or not sys.stderr.isatty():
             yield
             return
         from rich.console import Console
@@ -78,6 +79,8 @@ class Progress:
 
     def note(self, message: str) -> None:
         """A line on standard error."""
+        if self.metrics is None:
+            return
         line = f"{self.name}: {message}"
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False)
@@ -86,7 +89,7 @@ class Progress:
 
     def cut_back(self, update: int) -> None:
         """Drop the lines after `update`: a resumed run writes them anew. A line cut short by a kill goes too."""
-        if not self.metrics.exists():
+        if self.metrics is None or not self.metrics.exists():
             return
         kept = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines():
@@ -101,6 +104,8 @@ class Progress:
         aside.replace(self.metrics)
 
     def _record(self, kind: str, update: int, figures: dict[str, Any]) -> None:
+        if self.metrics is None:
+            return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "update": update, **figures}) + "\n")
         if self.writer is not None:

@@ -7,19 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from kdmt.train.loop import TrainingData
 from kdmt.train.objectives import Objective
+from kdmt.train.prefetch import TrainingData
+from kdmt.train.ranks import ALONE, Ranks
 
 
 @torch.inference_mode()
 def validation_loss(
-    objective: Objective, data: TrainingData, batches: Sequence[np.ndarray], *, device: torch.device
+    objective: Objective,
+    data: TrainingData,
+    batches: Sequence[np.ndarray],
+    *,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Each term of the objective in nats a token: sums over all batches divided once."""
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for indices in batches:
+    """Each term of the objective in nats a token: sums over all batches, shared by the ranks, divided once."""
+    sums, counts = dict.fromkeys(objective.terms, 0.0), dict.fromkeys(objective.terms, 0)
+    for indices in batches[ranks.rank :: ranks.world]:
         for name, term in objective(data.load(indices).to(device)).items():
-            sums[name] = sums.get(name, 0.0) + float(term.sum.detach())
-            counts[name] = counts.get(name, 0) + term.count
-    return {name: value / counts[name] for name, value in sums.items()}
+            sums[name] += float(term.sum.detach())
+            counts[name] += term.count
+    totals, whole = ranks.sum(list(sums.values())), ranks.sum(list(counts.values()))
+    return {name: total / count for name, total, count in zip(sums, totals, whole, strict=True)}

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     },
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["__main__"] = {"cli"}
 FOR_EVERYONE = {"errors", "checksum", "score.metrics"}
 NOTHING_OF_OURS = {"errors", "score.metrics"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,14 +30,14 @@ def inputs(seed: int = 0, tokens: int = TOKENS, dtype: torch.dtype = torch.float
 
 
 def value_and_gradients(
-    features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, epsilon: float, chunk: int | None
+    features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, epsilon: float, chunk: int | None, **others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss, NLL and the gradients of 3 * loss; without a chunk by the plain formula and autograd."""
     features_MD, weight_VD = features_MD.clone().requires_grad_(), weight_VD.clone().requires_grad_()
     if chunk is None:
         loss, nll = label_smoothed_cross_entropy(features_MD @ weight_VD.t(), targets_M, epsilon=epsilon)
     else:
-        loss, nll = projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=epsilon, chunk=chunk)
+        loss, nll = projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=epsilon, chunk=chunk, **others)
     return loss.detach(), nll.detach(), *torch.autograd.grad(3 * loss, [features_MD, weight_VD])
 
 
@@ -167,11 +168,12 @@ def test_one_side_alone_may_want_a_gradient(wanted: str) -> None:
 
 
 @pytest.mark.parametrize("features_dtype", [torch.float32, torch.bfloat16])
-def test_bf16_autocast_is_near_and_keeps_the_parameters_type(features_dtype: torch.dtype) -> None:
+def test_bf16_products_are_near_and_keeps_the_parameters_type(features_dtype: torch.dtype) -> None:
     features_MD, weight_VD, targets_M = inputs(4, dtype=torch.float32)
     exact = value_and_gradients(features_MD, weight_VD, targets_M, epsilon=0.1, chunk=None)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = value_and_gradients(features_MD.to(features_dtype), weight_VD, targets_M, epsilon=0.1, chunk=4)
+    found = value_and_gradients(
+        features_MD.to(features_dtype), weight_VD, targets_M, epsilon=0.1, chunk=4, product_type=torch.bfloat16
+    )
     assert [value.dtype for value in found] == [torch.float32, torch.float32, features_dtype, torch.float32]
     for own, expected in zip(found, exact, strict=True):
         torch.testing.assert_close(own.float(), expected, rtol=0.03, atol=0.03)

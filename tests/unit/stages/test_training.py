@@ -38,7 +38,8 @@ def metrics(run: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")} for line in lines]
+    measured = ("seconds", "tokens_per_second", "data_wait", "memory_gb")
+    return [{k: v for k, v in line.items() if k not in measured} for line in lines]
 
 
 def results(run: Path) -> dict[str, str]:

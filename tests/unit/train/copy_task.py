@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,20 @@ import numpy as np
 import torch
 
 from kdmt.config import Train
-from kdmt.corpus.batching import ParallelData, open_parallel
+from kdmt.corpus.batching import ParallelData, collate, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import TrainingState
 from kdmt.models.transformer import Transformer
 from kdmt.train.data import BinarizedData
-from kdmt.train.loop import Trainer, TrainingData
-from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.train.loop import Trainer
+from kdmt.train.objectives import CrossEntropyObjective, Objective
+from kdmt.train.prefetch import TrainingData
 from kdmt.train.progress import Progress
+from kdmt.train.ranks import ALONE, Ranks
 from kdmt.train.validation import validation_loss
-from kdmt.types import EOS
+from kdmt.types import EOS, Batch
 
 VOCAB = 12  # the specials and eight words
 TINY = TransformerConfig(
@@ -40,7 +42,7 @@ TINY = TransformerConfig(
 )
 CPU = torch.device("cpu")
 
-Validate = Callable[[Transformer], dict[str, float]]
+Validate = Callable[[Objective], dict[str, float]]
 
 
 def write_pairs(folder: Path, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> ParallelData:
@@ -58,6 +60,19 @@ def write_copy_task(folder: Path, num_pairs: int, *, seed: int) -> ParallelData:
     rng = np.random.default_rng(seed)
     sentences = [rng.integers(4, VOCAB, rng.integers(1, 7)).tolist() for _ in range(num_pairs)]
     return write_pairs(folder, [(sentence, sentence) for sentence in sentences])
+
+
+class GivenBatches:
+    """Training data of the same given batches in each epoch."""
+
+    def __init__(self, pairs: ParallelData, batches: Iterable[Sequence[int]]) -> None:
+        self.pairs, self.batches = pairs, [np.array(batch) for batch in batches]
+
+    def epoch(self, _: int) -> Sequence[np.ndarray]:
+        return self.batches
+
+    def load(self, indices: np.ndarray) -> Batch:
+        return collate(indices, self.pairs)
 
 
 def train_settings(**changes: Any) -> Train:
@@ -90,12 +105,13 @@ def make_trainer(
     model: Transformer | None = None,
     validate: Validate | None = None,
     init_state: TrainingState | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trainer:
     """A trainer with seed 1; without `validate`, the loss on the first four training batches counts."""
     objective = CrossEntropyObjective(model or make_model(), label_smoothing=settings.label_smoothing)
 
-    def loss_on_training_data(_: Transformer) -> dict[str, float]:
-        return validation_loss(objective, data, data.epoch(1)[:4], device=CPU)
+    def loss_on_training_data(trained: Objective) -> dict[str, float]:
+        return validation_loss(trained, data, data.epoch(1)[:4], device=CPU, ranks=ranks)
 
     return Trainer(
         objective=objective,
@@ -105,8 +121,9 @@ def make_trainer(
         run=run,
         companions=[],
         validate=validate or loss_on_training_data,
-        progress=Progress(run / "metrics.jsonl", name="test"),
+        progress=Progress(run / "metrics.jsonl" if ranks.is_first else None, name="test"),
         device=CPU,
+        ranks=ranks,
         init_state=init_state,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import torch
 from copy_task import (
     CPU,
     TINY,
+    GivenBatches,
     Validate,
     make_model,
     make_trainer,
@@ -27,15 +29,16 @@ from copy_task import (
 from safetensors.torch import load_file
 
 from kdmt.config import Decode, Train
-from kdmt.corpus.batching import ParallelData, collate
+from kdmt.corpus.batching import ParallelData
 from kdmt.decode.engine import TorchEngine
 from kdmt.errors import Interrupted
 from kdmt.models import checkpoint
 from kdmt.models.checkpoint import load_model, load_state, resolve_checkpoint
 from kdmt.models.transformer import Transformer
-from kdmt.train import loop
-from kdmt.train.loop import Divergence, Outcome, TrainingData
+from kdmt.train import run_folder
+from kdmt.train.loop import Divergence, Outcome, Trainer
 from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.train.prefetch import TrainingData
 from kdmt.train.schedule import inverse_sqrt
 from kdmt.train.validation import validation_loss
 from kdmt.types import Batch, LossTerm, LossTerms
@@ -57,13 +60,13 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
     return write_copy_task(tmp_path_factory.mktemp("data"), 190, seed=1)
 
 
+CLOCK_AND_MEMORY = ("seconds", "tokens_per_second", "data_wait", "memory_gb")
+
+
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The metrics without what depends on the clock."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in record.items() if key not in ("seconds", "tokens_per_second")}
-        for record in records
-    ]
+    return [{key: value for key, value in record.items() if key not in CLOCK_AND_MEMORY} for record in records]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -102,13 +105,53 @@ def test_copying_is_learned(tmp_path: Path) -> None:
 
 def test_bf16_is_near(tmp_path: Path, pairs: ParallelData) -> None:
     losses = []
-    for bf16 in (False, True):
-        settings = train_settings(max_updates=10, bf16=bf16)
-        run = tmp_path / str(bf16)
+    for precision in ("float32", "bf16", "bf16_output"):
+        settings = train_settings(max_updates=10, precision=precision)
+        run = tmp_path / precision
         make_trainer(run, open_data(pairs, settings), settings, model=make_model(1, NO_DROPOUT)).run()
         losses.append([record["loss"] for record in read_metrics(run)])
-    assert losses[1] == pytest.approx(losses[0], rel=0.03)
-    assert losses[1] != losses[0]
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=0.03)
+        assert other != losses[0]
+    assert losses[1] != losses[2]
+
+
+def test_activation_checkpointing_changes_no_bit(tmp_path: Path, pairs: ParallelData) -> None:
+    """With dropout: what is computed again drops the same units."""
+    ends = []
+    for again in (False, True):
+        settings = train_settings(max_updates=5, activation_checkpointing=again)
+        make_trainer(tmp_path / str(again), open_data(pairs, settings), settings).run()
+        ends.append(weights(tmp_path / str(again) / "checkpoint_5"))
+    assert same(*ends)
+
+
+@pytest.mark.slow
+def test_compiled_training_is_near_and_compiles_few_programs(tmp_path: Path, pairs: ParallelData) -> None:
+    from torch._dynamo.utils import counters
+
+    losses = []
+    for compiled in (False, True):
+        settings = train_settings(max_updates=30, compile=compiled)  # two epochs, every length there is
+        counters.clear()
+        run = tmp_path / str(compiled)
+        make_trainer(run, open_data(pairs, settings), settings, model=make_model(1, NO_DROPOUT)).run()
+        losses.append([record["loss"] for record in read_metrics(run)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    # encoder and decoder layer, in training and in evaluation, and without padding each has a program of its own
+    assert 2 <= counters["stats"]["unique_graphs"] <= 8
+
+
+@pytest.mark.parametrize("minutes", [0.0, 1e-6])
+def test_saving_by_the_clock(tmp_path: Path, pairs: ParallelData, minutes: float) -> None:
+    settings = train_settings(max_updates=4, validate_interval_updates=4, save_interval_minutes=minutes)
+    saved: list[int] = []
+    trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
+    save = trainer.folder.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder.RunFolder, "save", lambda _, *a, **k: (saved.append(a[1].update), save(*a, **k))[1])
+        trainer.run()
+    assert saved == ([1, 2, 3, 4] if minutes else [4])
 
 
 # ---------------------------------------------------------------------------------------------- stopping and going on
@@ -204,8 +247,8 @@ def test_run_killed_ends_as_the_undisturbed_one(
     [
         (checkpoint, "save_file", 4),  # in the second checkpoint: its weights are there, the training state is not
         (checkpoint, "verify_checkpoint", 2),  # not yet renamed
-        (loop, "point", 3),  # the checkpoint is there, `best` still names the one before
-        (loop, "average_weights", 1),  # all is done but `average`
+        (run_folder, "point", 3),  # the checkpoint is there, `best` still names the one before
+        (run_folder, "average_weights", 1),  # all is done but `average`
     ],
 )
 def test_run_killed_while_saving_ends_as_the_undisturbed_one(
@@ -249,14 +292,18 @@ def test_damaged_newest_checkpoint_is_passed_over(
 
 
 def test_a_second_signal_takes_its_usual_course(tmp_path: Path, pairs: ParallelData) -> None:
-    def interrupt_twice() -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
     settings = train_settings()
-    data = Disturbed(open_data(pairs, settings), at=3, happening=interrupt_twice)
+    trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
+    passes = itertools.count(1)
+
+    def interrupt_twice(*_: object) -> None:
+        if next(passes) == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    trainer.objective.register_forward_hook(interrupt_twice)
     with pytest.raises(KeyboardInterrupt):
-        make_trainer(tmp_path, data, settings).run()
+        trainer.run()
 
 
 def test_finished_run_has_nothing_left_to_do(tmp_path: Path, pairs: ParallelData) -> None:
@@ -305,19 +352,6 @@ def test_fine_tuning_may_keep_optimiser_and_schedule(tmp_path: Path, pairs: Para
 # ------------------------------------------------------------------------------------------------------- the update
 
 
-class Batches:
-    """Training data of the same given batches in each epoch."""
-
-    def __init__(self, pairs: ParallelData, batches: Iterable[Sequence[int]]) -> None:
-        self.pairs, self.batches = pairs, [np.array(batch) for batch in batches]
-
-    def epoch(self, _: int) -> Sequence[np.ndarray]:
-        return self.batches
-
-    def load(self, indices: np.ndarray) -> Batch:
-        return collate(indices, self.pairs)
-
-
 def test_update_freq_2_is_the_joined_batch(tmp_path: Path, pairs: ParallelData) -> None:
     # parts of very different size: a mean of their means would be something else
     cuts = [0, 1, 12, 20, 23, 40, 41]
@@ -327,7 +361,9 @@ def test_update_freq_2_is_the_joined_batch(tmp_path: Path, pairs: ParallelData) 
     for name, batches, update_freq in (("joined", joined, 1), ("parts", parts, 2)):
         settings = train_settings(max_updates=20, update_freq=update_freq, clip_norm=0.5, weight_decay=0.01)
         model = make_model(1, NO_DROPOUT).double()
-        make_trainer(tmp_path / name, Batches(pairs, batches), settings, model=model, validate=scripted([1.0])).run()
+        make_trainer(
+            tmp_path / name, GivenBatches(pairs, batches), settings, model=model, validate=scripted([1.0])
+        ).run()
         trained.append(dict(model.named_parameters()))
     fresh = dict(make_model(1, NO_DROPOUT).double().named_parameters())
     for name, parameter in trained[0].items():
@@ -446,7 +482,14 @@ def test_pruning_keeps_the_best_those_of_the_average_and_two_to_resume_from(
     tmp_path: Path, pairs: ParallelData, save_interval: int, kept: list[int]
 ) -> None:
     run_with_scores(tmp_path, pairs, [3.0, 2.0, 4.0], max_updates=15, save_interval_updates=save_interval)
-    expected = [*(f"checkpoint_{update}" for update in kept), "average", "best", "last", "metrics.jsonl"]
+    expected = [
+        *(f"checkpoint_{update}" for update in kept),
+        "arithmetic.json",
+        "average",
+        "best",
+        "last",
+        "metrics.jsonl",
+    ]
     assert names(tmp_path) == sorted(expected)
     assert resolve_checkpoint(tmp_path / "best").name == "checkpoint_4"
 
@@ -464,20 +507,28 @@ def test_pruning_keeps_two_to_resume_from_beside_those_of_the_average(tmp_path: 
 # ------------------------------------------------------------------------------------------------------ divergence
 
 
-def poisoned(trainer_model: Transformer, value: float) -> Callable[[], None]:
-    def poison() -> None:
-        with torch.no_grad():
-            next(trainer_model.parameters())[5, 0] = value
+def poison(trainer: Trainer, *, at: int, value: float, weight: bool = True) -> Trainer:
+    """At the n-th training pass a weight, or the loss alone, is no number."""
+    passes = itertools.count(1)
 
-    return poison
+    def spoil(module: torch.nn.Module, arguments: tuple[Batch], terms: LossTerms) -> LossTerms:  # noqa: ARG001
+        if module.training and next(passes) == at:
+            if weight:
+                with torch.no_grad():
+                    next(trainer.model.parameters())[5, 0] = value
+            return {name: replace(term, sum=term.sum * value) for name, term in terms.items()}
+        return terms
+
+    trainer.objective.register_forward_hook(spoil)
+    return trainer
 
 
 def test_nan_stops_at_its_update_and_the_last_good_checkpoint_stays(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(validate_interval_updates=4, max_updates=12)
-    data, model = open_data(pairs, settings), make_model()
-    ill = Disturbed(data, at=7, happening=poisoned(model, float("nan")))
+    data = open_data(pairs, settings)
+    ill = poison(make_trainer(tmp_path, data, settings, validate=scripted([2.0, 1.0])), at=7, value=float("nan"))
     with pytest.raises(Divergence) as stop:
-        make_trainer(tmp_path, ill, settings, model=model, validate=scripted([2.0, 1.0])).run()
+        ill.run()
     assert str(stop.value).startswith("update 7 (epoch 1, batch 7): the term 'loss' of the loss is not finite.")
     assert f"The last good checkpoint is {tmp_path / 'checkpoint_4'};" in str(stop.value)
     assert all(bool(value.isfinite().all()) for value in load_model(tmp_path / "checkpoint_4").parameters())
@@ -497,10 +548,64 @@ def test_checkpoint_of_the_weights_that_fail_is_not_called_good(tmp_path: Path, 
 
 
 def test_divergence_before_anything_was_saved_says_so(tmp_path: Path, pairs: ParallelData) -> None:
-    settings, model = train_settings(), make_model()
-    data = Disturbed(open_data(pairs, settings), at=2, happening=poisoned(model, float("inf")))
+    settings = train_settings()
+    ill = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=2, value=float("inf"))
     with pytest.raises(Divergence, match=r"update 2 .* nothing was saved yet"):
-        make_trainer(tmp_path, data, settings, model=model).run()
+        ill.run()
+
+
+def test_update_without_a_usable_gradient_can_be_skipped(
+    tmp_path: Path, pairs: ParallelData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = train_settings(max_updates=12, validate_interval_updates=4, on_divergence="skip", log_interval_updates=1)
+    data, seen = open_data(pairs, settings), []
+    ill = poison(make_trainer(tmp_path, data, settings), at=7, value=float("nan"), weight=False)
+
+    def look(module: torch.nn.Module, _: tuple[Batch]) -> None:
+        if module.training:
+            seen.append(clone(ill.model))
+
+    ill.objective.register_forward_pre_hook(look)
+    ill.run()
+    assert "update 7 (epoch 1, batch 7): the term 'loss' of the loss is not finite: skipped" in capsys.readouterr().err
+    moved = [not same(before, after) for before, after in pairwise(seen)]
+    assert moved == [True] * 6 + [False] + [True] * 4
+    records = [record for record in read_metrics(tmp_path) if record["kind"] == "train"]
+    assert [record["update"] for record in records] == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
+    assert [record["skipped"] for record in records] == [0] * 6 + [1] * 5
+    assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "checkpoint_12").values())
+
+
+def test_skipped_update_changes_no_weight(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(
+        max_updates=2, validate_interval_updates=1, on_divergence="skip", explosion_norm=1e-6, average_checkpoints=1
+    )
+    trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
+    before = clone(trainer.model)
+    trainer.run()
+    assert same(clone(trainer.model), before)
+
+
+def test_explosion_stops_and_says_how_large(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(explosion_norm=1e-3)
+    with pytest.raises(
+        Divergence, match=r"update 1 \(epoch 1, batch 1\): the gradient's norm is [1-9].*, over 'train.exp"
+    ):
+        make_trainer(tmp_path, open_data(pairs, settings), settings).run()
+
+
+def test_skipping_for_ever_ends(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=1000, on_divergence="skip", explosion_norm=1e-6)
+    with pytest.raises(Divergence, match=r"update 100 .*, 100 times in a row"):
+        make_trainer(tmp_path, open_data(pairs, settings), settings, validate=scripted([1.0])).run()
+
+
+def clone(model: Transformer) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 class EndlessSlope(CrossEntropyObjective):

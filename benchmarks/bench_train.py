@@ -1,0 +1,205 @@
+"""Training speed beside the real fairseq 0.12.2: same model, same data-bin, same batches, turn by turn in one run.
+
+    make bench-train          (python benchmarks/bench_train.py [--rounds 7] [--arch NAME])
+    make bench-train-quality  (python benchmarks/bench_train.py --quality)
+
+Two processes train on Multi30k (10k joint BPE, max_tokens 4096): kdmt's loop as it is, and fairseq's `Trainer`. One
+works while the other waits; `train_ratio_<arch>` is the median over the rounds of kdmt's target tokens a second over
+fairseq's. Dropout is on, at the recipe's rate. fairseq's batches are put together before its clock starts.
+
+Faster must not mean worse: `--quality` trains `transformer_multi30k` from scratch for 500 updates over three seeds on
+each side and compares the validation losses, `valid_loss_distance_sd` in standard deviations of fairseq's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from figures import REPOSITORY, Figure, report_figures
+
+from kdmt.config import Train
+from kdmt.corpus.batching import open_parallel
+from kdmt.corpus.binarize import data_prefix
+from kdmt.train.data import BinarizedData
+
+KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
+PIPELINE = Path("pipelines/multi30k-paper.yaml")
+LANGS = ("en", "de")
+MAX_TOKENS = 4096
+INTERVAL = 4  # updates between two looks at the clock
+QUALITY_UPDATES, QUALITY_SEEDS = 500, (1, 2, 3)
+
+# What is trained, with the rates of the published recipes (Wu et al. 2021; fairseq, examples/translation).
+JOBS: dict[str, dict[str, Any]] = {
+    "transformer_multi30k": {
+        "model": {"dropout": 0.3, "share_all_embeddings": True},
+        "lr": 5e-3,
+        "warmup_updates": 2000,
+        "weight_decay": 0.0,
+    },
+    "transformer_iwslt_de_en": {
+        "model": {"dropout": 0.3, "share_decoder_input_output_embed": True},
+        "lr": 5e-4,
+        "warmup_updates": 4000,
+        "weight_decay": 1e-4,
+    },
+}
+# fairseq has no architecture of 4+4 layers of width 128: the nearest name and what is different
+FAIRSEQ_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "transformer_multi30k": (
+        "transformer_iwslt_de_en",
+        {
+            f"{side}_{field}": value
+            for side in ("encoder", "decoder")
+            for field, value in {"layers": 4, "embed_dim": 128, "ffn_embed_dim": 256, "attention_heads": 4}.items()
+        },
+    ),
+    "transformer_iwslt_de_en": ("transformer_iwslt_de_en", {}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--updates", type=int, default=12, help="updates of each side in a round")
+    parser.add_argument("--arch", choices=list(JOBS), action="append", help="repeatable; all by default")
+    parser.add_argument("--quality", action="store_true", help="compare what is learned, not how fast")
+    parser.add_argument("--fairseq-python", type=Path, default=REPOSITORY / ".fairseq-env" / "bin" / "python")
+    options = parser.parse_args()
+    if not options.fairseq_python.is_file():
+        sys.exit(f"bench_train: {options.fairseq_python}: there is no such file; run `make fairseq-env` first")
+
+    subprocess.run([str(KDMT), "prepare", str(PIPELINE)], check=True)
+    data_bin = Path("runs") / PIPELINE.stem / "prepare" / "data-bin"
+    common = {
+        "data_bin": str(data_bin),
+        "langs": LANGS,
+        "max_tokens": MAX_TOKENS,
+        "batches": make_epoch(data_bin),
+        "interval": INTERVAL,
+    }
+    settings: dict[str, Any] = {"max_tokens": MAX_TOKENS, "jobs": JOBS}
+    if options.quality:
+        arch = "transformer_multi30k"
+        figures, losses = compare_quality({"arch": arch, **common, **JOBS[arch]}, options)
+        settings |= {"updates": QUALITY_UPDATES, "losses": losses}
+        report_figures("train-quality", figures, settings=settings)
+        return
+    figures, rounds = [], {}
+    for arch in options.arch or JOBS:
+        found, rounds[arch] = compare_speed(arch, {"arch": arch, "seed": 1, **common, **JOBS[arch]}, options)
+        figures += found
+    report_figures("train", figures, settings={**settings, "updates_a_round": options.updates, "rounds": rounds})
+
+
+def make_epoch(data_bin: Path) -> list[list[int]]:
+    """The batches of an epoch, in its order, as positions in the data."""
+    source, target = (data_prefix(data_bin, "train", LANGS, lang) for lang in LANGS)
+    data = BinarizedData(open_parallel([(source, target)]), Train(max_tokens=MAX_TOKENS), seed=1)
+    return [batch.tolist() for batch in data.epoch(1)]
+
+
+def compare_speed(
+    arch: str, job: dict[str, Any], options: argparse.Namespace
+) -> tuple[list[Figure], list[dict[str, float]]]:
+    """Rounds of both sides in turn; which one begins changes with each round."""
+    rounds = []
+    with ExitStack() as stack:
+        sides = {name: stack.enter_context(worker(name, job, options)) for name in ("kdmt", "fairseq")}
+        for side in sides.values():
+            side.train(options.updates)  # allocations, first use of every shape
+        for number in range(options.rounds):
+            speeds = {}
+            for name in list(sides)[:: 1 if number % 2 else -1]:
+                done = sides[name].train(options.updates)
+                speeds[name] = done["tokens"] / done["seconds"]
+            rounds.append(speeds)
+            print(f"{arch}: kdmt {speeds['kdmt']:.0f}, fairseq {speeds['fairseq']:.0f} tokens/s", file=sys.stderr)
+    ratios = [speeds["kdmt"] / speeds["fairseq"] for speeds in rounds]
+    figures = [
+        Figure(f"train_ratio_{arch}", median(ratios), "ratio"),
+        Figure(f"train_tokens_per_second_{arch}", median(speeds["kdmt"] for speeds in rounds), "tokens/s"),
+        Figure(f"fairseq_tokens_per_second_{arch}", median(speeds["fairseq"] for speeds in rounds), "tokens/s"),
+    ]
+    return figures, rounds
+
+
+def compare_quality(job: dict[str, Any], options: argparse.Namespace) -> tuple[list[Figure], dict[str, list[float]]]:
+    """Validation losses after the same number of updates, a value a seed."""
+    losses: dict[str, list[float]] = {"kdmt": [], "fairseq": []}
+    for seed, name in itertools.product(QUALITY_SEEDS, losses):
+        with worker(name, {**job, "seed": seed}, options) as side:
+            side.train(QUALITY_UPDATES)
+            losses[name].append(side.ask("valid")["loss"])
+            print(f"seed {seed}: {name} {losses[name][-1]:.4f}", file=sys.stderr)
+    spread = stdev(losses["fairseq"])
+    return [
+        Figure("valid_loss_kdmt", fmean(losses["kdmt"]), "nats"),
+        Figure("valid_loss_fairseq", fmean(losses["fairseq"]), "nats"),
+        Figure("valid_loss_fairseq_sd", spread, "nats"),
+        Figure("valid_loss_distance_sd", abs(fmean(losses["kdmt"]) - fmean(losses["fairseq"])) / spread, "sd"),
+    ], losses
+
+
+# ---------------------------------------------------------------------------------------------------------- workers
+
+
+class Worker:
+    """A training process that works when asked."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def ask(self, command: str) -> dict[str, float]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(command, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"bench_train: a worker ended with {self.process.wait()}")
+        reply: dict[str, float] = json.loads(answer)
+        return reply
+
+    def train(self, updates: int) -> dict[str, float]:
+        return self.ask(f"train {updates}")
+
+
+@contextmanager
+def worker(name: str, job: dict[str, Any], options: argparse.Namespace) -> Iterator[Worker]:
+    python = sys.executable
+    if name == "fairseq":
+        python = str(options.fairseq_python)
+        arch, model = FAIRSEQ_MODELS[job["arch"]]
+        job = {**job, "arch": arch, "model": {**model, **job["model"]}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "job.json"
+        path.write_text(json.dumps(job))
+        script = Path(__file__).with_name(f"train_worker_{name}.py")
+        command = [python, str(script), str(path)]
+        with (
+            (Path(folder) / "log").open("w+") as log,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        ):
+            try:
+                yield Worker(process)
+            finally:
+                if process.poll() not in (None, 0):
+                    log.seek(0)
+                    print(log.read()[-3000:], file=sys.stderr)
+                process.stdin.close()  # type: ignore[union-attr]
+                process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Trains with kdmt's own loop on command: one side of bench_train.py.
+
+    python benchmarks/train_worker_kdmt.py JOB.json
+
+Commands and answers are those of train_worker_fairseq.py. The loop is the real one, loading of batches included: it is
+held where it reports its figures, outside of what it counts as training time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdmt.config import Train
+from kdmt.corpus.batching import ParallelData, open_parallel
+from kdmt.corpus.binarize import data_prefix, dictionary_path
+from kdmt.corpus.vocabulary import Dictionary
+from kdmt.models.architecture import architecture
+from kdmt.models.build import build_transformer
+from kdmt.stages.workspace import use_threads
+from kdmt.train.data import BinarizedData
+from kdmt.train.loop import Trainer
+from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.train.progress import Progress
+from kdmt.train.validation import validation_loss
+
+
+class GivenBatches(BinarizedData):
+    """The job's batches in the job's order, over and over."""
+
+    def __init__(self, *, job: dict[str, Any], **others: Any) -> None:
+        super().__init__(**others)
+        self.given = [np.asarray(batch) for batch in job["batches"]]
+
+    def epoch(self, epoch: int) -> Sequence[np.ndarray]:  # noqa: ARG002
+        return self.given
+
+
+class Commands(Progress):
+    """Stands where the loop reports: after each round of updates it answers and waits to be told to go on."""
+
+    def __init__(
+        self, metrics: Path, job: dict[str, Any], objective: CrossEntropyObjective, valid: BinarizedData
+    ) -> None:
+        super().__init__(metrics, name=job["arch"])
+        self.objective, self.valid = objective, valid
+        self.replies = os.fdopen(os.dup(1), "w")
+        self.interval = job["interval"]
+        self.todo = 0
+        self.done: dict[str, float] = {}
+
+    def wait(self) -> None:
+        """Answer commands until one asks for updates; the end of input ends the process."""
+        while self.todo == 0:
+            name, *arguments = (sys.stdin.readline() or "end").split()
+            if name == "train":
+                self.todo, self.done = int(arguments[0]), {"seconds": 0.0, "tokens": 0}
+            elif name == "valid":
+                self.objective.eval()
+                device = torch.device("cpu")
+                self.reply(validation_loss(self.objective, self.valid, self.valid.batches(), device=device))
+            else:
+                sys.exit()
+
+    def reply(self, answer: dict[str, float]) -> None:
+        print(json.dumps(answer), file=self.replies, flush=True)
+
+    def log_training(self, *, update: int, **figures: float) -> None:  # noqa: ARG002
+        self.done["seconds"] += figures["seconds"]
+        self.done["tokens"] += round(figures["tokens_per_second"] * figures["seconds"])
+        self.todo -= self.interval
+        if self.todo <= 0:
+            self.reply(self.done)
+            self.todo = 0
+            self.wait()
+
+
+def open_split(data_bin: Path, split: str, langs: list[str]) -> ParallelData:
+    source, target = (data_prefix(data_bin, split, (langs[0], langs[1]), lang) for lang in langs)
+    return open_parallel([(source, target)])
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    use_threads(0)
+    settings = Train(
+        max_updates=10**9,
+        max_tokens=job["max_tokens"],
+        lr=job["lr"],
+        warmup_updates=job["warmup_updates"],
+        weight_decay=job["weight_decay"],
+        log_interval_updates=job["interval"],
+        save_interval_updates=10**9,
+        validate_interval_updates=10**9,
+    )
+    data_bin, langs = Path(job["data_bin"]), job["langs"]
+    train, valid = (open_split(data_bin, split, langs) for split in ("train", "valid"))
+    sizes = [len(Dictionary.load(dictionary_path(data_bin, lang))) for lang in langs]
+    torch.manual_seed(job["seed"])
+    config = architecture(job["arch"], job["model"])
+    model = build_transformer(config, src_vocab_size=sizes[0], tgt_vocab_size=sizes[1])
+    objective = CrossEntropyObjective(model, label_smoothing=settings.label_smoothing)
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = Path(folder) / "metrics.jsonl"
+        commands = Commands(metrics, job, objective, BinarizedData(valid, settings, seed=1))
+        commands.wait()
+        trainer = Trainer(
+            objective=objective,
+            data=GivenBatches(job=job, data=train, settings=settings, seed=job["seed"]),
+            settings=settings,
+            seed=job["seed"],
+            run=Path(folder),
+            companions=[],
+            validate=lambda _: {},
+            progress=commands,
+            device=torch.device("cpu"),
+        )
+        trainer.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What a run's log says of speed: tokens a second, time waiting for data, memory, and the share of a GPU in use."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from kdmt.models.transformer import Transformer
+from kdmt.train.prefetch import Prefetched
+from kdmt.train.ranks import Ranks
+from kdmt.train.utilisation import peak_flops, training_flops
+from kdmt.types import Batch
+
+
+class Meter:
+    """Counts since the last reset. Validating and saving are not training time."""
+
+    def __init__(self, device: torch.device, model: Transformer) -> None:
+        self.device, self.model = device, model
+        self.peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        self.prefetched: Prefetched[Any] | None = None
+        self.reset()
+
+    def start(self, prefetched: Prefetched[Any]) -> None:
+        """Begin to count now; `prefetched` knows how long it was waited for."""
+        self.prefetched = prefetched
+        self.reset()
+
+    def reset(self) -> None:
+        self.started = time.perf_counter()
+        self.tokens = self.flops = 0.0
+        self.waited_before = self.prefetched.waited if self.prefetched is not None else 0.0
+
+    def count(self, batches: Sequence[Batch], tokens: float) -> None:
+        """An update: this rank's batches, and the target tokens of all ranks."""
+        self.tokens += tokens
+        if self.peak is not None:
+            vocab_size = self.model.tgt_vocab_size
+            self.flops += sum(training_flops(self.model.config, each, tgt_vocab_size=vocab_size) for each in batches)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - began
+
+    def read(self, ranks: Ranks) -> dict[str, float]:
+        """Seconds, target tokens a second, the share of the time spent waiting for data, memory of the fullest rank."""
+        seconds = time.perf_counter() - self.started
+        waited = (self.prefetched.waited if self.prefetched is not None else 0.0) - self.waited_before
+        figures = {
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(self.tokens / seconds, 1),
+            "data_wait": round(waited / seconds, 4),
+            "memory_gb": round(max(ranks.collect(peak_memory(self.device))) / 1e9, 3),
+        }
+        if self.peak is not None:
+            used = ranks.sum([self.flops])[0]
+            figures["model_flops_utilisation"] = round(used / (seconds * self.peak * ranks.world), 4)
+        return figures
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held so far: allocated on a GPU, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,125 @@
+"""A run's folder of checkpoints: written by one rank, read by all, kept to what is needed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from kdmt.config import Train
+from kdmt.models.checkpoint import (
+    PREFIX,
+    TrainingState,
+    average_weights,
+    checkpoint_update,
+    list_checkpoints,
+    newest_valid_checkpoint,
+    point,
+    remove_unfinished,
+    save_checkpoint,
+)
+from kdmt.models.transformer import Transformer
+
+
+@dataclass
+class Position:
+    """Where training is. All of it is saved with a checkpoint."""
+
+    update: int = 0
+    epoch: int = 1
+    batch: int = 0  # micro-batches of the epoch that are done
+    schedule_offset: int = 0  # updates of an earlier run whose optimiser is kept
+    best_score: float | None = None
+    best_update: int | None = None
+    bad_validations: int = 0
+    validated: int = 0  # update of the last validation
+    skipped: int = 0  # updates left out because their gradient was of no use
+    skipped_in_a_row: int = 0
+    loss_sums: dict[str, float] = field(default_factory=dict)  # since the last log line, over all ranks
+    loss_counts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The checkpoints of one run.
+
+    Attributes:
+        path: the folder.
+        settings: which checkpoints count depends on result and extend settings alone.
+        companions: files that every checkpoint carries.
+    """
+
+    path: Path
+    settings: Train
+    companions: Sequence[Path]
+
+    def clean_up(self) -> tuple[Path | None, list[str]]:
+        """Remove what a kill left half-written; the newest whole checkpoint, and what was wrong with newer ones."""
+        remove_unfinished(self.path)
+        return newest_valid_checkpoint(self.path)
+
+    def mend_pointers(self, folder: Path, position: Position) -> None:
+        """A kill may have come between a checkpoint and its pointers."""
+        point(self.path / "last", folder)
+        if position.best_update is not None:
+            point(self.path / "best", self.path / f"{PREFIX}{position.best_update}")
+
+    def save(
+        self,
+        model: Transformer,
+        position: Position,
+        *,
+        weights: Mapping[str, Tensor],
+        tensors: dict[str, Tensor],
+        world: int,
+    ) -> Path:
+        """Write the checkpoint of this update, turn the pointers, and remove what is no longer needed."""
+        folder = self.folder_of(position.update)
+        state = TrainingState(tensors, {**asdict(position), "world": world})
+        save_checkpoint(folder, model, weights=weights, companions=self.companions, state=state)
+        if position.best_update == position.update:
+            point(self.path / "best", folder)
+        point(self.path / "last", folder)
+        self._prune(position)
+        return folder
+
+    def folder_of(self, update: int) -> Path:
+        return self.path / f"{PREFIX}{update}"
+
+    def write_average(self, model: Transformer) -> None:
+        """`average`: the mean of the checkpoints that count. The model itself is left as it is."""
+        weights = average_weights(self.averaged())
+        save_checkpoint(self.path / "average", model, weights=weights, companions=self.companions)
+
+    def averaged(self) -> list[Path]:
+        """The last checkpoints that were written at validations, and that of the last update of all.
+
+        Which they are depends on result and extend settings alone, not on when a run was saved or stopped.
+        """
+        interval, last = self.settings.validate_interval_updates, self.settings.max_updates
+        updates = [(folder, checkpoint_update(folder)) for folder in list_checkpoints(self.path)]
+        chosen = [folder for folder, update in updates if update % interval == 0 or update == last]
+        return chosen[-self.settings.average_checkpoints :]
+
+    def last_good(self, failing: int | None) -> Path | None:
+        """The newest checkpoint but that of the update `failing`, whose weights are the ones that failed."""
+        kept = [folder for folder in list_checkpoints(self.path) if checkpoint_update(folder) != failing]
+        return kept[-1] if kept else None
+
+    def _prune(self, position: Position) -> None:
+        """Keep what `average` and `best` need, and two checkpoints to resume from."""
+        folders = list_checkpoints(self.path)
+        keep = {*self.averaged(), *folders[-2:]}
+        for folder in folders:
+            if folder not in keep and checkpoint_update(folder) != position.best_update:
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint so that a kill half-way leaves nothing that looks like one."""
+    aside = folder.with_name(f".partial-removed-{folder.name}")
+    folder.rename(aside)
+    shutil.rmtree(aside)

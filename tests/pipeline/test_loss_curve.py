@@ -1,0 +1,25 @@
+"""The toy teacher's losses, update by update, against those of the commit that made the golden file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.pipeline
+
+MAKER = Path(__file__).parents[1] / "golden" / "make_loss_curve.py"
+
+
+def test_toy_teacher_follows_its_golden_loss_curve(tmp_path: Path) -> None:
+    specification = importlib.util.spec_from_file_location("make_loss_curve", MAKER)
+    assert specification is not None
+    assert specification.loader is not None
+    maker = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(maker)
+    golden = json.loads(maker.GOLDEN.read_text())
+    assert golden["settings"] == maker.SETTINGS, "the golden file was made with other settings"
+    assert len(golden["losses"]) == maker.UPDATES
+    assert maker.loss_curve(tmp_path) == pytest.approx(golden["losses"], abs=1e-4)

@@ -1,0 +1,92 @@
+"""Two ranks under torchrun at the command line: one leads, the other takes part, and files are as of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_pipeline
+from commands import TIMEOUT_SECONDS, run
+from tiny_pipeline import hash_tree
+
+pytestmark = pytest.mark.pipeline
+
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kdmt"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("torchrun")
+    tiny_pipeline.write_pipeline(folder)
+    tiny_pipeline.write_text(folder)
+    return folder
+
+
+def start_ranks(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KDMT_")}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [*LAUNCHER, *arguments], cwd=folder, env={**environment, "OMP_NUM_THREADS": "1"}, stderr=pipe, text=True
+    )
+
+
+def run_ranks(folder: Path, *arguments: str, code: int = 0) -> str:
+    process = start_ranks(folder, *arguments)
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == code, err
+    return err
+
+
+def test_stages_of_one_process_and_of_two(prepared: Path) -> None:
+    run(prepared, "prepare", "tiny.yaml")
+    said = run_ranks(prepared, "teacher", "tiny.yaml")
+    assert said.count("teacher: starting") == 1  # the second rank is silent
+    assert said.count("cpu with 1 threads, 2 ranks") == 1
+    assert "teacher: done at update" in said
+    teacher = prepared / "runs/tiny/teacher"
+    trained = hash_tree(teacher)
+    assert (teacher / "manifest.json").is_file()
+
+    said = run_ranks(prepared, "teacher", "tiny.yaml")
+    assert "teacher: up to date, nothing to do" in said
+    assert "up to date" in run(prepared, "teacher", "tiny.yaml")[1]  # nor for one process
+    assert hash_tree(teacher) == trained
+
+    run(prepared, "distill", "tiny.yaml")
+    said = run_ranks(prepared, "student", "tiny.yaml")
+    assert said.count(": done at update") == 2  # one after the other, both ranks at each
+    run(prepared, "score", "tiny.yaml")
+
+
+def test_what_the_first_rank_refuses_ends_all(prepared: Path) -> None:
+    said = run_ranks(prepared, "teacher", "tiny.yaml", "--set", "teacher.model.encoder_attention_heads=3", code=1)
+    assert said.count("kdmt: error: ") >= 1
+    assert "attention heads" in said
+    said = run_ranks(prepared, "score", "tiny.yaml", "--set", "prepare.clean.max_words=9", code=1)
+    assert said.count("is not up to date") == 1
+
+
+def test_signal_to_one_rank_stops_all_at_the_same_update(prepared: Path) -> None:
+    """As a batch system does when time is up; the next start goes on."""
+    long = ("--set", "teacher.train.max_updates=2000", "--set", "teacher.train.save_interval_updates=10")
+    run(prepared, "prepare", "tiny.yaml")
+    process = start_ranks(prepared, "teacher", "tiny.yaml", *long)
+    folder = prepared / "runs/tiny/teacher"
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint_70").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(ranks[-1]), signal.SIGTERM)
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert "stopped by SIGTERM; saved runs/tiny/teacher/checkpoint_" in err
+    saved = (folder / "last").read_text().strip()
+    update = int(saved.removeprefix("checkpoint_"))
+    assert update < 2000
+    assert (folder / saved / "training_state.safetensors").is_file()
+    end = ("--set", f"teacher.train.max_updates={update + 1}", "--set", "teacher.train.save_interval_updates=10")
+    assert f"going on from {saved}" in run_ranks(prepared, "teacher", "tiny.yaml", *end)

@@ -1,0 +1,148 @@
+"""Several ranks under torchrun, over gloo on the CPU: the same training as one process makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from copy_task import write_copy_task
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.xdist_group("ranks")  # one worker, since the trainings are made once
+
+WORKER = Path(__file__).with_name("rank_worker.py")
+
+# Parts of very different size, and an odd number of them: one rank has nothing to do at the end of an epoch.
+CUTS = [0, 1, 12, 20, 23, 40, 41, 55, 60, 61]
+PARTS = [list(range(start, end)) for start, end in pairwise(CUTS)]
+JOINED = [[*one, *other] for one, other in zip(PARTS[::2], [*PARTS[1::2], []], strict=True)]
+SETTINGS = {"max_updates": 50, "clip_norm": 0.5, "weight_decay": 0.01, "validate_interval_updates": 25}
+
+# Attention does not change when the same vector is added to all keys: the gradient of their bias is zero but for
+# rounding, which Adam blows up to full steps.
+KEY_BIAS = re.compile(r"(qkv|kv)_proj\.bias$")
+
+
+Trainings = tuple[Path, str]  # a folder of runs, and what the single processes said
+
+SPLITS = {
+    "update_freq": (1, {"update_freq": 2}),
+    "ddp": (2, {}),
+    "fsdp": (2, {"parallel": "fsdp"}),
+    "recomputing": (2, {"activation_checkpointing": True}),
+}
+DTYPES = ("float64", "float32")
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
+    """All runs that the tests look at: starting processes takes longer than training in them."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_copy_task(folder / "data", 61, seed=1)
+    jobs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+
+    def add(
+        name: str, world: int, batches: Sequence[Sequence[int]], dtype: str, dropout: float, **settings: Any
+    ) -> None:
+        jobs[world].append(
+            {
+                "run": str(folder / name),
+                "data": str(folder / "data"),
+                "batches": batches,
+                "dtype": dtype,
+                "dropout": dropout,
+                "settings": {**SETTINGS, **settings},
+            }
+        )
+
+    for dtype in DTYPES:
+        add(f"joined.{dtype}", 1, JOINED, dtype, 0.0)
+        for name, (world, settings) in SPLITS.items():
+            add(f"{name}.{dtype}", world, PARTS, dtype, 0.0, **settings)
+    tens = {"validate_interval_updates": 10}
+    for parallel in ("ddp", "fsdp"):
+        for run, max_updates in (("straight", 20), ("stopped", 10), ("stopped", 20)):
+            add(f"{run}.{parallel}", 2, PARTS, "float32", 0.1, parallel=parallel, max_updates=max_updates, **tens)
+    add("fewer_ranks", 2, PARTS, "float64", 0.0, parallel="fsdp", max_updates=20, **tens)
+    add("fewer_ranks", 1, PARTS, "float64", 0.0, update_freq=2, max_updates=30, **tens)
+    add("one_rank", 1, JOINED, "float64", 0.0, max_updates=30, **tens)
+    start(folder, 2, jobs[2])
+    return folder, start(folder, 1, jobs[1])
+
+
+def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> str:
+    """Train in as many processes; gives what they said."""
+    path = folder / f"jobs{world}.json"
+    path.write_text(json.dumps(jobs))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
+    done = subprocess.run(
+        [sys.executable, *launcher, str(WORKER), str(path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def weights(run: Path, update: int) -> dict[str, torch.Tensor]:
+    return load_file(run / f"checkpoint_{update}" / "model.safetensors")
+
+
+def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], *, atol: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        own, other = found[name], tensor
+        if KEY_BIAS.search(name) and tensor.dtype == torch.float32:
+            own, other = (without_key_bias(name, each) for each in (own, other))
+        torch.testing.assert_close(own, other, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def without_key_bias(name: str, bias: torch.Tensor) -> torch.Tensor:
+    if "qkv_proj" in name:
+        query, _, value = bias.chunk(3)
+        return torch.cat([query, value])
+    return bias.chunk(2)[1]
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float64", 1e-9), ("float32", 1e-5)])
+@pytest.mark.parametrize("name", SPLITS)
+def test_other_splits_of_an_update_give_the_same_parameters(
+    trainings: Trainings, name: str, dtype: str, atol: float
+) -> None:
+    run, joined = trainings[0] / f"{name}.{dtype}", trainings[0] / f"joined.{dtype}"
+    for update in (25, 50):
+        assert_near(weights(run, update), weights(joined, update), atol=atol)
+    ours, theirs = ([json.loads(line) for line in (each / "metrics.jsonl").open()] for each in (run, joined))
+    for own, other in zip(ours, theirs, strict=True):
+        for figure in ("loss", "nll", "grad_norm") if own["kind"] == "train" else ():
+            assert own[figure] == pytest.approx(other[figure], rel=atol)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_ranks_that_go_on_end_as_if_they_had_not_stopped(trainings: Trainings, parallel: str) -> None:
+    """With dropout: each rank's random state is its own and comes back."""
+    for name in ("checkpoint_20", "average"):
+        straight, stopped = (
+            (trainings[0] / f"{run}.{parallel}" / name / "checksums.json").read_bytes()
+            for run in ("straight", "stopped")
+        )
+        assert stopped == straight
+
+
+def test_number_of_ranks_may_change_and_the_run_says_what_that_means(trainings: Trainings) -> None:
+    folder, said = trainings
+    assert "going on from checkpoint_20" in said
+    assert "saved by 2 rank(s), goes on with 1 on cpu: parameters, optimiser and place in the data are kept;" in said
+    assert_near(weights(folder / "fewer_ranks", 30), weights(folder / "one_rank", 30), atol=1e-9)
