@@ -1,6 +1,6 @@
 """Training speed beside the real fairseq 0.12.2: same model, same data-bin, same batches, turn by turn in one run.
 
-    make bench-train          (python benchmarks/bench_train.py [--rounds 7] [--arch NAME])
+    make bench-train          (python benchmarks/bench_train.py [--rounds 9] [--arch NAME])
     make bench-train-quality  (python benchmarks/bench_train.py --quality)
 
 Two processes train on Multi30k (10k joint BPE, max_tokens 4096): kdmt's loop as it is, and fairseq's `Trainer`. One
@@ -71,8 +71,8 @@ FAIRSEQ_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--updates", type=int, default=12, help="updates of each side in a round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--updates", type=int, default=4, help="updates of each side in a round")
     parser.add_argument("--arch", choices=list(JOBS), action="append", help="repeatable; all by default")
     parser.add_argument("--quality", action="store_true", help="compare what is learned, not how fast")
     parser.add_argument("--fairseq-python", type=Path, default=REPOSITORY / ".fairseq-env" / "bin" / "python")
