@@ -10,6 +10,7 @@ do not count.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import tempfile
@@ -95,6 +96,8 @@ def train(
     data = BinarizedData(corpus, settings, seed=1)
     torch.manual_seed(1)
     if device.type == "cuda":
+        gc.collect()  # the model before
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     config = architecture(arch, {"share_all_embeddings": True, **ARCHITECTURES[arch]})
     model = build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)

@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--quality", action="store_true", help="compare what is learned, not how fast")
     parser.add_argument("--fairseq-python", type=Path, default=REPOSITORY / ".fairseq-env" / "bin" / "python")
     options = parser.parse_args()
+    if options.updates % INTERVAL:
+        sys.exit(f"bench_train: --updates {options.updates} is not a multiple of {INTERVAL}")
     if not options.fairseq_python.is_file():
         sys.exit(f"bench_train: {options.fairseq_python}: there is no such file; run `make fairseq-env` first")
 
@@ -110,15 +112,15 @@ def make_epoch(data_bin: Path) -> list[list[int]]:
     return [batch.tolist() for batch in data.epoch(1)]
 
 
-def compare_speed(
-    arch: str, job: dict[str, Any], options: argparse.Namespace
-) -> tuple[list[Figure], list[dict[str, float]]]:
+def compare_speed(arch: str, job: dict[str, Any], options: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """Rounds of both sides in turn; which one begins changes with each round."""
     rounds = []
     with ExitStack() as stack:
         sides = {name: stack.enter_context(worker(name, job, options)) for name in ("kdmt", "fairseq")}
+        about = {name: sides[name].ask("about") for name in ("fairseq", "kdmt")}  # the loading of one disturbs no other
         for side in sides.values():
-            side.train(options.updates)  # allocations, first use of every shape
+            side.train(options.updates)  # allocations, first use of every shape; kdmt's choice of precision
+        about["kdmt"] = sides["kdmt"].ask("about")
         for number in range(options.rounds):
             speeds = {}
             for name in list(sides)[:: 1 if number % 2 else -1]:
@@ -132,7 +134,7 @@ def compare_speed(
         Figure(f"train_tokens_per_second_{arch}", median(speeds["kdmt"] for speeds in rounds), "tokens/s"),
         Figure(f"fairseq_tokens_per_second_{arch}", median(speeds["fairseq"] for speeds in rounds), "tokens/s"),
     ]
-    return figures, rounds
+    return figures, {"rounds": rounds, **about}
 
 
 def compare_quality(job: dict[str, Any], options: argparse.Namespace) -> tuple[list[Figure], dict[str, list[float]]]:
@@ -161,14 +163,14 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def ask(self, command: str) -> dict[str, float]:
+    def ask(self, command: str) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(command, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             sys.exit(f"bench_train: a worker ended with {self.process.wait()}")
-        reply: dict[str, float] = json.loads(answer)
+        reply: dict[str, Any] = json.loads(answer)
         return reply
 
     def train(self, updates: int) -> dict[str, float]:

@@ -5,6 +5,7 @@
 Reads commands from standard input, one a line, and answers each with one line of JSON:
 
     train N     N updates on the job's next batches --> {"seconds": ..., "tokens": ...}
+    about       --> what computes: versions, threads, precision
     valid       the validation set --> {"loss": ..., "nll": ...} in nats a token
 
 Batches are put together before the clock starts, as fairseq's own loader does in the background.
@@ -15,6 +16,7 @@ import json
 import os
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -28,11 +30,15 @@ def main():
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever fairseq prints goes to standard error
     job = json.loads(Path(sys.argv[1]).read_text())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     trainer, task = build(job)
     batches = itertools.cycle(job["batches"])
     for command in sys.stdin:
         name, *arguments = command.split()
-        reply = train(trainer, task, batches, int(arguments[0])) if name == "train" else validate(trainer, task)
+        if name == "about":
+            reply = {"fairseq": version("fairseq"), "torch": torch.__version__, "threads": torch.get_num_threads()}
+        else:
+            reply = train(trainer, task, batches, int(arguments[0])) if name == "train" else validate(trainer, task)
         print(json.dumps(reply), file=replies, flush=True)
 
 

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from kdmt.corpus.vocabulary import Dictionary
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.stages.workspace import use_threads
+from kdmt.train.arithmetic import read_arithmetic
 from kdmt.train.data import BinarizedData
 from kdmt.train.loop import Trainer
 from kdmt.train.objectives import CrossEntropyObjective
@@ -51,7 +53,7 @@ class Commands(Progress):
         self, metrics: Path, job: dict[str, Any], objective: CrossEntropyObjective, valid: BinarizedData
     ) -> None:
         super().__init__(metrics, name=job["arch"])
-        self.objective, self.valid = objective, valid
+        self.objective, self.valid, self.run = objective, valid, metrics.parent
         self.replies = os.fdopen(os.dup(1), "w")
         self.interval = job["interval"]
         self.todo = 0
@@ -63,6 +65,9 @@ class Commands(Progress):
             name, *arguments = (sys.stdin.readline() or "end").split()
             if name == "train":
                 self.todo, self.done = int(arguments[0]), {"seconds": 0.0, "tokens": 0}
+            elif name == "about":
+                chosen = read_arithmetic(self.run)
+                self.reply({"torch": torch.__version__} | (asdict(chosen) if chosen is not None else {}))
             elif name == "valid":
                 self.objective.eval()
                 device = torch.device("cpu")
@@ -70,7 +75,7 @@ class Commands(Progress):
             else:
                 sys.exit()
 
-    def reply(self, answer: dict[str, float]) -> None:
+    def reply(self, answer: dict[str, Any]) -> None:
         print(json.dumps(answer), file=self.replies, flush=True)
 
     def log_training(self, *, update: int, **figures: float) -> None:  # noqa: ARG002

@@ -7,6 +7,7 @@ kdmt translate runs/x/teacher < input.txt > output.txt
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -129,7 +130,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"kdmt: error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")  # under torchrun; an error of all ranks is said by all
+        print(f"kdmt: {f'rank {rank}: ' if rank != '0' else ''}error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
@@ -138,7 +140,8 @@ def main() -> None:
         print(f"kdmt: error: {error.filename or 'the output'}: {reason}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
-        print(f"kdmt: {stop}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # all ranks stop together
+            print(f"kdmt: {stop}", file=sys.stderr)
         sys.exit(128 + stop.signal_number)
 
 

@@ -269,9 +269,8 @@ class Train(Section):
     max_target_tokens: int = Field(1024, ge=2)
     precision: Literal["auto", "float32", "bf16", "bf16_output"] = "auto"  # what `auto` chose stays with the run
     compile: bool = False  # with torch.compile; sentences are padded to few different lengths
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # of several ranks: replicas, or shards of what does not fit
-    on_divergence: Literal["stop", "skip"] = "stop"  # a loss or gradient that is not finite, or explodes
-    explosion_norm: float = Field(0.0, ge=0.0)  # a gradient norm above it has exploded; 0: none does
+    on_divergence: Literal["stop", "skip"] = _extend("stop")  # a loss or gradient that is not finite, or explodes
+    explosion_norm: float = _extend(0.0, ge=0.0)  # a gradient norm above it has exploded; 0: none does
     init_from: str | None = None  # a checkpoint folder to fine-tune from
     init_optimizer: bool = False  # keep its optimiser state and schedule too
     # -- execution
@@ -281,6 +280,7 @@ class Train(Section):
     tensorboard: bool = _execution(False)
     device: str = _execution("auto")
     threads: int = _execution(0, ge=0)  # 0 for as many as the run began with, at first as there are cores
+    parallel: Literal["ddp", "fsdp"] = _execution("ddp")  # of several ranks: replicas, or shards of what does not fit
     activation_checkpointing: bool = _execution(False)  # layers are computed again backwards: less memory, more time
 
     @model_validator(mode="after")

@@ -193,7 +193,11 @@ def newest_valid_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
 
 
 def remove_unfinished(run: Path) -> None:
-    """Remove what a killed process was writing."""
+    """Remove what a killed process was writing; a checkpoint that was being replaced comes back."""
+    for replaced in run.glob(f"{_ASIDE}replaced-*"):
+        folder = run / replaced.name.removeprefix(f"{_ASIDE}replaced-")
+        if not folder.exists():
+            replaced.rename(folder)
     for path in run.glob(f"{_ASIDE}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

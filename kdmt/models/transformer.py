@@ -20,6 +20,9 @@ from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.dropout import Dropout
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
 
+# torch.compile's: encoder and decoder layers in training and evaluation, and again for a batch of one sentence
+_MAX_PROGRAMS = 16
+
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
@@ -187,6 +190,7 @@ class Transformer(nn.Module):
             raise ValueError("sharing all embeddings needs a joined vocabulary")
         self.config = config
         self.src_vocab_size, self.tgt_vocab_size, self.pad = src_vocab_size, tgt_vocab_size, pad
+        self.always_masks = False  # also where nothing is padded: one program less to compile
         self.recompute_layers = False  # activation checkpointing: keep a layer's input alone, compute the rest again
         src_tokens = _token_embedding(src_vocab_size, config.encoder_embed_dim, pad=pad)
         tgt_tokens = (
@@ -220,6 +224,8 @@ class Transformer(nn.Module):
 
     def compile_layers(self) -> None:
         """Let torch.compile make one program for the encoder layers and one for the decoder's, for all lengths."""
+        self.always_masks = True
+        torch._dynamo.config.recompile_limit = _MAX_PROGRAMS
         for layer in [*self.encoder_layers, *self.decoder_layers]:
             layer.compile(dynamic=True)
 
@@ -230,7 +236,7 @@ class Transformer(nn.Module):
 
     def encode(self, src_tokens_BS: Tensor) -> EncoderOutput:
         keep_BS = src_tokens_BS.ne(self.pad)
-        keep_B11S = _attention_mask(keep_BS)
+        keep_B11S = _attention_mask(keep_BS, always=self.always_masks)
         x_BSD = self.src_embed(src_tokens_BS)
         for layer in self.encoder_layers:
             x_BSD = self._run(layer, x_BSD, keep_B11S)
@@ -240,7 +246,7 @@ class Transformer(nn.Module):
 
     def decode(self, prev_tokens_BT: Tensor, encoder_output: EncoderOutput) -> Tensor:
         """Teacher-forced decoder features, before the output projection: [B, T, D]."""
-        keep_B11S = _attention_mask(encoder_output.keep_BS)
+        keep_B11S = _attention_mask(encoder_output.keep_BS, always=self.always_masks)
         x_BTD = self.tgt_embed(prev_tokens_BT)
         for layer in self.decoder_layers:
             x_BTD = self._run(layer, x_BTD, encoder_output.states_BSD, keep_B11S)
@@ -275,8 +281,8 @@ class Transformer(nn.Module):
         return self.output_proj(x_ND)
 
 
-def _attention_mask(keep_BS: Tensor) -> Tensor | None:
+def _attention_mask(keep_BS: Tensor, *, always: bool) -> Tensor | None:
     """[B, 1, 1, S]; on a CPU None where nothing is padded, which is faster. Asking a GPU would make the host wait."""
-    if keep_BS.device.type == "cpu" and bool(keep_BS.all()):
+    if not always and keep_BS.device.type == "cpu" and bool(keep_BS.all()):
         return None
     return keep_BS[:, None, None, :]

@@ -9,7 +9,7 @@ from kdmt.stages.architectures import check_architectures
 from kdmt.stages.distill import distill_stage
 from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import score_stage
-from kdmt.stages.stage import NO_MORE, Stage, join_stages, run_stage
+from kdmt.stages.stage import Followers, Stage, join_stages, run_stage
 from kdmt.stages.training import student_stages, teacher_stage
 from kdmt.stages.workspace import Workspace
 
@@ -60,11 +60,12 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
     if not ranks.is_first:
         join_stages(stages.all(), ranks)
         return
+    followers = Followers(ranks)
     try:
         for stage in wanted:
-            run_stage(stage, rebuild=rebuild, say=workspace.say, ranks=ranks)
+            run_stage(stage, rebuild=rebuild, say=workspace.say, followers=followers)
     finally:
-        ranks.share(NO_MORE)
+        followers.dismiss()
 
 
 def _chosen_students(stages: Stages, name: str | None) -> list[Stage]:

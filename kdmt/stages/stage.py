@@ -16,7 +16,7 @@ from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, Status, aside_of, check_status, take_back
 from kdmt.train.ranks import ALONE, Ranks
 
-NO_MORE = "no more stages"  # what the first rank tells the others at the end
+_NO_MORE = "no more stages"
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,40 @@ class Stage:
         return check_status(self.folder, self.plan())
 
 
-def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None], ranks: Ranks = ALONE) -> bool:
+class Followers:
+    """How the first rank takes the others along: it names each stage that they join, and dismisses them at the end."""
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
+        self.at_work = False
+
+    @contextmanager
+    def joining(self, stage: Stage) -> Iterator[None]:
+        """While the body makes the stage, so do the others.
+
+        An error in the body is theirs too or ends this process and with it their connections: nothing is waited for.
+        """
+        if stage.join is None:
+            yield
+            return
+        self.ranks.share(stage.name)
+        self.at_work = True
+        yield
+        self.at_work = False
+
+    def dismiss(self) -> None:
+        if not self.at_work:
+            self.ranks.share(_NO_MORE)
+
+
+def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None], followers: Followers | None = None) -> bool:
     """Bring a stage up to date; returns whether there was anything to do.
 
     Raises:
         UserError: a stage that it builds on is not up to date and `rebuild` is not given.
     """
     for upstream in stage.upstream:
-        _require(upstream, rebuild=rebuild, say=say, ranks=ranks)
+        _require(upstream, rebuild=rebuild, say=say, followers=followers)
     plan = stage.plan()
     status = check_status(stage.folder, plan)
     if status.state in ("stale", "new") and (state := take_back(stage.folder, plan)):
@@ -65,9 +91,7 @@ def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None], ranks:
         stage.show()
         return False
     say(f"{stage.name}: {_announcement(status, stage)}")
-    with _locked(stage.folder):
-        if stage.join is not None:
-            ranks.share(stage.name)
+    with _locked(stage.folder), (followers or Followers()).joining(stage):
         stage.make(plan)
     return True
 
@@ -75,7 +99,7 @@ def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None], ranks:
 def join_stages(stages: Iterable[Stage], ranks: Ranks) -> None:
     """Take part in what the first rank makes, until it has nothing more to make. For all ranks but the first."""
     by_name = {stage.name: stage for stage in stages}
-    while (name := ranks.share("")) != NO_MORE:
+    while (name := ranks.share("")) != _NO_MORE:
         join = by_name[name].join
         assert join is not None
         join()
@@ -102,9 +126,9 @@ def _announcement(status: Status, stage: Stage) -> str:
     }[status.state]
 
 
-def _require(stage: Stage, *, rebuild: bool, say: Callable[[str], None], ranks: Ranks) -> None:
+def _require(stage: Stage, *, rebuild: bool, say: Callable[[str], None], followers: Followers | None) -> None:
     for upstream in stage.upstream:
-        _require(upstream, rebuild=rebuild, say=say, ranks=ranks)
+        _require(upstream, rebuild=rebuild, say=say, followers=followers)
     status = stage.status()
     if status.state == "fresh":
         return
@@ -113,4 +137,4 @@ def _require(stage: Stage, *, rebuild: bool, say: Callable[[str], None], ranks: 
             f"{stage.name} is not up to date: {status.explain()}. Run `{stage.command}` first, "
             f"or give --rebuild to bring every stage before this one up to date"
         )
-    run_stage(stage, rebuild=True, say=say, ranks=ranks)
+    run_stage(stage, rebuild=True, say=say, followers=followers)

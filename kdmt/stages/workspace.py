@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from kdmt.config import Pipeline, resolved
 from kdmt.errors import UserError
-from kdmt.train.ranks import ALONE, Ranks
+from kdmt.train.ranks import ALONE, Ranks, cores_of_rank
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def use_threads(threads: int) -> int:
     import torch
 
     torch.set_flush_denormal(True)
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores_of_rank()
     torch.set_num_threads(threads)
     return threads
 

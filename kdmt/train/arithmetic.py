@@ -9,7 +9,6 @@ state, softmax and sums are float32 in every case.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,12 +20,13 @@ import torch
 
 from kdmt.config import Train
 from kdmt.errors import UserError
+from kdmt.train.ranks import cores_of_rank
 
 Precision = Literal["float32", "bf16", "bf16_output"]
 CHOICES: tuple[Precision, ...] = ("float32", "bf16_output", "bf16")
 FILE = "arithmetic.json"
 
-_PROBE_PASSES = 3
+_PROBE_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Arithmetic:
 def choose_threads(run: Path, settings: Train) -> int:
     """As many as the settings say, as the run began with, or as there are cores."""
     stored = read_arithmetic(run)
-    return settings.threads or (stored.threads if stored is not None else len(os.sched_getaffinity(0)))
+    return settings.threads or (stored.threads if stored is not None else cores_of_rank())
 
 
 def choose_arithmetic(
@@ -70,8 +70,10 @@ def choose_arithmetic(
     if stored is not None:
         if stored.threads != threads:
             note(f"begun with {stored.threads} threads, now {threads}: the last bits will not be those of one run")
-        elif threads > (cores := len(os.sched_getaffinity(0))):
+        elif threads > (cores := cores_of_rank()):
             note(f"goes on with its {threads} threads on {cores} cores; train.threads={cores} would be faster")
+        if stored.precision != "float32" and not has_bf16_units(device):
+            note(f"goes on in {stored.precision}, for which this machine has no units: slower, and not the same bits")
         return Arithmetic(stored.precision, threads, stored.probe_ms)
     if settings.precision != "auto":
         chosen = Arithmetic(settings.precision, threads)
@@ -80,7 +82,7 @@ def choose_arithmetic(
     elif device.type != "cpu":
         chosen = Arithmetic("bf16", threads)
     else:
-        seconds = {precision: _probe(precision, measure) for precision in CHOICES}
+        seconds = _probe(measure)
         fastest = min(CHOICES, key=seconds.__getitem__)
         chosen = Arithmetic(fastest, threads, {key: round(1000 * value, 2) for key, value in seconds.items()})
         note(f"computes in {fastest}: {', '.join(f'{key} {value} ms' for key, value in chosen.probe_ms.items())}")
@@ -112,9 +114,10 @@ def read_arithmetic(run: Path) -> Arithmetic | None:
         raise UserError(f"{path}: damaged: expected precision, threads and probe_ms") from None
 
 
-def _probe(precision: Precision, measure: Callable[[Precision], float]) -> float:
-    measure(precision)  # first use of every shape
-    return median(measure(precision) for _ in range(_PROBE_PASSES))
+def _probe(measure: Callable[[Precision], float]) -> dict[Precision, float]:
+    """Median seconds of each precision, measured in turn, since machines change their speed meanwhile."""
+    rounds = [{precision: measure(precision) for precision in CHOICES} for _ in range(1 + _PROBE_ROUNDS)]
+    return {precision: median(times[precision] for times in rounds[1:]) for precision in CHOICES}  # the first warms up
 
 
 def _write(run: Path, arithmetic: Arithmetic) -> None:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -144,9 +145,7 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, start=1):
             self._backward(batch, counts, sums, last=number == len(batches), idle=number > len(own))
-        clip = self.settings.clip_norm or math.inf
-        norm = float(self.parallel.whole(nn.utils.clip_grad_norm_(self.model.parameters(), clip)))
-        totals = self._totals(sums)
+        totals, norm = self._totals(sums, self._clip_gradient())
         self.position.epoch, self.position.batch = step.epoch, step.done
         if self._is_usable(totals, norm):
             for group in self.optimizer.param_groups:
@@ -179,11 +178,21 @@ class Trainer:
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.sum.detach().double()
 
-    def _totals(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Each term's sum over all micro-batches of all ranks."""
+    def _clip_gradient(self) -> float:
+        """Clip by setting; gives the norm of the whole gradient before."""
+        parameters = list(self.model.parameters())
+        if self.settings.clip_norm:
+            norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        else:
+            norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        return float(self.parallel.whole(norm))
+
+    def _totals(self, sums: dict[str, Tensor], norm: float) -> tuple[dict[str, float], float]:
+        """Each term's sum over all micro-batches of all ranks, and the first rank's norm, lest ranks decide unlike."""
         names = self.objective.terms
         own = [float(sums[name]) if name in sums else 0.0 for name in names]
-        return dict(zip(names, self.ranks.sum(own), strict=True))
+        *totals, shared_norm = self.ranks.sum([*own, norm if self.ranks.is_first else 0.0])
+        return dict(zip(names, totals, strict=True)), shared_norm
 
     def _remember(self, totals: dict[str, float], counts: dict[str, float]) -> None:
         for name, total in totals.items():
@@ -345,13 +354,23 @@ class Trainer:
         )
         return self.ranks.share(arithmetic.precision)
 
+    @cached_property
+    def _probe_batch(self) -> Batch:
+        batches = self.data.epoch(1)
+        some = [self.data.load(batches[place]) for place in range(0, len(batches), len(batches) // 9 + 1)]
+        return sorted(some, key=lambda batch: batch.num_tgt_tokens)[len(some) // 2].to(self.device)
+
     def _measure(self, precision: Precision) -> float:
         """Seconds of a pass over a middling batch; nothing is learned from it."""
-        batches = self.data.epoch(1)
-        batch = self.data.load(batches[len(batches) // 2]).to(self.device)
+        batch = self._probe_batch
         self.objective.train()
         self.objective.use(precision)
-        seconds = timed_pass(lambda: self.objective(batch)["loss"].sum.backward())
+
+        def work() -> None:
+            terms = self.objective(batch).values()
+            torch.stack([term.sum * term.weight for term in terms if term.weight]).sum().backward()
+
+        seconds = timed_pass(work)
         self.objective.zero_grad()
         return seconds
 
@@ -412,6 +431,8 @@ class Trainer:
 
     def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
         for name, parameter in self.model.named_parameters():
+            if f"step.{name}" not in tensors:
+                continue  # every update so far was skipped
             self.optimizer.state[parameter] = {
                 key: self.parallel.part_of(tensors[f"{key}.{name}"], parameter)
                 for key in ("step", "exp_avg", "exp_avg_sq")
@@ -421,6 +442,7 @@ class Trainer:
         """Validate and save a last update off the schedule, and write `average`."""
         ending = self._ending()
         if self.position.validated != self.position.update:
+            self._save()  # a validation may take long
             self._validate(scheduled=False)
             self._save()
         if self.ranks.is_first:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ class Progress:
     def __init__(self, metrics: Path | None, *, name: str, tensorboard: Path | None = None) -> None:
         self.metrics = metrics
         self.name = name
-        self.writer = _tensorboard_writer(tensorboard) if tensorboard else None
+        self._open_writer = _tensorboard_opener(tensorboard) if tensorboard else None
+        self.writer: Any = None
         self._bar: Any = None
         self._task: Any = None
         self._figures: dict[str, float] = {}
@@ -88,7 +89,9 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def cut_back(self, update: int) -> None:
-        """Drop the lines after `update`: a resumed run writes them anew. A line cut short by a kill goes too."""
+        """Drop what was logged after `update`: a resumed run writes it anew. A line cut short by a kill goes too."""
+        if self._open_writer is not None:
+            self.writer = self._open_writer(update + 1)
         if self.metrics is None or not self.metrics.exists():
             return
         kept = []
@@ -125,9 +128,10 @@ class Progress:
             self._bar.update(self._task, figures=text)
 
 
-def _tensorboard_writer(folder: Path) -> Any:
+def _tensorboard_opener(folder: Path) -> Callable[[int], Any]:
+    """A function that opens the event files and drops from them what is at or after a step."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError("train.tensorboard: install the extra with: pip install 'kdmt[tensorboard]'") from None
-    return SummaryWriter(str(folder))
+    return lambda step: SummaryWriter(str(folder), purge_step=step)

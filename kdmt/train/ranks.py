@@ -98,8 +98,11 @@ def joined_ranks() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), local_rank, control)
-    finally:
-        distributed.destroy_process_group()
+    control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    yield Ranks(distributed.get_rank(), distributed.get_world_size(), local_rank, control)
+    distributed.destroy_process_group()  # after an error the end of the process does it, without waiting for anybody
+
+
+def cores_of_rank() -> int:
+    """The cores that this process may run on, shared with the ranks that `torchrun` started beside it."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -6,10 +6,12 @@ and padded positions alike; what activation checkpointing computes again is not.
 
 from __future__ import annotations
 
+import re
+
 from kdmt.models.architecture import TransformerConfig
 from kdmt.types import Batch
 
-# Dense bf16 TFLOP/s of the makers' data sheets, by a part of the name that the driver gives
+# Dense bf16 TFLOP/s of the makers' data sheets, by words of the name that the driver gives
 PEAK_TFLOPS = {
     "H200": 989.0,
     "H100 PCIe": 756.0,
@@ -26,7 +28,7 @@ PEAK_TFLOPS = {
 
 def peak_flops(device_name: str) -> float | None:
     """FLOP/s of a GPU in bf16, None for one that is not in the table."""
-    return next((1e12 * tflops for name, tflops in PEAK_TFLOPS.items() if name in device_name), None)
+    return next((1e12 * tflops for name, tflops in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
 def training_flops(config: TransformerConfig, batch: Batch, *, tgt_vocab_size: int) -> float:

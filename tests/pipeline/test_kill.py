@@ -166,9 +166,14 @@ def test_training_killed_many_times_ends_where_an_undisturbed_one_ends(
         def writing(folder: Path, seen: set[str] = seen) -> bool:
             return any(path.name not in seen for path in folder.glob(".partial-checkpoint_*"))
 
+        before = {path.name for path in checkpoints(teacher)}
+
+        def training(folder: Path, before: set[str] = before) -> bool:
+            return any(path.name not in before for path in checkpoints(folder))
+
         in_writing = attempts % 2 == 0
-        delay = moments.uniform(0, 0.005) if in_writing else moments.uniform(0, 1.0)
-        killed = kill_training(prepared, writing if in_writing else lambda folder: bool(checkpoints(folder)), delay)
+        delay = moments.uniform(0, 0.005) if in_writing else moments.uniform(0, 0.3)
+        killed = kill_training(prepared, writing if in_writing else training, delay)
         kills += killed
         if not killed:  # it had come to its end
             assert take_away(teacher) == undisturbed

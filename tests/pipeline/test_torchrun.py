@@ -67,6 +67,7 @@ def test_what_the_first_rank_refuses_ends_all(prepared: Path) -> None:
     said = run_ranks(prepared, "teacher", "tiny.yaml", "--set", "teacher.model.encoder_attention_heads=3", code=1)
     assert said.count("kdmt: error: ") >= 1
     assert "attention heads" in said
+    assert 'Traceback (most recent call last):\n  File "/' not in said.partition("torch.distributed")[0]
     said = run_ranks(prepared, "score", "tiny.yaml", "--set", "prepare.clean.max_words=9", code=1)
     assert said.count("is not up to date") == 1
 
@@ -83,7 +84,8 @@ def test_signal_to_one_rank_stops_all_at_the_same_update(prepared: Path) -> None
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(ranks[-1]), signal.SIGTERM)
     _, err = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert "stopped by SIGTERM; saved runs/tiny/teacher/checkpoint_" in err
+    assert err.count("stopped by SIGTERM; saved runs/tiny/teacher/checkpoint_") == 1  # the first rank speaks
+    assert "Connection closed by peer" not in err
     saved = (folder / "last").read_text().strip()
     update = int(saved.removeprefix("checkpoint_"))
     assert update < 2000

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.models.dropout import Dropout, keep_mask
+from kdmt.models.dropout import Dropout, draw_mask
 
 COUNT = 400_000
 
@@ -17,7 +17,7 @@ COUNT = 400_000
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.3, 0.5, 0.9])
 def test_each_of_the_four_lanes_keeps_at_the_rate(p: float) -> None:
     torch.manual_seed(1)
-    kept_M4 = keep_mask(torch.empty(COUNT), p).view(-1, 4) > 0
+    kept_M4 = draw_mask(torch.Size([COUNT]), p)[0].view(-1, 4)
     five_sigma = 5 * math.sqrt(p * (1 - p) / len(kept_M4))
     for lane in range(4):
         assert float(kept_M4[:, lane].double().mean()) == pytest.approx(1 - p, abs=five_sigma)
@@ -26,7 +26,7 @@ def test_each_of_the_four_lanes_keeps_at_the_rate(p: float) -> None:
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_neighbours_are_independent(p: float) -> None:
     torch.manual_seed(2)
-    kept = (keep_mask(torch.empty(COUNT), p) > 0).double() - (1 - p)
+    kept = draw_mask(torch.Size([COUNT]), p)[0].double() - (1 - p)
     for distance in (1, 2, 3, 4, 5, 8):
         correlation = float((kept[:-distance] * kept[distance:]).mean()) / (p * (1 - p))
         assert abs(correlation) < 5 / math.sqrt(COUNT)
@@ -34,19 +34,29 @@ def test_neighbours_are_independent(p: float) -> None:
 
 @given(p=st.floats(0.0001, 0.99))
 def test_expectation_is_the_input(p: float) -> None:
-    kept = keep_mask(torch.empty(4096), p).unique()
+    _, scale = draw_mask(torch.Size([8]), p)
     kept_share = 1 - round(p * 2**16) / 2**16  # p in the steps that 16 bits allow
-    assert kept[kept > 0].tolist() == pytest.approx([1 / kept_share])
+    assert scale == pytest.approx(1 / kept_share)
     assert kept_share == pytest.approx(1 - p, abs=2**-17)
 
 
 @given(shape=st.lists(st.integers(0, 5), min_size=0, max_size=4))
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_mask_has_the_inputs_shape_and_type(shape: list[int], dtype: torch.dtype) -> None:
-    mask = keep_mask(torch.empty(shape, dtype=dtype), 0.5)
-    assert list(mask.shape) == shape
-    assert mask.dtype == dtype
-    assert bool(((mask == 0) | (mask == 2)).all())
+def test_output_has_the_inputs_shape_and_type(shape: list[int], dtype: torch.dtype) -> None:
+    output = Dropout(0.5).train()(torch.ones(shape, dtype=dtype))
+    assert list(output.shape) == shape
+    assert output.dtype == dtype
+    assert bool(((output == 0) | (output == 2)).all())
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3])
+def test_bf16_is_scaled_by_the_factor_and_not_by_the_nearest_number_of_its_own(p: float) -> None:
+    x = torch.linspace(1, 2, 129, dtype=torch.bfloat16)
+    torch.manual_seed(1)
+    found = Dropout(p).train()(x)
+    torch.manual_seed(1)
+    keep, scale = draw_mask(x.shape, p)
+    assert torch.equal(found, (x.double() * keep * scale).to(torch.bfloat16))
 
 
 @pytest.mark.parametrize(("p", "training"), [(0.5, False), (0.0, True)])

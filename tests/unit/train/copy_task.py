@@ -87,6 +87,7 @@ def train_settings(**changes: Any) -> Train:
         "log_interval_updates": 5,
         "validate_bleu": False,
         "best_metric": "loss",
+        "precision": "float32",
         "average_checkpoints": 2,
     }
     return Train(**{**defaults, **changes})

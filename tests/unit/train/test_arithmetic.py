@@ -79,8 +79,8 @@ def test_a_setting_is_obeyed_without_a_probe(tmp_path: Path) -> None:
 
 
 def test_first_pass_of_a_probe_does_not_count(tmp_path: Path) -> None:
-    times = {name: [9.0, 0.1, 0.1, 0.1] for name in arithmetic.CHOICES}
-    times["bf16"] = [0.01, 5.0, 5.0, 5.0]
+    times = {name: [9.0, *[0.1] * 5] for name in arithmetic.CHOICES}
+    times["bf16"] = [0.01, *[5.0] * 5]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arithmetic, "has_bf16_units", lambda _: True)
         chosen = choose_arithmetic(

@@ -132,13 +132,15 @@ def test_compiled_training_is_near_and_compiles_few_programs(tmp_path: Path, pai
 
     losses = []
     for compiled in (False, True):
-        settings = train_settings(max_updates=30, compile=compiled)  # two epochs, every length there is
+        settings = train_settings(max_updates=30, compile=compiled)
         counters.clear()
         run = tmp_path / str(compiled)
-        make_trainer(run, open_data(pairs, settings), settings, model=make_model(1, NO_DROPOUT)).run()
+        data = open_data(pairs, settings)
+        some = GivenBatches(pairs, [[0], *data.epoch(1)])  # every length there is, and a sentence by itself
+        make_trainer(run, some, settings, model=make_model(1, replace(NO_DROPOUT, encoder_layers=3))).run()
         losses.append([record["loss"] for record in read_metrics(run)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-    # encoder and decoder layer, in training and in evaluation, and without padding each has a program of its own
+    # a program for the encoder's layers and one for the decoder's, in training, in evaluation and for one sentence
     assert 2 <= counters["stats"]["unique_graphs"] <= 8
 
 
@@ -276,6 +278,16 @@ def test_run_killed_while_saving_ends_as_the_undisturbed_one(
             make_trainer(tmp_path, data, settings).run()
     outcome = make_trainer(tmp_path, data, settings).run()
     assert_same_run(tmp_path, outcome, undisturbed)
+
+
+def test_run_stopped_in_bf16_ends_as_the_undisturbed_one(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=20, precision="bf16")
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path / "straight", data, settings).run()
+    with pytest.raises(Killed):
+        make_trainer(tmp_path / "killed", Disturbed(data, at=17, happening=kill), settings).run()
+    make_trainer(tmp_path / "killed", data, settings).run()
+    assert same(*(weights(tmp_path / run / "checkpoint_20") for run in ("straight", "killed")))
 
 
 def test_damaged_newest_checkpoint_is_passed_over(
@@ -592,6 +604,14 @@ def test_explosion_stops_and_says_how_large(tmp_path: Path, pairs: ParallelData)
         Divergence, match=r"update 1 \(epoch 1, batch 1\): the gradient's norm is [1-9].*, over 'train.exp"
     ):
         make_trainer(tmp_path, open_data(pairs, settings), settings).run()
+
+
+def test_run_may_go_on_though_all_its_updates_were_skipped(tmp_path: Path, pairs: ParallelData) -> None:
+    for max_updates, explosion_norm in ((2, 1e-6), (4, 0.0)):
+        settings = train_settings(max_updates=max_updates, on_divergence="skip", explosion_norm=explosion_norm)
+        make_trainer(tmp_path, open_data(pairs, settings), settings).run()
+    steps = [value for name, value in load_state(tmp_path / "checkpoint_4").tensors.items() if name.startswith("step.")]
+    assert {float(step) for step in steps} == {2.0}
 
 
 def test_skipping_for_ever_ends(tmp_path: Path, pairs: ParallelData) -> None:

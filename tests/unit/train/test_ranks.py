@@ -25,6 +25,7 @@ WORKER = Path(__file__).with_name("rank_worker.py")
 CUTS = [0, 1, 12, 20, 23, 40, 41, 55, 60, 61]
 PARTS = [list(range(start, end)) for start, end in pairwise(CUTS)]
 JOINED = [[*one, *other] for one, other in zip(PARTS[::2], [*PARTS[1::2], []], strict=True)]
+IN_FOURS = [[index for part in PARTS[start : start + 4] for index in part] for start in range(0, len(PARTS), 4)]
 SETTINGS = {"max_updates": 50, "clip_norm": 0.5, "weight_decay": 0.01, "validate_interval_updates": 25}
 
 # Attention does not change when the same vector is added to all keys: the gradient of their bias is zero but for
@@ -34,11 +35,16 @@ KEY_BIAS = re.compile(r"(qkv|kv)_proj\.bias$")
 
 Trainings = tuple[Path, str]  # a folder of runs, and what the single processes said
 
-SPLITS = {
+SPLITS: dict[str, tuple[int, dict[str, Any]]] = {
     "update_freq": (1, {"update_freq": 2}),
     "ddp": (2, {}),
     "fsdp": (2, {"parallel": "fsdp"}),
     "recomputing": (2, {"activation_checkpointing": True}),
+}
+MORE_SPLITS: dict[str, tuple[int, dict[str, Any]]] = {
+    "ddp, update_freq": (2, {"update_freq": 2}),
+    "fsdp, update_freq": (2, {"parallel": "fsdp", "update_freq": 2}),
+    "fsdp, recomputing": (2, {"parallel": "fsdp", "update_freq": 2, "activation_checkpointing": True}),
 }
 DTYPES = ("float64", "float32")
 
@@ -68,6 +74,9 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
         add(f"joined.{dtype}", 1, JOINED, dtype, 0.0)
         for name, (world, settings) in SPLITS.items():
             add(f"{name}.{dtype}", world, PARTS, dtype, 0.0, **settings)
+    add("joined in fours", 1, IN_FOURS, "float64", 0.0)
+    for name, (world, settings) in MORE_SPLITS.items():
+        add(name, world, PARTS, "float64", 0.0, **settings)
     tens = {"validate_interval_updates": 10}
     for parallel in ("ddp", "fsdp"):
         for run, max_updates in (("straight", 20), ("stopped", 10), ("stopped", 20)):
@@ -128,6 +137,13 @@ def test_other_splits_of_an_update_give_the_same_parameters(
     for own, other in zip(ours, theirs, strict=True):
         for figure in ("loss", "nll", "grad_norm") if own["kind"] == "train" else ():
             assert own[figure] == pytest.approx(other[figure], rel=atol)
+
+
+@pytest.mark.parametrize("name", MORE_SPLITS)
+def test_gradients_of_an_update_are_exchanged_once_and_are_those_of_the_joined_batch(
+    trainings: Trainings, name: str
+) -> None:
+    assert_near(weights(trainings[0] / name, 50), weights(trainings[0] / "joined in fours", 50), atol=1e-9)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

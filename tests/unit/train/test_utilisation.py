@@ -42,4 +42,5 @@ def test_peak_is_found_by_the_name_of_the_device() -> None:
     assert peak_flops("NVIDIA H200") == peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops("NVIDIA H100 PCIe") == 756e12
     assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
-    assert peak_flops("some other") is None
+    assert peak_flops("NVIDIA L40") is None  # not the L4
+    assert peak_flops("NVIDIA RTX A4000") is None
