@@ -83,7 +83,9 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         grad_features_MD, grad_weight_VD = ctx.saved_tensors
-        return grad_features_MD * grad_loss, grad_weight_VD * grad_loss, None, None, None, None
+        if torch._C._autograd._get_current_graph_task_keep_graph():  # there may be another backward pass
+            return grad_features_MD * grad_loss, grad_weight_VD * grad_loss, None, None, None, None
+        return grad_features_MD.mul_(grad_loss), grad_weight_VD.mul_(grad_loss), None, None, None, None
 
 
 def _exponentials(

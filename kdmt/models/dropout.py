@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,13 +27,30 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p, training=True)
-        keep, scale = draw_mask(x.shape, self.p)
-        if x.dtype == torch.bfloat16:  # rounded to bf16 the scale alone would be off by up to 0.2%
-            return x * keep * scale
-        return x * keep.to(x.dtype).mul_(scale)
+        return _MaskedProduct.apply(x, *draw_mask(x.shape, self.p))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class _MaskedProduct(torch.autograd.Function):
+    """x * keep * scale, of which a byte an element is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return _times_mask(x, keep, scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _times_mask(grad, ctx.saved_tensors[0], ctx.scale), None, None
+
+
+def _times_mask(x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    if x.dtype == torch.bfloat16:  # rounded to bf16 the scale alone would be off by up to 0.2%
+        return (x * keep.to(x.dtype)).mul_(scale)
+    return x * keep.to(x.dtype).mul_(scale)
 
 
 def draw_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
