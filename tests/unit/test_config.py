@@ -308,8 +308,10 @@ def test_every_setting_is_of_one_kind(load: Load) -> None:
     by_kind = {kind: set(flatten_settings(pipeline, kind)) for kind in KINDS}
     assert not by_kind["result"] & by_kind["extend"]
     assert not by_kind["result"] & by_kind["execution"]
+    trained = ("teacher", "students.raw", "students.distilled")
+    of_training = ("max_updates", "on_divergence", "explosion_norm")
     assert by_kind["extend"] == {
-        *("teacher.train.max_updates", "students.raw.train.max_updates", "students.distilled.train.max_updates"),
+        *(f"{system}.train.{setting}" for system in trained for setting in of_training),
         *("students.raw.seeds", "students.distilled.seeds"),
     }
     assert by_kind["execution"] >= {
