@@ -61,7 +61,7 @@ demo: $(VENV)/installed toy-corpus ## the whole pipeline on the toy corpus, in a
 # ------------------------------------------------------------------------------------------------ tests and checks
 
 test: $(VENV)/installed-dev ## unit tests, then the toy pipeline end to end and a real kill -9 with resume
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q
 
 test-slow: $(VENV)/installed-dev ## what takes longer; the summary goes to benchmarks/results/

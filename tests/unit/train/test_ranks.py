@@ -17,8 +17,6 @@ import torch
 from copy_task import write_copy_task
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker, since the trainings are made once
-
 WORKER = Path(__file__).with_name("rank_worker.py")
 
 # Parts of very different size, and an odd number of them: one rank has nothing to do at the end of an epoch.
