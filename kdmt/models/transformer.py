@@ -85,7 +85,7 @@ class Residual(nn.Module):
         return self.norm(x) if self.normalize_before else x
 
     def after(self, x: Tensor, update: Tensor) -> Tensor:
-        x = x + self.dropout(update)
+        x = self.dropout.add(x, update)
         return x if self.normalize_before else self.norm(x)
 
 
