@@ -77,7 +77,7 @@ def use_threads(threads: int) -> int:
     """Set PyTorch's threads, 0 for one a core of this process; returns the number.
 
     They take numbers below float32's normal range as zero: Adam's second moments sink into it, and there arithmetic
-    takes tens of times as long. Threads inherit the mode of the one that starts them, so that the first call has to
+    takes much longer. Threads inherit the mode of the one that starts them, so that the first call has to
     come before the first parallel operation of the process.
     """
     import torch

@@ -89,7 +89,7 @@ class Trainer:
         self.model = objective.model
         self.folder = RunFolder(run, settings, companions)
         self.init_state = init_state
-        self.position = Position()
+        self.position = Position(world=ranks.world)
         self.meter = Meter(device, self.model)
         self.saved_at = time.monotonic()
 
@@ -333,9 +333,7 @@ class Trainer:
         """Weights and position of a checkpoint."""
         load_weights(self.model, folder)
         state = load_state(folder)
-        values = dict(state.values)
-        values.pop("world", 1)
-        self.position = Position(**values)
+        self.position = Position(**state.values)
         if self.position.update > self.settings.max_updates:
             raise UserError(
                 f"{folder}: training is past 'max_updates: {self.settings.max_updates}' already; it does not go back"
@@ -390,7 +388,7 @@ class Trainer:
             weights = self.parallel.collect(dict(self.model.named_parameters()))
             tensors = self._state_tensors()
             if self.ranks.is_first:
-                self.folder.save(self.model, self.position, weights=weights, tensors=tensors, world=self.ranks.world)
+                self.folder.save(self.model, self.position, weights=weights, tensors=tensors)
             self.ranks.wait()
         self.saved_at = time.monotonic()
         return self.folder.folder_of(self.position.update)
@@ -415,7 +413,7 @@ class Trainer:
 
     def _load_random_state(self, state: TrainingState) -> None:
         saved = {name: value for name, value in state.tensors.items() if name.startswith(f"random.{self.ranks.rank}.")}
-        world = state.values.get("world", 1)
+        world, self.position.world = self.position.world, self.ranks.world
         if world != self.ranks.world or len(saved) != len(self._random_state()):
             self.progress.note(
                 f"saved by {world} rank(s), goes on with {self.ranks.world} on {self.device.type}: parameters, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from kdmt.train.arithmetic import Precision
 from kdmt.types import Batch, LossTerm, LossTerms
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """A module whose forward pass gives named sums, each with the count that it is to be divided by.
 
     Counts are known from the batch alone: the loop adds them over all micro-batches of an update before the first
@@ -21,12 +23,13 @@ class Objective(nn.Module):
     model: Transformer
     terms: tuple[str, ...]
 
+    @abstractmethod
     def counts(self, batch: Batch) -> dict[str, int]:
-        raise NotImplementedError
+        """What each term of this batch is to be divided by."""
 
+    @abstractmethod
     def use(self, precision: Precision) -> None:
         """Compute in this precision from now on."""
-        raise NotImplementedError
 
 
 class CrossEntropyObjective(Objective):

@@ -36,6 +36,7 @@ class Position:
     best_update: int | None = None
     bad_validations: int = 0
     validated: int = 0  # update of the last validation
+    world: int = 1  # ranks that train together
     skipped: int = 0  # updates left out because their gradient was of no use
     skipped_in_a_row: int = 0
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last log line, over all ranks
@@ -74,11 +75,10 @@ class RunFolder:
         *,
         weights: Mapping[str, Tensor],
         tensors: dict[str, Tensor],
-        world: int,
     ) -> Path:
         """Write the checkpoint of this update, turn the pointers, and remove what is no longer needed."""
         folder = self.folder_of(position.update)
-        state = TrainingState(tensors, {**asdict(position), "world": world})
+        state = TrainingState(tensors, asdict(position))
         save_checkpoint(folder, model, weights=weights, companions=self.companions, state=state)
         if position.best_update == position.update:
             point(self.path / "best", folder)
