@@ -31,10 +31,11 @@ class Dropout(nn.Module):
         return _Masked.apply(x, self.p)
 
     def add(self, x: Tensor, update: Tensor) -> Tensor:
-        """x + dropout(update), with nothing but the sum and the mask left in memory."""
+        """x + dropout(update), with nothing but the sum and the mask left in memory: on CPU the sum takes the place of
+        `update`, which no one may need any more."""
         if not self.training or self.p == 0.0 or x.device.type != "cpu":
             return x + self(update)
-        return _MaskedSum.apply(x, update, self.p)
+        return _MaskedSum.apply(x, update.to(x.dtype), self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -43,40 +44,39 @@ class Dropout(nn.Module):
 class _Masked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        masked = torch.empty_like(x)
         keep, ctx.scale = draw_mask(x.shape, p)
         ctx.save_for_backward(keep)
-        return _multiply(masked, x, keep, ctx.scale)
+        return _multiply(x, keep, ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _multiply(torch.empty_like(grad), grad, ctx.saved_tensors[0], ctx.scale), None
+        return _multiply(grad, ctx.saved_tensors[0], ctx.scale), None
 
 
 class _MaskedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, update: Tensor, p: float) -> Tensor:
-        total = torch.empty_like(x)
         keep, ctx.scale = draw_mask(x.shape, p)
-        ctx.update_type = update.dtype
         ctx.save_for_backward(keep)
-        return _multiply(total, update, keep, ctx.scale).add_(x)
+        ctx.mark_dirty(update)
+        # in place: glibc before 2.38 cannot fill the hole of a freed tensor with one of the same size (aligned)
+        return _multiply(update, keep, ctx.scale, out=update).add_(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        masked = _multiply(torch.empty_like(grad), grad, ctx.saved_tensors[0], ctx.scale)
-        return grad, masked.to(ctx.update_type), None
+        return grad, _multiply(grad, ctx.saved_tensors[0], ctx.scale), None
 
 
-def _multiply(out: Tensor, x: Tensor, keep: Tensor, scale: float) -> Tensor:
-    """out = x * keep * scale, in the type of `out`.
+def _multiply(x: Tensor, keep: Tensor, scale: float, *, out: Tensor | None = None) -> Tensor:
+    """x * keep * scale, in a new tensor or in `out`.
 
     The mask is turned into numbers first: a product of numbers and truth values takes 40 times as long.
     """
-    out.copy_(keep)
-    if out.dtype == torch.bfloat16:  # rounded to bf16 the scale alone would be off by up to 0.2%
-        return out.mul_(x).mul_(scale)
-    return out.mul_(scale).mul_(x)
+    numbers = torch.empty_like(x).copy_(keep)
+    out = numbers if out is None else out
+    if x.dtype == torch.bfloat16:  # rounded to bf16 the scale alone would be off by up to 0.2%
+        return torch.mul(numbers, x, out=out).mul_(scale)
+    return torch.mul(numbers.mul_(scale), x, out=out)
 
 
 def draw_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:

@@ -23,7 +23,7 @@ from kdmt.models.positions import LearnedPositions, SinusoidalPositions
 # torch.compile's: encoder and decoder layers in training and evaluation, and again for a batch of one sentence
 _MAX_PROGRAMS = 16
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu}  # in place where it can be
 
 
 @dataclass(frozen=True)
