@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdmt.losses.projection import CHUNKS, add_product, scaled_gradients
+
 
 def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilon: float) -> tuple[Tensor, Tensor]:
     """The plain formula: sums over the tokens of the smoothed loss and of the negative log-likelihood.
@@ -24,10 +26,6 @@ def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilo
     nll_sum = -log_probs_MV.gather(1, targets_M[:, None]).sum()
     each = epsilon / (logits_MV.size(1) - 1)
     return (1.0 - epsilon - each) * nll_sum - each * log_probs_MV.sum(), nll_sum
-
-
-# On a CPU a chunk's logits should stay in the cache; a GPU wants large products.
-CHUNKS = {"cpu": 128, "cuda": 2048}
 
 
 class _ProjectedCrossEntropy(torch.autograd.Function):
@@ -82,10 +80,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        grad_features_MD, grad_weight_VD = ctx.saved_tensors
-        if torch._C._autograd._get_current_graph_task_keep_graph():  # there may be another backward pass
-            return grad_features_MD * grad_loss, grad_weight_VD * grad_loss, None, None, None, None
-        return grad_features_MD.mul_(grad_loss), grad_weight_VD.mul_(grad_loss), None, None, None, None
+        return *scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None
 
 
 def _exponentials(
@@ -118,10 +113,7 @@ def _add_gradients(
     dtype = gradient_CV.dtype
     torch.div(gradient_CV @ factor_VD, z_C1, out=grad_features_CD)
     scaled_CD = (features_CD / z_C1).to(dtype)
-    if dtype == grad_weight_VD.dtype:
-        grad_weight_VD.addmm_(gradient_CV.t(), scaled_CD)
-    else:
-        grad_weight_VD += gradient_CV.t() @ scaled_CD
+    add_product(grad_weight_VD, gradient_CV.t(), scaled_CD)
 
 
 def projected_cross_entropy(

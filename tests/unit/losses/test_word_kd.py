@@ -1,0 +1,250 @@
+"""Word-level distillation in chunks against the plain formula on whole matrices, with autograd's gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
+from kdmt.losses.divergences import NAMES, divergence
+from kdmt.losses.projection import projected_loss
+from kdmt.losses.word_kd import BestTokens, WholeDistribution, WordKD, with_rest
+
+M, V, D = 23, 17, 6
+EPSILON = 0.1
+
+
+def tensors(seed: int = 1, *, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return {
+        "features": draw(M, D).requires_grad_(),
+        "weight": draw(V, D).requires_grad_(),
+        "teacher_features": draw(M, 2 * D),
+        "teacher_weight": draw(V, 2 * D).mul_(0.5),
+        "targets": torch.randint(V, (M,), generator=generator),
+    }
+
+
+def whole(given: dict[str, Tensor], temperature: float = 1.0) -> WholeDistribution:
+    return WholeDistribution((given["teacher_features"],), (given["teacher_weight"],), temperature)
+
+
+def best(given: dict[str, Tensor], k: int, temperature: float = 1.0) -> BestTokens:
+    log_p = whole(given, temperature).log_probs(slice(None))
+    log_probs, ids = log_p.topk(k, dim=1)
+    return BestTokens(ids, log_probs)
+
+
+def plain(given: dict[str, Tensor], settings: dict[str, Any], k: int | None) -> dict[str, Tensor]:
+    """The losses as the formulas have them, every matrix held; with `k`, over the k best tokens and the rest."""
+    temperature, alpha = settings["temperature"], settings["alpha"]
+    logits = given["features"] @ given["weight"].t()
+    ce, nll = label_smoothed_cross_entropy(logits, given["targets"], epsilon=EPSILON)
+    teacher_logits = given["teacher_features"] @ given["teacher_weight"].t()
+    log_p, log_q = ((each / temperature).log_softmax(1) for each in (teacher_logits, logits))
+    p = log_p.exp()
+    taught = p.amax(1) >= settings.get("min_confidence", 0.0)
+    if k is not None:
+        ids = log_p.topk(k, dim=1).indices
+        rest = torch.ones_like(p).scatter(1, ids, 0.0)
+        log_p, log_q = (
+            torch.cat([each.gather(1, ids), (each.exp() * rest).sum(1, keepdim=True).log()], 1)
+            for each in (log_p, log_q)
+        )
+    groups_entropy = -(log_p.exp() * log_p).sum(1)
+    taught &= groups_entropy <= settings.get("max_entropy", math.inf)
+    if settings.get("taught_M") is not None:
+        taught &= settings["taught_M"]
+    chosen = divergence(settings["divergence"])
+    kd = (chosen.value(log_p, log_q) * taught).sum() * chosen.scale(temperature)
+    mi = torch.zeros(())
+    if settings.get("mutual_information"):
+        hard_log_q = logits.log_softmax(1)
+        mi = (hard_log_q.exp() * (hard_log_q - settings["log_marginal_V"])).sum()
+    if settings.get("ranking"):
+        kd = kd + (ranking_by_loops(given, settings["ranking"], k) * taught).sum()
+    total = (1 - alpha) * ce + alpha * kd + settings.get("mutual_information", 0.0) * mi
+    return {"total": total, "nll": nll, "kd": kd, "mi": mi, "taught": taught.sum()}
+
+
+def ranking_by_loops(given: dict[str, Tensor], best: int, k: int | None) -> Tensor:
+    """Zhang et al. 2023, the hierarchical ranking loss, pair by pair. Of the teacher's p no more is known than its k
+    best tokens: all others count as less probable than those."""
+    q = (given["features"] @ given["weight"].t()).softmax(1)
+    p = (given["teacher_features"] @ given["teacher_weight"].t()).softmax(1)
+    if k is not None:
+        p = torch.zeros_like(p).scatter(1, p.topk(k, dim=1).indices, p.topk(k, dim=1).values)
+    rows = []
+    for row in range(M):
+        teacher, student = p[row].topk(best).indices.tolist(), q[row].topk(best).indices.tolist()
+        value = torch.zeros((), dtype=q.dtype)
+        for t in teacher:
+            value = value + (q[row, t] - q[row, teacher[0]]).clamp_min(0)
+            for s in student:
+                if p[row, t] > p[row, s]:
+                    value = value + (q[row, s] - q[row, t]).clamp_min(0)
+        rows.append(value)
+    return torch.stack(rows)
+
+
+def chunked(given: dict[str, Tensor], settings: dict[str, Any], k: int | None, chunk: int) -> tuple[Tensor, Tensor]:
+    temperature = settings["temperature"]
+    rest = {key: value for key, value in settings.items() if key != "divergence"}
+    loss = WordKD(
+        targets_M=given["targets"],
+        epsilon=EPSILON,
+        divergence=divergence(settings["divergence"]),
+        teacher=whole(given, temperature) if k is None else best(given, k, temperature),
+        **rest,
+    )
+    return projected_loss(given["features"], given["weight"], loss, chunk=chunk)
+
+
+def compare(settings: dict[str, Any], k: int | None, chunk: int = 5) -> None:
+    given = tensors()
+    expected = plain(given, settings, k)
+    wanted = torch.autograd.grad(expected["total"], [given["features"], given["weight"]])
+    total, parts = chunked(given, settings, k, chunk)
+    found = torch.autograd.grad(total, [given["features"], given["weight"]])
+    torch.testing.assert_close(total, expected["total"], rtol=1e-11, atol=1e-11)
+    reported = [float(expected[name].detach()) for name in ("nll", "kd", "mi", "taught")]
+    torch.testing.assert_close(parts, torch.tensor(reported, dtype=torch.float64), rtol=1e-11, atol=1e-11)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_distribution(name: str, alpha: float, temperature: float) -> None:
+    compare({"divergence": name, "alpha": alpha, "temperature": temperature}, None)
+
+
+@pytest.mark.parametrize("k", [1, 4, V - 1])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("name", [name for name in NAMES if divergence(name).of_groups])
+def test_best_tokens(name: str, temperature: float, k: int) -> None:
+    compare({"divergence": name, "alpha": 0.5, "temperature": temperature}, k)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("k", [None, 4])
+def test_mutual_information(k: int | None, temperature: float) -> None:
+    log_marginal = whole(tensors()).marginal(M, chunk=4).log()
+    settings = {"divergence": "kl", "alpha": 0.4, "temperature": temperature}
+    compare({**settings, "mutual_information": 0.3, "log_marginal_V": log_marginal}, k)
+    compare({**settings, "mutual_information": -0.3, "log_marginal_V": log_marginal}, k)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("k", [None, 4])
+def test_top1_ranking(k: int | None, temperature: float) -> None:
+    """Temperature does not change the teacher's order, and q is that of temperature 1."""
+    compare({"divergence": "kl", "alpha": 0.5, "temperature": temperature, "ranking": 4, "min_confidence": 0.1}, k)
+
+
+def test_marginal_is_the_mean_of_the_batch() -> None:
+    given = tensors()
+    expected = (given["teacher_features"] @ given["teacher_weight"].t()).softmax(1).mean(0)
+    torch.testing.assert_close(whole(given, 3.0).marginal(M, chunk=4), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("k", [None, 4])
+@pytest.mark.parametrize(
+    "chosen", [{"taught_M": torch.arange(M) % 3 == 0}, {"min_confidence": 0.3}, {"max_entropy": 1.2}]
+)
+def test_some_tokens_alone_are_taught(chosen: dict[str, Any], k: int | None) -> None:
+    settings = {"divergence": "kl", "alpha": 0.5, "temperature": 1.0, **chosen}
+    taught = int(plain(tensors(), settings, k)["taught"])
+    assert 0 < taught < M
+    compare(settings, k)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if divergence(name).of_groups])
+def test_all_tokens_in_the_cache_give_the_whole_divergence(name: str) -> None:
+    settings = {"divergence": name, "alpha": 0.5, "temperature": 1.0}
+    given = tensors()
+    full, whole_parts = chunked(given, settings, None, 7)
+    cached, cached_parts = chunked(given, settings, V, 7)
+    torch.testing.assert_close(cached, full, rtol=1e-11, atol=0)
+    torch.testing.assert_close(cached_parts, whole_parts, rtol=1e-11, atol=1e-11)
+    for found, wanted in zip(*(torch.autograd.grad(each, given["features"]) for each in (cached, full)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tvd"])
+def test_fewer_tokens_in_the_cache_never_give_more(name: str) -> None:
+    given = tensors()
+    settings = {"divergence": name, "alpha": 1.0, "temperature": 1.0}
+    values = [float(chunked(given, settings, k, M)[1][1]) for k in (1, 2, 4, 8, V)]
+    assert values == sorted(values)
+
+
+def test_chunks_change_nothing_in_float32() -> None:
+    given = tensors(dtype=torch.float32)
+    settings = {"divergence": "js", "alpha": 0.5, "temperature": 2.0}
+    for k in (None, 4):
+        results = []
+        for chunk in (1, 8, M):
+            total, _ = chunked(given, settings, k, chunk)
+            results.append((total.detach(), *torch.autograd.grad(total, [given["features"], given["weight"]])))
+        for other in results[1:]:
+            for found, wanted in zip(other, results[0], strict=True):
+                torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [None, 4])
+def test_gradcheck(k: int | None) -> None:
+    given = tensors()
+    settings = {"divergence": "reverse_kl", "alpha": 0.7, "temperature": 1.5}
+
+    def loss(features: Tensor, weight: Tensor) -> Tensor:
+        return chunked({**given, "features": features, "weight": weight}, settings, k, 8)[0]
+
+    assert torch.autograd.gradcheck(loss, (given["features"], given["weight"]))
+
+
+def test_several_teachers_are_averaged_in_probability() -> None:
+    given, other = tensors(), tensors(seed=2)
+    both = WholeDistribution(
+        (given["teacher_features"], other["teacher_features"]), (given["teacher_weight"], other["teacher_weight"]), 1.5
+    )
+    expected = (whole(given, 1.5).log_probs(slice(None)).exp() + whole(other, 1.5).log_probs(slice(None)).exp()) / 2
+    torch.testing.assert_close(both.log_probs(slice(3, 9)).exp(), expected[3:9], rtol=1e-12, atol=0)
+
+
+def test_a_high_temperature_tends_to_squared_distance_of_centred_logits() -> None:
+    """T^2 KL(p_T || q_T) -> sum_v (z_v - t_v)^2 / (2 V), both centred (Hinton et al. 2015, section 2.1)."""
+    given = tensors()
+    logits, teacher = given["features"] @ given["weight"].t(), given["teacher_features"] @ given["teacher_weight"].t()
+    difference = logits - teacher
+    expected = ((difference - difference.mean(1, keepdim=True)) ** 2).sum() / (2 * V)
+    settings = {"divergence": "kl", "alpha": 1.0, "temperature": 1e4}
+    torch.testing.assert_close(chunked(given, settings, None, 5)[1][1], expected.detach(), rtol=1e-3, atol=0)
+
+
+def test_a_student_that_is_sure_of_a_wrong_token_has_a_finite_gradient() -> None:
+    """The rest's probability is 0 in float32: nothing is divided by it."""
+    features, weight = torch.full((1, 1), 200.0, requires_grad=True), torch.tensor([[1.0], [-1.0], [-1.0], [-1.0]])
+    teacher = BestTokens(torch.tensor([[0, 1]]), torch.tensor([[0.4, 0.3]]).log())
+    for name in ("kl", "reverse_kl", "js", "tvd", "cross_entropy"):
+        loss = WordKD(targets_M=torch.tensor([2]), epsilon=0.0, alpha=0.5, divergence=divergence(name), teacher=teacher)
+        total, _ = projected_loss(features, weight, loss)
+        (gradient,) = torch.autograd.grad(total, features)
+        assert torch.isfinite(total), name
+        assert torch.isfinite(gradient).all(), name
+
+
+def test_rest() -> None:
+    log_probs = torch.tensor([[0.5, 0.25], [0.7, 0.3], [1.0, 0.0]]).log()
+    expected = torch.tensor([[0.5, 0.25, 0.25], [0.7, 0.3, 0.0], [1.0, 0.0, 0.0]])
+    torch.testing.assert_close(with_rest(log_probs).exp(), expected, rtol=1e-6, atol=1e-7)
+    assert torch.isfinite(with_rest(log_probs)).all()
