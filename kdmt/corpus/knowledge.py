@@ -1,0 +1,288 @@
+"""The knowledge cache: what a teacher says of every target token of a data-bin, on disk.
+
+    knowledge.json      what the cache is and what it was made from; written last, so a folder that has it is whole
+    sizes.npy           int32 [sentences], target tokens of each, </s> counted: those of the data-bin
+    marginal.npy        float32 [V], the mean over all tokens of the teacher's distribution at temperature 1
+    blocks/000000.npy   a record for each target token of the sentences 0 ... block_size - 1, back to back; then 000001
+
+A record is `ids`, uint16 [K] (uint32 for 65,536 tokens or more), the teacher's K best tokens at the first temperature,
+the best first; and `log_probs` [temperatures, K + 1], the natural logarithms of their probabilities, last that of the
+mass of all other tokens. A cache takes
+
+    K * (2 or 4) + temperatures * (K + 1) * (2 or 4)   bytes a target token
+
+so 34 with K = 8, float16 and one temperature. All are plain .npy files, little-endian, that `numpy.load(path,
+mmap_mode="r")` opens. A sentence that the teacher cannot read has records of zeros.
+
+`knowledge.json` has: format, version, k, vocab_size, temperatures, block_size, num_sentences, num_tokens, made_from
+(name -> sha256: teachers, dictionary and the data-bin's files) and blocks (file, sha256, num_sentences, num_tokens).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.checksum import file_sha256
+from kdmt.errors import UserError
+
+FORMAT, VERSION = "kdmt-knowledge", 1
+HEADER = "knowledge.json"
+ValueType = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the records of a cache look like.
+
+    Attributes:
+        k: best tokens of each target token.
+        vocab_size: of the target dictionary, its padding included.
+        temperatures: at which the log-probabilities are stored.
+        value_type: of the log-probabilities.
+        block_size: sentences of a block.
+    """
+
+    k: int
+    vocab_size: int
+    temperatures: tuple[float, ...]
+    value_type: ValueType
+    block_size: int
+
+    @property
+    def record(self) -> np.dtype[Any]:
+        ids = "<u2" if self.vocab_size <= 2**16 else "<u4"
+        values = np.dtype(self.value_type).newbyteorder("<")
+        return np.dtype([("ids", ids, (self.k,)), ("log_probs", values, (len(self.temperatures), self.k + 1))])
+
+    @property
+    def bytes_a_token(self) -> int:
+        return self.record.itemsize
+
+
+class KnowledgeWriter:
+    """Writes a cache block by block; a block that is there already is left as it is.
+
+    Args:
+        folder: takes the cache. What it holds of another shape or origin is removed.
+        shape: of the records.
+        sizes: target tokens of each sentence of the data-bin, int32 [sentences].
+        made_from: name -> sha256 of all that the content depends on.
+    """
+
+    def __init__(self, folder: Path, shape: Shape, *, sizes: NDArray[np.int32], made_from: Mapping[str, str]) -> None:
+        self.folder, self.shape, self.sizes, self.made_from = folder, shape, sizes, dict(made_from)
+        self.blocks = folder / "blocks"
+        self._claim()
+
+    def _claim(self) -> None:
+        """Keep the blocks of an earlier try at the same cache, and no others."""
+        claim = {**_shape_values(self.shape), "made_from": self.made_from}
+        path = self.folder / "claim.json"
+        if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != claim:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.blocks.mkdir(parents=True)
+            _write_text(path, json.dumps(claim))
+        for leftover in self.blocks.glob(".partial-*"):
+            leftover.unlink()
+
+    def __len__(self) -> int:
+        return -(-len(self.sizes) // self.shape.block_size)
+
+    def sentences(self, block: int) -> range:
+        start = block * self.shape.block_size
+        return range(start, min(start + self.shape.block_size, len(self.sizes)))
+
+    def is_complete(self, block: int) -> bool:
+        """Whether the block's records and their sum over the vocabulary, or the whole cache, are there."""
+        summed = self._total_path(block).is_file() or (self.folder / HEADER).is_file()
+        return self._path(block).is_file() and summed
+
+    def write(self, block: int, records: NDArray[Any], total_V: NDArray[np.float64]) -> None:
+        """Write a block whole or not at all.
+
+        Args:
+            records: of the block's tokens, of type `shape.record`.
+            total_V: sum over the block's tokens of the teacher's distribution at temperature 1.
+        """
+        within = self.sentences(block)
+        if len(records) != int(self.sizes[within.start : within.stop].sum(dtype=np.int64)):
+            raise ValueError(f"block {block} has {len(records)} records, its sentences have other sizes")
+        _write_array(self._total_path(block), total_V)
+        _write_array(self._path(block), records)
+
+    def finish(self) -> None:
+        """Write the header; all blocks must be there."""
+        if (self.folder / HEADER).is_file():
+            return
+        totals = [np.load(self._total_path(block)) for block in range(len(self))]
+        num_tokens = int(self.sizes.sum(dtype=np.int64))
+        _write_array(self.folder / "marginal.npy", (np.sum(totals, axis=0) / num_tokens).astype("<f4"))
+        _write_array(self.folder / "sizes.npy", self.sizes.astype("<i4"))
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            **_shape_values(self.shape),
+            "num_sentences": len(self.sizes),
+            "num_tokens": num_tokens,
+            "made_from": self.made_from,
+            "blocks": [self._about(block) for block in range(len(self))],
+        }
+        _write_text(self.folder / HEADER, json.dumps(header, indent=1) + "\n")
+        for block in range(len(self)):
+            self._total_path(block).unlink()
+
+    def _about(self, block: int) -> dict[str, Any]:
+        within = self.sentences(block)
+        return {
+            "file": f"blocks/{self._path(block).name}",
+            "sha256": file_sha256(self._path(block)),
+            "num_sentences": len(within),
+            "num_tokens": int(self.sizes[within.start : within.stop].sum(dtype=np.int64)),
+        }
+
+    def _path(self, block: int) -> Path:
+        return self.blocks / f"{block:06d}.npy"
+
+    def _total_path(self, block: int) -> Path:
+        return self.blocks / f"{block:06d}.total.npy"
+
+
+class KnowledgeCache:
+    """A cache, read through memory maps.
+
+    Raises:
+        UserError: there is none, it is unfinished, of another version, or cut short.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        header = _read_header(folder)
+        self.shape = Shape(
+            k=header["k"],
+            vocab_size=header["vocab_size"],
+            temperatures=tuple(header["temperatures"]),
+            value_type=header["value_type"],
+            block_size=header["block_size"],
+        )
+        self.made_from: dict[str, str] = header["made_from"]
+        self.files = [folder / each["file"] for each in header["blocks"]]
+        self.sizes: NDArray[np.int32] = np.load(folder / "sizes.npy")
+        for path, about in zip(self.files, header["blocks"], strict=True):
+            _check_length(path, about["num_tokens"], self.shape)
+        self._open: dict[int, NDArray[Any]] = {}
+
+    @cached_property
+    def marginal(self) -> NDArray[np.float32]:
+        """The teacher's mean distribution, [V]."""
+        marginal: NDArray[np.float32] = np.load(self.folder / "marginal.npy")
+        return marginal
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Of each sentence within its block."""
+        starts = np.cumsum(self.sizes, dtype=np.int64) - self.sizes
+        first = np.arange(0, len(starts), self.shape.block_size)
+        return starts - np.repeat(starts[first], np.diff([*first, len(starts)]))
+
+    def check(self, made_from: Mapping[str, str]) -> None:
+        """Refuse a cache of anything else.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        for name in sorted({*made_from, *self.made_from}):
+            if made_from.get(name) != self.made_from.get(name):
+                raise UserError(
+                    f"{self.folder}: this knowledge cache is of another {name}; make it anew with `kdmt knowledge`"
+                )
+
+    def temperature(self, wanted: float) -> int:
+        """The place of a temperature.
+
+        Raises:
+            UserError: the cache does not have it; it cannot be computed, since of the other tokens only the mass is
+                known.
+        """
+        if wanted not in self.shape.temperatures:
+            known = ", ".join(f"{each:g}" for each in self.shape.temperatures)
+            raise UserError(f"{self.folder}: the knowledge cache has temperature {known}, not {wanted:g}")
+        return self.shape.temperatures.index(wanted)
+
+    def records(self, index: int) -> NDArray[Any]:
+        """The records of a sentence's tokens, [T]."""
+        block = index // self.shape.block_size
+        if block not in self._open:
+            self._open[block] = np.load(self.files[block], mmap_mode="r")
+        start = self._starts[index]
+        return self._open[block][start : start + self.sizes[index]]
+
+
+def fill_records(shape: Shape, ids_MK: NDArray[np.int64], log_probs_TMG: NDArray[np.floating[Any]]) -> NDArray[Any]:
+    """Records from arrays: ids [M, K] and, for each temperature, log-probabilities with the rest's [T, M, K + 1]."""
+    records = np.zeros(len(ids_MK), dtype=shape.record)
+    records["ids"] = ids_MK
+    lowest = np.finfo(shape.value_type).min  # stands for the logarithm of 0
+    records["log_probs"] = np.maximum(log_probs_TMG, lowest).transpose(1, 0, 2)
+    return records
+
+
+def _shape_values(shape: Shape) -> dict[str, Any]:
+    return {**asdict(shape), "temperatures": list(shape.temperatures)}
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    path = folder / HEADER
+    try:
+        header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no knowledge cache, or an unfinished one: it has no {HEADER}") from None
+    except ValueError:
+        raise UserError(f"{path}: not valid JSON") from None
+    if header.get("format") != FORMAT or header.get("version") != VERSION:
+        raise UserError(f"{path}: not version {VERSION} of the format {FORMAT}")
+    return header
+
+
+def _check_length(path: Path, num_tokens: int, shape: Shape) -> None:
+    try:
+        records = np.load(path, mmap_mode="r") if num_tokens else np.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: the knowledge cache's block is missing") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged or cut short: {error}") from None
+    if records.dtype != shape.record or len(records) != num_tokens:
+        raise UserError(f"{path}: damaged: {len(records)} records of {records.dtype.itemsize} bytes")
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    _write(path, lambda file: np.save(file, array))
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write(path, lambda file: file.write(text.encode()))
+
+
+def _write(path: Path, fill: Callable[[Any], Any]) -> None:
+    aside = path.with_name(f".partial-{path.name}")
+    try:
+        with aside.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{path}: the disk is full; earlier blocks are kept, run it again to go on") from None
+    aside.replace(path)
