@@ -9,7 +9,7 @@ YAML     := pipelines/$(PIPELINE).yaml
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill student score toy-corpus \
+.PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
         fairseq-env bench-import bench-prepare bench-train bench-train-quality bench-memory bench-gpu bench-toy bench-multi30k distclean
 
 help: ## list the targets
@@ -46,6 +46,9 @@ teacher: $(VENV)/installed ## train the teacher
 
 distill: $(VENV)/installed ## let the teacher translate the training set
 	$(BIN)/kdmt distill $(YAML) $(FLAGS)
+
+knowledge: $(VENV)/installed ## keep what the teacher expects at every target token, for students that learn from a cache
+	$(BIN)/kdmt knowledge $(YAML) $(FLAGS)
 
 student: $(VENV)/installed ## train the students, or STUDENT=name alone
 	$(BIN)/kdmt student $(YAML) $(if $(STUDENT),--student $(STUDENT)) $(FLAGS)

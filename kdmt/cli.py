@@ -1,6 +1,6 @@
 """The command line: one command per stage. Parses, calls, prints; no logic.
 
-kdmt prepare|teacher|distill|student|score pipelines/x.yaml [--set a.b=c]
+kdmt prepare|teacher|distill|knowledge|student|score pipelines/x.yaml [--set a.b=c]
 kdmt translate runs/x/teacher < input.txt > output.txt
 """
 
@@ -61,6 +61,14 @@ def distill(
 ) -> None:
     """Let the teacher translate the training set."""
     _run("distill", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def knowledge(
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+) -> None:
+    """Keep what the teacher expects at every target token, for students that learn from a cache."""
+    _run("knowledge", pipeline, set_, runs, mirror, rebuild)
 
 
 @app.command()

@@ -340,10 +340,58 @@ class Distill(Section):
     device: str = _execution("auto")
 
 
+class Knowledge(Section):
+    """The knowledge cache: the teacher's best tokens at every target token of a training set."""
+
+    k: int = Field(8, ge=1)
+    temperatures: list[Annotated[float, Field(gt=0.0)]] = Field([1.0], min_length=1)
+    value_type: Literal["float16", "float32"] = "float16"
+    block_size: int = Field(10_000, ge=1)  # sentences
+    max_tokens: int = Field(4096, ge=1)  # padded tokens of the longer side in a batch
+    threads: int = _execution(0, ge=0)
+    device: str = _execution("auto")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Knowledge:
+        if len(set(self.temperatures)) != len(self.temperatures):
+            raise ValueError("'temperatures' holds a number twice")
+        return self
+
+
+class WordKD(Section):
+    """Word-level distillation: (1 - alpha) cross entropy + alpha divergence(teacher, student) at each target token."""
+
+    source: Literal["teacher", "cache"] = "teacher"  # one that runs beside the student, or what it said before
+    teachers: list[str] = Field(default_factory=list)  # checkpoints, averaged; by default the pipeline's teacher
+    divergence: Literal["kl", "reverse_kl", "js", "tvd", "cross_entropy", "squared_error"] = "kl"
+    beta: float = Field(0.5, gt=0.0, lt=1.0)  # of js: the teacher's share in the mixture
+    temperature: float = Field(1.0, gt=0.0)
+    alpha: float = Field(0.5, ge=0.0, le=1.0)
+    select: Literal["all", "batch"] = "all"  # teach the tokens that the student finds hardest
+    rate: float = Field(0.5, gt=0.0, le=1.0)  # share of them
+    min_confidence: float = Field(0.0, ge=0.0, le=1.0)  # teach where the teacher's best token has at least so much
+    max_entropy: float | None = Field(None, ge=0.0)  # teach where the teacher's entropy is at most so many nats
+    top1_ranking: int = Field(0, ge=0)  # K of TIE-KD's ranking loss, 0 for none
+    mutual_information: float = 0.0  # weight of KL(student || teacher's marginal)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WordKD:
+        if self.source == "cache" and self.divergence == "squared_error":
+            raise ValueError("'divergence: squared_error' needs the whole distribution, which a cache does not have")
+        if self.source == "cache" and self.mutual_information:
+            raise ValueError("'mutual_information' needs the whole distribution, which a cache does not have")
+        if self.source == "cache" and self.teachers:
+            raise ValueError("'teachers' run beside the student: 'source: cache' has what one teacher said before")
+        if self.alpha == 0.0 and self.top1_ranking:
+            raise ValueError("'top1_ranking' is part of the divergence, and 'alpha' is 0")
+        return self
+
+
 class Student(Section):
     data: Literal["raw", "distilled", "mixed"] = "distilled"
     model: Model = Model()
     train: Train = Train()
+    word_kd: WordKD | None = None
     seeds: list[Annotated[int, Field(ge=0)]] = _extend([1], min_length=1)
     encoder_layers_from_teacher: list[int] | None = None  # teacher layer for each student layer, from 0
     decoder_layers_from_teacher: list[int] | None = None
@@ -389,6 +437,7 @@ class Pipeline(Section):
     prepare: Prepare
     teacher: Teacher = Teacher()
     distill: Distill = Distill()
+    knowledge: Knowledge = Knowledge()
     students: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Student] = Field(default_factory=dict)
     score: Score = Score()
 
@@ -398,6 +447,21 @@ class Pipeline(Section):
             _check_language(key, getattr(self, key))
         if self.source_lang == self.target_lang:
             raise ValueError(f"'source_lang' and 'target_lang' are both {self.source_lang!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _knowledge(self) -> Pipeline:
+        for name, student in self.students.items():
+            if student.word_kd is None or student.word_kd.source != "cache":
+                continue
+            path, cache = f"students.{name}.word_kd", self.knowledge
+            if student.word_kd.temperature not in cache.temperatures:
+                raise ValueError(
+                    f"'{path}.temperature' ({student.word_kd.temperature:g}) is none of 'knowledge.temperatures': "
+                    f"what lies beyond the k best tokens is not known at another one"
+                )
+            if student.word_kd.top1_ranking > cache.k:
+                raise ValueError(f"'{path}.top1_ranking' ({student.word_kd.top1_ranking}) is more than 'knowledge.k'")
         return self
 
     @model_validator(mode="after")
@@ -563,17 +627,19 @@ def flatten_settings(section: Section, kind: str) -> dict[str, Setting]:
     return {path: setting for path, setting in _leaves(section, "") if setting.kind == kind}
 
 
-def _leaves(section: Section, prefix: str) -> Iterator[tuple[str, Setting]]:
+def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator[tuple[str, Setting]]:
+    """`expected`: the section is there by default, so that what it does not say has its default."""
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
         kind = str(extra["kind"]) if isinstance(extra, dict) else "result"
-        default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
+        known = expected and not field.is_required()
+        default = field.get_default(call_default_factory=True) if known else REQUIRED
         yield from _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind)
 
 
 def _leaf_values(value: Any, path: str, default: Any, kind: str) -> Iterator[tuple[str, Setting]]:
     if isinstance(value, Section):
-        yield from _leaves(value, f"{path}.")
+        yield from _leaves(value, f"{path}.", expected=isinstance(default, Section))
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _leaf_values(item, f"{path}.{key}", REQUIRED, kind)

@@ -18,6 +18,14 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 
 
 @dataclass(frozen=True)
+class Knowledge:
+    """What a teacher said of the real target tokens of a batch, in their order; M tokens, K best ones of each."""
+
+    ids_MK: torch.Tensor  # int64, different ones in a row, the best first
+    log_probs_MK: torch.Tensor  # float32, natural logarithms at one temperature
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch of sentence pairs, padded on the right with `PAD`.
 
@@ -29,6 +37,7 @@ class Batch:
     prev_tokens_BT: torch.Tensor | None = None  # int64 [B, T], decoder input
     tgt_tokens_BT: torch.Tensor | None = None  # int64 [B, T]
     num_tgt_tokens: int = 0  # real target tokens, </s> counted
+    knowledge: Knowledge | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """With the tokens on a device; a copy from pinned memory does not make the host wait."""
@@ -38,11 +47,13 @@ class Batch:
         return self._with_tokens(lambda tokens: tokens.pin_memory())
 
     def _with_tokens(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        knowledge = self.knowledge
         return replace(
             self,
             src_tokens_BS=change(self.src_tokens_BS),
             prev_tokens_BT=None if self.prev_tokens_BT is None else change(self.prev_tokens_BT),
             tgt_tokens_BT=None if self.tgt_tokens_BT is None else change(self.tgt_tokens_BT),
+            knowledge=knowledge and Knowledge(change(knowledge.ids_MK), change(knowledge.log_probs_MK)),
         )
 
 

@@ -79,6 +79,11 @@ def open_parallel(prefixes: Sequence[tuple[Path, Path | None]]) -> ParallelData:
     )
 
 
+def join_data(every: Sequence[ParallelData]) -> ParallelData:
+    """Several as one, end to end."""
+    return ParallelData(tuple(part for each in every for part in each.parts))
+
+
 def filter_by_size(
     src_sizes: IntArray, tgt_sizes: IntArray | None, *, max_source_tokens: int, max_target_tokens: int
 ) -> tuple[NDArray[np.int64], int]:

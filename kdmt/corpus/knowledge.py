@@ -24,7 +24,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
 from kdmt.errors import UserError
+from kdmt.types import Knowledge
 
 FORMAT, VERSION = "kdmt-knowledge", 1
 HEADER = "knowledge.json"
@@ -90,7 +92,8 @@ class KnowledgeWriter:
         claim = {**_shape_values(self.shape), "made_from": self.made_from}
         path = self.folder / "claim.json"
         if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != claim:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.blocks, ignore_errors=True)
+            (self.folder / HEADER).unlink(missing_ok=True)
             self.blocks.mkdir(parents=True)
             _write_text(path, json.dumps(claim))
         for leftover in self.blocks.glob(".partial-*"):
@@ -226,6 +229,30 @@ class KnowledgeCache:
             self._open[block] = np.load(self.files[block], mmap_mode="r")
         start = self._starts[index]
         return self._open[block][start : start + self.sizes[index]]
+
+
+class KnowledgeSource:
+    """What the caches of some data-bins, end to end, say of their target tokens at one temperature."""
+
+    def __init__(self, caches: Sequence[KnowledgeCache], *, temperature: float) -> None:
+        self.caches = caches
+        self.places = [cache.temperature(temperature) for cache in caches]
+        self.starts = np.cumsum([0, *(len(cache.sizes) for cache in caches)]).tolist()
+
+    def load(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Knowledge:
+        """Of all target tokens of these pairs, in their order, with the probabilities of a token's groups summing
+        to 1 as they did before they were rounded."""
+        import torch
+
+        parts = [self._records(int(index)) for index in indices]
+        ids_MK = np.concatenate([ids for ids, _ in parts]).astype(np.int64)
+        log_probs_MG = torch.from_numpy(np.concatenate([log_probs for _, log_probs in parts]).astype(np.float32))
+        return Knowledge(torch.from_numpy(ids_MK), log_probs_MG.log_softmax(1)[:, :-1])
+
+    def _records(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        number = bisect_right(self.starts, index) - 1
+        records = self.caches[number].records(index - self.starts[number])
+        return records["ids"], records["log_probs"][:, self.places[number]]
 
 
 def fill_records(shape: Shape, ids_MK: NDArray[np.int64], log_probs_TMG: NDArray[np.floating[Any]]) -> NDArray[Any]:

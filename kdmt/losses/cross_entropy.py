@@ -148,3 +148,18 @@ def projected_cross_entropy(
         chunk or CHUNKS.get(features_MD.device.type, CHUNKS["cpu"]),
         product_type or weight_VD.dtype,
     )
+
+
+@torch.no_grad()
+def token_nll(
+    features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, product_type: torch.dtype | None = None
+) -> Tensor:
+    """The negative log-likelihood of each target token in nats, [M], a chunk of logits at a time; no gradient."""
+    dtype = product_type or weight_VD.dtype
+    factor_VD = weight_VD.to(dtype)
+    chunk = CHUNKS.get(features_MD.device.type, CHUNKS["cpu"])
+    found = [
+        F.cross_entropy((features_CD.to(dtype) @ factor_VD.t()).to(weight_VD.dtype), targets_C, reduction="none")
+        for features_CD, targets_C in zip(features_MD.split(chunk), targets_M.split(chunk), strict=True)
+    ]
+    return torch.cat(found)

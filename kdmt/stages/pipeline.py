@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_architectures
 from kdmt.stages.distill import distill_stage
+from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import score_stage
 from kdmt.stages.stage import Followers, Stage, join_stages, run_stage
@@ -19,24 +20,26 @@ class Stages:
     prepare: Stage
     teacher: Stage
     distill: Stage
+    knowledge: dict[str, Stage]  # training set -> stage
     students: dict[str, dict[int, Stage]]  # name -> seed -> stage
     score: Stage
 
     def all(self) -> list[Stage]:
         students = [stage for seeds in self.students.values() for stage in seeds.values()]
-        return [self.prepare, self.teacher, self.distill, *students, self.score]
+        return [self.prepare, self.teacher, self.distill, *self.knowledge.values(), *students, self.score]
 
 
 def build_stages(workspace: Workspace) -> Stages:
     prepare = prepare_stage(workspace)
     teacher = teacher_stage(workspace, prepare)
     distill = distill_stage(workspace, prepare=prepare, teacher=teacher)
+    knowledge = knowledge_stages(workspace, prepare=prepare, teacher=teacher, distill=distill)
     students = {
-        name: student_stages(workspace, name, prepare=prepare, teacher=teacher, distill=distill)
+        name: student_stages(workspace, name, prepare=prepare, teacher=teacher, distill=distill, knowledge=knowledge)
         for name in workspace.config.students
     }
     score = score_stage(workspace, prepare=prepare, teacher=teacher, students=students)
-    return Stages(prepare, teacher, distill, students, score)
+    return Stages(prepare, teacher, distill, knowledge, students, score)
 
 
 def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str | None = None) -> None:
@@ -51,6 +54,7 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
         "prepare": [stages.prepare],
         "teacher": [stages.teacher],
         "distill": [stages.distill],
+        "knowledge": list(stages.knowledge.values()),
         "student": _chosen_students(stages, student),
         "score": [stages.score],
     }[name]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdmt.config import Decode, Model, Student, Train
 from kdmt.corpus.lines import read_lines
@@ -15,6 +15,10 @@ from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
+
+if TYPE_CHECKING:
+    from kdmt.corpus.batching import ParallelData
+    from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,9 @@ class _Job:
     model: Model
     train: Train
     seed: int
-    data_bins: tuple[Path, ...]
-    initialise: Callable[[Any], None]  # sets weights of a fresh model before training
+    data: tuple[str, ...]  # names of training sets
+    initialise: Callable[[Any], None] = lambda _: None  # sets weights of a fresh model before training
+    student: Student | None = None
 
 
 def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
@@ -39,8 +44,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
         model=teacher.model,
         train=teacher.train,
         seed=teacher.seed,
-        data_bins=(workspace.data_bin,),
-        initialise=lambda _: None,
+        data=("raw",),
     )
 
     def plan() -> Plan:
@@ -59,39 +63,61 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
 
 
 def student_stages(
-    workspace: Workspace, name: str, *, prepare: Stage, teacher: Stage, distill: Stage
+    workspace: Workspace,
+    name: str,
+    *,
+    prepare: Stage,
+    teacher: Stage,
+    distill: Stage,
+    knowledge: Mapping[str, Stage],
 ) -> dict[int, Stage]:
     """Train one student, a stage for each of its seeds."""
     student = workspace.config.students[name]
     upstream = [prepare]
-    if _takes_from_teacher(student):
+    if _needs_teacher(student):
         upstream.append(teacher)
     if student.data != "raw":
         upstream.append(distill)
+    if learns_from_cache(student):
+        upstream += [knowledge[data] for data in data_names(student)]
     return {seed: _student_stage(workspace, name, student, seed, tuple(upstream)) for seed in student.seeds}
 
 
+def data_names(student: Student) -> tuple[str, ...]:
+    """The training sets that a student learns from, in the order in which they are joined."""
+    return ("raw", "distilled") if student.data == "mixed" else (student.data,)
+
+
+def learns_from_cache(student: Student) -> bool:
+    return student.word_kd is not None and student.word_kd.source == "cache"
+
+
+def _learns_from_teacher(student: Student) -> bool:
+    """Whether the pipeline's teacher runs beside the student."""
+    kd = student.word_kd
+    return kd is not None and kd.source == "teacher" and not kd.teachers
+
+
+def _needs_teacher(student: Student) -> bool:
+    return _takes_from_teacher(student) or _learns_from_teacher(student)
+
+
 def _student_stage(workspace: Workspace, name: str, student: Student, seed: int, upstream: tuple[Stage, ...]) -> Stage:
-    data_bins = {
-        "raw": (workspace.data_bin,),
-        "distilled": (workspace.distill / "data-bin",),
-        "mixed": (workspace.data_bin, workspace.distill / "data-bin"),
-    }[student.data]
     job = _Job(
         name=f"student {name} seed {seed}",
         folder=workspace.student(name, seed),
         model=student.model,
         train=student.train,
         seed=seed,
-        data_bins=data_bins,
+        data=data_names(student),
         initialise=partial(_initialise_student, workspace, student),
+        student=student,
     )
 
     def plan() -> Plan:
         inputs = training_inputs(workspace, raw=student.data != "distilled", distilled=student.data != "raw")
         inputs |= _init_inputs(student.train)
-        if _takes_from_teacher(student):
-            inputs["teacher"] = teacher_sha256(workspace)
+        inputs |= _teaching_inputs(workspace, student)
         made_from = make_plan({f"students.{name}": student}, {"seed": seed}, inputs)
         extend = {key: value for key, value in made_from.extend.items() if not key.endswith(".seeds")}
         return replace(made_from, extend=extend)  # other seeds are other folders
@@ -127,6 +153,20 @@ def training_inputs(workspace: Workspace, *, raw: bool, distilled: bool) -> dict
     return inputs
 
 
+def _teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
+    """What a student takes from teachers besides its training sets."""
+    from kdmt.models.checkpoint import checkpoint_sha256, resolve_checkpoint
+
+    inputs = {"teacher": teacher_sha256(workspace)} if _needs_teacher(student) else {}
+    for path in student.word_kd.teachers if student.word_kd is not None else ():
+        inputs[f"teacher {path}"] = checkpoint_sha256(resolve_checkpoint(Path(path)))
+    if learns_from_cache(student):
+        for data in data_names(student):
+            recorded = recorded_outputs(workspace.knowledge(data))
+            inputs[f"knowledge/{data}"] = recorded["knowledge.json"]  # it has the sha256 of all blocks
+    return inputs
+
+
 def _init_inputs(train: Train) -> dict[str, str]:
     if train.init_from is None:
         return {}
@@ -146,20 +186,21 @@ def _takes_from_teacher(student: Student) -> bool:
 
 def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
     """Train one model; `plan` is None on the ranks that take part without writing anything."""
+    from kdmt.corpus.batching import join_data
     from kdmt.corpus.codec import TextCodec
     from kdmt.models.build import count_parameters
     from kdmt.train.arithmetic import choose_threads
     from kdmt.train.data import BinarizedData
     from kdmt.train.loop import Trainer
-    from kdmt.train.objectives import CrossEntropyObjective
     from kdmt.train.progress import Progress
 
     use_threads(job.train.threads)
     device, ranks = pick_device(job.train.device, workspace.ranks), workspace.ranks
     codec = TextCodec.load(workspace.prepare)
-    data = BinarizedData(_open(workspace, job.data_bins, "train"), job.train, seed=job.seed)
+    pairs = join_data([open_data(workspace, name, "train") for name in job.data])
+    data = BinarizedData(pairs, job.train, seed=job.seed, knowledge=_knowledge(workspace, job))
     model, init_state = _build(workspace, job, codec)
-    objective = CrossEntropyObjective(model, label_smoothing=job.train.label_smoothing)
+    objective = _objective(workspace, job, model)
     validate = _validator(workspace, job, codec, device)
     num_batches = len(data.batches())
     if plan is not None:
@@ -196,14 +237,76 @@ def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
         finish(job.folder, plan, outputs=_checkpoint_files(job.folder), facts=asdict(outcome))
 
 
-def _open(workspace: Workspace, data_bins: Sequence[Path], split: str) -> Any:
+def open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
+    """A split of a training set by its name, `raw` or `distilled`."""
     from kdmt.corpus.batching import open_parallel
     from kdmt.corpus.binarize import data_prefix
 
-    langs = workspace.langs
-    return open_parallel(
-        [tuple(data_prefix(folder, split, langs, lang) for lang in langs) for folder in data_bins]  # type: ignore[misc]
-    )
+    folder = workspace.data_bin if name == "raw" else workspace.distill / "data-bin"
+    source, target = (data_prefix(folder, split, workspace.langs, lang) for lang in workspace.langs)
+    return open_parallel([(source, target)])
+
+
+def _knowledge(workspace: Workspace, job: _Job) -> KnowledgeSource | None:
+    """What the caches of the training sets say, for a student that learns from them."""
+    if job.student is None or job.student.word_kd is None or not learns_from_cache(job.student):
+        return None
+    from kdmt.corpus.knowledge import KnowledgeSource
+
+    return KnowledgeSource(open_caches(workspace, job.student), temperature=job.student.word_kd.temperature)
+
+
+def open_caches(workspace: Workspace, student: Student) -> list[KnowledgeCache]:
+    """The caches of a student's training sets, in their order.
+
+    Raises:
+        UserError: one is not of this teacher, dictionary and data-bin.
+    """
+    from kdmt.corpus.knowledge import KnowledgeCache
+
+    caches = []
+    for data in data_names(student):
+        caches.append(KnowledgeCache(workspace.knowledge(data)))
+        caches[-1].check(cache_made_from(workspace, data))
+    return caches
+
+
+def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
+    """What a cache's content depends on besides its settings: name -> sha256."""
+    owner = workspace.prepare if data == "raw" else workspace.distill
+    dictionary = f"dict.{workspace.langs[1]}.txt"
+    found = {name: sha for name, sha in recorded_outputs(owner).items() if name.startswith("data-bin/train.")}
+    found[dictionary] = recorded_outputs(workspace.prepare)[dictionary]
+    return {**found, f"teacher/{workspace.config.distill.checkpoint}": teacher_sha256(workspace)}
+
+
+def _objective(workspace: Workspace, job: _Job, model: Any) -> Any:
+    from kdmt.train.distillation import WordKDObjective
+    from kdmt.train.objectives import CrossEntropyObjective
+
+    settings = None if job.student is None else job.student.word_kd
+    if job.student is None or settings is None:
+        return CrossEntropyObjective(model, label_smoothing=job.train.label_smoothing)
+    teachers = [] if settings.source == "cache" else _load_teachers(workspace, job.student)
+    return WordKDObjective(model, label_smoothing=job.train.label_smoothing, settings=settings, teachers=teachers)
+
+
+def _load_teachers(workspace: Workspace, student: Student) -> list[Any]:
+    """Frozen models that run beside the student.
+
+    Raises:
+        UserError: one has another vocabulary, or reads less than the student trains on.
+    """
+    from kdmt.corpus.codec import check_vocabulary
+    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+
+    assert student.word_kd is not None
+    teachers = []
+    for path in student.word_kd.teachers or [str(workspace.teacher / workspace.config.distill.checkpoint)]:
+        folder = resolve_checkpoint(Path(path))
+        check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
+        teachers.append(load_model(folder))
+    return teachers
 
 
 def _build(workspace: Workspace, job: _Job, codec: Any) -> tuple[Any, Any]:
@@ -258,7 +361,7 @@ def _validator(workspace: Workspace, job: _Job, codec: Any, device: Any) -> Call
     from kdmt.train.validation import validation_loss
 
     try:
-        valid = BinarizedData(_open(workspace, [workspace.data_bin], "valid"), job.train, seed=0)
+        valid = BinarizedData(open_data(workspace, "raw", "valid"), job.train, seed=0)
     except UserError as error:
         raise UserError(f"validation set: {error}") from None
     batches = valid.batches()

@@ -52,6 +52,9 @@ class Workspace:
     def distill(self) -> Path:
         return self.root / "distill"
 
+    def knowledge(self, data: str) -> Path:
+        return self.root / "knowledge" / data
+
     @property
     def score(self) -> Path:
         return self.root / "score"

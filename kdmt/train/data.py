@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from kdmt.config import Train
 from kdmt.corpus.batching import ParallelData, collate, epoch_order, filter_by_size, make_batches
+from kdmt.corpus.knowledge import KnowledgeSource
 from kdmt.errors import UserError
 from kdmt.types import Batch
 
@@ -17,11 +19,14 @@ _COMPILED_MULTIPLE = 8  # compiled programs meet few different lengths
 class BinarizedData:
     """Length-sorted max-tokens batches; which, and their order, is a function of (seed, epoch) alone.
 
-    `num_left_out` counts the pairs over the size limits.
+    `num_left_out` counts the pairs over the size limits. With `knowledge` a batch brings what the teacher said of its
+    target tokens.
     """
 
-    def __init__(self, data: ParallelData, settings: Train, *, seed: int) -> None:
-        self.data, self.settings, self.seed = data, settings, seed
+    def __init__(
+        self, data: ParallelData, settings: Train, *, seed: int, knowledge: KnowledgeSource | None = None
+    ) -> None:
+        self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.kept, self.num_left_out = filter_by_size(
             data.src_sizes,
             data.tgt_sizes,
@@ -47,4 +52,5 @@ class BinarizedData:
         )
 
     def load(self, indices: np.ndarray) -> Batch:
-        return collate(indices, self.data, length_multiple=_COMPILED_MULTIPLE if self.settings.compile else 1)
+        batch = collate(indices, self.data, length_multiple=_COMPILED_MULTIPLE if self.settings.compile else 1)
+        return batch if self.knowledge is None else replace(batch, knowledge=self.knowledge.load(indices))

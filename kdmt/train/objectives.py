@@ -17,7 +17,8 @@ class Objective(nn.Module, ABC):
     """A module whose forward pass gives named sums, each with the count that it is to be divided by.
 
     Counts are known from the batch alone: the loop adds them over all micro-batches of an update before the first
-    forward pass and divides each term once. The names of the terms are known before any batch.
+    forward pass and divides each term once. The names of the terms are known before any batch. In evaluation mode the
+    terms are those of `CrossEntropyObjective`, whatever is trained on, so that validation losses can be compared.
     """
 
     model: Transformer
@@ -35,7 +36,7 @@ class Objective(nn.Module, ABC):
 class CrossEntropyObjective(Objective):
     """Label-smoothed cross entropy with the target tokens; `nll` is reported beside it and not trained on."""
 
-    terms = ("loss", "nll")
+    terms: tuple[str, ...] = ("loss", "nll")
 
     def __init__(self, model: Transformer, *, label_smoothing: float) -> None:
         super().__init__()
@@ -47,21 +48,35 @@ class CrossEntropyObjective(Objective):
         self.precision = precision
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        return {"loss": batch.num_tgt_tokens, "nll": batch.num_tgt_tokens}
+        return dict.fromkeys(self.terms, batch.num_tgt_tokens)
+
+    @property
+    def product_type(self) -> torch.dtype | None:
+        """Of the products with the vocabulary; None for that of the parameters."""
+        return None if self.precision == "float32" else torch.bfloat16
 
     def forward(self, batch: Batch) -> LossTerms:
-        prev_tokens_BT, tgt_tokens_BT = _targets(batch)
+        return self.cross_entropy(batch, self.features(self.model, batch))
+
+    def features(self, model: Transformer, batch: Batch) -> Tensor:
+        """A model's decoder features of the real target tokens: [M, D]."""
+        prev_tokens_BT, _ = _targets(batch)
         device = batch.src_tokens_BS.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            features_BTD = self.model.decode(prev_tokens_BT, self.model.encode(batch.src_tokens_BS))
-        # how many there are is known, so that a GPU is not asked and does not make the host wait
-        real_M = tgt_tokens_BT.ne(self.model.pad).flatten().nonzero_static(size=batch.num_tgt_tokens)[:, 0]
+            features_BTD = model.decode(prev_tokens_BT, model.encode(batch.src_tokens_BS))
+        return _real(features_BTD, batch, pad=model.pad)
+
+    def targets(self, batch: Batch) -> Tensor:
+        """The real target tokens: [M]."""
+        return _real(_targets(batch)[1], batch, pad=self.model.pad)
+
+    def cross_entropy(self, batch: Batch, features_MD: Tensor) -> LossTerms:
         loss_sum, nll_sum = projected_cross_entropy(
-            features_BTD.flatten(0, 1).index_select(0, real_M),
+            features_MD,
             self.model.output_weight_VD,
-            tgt_tokens_BT.flatten().index_select(0, real_M),
+            self.targets(batch),
             epsilon=self.label_smoothing,
-            product_type=None if self.precision == "float32" else torch.bfloat16,
+            product_type=self.product_type,
         )
         return {
             "loss": LossTerm(sum=loss_sum, count=batch.num_tgt_tokens),
@@ -73,3 +88,13 @@ def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
     if batch.prev_tokens_BT is None or batch.tgt_tokens_BT is None:
         raise ValueError("an objective needs a batch with targets")
     return batch.prev_tokens_BT, batch.tgt_tokens_BT
+
+
+def _real(values_BTx: Tensor, batch: Batch, *, pad: int) -> Tensor:
+    """What stands at the real target tokens, [M, ...].
+
+    How many there are is known, so that a GPU is not asked and does not make the host wait.
+    """
+    tgt_tokens_BT = _targets(batch)[1]
+    real_M = tgt_tokens_BT.ne(pad).flatten().nonzero_static(size=batch.num_tgt_tokens)[:, 0]
+    return values_BTx.flatten(0, 1).index_select(0, real_M)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from kdmt.train.objectives import Objective
+from kdmt.train.objectives import CrossEntropyObjective, Objective
 from kdmt.train.prefetch import TrainingData
 from kdmt.train.ranks import ALONE, Ranks
 
@@ -21,8 +21,12 @@ def validation_loss(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Each term of the objective in nats a token: sums over all batches, shared by the ranks, divided once."""
-    sums, counts = dict.fromkeys(objective.terms, 0.0), dict.fromkeys(objective.terms, 0)
+    """`loss` and `nll` in nats a token: sums over all batches, shared by the ranks, divided once.
+
+    The objective is in evaluation mode.
+    """
+    names = CrossEntropyObjective.terms
+    sums, counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
     for indices in batches[ranks.rank :: ranks.world]:
         for name, term in objective(data.load(indices).to(device)).items():
             sums[name] += float(term.sum.detach())
