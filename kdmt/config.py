@@ -367,12 +367,17 @@ class WordKD(Section):
     beta: float = Field(0.5, gt=0.0, lt=1.0)  # of js: the teacher's share in the mixture
     temperature: float = Field(1.0, gt=0.0)
     alpha: float = Field(0.5, ge=0.0, le=1.0)
-    select: Literal["all", "batch"] = "all"  # teach the tokens that the student finds hardest
-    rate: float = Field(0.5, gt=0.0, le=1.0)  # share of them
+    select: Literal["all", "batch", "global"] = "all"  # teach the tokens that the student finds hardest
+    rate: float = Field(0.5, gt=0.0, le=1.0)  # share of them, in the micro-batch or among the last `queue` tokens
+    queue: int = Field(30_000, ge=1)
     min_confidence: float = Field(0.0, ge=0.0, le=1.0)  # teach where the teacher's best token has at least so much
     max_entropy: float | None = Field(None, ge=0.0)  # teach where the teacher's entropy is at most so many nats
     top1_ranking: int = Field(0, ge=0)  # K of TIE-KD's ranking loss, 0 for none
     mutual_information: float = 0.0  # weight of KL(student || teacher's marginal)
+    marginal_momentum: float = Field(0.0, ge=0.0, lt=1.0)  # of its running average; 0: the batch's own
+    alpha_schedule: list[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0.0, le=1.0)]]] | None = Field(
+        None, min_length=1, strict=False
+    )  # [update, alpha] points, linear in between, instead of a constant alpha
 
     @model_validator(mode="after")
     def _consistent(self) -> WordKD:
@@ -382,6 +387,9 @@ class WordKD(Section):
             raise ValueError("'mutual_information' needs the whole distribution, which a cache does not have")
         if self.source == "cache" and self.teachers:
             raise ValueError("'teachers' run beside the student: 'source: cache' has what one teacher said before")
+        updates = [update for update, _ in self.alpha_schedule or ()]
+        if updates != sorted(set(updates)):
+            raise ValueError("'alpha_schedule': its updates do not ascend")
         if self.alpha == 0.0 and self.top1_ranking:
             raise ValueError("'top1_ranking' is part of the divergence, and 'alpha' is 0")
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,11 @@ from kdmt.config import WordKD as WordKDSettings
 from kdmt.losses.cross_entropy import token_nll
 from kdmt.losses.divergences import divergence
 from kdmt.losses.projection import CHUNKS, projected_loss
-from kdmt.losses.selection import hardest
+from kdmt.losses.selection import harder_than_most, hardest, push
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKD
 from kdmt.models.transformer import Transformer
 from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.train.schedule import piecewise_linear
 from kdmt.types import Batch, LossTerm, LossTerms
 
 
@@ -42,8 +43,11 @@ class WordKDObjective(CrossEntropyObjective):
         self.teachers = tuple(teachers)
         self.frozen = nn.ModuleList(teachers).requires_grad_(False)  # what moves to a device with the student
         self.divergence = divergence(settings.divergence, beta=settings.beta)
-        self.learns = bool(settings.alpha or settings.mutual_information)  # else it is plain training, bit for bit
-        if self.learns:
+        self.alphas = settings.alpha_schedule or [(0, settings.alpha)]
+        self.alpha = self.alphas[0][1]
+        self.queue_N = torch.empty(0)  # negative log-likelihoods of the tokens that came last
+        self.marginal_V: Tensor | None = None  # the teacher's, as a running average
+        if settings.mutual_information or any(alpha for _, alpha in self.alphas):
             informed = ("mutual_information",) if settings.mutual_information else ()
             self.terms = (*self.terms, "word_kd", "taught", *informed)
 
@@ -53,16 +57,30 @@ class WordKDObjective(CrossEntropyObjective):
         self.frozen.eval()
         return self
 
+    def before_update(self, update: int) -> None:
+        """See `Objective.before_update`."""
+        self.alpha = piecewise_linear(update, self.alphas)
+
+    def memory(self) -> dict[str, Tensor]:
+        """See `Objective.memory`."""
+        memory = {"queue": self.queue_N} if self.settings.select == "global" else {}
+        return memory if self.marginal_V is None else {**memory, "marginal": self.marginal_V}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """See `Objective.remember`."""
+        self.queue_N = memory.get("queue", self.queue_N)
+        self.marginal_V = memory.get("marginal")
+
     def forward(self, batch: Batch) -> LossTerms:
         features_MD = self.features(self.model, batch)
-        if not self.training or not self.learns:
+        if not self.training or not (self.alpha or self.settings.mutual_information):  # plain training, bit for bit
             return self.cross_entropy(batch, features_MD)
         teacher, log_marginal_V = self._ask_teacher(batch)
         targets_M = self.targets(batch)
         loss = WordKD(
             targets_M=targets_M,
             epsilon=self.label_smoothing,
-            alpha=self.settings.alpha,
+            alpha=self.alpha,
             divergence=self.divergence,
             teacher=teacher,
             temperature=self.settings.temperature,
@@ -95,11 +113,22 @@ class WordKDObjective(CrossEntropyObjective):
         if not self.settings.mutual_information:
             return distribution, None
         chunk = CHUNKS.get(batch.src_tokens_BS.device.type, CHUNKS["cpu"])
-        return distribution, distribution.marginal(batch.num_tgt_tokens, chunk).log()
+        return distribution, self._marginal(distribution.marginal(batch.num_tgt_tokens, chunk)).log()
+
+    def _marginal(self, of_batch_V: Tensor) -> Tensor:
+        """The batch's marginal, or the running average with the batch in it."""
+        momentum = self.settings.marginal_momentum
+        if not momentum:
+            return of_batch_V
+        self.marginal_V = of_batch_V if self.marginal_V is None else self.marginal_V.lerp(of_batch_V, 1.0 - momentum)
+        return self.marginal_V
 
     def _select(self, features_MD: Tensor, targets_M: Tensor) -> Tensor | None:
         """The tokens that are taught, None for all."""
         if self.settings.select == "all":
             return None
         nll_M = token_nll(features_MD, self.model.output_weight_VD, targets_M, product_type=self.product_type)
-        return hardest(nll_M, self.settings.rate)
+        if self.settings.select == "batch":
+            return hardest(nll_M, self.settings.rate)
+        self.queue_N = push(self.queue_N.to(nll_M), nll_M, self.settings.queue)
+        return harder_than_most(nll_M, self.queue_N, self.settings.rate)

@@ -139,6 +139,7 @@ class Trainer:
     def _update(self, step: Step) -> None:
         """One optimiser step on the sum over micro-batches and ranks, each term divided once by its whole count."""
         self.objective.train()
+        self.objective.before_update(self.position.update)
         batches = [batch.to(self.device) for batch in step.batches]
         own = batches[: len(batches) - step.idle]
         counts, tokens = self._counts(own)
@@ -151,6 +152,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             self.optimizer.step()
+            self.objective.after_update()
             self._remember(totals, counts)
         self.optimizer.zero_grad()
         self.position.update += 1
@@ -180,7 +182,7 @@ class Trainer:
 
     def _clip_gradient(self) -> float:
         """Clip by setting; gives the norm of the whole gradient before."""
-        parameters = list(self.model.parameters())
+        parameters = list(self.objective.trained().values())
         if self.settings.clip_norm:
             norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         else:
@@ -323,6 +325,7 @@ class Trainer:
         self.optimizer = self._make_optimizer()
         if state is not None:
             self._load_optimizer(state.tensors)
+            self._load_objective(state.tensors)
             self._load_random_state(state)
         elif self.init_state is not None:
             self._load_optimizer(self.init_state.tensors)
@@ -363,6 +366,7 @@ class Trainer:
         batch = self._probe_batch
         self.objective.train()
         self.objective.use(precision)
+        memory = self.objective.memory()
 
         def work() -> None:
             terms = self.objective(batch).values()
@@ -370,11 +374,12 @@ class Trainer:
 
         seconds = timed_pass(work)
         self.objective.zero_grad()
+        self.objective.remember(memory)
         return seconds
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(
-            self.model.parameters(),
+            self.objective.trained().values(),
             lr=0.0,
             betas=self.settings.adam_betas,
             eps=self.settings.adam_eps,
@@ -394,17 +399,22 @@ class Trainer:
         return self.folder.folder_of(self.position.update)
 
     def _state_tensors(self) -> dict[str, Tensor]:
-        random = {
-            f"random.{rank}.{device}": state
-            for rank, states in enumerate(self.ranks.collect(self._random_state()))
-            for device, state in states.items()
+        """All but the model's weights: what each rank has for itself, the optimiser's state, and the objective's."""
+        of_ranks = {
+            f"{name}.{rank}.{key}": value
+            for rank, states in enumerate(self.ranks.collect((self._random_state(), self._memory())))
+            for name, state in zip(("random", "memory"), states, strict=True)
+            for key, value in state.items()
         }
         optimizer = {
             f"{key}.{name}": value
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in self.objective.trained().items()
             for key, value in self.optimizer.state[parameter].items()
         }
-        return random | self.parallel.collect(optimizer)
+        return of_ranks | self.parallel.collect(optimizer | self.objective.moving())
+
+    def _memory(self) -> dict[str, Tensor]:
+        return {name: value.cpu() for name, value in self.objective.memory().items()}
 
     def _random_state(self) -> dict[str, Tensor]:
         if self.device.type == "cuda":
@@ -427,8 +437,19 @@ class Trainer:
             else:
                 torch.set_rng_state(value)
 
+    def _load_objective(self, tensors: dict[str, Tensor]) -> None:
+        """What the objective has beside the model; a rank that was not there before begins with the first's memory."""
+        with torch.no_grad():
+            for name, tensor in self.objective.moving().items():
+                tensor.copy_(self.parallel.part_of(tensors[name], tensor))
+        for rank in (0, self.ranks.rank):
+            prefix = f"memory.{rank}."
+            memory = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            if memory:
+                self.objective.remember({name: value.to(self.device) for name, value in memory.items()})
+
     def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.objective.trained().items():
             if f"step.{name}" not in tensors:
                 continue  # every update so far was skipped
             self.optimizer.state[parameter] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,32 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def use(self, precision: Precision) -> None:
         """Compute in this precision from now on."""
+
+    def before_update(self, update: int) -> None:
+        """Told before each update how many are done: weights may follow a schedule."""
+
+    def after_update(self) -> None:
+        """Told after each step of the optimiser: a teacher may follow its student."""
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What the optimiser moves, by name: the model's parameters, then those beside it under `objective.`."""
+        own = {
+            f"objective.{name}": parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not name.startswith("model.")
+        }
+        return {**dict(self.model.named_parameters()), **own}
+
+    def moving(self) -> dict[str, Tensor]:
+        """Tensors beside the model, the same on every rank, that change during training: a checkpoint keeps them."""
+        return {name: parameter for name, parameter in self.trained().items() if name.startswith("objective.")}
+
+    def memory(self) -> dict[str, Tensor]:
+        """What this rank remembers of its batches, for a checkpoint; of any shape."""
+        return {}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """Take up what `memory` gave."""
 
 
 class CrossEntropyObjective(Objective):

@@ -71,7 +71,7 @@ class ParallelObjective:
         """A parameter, or what belongs to one, as if no rank but this one were there."""
         return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
-    def part_of(self, whole: Tensor, parameter: nn.Parameter) -> Tensor:
+    def part_of(self, whole: Tensor, parameter: Tensor) -> Tensor:
         """What this rank holds of a tensor that belongs to `parameter` and has its shape; a scalar stays as it is."""
         whole = whole.to(self.device)
         if not self.sharded or whole.shape != parameter.shape:

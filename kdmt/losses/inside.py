@@ -1,0 +1,73 @@
+"""Losses inside the network: hidden states and attention maps drawn to the teacher's.
+
+Shapes: B batch, L length (of either side), M real tokens, D model width, H heads, T query length, S key length.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+HiddenDistance = Literal["mse", "cosine", "pkd"]
+AttentionDistance = Literal["kl", "squared_error"]
+
+
+def hidden_distance(student_MD: Tensor, teacher_MD: Tensor, kind: HiddenDistance) -> Tensor:
+    """The sum over tokens of the distance between two states of the same width.
+
+    mse     mean_d (s_d - t_d) ** 2                      (Jiao et al. 2020, TinyBERT, equation 8)
+    cosine  1 - s.t / (|s| |t|)                          (Sanh et al. 2019, DistilBERT)
+    pkd     sum_d (s_d / |s| - t_d / |t|) ** 2           (Sun et al. 2019, Patient KD, equation 7)
+
+    The last is twice the cosine distance: the two differ in the size of their weight alone.
+    """
+    if kind == "mse":
+        return (student_MD - teacher_MD).square().mean(-1).sum()
+    if kind == "cosine":
+        return (1.0 - F.cosine_similarity(student_MD, teacher_MD, dim=-1)).sum()
+    return (F.normalize(student_MD, dim=-1) - F.normalize(teacher_MD, dim=-1)).square().sum()
+
+
+def attention_distance(student_BHTS: Tensor, teacher_BHTS: Tensor, keep_BT: Tensor, kind: AttentionDistance) -> Tensor:
+    """The sum over real queries of the distance between attention maps, the mean over heads.
+
+    With a and b the weights of student and teacher over the keys:
+
+    kl             sum_s b_s (log b_s - log a_s)         (Wang et al. 2020, MiniLM, equation 7)
+    squared_error  sum_s (a_s - b_s) ** 2
+
+    Args:
+        student_BHTS, teacher_BHTS: weights that sum to 1 over the keys, 0 on keys that are hidden. Both have the same
+            number of heads (`match_heads`).
+        keep_BT: bool, True on real queries.
+    """
+    if kind == "kl":
+        tiny = torch.finfo(student_BHTS.dtype).tiny
+        logs = [each.clamp_min(tiny).log() for each in (teacher_BHTS, student_BHTS)]
+        each_BHT = (teacher_BHTS * (logs[0] - logs[1])).sum(-1)
+    else:
+        each_BHT = (student_BHTS - teacher_BHTS).square().sum(-1)
+    return (each_BHT.mean(1) * keep_BT).sum()
+
+
+def match_heads(student_BHTS: Tensor, teacher_BHTS: Tensor, head_map: list[int] | None) -> tuple[Tensor, Tensor]:
+    """Both maps with the same heads: those of `head_map` (a teacher's head for each of the student's), else head for
+    head where there are as many, else the mean over heads of each."""
+    if head_map is not None:
+        return student_BHTS, teacher_BHTS[:, head_map]
+    if student_BHTS.size(1) == teacher_BHTS.size(1):
+        return student_BHTS, teacher_BHTS
+    return student_BHTS.mean(1, keepdim=True), teacher_BHTS.mean(1, keepdim=True)
+
+
+def uniform_layers(num_student: int, num_teacher: int) -> list[int]:
+    """A teacher's layer for each of the student's, evenly up to the last (Jiao et al. 2020: g(m) = m * N / M)."""
+    return [(layer + 1) * num_teacher // num_student - 1 for layer in range(num_student)]
+
+
+def last_layers(num_student: int, num_teacher: int, count: int) -> list[tuple[int, int]]:
+    """(student's layer, teacher's layer) of the last `count`."""
+    return [(num_student - back, num_teacher - back) for back in range(count, 0, -1)]
