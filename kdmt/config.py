@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, ValidationError, model_validator
 
 from kdmt.errors import UserError
 
@@ -358,6 +358,9 @@ class Knowledge(Section):
         return self
 
 
+_SchedulePoint = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0.0, le=1.0)]], Strict(False)]
+
+
 class WordKD(Section):
     """Word-level distillation: (1 - alpha) cross entropy + alpha divergence(teacher, student) at each target token."""
 
@@ -375,9 +378,8 @@ class WordKD(Section):
     top1_ranking: int = Field(0, ge=0)  # K of TIE-KD's ranking loss, 0 for none
     mutual_information: float = 0.0  # weight of KL(student || teacher's marginal)
     marginal_momentum: float = Field(0.0, ge=0.0, lt=1.0)  # of its running average; 0: the batch's own
-    alpha_schedule: list[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0.0, le=1.0)]]] | None = Field(
-        None, min_length=1, strict=False
-    )  # [update, alpha] points, linear in between, instead of a constant alpha
+    # [update, alpha] points instead of a constant alpha, linear in between
+    alpha_schedule: list[_SchedulePoint] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> WordKD:
@@ -395,11 +397,43 @@ class WordKD(Section):
         return self
 
 
+# which of the teacher's layers teaches which of the student's: evenly, the last n, or [student, teacher] pairs
+_BY_RULE, _BY_PAIRS = "<layers by rule>", "<pairs of layers>"
+_LayerPair = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Strict(False)]
+LayerMap = Annotated[
+    Annotated[str, Field(pattern=r"^(none|uniform|last:[1-9][0-9]*)$"), Tag(_BY_RULE)]
+    | Annotated[list[_LayerPair], Field(min_length=1), Tag(_BY_PAIRS)],
+    Discriminator(lambda value: _BY_PAIRS if isinstance(value, list) else _BY_RULE),
+]
+
+
+class HiddenKD(Section):
+    """Hidden states of layers drawn to the teacher's, through a learned projection where the widths differ."""
+
+    encoder: LayerMap = "uniform"
+    decoder: LayerMap = "uniform"
+    distance: Literal["mse", "cosine", "pkd"] = "mse"
+    weight: float = Field(1.0, gt=0.0)
+
+
+class AttentionKD(Section):
+    """Attention maps drawn to the teacher's."""
+
+    encoder_self: LayerMap = "uniform"
+    decoder_self: LayerMap = "uniform"
+    cross: LayerMap = "uniform"
+    distance: Literal["kl", "squared_error"] = "kl"
+    heads: list[Annotated[int, Field(ge=0)]] | None = None  # the teacher's head for each of the student's
+    weight: float = Field(1.0, gt=0.0)
+
+
 class Student(Section):
     data: Literal["raw", "distilled", "mixed"] = "distilled"
     model: Model = Model()
     train: Train = Train()
     word_kd: WordKD | None = None
+    hidden_kd: HiddenKD | None = None
+    attention_kd: AttentionKD | None = None
     seeds: list[Annotated[int, Field(ge=0)]] = _extend([1], min_length=1)
     encoder_layers_from_teacher: list[int] | None = None  # teacher layer for each student layer, from 0
     decoder_layers_from_teacher: list[int] | None = None
@@ -595,11 +629,14 @@ _MESSAGES = {
 }
 
 
+_BRANCHES = (_RULES, _NONE, _BY_RULE, _BY_PAIRS, "[key]")
+
+
 def _describe(error: ValidationError) -> str:
     """All problems on one line, each with its YAML path."""
     problems = []
     for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"] if part not in (_RULES, _NONE, "[key]"))
+        where = ".".join(str(part) for part in problem["loc"] if part not in _BRANCHES)
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
         if problem["type"] in _MESSAGES:
             message = _MESSAGES[problem["type"]].format(**problem.get("ctx", {}))

@@ -37,6 +37,7 @@ class Batch:
     prev_tokens_BT: torch.Tensor | None = None  # int64 [B, T], decoder input
     tgt_tokens_BT: torch.Tensor | None = None  # int64 [B, T]
     num_tgt_tokens: int = 0  # real target tokens, </s> counted
+    num_src_tokens: int = 0  # real source tokens, </s> counted
     knowledge: Knowledge | None = None
 
     def to(self, device: torch.device | str) -> Batch:

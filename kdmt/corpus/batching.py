@@ -158,15 +158,17 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
     pairs = [data[int(index)] for index in indices]
     src_tokens_BS = pad_sentences([source for source, _ in pairs], length_multiple)
     index_B = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+    num_src_tokens = sum(len(source) for source, _ in pairs)
     targets = [target for _, target in pairs if target is not None]
     if not targets:
-        return Batch(index_B=index_B, src_tokens_BS=src_tokens_BS)
+        return Batch(index_B=index_B, src_tokens_BS=src_tokens_BS, num_src_tokens=num_src_tokens)
     return Batch(
         index_B=index_B,
         src_tokens_BS=src_tokens_BS,
         prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets], length_multiple),
         tgt_tokens_BT=pad_sentences(targets, length_multiple),
         num_tgt_tokens=sum(map(len, targets)),
+        num_src_tokens=num_src_tokens,
     )
 
 

@@ -63,9 +63,9 @@ def match_heads(student_BHTS: Tensor, teacher_BHTS: Tensor, head_map: list[int] 
     return student_BHTS.mean(1, keepdim=True), teacher_BHTS.mean(1, keepdim=True)
 
 
-def uniform_layers(num_student: int, num_teacher: int) -> list[int]:
-    """A teacher's layer for each of the student's, evenly up to the last (Jiao et al. 2020: g(m) = m * N / M)."""
-    return [(layer + 1) * num_teacher // num_student - 1 for layer in range(num_student)]
+def uniform_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
+    """(student's layer, teacher's layer), evenly up to the last (Jiao et al. 2020: g(m) = m * N / M)."""
+    return [(layer, (layer + 1) * num_teacher // num_student - 1) for layer in range(num_student)]
 
 
 def last_layers(num_student: int, num_teacher: int, count: int) -> list[tuple[int, int]]:

@@ -30,6 +30,19 @@ def merge_heads(x_BHTC: Tensor) -> Tensor:
     return x_BHTC.transpose(1, 2).reshape(batch, length, heads * width)
 
 
+def attention_weights(
+    query_BHTC: Tensor, key_BHSC: Tensor, *, keep_B11S: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """What `scaled_dot_product_attention` weighs the values with, before dropout: [B, H, T, S]."""
+    scores_BHTS = query_BHTC @ key_BHSC.transpose(2, 3) / math.sqrt(query_BHTC.size(-1))
+    if keep_B11S is not None:
+        scores_BHTS = scores_BHTS.masked_fill(~keep_B11S, -math.inf)
+    if causal:
+        later_TS = torch.ones(scores_BHTS.shape[2:], dtype=torch.bool, device=scores_BHTS.device).triu(1)
+        scores_BHTS = scores_BHTS.masked_fill(later_TS, -math.inf)
+    return scores_BHTS.softmax(-1)
+
+
 class SelfAttention(nn.Module):
     """Self-attention with one stacked projection for queries, keys and values."""
 
@@ -55,6 +68,13 @@ class SelfAttention(nn.Module):
             is_causal=causal,
         )
         return self.out_proj(merge_heads(attended))
+
+    def weights(self, x_BTD: Tensor, *, keep_B11T: Tensor | None = None, causal: bool = False) -> Tensor:
+        """The attention map: [B, H, T, T]."""
+        width = 2 * x_BTD.size(-1)  # queries and keys
+        projected = F.linear(x_BTD, self.qkv_proj.weight[:width], self.qkv_proj.bias[:width])
+        query, key = (split_heads(part, self.heads) for part in projected.chunk(2, dim=-1))
+        return attention_weights(query, key, keep_B11S=keep_B11T, causal=causal)
 
     def step(self, x_ND: Tensor, cache_2NHTC: Tensor, position: int) -> Tensor:
         """One position for N rows: writes keys and values into the cache, attends over all so far: [N, D]."""
@@ -95,6 +115,13 @@ class CrossAttention(nn.Module):
             query, key, value, attn_mask=keep_B11S, dropout_p=self.dropout if self.training else 0.0
         )
         return self.out_proj(merge_heads(attended))
+
+    def weights(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
+        """The attention map: [B, H, T, S]."""
+        width = x_BTD.size(-1)
+        key_BSD = F.linear(states_BSD, self.kv_proj.weight[:width], self.kv_proj.bias[:width])
+        query, key = (split_heads(part, self.heads) for part in (self.q_proj(x_BTD), key_BSD))
+        return attention_weights(query, key, keep_B11S=keep_B11S)
 
     def step(self, x_ND: Tensor, keys_values_2BHSC: Tensor, keep_B11S: Tensor) -> Tensor:
         """One position for the K rows of each of B sentences, which share its keys and values: [N, D]."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,31 @@ class EncoderOutput:
 
     states_BSD: Tensor  # float [B, S, D]
     keep_BS: Tensor  # bool [B, S], True = real token
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a pass through the network leaves behind besides its result: hidden states and attention maps.
+
+    A place is a kind and a layer's number. Kinds of states: `encoder`, `decoder` (a layer's output, [B, L, D]); of
+    attention maps: `encoder_self`, `decoder_self`, `cross` ([B, H, L, L], before dropout).
+
+    Attributes:
+        wanted: the places.
+        found: filled by the pass.
+    """
+
+    wanted: frozenset[tuple[str, int]]
+    found: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def keep_map(self, kind: str, layer: int, make: Callable[[], Tensor]) -> None:
+        """Called by the network; a map is made only where it is wanted."""
+        if (kind, layer) in self.wanted:
+            self.found[kind, layer] = make()
+
+    def keep_state(self, kind: str, layer: int, state: Tensor) -> None:
+        if (kind, layer) in self.wanted:
+            self.found[kind, layer] = state
 
 
 @dataclass
@@ -103,8 +128,11 @@ class EncoderLayer(nn.Module):
         )
         self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
 
-    def forward(self, x_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
-        update = self.self_attn(self.self_attn_residual.before(x_BSD), keep_B11T=keep_B11S)
+    def forward(self, x_BSD: Tensor, keep_B11S: Tensor | None, trace: Trace | None = None, number: int = 0) -> Tensor:
+        before = self.self_attn_residual.before(x_BSD)
+        if trace is not None:
+            trace.keep_map("encoder_self", number, lambda: self.self_attn.weights(before, keep_B11T=keep_B11S))
+        update = self.self_attn(before, keep_B11T=keep_B11S)
         x_BSD = self.self_attn_residual.after(x_BSD, update)
         return self.ffn_residual.after(x_BSD, self.ffn(self.ffn_residual.before(x_BSD)))
 
@@ -126,11 +154,23 @@ class DecoderLayer(nn.Module):
         )
         self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
 
-    def forward(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        states_BSD: Tensor,
+        keep_B11S: Tensor | None,
+        trace: Trace | None = None,
+        number: int = 0,
+    ) -> Tensor:
         # right padding and the causal mask keep padding out of every real position's sight
-        update = self.self_attn(self.self_attn_residual.before(x_BTD), causal=True)
+        before = self.self_attn_residual.before(x_BTD)
+        update = self.self_attn(before, causal=True)
         x_BTD = self.self_attn_residual.after(x_BTD, update)
-        update = self.cross_attn(self.cross_attn_residual.before(x_BTD), states_BSD, keep_B11S)
+        between = self.cross_attn_residual.before(x_BTD)
+        if trace is not None:
+            trace.keep_map("decoder_self", number, lambda: self.self_attn.weights(before, causal=True))
+            trace.keep_map("cross", number, lambda: self.cross_attn.weights(between, states_BSD, keep_B11S))
+        update = self.cross_attn(between, states_BSD, keep_B11S)
         x_BTD = self.cross_attn_residual.after(x_BTD, update)
         return self.ffn_residual.after(x_BTD, self.ffn(self.ffn_residual.before(x_BTD)))
 
@@ -229,27 +269,33 @@ class Transformer(nn.Module):
         for layer in [*self.encoder_layers, *self.decoder_layers]:
             layer.compile(dynamic=True)
 
-    def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
+    def _run(self, layer: nn.Module, inputs: tuple[Tensor | None, ...], trace: Trace | None, number: int) -> Tensor:
+        if trace is not None:  # what it leaves behind is kept, and so is all that led to it
+            return layer(*inputs, trace, number)
         if self.recompute_layers and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
 
-    def encode(self, src_tokens_BS: Tensor) -> EncoderOutput:
+    def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
         keep_BS = src_tokens_BS.ne(self.pad)
         keep_B11S = _attention_mask(keep_BS, always=self.always_masks)
         x_BSD = self.src_embed(src_tokens_BS)
-        for layer in self.encoder_layers:
-            x_BSD = self._run(layer, x_BSD, keep_B11S)
+        for number, layer in enumerate(self.encoder_layers):
+            x_BSD = self._run(layer, (x_BSD, keep_B11S), trace, number)
+            if trace is not None:
+                trace.keep_state("encoder", number, x_BSD)
         if self.encoder_norm is not None:
             x_BSD = self.encoder_norm(x_BSD)
         return EncoderOutput(states_BSD=x_BSD, keep_BS=keep_BS)
 
-    def decode(self, prev_tokens_BT: Tensor, encoder_output: EncoderOutput) -> Tensor:
+    def decode(self, prev_tokens_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None) -> Tensor:
         """Teacher-forced decoder features, before the output projection: [B, T, D]."""
         keep_B11S = _attention_mask(encoder_output.keep_BS, always=self.always_masks)
         x_BTD = self.tgt_embed(prev_tokens_BT)
-        for layer in self.decoder_layers:
-            x_BTD = self._run(layer, x_BTD, encoder_output.states_BSD, keep_B11S)
+        for number, layer in enumerate(self.decoder_layers):
+            x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S), trace, number)
+            if trace is not None:
+                trace.keep_state("decoder", number, x_BTD)
         return x_BTD if self.decoder_norm is None else self.decoder_norm(x_BTD)
 
     def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:

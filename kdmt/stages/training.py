@@ -92,14 +92,16 @@ def learns_from_cache(student: Student) -> bool:
     return student.word_kd is not None and student.word_kd.source == "cache"
 
 
-def _learns_from_teacher(student: Student) -> bool:
-    """Whether the pipeline's teacher runs beside the student."""
+def learns_from_running(student: Student) -> bool:
+    """Whether teachers run beside the student."""
     kd = student.word_kd
-    return kd is not None and kd.source == "teacher" and not kd.teachers
+    return bool((kd and kd.source == "teacher") or student.hidden_kd or student.attention_kd)
 
 
 def _needs_teacher(student: Student) -> bool:
-    return _takes_from_teacher(student) or _learns_from_teacher(student)
+    """Whether it needs the pipeline's own."""
+    others = student.word_kd is not None and student.word_kd.teachers
+    return _takes_from_teacher(student) or (learns_from_running(student) and not others)
 
 
 def _student_stage(workspace: Workspace, name: str, student: Student, seed: int, upstream: tuple[Stage, ...]) -> Stage:
@@ -281,14 +283,20 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
 
 
 def _objective(workspace: Workspace, job: _Job, model: Any) -> Any:
-    from kdmt.train.distillation import WordKDObjective
+    from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, WordLesson
     from kdmt.train.objectives import CrossEntropyObjective
 
-    settings = None if job.student is None else job.student.word_kd
-    if job.student is None or settings is None:
-        return CrossEntropyObjective(model, label_smoothing=job.train.label_smoothing)
-    teachers = [] if settings.source == "cache" else _load_teachers(workspace, job.student)
-    return WordKDObjective(model, label_smoothing=job.train.label_smoothing, settings=settings, teachers=teachers)
+    student, smoothing = job.student, job.train.label_smoothing
+    if student is None or not (student.word_kd or student.hidden_kd or student.attention_kd):
+        return CrossEntropyObjective(model, label_smoothing=smoothing)
+    teachers = _load_teachers(workspace, student) if learns_from_running(student) else []
+    lessons: list[Any] = []
+    if student.hidden_kd is not None:
+        lessons.append(HiddenLesson(student.hidden_kd, student=model, teacher=teachers[0]))
+    if student.attention_kd is not None:
+        lessons.append(AttentionLesson(student.attention_kd, student=model, teacher=teachers[0]))
+    word = None if student.word_kd is None else WordLesson(student.word_kd, label_smoothing=smoothing)
+    return DistillationObjective(model, label_smoothing=smoothing, teachers=teachers, word=word, lessons=lessons)
 
 
 def _load_teachers(workspace: Workspace, student: Student) -> list[Any]:
@@ -300,9 +308,9 @@ def _load_teachers(workspace: Workspace, student: Student) -> list[Any]:
     from kdmt.corpus.codec import check_vocabulary
     from kdmt.models.checkpoint import load_model, resolve_checkpoint
 
-    assert student.word_kd is not None
+    given = student.word_kd.teachers if student.word_kd is not None else []
     teachers = []
-    for path in student.word_kd.teachers or [str(workspace.teacher / workspace.config.distill.checkpoint)]:
+    for path in given or [str(workspace.teacher / workspace.config.distill.checkpoint)]:
         folder = resolve_checkpoint(Path(path))
         check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
         teachers.append(load_model(folder))

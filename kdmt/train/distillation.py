@@ -1,114 +1,144 @@
-"""Objectives that learn from a teacher: models run, losses called. The losses' formulas are in `kdmt.losses`."""
+"""Objectives that learn from a teacher: models run, losses called. The losses' formulas are in `kdmt.losses`.
+
+An objective is put together from lessons: one on the output distribution, others inside the network. All look at the
+same pass of the student and the same pass of the teacher.
+
+Shapes: B batch, S source length, T target length, M real target tokens, N real tokens of a side, D model width.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from kdmt.config import AttentionKD, HiddenKD, LayerMap
 from kdmt.config import WordKD as WordKDSettings
+from kdmt.errors import UserError
 from kdmt.losses.cross_entropy import token_nll
 from kdmt.losses.divergences import divergence
+from kdmt.losses.inside import attention_distance, hidden_distance, last_layers, match_heads, uniform_layers
 from kdmt.losses.projection import CHUNKS, projected_loss
 from kdmt.losses.selection import harder_than_most, hardest, push
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKD
-from kdmt.models.transformer import Transformer
+from kdmt.models.transformer import Trace, Transformer
 from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.train.schedule import piecewise_linear
 from kdmt.types import Batch, LossTerm, LossTerms
 
+Place = tuple[str, int]  # a kind of tensor inside the network, and a layer (`Trace`)
 
-class WordKDObjective(CrossEntropyObjective):
-    """Cross entropy mixed with a divergence from the teacher's distribution at each target token.
 
-    `loss` is what is trained on; reported beside it are `nll`, `word_kd` (the divergence alone, a token), the share of
-    tokens that were `taught`, and with it in the settings `mutual_information`.
+@dataclass(frozen=True)
+class Pass:
+    """A model's pass over a batch.
 
-    Args:
-        teachers: that run beside the student, frozen; none where batches bring the knowledge of a cache.
+    Attributes:
+        model: whose it is.
+        features_MD: the decoder's, of the real target tokens.
+        trace: what it left behind.
     """
 
-    def __init__(
-        self,
-        model: Transformer,
-        *,
-        label_smoothing: float,
-        settings: WordKDSettings,
-        teachers: Sequence[Transformer] = (),
-    ) -> None:
-        super().__init__(model, label_smoothing=label_smoothing)
-        self.settings = settings
-        self.teachers = tuple(teachers)
-        self.frozen = nn.ModuleList(teachers).requires_grad_(False)  # what moves to a device with the student
+    model: Transformer
+    features_MD: Tensor
+    trace: Trace
+
+
+class Lesson(nn.Module, ABC):
+    """Terms of a loss that compare a student's pass with its teachers'.
+
+    Attributes:
+        terms: their names.
+        pairs: places inside the student and inside the teacher that are compared.
+    """
+
+    terms: tuple[str, ...]
+    pairs: tuple[tuple[Place, Place], ...] = ()
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """What each term is to be divided by."""
+
+
+class WordLesson(Lesson):
+    """The output distribution: cross entropy mixed with a divergence from the teacher's.
+
+    `loss` is what is trained on; reported beside it are `nll`, `word_kd` (the divergence alone), the share of tokens
+    that were `taught`, and with it in the settings `mutual_information`.
+    """
+
+    def __init__(self, settings: WordKDSettings, *, label_smoothing: float) -> None:
+        super().__init__()
+        self.settings, self.label_smoothing = settings, label_smoothing
         self.divergence = divergence(settings.divergence, beta=settings.beta)
         self.alphas = settings.alpha_schedule or [(0, settings.alpha)]
         self.alpha = self.alphas[0][1]
         self.queue_N = torch.empty(0)  # negative log-likelihoods of the tokens that came last
         self.marginal_V: Tensor | None = None  # the teacher's, as a running average
-        if settings.mutual_information or any(alpha for _, alpha in self.alphas):
-            informed = ("mutual_information",) if settings.mutual_information else ()
-            self.terms = (*self.terms, "word_kd", "taught", *informed)
+        informed = ("mutual_information",) if settings.mutual_information else ()
+        ever = settings.mutual_information or any(alpha for _, alpha in self.alphas)
+        self.terms = ("loss", "nll", "word_kd", "taught", *informed) if ever else ("loss", "nll")
 
-    def train(self, mode: bool = True) -> WordKDObjective:
-        """The student alone is ever in training mode."""
-        super().train(mode)
-        self.frozen.eval()
-        return self
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """See `Lesson.counts`."""
+        return dict.fromkeys(self.terms, batch.num_tgt_tokens)
 
-    def before_update(self, update: int) -> None:
-        """See `Objective.before_update`."""
-        self.alpha = piecewise_linear(update, self.alphas)
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is nothing to learn from a teacher at this update: then it is plain training, bit for bit."""
+        return not (self.alpha or self.settings.mutual_information)
 
-    def memory(self) -> dict[str, Tensor]:
-        """See `Objective.memory`."""
-        memory = {"queue": self.queue_N} if self.settings.select == "global" else {}
-        return memory if self.marginal_V is None else {**memory, "marginal": self.marginal_V}
-
-    def remember(self, memory: Mapping[str, Tensor]) -> None:
-        """See `Objective.remember`."""
-        self.queue_N = memory.get("queue", self.queue_N)
-        self.marginal_V = memory.get("marginal")
-
-    def forward(self, batch: Batch) -> LossTerms:
-        features_MD = self.features(self.model, batch)
-        if not self.training or not (self.alpha or self.settings.mutual_information):  # plain training, bit for bit
-            return self.cross_entropy(batch, features_MD)
-        teacher, log_marginal_V = self._ask_teacher(batch)
-        targets_M = self.targets(batch)
+    def forward(
+        self,
+        student: Pass,
+        teachers: Sequence[Pass],
+        batch: Batch,
+        *,
+        targets_M: Tensor,
+        product_type: torch.dtype | None,
+    ) -> LossTerms:
+        """The terms of a batch; without teachers it brings the knowledge of a cache."""
+        teacher, log_marginal_V = self._ask(teachers, batch, product_type)
+        settings = self.settings
         loss = WordKD(
             targets_M=targets_M,
             epsilon=self.label_smoothing,
             alpha=self.alpha,
             divergence=self.divergence,
             teacher=teacher,
-            temperature=self.settings.temperature,
-            taught_M=self._select(features_MD, targets_M),
-            min_confidence=self.settings.min_confidence,
-            max_entropy=math.inf if self.settings.max_entropy is None else self.settings.max_entropy,
-            ranking=self.settings.top1_ranking,
+            temperature=settings.temperature,
+            taught_M=self._select(student, targets_M, product_type),
+            min_confidence=settings.min_confidence,
+            max_entropy=math.inf if settings.max_entropy is None else settings.max_entropy,
+            ranking=settings.top1_ranking,
             log_marginal_V=log_marginal_V,
-            mutual_information=self.settings.mutual_information,
+            mutual_information=settings.mutual_information,
         )
-        total, parts = projected_loss(features_MD, self.model.output_weight_VD, loss, product_type=self.product_type)
-        nll, value, information, taught = parts
+        total, (nll, value, information, taught) = projected_loss(
+            student.features_MD, student.model.output_weight_VD, loss, product_type=product_type
+        )
         sums = {"nll": nll, "word_kd": value, "taught": taught, "mutual_information": information}
         reported = {name: LossTerm(sums[name], batch.num_tgt_tokens, weight=0.0) for name in self.terms[1:]}
         return {"loss": LossTerm(total, batch.num_tgt_tokens), **reported}
 
     @torch.no_grad()
-    def _ask_teacher(self, batch: Batch) -> tuple[TeacherTokens, Tensor | None]:
-        """What the teacher says of the batch's target tokens; and log r, where it is asked for."""
-        if not self.teachers:
+    def _ask(
+        self, teachers: Sequence[Pass], batch: Batch, product_type: torch.dtype | None
+    ) -> tuple[TeacherTokens, Tensor | None]:
+        """What the teacher says of the target tokens; and log r, where it is asked for."""
+        if self.settings.source == "cache":
             if batch.knowledge is None:
-                raise ValueError("word-level distillation needs a teacher, or batches with its knowledge")
+                raise ValueError("a student that learns from a cache needs batches with its knowledge")
             return BestTokens(batch.knowledge.ids_MK, batch.knowledge.log_probs_MK), None
         distribution = WholeDistribution(
-            tuple(self.features(teacher, batch) for teacher in self.teachers),
-            tuple(teacher.output_weight_VD for teacher in self.teachers),
+            tuple(teacher.features_MD for teacher in teachers),
+            tuple(teacher.model.output_weight_VD for teacher in teachers),
             self.settings.temperature,
-            self.product_type,
+            product_type,
         )
         if not self.settings.mutual_information:
             return distribution, None
@@ -123,12 +153,212 @@ class WordKDObjective(CrossEntropyObjective):
         self.marginal_V = of_batch_V if self.marginal_V is None else self.marginal_V.lerp(of_batch_V, 1.0 - momentum)
         return self.marginal_V
 
-    def _select(self, features_MD: Tensor, targets_M: Tensor) -> Tensor | None:
+    def _select(self, student: Pass, targets_M: Tensor, product_type: torch.dtype | None) -> Tensor | None:
         """The tokens that are taught, None for all."""
         if self.settings.select == "all":
             return None
-        nll_M = token_nll(features_MD, self.model.output_weight_VD, targets_M, product_type=self.product_type)
+        weight_VD = student.model.output_weight_VD
+        nll_M = token_nll(student.features_MD, weight_VD, targets_M, product_type=product_type)
         if self.settings.select == "batch":
             return hardest(nll_M, self.settings.rate)
         self.queue_N = push(self.queue_N.to(nll_M), nll_M, self.settings.queue)
         return harder_than_most(nll_M, self.queue_N, self.settings.rate)
+
+    def memory(self) -> dict[str, Tensor]:
+        """See `Objective.memory`."""
+        memory = {"queue": self.queue_N} if self.settings.select == "global" else {}
+        return memory if self.marginal_V is None else {**memory, "marginal": self.marginal_V}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """See `Objective.remember`."""
+        self.queue_N = memory.get("queue", self.queue_N)
+        self.marginal_V = memory.get("marginal")
+
+
+class HiddenLesson(Lesson):
+    """Hidden states of chosen layers, through a learned projection where the widths differ."""
+
+    terms = ("hidden",)
+
+    def __init__(self, settings: HiddenKD, *, student: Transformer, teacher: Transformer) -> None:
+        super().__init__()
+        self.settings = settings
+        self.pairs = tuple(
+            ((side, own), (side, other))
+            for side, layers in (("encoder", settings.encoder), ("decoder", settings.decoder))
+            for own, other in layer_pairs(layers, *(_num_layers(model, side) for model in (student, teacher)))
+        )
+        self.projections = nn.ModuleList(_projection(student, teacher, side) for (side, _), _ in self.pairs)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """See `Lesson.counts`: real tokens, once for each pair of layers."""
+        return {"hidden": sum(_num_tokens(batch, side) for (side, _), _ in self.pairs)}
+
+    def forward(self, student: Pass, teacher: Pass, batch: Batch) -> LossTerms:
+        """The terms of a batch."""
+        total = student.features_MD.new_zeros(())
+        for ((side, own), place), projection in zip(self.pairs, self.projections, strict=True):
+            keep_BL = _keep(batch, side, pad=student.model.pad)
+            own_ND, other_ND = (student.trace.found[side, own][keep_BL], teacher.trace.found[place][keep_BL])
+            total = total + hidden_distance(projection(own_ND), other_ND, self.settings.distance)
+        return {"hidden": LossTerm(total, self.counts(batch)["hidden"], self.settings.weight)}
+
+
+class AttentionLesson(Lesson):
+    """Attention maps of chosen layers."""
+
+    terms = ("attention",)
+
+    def __init__(self, settings: AttentionKD, *, student: Transformer, teacher: Transformer) -> None:
+        super().__init__()
+        self.settings = settings
+        kinds = {
+            "encoder_self": (settings.encoder_self, "encoder"),
+            "decoder_self": (settings.decoder_self, "decoder"),
+            "cross": (settings.cross, "decoder"),
+        }
+        self.pairs = tuple(
+            ((kind, own), (kind, other))
+            for kind, (layers, side) in kinds.items()
+            for own, other in layer_pairs(layers, *(_num_layers(model, side) for model in (student, teacher)))
+        )
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """See `Lesson.counts`: real queries, once for each pair of layers."""
+        return {"attention": sum(_num_tokens(batch, _side_of(kind)) for (kind, _), _ in self.pairs)}
+
+    def forward(self, student: Pass, teacher: Pass, batch: Batch) -> LossTerms:
+        """The terms of a batch."""
+        total = student.features_MD.new_zeros(())
+        for (kind, own), place in self.pairs:
+            maps = match_heads(student.trace.found[kind, own], teacher.trace.found[place], self.settings.heads)
+            keep_BT = _keep(batch, _side_of(kind), pad=student.model.pad)
+            total = total + attention_distance(*maps, keep_BT, self.settings.distance)
+        return {"attention": LossTerm(total, self.counts(batch)["attention"], self.settings.weight)}
+
+
+def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tuple[int, int]]:
+    """(student's layer, teacher's layer) as the settings have them.
+
+    Raises:
+        UserError: a layer does not exist.
+    """
+    if layers == "none":
+        return []
+    if layers == "uniform":
+        return uniform_layers(num_student, num_teacher)
+    if isinstance(layers, str):
+        count = int(layers.removeprefix("last:"))
+        if count > min(num_student, num_teacher):
+            raise UserError(f"{layers!r}: the student has {num_student} layers, the teacher {num_teacher}")
+        return last_layers(num_student, num_teacher, count)
+    for own, other in layers:
+        if own >= num_student or other >= num_teacher:
+            whose, number, have = (
+                ("student", own, num_student) if own >= num_student else ("teacher", other, num_teacher)
+            )
+            raise UserError(f"[{own}, {other}]: the {whose} has no layer {number}, only 0 to {have - 1}")
+    return list(layers)
+
+
+def _projection(student: Transformer, teacher: Transformer, side: str) -> nn.Module:
+    own, other = (int(getattr(model.config, f"{side}_embed_dim")) for model in (student, teacher))
+    return nn.Identity() if own == other else nn.Linear(own, other, bias=False)
+
+
+def _num_layers(model: Transformer, side: str) -> int:
+    return int(getattr(model.config, f"{side}_layers"))
+
+
+def _side_of(kind: str) -> str:
+    """Whose tokens ask in an attention map."""
+    return "encoder" if kind == "encoder_self" else "decoder"
+
+
+def _num_tokens(batch: Batch, side: str) -> int:
+    return batch.num_src_tokens if side == "encoder" else batch.num_tgt_tokens
+
+
+def _keep(batch: Batch, side: str, *, pad: int) -> Tensor:
+    """True on the real tokens of a side: [B, L]."""
+    tokens_BL = batch.src_tokens_BS if side == "encoder" else batch.tgt_tokens_BT
+    assert tokens_BL is not None
+    return tokens_BL.ne(pad)
+
+
+class DistillationObjective(CrossEntropyObjective):
+    """A student that learns from teachers besides its targets. In evaluation mode it is cross entropy.
+
+    Args:
+        model: the student.
+        teachers: that run beside it, frozen. The first one is looked into.
+        word: the lesson on the output distribution; without it, cross entropy.
+        lessons: those inside the network.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        label_smoothing: float,
+        teachers: Sequence[Transformer] = (),
+        word: WordLesson | None = None,
+        lessons: Sequence[HiddenLesson | AttentionLesson] = (),
+    ) -> None:
+        super().__init__(model, label_smoothing=label_smoothing)
+        if lessons and not teachers:
+            raise ValueError("what is inside a teacher can be learnt from one that runs beside the student alone")
+        self.teachers = tuple(teachers)
+        self.frozen = nn.ModuleList(teachers).requires_grad_(False)  # what moves to a device with the student
+        self.word, self.lessons = word, nn.ModuleList(lessons)
+        self.terms = (*(self.terms if word is None else word.terms), *(name for each in lessons for name in each.terms))
+        pairs = [pair for each in lessons for pair in each.pairs]
+        self.own_places, self.teacher_places = (frozenset(pair[side] for pair in pairs) for side in (0, 1))
+
+    def train(self, mode: bool = True) -> DistillationObjective:
+        """The student alone is ever in training mode."""
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """See `Objective.counts`."""
+        counts = super().counts(batch)
+        for lesson in self.lessons:
+            assert isinstance(lesson, Lesson)
+            counts |= lesson.counts(batch)
+        return counts
+
+    def before_update(self, update: int) -> None:
+        """See `Objective.before_update`."""
+        if self.word is not None:
+            self.word.alpha = piecewise_linear(update, self.word.alphas)
+
+    def memory(self) -> dict[str, Tensor]:
+        """See `Objective.memory`."""
+        return {} if self.word is None else self.word.memory()
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """See `Objective.remember`."""
+        if self.word is not None:
+            self.word.remember(memory)
+
+    def forward(self, batch: Batch) -> LossTerms:
+        """See `Objective`."""
+        student = self._run(self.model, batch, self.own_places if self.training else frozenset())
+        word = None if self.word is None or self.word.is_silent else self.word
+        if not self.training or (word is None and not self.lessons):
+            return self.cross_entropy(batch, student.features_MD)
+        with torch.no_grad():
+            teachers = [self._run(teacher, batch, self.teacher_places) for teacher in self.teachers]
+        if word is None:
+            terms = self.cross_entropy(batch, student.features_MD)
+        else:
+            terms = word(student, teachers, batch, targets_M=self.targets(batch), product_type=self.product_type)
+        for lesson in self.lessons:
+            terms |= lesson(student, teachers[0], batch)
+        return terms
+
+    def _run(self, model: Transformer, batch: Batch, wanted: frozenset[Place]) -> Pass:
+        trace = Trace(wanted)
+        return Pass(model, self.features(model, batch, trace if wanted else None), trace)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmt.losses.cross_entropy import projected_cross_entropy
-from kdmt.models.transformer import Transformer
+from kdmt.models.transformer import Trace, Transformer
 from kdmt.train.arithmetic import Precision
 from kdmt.types import Batch, LossTerm, LossTerms
 
@@ -85,12 +85,12 @@ class CrossEntropyObjective(Objective):
     def forward(self, batch: Batch) -> LossTerms:
         return self.cross_entropy(batch, self.features(self.model, batch))
 
-    def features(self, model: Transformer, batch: Batch) -> Tensor:
+    def features(self, model: Transformer, batch: Batch, trace: Trace | None = None) -> Tensor:
         """A model's decoder features of the real target tokens: [M, D]."""
         prev_tokens_BT, _ = _targets(batch)
         device = batch.src_tokens_BS.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            features_BTD = model.decode(prev_tokens_BT, model.encode(batch.src_tokens_BS))
+            features_BTD = model.decode(prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
         return _real(features_BTD, batch, pad=model.pad)
 
     def targets(self, batch: Batch) -> Tensor:

@@ -82,8 +82,8 @@ def test_heads() -> None:
 
 
 def test_layers() -> None:
-    assert uniform_layers(3, 6) == [1, 3, 5]
-    assert uniform_layers(1, 6) == [5]
-    assert uniform_layers(4, 6) == [0, 2, 3, 5]
-    assert uniform_layers(6, 6) == [0, 1, 2, 3, 4, 5]
+    assert uniform_layers(3, 6) == [(0, 1), (1, 3), (2, 5)]
+    assert uniform_layers(1, 6) == [(0, 5)]
+    assert uniform_layers(4, 6) == [(0, 0), (1, 2), (2, 3), (3, 5)]
+    assert uniform_layers(2, 2) == [(0, 0), (1, 1)]
     assert last_layers(3, 6, 2) == [(1, 4), (2, 5)]

@@ -9,13 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdmt.config import WordKD
+from kdmt.config import AttentionKD, HiddenKD, WordKD
+from kdmt.errors import UserError
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.divergences import divergence
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.models.transformer import Transformer
-from kdmt.train.distillation import WordKDObjective
+from kdmt.models.transformer import Trace, Transformer
+from kdmt.train.distillation import (
+    AttentionLesson,
+    DistillationObjective,
+    HiddenLesson,
+    WordLesson,
+    layer_pairs,
+)
 from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.types import EOS, PAD, Batch, Knowledge
 
@@ -43,7 +50,7 @@ def batch_of(lengths: list[int], seed: int = 1, *, width: int = 0) -> Batch:
             side[row, length - 1] = EOS
     prev = tgt.roll(1, 1)
     prev[:, 0] = EOS
-    return Batch(torch.arange(len(lengths)), src, prev, tgt, sum(lengths))
+    return Batch(torch.arange(len(lengths)), src, prev, tgt, sum(lengths), sum(lengths))
 
 
 def logits_of(model: Transformer, batch: Batch) -> Tensor:
@@ -52,9 +59,10 @@ def logits_of(model: Transformer, batch: Batch) -> Tensor:
     return model(batch.src_tokens_BS, batch.prev_tokens_BT)[batch.tgt_tokens_BT.ne(PAD)]
 
 
-def objective(teachers: list[Transformer], student: Transformer, **settings: Any) -> WordKDObjective:
-    made = WordKDObjective(student, label_smoothing=EPSILON, settings=WordKD(**settings), teachers=teachers)
-    return made.train()
+def objective(teachers: list[Transformer], student: Transformer, **settings: Any) -> DistillationObjective:
+    source = "teacher" if teachers else "cache"
+    word = WordLesson(WordKD(source=source, **settings), label_smoothing=EPSILON)
+    return DistillationObjective(student, label_smoothing=EPSILON, teachers=teachers, word=word).train()
 
 
 def gradients(made: CrossEntropyObjective, batch: Batch) -> dict[str, Tensor]:
@@ -174,5 +182,91 @@ def test_selection_takes_the_hardest_tokens_of_the_batch() -> None:
 
 
 def test_without_a_teacher_and_without_knowledge_it_says_so() -> None:
-    with pytest.raises(ValueError, match="needs a teacher, or batches with its knowledge"):
+    with pytest.raises(ValueError, match="needs batches with its knowledge"):
         objective([], small(1))(batch_of([3]))
+
+
+# ------------------------------------------------------------------------------------------------- inside the network
+
+
+def lessons(student: Transformer, teacher: Transformer, **settings: Any) -> DistillationObjective:
+    """With `hidden` or `attention`, the settings of the lesson."""
+    made: list[HiddenLesson | AttentionLesson] = []
+    if "hidden" in settings:
+        made.append(HiddenLesson(HiddenKD(**settings["hidden"]), student=student, teacher=teacher).double())
+    if "attention" in settings:
+        made.append(AttentionLesson(AttentionKD(**settings["attention"]), student=student, teacher=teacher))
+    return DistillationObjective(student, label_smoothing=EPSILON, teachers=[teacher], lessons=made).train()
+
+
+def test_hidden_states_through_projections() -> None:
+    student, teacher, batch = small(1), small(2, dim=16).eval(), batch_of([5, 3, 7])
+    torch.manual_seed(5)
+    made = lessons(student, teacher, hidden={"weight": 3.0})
+    own, other = (Trace(frozenset({("encoder", 0), ("decoder", 0)})) for _ in range(2))
+    for model, trace in ((student, own), (teacher, other)):
+        assert batch.prev_tokens_BT is not None
+        model.decode(batch.prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
+    expected = torch.zeros((), dtype=torch.float64)
+    for projection, place, tokens in zip(
+        made.lessons[0].projections,  # type: ignore[union-attr, arg-type]
+        (("encoder", 0), ("decoder", 0)),
+        (batch.src_tokens_BS, batch.tgt_tokens_BT),
+        strict=True,
+    ):
+        assert tokens is not None
+        for row, column in tokens.ne(PAD).nonzero().tolist():
+            difference = projection.weight @ own.found[place][row, column] - other.found[place][row, column]
+            expected = expected + difference.square().mean()
+    term = made(batch)["hidden"]
+    torch.testing.assert_close(term.sum, expected, rtol=1e-10, atol=0)
+    assert (term.count, term.weight) == (30, 3.0)
+    assert made.counts(batch)["hidden"] == 30
+    assert set(made.moving()) == {f"objective.lessons.0.projections.{i}.weight" for i in range(2)}
+    assert set(made.trained()) == {*made.moving(), *dict(student.named_parameters())}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden": {"distance": "cosine"}},
+        {"hidden": {"distance": "pkd", "encoder": "none"}},
+        {"attention": {}},
+        {"attention": {"distance": "squared_error", "cross": [(0, 0)], "encoder_self": "none"}},
+        {"attention": {"heads": [1, 1]}, "hidden": {"decoder": "last:1"}},
+    ],
+)
+def test_inside_padding_changes_nothing(settings: dict[str, Any]) -> None:
+    made = lessons(small(1), small(2).eval(), **settings)
+    terms, padded = made(batch_of([5, 3, 7])), made(batch_of([5, 3, 7], width=12))
+    assert set(terms) == set(made.terms) == {"loss", "nll", *settings}
+    for name, term in terms.items():
+        torch.testing.assert_close(padded[name].sum, term.sum, rtol=1e-9, atol=1e-12)
+        assert padded[name].count == term.count > 0
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_inside() -> None:
+    made = lessons(small(1), small(1).eval(), hidden={}, attention={})
+    terms = made(batch_of([5, 3, 7]))
+    assert float(terms["hidden"].sum.detach()) == 0.0
+    assert float(terms["attention"].sum.detach()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("last:3", r"'last:3': the student has 2 layers, the teacher 6"),
+        ([(2, 0)], r"\[2, 0\]: the student has no layer 2, only 0 to 1"),
+        ([(0, 6)], r"\[0, 6\]: the teacher has no layer 6, only 0 to 5"),
+    ],
+)
+def test_layers_that_do_not_exist_are_refused(layers: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        layer_pairs(layers, 2, 6)
+
+
+def test_layer_pairs() -> None:
+    assert layer_pairs("none", 2, 6) == []
+    assert layer_pairs("uniform", 2, 6) == [(0, 2), (1, 5)]
+    assert layer_pairs("last:2", 2, 6) == [(0, 4), (1, 5)]
+    assert layer_pairs([(1, 3)], 2, 6) == [(1, 3)]
