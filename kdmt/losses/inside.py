@@ -61,13 +61,3 @@ def match_heads(student_BHTS: Tensor, teacher_BHTS: Tensor, head_map: list[int] 
     if student_BHTS.size(1) == teacher_BHTS.size(1):
         return student_BHTS, teacher_BHTS
     return student_BHTS.mean(1, keepdim=True), teacher_BHTS.mean(1, keepdim=True)
-
-
-def uniform_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer), evenly up to the last (Jiao et al. 2020: g(m) = m * N / M)."""
-    return [(layer, (layer + 1) * num_teacher // num_student - 1) for layer in range(num_student)]
-
-
-def last_layers(num_student: int, num_teacher: int, count: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer) of the last `count`."""
-    return [(num_student - back, num_teacher - back) for back in range(count, 0, -1)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdmt.config import Model, Pipeline, Train
+from kdmt.config import LayerMap, Model, Pipeline, Student, Train
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig, architecture
+from kdmt.train.layers import layer_pairs
 
 _LAYER_FIELDS = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before")
 _EMBEDDING_FIELDS = (
@@ -32,10 +33,44 @@ def check_architectures(config: Pipeline) -> None:
                 setting = f"students.{name}.{side}_layers_from_teacher"
                 _check_layers(setting, chosen, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
+        _check_inside(f"students.{name}", student, own, teacher)
         if student.decoder_layers_from_teacher is not None:
             _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
         if student.embeddings_from_teacher:
             _check_same(f"students.{name}.embeddings_from_teacher", own, teacher, _EMBEDDING_FIELDS)
+
+
+def _check_inside(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:
+    """The layers and heads that are compared exist. Of teachers from elsewhere it shows when they are loaded."""
+    if student.word_kd is not None and student.word_kd.teachers:
+        return
+    maps: list[tuple[str, LayerMap, str]] = []
+    if (hidden := student.hidden_kd) is not None:
+        maps += [("hidden_kd.encoder", hidden.encoder, "encoder"), ("hidden_kd.decoder", hidden.decoder, "decoder")]
+    if (attention := student.attention_kd) is not None:
+        maps += [
+            ("attention_kd.encoder_self", attention.encoder_self, "encoder"),
+            ("attention_kd.decoder_self", attention.decoder_self, "decoder"),
+            ("attention_kd.cross", attention.cross, "decoder"),
+        ]
+        _check_heads(f"{path}.attention_kd.heads", attention.heads, own, teacher)
+    for setting, layers, side in maps:
+        try:
+            layer_pairs(layers, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
+        except UserError as error:
+            raise UserError(f"{path}.{setting}: {error}") from None
+
+
+def _check_heads(setting: str, heads: list[int] | None, own: TransformerConfig, teacher: TransformerConfig) -> None:
+    if heads is None:
+        return
+    for side in ("encoder", "decoder"):
+        mine, theirs = (getattr(each, f"{side}_attention_heads") for each in (own, teacher))
+        if len(heads) != mine:
+            raise UserError(f"{setting}: {len(heads)} heads are chosen, the student's {side} has {mine}")
+        for head in heads:
+            if head >= theirs:
+                raise UserError(f"{setting}: the teacher's {side} has no head {head}, only 0 to {theirs - 1}")
 
 
 def _architecture(config: Pipeline, path: str, model: Model, train: Train) -> TransformerConfig:

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdmt.config import AttentionKD, HiddenKD, LayerMap
+from kdmt.config import AttentionKD, HiddenKD
 from kdmt.config import WordKD as WordKDSettings
-from kdmt.errors import UserError
 from kdmt.losses.cross_entropy import token_nll
 from kdmt.losses.divergences import divergence
-from kdmt.losses.inside import attention_distance, hidden_distance, last_layers, match_heads, uniform_layers
+from kdmt.losses.inside import attention_distance, hidden_distance, match_heads
 from kdmt.losses.projection import CHUNKS, projected_loss
 from kdmt.losses.selection import harder_than_most, hardest, push
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKD
 from kdmt.models.transformer import Trace, Transformer
+from kdmt.train.layers import layer_pairs
 from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.train.schedule import piecewise_linear
 from kdmt.types import Batch, LossTerm, LossTerms
@@ -235,30 +235,6 @@ class AttentionLesson(Lesson):
             keep_BT = _keep(batch, _side_of(kind), pad=student.model.pad)
             total = total + attention_distance(*maps, keep_BT, self.settings.distance)
         return {"attention": LossTerm(total, self.counts(batch)["attention"], self.settings.weight)}
-
-
-def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer) as the settings have them.
-
-    Raises:
-        UserError: a layer does not exist.
-    """
-    if layers == "none":
-        return []
-    if layers == "uniform":
-        return uniform_layers(num_student, num_teacher)
-    if isinstance(layers, str):
-        count = int(layers.removeprefix("last:"))
-        if count > min(num_student, num_teacher):
-            raise UserError(f"{layers!r}: the student has {num_student} layers, the teacher {num_teacher}")
-        return last_layers(num_student, num_teacher, count)
-    for own, other in layers:
-        if own >= num_student or other >= num_teacher:
-            whose, number, have = (
-                ("student", own, num_student) if own >= num_student else ("teacher", other, num_teacher)
-            )
-            raise UserError(f"[{own}, {other}]: the {whose} has no layer {number}, only 0 to {have - 1}")
-    return list(layers)
 
 
 def _projection(student: Transformer, teacher: Transformer, side: str) -> nn.Module:

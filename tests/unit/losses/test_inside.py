@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdmt.losses.inside import attention_distance, hidden_distance, last_layers, match_heads, uniform_layers
+from kdmt.losses.inside import attention_distance, hidden_distance, match_heads
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
@@ -79,11 +79,3 @@ def test_heads() -> None:
     torch.testing.assert_close(student[:, 0], two.mean(1))
     torch.testing.assert_close(teacher[:, 0], four.mean(1))
     assert match_heads(two, maps(2, 3), None)[1].size(1) == 2
-
-
-def test_layers() -> None:
-    assert uniform_layers(3, 6) == [(0, 1), (1, 3), (2, 5)]
-    assert uniform_layers(1, 6) == [(0, 5)]
-    assert uniform_layers(4, 6) == [(0, 0), (1, 2), (2, 3), (3, 5)]
-    assert uniform_layers(2, 2) == [(0, 0), (1, 1)]
-    assert last_layers(3, 6, 2) == [(1, 4), (2, 5)]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from kdmt.config import AttentionKD, HiddenKD, WordKD
-from kdmt.errors import UserError
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.divergences import divergence
 from kdmt.models.architecture import architecture
@@ -21,7 +20,6 @@ from kdmt.train.distillation import (
     DistillationObjective,
     HiddenLesson,
     WordLesson,
-    layer_pairs,
 )
 from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.types import EOS, PAD, Batch, Knowledge
@@ -250,23 +248,3 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_inside() -> None:
     terms = made(batch_of([5, 3, 7]))
     assert float(terms["hidden"].sum.detach()) == 0.0
     assert float(terms["attention"].sum.detach()) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("layers", "message"),
-    [
-        ("last:3", r"'last:3': the student has 2 layers, the teacher 6"),
-        ([(2, 0)], r"\[2, 0\]: the student has no layer 2, only 0 to 1"),
-        ([(0, 6)], r"\[0, 6\]: the teacher has no layer 6, only 0 to 5"),
-    ],
-)
-def test_layers_that_do_not_exist_are_refused(layers: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        layer_pairs(layers, 2, 6)
-
-
-def test_layer_pairs() -> None:
-    assert layer_pairs("none", 2, 6) == []
-    assert layer_pairs("uniform", 2, 6) == [(0, 2), (1, 5)]
-    assert layer_pairs("last:2", 2, 6) == [(0, 4), (1, 5)]
-    assert layer_pairs([(1, 3)], 2, 6) == [(1, 3)]
