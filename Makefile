@@ -10,7 +10,8 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
-        fairseq-env bench-import bench-prepare bench-train bench-train-quality bench-memory bench-gpu bench-toy bench-multi30k distclean
+        fairseq-env bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
+        bench-multi30k distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -95,6 +96,9 @@ bench-train-quality: $(VENV)/installed ## validation loss after 500 updates besi
 
 bench-memory: $(VENV)/installed ## memory of training at a vocabulary of 32k
 	$(BIN)/python benchmarks/bench_memory.py
+
+bench-kd: $(VENV)/installed ## time and memory of word-level distillation beside plain training
+	$(BIN)/python benchmarks/bench_kd.py
 
 bench-gpu: $(VENV)/installed ## training speed, memory and utilisation on a GPU
 	$(BIN)/python benchmarks/bench_gpu.py

@@ -1,0 +1,216 @@
+"""What word-level distillation costs beside plain training, in one run.
+
+    make bench-kd        (python benchmarks/bench_kd.py [--rounds 15])
+
+Time: the student of pipelines/multi30k-paper.yaml on Multi30k's batches (10k vocabulary, max_tokens 4096), updates of
+each kind in turn: plain, from a knowledge cache with k = 8, and with the pipeline's teacher (its weights are random)
+beside it; and that teacher's forward pass alone, to its log-probabilities. Loading of batches is counted.
+
+kd_cache_time_ratio   from the cache over plain, median over the rounds
+kd_live_time_ratio    with the teacher beside it over plain plus the teacher's forward pass
+kd_memory_ratio       peak resident memory of a process that makes three updates at a vocabulary of 32k, 4096 target
+                      tokens, `transformer_iwslt_de_en` for student and teacher, with the teacher over plain
+kd_cache_memory_ratio the same from a cache
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench_memory import LENGTH, ROWS, VOCAB, peak
+from figures import Figure, report_figures
+
+from kdmt.config import WordKD, load_pipeline
+
+KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
+PIPELINE = Path("pipelines/multi30k-paper.yaml")
+STUDENT = "distilled"
+K = 8
+UPDATES = 4  # of each kind in a round
+KINDS = ("plain", "cache", "live")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--memory", choices=KINDS, help="in a process of its own: peak memory of training")
+    options = parser.parse_args()
+    if options.memory:
+        print(json.dumps(memory_peak(options.memory)))
+        return
+    subprocess.run([str(KDMT), "prepare", str(PIPELINE)], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        rounds = compare_times(Path(folder), options.rounds)
+    memory = {kind: memory_of(kind) for kind in KINDS}
+    figures = [
+        Figure("kd_cache_time_ratio", median(each["cache"] / each["plain"] for each in rounds), "ratio"),
+        Figure(
+            "kd_live_time_ratio", median(each["live"] / (each["plain"] + each["teacher"]) for each in rounds), "ratio"
+        ),
+        Figure("kd_teacher_forward_ratio", median(each["teacher"] / each["plain"] for each in rounds), "ratio"),
+        Figure("kd_memory_ratio", memory["live"] / memory["plain"], "ratio"),
+        Figure("kd_cache_memory_ratio", memory["cache"] / memory["plain"], "ratio"),
+        Figure("kd_memory_plain_gb", memory["plain"] / 1e9, "GB"),
+    ]
+    settings = {"pipeline": str(PIPELINE), "student": STUDENT, "k": K, "updates_a_round": UPDATES, "seconds": rounds}
+    report_figures("kd", figures, settings=settings)
+
+
+def objective_of(kind: str, student: Any, teacher: Any) -> Any:
+    from kdmt.train.distillation import DistillationObjective, WordLesson
+    from kdmt.train.objectives import CrossEntropyObjective
+
+    if kind == "plain":
+        return CrossEntropyObjective(student, label_smoothing=0.1).train()
+    word = WordLesson(WordKD(source="cache" if kind == "cache" else "teacher"), label_smoothing=0.1)
+    teachers = [teacher] if kind == "live" else []
+    return DistillationObjective(student, label_smoothing=0.1, teachers=teachers, word=word).train()
+
+
+# ----------------------------------------------------------------------------------------------------------- time
+
+
+def compare_times(folder: Path, num_rounds: int) -> list[dict[str, float]]:
+    """Seconds of the same batches for each kind, round by round."""
+    import torch
+
+    from kdmt.stages.workspace import use_threads
+
+    use_threads(0)
+    torch.manual_seed(1)
+    works, epoch = prepare_works(folder)
+    for work in works.values():  # allocations, first use of every shape
+        work(epoch[0])
+    rounds = []
+    for number in range(num_rounds):
+        batches = epoch[number * UPDATES : (number + 1) * UPDATES]
+        order = list(works)[:: 1 if number % 2 else -1]
+        rounds.append({kind: seconds_of(works[kind], batches) for kind in order})
+        print({kind: round(seconds, 2) for kind, seconds in rounds[-1].items()}, file=sys.stderr)
+    return rounds
+
+
+def seconds_of(work: Callable[[Any], None], batches: list[Any]) -> float:
+    started = time.perf_counter()
+    for indices in batches:
+        work(indices)
+    return time.perf_counter() - started
+
+
+def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[Any]]:
+    """What each kind does with the indices of a batch, and the batches of an epoch."""
+    import torch
+
+    from kdmt.corpus.batching import open_parallel
+    from kdmt.corpus.binarize import data_prefix, dictionary_path
+    from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource, KnowledgeWriter, Shape
+    from kdmt.corpus.vocabulary import Dictionary
+    from kdmt.distill.knowledge import fill_cache
+    from kdmt.losses.projection import CHUNKS
+    from kdmt.losses.word_kd import WholeDistribution
+    from kdmt.models.architecture import architecture
+    from kdmt.models.build import build_transformer
+    from kdmt.train.data import BinarizedData
+
+    config = load_pipeline(PIPELINE)
+    langs = (config.source_lang, config.target_lang)
+    data_bin = Path("runs") / config.name / "prepare" / "data-bin"
+    source, target = (data_prefix(data_bin, "train", langs, lang) for lang in langs)
+    pairs = open_parallel([(source, target)])
+    sizes = [len(Dictionary.load(dictionary_path(data_bin, lang))) for lang in langs]
+
+    def build(model: Any) -> Any:
+        shape = architecture(model.arch, model.overrides())
+        return build_transformer(shape, src_vocab_size=sizes[0], tgt_vocab_size=sizes[1])
+
+    teacher = build(config.teacher.model).eval()
+    shape = Shape(k=K, vocab_size=sizes[1], temperatures=(1.0,), value_type="float16", block_size=10_000)
+    writer = KnowledgeWriter(folder / "knowledge", shape, sizes=pairs.tgt_sizes, made_from={})  # type: ignore[arg-type]
+    fill_cache(writer, [teacher], pairs, device="cpu", max_tokens=4096, progress=lambda _: None)
+    knowledge = KnowledgeSource([KnowledgeCache(folder / "knowledge")], temperature=1.0)
+    settings = config.students[STUDENT].train
+    works: dict[str, Callable[[Any], None]] = {}
+    for kind in KINDS:
+        student = build(config.students[STUDENT].model)
+        data = BinarizedData(pairs, settings, seed=1, knowledge=knowledge if kind == "cache" else None)
+        works[kind] = make_update(objective_of(kind, student, teacher), data)
+    plain = objective_of("plain", teacher, None).eval()
+
+    @torch.no_grad()
+    def read(indices: Any) -> None:
+        batch = data.load(indices)
+        distribution = WholeDistribution((plain.features(teacher, batch),), (teacher.output_weight_VD,))
+        for start in range(0, batch.num_tgt_tokens, CHUNKS["cpu"]):
+            distribution.log_probs(slice(start, start + CHUNKS["cpu"]))
+
+    works["teacher"] = read
+    return works, list(data.epoch(1))
+
+
+def make_update(objective: Any, data: Any) -> Callable[[Any], None]:
+    import torch
+
+    optimizer = torch.optim.AdamW(objective.trained().values(), lr=1e-4, fused=True)
+
+    def update(indices: Any) -> None:
+        batch = data.load(indices)
+        term = objective(batch)["loss"]
+        (term.sum / term.count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return update
+
+
+# --------------------------------------------------------------------------------------------------------- memory
+
+
+def memory_of(kind: str) -> float:
+    command = [sys.executable, __file__, "--memory", kind]
+    return float(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+
+
+def memory_peak(kind: str) -> int:
+    import torch
+
+    from kdmt.models.architecture import architecture
+    from kdmt.models.build import build_transformer
+    from kdmt.stages.workspace import use_threads
+    from kdmt.types import EOS, Batch, Knowledge
+
+    use_threads(0)
+    config = architecture("transformer_iwslt_de_en", {"share_all_embeddings": True, "dropout": 0.3})
+    student, teacher = (
+        build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB) if wanted else None
+        for wanted in (True, kind == "live")
+    )
+    tokens = ROWS * LENGTH
+
+    class Random:
+        def load(self, _: int) -> Batch:
+            src_BS, prev_BT, tgt_BT = torch.randint(4, VOCAB, (3, ROWS, LENGTH))
+            tgt_BT[:, -1] = EOS
+            said = Knowledge(
+                torch.randint(VOCAB // K, (tokens, K)) * K + torch.arange(K),
+                torch.randn(tokens, K + 1).log_softmax(1)[:, :K],
+            )
+            return Batch(torch.arange(ROWS), src_BS, prev_BT, tgt_BT, tokens, tokens, said if kind == "cache" else None)
+
+    update = make_update(objective_of(kind, student, teacher), Random())
+    for number in range(3):
+        update(number)
+    return peak()
+
+
+if __name__ == "__main__":
+    main()
