@@ -335,6 +335,9 @@ class Distill(Section):
     checkpoint: Literal["best", "last", "average"] = "average"
     decode: Decode = Decode()
     failures: Failures = Failures()
+    interpolate: Literal["sentence_bleu", "chrf"] = (
+        "sentence_bleu"  # nearness to the reference, of `data: interpolated`
+    )
     block_size: int = Field(2000, ge=1)  # sentences
     threads: int = _execution(0, ge=0)
     device: str = _execution("auto")
@@ -428,7 +431,7 @@ class AttentionKD(Section):
 
 
 class Student(Section):
-    data: Literal["raw", "distilled", "mixed"] = "distilled"
+    data: Literal["raw", "distilled", "interpolated", "mixed"] = "distilled"  # mixed: raw and distilled
     model: Model = Model()
     train: Train = Train()
     word_kd: WordKD | None = None
@@ -489,6 +492,15 @@ class Pipeline(Section):
             _check_language(key, getattr(self, key))
         if self.source_lang == self.target_lang:
             raise ValueError(f"'source_lang' and 'target_lang' are both {self.source_lang!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _interpolation(self) -> Pipeline:
+        for name, student in self.students.items():
+            if student.data == "interpolated" and self.distill.decode.nbest == 1:
+                raise ValueError(
+                    f"'students.{name}.data: interpolated' chooses among the n-best: set 'distill.decode.nbest'"
+                )
         return self
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ class Decoded:
     source_sha: str  # of the source ids, so that a line that moved is noticed
     tokens: tuple[tuple[int, ...], ...]  # target ids without </s>
     scores: tuple[float, ...]  # natural log, length-normalised
-    hit_limit: bool  # the best one reached the maximum length
+    at_limit: tuple[bool, ...]  # which of them reached the maximum length
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ def read_block(folder: Path, block: Block, key: str) -> Iterator[Decoded]:
         raise UserError(f"{path}: holds {len(lines) - 2} sentences, not {block.count}")
     for offset, line in enumerate(lines[1:-1]):
         record = json.loads(line)
+        if "at_limit" not in record:
+            raise UserError(f"{path}: in the form of an earlier version")
         if record["index"] != block.first + offset:
             raise UserError(f"{path}: sentence {record['index']} stands where {block.first + offset} should")
         yield Decoded(
@@ -105,7 +107,7 @@ def read_block(folder: Path, block: Block, key: str) -> Iterator[Decoded]:
             source_sha=record["source"],
             tokens=tuple(tuple(tokens) for tokens in record["tokens"]),
             scores=tuple(record["scores"]),
-            hit_limit=record["hit_limit"],
+            at_limit=tuple(record["at_limit"]),
         )
 
 
@@ -150,7 +152,7 @@ def _record(sentence: Decoded) -> dict[str, Any]:
         "source": sentence.source_sha,
         "tokens": sentence.tokens,
         "scores": sentence.scores,
-        "hit_limit": sentence.hit_limit,
+        "at_limit": sentence.at_limit,
     }
 
 

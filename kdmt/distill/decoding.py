@@ -86,7 +86,7 @@ def _decode_block(
                 source_sha=source_sha(source),
                 tokens=tuple(_without_eos(hypothesis.tokens) for hypothesis in nbest),
                 scores=tuple(hypothesis.score for hypothesis in nbest),
-                hit_limit=bool(nbest) and len(nbest[0].tokens) >= limits[i],
+                at_limit=tuple(len(hypothesis.tokens) >= limits[i] for hypothesis in nbest),
             )
         )
     return decoded

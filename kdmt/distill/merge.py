@@ -15,6 +15,7 @@ from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.blocks import Block, Decoded, read_block
 from kdmt.distill.decoding import source_sha
 from kdmt.distill.failures import Failure, find_failure
+from kdmt.distill.selection import BEST, Selector
 from kdmt.errors import UserError
 
 
@@ -47,6 +48,7 @@ def merge_blocks(
     text: TrainingText,
     to_words: Callable[[tuple[int, ...]], str],
     settings: Failures,
+    select: Selector = BEST,
     out_source: Path,
     out_target: Path,
     out_tags: Path,
@@ -67,7 +69,7 @@ def merge_blocks(
     ):
         for sentence, source, reference, tag in zip(sentences, *_lines(text, len(sources)), strict=True):
             report.num_sentences += 1
-            words = _choose(sentence, reference, to_words, settings, report)
+            words = _choose(sentence, reference, to_words, settings, select, report)
             if words is not None:
                 report.num_lines += 1
                 source_file.write(f"{source}\n")
@@ -99,25 +101,36 @@ def _choose(
     reference: str,
     to_words: Callable[[tuple[int, ...]], str],
     settings: Failures,
+    select: Selector,
     report: MergeReport,
 ) -> str | None:
-    """The line for this sentence, or None if it is dropped."""
-    best = sentence.tokens[0] if sentence.tokens else ()
-    failure: Failure | None = find_failure(best, hit_limit=sentence.hit_limit, settings=settings)
-    words = to_words(best)
-    if failure is None and not words.strip():
-        failure = "empty"
-    if failure is None:
-        return words
-    report.failures[failure] += 1
-    action = getattr(settings, failure)
+    """The line for this sentence, or None if it is dropped.
+
+    Hypotheses that fail are not selected from. Where all that the selection looks at fail, the first one's failure says
+    what becomes of the sentence.
+    """
+    looked_at = min(len(sentence.tokens), select.depth)
+    words = [to_words(tokens) for tokens in sentence.tokens[:looked_at]]
+    failures = [_failure(sentence, place, words[place], settings) for place in range(looked_at)] or ["empty"]
+    usable = [text for text, failure in zip(words, failures, strict=False) if failure is None]
+    if usable:
+        return usable[select(usable, reference)]
+    first = failures[0]
+    assert first is not None
+    report.failures[first] += 1
+    action = getattr(settings, first)
     if action == "reference":
-        report.replaced[sentence.index] = failure
+        report.replaced[sentence.index] = first
         return reference
     if action == "drop":
-        report.dropped[sentence.index] = failure
+        report.dropped[sentence.index] = first
         return None
-    return words
+    return words[0] if words else ""
+
+
+def _failure(sentence: Decoded, place: int, words: str, settings: Failures) -> Failure | None:
+    failure = find_failure(sentence.tokens[place], hit_limit=sentence.at_limit[place], settings=settings)
+    return "empty" if failure is None and not words.strip() else failure
 
 
 def _write_nbest(file: TextIO, sentence: Decoded, to_words: Callable[[tuple[int, ...]], str]) -> None:

@@ -14,13 +14,14 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kdmt.corpus.lines import iterate_lines
+from kdmt.distill.selection import BEST, Selector
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, earlier_states, finish, make_plan, recorded_outputs, recorded_plan
 from kdmt.stages.stage import Stage
@@ -38,7 +39,9 @@ def distill_stage(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> St
         outputs = recorded_outputs(workspace.prepare)
         inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
         inputs[f"teacher/{settings.checkpoint}"] = teacher_sha256(workspace)
-        return make_plan({"distill": settings}, {}, inputs)
+        made_from = make_plan({"distill": settings}, {}, inputs)
+        own = {key: value for key, value in made_from.settings.items() if key != "distill.interpolate"}
+        return replace(made_from, settings=own)
 
     return Stage(
         "distill", "kdmt distill", workspace.distill, (prepare, teacher), plan, lambda made: _distill(workspace, made)
@@ -81,13 +84,65 @@ def _distill(workspace: Workspace, plan: Plan) -> None:
             max_target_tokens=model.config.max_target_positions,
             progress=progress,
         )
-    report = _merge(workspace, plan, blocks, dataset, codec)
+    report = _merge(workspace, block_key(plan), blocks, dataset, codec, folder, BEST)
     _require_words(workspace, report)
     binarize_distilled(workspace, folder)
-    facts = _facts(workspace, report)
+    facts = _facts(workspace, report, folder)
     workspace.say(f"distill: {_summary(facts)}")
-    outputs = [*folder.glob("distilled.*"), folder / "nbest", *(folder / "data-bin").iterdir()]
-    finish(folder, plan, outputs=outputs, facts=facts)
+    finish(folder, plan, outputs=_outputs(folder), facts=facts)
+
+
+def interpolated_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
+    """Of each sentence's n-best the hypothesis nearest to the reference (Kim & Rush 2016, sequence interpolation)."""
+    settings = workspace.config.distill
+
+    def plan() -> Plan:
+        inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(workspace.distill).items()}
+        extra = {"distill.interpolate": settings.interpolate}
+        return make_plan({"distill.failures": settings.failures}, extra, inputs)
+
+    return Stage(
+        "interpolated",
+        "kdmt distill",
+        workspace.interpolated,
+        (prepare, distill),
+        plan,
+        lambda made: _interpolate(workspace, made, block_key(distill.plan())),
+    )
+
+
+def _interpolate(workspace: Workspace, plan: Plan, key: str) -> None:
+    from kdmt.corpus.binarize import data_prefix
+    from kdmt.corpus.codec import TextCodec
+    from kdmt.corpus.indexed import IndexedDataset
+    from kdmt.distill.blocks import plan_blocks
+    from kdmt.distill.selection import interpolated
+    from kdmt.stages.prepare import binarize_distilled
+
+    folder = workspace.interpolated
+    dataset = IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.langs, workspace.langs[0]))
+    begin(folder, plan, workspace.resolved_config())
+    blocks = plan_blocks(len(dataset), workspace.config.distill.block_size)
+    codec = TextCodec.load(workspace.prepare)
+    report = _merge(workspace, key, blocks, dataset, codec, folder, interpolated(_similarity(workspace)))
+    binarize_distilled(workspace, folder)
+    facts = _facts(workspace, report, folder)
+    workspace.say(f"interpolated: {_summary(facts)}")
+    finish(folder, plan, outputs=_outputs(folder), facts=facts)
+
+
+def _similarity(workspace: Workspace) -> Callable[[str, str], float]:
+    """Nearness of a hypothesis to its reference, both as the tokenizer sees them."""
+    from kdmt.score.metrics import sentence_bleu, sentence_chrf
+
+    if workspace.config.distill.interpolate == "chrf":
+        return lambda hypothesis, reference: sentence_chrf(hypothesis, reference).score
+    tokenize = "none" if workspace.config.prepare.text.moses else "13a"
+    return lambda hypothesis, reference: sentence_bleu(hypothesis, reference, tokenize=tokenize).score
+
+
+def _outputs(folder: Path) -> list[Path]:
+    return [*folder.glob("distilled.*"), *folder.glob("nbest"), *(folder / "data-bin").iterdir()]
 
 
 def _keep_blocks(folder: Path, plan: Plan) -> None:
@@ -99,27 +154,31 @@ def _keep_blocks(folder: Path, plan: Plan) -> None:
             shutil.copytree(state / "blocks", folder / "blocks")
 
 
-def _merge(workspace: Workspace, plan: Plan, blocks: Sequence[Any], dataset: Any, codec: Any) -> Any:
+def _merge(
+    workspace: Workspace, key: str, blocks: Sequence[Any], dataset: Any, codec: Any, folder: Path, select: Selector
+) -> Any:
+    """The text of one training set, into `folder`."""
     from kdmt.distill.merge import TrainingText, merge_blocks
 
-    folder, (src, tgt) = workspace.distill, workspace.langs
+    src, tgt = workspace.langs
     tags = workspace.prepare / "train.tags"
     names = (f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", "nbest")
     asides = [folder / f".partial-{name}" for name in names]
     report = merge_blocks(
         blocks,
-        folder / "blocks",
-        block_key(plan),
+        workspace.distill / "blocks",
+        key,
         sources=dataset,
         text=TrainingText(
             workspace.prepare / f"train.{src}", workspace.prepare / f"train.{tgt}", tags if tags.exists() else None
         ),
         to_words=codec.decode_target,
         settings=workspace.config.distill.failures,
+        select=select,
         out_source=asides[0],
         out_target=asides[1],
         out_tags=asides[2],
-        out_nbest=asides[3],
+        out_nbest=asides[3] if folder == workspace.distill else None,  # elsewhere it is the same
     )
     for aside, name in zip(asides, names, strict=True):
         if aside.exists():
@@ -136,7 +195,7 @@ def _require_words(workspace: Workspace, report: Any) -> None:
         )
 
 
-def _facts(workspace: Workspace, report: Any) -> dict[str, Any]:
+def _facts(workspace: Workspace, report: Any, folder: Path) -> dict[str, Any]:
     """Counts, how near the distilled text is to the references, and how much simpler it is than they are.
 
     A teacher that memorised its training set gives near-copies of the references: then distillation has little to give.
@@ -151,7 +210,7 @@ def _facts(workspace: Workspace, report: Any) -> dict[str, Any]:
         "replaced_by_reference": dict(Counter(report.replaced.values())),
         "dropped": {str(index): failure for index, failure in report.dropped.items()},
     }
-    sources, references, distilled = _sample_lines(workspace, report)
+    sources, references, distilled = _sample_lines(workspace, report, folder)
     if not any(line.strip() for line in distilled):
         return facts
     against_reference = bleu_of_words(workspace, distilled, references)
@@ -163,16 +222,16 @@ def _facts(workspace: Workspace, report: Any) -> dict[str, Any]:
     }
 
 
-def _sample_lines(workspace: Workspace, report: Any) -> tuple[list[str], list[str], list[str]]:
+def _sample_lines(workspace: Workspace, report: Any, folder: Path) -> tuple[list[str], list[str], list[str]]:
     """Source, reference and distilled lines that the teacher wrote: all of a small corpus, else so many evenly."""
     from kdmt.score.diagnostics import MAX_SENTENCES
 
     src, tgt = workspace.langs
     references = enumerate(iterate_lines(workspace.prepare / f"train.{tgt}"))
     triples = zip(
-        iterate_lines(workspace.distill / f"distilled.{src}"),
+        iterate_lines(folder / f"distilled.{src}"),
         (pair for pair in references if pair[0] not in report.dropped),
-        iterate_lines(workspace.distill / f"distilled.{tgt}"),
+        iterate_lines(folder / f"distilled.{tgt}"),
         strict=True,
     )
     written = ((s, reference, d) for s, (index, reference), d in triples if index not in report.replaced)

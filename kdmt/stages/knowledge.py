@@ -5,6 +5,7 @@ knowledge/<data>/       a cache for each training set (`raw`, `distilled`) whose
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,9 @@ from kdmt.stages.training import cache_made_from, data_names, learns_from_cache,
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
 
-def knowledge_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage, distill: Stage) -> dict[str, Stage]:
+def knowledge_stages(
+    workspace: Workspace, *, prepare: Stage, teacher: Stage, text: Mapping[str, Stage]
+) -> dict[str, Stage]:
     """A stage for each training set that a student learns from with a cache."""
     wanted = {
         data
@@ -25,10 +28,10 @@ def knowledge_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage, di
         if learns_from_cache(student)
         for data in data_names(student)
     }
-    return {data: _stage(workspace, data, prepare, teacher, distill) for data in sorted(wanted, reverse=True)}
+    return {data: _stage(workspace, data, prepare, teacher, text) for data in sorted(wanted, reverse=True)}
 
 
-def _stage(workspace: Workspace, data: str, prepare: Stage, teacher: Stage, distill: Stage) -> Stage:
+def _stage(workspace: Workspace, data: str, prepare: Stage, teacher: Stage, text: Mapping[str, Stage]) -> Stage:
     def plan() -> Plan:
         return make_plan({"knowledge": workspace.config.knowledge}, {"data": data}, cache_made_from(workspace, data))
 
@@ -36,7 +39,7 @@ def _stage(workspace: Workspace, data: str, prepare: Stage, teacher: Stage, dist
         name=f"knowledge of {data}",
         command="kdmt knowledge",
         folder=workspace.knowledge(data),
-        upstream=(prepare, teacher) if data == "raw" else (prepare, teacher, distill),
+        upstream=(prepare, teacher) if data == "raw" else (prepare, teacher, text[data]),
         plan=plan,
         make=partial(_fill, workspace, data),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
     )
 
     def plan() -> Plan:
-        inputs = training_inputs(workspace, raw=True, distilled=False) | _init_inputs(teacher.train)
+        inputs = training_inputs(workspace, job.data) | _init_inputs(teacher.train)
         return make_plan({"teacher": teacher}, {}, inputs)
 
     return Stage(
@@ -68,16 +68,20 @@ def student_stages(
     *,
     prepare: Stage,
     teacher: Stage,
-    distill: Stage,
+    text: Mapping[str, Stage],
     knowledge: Mapping[str, Stage],
 ) -> dict[int, Stage]:
-    """Train one student, a stage for each of its seeds."""
+    """Train one student, a stage for each of its seeds.
+
+    Args:
+        text: the stages that write training sets, by name.
+        knowledge: the stages that fill caches, by training set.
+    """
     student = workspace.config.students[name]
     upstream = [prepare]
     if _needs_teacher(student):
         upstream.append(teacher)
-    if student.data != "raw":
-        upstream.append(distill)
+    upstream += [text[data] for data in data_names(student) if data != "raw"]
     if learns_from_cache(student):
         upstream += [knowledge[data] for data in data_names(student)]
     return {seed: _student_stage(workspace, name, student, seed, tuple(upstream)) for seed in student.seeds}
@@ -117,7 +121,7 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
     )
 
     def plan() -> Plan:
-        inputs = training_inputs(workspace, raw=student.data != "distilled", distilled=student.data != "raw")
+        inputs = training_inputs(workspace, job.data)
         inputs |= _init_inputs(student.train)
         inputs |= _teaching_inputs(workspace, student)
         made_from = make_plan({f"students.{name}": student}, {"seed": seed}, inputs)
@@ -142,16 +146,15 @@ def teacher_sha256(workspace: Workspace) -> str:
     return checkpoint_sha256(resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint))
 
 
-def training_inputs(workspace: Workspace, *, raw: bool, distilled: bool) -> dict[str, str]:
-    """The files that a training reads, with the sha256 that their stages recorded."""
+def training_inputs(workspace: Workspace, data: Sequence[str]) -> dict[str, str]:
+    """The files that a training on these sets reads, with the sha256 that their stages recorded."""
     prepared = recorded_outputs(workspace.prepare)
     wanted = ("tokenizer/", "text.json", "dict.", "data-bin/valid.", "valid.")
     inputs = {f"prepare/{name}": sha for name, sha in prepared.items() if name.startswith(wanted)}
-    if raw:
-        inputs |= {f"prepare/{k}": sha for k, sha in prepared.items() if k.startswith("data-bin/train.")}
-    if distilled:
-        made = recorded_outputs(workspace.distill)
-        inputs |= {f"distill/{k}": sha for k, sha in made.items() if k.startswith("data-bin/train.")}
+    for each in data:
+        folder = workspace.training_set(each)
+        made = recorded_outputs(folder)
+        inputs |= {f"{folder.name}/{name}": sha for name, sha in made.items() if name.startswith("data-bin/train.")}
     return inputs
 
 
@@ -240,11 +243,11 @@ def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
 
 
 def open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
-    """A split of a training set by its name, `raw` or `distilled`."""
+    """A split of a training set by its name, as `raw` or `distilled`."""
     from kdmt.corpus.batching import open_parallel
     from kdmt.corpus.binarize import data_prefix
 
-    folder = workspace.data_bin if name == "raw" else workspace.distill / "data-bin"
+    folder = workspace.training_set(name) / "data-bin"
     source, target = (data_prefix(folder, split, workspace.langs, lang) for lang in workspace.langs)
     return open_parallel([(source, target)])
 
@@ -275,7 +278,7 @@ def open_caches(workspace: Workspace, student: Student) -> list[KnowledgeCache]:
 
 def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
     """What a cache's content depends on besides its settings: name -> sha256."""
-    owner = workspace.prepare if data == "raw" else workspace.distill
+    owner = workspace.training_set(data)
     dictionary = f"dict.{workspace.langs[1]}.txt"
     found = {name: sha for name, sha in recorded_outputs(owner).items() if name.startswith("data-bin/train.")}
     found[dictionary] = recorded_outputs(workspace.prepare)[dictionary]

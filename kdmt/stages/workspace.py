@@ -52,6 +52,14 @@ class Workspace:
     def distill(self) -> Path:
         return self.root / "distill"
 
+    @property
+    def interpolated(self) -> Path:
+        return self.root / "interpolated"
+
+    def training_set(self, data: str) -> Path:
+        """The folder of the stage that makes a training set; it has `data-bin/train.*`."""
+        return {"raw": self.prepare, "distilled": self.distill, "interpolated": self.interpolated}[data]
+
     def knowledge(self, data: str) -> Path:
         return self.root / "knowledge" / data
 

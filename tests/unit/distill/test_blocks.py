@@ -17,8 +17,8 @@ from kdmt.errors import UserError
 KEY = "k" * 64
 BLOCK = Block(number=3, first=20, count=2)
 SENTENCES = [
-    Decoded(index=20, source_sha="ab" * 8, tokens=((5, 6, 7), (5,)), scores=(-0.25, -1.5), hit_limit=True),
-    Decoded(index=21, source_sha="cd" * 8, tokens=(), scores=(), hit_limit=False),
+    Decoded(index=20, source_sha="ab" * 8, tokens=((5, 6, 7), (5,)), scores=(-0.25, -1.5), at_limit=(True, False)),
+    Decoded(index=21, source_sha="cd" * 8, tokens=(), scores=(), at_limit=()),
 ]
 
 
@@ -50,7 +50,13 @@ def test_what_was_written_comes_back(
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
     sentences = [
-        Decoded(7 + i, f"{i:016x}", tuple(tuple(tokens) for tokens, _ in nbest), tuple(s for _, s in nbest), hit)
+        Decoded(
+            7 + i,
+            f"{i:016x}",
+            tuple(tuple(tokens) for tokens, _ in nbest),
+            tuple(s for _, s in nbest),
+            (hit,) * len(nbest),
+        )
         for i, (nbest, hit) in enumerate(content)
     ]
     block = Block(0, 7, len(sentences))

@@ -85,8 +85,8 @@ def test_a_sentence_at_its_own_limit_is_marked(tmp_path: Path) -> None:
     run(tmp_path, EchoEngine(), max_target=6)
     for i, sentence in enumerate(read(tmp_path)):
         limit = min(LENGTHS[i] + 2, 5)
-        assert sentence.hit_limit == (len(sentence.tokens) > 0 and LENGTHS[i] - 1 >= limit)
-    assert any(sentence.hit_limit for sentence in read(tmp_path))
+        assert sentence.at_limit == tuple(len(tokens) >= limit for tokens in sentence.tokens)
+    assert any(sentence.at_limit[:1] == (True,) for sentence in read(tmp_path))
 
 
 def test_a_closing_symbol_is_not_kept(tmp_path: Path) -> None:

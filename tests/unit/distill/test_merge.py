@@ -16,6 +16,7 @@ from kdmt.config import Failures
 from kdmt.distill.blocks import Block, Decoded, plan_blocks, write_block
 from kdmt.distill.decoding import source_sha
 from kdmt.distill.merge import MergeReport, TrainingText, merge_blocks
+from kdmt.distill.selection import interpolated
 from kdmt.errors import UserError
 from kdmt.types import EOS, UNK
 
@@ -73,7 +74,8 @@ def make_decoded(index: int, source: np.ndarray, failure: str | None) -> Decoded
         "unk": (index + 10, UNK),
     }
     nbest = (tokens[failure], (7,)) if tokens[failure] or index % 2 else ()
-    return Decoded(index, source_sha(source), nbest, (-0.5, -0.75)[: len(nbest)], failure == "too_long")
+    at_limit = (failure == "too_long", False)[: len(nbest)]
+    return Decoded(index, source_sha(source), nbest, (-0.5, -0.75)[: len(nbest)], at_limit)
 
 
 @pytest.fixture
@@ -188,3 +190,44 @@ def test_only_newlines_end_lines(corpus: Corpus) -> None:
     write_lines(corpus.folder / "train.en", strange)
     corpus.merge()
     assert read_lines(corpus.folder / "out.en") == strange
+
+
+def test_interpolation_takes_the_nearest_that_does_not_fail(tmp_path: Path) -> None:
+    """Of four sentences: the second is nearer; the nearest is a loop, of equals the first; all fail; there is none."""
+    hypotheses: list[tuple[tuple[int, ...], ...]] = [
+        ((10, 11, 12), (5, 6, 7)),
+        ((10, 11), (8, 8, 8), (9, 11)),
+        ((8, 8, 8), (9, UNK)),
+        (),
+    ]
+    references = ["w5 w6 w7", "w8 w8 w8 w11", "w9", "w4"]
+    sources = [np.array([20 + i, EOS]) for i in range(4)]
+    decoded = [
+        Decoded(i, source_sha(sources[i]), nbest, (-0.5,) * len(nbest), (False,) * len(nbest))
+        for i, nbest in enumerate(hypotheses)
+    ]
+    (block,) = plan_blocks(4, 10)
+    write_block(tmp_path, block, KEY, decoded)
+    write_lines(tmp_path / "train.en", list("abcd"))
+    write_lines(tmp_path / "train.de", references)
+
+    def common_words(hypothesis: str, reference: str) -> float:
+        return len(set(hypothesis.split()) & set(reference.split()))
+
+    report = merge_blocks(
+        [block],
+        tmp_path,
+        KEY,
+        sources=sources,
+        text=TrainingText(tmp_path / "train.en", tmp_path / "train.de", None),
+        to_words=words_of,
+        settings=Failures(repetition_times=3, unk="drop"),
+        select=interpolated(common_words),
+        out_source=tmp_path / "out.en",
+        out_target=tmp_path / "out.de",
+        out_tags=tmp_path / "out.tags",
+        out_nbest=None,
+    )
+    assert read_lines(tmp_path / "out.de") == ["w5 w6 w7", "w10 w11", "w9", "w4"]
+    assert report.failures == {"repetition": 1, "empty": 1}
+    assert report.replaced == {2: "repetition", 3: "empty"}
