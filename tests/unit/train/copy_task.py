@@ -104,18 +104,19 @@ def make_trainer(
     settings: Train,
     *,
     model: Transformer | None = None,
+    objective: Objective | None = None,
     validate: Validate | None = None,
     init_state: TrainingState | None = None,
     ranks: Ranks = ALONE,
 ) -> Trainer:
     """A trainer with seed 1; without `validate`, the loss on the first four training batches counts."""
-    objective = CrossEntropyObjective(model or make_model(), label_smoothing=settings.label_smoothing)
+    plain = CrossEntropyObjective(model or make_model(), label_smoothing=settings.label_smoothing)
 
     def loss_on_training_data(trained: Objective) -> dict[str, float]:
         return validation_loss(trained, data, data.epoch(1)[:4], device=CPU, ranks=ranks)
 
     return Trainer(
-        objective=objective,
+        objective=objective or plain,
         data=data,
         settings=settings,
         seed=1,

@@ -1,0 +1,95 @@
+"""The loop with a teacher: a stop changes nothing of what the objective remembers and trains besides the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from copy_task import TINY, make_model, make_trainer, open_data, train_settings, write_copy_task
+from safetensors.torch import load_file
+
+from kdmt.config import AttentionKD, HiddenKD, WordKD
+from kdmt.corpus.batching import ParallelData
+from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, WordLesson
+
+NARROW = replace(TINY, encoder_embed_dim=16, decoder_embed_dim=16)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
+    return write_copy_task(tmp_path_factory.mktemp("data"), 190, seed=1)
+
+
+def make_objective(word_kd: WordKD) -> DistillationObjective:
+    student, teacher = make_model(1, NARROW), make_model(2)
+    torch.manual_seed(3)
+    return DistillationObjective(
+        student,
+        label_smoothing=0.1,
+        teachers=[teacher],
+        word=WordLesson(word_kd, label_smoothing=0.1),
+        lessons=[
+            HiddenLesson(HiddenKD(), student=student, teacher=teacher),
+            AttentionLesson(AttentionKD(), student=student, teacher=teacher),
+        ],
+    )
+
+
+def train(run: Path, pairs: ParallelData, word_kd: WordKD, ends: Sequence[int]) -> DistillationObjective:
+    """To each of the ends in turn, every time by new objects."""
+    for end in ends:
+        settings = train_settings(max_updates=end, save_interval_updates=7)
+        objective = make_objective(word_kd)
+        make_trainer(run, open_data(pairs, settings), settings, objective=objective).run()
+    return objective
+
+
+def test_going_on_is_exact(tmp_path: Path, pairs: ParallelData) -> None:
+    word_kd = WordKD(
+        select="global",
+        queue=150,
+        rate=0.4,
+        mutual_information=0.1,
+        marginal_momentum=0.9,
+        alpha_schedule=[(0, 1.0), (12, 0.2)],
+    )
+    objective = train(tmp_path / "straight", pairs, word_kd, [20])
+    train(tmp_path / "stopped", pairs, word_kd, [7, 20])
+    straight, stopped = (
+        {
+            **load_file(tmp_path / run / "checkpoint_20" / "training_state.safetensors"),
+            **load_file(tmp_path / run / "checkpoint_20" / "model.safetensors"),
+        }
+        for run in ("straight", "stopped")
+    )
+    assert set(straight) == set(stopped)
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+    assert objective.word is not None
+    assert objective.word.alpha == 0.2
+    assert len(straight["memory.0.queue"]) == 150
+    assert float(straight["memory.0.marginal"].sum()) == pytest.approx(1.0, abs=1e-5)
+    fresh = make_objective(word_kd).moving()
+    assert len(fresh) == 2  # projections
+    for name, first in fresh.items():
+        assert not torch.equal(straight[name], first)
+        assert f"exp_avg.{name}" in straight
+
+
+def test_a_checkpoint_is_the_student_alone(tmp_path: Path, pairs: ParallelData) -> None:
+    objective = train(tmp_path, pairs, WordKD(), [5])
+    saved = load_file(tmp_path / "checkpoint_5" / "model.safetensors")
+    assert set(saved) == set(dict(objective.model.named_parameters()))
+
+
+def test_a_student_nears_its_teacher(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=60, validate_interval_updates=60, log_interval_updates=10)
+    objective = make_objective(WordKD(alpha=1.0))
+    make_trainer(tmp_path, open_data(pairs, settings), settings, objective=objective).run()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    curves = {name: [each[name] for each in records if name in each] for name in ("word_kd", "hidden", "attention")}
+    for name, curve in curves.items():
+        assert curve[-1] < 0.8 * curve[0], name
