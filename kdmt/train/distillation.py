@@ -285,7 +285,7 @@ class DistillationObjective(CrossEntropyObjective):
         if lessons and not teachers:
             raise ValueError("what is inside a teacher can be learnt from one that runs beside the student alone")
         self.teachers = tuple(teachers)
-        self.frozen = nn.ModuleList(teachers).requires_grad_(False)  # what moves to a device with the student
+        self.beside = nn.ModuleList(teachers).requires_grad_(False)  # the same, so that they move to a device
         self.word, self.lessons = word, nn.ModuleList(lessons)
         self.terms = (*(self.terms if word is None else word.terms), *(name for each in lessons for name in each.terms))
         pairs = [pair for each in lessons for pair in each.pairs]
@@ -294,7 +294,7 @@ class DistillationObjective(CrossEntropyObjective):
     def train(self, mode: bool = True) -> DistillationObjective:
         """The student alone is ever in training mode."""
         super().train(mode)
-        self.frozen.eval()
+        self.beside.eval()
         return self
 
     def counts(self, batch: Batch) -> dict[str, int]:
@@ -321,20 +321,32 @@ class DistillationObjective(CrossEntropyObjective):
 
     def forward(self, batch: Batch) -> LossTerms:
         """See `Objective`."""
-        student = self._run(self.model, batch, self.own_places if self.training else frozenset())
-        word = None if self.word is None or self.word.is_silent else self.word
-        if not self.training or (word is None and not self.lessons):
+        student = self.run(self.model, batch, self.own_places if self.training else frozenset())
+        if not self.training:
             return self.cross_entropy(batch, student.features_MD)
-        with torch.no_grad():
-            teachers = [self._run(teacher, batch, self.teacher_places) for teacher in self.teachers]
-        if word is None:
+        return self.learn(student, self.ask(batch), batch)
+
+    @torch.no_grad()
+    def ask(self, batch: Batch) -> list[Pass]:
+        """The teachers' passes; none at an update at which nothing is learnt from them."""
+        if self.is_silent:
+            return []
+        return [self.run(teacher, batch, self.teacher_places) for teacher in self.teachers]
+
+    @property
+    def is_silent(self) -> bool:
+        return (self.word is None or self.word.is_silent) and not self.lessons
+
+    def learn(self, student: Pass, teachers: Sequence[Pass], batch: Batch) -> LossTerms:
+        """The student's terms."""
+        if self.word is None or self.word.is_silent:
             terms = self.cross_entropy(batch, student.features_MD)
         else:
-            terms = word(student, teachers, batch, targets_M=self.targets(batch), product_type=self.product_type)
+            terms = self.word(student, teachers, batch, targets_M=self.targets(batch), product_type=self.product_type)
         for lesson in self.lessons:
             terms |= lesson(student, teachers[0], batch)
         return terms
 
-    def _run(self, model: Transformer, batch: Batch, wanted: frozenset[Place]) -> Pass:
+    def run(self, model: Transformer, batch: Batch, wanted: frozenset[Place]) -> Pass:
         trace = Trace(wanted)
         return Pass(model, self.features(model, batch, trace if wanted else None), trace)

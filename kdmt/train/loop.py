@@ -140,7 +140,7 @@ class Trainer:
         """One optimiser step on the sum over micro-batches and ranks, each term divided once by its whole count."""
         self.objective.train()
         self.objective.before_update(self.position.update)
-        batches = [batch.to(self.device) for batch in step.batches]
+        batches = [self.objective.prepare(batch.to(self.device)) for batch in step.batches]
         own = batches[: len(batches) - step.idle]
         counts, tokens = self._counts(own)
         sums: dict[str, Tensor] = {}

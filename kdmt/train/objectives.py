@@ -33,6 +33,10 @@ class Objective(nn.Module, ABC):
     def use(self, precision: Precision) -> None:
         """Compute in this precision from now on."""
 
+    def prepare(self, batch: Batch) -> Batch:
+        """What is trained on in a batch's place; called before its counts are asked for."""
+        return batch
+
     def before_update(self, update: int) -> None:
         """Told before each update how many are done: weights may follow a schedule."""
 
@@ -97,10 +101,11 @@ class CrossEntropyObjective(Objective):
         """The real target tokens: [M]."""
         return _real(_targets(batch)[1], batch, pad=self.model.pad)
 
-    def cross_entropy(self, batch: Batch, features_MD: Tensor) -> LossTerms:
+    def cross_entropy(self, batch: Batch, features_MD: Tensor, model: Transformer | None = None) -> LossTerms:
+        """The terms from the features of a model, by default the one that is trained."""
         loss_sum, nll_sum = projected_cross_entropy(
             features_MD,
-            self.model.output_weight_VD,
+            (model or self.model).output_weight_VD,
             self.targets(batch),
             epsilon=self.label_smoothing,
             product_type=self.product_type,
