@@ -430,6 +430,32 @@ class AttentionKD(Section):
     weight: float = Field(1.0, gt=0.0)
 
 
+class Online(Section):
+    """Teachers that move while the student learns, instead of the pipeline's."""
+
+    kind: Literal["ema", "joint", "mutual"]  # the student's average; a teacher trained beside it; peers
+    decay: float = Field(0.999, ge=0.0, lt=1.0)  # of `ema`
+    peers: int = Field(1, ge=1)  # of `mutual`, besides the student
+    model: Model | None = None  # of `joint`'s teacher; peers have the student's
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Online:
+        if (self.kind == "joint") != (self.model is not None):
+            raise ValueError("'kind: joint' needs the teacher's 'model', and no other kind has one")
+        return self
+
+
+class OnPolicy(Section):
+    """With probability `rate` a micro-batch's targets are the student's own samples (Agarwal et al. 2024)."""
+
+    rate: float = Field(0.5, gt=0.0, le=1.0)
+    temperature: float = Field(1.0, gt=0.0)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_len_a: float = Field(1.2, ge=0.0)
+    max_len_b: int = Field(10, ge=1)
+
+
 class Student(Section):
     data: Literal["raw", "distilled", "interpolated", "mixed"] = "distilled"  # mixed: raw and distilled
     model: Model = Model()
@@ -437,6 +463,8 @@ class Student(Section):
     word_kd: WordKD | None = None
     hidden_kd: HiddenKD | None = None
     attention_kd: AttentionKD | None = None
+    online: Online | None = None
+    on_policy: OnPolicy | None = None
     seeds: list[Annotated[int, Field(ge=0)]] = _extend([1], min_length=1)
     encoder_layers_from_teacher: list[int] | None = None  # teacher layer for each student layer, from 0
     decoder_layers_from_teacher: list[int] | None = None
@@ -446,6 +474,30 @@ class Student(Section):
     def _distinct(self) -> Student:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("'seeds' holds a number twice")
+        return self
+
+    @model_validator(mode="after")
+    def _own_samples(self) -> Student:
+        if self.on_policy is None:
+            return self
+        if self.word_kd is None or self.word_kd.source == "cache":
+            raise ValueError("'on_policy' needs 'word_kd' with a teacher that reads the samples: no cache has them")
+        if self.online is not None and self.online.kind != "ema":
+            raise ValueError("'on_policy' samples from one student: 'online.kind' trains several models")
+        if self.train.parallel == "fsdp":
+            raise ValueError("'on_policy' needs the whole model on each rank: 'train.parallel: fsdp' shards it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Student:
+        if self.online is None:
+            return self
+        if self.word_kd is None:
+            raise ValueError("'online' needs 'word_kd', which says what is learnt")
+        if self.word_kd.source == "cache" or self.word_kd.teachers:
+            raise ValueError("'online' brings its own teachers: 'word_kd' has others")
+        if self.online.kind == "mutual" and self.word_kd.select == "global":
+            raise ValueError("'word_kd.select: global' keeps one queue, and 'online.kind: mutual' has several students")
         return self
 
 

@@ -39,6 +39,7 @@ class Batch:
     num_tgt_tokens: int = 0  # real target tokens, </s> counted
     num_src_tokens: int = 0  # real source tokens, </s> counted
     knowledge: Knowledge | None = None
+    of_student: bool = False  # targets are the student's own samples, not references
 
     def to(self, device: torch.device | str) -> Batch:
         """With the tokens on a device; a copy from pinned memory does not make the host wait."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from kdmt.config import Decode
 from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.beam import beam_search, max_lengths
+from kdmt.decode.sampling import Sampling, sample
 from kdmt.errors import UserError
 from kdmt.models.transformer import DecoderCache, Transformer
 from kdmt.types import EOS, Hypothesis
@@ -127,6 +128,25 @@ class TorchEngine:
         prev_tokens_BT[:, 0] = EOS
         log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
         return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0]
+
+
+def sample_batch(
+    model: Transformer, src_tokens_BS: Tensor, *, sampling: Sampling, max_len_a: float, max_len_b: float
+) -> list[Hypothesis]:
+    """A sample of each source, with random numbers from PyTorch's own generator on the CPU."""
+    lengths = src_tokens_BS.ne(model.pad).sum(1).tolist()
+    max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=model.config.max_target_positions - 1)
+    uniforms_BT = torch.rand(len(lengths), max(max_len_B) + 1, dtype=torch.float64)
+    with _inference(model):
+        cache = model.start_cache(model.encode(src_tokens_BS), beam=1, max_len=max(max_len_B) + 1)
+        found = sample(
+            _TransformerStepper(model, cache),
+            max_len_B=max_len_B,
+            uniforms_NT=uniforms_BT,
+            sampling=sampling,
+            device=src_tokens_BS.device,
+        )
+    return [hypothesis for (hypothesis,) in found]
 
 
 @dataclass(frozen=True)

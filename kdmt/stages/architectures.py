@@ -33,11 +33,22 @@ def check_architectures(config: Pipeline) -> None:
                 setting = f"students.{name}.{side}_layers_from_teacher"
                 _check_layers(setting, chosen, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
-        _check_inside(f"students.{name}", student, own, teacher)
+        _check_inside(f"students.{name}", student, own, _beside(config, name, student, own, teacher))
         if student.decoder_layers_from_teacher is not None:
             _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
         if student.embeddings_from_teacher:
             _check_same(f"students.{name}.embeddings_from_teacher", own, teacher, _EMBEDDING_FIELDS)
+
+
+def _beside(
+    config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
+) -> TransformerConfig:
+    """The teacher that runs beside a student."""
+    if student.online is None:
+        return teacher
+    if student.online.model is None:
+        return own
+    return _architecture(config, f"students.{name}.online", student.online.model, student.train)
 
 
 def _check_inside(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:

@@ -97,9 +97,9 @@ def learns_from_cache(student: Student) -> bool:
 
 
 def learns_from_running(student: Student) -> bool:
-    """Whether teachers run beside the student."""
+    """Whether trained teachers run beside the student."""
     kd = student.word_kd
-    return bool((kd and kd.source == "teacher") or student.hidden_kd or student.attention_kd)
+    return student.online is None and bool((kd and kd.source == "teacher") or student.hidden_kd or student.attention_kd)
 
 
 def _needs_teacher(student: Student) -> bool:
@@ -286,20 +286,91 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
 
 
 def _objective(workspace: Workspace, job: _Job, model: Any) -> Any:
-    from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, WordLesson
+    from kdmt.train.distillation import DistillationObjective, WordLesson
     from kdmt.train.objectives import CrossEntropyObjective
 
     student, smoothing = job.student, job.train.label_smoothing
     if student is None or not (student.word_kd or student.hidden_kd or student.attention_kd):
         return CrossEntropyObjective(model, label_smoothing=smoothing)
+    if student.online is not None:
+        return _online_objective(job, student, model)
     teachers = _load_teachers(workspace, student) if learns_from_running(student) else []
+    word = None if student.word_kd is None else WordLesson(student.word_kd, label_smoothing=smoothing)
+    return DistillationObjective(
+        model,
+        label_smoothing=smoothing,
+        teachers=teachers,
+        word=word,
+        lessons=_lessons(student, model, teachers[:1]),
+        on_policy=_on_policy(student),
+    )
+
+
+def _on_policy(student: Student) -> Any:
+    """How a student comes by its own samples; None where it is not taught on them."""
+    from kdmt.decode.engine import sample_batch
+    from kdmt.decode.sampling import Sampling
+    from kdmt.train.distillation import OnPolicy
+
+    settings = student.on_policy
+    if settings is None:
+        return None
+    sampling = Sampling(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
+
+    def generate(model: Any, src_tokens_BS: Any) -> list[tuple[int, ...]]:
+        found = sample_batch(
+            model, src_tokens_BS, sampling=sampling, max_len_a=settings.max_len_a, max_len_b=settings.max_len_b
+        )
+        return [hypothesis.tokens for hypothesis in found]
+
+    return OnPolicy(settings.rate, generate)
+
+
+def _lessons(student: Student, model: Any, teachers: Sequence[Any]) -> list[Any]:
+    """Those inside the network, from the first teacher."""
+    from kdmt.train.distillation import AttentionLesson, HiddenLesson
+
     lessons: list[Any] = []
     if student.hidden_kd is not None:
         lessons.append(HiddenLesson(student.hidden_kd, student=model, teacher=teachers[0]))
     if student.attention_kd is not None:
         lessons.append(AttentionLesson(student.attention_kd, student=model, teacher=teachers[0]))
-    word = None if student.word_kd is None else WordLesson(student.word_kd, label_smoothing=smoothing)
-    return DistillationObjective(model, label_smoothing=smoothing, teachers=teachers, word=word, lessons=lessons)
+    return lessons
+
+
+def _online_objective(job: _Job, student: Student, model: Any) -> Any:
+    import torch
+
+    from kdmt.models.architecture import architecture
+    from kdmt.models.build import build_transformer
+    from kdmt.train.distillation import WordLesson
+    from kdmt.train.online import EmaTeacherObjective, TogetherObjective
+
+    online, smoothing = student.online, job.train.label_smoothing
+    assert online is not None
+    assert student.word_kd is not None
+    word = WordLesson(student.word_kd, label_smoothing=smoothing)
+    if online.kind == "ema":
+        lessons = _lessons(student, model, [model])
+        return EmaTeacherObjective(
+            model,
+            label_smoothing=smoothing,
+            decay=online.decay,
+            word=word,
+            lessons=lessons,
+            on_policy=_on_policy(student),
+        )
+    mutual = online.kind == "mutual"
+    chosen = online.model or student.model
+    others = []
+    for number in range(1, 1 + (online.peers if mutual else 1)):
+        torch.manual_seed(job.seed + 1000 * number)
+        config = architecture(chosen.arch, chosen.overrides())
+        others.append(
+            build_transformer(config, src_vocab_size=model.src_vocab_size, tgt_vocab_size=model.tgt_vocab_size)
+        )
+    lessons = _lessons(student, model, others)
+    return TogetherObjective(model, label_smoothing=smoothing, others=others, mutual=mutual, word=word, lessons=lessons)
 
 
 def _load_teachers(workspace: Workspace, student: Student) -> list[Any]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdmt.config import AttentionKD, HiddenKD
 from kdmt.config import WordKD as WordKDSettings
+from kdmt.corpus.batching import pad_sentences
 from kdmt.losses.cross_entropy import token_nll
 from kdmt.losses.divergences import divergence
 from kdmt.losses.inside import attention_distance, hidden_distance, match_heads
@@ -28,7 +30,7 @@ from kdmt.models.transformer import Trace, Transformer
 from kdmt.train.layers import layer_pairs
 from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.train.schedule import piecewise_linear
-from kdmt.types import Batch, LossTerm, LossTerms
+from kdmt.types import EOS, Batch, LossTerm, LossTerms
 
 Place = tuple[str, int]  # a kind of tensor inside the network, and a layer (`Trace`)
 
@@ -101,13 +103,16 @@ class WordLesson(Lesson):
         targets_M: Tensor,
         product_type: torch.dtype | None,
     ) -> LossTerms:
-        """The terms of a batch; without teachers it brings the knowledge of a cache."""
+        """The terms of a batch; without teachers it brings the knowledge of a cache.
+
+        On the student's own samples they are the divergence alone (Agarwal et al. 2024, algorithm 1).
+        """
         teacher, log_marginal_V = self._ask(teachers, batch, product_type)
         settings = self.settings
         loss = WordKD(
             targets_M=targets_M,
             epsilon=self.label_smoothing,
-            alpha=self.alpha,
+            alpha=1.0 if batch.of_student else self.alpha,  # its own samples are no references
             divergence=self.divergence,
             teacher=teacher,
             temperature=settings.temperature,
@@ -262,6 +267,34 @@ def _keep(batch: Batch, side: str, *, pad: int) -> Tensor:
     return tokens_BL.ne(pad)
 
 
+@dataclass(frozen=True)
+class OnPolicy:
+    """The remedy for exposure bias: now and then a student is taught on what it would say itself.
+
+    Attributes:
+        rate: probability that a micro-batch's targets are replaced.
+        generate: (model, source tokens [B, S]) -> for each source the ids of a sample of the model's, without </s>.
+            Whatever is random about it comes from PyTorch's own generator, which a checkpoint keeps.
+    """
+
+    rate: float
+    generate: Callable[[Transformer, Tensor], list[tuple[int, ...]]]
+
+    def __call__(self, model: Transformer, batch: Batch) -> Batch:
+        """The batch, or the same sources with the student's samples."""
+        if float(torch.rand(())) >= self.rate:
+            return batch
+        targets = [np.array([*tokens, EOS]) for tokens in self.generate(model, batch.src_tokens_BS)]
+        device = batch.src_tokens_BS.device
+        return replace(
+            batch,
+            prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets]).to(device),
+            tgt_tokens_BT=pad_sentences(targets).to(device),
+            num_tgt_tokens=sum(map(len, targets)),
+            of_student=True,
+        )
+
+
 class DistillationObjective(CrossEntropyObjective):
     """A student that learns from teachers besides its targets. In evaluation mode it is cross entropy.
 
@@ -270,6 +303,7 @@ class DistillationObjective(CrossEntropyObjective):
         teachers: that run beside it, frozen. The first one is looked into.
         word: the lesson on the output distribution; without it, cross entropy.
         lessons: those inside the network.
+        on_policy: gives the student's own samples in a batch's place, or the batch; None for references always.
     """
 
     def __init__(
@@ -280,8 +314,10 @@ class DistillationObjective(CrossEntropyObjective):
         teachers: Sequence[Transformer] = (),
         word: WordLesson | None = None,
         lessons: Sequence[HiddenLesson | AttentionLesson] = (),
+        on_policy: OnPolicy | None = None,
     ) -> None:
         super().__init__(model, label_smoothing=label_smoothing)
+        self.on_policy = on_policy
         if lessons and not teachers:
             raise ValueError("what is inside a teacher can be learnt from one that runs beside the student alone")
         self.teachers = tuple(teachers)
@@ -296,6 +332,10 @@ class DistillationObjective(CrossEntropyObjective):
         super().train(mode)
         self.beside.eval()
         return self
+
+    def prepare(self, batch: Batch) -> Batch:
+        """See `Objective.prepare`."""
+        return batch if self.on_policy is None or self.is_silent else self.on_policy(self.model, batch)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """See `Objective.counts`."""

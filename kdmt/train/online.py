@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdmt.models.transformer import Trace, Transformer
-from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, Pass, WordLesson
+from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, OnPolicy, Pass, WordLesson
 from kdmt.types import Batch, LossTerm, LossTerms
 
 Lessons = Sequence[HiddenLesson | AttentionLesson]
@@ -32,9 +32,16 @@ class EmaTeacherObjective(DistillationObjective):
         decay: float,
         word: WordLesson | None = None,
         lessons: Lessons = (),
+        on_policy: OnPolicy | None = None,
     ) -> None:
-        teachers = [copy.deepcopy(model)]
-        super().__init__(model, label_smoothing=label_smoothing, teachers=teachers, word=word, lessons=lessons)
+        super().__init__(
+            model,
+            label_smoothing=label_smoothing,
+            teachers=[copy.deepcopy(model)],
+            word=word,
+            lessons=lessons,
+            on_policy=on_policy,
+        )
         self.decay = decay
 
     @torch.no_grad()

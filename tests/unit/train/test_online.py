@@ -10,15 +10,18 @@ import pytest
 import torch
 from copy_task import TINY, make_model, make_trainer, open_data, train_settings, write_copy_task
 from safetensors.torch import load_file
-from test_distillation import EPSILON, batch_of, small
+from test_distillation import EPSILON, batch_of, logits_of, small
 from torch import Tensor
 
 from kdmt.config import HiddenKD, WordKD
 from kdmt.corpus.batching import ParallelData
+from kdmt.decode.engine import sample_batch
+from kdmt.decode.sampling import Sampling
 from kdmt.models.transformer import Transformer
-from kdmt.train.distillation import DistillationObjective, HiddenLesson, WordLesson
+from kdmt.train.distillation import DistillationObjective, HiddenLesson, OnPolicy, WordLesson
 from kdmt.train.objectives import CrossEntropyObjective, Objective
 from kdmt.train.online import EmaTeacherObjective, TogetherObjective
+from kdmt.types import EOS, PAD
 
 
 def word(**settings: object) -> WordLesson:
@@ -87,6 +90,34 @@ def test_the_average_follows_its_formula() -> None:
     assert set(made.trained()) == set(dict(student.named_parameters()))
 
 
+def test_on_its_own_samples_a_student_learns_the_divergence_alone() -> None:
+    student, teacher = small(1), small(2)
+    says = [(5, 6, 7), (), (8,)]
+    policy = OnPolicy(1.0, lambda model, src_BS: says if model is student and len(src_BS) == 3 else [])
+    made = DistillationObjective(
+        student, label_smoothing=EPSILON, teachers=[teacher], word=word(alpha=0.3), on_policy=policy
+    ).train()
+    given = batch_of([5, 3, 7])
+    batch = made.prepare(given)
+    assert batch.tgt_tokens_BT is not None
+    assert batch.prev_tokens_BT is not None
+    assert batch.tgt_tokens_BT.tolist() == [[5, 6, 7, EOS], [EOS, PAD, PAD, PAD], [8, EOS, PAD, PAD]]
+    assert batch.prev_tokens_BT.tolist() == [[EOS, 5, 6, 7], [EOS, PAD, PAD, PAD], [EOS, 8, PAD, PAD]]
+    assert torch.equal(batch.src_tokens_BS, given.src_tokens_BS)
+    assert made.counts(batch)["loss"] == batch.num_tgt_tokens == 7
+    logits, taught = (logits_of(model, batch).log_softmax(1) for model in (student, teacher.eval()))
+    expected = (taught.exp() * (taught - logits)).sum()
+    torch.testing.assert_close(made(batch)["loss"].sum, expected, rtol=1e-10, atol=0)
+
+
+def test_samples_come_as_often_as_asked() -> None:
+    policy = OnPolicy(0.3, lambda _, src_BS: [(5,)] * len(src_BS))
+    model, batch = small(1), batch_of([3])
+    torch.manual_seed(1)
+    replaced = sum(policy(model, batch).of_student for _ in range(1000))
+    assert abs(replaced - 300) < 5 * (1000 * 0.3 * 0.7) ** 0.5
+
+
 # ---------------------------------------------------------------------------------------------------------- the loop
 
 
@@ -109,7 +140,17 @@ def mutual() -> Objective:
     return TogetherObjective(make_model(1), label_smoothing=0.1, others=[make_model(2)], mutual=True, word=word())
 
 
-@pytest.mark.parametrize("make", [ema, joint, mutual])
+def on_policy() -> Objective:
+    def generate(model: Transformer, src_tokens_BS: Tensor) -> list[tuple[int, ...]]:
+        found = sample_batch(model, src_tokens_BS, sampling=Sampling(), max_len_a=1.0, max_len_b=2)
+        return [hypothesis.tokens for hypothesis in found]
+
+    return EmaTeacherObjective(
+        make_model(1), label_smoothing=0.1, decay=0.9, word=word(), on_policy=OnPolicy(0.5, generate)
+    )
+
+
+@pytest.mark.parametrize("make", [ema, joint, mutual, on_policy])
 def test_going_on_is_exact(tmp_path: Path, pairs: ParallelData, make: Callable[[], Objective]) -> None:
     ended = []
     for run, ends in (("straight", [12]), ("stopped", [5, 12])):
