@@ -35,7 +35,7 @@ class Dropout(nn.Module):
         `update`, which no one may need any more."""
         if not self.training or self.p == 0.0 or x.device.type != "cpu":
             return x + self(update)
-        return _MaskedSum.apply(x, update.to(x.dtype), self.p)
+        return _MaskedSum.apply(update.to(x.dtype), x, self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -54,8 +54,11 @@ class _Masked(torch.autograd.Function):
 
 
 class _MaskedSum(torch.autograd.Function):
+    """`update` comes first: where it is a view, as the output of a linear layer over three dimensions is, autograd takes
+    the first input for the one that changes in place."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, update: Tensor, p: float) -> Tensor:
+    def forward(ctx: Any, update: Tensor, x: Tensor, p: float) -> Tensor:
         keep, ctx.scale = draw_mask(x.shape, p)
         ctx.save_for_backward(keep)
         ctx.mark_dirty(update)
@@ -64,7 +67,7 @@ class _MaskedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        return grad, _multiply(grad, ctx.saved_tensors[0], ctx.scale), None
+        return _multiply(grad, ctx.saved_tensors[0], ctx.scale), grad, None
 
 
 def _multiply(x: Tensor, keep: Tensor, scale: float, *, out: Tensor | None = None) -> Tensor:

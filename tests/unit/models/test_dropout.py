@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from kdmt.models.dropout import Dropout, draw_mask
 
@@ -77,3 +78,25 @@ def test_seed_decides_the_mask_and_gradients_pass_through_it() -> None:
     assert not torch.equal(first, second)
     first.sum().backward()
     assert torch.equal(x.grad, first.detach())
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 6)])
+def test_sum_in_place_of_a_linear_layers_output(shape: tuple[int, ...]) -> None:
+    """The output over three dimensions is a view, for which autograd goes another way; the formula is the same."""
+    torch.manual_seed(1)
+    linear, dropout = nn.Linear(6, 6).double(), Dropout(0.4).train()
+    x, h, weights = (torch.randn(shape, dtype=torch.float64) for _ in range(3))
+    found: list[Tensor] = []
+    expected: list[Tensor] = []
+    for results in (found, expected):
+        torch.manual_seed(2)
+        inputs = [each.clone().requires_grad_() for each in (x, h)]
+        update = linear(inputs[1])
+        if results is found:
+            total = dropout.add(2 * inputs[0], update)
+        else:
+            keep, scale = draw_mask(x.shape, 0.4)
+            total = 2 * inputs[0] + update * keep * scale
+        results += [total, *torch.autograd.grad((total * weights).sum(), [*inputs, *linear.parameters()])]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
