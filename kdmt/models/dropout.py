@@ -54,8 +54,8 @@ class _Masked(torch.autograd.Function):
 
 
 class _MaskedSum(torch.autograd.Function):
-    """`update` comes first: where it is a view, as the output of a linear layer over three dimensions is, autograd takes
-    the first input for the one that changes in place."""
+    """`update` comes first: where it is a view, as the output of a linear layer over three dimensions is, autograd
+    takes the first input for the one that changes in place."""
 
     @staticmethod
     def forward(ctx: Any, update: Tensor, x: Tensor, p: float) -> Tensor:
