@@ -151,7 +151,7 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
         batch = data.load(indices)
         distribution = WholeDistribution((plain.features(teacher, batch),), (teacher.output_weight_VD,))
         for start in range(0, batch.num_tgt_tokens, CHUNKS["cpu"]):
-            distribution.log_probs(slice(start, start + CHUNKS["cpu"]))
+            distribution.distribution(slice(start, start + CHUNKS["cpu"])).normalised()
 
     works["teacher"] = read
     return works, list(data.epoch(1))

@@ -107,28 +107,26 @@ def _read_batch(
     features = tuple(
         teacher.decode(batch.prev_tokens_BT, teacher.encode(batch.src_tokens_BS))[real_BT] for teacher in teachers
     )
-    distribution = WholeDistribution(features, tuple(teacher.output_weight_VD for teacher in teachers))
+    whole = WholeDistribution(features, tuple(teacher.output_weight_VD for teacher in teachers))
     chunk = CHUNKS[torch.device(device).type]
     parts = [
-        _best_of(distribution, slice(start, start + chunk), shape, total_V)
-        for start in range(0, batch.num_tgt_tokens, chunk)
+        _best_of(whole, slice(start, start + chunk), shape, total_V) for start in range(0, batch.num_tgt_tokens, chunk)
     ]
     ids_MK = torch.cat([ids for ids, _ in parts]).cpu().numpy()
     log_probs_TMG = torch.cat([log_probs for _, log_probs in parts], dim=1).cpu().numpy()
     return fill_records(shape, ids_MK, log_probs_TMG)
 
 
-def _best_of(distribution: WholeDistribution, rows: slice, shape: Shape, total_V: Tensor) -> tuple[Tensor, Tensor]:
+def _best_of(teacher: WholeDistribution, rows: slice, shape: Shape, total_V: Tensor) -> tuple[Tensor, Tensor]:
     """Ids [C, K] of the best tokens, and their log-probabilities with that of the rest, [temperatures, C, K + 1]."""
-    total_V += distribution.log_probs(rows, temperature=1.0).exp_().sum(0)
+    total_V += teacher.distribution(rows, temperature=1.0).probs.sum(0)
     found, ids_CK = [], None
     for temperature in shape.temperatures:
-        log_p_CV = distribution.log_probs(rows, temperature=temperature)
+        said = teacher.distribution(rows, temperature=temperature)
         if ids_CK is None:
-            ids_CK = log_p_CV.topk(shape.k, dim=1).indices
-        best_CK = log_p_CV.gather(1, ids_CK)
+            ids_CK = said.logs.topk(shape.k, dim=1).indices
         # summed, since 1 less the best would be rounding alone
-        rest_C1 = log_p_CV.exp_().scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
-        found.append(torch.cat([best_CK, rest_C1.log()], dim=1))
+        rest_C1 = said.probs.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
+        found.append(torch.cat([said.logs.gather(1, ids_CK), rest_C1.log()], dim=1))
     assert ids_CK is not None
     return ids_CK, torch.stack(found)

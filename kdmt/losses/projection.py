@@ -14,8 +14,37 @@ from torch import Tensor
 CHUNKS = {"cpu": 128, "cuda": 2048}
 
 
+class Scratch:
+    """Matrices of a chunk, made once and used for every chunk of a batch: a fresh one would be paged in each time."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, like_CV: Tensor) -> Tensor:
+        """A matrix like another; what was held under this name is overwritten."""
+        return self.matrix(name, like_CV.size(0), like_CV.size(1), like_CV)
+
+    def matrix(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+        """[rows, columns] of the type and on the device of `like`."""
+        held = self._held.get(name)
+        if held is None or len(held) < rows:
+            held = self._held[name] = like.new_empty(rows, columns)
+        return held[:rows]
+
+
+def logits_of(features_CD: Tensor, factor_VD: Tensor, out: Tensor) -> Tensor:
+    """features @ factor.T into `out`, [C, V], whose type may be another one than the factors'."""
+    if factor_VD.dtype == out.dtype:
+        return torch.mm(features_CD, factor_VD.t(), out=out)
+    return out.copy_(features_CD.to(factor_VD.dtype) @ factor_VD.t())
+
+
 class ChunkLoss(Protocol):
     """A sum over tokens of a function of each token's logits."""
+
+    def uniform(self, vocab_size: int) -> float:
+        """A part of the gradient by the logits that is the same number everywhere; `chunk` leaves it out."""
+        ...
 
     def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Of the tokens `rows`: the sums that the loss consists of or reports, [n], and the gradient of the first by
@@ -34,11 +63,13 @@ class _Projected(torch.autograd.Function):
             features = features_MD.to(weight_VD.dtype)
             grad_features_MD = torch.empty_like(features) if wanted else None
             grad_weight_VD = torch.zeros_like(weight_VD) if wanted else None
-            sums = []
+            sums, scratch = [], Scratch()
             for start in range(0, len(features), chunk):
                 rows = slice(start, start + chunk)
                 factor_CD = features[rows].to(product_type)
-                logits_CV = (factor_CD @ factor_VD.t()).to(weight_VD.dtype)
+                logits_CV = logits_of(
+                    factor_CD, factor_VD, scratch.matrix("logits", len(factor_CD), len(weight_VD), features)
+                )
                 of_chunk, gradient_CV = loss.chunk(rows, logits_CV, gradient=wanted)
                 sums.append(of_chunk)
                 if gradient_CV is not None:
@@ -47,6 +78,10 @@ class _Projected(torch.autograd.Function):
                     gradient_CV = gradient_CV.to(product_type)
                     grad_features_MD[rows] = gradient_CV @ factor_VD
                     add_product(grad_weight_VD, gradient_CV.t(), factor_CD)
+            if grad_features_MD is not None and (uniform := loss.uniform(len(weight_VD))):
+                assert grad_weight_VD is not None
+                grad_features_MD.add_(weight_VD.sum(0), alpha=uniform)
+                grad_weight_VD.add_(features.sum(0), alpha=uniform)
             totals = torch.stack(sums).sum(0)
         if grad_features_MD is not None:
             ctx.save_for_backward(grad_features_MD.to(features_MD.dtype), grad_weight_VD)

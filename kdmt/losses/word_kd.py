@@ -12,13 +12,15 @@ Shapes: M target tokens, C tokens of a chunk, V vocabulary, D model width, K tea
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from kdmt.losses.divergences import LOG_ZERO, Divergence
+from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope
+from kdmt.losses.projection import Scratch, logits_of
 from kdmt.losses.selection import top1_ranking
 
 _LEAST = 1e-30  # a divisor is not smaller
@@ -28,31 +30,31 @@ _LEAST = 1e-30  # a divisor is not smaller
 class Pull:
     """A divergence of each token and its gradient by the logits at temperature T, times T:
 
-    q_T * coefficient + dense, or where `ids` are given: q_T * coefficient in all columns but those, there `values`
+    q_T * coefficient + slope, or where `ids` are given: q_T * coefficient in all columns but those, there `values`
+
+    Attributes:
+        said: the teacher's distribution over tokens [C, V] or groups [C, G]: the best ones, then the rest.
     """
 
     value_C: Tensor
     coefficient_C1: Tensor
-    dense_CV: Tensor | None = None
+    said: Distribution
+    slope: Slope | None = None
     ids_CK: Tensor | None = None
     values_CK: Tensor | None = None
 
-
-@dataclass(frozen=True)
-class Student:
-    """The student's distribution of a chunk's tokens at the teacher's temperature, [C, V]."""
-
-    log_q_CV: Tensor
-    q_CV: Tensor
+    def confidence_C(self) -> Tensor:
+        """The probability of the teacher's best token."""
+        return self.said.confidence() if self.ids_CK is None else self.said.probs[:, 0]
 
 
 class TeacherTokens(Protocol):
     """What the teacher says of the target tokens of a batch, at one temperature."""
 
-    def pull(self, rows: slice, divergence: Divergence, student: Student) -> tuple[Pull, Tensor, Tensor]:
-        """The divergence of `rows`, and the teacher's confidence (its best token's probability) and entropy, [C] each.
+    def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
+        """The divergence of `rows` from the student's distribution at that temperature, [C, V].
 
-        Columns of `student.q_CV` whose gradient stands in `values` are set to 0.
+        Columns of the student's exponentials whose gradient stands in `values` are set to 0.
         """
         ...
 
@@ -80,42 +82,51 @@ class WholeDistribution:
     weights: tuple[Tensor, ...]
     temperature: float = 1.0
     product_type: torch.dtype | None = None
+    scratch: Scratch = field(default_factory=Scratch)
 
-    def log_probs(self, rows: slice, *, temperature: float | None = None) -> Tensor:
-        """[C, V]"""
-        every = [
-            self._logits(features_MD[rows], weight_VD).div_(temperature or self.temperature).log_softmax(1)
-            for features_MD, weight_VD in zip(self.features, self.weights, strict=True)
-        ]
+    @cached_property
+    def _factors(self) -> list[Tensor]:
+        """The projections in the type of the products."""
+        return [weight_VD.to(self.product_type or weight_VD.dtype) for weight_VD in self.weights]
+
+    def distribution(self, rows: slice, *, temperature: float | None = None) -> Distribution:
+        """[C, V], until the next call."""
+        every = [self._one(number, rows, temperature or self.temperature) for number in range(len(self.features))]
         if len(every) == 1:
             return every[0]
-        return torch.stack(every).logsumexp(0) - math.log(len(every))
+        return Distribution.of_logs(torch.stack([each.logs for each in every]).logsumexp(0) - math.log(len(every)))
 
-    def _logits(self, features_CD: Tensor, weight_VD: Tensor) -> Tensor:
-        dtype = self.product_type or weight_VD.dtype
-        return (features_CD.to(dtype) @ weight_VD.to(dtype).t()).to(weight_VD.dtype)
+    def _one(self, number: int, rows: slice, temperature: float) -> Distribution:
+        weight_VD, features_CD = self.weights[number], self.features[number][rows].to(self.weights[number].dtype)
+        logits_CV, probs_CV = (
+            self.scratch.matrix(f"{name} {number}", len(features_CD), len(weight_VD), weight_VD)
+            for name in ("logs", "probs")
+        )
+        logits_of(features_CD, self._factors[number], logits_CV)
+        if temperature != 1.0:
+            logits_CV.div_(temperature)
+        return Distribution.of_logits(logits_CV, out=probs_CV)
 
-    def pull(self, rows: slice, divergence: Divergence, student: Student) -> tuple[Pull, Tensor, Tensor]:
+    def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
         """See `TeacherTokens.pull`."""
-        log_p_CV = self.log_probs(rows)
-        slope_CV = divergence.slope(log_p_CV, student.log_q_CV)
-        pull = Pull(divergence.value(log_p_CV, student.log_q_CV), -slope_CV.sum(1, keepdim=True), dense_CV=slope_CV)
-        return pull, log_p_CV.amax(1).exp(), -(log_p_CV.exp() * log_p_CV).sum(1)
+        said = self.distribution(rows)
+        value_C, slope = divergence.compare(said, student, out=self.scratch("slope", said.scores))
+        return Pull(value_C, -slope.total, said, slope=slope)
 
     def best(self, rows: slice, k: int) -> tuple[Tensor, Tensor]:
         """See `TeacherTokens.best`."""
-        found = self.log_probs(rows).topk(k, dim=1)
+        found = self.distribution(rows).logs.topk(k, dim=1)
         return found.indices, found.values
 
     def log_probs_of(self, rows: slice, ids_CK: Tensor) -> Tensor:
         """See `TeacherTokens.log_probs_of`."""
-        return self.log_probs(rows).gather(1, ids_CK)
+        return self.distribution(rows).logs.gather(1, ids_CK)
 
     def marginal(self, tokens: int, chunk: int) -> Tensor:
         """The mean of p over the batch at temperature 1: [V]."""
         total_V = torch.zeros_like(self.weights[0][:, 0])
         for start in range(0, tokens, chunk):
-            total_V += self.log_probs(slice(start, start + chunk), temperature=1.0).exp_().sum(0)
+            total_V += self.distribution(slice(start, start + chunk), temperature=1.0).probs.sum(0)
         return total_V / tokens
 
 
@@ -131,23 +142,24 @@ class BestTokens:
     ids_MK: Tensor
     log_probs_MK: Tensor
 
-    def pull(self, rows: slice, divergence: Divergence, student: Student) -> tuple[Pull, Tensor, Tensor]:
-        """See `TeacherTokens.pull`. The entropy is that of the groups, at most that of the tokens."""
-        ids_CK, log_q_CV, q_CV = self.ids_MK[rows], student.log_q_CV, student.q_CV
-        log_p_CG = with_rest(self.log_probs_MK[rows].to(log_q_CV.dtype))
-        q_CK = q_CV.gather(1, ids_CK)
-        q_CV.scatter_(1, ids_CK, 0.0)
-        rest_C1 = q_CV.sum(1, keepdim=True)  # of the tokens, since 1 less the others would be rounding alone
-        log_q_CG = torch.cat([log_q_CV.gather(1, ids_CK), rest_C1.log()], dim=1).clamp_min_(LOG_ZERO)
-        slope_CG = divergence.slope(log_p_CG, log_q_CG)
-        slope_C1 = slope_CG.sum(1, keepdim=True)
-        pull = Pull(
-            divergence.value(log_p_CG, log_q_CG),
-            slope_CG[:, -1:] / rest_C1.clamp_min(_LEAST) - slope_C1,
+    def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
+        """See `TeacherTokens.pull`."""
+        ids_CK, log_sums_C1 = self.ids_MK[rows], student.log_sums
+        said = Distribution.of_logs(with_rest(self.log_probs_MK[rows].to(student.scores.dtype)))
+        log_q_CK = student.scores.gather(1, ids_CK) - log_sums_C1
+        # of the tokens, since 1 less the others would be rounding alone
+        rest_C1 = student.exps.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
+        log_rest_C1 = rest_C1.log() - log_sums_C1
+        own = Distribution.of_logs(torch.cat([log_q_CK, log_rest_C1], dim=1).clamp_min_(LOG_ZERO))
+        value_C, slope = divergence.compare(said, own)
+        slope_CG = slope.values * slope.factor
+        return Pull(
+            value_C,
+            slope_CG[:, -1:] * student.sums / rest_C1.clamp_min(_LEAST) - slope.total,
+            said,
             ids_CK=ids_CK,
-            values_CK=slope_CG[:, :-1] - q_CK * slope_C1,
+            values_CK=slope_CG[:, :-1] - own.probs[:, :-1] * slope.total,
         )
-        return pull, log_p_CG[:, 0].exp(), -(log_p_CG.exp() * log_p_CG).sum(1)
 
     def best(self, rows: slice, k: int) -> tuple[Tensor, Tensor]:
         """See `TeacherTokens.best`."""
@@ -200,20 +212,17 @@ class WordKD:
     ranking: int = 0
     log_marginal_V: Tensor | None = None
     mutual_information: float = 0.0
+    scratch: Scratch = field(default_factory=Scratch)
 
     def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """See `ChunkLoss.chunk`."""
-        log_q_CV = logits_CV.log_softmax(1)
-        q_CV = log_q_CV.exp()
-        log_soft_CV, soft_CV = log_q_CV, q_CV
-        if self.temperature != 1.0:
-            log_soft_CV = logits_CV.div_(self.temperature).log_softmax(1)
-            soft_CV = log_soft_CV.exp()
-        nll_C, smooth_C = self._cross_entropy(rows, log_q_CV)
-        information_C, information_CV = self._information(log_q_CV, q_CV)
-        ranking_C, ranked_ids, ranked_slopes = self._ranking(rows, q_CV)
-        pull, confidence_C, entropy_C = self.teacher.pull(rows, self.divergence, Student(log_soft_CV, soft_CV))
-        taught_C = self._taught(rows, confidence_C, entropy_C)
+        own = Distribution.of_logits(logits_CV, out=self.scratch("exponentials", logits_CV))
+        soft = own if self.temperature == 1.0 else Distribution.of_logits(own.scores / self.temperature)
+        nll_C, smooth_C = self._cross_entropy(rows, own)
+        information_C, information_CV = self._information(own)
+        ranking_C, ranked_ids, ranked_slopes = self._ranking(rows, own)
+        pull = self.teacher.pull(rows, self.divergence, soft)
+        taught_C = self._taught(rows, pull)
         scale = self.divergence.scale(self.temperature)
         value_C = (pull.value_C * scale + ranking_C) * taught_C
         total_C = (1.0 - self.alpha) * smooth_C + self.alpha * value_C + self.mutual_information * information_C
@@ -222,62 +231,71 @@ class WordKD:
             return sums, None
         weight_C1 = (self.alpha * taught_C)[:, None]
         own_C1 = 1.0 - self.alpha - weight_C1 * ranked_slopes.sum(1, keepdim=True)  # times q itself
-        gradient_CV = _pulled(
-            pull, weight_C1 * (scale / self.temperature), log_soft_CV, soft_CV, own_C1 if soft_CV is q_CV else None
-        )
-        if soft_CV is not q_CV:
-            gradient_CV.addcmul_(q_CV, own_C1)
+        gradient_CV = _pulled(pull, weight_C1 * (scale / self.temperature), soft, own_C1 if soft is own else None)
+        if soft is not own:
+            gradient_CV.addcmul_(own.exps, own_C1 / own.sums)
         gradient_CV.scatter_add_(1, ranked_ids, ranked_slopes * weight_C1)
         if information_CV is not None:
             gradient_CV.add_(information_CV, alpha=self.mutual_information)
-        return sums, self._less_targets(rows, gradient_CV)
+        targets_C1 = self.targets_M[rows][:, None]
+        return sums, gradient_CV.scatter_add_(
+            1,
+            targets_C1,
+            torch.full_like(own_C1, -(1.0 - self.alpha) * (1.0 - self.epsilon - self._each(len(gradient_CV[0])))),
+        )
 
-    def _taught(self, rows: slice, confidence_C: Tensor, entropy_C: Tensor) -> Tensor:
-        """1 for a token that the divergence is taken of, else 0."""
-        taught_C = (confidence_C >= self.min_confidence) & (entropy_C <= self.max_entropy)
+    def _taught(self, rows: slice, pull: Pull) -> Tensor:
+        """1 for a token that the divergence is taken of, else 0; of groups the entropy is at most the tokens' own."""
+        taught_C = torch.ones_like(pull.value_C)
+        if self.min_confidence > 0.0:
+            taught_C *= pull.confidence_C() >= self.min_confidence
+        if self.max_entropy < math.inf:
+            taught_C *= pull.said.entropy() <= self.max_entropy
         if self.taught_M is not None:
-            taught_C &= self.taught_M[rows]
-        return taught_C.to(confidence_C.dtype)
+            taught_C *= self.taught_M[rows]
+        return taught_C
 
-    def _cross_entropy(self, rows: slice, log_q_CV: Tensor) -> tuple[Tensor, Tensor]:
+    def _each(self, vocab_size: int) -> float:
+        """What label smoothing gives to every token."""
+        return self.epsilon / (vocab_size - 1)
+
+    def uniform(self, vocab_size: int) -> float:
+        """See `ChunkLoss.uniform`: the part of the smoothed cross entropy's gradient that is the same everywhere."""
+        return -(1.0 - self.alpha) * self._each(vocab_size)
+
+    def _cross_entropy(self, rows: slice, own: Distribution) -> tuple[Tensor, Tensor]:
         """The negative log-likelihood, and the loss with label smoothing: [C] each."""
-        each = self.epsilon / (log_q_CV.size(1) - 1)
-        nll_C = -log_q_CV.gather(1, self.targets_M[rows][:, None])[:, 0]
-        return nll_C, (1.0 - self.epsilon - each) * nll_C - each * log_q_CV.sum(1)
+        vocab_size = own.scores.size(1)
+        each, log_sums_C = self._each(vocab_size), own.log_sums[:, 0]
+        nll_C = log_sums_C - own.scores.gather(1, self.targets_M[rows][:, None])[:, 0]
+        return nll_C, (1.0 - self.epsilon - each) * nll_C + each * (vocab_size * log_sums_C - own.scores.sum(1))
 
-    def _less_targets(self, rows: slice, gradient_CV: Tensor) -> Tensor:
-        """The part of the smoothed cross entropy's gradient that is not q, in place."""
-        each = self.epsilon / (gradient_CV.size(1) - 1)
-        share_C1 = torch.full_like(gradient_CV[:, :1], -(1.0 - self.alpha) * (1.0 - self.epsilon - each))
-        gradient_CV.scatter_add_(1, self.targets_M[rows][:, None], share_C1)
-        return gradient_CV.sub_((1.0 - self.alpha) * each) if each else gradient_CV
-
-    def _information(self, log_q_CV: Tensor, q_CV: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _information(self, own: Distribution) -> tuple[Tensor, Tensor | None]:
         """KL(q || r) and its gradient by the logits, which is q (log q - log r - KL)."""
         if self.log_marginal_V is None or not self.mutual_information:
-            return torch.zeros_like(q_CV[:, 0]), None
-        ratio_CV = log_q_CV - self.log_marginal_V
-        value_C = (ratio_CV * q_CV).sum(1)
-        return value_C, ratio_CV.sub_(value_C[:, None]).mul_(q_CV)
+            return torch.zeros_like(own.sums[:, 0]), None
+        ratio_CV = own.logs - self.log_marginal_V
+        value_C = (ratio_CV * own.probs).sum(1)
+        return value_C, ratio_CV.sub_(value_C[:, None]).mul_(own.probs)
 
-    def _ranking(self, rows: slice, q_CV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _ranking(self, rows: slice, own: Distribution) -> tuple[Tensor, Tensor, Tensor]:
         """`top1_ranking` of the tokens; without it nothing: 0 [C], ids [C, 0] and slopes [C, 0]."""
         if not self.ranking:
-            nothing_C0 = q_CV[:, :0]
+            nothing_C0 = own.scores[:, :0]
             return nothing_C0.sum(1), nothing_C0.long(), nothing_C0
         ids_CK, log_p_CK = self.teacher.best(rows, self.ranking)
-        own = q_CV.topk(self.ranking, dim=1)
-        above_CKK = log_p_CK[:, :, None] > self.teacher.log_probs_of(rows, own.indices)[:, None, :]
-        return top1_ranking(ids_CK, own.indices, q_CV.gather(1, ids_CK), own.values, above_CKK)
+        first = own.probs.topk(self.ranking, dim=1)
+        above_CKK = log_p_CK[:, :, None] > self.teacher.log_probs_of(rows, first.indices)[:, None, :]
+        return top1_ranking(ids_CK, first.indices, own.probs.gather(1, ids_CK), first.values, above_CKK)
 
 
-def _pulled(pull: Pull, weight_C1: Tensor, log_soft_CV: Tensor, soft_CV: Tensor, own_C1: Tensor | None) -> Tensor:
-    """The divergence's gradient times `weight_C1`, in the memory of `soft_CV`, plus that times `own_C1`."""
+def _pulled(pull: Pull, weight_C1: Tensor, soft: Distribution, own_C1: Tensor | None) -> Tensor:
+    """The divergence's gradient times `weight_C1`, in the memory of `soft.exps`, plus q times `own_C1`."""
     more_C1 = torch.zeros_like(weight_C1) if own_C1 is None else own_C1
-    gradient_CV = soft_CV.mul_(pull.coefficient_C1 * weight_C1 + more_C1)
-    if pull.dense_CV is not None:
-        return gradient_CV.addcmul_(pull.dense_CV, weight_C1)
+    gradient_CV = soft.exps.mul_((pull.coefficient_C1 * weight_C1 + more_C1) / soft.sums)
+    if pull.slope is not None:
+        return gradient_CV.addcmul_(pull.slope.values, weight_C1 * pull.slope.factor)
     assert pull.ids_CK is not None
     assert pull.values_CK is not None
-    own_CK = log_soft_CV.gather(1, pull.ids_CK).exp_()
+    own_CK = soft.scores.gather(1, pull.ids_CK).exp_() / soft.sums
     return gradient_CV.scatter_(1, pull.ids_CK, pull.values_CK * weight_C1 + own_CK * more_C1)

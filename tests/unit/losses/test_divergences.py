@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdmt.losses.divergences import LOG_ZERO, NAMES, divergence
+from kdmt.losses.divergences import LOG_ZERO, NAMES, Distribution, divergence
 
 BETAS = (0.1, 0.5, 0.9)
 CASES = [(name, 0.5) for name in NAMES] + [("js", 0.1), ("js", 0.9)]
@@ -19,6 +20,18 @@ CASES = [(name, 0.5) for name in NAMES] + [("js", 0.1), ("js", 0.9)]
 def random_log_probs(*shape: int, seed: int, peak: float = 2.0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (peak * torch.randn(*shape, generator=generator, dtype=torch.float64)).log_softmax(-1)
+
+
+def value(name: str, log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
+    return compare(name, log_p, log_q, beta)[0]
+
+
+def compare(name: str, log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """The value and the slope."""
+    found, slope = divergence(name, beta=beta).compare(Distribution.of_logs(log_p), Distribution.of_logs(log_q))
+    values = slope.values * slope.factor
+    torch.testing.assert_close(slope.total, values.sum(-1, keepdim=True), rtol=1e-10, atol=1e-13)
+    return found, values
 
 
 def by_hand(name: str, p: list[float], q: list[float], beta: float) -> float:
@@ -41,7 +54,7 @@ def by_hand(name: str, p: list[float], q: list[float], beta: float) -> float:
 @pytest.mark.parametrize(("name", "beta"), CASES)
 def test_is_its_formula(name: str, beta: float) -> None:
     log_p, log_q = random_log_probs(20, 7, seed=1), random_log_probs(20, 7, seed=2)
-    found = divergence(name, beta=beta).value(log_p, log_q)
+    found = value(name, log_p, log_q, beta)
     expected = [by_hand(name, p, q, beta) for p, q in zip(log_p.exp().tolist(), log_q.exp().tolist(), strict=True)]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-14)
 
@@ -51,7 +64,7 @@ def test_of_a_distribution_with_itself(name: str) -> None:
     log_p = random_log_probs(20, 7, seed=3)
     entropy = -(log_p.exp() * log_p).sum(-1)
     expected = entropy if name == "cross_entropy" else torch.zeros_like(entropy)
-    torch.testing.assert_close(divergence(name).value(log_p, log_p.clone()), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(value(name, log_p, log_p.clone()), expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["kl", "cross_entropy"])
@@ -60,25 +73,51 @@ def test_a_teacher_that_is_certain_gives_cross_entropy(name: str) -> None:
     labels = torch.tensor([0, 3, 6, 2, 2])
     log_p = torch.full_like(log_q, LOG_ZERO).scatter_(1, labels[:, None], 0.0)
     expected = torch.nn.functional.nll_loss(log_q, labels, reduction="none")
-    torch.testing.assert_close(divergence(name).value(log_p, log_q), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(value(name, log_p, log_q), expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize(("name", "beta"), CASES)
-def test_slope_is_the_derivative_by_log_q(name: str, beta: float) -> None:
-    chosen = divergence(name, beta=beta)
-    log_p, log_q = random_log_probs(20, 7, seed=5), random_log_probs(20, 7, seed=6)
-    logits = log_q.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(chosen.value(log_p, logits.log_softmax(-1)).sum(), logits)
-    slope = chosen.slope(log_p, log_q)
-    torch.testing.assert_close(slope - log_q.exp() * slope.sum(-1, keepdim=True), expected, rtol=1e-10, atol=1e-13)
+class _Compared(torch.autograd.Function):
+    """A divergence of logits, with the gradient that its slope says."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, log_p: Tensor, name: str, beta: float) -> Tensor:
+        log_q = logits.log_softmax(-1)
+        found, slope = compare(name, log_p, log_q, beta)
+        ctx.save_for_backward(slope - log_q.exp() * slope.sum(-1, keepdim=True))
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.saved_tensors[0] * upstream[..., None], None, None, None
 
 
 @pytest.mark.parametrize(("name", "beta"), CASES)
 def test_gradcheck(name: str, beta: float) -> None:
-    chosen = divergence(name, beta=beta)
     log_p = random_log_probs(3, 5, seed=7)
     logits = random_log_probs(3, 5, seed=8).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: chosen.value(log_p, z.log_softmax(-1)), (logits,))
+    assert torch.autograd.gradcheck(lambda z: _Compared.apply(z, log_p, name, beta), (logits,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_logits_that_are_not_normalised_in_given_memory(name: str) -> None:
+    logits = [3 * random_log_probs(4, 7, seed=seed) + 5 for seed in (5, 6)]
+    expected, expected_slope = compare(name, *(each.log_softmax(-1) for each in logits), 0.5)
+    p, q = (Distribution.of_logits(each.clone(), out=torch.empty_like(each)) for each in logits)
+    found, slope = divergence(name).compare(p, q, out=torch.full_like(logits[0], math.nan))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(slope.values * slope.factor, expected_slope, rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(slope.total, expected_slope.sum(-1, keepdim=True), rtol=1e-11, atol=1e-14)
+
+
+def test_distribution_of_logits() -> None:
+    logits = random_log_probs(4, 7, seed=11) * 3 + 5
+    found = Distribution.of_logits(logits.clone(), out=torch.empty_like(logits))
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(found.entropy(), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.confidence(), logits.softmax(-1).amax(-1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.logs, logits.log_softmax(-1), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found.probs, logits.softmax(-1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.entropy(), expected, rtol=1e-12, atol=0)
 
 
 @given(
@@ -88,26 +127,25 @@ def test_gradcheck(name: str, beta: float) -> None:
 def test_groups_never_exceed_tokens(seed: int, size: int, case: tuple[str, float]) -> None:
     """Data-processing inequality: what is seen of p and q through groups of tokens is not further apart."""
     name, beta = case
-    chosen = divergence(name, beta=beta)
     log_p, log_q = (random_log_probs(size, seed=seed + offset, peak=4.0) for offset in (0, 20_000))
     groups = torch.randint(3, (size,), generator=torch.Generator().manual_seed(seed))
     summed = [torch.zeros(3, dtype=torch.float64).index_add_(0, groups, each.exp()).log() for each in (log_p, log_q)]
     coarse, fine = (
-        chosen.value(each.clamp(LOG_ZERO), other.clamp(LOG_ZERO)) for each, other in (summed, (log_p, log_q))
+        value(name, each.clamp(LOG_ZERO), other.clamp(LOG_ZERO), beta) for each, other in (summed, (log_p, log_q))
     )
     if name == "cross_entropy":  # the bound is the divergence's: take the teacher's own entropy off both
         coarse, fine = (
-            value - chosen.value(each.clamp(LOG_ZERO), each.clamp(LOG_ZERO))
-            for value, each in ((coarse, summed[0]), (fine, log_p))
+            found - value(name, each.clamp(LOG_ZERO), each.clamp(LOG_ZERO), beta)
+            for found, each in ((coarse, summed[0]), (fine, log_p))
         )
     assert float(coarse) <= float(fine) + 1e-12
-    assert chosen.of_groups
+    assert divergence(name).of_groups
 
 
 def test_bounds() -> None:
     log_p, log_q = random_log_probs(200, 4, seed=9, peak=8.0), random_log_probs(200, 4, seed=10, peak=8.0)
-    assert float(divergence("js").value(log_p, log_q).max()) <= math.log(2)
-    assert float(divergence("tvd").value(log_p, log_q).max()) <= 1.0
+    assert float(value("js", log_p, log_q).max()) <= math.log(2)
+    assert float(value("tvd", log_p, log_q).max()) <= 1.0
     assert not divergence("squared_error").of_groups
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from formulas import divergence_by_formula
 from torch import Tensor
 
 from kdmt.config import AttentionKD, HiddenKD, WordKD
@@ -80,8 +81,7 @@ def test_loss_is_the_mixture_of_the_formulas(name: str) -> None:
     ce, nll = label_smoothed_cross_entropy(logits, batch.tgt_tokens_BT[batch.tgt_tokens_BT.ne(PAD)], epsilon=EPSILON)
     every = [logits_of(teacher.eval(), batch) for teacher in teachers]
     p = torch.stack([(each / 2).softmax(1) for each in every]).mean(0)
-    chosen = divergence(name)
-    kd = chosen.value(p.log(), (logits / 2).log_softmax(1)).sum() * chosen.scale(2.0)
+    kd = divergence_by_formula(name, p.log(), (logits / 2).log_softmax(1)).sum() * divergence(name).scale(2.0)
     marginal = torch.stack([each.softmax(1) for each in every]).mean((0, 1))
     mi = (logits.softmax(1) * (logits.log_softmax(1) - marginal.log())).sum()
     expected = 0.7 * ce + 0.3 * kd + 0.2 * mi
@@ -174,7 +174,7 @@ def test_selection_takes_the_hardest_tokens_of_the_batch() -> None:
     logits = logits_of(student, batch)
     nll = torch.nn.functional.cross_entropy(logits, batch.tgt_tokens_BT[batch.tgt_tokens_BT.ne(PAD)], reduction="none")
     hardest = nll.topk(int(0.4 * 15)).indices
-    each = divergence("kl").value(logits_of(teacher, batch).log_softmax(1), logits.log_softmax(1))
+    each = divergence_by_formula("kl", logits_of(teacher, batch).log_softmax(1), logits.log_softmax(1))
     assert float(terms["taught"].sum) == 6
     assert float(terms["word_kd"].sum) == pytest.approx(float(each[hardest].sum().detach()), rel=1e-9)
 
