@@ -189,6 +189,7 @@ class Prepare(Section):
     train: list[Corpus] = Field(min_length=1)
     valid: HeldOut
     test: dict[str, HeldOut] = Field(default_factory=dict)
+    monolingual: list[Source] = Field(default_factory=list)  # text in the source language, for `self_supervised`
     clean: CleanOrNone = Clean()
     decontaminate: bool = True
     text: Text = Text()
@@ -331,6 +332,15 @@ class Failures(Section):
     repetition_times: int = Field(4, ge=2)
 
 
+class Sample(Section):
+    """How the targets of `data: sampled` are drawn from the teacher."""
+
+    seed: int = Field(1, ge=0)
+    temperature: float = Field(1.0, gt=0.0)
+    top_k: int = Field(0, ge=0)  # 0 for all
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+
+
 class Distill(Section):
     checkpoint: Literal["best", "last", "average"] = "average"
     decode: Decode = Decode()
@@ -338,6 +348,7 @@ class Distill(Section):
     interpolate: Literal["sentence_bleu", "chrf"] = (
         "sentence_bleu"  # nearness to the reference, of `data: interpolated`
     )
+    sample: Sample = Sample()
     block_size: int = Field(2000, ge=1)  # sentences
     threads: int = _execution(0, ge=0)
     device: str = _execution("auto")
@@ -376,8 +387,8 @@ class WordKD(Section):
     select: Literal["all", "batch", "global"] = "all"  # teach the tokens that the student finds hardest
     rate: float = Field(0.5, gt=0.0, le=1.0)  # share of them, in the micro-batch or among the last `queue` tokens
     queue: int = Field(30_000, ge=1)
-    min_confidence: float = Field(0.0, ge=0.0, le=1.0)  # teach where the teacher's best token has at least so much
-    max_entropy: float | None = Field(None, ge=0.0)  # teach where the teacher's entropy is at most so many nats
+    min_confidence: float = Field(0.0, ge=0.0, lt=1.0)  # teach where the teacher's best token has at least so much
+    max_entropy: float | None = Field(None, gt=0.0)  # teach where the teacher's entropy is at most so many nats
     top1_ranking: int = Field(0, ge=0)  # K of TIE-KD's ranking loss, 0 for none
     mutual_information: float = 0.0  # weight of KL(student || teacher's marginal)
     marginal_momentum: float = Field(0.0, ge=0.0, lt=1.0)  # of its running average; 0: the batch's own
@@ -395,9 +406,15 @@ class WordKD(Section):
         updates = [update for update, _ in self.alpha_schedule or ()]
         if updates != sorted(set(updates)):
             raise ValueError("'alpha_schedule': its updates do not ascend")
-        if self.alpha == 0.0 and self.top1_ranking:
-            raise ValueError("'top1_ranking' is part of the divergence, and 'alpha' is 0")
+        if self.top1_ranking and not self.ever_taught:
+            setting = "alpha" if self.alpha_schedule is None else "alpha_schedule"
+            raise ValueError(f"'top1_ranking' is part of the divergence, and '{setting}' is 0 throughout")
         return self
+
+    @property
+    def ever_taught(self) -> bool:
+        """Whether the divergence ever has a share in the loss."""
+        return any(alpha for _, alpha in self.alpha_schedule or [(0, self.alpha)])
 
 
 # which of the teacher's layers teaches which of the student's: evenly, the last n, or [student, teacher] pairs
@@ -418,6 +435,12 @@ class HiddenKD(Section):
     distance: Literal["mse", "cosine", "pkd"] = "mse"
     weight: float = Field(1.0, gt=0.0)
 
+    @model_validator(mode="after")
+    def _compares(self) -> HiddenKD:
+        if self.encoder == self.decoder == "none":
+            raise ValueError("'encoder' and 'decoder' are both 'none': nothing is compared")
+        return self
+
 
 class AttentionKD(Section):
     """Attention maps drawn to the teacher's."""
@@ -428,6 +451,12 @@ class AttentionKD(Section):
     distance: Literal["kl", "squared_error"] = "kl"
     heads: list[Annotated[int, Field(ge=0)]] | None = None  # the teacher's head for each of the student's
     weight: float = Field(1.0, gt=0.0)
+
+    @model_validator(mode="after")
+    def _compares(self) -> AttentionKD:
+        if self.encoder_self == self.decoder_self == self.cross == "none":
+            raise ValueError("'encoder_self', 'decoder_self' and 'cross' are all 'none': nothing is compared")
+        return self
 
 
 class Online(Section):
@@ -456,8 +485,16 @@ class OnPolicy(Section):
     max_len_b: int = Field(10, ge=1)
 
 
+class SelfSupervised(Section):
+    """A masked language model of the source on the encoder: supervised * everything else + (1 - supervised) * it."""
+
+    supervised: float = Field(0.5, gt=0.0, lt=1.0)  # the share lambda of all that has targets
+    mask_rate: float = Field(0.15, gt=0.0, lt=1.0)
+    monolingual: bool = False  # also of `prepare.monolingual`, about as much of it as of the sources
+
+
 class Student(Section):
-    data: Literal["raw", "distilled", "interpolated", "mixed"] = "distilled"  # mixed: raw and distilled
+    data: Literal["raw", "distilled", "interpolated", "sampled", "mixed"] = "distilled"  # mixed: raw and distilled
     model: Model = Model()
     train: Train = Train()
     word_kd: WordKD | None = None
@@ -465,6 +502,7 @@ class Student(Section):
     attention_kd: AttentionKD | None = None
     online: Online | None = None
     on_policy: OnPolicy | None = None
+    self_supervised: SelfSupervised | None = None
     seeds: list[Annotated[int, Field(ge=0)]] = _extend([1], min_length=1)
     encoder_layers_from_teacher: list[int] | None = None  # teacher layer for each student layer, from 0
     decoder_layers_from_teacher: list[int] | None = None
@@ -482,6 +520,8 @@ class Student(Section):
             return self
         if self.word_kd is None or self.word_kd.source == "cache":
             raise ValueError("'on_policy' needs 'word_kd' with a teacher that reads the samples: no cache has them")
+        if not (self.word_kd.ever_taught or self.word_kd.mutual_information):
+            raise ValueError("'on_policy' samples are taught by the divergence, whose 'word_kd.alpha' is 0 throughout")
         if self.online is not None and self.online.kind != "ema":
             raise ValueError("'on_policy' samples from one student: 'online.kind' trains several models")
         if self.train.parallel == "fsdp":
@@ -544,6 +584,14 @@ class Pipeline(Section):
             _check_language(key, getattr(self, key))
         if self.source_lang == self.target_lang:
             raise ValueError(f"'source_lang' and 'target_lang' are both {self.source_lang!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _monolingual(self) -> Pipeline:
+        for name, student in self.students.items():
+            wanted = student.self_supervised is not None and student.self_supervised.monolingual
+            if wanted and not self.prepare.monolingual:
+                raise ValueError(f"'students.{name}.self_supervised.monolingual' needs 'prepare.monolingual'")
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,15 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
+class MaskedText:
+    """Sentences some of whose tokens are hidden and are to be guessed; M of them."""
+
+    tokens_BS: torch.Tensor  # int64, what is shown
+    places_M: torch.Tensor  # int64, of the chosen tokens in the flattened text
+    targets_M: torch.Tensor  # int64, what stood there
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch of sentence pairs, padded on the right with `PAD`.
 
@@ -40,6 +49,15 @@ class Batch:
     num_src_tokens: int = 0  # real source tokens, </s> counted
     knowledge: Knowledge | None = None
     of_student: bool = False  # targets are the student's own samples, not references
+    monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, as many as they are
+    weight_B: torch.Tensor | None = None  # float32, how much each pair counts; None for 1
+    weighted_tokens: float | None = None  # real target tokens, each times its pair's weight
+    masked: tuple[MaskedText, ...] = ()  # sources to be guessed at, of a masked language model
+
+    @property
+    def target_count(self) -> float:
+        """What a sum over the target tokens is divided by."""
+        return self.num_tgt_tokens if self.weighted_tokens is None else self.weighted_tokens
 
     def to(self, device: torch.device | str) -> Batch:
         """With the tokens on a device; a copy from pinned memory does not make the host wait."""
@@ -55,6 +73,8 @@ class Batch:
             src_tokens_BS=change(self.src_tokens_BS),
             prev_tokens_BT=None if self.prev_tokens_BT is None else change(self.prev_tokens_BT),
             tgt_tokens_BT=None if self.tgt_tokens_BT is None else change(self.tgt_tokens_BT),
+            weight_B=None if self.weight_B is None else change(self.weight_B),
+            monolingual_BS=None if self.monolingual_BS is None else change(self.monolingual_BS),
             knowledge=knowledge and Knowledge(change(knowledge.ids_MK), change(knowledge.log_probs_MK)),
         )
 
@@ -76,7 +96,7 @@ class LossTerm:
     """
 
     sum: torch.Tensor  # scalar; carries the gradient unless the weight is 0
-    count: int  # known before the forward pass
+    count: float  # known before the forward pass
     weight: float = 1.0
 
 

@@ -138,9 +138,17 @@ def binarize_files(
     written = []
     sides = ((text.source, tokenizers.source, text.tags), (text.target, tokenizers.target, None))
     for lang, dictionary, (path, model, tags) in zip(langs, dictionaries, sides, strict=True):
-        chunks = _translate(_encode(path, model, threads, tags), model, dictionary)
-        written.append(_write(chunks, data_prefix(data_bin, split, langs, lang), len(dictionary)))
+        prefix = data_prefix(data_bin, split, langs, lang)
+        written.append(binarize_text(path, prefix, model=model, dictionary=dictionary, threads=threads, tags=tags))
     return BinarizedPair(*dictionaries, *written)
+
+
+def binarize_text(
+    path: Path, prefix: Path, *, model: SubwordModel, dictionary: Dictionary, threads: int = 0, tags: Path | None = None
+) -> TokenCounts:
+    """Tokenise one side, or text that has but one, and write it with a dictionary that is there already."""
+    chunks = _translate(_encode(path, model, threads, tags), model, dictionary)
+    return _write(chunks, prefix, len(dictionary))
 
 
 def check_lengths(text: TextPair) -> int:

@@ -54,14 +54,67 @@ class TorchEngine:
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
         """See `Engine.decode`. The longest sentences go first, so that memory that does not suffice shows at once."""
+
+        def search(batch: list[int]) -> list[list[Hypothesis]]:
+            return self._decode_batch([sources[place] for place in batch], settings)
+
+        return self._in_batches(sources, settings, search, progress)
+
+    def sample(
+        self,
+        sources: Sequence[np.ndarray],
+        indices: Sequence[int],
+        settings: Decode,
+        sampling: Sampling,
+        *,
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Draw one translation of each source.
+
+        Args:
+            sources: int [S] each, ending in </s>.
+            indices: a number of each source; with `seed` it says which random numbers are the source's, so that a
+                sample does not depend on what else is asked for.
+            settings: of which the maximum lengths and the limits of a batch count.
+            sampling: from which distribution is drawn.
+            progress: called after each batch with the number of sentences in it.
+
+        Returns:
+            For each source, in order, its sample, alone in a list.
+
+        Raises:
+            UserError: a source is longer than the model can read; names its place among the sources.
+        """
+
+        def draw(batch: list[int]) -> list[list[Hypothesis]]:
+            found = sample_batch(
+                self.model,
+                pad_sentences([sources[place] for place in batch]).to(self.device),
+                sampling=sampling,
+                max_len_a=settings.max_len_a,
+                max_len_b=settings.max_len_b,
+                uniforms=lambda _, steps: _uniforms_of(seed, [indices[place] for place in batch], steps),
+            )
+            return [[hypothesis] for hypothesis in found]
+
+        return self._in_batches(sources, settings, draw, progress)
+
+    def _in_batches(
+        self,
+        sources: Sequence[np.ndarray],
+        settings: Decode,
+        translate: Callable[[list[int]], list[list[Hypothesis]]],
+        progress: Callable[[int], None] | None,
+    ) -> list[list[Hypothesis]]:
+        """`translate` gets the places of a batch's sources."""
         _check(sources, self.model.config.max_source_positions, "source")
         hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
         lengths = [len(source) for source in sources]
         with _inference(self.model):
             for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
-                found = self._decode_batch([sources[index] for index in batch], settings)
-                for index, nbest in zip(batch, found, strict=True):
-                    hypotheses[index] = nbest
+                for place, nbest in zip(batch, translate(batch), strict=True):
+                    hypotheses[place] = nbest
                 if progress is not None:
                     progress(len(batch))
         return hypotheses
@@ -130,13 +183,29 @@ class TorchEngine:
         return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0]
 
 
+def _uniforms_of_torch(rows: int, steps: int) -> Tensor:
+    """From PyTorch's own generator on the CPU: float64 [rows, steps]."""
+    return torch.rand(rows, steps, dtype=torch.float64)
+
+
+def _uniforms_of(seed: int, indices: Sequence[int], steps: int) -> Tensor:
+    """Each row from a generator of its own; fewer steps are the beginning of more: float64 [B, steps]."""
+    return torch.from_numpy(np.stack([np.random.default_rng([seed, index]).random(steps) for index in indices]))
+
+
 def sample_batch(
-    model: Transformer, src_tokens_BS: Tensor, *, sampling: Sampling, max_len_a: float, max_len_b: float
+    model: Transformer,
+    src_tokens_BS: Tensor,
+    *,
+    sampling: Sampling,
+    max_len_a: float,
+    max_len_b: float,
+    uniforms: Callable[[int, int], Tensor] = _uniforms_of_torch,
 ) -> list[Hypothesis]:
-    """A sample of each source, with random numbers from PyTorch's own generator on the CPU."""
+    """A sample of each source; `uniforms` gives the random numbers of so many rows and steps."""
     lengths = src_tokens_BS.ne(model.pad).sum(1).tolist()
     max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=model.config.max_target_positions - 1)
-    uniforms_BT = torch.rand(len(lengths), max(max_len_B) + 1, dtype=torch.float64)
+    uniforms_BT = uniforms(len(lengths), max(max_len_B) + 1)
     with _inference(model):
         cache = model.start_cache(model.encode(src_tokens_BS), beam=1, max_len=max(max_len_B) + 1)
         found = sample(

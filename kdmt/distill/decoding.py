@@ -10,13 +10,15 @@ import numpy as np
 
 from kdmt.config import Decode
 from kdmt.decode.beam import max_lengths
-from kdmt.decode.engine import Engine
 from kdmt.distill.blocks import Block, Decoded, is_complete, plan_blocks, write_block
-from kdmt.types import EOS
+from kdmt.types import EOS, Hypothesis
+
+# sources, their indices in the training set, progress -> hypotheses of each source, best first
+Decoder = Callable[[list[np.ndarray], list[int], Callable[[int], None]], list[list[Hypothesis]]]
 
 
 def decode_blocks(
-    engine: Engine,
+    decode: Decoder,
     sources: Sequence[np.ndarray],
     settings: Decode,
     *,
@@ -32,7 +34,9 @@ def decode_blocks(
     A block's batches are made of its own sentences alone, so what is in a file depends on nothing else.
 
     Args:
+        decode: translates the sentences of one block.
         sources: ids of all training sources, each ending in </s>.
+        settings: of which the maximum lengths count, that `decode` keeps to.
         folder: takes the block files.
         key: names the teacher, vocabulary, data and settings.
         max_source_tokens: longer sources are not decoded and count as empty hypotheses.
@@ -51,7 +55,7 @@ def decode_blocks(
             progress(block.count)
             continue
         own = [sources[index] for index in range(block.first, block.first + block.count)]
-        decoded = _decode_block(engine, own, block, settings, max_source_tokens, max_target_tokens, progress)
+        decoded = _decode_block(decode, own, block, settings, max_source_tokens, max_target_tokens, progress)
         write_block(folder, block, key, decoded)
     return blocks
 
@@ -62,7 +66,7 @@ def source_sha(source: np.ndarray) -> str:
 
 
 def _decode_block(
-    engine: Engine,
+    decode: Decoder,
     sources: list[np.ndarray],
     block: Block,
     settings: Decode,
@@ -72,7 +76,7 @@ def _decode_block(
 ) -> list[Decoded]:
     fitting = [i for i, source in enumerate(sources) if 1 < len(source) <= max_source_tokens]
     progress(len(sources) - len(fitting))
-    found = engine.decode([sources[i] for i in fitting], settings, progress=progress)
+    found = decode([sources[i] for i in fitting], [block.first + i for i in fitting], progress)
     hypotheses = dict(zip(fitting, found, strict=True))
     limits = max_lengths(
         [len(source) for source in sources], settings.max_len_a, settings.max_len_b, limit=max_target_tokens - 1

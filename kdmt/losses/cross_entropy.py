@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdmt.losses.projection import CHUNKS, add_product, scaled_gradients
+from kdmt.losses.projection import CHUNKS, add_product, add_to_rows, scaled_gradients, weighted_sum
 
 
 def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         E / Z - e / (V-1) - [v = y] (1 - e - e / (V-1))
 
     Only E with its target column corrected is held, and for one chunk; division by Z moves to the rows of the
-    features and the constant to one vector, so that the [chunk, V] matrix is passed over as few times as can be.
+    features, where a token's weight joins it, and the constant to one vector, so that the [chunk, V] matrix is passed
+    over as few times as can be.
     Matrix products run in `product_type`; everything else stays in the parameters' type.
     """
 
@@ -46,6 +47,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         features_MD: Tensor,
         weight_VD: Tensor,
         targets_M: Tensor,
+        weights_M: Tensor | None,
         epsilon: float,
         chunk: int,
         product_type: torch.dtype,
@@ -63,24 +65,30 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 )
                 if gradients is not None:
                     _correct_targets(scores_CV, z_C1, targets_M[rows], epsilon)
+                    divisor_C1 = z_C1 if weights_M is None else z_C1 / weights_M[rows, None]
                     _add_gradients(
-                        scores_CV.to(product_type), z_C1, features[rows], factor_VD, gradients[0][rows], gradients[1]
+                        scores_CV.to(product_type),
+                        divisor_C1,
+                        features[rows],
+                        factor_VD,
+                        gradients[0][rows],
+                        gradients[1],
                     )
             each = epsilon / (len(weight_VD) - 1)
-            features_sum_D, weight_sum_D = features.sum(0), weight_VD.sum(0)
+            weight_sum_D = weight_VD.sum(0)
+            features_sum_D, nll_sum, log_z_sum = (weighted_sum(x, weights_M) for x in (features, nll_M, log_z_M))
             # sum_v log p(v) = sum_v logit(v) - V log Z, and the logits' sum is a product of two vectors
-            log_probs_sum = features_sum_D @ weight_sum_D - len(weight_VD) * log_z_M.sum()
-            nll_sum = nll_M.sum()
+            log_probs_sum = features_sum_D @ weight_sum_D - len(weight_VD) * log_z_sum
             loss_sum = (1.0 - epsilon - each) * nll_sum - each * log_probs_sum
         if gradients is not None:
-            grad_features_MD = gradients[0].sub_(each * weight_sum_D)
+            grad_features_MD = add_to_rows(gradients[0], -each * weight_sum_D, weights_M)
             ctx.save_for_backward(grad_features_MD.to(features_MD.dtype), gradients[1].sub_(each * features_sum_D))
         ctx.mark_non_differentiable(nll_sum)
         return loss_sum, nll_sum
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        return *scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
+        return *scaled_gradients(ctx.saved_tensors, grad_loss), None, None, None, None, None
 
 
 def _exponentials(
@@ -103,7 +111,7 @@ def _correct_targets(scores_CV: Tensor, z_C1: Tensor, targets_C: Tensor, epsilon
 
 def _add_gradients(
     gradient_CV: Tensor,
-    z_C1: Tensor,
+    divisor_C1: Tensor,
     features_CD: Tensor,
     factor_VD: Tensor,
     grad_features_CD: Tensor,
@@ -111,8 +119,8 @@ def _add_gradients(
 ) -> None:
     """Write the chunk's gradient of the features, and add its part to the gradient of the projection."""
     dtype = gradient_CV.dtype
-    torch.div(gradient_CV @ factor_VD, z_C1, out=grad_features_CD)
-    scaled_CD = (features_CD / z_C1).to(dtype)
+    torch.div(gradient_CV @ factor_VD, divisor_C1, out=grad_features_CD)
+    scaled_CD = (features_CD / divisor_C1).to(dtype)
     add_product(grad_weight_VD, gradient_CV.t(), scaled_CD)
 
 
@@ -122,6 +130,7 @@ def projected_cross_entropy(
     targets_M: Tensor,
     *,
     epsilon: float,
+    weights_M: Tensor | None = None,
     chunk: int | None = None,
     product_type: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -132,6 +141,7 @@ def projected_cross_entropy(
         weight_VD: output projection.
         targets_M: int64 ids.
         epsilon: label smoothing.
+        weights_M: factor of each token's loss; 1 where there are none.
         chunk: tokens whose logits exist at one time; by default what was fastest on such a device.
         product_type: of the matrix products, the parameters' by default.
 
@@ -144,6 +154,7 @@ def projected_cross_entropy(
         features_MD,
         weight_VD,
         targets_M,
+        weights_M,
         epsilon,
         chunk or CHUNKS.get(features_MD.device.type, CHUNKS["cpu"]),
         product_type or weight_VD.dtype,

@@ -40,10 +40,15 @@ def logits_of(features_CD: Tensor, factor_VD: Tensor, out: Tensor) -> Tensor:
 
 
 class ChunkLoss(Protocol):
-    """A sum over tokens of a function of each token's logits."""
+    """A weighted sum over tokens of a function of each token's logits."""
+
+    @property
+    def weights_M(self) -> Tensor | None:
+        """The weights, None for 1."""
+        ...
 
     def uniform(self, vocab_size: int) -> float:
-        """A part of the gradient by the logits that is the same number everywhere; `chunk` leaves it out."""
+        """A part of the gradient by the logits, before weights, that is the same everywhere; `chunk` leaves it out."""
         ...
 
     def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
@@ -80,8 +85,8 @@ class _Projected(torch.autograd.Function):
                     add_product(grad_weight_VD, gradient_CV.t(), factor_CD)
             if grad_features_MD is not None and (uniform := loss.uniform(len(weight_VD))):
                 assert grad_weight_VD is not None
-                grad_features_MD.add_(weight_VD.sum(0), alpha=uniform)
-                grad_weight_VD.add_(features.sum(0), alpha=uniform)
+                add_to_rows(grad_features_MD, uniform * weight_VD.sum(0), loss.weights_M)
+                grad_weight_VD.add_(weighted_sum(features, loss.weights_M), alpha=uniform)
             totals = torch.stack(sums).sum(0)
         if grad_features_MD is not None:
             ctx.save_for_backward(grad_features_MD.to(features_MD.dtype), grad_weight_VD)
@@ -100,6 +105,16 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total += left @ right
+
+
+def weighted_sum(values_Mx: Tensor, weights_M: Tensor | None) -> Tensor:
+    """The sum over tokens: [...]."""
+    return values_Mx.sum(0) if weights_M is None else weights_M @ values_Mx
+
+
+def add_to_rows(rows_MD: Tensor, vector_D: Tensor, weights_M: Tensor | None) -> Tensor:
+    """Add a vector to each token's row, times the token's weight, in place."""
+    return rows_MD.add_(vector_D) if weights_M is None else rows_MD.addr_(weights_M, vector_D)
 
 
 def scaled_gradients(gradients: tuple[Tensor, Tensor], factor: Tensor) -> tuple[Tensor, Tensor]:

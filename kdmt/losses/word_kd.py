@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope
-from kdmt.losses.projection import Scratch, logits_of
+from kdmt.losses.projection import Scratch, logits_of, weighted_sum
 from kdmt.losses.selection import top1_ranking
 
 _LEAST = 1e-30  # a divisor is not smaller
@@ -196,6 +196,7 @@ class WordKD:
         max_entropy: teach only where the teacher's entropy is at most so many nats.
         log_marginal_V: log r.
         ranking: K of the ranking loss that is added to the divergence (`top1_ranking`), 0 for none.
+        weights_M: factor of all that is summed over tokens; None for 1.
         mutual_information: mu. A positive one lowers an upper bound of the student's mutual information between source
             and target.
     """
@@ -212,6 +213,7 @@ class WordKD:
     ranking: int = 0
     log_marginal_V: Tensor | None = None
     mutual_information: float = 0.0
+    weights_M: Tensor | None = None
     scratch: Scratch = field(default_factory=Scratch)
 
     def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
@@ -223,26 +225,39 @@ class WordKD:
         ranking_C, ranked_ids, ranked_slopes = self._ranking(rows, own)
         pull = self.teacher.pull(rows, self.divergence, soft)
         taught_C = self._taught(rows, pull)
-        scale = self.divergence.scale(self.temperature)
-        value_C = (pull.value_C * scale + ranking_C) * taught_C
+        value_C = (pull.value_C * self.divergence.scale(self.temperature) + ranking_C) * taught_C
         total_C = (1.0 - self.alpha) * smooth_C + self.alpha * value_C + self.mutual_information * information_C
-        sums = torch.stack([each.sum() for each in (total_C, nll_C, value_C, information_C, taught_C)])
+        weights_C = None if self.weights_M is None else self.weights_M[rows]
+        sums = torch.stack(
+            [weighted_sum(each, weights_C) for each in (total_C, nll_C, value_C, information_C, taught_C)]
+        )
         if not gradient:
             return sums, None
+        gradient_CV = self._gradient(rows, own, soft, pull, taught_C, ranked_ids, ranked_slopes)
+        if information_CV is not None:
+            gradient_CV.add_(information_CV, alpha=self.mutual_information)
+        return sums, gradient_CV if weights_C is None else gradient_CV.mul_(weights_C[:, None])
+
+    def _gradient(
+        self,
+        rows: slice,
+        own: Distribution,
+        soft: Distribution,
+        pull: Pull,
+        taught_C: Tensor,
+        ranked_ids: Tensor,
+        ranked_slopes: Tensor,
+    ) -> Tensor:
+        """Of cross entropy, divergence and ranking, without the uniform part, in the memory of `soft.exps`."""
         weight_C1 = (self.alpha * taught_C)[:, None]
         own_C1 = 1.0 - self.alpha - weight_C1 * ranked_slopes.sum(1, keepdim=True)  # times q itself
-        gradient_CV = _pulled(pull, weight_C1 * (scale / self.temperature), soft, own_C1 if soft is own else None)
+        scale = self.divergence.scale(self.temperature) / self.temperature
+        gradient_CV = _pulled(pull, weight_C1 * scale, soft, own_C1 if soft is own else None)
         if soft is not own:
             gradient_CV.addcmul_(own.exps, own_C1 / own.sums)
         gradient_CV.scatter_add_(1, ranked_ids, ranked_slopes * weight_C1)
-        if information_CV is not None:
-            gradient_CV.add_(information_CV, alpha=self.mutual_information)
-        targets_C1 = self.targets_M[rows][:, None]
-        return sums, gradient_CV.scatter_add_(
-            1,
-            targets_C1,
-            torch.full_like(own_C1, -(1.0 - self.alpha) * (1.0 - self.epsilon - self._each(len(gradient_CV[0])))),
-        )
+        share = (1.0 - self.alpha) * (1.0 - self.epsilon - self._each(gradient_CV.size(1)))
+        return gradient_CV.scatter_add_(1, self.targets_M[rows][:, None], torch.full_like(own_C1, -share))
 
     def _taught(self, rows: slice, pull: Pull) -> Tensor:
         """1 for a token that the divergence is taken of, else 0; of groups the entropy is at most the tokens' own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kdmt.config import LayerMap, Model, Pipeline, Student, Train
 from kdmt.errors import UserError
@@ -33,7 +33,11 @@ def check_architectures(config: Pipeline) -> None:
                 setting = f"students.{name}.{side}_layers_from_teacher"
                 _check_layers(setting, chosen, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
-        _check_inside(f"students.{name}", student, own, _beside(config, name, student, own, teacher))
+        if not (student.word_kd is not None and student.word_kd.teachers):  # others are looked at when they are loaded
+            beside = _beside(config, name, student, own, teacher)
+            if learns_from_running(student):
+                check_positions(f"students.{name}", student, beside)
+            check_inside(f"students.{name}", student, own, beside)
         if student.decoder_layers_from_teacher is not None:
             _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
         if student.embeddings_from_teacher:
@@ -51,20 +55,26 @@ def _beside(
     return _architecture(config, f"students.{name}.online", student.online.model, student.train)
 
 
-def _check_inside(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:
-    """The layers and heads that are compared exist. Of teachers from elsewhere it shows when they are loaded."""
-    if student.word_kd is not None and student.word_kd.teachers:
-        return
+def learns_from_running(student: Student) -> bool:
+    """Whether trained teachers run beside the student."""
+    kd = student.word_kd
+    return student.online is None and bool((kd and kd.source == "teacher") or student.hidden_kd or student.attention_kd)
+
+
+def check_inside(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:
+    """Refuse layers and heads that are to be compared and do not exist, by the student's YAML path."""
     maps: list[tuple[str, LayerMap, str]] = []
     if (hidden := student.hidden_kd) is not None:
         maps += [("hidden_kd.encoder", hidden.encoder, "encoder"), ("hidden_kd.decoder", hidden.decoder, "decoder")]
     if (attention := student.attention_kd) is not None:
-        maps += [
+        found: list[tuple[str, LayerMap, str]] = [
             ("attention_kd.encoder_self", attention.encoder_self, "encoder"),
             ("attention_kd.decoder_self", attention.decoder_self, "decoder"),
             ("attention_kd.cross", attention.cross, "decoder"),
         ]
-        _check_heads(f"{path}.attention_kd.heads", attention.heads, own, teacher)
+        sides = dict.fromkeys(side for _, layers, side in found if layers != "none")
+        _check_heads(f"{path}.attention_kd.heads", attention.heads, sides, own, teacher)
+        maps += found
     for setting, layers, side in maps:
         try:
             layer_pairs(layers, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
@@ -72,10 +82,23 @@ def _check_inside(path: str, student: Student, own: TransformerConfig, teacher: 
             raise UserError(f"{path}.{setting}: {error}") from None
 
 
-def _check_heads(setting: str, heads: list[int] | None, own: TransformerConfig, teacher: TransformerConfig) -> None:
+def check_positions(path: str, student: Student, teacher: TransformerConfig) -> None:
+    """Refuse a teacher that reads less than the student trains on, by the student's YAML path."""
+    for side in ("source", "target"):
+        positions, tokens = getattr(teacher, f"max_{side}_positions"), getattr(student.train, f"max_{side}_tokens")
+        if tokens > positions:
+            raise UserError(
+                f"{path}.train.max_{side}_tokens ({tokens}) is more than "
+                f"the teacher's max_{side}_positions ({positions})"
+            )
+
+
+def _check_heads(
+    setting: str, heads: list[int] | None, sides: Iterable[str], own: TransformerConfig, teacher: TransformerConfig
+) -> None:
     if heads is None:
         return
-    for side in ("encoder", "decoder"):
+    for side in sides:
         mine, theirs = (getattr(each, f"{side}_attention_heads") for each in (own, teacher))
         if len(heads) != mine:
             raise UserError(f"{setting}: {len(heads)} heads are chosen, the student's {side} has {mine}")

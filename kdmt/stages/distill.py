@@ -6,6 +6,9 @@ distill/
                                     unless lines were dropped (manifest.json has their indices)
     nbest                           index, score and words of every hypothesis
     data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
+
+interpolated/, sampled/             training sets of other choices, where a student learns from them; sampled/ has all
+                                    of the above, interpolated/ neither blocks nor nbest
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from kdmt.config import Distill
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.selection import BEST, Selector
 from kdmt.errors import UserError
@@ -28,10 +32,54 @@ from kdmt.stages.stage import Stage
 from kdmt.stages.training import teacher_sha256
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
+if TYPE_CHECKING:
+    from kdmt.decode.engine import TorchEngine
+    from kdmt.distill.decoding import Decoder
+
 WARN_REPLACED = 0.1  # share of lines
 
 
 def distill_stage(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> Stage:
+    """The teacher's best translations."""
+    foreign = ("interpolate", "sample.")
+    return _decoding_stage(workspace, workspace.distill, (prepare, teacher), foreign, _searching)
+
+
+def sampled_stage(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> Stage:
+    """A translation of each sentence drawn from the teacher's distribution."""
+    foreign = ("interpolate", "decode.beam", "decode.nbest", "decode.lenpen")
+    return _decoding_stage(workspace, workspace.sampled, (prepare, teacher), foreign, _sampling)
+
+
+def _searching(settings: Distill, engine: TorchEngine) -> Decoder:
+    return lambda sources, _, progress: engine.decode(sources, settings.decode, progress=progress)
+
+
+def _sampling(settings: Distill, engine: TorchEngine) -> Decoder:
+    from kdmt.decode.sampling import Sampling
+
+    own = settings.sample
+    sampling = Sampling(temperature=own.temperature, top_k=own.top_k, top_p=own.top_p)
+    return lambda sources, indices, progress: engine.sample(
+        sources, indices, settings.decode, sampling, seed=own.seed, progress=progress
+    )
+
+
+def _decoding_stage(
+    workspace: Workspace,
+    folder: Path,
+    upstream: tuple[Stage, Stage],
+    foreign: tuple[str, ...],
+    decoder: Callable[[Distill, TorchEngine], Decoder],
+) -> Stage:
+    """A stage that decodes the training set.
+
+    Args:
+        folder: where it writes; its name is the stage's.
+        upstream: prepare and teacher.
+        foreign: beginnings of the settings below `distill` that are of no concern to it.
+        decoder: how the teacher decodes.
+    """
     settings = workspace.config.distill
 
     def plan() -> Plan:
@@ -40,11 +88,12 @@ def distill_stage(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> St
         inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
         inputs[f"teacher/{settings.checkpoint}"] = teacher_sha256(workspace)
         made_from = make_plan({"distill": settings}, {}, inputs)
-        own = {key: value for key, value in made_from.settings.items() if key != "distill.interpolate"}
+        left_out = tuple(f"distill.{name}" for name in foreign)
+        own = {key: value for key, value in made_from.settings.items() if not key.startswith(left_out)}
         return replace(made_from, settings=own)
 
     return Stage(
-        "distill", "kdmt distill", workspace.distill, (prepare, teacher), plan, lambda made: _distill(workspace, made)
+        folder.name, "kdmt distill", folder, upstream, plan, lambda made: _decode(workspace, folder, made, decoder)
     )
 
 
@@ -55,7 +104,7 @@ def block_key(plan: Plan) -> str:
     return hashlib.sha256(document.encode()).hexdigest()
 
 
-def _distill(workspace: Workspace, plan: Plan) -> None:
+def _decode(workspace: Workspace, folder: Path, plan: Plan, decoder: Callable[[Distill, TorchEngine], Decoder]) -> None:
     from kdmt.corpus.binarize import data_prefix
     from kdmt.corpus.codec import TextCodec
     from kdmt.corpus.indexed import IndexedDataset
@@ -65,16 +114,16 @@ def _distill(workspace: Workspace, plan: Plan) -> None:
     from kdmt.stages.prepare import binarize_distilled
     from kdmt.stages.progress import sentence_progress
 
-    settings, folder = workspace.config.distill, workspace.distill
+    settings = workspace.config.distill
     use_threads(settings.threads)
     model = load_model(resolve_checkpoint(workspace.teacher / settings.checkpoint))
     codec = TextCodec.load(workspace.prepare)
     dataset = IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.langs, workspace.langs[0]))
     begin(folder, plan, workspace.resolved_config())
     _keep_blocks(folder, plan)
-    with sentence_progress("distill", len(dataset)) as progress:
+    with sentence_progress(folder.name, len(dataset)) as progress:
         blocks = decode_blocks(
-            TorchEngine(model, device=pick_device(settings.device)),
+            decoder(settings, TorchEngine(model, device=pick_device(settings.device))),
             dataset,  # type: ignore[arg-type]
             settings.decode,
             folder=folder / "blocks",
@@ -84,11 +133,11 @@ def _distill(workspace: Workspace, plan: Plan) -> None:
             max_target_tokens=model.config.max_target_positions,
             progress=progress,
         )
-    report = _merge(workspace, block_key(plan), blocks, dataset, codec, folder, BEST)
-    _require_words(workspace, report)
+    report = _merge(workspace, folder / "blocks", block_key(plan), blocks, dataset, codec, folder, BEST)
+    _require_words(workspace, report, folder.name)
     binarize_distilled(workspace, folder)
     facts = _facts(workspace, report, folder)
-    workspace.say(f"distill: {_summary(facts)}")
+    workspace.say(f"{folder.name}: {_summary(facts)}")
     finish(folder, plan, outputs=_outputs(folder), facts=facts)
 
 
@@ -124,7 +173,8 @@ def _interpolate(workspace: Workspace, plan: Plan, key: str) -> None:
     begin(folder, plan, workspace.resolved_config())
     blocks = plan_blocks(len(dataset), workspace.config.distill.block_size)
     codec = TextCodec.load(workspace.prepare)
-    report = _merge(workspace, key, blocks, dataset, codec, folder, interpolated(_similarity(workspace)))
+    select = interpolated(_similarity(workspace))
+    report = _merge(workspace, workspace.distill / "blocks", key, blocks, dataset, codec, folder, select)
     binarize_distilled(workspace, folder)
     facts = _facts(workspace, report, folder)
     workspace.say(f"interpolated: {_summary(facts)}")
@@ -155,9 +205,16 @@ def _keep_blocks(folder: Path, plan: Plan) -> None:
 
 
 def _merge(
-    workspace: Workspace, key: str, blocks: Sequence[Any], dataset: Any, codec: Any, folder: Path, select: Selector
+    workspace: Workspace,
+    blocks_folder: Path,
+    key: str,
+    blocks: Sequence[Any],
+    dataset: Any,
+    codec: Any,
+    folder: Path,
+    select: Selector,
 ) -> Any:
-    """The text of one training set, into `folder`."""
+    """The text of one training set, into `folder`, from the blocks that lie in `blocks_folder`."""
     from kdmt.distill.merge import TrainingText, merge_blocks
 
     src, tgt = workspace.langs
@@ -166,7 +223,7 @@ def _merge(
     asides = [folder / f".partial-{name}" for name in names]
     report = merge_blocks(
         blocks,
-        workspace.distill / "blocks",
+        blocks_folder,
         key,
         sources=dataset,
         text=TrainingText(
@@ -178,7 +235,7 @@ def _merge(
         out_source=asides[0],
         out_target=asides[1],
         out_tags=asides[2],
-        out_nbest=asides[3] if folder == workspace.distill else None,  # elsewhere it is the same
+        out_nbest=asides[3] if blocks_folder.parent == folder else None,  # else it is the same as there
     )
     for aside, name in zip(asides, names, strict=True):
         if aside.exists():
@@ -186,12 +243,12 @@ def _merge(
     return report
 
 
-def _require_words(workspace: Workspace, report: Any) -> None:
+def _require_words(workspace: Workspace, report: Any, name: str) -> None:
     kept_empty = report.failures["empty"] if workspace.config.distill.failures.empty == "keep" else 0
     if report.num_lines == kept_empty:
         failures = ", ".join(f"{name} {count:,}" for name, count in report.failures.items())
         raise UserError(
-            f"distill: none of {report.num_sentences:,} sentences has a translation to train on; failures: {failures}"
+            f"{name}: none of {report.num_sentences:,} sentences has a translation to train on; failures: {failures}"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdmt.corpus.knowledge import HEADER, KnowledgeCache, KnowledgeWriter, Shape
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, begin, finish, make_plan
+from kdmt.stages.manifest import Plan, begin, check_status, finish, make_plan, recorded_outputs
 from kdmt.stages.progress import sentence_progress
 from kdmt.stages.stage import Stage
 from kdmt.stages.training import cache_made_from, data_names, learns_from_cache, open_data
@@ -67,6 +67,8 @@ def _fill(workspace: Workspace, data: str, plan: Plan) -> None:
     )
     pairs = open_data(workspace, data, "train")
     assert pairs.tgt_sizes is not None
+    if recorded_outputs(folder) and check_status(folder, plan).state == "unfinished":
+        (folder / HEADER).unlink(missing_ok=True)  # damaged since it was complete: no block is taken on trust
     begin(folder, plan, workspace.resolved_config())
     writer = KnowledgeWriter(folder, shape, sizes=pairs.tgt_sizes, made_from=cache_made_from(workspace, data))
     with sentence_progress(f"knowledge of {data}", len(pairs)) as progress:

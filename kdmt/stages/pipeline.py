@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_architectures
-from kdmt.stages.distill import distill_stage, interpolated_stage
+from kdmt.stages.distill import distill_stage, interpolated_stage, sampled_stage
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import score_stage
@@ -19,15 +19,14 @@ from kdmt.stages.workspace import Workspace
 class Stages:
     prepare: Stage
     teacher: Stage
-    distill: Stage
-    interpolated: Stage | None  # where a student learns from it
+    text: dict[str, Stage]  # training set that the teacher makes -> stage; others than `distilled` where one is wanted
     knowledge: dict[str, Stage]  # training set -> stage
     students: dict[str, dict[int, Stage]]  # name -> seed -> stage
     score: Stage
 
     def texts(self) -> list[Stage]:
         """Up to the training sets."""
-        return [self.prepare, self.teacher, self.distill, *([self.interpolated] if self.interpolated else [])]
+        return [self.prepare, self.teacher, *self.text.values()]
 
     def all(self) -> list[Stage]:
         students = [stage for seeds in self.students.values() for stage in seeds.values()]
@@ -39,15 +38,18 @@ def build_stages(workspace: Workspace) -> Stages:
     teacher = teacher_stage(workspace, prepare)
     distill = distill_stage(workspace, prepare=prepare, teacher=teacher)
     text = {"distilled": distill}
-    if any(student.data == "interpolated" for student in workspace.config.students.values()):
+    wanted = {student.data for student in workspace.config.students.values()}
+    if "interpolated" in wanted:
         text["interpolated"] = interpolated_stage(workspace, prepare=prepare, distill=distill)
+    if "sampled" in wanted:
+        text["sampled"] = sampled_stage(workspace, prepare=prepare, teacher=teacher)
     knowledge = knowledge_stages(workspace, prepare=prepare, teacher=teacher, text=text)
     students = {
         name: student_stages(workspace, name, prepare=prepare, teacher=teacher, text=text, knowledge=knowledge)
         for name in workspace.config.students
     }
     score = score_stage(workspace, prepare=prepare, teacher=teacher, students=students)
-    return Stages(prepare, teacher, distill, text.get("interpolated"), knowledge, students, score)
+    return Stages(prepare, teacher, text, knowledge, students, score)
 
 
 def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str | None = None) -> None:
@@ -61,7 +63,7 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
     wanted = {
         "prepare": [stages.prepare],
         "teacher": [stages.teacher],
-        "distill": [stages.distill, *([stages.interpolated] if stages.interpolated else [])],
+        "distill": list(stages.text.values()),
         "knowledge": list(stages.knowledge.values()),
         "student": _chosen_students(stages, student),
         "score": [stages.score],

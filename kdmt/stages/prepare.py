@@ -4,6 +4,7 @@
         train.<lang>, valid.<lang>, test*.<lang>    words: clean text as the tokenizer sees it
         valid.raw.<lang>, test*.raw.<lang>          held-out text before processing; translations are held against it
         tokenizer/, text.json, dict.<lang>.txt      what every checkpoint carries
+        monolingual.<source>                        clean text without a translation, where there is any
         data-bin/                                   fairseq's files
         report.json                                 counts of the cleaning pass
 
@@ -22,7 +23,14 @@ from typing import Any
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Corpus, HeldOut, ParallelText, Prepare, Source
-from kdmt.corpus.binarize import TextPair, binarize_files, build_data_bin, dictionary_path
+from kdmt.corpus.binarize import (
+    TextPair,
+    binarize_files,
+    binarize_text,
+    build_data_bin,
+    data_prefix,
+    dictionary_path,
+)
 from kdmt.corpus.clean import TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
@@ -30,7 +38,7 @@ from kdmt.corpus.fetch import fetch, fetch_corpus, open_lines, read_pairs
 from kdmt.corpus.lines import iterate_lines, write_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import read_chunks, train_tokenizer
+from kdmt.corpus.tokenizer import Tokenizers, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, move_aside, recorded_plan, write_json
@@ -56,6 +64,7 @@ def _input_hashes(settings: Prepare, made: Path) -> dict[str, str]:
     """
     sources = list(chain(*(_sources(corpus) for corpus in settings.train)))
     sources += chain(*(_sources(text) for text in (settings.valid, *settings.test.values())))
+    sources += settings.monolingual
     given = (settings.tokenizer, settings.vocabulary)
     paths = [path for part in given for path in (part.source_path, part.target_path) if path is not None]
     recorded = recorded_plan(made)
@@ -99,10 +108,11 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     held_out = {"valid": settings.valid, **settings.test}
     for split, corpus in held_out.items():
         _write_held_out(workspace, folder, split, corpus, processor)
+    forbidden = _forbidden(workspace, folder, held_out) if settings.decontaminate else None
     report = clean_corpora(
         (_training_corpus(workspace, index, corpus) for index, corpus in enumerate(settings.train)),
         clean=settings.clean,
-        forbidden=_forbidden(workspace, folder, held_out) if settings.decontaminate else None,
+        forbidden=forbidden,
         out_source=folder / f"train.{langs[0]}",
         out_target=folder / f"train.{langs[1]}",
         out_tags=folder / "train.tags",
@@ -113,14 +123,18 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     workspace.say(
         f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}"
     )
+    monolingual = _write_monolingual(workspace, folder, forbidden, workers) if settings.monolingual else {}
     if not (settings.text.changes_nothing or settings.text.already_applied):
         _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, workers)
+        if settings.monolingual:
+            _process_in_place(folder / f"monolingual.{langs[0]}", processor.preprocess_source, workers)
         _process_in_place(folder / f"train.{langs[1]}", processor.preprocess_target, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
     train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
     tokenizers = train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", langs)
     counts = _binarize(workspace, folder, tokenizers, list(held_out), workers)
-    return {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped, **counts}
+    pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
+    return pairs | monolingual | counts
 
 
 def _dropped(dropped: dict[str, int]) -> str:
@@ -132,6 +146,36 @@ def _training_corpus(workspace: Workspace, index: int, corpus: Corpus) -> Traini
     paths = fetch_corpus(corpus, **_places(workspace))
     pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths))
     return TrainingCorpus(f"train.{index} {_sources(corpus)[0].name}", pairs, weight=corpus.weight, tag=corpus.tag)
+
+
+def _write_monolingual(
+    workspace: Workspace, folder: Path, forbidden: Forbidden | None, workers: int
+) -> dict[str, object]:
+    """Clean text of the source language, which passes through the rules of pairs as its own translation; its counts."""
+    settings, place = workspace.config.prepare, folder / f"monolingual.{workspace.langs[0]}"
+    clean = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
+    report = clean_corpora(
+        (_monolingual_corpus(workspace, index, source) for index, source in enumerate(settings.monolingual)),
+        clean=clean,
+        forbidden=forbidden,
+        out_source=place,
+        out_target=folder / "monolingual.copy",
+        out_tags=folder / "monolingual.tags",
+        workdir=folder / "cleaning",
+        workers=workers,
+    )
+    (folder / "monolingual.copy").unlink()
+    workspace.say(
+        f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
+    )
+    counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
+    return {"monolingual": counts}
+
+
+def _monolingual_corpus(workspace: Workspace, index: int, source: Source) -> TrainingCorpus:
+    path = fetch(source, **_places(workspace))
+    lines = ((line, line) for line in open_lines(path, member=source.member, name=source.name))
+    return TrainingCorpus(f"monolingual.{index} {source.name}", count_pairs(f"prepare: monolingual.{index}", lines))
 
 
 def _write_held_out(workspace: Workspace, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
@@ -187,7 +231,7 @@ def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
 
 
 def _binarize(
-    workspace: Workspace, folder: Path, tokenizers: object, held_out: list[str], workers: int
+    workspace: Workspace, folder: Path, tokenizers: Tokenizers, held_out: list[str], workers: int
 ) -> dict[str, object]:
     langs, data_bin = workspace.langs, folder / "data-bin"
     tags = folder / "train.tags"
@@ -211,6 +255,14 @@ def _binarize(
             TextPair(folder / f"{split}.{langs[0]}", folder / f"{split}.{langs[1]}"),
             dictionaries=(made.source_dictionary, made.target_dictionary),
             **common,
+        )
+    if workspace.config.prepare.monolingual:
+        binarize_text(
+            folder / f"monolingual.{langs[0]}",
+            data_prefix(data_bin, "monolingual", langs, langs[0]),
+            model=tokenizers.source,
+            dictionary=made.source_dictionary,
+            threads=workers,
         )
     sides = zip(langs, (made.source, made.target), (made.source_dictionary, made.target_dictionary), strict=True)
     facts: dict[str, object] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdmt.config import Decode, Model, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
+from kdmt.stages.architectures import check_inside, check_positions, learns_from_running
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
@@ -19,6 +20,7 @@ from kdmt.stages.workspace import Workspace, pick_device, use_threads
 if TYPE_CHECKING:
     from kdmt.corpus.batching import ParallelData
     from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource
+    from kdmt.train.data import MonolingualText
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class _Job:
     train: Train
     seed: int
     data: tuple[str, ...]  # names of training sets
+    path: str  # of its settings
     initialise: Callable[[Any], None] = lambda _: None  # sets weights of a fresh model before training
     student: Student | None = None
 
@@ -45,6 +48,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
         train=teacher.train,
         seed=teacher.seed,
         data=("raw",),
+        path="teacher",
     )
 
     def plan() -> Plan:
@@ -96,10 +100,8 @@ def learns_from_cache(student: Student) -> bool:
     return student.word_kd is not None and student.word_kd.source == "cache"
 
 
-def learns_from_running(student: Student) -> bool:
-    """Whether trained teachers run beside the student."""
-    kd = student.word_kd
-    return student.online is None and bool((kd and kd.source == "teacher") or student.hidden_kd or student.attention_kd)
+def _reads_monolingual(student: Student | None) -> bool:
+    return student is not None and student.self_supervised is not None and student.self_supervised.monolingual
 
 
 def _needs_teacher(student: Student) -> bool:
@@ -116,12 +118,13 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
         train=student.train,
         seed=seed,
         data=data_names(student),
+        path=f"students.{name}",
         initialise=partial(_initialise_student, workspace, student),
         student=student,
     )
 
     def plan() -> Plan:
-        inputs = training_inputs(workspace, job.data)
+        inputs = training_inputs(workspace, job.data, more=("monolingual",) if _reads_monolingual(student) else ())
         inputs |= _init_inputs(student.train)
         inputs |= _teaching_inputs(workspace, student)
         made_from = make_plan({f"students.{name}": student}, {"seed": seed}, inputs)
@@ -146,10 +149,15 @@ def teacher_sha256(workspace: Workspace) -> str:
     return checkpoint_sha256(resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint))
 
 
-def training_inputs(workspace: Workspace, data: Sequence[str]) -> dict[str, str]:
-    """The files that a training on these sets reads, with the sha256 that their stages recorded."""
+def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence[str] = ()) -> dict[str, str]:
+    """The files that a training on these sets reads, with the sha256 that their stages recorded.
+
+    Args:
+        data: names of training sets.
+        more: splits of the data-bin besides `valid`.
+    """
     prepared = recorded_outputs(workspace.prepare)
-    wanted = ("tokenizer/", "text.json", "dict.", "data-bin/valid.", "valid.")
+    wanted = ("tokenizer/", "text.json", "dict.", "valid.", *(f"data-bin/{split}." for split in ("valid", *more)))
     inputs = {f"prepare/{name}": sha for name, sha in prepared.items() if name.startswith(wanted)}
     for each in data:
         folder = workspace.training_set(each)
@@ -203,7 +211,13 @@ def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
     device, ranks = pick_device(job.train.device, workspace.ranks), workspace.ranks
     codec = TextCodec.load(workspace.prepare)
     pairs = join_data([open_data(workspace, name, "train") for name in job.data])
-    data = BinarizedData(pairs, job.train, seed=job.seed, knowledge=_knowledge(workspace, job))
+    data = BinarizedData(
+        pairs,
+        job.train,
+        seed=job.seed,
+        knowledge=_knowledge(workspace, job),
+        monolingual=_monolingual(workspace, job),
+    )
     model, init_state = _build(workspace, job, codec)
     objective = _objective(workspace, job, model)
     validate = _validator(workspace, job, codec, device)
@@ -252,6 +266,17 @@ def open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
     return open_parallel([(source, target)])
 
 
+def _monolingual(workspace: Workspace, job: _Job) -> MonolingualText | None:
+    if not _reads_monolingual(job.student):
+        return None
+    from kdmt.corpus.batching import open_parallel
+    from kdmt.corpus.binarize import data_prefix
+    from kdmt.train.data import MonolingualText
+
+    text = open_parallel([(data_prefix(workspace.data_bin, "monolingual", workspace.langs, workspace.langs[0]), None)])
+    return MonolingualText(text, job.train, seed=job.seed)
+
+
 def _knowledge(workspace: Workspace, job: _Job) -> KnowledgeSource | None:
     """What the caches of the training sets say, for a student that learns from them."""
     if job.student is None or job.student.word_kd is None or not learns_from_cache(job.student):
@@ -290,11 +315,16 @@ def _objective(workspace: Workspace, job: _Job, model: Any) -> Any:
     from kdmt.train.objectives import CrossEntropyObjective
 
     student, smoothing = job.student, job.train.label_smoothing
-    if student is None or not (student.word_kd or student.hidden_kd or student.attention_kd):
+    if student is None or not any((student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)):
         return CrossEntropyObjective(model, label_smoothing=smoothing)
+    if student.word_kd is not None and student.word_kd.top1_ranking > model.tgt_vocab_size:
+        raise UserError(
+            f"{job.path}.word_kd.top1_ranking ({student.word_kd.top1_ranking}) is more than "
+            f"the vocabulary's {model.tgt_vocab_size} tokens"
+        )
     if student.online is not None:
         return _online_objective(job, student, model)
-    teachers = _load_teachers(workspace, student) if learns_from_running(student) else []
+    teachers = _load_teachers(workspace, job, student, model) if learns_from_running(student) else []
     word = None if student.word_kd is None else WordLesson(student.word_kd, label_smoothing=smoothing)
     return DistillationObjective(
         model,
@@ -303,7 +333,14 @@ def _objective(workspace: Workspace, job: _Job, model: Any) -> Any:
         word=word,
         lessons=_lessons(student, model, teachers[:1]),
         on_policy=_on_policy(student),
+        self_supervised=_self_supervised(student, model),
     )
+
+
+def _self_supervised(student: Student, model: Any) -> Any:
+    from kdmt.train.self_supervised import MaskedLanguageLesson
+
+    return student.self_supervised and MaskedLanguageLesson(student.self_supervised, student=model)
 
 
 def _on_policy(student: Student) -> Any:
@@ -359,6 +396,7 @@ def _online_objective(job: _Job, student: Student, model: Any) -> Any:
             word=word,
             lessons=lessons,
             on_policy=_on_policy(student),
+            self_supervised=_self_supervised(student, model),
         )
     mutual = online.kind == "mutual"
     chosen = online.model or student.model
@@ -370,14 +408,23 @@ def _online_objective(job: _Job, student: Student, model: Any) -> Any:
             build_transformer(config, src_vocab_size=model.src_vocab_size, tgt_vocab_size=model.tgt_vocab_size)
         )
     lessons = _lessons(student, model, others)
-    return TogetherObjective(model, label_smoothing=smoothing, others=others, mutual=mutual, word=word, lessons=lessons)
+    return TogetherObjective(
+        model,
+        label_smoothing=smoothing,
+        others=others,
+        mutual=mutual,
+        word=word,
+        lessons=lessons,
+        self_supervised=_self_supervised(student, model),
+    )
 
 
-def _load_teachers(workspace: Workspace, student: Student) -> list[Any]:
+def _load_teachers(workspace: Workspace, job: _Job, student: Student, model: Any) -> list[Any]:
     """Frozen models that run beside the student.
 
     Raises:
-        UserError: one has another vocabulary, or reads less than the student trains on.
+        UserError: one has another vocabulary, or reads less than the student trains on; or the first one, which is
+            looked into, lacks what is compared.
     """
     from kdmt.corpus.codec import check_vocabulary
     from kdmt.models.checkpoint import load_model, resolve_checkpoint
@@ -388,6 +435,8 @@ def _load_teachers(workspace: Workspace, student: Student) -> list[Any]:
         folder = resolve_checkpoint(Path(path))
         check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
         teachers.append(load_model(folder))
+        check_positions(job.path, student, teachers[-1].config)
+    check_inside(job.path, student, model.config, teachers[0].config)
     return teachers
 
 

@@ -56,9 +56,18 @@ class Workspace:
     def interpolated(self) -> Path:
         return self.root / "interpolated"
 
+    @property
+    def sampled(self) -> Path:
+        return self.root / "sampled"
+
     def training_set(self, data: str) -> Path:
         """The folder of the stage that makes a training set; it has `data-bin/train.*`."""
-        return {"raw": self.prepare, "distilled": self.distill, "interpolated": self.interpolated}[data]
+        return {
+            "raw": self.prepare,
+            "distilled": self.distill,
+            "interpolated": self.interpolated,
+            "sampled": self.sampled,
+        }[data]
 
     def knowledge(self, data: str) -> Path:
         return self.root / "knowledge" / data

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from kdmt.config import Train
 from kdmt.corpus.batching import ParallelData, collate, epoch_order, filter_by_size, make_batches
@@ -20,13 +21,21 @@ class BinarizedData:
     """Length-sorted max-tokens batches; which, and their order, is a function of (seed, epoch) alone.
 
     `num_left_out` counts the pairs over the size limits. With `knowledge` a batch brings what the teacher said of its
-    target tokens.
+    target tokens, with `monolingual` sources without targets, with `weights` (float32 [pairs]) what each pair counts.
     """
 
     def __init__(
-        self, data: ParallelData, settings: Train, *, seed: int, knowledge: KnowledgeSource | None = None
+        self,
+        data: ParallelData,
+        settings: Train,
+        *,
+        seed: int,
+        knowledge: KnowledgeSource | None = None,
+        monolingual: MonolingualText | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
+        self.monolingual, self.weights = monolingual, weights
         self.kept, self.num_left_out = filter_by_size(
             data.src_sizes,
             data.tgt_sizes,
@@ -52,5 +61,42 @@ class BinarizedData:
         )
 
     def load(self, indices: np.ndarray) -> Batch:
-        batch = collate(indices, self.data, length_multiple=_COMPILED_MULTIPLE if self.settings.compile else 1)
-        return batch if self.knowledge is None else replace(batch, knowledge=self.knowledge.load(indices))
+        batch = collate(indices, self.data, length_multiple=_length_multiple(self.settings))
+        if self.knowledge is not None:
+            batch = replace(batch, knowledge=self.knowledge.load(indices))
+        if self.monolingual is not None:
+            batch = replace(batch, monolingual_BS=self.monolingual.beside(indices))
+        if self.weights is not None:
+            batch = self._weighted(batch, self.weights[indices], indices)
+        return batch
+
+    def _weighted(self, batch: Batch, weights: np.ndarray, indices: np.ndarray) -> Batch:
+        assert self.data.tgt_sizes is not None
+        weighted_tokens = float(weights.astype(np.float64) @ self.data.tgt_sizes[indices])
+        return replace(batch, weight_B=torch.from_numpy(weights), weighted_tokens=weighted_tokens)
+
+
+class MonolingualText:
+    """Sources without targets, a batch of them for each batch of pairs; those over the size limit are left out.
+
+    Raises:
+        UserError: all are over it.
+    """
+
+    def __init__(self, data: ParallelData, settings: Train, *, seed: int) -> None:
+        self.data, self.settings, self.seed = data, settings, seed
+        kept, _ = filter_by_size(
+            data.src_sizes, None, max_source_tokens=settings.max_source_tokens, max_target_tokens=1
+        )
+        if not len(kept):
+            raise UserError("no line of prepare.monolingual is within train.max_source_tokens")
+        self.batches = make_batches(data.src_sizes, None, indices=kept, max_tokens=settings.max_tokens, seed=seed)
+
+    def beside(self, indices: np.ndarray) -> torch.Tensor:
+        """The text that goes with a batch of pairs, int64 [B, S]: drawn anew, as a function of (seed, indices)."""
+        place = np.random.default_rng([self.seed, *indices.tolist()]).integers(len(self.batches))
+        return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
+
+
+def _length_multiple(settings: Train) -> int:
+    return _COMPILED_MULTIPLE if settings.compile else 1

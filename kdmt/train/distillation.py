@@ -30,6 +30,7 @@ from kdmt.models.transformer import Trace, Transformer
 from kdmt.train.layers import layer_pairs
 from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.train.schedule import piecewise_linear
+from kdmt.train.self_supervised import MaskedLanguageLesson
 from kdmt.types import EOS, Batch, LossTerm, LossTerms
 
 Place = tuple[str, int]  # a kind of tensor inside the network, and a layer (`Trace`)
@@ -62,7 +63,7 @@ class Lesson(nn.Module, ABC):
     pairs: tuple[tuple[Place, Place], ...] = ()
 
     @abstractmethod
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         """What each term is to be divided by."""
 
 
@@ -85,9 +86,9 @@ class WordLesson(Lesson):
         ever = settings.mutual_information or any(alpha for _, alpha in self.alphas)
         self.terms = ("loss", "nll", "word_kd", "taught", *informed) if ever else ("loss", "nll")
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         """See `Lesson.counts`."""
-        return dict.fromkeys(self.terms, batch.num_tgt_tokens)
+        return dict.fromkeys(self.terms, batch.target_count)
 
     @property
     def is_silent(self) -> bool:
@@ -101,6 +102,7 @@ class WordLesson(Lesson):
         batch: Batch,
         *,
         targets_M: Tensor,
+        weights_M: Tensor | None,
         product_type: torch.dtype | None,
     ) -> LossTerms:
         """The terms of a batch; without teachers it brings the knowledge of a cache.
@@ -122,13 +124,14 @@ class WordLesson(Lesson):
             ranking=settings.top1_ranking,
             log_marginal_V=log_marginal_V,
             mutual_information=settings.mutual_information,
+            weights_M=weights_M,
         )
         total, (nll, value, information, taught) = projected_loss(
             student.features_MD, student.model.output_weight_VD, loss, product_type=product_type
         )
         sums = {"nll": nll, "word_kd": value, "taught": taught, "mutual_information": information}
-        reported = {name: LossTerm(sums[name], batch.num_tgt_tokens, weight=0.0) for name in self.terms[1:]}
-        return {"loss": LossTerm(total, batch.num_tgt_tokens), **reported}
+        reported = {name: LossTerm(sums[name], batch.target_count, weight=0.0) for name in self.terms[1:]}
+        return {"loss": LossTerm(total, batch.target_count), **reported}
 
     @torch.no_grad()
     def _ask(
@@ -195,7 +198,7 @@ class HiddenLesson(Lesson):
         )
         self.projections = nn.ModuleList(_projection(student, teacher, side) for (side, _), _ in self.pairs)
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         """See `Lesson.counts`: real tokens, once for each pair of layers."""
         return {"hidden": sum(_num_tokens(batch, side) for (side, _), _ in self.pairs)}
 
@@ -228,7 +231,7 @@ class AttentionLesson(Lesson):
             for own, other in layer_pairs(layers, *(_num_layers(model, side) for model in (student, teacher)))
         )
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         """See `Lesson.counts`: real queries, once for each pair of layers."""
         return {"attention": sum(_num_tokens(batch, _side_of(kind)) for (kind, _), _ in self.pairs)}
 
@@ -291,6 +294,8 @@ class OnPolicy:
             prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets]).to(device),
             tgt_tokens_BT=pad_sentences(targets).to(device),
             num_tgt_tokens=sum(map(len, targets)),
+            weight_B=None,
+            weighted_tokens=None,
             of_student=True,
         )
 
@@ -304,6 +309,7 @@ class DistillationObjective(CrossEntropyObjective):
         word: the lesson on the output distribution; without it, cross entropy.
         lessons: those inside the network.
         on_policy: gives the student's own samples in a batch's place, or the batch; None for references always.
+        self_supervised: the student guesses hidden source tokens besides.
     """
 
     def __init__(
@@ -315,15 +321,18 @@ class DistillationObjective(CrossEntropyObjective):
         word: WordLesson | None = None,
         lessons: Sequence[HiddenLesson | AttentionLesson] = (),
         on_policy: OnPolicy | None = None,
+        self_supervised: MaskedLanguageLesson | None = None,
     ) -> None:
         super().__init__(model, label_smoothing=label_smoothing)
-        self.on_policy = on_policy
+        self.on_policy, self.self_supervised = on_policy, self_supervised
         if lessons and not teachers:
             raise ValueError("what is inside a teacher can be learnt from one that runs beside the student alone")
         self.teachers = tuple(teachers)
         self.beside = nn.ModuleList(teachers).requires_grad_(False)  # the same, so that they move to a device
         self.word, self.lessons = word, nn.ModuleList(lessons)
         self.terms = (*(self.terms if word is None else word.terms), *(name for each in lessons for name in each.terms))
+        if self_supervised is not None:
+            self.terms = (*self.terms, self_supervised.name)
         pairs = [pair for each in lessons for pair in each.pairs]
         self.own_places, self.teacher_places = (frozenset(pair[side] for pair in pairs) for side in (0, 1))
 
@@ -335,14 +344,20 @@ class DistillationObjective(CrossEntropyObjective):
 
     def prepare(self, batch: Batch) -> Batch:
         """See `Objective.prepare`."""
-        return batch if self.on_policy is None or self.is_silent else self.on_policy(self.model, batch)
+        if self.on_policy is not None and not self.is_silent:
+            batch = self.on_policy(self.model, batch)
+        if self.self_supervised is not None:
+            batch = self.self_supervised.prepare(batch, vocab_size=self.model.src_vocab_size)
+        return batch
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
         counts = super().counts(batch)
         for lesson in self.lessons:
             assert isinstance(lesson, Lesson)
             counts |= lesson.counts(batch)
+        if self.self_supervised is not None:
+            counts[self.self_supervised.name] = sum(len(text.targets_M) for text in batch.masked)
         return counts
 
     def before_update(self, update: int) -> None:
@@ -382,10 +397,24 @@ class DistillationObjective(CrossEntropyObjective):
         if self.word is None or self.word.is_silent:
             terms = self.cross_entropy(batch, student.features_MD)
         else:
-            terms = self.word(student, teachers, batch, targets_M=self.targets(batch), product_type=self.product_type)
+            terms = self.teach(self.word, student, teachers, batch)
         for lesson in self.lessons:
             terms |= lesson(student, teachers[0], batch)
+        if self.self_supervised is not None and batch.masked:
+            with self.autocast(batch):
+                terms = self.self_supervised(student.model, batch, terms, self.product_type)
         return terms
+
+    def teach(self, word: WordLesson, student: Pass, teachers: Sequence[Pass], batch: Batch) -> LossTerms:
+        """The terms of the lesson on the output distribution."""
+        return word(
+            student,
+            teachers,
+            batch,
+            targets_M=self.targets(batch),
+            weights_M=self.weights(batch),
+            product_type=self.product_type,
+        )
 
     def run(self, model: Transformer, batch: Batch, wanted: frozenset[Place]) -> Pass:
         trace = Trace(wanted)

@@ -31,7 +31,12 @@ def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tu
 
 
 def uniform_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer), evenly up to the last (Jiao et al. 2020: g(m) = m * N / M)."""
+    """(student's layer, teacher's layer), evenly up to the last (Jiao et al. 2020: g(m) = m * N / M).
+
+    Where g(m) is no whole number it is rounded down, in a student that is deeper than its teacher up: g(1) is not 0.
+    """
+    if num_student > num_teacher:
+        return [(layer, -(-(layer + 1) * num_teacher // num_student) - 1) for layer in range(num_student)]
     return [(layer, (layer + 1) * num_teacher // num_student - 1) for layer in range(num_student)]
 
 

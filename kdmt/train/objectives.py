@@ -26,7 +26,7 @@ class Objective(nn.Module, ABC):
     terms: tuple[str, ...]
 
     @abstractmethod
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         """What each term of this batch is to be divided by."""
 
     @abstractmethod
@@ -78,8 +78,8 @@ class CrossEntropyObjective(Objective):
     def use(self, precision: Precision) -> None:
         self.precision = precision
 
-    def counts(self, batch: Batch) -> dict[str, int]:
-        return dict.fromkeys(self.terms, batch.num_tgt_tokens)
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return dict.fromkeys(self.terms, batch.target_count)
 
     @property
     def product_type(self) -> torch.dtype | None:
@@ -92,14 +92,24 @@ class CrossEntropyObjective(Objective):
     def features(self, model: Transformer, batch: Batch, trace: Trace | None = None) -> Tensor:
         """A model's decoder features of the real target tokens: [M, D]."""
         prev_tokens_BT, _ = _targets(batch)
-        device = batch.src_tokens_BS.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        with self.autocast(batch):
             features_BTD = model.decode(prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
         return _real(features_BTD, batch, pad=model.pad)
+
+    def autocast(self, batch: Batch) -> torch.autocast:
+        """Of a model's pass over a batch."""
+        device = batch.src_tokens_BS.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def targets(self, batch: Batch) -> Tensor:
         """The real target tokens: [M]."""
         return _real(_targets(batch)[1], batch, pad=self.model.pad)
+
+    def weights(self, batch: Batch) -> Tensor | None:
+        """How much each real target token counts, [M], None for 1."""
+        if batch.weight_B is None:
+            return None
+        return _real(batch.weight_B[:, None].expand_as(_targets(batch)[1]), batch, pad=self.model.pad)
 
     def cross_entropy(self, batch: Batch, features_MD: Tensor, model: Transformer | None = None) -> LossTerms:
         """The terms from the features of a model, by default the one that is trained."""
@@ -108,11 +118,12 @@ class CrossEntropyObjective(Objective):
             (model or self.model).output_weight_VD,
             self.targets(batch),
             epsilon=self.label_smoothing,
+            weights_M=self.weights(batch),
             product_type=self.product_type,
         )
         return {
-            "loss": LossTerm(sum=loss_sum, count=batch.num_tgt_tokens),
-            "nll": LossTerm(sum=nll_sum, count=batch.num_tgt_tokens, weight=0.0),
+            "loss": LossTerm(sum=loss_sum, count=batch.target_count),
+            "nll": LossTerm(sum=nll_sum, count=batch.target_count, weight=0.0),
         }
 
 

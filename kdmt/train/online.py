@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdmt.models.transformer import Trace, Transformer
 from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, OnPolicy, Pass, WordLesson
+from kdmt.train.self_supervised import MaskedLanguageLesson
 from kdmt.types import Batch, LossTerm, LossTerms
 
 Lessons = Sequence[HiddenLesson | AttentionLesson]
@@ -33,6 +34,7 @@ class EmaTeacherObjective(DistillationObjective):
         word: WordLesson | None = None,
         lessons: Lessons = (),
         on_policy: OnPolicy | None = None,
+        self_supervised: MaskedLanguageLesson | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -41,6 +43,7 @@ class EmaTeacherObjective(DistillationObjective):
             word=word,
             lessons=lessons,
             on_policy=on_policy,
+            self_supervised=self_supervised,
         )
         self.decay = decay
 
@@ -79,8 +82,16 @@ class TogetherObjective(DistillationObjective):
         mutual: bool,
         word: WordLesson,
         lessons: Lessons = (),
+        self_supervised: MaskedLanguageLesson | None = None,
     ) -> None:
-        super().__init__(model, label_smoothing=label_smoothing, teachers=others, word=word, lessons=lessons)
+        super().__init__(
+            model,
+            label_smoothing=label_smoothing,
+            teachers=others,
+            word=word,
+            lessons=lessons,
+            self_supervised=self_supervised,
+        )
         self.beside.requires_grad_(True)
         self.mutual = mutual
         self.names = [f"{'peer' if mutual else 'teacher'}_{number}" for number in range(1, len(others) + 1)]
@@ -92,9 +103,9 @@ class TogetherObjective(DistillationObjective):
         self.beside.train(mode)
         return self
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
-        return {**super().counts(batch), **dict.fromkeys(self.names, batch.num_tgt_tokens)}
+        return {**super().counts(batch), **dict.fromkeys(self.names, batch.target_count)}
 
     def ask(self, batch: Batch) -> list[Pass]:
         """The others' passes, through which they learn."""
@@ -109,9 +120,7 @@ class TogetherObjective(DistillationObjective):
             own = everyone[number]
             if self.mutual and self.word is not None and not self.word.is_silent:
                 rest = [each for place, each in enumerate(seen) if place != number]
-                found = self.word(own, rest, batch, targets_M=self.targets(batch), product_type=self.product_type)[
-                    "loss"
-                ]
+                found = self.teach(self.word, own, rest, batch)["loss"]
             else:
                 found = self.cross_entropy(batch, own.features_MD, own.model)["loss"]
             terms[name] = LossTerm(found.sum, found.count)

@@ -113,6 +113,8 @@ def test_an_unknown_key_is_named_by_its_path(refusal: Callable[..., str], overri
         ("teacher.train.clip_norm=.inf", "should be a finite number (it is inf)"),
         ("teacher.train.adam_betas=0.9", "expected a list (it is 0.9)"),
         ("distill.failures.unk=delete", "should be 'keep', 'reference' or 'drop' (it is 'delete')"),
+        ("distill.sample.temperature=0.0", "should be greater than 0 (it is 0.0)"),
+        ("distill.sample.top_p=1.5", "should be less than or equal to 1 (it is 1.5)"),
         ("name=a/b", r"not in the form ^\w[\w.-]*$ (it is 'a/b')"),
         ("students.a b={}", r"not in the form ^\w[\w.-]*$ (it is 'a b')"),
     ],

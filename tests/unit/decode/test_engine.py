@@ -20,7 +20,7 @@ from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
 from kdmt.models.transformer import Transformer
-from kdmt.types import EOS, Hypothesis
+from kdmt.types import EOS, PAD, Hypothesis
 
 VOCAB = 14
 
@@ -264,3 +264,73 @@ def test_sampling_the_best_token_alone_is_greedy_search() -> None:
     greedy = TorchEngine(model).decode(sources, Decode(beam=1, max_len_a=1.2, max_len_b=3, lenpen=1.0))
     assert [each.tokens for each in found] == [nbest[0].tokens for nbest in greedy]
     assert [each.score for each in found] == pytest.approx([nbest[0].score for nbest in greedy])
+
+
+# ------------------------------------------------------------------------------------- samples of numbered sentences
+
+INDICES = [11, 3, 200, 0, 7, 1, 90_000, 4]
+
+
+def draw(
+    model: Transformer, indices: list[int], sources: list[np.ndarray] = SOURCES, *, seed: int = 1, **settings: int
+) -> list[Hypothesis]:
+    decode = Decode.model_validate({"max_len_b": 3, **settings})
+    found = TorchEngine(model).sample(sources, indices, decode, Sampling(), seed=seed)
+    return [hypothesis for (hypothesis,) in found]
+
+
+def draw_alone(model: Transformer, source: np.ndarray, index: int, seed: int) -> tuple[int, ...]:
+    """Token after token by inversion, with one random number at a time."""
+    log_probs, rng = next_log_probs(model, source), np.random.default_rng([seed, index])
+    tokens: tuple[int, ...] = ()
+    while len(tokens) < max_len_of(source):
+        probs = np.exp(log_probs(tokens))
+        probs[[PAD] if tokens else [PAD, EOS]] = 0.0
+        token = int((probs.cumsum() <= rng.random() * probs.sum()).sum())
+        if token == EOS:
+            break
+        tokens = (*tokens, token)
+    return tokens
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_sample_is_drawn_with_the_numbers_of_its_seed_and_index(seed: int) -> None:
+    model = make_model()
+    expected = [draw_alone(model, source, index, seed) for source, index in zip(SOURCES, INDICES, strict=True)]
+    assert [hypothesis.tokens for hypothesis in draw(model, INDICES, seed=seed)] == expected
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"max_tokens": 30}])
+def test_a_sample_depends_on_no_other_sentence(settings: dict[str, int]) -> None:
+    model = make_model()
+    whole = draw(model, INDICES)
+    order = np.random.default_rng(1).permutation(len(SOURCES))[:-2].tolist()
+    some = draw(model, [INDICES[i] for i in order], [SOURCES[i] for i in order], **settings)
+    assert_same([some], [[whole[i] for i in order]])
+
+
+def test_another_seed_or_index_is_another_sample() -> None:
+    model = make_model()
+    samples = draw(model, INDICES), draw(model, INDICES, seed=2), draw(model, list(range(50, 58)))
+    longer = [i for i, each in enumerate(samples[0]) if len(each.tokens) > 2]
+    assert longer
+    for i in longer:
+        assert len({each[i].tokens for each in samples}) == 3
+    one, other, again = (hypothesis.tokens for hypothesis in draw(model, [5, 6, 5], [SOURCES[7]] * 3))
+    assert one == again != other
+
+
+@pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(temperature=1e-4), Sampling(top_p=1e-9)])
+def test_a_sample_without_chance_is_beam_1(sampling: Sampling) -> None:
+    model, settings, done = make_model(seed=3), Decode(beam=1, batch_size=3, max_len_b=3), []
+    engine = TorchEngine(model)
+    found = engine.sample(SOURCES, INDICES, settings, sampling, seed=1, progress=done.append)
+    assert_same(found, engine.decode(SOURCES, settings))
+    assert done == [3, 3, 2]
+
+
+def test_sources_that_cannot_be_sampled_for() -> None:
+    engine = TorchEngine(make_model())
+    assert engine.sample([], [], Decode(), Sampling(), seed=1) == []
+    with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
+        engine.sample(make_sources([3, 24]), [8, 9], Decode(), Sampling(), seed=1)

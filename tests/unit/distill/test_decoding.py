@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,18 +30,17 @@ class EchoEngine:
     asked: list[int] = field(default_factory=list)  # sentences, by the number that they begin with
 
     def decode(
-        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+        self, sources: list[np.ndarray], indices: list[int], progress: Callable[[int], None]
     ) -> list[list[Hypothesis]]:
-        assert settings is SETTINGS
+        assert indices == [int(source[0]) - 10 for source in sources]
         found = []
-        for source in sources:
-            self.asked.append(int(source[0]) - 10)
+        for index, source in zip(indices, sources, strict=True):
+            self.asked.append(index)
             if self.asked[-1] == self.deadly:
                 raise InterruptedError
             tokens = tuple(int(token) for token in source[:-1])
             found.append([Hypothesis(tokens, -0.5), Hypothesis(tokens[:1], -0.75)])
-        if progress is not None:
-            progress(len(sources))
+        progress(len(sources))
         return found
 
 
@@ -49,7 +48,7 @@ def run(folder: Path, engine: EchoEngine, *, block_size: int = 3, key: str = KEY
     """Decode into `folder`; returns what was told of the progress."""
     told: list[int] = []
     blocks = decode_blocks(
-        engine,
+        engine.decode,
         SOURCES,
         SETTINGS,
         folder=folder,
@@ -91,7 +90,7 @@ def test_a_sentence_at_its_own_limit_is_marked(tmp_path: Path) -> None:
 
 def test_a_closing_symbol_is_not_kept(tmp_path: Path) -> None:
     class Closing(EchoEngine):
-        def decode(self, sources: Sequence[np.ndarray], *_: object, **__: object) -> list[list[Hypothesis]]:
+        def decode(self, sources: list[np.ndarray], *_: object) -> list[list[Hypothesis]]:
             return [[Hypothesis((4, EOS), -1.0), Hypothesis((EOS,), -2.0)] for _ in sources]
 
     run(tmp_path, Closing())

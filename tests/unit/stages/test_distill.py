@@ -5,36 +5,64 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sacrebleu
-from tiny_pipeline import MODEL, TEACHER_TRAIN, Finished, hash_tree, kdmt, read_lines, run_stages, settings, to_yaml
+from tiny_pipeline import (
+    DECODE,
+    MODEL,
+    TEACHER_TRAIN,
+    TRAIN,
+    Finished,
+    hash_tree,
+    kdmt,
+    read_lines,
+    run_stages,
+    settings,
+    to_yaml,
+    working_in,
+)
 
+from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.engine import TorchEngine
+from kdmt.decode.sampling import Sampling
+from kdmt.models.checkpoint import load_model, resolve_checkpoint
 
 TINY = Path("runs/tiny")
-PREPARED, MADE = TINY / "prepare", TINY / "distill"
+PREPARED, MADE, SAMPLED = TINY / "prepare", TINY / "distill", TINY / "sampled"
 
 
 def distill(*sets: str) -> Finished:
     return kdmt("distill", "tiny.yaml", *(part for setting in sets for part in ("--set", f"distill.{setting}")))
 
 
-def manifest() -> dict[str, Any]:
-    return json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))
+def manifest(made: Path = MADE) -> dict[str, Any]:
+    return json.loads((made / "manifest.json").read_text(encoding="utf-8"))
 
 
-def nbest() -> dict[int, list[tuple[float, str]]]:
+def nbest(made: Path = MADE) -> dict[int, list[tuple[float, str]]]:
     """Sentence -> its hypotheses with their scores."""
     found: dict[int, list[tuple[float, str]]] = {}
-    for line in read_lines(MADE / "nbest"):
+    for line in read_lines(made / "nbest"):
         index, score, words = line.split("\t")
         found.setdefault(int(index), []).append((float(score), words))
     return found
+
+
+def forget_all_but_blocks(made: Path) -> None:
+    """As a run leaves it that was killed before the blocks were merged."""
+    record = manifest(made)
+    (made / "plan.json").write_text(json.dumps({k: record[k] for k in ("settings", "extend", "inputs")}), "utf-8")
+    for path in made.iterdir():
+        if path.is_dir() and path.name != "blocks":
+            shutil.rmtree(path)
+        elif path.name not in ("blocks", "plan.json"):
+            path.unlink()
 
 
 @pytest.fixture
@@ -43,6 +71,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("something was decoded")
 
     monkeypatch.setattr(TorchEngine, "decode", refuse)
+    monkeypatch.setattr(TorchEngine, "sample", refuse)
 
 
 # ---------------------------------------------------------------------------------------------------- what is written
@@ -151,13 +180,7 @@ def test_settings_of_execution_change_nothing() -> None:
 @pytest.mark.usefixtures("finished", "no_decoding")
 def test_blocks_that_are_there_are_not_decoded_again() -> None:
     expected = hash_tree(MADE)
-    record = manifest()
-    (MADE / "plan.json").write_text(json.dumps({k: record[k] for k in ("settings", "extend", "inputs")}), "utf-8")
-    for path in MADE.iterdir():
-        if path.is_dir() and path.name != "blocks":
-            shutil.rmtree(path)
-        elif path.name not in ("blocks", "plan.json"):
-            path.unlink()
+    forget_all_but_blocks(MADE)
     result = distill()
     assert "distill: going on: it was started and not finished\n" in result.err
     assert hash_tree(MADE) == expected
@@ -215,3 +238,143 @@ def test_tags_go_with_their_lines() -> None:
     tag = TextCodec.load(PREPARED).src_dictionary.index("<2>")
     sources = IndexedDataset(MADE / "data-bin/train.en-de.en")
     assert [sentence[0] == tag for sentence in sources] == [False] * 80 + [True] * 160
+
+
+@pytest.mark.usefixtures("finished")
+def test_interpolation_chooses_from_the_same_blocks() -> None:
+    student = "students.near={data: interpolated}"
+    assert kdmt("distill", "tiny.yaml", "--set", student, "--set", "distill.decode.nbest=2").code == 0
+    made = TINY / "interpolated"
+    assert {path.name for path in MADE.iterdir()} - {path.name for path in made.iterdir()} == {"blocks", "nbest"}
+    references, hypotheses = read_lines(PREPARED / "train.de"), nbest()
+    lines = enumerate(read_lines(made / "distilled.de"))
+    assert all(line in (references[i], *(words for _, words in hypotheses[i])) for i, line in lines)
+    assert manifest(made)["facts"]["bleu_against_reference"] > manifest()["facts"]["bleu_against_reference"]
+
+
+# ------------------------------------------------------------------------------------------------- samples as targets
+
+
+@pytest.fixture(scope="session")
+def _sampled_once(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sampled")
+    shutil.copytree(_finished_once, folder, dirs_exist_ok=True)
+    document = settings()
+    document["students"]["sampled"] = {"data": "sampled", "model": MODEL, "train": TRAIN}
+    (folder / "tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    with working_in(folder):
+        (result,) = run_stages("distill")
+    assert "distill: up to date, nothing to do\nsampled: starting\n" in result.err
+    return folder
+
+
+@pytest.fixture
+def sampled(_sampled_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """As `finished`, and a student that learns from samples and is yet to be trained."""
+    shutil.copytree(_sampled_once, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The indices of all sentences of which samples were drawn, as they are drawn."""
+    asked: list[int] = []
+    sample = TorchEngine.sample
+
+    def watch(engine: TorchEngine, sources: Any, indices: list[int], *rest: Any, **more: Any) -> Any:
+        asked.extend(indices)
+        return sample(engine, sources, indices, *rest, **more)
+
+    monkeypatch.setattr(TorchEngine, "sample", watch)
+    return asked
+
+
+@pytest.mark.usefixtures("sampled")
+def test_samples_are_a_training_set_beside_the_distilled_one() -> None:
+    assert [line for line in distill().err.splitlines() if "up to date" not in line] == []
+    # the files and facts of the distill stage, other targets
+    assert hash_tree(SAMPLED).keys() == hash_tree(MADE).keys()
+    assert manifest(SAMPLED)["facts"].keys() == manifest()["facts"].keys()
+    assert read_lines(SAMPLED / "distilled.en") == read_lines(PREPARED / "train.en")
+    targets, references, own = read_lines(SAMPLED / "distilled.de"), read_lines(PREPARED / "train.de"), nbest(SAMPLED)
+    assert [len(own[i]) for i in range(80)] == [1] * 80
+    replaced = [i for i in range(80) if targets[i] != own[i][0][1]]
+    assert all(targets[i] == references[i] for i in replaced)
+    assert len(replaced) <= sum(manifest(SAMPLED)["facts"]["failures"].values()) < 80
+    assert sum(own[i][0][1] != nbest()[i][0][1] for i in range(80)) > 20
+
+
+@pytest.mark.usefixtures("sampled")
+def test_a_line_is_the_sample_of_its_own_index() -> None:
+    codec, engine = TextCodec.load(PREPARED), TorchEngine(load_model(resolve_checkpoint(TINY / "teacher/average")))
+    sources = IndexedDataset(PREPARED / "data-bin/train.en-de.en")
+    for i in (0, 29, 30, 79):
+        ((hypothesis,),) = engine.sample([sources[i]], [i], Decode.model_validate(DECODE), Sampling(), seed=1)
+        assert codec.decode_target(hypothesis.tokens) == nbest(SAMPLED)[i][0][1]
+
+
+@pytest.mark.usefixtures("sampled")
+def test_a_student_learns_from_samples() -> None:
+    assert kdmt("student", "tiny.yaml", "--student", "sampled").code == 0
+    inputs = manifest(TINY / "students/sampled/seed_1")["inputs"]
+    outputs = manifest(SAMPLED)["outputs"]
+    assert inputs["sampled/data-bin/train.en-de.de.bin"] == outputs["data-bin/train.en-de.de.bin"]
+    assert not any(name.startswith("distill/") for name in inputs)
+
+
+@pytest.mark.usefixtures("sampled")
+def test_settings_of_samples_redo_samples_alone(drawn: list[int]) -> None:
+    made = hash_tree(SAMPLED)
+    result = distill("sample.seed=2")
+    assert result.err.startswith("distill: up to date, nothing to do\n")
+    assert "sampled: made anew: the setting distill.sample.seed changed from 1 to 2 (the old one is kept" in result.err
+    assert sorted(drawn) == list(range(80))
+    assert read_lines(SAMPLED / "distilled.de") != read_lines(TINY / "sampled.previous/distilled.de")
+    assert "sampled: taken back from sampled.previous" in distill().err
+    shutil.rmtree(SAMPLED)
+    assert distill().code == 0
+    assert hash_tree(SAMPLED) == made  # the same seed, the same bytes
+
+
+@pytest.mark.usefixtures("sampled")
+def test_settings_of_the_beam_leave_samples_as_they_are(drawn: list[int]) -> None:
+    result = distill("decode={beam: 1, lenpen: 0.5, max_len_a: 1.0, max_len_b: 5}")
+    assert "distill: made anew" in result.err
+    assert result.err.endswith("sampled: up to date, nothing to do\n")
+    assert not drawn
+
+
+@pytest.mark.usefixtures("sampled")
+def test_samples_go_on_from_the_blocks_that_are_there(drawn: list[int]) -> None:
+    expected = hash_tree(SAMPLED)
+    forget_all_but_blocks(SAMPLED)
+    (SAMPLED / "blocks/000001.jsonl.gz").unlink()
+    assert "sampled: going on: it was started and not finished\n" in distill().err
+    assert drawn == list(range(30, 60))
+    assert hash_tree(SAMPLED) == expected
+
+
+@pytest.mark.usefixtures("sampled")
+def test_blocks_and_batches_of_another_size_hold_the_same_samples(drawn: list[int]) -> None:
+    before = [(SAMPLED / name).read_bytes() for name in ("distilled.en", "distilled.de")]
+    assert distill("block_size=77", "decode.batch_size=7").code == 0
+    assert sorted(drawn) == list(range(80))
+    assert [(SAMPLED / name).read_bytes() for name in ("distilled.en", "distilled.de")] == before
+
+
+@pytest.mark.usefixtures("sampled", "no_decoding")
+def test_another_use_of_failures_draws_nothing_again() -> None:
+    assert distill("failures={empty: keep, too_long: keep, repetition: keep}").code == 0
+    assert read_lines(SAMPLED / "distilled.de") == [nbest(SAMPLED)[i][0][1] for i in range(80)]
+
+
+@pytest.mark.usefixtures("sampled")
+def test_samples_that_are_all_empty_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TorchEngine, "sample", lambda _, sources, *__, **___: [[] for _ in sources])
+    result = distill("sample.seed=2", "failures.empty=drop")
+    assert result.code == 2
+    assert result.err.splitlines()[-1] == (
+        "kdmt: error: sampled: none of 80 sentences has a translation to train on; failures: empty 80"
+    )

@@ -240,6 +240,23 @@ def test_text_that_was_processed_by_its_authors_stays_as_it_is() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+def test_monolingual_text_is_cleaned_processed_and_binarised_beside_the_pairs() -> None:
+    own = ["ba  be\u200b bi", "Ga ge gi ga.", "ba be bi", "", read_lines(Path("text/test.en"))[0], "da " * 20]
+    write_lines(Path("text/mono.en"), own)
+    change(monolingual=[{"path": "text/mono.en"}], clean={"max_words": 10}, text={"lowercase": True})
+    run_stages("prepare")
+    lines = ["ba be bi", "ga ge gi ga."]
+    assert read_lines(MADE / "monolingual.en") == lines
+    assert len(read_bin("monolingual", "en")) == 2
+    assert TextCodec.load(MADE).tokenizers.source.decode(read_bin("monolingual", "en")[0]) == lines[0]
+    dropped = {rule: count for rule, count in facts()["monolingual"]["dropped"].items() if count}
+    assert dropped == {"empty": 1, "max_words": 1, "held_out": 1, "duplicate": 1}
+    assert sorted(path.name for path in MADE.glob("monolingual*")) == ["monolingual.en"]
+    write_lines(Path("text/mono.en"), own[:2])
+    assert "text/mono.en" in kdmt("teacher", "tiny.yaml").err
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_separate_tokenizers_and_dictionaries() -> None:
     document = settings()
     document["prepare"]["tokenizer"] = {"joint": False, "vocab_size": 20}

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_pipeline import TEACHER_TRAIN, Finished, hash_tree, kdmt, run_stages, settings, write_pipeline
+from tiny_pipeline import (
+    TEACHER_TRAIN,
+    Finished,
+    hash_tree,
+    kdmt,
+    run_stages,
+    settings,
+    to_yaml,
+    write_lines,
+    write_pipeline,
+)
 
 from kdmt.config import Train
 from kdmt.train.schedule import inverse_sqrt
@@ -133,6 +143,30 @@ def test_raw_and_distilled_data_mixed() -> None:
     assert f"{2 * 80} pairs" in result.err
     manifest = json.loads((TINY / "students/raw/seed_1/manifest.json").read_text(encoding="utf-8"))
     assert {name.split("/")[0] for name in manifest["inputs"] if "train.en-de" in name} == {"prepare", "distill"}
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_student_guesses_at_monolingual_text_too() -> None:
+    document = settings()
+    write_lines(Path("text/mono.en"), ["ba be bi", "ga ge gi ga"])
+    document["prepare"]["monolingual"] = [{"path": "text/mono.en"}]
+    raw = document["students"]["raw"]
+    document["students"] = {
+        "raw": raw,
+        "alone": {**raw, "self_supervised": {}},
+        "more": {**raw, "self_supervised": {"monolingual": True}},
+    }
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare", "student")
+    runs = {name: TINY / "students" / name / "seed_1" for name in document["students"]}
+    guesses = {name: metrics(run, "train")[0].get("self_supervised") for name, run in runs.items()}
+    assert guesses["raw"] is None
+    assert 0 < guesses["alone"] != guesses["more"] > 0
+    made_from = {name: json.loads((run / "manifest.json").read_text())["inputs"] for name, run in runs.items()}
+    extra = {"prepare/data-bin/monolingual.en-de.en.bin", "prepare/data-bin/monolingual.en-de.en.idx"}
+    assert set(made_from["more"]) - set(made_from["alone"]) == extra
+    assert (runs["alone"] / "last").exists()
+    assert weights(runs["alone"] / "checkpoint_4").keys() == weights(runs["raw"] / "checkpoint_4").keys()
 
 
 @pytest.mark.usefixtures("finished")

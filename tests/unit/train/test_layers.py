@@ -15,6 +15,8 @@ def test_layers() -> None:
     assert uniform_layers(1, 6) == [(0, 5)]
     assert uniform_layers(4, 6) == [(0, 0), (1, 2), (2, 3), (3, 5)]
     assert uniform_layers(2, 2) == [(0, 0), (1, 1)]
+    assert uniform_layers(4, 2) == [(0, 0), (1, 0), (2, 1), (3, 1)]
+    assert uniform_layers(3, 2) == [(0, 0), (1, 1), (2, 1)]
     assert last_layers(3, 6, 2) == [(1, 4), (2, 5)]
 
 

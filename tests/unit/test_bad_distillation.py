@@ -1,0 +1,338 @@
+"""Lessons that cannot be given, through the command line: refused before training begins, by YAML path or file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_input import refused, unharmed
+from tiny_pipeline import MODEL, hash_tree, read_lines, run_stages, write_lines
+
+from kdmt.checksum import file_sha256
+
+TINY = Path("runs/tiny")
+RAW = TINY / "students/raw/seed_1"
+CACHE = TINY / "knowledge/raw"
+ELSEWHERE = Path("elsewhere")  # a teacher that is not the pipeline's
+FROM_ELSEWHERE = "students.raw.word_kd={teachers: [elsewhere]}"
+FROM_CACHE = "students.raw.word_kd={source: cache}"
+
+
+def untaught(*settings: str) -> str:
+    """The message with which a student is turned away that was trained before; nothing of it is moved or written."""
+    with unharmed():
+        return refused("student", "tiny.yaml", "--student", "raw", sets=settings)
+
+
+def take_teacher_elsewhere() -> None:
+    shutil.copytree(TINY / "teacher/average", ELSEWHERE)
+
+
+def write_teacher_elsewhere(**shape: int) -> None:
+    """A checkpoint of another shape with the pipeline's vocabulary."""
+    from kdmt.corpus.codec import TextCodec
+    from kdmt.models.architecture import architecture
+    from kdmt.models.build import build_transformer
+    from kdmt.models.checkpoint import save_checkpoint
+
+    codec = TextCodec.load(TINY / "prepare")
+    fields = {name: value for name, value in MODEL.items() if name != "arch"}
+    model = build_transformer(
+        architecture("transformer_tiny", fields | shape),
+        src_vocab_size=len(codec.src_dictionary),
+        tgt_vocab_size=len(codec.tgt_dictionary),
+    )
+    save_checkpoint(ELSEWHERE, model, companions=codec.companions(TINY / "prepare"))
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    edit(document)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+# -------------------------------------------------------------------------------------------------------- vocabularies
+
+
+def swap_symbols(path: Path) -> str:
+    lines = read_lines(path)
+    write_lines(path, [*lines[:5], lines[6], lines[5], *lines[7:]])
+    return f"{path} does not match runs/tiny/prepare/{path.name}: 32 symbols against 32, different from symbol 9 on"
+
+
+def leave_symbols_out(path: Path) -> str:
+    write_lines(path, read_lines(path)[:-8])
+    return f"{path} does not match runs/tiny/prepare/{path.name}: 24 symbols against 32, different from symbol 24 on"
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("exchange", "lang", "teachers"),
+    [
+        (swap_symbols, "en", "[elsewhere]"),
+        (swap_symbols, "de", "[elsewhere]"),
+        (leave_symbols_out, "de", "[runs/tiny/teacher, elsewhere]"),
+    ],
+)
+def test_a_teacher_of_another_vocabulary(exchange: Callable[[Path], str], lang: str, teachers: str) -> None:
+    """A checkpoint that is whole: its checksums say so."""
+    take_teacher_elsewhere()
+    path = ELSEWHERE / f"dict.{lang}.txt"
+    problem = exchange(path)
+    edit_json(ELSEWHERE / "checksums.json", lambda sums: sums.update({path.name: file_sha256(path)}))
+    assert untaught(f"students.raw.word_kd={{teachers: {teachers}}}") == problem
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_teacher_of_other_languages() -> None:
+    take_teacher_elsewhere()
+    (ELSEWHERE / "dict.de.txt").rename(ELSEWHERE / "dict.fr.txt")
+    message = untaught(FROM_ELSEWHERE)
+    assert message == "elsewhere/dict.de.txt: there is no such file: the checkpoint was made for another language pair"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_teacher_that_is_none_or_damaged() -> None:
+    assert untaught(FROM_ELSEWHERE) == "elsewhere: neither a checkpoint folder nor a run that has one"
+    take_teacher_elsewhere()
+    path = ELSEWHERE / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-2] + b"ab")
+    assert untaught(FROM_ELSEWHERE) == f"{path}: damaged: its sha256 is not the one in checksums.json"
+
+
+# --------------------------------------------------------------------------------------------------- layers and heads
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("teacher", ["the pipeline's", "elsewhere"])
+@pytest.mark.parametrize(
+    ("lesson", "problem"),
+    [
+        ("hidden_kd={encoder: [[1, 0]]}", "hidden_kd.encoder: [1, 0]: the student has no layer 1, only 0 to 0"),
+        ("hidden_kd={decoder: [[0, 0], [0, 7]]}", "hidden_kd.decoder: [0, 7]: the teacher has no layer 7, only 0 to 0"),
+        ("hidden_kd={decoder: 'last:2'}", "hidden_kd.decoder: 'last:2': the student has 1 layers, the teacher 1"),
+        (
+            "attention_kd={encoder_self: [[0, 1]]}",
+            "attention_kd.encoder_self: [0, 1]: the teacher has no layer 1, only 0 to 0",
+        ),
+        (
+            "attention_kd={decoder_self: [[7, 0]]}",
+            "attention_kd.decoder_self: [7, 0]: the student has no layer 7, only 0 to 0",
+        ),
+        ("attention_kd={cross: 'last:2'}", "attention_kd.cross: 'last:2': the student has 1 layers, the teacher 1"),
+        ("attention_kd={heads: [0, 2]}", "attention_kd.heads: the teacher's encoder has no head 2, only 0 to 1"),
+        ("attention_kd={heads: [0]}", "attention_kd.heads: 1 heads are chosen, the student's encoder has 2"),
+        (
+            "attention_kd={encoder_self: none, heads: [0, 2]}",
+            "attention_kd.heads: the teacher's decoder has no head 2, only 0 to 1",
+        ),
+    ],
+)
+def test_what_is_inside_no_model(lesson: str, problem: str, teacher: str) -> None:
+    sets = [f"students.raw.{lesson}"]
+    if teacher == "elsewhere":
+        take_teacher_elsewhere()
+        sets.append(FROM_ELSEWHERE)
+    assert untaught(*sets) == f"students.raw.{problem}"
+
+
+@pytest.mark.usefixtures("finished")
+def test_layers_are_those_of_the_teacher_that_runs_beside() -> None:
+    write_teacher_elsewhere(encoder_layers=3)
+    lesson = "students.raw.hidden_kd={encoder: [[0, 2]], decoder: none}"
+    assert untaught(lesson) == "students.raw.hidden_kd.encoder: [0, 2]: the teacher has no layer 2, only 0 to 0"
+    run_stages("student", sets=[lesson, FROM_ELSEWHERE])
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_teacher_that_reads_less_than_its_student(side: str) -> None:
+    problem = f"students.raw.train.max_{side}_tokens (60) is more than the teacher's max_{side}_positions (50)"
+    write_teacher_elsewhere(**{f"max_{side}_positions": 50})
+    assert untaught(FROM_ELSEWHERE) == problem
+    shorter = (f"teacher.model.max_{side}_positions=50", f"teacher.train.max_{side}_tokens=50")
+    assert untaught("students.raw.word_kd={}", *shorter) == problem
+
+
+# ------------------------------------------------------------------------------------------------- nothing to train on
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("lesson", "problem"),
+    [
+        ("hidden_kd={encoder: none, decoder: none}", "hidden_kd: 'encoder' and 'decoder' are both 'none'"),
+        (
+            "attention_kd={encoder_self: none, decoder_self: none, cross: none}",
+            "attention_kd: 'encoder_self', 'decoder_self' and 'cross' are all 'none'",
+        ),
+        ("hidden_kd={weight: 0.0}", "hidden_kd.weight: should be greater than 0"),
+        ("attention_kd={weight: 0.0}", "attention_kd.weight: should be greater than 0"),
+        ("word_kd={alpha: 1.0, min_confidence: 1.0}", "word_kd.min_confidence: should be less than 1"),
+        ("word_kd={alpha: 1.0, max_entropy: 0.0}", "word_kd.max_entropy: should be greater than 0"),
+        (
+            "word_kd={alpha: 0.0, top1_ranking: 2}",
+            "word_kd: 'top1_ranking' is part of the divergence, and 'alpha' is 0",
+        ),
+        (
+            "word_kd={alpha_schedule: [[0, 0.0], [9, 0.0]], top1_ranking: 2}",
+            "word_kd: 'top1_ranking' is part of the divergence, and 'alpha_schedule' is 0 throughout",
+        ),
+    ],
+)
+def test_a_lesson_that_teaches_nothing(lesson: str, problem: str) -> None:
+    assert untaught(f"students.raw.{lesson}").startswith(f"tiny.yaml: students.raw.{problem}")
+
+
+@pytest.mark.usefixtures("finished")
+def test_own_samples_of_which_nothing_is_learnt() -> None:
+    message = untaught("students.raw.word_kd={alpha: 0.0}", "students.raw.on_policy={}")
+    assert message == (
+        "tiny.yaml: students.raw: 'on_policy' samples are taught by the divergence, whose 'word_kd.alpha' is 0 throughout"
+    )
+
+
+@pytest.mark.usefixtures("finished")
+def test_alpha_may_be_0_which_is_plain_training() -> None:
+    plain = file_sha256(RAW / "average/model.safetensors")
+    run_stages("student", sets=["students.raw.word_kd={alpha: 0.0}"])
+    assert RAW.with_name("seed_1.previous").exists()
+    assert file_sha256(RAW / "average/model.safetensors") == plain
+    run_stages("student", sets=["students.raw.word_kd={alpha: 0.0, alpha_schedule: [[0, 1.0]], top1_ranking: 2}"])
+    assert file_sha256(RAW / "average/model.safetensors") != plain
+
+
+# ----------------------------------------------------------------------------------------------------------- the cache
+
+
+@pytest.fixture
+def cached(finished: Path) -> Path:
+    """The finished pipeline with a knowledge cache of its raw training set, 80 sentences in 3 blocks."""
+    run_stages("knowledge", sets=(FROM_CACHE, "knowledge.block_size=30"))
+    return finished
+
+
+def uncached(*settings: str) -> str:
+    """As `untaught`, of a student that learns from the cache."""
+    return untaught(FROM_CACHE, "knowledge.block_size=30", *settings)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_cache_that_was_never_made() -> None:
+    message = untaught(FROM_CACHE)
+    assert message.startswith("knowledge of raw is not up to date: it was never made. Run `kdmt knowledge` first")
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("knowledge.k=4", "the setting knowledge.k changed from 8 to 4"),
+        ("distill.checkpoint=best", "the input teacher/average is gone; the input teacher/best is new"),
+    ],
+)
+def test_a_cache_of_other_settings(setting: str, reason: str) -> None:
+    assert uncached(setting).startswith(f"knowledge of raw is not up to date: {reason}. Run `kdmt knowledge` first")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_cache_of_another_text() -> None:
+    distilled, other = "students.raw.data=distilled", "distill.decode.max_len_a=0.0"
+    run_stages("knowledge", sets=(FROM_CACHE, distilled))
+    run_stages("distill", sets=(other,))
+    message = untaught(FROM_CACHE, distilled, other)
+    assert message.startswith("knowledge of distilled is not up to date: the input data-bin/train.en-de.de.bin changed")
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("name", ["data-bin/train.en-de.de.bin", "dict.de.txt", "teacher/average"])
+def test_a_cache_from_elsewhere(name: str) -> None:
+    """Also with the record of a cache that was made here."""
+    path = CACHE / "knowledge.json"
+    edit_json(path, lambda header: header["made_from"].update({name: "0" * 64}))
+    assert uncached().startswith("knowledge of raw is not up to date: its output knowledge.json was changed. ")
+    edit_json(CACHE / "manifest.json", lambda record: record["outputs"].update({path.name: file_sha256(path)}))
+    assert uncached() == f"{CACHE}: this knowledge cache is of another {name}; make it anew with `kdmt knowledge`"
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_cache_that_is_unfinished() -> None:
+    made = hash_tree(CACHE)
+    edit_json(CACHE / "manifest.json", lambda record: [record.pop(key) for key in ("outputs", "facts", "versions")])
+    (CACHE / "manifest.json").rename(CACHE / "plan.json")
+    (CACHE / "knowledge.json").unlink()
+    (CACHE / "blocks/000002.npy").unlink()
+    message = uncached()
+    assert message.startswith("knowledge of raw is not up to date: it was started and not finished. ")
+    run_stages("knowledge", sets=(FROM_CACHE, "knowledge.block_size=30"))
+    assert hash_tree(CACHE) == made
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2] + b"ab")
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("blocks/000001.npy", cut_short),
+        ("blocks/000001.npy", flip),
+        ("blocks/000001.npy", Path.unlink),
+        ("marginal.npy", flip),
+    ],
+)
+def test_a_damaged_cache_is_refused_and_made_again(name: str, damage: Callable[[Path], None]) -> None:
+    made = hash_tree(CACHE)
+    damage(CACHE / name)
+    happened = "is missing" if damage is Path.unlink else "was changed"
+    message = uncached()
+    assert message.startswith(f"knowledge of raw is not up to date: its output {name} {happened}. Run `kdmt knowledge`")
+    run_stages("knowledge", sets=(FROM_CACHE, "knowledge.block_size=30"))
+    assert hash_tree(CACHE) == made
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_block_that_was_cut_short_with_its_record() -> None:
+    path = CACHE / "blocks/000001.npy"
+    cut_short(path)
+    record = {str(path.relative_to(CACHE)): file_sha256(path)}
+    edit_json(CACHE / "manifest.json", lambda manifest: manifest["outputs"].update(record))
+    assert uncached().startswith(f"{path}: damaged or cut short: ")
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("k", [32, 10**6])
+def test_as_many_best_tokens_as_there_are(k: int) -> None:
+    with unharmed("tiny/knowledge/.raw.lock"):
+        message = refused("knowledge", "tiny.yaml", sets=(FROM_CACHE, f"knowledge.k={k}"))
+    assert message == f"knowledge.k ({k}) is not less than the vocabulary's 32 tokens"
+    assert not CACHE.exists()
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("divergence=squared_error", "students.raw.word_kd: 'divergence: squared_error' needs the whole distribution"),
+        ("temperature=2.0", "'students.raw.word_kd.temperature' (2) is none of 'knowledge.temperatures'"),
+        ("top1_ranking=9", "'students.raw.word_kd.top1_ranking' (9) is more than 'knowledge.k'"),
+        ("teachers=[elsewhere]", "students.raw.word_kd: 'teachers' run beside the student"),
+    ],
+)
+def test_what_a_cache_cannot_give(setting: str, problem: str) -> None:
+    assert uncached(f"students.raw.word_kd.{setting}").startswith(f"tiny.yaml: {problem}")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_ranking_of_more_tokens_than_there_are() -> None:
+    message = untaught("students.raw.word_kd={top1_ranking: 33}")
+    assert message == "students.raw.word_kd.top1_ranking (33) is more than the vocabulary's 32 tokens"
