@@ -494,7 +494,8 @@ class SelfSupervised(Section):
 
 
 class Student(Section):
-    data: Literal["raw", "distilled", "interpolated", "sampled", "mixed"] = "distilled"  # mixed: raw and distilled
+    # interpolated: the nearest of the n-best; nbest: all of them, weighted; mixed: raw and distilled
+    data: Literal["raw", "distilled", "interpolated", "nbest", "sampled", "mixed"] = "distilled"
     model: Model = Model()
     train: Train = Train()
     word_kd: WordKD | None = None
@@ -597,9 +598,9 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _interpolation(self) -> Pipeline:
         for name, student in self.students.items():
-            if student.data == "interpolated" and self.distill.decode.nbest == 1:
+            if student.data in ("interpolated", "nbest") and self.distill.decode.nbest == 1:
                 raise ValueError(
-                    f"'students.{name}.data: interpolated' chooses among the n-best: set 'distill.decode.nbest'"
+                    f"'students.{name}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'"
                 )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.blocks import Block, Decoded, read_block
 from kdmt.distill.decoding import source_sha
 from kdmt.distill.failures import Failure, find_failure
-from kdmt.distill.selection import BEST, Selector
+from kdmt.distill.selection import BEST, Candidate, Selector
 from kdmt.errors import UserError
 
 
@@ -28,6 +29,7 @@ class MergeReport:
     failures: Counter[str] = field(default_factory=Counter)
     replaced: dict[int, str] = field(default_factory=dict)  # index -> failure for which the reference stands there
     dropped: dict[int, str] = field(default_factory=dict)  # index in the training source -> failure
+    weights: array[float] = field(default_factory=lambda: array("f"))  # of each line, where the selection weighs them
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ def merge_blocks(
     ):
         for sentence, source, reference, tag in zip(sentences, *_lines(text, len(sources)), strict=True):
             report.num_sentences += 1
-            words = _choose(sentence, reference, to_words, settings, select, report)
-            if words is not None:
+            for words, weight in _choose(sentence, reference, to_words, settings, select, report):
                 report.num_lines += 1
+                if select.weighs:
+                    report.weights.append(weight)
                 source_file.write(f"{source}\n")
                 target_file.write(f"{words}\n")
                 tags_file.write(f"{tag}\n")
@@ -103,29 +106,33 @@ def _choose(
     settings: Failures,
     select: Selector,
     report: MergeReport,
-) -> str | None:
-    """The line for this sentence, or None if it is dropped.
+) -> list[tuple[str, float]]:
+    """The lines for this sentence with their weights; none if it is dropped.
 
     Hypotheses that fail are not selected from. Where all that the selection looks at fail, the first one's failure says
     what becomes of the sentence.
     """
     looked_at = min(len(sentence.tokens), select.depth)
-    words = [to_words(tokens) for tokens in sentence.tokens[:looked_at]]
-    failures = [_failure(sentence, place, words[place], settings) for place in range(looked_at)] or ["empty"]
-    usable = [text for text, failure in zip(words, failures, strict=False) if failure is None]
+    candidates = [_candidate(sentence, place, to_words) for place in range(looked_at)]
+    failures = [_failure(sentence, place, candidate.words, settings) for place, candidate in enumerate(candidates)]
+    usable = [each for each, failure in zip(candidates, failures, strict=True) if failure is None]
     if usable:
-        return usable[select(usable, reference)]
-    first = failures[0]
-    assert first is not None
+        return [(candidate.words, weight) for candidate, weight in select.choose(usable, reference)]
+    first: Failure = next((failure for failure in failures if failure is not None), "empty")
     report.failures[first] += 1
     action = getattr(settings, first)
     if action == "reference":
         report.replaced[sentence.index] = first
-        return reference
+        return [(reference, 1.0)]
     if action == "drop":
         report.dropped[sentence.index] = first
-        return None
-    return words[0] if words else ""
+        return []
+    return [(candidates[0].words if candidates else "", 1.0)]
+
+
+def _candidate(sentence: Decoded, place: int, to_words: Callable[[tuple[int, ...]], str]) -> Candidate:
+    tokens = sentence.tokens[place]
+    return Candidate(to_words(tokens), sentence.scores[place], len(tokens) + 1)
 
 
 def _failure(sentence: Decoded, place: int, words: str, settings: Failures) -> Failure | None:

@@ -23,13 +23,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kdmt.config import Distill
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.selection import BEST, Selector
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, earlier_states, finish, make_plan, recorded_outputs, recorded_plan
 from kdmt.stages.stage import Stage
-from kdmt.stages.training import teacher_sha256
+from kdmt.stages.training import WEIGHTS, teacher_sha256
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
 if TYPE_CHECKING:
@@ -143,41 +145,72 @@ def _decode(workspace: Workspace, folder: Path, plan: Plan, decoder: Callable[[D
 
 def interpolated_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
     """Of each sentence's n-best the hypothesis nearest to the reference (Kim & Rush 2016, sequence interpolation)."""
-    settings = workspace.config.distill
+    extra = {"distill.interpolate": workspace.config.distill.interpolate}
+
+    def select() -> Selector:
+        from kdmt.distill.selection import interpolated
+
+        return interpolated(_similarity(workspace))
+
+    return _selecting_stage(workspace, workspace.interpolated, prepare, distill, extra, select)
+
+
+def nbest_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
+    """All of each sentence's n-best, weighted by their probabilities; `weights.npy` has a float32 for each line."""
+
+    def select() -> Selector:
+        from kdmt.distill.selection import weighted
+
+        return weighted(workspace.config.distill.decode.lenpen)
+
+    return _selecting_stage(workspace, workspace.nbest, prepare, distill, {}, select)
+
+
+def _selecting_stage(
+    workspace: Workspace,
+    folder: Path,
+    prepare: Stage,
+    distill: Stage,
+    extra: dict[str, Any],
+    select: Callable[[], Selector],
+) -> Stage:
+    """A stage that chooses otherwise among what `distill` has decoded.
+
+    Args:
+        folder: where it writes; its name is the stage's.
+        extra: settings that the choice depends on.
+        select: gives the rule.
+    """
 
     def plan() -> Plan:
         inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(workspace.distill).items()}
-        extra = {"distill.interpolate": settings.interpolate}
-        return make_plan({"distill.failures": settings.failures}, extra, inputs)
+        return make_plan({"distill.failures": workspace.config.distill.failures}, extra, inputs)
 
-    return Stage(
-        "interpolated",
-        "kdmt distill",
-        workspace.interpolated,
-        (prepare, distill),
-        plan,
-        lambda made: _interpolate(workspace, made, block_key(distill.plan())),
-    )
+    def make(plan: Plan) -> None:
+        _select(workspace, folder, plan, block_key(distill.plan()), select())
+
+    return Stage(folder.name, "kdmt distill", folder, (prepare, distill), plan, make)
 
 
-def _interpolate(workspace: Workspace, plan: Plan, key: str) -> None:
+def _select(workspace: Workspace, folder: Path, plan: Plan, key: str, select: Selector) -> None:
     from kdmt.corpus.binarize import data_prefix
     from kdmt.corpus.codec import TextCodec
     from kdmt.corpus.indexed import IndexedDataset
     from kdmt.distill.blocks import plan_blocks
-    from kdmt.distill.selection import interpolated
     from kdmt.stages.prepare import binarize_distilled
 
-    folder = workspace.interpolated
     dataset = IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.langs, workspace.langs[0]))
     begin(folder, plan, workspace.resolved_config())
     blocks = plan_blocks(len(dataset), workspace.config.distill.block_size)
     codec = TextCodec.load(workspace.prepare)
-    select = interpolated(_similarity(workspace))
     report = _merge(workspace, workspace.distill / "blocks", key, blocks, dataset, codec, folder, select)
     binarize_distilled(workspace, folder)
-    facts = _facts(workspace, report, folder)
-    workspace.say(f"interpolated: {_summary(facts)}")
+    if select.weighs:
+        np.save(folder / WEIGHTS, np.array(report.weights, dtype="<f4"))
+        facts = _counts(report)
+    else:
+        facts = _facts(workspace, report, folder)
+    workspace.say(f"{folder.name}: {_summary(facts)}")
     finish(folder, plan, outputs=_outputs(folder), facts=facts)
 
 
@@ -192,7 +225,7 @@ def _similarity(workspace: Workspace) -> Callable[[str, str], float]:
 
 
 def _outputs(folder: Path) -> list[Path]:
-    return [*folder.glob("distilled.*"), *folder.glob("nbest"), *(folder / "data-bin").iterdir()]
+    return [*folder.glob("distilled.*"), *folder.glob("nbest"), *folder.glob(WEIGHTS), *(folder / "data-bin").iterdir()]
 
 
 def _keep_blocks(folder: Path, plan: Plan) -> None:
@@ -260,13 +293,7 @@ def _facts(workspace: Workspace, report: Any, folder: Path) -> dict[str, Any]:
     from kdmt.score.diagnostics import diagnose
     from kdmt.stages.references import bleu_of_words
 
-    facts: dict[str, Any] = {
-        "num_sentences": report.num_sentences,
-        "num_lines": report.num_lines,
-        "failures": dict(report.failures),
-        "replaced_by_reference": dict(Counter(report.replaced.values())),
-        "dropped": {str(index): failure for index, failure in report.dropped.items()},
-    }
+    facts = _counts(report)
     sources, references, distilled = _sample_lines(workspace, report, folder)
     if not any(line.strip() for line in distilled):
         return facts
@@ -276,6 +303,16 @@ def _facts(workspace: Workspace, report: Any, folder: Path) -> dict[str, Any]:
         "bleu_against_reference": against_reference.score,
         "bleu_signature": against_reference.signature,
         "diagnostics": asdict(diagnose(sources, references, distilled)),
+    }
+
+
+def _counts(report: Any) -> dict[str, Any]:
+    return {
+        "num_sentences": report.num_sentences,
+        "num_lines": report.num_lines,
+        "failures": dict(report.failures),
+        "replaced_by_reference": dict(Counter(report.replaced.values())),
+        "dropped": {str(index): failure for index, failure in report.dropped.items()},
     }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_architectures
-from kdmt.stages.distill import distill_stage, interpolated_stage, sampled_stage
+from kdmt.stages.distill import distill_stage, interpolated_stage, nbest_stage, sampled_stage
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import score_stage
@@ -41,6 +41,8 @@ def build_stages(workspace: Workspace) -> Stages:
     wanted = {student.data for student in workspace.config.students.values()}
     if "interpolated" in wanted:
         text["interpolated"] = interpolated_stage(workspace, prepare=prepare, distill=distill)
+    if "nbest" in wanted:
+        text["nbest"] = nbest_stage(workspace, prepare=prepare, distill=distill)
     if "sampled" in wanted:
         text["sampled"] = sampled_stage(workspace, prepare=prepare, teacher=teacher)
     knowledge = knowledge_stages(workspace, prepare=prepare, teacher=teacher, text=text)

@@ -17,6 +17,8 @@ from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_output
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
+WEIGHTS = "weights.npy"  # of a training set's pairs, where they count differently
+
 if TYPE_CHECKING:
     from kdmt.corpus.batching import ParallelData
     from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource
@@ -162,7 +164,8 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
     for each in data:
         folder = workspace.training_set(each)
         made = recorded_outputs(folder)
-        inputs |= {f"{folder.name}/{name}": sha for name, sha in made.items() if name.startswith("data-bin/train.")}
+        used = ("data-bin/train.", WEIGHTS)
+        inputs |= {f"{folder.name}/{name}": sha for name, sha in made.items() if name.startswith(used)}
     return inputs
 
 
@@ -217,6 +220,7 @@ def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
         seed=job.seed,
         knowledge=_knowledge(workspace, job),
         monolingual=_monolingual(workspace, job),
+        weights=_weights(workspace, job),
     )
     model, init_state = _build(workspace, job, codec)
     objective = _objective(workspace, job, model)
@@ -264,6 +268,14 @@ def open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
     folder = workspace.training_set(name) / "data-bin"
     source, target = (data_prefix(folder, split, workspace.langs, lang) for lang in workspace.langs)
     return open_parallel([(source, target)])
+
+
+def _weights(workspace: Workspace, job: _Job) -> Any:
+    """What each pair counts, float32 [pairs]; None where all count alike."""
+    import numpy as np
+
+    files = [workspace.training_set(name) / WEIGHTS for name in job.data]
+    return np.load(files[0]) if len(files) == 1 and files[0].exists() else None
 
 
 def _monolingual(workspace: Workspace, job: _Job) -> MonolingualText | None:

@@ -57,6 +57,10 @@ class Workspace:
         return self.root / "interpolated"
 
     @property
+    def nbest(self) -> Path:
+        return self.root / "nbest"
+
+    @property
     def sampled(self) -> Path:
         return self.root / "sampled"
 
@@ -66,6 +70,7 @@ class Workspace:
             "raw": self.prepare,
             "distilled": self.distill,
             "interpolated": self.interpolated,
+            "nbest": self.nbest,
             "sampled": self.sampled,
         }[data]
 

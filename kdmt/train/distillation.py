@@ -344,7 +344,7 @@ class DistillationObjective(CrossEntropyObjective):
 
     def prepare(self, batch: Batch) -> Batch:
         """See `Objective.prepare`."""
-        if self.on_policy is not None and not self.is_silent:
+        if self.on_policy is not None and self.word is not None and not self.word.is_silent:
             batch = self.on_policy(self.model, batch)
         if self.self_supervised is not None:
             batch = self.self_supervised.prepare(batch, vocab_size=self.model.src_vocab_size)

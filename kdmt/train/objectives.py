@@ -109,7 +109,8 @@ class CrossEntropyObjective(Objective):
         """How much each real target token counts, [M], None for 1."""
         if batch.weight_B is None:
             return None
-        return _real(batch.weight_B[:, None].expand_as(_targets(batch)[1]), batch, pad=self.model.pad)
+        weight_B = batch.weight_B.to(self.model.output_weight_VD.dtype)
+        return _real(weight_B[:, None].expand_as(_targets(batch)[1]), batch, pad=self.model.pad)
 
     def cross_entropy(self, batch: Batch, features_MD: Tensor, model: Transformer | None = None) -> LossTerms:
         """The terms from the features of a model, by default the one that is trained."""

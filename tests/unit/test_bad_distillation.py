@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from bad_input import refused, unharmed
-from tiny_pipeline import MODEL, hash_tree, read_lines, run_stages, write_lines
+from tiny_pipeline import MODEL, hash_tree, read_lines, run_stages, working_in, write_lines
 
 from kdmt.checksum import file_sha256
 
@@ -20,6 +20,24 @@ CACHE = TINY / "knowledge/raw"
 ELSEWHERE = Path("elsewhere")  # a teacher that is not the pipeline's
 FROM_ELSEWHERE = "students.raw.word_kd={teachers: [elsewhere]}"
 FROM_CACHE = "students.raw.word_kd={source: cache}"
+CACHED = (FROM_CACHE, "knowledge.block_size=30", "knowledge.threads=1")
+
+
+@pytest.fixture(scope="module")
+def _refusing_once(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("refusing")
+    shutil.copytree(_finished_once, folder, dirs_exist_ok=True)
+    with working_in(folder):
+        run_stages("knowledge", sets=CACHED)
+        take_teacher_elsewhere()
+    return folder
+
+
+@pytest.fixture
+def refusing(_refusing_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder of all tests that change nothing: the finished pipeline with a knowledge cache of its raw
+    training set (80 sentences in 3 blocks), and a teacher elsewhere."""
+    monkeypatch.chdir(_refusing_once)
 
 
 def untaught(*settings: str) -> str:
@@ -107,7 +125,7 @@ def test_a_teacher_that_is_none_or_damaged() -> None:
 # --------------------------------------------------------------------------------------------------- layers and heads
 
 
-@pytest.mark.usefixtures("finished")
+@pytest.mark.usefixtures("refusing")
 @pytest.mark.parametrize("teacher", ["the pipeline's", "elsewhere"])
 @pytest.mark.parametrize(
     ("lesson", "problem"),
@@ -133,11 +151,10 @@ def test_a_teacher_that_is_none_or_damaged() -> None:
     ],
 )
 def test_what_is_inside_no_model(lesson: str, problem: str, teacher: str) -> None:
-    sets = [f"students.raw.{lesson}"]
-    if teacher == "elsewhere":
-        take_teacher_elsewhere()
-        sets.append(FROM_ELSEWHERE)
-    assert untaught(*sets) == f"students.raw.{problem}"
+    assert (
+        untaught(f"students.raw.{lesson}", *([FROM_ELSEWHERE] if teacher == "elsewhere" else []))
+        == f"students.raw.{problem}"
+    )
 
 
 @pytest.mark.usefixtures("finished")
@@ -161,7 +178,7 @@ def test_a_teacher_that_reads_less_than_its_student(side: str) -> None:
 # ------------------------------------------------------------------------------------------------- nothing to train on
 
 
-@pytest.mark.usefixtures("finished")
+@pytest.mark.usefixtures("refusing")
 @pytest.mark.parametrize(
     ("lesson", "problem"),
     [
@@ -188,12 +205,10 @@ def test_a_lesson_that_teaches_nothing(lesson: str, problem: str) -> None:
     assert untaught(f"students.raw.{lesson}").startswith(f"tiny.yaml: students.raw.{problem}")
 
 
-@pytest.mark.usefixtures("finished")
+@pytest.mark.usefixtures("refusing")
 def test_own_samples_of_which_nothing_is_learnt() -> None:
     message = untaught("students.raw.word_kd={alpha: 0.0}", "students.raw.on_policy={}")
-    assert message == (
-        "tiny.yaml: students.raw: 'on_policy' samples are taught by the divergence, whose 'word_kd.alpha' is 0 throughout"
-    )
+    assert message.startswith("tiny.yaml: students.raw: 'on_policy' samples are taught by the divergence, whose ")
 
 
 @pytest.mark.usefixtures("finished")
@@ -210,15 +225,15 @@ def test_alpha_may_be_0_which_is_plain_training() -> None:
 
 
 @pytest.fixture
-def cached(finished: Path) -> Path:
-    """The finished pipeline with a knowledge cache of its raw training set, 80 sentences in 3 blocks."""
-    run_stages("knowledge", sets=(FROM_CACHE, "knowledge.block_size=30"))
+def cached(_refusing_once: Path, finished: Path) -> Path:
+    """The finished pipeline with a knowledge cache, the test's own to change."""
+    shutil.copytree(_refusing_once / CACHE, finished / CACHE)
     return finished
 
 
 def uncached(*settings: str) -> str:
     """As `untaught`, of a student that learns from the cache."""
-    return untaught(FROM_CACHE, "knowledge.block_size=30", *settings)
+    return untaught(*CACHED, *settings)
 
 
 @pytest.mark.usefixtures("finished")
@@ -227,7 +242,7 @@ def test_a_cache_that_was_never_made() -> None:
     assert message.startswith("knowledge of raw is not up to date: it was never made. Run `kdmt knowledge` first")
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.usefixtures("refusing")
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
@@ -242,9 +257,9 @@ def test_a_cache_of_other_settings(setting: str, reason: str) -> None:
 @pytest.mark.usefixtures("finished")
 def test_a_cache_of_another_text() -> None:
     distilled, other = "students.raw.data=distilled", "distill.decode.max_len_a=0.0"
-    run_stages("knowledge", sets=(FROM_CACHE, distilled))
+    run_stages("knowledge", sets=(*CACHED, distilled))
     run_stages("distill", sets=(other,))
-    message = untaught(FROM_CACHE, distilled, other)
+    message = uncached(distilled, other)
     assert message.startswith("knowledge of distilled is not up to date: the input data-bin/train.en-de.de.bin changed")
 
 
@@ -268,7 +283,7 @@ def test_a_cache_that_is_unfinished() -> None:
     (CACHE / "blocks/000002.npy").unlink()
     message = uncached()
     assert message.startswith("knowledge of raw is not up to date: it was started and not finished. ")
-    run_stages("knowledge", sets=(FROM_CACHE, "knowledge.block_size=30"))
+    run_stages("knowledge", sets=CACHED)
     assert hash_tree(CACHE) == made
 
 
@@ -296,7 +311,7 @@ def test_a_damaged_cache_is_refused_and_made_again(name: str, damage: Callable[[
     happened = "is missing" if damage is Path.unlink else "was changed"
     message = uncached()
     assert message.startswith(f"knowledge of raw is not up to date: its output {name} {happened}. Run `kdmt knowledge`")
-    run_stages("knowledge", sets=(FROM_CACHE, "knowledge.block_size=30"))
+    run_stages("knowledge", sets=CACHED)
     assert hash_tree(CACHE) == made
 
 
@@ -318,7 +333,7 @@ def test_as_many_best_tokens_as_there_are(k: int) -> None:
     assert not CACHE.exists()
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.usefixtures("refusing")
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
@@ -332,7 +347,7 @@ def test_what_a_cache_cannot_give(setting: str, problem: str) -> None:
     assert uncached(f"students.raw.word_kd.{setting}").startswith(f"tiny.yaml: {problem}")
 
 
-@pytest.mark.usefixtures("finished")
+@pytest.mark.usefixtures("refusing")
 def test_a_ranking_of_more_tokens_than_there_are() -> None:
     message = untaught("students.raw.word_kd={top1_ranking: 33}")
     assert message == "students.raw.word_kd.top1_ranking (33) is more than the vocabulary's 32 tokens"

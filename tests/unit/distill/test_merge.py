@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from kdmt.config import Failures
 from kdmt.distill.blocks import Block, Decoded, plan_blocks, write_block
 from kdmt.distill.decoding import source_sha
 from kdmt.distill.merge import MergeReport, TrainingText, merge_blocks
-from kdmt.distill.selection import interpolated
+from kdmt.distill.selection import Selector, interpolated, weighted
 from kdmt.errors import UserError
 from kdmt.types import EOS, UNK
 
@@ -201,33 +202,63 @@ def test_interpolation_takes_the_nearest_that_does_not_fail(tmp_path: Path) -> N
         (),
     ]
     references = ["w5 w6 w7", "w8 w8 w8 w11", "w9", "w4"]
-    sources = [np.array([20 + i, EOS]) for i in range(4)]
-    decoded = [
-        Decoded(i, source_sha(sources[i]), nbest, (-0.5,) * len(nbest), (False,) * len(nbest))
-        for i, nbest in enumerate(hypotheses)
-    ]
-    (block,) = plan_blocks(4, 10)
-    write_block(tmp_path, block, KEY, decoded)
-    write_lines(tmp_path / "train.en", list("abcd"))
-    write_lines(tmp_path / "train.de", references)
 
     def common_words(hypothesis: str, reference: str) -> float:
         return len(set(hypothesis.split()) & set(reference.split()))
 
-    report = merge_blocks(
-        [block],
-        tmp_path,
-        KEY,
-        sources=sources,
-        text=TrainingText(tmp_path / "train.en", tmp_path / "train.de", None),
-        to_words=words_of,
-        settings=Failures(repetition_times=3, unk="drop"),
-        select=interpolated(common_words),
-        out_source=tmp_path / "out.en",
-        out_target=tmp_path / "out.de",
-        out_tags=tmp_path / "out.tags",
-        out_nbest=None,
-    )
+    scores = [(-0.5,) * len(nbest) for nbest in hypotheses]
+    report = merge_by(interpolated(common_words), tmp_path, hypotheses, scores, references)
     assert read_lines(tmp_path / "out.de") == ["w5 w6 w7", "w10 w11", "w9", "w4"]
     assert report.failures == {"repetition": 1, "empty": 1}
     assert report.replaced == {2: "repetition", 3: "empty"}
+    assert not report.weights
+
+
+def test_all_that_do_not_fail_weighted_by_their_probabilities(tmp_path: Path) -> None:
+    """Probabilities 0.3, 0.1 and, of a loop, 0.5; of a sentence that has a loop alone the reference stands there."""
+    hypotheses: list[tuple[tuple[int, ...], ...]] = [((10, 11, 12), (8, 8, 8), (5,)), ((8, 8, 8),), ((9,),)]
+    log_probs = [[math.log(0.3), math.log(0.5), math.log(0.1)], [-1.0], [-20.0]]
+    lenpen = 1.7
+    scores = [
+        tuple(log_prob / (len(tokens) + 1) ** lenpen for log_prob, tokens in zip(own, nbest, strict=True))
+        for own, nbest in zip(log_probs, hypotheses, strict=True)
+    ]
+    report = merge_by(weighted(lenpen), tmp_path, hypotheses, scores, ["w1", "w2", "w3"])
+    assert read_lines(tmp_path / "out.en") == ["a", "a", "b", "c"]
+    assert read_lines(tmp_path / "out.de") == ["w10 w11 w12", "w5", "w2", "w9"]
+    assert list(report.weights) == pytest.approx([0.75, 0.25, 1.0, 1.0], rel=1e-6)
+    assert (report.num_sentences, report.num_lines) == (3, 4)
+    assert report.replaced == {1: "repetition"}
+
+
+def merge_by(
+    select: Selector,
+    folder: Path,
+    hypotheses: Sequence[tuple[tuple[int, ...], ...]],
+    scores: Sequence[tuple[float, ...]],
+    references: Sequence[str],
+) -> MergeReport:
+    """Sources a, b, ...; the text goes to out.en and out.de."""
+    sources = [np.array([20 + i, EOS]) for i in range(len(hypotheses))]
+    decoded = [
+        Decoded(i, source_sha(sources[i]), nbest, own, (False,) * len(nbest))
+        for i, (nbest, own) in enumerate(zip(hypotheses, scores, strict=True))
+    ]
+    (block,) = plan_blocks(len(sources), 10)
+    write_block(folder, block, KEY, decoded)
+    write_lines(folder / "train.en", list("abcdef")[: len(sources)])
+    write_lines(folder / "train.de", list(references))
+    return merge_blocks(
+        [block],
+        folder,
+        KEY,
+        sources=sources,
+        text=TrainingText(folder / "train.en", folder / "train.de", None),
+        to_words=words_of,
+        settings=Failures(repetition_times=3, unk="drop"),
+        select=select,
+        out_source=folder / "out.en",
+        out_target=folder / "out.de",
+        out_tags=folder / "out.tags",
+        out_nbest=None,
+    )

@@ -178,3 +178,21 @@ def test_bf16_products_are_near_and_keeps_the_parameters_type(features_dtype: to
     for own, expected in zip(found, exact, strict=True):
         torch.testing.assert_close(own.float(), expected, rtol=0.03, atol=0.03)
     assert float(found[0]) != float(exact[0])  # it did run in bf16
+
+
+# ----------------------------------------------------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize("chunk", [1, 4, TOKENS])
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_a_token_of_weight_n_counts_as_n_tokens(epsilon: float, chunk: int) -> None:
+    features_MD, weight_VD, targets_M = inputs(3)
+    times_M = torch.arange(TOKENS) % 4
+    repeated = [each.repeat_interleave(times_M, 0) for each in (features_MD, targets_M)]
+    expected = value_and_gradients(repeated[0], weight_VD, repeated[1], epsilon=epsilon, chunk=None)
+    weights = {"weights_M": times_M.double()}
+    found = value_and_gradients(features_MD, weight_VD, targets_M, epsilon=epsilon, chunk=chunk, **weights)
+    place_R = torch.arange(TOKENS).repeat_interleave(times_M)
+    by_token = torch.zeros_like(features_MD).index_add_(0, place_R, expected[2])
+    for mine, theirs in zip(found, (*expected[:2], by_token, expected[3]), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)

@@ -246,6 +246,31 @@ def test_a_student_that_is_sure_of_a_wrong_token_has_a_finite_gradient() -> None
         assert torch.isfinite(gradient).all(), name
 
 
+@pytest.mark.parametrize("k", [None, 4])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_token_of_weight_n_counts_as_n_tokens(k: int | None, temperature: float) -> None:
+    given = tensors()
+    times = torch.arange(M) % 3
+    repeated = {
+        name: each
+        if name.endswith("weight")
+        else each.detach().repeat_interleave(times, 0).requires_grad_(name == "features")
+        for name, each in given.items()
+    }
+    settings = {"divergence": "js", "alpha": 0.4, "temperature": temperature, "ranking": 2, "mutual_information": 0.2}
+    settings["log_marginal_V"] = whole(given).marginal(M, chunk=M).log()
+    expected, expected_parts = chunked(repeated, settings, k, 7)
+    total, parts = chunked(given, {**settings, "weights_M": times.double()}, k, 7)
+    torch.testing.assert_close(total, expected, rtol=1e-11, atol=0)
+    torch.testing.assert_close(parts, expected_parts, rtol=1e-11, atol=1e-12)
+    wanted = torch.autograd.grad(expected, [repeated["features"], repeated["weight"]])
+    found = torch.autograd.grad(total, [given["features"], given["weight"]])
+    place = torch.arange(M).repeat_interleave(times)
+    by_token = torch.zeros_like(found[0]).index_add_(0, place, wanted[0])
+    torch.testing.assert_close(found[0], by_token, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(found[1], wanted[1], rtol=1e-9, atol=1e-11)
+
+
 def test_rest() -> None:
     log_probs = torch.tensor([[0.5, 0.25], [0.7, 0.3], [1.0, 0.0]]).log()
     expected = torch.tensor([[0.5, 0.25, 0.25], [0.7, 0.3, 0.0], [1.0, 0.0, 0.0]])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sacrebleu
 from tiny_pipeline import (
@@ -250,6 +251,29 @@ def test_interpolation_chooses_from_the_same_blocks() -> None:
     lines = enumerate(read_lines(made / "distilled.de"))
     assert all(line in (references[i], *(words for _, words in hypotheses[i])) for i, line in lines)
     assert manifest(made)["facts"]["bleu_against_reference"] > manifest()["facts"]["bleu_against_reference"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_learns_from_all_of_the_nbest() -> None:
+    document = settings()
+    document["distill"]["decode"]["nbest"] = 2
+    document["students"] = {"all": {"data": "nbest", "model": MODEL, "train": TRAIN}}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("distill", "student")
+    made, hypotheses = TINY / "nbest", nbest()
+    weights = np.load(made / "weights.npy")
+    lines = list(zip(read_lines(made / "distilled.en"), read_lines(made / "distilled.de"), weights, strict=True))
+    assert weights.dtype == np.float32
+    assert len(lines) == manifest(made)["facts"]["num_lines"] > 80 == manifest(made)["facts"]["num_sentences"]
+    sources = read_lines(PREPARED / "train.en")
+    totals: dict[str, float] = {}
+    for source, words, weight in lines:
+        totals[source] = totals.get(source, 0.0) + float(weight)
+        index = sources.index(source)
+        assert words in [read_lines(PREPARED / "train.de")[index], *(text for _, text in hypotheses[index])]
+    assert totals == pytest.approx(dict.fromkeys(sources, 1.0), abs=1e-6)
+    trained = manifest(TINY / "students/all/seed_1")
+    assert "nbest/weights.npy" in trained["inputs"]
 
 
 # ------------------------------------------------------------------------------------------------- samples as targets

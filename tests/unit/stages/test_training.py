@@ -345,6 +345,35 @@ def test_a_damaged_checkpoint_is_passed_over_and_written_again() -> None:
     assert without_times(metrics(RAW, "train")) == lines
 
 
+# ------------------------------------------------------------------------------------------------ what a teacher said
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_learns_from_a_cache_and_goes_on_exactly() -> None:
+    """Of both training sets, with a queue that is remembered from batch to batch."""
+    sets = [
+        "students.raw.data=mixed",
+        "students.raw.word_kd={source: cache, select: global, queue: 300, temperature: 2.0, top1_ranking: 2}",
+        "knowledge={k: 4, temperatures: [1.0, 2.0], block_size: 30, threads: 1}",
+    ]
+    run_stages("knowledge", sets=sets)
+    assert student("raw", *sets).code == 0
+    manifest = json.loads((RAW / "manifest.json").read_text(encoding="utf-8"))
+    for data in ("raw", "distilled"):
+        header = hash_tree(TINY / "knowledge" / data)["knowledge.json"]
+        assert manifest["inputs"][f"knowledge/{data}"] == header
+    expected, lines = results(RAW), without_times(metrics(RAW, "train"))
+    for line in lines:
+        assert 0.0 < line["word_kd"] < math.inf
+        assert 0.0 < line["taught"] < 1.0
+    end_before_the_manifest(RAW)
+    for name in ("checkpoint_4", "average"):
+        shutil.rmtree(RAW / name)
+    assert "going on from checkpoint_2" in student("raw", *sets).err
+    assert results(RAW) == expected
+    assert without_times(metrics(RAW, "train")) == lines
+
+
 @pytest.mark.usefixtures("pipeline")
 def test_a_teacher_alone_can_be_trained_with_separate_vocabularies() -> None:
     document = settings()

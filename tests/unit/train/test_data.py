@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from copy_task import train_settings, write_copy_task, write_pairs
+import torch
+from copy_task import make_model, train_settings, write_copy_task, write_pairs
 
 from kdmt.corpus.batching import ParallelData
 from kdmt.errors import UserError
 from kdmt.train.data import BinarizedData
+from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.types import EOS, PAD
 
 
@@ -67,3 +69,20 @@ def test_batch_is_padded_on_the_right_and_its_target_shifted(tmp_path: Path) -> 
     assert batch.prev_tokens_BT is not None
     assert batch.prev_tokens_BT.tolist() == [[EOS, 8, 9, 10], [EOS, 6, PAD, PAD]]
     assert batch.num_tgt_tokens == 6
+
+
+def test_weights_of_pairs_reach_the_loss(pairs: ParallelData) -> None:
+    """Pairs of weight 2 in a batch give what a batch gives that has them twice."""
+    settings = train_settings()
+    indices, twice = np.array([3, 1, 2]), np.array([3, 1, 1, 2, 2])
+    weights = np.full(len(pairs), 1.0, dtype=np.float32)
+    weights[[1, 2]] = 2.0
+    weighted = BinarizedData(pairs, settings, seed=1, weights=weights).load(indices)
+    plain = BinarizedData(pairs, settings, seed=1).load(twice)
+    objective = CrossEntropyObjective(make_model().double().eval(), label_smoothing=0.1)
+    assert objective.counts(weighted) == objective.counts(plain)
+    assert weighted.num_tgt_tokens < plain.num_tgt_tokens
+    found, expected = objective(weighted), objective(plain)
+    for name in expected:
+        torch.testing.assert_close(found[name].sum, expected[name].sum, rtol=1e-12, atol=0)
+        assert found[name].count == expected[name].count

@@ -110,6 +110,22 @@ def test_on_its_own_samples_a_student_learns_the_divergence_alone() -> None:
     torch.testing.assert_close(made(batch)["loss"].sum, expected, rtol=1e-10, atol=0)
 
 
+def test_its_own_samples_are_never_targets_of_cross_entropy() -> None:
+    """At an update at which the divergence has no share, whatever is learnt besides."""
+    student, teacher = small(1), small(2)
+    lesson = HiddenLesson(HiddenKD(), student=student, teacher=teacher)
+    schedule = word(alpha_schedule=[(0, 0.0), (1, 0.0), (2, 0.5)])
+    policy = OnPolicy(1.0, lambda _, src_BS: [(5,)] * len(src_BS))
+    made = DistillationObjective(
+        student, label_smoothing=EPSILON, teachers=[teacher], word=schedule, lessons=[lesson], on_policy=policy
+    )
+    sampled = []
+    for update in range(3):
+        made.before_update(update)
+        sampled.append(made.prepare(batch_of([3])).of_student)
+    assert sampled == [False, False, True]
+
+
 def test_samples_come_as_often_as_asked() -> None:
     policy = OnPolicy(0.3, lambda _, src_BS: [(5,)] * len(src_BS))
     model, batch = small(1), batch_of([3])
