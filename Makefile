@@ -11,7 +11,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
         fairseq-env bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
-        bench-multi30k distclean
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -39,7 +39,7 @@ setup-dev: $(VENV)/installed-dev ## the same with what tests and checks need
 toy-corpus: $(VENV)/installed
 	@$(BIN)/python data/toy/generate.py --out data/toy/corpus
 
-prepare: $(VENV)/installed $(if $(filter toy%,$(PIPELINE)),toy-corpus) ## clean, tokenise and binarise the corpora
+prepare: $(VENV)/installed $(if $(findstring toy,$(PIPELINE)),toy-corpus) ## clean, tokenise and binarise the corpora
 	$(BIN)/kdmt prepare $(YAML) $(FLAGS)
 
 teacher: $(VENV)/installed ## train the teacher
@@ -112,6 +112,12 @@ bench-toy: $(VENV)/installed toy-corpus ## raw against distilled on the toy corp
 
 bench-multi30k: $(VENV)/installed ## the Multi30k table: teacher, raw and distilled students over two seeds
 	$(BIN)/python benchmarks/bench_pipeline.py multi30k pipelines/multi30k-paper.yaml
+
+bench-kd-losses-toy: $(VENV)/installed toy-corpus ## every objective of distillation on the toy corpus, three seeds
+	$(BIN)/python benchmarks/bench_pipeline.py kd-losses-toy pipelines/kd-losses-toy.yaml
+
+bench-kd-losses-multi30k: $(VENV)/installed ## word- and sequence-level distillation on Multi30k
+	$(BIN)/python benchmarks/bench_pipeline.py kd-losses-multi30k pipelines/kd-losses-multi30k.yaml
 
 distclean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build

@@ -1,7 +1,9 @@
 """A pipeline's table as measured: every stage, several seeds, and the scores as figures.
 
-    make bench-toy            raw against distilled on the toy corpus, five seeds, equal updates
-    make bench-multi30k       teacher, raw and distilled students on Multi30k as published, two seeds
+    make bench-toy                   raw against distilled on the toy corpus, five seeds, equal updates
+    make bench-multi30k              teacher, raw and distilled students on Multi30k as published, two seeds
+    make bench-kd-losses-toy         every objective of distillation on the toy corpus, three seeds, equal updates
+    make bench-kd-losses-multi30k    word- and sequence-level distillation on Multi30k, equal updates
 
 The stages go on from what `runs/` holds. The figures of a student are the mean over its seeds, and the standard
 deviation where there are several; the rows of scores.json and the significance tests are kept with them whole. On the
@@ -24,7 +26,7 @@ from figures import Figure, report_figures
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 TOY = Path(__file__).resolve().parent.parent / "data" / "toy"
-STAGES = ("prepare", "teacher", "distill", "student", "score")
+STAGES = ("prepare", "teacher", "distill", "knowledge", "student", "score")
 
 
 def main() -> None:
@@ -48,7 +50,7 @@ def main() -> None:
         "significance": json.loads((run / "significance.json").read_text()),
     }
     figures = summarise(rows, "bleu", [row["bleu"] for row in rows], "BLEU")
-    if options.pipeline.stem == "toy":
+    if options.pipeline.stem.endswith("toy"):
         figures += summarise(rows, "valid", [valid_percent(run, row) for row in rows], "%")
     report_figures(options.bench, figures, settings=settings, command=f"make bench-{options.bench}")
 

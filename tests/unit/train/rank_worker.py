@@ -10,8 +10,15 @@ from pathlib import Path
 import torch
 from copy_task import TINY, GivenBatches, make_model, make_trainer, train_settings
 
+from kdmt.config import HiddenKD, WordKD
 from kdmt.corpus.batching import open_parallel
+from kdmt.models.transformer import Transformer
+from kdmt.train.distillation import DistillationObjective, HiddenLesson, WordLesson
+from kdmt.train.objectives import CrossEntropyObjective, Objective
+from kdmt.train.online import EmaTeacherObjective
 from kdmt.train.ranks import joined_ranks
+
+WIDE = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48, encoder_layers=2)  # the teacher's
 
 
 def main() -> None:
@@ -25,9 +32,21 @@ def main() -> None:
                 Path(job["run"]),
                 GivenBatches(data, job["batches"]),
                 train_settings(**job["settings"]),
-                model=model,
+                objective=make_objective(job["objective"], model),
                 ranks=ranks,
             ).run()
+
+
+def make_objective(name: str, model: Transformer) -> Objective:
+    if name == "plain":
+        return CrossEntropyObjective(model, label_smoothing=0.1)
+    word = WordLesson(WordKD(divergence="js"), label_smoothing=0.1)
+    if name == "ema":
+        return EmaTeacherObjective(model, label_smoothing=0.1, decay=0.9, word=word)
+    teacher = make_model(2, WIDE).to(model.output_weight_VD.dtype)
+    torch.manual_seed(3)
+    hidden = HiddenLesson(HiddenKD(), student=model, teacher=teacher).to(model.output_weight_VD.dtype)
+    return DistillationObjective(model, label_smoothing=0.1, teachers=[teacher], word=word, lessons=[hidden])
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ MORE_SPLITS: dict[str, tuple[int, dict[str, Any]]] = {
     "fsdp, recomputing": (2, {"parallel": "fsdp", "update_freq": 2, "activation_checkpointing": True}),
 }
 DTYPES = ("float64", "float32")
+OBJECTIVES = ("teacher", "ema")  # a frozen one and a learned projection; one that moves
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,14 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
     jobs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
 
     def add(
-        name: str, world: int, batches: Sequence[Sequence[int]], dtype: str, dropout: float, **settings: Any
+        name: str,
+        world: int,
+        batches: Sequence[Sequence[int]],
+        dtype: str,
+        dropout: float,
+        *,
+        objective: str = "plain",
+        **settings: Any,
     ) -> None:
         jobs[world].append(
             {
@@ -64,6 +72,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
                 "batches": batches,
                 "dtype": dtype,
                 "dropout": dropout,
+                "objective": objective,
                 "settings": {**SETTINGS, **settings},
             }
         )
@@ -72,6 +81,11 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
         add(f"joined.{dtype}", 1, JOINED, dtype, 0.0)
         for name, (world, settings) in SPLITS.items():
             add(f"{name}.{dtype}", world, PARTS, dtype, 0.0, **settings)
+    for objective in OBJECTIVES:
+        of = {"objective": objective, "max_updates": 20}
+        add(f"joined.{objective}", 1, JOINED, "float64", 0.0, **of)
+        for parallel in ("ddp", "fsdp"):
+            add(f"{parallel}.{objective}", 2, PARTS, "float64", 0.0, parallel=parallel, **of)
     add("joined in fours", 1, IN_FOURS, "float64", 0.0)
     for name, (world, settings) in MORE_SPLITS.items():
         add(name, world, PARTS, "float64", 0.0, **settings)
@@ -160,3 +174,18 @@ def test_number_of_ranks_may_change_and_the_run_says_what_that_means(trainings: 
     assert "going on from checkpoint_20" in said
     assert "saved by 2 rank(s), goes on with 1 on cpu: parameters, optimiser and place in the data are kept;" in said
     assert_near(weights(folder / "fewer_ranks", 30), weights(folder / "one_rank", 30), atol=1e-9)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_objectives_with_teachers_are_split_alike(trainings: Trainings, objective: str, parallel: str) -> None:
+    """Also what a checkpoint keeps beside the student: the projections and the moving teacher."""
+    run, joined = (trainings[0] / f"{how}.{objective}" / "checkpoint_20" for how in (parallel, "joined"))
+    states = [load_file(folder / "training_state.safetensors") for folder in (run, joined)]
+    beside = [
+        {name: tensor for name, tensor in state.items() if name.startswith(("objective.", "teacher."))}
+        for state in states
+    ]
+    assert beside[1]
+    assert_near(beside[0], beside[1], atol=1e-9)
+    assert_near(load_file(run / "model.safetensors"), load_file(joined / "model.safetensors"), atol=1e-9)
