@@ -36,7 +36,7 @@ def check_architectures(config: Pipeline) -> None:
         if not (student.word_kd is not None and student.word_kd.teachers):  # others are looked at when they are loaded
             beside = _beside(config, name, student, own, teacher)
             if learns_from_running(student):
-                check_positions(f"students.{name}", student, beside)
+                check_positions(f"students.{name}", student, own, beside)
             check_inside(f"students.{name}", student, own, beside)
         if student.decoder_layers_from_teacher is not None:
             _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
@@ -82,8 +82,13 @@ def check_inside(path: str, student: Student, own: TransformerConfig, teacher: T
             raise UserError(f"{path}.{setting}: {error}") from None
 
 
-def check_positions(path: str, student: Student, teacher: TransformerConfig) -> None:
-    """Refuse a teacher that reads less than the student trains on, by the student's YAML path."""
+def check_positions(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:
+    """Refuse a teacher that reads less than the student trains on or writes itself, by the student's YAML path."""
+    if student.on_policy is not None and own.max_target_positions > teacher.max_target_positions:
+        raise UserError(
+            f"{path}.on_policy: the student's max_target_positions ({own.max_target_positions}) is more than the "
+            f"teacher's ({teacher.max_target_positions}), which would have to read its samples"
+        )
     for side in ("source", "target"):
         positions, tokens = getattr(teacher, f"max_{side}_positions"), getattr(student.train, f"max_{side}_tokens")
         if tokens > positions:

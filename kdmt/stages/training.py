@@ -447,7 +447,7 @@ def _load_teachers(workspace: Workspace, job: _Job, student: Student, model: Any
         folder = resolve_checkpoint(Path(path))
         check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
         teachers.append(load_model(folder))
-        check_positions(job.path, student, teachers[-1].config)
+        check_positions(job.path, student, model.config, teachers[-1].config)
     check_inside(job.path, student, model.config, teachers[0].config)
     return teachers
 

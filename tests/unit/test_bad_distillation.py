@@ -175,6 +175,17 @@ def test_a_teacher_that_reads_less_than_its_student(side: str) -> None:
     assert untaught("students.raw.word_kd={}", *shorter) == problem
 
 
+@pytest.mark.usefixtures("refusing")
+def test_own_samples_that_the_teacher_could_not_read() -> None:
+    longer = ("students.raw.model.max_target_positions=65", "students.raw.on_policy={}")
+    problem = (
+        "students.raw.on_policy: the student's max_target_positions (65) is more than the teacher's (64), "
+        "which would have to read its samples"
+    )
+    assert untaught("students.raw.word_kd={}", *longer) == problem
+    assert untaught(FROM_ELSEWHERE, *longer) == problem
+
+
 # ------------------------------------------------------------------------------------------------- nothing to train on
 
 
