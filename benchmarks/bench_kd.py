@@ -6,11 +6,12 @@ Time: the student of pipelines/multi30k-paper.yaml on Multi30k's batches (10k vo
 each kind in turn: plain, from a knowledge cache with k = 8, and with the pipeline's teacher (its weights are random)
 beside it; and that teacher's forward pass alone, to its log-probabilities. Loading of batches is counted.
 
-kd_cache_time_ratio   from the cache over plain, median over the rounds
-kd_live_time_ratio    with the teacher beside it over plain plus the teacher's forward pass
-kd_memory_ratio       peak resident memory of a process that makes three updates at a vocabulary of 32k, 4096 target
-                      tokens, `transformer_iwslt_de_en` for student and teacher, with the teacher over plain
-kd_cache_memory_ratio the same from a cache
+kd_cache_time_ratio     from the cache over plain, median over the rounds
+kd_live_time_ratio      with the teacher beside it over plain plus the teacher's forward pass
+kd_cache_bytes_a_token  what the cache's blocks take on disk
+kd_memory_ratio         peak resident memory of a process that makes three updates at a vocabulary of 32k, 4096 target
+                        tokens, `transformer_iwslt_de_en` for student and teacher, with the teacher over plain
+kd_cache_memory_ratio   the same from a cache
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def main() -> None:
     subprocess.run([str(KDMT), "prepare", str(PIPELINE)], check=True)
     with tempfile.TemporaryDirectory() as folder:
         rounds = compare_times(Path(folder), options.rounds)
+        cache_bytes = bytes_a_token(Path(folder) / "knowledge")
     memory = {kind: memory_of(kind) for kind in KINDS}
     figures = [
         Figure("kd_cache_time_ratio", median(each["cache"] / each["plain"] for each in rounds), "ratio"),
@@ -58,6 +60,7 @@ def main() -> None:
             "kd_live_time_ratio", median(each["live"] / (each["plain"] + each["teacher"]) for each in rounds), "ratio"
         ),
         Figure("kd_teacher_forward_ratio", median(each["teacher"] / each["plain"] for each in rounds), "ratio"),
+        Figure("kd_cache_bytes_a_token", cache_bytes, "bytes"),
         Figure("kd_memory_ratio", memory["live"] / memory["plain"], "ratio"),
         Figure("kd_cache_memory_ratio", memory["cache"] / memory["plain"], "ratio"),
         Figure("kd_memory_plain_gb", memory["plain"] / 1e9, "GB"),
@@ -98,6 +101,14 @@ def compare_times(folder: Path, num_rounds: int) -> list[dict[str, float]]:
         rounds.append({kind: seconds_of(works[kind], batches) for kind in order})
         print({kind: round(seconds, 2) for kind, seconds in rounds[-1].items()}, file=sys.stderr)
     return rounds
+
+
+def bytes_a_token(cache: Path) -> float:
+    """The size of the files of blocks, their headers too, over the target tokens."""
+    blocks = list((cache / "blocks").iterdir())
+    return (
+        sum(path.stat().st_size for path in blocks) / json.loads((cache / "knowledge.json").read_text())["num_tokens"]
+    )
 
 
 def seconds_of(work: Callable[[Any], None], batches: list[Any]) -> float:
