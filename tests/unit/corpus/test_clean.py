@@ -147,7 +147,7 @@ line = st.lists(
 some_pairs = st.lists(st.tuples(line.map("".join), line.map("".join)), max_size=30)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(some_pairs, some_pairs)
 def test_agrees_with_the_plain_rules(tmp_path_factory: pytest.TempPathFactory, first: Pairs, second: Pairs) -> None:
     clean = Clean(min_words=2, max_words=4, max_ratio=1.5)

@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import pickle
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,17 @@ def test_detokenising_undoes_tokenising(line: str) -> None:
     assert processor.postprocess_target(processor.preprocess_target(line)) == line
 
 
-@settings(max_examples=25, deadline=None)  # building a tokenizer takes a moment
+@cache  # building a tokenizer takes a moment
+def processor_of(lang: str, *, already_applied: bool) -> TextProcessor:
+    text = Text(normalize=True, moses=True, lowercase=True, already_applied=already_applied)
+    return TextProcessor(text, lang, lang)
+
+
+@settings(max_examples=40, deadline=None)
 @given(lines, st.sampled_from(["en", "de", "fr", "cs", "fi", "zh", "ko", "qaa"]))
 def test_a_line_stays_one_line(line: str, lang: str) -> None:
     for already_applied in (False, True):
-        text = Text(normalize=True, moses=True, lowercase=True, already_applied=already_applied)
-        processor = TextProcessor(text, lang, lang)
+        processor = processor_of(lang, already_applied=already_applied)
         tokenised = processor.preprocess_target(line)
         assert "\n" not in tokenised
         assert tokenised == " ".join(tokenised.split())

@@ -1,0 +1,125 @@
+"""The probability of a target under a directed acyclic decoder, over all its paths (Huang et al. 2022, DA-Transformer).
+
+A decoder of L vertices gives at each a distribution over tokens, and from each one over the later vertices. A path
+begins at the first vertex, ends at the last one and has as many vertices as the target has tokens:
+
+    P(y) = sum over paths a of  prod_t P(y_t | a_t)  prod_t E(a_t | a_{t-1})
+
+Sums over vertices are matrix products of exponentials less their maximum, in float64: a path may be 700 nats less
+likely than the best one and still count.
+
+Shapes: B batch, T target tokens, L vertices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_LARGEST = 300.0  # an exponent in float64 whose products are still finite
+
+
+def dag_log_likelihood(match_BTL: Tensor, links_BLL: Tensor, *, tgt_lengths_B: Tensor, vertices_B: Tensor) -> Tensor:
+    """log P(target), natural, [B]; -inf for a target that has no path: more tokens than vertices, or one token alone.
+
+    Args:
+        match_BTL: log-probability of each target token at each vertex.
+        links_BLL: log-probability of the second vertex after the first, -inf where it is not later.
+        tgt_lengths_B: tokens of each target.
+        vertices_B: vertices of each sentence; what lies beyond is of no account.
+    """
+    return _DAG.apply(match_BTL, links_BLL, tgt_lengths_B, vertices_B)
+
+
+@torch.no_grad()
+def dag_best_alignment(match_BTL: Tensor, links_BLL: Tensor, *, tgt_lengths_B: Tensor, vertices_B: Tensor) -> Tensor:
+    """The vertex of each target token on the most probable path, int64 [B, T]; beyond a target the last one."""
+    last_B1 = (vertices_B - 1)[:, None]
+    best_BL = _start(match_BTL)
+    came_from = []
+    for step in range(1, match_BTL.size(1)):
+        best = (best_BL[:, :, None] + links_BLL).max(1)
+        came_from.append(best.indices)
+        best_BL = torch.where((step < tgt_lengths_B)[:, None], best.values + match_BTL[:, step], best_BL)
+    vertex_B1, vertices = last_B1, []
+    for step in range(match_BTL.size(1) - 1, -1, -1):
+        vertices.append(vertex_B1)
+        if step:
+            inside_B1 = (step < tgt_lengths_B)[:, None]
+            vertex_B1 = torch.where(inside_B1, came_from[step - 1].gather(1, vertex_B1), vertex_B1)
+    return torch.cat(vertices[::-1], dim=1)
+
+
+class _DAG(torch.autograd.Function):
+    """Forward and backward variables; the gradient is the share of paths through each vertex and along each link."""
+
+    @staticmethod
+    def forward(ctx: Any, match_BTL: Tensor, links_BLL: Tensor, tgt_lengths_B: Tensor, vertices_B: Tensor) -> Tensor:
+        match, steps_BLL = match_BTL.double(), links_BLL.double().exp()
+        alpha_BL = _start(match)
+        alphas = [alpha_BL]
+        for step in range(1, match.size(1)):
+            arrived_BL = _log_product(alpha_BL, steps_BLL) + match[:, step]
+            alpha_BL = torch.where((step < tgt_lengths_B)[:, None], arrived_BL, alpha_BL)
+            alphas.append(alpha_BL)
+        total_B = alpha_BL.gather(1, (vertices_B - 1)[:, None])[:, 0]
+        ctx.save_for_backward(match, steps_BLL, torch.stack(alphas, dim=1), tgt_lengths_B, vertices_B, total_B)
+        ctx.dtype = match_BTL.dtype
+        return total_B.to(match_BTL.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        match_BTL, steps_BLL, alpha_BTL, tgt_lengths_B, vertices_B, total_B = ctx.saved_tensors
+        beta_BL = torch.full_like(match_BTL[:, 0], -torch.inf).scatter_(1, (vertices_B - 1)[:, None], 0.0)
+        back_BLL = steps_BLL.transpose(1, 2)
+        betas = [beta_BL]
+        for step in range(match_BTL.size(1) - 1, 0, -1):
+            left_BL = _log_product(beta_BL + match_BTL[:, step], back_BLL)
+            beta_BL = torch.where((step < tgt_lengths_B)[:, None], left_BL, beta_BL)
+            betas.append(beta_BL)
+        beta_BTL = torch.stack(betas[::-1], dim=1)
+        inside_BT = torch.arange(match_BTL.size(1), device=match_BTL.device) < tgt_lengths_B[:, None]
+        keep_BT1 = (inside_BT & (total_B > -torch.inf)[:, None])[:, :, None]
+        share_BTL = torch.where(keep_BT1, (alpha_BTL + beta_BTL - total_B[:, None, None]).exp(), 0.0)
+        shares_BLL = _link_shares(match_BTL, steps_BLL, alpha_BTL, beta_BTL, keep_BT1, total_B)
+        return (
+            (share_BTL * grad_B[:, None, None]).to(ctx.dtype),
+            (shares_BLL * grad_B[:, None, None]).to(ctx.dtype),
+            None,
+            None,
+        )
+
+
+def _start(match_BTL: Tensor) -> Tensor:
+    """The first token at the first vertex."""
+    start_BL = torch.full_like(match_BTL[:, 0], -torch.inf)
+    start_BL[:, 0] = match_BTL[:, 0, 0]
+    return start_BL
+
+
+def _log_product(logs_BL: Tensor, steps_BLL: Tensor) -> Tensor:
+    """log sum_u exp(logs_u) steps_uv: [B, L]."""
+    peak_B1 = _finite(logs_BL.amax(1, keepdim=True))
+    return torch.bmm((logs_BL - peak_B1).exp_()[:, None], steps_BLL)[:, 0].log_().add_(peak_B1)
+
+
+def _link_shares(
+    match_BTL: Tensor, steps_BLL: Tensor, alpha_BTL: Tensor, beta_BTL: Tensor, keep_BT1: Tensor, total_B: Tensor
+) -> Tensor:
+    """The expected number of times that a path goes along each link: [B, L, L].
+
+    sum over t of exp(alpha_t(u) + E(u, v) + match_{t+1}(v) + beta_{t+1}(v) - log P), a product of two matrices.
+    """
+    before_BTL = alpha_BTL[:, :-1]
+    after_BTL = match_BTL[:, 1:] + beta_BTL[:, 1:] - total_B[:, None, None]
+    peak_BT1 = _finite(before_BTL.amax(2, keepdim=True))
+    # what would overflow stands where there is no link
+    after = torch.where(keep_BT1[:, 1:], (after_BTL + peak_BT1).clamp_max_(_LARGEST).exp_(), 0.0)
+    return torch.bmm((before_BTL - peak_BT1).exp_().transpose(1, 2), after).mul_(steps_BLL)
+
+
+def _finite(peaks: Tensor) -> Tensor:
+    """Maxima, with 0 for that of nothing but -inf."""
+    return torch.where(peaks > -torch.inf, peaks, 0.0)

@@ -1,0 +1,84 @@
+"""Log-probabilities of a few tokens at each position, without the matrix over the vocabulary.
+
+Shapes: M positions, C positions of a chunk, K tokens asked for at each, V vocabulary, D model width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdmt.losses.projection import CHUNKS, Scratch, add_product, logits_of
+
+
+class _Gathered(torch.autograd.Function):
+    """log softmax(features @ weight.T) at `ids`; the backward pass makes the logits of a chunk again.
+
+    With G the gradient by the gathered values, that of the logits is G in their columns, less softmax * sum G.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features_MD: Tensor, weight_VD: Tensor, ids_MK: Tensor, chunk: int, product_type: torch.dtype
+    ) -> Tensor:
+        with torch.autocast(features_MD.device.type, enabled=False):
+            factor_VD, features = weight_VD.to(product_type), features_MD.to(weight_VD.dtype)
+            log_z_M1 = features.new_empty(len(features), 1)
+            found_MK = features.new_empty(ids_MK.shape)
+            scratch = Scratch()
+            for start in range(0, len(features), chunk):
+                rows = slice(start, start + chunk)
+                logits_CV = _chunk_logits(features[rows], factor_VD, scratch)
+                torch.gather(logits_CV, 1, ids_MK[rows], out=found_MK[rows])
+                peak_C1 = logits_CV.amax(1, keepdim=True)
+                log_z_M1[rows] = logits_CV.sub_(peak_C1).exp_().sum(1, keepdim=True).log_().add_(peak_C1)
+        ctx.save_for_backward(features_MD, weight_VD, ids_MK, log_z_M1)
+        ctx.chunk, ctx.product_type = chunk, product_type
+        return found_MK.sub_(log_z_M1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_MK: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        features_MD, weight_VD, ids_MK, log_z_M1 = ctx.saved_tensors
+        factor_VD, features = weight_VD.to(ctx.product_type), features_MD.to(weight_VD.dtype)
+        grad_features_MD, grad_weight_VD = torch.empty_like(features), torch.zeros_like(weight_VD)
+        scratch = Scratch()
+        for start in range(0, len(features), ctx.chunk):
+            rows = slice(start, start + ctx.chunk)
+            probs_CV = _chunk_logits(features[rows], factor_VD, scratch).sub_(log_z_M1[rows]).exp_()
+            grad_CV = probs_CV.mul_(-grad_MK[rows].sum(1, keepdim=True)).scatter_add_(1, ids_MK[rows], grad_MK[rows])
+            grad_CV = grad_CV.to(ctx.product_type)
+            grad_features_MD[rows] = grad_CV @ factor_VD
+            add_product(grad_weight_VD, grad_CV.t(), features[rows].to(ctx.product_type))
+        return grad_features_MD.to(features_MD.dtype), grad_weight_VD, None, None, None
+
+
+def _chunk_logits(features_CD: Tensor, factor_VD: Tensor, scratch: Scratch) -> Tensor:
+    return logits_of(features_CD, factor_VD, scratch.matrix("logits", len(features_CD), len(factor_VD), features_CD))
+
+
+def gathered_log_probs(
+    features_MD: Tensor,
+    weight_VD: Tensor,
+    ids_MK: Tensor,
+    *,
+    chunk: int | None = None,
+    product_type: torch.dtype | None = None,
+) -> Tensor:
+    """The natural logarithms of the probabilities of some tokens at each position: [M, K].
+
+    Args:
+        features_MD: decoder features, M at least 1.
+        weight_VD: output projection.
+        ids_MK: int64; a token may stand in a row more than once.
+        chunk: positions whose logits exist at one time; by default what was fastest on such a device.
+        product_type: of the matrix products, the parameters' by default.
+    """
+    return _Gathered.apply(
+        features_MD,
+        weight_VD,
+        ids_MK,
+        chunk or CHUNKS.get(features_MD.device.type, CHUNKS["cpu"]),
+        product_type or weight_VD.dtype,
+    )
