@@ -162,7 +162,8 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
         batch = data.load(indices)
         distribution = WholeDistribution((plain.features(teacher, batch),), (teacher.output_weight_VD,))
         for start in range(0, batch.num_tgt_tokens, CHUNKS["cpu"]):
-            distribution.distribution(slice(start, start + CHUNKS["cpu"])).normalised()
+            said = distribution.distribution(slice(start, start + CHUNKS["cpu"]))
+            said.scores.sub_(said.log_sums)
 
     works["teacher"] = read
     return works, list(data.epoch(1))
@@ -213,7 +214,7 @@ def memory_peak(kind: str) -> int:
             tgt_BT[:, -1] = EOS
             said = Knowledge(
                 torch.randint(VOCAB // K, (tokens, K)) * K + torch.arange(K),
-                torch.randn(tokens, K + 1).log_softmax(1)[:, :K],
+                torch.randn(tokens, K + 1).log_softmax(1),
             )
             return Batch(torch.arange(ROWS), src_BS, prev_BT, tgt_BT, tokens, tokens, said if kind == "cache" else None)
 

@@ -22,7 +22,7 @@ class Knowledge:
     """What a teacher said of the real target tokens of a batch, in their order; M tokens, K best ones of each."""
 
     ids_MK: torch.Tensor  # int64, different ones in a row, the best first
-    log_probs_MK: torch.Tensor  # float32, natural logarithms at one temperature
+    log_probs_MG: torch.Tensor  # float32 [M, K + 1], natural logarithms at one temperature; last all other tokens
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Batch:
             tgt_tokens_BT=None if self.tgt_tokens_BT is None else change(self.tgt_tokens_BT),
             weight_B=None if self.weight_B is None else change(self.weight_B),
             monolingual_BS=None if self.monolingual_BS is None else change(self.monolingual_BS),
-            knowledge=knowledge and Knowledge(change(knowledge.ids_MK), change(knowledge.log_probs_MK)),
+            knowledge=knowledge and Knowledge(change(knowledge.ids_MK), change(knowledge.log_probs_MG)),
         )
 
 

@@ -247,7 +247,7 @@ class KnowledgeSource:
         parts = [self._records(int(index)) for index in indices]
         ids_MK = np.concatenate([ids for ids, _ in parts]).astype(np.int64)
         log_probs_MG = torch.from_numpy(np.concatenate([log_probs for _, log_probs in parts]).astype(np.float32))
-        return Knowledge(torch.from_numpy(ids_MK), log_probs_MG.log_softmax(1)[:, :-1])
+        return Knowledge(torch.from_numpy(ids_MK), log_probs_MG.log_softmax(1))
 
     def _records(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
         number = bisect_right(self.starts, index) - 1

@@ -2,6 +2,8 @@
 
     loss = (1 - alpha) * label-smoothed cross entropy + alpha * scale(T) * D(p_T, q_T) + mu * KL(q || r)
 
+and of a token that is not taught the cross entropy alone, with mu * KL(q || r).
+
 D is one of `kdmt.losses.divergences`, p_T and q_T are the teacher's and the student's distributions at temperature T
 (softmax of the logits over T), and r is the teacher's marginal (Hinton et al. 2015; Kim & Rush 2016, section 3.1).
 What the teacher says of a token is either its whole distribution or its k best tokens and the mass of all others.
@@ -58,12 +60,15 @@ class TeacherTokens(Protocol):
         """
         ...
 
-    def best(self, rows: slice, k: int) -> tuple[Tensor, Tensor]:
-        """The ids of the k best tokens and their log-probabilities, [C, K] each, the best first."""
+    def best(self, rows: slice, k: int, said: Distribution) -> tuple[Tensor, Tensor]:
+        """The ids of the k best tokens and scores in the order of their probabilities, [C, K] each, the best first.
+
+        `said` is that of the `pull` of these rows.
+        """
         ...
 
-    def log_probs_of(self, rows: slice, ids_CK: Tensor) -> Tensor:
-        """[C, K]"""
+    def scores_of(self, rows: slice, ids_CK: Tensor, said: Distribution) -> Tensor:
+        """Scores of the same kind: [C, K]."""
         ...
 
 
@@ -113,14 +118,14 @@ class WholeDistribution:
         value_C, slope = divergence.compare(said, student, out=self.scratch("slope", said.scores))
         return Pull(value_C, -slope.total, said, slope=slope)
 
-    def best(self, rows: slice, k: int) -> tuple[Tensor, Tensor]:
+    def best(self, _: slice, k: int, said: Distribution) -> tuple[Tensor, Tensor]:
         """See `TeacherTokens.best`."""
-        found = self.distribution(rows).logs.topk(k, dim=1)
+        found = said.scores.topk(k, dim=1)
         return found.indices, found.values
 
-    def log_probs_of(self, rows: slice, ids_CK: Tensor) -> Tensor:
-        """See `TeacherTokens.log_probs_of`."""
-        return self.distribution(rows).logs.gather(1, ids_CK)
+    def scores_of(self, _: slice, ids_CK: Tensor, said: Distribution) -> Tensor:
+        """See `TeacherTokens.scores_of`."""
+        return said.scores.gather(1, ids_CK)
 
     def marginal(self, tokens: int, chunk: int) -> Tensor:
         """The mean of p over the batch at temperature 1: [V]."""
@@ -136,21 +141,19 @@ class BestTokens:
 
     Attributes:
         ids_MK: int64, different ones in a row, the best first.
-        log_probs_MK: their logarithms at the loss's temperature.
+        log_probs_MG: the logarithms of their probabilities at the loss's temperature, last that of all others together.
     """
 
     ids_MK: Tensor
-    log_probs_MK: Tensor
+    log_probs_MG: Tensor
 
     def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
         """See `TeacherTokens.pull`."""
         ids_CK, log_sums_C1 = self.ids_MK[rows], student.log_sums
-        said = Distribution.of_logs(with_rest(self.log_probs_MK[rows].to(student.scores.dtype)))
+        said = Distribution.of_logs(self.log_probs_MG[rows].to(student.scores.dtype).clamp_min(LOG_ZERO))
         log_q_CK = student.scores.gather(1, ids_CK) - log_sums_C1
-        # of the tokens, since 1 less the others would be rounding alone
-        rest_C1 = student.exps.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
-        log_rest_C1 = rest_C1.log() - log_sums_C1
-        own = Distribution.of_logs(torch.cat([log_q_CK, log_rest_C1], dim=1).clamp_min_(LOG_ZERO))
+        rest_C1, log_rest_C1 = _rest(student, ids_CK)
+        own = Distribution.of_logs(torch.cat([log_q_CK, log_rest_C1 - log_sums_C1], dim=1).clamp_min_(LOG_ZERO))
         value_C, slope = divergence.compare(said, own)
         slope_CG = slope.values * slope.factor
         return Pull(
@@ -161,25 +164,33 @@ class BestTokens:
             values_CK=slope_CG[:, :-1] - own.probs[:, :-1] * slope.total,
         )
 
-    def best(self, rows: slice, k: int) -> tuple[Tensor, Tensor]:
+    def best(self, rows: slice, k: int, said: Distribution) -> tuple[Tensor, Tensor]:
         """See `TeacherTokens.best`."""
-        return self.ids_MK[rows, :k], self.log_probs_MK[rows, :k]
+        return self.ids_MK[rows, :k], said.logs[:, :k]
 
-    def log_probs_of(self, rows: slice, ids_CK: Tensor) -> Tensor:
-        """See `TeacherTokens.log_probs_of`. A token that is not among the best has 0: it is less probable than any."""
+    def scores_of(self, rows: slice, ids_CK: Tensor, said: Distribution) -> Tensor:
+        """See `TeacherTokens.scores_of`. A token that is not among the best is less probable than any of them."""
         same_CKK = ids_CK[:, :, None] == self.ids_MK[rows][:, None, :]
-        known_CK = (same_CKK * self.log_probs_MK[rows][:, None, :].exp()).sum(2)
-        return known_CK.log().clamp_min_(LOG_ZERO)
+        known_CKK = torch.where(same_CKK, said.logs[:, None, :-1], LOG_ZERO)
+        return known_CKK.amax(2)
 
 
-def with_rest(log_probs_CK: Tensor) -> Tensor:
-    """The logarithms of some tokens' probabilities, and of the mass of all others: [C, K + 1]."""
-    rest_C1 = (1.0 - log_probs_CK.double().exp().sum(1, keepdim=True)).clamp_min_(0.0)
-    return torch.cat([log_probs_CK, rest_C1.log().to(log_probs_CK.dtype)], dim=1).clamp_min_(LOG_ZERO)
+def _rest(student: Distribution, ids_CK: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the exponentials of all other tokens and its logarithm, [C, 1] each; those of `ids` are set to 0.
+
+    It is summed, since 1 less the others would be rounding alone. Where all of it is too small for a number, its
+    logarithm comes from the scores.
+    """
+    rest_C1 = student.exps.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
+    log_rest_C1 = rest_C1.log()
+    if bool((rest_C1 == 0.0).any()):
+        others_C1 = student.scores.scatter(1, ids_CK, -math.inf).logsumexp(1, keepdim=True)
+        log_rest_C1 = torch.where(rest_C1 == 0.0, others_C1, log_rest_C1)
+    return rest_C1, log_rest_C1
 
 
 @dataclass(frozen=True)
-class WordKD:
+class WordKDLoss:
     """The losses on the output distribution of one batch, for `projected_loss`.
 
     The sums: the whole loss; then, reported and not trained on, the negative log-likelihood of the targets, scale(T)
@@ -189,11 +200,13 @@ class WordKD:
         targets_M: int64 ids.
         epsilon: label smoothing of the cross entropy.
         alpha: share of the divergence, the rest is cross entropy.
+        has_references: whether the targets are any; of others there is no cross entropy.
         divergence: how p and q are compared.
         teacher: what it says of the tokens, at `temperature`.
         taught_M: bool, the tokens that the divergence is taken of; None for all.
-        min_confidence: teach only where the teacher gives its best token at least so much.
-        max_entropy: teach only where the teacher's entropy is at most so many nats.
+        min_confidence: teach only where the teacher gives its best token at least so much, at this temperature.
+        max_entropy: teach only where the teacher's entropy is at most so many nats, at this temperature; of groups, if
+            groups are all that is known.
         log_marginal_V: log r.
         ranking: K of the ranking loss that is added to the divergence (`top1_ranking`), 0 for none.
         weights_M: factor of all that is summed over tokens; None for 1.
@@ -207,6 +220,7 @@ class WordKD:
     divergence: Divergence
     teacher: TeacherTokens
     temperature: float = 1.0
+    has_references: bool = True
     taught_M: Tensor | None = None
     min_confidence: float = 0.0
     max_entropy: float = math.inf
@@ -222,11 +236,11 @@ class WordKD:
         soft = own if self.temperature == 1.0 else Distribution.of_logits(own.scores / self.temperature)
         nll_C, smooth_C = self._cross_entropy(rows, own)
         information_C, information_CV = self._information(own)
-        ranking_C, ranked_ids, ranked_slopes = self._ranking(rows, own)
         pull = self.teacher.pull(rows, self.divergence, soft)
+        ranking_C, ranked_ids, ranked_slopes = self._ranking(rows, own, pull.said)
         taught_C = self._taught(rows, pull)
         value_C = (pull.value_C * self.divergence.scale(self.temperature) + ranking_C) * taught_C
-        total_C = (1.0 - self.alpha) * smooth_C + self.alpha * value_C + self.mutual_information * information_C
+        total_C = self._share(taught_C) * smooth_C + self.alpha * value_C + self.mutual_information * information_C
         weights_C = None if self.weights_M is None else self.weights_M[rows]
         sums = torch.stack(
             [weighted_sum(each, weights_C) for each in (total_C, nll_C, value_C, information_C, taught_C)]
@@ -249,15 +263,30 @@ class WordKD:
         ranked_slopes: Tensor,
     ) -> Tensor:
         """Of cross entropy, divergence and ranking, without the uniform part, in the memory of `soft.exps`."""
-        weight_C1 = (self.alpha * taught_C)[:, None]
-        own_C1 = 1.0 - self.alpha - weight_C1 * ranked_slopes.sum(1, keepdim=True)  # times q itself
+        weight_C1, share_C1 = (self.alpha * taught_C)[:, None], self._share(taught_C)[:, None]
+        own_C1 = share_C1 - weight_C1 * ranked_slopes.sum(1, keepdim=True)  # times q itself
         scale = self.divergence.scale(self.temperature) / self.temperature
         gradient_CV = _pulled(pull, weight_C1 * scale, soft, own_C1 if soft is own else None)
         if soft is not own:
             gradient_CV.addcmul_(own.exps, own_C1 / own.sums)
         gradient_CV.scatter_add_(1, ranked_ids, ranked_slopes * weight_C1)
-        share = (1.0 - self.alpha) * (1.0 - self.epsilon - self._each(gradient_CV.size(1)))
-        return gradient_CV.scatter_add_(1, self.targets_M[rows][:, None], torch.full_like(own_C1, -share))
+        each = self._each(gradient_CV.size(1))
+        if self._selects and each:  # what is not uniform after all
+            gradient_CV.sub_((share_C1 - self._least_share) * each)
+        return gradient_CV.scatter_add_(1, self.targets_M[rows][:, None], share_C1 * -(1.0 - self.epsilon - each))
+
+    @property
+    def _selects(self) -> bool:
+        return self.taught_M is not None or self.min_confidence > 0.0 or self.max_entropy < math.inf
+
+    @property
+    def _least_share(self) -> float:
+        """Of the cross entropy, where the divergence has its share."""
+        return 1.0 - self.alpha if self.has_references else 0.0
+
+    def _share(self, taught_C: Tensor) -> Tensor:
+        """Of the cross entropy: [C]."""
+        return 1.0 - self.alpha * taught_C if self.has_references else torch.zeros_like(taught_C)
 
     def _taught(self, rows: slice, pull: Pull) -> Tensor:
         """1 for a token that the divergence is taken of, else 0; of groups the entropy is at most the tokens' own."""
@@ -276,7 +305,7 @@ class WordKD:
 
     def uniform(self, vocab_size: int) -> float:
         """See `ChunkLoss.uniform`: the part of the smoothed cross entropy's gradient that is the same everywhere."""
-        return -(1.0 - self.alpha) * self._each(vocab_size)
+        return -self._least_share * self._each(vocab_size)
 
     def _cross_entropy(self, rows: slice, own: Distribution) -> tuple[Tensor, Tensor]:
         """The negative log-likelihood, and the loss with label smoothing: [C] each."""
@@ -293,15 +322,21 @@ class WordKD:
         value_C = (ratio_CV * own.probs).sum(1)
         return value_C, ratio_CV.sub_(value_C[:, None]).mul_(own.probs)
 
-    def _ranking(self, rows: slice, own: Distribution) -> tuple[Tensor, Tensor, Tensor]:
-        """`top1_ranking` of the tokens; without it nothing: 0 [C], ids [C, 0] and slopes [C, 0]."""
+    def _ranking(self, rows: slice, own: Distribution, said: Distribution) -> tuple[Tensor, Tensor, Tensor]:
+        """`top1_ranking` of the tokens; without it nothing: 0 [C], ids [C, 0] and slopes [C, 0].
+
+        Of the student's distribution only the scores are read: `pull` may have set exponentials to 0.
+        """
         if not self.ranking:
             nothing_C0 = own.scores[:, :0]
             return nothing_C0.sum(1), nothing_C0.long(), nothing_C0
-        ids_CK, log_p_CK = self.teacher.best(rows, self.ranking)
-        first = own.probs.topk(self.ranking, dim=1)
-        above_CKK = log_p_CK[:, :, None] > self.teacher.log_probs_of(rows, first.indices)[:, None, :]
-        return top1_ranking(ids_CK, first.indices, own.probs.gather(1, ids_CK), first.values, above_CKK)
+        ids_CK, theirs_CK = self.teacher.best(rows, self.ranking, said)
+        first = own.scores.topk(self.ranking, dim=1)
+        above_CKK = theirs_CK[:, :, None] > self.teacher.scores_of(rows, first.indices, said)[:, None, :]
+        q_theirs_CK, q_own_CK = (
+            (scores_CK - own.log_sums).exp() for scores_CK in (own.scores.gather(1, ids_CK), first.values)
+        )
+        return top1_ranking(ids_CK, first.indices, q_theirs_CK, q_own_CK, above_CKK)
 
 
 def _pulled(pull: Pull, weight_C1: Tensor, soft: Distribution, own_C1: Tensor | None) -> Tensor:

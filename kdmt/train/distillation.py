@@ -17,15 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdmt.config import AttentionKD, HiddenKD
-from kdmt.config import WordKD as WordKDSettings
+from kdmt.config import AttentionKD, HiddenKD, WordKD
 from kdmt.corpus.batching import pad_sentences
 from kdmt.losses.cross_entropy import token_nll
 from kdmt.losses.divergences import divergence
 from kdmt.losses.inside import attention_distance, hidden_distance, match_heads
 from kdmt.losses.projection import CHUNKS, projected_loss
 from kdmt.losses.selection import harder_than_most, hardest, push
-from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKD
+from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKDLoss
 from kdmt.models.transformer import Trace, Transformer
 from kdmt.train.layers import layer_pairs
 from kdmt.train.objectives import CrossEntropyObjective
@@ -74,7 +73,7 @@ class WordLesson(Lesson):
     that were `taught`, and with it in the settings `mutual_information`.
     """
 
-    def __init__(self, settings: WordKDSettings, *, label_smoothing: float) -> None:
+    def __init__(self, settings: WordKD, *, label_smoothing: float) -> None:
         super().__init__()
         self.settings, self.label_smoothing = settings, label_smoothing
         self.divergence = divergence(settings.divergence, beta=settings.beta)
@@ -111,10 +110,11 @@ class WordLesson(Lesson):
         """
         teacher, log_marginal_V = self._ask(teachers, batch, product_type)
         settings = self.settings
-        loss = WordKD(
+        loss = WordKDLoss(
             targets_M=targets_M,
             epsilon=self.label_smoothing,
-            alpha=1.0 if batch.of_student else self.alpha,  # its own samples are no references
+            alpha=1.0 if batch.of_student else self.alpha,
+            has_references=not batch.of_student,
             divergence=self.divergence,
             teacher=teacher,
             temperature=settings.temperature,
@@ -141,7 +141,7 @@ class WordLesson(Lesson):
         if self.settings.source == "cache":
             if batch.knowledge is None:
                 raise ValueError("a student that learns from a cache needs batches with its knowledge")
-            return BestTokens(batch.knowledge.ids_MK, batch.knowledge.log_probs_MK), None
+            return BestTokens(batch.knowledge.ids_MK, batch.knowledge.log_probs_MG), None
         distribution = WholeDistribution(
             tuple(teacher.features_MD for teacher in teachers),
             tuple(teacher.model.output_weight_VD for teacher in teachers),

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from formulas import divergence_by_formula
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from kdmt.corpus.knowledge import Shape, fill_records
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
-from kdmt.losses.divergences import NAMES, divergence
+from kdmt.losses.divergences import NAMES, Distribution, divergence
 from kdmt.losses.projection import projected_loss
-from kdmt.losses.word_kd import BestTokens, WholeDistribution, WordKD, with_rest
+from kdmt.losses.word_kd import BestTokens, WholeDistribution, WordKDLoss
 
 M, V, D = 23, 17, 6
 EPSILON = 0.1
@@ -40,15 +45,21 @@ def whole(given: dict[str, Tensor], temperature: float = 1.0) -> WholeDistributi
 
 def best(given: dict[str, Tensor], k: int, temperature: float = 1.0) -> BestTokens:
     log_p = whole(given, temperature).distribution(slice(None)).logs
+    return groups_of(log_p, k)
+
+
+def groups_of(log_p: Tensor, k: int) -> BestTokens:
+    """What a cache holds of whole distributions: the k best, and the sum of all others."""
     log_probs, ids = log_p.topk(k, dim=1)
-    return BestTokens(ids, log_probs)
+    rest = log_p.scatter(1, ids, -math.inf).logsumexp(1, keepdim=True)
+    return BestTokens(ids, torch.cat([log_probs, rest], dim=1))
 
 
 def plain(given: dict[str, Tensor], settings: dict[str, Any], k: int | None) -> dict[str, Tensor]:
     """The losses as the formulas have them, every matrix held; with `k`, over the k best tokens and the rest."""
     temperature, alpha = settings["temperature"], settings["alpha"]
     logits = given["features"] @ given["weight"].t()
-    ce, nll = label_smoothed_cross_entropy(logits, given["targets"], epsilon=EPSILON)
+    ce, nll = cross_entropies(logits, given["targets"])
     teacher_logits = given["teacher_features"] @ given["teacher_weight"].t()
     log_p, log_q = ((each / temperature).log_softmax(1) for each in (teacher_logits, logits))
     p = log_p.exp()
@@ -72,8 +83,16 @@ def plain(given: dict[str, Tensor], settings: dict[str, Any], k: int | None) -> 
         mi = (hard_log_q.exp() * (hard_log_q - settings["log_marginal_V"])).sum()
     if settings.get("ranking"):
         kd = kd + (ranking_by_loops(given, settings["ranking"], k) * taught).sum()
-    total = (1 - alpha) * ce + alpha * kd + settings.get("mutual_information", 0.0) * mi
-    return {"total": total, "nll": nll, "kd": kd, "mi": mi, "taught": taught.sum()}
+    shares = 1 - alpha * taught.double() if settings.get("has_references", True) else torch.zeros(M)
+    total = (shares * ce).sum() + alpha * kd + settings.get("mutual_information", 0.0) * mi
+    return {"total": total, "nll": nll.sum(), "kd": kd, "mi": mi, "taught": taught.sum()}
+
+
+def cross_entropies(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """With label smoothing and without, of each token."""
+    each = [label_smoothed_cross_entropy(logits[m : m + 1], targets[m : m + 1], epsilon=EPSILON) for m in range(M)]
+    smoothed, nll = zip(*each, strict=True)
+    return torch.stack(smoothed), torch.stack(nll)
 
 
 def ranking_by_loops(given: dict[str, Tensor], best: int, k: int | None) -> Tensor:
@@ -99,7 +118,7 @@ def ranking_by_loops(given: dict[str, Tensor], best: int, k: int | None) -> Tens
 def chunked(given: dict[str, Tensor], settings: dict[str, Any], k: int | None, chunk: int) -> tuple[Tensor, Tensor]:
     temperature = settings["temperature"]
     rest = {key: value for key, value in settings.items() if key != "divergence"}
-    loss = WordKD(
+    loss = WordKDLoss(
         targets_M=given["targets"],
         epsilon=EPSILON,
         divergence=divergence(settings["divergence"]),
@@ -169,6 +188,14 @@ def test_some_tokens_alone_are_taught(chosen: dict[str, Any], k: int | None) -> 
     compare(settings, k)
 
 
+@pytest.mark.parametrize("k", [None, 4])
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_targets_that_are_no_references_have_no_cross_entropy(k: int | None, alpha: float) -> None:
+    settings = {"divergence": "js", "alpha": alpha, "temperature": 1.0, "has_references": False}
+    compare(settings, k)
+    compare({**settings, "taught_M": torch.arange(M) % 3 == 0}, k)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if divergence(name).of_groups])
 def test_all_tokens_in_the_cache_give_the_whole_divergence(name: str) -> None:
     settings = {"divergence": name, "alpha": 0.5, "temperature": 1.0}
@@ -199,7 +226,7 @@ def test_chunks_change_nothing_in_float32() -> None:
             results.append((total.detach(), *torch.autograd.grad(total, [given["features"], given["weight"]])))
         for other in results[1:]:
             for found, wanted in zip(other, results[0], strict=True):
-                torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [None, 4])
@@ -237,9 +264,11 @@ def test_a_high_temperature_tends_to_squared_distance_of_centred_logits() -> Non
 def test_a_student_that_is_sure_of_a_wrong_token_has_a_finite_gradient() -> None:
     """The rest's probability is 0 in float32: nothing is divided by it."""
     features, weight = torch.full((1, 1), 200.0, requires_grad=True), torch.tensor([[1.0], [-1.0], [-1.0], [-1.0]])
-    teacher = BestTokens(torch.tensor([[0, 1]]), torch.tensor([[0.4, 0.3]]).log())
+    teacher = BestTokens(torch.tensor([[0, 1]]), torch.tensor([[0.4, 0.3, 0.3]]).log())
     for name in ("kl", "reverse_kl", "js", "tvd", "cross_entropy"):
-        loss = WordKD(targets_M=torch.tensor([2]), epsilon=0.0, alpha=0.5, divergence=divergence(name), teacher=teacher)
+        loss = WordKDLoss(
+            targets_M=torch.tensor([2]), epsilon=0.0, alpha=0.5, divergence=divergence(name), teacher=teacher
+        )
         total, _ = projected_loss(features, weight, loss)
         (gradient,) = torch.autograd.grad(total, features)
         assert torch.isfinite(total), name
@@ -271,8 +300,33 @@ def test_a_token_of_weight_n_counts_as_n_tokens(k: int | None, temperature: floa
     torch.testing.assert_close(found[1], wanted[1], rtol=1e-9, atol=1e-11)
 
 
-def test_rest() -> None:
-    log_probs = torch.tensor([[0.5, 0.25], [0.7, 0.3], [1.0, 0.0]]).log()
-    expected = torch.tensor([[0.5, 0.25, 0.25], [0.7, 0.3, 0.0], [1.0, 0.0, 0.0]])
-    torch.testing.assert_close(with_rest(log_probs).exp(), expected, rtol=1e-6, atol=1e-7)
-    assert torch.isfinite(with_rest(log_probs)).all()
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tvd"])
+@given(seed=st.integers(0, 10_000), k=st.integers(1, V - 1), peaks=st.tuples(st.floats(0.5, 60), st.floats(0.5, 60)))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_a_cache_on_disk_never_gives_more_than_the_whole(
+    name: str, seed: int, k: int, peaks: tuple[float, float]
+) -> None:
+    """Data-processing inequality through rounding to float16 and back, also of teachers that are nearly certain."""
+    generator = torch.Generator().manual_seed(seed)
+    log_p, log_q = (
+        (peak * torch.randn(5, V, generator=generator, dtype=torch.float64)).log_softmax(1) for peak in peaks
+    )
+    best = groups_of(log_p, k)
+    shape = Shape(k=k, vocab_size=V, temperatures=(1.0,), value_type="float16", block_size=1)
+    records = fill_records(shape, best.ids_MK.numpy(), best.log_probs_MG.numpy()[None])
+    read = torch.from_numpy(records["log_probs"][:, 0].astype(np.float64)).log_softmax(1)
+    whole_value, _ = divergence(name).compare(Distribution.of_logs(log_p), Distribution.of_logs(log_q))
+    pull = BestTokens(best.ids_MK, read).pull(slice(None), divergence(name), Distribution.of_logs(log_q.clone()))
+    assert bool((pull.value_C <= 1.02 * whole_value + 0.02).all())  # float16 has three digits
+
+
+def test_the_students_rest_below_the_smallest_number() -> None:
+    """In float32 the others' exponentials are 0; the divergence is that of float64."""
+    logits = torch.tensor([[200.0, 60.0, 50.0, 40.0, 30.0]])
+    teacher = groups_of(torch.tensor([[0.5, 0.3, 0.15, 0.04, 0.01]], dtype=torch.float64).log(), 1)
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        said = BestTokens(teacher.ids_MK, teacher.log_probs_MG.to(dtype))
+        pull = said.pull(slice(None), divergence("kl"), Distribution.of_logits(logits.to(dtype).clone()))
+        values.append(float(pull.value_C))
+    assert values[0] == pytest.approx(values[1], rel=1e-6) == pytest.approx(69.3, abs=0.5)
