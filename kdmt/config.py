@@ -399,8 +399,8 @@ class WordKD(Section):
     def _consistent(self) -> WordKD:
         if self.source == "cache" and self.divergence == "squared_error":
             raise ValueError("'divergence: squared_error' needs the whole distribution, which a cache does not have")
-        if self.source == "cache" and self.mutual_information:
-            raise ValueError("'mutual_information' needs the whole distribution, which a cache does not have")
+        if self.source == "cache" and self.marginal_momentum:
+            raise ValueError("'marginal_momentum' is of batches: a cache has the marginal of its whole training set")
         if self.source == "cache" and self.teachers:
             raise ValueError("'teachers' run beside the student: 'source: cache' has what one teacher said before")
         updates = [update for update, _ in self.alpha_schedule or ()]
@@ -504,6 +504,7 @@ class Student(Section):
     online: Online | None = None
     on_policy: OnPolicy | None = None
     self_supervised: SelfSupervised | None = None
+    teacher_precision: Literal["float32", "bf16", "bf16_output"] | None = None  # of those beside; the student's
     seeds: list[Annotated[int, Field(ge=0)]] = _extend([1], min_length=1)
     encoder_layers_from_teacher: list[int] | None = None  # teacher layer for each student layer, from 0
     decoder_layers_from_teacher: list[int] | None = None
@@ -535,10 +536,18 @@ class Student(Section):
             return self
         if self.word_kd is None:
             raise ValueError("'online' needs 'word_kd', which says what is learnt")
+        if not (self.word_kd.ever_taught or self.word_kd.mutual_information or self.hidden_kd or self.attention_kd):
+            raise ValueError("'online' brings teachers of whom nothing is learnt: 'word_kd.alpha' is 0 throughout")
+        if self.teacher_precision is not None:
+            raise ValueError("'teacher_precision' is that of trained teachers: those of 'online' have the student's")
         if self.word_kd.source == "cache" or self.word_kd.teachers:
             raise ValueError("'online' brings its own teachers: 'word_kd' has others")
         if self.online.kind == "mutual" and self.word_kd.select == "global":
             raise ValueError("'word_kd.select: global' keeps one queue, and 'online.kind: mutual' has several students")
+        if self.word_kd.marginal_momentum and self.online.kind == "mutual":
+            raise ValueError(
+                "'word_kd.marginal_momentum' keeps one average, and 'online.kind: mutual' has several students"
+            )
         return self
 
 

@@ -239,6 +239,12 @@ class KnowledgeSource:
         self.places = [cache.temperature(temperature) for cache in caches]
         self.starts = np.cumsum([0, *(len(cache.sizes) for cache in caches)]).tolist()
 
+    @property
+    def marginal(self) -> NDArray[np.float32]:
+        """The teacher's mean distribution at temperature 1 over all of them, [V]."""
+        tokens = [int(cache.sizes.sum(dtype=np.int64)) for cache in self.caches]
+        return np.average([cache.marginal for cache in self.caches], axis=0, weights=tokens).astype(np.float32)
+
     def load(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Knowledge:
         """Of all target tokens of these pairs, in their order, with the probabilities of a token's groups summing
         to 1 as they did before they were rounded."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdmt.corpus.batching import ParallelData, collate
 from kdmt.corpus.knowledge import KnowledgeWriter, Shape, fill_records
 from kdmt.decode.engine import length_batches
-from kdmt.losses.projection import CHUNKS
+from kdmt.losses.projection import chunk_size
 from kdmt.losses.word_kd import WholeDistribution
 from kdmt.models.transformer import Transformer
 
@@ -108,7 +108,7 @@ def _read_batch(
         teacher.decode(batch.prev_tokens_BT, teacher.encode(batch.src_tokens_BS))[real_BT] for teacher in teachers
     )
     whole = WholeDistribution(features, tuple(teacher.output_weight_VD for teacher in teachers))
-    chunk = CHUNKS[torch.device(device).type]
+    chunk = chunk_size(torch.device(device))
     parts = [
         _best_of(whole, slice(start, start + chunk), shape, total_V) for start in range(0, batch.num_tgt_tokens, chunk)
     ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdmt.losses.projection import CHUNKS, add_product, add_to_rows, scaled_gradients, weighted_sum
+from kdmt.losses.projection import add_product, add_to_rows, chunk_size, scaled_gradients, weighted_sum
 
 
 def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -156,7 +156,7 @@ def projected_cross_entropy(
         targets_M,
         weights_M,
         epsilon,
-        chunk or CHUNKS.get(features_MD.device.type, CHUNKS["cpu"]),
+        chunk or chunk_size(features_MD.device),
         product_type or weight_VD.dtype,
     )
 
@@ -168,7 +168,7 @@ def token_nll(
     """The negative log-likelihood of each target token in nats, [M], a chunk of logits at a time; no gradient."""
     dtype = product_type or weight_VD.dtype
     factor_VD = weight_VD.to(dtype)
-    chunk = CHUNKS.get(features_MD.device.type, CHUNKS["cpu"])
+    chunk = chunk_size(features_MD.device)
     found = [
         F.cross_entropy((features_CD.to(dtype) @ factor_VD.t()).to(weight_VD.dtype), targets_C, reduction="none")
         for features_CD, targets_C in zip(features_MD.split(chunk), targets_M.split(chunk), strict=True)

@@ -140,7 +140,7 @@ def kl(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[
 
 
 def reverse_kl(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """KL(q || p) = sum q (log q - log p)."""
+    """KL(q || p) = sum q (log q - log p) (Gu et al. 2024, MiniLLM, section 2.1; Wen et al. 2023)."""
     parts = torch.sub(q.logs, p.logs, out=out).mul_(q.probs)
     return parts.sum(-1), Slope.of(parts.add_(q.probs))
 
@@ -166,7 +166,7 @@ def total_variation(p: Distribution, q: Distribution, *, out: Tensor | None = No
 
 
 def squared_error(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """sum (p - q) ** 2."""
+    """sum (p - q) ** 2, the distance of soft labels (Ba & Caruana 2014, who take it of logits)."""
     difference = torch.sub(q.probs, p.probs, out=out)
     return difference.square().sum(-1), Slope.of(difference.mul_(q.probs).mul_(2.0))
 

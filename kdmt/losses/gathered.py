@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdmt.losses.projection import CHUNKS, Scratch, add_product, logits_of
+from kdmt.losses.projection import Scratch, add_product, chunk_size, logits_of
 
 
 class _Gathered(torch.autograd.Function):
@@ -79,6 +79,6 @@ def gathered_log_probs(
         features_MD,
         weight_VD,
         ids_MK,
-        chunk or CHUNKS.get(features_MD.device.type, CHUNKS["cpu"]),
+        chunk or chunk_size(features_MD.device),
         product_type or weight_VD.dtype,
     )

@@ -14,6 +14,11 @@ from torch import Tensor
 CHUNKS = {"cpu": 128, "cuda": 2048}
 
 
+def chunk_size(device: torch.device) -> int:
+    """Tokens whose logits exist at one time: what was fastest on such a device."""
+    return CHUNKS.get(device.type, CHUNKS["cpu"])
+
+
 class Scratch:
     """Matrices of a chunk, made once and used for every chunk of a batch: a fresh one would be paged in each time."""
 
@@ -150,6 +155,6 @@ def projected_loss(
         features_MD,
         weight_VD,
         loss,
-        chunk or CHUNKS.get(features_MD.device.type, CHUNKS["cpu"]),
+        chunk or chunk_size(features_MD.device),
         product_type or weight_VD.dtype,
     )

@@ -211,7 +211,7 @@ class WordKDLoss:
         ranking: K of the ranking loss that is added to the divergence (`top1_ranking`), 0 for none.
         weights_M: factor of all that is summed over tokens; None for 1.
         mutual_information: mu. A positive one lowers an upper bound of the student's mutual information between source
-            and target.
+            and target: for any r, E KL(q || r) >= I(X; Y) (Alemi et al. 2017, section 3, with the bound's marginal r).
     """
 
     targets_M: Tensor

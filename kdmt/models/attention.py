@@ -40,7 +40,7 @@ def attention_weights(
     if causal:
         later_TS = torch.ones(scores_BHTS.shape[2:], dtype=torch.bool, device=scores_BHTS.device).triu(1)
         scores_BHTS = scores_BHTS.masked_fill(later_TS, -math.inf)
-    return scores_BHTS.softmax(-1)
+    return scores_BHTS.softmax(-1, dtype=torch.promote_types(scores_BHTS.dtype, torch.float32))
 
 
 class SelfAttention(nn.Module):

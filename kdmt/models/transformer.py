@@ -20,8 +20,10 @@ from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.dropout import Dropout
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
 
-# torch.compile's: encoder and decoder layers in training and evaluation, and again for a batch of one sentence
+# torch.compile's: encoder and decoder layers in training and evaluation, and again for a batch of one sentence; a layer
+# that leaves something behind is a program of its own
 _MAX_PROGRAMS = 16
+_MAX_PROGRAMS_A_LAYER = 4
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu}  # in place where it can be
 
@@ -265,8 +267,9 @@ class Transformer(nn.Module):
     def compile_layers(self) -> None:
         """Let torch.compile make one program for the encoder layers and one for the decoder's, for all lengths."""
         self.always_masks = True
-        torch._dynamo.config.recompile_limit = _MAX_PROGRAMS
-        for layer in [*self.encoder_layers, *self.decoder_layers]:
+        layers = [*self.encoder_layers, *self.decoder_layers]
+        torch._dynamo.config.recompile_limit = _MAX_PROGRAMS + _MAX_PROGRAMS_A_LAYER * len(layers)
+        for layer in layers:
             layer.compile(dynamic=True)
 
     def _run(self, layer: nn.Module, inputs: tuple[Tensor | None, ...], trace: Trace | None, number: int) -> Tensor:

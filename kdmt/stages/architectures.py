@@ -35,7 +35,7 @@ def check_architectures(config: Pipeline) -> None:
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
         if not (student.word_kd is not None and student.word_kd.teachers):  # others are looked at when they are loaded
             beside = _beside(config, name, student, own, teacher)
-            if learns_from_running(student):
+            if learns_from_running(student) or learns_from_cache(student):
                 check_positions(f"students.{name}", student, own, beside)
             check_inside(f"students.{name}", student, own, beside)
         if student.decoder_layers_from_teacher is not None:
@@ -59,6 +59,10 @@ def learns_from_running(student: Student) -> bool:
     """Whether trained teachers run beside the student."""
     kd = student.word_kd
     return student.online is None and bool((kd and kd.source == "teacher") or student.hidden_kd or student.attention_kd)
+
+
+def learns_from_cache(student: Student) -> bool:
+    return student.word_kd is not None and student.word_kd.source == "cache"
 
 
 def check_inside(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:

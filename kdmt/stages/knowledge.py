@@ -11,10 +11,11 @@ from typing import Any
 
 from kdmt.corpus.knowledge import HEADER, KnowledgeCache, KnowledgeWriter, Shape
 from kdmt.errors import UserError
+from kdmt.stages.architectures import learns_from_cache
 from kdmt.stages.manifest import Plan, begin, check_status, finish, make_plan, recorded_outputs
 from kdmt.stages.progress import sentence_progress
 from kdmt.stages.stage import Stage
-from kdmt.stages.training import cache_made_from, data_names, learns_from_cache, open_data
+from kdmt.stages.training import cache_made_from, data_names, open_data
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdmt.config import Decode, Model, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
-from kdmt.stages.architectures import check_inside, check_positions, learns_from_running
+from kdmt.stages.architectures import check_inside, check_positions, learns_from_cache, learns_from_running
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
@@ -96,10 +96,6 @@ def student_stages(
 def data_names(student: Student) -> tuple[str, ...]:
     """The training sets that a student learns from, in the order in which they are joined."""
     return ("raw", "distilled") if student.data == "mixed" else (student.data,)
-
-
-def learns_from_cache(student: Student) -> bool:
-    return student.word_kd is not None and student.word_kd.source == "cache"
 
 
 def _reads_monolingual(student: Student | None) -> bool:
@@ -214,16 +210,17 @@ def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
     device, ranks = pick_device(job.train.device, workspace.ranks), workspace.ranks
     codec = TextCodec.load(workspace.prepare)
     pairs = join_data([open_data(workspace, name, "train") for name in job.data])
+    knowledge = _knowledge(workspace, job)
     data = BinarizedData(
         pairs,
         job.train,
         seed=job.seed,
-        knowledge=_knowledge(workspace, job),
+        knowledge=knowledge,
         monolingual=_monolingual(workspace, job),
         weights=_weights(workspace, job),
     )
     model, init_state = _build(workspace, job, codec)
-    objective = _objective(workspace, job, model)
+    objective = _objective(workspace, job, model, knowledge)
     validate = _validator(workspace, job, codec, device)
     num_batches = len(data.batches())
     if plan is not None:
@@ -322,7 +319,9 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
     return {**found, f"teacher/{workspace.config.distill.checkpoint}": teacher_sha256(workspace)}
 
 
-def _objective(workspace: Workspace, job: _Job, model: Any) -> Any:
+def _objective(workspace: Workspace, job: _Job, model: Any, knowledge: KnowledgeSource | None) -> Any:
+    import torch
+
     from kdmt.train.distillation import DistillationObjective, WordLesson
     from kdmt.train.objectives import CrossEntropyObjective
 
@@ -337,7 +336,9 @@ def _objective(workspace: Workspace, job: _Job, model: Any) -> Any:
     if student.online is not None:
         return _online_objective(job, student, model)
     teachers = _load_teachers(workspace, job, student, model) if learns_from_running(student) else []
-    word = None if student.word_kd is None else WordLesson(student.word_kd, label_smoothing=smoothing)
+    marginal_V = None if knowledge is None else torch.from_numpy(knowledge.marginal)
+    kd = student.word_kd
+    word = None if kd is None else WordLesson(kd, label_smoothing=smoothing, marginal_V=marginal_V)
     return DistillationObjective(
         model,
         label_smoothing=smoothing,
@@ -346,6 +347,7 @@ def _objective(workspace: Workspace, job: _Job, model: Any) -> Any:
         lessons=_lessons(student, model, teachers[:1]),
         on_policy=_on_policy(student),
         self_supervised=_self_supervised(student, model),
+        teacher_precision=student.teacher_precision,
     )
 
 

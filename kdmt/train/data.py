@@ -93,7 +93,7 @@ class MonolingualText:
         self.batches = make_batches(data.src_sizes, None, indices=kept, max_tokens=settings.max_tokens, seed=seed)
 
     def beside(self, indices: np.ndarray) -> torch.Tensor:
-        """The text that goes with a batch of pairs, int64 [B, S]: drawn anew, as a function of (seed, indices)."""
+        """The text that goes with a batch of pairs, int64 [B, S]: drawn as a function of (seed, indices)."""
         place = np.random.default_rng([self.seed, *indices.tolist()]).integers(len(self.batches))
         return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
 

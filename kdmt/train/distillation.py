@@ -22,12 +22,13 @@ from kdmt.corpus.batching import pad_sentences
 from kdmt.losses.cross_entropy import token_nll
 from kdmt.losses.divergences import divergence
 from kdmt.losses.inside import attention_distance, hidden_distance, match_heads
-from kdmt.losses.projection import CHUNKS, projected_loss
+from kdmt.losses.projection import chunk_size, projected_loss
 from kdmt.losses.selection import harder_than_most, hardest, push
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKDLoss
 from kdmt.models.transformer import Trace, Transformer
+from kdmt.train.arithmetic import Precision
 from kdmt.train.layers import layer_pairs
-from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.train.objectives import CrossEntropyObjective, product_type
 from kdmt.train.schedule import piecewise_linear
 from kdmt.train.self_supervised import MaskedLanguageLesson
 from kdmt.types import EOS, Batch, LossTerm, LossTerms
@@ -43,11 +44,13 @@ class Pass:
         model: whose it is.
         features_MD: the decoder's, of the real target tokens.
         trace: what it left behind.
+        product_type: of its products with the vocabulary, the parameters' by default.
     """
 
     model: Transformer
     features_MD: Tensor
     trace: Trace
+    product_type: torch.dtype | None = None
 
 
 class Lesson(nn.Module, ABC):
@@ -73,8 +76,11 @@ class WordLesson(Lesson):
     that were `taught`, and with it in the settings `mutual_information`.
     """
 
-    def __init__(self, settings: WordKD, *, label_smoothing: float) -> None:
+    given_V: Tensor | None
+
+    def __init__(self, settings: WordKD, *, label_smoothing: float, marginal_V: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("given_V", marginal_V, persistent=False)  # that of a cache
         self.settings, self.label_smoothing = settings, label_smoothing
         self.divergence = divergence(settings.divergence, beta=settings.beta)
         self.alphas = settings.alpha_schedule or [(0, settings.alpha)]
@@ -102,13 +108,12 @@ class WordLesson(Lesson):
         *,
         targets_M: Tensor,
         weights_M: Tensor | None,
-        product_type: torch.dtype | None,
     ) -> LossTerms:
         """The terms of a batch; without teachers it brings the knowledge of a cache.
 
         On the student's own samples they are the divergence alone (Agarwal et al. 2024, algorithm 1).
         """
-        teacher, log_marginal_V = self._ask(teachers, batch, product_type)
+        teacher, log_marginal_V = self._ask(teachers, batch)
         settings = self.settings
         loss = WordKDLoss(
             targets_M=targets_M,
@@ -118,7 +123,7 @@ class WordLesson(Lesson):
             divergence=self.divergence,
             teacher=teacher,
             temperature=settings.temperature,
-            taught_M=self._select(student, targets_M, product_type),
+            taught_M=self._select(student, targets_M),
             min_confidence=settings.min_confidence,
             max_entropy=math.inf if settings.max_entropy is None else settings.max_entropy,
             ranking=settings.top1_ranking,
@@ -127,31 +132,31 @@ class WordLesson(Lesson):
             weights_M=weights_M,
         )
         total, (nll, value, information, taught) = projected_loss(
-            student.features_MD, student.model.output_weight_VD, loss, product_type=product_type
+            student.features_MD, student.model.output_weight_VD, loss, product_type=student.product_type
         )
         sums = {"nll": nll, "word_kd": value, "taught": taught, "mutual_information": information}
         reported = {name: LossTerm(sums[name], batch.target_count, weight=0.0) for name in self.terms[1:]}
         return {"loss": LossTerm(total, batch.target_count), **reported}
 
     @torch.no_grad()
-    def _ask(
-        self, teachers: Sequence[Pass], batch: Batch, product_type: torch.dtype | None
-    ) -> tuple[TeacherTokens, Tensor | None]:
+    def _ask(self, teachers: Sequence[Pass], batch: Batch) -> tuple[TeacherTokens, Tensor | None]:
         """What the teacher says of the target tokens; and log r, where it is asked for."""
+        informed = bool(self.settings.mutual_information)
         if self.settings.source == "cache":
             if batch.knowledge is None:
                 raise ValueError("a student that learns from a cache needs batches with its knowledge")
-            return BestTokens(batch.knowledge.ids_MK, batch.knowledge.log_probs_MG), None
+            log_marginal_V = _log(self.given_V) if informed and self.given_V is not None else None
+            return BestTokens(batch.knowledge.ids_MK, batch.knowledge.log_probs_MG), log_marginal_V
         distribution = WholeDistribution(
             tuple(teacher.features_MD for teacher in teachers),
             tuple(teacher.model.output_weight_VD for teacher in teachers),
             self.settings.temperature,
-            product_type,
+            teachers[0].product_type,
         )
-        if not self.settings.mutual_information:
+        if not informed:
             return distribution, None
-        chunk = CHUNKS.get(batch.src_tokens_BS.device.type, CHUNKS["cpu"])
-        return distribution, self._marginal(distribution.marginal(batch.num_tgt_tokens, chunk)).log()
+        chunk = chunk_size(batch.src_tokens_BS.device)
+        return distribution, _log(self._marginal(distribution.marginal(batch.num_tgt_tokens, chunk)))
 
     def _marginal(self, of_batch_V: Tensor) -> Tensor:
         """The batch's marginal, or the running average with the batch in it."""
@@ -161,12 +166,12 @@ class WordLesson(Lesson):
         self.marginal_V = of_batch_V if self.marginal_V is None else self.marginal_V.lerp(of_batch_V, 1.0 - momentum)
         return self.marginal_V
 
-    def _select(self, student: Pass, targets_M: Tensor, product_type: torch.dtype | None) -> Tensor | None:
+    def _select(self, student: Pass, targets_M: Tensor) -> Tensor | None:
         """The tokens that are taught, None for all."""
         if self.settings.select == "all":
             return None
         weight_VD = student.model.output_weight_VD
-        nll_M = token_nll(student.features_MD, weight_VD, targets_M, product_type=product_type)
+        nll_M = token_nll(student.features_MD, weight_VD, targets_M, product_type=student.product_type)
         if self.settings.select == "batch":
             return hardest(nll_M, self.settings.rate)
         self.queue_N = push(self.queue_N.to(nll_M), nll_M, self.settings.queue)
@@ -181,6 +186,11 @@ class WordLesson(Lesson):
         """See `Objective.remember`."""
         self.queue_N = memory.get("queue", self.queue_N)
         self.marginal_V = memory.get("marginal")
+
+
+def _log(marginal_V: Tensor) -> Tensor:
+    """Of a token that was never expected, the least logarithm there is."""
+    return marginal_V.clamp_min(torch.finfo(marginal_V.dtype).tiny).log()
 
 
 class HiddenLesson(Lesson):
@@ -310,6 +320,7 @@ class DistillationObjective(CrossEntropyObjective):
         lessons: those inside the network.
         on_policy: gives the student's own samples in a batch's place, or the batch; None for references always.
         self_supervised: the student guesses hidden source tokens besides.
+        teacher_precision: of the teachers' passes; the student's by default.
     """
 
     def __init__(
@@ -322,9 +333,10 @@ class DistillationObjective(CrossEntropyObjective):
         lessons: Sequence[HiddenLesson | AttentionLesson] = (),
         on_policy: OnPolicy | None = None,
         self_supervised: MaskedLanguageLesson | None = None,
+        teacher_precision: Precision | None = None,
     ) -> None:
         super().__init__(model, label_smoothing=label_smoothing)
-        self.on_policy, self.self_supervised = on_policy, self_supervised
+        self.on_policy, self.self_supervised, self.teacher_precision = on_policy, self_supervised, teacher_precision
         if lessons and not teachers:
             raise ValueError("what is inside a teacher can be learnt from one that runs beside the student alone")
         self.teachers = tuple(teachers)
@@ -386,7 +398,7 @@ class DistillationObjective(CrossEntropyObjective):
         """The teachers' passes; none at an update at which nothing is learnt from them."""
         if self.is_silent:
             return []
-        return [self.run(teacher, batch, self.teacher_places) for teacher in self.teachers]
+        return [self.run(teacher, batch, self.teacher_places, self.teacher_precision) for teacher in self.teachers]
 
     @property
     def is_silent(self) -> bool:
@@ -407,15 +419,12 @@ class DistillationObjective(CrossEntropyObjective):
 
     def teach(self, word: WordLesson, student: Pass, teachers: Sequence[Pass], batch: Batch) -> LossTerms:
         """The terms of the lesson on the output distribution."""
-        return word(
-            student,
-            teachers,
-            batch,
-            targets_M=self.targets(batch),
-            weights_M=self.weights(batch),
-            product_type=self.product_type,
-        )
+        return word(student, teachers, batch, targets_M=self.targets(batch), weights_M=self.weights(batch))
 
-    def run(self, model: Transformer, batch: Batch, wanted: frozenset[Place]) -> Pass:
+    def run(
+        self, model: Transformer, batch: Batch, wanted: frozenset[Place], precision: Precision | None = None
+    ) -> Pass:
+        """A model's pass, by default in the objective's precision."""
         trace = Trace(wanted)
-        return Pass(model, self.features(model, batch, trace if wanted else None), trace)
+        features_MD = self.features(model, batch, trace if wanted else None, precision)
+        return Pass(model, features_MD, trace, product_type(precision or self.precision))

@@ -21,6 +21,8 @@ def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tu
         if count > min(num_student, num_teacher):
             raise UserError(f"{layers!r}: the student has {num_student} layers, the teacher {num_teacher}")
         return last_layers(num_student, num_teacher, count)
+    if len(set(layers)) != len(layers):
+        raise UserError(f"{[list(pair) for pair in layers]}: a pair stands there twice")
     for own, other in layers:
         if own >= num_student or other >= num_teacher:
             whose, number, have = (

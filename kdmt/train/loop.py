@@ -142,6 +142,7 @@ class Trainer:
         self.objective.before_update(self.position.update)
         batches = [self.objective.prepare(batch.to(self.device)) for batch in step.batches]
         own = batches[: len(batches) - step.idle]
+        memory = self.objective.memory()
         counts, tokens = self._counts(own)
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, start=1):
@@ -154,6 +155,8 @@ class Trainer:
             self.optimizer.step()
             self.objective.after_update()
             self._remember(totals, counts)
+        else:
+            self.objective.remember(memory)
         self.optimizer.zero_grad()
         self.position.update += 1
         self.meter.count(own, tokens)
@@ -170,24 +173,29 @@ class Trainer:
     def _backward(
         self, batch: Batch, counts: dict[str, float], sums: dict[str, Tensor], *, last: bool, idle: bool
     ) -> None:
+        memory = self.objective.memory()
         with self.parallel.accumulating(last=last):
             terms = self.parallel.module(batch)
             total = torch.stack(
                 [term.sum * (term.weight / counts[name]) for name, term in terms.items() if term.weight]
             ).sum()
             (total * (0.0 if idle else self.parallel.scale)).backward()
-        if not idle:
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + term.sum.detach().double()
+        if idle:
+            self.objective.remember(memory)
+            return
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + term.sum.detach().double()
 
     def _clip_gradient(self) -> float:
-        """Clip by setting; gives the norm of the whole gradient before."""
-        parameters = list(self.objective.trained().values())
-        if self.settings.clip_norm:
-            norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
-        else:
-            norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
-        return float(self.parallel.whole(norm))
+        """Clip by setting, models that are trained together each by itself; gives the largest norm before."""
+        norms = []
+        for parameters in self.objective.clipped_together():
+            if self.settings.clip_norm:
+                norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+            else:
+                norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+            norms.append(self.parallel.whole(norm))
+        return float(torch.stack(norms).amax())
 
     def _totals(self, sums: dict[str, Tensor], norm: float) -> tuple[dict[str, float], float]:
         """Each term's sum over all micro-batches of all ranks, and the first rank's norm, lest ranks decide unlike."""

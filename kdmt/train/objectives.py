@@ -52,6 +52,10 @@ class Objective(nn.Module, ABC):
         }
         return {**dict(self.model.named_parameters()), **own}
 
+    def clipped_together(self) -> list[list[nn.Parameter]]:
+        """Parameters in groups, each with a gradient norm of its own."""
+        return [list(self.trained().values())]
+
     def moving(self) -> dict[str, Tensor]:
         """Tensors beside the model, the same on every rank, that change during training: a checkpoint keeps them."""
         return {name: parameter for name, parameter in self.trained().items() if name.startswith("objective.")}
@@ -84,22 +88,24 @@ class CrossEntropyObjective(Objective):
     @property
     def product_type(self) -> torch.dtype | None:
         """Of the products with the vocabulary; None for that of the parameters."""
-        return None if self.precision == "float32" else torch.bfloat16
+        return product_type(self.precision)
 
     def forward(self, batch: Batch) -> LossTerms:
         return self.cross_entropy(batch, self.features(self.model, batch))
 
-    def features(self, model: Transformer, batch: Batch, trace: Trace | None = None) -> Tensor:
-        """A model's decoder features of the real target tokens: [M, D]."""
+    def features(
+        self, model: Transformer, batch: Batch, trace: Trace | None = None, precision: Precision | None = None
+    ) -> Tensor:
+        """A model's decoder features of the real target tokens, [M, D], by default in the objective's precision."""
         prev_tokens_BT, _ = _targets(batch)
-        with self.autocast(batch):
+        with self.autocast(batch, precision):
             features_BTD = model.decode(prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
         return _real(features_BTD, batch, pad=model.pad)
 
-    def autocast(self, batch: Batch) -> torch.autocast:
+    def autocast(self, batch: Batch, precision: Precision | None = None) -> torch.autocast:
         """Of a model's pass over a batch."""
         device = batch.src_tokens_BS.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=(precision or self.precision) == "bf16")
 
     def targets(self, batch: Batch) -> Tensor:
         """The real target tokens: [M]."""
@@ -126,6 +132,11 @@ class CrossEntropyObjective(Objective):
             "loss": LossTerm(sum=loss_sum, count=batch.target_count),
             "nll": LossTerm(sum=nll_sum, count=batch.target_count, weight=0.0),
         }
+
+
+def product_type(precision: Precision) -> torch.dtype | None:
+    """Of the products with the vocabulary; None for that of the parameters."""
+    return None if precision == "float32" else torch.bfloat16
 
 
 def _targets(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdmt.models.transformer import Trace, Transformer
 from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, OnPolicy, Pass, WordLesson
@@ -103,6 +103,12 @@ class TogetherObjective(DistillationObjective):
         self.beside.train(mode)
         return self
 
+    def clipped_together(self) -> list[list[nn.Parameter]]:
+        """See `Objective.clipped_together`: no model's step depends on another's gradient."""
+        of_others = [list(other.parameters()) for other in self.teachers]
+        others = {parameter for group in of_others for parameter in group}
+        return [[each for each in self.trained().values() if each not in others], *of_others]
+
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
         return {**super().counts(batch), **dict.fromkeys(self.names, batch.target_count)}
@@ -130,4 +136,4 @@ class TogetherObjective(DistillationObjective):
 def _looked_at(seen: Pass) -> Pass:
     """The same pass, through which nothing is learnt."""
     found = {place: tensor.detach() for place, tensor in seen.trace.found.items()}
-    return Pass(seen.model, seen.features_MD.detach(), Trace(seen.trace.wanted, found))
+    return Pass(seen.model, seen.features_MD.detach(), Trace(seen.trace.wanted, found), seen.product_type)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdmt.models.transformer import Transformer
 from kdmt.train.objectives import Objective
 from kdmt.train.ranks import Ranks
 
@@ -53,9 +54,10 @@ class ParallelObjective:
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(device.type, (self.ranks.world,))
-        model = self.objective.model
-        for layer in [*model.encoder_layers, *model.decoder_layers]:
-            fully_shard(layer, mesh=mesh)
+        for model in self.objective.modules():
+            if isinstance(model, Transformer):  # teachers too
+                for layer in [*model.encoder_layers, *model.decoder_layers]:
+                    fully_shard(layer, mesh=mesh)
         fully_shard(self.objective, mesh=mesh)  # embeddings, output projection, final norms
 
     @contextmanager

@@ -45,7 +45,7 @@ def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int) -> MaskedTex
 
 
 class MaskedLanguageLesson(nn.Module):
-    """lambda * (everything else) + (1 - lambda) * cross entropy of the tokens that were hidden from the encoder.
+    """lambda * (the student's other terms) + (1 - lambda) * cross entropy of the tokens hidden from the encoder.
 
     Their states go through a layer of their own (linear, GELU, normalisation) and are held against the source
     embeddings. The layer is trained with the student and is no part of it.

@@ -172,7 +172,8 @@ def test_a_teacher_that_reads_less_than_its_student(side: str) -> None:
     write_teacher_elsewhere(**{f"max_{side}_positions": 50})
     assert untaught(FROM_ELSEWHERE) == problem
     shorter = (f"teacher.model.max_{side}_positions=50", f"teacher.train.max_{side}_tokens=50")
-    assert untaught("students.raw.word_kd={}", *shorter) == problem
+    for source in ("teacher", "cache"):
+        assert untaught(f"students.raw.word_kd={{source: {source}}}", *shorter) == problem
 
 
 @pytest.mark.usefixtures("refusing")
@@ -214,6 +215,25 @@ def test_own_samples_that_the_teacher_could_not_read() -> None:
 )
 def test_a_lesson_that_teaches_nothing(lesson: str, problem: str) -> None:
     assert untaught(f"students.raw.{lesson}").startswith(f"tiny.yaml: students.raw.{problem}")
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (("word_kd={alpha: 0.0}", "online={kind: ema}"), "'online' brings teachers of whom nothing is learnt"),
+        (("word_kd={}", "online={kind: ema}", "teacher_precision=bf16"), "'teacher_precision' is that of trained"),
+        (
+            ("word_kd={mutual_information: 0.1, marginal_momentum: 0.9}", "online={kind: mutual}"),
+            "'word_kd.marginal_momentum' keeps one average",
+        ),
+        (("word_kd={source: cache, marginal_momentum: 0.9}",), "word_kd: 'marginal_momentum' is of batches"),
+        (("self_supervised={monolingual: true}",), "'students.raw.self_supervised.monolingual' needs 'prepare.mono"),
+        (("data=nbest",), "'students.raw.data: nbest' is made of the n-best: set 'distill.decode.nbest'"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings: tuple[str, ...], problem: str) -> None:
+    assert problem in untaught(*(f"students.raw.{setting}" for setting in settings))
 
 
 @pytest.mark.usefixtures("refusing")

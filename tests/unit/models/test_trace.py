@@ -90,3 +90,13 @@ def test_training_goes_through_what_is_kept() -> None:
     assert first.grad is not None
     assert torch.isfinite(first.grad).all()
     assert first.grad.any()
+
+
+def test_maps_are_float32_in_a_pass_of_bf16() -> None:
+    made = model().float().eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, trace = traced(made)
+    for (kind, _), found in trace.found.items():
+        if kind not in ("encoder", "decoder"):
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found.sum(-1), torch.ones_like(found.sum(-1)), rtol=0, atol=1e-6)

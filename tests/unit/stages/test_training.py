@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tiny_pipeline import (
+    MODEL,
     TEACHER_TRAIN,
     Finished,
     hash_tree,
@@ -143,6 +145,40 @@ def test_raw_and_distilled_data_mixed() -> None:
     assert f"{2 * 80} pairs" in result.err
     manifest = json.loads((TINY / "students/raw/seed_1/manifest.json").read_text(encoding="utf-8"))
     assert {name.split("/")[0] for name in manifest["inputs"] if "train.en-de" in name} == {"prepare", "distill"}
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("online", "term"),
+    [
+        ("word_kd={divergence: js}", "word_kd"),
+        ("word_kd={mutual_information: 0.1},teacher_precision=bf16_output", "mutual_information"),
+        ("word_kd={},online={kind: ema}", "word_kd"),
+        ("word_kd={},online={kind: mutual, peers: 2}", "peer_2"),
+        ("word_kd={},hidden_kd={},attention_kd={}", "attention"),
+        ("word_kd={},on_policy={rate: 1.0, max_len_b: 5},self_supervised={}", "self_supervised"),
+        ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
+    ],
+)
+def test_objectives_go_on_exactly(online: str, term: str) -> None:
+    """Whatever a student learns from: stopped and started again by the stage it ends where one ends that was not."""
+    joint = json.dumps(MODEL | {"encoder_layers": 2})
+    sets = [f"students.raw.{each.replace('JOINT', joint)}" for each in re.split(r",(?=[a-z_]+=)", online)]
+    assert student("raw", *sets).code == 0
+    straight = results(RAW)
+    figures = [line[term] for line in metrics(RAW, "train")]
+    assert all(math.isfinite(figure) for figure in figures)
+    assert figures[0] != 0.0
+    stop_after_checkpoint_2()
+    assert "going on from checkpoint_2" in student("raw", *sets).err
+    assert results(RAW) == straight
+
+
+def stop_after_checkpoint_2() -> None:
+    """Leave what a run leaves that was killed then."""
+    end_before_the_manifest(RAW)
+    for name in ("checkpoint_4", "average"):
+        shutil.rmtree(RAW / name)
 
 
 @pytest.mark.usefixtures("pipeline")
@@ -366,9 +402,7 @@ def test_a_student_learns_from_a_cache_and_goes_on_exactly() -> None:
     for line in lines:
         assert 0.0 < line["word_kd"] < math.inf
         assert 0.0 < line["taught"] < 1.0
-    end_before_the_manifest(RAW)
-    for name in ("checkpoint_4", "average"):
-        shutil.rmtree(RAW / name)
+    stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == expected
     assert without_times(metrics(RAW, "train")) == lines

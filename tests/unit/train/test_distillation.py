@@ -251,3 +251,34 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_inside() -> None:
     terms = made(batch_of([5, 3, 7]))
     assert float(terms["hidden"].sum.detach()) == 0.0
     assert float(terms["attention"].sum.detach()) == 0.0
+
+
+def test_teachers_have_their_own_precision() -> None:
+    student, teacher, batch = small(1).float(), small(2).float(), batch_of([5, 3, 7])
+    lesson = WordLesson(WordKD(), label_smoothing=EPSILON)
+    passes = {}
+    for precision in (None, "bf16", "bf16_output"):
+        made = DistillationObjective(
+            student, label_smoothing=EPSILON, teachers=[teacher], word=lesson, teacher_precision=precision
+        ).train()
+        (passes[precision],) = made.ask(batch)
+        assert made.product_type is None
+    assert [each.product_type for each in passes.values()] == [None, torch.bfloat16, torch.bfloat16]
+    assert not torch.equal(passes["bf16"].features_MD, passes[None].features_MD)
+    assert torch.equal(passes["bf16_output"].features_MD, passes[None].features_MD)
+    torch.testing.assert_close(passes["bf16"].features_MD.float(), passes[None].features_MD, rtol=0.05, atol=0.05)
+
+
+def test_mutual_information_with_the_marginal_of_a_cache() -> None:
+    student, teacher, batch = small(1), small(2).eval(), batch_of([5, 3, 7])
+    log_probs, ids = logits_of(teacher, batch).log_softmax(1).detach().sort(dim=1, descending=True)
+    knowledge = Knowledge(ids, torch.cat([log_probs, torch.full_like(log_probs[:, :1], -1e4)], 1))
+    marginal = torch.rand(V, dtype=torch.float64)
+    marginal /= marginal.sum()
+    word = WordLesson(WordKD(source="cache", mutual_information=0.3), label_smoothing=EPSILON, marginal_V=marginal)
+    terms = DistillationObjective(student, label_smoothing=EPSILON, word=word).train()(
+        replace(batch, knowledge=knowledge)
+    )
+    q = logits_of(student, batch).softmax(1)
+    expected = (q * (q.log() - marginal.log())).sum()
+    assert float(terms["mutual_information"].sum) == pytest.approx(float(expected.detach()), rel=1e-9)

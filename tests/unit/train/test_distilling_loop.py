@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from kdmt.config import AttentionKD, HiddenKD, WordKD
 from kdmt.corpus.batching import ParallelData
 from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, WordLesson
+from kdmt.train.prefetch import Step
 
 NARROW = replace(TINY, encoder_embed_dim=16, decoder_embed_dim=16)
 
@@ -93,3 +94,23 @@ def test_a_student_nears_its_teacher(tmp_path: Path, pairs: ParallelData) -> Non
     curves = {name: [each[name] for each in records if name in each] for name in ("word_kd", "hidden", "attention")}
     for name, curve in curves.items():
         assert curve[-1] < 0.8 * curve[0], name
+
+
+def test_a_skipped_update_leaves_no_trace_in_what_is_remembered(tmp_path: Path, pairs: ParallelData) -> None:
+    """Every gradient explodes: nothing is learnt, and the queue and the marginal stay as empty as they were."""
+    word_kd = WordKD(select="global", queue=150, mutual_information=0.1, marginal_momentum=0.9)
+    settings = train_settings(max_updates=5, on_divergence="skip", explosion_norm=1e-9)
+    objective = make_objective(word_kd)
+    make_trainer(tmp_path, open_data(pairs, settings), settings, objective=objective).run()
+    assert {name: len(tensor) for name, tensor in objective.memory().items()} == {"queue": 0}
+
+
+def test_a_micro_batch_for_nothing_leaves_no_trace_either(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=1)
+    data = open_data(pairs, settings)
+    objective = make_objective(WordKD(select="global", queue=150))
+    trainer = make_trainer(tmp_path, data, settings, objective=objective)
+    trainer._start()
+    batches = [data.load(batch) for batch in data.batches()[:2]]
+    trainer._update(Step(batches=batches, idle=1, epoch=1, done=1))
+    assert len(objective.memory()["queue"]) == batches[0].num_tgt_tokens

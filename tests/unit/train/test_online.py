@@ -59,6 +59,13 @@ def test_joint_training_is_plain_for_the_teacher_and_distillation_for_the_studen
     assert set(made.terms) == {"loss", "nll", "word_kd", "taught", "hidden", "teacher_1"}
 
 
+@pytest.mark.parametrize("mutual", [False, True])
+def test_each_model_is_clipped_by_its_own_norm(mutual: bool) -> None:
+    models = [small(seed) for seed in (1, 2)]
+    made = TogetherObjective(models[0], label_smoothing=EPSILON, others=models[1:], mutual=mutual, word=word())
+    assert [set(group) for group in made.clipped_together()] == [set(model.parameters()) for model in models]
+
+
 @pytest.mark.parametrize("peers", [1, 2])
 def test_each_peer_learns_from_all_others(peers: int) -> None:
     models = [small(seed) for seed in range(1, 2 + peers)]
