@@ -124,6 +124,40 @@ def test_training_that_was_asked_to_stop_says_how_to_go_on(prepared: Path, undis
     assert take_away(prepared / "runs/tiny/teacher") == undisturbed
 
 
+ONLINE = {
+    "ema": ["word_kd={}", "online={kind: ema, decay: 0.9}"],
+    "joint": ["word_kd={}", "online={kind: joint, model: {arch: transformer_tiny, max_source_positions: 64}}"],
+    "mutual": ["word_kd={}", "online={kind: mutual, peers: 2}"],
+    "on_policy": ["word_kd={select: global, queue: 300}", "on_policy={rate: 0.5, max_len_b: 5}", "self_supervised={}"],
+}
+
+
+@pytest.mark.parametrize("kind", ["ema", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(ONLINE)[1:])])
+def test_a_student_with_its_teacher_that_was_killed_ends_where_an_undisturbed_one_ends(
+    prepared: Path, moments: random.Random, kind: str
+) -> None:
+    """What moves beside the student, what is remembered and what is drawn goes on too."""
+    folder = prepared / "runs/tiny/students/raw/seed_1"
+    sets = [f"students.raw.{setting}" for setting in ONLINE[kind]]
+    sets += [setting.replace("teacher.", "students.raw.", 1) for setting in TRAIN]
+    if kind == "on_policy":  # the one whose teacher has to be there
+        run(prepared, "teacher", "tiny.yaml", sets=DISTILL)
+        sets += DISTILL
+    arguments = ("student", "tiny.yaml", "--student", "raw")
+    run(prepared, *arguments, sets=sets)
+    undisturbed = take_away(folder)
+    process = start(prepared, *arguments, sets=sets)
+    wait_until(lambda: bool(checkpoints(folder)), process)
+    time.sleep(moments.uniform(0, 0.5))
+    stop(process, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    _, err = run(prepared, *arguments, sets=sets)
+    assert "going on from checkpoint_" in err
+    assert take_away(folder) == undisturbed
+    if kind == "on_policy":
+        take_away(prepared / "runs/tiny/teacher")
+
+
 def test_distilling_that_was_killed_loses_no_finished_block(
     prepared: Path, undisturbed_distilled: dict[str, str], moments: random.Random
 ) -> None:
