@@ -1,0 +1,123 @@
+"""The directed acyclic decoder's likelihood against enumeration of all paths."""
+
+from __future__ import annotations
+
+import math
+
+import nat_oracles as oracle
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
+
+V = 3
+# (vertices, target): as many tokens as vertices, one path, many, none
+CASES: list[tuple[int, tuple[int, ...]]] = [
+    (4, (0, 1, 1, 2)),
+    (6, (2, 0, 1)),
+    (5, (1, 0)),
+    (6, (0, 0, 2, 1)),
+    (3, (0, 1, 2, 0)),
+    (4, (1,)),
+    (7, (2, 1, 0, 0, 1)),
+]
+
+
+def random_logits(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def links(scores_BLL: Tensor, vertices_B: Tensor) -> Tensor:
+    """Log-softmax over the later vertices of a sentence."""
+    size = scores_BLL.size(1)
+    inside = torch.arange(size) < vertices_B[:, None]
+    allowed = torch.ones(size, size).triu(1).bool() & inside[:, None, :]
+    return scores_BLL.masked_fill(~allowed, -math.inf).log_softmax(-1).masked_fill(~allowed, -math.inf)
+
+
+def batch(seed: int = 1) -> dict[str, Tensor]:
+    size, width = max(vertices for vertices, _ in CASES), max(len(target) for _, target in CASES)
+    token_log_probs = random_logits(len(CASES), size, V, seed=seed).log_softmax(-1)
+    targets = torch.tensor([[*target, *[0] * (width - len(target))] for _, target in CASES])
+    vertices_B = torch.tensor([vertices for vertices, _ in CASES])
+    return {
+        "tokens_BLV": token_log_probs,
+        "match_BTL": token_log_probs.gather(2, targets[:, None, :].expand(-1, size, -1)).transpose(1, 2),
+        "links_BLL": links(random_logits(len(CASES), size, size, seed=seed + 1), vertices_B),
+        "vertices_B": vertices_B,
+        "tgt_lengths_B": torch.tensor([len(target) for _, target in CASES]),
+    }
+
+
+def likelihood(given: dict[str, Tensor]) -> Tensor:
+    lengths = {"tgt_lengths_B": given["tgt_lengths_B"], "vertices_B": given["vertices_B"]}
+    return dag_log_likelihood(given["match_BTL"], given["links_BLL"], **lengths)
+
+
+def sentence(given: dict[str, Tensor], row: int) -> tuple[list[list[float]], list[list[float]], tuple[int, ...]]:
+    vertices, target = CASES[row]
+    return (
+        given["tokens_BLV"][row, :vertices].tolist(),
+        given["links_BLL"][row, :vertices, :vertices].tolist(),
+        target,
+    )
+
+
+def test_likelihood_and_best_path_are_those_of_enumeration() -> None:
+    given = batch()
+    found = likelihood(given)
+    lengths = {"tgt_lengths_B": given["tgt_lengths_B"], "vertices_B": given["vertices_B"]}
+    alignment = dag_best_alignment(given["match_BTL"], given["links_BLL"], **lengths)
+    impossible = []
+    for row, (vertices, target) in enumerate(CASES):
+        own = sentence(given, row)
+        assert float(found[row]) == pytest.approx(oracle.dag_log_likelihood(*own), rel=1e-12)
+        if float(found[row]) == -math.inf:
+            impossible.append(row)
+            continue
+        path, _ = oracle.dag_best_path_for_target(*own)
+        assert alignment[row, : len(target)].tolist() == path
+        assert alignment[row, len(target) :].tolist() == [vertices - 1] * (alignment.size(1) - len(target))
+    assert impossible == [4, 5]
+
+
+def test_gradient_is_the_share_of_paths() -> None:
+    """By a vertex's match: the posterior; by all inputs: finite differences."""
+    given = batch(seed=3)
+    match = given["match_BTL"].clone().requires_grad_()
+    (found,) = torch.autograd.grad(likelihood({**given, "match_BTL": match}).clamp_min(-1e9).sum(), match)
+    for row, (vertices, target) in enumerate(CASES):
+        if row in (4, 5):
+            assert torch.equal(found[row], torch.zeros_like(found[row]))
+            continue
+        posterior = torch.from_numpy(oracle.dag_vertex_posteriors(*sentence(given, row)))
+        torch.testing.assert_close(found[row, : len(target), :vertices], posterior, rtol=1e-10, atol=1e-13)
+    scores = random_logits(len(CASES), 7, 7, seed=5).requires_grad_()
+    possible = [row for row in range(len(CASES)) if row not in (4, 5)]
+
+    def loss(match_BTL: Tensor, scores_BLL: Tensor) -> Tensor:
+        whole = {**given, "match_BTL": match_BTL, "links_BLL": links(scores_BLL, given["vertices_B"])}
+        return likelihood(whole)[possible]
+
+    assert torch.autograd.gradcheck(loss, (match, scores))
+
+
+def test_padding_and_order_of_the_batch_change_nothing() -> None:
+    given = batch(seed=7)
+    order = torch.tensor([3, 0, 6, 2, 1, 5, 4])
+    moved = {name: tensor[order] for name, tensor in given.items()}
+    moved["match_BTL"] = F.pad(moved["match_BTL"], (0, 2, 0, 1), value=-1.0)
+    moved["links_BLL"] = F.pad(moved["links_BLL"], (0, 2, 0, 2), value=-math.inf)
+    torch.testing.assert_close(likelihood(moved), likelihood(given)[order], rtol=1e-13, atol=0)
+
+
+def test_a_path_that_is_much_less_likely_than_others_still_counts() -> None:
+    """In float32: the one path to the end is 300 nats below a dead end."""
+    match = torch.tensor([[[0.0, -1e3, -1e3, -1e3], [-1e3, -300.0, 0.0, -1e3], [-1e3, -1e3, -1e3, 0.0]]])
+    step = torch.full((1, 4, 4), -math.inf)
+    step[0, 0, 1:3] = math.log(0.5)
+    step[0, 1, 3] = 0.0
+    lengths = {"tgt_lengths_B": torch.tensor([3]), "vertices_B": torch.tensor([4])}
+    assert float(dag_log_likelihood(match, step, **lengths)) == pytest.approx(-300 + math.log(0.5), rel=1e-6)

@@ -1,0 +1,45 @@
+"""Log-probabilities of a few tokens against those of the whole matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdmt.losses.gathered import gathered_log_probs
+
+M, V, D, K = 11, 13, 5, 4
+
+
+def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    features_MD, weight_VD = (
+        torch.randn(rows, D, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for rows in (M, V)
+    )
+    ids_MK = torch.randint(V, (M, K), generator=generator)
+    ids_MK[:, 1] = ids_MK[:, 0]  # a token twice
+    return features_MD, weight_VD, ids_MK
+
+
+@pytest.mark.parametrize("chunk", [1, 4, M])
+def test_values_and_gradients(chunk: int) -> None:
+    features_MD, weight_VD, ids_MK = inputs()
+    upstream = torch.randn(M, K, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = gathered_log_probs(features_MD, weight_VD, ids_MK, chunk=chunk)
+    expected = (features_MD @ weight_VD.t()).log_softmax(1).gather(1, ids_MK)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    own, theirs = (torch.autograd.grad(each, [features_MD, weight_VD], upstream) for each in (found, expected))
+    for mine, wanted in zip(own, theirs, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_products_in_bf16_are_near() -> None:
+    features_MD, weight_VD, ids_MK = inputs(torch.float32)
+    near = gathered_log_probs(features_MD, weight_VD, ids_MK, product_type=torch.bfloat16)
+    exact = gathered_log_probs(features_MD, weight_VD, ids_MK)
+    assert near.dtype == torch.float32
+    torch.testing.assert_close(near, exact, rtol=0.02, atol=0.05)
+    for mine, wanted in zip(
+        *(torch.autograd.grad(each.sum(), [features_MD, weight_VD]) for each in (near, exact)), strict=True
+    ):
+        torch.testing.assert_close(mine, wanted, rtol=0.05, atol=0.1)
