@@ -493,10 +493,18 @@ class SelfSupervised(Section):
     monolingual: bool = False  # also of `prepare.monolingual`, about as much of it as of the sources
 
 
+class NAT(Section):
+    """A decoder that writes all positions at once."""
+
+    family: Literal["ctc"]
+    upsample: int = Field(3, ge=1)  # decoder positions for each source token
+
+
 class Student(Section):
     # interpolated: the nearest of the n-best; nbest: all of them, weighted; mixed: raw and distilled
     data: Literal["raw", "distilled", "interpolated", "nbest", "sampled", "mixed"] = "distilled"
     model: Model = Model()
+    nat: NAT | None = None
     train: Train = Train()
     word_kd: WordKD | None = None
     hidden_kd: HiddenKD | None = None
@@ -514,6 +522,15 @@ class Student(Section):
     def _distinct(self) -> Student:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("'seeds' holds a number twice")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_loss(self) -> Student:
+        if self.nat is None:
+            return self
+        for name in ("word_kd", "hidden_kd", "attention_kd", "online", "on_policy", "self_supervised"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"'nat.family: {self.nat.family}' cannot have '{name}': its positions are no tokens")
         return self
 
     @model_validator(mode="after")

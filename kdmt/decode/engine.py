@@ -53,12 +53,12 @@ class TorchEngine:
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `Engine.decode`. The longest sentences go first, so that memory that does not suffice shows at once."""
+        """See `Engine.decode`."""
 
         def search(batch: list[int]) -> list[list[Hypothesis]]:
             return self._decode_batch([sources[place] for place in batch], settings)
 
-        return self._in_batches(sources, settings, search, progress)
+        return decode_in_batches(self.model, sources, settings, search, progress)
 
     def sample(
         self,
@@ -98,26 +98,7 @@ class TorchEngine:
             )
             return [[hypothesis] for hypothesis in found]
 
-        return self._in_batches(sources, settings, draw, progress)
-
-    def _in_batches(
-        self,
-        sources: Sequence[np.ndarray],
-        settings: Decode,
-        translate: Callable[[list[int]], list[list[Hypothesis]]],
-        progress: Callable[[int], None] | None,
-    ) -> list[list[Hypothesis]]:
-        """`translate` gets the places of a batch's sources."""
-        _check(sources, self.model.config.max_source_positions, "source")
-        hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
-        lengths = [len(source) for source in sources]
-        with _inference(self.model):
-            for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
-                for place, nbest in zip(batch, translate(batch), strict=True):
-                    hypotheses[place] = nbest
-                if progress is not None:
-                    progress(len(batch))
-        return hypotheses
+        return decode_in_batches(self.model, sources, settings, draw, progress)
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         max_len_B = max_lengths(
@@ -181,6 +162,27 @@ class TorchEngine:
         prev_tokens_BT[:, 0] = EOS
         log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
         return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0]
+
+
+def decode_in_batches(
+    model: Transformer,
+    sources: Sequence[np.ndarray],
+    settings: Decode,
+    translate: Callable[[list[int]], list[list[Hypothesis]]],
+    progress: Callable[[int], None] | None,
+) -> list[list[Hypothesis]]:
+    """See `Engine.decode`; `translate` gets the places of a batch's sources. The longest sentences go first, so that
+    memory that does not suffice shows at once."""
+    _check(sources, model.config.max_source_positions, "source")
+    hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
+    lengths = [len(source) for source in sources]
+    with _inference(model):
+        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+            for place, nbest in zip(batch, translate(batch), strict=True):
+                hypotheses[place] = nbest
+            if progress is not None:
+                progress(len(batch))
+    return hypotheses
 
 
 def _uniforms_of_torch(rows: int, steps: int) -> Tensor:

@@ -15,8 +15,10 @@ import torch
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec, cut_source
 from kdmt.decode.engine import Engine, TorchEngine
+from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 
 
@@ -40,7 +42,12 @@ class Translator:
 
     @classmethod
     def of_model(cls, model: Transformer, codec: TextCodec, *, device: torch.device | str = "cpu") -> Translator:
-        return cls(TorchEngine(model, device=device), codec, model.config.max_source_positions)
+        engine: Engine
+        if isinstance(model, NATransformer):
+            engine = NATEngine(model, device=device)
+        else:
+            engine = TorchEngine(model, device=device)
+        return cls(engine, codec, model.config.max_source_positions)
 
     def translate(self, lines: Sequence[str], settings: Decode, *, first_line: int = 1) -> list[str]:
         """Finished text for raw lines; a line without words stays empty, one that is too long is cut and named."""

@@ -51,6 +51,25 @@ class TransformerConfig:
         return asdict(self)
 
 
+Family = Literal["ctc"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NATConfig:
+    """What makes a Transformer a non-autoregressive one.
+
+    Attributes:
+        family: how the decoder's output becomes a sentence.
+        upsample: of `ctc`, decoder positions for each source token.
+    """
+
+    family: Family
+    upsample: int = 3
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 _SMALL_SIDE = {
     "encoder_embed_dim": 64,
     "encoder_ffn_embed_dim": 64,

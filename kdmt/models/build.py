@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from kdmt.errors import UserError
-from kdmt.models.architecture import TransformerConfig
+from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import PAD
 
@@ -19,12 +20,24 @@ def build_transformer(config: TransformerConfig, *, src_vocab_size: int, tgt_voc
     Raises:
         UserError: the embeddings are to be shared over vocabularies that differ.
     """
+    _check_sizes(config, src_vocab_size, tgt_vocab_size)
+    return Transformer(config, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
+
+
+def build_nonautoregressive(
+    config: TransformerConfig, nat: NATConfig, *, src_vocab_size: int, tgt_vocab_size: int
+) -> NATransformer:
+    """The same for a decoder that writes all positions at once."""
+    _check_sizes(config, src_vocab_size, tgt_vocab_size)
+    return NATransformer(config, nat, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
+
+
+def _check_sizes(config: TransformerConfig, src_vocab_size: int, tgt_vocab_size: int) -> None:
     if config.share_all_embeddings and src_vocab_size != tgt_vocab_size:
         raise UserError(
             f"model.share_all_embeddings needs a joined vocabulary; "
             f"source has {src_vocab_size} symbols, target {tgt_vocab_size}"
         )
-    return Transformer(config, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
 
 
 def _transformer_from(description: Mapping[str, Any]) -> Transformer:
@@ -35,17 +48,32 @@ def _transformer_from(description: Mapping[str, Any]) -> Transformer:
     )
 
 
-MODELS: Mapping[str, Callable[[Mapping[str, Any]], Transformer]] = {"transformer": _transformer_from}
+def _nonautoregressive_from(description: Mapping[str, Any]) -> NATransformer:
+    return build_nonautoregressive(
+        TransformerConfig(**description["config"]),
+        NATConfig(**description["nat"]),
+        src_vocab_size=description["src_vocab_size"],
+        tgt_vocab_size=description["tgt_vocab_size"],
+    )
+
+
+MODELS: Mapping[str, Callable[[Mapping[str, Any]], Transformer]] = {
+    "transformer": _transformer_from,
+    "nonautoregressive": _nonautoregressive_from,
+}
 
 
 def describe_model(model: Transformer) -> dict[str, Any]:
     """Plain JSON values from which `build_model` makes a model of the same shape."""
-    return {
+    description = {
         "family": "transformer",
         "config": model.config.as_dict(),
         "src_vocab_size": model.src_vocab_size,
         "tgt_vocab_size": model.tgt_vocab_size,
     }
+    if isinstance(model, NATransformer):
+        description |= {"family": "nonautoregressive", "nat": model.nat.as_dict()}
+    return description
 
 
 def build_model(description: Mapping[str, Any]) -> Transformer:

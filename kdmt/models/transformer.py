@@ -140,8 +140,15 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, config: TransformerConfig) -> None:
+    """Self-attention, attention to the source, feed-forward.
+
+    Args:
+        causal: whether a position sees earlier ones alone, or all of its sentence.
+    """
+
+    def __init__(self, config: TransformerConfig, *, causal: bool = True) -> None:
         super().__init__()
+        self.causal = causal
         dim, heads = config.decoder_embed_dim, config.decoder_attention_heads
         before = config.decoder_normalize_before
         self.self_attn = SelfAttention(dim, heads, dropout=config.attention_dropout)
@@ -161,16 +168,21 @@ class DecoderLayer(nn.Module):
         x_BTD: Tensor,
         states_BSD: Tensor,
         keep_B11S: Tensor | None,
+        keep_B11T: Tensor | None = None,
         trace: Trace | None = None,
         number: int = 0,
     ) -> Tensor:
-        # right padding and the causal mask keep padding out of every real position's sight
+        # right padding and the causal mask keep padding out of every real position's sight: then there is no `keep`
         before = self.self_attn_residual.before(x_BTD)
-        update = self.self_attn(before, causal=True)
+        update = self.self_attn(before, keep_B11T=keep_B11T, causal=self.causal)
         x_BTD = self.self_attn_residual.after(x_BTD, update)
         between = self.cross_attn_residual.before(x_BTD)
         if trace is not None:
-            trace.keep_map("decoder_self", number, lambda: self.self_attn.weights(before, causal=True))
+            trace.keep_map(
+                "decoder_self",
+                number,
+                lambda: self.self_attn.weights(before, keep_B11T=keep_B11T, causal=self.causal),
+            )
             trace.keep_map("cross", number, lambda: self.cross_attn.weights(between, states_BSD, keep_B11S))
         update = self.cross_attn(between, states_BSD, keep_B11S)
         x_BTD = self.cross_attn_residual.after(x_BTD, update)
@@ -201,7 +213,15 @@ class Embedder(nn.Module):
 
     def forward(self, tokens_BT: Tensor, *, start: int = 0) -> Tensor:
         """[B, T] of positions start, start + 1, ... --> [B, T, D]"""
-        x_BTD = self.tokens(tokens_BT) * self.scale + self.positions(start, tokens_BT.size(1))
+        return self.place(self.look_up(tokens_BT), start=start)
+
+    def look_up(self, tokens_BT: Tensor) -> Tensor:
+        """Embeddings without positions: [B, T, D]."""
+        return self.tokens(tokens_BT) * self.scale
+
+    def place(self, x_BTD: Tensor, *, start: int = 0) -> Tensor:
+        """Give embeddings their positions, and the rest that follows: [B, T, D]."""
+        x_BTD = x_BTD + self.positions(start, x_BTD.size(1))
         if self.norm is not None:
             x_BTD = self.norm(x_BTD)
         return self.dropout(x_BTD)
@@ -221,12 +241,15 @@ class Transformer(nn.Module):
         config: widths, depths and rates.
         src_vocab_size, tgt_vocab_size: rows of the embeddings, padding of the dictionary included.
         pad: id of the padding token, the same in both vocabularies.
+        causal: whether the decoder's positions see earlier ones alone.
 
     Raises:
         ValueError: all embeddings are to be shared and the vocabularies have different sizes.
     """
 
-    def __init__(self, config: TransformerConfig, *, src_vocab_size: int, tgt_vocab_size: int, pad: int) -> None:
+    def __init__(
+        self, config: TransformerConfig, *, src_vocab_size: int, tgt_vocab_size: int, pad: int, causal: bool = True
+    ) -> None:
         super().__init__()
         if config.share_all_embeddings and src_vocab_size != tgt_vocab_size:
             raise ValueError("sharing all embeddings needs a joined vocabulary")
@@ -247,7 +270,7 @@ class Transformer(nn.Module):
             tgt_tokens, config, positions=config.max_target_positions, learned=config.decoder_learned_pos
         )
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
-        self.decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.decoder_layers = nn.ModuleList(DecoderLayer(config, causal=causal) for _ in range(config.decoder_layers))
         self.encoder_norm = nn.LayerNorm(config.encoder_embed_dim) if config.encoder_normalize_before else None
         self.decoder_norm = nn.LayerNorm(config.decoder_embed_dim) if config.decoder_normalize_before else None
         self.output_proj = nn.Linear(config.decoder_embed_dim, tgt_vocab_size, bias=False)
@@ -293,10 +316,16 @@ class Transformer(nn.Module):
 
     def decode(self, prev_tokens_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None) -> Tensor:
         """Teacher-forced decoder features, before the output projection: [B, T, D]."""
+        return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)
+
+    def _decode(
+        self, x_BTD: Tensor, encoder_output: EncoderOutput, trace: Trace | None, keep_BT: Tensor | None = None
+    ) -> Tensor:
+        """Through the decoder's layers; `keep` where a position sees all others."""
         keep_B11S = _attention_mask(encoder_output.keep_BS, always=self.always_masks)
-        x_BTD = self.tgt_embed(prev_tokens_BT)
+        keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, always=self.always_masks)
         for number, layer in enumerate(self.decoder_layers):
-            x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S), trace, number)
+            x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S, keep_B11T), trace, number)
             if trace is not None:
                 trace.keep_state("decoder", number, x_BTD)
         return x_BTD if self.decoder_norm is None else self.decoder_norm(x_BTD)

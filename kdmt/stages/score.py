@@ -139,6 +139,7 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
     from kdmt.decode.translator import Translator
     from kdmt.models.build import count_parameters
     from kdmt.models.checkpoint import checkpoint_sha256, load_model, resolve_checkpoint
+    from kdmt.models.nonautoregressive import NATransformer
     from kdmt.score.report import ScoreRow
 
     score = workspace.config.score
@@ -146,7 +147,7 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
     model = load_model(folder)
     translator = Translator.of_model(model, TextCodec.load(workspace.prepare), device=pick_device(score.device))
     for test_set in workspace.config.prepare.test:
-        for beam in score.beams:
+        for beam in [1] if isinstance(model, NATransformer) else score.beams:
             workspace.say(f"score: {system.name} seed {system.seed} on {test_set} with beam {beam}")
             run, figures = _translate(workspace, translator, system, test_set, beam)
             row = ScoreRow(

@@ -323,9 +323,12 @@ def _objective(workspace: Workspace, job: _Job, model: Any, knowledge: Knowledge
     import torch
 
     from kdmt.train.distillation import DistillationObjective, WordLesson
+    from kdmt.train.nonautoregressive import CTCObjective
     from kdmt.train.objectives import CrossEntropyObjective
 
     student, smoothing = job.student, job.train.label_smoothing
+    if student is not None and student.nat is not None:
+        return CTCObjective(model)
     if student is None or not any((student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)):
         return CrossEntropyObjective(model, label_smoothing=smoothing)
     if student.word_kd is not None and student.word_kd.top1_ranking > model.tgt_vocab_size:
@@ -459,16 +462,17 @@ def _build(workspace: Workspace, job: _Job, codec: Any) -> tuple[Any, Any]:
     import torch
 
     from kdmt.corpus.codec import check_vocabulary
-    from kdmt.models.architecture import architecture
-    from kdmt.models.build import build_transformer
+    from kdmt.models.architecture import NATConfig, architecture
+    from kdmt.models.build import build_nonautoregressive, build_transformer
     from kdmt.models.checkpoint import load_state, load_weights, resolve_checkpoint, verify_checkpoint
 
     torch.manual_seed(job.seed)
-    model = build_transformer(
-        architecture(job.model.arch, job.model.overrides()),
-        src_vocab_size=len(codec.src_dictionary),
-        tgt_vocab_size=len(codec.tgt_dictionary),
-    )
+    config = architecture(job.model.arch, job.model.overrides())
+    sizes = {"src_vocab_size": len(codec.src_dictionary), "tgt_vocab_size": len(codec.tgt_dictionary)}
+    if job.student is not None and job.student.nat is not None:
+        model: Any = build_nonautoregressive(config, NATConfig(**job.student.nat.model_dump()), **sizes)
+    else:
+        model = build_transformer(config, **sizes)
     job.initialise(model)
     if job.train.init_from is None:
         return model, None

@@ -177,7 +177,7 @@ class Trainer:
         with self.parallel.accumulating(last=last):
             terms = self.parallel.module(batch)
             total = torch.stack(
-                [term.sum * (term.weight / counts[name]) for name, term in terms.items() if term.weight]
+                [term.sum * (term.weight / (counts[name] or 1.0)) for name, term in terms.items() if term.weight]
             ).sum()
             (total * (0.0 if idle else self.parallel.scale)).backward()
         if idle:
@@ -285,7 +285,7 @@ class Trainer:
             grad_norm=grad_norm,
             skipped=self.position.skipped,
             **self.meter.read(self.ranks),
-            **{name: total / counts[name] for name, total in sorted(sums.items())},
+            **{name: total / (counts[name] or 1.0) for name, total in sorted(sums.items())},
         )
         self.position.loss_sums, self.position.loss_counts = {}, {}
         self.meter.reset()

@@ -24,14 +24,25 @@ class Objective(nn.Module, ABC):
 
     model: Transformer
     terms: tuple[str, ...]
+    precision: Precision = "float32"
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, float]:
         """What each term of this batch is to be divided by."""
 
-    @abstractmethod
     def use(self, precision: Precision) -> None:
         """Compute in this precision from now on."""
+        self.precision = precision
+
+    @property
+    def product_type(self) -> torch.dtype | None:
+        """Of the products with the vocabulary; None for that of the parameters."""
+        return product_type(self.precision)
+
+    def autocast(self, batch: Batch, precision: Precision | None = None) -> torch.autocast:
+        """Of a model's pass over a batch."""
+        device = batch.src_tokens_BS.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=(precision or self.precision) == "bf16")
 
     def prepare(self, batch: Batch) -> Batch:
         """What is trained on in a batch's place; called before its counts are asked for."""
@@ -77,18 +88,9 @@ class CrossEntropyObjective(Objective):
         super().__init__()
         self.model = model
         self.label_smoothing = label_smoothing
-        self.precision: Precision = "float32"
-
-    def use(self, precision: Precision) -> None:
-        self.precision = precision
 
     def counts(self, batch: Batch) -> dict[str, float]:
         return dict.fromkeys(self.terms, batch.target_count)
-
-    @property
-    def product_type(self) -> torch.dtype | None:
-        """Of the products with the vocabulary; None for that of the parameters."""
-        return product_type(self.precision)
 
     def forward(self, batch: Batch) -> LossTerms:
         return self.cross_entropy(batch, self.features(self.model, batch))
@@ -101,11 +103,6 @@ class CrossEntropyObjective(Objective):
         with self.autocast(batch, precision):
             features_BTD = model.decode(prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
         return _real(features_BTD, batch, pad=model.pad)
-
-    def autocast(self, batch: Batch, precision: Precision | None = None) -> torch.autocast:
-        """Of a model's pass over a batch."""
-        device = batch.src_tokens_BS.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=(precision or self.precision) == "bf16")
 
     def targets(self, batch: Batch) -> Tensor:
         """The real target tokens: [M]."""

@@ -26,10 +26,11 @@ def validation_loss(
     The objective is in evaluation mode.
     """
     names = CrossEntropyObjective.terms
-    sums, counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+    sums, counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for indices in batches[ranks.rank :: ranks.world]:
-        for name, term in objective(data.load(indices).to(device)).items():
-            sums[name] += float(term.sum.detach())
-            counts[name] += term.count
+        terms = objective(data.load(indices).to(device))
+        for name in names:
+            sums[name] += float(terms[name].sum.detach())
+            counts[name] += terms[name].count
     totals, whole = ranks.sum(list(sums.values())), ranks.sum(list(counts.values()))
     return {name: total / count for name, total, count in zip(sums, totals, whole, strict=True)}

@@ -1,0 +1,61 @@
+"""Transformers whose decoder writes all positions at once (Gu et al. 2018).
+
+The encoder and the layers are those of `transformer`; a decoder position sees all others of its sentence, and what it
+starts from is no earlier output but something that the source alone gives.
+
+Shapes: B batch, S source length, L decoder positions, V vocabulary, D model width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.transformer import EncoderOutput, Trace, Transformer
+
+
+class NATransformer(Transformer):
+    """Encoder and non-causal decoder.
+
+    Args:
+        nat: the family and its sizes.
+
+    With a `ctc` decoder the output has one row more than the dictionary: the blank, the last one.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, nat: NATConfig, *, src_vocab_size: int, tgt_vocab_size: int, pad: int
+    ) -> None:
+        super().__init__(config, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=pad, causal=False)
+        self.nat = nat
+        dim = config.decoder_embed_dim
+        if nat.family == "ctc":
+            self.blank_1D = nn.Parameter(torch.empty(1, dim))
+            nn.init.normal_(self.blank_1D, mean=0.0, std=dim**-0.5)
+
+    @property
+    def blank(self) -> int:
+        """The id of the blank."""
+        return self.tgt_vocab_size
+
+    @property
+    def output_weight_VD(self) -> Tensor:
+        """See `Transformer.output_weight_VD`; the blank's row too, where there is one."""
+        weight_VD = self.output_proj.weight
+        return torch.cat([weight_VD, self.blank_1D]) if self.nat.family == "ctc" else weight_VD
+
+    def upsample(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoder inputs that are the source's embeddings, each so many times in a row (Libovicky & Helcl 2018).
+
+        Returns:
+            The inputs with their positions, [B, L, D], and which are real, bool [B, L].
+        """
+        tokens_BL = src_tokens_BS.repeat_interleave(self.nat.upsample, dim=1)
+        return self.tgt_embed.place(self.src_embed.look_up(tokens_BL)), tokens_BL.ne(self.pad)
+
+    def decode_all(
+        self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
+    ) -> Tensor:
+        """Decoder features of all positions at once, before the output projection: [B, L, D]."""
+        return self._decode(x_BLD, encoder_output, trace, keep_BL)

@@ -1,0 +1,77 @@
+"""Objectives of non-autoregressive students against plain formulas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from copy_task import TINY, VOCAB, open_data, train_settings, write_pairs
+from torch.nn import functional as F
+
+from kdmt.models.architecture import NATConfig
+from kdmt.models.build import build_model, build_nonautoregressive, describe_model
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.train.nonautoregressive import CTCObjective
+from kdmt.types import PAD, Batch
+
+# the third is too long for twice its source, the fourth for the blank between its equal tokens
+PAIRS = [([4, 5, 6], [7, 8]), ([9, 9], [10, 11, 4, 5]), ([6], [8, 9, 10, 11, 4]), ([6], [7, 7, 7]), ([7, 4], [5, 5])]
+
+
+def small(upsample: int = 2) -> NATransformer:
+    torch.manual_seed(1)
+    nat = NATConfig(family="ctc", upsample=upsample)
+    model = build_nonautoregressive(replace(TINY, dropout=0.0), nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+    return model.double()
+
+
+def batch_of(folder: Path) -> Batch:
+    return open_data(write_pairs(folder, PAIRS), train_settings()).load(torch.arange(len(PAIRS)).numpy())
+
+
+def test_ctc_loss_is_torchs_over_whole_distributions(tmp_path: Path) -> None:
+    model, batch = small(), batch_of(tmp_path)
+    objective = CTCObjective(model)
+    terms = objective(batch)
+    total = torch.zeros((), dtype=torch.float64)
+    for place, (source, target) in enumerate(PAIRS):
+        src_tokens = batch.src_tokens_BS[place : place + 1, : len(source) + 1]
+        x_BLD, keep_BL = model.upsample(src_tokens)
+        features = model.decode_all(x_BLD, keep_BL, model.encode(src_tokens))
+        log_probs = (features @ model.output_weight_VD.t()).log_softmax(-1)
+        nll = F.ctc_loss(
+            log_probs[0], torch.tensor(target), (log_probs.size(1),), (len(target),), blank=VOCAB, reduction="none"
+        )
+        total = total + (nll if torch.isfinite(nll) else 0.0)
+    assert float(terms["loss"].sum.detach()) == pytest.approx(float(total.detach()), rel=1e-10)
+    assert float(terms["impossible"].sum) == 2
+    assert {name: term.count for name, term in terms.items()} == objective.counts(batch)
+    assert objective.counts(batch) == {"loss": 8.0, "nll": 8.0, "impossible": 5}
+    parameters = list(model.parameters())
+    found, expected = (torch.autograd.grad(each, parameters, allow_unused=True) for each in (terms["loss"].sum, total))
+    for mine, theirs in zip(found, expected, strict=True):
+        if theirs is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-10)
+
+
+def test_more_padding_changes_nothing(tmp_path: Path) -> None:
+    objective, batch = CTCObjective(small()), batch_of(tmp_path)
+    assert batch.tgt_tokens_BT is not None
+    wider = replace(
+        batch,
+        src_tokens_BS=F.pad(batch.src_tokens_BS, (0, 3), value=PAD),
+        tgt_tokens_BT=F.pad(batch.tgt_tokens_BT, (0, 2), value=PAD),
+    )
+    torch.testing.assert_close(objective(wider)["loss"].sum, objective(batch)["loss"].sum, rtol=1e-12, atol=0)
+
+
+def test_a_model_is_rebuilt_from_its_description() -> None:
+    model = small(upsample=3).float()
+    again = build_model(describe_model(model))
+    assert isinstance(again, NATransformer)
+    assert again.nat == model.nat
+    assert {name: each.shape for name, each in again.named_parameters()} == {
+        name: each.shape for name, each in model.named_parameters()
+    }
