@@ -496,8 +496,9 @@ class SelfSupervised(Section):
 class NAT(Section):
     """A decoder that writes all positions at once."""
 
-    family: Literal["ctc"]
+    family: Literal["ctc", "dag"]
     upsample: int = Field(3, ge=1)  # decoder positions for each source token
+    link_heads: int = Field(4, ge=1)  # of dag
 
 
 class Student(Section):

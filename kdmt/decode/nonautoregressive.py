@@ -13,6 +13,8 @@ from torch import Tensor
 
 from kdmt.config import Decode
 from kdmt.corpus.batching import pad_sentences
+from kdmt.decode.ctc import greedy
+from kdmt.decode.dag import lookahead_paths
 from kdmt.decode.engine import decode_in_batches
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.types import Hypothesis
@@ -32,30 +34,25 @@ class NATEngine:
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             src_tokens_BS = pad_sentences([sources[place] for place in batch]).to(self.device)
-            return [[hypothesis] for hypothesis in ctc_greedy(self.model, src_tokens_BS)]
+            return [[hypothesis] for hypothesis in _write(self.model, src_tokens_BS)]
 
         return decode_in_batches(self.model, sources, settings, write, progress)
 
 
-def ctc_greedy(model: NATransformer, src_tokens_BS: Tensor) -> list[Hypothesis]:
-    """The most probable token or blank at each position, merged: best path decoding (Graves et al. 2006).
-
-    The score is the path's log-probability.
-    """
-    x_BLD, keep_BL = model.upsample(src_tokens_BS)
+def _write(model: NATransformer, src_tokens_BS: Tensor) -> list[Hypothesis]:
+    """A translation of each source."""
+    ctc = model.nat.family == "ctc"
+    x_BLD, keep_BL = model.upsample(src_tokens_BS) if ctc else model.vertices(src_tokens_BS)
     features_BLD = model.decode_all(x_BLD, keep_BL, model.encode(src_tokens_BS))
     logits_BLV = features_BLD @ model.output_weight_VD.t()
+    if ctc:
+        return greedy(logits_BLV, keep_BL, blank=model.blank)
     best = logits_BLV.max(-1)
-    log_probs_BL = (best.values - logits_BLV.logsumexp(-1)) * keep_BL
-    scores, paths, lengths = log_probs_BL.sum(1).tolist(), best.indices.tolist(), keep_BL.sum(1).tolist()
-    return [
-        Hypothesis(tokens=collapse(path[:length], model.blank), score=score)
-        for path, length, score in zip(paths, lengths, scores, strict=True)
-    ]
-
-
-def collapse(path: Sequence[int], blank: int) -> tuple[int, ...]:
-    """Repeated tokens merged, blanks dropped."""
-    return tuple(
-        token for place, token in enumerate(path) if token != blank and (place == 0 or token != path[place - 1])
+    paths, scores = lookahead_paths(
+        best.values - logits_BLV.logsumexp(-1), model.link(features_BLD, keep_BL), keep_BL.sum(1)
     )
+    tokens = best.indices.tolist()
+    return [
+        Hypothesis(tokens=tuple(row[vertex] for vertex in path[1:-1]), score=score)
+        for row, path, score in zip(tokens, paths, scores, strict=True)
+    ]

@@ -51,7 +51,7 @@ class TransformerConfig:
         return asdict(self)
 
 
-Family = Literal["ctc"]
+Family = Literal["ctc", "dag"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,13 @@ class NATConfig:
 
     Attributes:
         family: how the decoder's output becomes a sentence.
-        upsample: of `ctc`, decoder positions for each source token.
+        upsample: decoder positions for each source token.
+        link_heads: of `dag`, distributions over the next vertex that are mixed.
     """
 
     family: Family
     upsample: int = 3
+    link_heads: int = 4
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.links import LinkHead
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
+from kdmt.types import BOS, EOS, UNK
 
 
 class NATransformer(Transformer):
@@ -27,12 +29,21 @@ class NATransformer(Transformer):
     def __init__(
         self, config: TransformerConfig, nat: NATConfig, *, src_vocab_size: int, tgt_vocab_size: int, pad: int
     ) -> None:
-        super().__init__(config, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=pad, causal=False)
+        super().__init__(
+            config,
+            src_vocab_size=src_vocab_size,
+            tgt_vocab_size=tgt_vocab_size,
+            pad=pad,
+            causal=False,
+            decoder_positions=nat.upsample * config.max_source_positions,
+        )
         self.nat = nat
         dim = config.decoder_embed_dim
         if nat.family == "ctc":
             self.blank_1D = nn.Parameter(torch.empty(1, dim))
             nn.init.normal_(self.blank_1D, mean=0.0, std=dim**-0.5)
+        if nat.family == "dag":
+            self.links = LinkHead(dim, nat.link_heads)
 
     @property
     def blank(self) -> int:
@@ -53,6 +64,22 @@ class NATransformer(Transformer):
         """
         tokens_BL = src_tokens_BS.repeat_interleave(self.nat.upsample, dim=1)
         return self.tgt_embed.place(self.src_embed.look_up(tokens_BL)), tokens_BL.ne(self.pad)
+
+    def vertices(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoder inputs of a directed acyclic decoder: <s>, nothing known, </s>, so many for each source token.
+
+        Returns:
+            The inputs with their positions, [B, L, D], and which are real, bool [B, L].
+        """
+        keep_BL = src_tokens_BS.ne(self.pad).repeat_interleave(self.nat.upsample, dim=1)
+        tokens_BL = torch.full_like(keep_BL, UNK, dtype=src_tokens_BS.dtype).masked_fill_(~keep_BL, self.pad)
+        tokens_BL[:, 0] = BOS
+        tokens_BL.scatter_(1, keep_BL.sum(1, keepdim=True) - 1, EOS)
+        return self.tgt_embed(tokens_BL), keep_BL
+
+    def link(self, features_BLD: Tensor, keep_BL: Tensor) -> Tensor:
+        """Log-probabilities of the next vertex, [B, L, L]; see `LinkHead`."""
+        return self.links(features_BLD, self.tgt_embed.positions(0, features_BLD.size(1)), keep_BL)
 
     def decode_all(
         self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None

@@ -242,13 +242,21 @@ class Transformer(nn.Module):
         src_vocab_size, tgt_vocab_size: rows of the embeddings, padding of the dictionary included.
         pad: id of the padding token, the same in both vocabularies.
         causal: whether the decoder's positions see earlier ones alone.
+        decoder_positions: how many there are, where it is not the target that they are those of.
 
     Raises:
         ValueError: all embeddings are to be shared and the vocabularies have different sizes.
     """
 
     def __init__(
-        self, config: TransformerConfig, *, src_vocab_size: int, tgt_vocab_size: int, pad: int, causal: bool = True
+        self,
+        config: TransformerConfig,
+        *,
+        src_vocab_size: int,
+        tgt_vocab_size: int,
+        pad: int,
+        causal: bool = True,
+        decoder_positions: int | None = None,
     ) -> None:
         super().__init__()
         if config.share_all_embeddings and src_vocab_size != tgt_vocab_size:
@@ -267,7 +275,10 @@ class Transformer(nn.Module):
             src_tokens, config, positions=config.max_source_positions, learned=config.encoder_learned_pos
         )
         self.tgt_embed = Embedder(
-            tgt_tokens, config, positions=config.max_target_positions, learned=config.decoder_learned_pos
+            tgt_tokens,
+            config,
+            positions=decoder_positions or config.max_target_positions,
+            learned=config.decoder_learned_pos,
         )
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(DecoderLayer(config, causal=causal) for _ in range(config.decoder_layers))

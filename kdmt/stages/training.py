@@ -323,12 +323,12 @@ def _objective(workspace: Workspace, job: _Job, model: Any, knowledge: Knowledge
     import torch
 
     from kdmt.train.distillation import DistillationObjective, WordLesson
-    from kdmt.train.nonautoregressive import CTCObjective
+    from kdmt.train.nonautoregressive import CTCObjective, DAGObjective
     from kdmt.train.objectives import CrossEntropyObjective
 
     student, smoothing = job.student, job.train.label_smoothing
     if student is not None and student.nat is not None:
-        return CTCObjective(model)
+        return {"ctc": CTCObjective, "dag": DAGObjective}[student.nat.family](model)
     if student is None or not any((student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)):
         return CrossEntropyObjective(model, label_smoothing=smoothing)
     if student.word_kd is not None and student.word_kd.top1_ranking > model.tgt_vocab_size:

@@ -5,16 +5,18 @@ Shapes: B batch, L decoder positions, T target tokens without </s>, M real decod
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kdmt.losses.ctc import ctc_log_likelihood
+from kdmt.losses.dag import dag_log_likelihood
 from kdmt.losses.gathered import gathered_log_probs
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.train.objectives import Objective
-from kdmt.types import EOS, PAD, Batch, LossTerm, LossTerms
+from kdmt.types import BOS, EOS, PAD, Batch, LossTerm, LossTerms
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Words:
         return cls(tokens_BT, tokens_BT.ne(PAD).sum(1))
 
 
-class CTCObjective(Objective):
-    """The negative log-likelihood of the target over all its alignments with the upsampled source.
+class AlignedObjective(Objective):
+    """The negative log-likelihood of the target over all its alignments with a longer decoder output.
 
-    A target that is too long for any alignment is left out and counted: `impossible` is the share of such sentences.
+    A target that has none is left out and counted: `impossible` is the share of such sentences.
     """
 
     terms: tuple[str, ...] = ("loss", "nll", "impossible")
@@ -45,6 +47,14 @@ class CTCObjective(Objective):
         super().__init__()
         self.model: NATransformer = model
 
+    @abstractmethod
+    def fits(self, words: Words, positions_B: Tensor) -> Tensor:
+        """Which targets have an alignment with so many positions: bool [B]."""
+
+    @abstractmethod
+    def log_likelihood(self, batch: Batch, words: Words) -> Tensor:
+        """log P(target) of each sentence: [B]."""
+
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`: target tokens without </s>, of the sentences that have an alignment."""
         words = Words.of(batch)
@@ -52,39 +62,77 @@ class CTCObjective(Objective):
         return {"loss": tokens, "nll": tokens, "impossible": len(batch.src_tokens_BS)}
 
     def _fits(self, batch: Batch, words: Words) -> Tensor:
-        """Which targets have an alignment, bool [B]: two equal tokens in a row need a blank in between."""
-        same_BT = words.tokens_BT[:, 1:].eq(words.tokens_BT[:, :-1]) & words.tokens_BT[:, 1:].ne(PAD)
         positions_B = self.model.nat.upsample * batch.src_tokens_BS.ne(PAD).sum(1)
-        return words.lengths_B.gt(0) & (words.lengths_B + same_BT.sum(1)).le(positions_B)
+        return words.lengths_B.gt(0) & self.fits(words, positions_B)
 
     def forward(self, batch: Batch) -> LossTerms:
         """See `Objective`."""
         words = Words.of(batch)
         fits_B, counts = self._fits(batch, words), self.counts(batch)
-        log_probs_B = self._log_likelihood(batch, words)
-        nll_sum = -torch.where(fits_B, log_probs_B, 0.0).sum()
+        nll_sum = -torch.where(fits_B, self.log_likelihood(batch, words), 0.0).sum()
         return {
             "loss": LossTerm(nll_sum, counts["loss"]),
             "nll": LossTerm(nll_sum.detach(), counts["nll"], weight=0.0),
             "impossible": LossTerm((~fits_B).sum(), counts["impossible"], weight=0.0),
         }
 
-    def _log_likelihood(self, batch: Batch, words: Words) -> Tensor:
-        """log P(target) of each sentence: [B]."""
+    def said_of(self, asked_BK: Tensor, features_BLD: Tensor, keep_BL: Tensor) -> Tensor:
+        """The log-probabilities of a sentence's tokens at each of its positions, [B, L, K]; 0 on padding."""
+        ids_BLK = asked_BK[:, None].expand(-1, keep_BL.size(1), -1)
+        found_MK = gathered_log_probs(
+            features_BLD[keep_BL], self.model.output_weight_VD, ids_BLK[keep_BL], product_type=self.product_type
+        )
+        return found_MK.new_zeros(ids_BLK.shape).masked_scatter(keep_BL[:, :, None], found_MK)
+
+
+class CTCObjective(AlignedObjective):
+    """Alignments with an upsampled source, blanks between equal tokens (`kdmt.losses.ctc`)."""
+
+    def fits(self, words: Words, positions_B: Tensor) -> Tensor:
+        """See `AlignedObjective.fits`: two equal tokens in a row need a blank in between."""
+        same_BT = words.tokens_BT[:, 1:].eq(words.tokens_BT[:, :-1]) & words.tokens_BT[:, 1:].ne(PAD)
+        return (words.lengths_B + same_BT.sum(1)).le(positions_B)
+
+    def log_likelihood(self, batch: Batch, words: Words) -> Tensor:
+        """See `AlignedObjective.log_likelihood`."""
         model = self.model
         with self.autocast(batch):
             x_BLD, keep_BL = model.upsample(batch.src_tokens_BS)
             features_BLD = model.decode_all(x_BLD, keep_BL, model.encode(batch.src_tokens_BS))
-        asked_BT = torch.cat([torch.full_like(words.tokens_BT[:, :1], model.blank), words.tokens_BT], dim=1)
-        ids_BLT = asked_BT[:, None].expand(-1, keep_BL.size(1), -1)
-        found_MT = gathered_log_probs(
-            features_BLD[keep_BL], model.output_weight_VD, ids_BLT[keep_BL], product_type=self.product_type
-        )
-        log_probs_BLT = found_MT.new_zeros(ids_BLT.shape).masked_scatter(keep_BL[:, :, None], found_MT)
+        asked_BK = torch.cat([torch.full_like(words.tokens_BT[:, :1], model.blank), words.tokens_BT], dim=1)
+        said_BLK = self.said_of(asked_BK, features_BLD, keep_BL)
         return ctc_log_likelihood(
-            log_probs_BLT[:, :, 0],
-            log_probs_BLT[:, :, 1:],
+            said_BLK[:, :, 0],
+            said_BLK[:, :, 1:],
             words.tokens_BT,
             lengths_B=keep_BL.sum(1),
             tgt_lengths_B=words.lengths_B.clamp_min(1),
         )
+
+
+class DAGObjective(AlignedObjective):
+    """Paths through a directed acyclic decoder (`kdmt.losses.dag`); the first vertex is <s>, the last </s>."""
+
+    def fits(self, words: Words, positions_B: Tensor) -> Tensor:
+        """See `AlignedObjective.fits`."""
+        return (words.lengths_B + 2).le(positions_B)
+
+    def log_likelihood(self, batch: Batch, words: Words) -> Tensor:
+        """See `AlignedObjective.log_likelihood`."""
+        model = self.model
+        with self.autocast(batch):
+            x_BLD, keep_BL = model.vertices(batch.src_tokens_BS)
+            features_BLD = model.decode_all(x_BLD, keep_BL, model.encode(batch.src_tokens_BS))
+            links_BLL = model.link(features_BLD, keep_BL)
+        framed_BT = _framed(words)
+        said_BLT = self.said_of(framed_BT, features_BLD, keep_BL)
+        return dag_log_likelihood(
+            said_BLT.transpose(1, 2), links_BLL, tgt_lengths_B=words.lengths_B + 2, vertices_B=keep_BL.sum(1)
+        )
+
+
+def _framed(words: Words) -> Tensor:
+    """<s>, the words, </s>: [B, T + 2], padded."""
+    start_B1 = torch.full_like(words.tokens_BT[:, :1], BOS)
+    framed_BT = torch.cat([start_B1, words.tokens_BT, torch.full_like(start_B1, PAD)], dim=1)
+    return framed_BT.scatter(1, words.lengths_B[:, None] + 1, EOS)

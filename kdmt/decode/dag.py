@@ -1,0 +1,68 @@
+"""From a directed acyclic decoder's vertices to one path (Huang et al. 2022; Shao et al. 2022).
+
+A path begins at the first vertex and ends at the last real one. `links` are log-probabilities of the second vertex
+after the first, -inf where it is not later; `tokens` those of each vertex's best token.
+
+Shapes: B batch, L vertices.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Paths = tuple[list[list[int]], list[float]]  # vertices of each sentence's path, and its score
+
+
+def greedy_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor) -> Paths:
+    """The most probable next vertex at each step. The score is the log-probability of path and tokens."""
+    return _follow(tokens_BL, links_BLL, links_BLL, vertices_B)
+
+
+def lookahead_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor) -> Paths:
+    """The next vertex and its token at once: the largest E(v | u) P(token of v)."""
+    return _follow(tokens_BL, links_BLL, links_BLL + tokens_BL[:, None, :], vertices_B)
+
+
+def _follow(tokens_BL: Tensor, links_BLL: Tensor, choice_BLL: Tensor, vertices_B: Tensor) -> Paths:
+    following = choice_BLL.argmax(2).tolist()
+    paths = []
+    for sentence, vertices in zip(following, vertices_B.tolist(), strict=True):
+        path = [0]
+        while path[-1] < vertices - 1:
+            path.append(sentence[path[-1]])
+        paths.append(path)
+    scores = [_score(path, tokens_BL[place], links_BLL[place]) for place, path in enumerate(paths)]
+    return paths, scores
+
+
+def _score(path: list[int], tokens_L: Tensor, links_LL: Tensor) -> float:
+    vertices = torch.tensor(path, device=tokens_L.device)
+    return float(tokens_L[vertices].sum() + links_LL[vertices[:-1], vertices[1:]].sum())
+
+
+def viterbi_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor, *, beta: float) -> Paths:
+    """Of all paths of all lengths the one with the largest log-probability over length ** beta (joint Viterbi).
+
+    The length counts the path's vertices, the first and last among them.
+    """
+    steps_BLL = links_BLL + tokens_BL[:, None, :]
+    best_BL = torch.full_like(tokens_BL, -torch.inf)
+    best_BL[:, 0] = tokens_BL[:, 0]
+    last_B1 = (vertices_B - 1)[:, None]
+    ends, came_from = [best_BL.gather(1, last_B1)], []
+    for length in range(2, tokens_BL.size(1) + 1):
+        best = (best_BL[:, :, None] + steps_BLL).max(1)
+        best_BL = best.values
+        came_from.append(best.indices)
+        ends.append(best_BL.gather(1, last_B1) / length**beta)
+    scores_BN = torch.cat(ends, dim=1)
+    lengths = (scores_BN.argmax(1) + 1).tolist()
+    back = [each.tolist() for each in came_from]
+    paths = []
+    for place, (length, vertices) in enumerate(zip(lengths, vertices_B.tolist(), strict=True)):
+        path = [vertices - 1]
+        for step in range(length - 2, -1, -1):
+            path.append(back[step][place][path[-1]])
+        paths.append(path[::-1])
+    return paths, scores_BN.amax(1).tolist()
