@@ -499,6 +499,8 @@ class NAT(Section):
     family: Literal["ctc", "dag"]
     upsample: int = Field(3, ge=1)  # decoder positions for each source token
     link_heads: int = Field(4, ge=1)  # of dag
+    # of ctc: [update, ratio] points, how much of what the student gets wrong it is shown; linear in between
+    glancing: list[_SchedulePoint] | None = Field(None, min_length=1)
 
 
 class Student(Section):

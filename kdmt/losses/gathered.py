@@ -1,4 +1,4 @@
-"""Log-probabilities of a few tokens at each position, without the matrix over the vocabulary.
+"""Log-probabilities of a few tokens at each position, and the best one, without the matrix over the vocabulary.
 
 Shapes: M positions, C positions of a chunk, K tokens asked for at each, V vocabulary, D model width.
 """
@@ -82,3 +82,13 @@ def gathered_log_probs(
         chunk or chunk_size(features_MD.device),
         product_type or weight_VD.dtype,
     )
+
+
+@torch.no_grad()
+def best_tokens(
+    features_MD: Tensor, weight_VD: Tensor, *, chunk: int | None = None, product_type: torch.dtype | None = None
+) -> Tensor:
+    """The most probable token at each position, int64 [M]; arguments as of `gathered_log_probs`."""
+    factor_VD, scratch = weight_VD.to(product_type or weight_VD.dtype), Scratch()
+    parts = features_MD.to(weight_VD.dtype).split(chunk or chunk_size(features_MD.device))
+    return torch.cat([_chunk_logits(part_CD, factor_VD, scratch).argmax(1) for part_CD in parts])

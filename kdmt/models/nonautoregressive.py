@@ -60,22 +60,28 @@ class NATransformer(Transformer):
         """Decoder inputs that are the source's embeddings, each so many times in a row (Libovicky & Helcl 2018).
 
         Returns:
-            The inputs with their positions, [B, L, D], and which are real, bool [B, L].
+            The inputs without positions (`tgt_embed.place`), [B, L, D], and which are real, bool [B, L].
         """
         tokens_BL = src_tokens_BS.repeat_interleave(self.nat.upsample, dim=1)
-        return self.tgt_embed.place(self.src_embed.look_up(tokens_BL)), tokens_BL.ne(self.pad)
+        return self.src_embed.look_up(tokens_BL), tokens_BL.ne(self.pad)
+
+    def look_up_output(self, symbols_BL: Tensor) -> Tensor:
+        """Embeddings of output tokens, the blank among them, without positions: [B, L, D]."""
+        is_blank_BL = symbols_BL.eq(self.blank)
+        x_BLD = self.tgt_embed.look_up(symbols_BL.masked_fill(is_blank_BL, self.pad))
+        return torch.where(is_blank_BL[:, :, None], self.blank_1D * self.tgt_embed.scale, x_BLD)
 
     def vertices(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Decoder inputs of a directed acyclic decoder: <s>, nothing known, </s>, so many for each source token.
 
         Returns:
-            The inputs with their positions, [B, L, D], and which are real, bool [B, L].
+            As `upsample`.
         """
         keep_BL = src_tokens_BS.ne(self.pad).repeat_interleave(self.nat.upsample, dim=1)
         tokens_BL = torch.full_like(keep_BL, UNK, dtype=src_tokens_BS.dtype).masked_fill_(~keep_BL, self.pad)
         tokens_BL[:, 0] = BOS
         tokens_BL.scatter_(1, keep_BL.sum(1, keepdim=True) - 1, EOS)
-        return self.tgt_embed(tokens_BL), keep_BL
+        return self.tgt_embed.look_up(tokens_BL), keep_BL
 
     def link(self, features_BLD: Tensor, keep_BL: Tensor) -> Tensor:
         """Log-probabilities of the next vertex, [B, L, L]; see `LinkHead`."""
@@ -84,5 +90,10 @@ class NATransformer(Transformer):
     def decode_all(
         self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
     ) -> Tensor:
-        """Decoder features of all positions at once, before the output projection: [B, L, D]."""
-        return self._decode(x_BLD, encoder_output, trace, keep_BL)
+        """Decoder features of all positions at once, before the output projection: [B, L, D].
+
+        Args:
+            x_BLD: inputs without positions.
+            keep_BL: bool, real positions.
+        """
+        return self._decode(self.tgt_embed.place(x_BLD), encoder_output, trace, keep_BL)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmt.config import Decode, Model, Student, Train
+from kdmt.config import NAT, Decode, Model, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_inside, check_positions, learns_from_cache, learns_from_running
@@ -328,7 +328,9 @@ def _objective(workspace: Workspace, job: _Job, model: Any, knowledge: Knowledge
 
     student, smoothing = job.student, job.train.label_smoothing
     if student is not None and student.nat is not None:
-        return {"ctc": CTCObjective, "dag": DAGObjective}[student.nat.family](model)
+        if student.nat.family == "ctc":
+            return CTCObjective(model, glancing=student.nat.glancing)
+        return DAGObjective(model)
     if student is None or not any((student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)):
         return CrossEntropyObjective(model, label_smoothing=smoothing)
     if student.word_kd is not None and student.word_kd.top1_ranking > model.tgt_vocab_size:
@@ -462,7 +464,7 @@ def _build(workspace: Workspace, job: _Job, codec: Any) -> tuple[Any, Any]:
     import torch
 
     from kdmt.corpus.codec import check_vocabulary
-    from kdmt.models.architecture import NATConfig, architecture
+    from kdmt.models.architecture import architecture
     from kdmt.models.build import build_nonautoregressive, build_transformer
     from kdmt.models.checkpoint import load_state, load_weights, resolve_checkpoint, verify_checkpoint
 
@@ -470,7 +472,7 @@ def _build(workspace: Workspace, job: _Job, codec: Any) -> tuple[Any, Any]:
     config = architecture(job.model.arch, job.model.overrides())
     sizes = {"src_vocab_size": len(codec.src_dictionary), "tgt_vocab_size": len(codec.tgt_dictionary)}
     if job.student is not None and job.student.nat is not None:
-        model: Any = build_nonautoregressive(config, NATConfig(**job.student.nat.model_dump()), **sizes)
+        model: Any = build_nonautoregressive(config, nat_config(job.student.nat), **sizes)
     else:
         model = build_transformer(config, **sizes)
     job.initialise(model)
@@ -481,6 +483,13 @@ def _build(workspace: Workspace, job: _Job, codec: Any) -> tuple[Any, Any]:
     check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
     load_weights(model, folder)
     return model, load_state(folder) if job.train.init_optimizer else None
+
+
+def nat_config(settings: NAT) -> Any:
+    """What the model needs to know of the settings."""
+    from kdmt.models.architecture import NATConfig
+
+    return NATConfig(family=settings.family, upsample=settings.upsample, link_heads=settings.link_heads)
 
 
 def _initialise_student(workspace: Workspace, student: Student, model: Any) -> None:

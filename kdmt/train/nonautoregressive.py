@@ -6,16 +6,20 @@ Shapes: B batch, L decoder positions, T target tokens without </s>, M real decod
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kdmt.losses.ctc import ctc_log_likelihood
+from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
 from kdmt.losses.dag import dag_log_likelihood
-from kdmt.losses.gathered import gathered_log_probs
+from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.transformer import EncoderOutput
+from kdmt.train.glancing import glanced
 from kdmt.train.objectives import Objective
+from kdmt.train.schedule import piecewise_linear
 from kdmt.types import BOS, EOS, PAD, Batch, LossTerm, LossTerms
 
 
@@ -86,7 +90,23 @@ class AlignedObjective(Objective):
 
 
 class CTCObjective(AlignedObjective):
-    """Alignments with an upsampled source, blanks between equal tokens (`kdmt.losses.ctc`)."""
+    """Alignments with an upsampled source, blanks between equal tokens (`kdmt.losses.ctc`).
+
+    Args:
+        glancing: (update, ratio) points, linear in between: in training a first pass tells how much of the most
+            probable alignment is shown to the second one (Qian et al. 2021, section 4.3, GLAT with CTC); None for one
+            pass.
+    """
+
+    def __init__(self, model: NATransformer, *, glancing: Sequence[tuple[int, float]] | None = None) -> None:
+        super().__init__(model)
+        self.glancing = glancing
+        self.ratio = 0.0 if glancing is None else glancing[0][1]
+
+    def before_update(self, update: int) -> None:
+        """See `Objective.before_update`."""
+        if self.glancing is not None:
+            self.ratio = piecewise_linear(update, self.glancing)
 
     def fits(self, words: Words, positions_B: Tensor) -> Tensor:
         """See `AlignedObjective.fits`: two equal tokens in a row need a blank in between."""
@@ -97,17 +117,50 @@ class CTCObjective(AlignedObjective):
         """See `AlignedObjective.log_likelihood`."""
         model = self.model
         with self.autocast(batch):
+            encoder_output = model.encode(batch.src_tokens_BS)
             x_BLD, keep_BL = model.upsample(batch.src_tokens_BS)
-            features_BLD = model.decode_all(x_BLD, keep_BL, model.encode(batch.src_tokens_BS))
-        asked_BK = torch.cat([torch.full_like(words.tokens_BT[:, :1], model.blank), words.tokens_BT], dim=1)
-        said_BLK = self.said_of(asked_BK, features_BLD, keep_BL)
-        return ctc_log_likelihood(
-            said_BLK[:, :, 0],
-            said_BLK[:, :, 1:],
-            words.tokens_BT,
-            lengths_B=keep_BL.sum(1),
-            tgt_lengths_B=words.lengths_B.clamp_min(1),
-        )
+        if self.training and self.glancing is not None:
+            shown_BL, aligned_BL = self._glance(x_BLD, keep_BL, encoder_output, batch, words)
+            x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
+        said_BLK = self._read(x_BLD, keep_BL, encoder_output, batch, words)[1]
+        return ctc_log_likelihood(**_arranged(said_BLK, keep_BL, words))
+
+    def _read(
+        self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, batch: Batch, words: Words
+    ) -> tuple[Tensor, Tensor]:
+        """Features [B, L, D], and the log-probabilities of the blank and the target's tokens, [B, L, 1 + T]."""
+        with self.autocast(batch):
+            features_BLD = self.model.decode_all(x_BLD, keep_BL, encoder_output)
+        return features_BLD, self.said_of(self._symbols(words), features_BLD, keep_BL)
+
+    def _symbols(self, words: Words) -> Tensor:
+        """The blank, then the target's tokens: [B, 1 + T]."""
+        return torch.cat([torch.full_like(words.tokens_BT[:, :1], self.model.blank), words.tokens_BT], dim=1)
+
+    @torch.no_grad()
+    def _glance(
+        self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, batch: Batch, words: Words
+    ) -> tuple[Tensor, Tensor]:
+        """Which positions are shown, bool [B, L], and the best alignment's symbols, int64 [B, L]."""
+        features_BLD, said_BLK = self._read(x_BLD, keep_BL, encoder_output, batch, words)
+        states_BL = ctc_best_alignment(**_arranged(said_BLK, keep_BL, words))
+        place_BL = torch.where(states_BL % 2 == 1, (states_BL + 1) // 2, 0)  # among the symbols; even ones are blanks
+        aligned_BL = self._symbols(words).gather(1, place_BL)
+        weight_VD = self.model.output_weight_VD
+        best_M = best_tokens(features_BLD[keep_BL], weight_VD, product_type=self.product_type)
+        wrong_BL = torch.zeros_like(keep_BL).masked_scatter(keep_BL, best_M.ne(aligned_BL[keep_BL]))
+        return glanced(wrong_BL, keep_BL, ratio=self.ratio), aligned_BL
+
+
+def _arranged(said_BLK: Tensor, keep_BL: Tensor, words: Words) -> dict[str, Tensor]:
+    """What the functions of `kdmt.losses.ctc` are asked with."""
+    return {
+        "blank_BL": said_BLK[:, :, 0],
+        "match_BLT": said_BLK[:, :, 1:],
+        "tgt_tokens_BT": words.tokens_BT,
+        "lengths_B": keep_BL.sum(1),
+        "tgt_lengths_B": words.lengths_B.clamp_min(1),
+    }
 
 
 class DAGObjective(AlignedObjective):

@@ -10,11 +10,14 @@ import nat_oracles as oracle
 import pytest
 import torch
 from copy_task import TINY, VOCAB, open_data, train_settings, write_pairs
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from kdmt.models.architecture import Family, NATConfig
 from kdmt.models.build import build_model, build_nonautoregressive, describe_model
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.train.glancing import glanced
 from kdmt.train.nonautoregressive import AlignedObjective, CTCObjective, DAGObjective
 from kdmt.types import BOS, EOS, PAD, Batch
 
@@ -106,3 +109,48 @@ def test_a_model_is_rebuilt_from_its_description(family: Family) -> None:
     assert {name: each.shape for name, each in again.named_parameters()} == {
         name: each.shape for name, each in model.named_parameters()
     }
+
+
+# ---------------------------------------------------------------------------------------------------------- glancing
+
+
+@given(st.integers(0, 500), st.floats(0.0, 1.0))
+@settings(max_examples=50, deadline=None)
+def test_so_many_positions_are_shown_as_the_distance_says(seed: int, ratio: float) -> None:
+    torch.manual_seed(seed)
+    wrong, keep = torch.rand(5, 9) < 0.6, torch.arange(9) < torch.tensor([9, 4, 1, 7, 9])[:, None]
+    shown = glanced(wrong, keep, ratio=ratio)
+    assert not (shown & ~keep).any()
+    for row in range(5):
+        answers = torch.where(wrong[row], 1, 0)[keep[row]].tolist()
+        ratio32 = float(torch.tensor(ratio, dtype=torch.float32))
+        counts = {
+            oracle.glancing_count(answers, [0] * len(answers), each, oracle.hamming_distance)
+            for each in (ratio, ratio32)
+        }
+        assert int(shown[row].sum()) in counts
+
+
+def test_shown_positions_are_drawn_evenly() -> None:
+    torch.manual_seed(1)
+    keep = torch.ones(20_000, 4, dtype=torch.bool)
+    shown = glanced(keep, keep, ratio=0.5)
+    torch.testing.assert_close(shown.float().mean(0), torch.full((4,), 0.5), rtol=0, atol=5 * 0.5 / 20_000**0.5)
+
+
+def test_a_glance_at_nothing_is_plain_ctc_and_one_at_all_of_it_is_easier(tmp_path: Path) -> None:
+    model, batch = small(), batch_of(tmp_path)
+    plain = CTCObjective(model).train()(batch)["loss"].sum
+    nothing = CTCObjective(model, glancing=[(0, 0.0)]).train()(batch)["loss"].sum
+    torch.testing.assert_close(nothing, plain, rtol=1e-12, atol=0)
+    objective = CTCObjective(model, glancing=[(0, 1.0), (10, 0.0)]).train()
+    shown = objective(batch)["loss"].sum
+    assert not torch.equal(shown, plain)
+    shown.backward()
+    for name in ("blank_1D", "src_embed.tokens.weight", "encoder_layers.0.ffn.fc1.weight"):
+        gradient = dict(model.named_parameters())[name].grad
+        assert gradient is not None
+        assert float(gradient.abs().sum()) > 0
+    objective.before_update(5)
+    assert objective.ratio == 0.5
+    assert torch.equal(objective.eval()(batch)["loss"].sum, CTCObjective(model).eval()(batch)["loss"].sum)
