@@ -496,8 +496,9 @@ class SelfSupervised(Section):
 class NAT(Section):
     """A decoder that writes all positions at once."""
 
-    family: Literal["ctc", "dag"]
-    upsample: int = Field(3, ge=1)  # decoder positions for each source token
+    family: Literal["nat", "cmlm", "ctc", "dag"]
+    upsample: int = Field(3, ge=1)  # of ctc and dag: decoder positions for each source token
+    length_weight: float = Field(0.1, gt=0.0)  # of nat and cmlm: of the cross entropy of the length
     link_heads: int = Field(4, ge=1)  # of dag
     # of ctc: [update, ratio] points, how much of what the student gets wrong it is shown; linear in between
     glancing: list[_SchedulePoint] | None = Field(None, min_length=1)
@@ -531,9 +532,15 @@ class Student(Section):
     def _has_the_loss(self) -> Student:
         if self.nat is None:
             return self
-        for name in ("word_kd", "hidden_kd", "attention_kd", "online", "on_policy", "self_supervised"):
+        aligned = self.nat.family in ("ctc", "dag")
+        for name in ("online", "on_policy", *(("word_kd", "hidden_kd", "attention_kd") if aligned else ())):
             if getattr(self, name) is not None:
-                raise ValueError(f"'nat.family: {self.nat.family}' cannot have '{name}': its positions are no tokens")
+                why = "its positions are not the target's" if aligned else "its teacher is autoregressive"
+                raise ValueError(f"'nat.family: {self.nat.family}' cannot have '{name}': {why}")
+        if self.self_supervised is not None and aligned:
+            raise ValueError(f"'nat.family: {self.nat.family}' cannot have 'self_supervised' yet")
+        if self.nat.glancing is not None and self.nat.family != "ctc":
+            raise ValueError(f"'nat.glancing' is not there for 'family: {self.nat.family}' yet")
         return self
 
     @model_validator(mode="after")

@@ -52,6 +52,7 @@ class Batch:
     monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, as many as they are
     weight_B: torch.Tensor | None = None  # float32, how much each pair counts; None for 1
     weighted_tokens: float | None = None  # real target tokens, each times its pair's weight
+    seen_BT: torch.Tensor | None = None  # int64, what a decoder that fills in tokens sees of the target
     masked: tuple[MaskedText, ...] = ()  # sources to be guessed at, of a masked language model
 
     @property

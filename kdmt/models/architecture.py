@@ -51,7 +51,7 @@ class TransformerConfig:
         return asdict(self)
 
 
-Family = Literal["ctc", "dag"]
+Family = Literal["nat", "cmlm", "ctc", "dag"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class NATConfig:
 
     Attributes:
         family: how the decoder's output becomes a sentence.
-        upsample: decoder positions for each source token.
+        upsample: of `ctc` and `dag`, decoder positions for each source token.
         link_heads: of `dag`, distributions over the next vertex that are mixed.
     """
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.lengths import LengthHead, uniform_places
 from kdmt.models.links import LinkHead
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.types import BOS, EOS, UNK
@@ -35,7 +36,7 @@ class NATransformer(Transformer):
             tgt_vocab_size=tgt_vocab_size,
             pad=pad,
             causal=False,
-            decoder_positions=nat.upsample * config.max_source_positions,
+            decoder_positions=nat.upsample * config.max_source_positions if nat.family in ("ctc", "dag") else None,
         )
         self.nat = nat
         dim = config.decoder_embed_dim
@@ -44,6 +45,8 @@ class NATransformer(Transformer):
             nn.init.normal_(self.blank_1D, mean=0.0, std=dim**-0.5)
         if nat.family == "dag":
             self.links = LinkHead(dim, nat.link_heads)
+        if nat.family in ("nat", "cmlm"):
+            self.lengths = LengthHead(config.encoder_embed_dim)
 
     @property
     def blank(self) -> int:
@@ -86,6 +89,22 @@ class NATransformer(Transformer):
     def link(self, features_BLD: Tensor, keep_BL: Tensor) -> Tensor:
         """Log-probabilities of the next vertex, [B, L, L]; see `LinkHead`."""
         return self.links(features_BLD, self.tgt_embed.positions(0, features_BLD.size(1)), keep_BL)
+
+    def fill(
+        self, src_tokens_BS: Tensor, seen_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
+    ) -> Tensor:
+        """Features of the target's own positions, of `nat` and `cmlm`: [B, T, D].
+
+        Args:
+            seen_BT: what is known of the target, <unk> where nothing is; of `nat`, which looks at the source alone, it
+                says no more than the length.
+        """
+        keep_BT = seen_BT.ne(self.pad)
+        if self.nat.family == "cmlm":
+            return self.decode_all(self.tgt_embed.look_up(seen_BT), keep_BT, encoder_output, trace)
+        places_BT = uniform_places(src_tokens_BS.ne(self.pad).sum(1), keep_BT.sum(1), seen_BT.size(1))
+        copied_BT = src_tokens_BS.gather(1, places_BT).masked_fill(~keep_BT, self.pad)
+        return self.decode_all(self.src_embed.look_up(copied_BT), keep_BT, encoder_output, trace)
 
     def decode_all(
         self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None

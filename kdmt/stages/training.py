@@ -325,13 +325,16 @@ def _objective(workspace: Workspace, job: _Job, model: Any, knowledge: Knowledge
     from kdmt.train.distillation import DistillationObjective, WordLesson
     from kdmt.train.nonautoregressive import CTCObjective, DAGObjective
     from kdmt.train.objectives import CrossEntropyObjective
+    from kdmt.train.positions import PositionsObjective
 
     student, smoothing = job.student, job.train.label_smoothing
-    if student is not None and student.nat is not None:
-        if student.nat.family == "ctc":
-            return CTCObjective(model, glancing=student.nat.glancing)
+    if student is not None and student.nat is not None and student.nat.family == "ctc":
+        return CTCObjective(model, glancing=student.nat.glancing)
+    if student is not None and student.nat is not None and student.nat.family == "dag":
         return DAGObjective(model)
-    if student is None or not any((student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)):
+    if student is None or not any(
+        (student.nat, student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)
+    ):
         return CrossEntropyObjective(model, label_smoothing=smoothing)
     if student.word_kd is not None and student.word_kd.top1_ranking > model.tgt_vocab_size:
         raise UserError(
@@ -344,16 +347,18 @@ def _objective(workspace: Workspace, job: _Job, model: Any, knowledge: Knowledge
     marginal_V = None if knowledge is None else torch.from_numpy(knowledge.marginal)
     kd = student.word_kd
     word = None if kd is None else WordLesson(kd, label_smoothing=smoothing, marginal_V=marginal_V)
-    return DistillationObjective(
-        model,
-        label_smoothing=smoothing,
-        teachers=teachers,
-        word=word,
-        lessons=_lessons(student, model, teachers[:1]),
-        on_policy=_on_policy(student),
-        self_supervised=_self_supervised(student, model),
-        teacher_precision=student.teacher_precision,
-    )
+    common = {
+        "label_smoothing": smoothing,
+        "teachers": teachers,
+        "word": word,
+        "lessons": _lessons(student, model, teachers[:1]),
+        "on_policy": _on_policy(student),
+        "self_supervised": _self_supervised(student, model),
+        "teacher_precision": student.teacher_precision,
+    }
+    if student.nat is None:
+        return DistillationObjective(model, **common)
+    return PositionsObjective(model, length_weight=student.nat.length_weight, **common)
 
 
 def _self_supervised(student: Student, model: Any) -> Any:

@@ -25,7 +25,7 @@ from kdmt.losses.inside import attention_distance, hidden_distance, match_heads
 from kdmt.losses.projection import chunk_size, projected_loss
 from kdmt.losses.selection import harder_than_most, hardest, push
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKDLoss
-from kdmt.models.transformer import Trace, Transformer
+from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.train.arithmetic import Precision
 from kdmt.train.layers import layer_pairs
 from kdmt.train.objectives import CrossEntropyObjective, product_type
@@ -45,12 +45,14 @@ class Pass:
         features_MD: the decoder's, of the real target tokens.
         trace: what it left behind.
         product_type: of its products with the vocabulary, the parameters' by default.
+        encoded: what its encoder made of the source.
     """
 
     model: Transformer
     features_MD: Tensor
     trace: Trace
     product_type: torch.dtype | None = None
+    encoded: EncoderOutput | None = None
 
 
 class Lesson(nn.Module, ABC):
@@ -426,5 +428,5 @@ class DistillationObjective(CrossEntropyObjective):
     ) -> Pass:
         """A model's pass, by default in the objective's precision."""
         trace = Trace(wanted)
-        features_MD = self.features(model, batch, trace if wanted else None, precision)
-        return Pass(model, features_MD, trace, product_type(precision or self.precision))
+        features_MD, encoded = self.read(model, batch, trace if wanted else None, precision)
+        return Pass(model, features_MD, trace, product_type(precision or self.precision), encoded)

@@ -18,8 +18,11 @@ def glanced(wrong_BL: Tensor, keep_BL: Tensor, *, ratio: float) -> Tensor:
         wrong_BL: bool, where the student's own first answer differs from the reference.
         keep_BL: bool, real positions.
     """
-    shown_B1 = (ratio * (wrong_BL & keep_BL).sum(1, keepdim=True)).long()
+    return drawn((ratio * (wrong_BL & keep_BL).sum(1)).long(), keep_BL)
+
+
+def drawn(counts_B: Tensor, keep_BL: Tensor) -> Tensor:
+    """So many of each sentence's real positions, at random: bool [B, L]."""
     order_BL = torch.rand(keep_BL.shape).to(keep_BL.device).masked_fill(~keep_BL, 2.0).argsort(1)
-    return torch.zeros_like(keep_BL).scatter(
-        1, order_BL, torch.arange(keep_BL.size(1), device=keep_BL.device) < shown_B1
-    )
+    first_BL = torch.arange(keep_BL.size(1), device=keep_BL.device) < counts_B[:, None]
+    return torch.zeros_like(keep_BL).scatter(1, order_BL, first_BL)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kdmt.losses.cross_entropy import projected_cross_entropy
-from kdmt.models.transformer import Trace, Transformer
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.train.arithmetic import Precision
 from kdmt.types import Batch, LossTerm, LossTerms
 
@@ -95,14 +96,27 @@ class CrossEntropyObjective(Objective):
     def forward(self, batch: Batch) -> LossTerms:
         return self.cross_entropy(batch, self.features(self.model, batch))
 
-    def features(
+    def features(self, model: Transformer, batch: Batch) -> Tensor:
+        """A model's decoder features of the real target tokens: [M, D]."""
+        return self.read(model, batch)[0]
+
+    def read(
         self, model: Transformer, batch: Batch, trace: Trace | None = None, precision: Precision | None = None
-    ) -> Tensor:
-        """A model's decoder features of the real target tokens, [M, D], by default in the objective's precision."""
+    ) -> tuple[Tensor, EncoderOutput]:
+        """A model's decoder features of the real target tokens, [M, D], and what its encoder made of the source.
+
+        Args:
+            precision: of the pass, by default the objective's.
+        """
         prev_tokens_BT, _ = _targets(batch)
         with self.autocast(batch, precision):
-            features_BTD = model.decode(prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
-        return _real(features_BTD, batch, pad=model.pad)
+            encoded = model.encode(batch.src_tokens_BS, trace)
+            if isinstance(model, NATransformer):
+                seen_BT = prev_tokens_BT if batch.seen_BT is None else batch.seen_BT
+                features_BTD = model.fill(batch.src_tokens_BS, seen_BT, encoded, trace)
+            else:
+                features_BTD = model.decode(prev_tokens_BT, encoded, trace)
+        return _real(features_BTD, batch, pad=model.pad), encoded
 
     def targets(self, batch: Batch) -> Tensor:
         """The real target tokens: [M]."""

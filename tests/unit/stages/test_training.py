@@ -158,6 +158,10 @@ def test_raw_and_distilled_data_mixed() -> None:
         ("word_kd={},hidden_kd={},attention_kd={}", "attention"),
         ("word_kd={},on_policy={rate: 1.0, max_len_b: 5},self_supervised={}", "self_supervised"),
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
+        ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
+        ("nat={family: dag, upsample: 4}", "nll"),
+        ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
+        ("nat={family: nat},hidden_kd={},self_supervised={}", "length"),
     ],
 )
 def test_objectives_go_on_exactly(online: str, term: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nat_oracles as oracle
 import pytest
@@ -14,12 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from kdmt.config import WordKD
 from kdmt.models.architecture import Family, NATConfig
-from kdmt.models.build import build_model, build_nonautoregressive, describe_model
+from kdmt.models.build import build_model, build_nonautoregressive, build_transformer, describe_model
+from kdmt.models.lengths import uniform_places
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.train.distillation import WordLesson
 from kdmt.train.glancing import glanced
 from kdmt.train.nonautoregressive import AlignedObjective, CTCObjective, DAGObjective
-from kdmt.types import BOS, EOS, PAD, Batch
+from kdmt.train.positions import PositionsObjective
+from kdmt.types import BOS, EOS, PAD, UNK, Batch, Knowledge
 
 # the third is too long for twice its source, the fourth for the blank between its equal tokens
 PAIRS = [([4, 5, 6], [7, 8]), ([9, 9], [10, 11, 4, 5]), ([6], [8, 9, 10, 11, 4]), ([6], [7, 7, 7]), ([7, 4], [5, 5])]
@@ -100,7 +105,7 @@ def test_more_padding_changes_nothing(tmp_path: Path, objective_of: type[Aligned
     torch.testing.assert_close(objective(wider)["loss"].sum, objective(batch)["loss"].sum, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("family", ["ctc", "dag"])
+@pytest.mark.parametrize("family", ["ctc", "dag", "nat", "cmlm"])
 def test_a_model_is_rebuilt_from_its_description(family: Family) -> None:
     model = small(family, upsample=3).float()
     again = build_model(describe_model(model))
@@ -154,3 +159,83 @@ def test_a_glance_at_nothing_is_plain_ctc_and_one_at_all_of_it_is_easier(tmp_pat
     objective.before_update(5)
     assert objective.ratio == 0.5
     assert torch.equal(objective.eval()(batch)["loss"].sum, CTCObjective(model).eval()(batch)["loss"].sum)
+
+
+# ----------------------------------------------------------------------------------------- the target's own positions
+
+
+def positions(family: Family, **others: Any) -> PositionsObjective:
+    return PositionsObjective(small(family), label_smoothing=0.1, length_weight=0.1, **others)
+
+
+def test_nat_is_cross_entropy_of_each_position_and_of_the_length(tmp_path: Path) -> None:
+    objective, batch = positions("nat").train(), batch_of(tmp_path)
+    model = objective.model
+    terms = objective(batch)
+    assert {name: (term.count, term.weight) for name, term in terms.items()} == {
+        "loss": (21, 1.0),
+        "nll": (21, 0.0),
+        "length": (5, 0.1),
+    }
+    nll = length_nll = 0.0
+    for place, (source, target) in enumerate(PAIRS):
+        src_tokens = batch.src_tokens_BS[place : place + 1, : len(source) + 1]
+        encoded = model.encode(src_tokens)
+        seen = torch.full((1, len(target) + 1), 7)
+        log_probs = (model.fill(src_tokens, seen, encoded) @ model.output_weight_VD.t()).log_softmax(-1)[0]
+        nll -= float(log_probs[torch.arange(len(target) + 1), torch.tensor([*target, EOS])].detach().sum())
+        lengths = model.lengths.proj(encoded.states_BSD.mean(1)).log_softmax(-1)[0].detach()
+        length_nll -= float(lengths[len(target) - len(source) + 128])
+    assert float(terms["nll"].sum) == pytest.approx(nll, rel=1e-9)
+    assert float(terms["length"].sum.detach()) == pytest.approx(length_nll, rel=1e-5)
+
+
+def test_cmlm_asks_for_what_it_hides(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    objective, batch = positions("cmlm").train(), batch_of(tmp_path)
+    assert batch.tgt_tokens_BT is not None
+    numbers = []
+    for _ in range(200):
+        hidden = objective.prepare(batch)
+        assert hidden.seen_BT is not None
+        assert hidden.tgt_tokens_BT is not None
+        asked = hidden.tgt_tokens_BT.ne(PAD)
+        assert int(asked.sum()) == hidden.num_tgt_tokens == objective.counts(hidden)["loss"]
+        assert torch.equal(hidden.seen_BT.eq(UNK), asked)
+        assert torch.equal(torch.where(asked, hidden.tgt_tokens_BT, hidden.seen_BT), batch.tgt_tokens_BT)
+        assert asked.any(1).all()
+        numbers.append(int(asked[2].sum()))
+    assert set(numbers) == {1, 2, 3, 4, 5}  # words of the third target
+    terms = objective(hidden)
+    assert terms["nll"].count == hidden.num_tgt_tokens
+    whole = objective.eval()(batch)
+    assert whole["nll"].count == 16  # in evaluation mode all words are hidden, and </s> is not asked for
+
+
+@pytest.mark.parametrize("family", ["nat", "cmlm"])
+def test_word_level_distillation_compares_the_same_tokens(tmp_path: Path, family: Family) -> None:
+    """The teacher reads the whole target, whatever the student sees of it; a cache of all tokens says the same."""
+    torch.manual_seed(4)
+    config = replace(TINY, dropout=0.0)
+    teacher = build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).double().eval()
+    word = WordLesson(WordKD(alpha=1.0), label_smoothing=0.1)
+    objective = positions(family, word=word, teachers=[teacher]).train()
+    batch = batch_of(tmp_path)
+    assert batch.prev_tokens_BT is not None
+    assert batch.tgt_tokens_BT is not None
+    log_probs = teacher(batch.src_tokens_BS, batch.prev_tokens_BT).log_softmax(-1)[batch.tgt_tokens_BT.ne(PAD)].detach()
+    best = log_probs.sort(dim=1, descending=True)
+    said = Knowledge(best.indices, torch.cat([best.values, torch.full_like(best.values[:, :1], -1e4)], 1))
+    torch.manual_seed(5)
+    live = objective(objective.prepare(batch))
+    cached_word = WordLesson(WordKD(alpha=1.0, source="cache"), label_smoothing=0.1)
+    cached = PositionsObjective(objective.model, label_smoothing=0.1, length_weight=0.1, word=cached_word).train()
+    torch.manual_seed(5)
+    other = cached(cached.prepare(replace(batch, knowledge=said)))
+    assert float(live["word_kd"].sum) == pytest.approx(float(other["word_kd"].sum), rel=1e-9)
+    assert live["word_kd"].count == other["word_kd"].count
+
+
+def test_uniform_places() -> None:
+    found = uniform_places(torch.tensor([4, 5, 3]), torch.tensor([7, 3, 1]), 7)
+    assert found.tolist() == [[0, 0, 1, 2, 2, 2, 3], [0, 2, 4, 4, 4, 4, 4], [0, 2, 2, 2, 2, 2, 2]]
