@@ -500,8 +500,9 @@ class NAT(Section):
     upsample: int = Field(3, ge=1)  # of ctc and dag: decoder positions for each source token
     length_weight: float = Field(0.1, gt=0.0)  # of nat and cmlm: of the cross entropy of the length
     link_heads: int = Field(4, ge=1)  # of dag
-    # of ctc: [update, ratio] points, how much of what the student gets wrong it is shown; linear in between
+    # of nat and ctc: [update, ratio] points, how much of what the student gets wrong it is shown; linear in between
     glancing: list[_SchedulePoint] | None = Field(None, min_length=1)
+    distance: Literal["hamming", "levenshtein"] = "hamming"  # of glancing, with nat
 
 
 class Student(Section):
@@ -539,7 +540,7 @@ class Student(Section):
                 raise ValueError(f"'nat.family: {self.nat.family}' cannot have '{name}': {why}")
         if self.self_supervised is not None and aligned:
             raise ValueError(f"'nat.family: {self.nat.family}' cannot have 'self_supervised' yet")
-        if self.nat.glancing is not None and self.nat.family != "ctc":
+        if self.nat.glancing is not None and self.nat.family not in ("nat", "ctc"):
             raise ValueError(f"'nat.glancing' is not there for 'family: {self.nat.family}' yet")
         return self
 

@@ -96,15 +96,17 @@ class NATransformer(Transformer):
         """Features of the target's own positions, of `nat` and `cmlm`: [B, T, D].
 
         Args:
-            seen_BT: what is known of the target, <unk> where nothing is; of `nat`, which looks at the source alone, it
-                says no more than the length.
+            seen_BT: what is known of the target, <unk> where nothing is. There a decoder of `nat` starts from the
+                source token that lies opposite.
         """
         keep_BT = seen_BT.ne(self.pad)
+        x_BTD = self.tgt_embed.look_up(seen_BT)
         if self.nat.family == "cmlm":
-            return self.decode_all(self.tgt_embed.look_up(seen_BT), keep_BT, encoder_output, trace)
+            return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
         places_BT = uniform_places(src_tokens_BS.ne(self.pad).sum(1), keep_BT.sum(1), seen_BT.size(1))
         copied_BT = src_tokens_BS.gather(1, places_BT).masked_fill(~keep_BT, self.pad)
-        return self.decode_all(self.src_embed.look_up(copied_BT), keep_BT, encoder_output, trace)
+        x_BTD = torch.where(seen_BT.eq(UNK)[:, :, None], self.src_embed.look_up(copied_BT), x_BTD)
+        return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
 
     def decode_all(
         self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None

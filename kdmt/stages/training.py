@@ -358,7 +358,10 @@ def _objective(workspace: Workspace, job: _Job, model: Any, knowledge: Knowledge
     }
     if student.nat is None:
         return DistillationObjective(model, **common)
-    return PositionsObjective(model, length_weight=student.nat.length_weight, **common)
+    nat = student.nat
+    return PositionsObjective(
+        model, length_weight=nat.length_weight, glancing=nat.glancing, distance=nat.distance, **common
+    )
 
 
 def _self_supervised(student: Student, model: Any) -> Any:

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 
-def glanced(wrong_BL: Tensor, keep_BL: Tensor, *, ratio: float) -> Tensor:
-    """Positions that are shown: in each sentence int(ratio * number of wrong ones) of all its positions, at random.
+def glanced(distance_B: Tensor, keep_BL: Tensor, *, ratio: float) -> Tensor:
+    """Positions that are shown: of each sentence int(ratio * distance) of all its positions, at random: bool [B, L].
 
     Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps.
 
     Args:
-        wrong_BL: bool, where the student's own first answer differs from the reference.
-        keep_BL: bool, real positions.
+        distance_B: int64, how far the student's own first answer is from the reference.
+        keep_BL: bool, real positions, at least so many.
     """
-    return drawn((ratio * (wrong_BL & keep_BL).sum(1)).long(), keep_BL)
+    return drawn((ratio * distance_B).long(), keep_BL)
 
 
 def drawn(counts_B: Tensor, keep_BL: Tensor) -> Tensor:

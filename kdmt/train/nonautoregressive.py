@@ -149,7 +149,7 @@ class CTCObjective(AlignedObjective):
         weight_VD = self.model.output_weight_VD
         best_M = best_tokens(features_BLD[keep_BL], weight_VD, product_type=self.product_type)
         wrong_BL = torch.zeros_like(keep_BL).masked_scatter(keep_BL, best_M.ne(aligned_BL[keep_BL]))
-        return glanced(wrong_BL, keep_BL, ratio=self.ratio), aligned_BL
+        return glanced(wrong_BL.sum(1), keep_BL, ratio=self.ratio), aligned_BL
 
 
 def _arranged(said_BLK: Tensor, keep_BL: Tensor, words: Words) -> dict[str, Tensor]:

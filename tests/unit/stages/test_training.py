@@ -161,7 +161,7 @@ def test_raw_and_distilled_data_mixed() -> None:
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: dag, upsample: 4}", "nll"),
         ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
-        ("nat={family: nat},hidden_kd={},self_supervised={}", "length"),
+        ("nat={family: nat, glancing: [[0, 0.5]]},hidden_kd={},self_supervised={}", "length"),
     ],
 )
 def test_objectives_go_on_exactly(online: str, term: str) -> None:

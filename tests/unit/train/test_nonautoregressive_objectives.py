@@ -23,7 +23,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.train.distillation import WordLesson
 from kdmt.train.glancing import glanced
 from kdmt.train.nonautoregressive import AlignedObjective, CTCObjective, DAGObjective
-from kdmt.train.positions import PositionsObjective
+from kdmt.train.positions import Distance, PositionsObjective
 from kdmt.types import BOS, EOS, PAD, UNK, Batch, Knowledge
 
 # the third is too long for twice its source, the fourth for the blank between its equal tokens
@@ -124,7 +124,7 @@ def test_a_model_is_rebuilt_from_its_description(family: Family) -> None:
 def test_so_many_positions_are_shown_as_the_distance_says(seed: int, ratio: float) -> None:
     torch.manual_seed(seed)
     wrong, keep = torch.rand(5, 9) < 0.6, torch.arange(9) < torch.tensor([9, 4, 1, 7, 9])[:, None]
-    shown = glanced(wrong, keep, ratio=ratio)
+    shown = glanced((wrong & keep).sum(1), keep, ratio=ratio)
     assert not (shown & ~keep).any()
     for row in range(5):
         answers = torch.where(wrong[row], 1, 0)[keep[row]].tolist()
@@ -139,7 +139,7 @@ def test_so_many_positions_are_shown_as_the_distance_says(seed: int, ratio: floa
 def test_shown_positions_are_drawn_evenly() -> None:
     torch.manual_seed(1)
     keep = torch.ones(20_000, 4, dtype=torch.bool)
-    shown = glanced(keep, keep, ratio=0.5)
+    shown = glanced(keep.sum(1), keep, ratio=0.5)
     torch.testing.assert_close(shown.float().mean(0), torch.full((4,), 0.5), rtol=0, atol=5 * 0.5 / 20_000**0.5)
 
 
@@ -168,26 +168,49 @@ def positions(family: Family, **others: Any) -> PositionsObjective:
     return PositionsObjective(small(family), label_smoothing=0.1, length_weight=0.1, **others)
 
 
-def test_nat_is_cross_entropy_of_each_position_and_of_the_length(tmp_path: Path) -> None:
+def test_nat_is_cross_entropy_of_each_word_and_of_the_length(tmp_path: Path) -> None:
     objective, batch = positions("nat").train(), batch_of(tmp_path)
-    model = objective.model
-    terms = objective(batch)
+    model, prepared = objective.model, objective.prepare(batch)
+    terms = objective(prepared)
     assert {name: (term.count, term.weight) for name, term in terms.items()} == {
-        "loss": (21, 1.0),
-        "nll": (21, 0.0),
+        "loss": (16, 1.0),
+        "nll": (16, 0.0),
         "length": (5, 0.1),
     }
+    assert {name: term.count for name, term in terms.items()} == objective.counts(prepared)
     nll = length_nll = 0.0
     for place, (source, target) in enumerate(PAIRS):
         src_tokens = batch.src_tokens_BS[place : place + 1, : len(source) + 1]
         encoded = model.encode(src_tokens)
-        seen = torch.full((1, len(target) + 1), 7)
+        seen = torch.tensor([[*[UNK] * len(target), EOS]])
         log_probs = (model.fill(src_tokens, seen, encoded) @ model.output_weight_VD.t()).log_softmax(-1)[0]
-        nll -= float(log_probs[torch.arange(len(target) + 1), torch.tensor([*target, EOS])].detach().sum())
+        nll -= float(log_probs[torch.arange(len(target)), torch.tensor(target)].detach().sum())
         lengths = model.lengths.proj(encoded.states_BSD.mean(1)).log_softmax(-1)[0].detach()
         length_nll -= float(lengths[len(target) - len(source) + 128])
     assert float(terms["nll"].sum) == pytest.approx(nll, rel=1e-9)
     assert float(terms["length"].sum.detach()) == pytest.approx(length_nll, rel=1e-5)
+    evaluated = objective.eval()(batch)
+    assert float(evaluated["nll"].sum) == pytest.approx(nll, rel=1e-9)
+
+
+@pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
+def test_a_glance_shows_words_and_asks_for_the_others(tmp_path: Path, distance: Distance) -> None:
+    plain = positions("nat").train()
+    prepared = plain.prepare(batch_of(tmp_path))
+    nothing = positions("nat", glancing=[(0, 0.0)], distance=distance).train()
+    assert float(nothing(prepared)["loss"].sum.detach()) == pytest.approx(float(plain(prepared)["loss"].sum.detach()))
+    half = positions("nat", glancing=[(0, 0.5)], distance=distance).train()
+    glimpsed = half._glance(prepared)
+    assert glimpsed.seen_BT is not None
+    assert glimpsed.tgt_tokens_BT is not None
+    assert prepared.tgt_tokens_BT is not None
+    asked = glimpsed.tgt_tokens_BT.ne(PAD)
+    assert 0 < glimpsed.num_tgt_tokens == int(asked.sum()) < 16 == glimpsed.target_count
+    shown = prepared.tgt_tokens_BT.ne(PAD) & ~asked
+    assert torch.equal(glimpsed.seen_BT[shown], prepared.tgt_tokens_BT[shown])
+    terms = half(prepared)
+    assert terms["loss"].count == 16
+    assert float(terms["loss"].sum.detach()) < float(plain(prepared)["loss"].sum.detach())
 
 
 def test_cmlm_asks_for_what_it_hides(tmp_path: Path) -> None:
