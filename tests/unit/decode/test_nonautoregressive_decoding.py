@@ -30,12 +30,6 @@ def sources() -> list[np.ndarray]:
     return [np.array([*rng.integers(4, V, length), EOS]) for length in (3, 7, 1, 5, 5, 2)]
 
 
-def test_collapse() -> None:
-    assert collapse([9, 9, 4, 4, 9, 4, 5, 5], blank=9) == (4, 4, 5)
-    assert collapse([9, 9], blank=9) == ()
-    assert collapse([4, 5, 4], blank=9) == (4, 5, 4)
-
-
 def test_greedy_is_the_best_symbol_of_each_position() -> None:
     model = small().eval()
     for source, (found,) in zip(sources(), NATEngine(model).decode(sources(), Decode()), strict=True):
