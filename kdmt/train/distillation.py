@@ -147,7 +147,9 @@ class WordLesson(Lesson):
         if self.settings.source == "cache":
             if batch.knowledge is None:
                 raise ValueError("a student that learns from a cache needs batches with its knowledge")
-            log_marginal_V = _log(self.given_V) if informed and self.given_V is not None else None
+            if informed and self.given_V is None:
+                raise ValueError("mutual information from a cache needs the cache's marginal")
+            log_marginal_V = None if self.given_V is None else _log(self.given_V)
             return BestTokens(batch.knowledge.ids_MK, batch.knowledge.log_probs_MG), log_marginal_V
         distribution = WholeDistribution(
             tuple(teacher.features_MD for teacher in teachers),

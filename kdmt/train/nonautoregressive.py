@@ -62,8 +62,11 @@ class AlignedObjective(Objective):
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`: target tokens without </s>, of the sentences that have an alignment."""
         words = Words.of(batch)
-        tokens = float((words.lengths_B * self._fits(batch, words)).sum())
-        return {"loss": tokens, "nll": tokens, "impossible": len(batch.src_tokens_BS)}
+        return self._counts(words, self._fits(batch, words))
+
+    def _counts(self, words: Words, fits_B: Tensor) -> dict[str, float]:
+        tokens = float((words.lengths_B * fits_B).sum())
+        return {"loss": tokens, "nll": tokens, "impossible": len(fits_B)}
 
     def _fits(self, batch: Batch, words: Words) -> Tensor:
         positions_B = self.model.nat.upsample * batch.src_tokens_BS.ne(PAD).sum(1)
@@ -72,7 +75,8 @@ class AlignedObjective(Objective):
     def forward(self, batch: Batch) -> LossTerms:
         """See `Objective`."""
         words = Words.of(batch)
-        fits_B, counts = self._fits(batch, words), self.counts(batch)
+        fits_B = self._fits(batch, words)
+        counts = self._counts(words, fits_B)
         nll_sum = -torch.where(fits_B, self.log_likelihood(batch, words), 0.0).sum()
         return {
             "loss": LossTerm(nll_sum, counts["loss"]),
@@ -122,7 +126,7 @@ class CTCObjective(AlignedObjective):
         if self.training and self.glancing is not None:
             shown_BL, aligned_BL = self._glance(x_BLD, keep_BL, encoder_output, batch, words)
             x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
-        said_BLK = self._read(x_BLD, keep_BL, encoder_output, batch, words)[1]
+        _, said_BLK = self._read(x_BLD, keep_BL, encoder_output, batch, words)
         return ctc_log_likelihood(**_arranged(said_BLK, keep_BL, words))
 
     def _read(
