@@ -147,10 +147,12 @@ class WordLesson(Lesson):
         if self.settings.source == "cache":
             if batch.knowledge is None:
                 raise ValueError("a student that learns from a cache needs batches with its knowledge")
-            if informed and self.given_V is None:
+            said = BestTokens(batch.knowledge.ids_MK, batch.knowledge.log_probs_MG)
+            if not informed:
+                return said, None
+            if self.given_V is None:
                 raise ValueError("mutual information from a cache needs the cache's marginal")
-            log_marginal_V = None if self.given_V is None else _log(self.given_V)
-            return BestTokens(batch.knowledge.ids_MK, batch.knowledge.log_probs_MG), log_marginal_V
+            return said, _log(self.given_V)
         distribution = WholeDistribution(
             tuple(teacher.features_MD for teacher in teachers),
             tuple(teacher.model.output_weight_VD for teacher in teachers),
