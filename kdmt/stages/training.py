@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmt.config import NAT, Decode, Model, Student, Train
+from kdmt.config import NAT, Decode, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
-from kdmt.stages.architectures import check_inside, check_positions, learns_from_cache, learns_from_running
+from kdmt.stages.architectures import learns_from_cache, learns_from_running
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
+from kdmt.stages.objectives import Job, make_objective
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
@@ -25,25 +26,10 @@ if TYPE_CHECKING:
     from kdmt.train.data import MonolingualText
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What one training needs to know."""
-
-    name: str
-    folder: Path
-    model: Model
-    train: Train
-    seed: int
-    data: tuple[str, ...]  # names of training sets
-    path: str  # of its settings
-    initialise: Callable[[Any], None] = lambda _: None  # sets weights of a fresh model before training
-    student: Student | None = None
-
-
 def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
     """Train the teacher on the raw training data."""
     teacher = workspace.config.teacher
-    job = _Job(
+    job = Job(
         name="teacher",
         folder=workspace.teacher,
         model=teacher.model,
@@ -109,7 +95,7 @@ def _needs_teacher(student: Student) -> bool:
 
 
 def _student_stage(workspace: Workspace, name: str, student: Student, seed: int, upstream: tuple[Stage, ...]) -> Stage:
-    job = _Job(
+    job = Job(
         name=f"student {name} seed {seed}",
         folder=workspace.student(name, seed),
         model=student.model,
@@ -196,7 +182,7 @@ def _takes_from_teacher(student: Student) -> bool:
 # ---------------------------------------------------------------------------------------------------------- the work
 
 
-def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
+def _train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     """Train one model; `plan` is None on the ranks that take part without writing anything."""
     from kdmt.corpus.batching import join_data
     from kdmt.corpus.codec import TextCodec
@@ -220,7 +206,7 @@ def _train(workspace: Workspace, job: _Job, plan: Plan | None) -> None:
         weights=_weights(workspace, job),
     )
     model, init_state = _build(workspace, job, codec)
-    objective = _objective(workspace, job, model, knowledge)
+    objective = make_objective(workspace, job, model, knowledge)
     validate = _validator(workspace, job, codec, device)
     num_batches = len(data.batches())
     if plan is not None:
@@ -267,7 +253,7 @@ def open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
     return open_parallel([(source, target)])
 
 
-def _weights(workspace: Workspace, job: _Job) -> Any:
+def _weights(workspace: Workspace, job: Job) -> Any:
     """What each pair counts, float32 [pairs]; None where all count alike."""
     import numpy as np
 
@@ -275,7 +261,7 @@ def _weights(workspace: Workspace, job: _Job) -> Any:
     return np.load(files[0]) if len(files) == 1 and files[0].exists() else None
 
 
-def _monolingual(workspace: Workspace, job: _Job) -> MonolingualText | None:
+def _monolingual(workspace: Workspace, job: Job) -> MonolingualText | None:
     if not _reads_monolingual(job.student):
         return None
     from kdmt.corpus.batching import open_parallel
@@ -286,7 +272,7 @@ def _monolingual(workspace: Workspace, job: _Job) -> MonolingualText | None:
     return MonolingualText(text, job.train, seed=job.seed)
 
 
-def _knowledge(workspace: Workspace, job: _Job) -> KnowledgeSource | None:
+def _knowledge(workspace: Workspace, job: Job) -> KnowledgeSource | None:
     """What the caches of the training sets say, for a student that learns from them."""
     if job.student is None or job.student.word_kd is None or not learns_from_cache(job.student):
         return None
@@ -319,155 +305,7 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
     return {**found, f"teacher/{workspace.config.distill.checkpoint}": teacher_sha256(workspace)}
 
 
-def _objective(workspace: Workspace, job: _Job, model: Any, knowledge: KnowledgeSource | None) -> Any:
-    import torch
-
-    from kdmt.train.distillation import DistillationObjective, WordLesson
-    from kdmt.train.nonautoregressive import CTCObjective, DAGObjective
-    from kdmt.train.objectives import CrossEntropyObjective
-    from kdmt.train.positions import PositionsObjective
-
-    student, smoothing = job.student, job.train.label_smoothing
-    if student is not None and student.nat is not None and student.nat.family == "ctc":
-        return CTCObjective(model, glancing=student.nat.glancing)
-    if student is not None and student.nat is not None and student.nat.family == "dag":
-        return DAGObjective(model)
-    if student is None or not any(
-        (student.nat, student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)
-    ):
-        return CrossEntropyObjective(model, label_smoothing=smoothing)
-    if student.word_kd is not None and student.word_kd.top1_ranking > model.tgt_vocab_size:
-        raise UserError(
-            f"{job.path}.word_kd.top1_ranking ({student.word_kd.top1_ranking}) is more than "
-            f"the vocabulary's {model.tgt_vocab_size} tokens"
-        )
-    if student.online is not None:
-        return _online_objective(job, student, model)
-    teachers = _load_teachers(workspace, job, student, model) if learns_from_running(student) else []
-    marginal_V = None if knowledge is None else torch.from_numpy(knowledge.marginal)
-    kd = student.word_kd
-    word = None if kd is None else WordLesson(kd, label_smoothing=smoothing, marginal_V=marginal_V)
-    common = {
-        "label_smoothing": smoothing,
-        "teachers": teachers,
-        "word": word,
-        "lessons": _lessons(student, model, teachers[:1]),
-        "on_policy": _on_policy(student),
-        "self_supervised": _self_supervised(student, model),
-        "teacher_precision": student.teacher_precision,
-    }
-    if student.nat is None:
-        return DistillationObjective(model, **common)
-    nat = student.nat
-    return PositionsObjective(
-        model, length_weight=nat.length_weight, glancing=nat.glancing, distance=nat.distance, **common
-    )
-
-
-def _self_supervised(student: Student, model: Any) -> Any:
-    from kdmt.train.self_supervised import MaskedLanguageLesson
-
-    return student.self_supervised and MaskedLanguageLesson(student.self_supervised, student=model)
-
-
-def _on_policy(student: Student) -> Any:
-    """How a student comes by its own samples; None where it is not taught on them."""
-    from kdmt.decode.engine import sample_batch
-    from kdmt.decode.sampling import Sampling
-    from kdmt.train.distillation import OnPolicy
-
-    settings = student.on_policy
-    if settings is None:
-        return None
-    sampling = Sampling(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
-
-    def generate(model: Any, src_tokens_BS: Any) -> list[tuple[int, ...]]:
-        found = sample_batch(
-            model, src_tokens_BS, sampling=sampling, max_len_a=settings.max_len_a, max_len_b=settings.max_len_b
-        )
-        return [hypothesis.tokens for hypothesis in found]
-
-    return OnPolicy(settings.rate, generate)
-
-
-def _lessons(student: Student, model: Any, teachers: Sequence[Any]) -> list[Any]:
-    """Those inside the network, from the first teacher."""
-    from kdmt.train.distillation import AttentionLesson, HiddenLesson
-
-    lessons: list[Any] = []
-    if student.hidden_kd is not None:
-        lessons.append(HiddenLesson(student.hidden_kd, student=model, teacher=teachers[0]))
-    if student.attention_kd is not None:
-        lessons.append(AttentionLesson(student.attention_kd, student=model, teacher=teachers[0]))
-    return lessons
-
-
-def _online_objective(job: _Job, student: Student, model: Any) -> Any:
-    import torch
-
-    from kdmt.models.architecture import architecture
-    from kdmt.models.build import build_transformer
-    from kdmt.train.distillation import WordLesson
-    from kdmt.train.online import EmaTeacherObjective, TogetherObjective
-
-    online, smoothing = student.online, job.train.label_smoothing
-    assert online is not None
-    assert student.word_kd is not None
-    word = WordLesson(student.word_kd, label_smoothing=smoothing)
-    if online.kind == "ema":
-        lessons = _lessons(student, model, [model])
-        return EmaTeacherObjective(
-            model,
-            label_smoothing=smoothing,
-            decay=online.decay,
-            word=word,
-            lessons=lessons,
-            on_policy=_on_policy(student),
-            self_supervised=_self_supervised(student, model),
-        )
-    mutual = online.kind == "mutual"
-    chosen = online.model or student.model
-    others = []
-    for number in range(1, 1 + (online.peers if mutual else 1)):
-        torch.manual_seed(job.seed + 1000 * number)
-        config = architecture(chosen.arch, chosen.overrides())
-        others.append(
-            build_transformer(config, src_vocab_size=model.src_vocab_size, tgt_vocab_size=model.tgt_vocab_size)
-        )
-    lessons = _lessons(student, model, others)
-    return TogetherObjective(
-        model,
-        label_smoothing=smoothing,
-        others=others,
-        mutual=mutual,
-        word=word,
-        lessons=lessons,
-        self_supervised=_self_supervised(student, model),
-    )
-
-
-def _load_teachers(workspace: Workspace, job: _Job, student: Student, model: Any) -> list[Any]:
-    """Frozen models that run beside the student.
-
-    Raises:
-        UserError: one has another vocabulary, or reads less than the student trains on; or the first one, which is
-            looked into, lacks what is compared.
-    """
-    from kdmt.corpus.codec import check_vocabulary
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
-
-    given = student.word_kd.teachers if student.word_kd is not None else []
-    teachers = []
-    for path in given or [str(workspace.teacher / workspace.config.distill.checkpoint)]:
-        folder = resolve_checkpoint(Path(path))
-        check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
-        teachers.append(load_model(folder))
-        check_positions(job.path, student, model.config, teachers[-1].config)
-    check_inside(job.path, student, model.config, teachers[0].config)
-    return teachers
-
-
-def _build(workspace: Workspace, job: _Job, codec: Any) -> tuple[Any, Any]:
+def _build(workspace: Workspace, job: Job, codec: Any) -> tuple[Any, Any]:
     """A model with its first weights, and the optimiser state that is to be kept, if any."""
     import torch
 
@@ -518,7 +356,7 @@ def _initialise_student(workspace: Workspace, student: Student, model: Any) -> N
     )
 
 
-def _validator(workspace: Workspace, job: _Job, codec: Any, device: Any) -> Callable[[Any], dict[str, float]]:
+def _validator(workspace: Workspace, job: Job, codec: Any, device: Any) -> Callable[[Any], dict[str, float]]:
     """Loss and BLEU on the real validation set, also when the training data is distilled."""
     from kdmt.decode.translator import Translator
     from kdmt.stages.references import bleu_of_words
