@@ -31,25 +31,42 @@ class Distribution:
     Attributes:
         scores: logits less a number of each row, [..., V].
         exps: their exponentials.
-        sums: those of a row added up, [..., 1].
+        is_normalised: whether they add up to 1.
     """
 
     scores: Tensor
     exps: Tensor
-    sums: Tensor
     is_normalised: bool = False
+    _sums: Tensor | None = None
 
     @classmethod
     def of_logs(cls, logs: Tensor) -> Distribution:
         """From logarithms of probabilities."""
-        return cls(logs, logs.exp(), torch.ones_like(logs[..., :1]), is_normalised=True)
+        return cls(logs, logs.exp(), is_normalised=True, _sums=torch.ones_like(logs[..., :1]))
 
     @classmethod
     def of_logits(cls, logits: Tensor, *, out: Tensor | None = None) -> Distribution:
         """The softmax of logits, whose memory the scores take; that of the exponentials is `out`."""
         scores = logits.sub_(logits.amax(-1, keepdim=True))
-        exps = torch.exp(scores, out=out)
-        return cls(scores, exps, exps.sum(-1, keepdim=True))
+        return cls(scores, torch.exp(scores, out=out))
+
+    @property
+    def sums(self) -> Tensor:
+        """The exponentials of a row added up, [..., 1]."""
+        if self._sums is None:
+            self._sums = self.exps.sum(-1, keepdim=True)
+        return self._sums
+
+    def take_out(self, ids: Tensor) -> Tensor:
+        """Set the exponentials of the columns `ids`, [..., K], to 0. Returns the sum of the others, [..., 1].
+
+        They are added up, since 1 less those of `ids` would be rounding alone. `sums` stays that of all.
+        """
+        taken = self.exps.gather(-1, ids).sum(-1, keepdim=True)
+        rest = self.exps.scatter_(-1, ids, 0.0).sum(-1, keepdim=True)
+        if self._sums is None:
+            self._sums = rest + taken
+        return rest
 
     @property
     def log_sums(self) -> Tensor:
@@ -61,7 +78,7 @@ class Distribution:
         if not self.is_normalised:
             self.scores.sub_(self.log_sums)
             self.exps.div_(self.sums)
-            self.sums, self.is_normalised = torch.ones_like(self.sums), True
+            self._sums, self.is_normalised = torch.ones_like(self.sums), True
         return self.scores, self.exps
 
     @property

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # On a CPU a chunk's logits should stay in the cache; a GPU wants large products.
-CHUNKS = {"cpu": 128, "cuda": 2048}
+CHUNKS = {"cpu": 256, "cuda": 2048}
 
 
 def chunk_size(device: torch.device) -> int:

@@ -149,10 +149,11 @@ class BestTokens:
 
     def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
         """See `TeacherTokens.pull`."""
-        ids_CK, log_sums_C1 = self.ids_MK[rows], student.log_sums
+        ids_CK = self.ids_MK[rows]
         said = Distribution.of_logs(self.log_probs_MG[rows].to(student.scores.dtype).clamp_min(LOG_ZERO))
-        log_q_CK = student.scores.gather(1, ids_CK) - log_sums_C1
         rest_C1, log_rest_C1 = _rest(student, ids_CK)
+        log_sums_C1 = student.log_sums
+        log_q_CK = student.scores.gather(1, ids_CK) - log_sums_C1
         own = Distribution.of_logs(torch.cat([log_q_CK, log_rest_C1 - log_sums_C1], dim=1).clamp_min_(LOG_ZERO))
         value_C, slope = divergence.compare(said, own)
         slope_CG = slope.values * slope.factor
@@ -178,10 +179,9 @@ class BestTokens:
 def _rest(student: Distribution, ids_CK: Tensor) -> tuple[Tensor, Tensor]:
     """The sum of the exponentials of all other tokens and its logarithm, [C, 1] each; those of `ids` are set to 0.
 
-    It is summed, since 1 less the others would be rounding alone. Where all of it is too small for a number, its
-    logarithm comes from the scores.
+    Where all of it is too small for a number, its logarithm comes from the scores.
     """
-    rest_C1 = student.exps.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
+    rest_C1 = student.take_out(ids_CK)
     log_rest_C1 = rest_C1.log()
     if bool((rest_C1 == 0.0).any()):
         others_C1 = student.scores.scatter(1, ids_CK, -math.inf).logsumexp(1, keepdim=True)
@@ -234,9 +234,9 @@ class WordKDLoss:
         """See `ChunkLoss.chunk`."""
         own = Distribution.of_logits(logits_CV, out=self.scratch("exponentials", logits_CV))
         soft = own if self.temperature == 1.0 else Distribution.of_logits(own.scores / self.temperature)
-        nll_C, smooth_C = self._cross_entropy(rows, own)
         information_C, information_CV = self._information(own)
         pull = self.teacher.pull(rows, self.divergence, soft)
+        nll_C, smooth_C = self._cross_entropy(rows, own)
         ranking_C, ranked_ids, ranked_slopes = self._ranking(rows, own, pull.said)
         taught_C = self._taught(rows, pull)
         value_C = (pull.value_C * self.divergence.scale(self.temperature) + ranking_C) * taught_C
