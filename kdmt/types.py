@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 
+# Families of non-autoregressive models by what their decoder's positions are.
+POSITIONAL = ("nat", "cmlm", "inat", "nat_crf")  # the target's
+ALIGNED = ("ctc", "dag")  # more than the target has
+EDITING = ("levenshtein", "insertion")  # those of a draft of it
+
 
 @dataclass(frozen=True)
 class Knowledge:

@@ -3,7 +3,7 @@
 With deletions and insertions alone the fewest edits keep a longest common subsequence. Tables are filled a row at a
 time for the whole batch: within a row, what comes from the left is a running maximum or minimum.
 
-Shapes: B batch, N tokens of a hypothesis, M tokens of a reference.
+Shapes: B batch, N tokens of a hypothesis, M tokens of a reference, W of what becomes of it.
 """
 
 from __future__ import annotations
@@ -61,3 +61,42 @@ def levenshtein_distance(hyp_BN: Tensor, ref_BM: Tensor, *, hyp_lengths_B: Tenso
         ends_B = row_BM.gather(1, ref_lengths_B[:, None])[:, 0]
         found_B = torch.where(hyp_lengths_B == place + 1, ends_B, found_B)
     return found_B
+
+
+def missing_between(partner_BN: Tensor, *, hyp_lengths_B: Tensor) -> Tensor:
+    """How many reference tokens are missing after each token but the last: int64 [B, N - 1], 0 beyond a hypothesis.
+
+    Args:
+        partner_BN: the reference token that each hypothesis token stands for, all of them for some (what
+            `common_subsequence` says of a hypothesis without superfluous tokens, <s> and </s> among them).
+    """
+    counts_BN = partner_BN[:, 1:] - partner_BN[:, :-1] - 1
+    inside_BN = torch.arange(1, partner_BN.size(1), device=partner_BN.device) < hyp_lengths_B[:, None]
+    return counts_BN.masked_fill(~inside_BN, 0)
+
+
+def spread(tokens_BN: Tensor, counts_BN: Tensor, *, lengths_B: Tensor, fill: int, pad: int) -> Tensor:
+    """Tokens moved apart, with so many times `fill` after each but the last: [B, W].
+
+    Args:
+        counts_BN: int64 [B, N - 1], 0 beyond a sentence.
+        lengths_B: tokens of each sentence, at least 1.
+    """
+    columns_N = torch.arange(tokens_BN.size(1), device=tokens_BN.device)
+    shift_BN = torch.cat([torch.zeros_like(counts_BN[:, :1]), counts_BN.cumsum(1)], dim=1)
+    after_B = lengths_B + counts_BN.sum(1)
+    width = int(after_B.max())
+    beyond_BN = columns_N >= lengths_B[:, None]
+    places_BN = (columns_N + shift_BN).masked_fill(beyond_BN, width)  # a column that is cut off
+    inside_BW = torch.arange(width + 1, device=tokens_BN.device) < after_B[:, None]
+    blank_BW = torch.full_like(inside_BW, fill, dtype=tokens_BN.dtype).masked_fill_(~inside_BW, pad)
+    return blank_BW.scatter(1, places_BN, tokens_BN)[:, :-1]
+
+
+def compact(values_BN: Tensor, keep_BN: Tensor, *, pad: float) -> Tensor:
+    """What is kept, moved to the left: [B, W]."""
+    counts_B = keep_BN.sum(1)
+    order_BN = (~keep_BN).long().argsort(dim=1, stable=True)
+    columns_N = torch.arange(values_BN.size(1), device=values_BN.device)
+    moved_BN = values_BN.gather(1, order_BN).masked_fill(columns_N >= counts_B[:, None], pad)
+    return moved_BN[:, : int(counts_B.max())]

@@ -51,7 +51,7 @@ class TransformerConfig:
         return asdict(self)
 
 
-Family = Literal["nat", "cmlm", "ctc", "dag"]
+Family = Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,15 @@ class NATConfig:
         family: how the decoder's output becomes a sentence.
         upsample: of `ctc` and `dag`, decoder positions for each source token.
         link_heads: of `dag`, distributions over the next vertex that are mixed.
+        copy: of `nat`, `inat` and `nat_crf`, how the source's embeddings become decoder inputs.
+        crf_rank: of `nat_crf`, that of the matrix of transitions.
     """
 
     family: Family
     upsample: int = 3
     link_heads: int = 4
+    copy: Literal["uniform", "soft"] = "uniform"
+    crf_rank: int = 32
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

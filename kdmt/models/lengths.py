@@ -40,11 +40,35 @@ class LengthHead(nn.Module):
         return (encoded.keep_BS.sum(1, keepdim=True) + differences_BK).clamp(2, limit)
 
 
-def uniform_places(src_lengths_B: Tensor, tgt_lengths_B: Tensor, width: int) -> Tensor:
-    """Which source token each target position starts from, spread evenly from the first to the last: int64 [B, width].
+def uniform_copy(x_BSD: Tensor, src_keep_BS: Tensor, tgt_lengths_B: Tensor, width: int) -> Tensor:
+    """Each target position gets one source token's state, spread evenly from the first to the last: [B, width, D].
 
-    Gu et al. 2018, section 3.2. Positions beyond a target's length have the last one.
+    Gu et al. 2018, section 3.2. Padding may be on either side of the source. Positions beyond a target's length have
+    the last token's.
     """
+    places_BT = _opposite(src_keep_BS.sum(1), tgt_lengths_B, width).round().long()
+    last_B1 = src_keep_BS.sum(1, keepdim=True) - 1
+    first_B1 = src_keep_BS.long().argmax(1, keepdim=True)
+    index_BT = first_B1 + torch.minimum(places_BT, last_B1)
+    return x_BSD.gather(1, index_BT[:, :, None].expand(-1, -1, x_BSD.size(2)))
+
+
+def soft_copy(
+    x_BSD: Tensor, src_keep_BS: Tensor, tgt_lengths_B: Tensor, width: int, *, log_temperature: Tensor
+) -> Tensor:
+    """Each target position gets a mean of the source tokens' states, the nearer the heavier: [B, width, D].
+
+    Weights are softmax_s(-|s - o| / t) where o is the place opposite in the source (Wei et al. 2019, section 3.1, with
+    places that are stretched to the target's length).
+    """
+    places_BS = src_keep_BS.long().cumsum(1) - 1  # of real tokens, wherever the padding is
+    opposite_BT = _opposite(src_keep_BS.sum(1), tgt_lengths_B, width)
+    distance_BTS = (opposite_BT[:, :, None] - places_BS[:, None, :]).abs()
+    scores_BTS = (-distance_BTS / log_temperature.exp()).masked_fill(~src_keep_BS[:, None, :], -torch.inf)
+    return scores_BTS.softmax(-1).to(x_BSD.dtype) @ x_BSD
+
+
+def _opposite(src_lengths_B: Tensor, tgt_lengths_B: Tensor, width: int) -> Tensor:
+    """Where in the source each target position lies, from 0 to its last token: float [B, width]."""
     steps_B1 = ((src_lengths_B - 1) / (tgt_lengths_B - 1).clamp_min(1))[:, None]
-    places_BT = (torch.arange(width, device=src_lengths_B.device) * steps_B1).round().long()
-    return torch.minimum(places_BT, src_lengths_B[:, None] - 1)
+    return torch.arange(width, device=src_lengths_B.device) * steps_B1

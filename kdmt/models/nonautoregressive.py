@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from kdmt.models.architecture import NATConfig, TransformerConfig
-from kdmt.models.lengths import LengthHead, uniform_places
+from kdmt.models.edits import EditHeads, neighbours
+from kdmt.models.lengths import LengthHead, soft_copy, uniform_copy
 from kdmt.models.links import LinkHead
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
-from kdmt.types import BOS, EOS, UNK
+from kdmt.models.transitions import Transitions
+from kdmt.types import ALIGNED, BOS, EDITING, EOS, POSITIONAL, UNK
 
 
 class NATransformer(Transformer):
@@ -36,7 +38,7 @@ class NATransformer(Transformer):
             tgt_vocab_size=tgt_vocab_size,
             pad=pad,
             causal=False,
-            decoder_positions=nat.upsample * config.max_source_positions if nat.family in ("ctc", "dag") else None,
+            decoder_positions=_decoder_positions(config, nat),
         )
         self.nat = nat
         dim = config.decoder_embed_dim
@@ -45,8 +47,16 @@ class NATransformer(Transformer):
             nn.init.normal_(self.blank_1D, mean=0.0, std=dim**-0.5)
         if nat.family == "dag":
             self.links = LinkHead(dim, nat.link_heads)
-        if nat.family in ("nat", "cmlm"):
+        if nat.family in POSITIONAL:
             self.lengths = LengthHead(config.encoder_embed_dim)
+        if nat.family in POSITIONAL and nat.copy == "soft":
+            self.log_temperature = nn.Parameter(torch.zeros(()))
+        if nat.family == "nat_crf":
+            self.transitions = Transitions(tgt_vocab_size, nat.crf_rank)
+        if nat.family == "levenshtein":
+            self.edits = EditHeads(dim)
+        if nat.family == "insertion":
+            self.slot_proj = nn.Linear(2 * dim, dim)
 
     @property
     def blank(self) -> int:
@@ -59,14 +69,31 @@ class NATransformer(Transformer):
         weight_VD = self.output_proj.weight
         return torch.cat([weight_VD, self.blank_1D]) if self.nat.family == "ctc" else weight_VD
 
-    def upsample(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def max_decoder_positions(self) -> int:
+        """Positions of the decoder that a sentence can have at most."""
+        return _decoder_positions(self.config, self.nat)
+
+    def upsample(self, src_tokens_BS: Tensor, times_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Decoder inputs that are the source's embeddings, each so many times in a row (Libovicky & Helcl 2018).
+
+        Args:
+            times_B: int64, how many times; the family's `upsample` by default.
 
         Returns:
             The inputs without positions (`tgt_embed.place`), [B, L, D], and which are real, bool [B, L].
         """
-        tokens_BL = src_tokens_BS.repeat_interleave(self.nat.upsample, dim=1)
+        tokens_BL = self._repeated(src_tokens_BS, times_B)
         return self.src_embed.look_up(tokens_BL), tokens_BL.ne(self.pad)
+
+    def _repeated(self, src_tokens_BS: Tensor, times_B: Tensor | None) -> Tensor:
+        """Each source token so many times in a row: [B, L]."""
+        if times_B is None:
+            return src_tokens_BS.repeat_interleave(self.nat.upsample, dim=1)
+        lengths_B = times_B * src_tokens_BS.ne(self.pad).sum(1)
+        columns_L = torch.arange(int(lengths_B.max()), device=src_tokens_BS.device)
+        places_BL = (columns_L // times_B[:, None]).clamp_max(src_tokens_BS.size(1) - 1)
+        return src_tokens_BS.gather(1, places_BL).masked_fill(columns_L >= lengths_B[:, None], self.pad)
 
     def look_up_output(self, symbols_BL: Tensor) -> Tensor:
         """Embeddings of output tokens, the blank among them, without positions: [B, L, D]."""
@@ -74,13 +101,12 @@ class NATransformer(Transformer):
         x_BLD = self.tgt_embed.look_up(symbols_BL.masked_fill(is_blank_BL, self.pad))
         return torch.where(is_blank_BL[:, :, None], self.blank_1D * self.tgt_embed.scale, x_BLD)
 
-    def vertices(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def vertices(self, src_tokens_BS: Tensor, times_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Decoder inputs of a directed acyclic decoder: <s>, nothing known, </s>, so many for each source token.
 
-        Returns:
-            As `upsample`.
+        Arguments and results are those of `upsample`.
         """
-        keep_BL = src_tokens_BS.ne(self.pad).repeat_interleave(self.nat.upsample, dim=1)
+        keep_BL = self._repeated(src_tokens_BS, times_B).ne(self.pad)
         tokens_BL = torch.full_like(keep_BL, UNK, dtype=src_tokens_BS.dtype).masked_fill_(~keep_BL, self.pad)
         tokens_BL[:, 0] = BOS
         tokens_BL.scatter_(1, keep_BL.sum(1, keepdim=True) - 1, EOS)
@@ -93,20 +119,35 @@ class NATransformer(Transformer):
     def fill(
         self, src_tokens_BS: Tensor, seen_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
     ) -> Tensor:
-        """Features of the target's own positions, of `nat` and `cmlm`: [B, T, D].
+        """Features of the target's own positions, of families that have them: [B, T, D].
 
         Args:
-            seen_BT: what is known of the target, <unk> where nothing is. There a decoder of `nat` starts from the
-                source token that lies opposite.
+            seen_BT: what is known of the target, <unk> where nothing is. There a decoder of another family than `cmlm`
+                starts from what lies opposite in the source.
         """
         keep_BT = seen_BT.ne(self.pad)
         x_BTD = self.tgt_embed.look_up(seen_BT)
-        if self.nat.family == "cmlm":
-            return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
-        places_BT = uniform_places(src_tokens_BS.ne(self.pad).sum(1), keep_BT.sum(1), seen_BT.size(1))
-        copied_BT = src_tokens_BS.gather(1, places_BT).masked_fill(~keep_BT, self.pad)
-        x_BTD = torch.where(seen_BT.eq(UNK)[:, :, None], self.src_embed.look_up(copied_BT), x_BTD)
+        if self.nat.family != "cmlm":
+            x_BTD = torch.where(seen_BT.eq(UNK)[:, :, None], self._copied(src_tokens_BS, keep_BT), x_BTD)
         return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
+
+    def _copied(self, src_tokens_BS: Tensor, keep_BT: Tensor) -> Tensor:
+        """Source embeddings as decoder inputs: [B, T, D]."""
+        x_BSD, src_keep_BS = self.src_embed.look_up(src_tokens_BS), src_tokens_BS.ne(self.pad)
+        lengths_B, width = keep_BT.sum(1), keep_BT.size(1)
+        if self.nat.copy == "soft":
+            return soft_copy(x_BSD, src_keep_BS, lengths_B, width, log_temperature=self.log_temperature)
+        return uniform_copy(x_BSD, src_keep_BS, lengths_B, width)
+
+    def read_draft(
+        self, draft_BN: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
+    ) -> Tensor:
+        """Features of a draft's tokens, <s> and </s> among them, of families that edit: [B, N, D]."""
+        return self.decode_all(self.tgt_embed.look_up(draft_BN), draft_BN.ne(self.pad), encoder_output, trace)
+
+    def slots(self, features_BND: Tensor) -> Tensor:
+        """Features of what may be inserted between neighbours, of `insertion`: [B, N - 1, D]."""
+        return self.slot_proj(neighbours(features_BND))
 
     def decode_all(
         self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
@@ -118,3 +159,18 @@ class NATransformer(Transformer):
             keep_BL: bool, real positions.
         """
         return self._decode(self.tgt_embed.place(x_BLD), encoder_output, trace, keep_BL)
+
+    def deep_trace(self) -> Trace:
+        """A trace that keeps the outputs of all decoder layers but the last."""
+        return Trace(frozenset(("decoder", layer) for layer in range(len(self.decoder_layers) - 1)))
+
+    def lower_layers(self, trace: Trace) -> list[Tensor]:
+        """Decoder features as if each lower layer were the last: [B, L, D] each."""
+        states = [trace.found["decoder", layer] for layer in range(len(self.decoder_layers) - 1)]
+        return states if self.decoder_norm is None else [self.decoder_norm(state) for state in states]
+
+
+def _decoder_positions(config: TransformerConfig, nat: NATConfig) -> int:
+    if nat.family in ALIGNED:
+        return nat.upsample * config.max_source_positions
+    return config.max_target_positions + (1 if nat.family in EDITING else 0)  # a draft has <s> before the target

@@ -1,6 +1,9 @@
-"""Objectives of students that write all positions at once. The losses' formulas are in `kdmt.losses`.
+"""Objectives of students whose decoder has more positions than the target: `ctc` and `dag`.
 
-Shapes: B batch, L decoder positions, T target tokens without </s>, M real decoder positions, D model width.
+The losses' formulas are in `kdmt.losses`.
+
+Shapes: B batch, L decoder positions, T target tokens without </s>, K symbols asked for: those of the target and what
+frames or parts them, M real decoder positions, D model width.
 """
 
 from __future__ import annotations
@@ -8,19 +11,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
-from kdmt.losses.dag import dag_log_likelihood
+from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.models.transformer import EncoderOutput
+from kdmt.models.transformer import EncoderOutput, Trace
 from kdmt.train.glancing import glanced
 from kdmt.train.objectives import Objective
 from kdmt.train.schedule import piecewise_linear
 from kdmt.types import BOS, EOS, PAD, Batch, LossTerm, LossTerms
+
+TooLong = Literal["skip", "upsample"]
 
 
 @dataclass(frozen=True)
@@ -39,130 +45,190 @@ class Words:
         return cls(tokens_BT, tokens_BT.ne(PAD).sum(1))
 
 
+@dataclass(frozen=True)
+class Room:
+    """Which targets have an alignment, and the decoder positions that each source token gets for it."""
+
+    fits_B: Tensor  # bool
+    times_B: Tensor | None  # int64; None for the model's own factor throughout
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the decoder says at its positions."""
+
+    features_BLD: Tensor
+    keep_BL: Tensor
+    said_BLK: Tensor  # log-probabilities of the sentence's own symbols
+
+    @property
+    def positions_B(self) -> Tensor:
+        return self.keep_BL.sum(1)
+
+
 class AlignedObjective(Objective):
     """The negative log-likelihood of the target over all its alignments with a longer decoder output.
 
-    A target that has none is left out and counted: `impossible` is the share of such sentences.
+    A target that has none in so many positions is left out, or its source is upsampled more; `impossible` is the share
+    of sentences that are left out. `deep` is the same loss at the decoder's lower layers, their mean (Huang et al.
+    2022, deep supervision).
+
+    Args:
+        glancing: (update, ratio) points, linear in between: in training a first pass tells how much of the most
+            probable alignment is shown to the second one (Qian et al. 2021; with CTC section 4.3, with a directed
+            acyclic decoder Huang et al. 2022, section 3.4); None for one pass.
+        too_long: what becomes of targets that have no alignment.
+        deep_supervision: weight of `deep`; 0 for none.
     """
 
     terms: tuple[str, ...] = ("loss", "nll", "impossible")
 
-    def __init__(self, model: NATransformer) -> None:
+    def __init__(
+        self,
+        model: NATransformer,
+        *,
+        glancing: Sequence[tuple[int, float]] | None = None,
+        too_long: TooLong = "skip",
+        deep_supervision: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model: NATransformer = model
+        self.glancing, self.too_long, self.deep_supervision = glancing, too_long, deep_supervision
+        self.ratio = 0.0 if glancing is None else glancing[0][1]
+        if deep_supervision:
+            self.terms = (*self.terms, "deep")
 
     @abstractmethod
-    def fits(self, words: Words, positions_B: Tensor) -> Tensor:
-        """Which targets have an alignment with so many positions: bool [B]."""
+    def needed(self, words: Words) -> Tensor:
+        """The fewest positions with which each target has an alignment: int64 [B]."""
 
     @abstractmethod
-    def log_likelihood(self, batch: Batch, words: Words) -> Tensor:
+    def inputs(self, batch: Batch, times_B: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Decoder inputs without positions, [B, L, D], and which are real, bool [B, L]."""
+
+    @abstractmethod
+    def symbols(self, words: Words) -> Tensor:
+        """What the decoder is asked for: int64 [B, K]."""
+
+    @abstractmethod
+    def log_likelihood(self, reading: Reading, words: Words) -> Tensor:
         """log P(target) of each sentence: [B]."""
 
-    def counts(self, batch: Batch) -> dict[str, float]:
-        """See `Objective.counts`: target tokens without </s>, of the sentences that have an alignment."""
-        words = Words.of(batch)
-        return self._counts(words, self._fits(batch, words))
-
-    def _counts(self, words: Words, fits_B: Tensor) -> dict[str, float]:
-        tokens = float((words.lengths_B * fits_B).sum())
-        return {"loss": tokens, "nll": tokens, "impossible": len(fits_B)}
-
-    def _fits(self, batch: Batch, words: Words) -> Tensor:
-        positions_B = self.model.nat.upsample * batch.src_tokens_BS.ne(PAD).sum(1)
-        return words.lengths_B.gt(0) & self.fits(words, positions_B)
-
-    def forward(self, batch: Batch) -> LossTerms:
-        """See `Objective`."""
-        words = Words.of(batch)
-        fits_B = self._fits(batch, words)
-        counts = self._counts(words, fits_B)
-        nll_sum = -torch.where(fits_B, self.log_likelihood(batch, words), 0.0).sum()
-        return {
-            "loss": LossTerm(nll_sum, counts["loss"]),
-            "nll": LossTerm(nll_sum.detach(), counts["nll"], weight=0.0),
-            "impossible": LossTerm((~fits_B).sum(), counts["impossible"], weight=0.0),
-        }
-
-    def said_of(self, asked_BK: Tensor, features_BLD: Tensor, keep_BL: Tensor) -> Tensor:
-        """The log-probabilities of a sentence's tokens at each of its positions, [B, L, K]; 0 on padding."""
-        ids_BLK = asked_BK[:, None].expand(-1, keep_BL.size(1), -1)
-        found_MK = gathered_log_probs(
-            features_BLD[keep_BL], self.model.output_weight_VD, ids_BLK[keep_BL], product_type=self.product_type
-        )
-        return found_MK.new_zeros(ids_BLK.shape).masked_scatter(keep_BL[:, :, None], found_MK)
-
-
-class CTCObjective(AlignedObjective):
-    """Alignments with an upsampled source, blanks between equal tokens (`kdmt.losses.ctc`).
-
-    Args:
-        glancing: (update, ratio) points, linear in between: in training a first pass tells how much of the most
-            probable alignment is shown to the second one (Qian et al. 2021, section 4.3, GLAT with CTC); None for one
-            pass.
-    """
-
-    def __init__(self, model: NATransformer, *, glancing: Sequence[tuple[int, float]] | None = None) -> None:
-        super().__init__(model)
-        self.glancing = glancing
-        self.ratio = 0.0 if glancing is None else glancing[0][1]
+    @abstractmethod
+    def best_alignment(self, reading: Reading, words: Words) -> tuple[Tensor, Tensor]:
+        """Which symbol each position has on the most probable path, int64 [B, L], and which ones may be shown."""
 
     def before_update(self, update: int) -> None:
         """See `Objective.before_update`."""
         if self.glancing is not None:
             self.ratio = piecewise_linear(update, self.glancing)
 
-    def fits(self, words: Words, positions_B: Tensor) -> Tensor:
-        """See `AlignedObjective.fits`: two equal tokens in a row need a blank in between."""
-        same_BT = words.tokens_BT[:, 1:].eq(words.tokens_BT[:, :-1]) & words.tokens_BT[:, 1:].ne(PAD)
-        return (words.lengths_B + same_BT.sum(1)).le(positions_B)
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """See `Objective.counts`: target tokens without </s>, of the sentences that have an alignment."""
+        words = Words.of(batch)
+        return self._counts(words, self._room(batch, words))
 
-    def log_likelihood(self, batch: Batch, words: Words) -> Tensor:
-        """See `AlignedObjective.log_likelihood`."""
-        model = self.model
+    def _counts(self, words: Words, room: Room) -> dict[str, float]:
+        tokens = float((words.lengths_B * room.fits_B).sum())
+        counts = dict.fromkeys(self.terms, tokens)
+        return {**counts, "impossible": len(room.fits_B)}
+
+    def _room(self, batch: Batch, words: Words) -> Room:
+        needed_B, sources_B = self.needed(words), batch.src_tokens_BS.ne(PAD).sum(1)
+        has_words_B = words.lengths_B.gt(0)
+        if self.too_long == "skip" or not self.training:
+            return Room(has_words_B & needed_B.le(self.model.nat.upsample * sources_B), None)
+        times_B = (-(-needed_B // sources_B)).clamp_min(self.model.nat.upsample)
+        fits_B = has_words_B & (times_B * sources_B).le(self.model.max_decoder_positions)
+        return Room(fits_B, torch.where(fits_B, times_B, self.model.nat.upsample))
+
+    def forward(self, batch: Batch) -> LossTerms:
+        """See `Objective`."""
+        words = Words.of(batch)
+        room = self._room(batch, words)
+        counts = self._counts(words, room)
         with self.autocast(batch):
-            encoder_output = model.encode(batch.src_tokens_BS)
-            x_BLD, keep_BL = model.upsample(batch.src_tokens_BS)
+            encoded = self.model.encode(batch.src_tokens_BS)
+            x_BLD, keep_BL = self.inputs(batch, room.times_B)
         if self.training and self.glancing is not None:
-            shown_BL, aligned_BL = self._glance(x_BLD, keep_BL, encoder_output, batch, words)
-            x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
-        _, said_BLK = self._read(x_BLD, keep_BL, encoder_output, batch, words)
-        return ctc_log_likelihood(**_arranged(said_BLK, keep_BL, words))
+            x_BLD = self._glance(x_BLD, keep_BL, encoded, words)
+        readings = self._read(x_BLD, keep_BL, encoded, words, deep=self.training and self.deep_supervision > 0.0)
+        sums = [-torch.where(room.fits_B, self.log_likelihood(each, words), 0.0).sum() for each in readings]
+        terms = {
+            "loss": LossTerm(sums[-1], counts["loss"]),
+            "nll": LossTerm(sums[-1].detach(), counts["nll"], weight=0.0),
+            "impossible": LossTerm((~room.fits_B).sum(), counts["impossible"], weight=0.0),
+        }
+        if self.deep_supervision:
+            lower = torch.stack(sums[:-1] or sums).mean()
+            terms["deep"] = LossTerm(lower, counts["deep"], self.deep_supervision)
+        return terms
 
     def _read(
-        self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, batch: Batch, words: Words
-    ) -> tuple[Tensor, Tensor]:
-        """Features [B, L, D], and the log-probabilities of the blank and the target's tokens, [B, L, 1 + T]."""
-        with self.autocast(batch):
-            features_BLD = self.model.decode_all(x_BLD, keep_BL, encoder_output)
-        return features_BLD, self.said_of(self._symbols(words), features_BLD, keep_BL)
+        self, x_BLD: Tensor, keep_BL: Tensor, encoded: EncoderOutput, words: Words, *, deep: bool = False
+    ) -> list[Reading]:
+        """What the last layer says; before it, if asked for, what the lower ones say."""
+        trace = self.model.deep_trace() if deep else None
+        with self.autocast_on(x_BLD.device):
+            features_BLD = self.model.decode_all(x_BLD, keep_BL, encoded, trace)
+            lower = [] if trace is None else self.model.lower_layers(trace)
+        asked_BK = self.symbols(words)
+        return [Reading(each, keep_BL, self._said_of(asked_BK, each, keep_BL)) for each in (*lower, features_BLD)]
 
-    def _symbols(self, words: Words) -> Tensor:
-        """The blank, then the target's tokens: [B, 1 + T]."""
-        return torch.cat([torch.full_like(words.tokens_BT[:, :1], self.model.blank), words.tokens_BT], dim=1)
+    def _said_of(self, asked_BK: Tensor, features_BLD: Tensor, keep_BL: Tensor) -> Tensor:
+        """The log-probabilities of a sentence's symbols at each of its positions, [B, L, K]; 0 on padding."""
+        ids_BLK = asked_BK[:, None].expand(-1, keep_BL.size(1), -1)
+        found_MK = gathered_log_probs(
+            features_BLD[keep_BL], self.model.output_weight_VD, ids_BLK[keep_BL], product_type=self.product_type
+        )
+        return found_MK.new_zeros(ids_BLK.shape).masked_scatter(keep_BL[:, :, None], found_MK)
 
     @torch.no_grad()
-    def _glance(
-        self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, batch: Batch, words: Words
-    ) -> tuple[Tensor, Tensor]:
-        """Which positions are shown, bool [B, L], and the best alignment's symbols, int64 [B, L]."""
-        features_BLD, said_BLK = self._read(x_BLD, keep_BL, encoder_output, batch, words)
-        states_BL = ctc_best_alignment(**_arranged(said_BLK, keep_BL, words))
-        place_BL = torch.where(states_BL % 2 == 1, (states_BL + 1) // 2, 0)  # among the symbols; even ones are blanks
-        aligned_BL = self._symbols(words).gather(1, place_BL)
+    def _glance(self, x_BLD: Tensor, keep_BL: Tensor, encoded: EncoderOutput, words: Words) -> Tensor:
+        """The inputs with symbols of the best alignment shown, at as many positions as the ratio of the wrong ones."""
+        (reading,) = self._read(x_BLD, keep_BL, encoded, words)
+        places_BL, may_BL = self.best_alignment(reading, words)
+        aligned_BL = self.symbols(words).gather(1, places_BL)
         weight_VD = self.model.output_weight_VD
-        best_M = best_tokens(features_BLD[keep_BL], weight_VD, product_type=self.product_type)
-        wrong_BL = torch.zeros_like(keep_BL).masked_scatter(keep_BL, best_M.ne(aligned_BL[keep_BL]))
-        return glanced(wrong_BL.sum(1), keep_BL, ratio=self.ratio), aligned_BL
+        best_M = best_tokens(reading.features_BLD[keep_BL], weight_VD, product_type=self.product_type)
+        wrong_BL = torch.zeros_like(keep_BL).masked_scatter(keep_BL, best_M.ne(aligned_BL[keep_BL])) & may_BL
+        shown_BL = glanced(wrong_BL.sum(1), may_BL, ratio=self.ratio)
+        return torch.where(shown_BL[:, :, None], self.model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
 
 
-def _arranged(said_BLK: Tensor, keep_BL: Tensor, words: Words) -> dict[str, Tensor]:
+class CTCObjective(AlignedObjective):
+    """Alignments with an upsampled source, blanks between equal tokens (`kdmt.losses.ctc`)."""
+
+    def needed(self, words: Words) -> Tensor:
+        """See `AlignedObjective.needed`: two equal tokens in a row need a blank in between."""
+        same_BT = words.tokens_BT[:, 1:].eq(words.tokens_BT[:, :-1]) & words.tokens_BT[:, 1:].ne(PAD)
+        return words.lengths_B + same_BT.sum(1)
+
+    def inputs(self, batch: Batch, times_B: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `AlignedObjective.inputs`."""
+        return self.model.upsample(batch.src_tokens_BS, times_B)
+
+    def symbols(self, words: Words) -> Tensor:
+        """The blank, then the target's tokens."""
+        return torch.cat([torch.full_like(words.tokens_BT[:, :1], self.model.blank), words.tokens_BT], dim=1)
+
+    def log_likelihood(self, reading: Reading, words: Words) -> Tensor:
+        """See `AlignedObjective.log_likelihood`."""
+        return ctc_log_likelihood(**_ctc_arguments(reading, words))
+
+    def best_alignment(self, reading: Reading, words: Words) -> tuple[Tensor, Tensor]:
+        """See `AlignedObjective.best_alignment`: all positions have a symbol."""
+        states_BL = ctc_best_alignment(**_ctc_arguments(reading, words))
+        return torch.where(states_BL % 2 == 1, (states_BL + 1) // 2, 0), reading.keep_BL  # even states are blanks
+
+
+def _ctc_arguments(reading: Reading, words: Words) -> dict[str, Any]:
     """What the functions of `kdmt.losses.ctc` are asked with."""
     return {
-        "blank_BL": said_BLK[:, :, 0],
-        "match_BLT": said_BLK[:, :, 1:],
+        "blank_BL": reading.said_BLK[:, :, 0],
+        "match_BLT": reading.said_BLK[:, :, 1:],
         "tgt_tokens_BT": words.tokens_BT,
-        "lengths_B": keep_BL.sum(1),
+        "lengths_B": reading.positions_B,
         "tgt_lengths_B": words.lengths_B.clamp_min(1),
     }
 
@@ -170,25 +236,46 @@ def _arranged(said_BLK: Tensor, keep_BL: Tensor, words: Words) -> dict[str, Tens
 class DAGObjective(AlignedObjective):
     """Paths through a directed acyclic decoder (`kdmt.losses.dag`); the first vertex is <s>, the last </s>."""
 
-    def fits(self, words: Words, positions_B: Tensor) -> Tensor:
-        """See `AlignedObjective.fits`."""
-        return (words.lengths_B + 2).le(positions_B)
+    def needed(self, words: Words) -> Tensor:
+        """See `AlignedObjective.needed`."""
+        return words.lengths_B + 2
 
-    def log_likelihood(self, batch: Batch, words: Words) -> Tensor:
+    def inputs(self, batch: Batch, times_B: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `AlignedObjective.inputs`."""
+        return self.model.vertices(batch.src_tokens_BS, times_B)
+
+    def symbols(self, words: Words) -> Tensor:
+        """<s>, the target's tokens, </s>."""
+        return framed(words)
+
+    def log_likelihood(self, reading: Reading, words: Words) -> Tensor:
         """See `AlignedObjective.log_likelihood`."""
-        model = self.model
-        with self.autocast(batch):
-            x_BLD, keep_BL = model.vertices(batch.src_tokens_BS)
-            features_BLD = model.decode_all(x_BLD, keep_BL, model.encode(batch.src_tokens_BS))
-            links_BLL = model.link(features_BLD, keep_BL)
-        framed_BT = _framed(words)
-        said_BLT = self.said_of(framed_BT, features_BLD, keep_BL)
-        return dag_log_likelihood(
-            said_BLT.transpose(1, 2), links_BLL, tgt_lengths_B=words.lengths_B + 2, vertices_B=keep_BL.sum(1)
-        )
+        return dag_log_likelihood(**self._arguments(reading, words))
+
+    def best_alignment(self, reading: Reading, words: Words) -> tuple[Tensor, Tensor]:
+        """See `AlignedObjective.best_alignment`: of the vertices on the path all but the first and the last."""
+        vertices_BK = dag_best_alignment(**self._arguments(reading, words))
+        columns_K = torch.arange(vertices_BK.size(1), device=vertices_BK.device).expand_as(vertices_BK)
+        inner_BK = (columns_K > 0) & (columns_K <= words.lengths_B[:, None])
+        outside = reading.keep_BL.size(1)  # a column that is cut off
+        places_BL = torch.zeros_like(reading.keep_BL[:, :1], dtype=torch.int64).repeat(1, outside + 1)
+        places_BL.scatter_(1, vertices_BK.masked_fill(~inner_BK, outside), columns_K)
+        places_BL = places_BL[:, :-1]
+        return places_BL, places_BL > 0
+
+    def _arguments(self, reading: Reading, words: Words) -> dict[str, Any]:
+        """What the functions of `kdmt.losses.dag` are asked with."""
+        with self.autocast_on(reading.features_BLD.device):
+            links_BLL = self.model.link(reading.features_BLD, reading.keep_BL)
+        return {
+            "match_BTL": reading.said_BLK.transpose(1, 2),
+            "links_BLL": links_BLL,
+            "tgt_lengths_B": words.lengths_B + 2,
+            "vertices_B": reading.positions_B,
+        }
 
 
-def _framed(words: Words) -> Tensor:
+def framed(words: Words) -> Tensor:
     """<s>, the words, </s>: [B, T + 2], padded."""
     start_B1 = torch.full_like(words.tokens_BT[:, :1], BOS)
     framed_BT = torch.cat([start_B1, words.tokens_BT, torch.full_like(start_B1, PAD)], dim=1)

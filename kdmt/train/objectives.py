@@ -42,8 +42,11 @@ class Objective(nn.Module, ABC):
 
     def autocast(self, batch: Batch, precision: Precision | None = None) -> torch.autocast:
         """Of a model's pass over a batch."""
-        device = batch.src_tokens_BS.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=(precision or self.precision) == "bf16")
+        return self.autocast_on(batch.src_tokens_BS.device, precision)
+
+    def autocast_on(self, device: torch.device, precision: Precision | None = None) -> torch.autocast:
+        """The same for what runs on a device."""
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=(precision or self.precision) == "bf16")
 
     def prepare(self, batch: Batch) -> Batch:
         """What is trained on in a batch's place; called before its counts are asked for."""

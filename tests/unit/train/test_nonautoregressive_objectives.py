@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from kdmt.config import WordKD
 from kdmt.models.architecture import Family, NATConfig
 from kdmt.models.build import build_model, build_nonautoregressive, build_transformer, describe_model
-from kdmt.models.lengths import uniform_places
+from kdmt.models.lengths import soft_copy, uniform_copy
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.train.distillation import WordLesson
 from kdmt.train.glancing import glanced
@@ -259,6 +259,32 @@ def test_word_level_distillation_compares_the_same_tokens(tmp_path: Path, family
     assert live["word_kd"].count == other["word_kd"].count
 
 
-def test_uniform_places() -> None:
-    found = uniform_places(torch.tensor([4, 5, 3]), torch.tensor([7, 3, 1]), 7)
-    assert found.tolist() == [[0, 0, 1, 2, 2, 2, 3], [0, 2, 4, 4, 4, 4, 4], [0, 2, 2, 2, 2, 2, 2]]
+@pytest.mark.parametrize("left", [False, True])
+def test_uniform_copy_reads_from_the_first_to_the_last_real_token(left: bool) -> None:
+    keep, x = padded_sources([4, 5, 3], left=left)
+    found = uniform_copy(x, keep, torch.tensor([7, 3, 1]), 7)
+    assert found[:, :, 0].tolist() == [[0, 0, 1, 2, 2, 2, 3], [0, 2, 4, 4, 4, 4, 4], [0, 2, 2, 2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_soft_copy_is_a_mean_that_falls_off_with_the_distance(left: bool) -> None:
+    keep, x = padded_sources([4, 5, 3], left=left)
+    temperature = 0.7
+    found = soft_copy(x, keep, torch.tensor([7, 3, 1]), 7, log_temperature=torch.tensor(temperature).log())
+    for sentence, (src, tgt) in enumerate([(4, 7), (5, 3), (3, 1)]):
+        for place in range(tgt):
+            opposite = place * (src - 1) / max(tgt - 1, 1)
+            weights = [math.exp(-abs(s - opposite) / temperature) for s in range(src)]
+            expected = sum(s * weight for s, weight in enumerate(weights)) / sum(weights)
+            assert float(found[sentence, place, 0]) == pytest.approx(expected, rel=1e-5)
+
+
+def padded_sources(lengths: list[int], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which tokens are real, and states whose one number is the token's place; on padding it is -100."""
+    keep = torch.zeros(len(lengths), max(lengths), dtype=torch.bool)
+    x = torch.full((len(lengths), max(lengths), 1), -100.0)
+    for row, length in enumerate(lengths):
+        start = max(lengths) - length if left else 0
+        keep[row, start : start + length] = True
+        x[row, start : start + length, 0] = torch.arange(float(length))
+    return keep, x

@@ -1,0 +1,38 @@
+"""What is to be inserted between the tokens of a draft (Stern et al. 2019, Insertion Transformer).
+
+Between each two neighbours there is a slot, and each slot has a distribution over tokens and "nothing", which is </s>.
+The target of a slot is the span of the reference that is missing there, its middle above all: token i of a span from a
+to b counts exp(-|i - (a + b) / 2| / t), normalised to 1 over the span (section 4.2, balanced binary tree). An empty
+span's target is "nothing".
+
+Shapes: B batch, N tokens of a draft, N - 1 slots, M tokens of the reference, K tokens of the longest span.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def missing_spans(
+    reference_BM: Tensor, partner_BN: Tensor, counts_BN: Tensor, *, nothing: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The tokens that each slot is to have, int64 [B, N - 1, K], and their weights, [B, N - 1, K].
+
+    Weights of a slot add up to 1.
+
+    Args:
+        partner_BN: the reference token that each token of the draft stands for.
+        counts_BN: length of each slot's span, [B, N - 1] (`kdmt.losses.edits.missing_between`).
+        nothing: id of </s>.
+        temperature: t; 0.0 for the middle alone is not allowed, infinity is the mean over the span.
+    """
+    width = max(int(counts_BN.max()), 1)
+    columns_K = torch.arange(width, device=reference_BM.device)
+    places_BNK = (partner_BN[:, :-1, None] + 1 + columns_K).clamp(0, reference_BM.size(1) - 1)
+    tokens_BNK = reference_BM[:, None].expand(-1, counts_BN.size(1), -1).gather(2, places_BNK)
+    empty_BN1 = counts_BN.eq(0)[:, :, None]
+    inside_BNK = columns_K < counts_BN.clamp_min(1)[:, :, None]
+    distance_BNK = (columns_K - (counts_BN[:, :, None] - 1) / 2).abs()
+    weights_BNK = (-distance_BNK / temperature).masked_fill(~inside_BNK, -torch.inf).softmax(-1)
+    return tokens_BNK.masked_fill(empty_BN1, nothing), weights_BNK

@@ -1,0 +1,214 @@
+"""Objectives of students that edit a draft: `levenshtein` and `insertion`.
+
+In training a draft is the reference with words left out: of each sentence a number drawn evenly from none to all, at
+random. An expert, who knows the reference, says what is to be done about it (`kdmt.losses.edits`).
+
+Shapes: B batch, N tokens of a draft, T target tokens with <s> and </s>, M tokens that are asked for.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdmt.losses.cross_entropy import projected_cross_entropy
+from kdmt.losses.edits import common_subsequence, compact, missing_between, spread
+from kdmt.losses.gathered import best_tokens, gathered_log_probs
+from kdmt.losses.insertion import missing_spans
+from kdmt.models.edits import MOST_INSERTED
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.transformer import EncoderOutput
+from kdmt.train.glancing import drawn
+from kdmt.train.nonautoregressive import Words, framed
+from kdmt.train.objectives import Objective
+from kdmt.types import BOS, EOS, PAD, UNK, Batch, LossTerm, LossTerms
+
+_POLICY_SMOOTHING = 0.01  # of the labels of deletions and of numbers of placeholders, as in fairseq
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """What a batch's drafts are and what is missing in them."""
+
+    reference_BT: Tensor  # <s>, words, </s>
+    tokens_BN: Tensor
+    lengths_B: Tensor  # of the drafts
+    partner_BN: Tensor  # the reference token that each stands for
+    counts_BN: Tensor  # tokens missing after each but the last
+
+    @property
+    def slots_BN(self) -> Tensor:
+        """Which places between neighbours exist: bool [B, N - 1]."""
+        return self.tokens_BN[:, 1:].ne(PAD)
+
+
+class EditObjective(Objective):
+    """What is common to those that learn from an expert's edits of a draft."""
+
+    terms: tuple[str, ...] = ("loss", "nll")
+
+    def __init__(self, model: NATransformer) -> None:
+        super().__init__()
+        self.model: NATransformer = model
+
+    def prepare(self, batch: Batch) -> Batch:
+        """See `Objective.prepare`: draws the drafts."""
+        return replace(batch, seen_BT=_leave_out(framed(Words.of(batch))))
+
+    def draft(self, batch: Batch) -> _Draft:
+        """In evaluation mode it is <s> and </s> alone."""
+        reference_BT = framed(Words.of(batch))
+        tokens_BN = batch.seen_BT
+        if tokens_BN is None or not self.training:
+            tokens_BN = torch.tensor([[BOS, EOS]], device=reference_BT.device).expand(len(reference_BT), -1)
+        lengths_B = tokens_BN.ne(PAD).sum(1)
+        partner_BN = common_subsequence(
+            tokens_BN, reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=reference_BT.ne(PAD).sum(1)
+        )
+        return _Draft(
+            reference_BT, tokens_BN, lengths_B, partner_BN, missing_between(partner_BN, hyp_lengths_B=lengths_B)
+        )
+
+    def forward(self, batch: Batch) -> LossTerms:
+        """See `Objective`."""
+        with self.autocast(batch):
+            encoded = self.model.encode(batch.src_tokens_BS)
+        return self.learn(batch, self.draft(batch), encoded, self.counts(batch))
+
+    @abstractmethod
+    def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
+        """The terms of a batch."""
+
+    def read(self, batch: Batch, tokens_BN: Tensor, encoded: EncoderOutput) -> Tensor:
+        """Features of a draft: [B, N, D]."""
+        with self.autocast(batch):
+            return self.model.read_draft(tokens_BN, encoded)
+
+    def _sizes(self, batch: Batch) -> tuple[int, int]:
+        """The numbers of words and of the drafts' tokens, <s> and </s> among these."""
+        words = int(Words.of(batch).lengths_B.sum())
+        if batch.seen_BT is None or not self.training:
+            return words, 2 * len(batch.src_tokens_BS)
+        return words, int(batch.seen_BT.ne(PAD).sum())
+
+
+def _leave_out(reference_BT: Tensor) -> Tensor:
+    """Drafts: [B, N]. Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps."""
+    words_BT = reference_BT.ne(PAD) & reference_BT.ne(BOS) & reference_BT.ne(EOS)
+    numbers_B = words_BT.sum(1)
+    left_out_B = (torch.rand(len(numbers_B)).to(numbers_B.device) * (numbers_B + 1)).long()
+    return compact(reference_BT, reference_BT.ne(PAD) & ~drawn(left_out_B, words_BT), pad=PAD)
+
+
+class LevenshteinObjective(EditObjective):
+    """Three policies learnt from the expert (Gu et al. 2019, section 3.3).
+
+    `placeholders`: how many tokens are missing between neighbours of the draft. `loss` and `nll`: the tokens that stand
+    in the expert's placeholders. `deletion`: which tokens are wrong where the student itself has filled these.
+
+    Args:
+        label_smoothing: of the tokens.
+    """
+
+    terms: tuple[str, ...] = ("loss", "nll", "placeholders", "deletion")
+
+    def __init__(self, model: NATransformer, *, label_smoothing: float) -> None:
+        super().__init__(model)
+        self.label_smoothing = label_smoothing
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """See `Objective.counts`."""
+        words, tokens = self._sizes(batch)
+        sentences = len(batch.src_tokens_BS)
+        missing = float(words + 2 * sentences - tokens)
+        return {"loss": missing, "nll": missing, "placeholders": float(tokens - sentences), "deletion": float(words)}
+
+    def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
+        """See `EditObjective.learn`."""
+        heads = self.model.edits
+        missing_BNK = heads.missing(self.read(batch, draft.tokens_BN, encoded).float())
+        placeholders = _policy_sum(missing_BNK, draft.counts_BN.clamp_max(MOST_INSERTED), draft.slots_BN)
+        open_BT = spread(draft.tokens_BN, draft.counts_BN, lengths_B=draft.lengths_B, fill=UNK, pad=PAD)
+        asked_BT = _inserted(draft, open_BT)
+        features_MD = self.read(batch, open_BT, encoded)[asked_BT]
+        weight_VD = self.model.output_weight_VD
+        loss_sum, nll_sum = projected_cross_entropy(
+            features_MD,
+            weight_VD,
+            draft.reference_BT[asked_BT],
+            epsilon=self.label_smoothing,
+            product_type=self.product_type,
+        )
+        with torch.no_grad():
+            written_M = best_tokens(features_MD, weight_VD, product_type=self.product_type)
+        filled_BT = open_BT.masked_scatter(asked_BT, written_M)
+        deletion = self._deletion(batch, draft, filled_BT, encoded)
+        return {
+            "loss": LossTerm(loss_sum, counts["loss"]),
+            "nll": LossTerm(nll_sum.detach(), counts["nll"], weight=0.0),
+            "placeholders": LossTerm(placeholders, counts["placeholders"]),
+            "deletion": LossTerm(deletion, counts["deletion"]),
+        }
+
+    def _deletion(self, batch: Batch, draft: _Draft, filled_BT: Tensor, encoded: EncoderOutput) -> Tensor:
+        lengths_B = filled_BT.ne(PAD).sum(1)
+        partner_BT = common_subsequence(filled_BT, draft.reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=lengths_B)
+        logits_BT2 = self.model.edits.deleted(self.read(batch, filled_BT, encoded).float())
+        columns_T = torch.arange(filled_BT.size(1), device=filled_BT.device)
+        words_BT = (columns_T > 0) & (columns_T < lengths_B[:, None] - 1)
+        return _policy_sum(logits_BT2, partner_BT.eq(-1).long(), words_BT)
+
+
+def _inserted(draft: _Draft, open_BT: Tensor) -> Tensor:
+    """Which places of a draft with the expert's placeholders are placeholders: bool [B, T].
+
+    A reference may have <unk> of its own, so that the token does not tell.
+    """
+    marks_BN = draft.tokens_BN.ne(PAD).long()
+    kept_BT = spread(marks_BN, draft.counts_BN, lengths_B=draft.lengths_B, fill=0, pad=1)
+    return kept_BT.eq(0) & open_BT.ne(PAD)
+
+
+def _policy_sum(logits_BNK: Tensor, labels_BN: Tensor, asked_BN: Tensor) -> Tensor:
+    """Label-smoothed cross entropy, summed."""
+    return F.cross_entropy(
+        logits_BNK[asked_BN], labels_BN[asked_BN], reduction="sum", label_smoothing=_POLICY_SMOOTHING
+    )
+
+
+class InsertionObjective(EditObjective):
+    """What each slot of a draft is to have (`kdmt.losses.insertion`); `loss` is divided by the number of slots.
+
+    Args:
+        temperature: how much more the middle of a span counts.
+    """
+
+    def __init__(self, model: NATransformer, *, temperature: float = 1.0) -> None:
+        super().__init__(model)
+        self.temperature = temperature
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """See `Objective.counts`."""
+        slots = float(self._sizes(batch)[1] - len(batch.src_tokens_BS))
+        return {"loss": slots, "nll": slots}
+
+    def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
+        """See `EditObjective.learn`."""
+        tokens_BNK, weights_BNK = missing_spans(
+            draft.reference_BT, draft.partner_BN, draft.counts_BN, nothing=EOS, temperature=self.temperature
+        )
+        features_BND = self.read(batch, draft.tokens_BN, encoded)
+        with self.autocast(batch):
+            slots_MD = self.model.slots(features_BND)[draft.slots_BN]
+        said_MK = gathered_log_probs(
+            slots_MD, self.model.output_weight_VD, tokens_BNK[draft.slots_BN], product_type=self.product_type
+        )
+        loss_sum = -(said_MK * weights_BNK[draft.slots_BN]).sum()
+        return {
+            "loss": LossTerm(loss_sum, counts["loss"]),
+            "nll": LossTerm(loss_sum.detach(), counts["nll"], weight=0.0),
+        }
