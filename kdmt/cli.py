@@ -99,17 +99,20 @@ def translate(
     lenpen: Annotated[float, typer.Option()] = 1.0,
     max_len_a: Annotated[float, typer.Option(min=0.0)] = 1.2,
     max_len_b: Annotated[int, typer.Option(min=1)] = 10,
+    iterations: Annotated[int, typer.Option(min=1, help="At most, of a non-autoregressive model.")] = 10,
+    length_beam: Annotated[int, typer.Option(min=1, help="Lengths tried, of a non-autoregressive model.")] = 5,
     buffer_size: Annotated[int, typer.Option(min=1, help="Lines read before they are translated together.")] = 1024,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for one a core.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Translate raw text from standard input to standard output, one line for one line."""
-    from kdmt.config import Decode
+    from kdmt.config import Decode, NATDecode
     from kdmt.decode.translator import Translator, translate_stream
     from kdmt.stages.workspace import pick_device, use_threads
 
     use_threads(threads)
-    translator = Translator.load(checkpoint, device=pick_device(device))
+    search = NATDecode(length_beam=length_beam)
+    translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
     settings = Decode(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
     translate_stream(translator, settings, sys.stdin.buffer, sys.stdout.buffer, buffer_size=buffer_size)
 

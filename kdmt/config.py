@@ -23,6 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, ValidationError, model_validator
 
 from kdmt.errors import UserError
+from kdmt.types import ALIGNED, EDITING, POSITIONAL
 
 KINDS = ("result", "extend", "execution")
 
@@ -494,15 +495,56 @@ class SelfSupervised(Section):
 
 
 class NAT(Section):
-    """A decoder that writes all positions at once."""
+    """A decoder that writes all positions at once. Most settings are those of some families: see `_OF`."""
 
-    family: Literal["nat", "cmlm", "ctc", "dag"]
-    upsample: int = Field(3, ge=1)  # of ctc and dag: decoder positions for each source token
-    length_weight: float = Field(0.1, gt=0.0)  # of nat and cmlm: of the cross entropy of the length
-    link_heads: int = Field(4, ge=1)  # of dag
-    # of nat and ctc: [update, ratio] points, how much of what the student gets wrong it is shown; linear in between
+    family: Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"]
+    deep_supervision: float = Field(0.0, ge=0.0)  # weight of the loss at the lower layers of the decoder
+    upsample: int = Field(3, ge=1)  # decoder positions for each source token
+    too_long: Literal["skip", "upsample"] = "skip"  # a target that has no alignment with them
+    length_weight: float = Field(0.1, gt=0.0)  # of the cross entropy of the length
+    source_copy: Literal["uniform", "soft"] = "uniform"  # of the source's embeddings into the decoder
+    link_heads: int = Field(4, ge=1)
+    # [update, ratio] points, how much of what the student gets wrong it is shown; linear in between
     glancing: list[_SchedulePoint] | None = Field(None, min_length=1)
-    distance: Literal["hamming", "levenshtein"] = "hamming"  # of glancing, with nat
+    distance: Literal["hamming", "levenshtein"] = "hamming"  # of glancing
+    correction: float = Field(0.0, ge=0.0, le=1.0)  # share of the shown words replaced by the student's own
+    passes: int = Field(4, ge=1)  # of the decoder in training
+    denoising: float = Field(0.5, ge=0.0, le=1.0)  # probability that a later pass sees a corrupted reference
+    crf_rank: int = Field(32, ge=1)
+    crf_candidates: int = Field(64, ge=2)  # of each position
+    crf_weight: float = Field(2.0, gt=0.0)
+    insertion_temperature: float = Field(1.0, gt=0.0)  # the lower, the more the middle of a missing span counts
+
+    @model_validator(mode="after")
+    def _of_its_family(self) -> NAT:
+        for name in sorted(self.model_fields_set & set(_OF)):
+            if self.family not in _OF[name]:
+                raise ValueError(f"'{name}' is a setting of {', '.join(_OF[name])}, not of '{self.family}'")
+        if self.distance != "hamming" and self.glancing is None:
+            raise ValueError("'distance' is that of 'glancing', which is not given")
+        return self
+
+
+_OF = {
+    "upsample": ALIGNED,
+    "too_long": ALIGNED,
+    "length_weight": POSITIONAL,
+    "source_copy": ("nat", "inat", "nat_crf"),
+    "link_heads": ("dag",),
+    "glancing": ("nat", *ALIGNED),
+    "distance": ("nat",),
+    "correction": ("cmlm",),
+    "passes": ("inat",),
+    "denoising": ("inat",),
+    "crf_rank": ("nat_crf",),
+    "crf_candidates": ("nat_crf",),
+    "crf_weight": ("nat_crf",),
+    "insertion_temperature": ("insertion",),
+}
+_WITHOUT_TARGET_POSITIONS = {
+    **dict.fromkeys(ALIGNED, "its positions are not the target's"),
+    **dict.fromkeys(EDITING, "its positions are a draft's, not the target's"),
+}
 
 
 class Student(Section):
@@ -533,15 +575,16 @@ class Student(Section):
     def _has_the_loss(self) -> Student:
         if self.nat is None:
             return self
-        aligned = self.nat.family in ("ctc", "dag")
-        for name in ("online", "on_policy", *(("word_kd", "hidden_kd", "attention_kd") if aligned else ())):
+        family, elsewhere = self.nat.family, _WITHOUT_TARGET_POSITIONS.get(self.nat.family)
+        refused = dict.fromkeys(("online", "on_policy"), "its decoder is not its teacher's")
+        if elsewhere is not None:
+            refused |= dict.fromkeys(("word_kd", "hidden_kd", "attention_kd"), elsewhere)
+            refused["self_supervised"] = "only families whose positions are the target's have it"
+        for name, why in refused.items():
             if getattr(self, name) is not None:
-                why = "its positions are not the target's" if aligned else "its teacher is autoregressive"
-                raise ValueError(f"'nat.family: {self.nat.family}' cannot have '{name}': {why}")
-        if self.self_supervised is not None and aligned:
-            raise ValueError(f"'nat.family: {self.nat.family}' cannot have 'self_supervised' yet")
-        if self.nat.glancing is not None and self.nat.family not in ("nat", "ctc"):
-            raise ValueError(f"'nat.glancing' is not there for 'family: {self.nat.family}' yet")
+                raise ValueError(f"'nat.family: {family}' cannot have '{name}': {why}")
+        if elsewhere is not None and self.data == "nbest":
+            raise ValueError(f"'nat.family: {family}' cannot have 'data: nbest': its loss has no weights of sentences")
         return self
 
     @model_validator(mode="after")
@@ -579,9 +622,23 @@ class Student(Section):
         return self
 
 
+class NATDecode(Section):
+    """How non-autoregressive models decode; what a family does not have is of no account to it."""
+
+    length_beam: int = Field(5, ge=1)  # lengths that are tried, of families that tell the length
+    rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
+    ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
+    dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"
+    dag_lenpen: float = 1.0  # of viterbi: a path's log-probability over its length ** dag_lenpen
+
+
 class Score(Section):
     checkpoint: Literal["best", "last", "average"] = "average"
-    beams: list[Annotated[int, Field(ge=1)]] = Field([1, 5], min_length=1)
+    beams: list[Annotated[int, Field(ge=1)]] = Field([1, 5], min_length=1)  # of autoregressive models
+    iterations: list[Annotated[int, Field(ge=1)]] = Field(
+        [10], min_length=1
+    )  # at most, of cmlm, inat and those that edit
+    nat: NATDecode = NATDecode()
     lenpen: float = 1.0
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
@@ -598,8 +655,9 @@ class Score(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> Score:
-        if len(set(self.beams)) != len(self.beams):
-            raise ValueError("'beams' holds a number twice")
+        for name in ("beams", "iterations"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"'{name}' holds a number twice")
         return self
 
 

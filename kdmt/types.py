@@ -92,6 +92,7 @@ class Hypothesis:
     tokens: tuple[int, ...]  # target ids without the closing </s>
     score: float  # natural log, sum of log p divided by length ** lenpen, </s> counted
     log_probs: tuple[float, ...] = ()  # natural log of each token, </s> last
+    steps: int = 0  # passes of a non-autoregressive decoder that wrote it
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def greedy(logits_BLV: Tensor, keep_BL: Tensor, *, blank: int) -> list[Hypothesi
     log_probs_BL = (best.values - logits_BLV.logsumexp(-1)) * keep_BL
     scores, paths, lengths = log_probs_BL.sum(1).tolist(), best.indices.tolist(), keep_BL.sum(1).tolist()
     return [
-        Hypothesis(tokens=collapse(path[:length], blank), score=score)
+        Hypothesis(tokens=collapse(path[:length], blank), score=score, steps=1)
         for path, length, score in zip(paths, lengths, scores, strict=True)
     ]
 

@@ -1,33 +1,43 @@
 """Decoding of students that write all positions at once.
 
-Shapes: B batch, L decoder positions, V vocabulary.
+Shapes: B batch, N candidates of all sentences, A rows still at work, T target length with </s>, L decoder positions,
+V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdmt.config import Decode
+from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.ctc import greedy
-from kdmt.decode.dag import lookahead_paths
-from kdmt.decode.engine import decode_in_batches
-from kdmt.decode.mask_predict import mask_predict
+from kdmt.decode.ctc import greedy, prefix_beam_search
+from kdmt.decode.dag import greedy_paths, lookahead_paths, viterbi_paths
+from kdmt.decode.edits import insertion, levenshtein
+from kdmt.decode.engine import TorchEngine, decode_in_batches
+from kdmt.decode.mask_predict import Filled, mask_predict, refine
+from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
-from kdmt.types import EOS, Hypothesis
+from kdmt.types import ALIGNED, EOS, POSITIONAL, Hypothesis
+
+_CTC_CANDIDATES = 20  # symbols with which prefix beam search goes on at a position
 
 
 class NATEngine:
     """A non-autoregressive model in PyTorch; it is moved to `device` and runs in evaluation mode while it decodes.
 
     Args:
-        length_beam: lengths that are tried, of families that tell the length.
-        iterations: passes of the decoder, of `cmlm`.
+        search: the settings that the model's family has.
+        iterations: at most, of families that go over what they wrote.
+        teacher: an autoregressive model that chooses among candidates, where `search.rescore` asks for it.
+
+    Raises:
+        ValueError: it asks for it, and there is no teacher.
     """
 
     def __init__(
@@ -35,70 +45,178 @@ class NATEngine:
         model: NATransformer,
         *,
         device: torch.device | str = "cpu",
-        length_beam: int = 5,
+        search: NATDecode | None = None,
         iterations: int = 10,
+        teacher: TorchEngine | None = None,
     ) -> None:
         self.model = model.to(device)
         self.device = torch.device(device)
-        self.length_beam, self.iterations = length_beam, iterations
+        self.search, self.iterations, self.teacher = search or NATDecode(), iterations, teacher
+        if self.search.rescore and teacher is None:
+            raise ValueError("candidates are to be scored by a teacher, and there is none")
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `Engine.decode`."""
+        """See `Engine.decode`; one hypothesis of each source."""
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
-            src_tokens_BS = pad_sentences([sources[place] for place in batch]).to(self.device)
-            found = _write(self.model, src_tokens_BS, length_beam=self.length_beam, iterations=self.iterations)
-            return [[hypothesis] for hypothesis in found]
+            chosen = [sources[place] for place in batch]
+            found = _write(self.model, pad_sentences(chosen).to(self.device), self.search, self.iterations)
+            if self.search.rescore and self.teacher is not None:
+                found = rescore(self.teacher, chosen, found, lenpen=settings.lenpen)
+            return [candidates[:1] for candidates in found]
 
         return decode_in_batches(self.model, sources, settings, write, progress)
 
 
-def _write(model: NATransformer, src_tokens_BS: Tensor, *, length_beam: int, iterations: int) -> list[Hypothesis]:
-    """A translation of each source."""
+def rescore(
+    teacher: TorchEngine, sources: Sequence[np.ndarray], candidates: list[list[Hypothesis]], *, lenpen: float
+) -> list[list[Hypothesis]]:
+    """Candidates with the teacher's scores, best first: noisy parallel decoding (Gu et al. 2018, section 3.4)."""
+    pairs = [(source, each) for source, every in zip(sources, candidates, strict=True) for each in every]
+    targets = [np.array([*each.tokens, EOS]) for _, each in pairs]
+    said = iter(teacher.score_pairs([source for source, _ in pairs], targets))
+    sums = ((log_probs.sum(), len(log_probs)) for log_probs in said)
+    scored = [
+        [replace(each, score=float(total) / length**lenpen) for each, (total, length) in zip(every, sums, strict=False)]
+        for every in candidates
+    ]
+    return [sorted(every, key=lambda each: -each.score) for every in scored]
+
+
+def _write(model: NATransformer, src_tokens_BS: Tensor, search: NATDecode, iterations: int) -> list[list[Hypothesis]]:
+    """Translations of each source, the best first."""
     encoded = model.encode(src_tokens_BS)
-    if model.nat.family in ("nat", "cmlm"):
-        return _fill(model, src_tokens_BS, encoded, length_beam, iterations if model.nat.family == "cmlm" else 1)
-    ctc = model.nat.family == "ctc"
-    x_BLD, keep_BL = model.upsample(src_tokens_BS) if ctc else model.vertices(src_tokens_BS)
-    features_BLD = model.decode_all(x_BLD, keep_BL, encoded)
-    logits_BLV = features_BLD @ model.output_weight_VD.t()
-    if ctc:
+    if model.nat.family in POSITIONAL:
+        return _fill(model, src_tokens_BS, encoded, search, iterations)
+    if model.nat.family in ALIGNED:
+        align = _ctc if model.nat.family == "ctc" else _dag
+        return [[hypothesis] for hypothesis in align(model, src_tokens_BS, encoded, search)]
+    limits_B = torch.full_like(src_tokens_BS[:, 0], model.max_decoder_positions)
+    edits = _Edits(model, encoded)
+    edit = levenshtein if model.nat.family == "levenshtein" else insertion
+    return [[hypothesis] for hypothesis in edit(edits, limits_B, iterations=iterations)]
+
+
+# --------------------------------------------------------------------------------------- positions of their own
+
+
+def _ctc(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode) -> list[Hypothesis]:
+    x_BLD, keep_BL = model.upsample(src_tokens_BS)
+    logits_BLV = model.decode_all(x_BLD, keep_BL, encoded) @ model.output_weight_VD.t()
+    if search.ctc_beam == 1:
         return greedy(logits_BLV, keep_BL, blank=model.blank)
-    best = logits_BLV.max(-1)
-    paths, scores = lookahead_paths(
-        best.values - logits_BLV.logsumexp(-1), model.link(features_BLD, keep_BL), keep_BL.sum(1)
-    )
-    tokens = best.indices.tolist()
+    found = []
+    for log_probs_LV, length in zip(logits_BLV.log_softmax(-1).cpu().numpy(), keep_BL.sum(1).tolist(), strict=True):
+        tokens, score = prefix_beam_search(
+            log_probs_LV[:length], blank=model.blank, beam=search.ctc_beam, candidates=_CTC_CANDIDATES
+        )
+        found.append(Hypothesis(tokens=tokens, score=score, steps=1))
+    return found
+
+
+def _dag(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode) -> list[Hypothesis]:
+    x_BLD, keep_BL = model.vertices(src_tokens_BS)
+    features_BLD = model.decode_all(x_BLD, keep_BL, encoded)
+    tokens_BL, log_probs_BL = _best(model, features_BLD)
+    links_BLL, vertices_B = model.link(features_BLD, keep_BL), keep_BL.sum(1)
+    if search.dag == "viterbi":
+        paths, scores = viterbi_paths(log_probs_BL, links_BLL, vertices_B, beta=search.dag_lenpen)
+    else:
+        follow = lookahead_paths if search.dag == "lookahead" else greedy_paths
+        paths, scores = follow(log_probs_BL, links_BLL, vertices_B)
     return [
-        Hypothesis(tokens=tuple(row[vertex] for vertex in path[1:-1]), score=score)
-        for row, path, score in zip(tokens, paths, scores, strict=True)
+        Hypothesis(tokens=tuple(row[vertex] for vertex in path[1:-1]), score=score, steps=1)
+        for row, path, score in zip(tokens_BL.tolist(), paths, scores, strict=True)
     ]
 
 
+def _best(model: NATransformer, features_BLD: Tensor) -> tuple[Tensor, Tensor]:
+    """The most probable token at each position and its log-probability: [B, L] each."""
+    logits_BLV = features_BLD @ model.output_weight_VD.t()
+    best = logits_BLV.max(-1)
+    return best.indices, best.values - logits_BLV.logsumexp(-1)
+
+
+# ------------------------------------------------------------------------------------------ the target's positions
+
+
 def _fill(
-    model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, length_beam: int, iterations: int
-) -> list[Hypothesis]:
-    """Of candidates of the most probable lengths the one whose words have the best mean log-probability."""
-    lengths_BK = model.lengths.best(encoded, length_beam, limit=model.config.max_target_positions)
-    rows_N = torch.arange(len(src_tokens_BS), device=src_tokens_BS.device).repeat_interleave(length_beam)
-    src_tokens_NS = src_tokens_BS[rows_N]
-    states = EncoderOutput(encoded.states_BSD[rows_N], encoded.keep_BS[rows_N])
+    model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode, iterations: int
+) -> list[list[Hypothesis]]:
+    """Candidates of the most probable lengths, that with the best mean log-probability of its words first."""
+    lengths_BK = model.lengths.best(encoded, search.length_beam, limit=model.config.max_target_positions)
+    rows_N = torch.arange(len(src_tokens_BS), device=src_tokens_BS.device).repeat_interleave(lengths_BK.size(1))
+    src_tokens_NS, encoded, lengths_N = src_tokens_BS[rows_N], encoded.select(rows_N), lengths_BK.flatten()
 
-    def predict(tokens_NT: Tensor) -> tuple[Tensor, Tensor]:
-        logits_NTV = model.fill(src_tokens_NS, tokens_NT, states) @ model.output_weight_VD.t()
-        best = logits_NTV.max(-1)
-        return best.indices, best.values - logits_NTV.logsumexp(-1)
+    def predict(tokens_AT: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
+        return _best(model, model.fill(src_tokens_NS[rows_A], tokens_AT, encoded.select(rows_A)))
 
-    lengths_N = lengths_BK.flatten()
-    tokens_NT, log_probs_NT = mask_predict(predict, lengths_N, iterations=iterations)
-    scores_BK = (log_probs_NT.sum(1) / (lengths_N - 1)).view_as(lengths_BK)
-    chosen_B = scores_BK.argmax(1) + torch.arange(0, len(lengths_N), length_beam, device=lengths_N.device)
-    found = zip(tokens_NT[chosen_B].tolist(), lengths_N[chosen_B].tolist(), scores_BK.amax(1).tolist(), strict=True)
-    return [Hypothesis(tokens=_words(tokens[: length - 1]), score=score) for tokens, length, score in found]
+    if model.nat.family == "nat_crf":
+        filled = _chain(model, src_tokens_NS, encoded, lengths_N)
+    elif model.nat.family == "cmlm":
+        filled = mask_predict(predict, lengths_N, iterations=iterations, rewrites=model.nat.corrects)
+    else:
+        filled = refine(predict, lengths_N, iterations=iterations if model.nat.family == "inat" else 1)
+    found = _hypotheses(filled, lengths_N)
+    beam = lengths_BK.size(1)
+    every = [found[start : start + beam] for start in range(0, len(found), beam)]
+    return [sorted(candidates, key=lambda each: -each.score) for candidates in every]
+
+
+def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, lengths_N: Tensor) -> Filled:
+    """The best sequence of neighbouring tokens; its log-probability is spread evenly over its words."""
+    filled = Filled.unknown(lengths_N)
+    logits_NTV = model.fill(src_tokens_NS, filled.tokens_NT, encoded) @ model.output_weight_VD.t()
+    said = logits_NTV[:, :-1].log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
+    moves_NTKK, words_N = candidate_transitions(*model.transitions(said.indices)), lengths_N - 1
+    places_NT, scores_N = crf_best(said.values, moves_NTKK, words_N)
+    means_N = (scores_N - crf_log_partition(said.values, moves_NTKK, words_N)) / words_N
+    tokens_NT = said.indices.gather(2, places_NT[:, :, None])[:, :, 0]
+    columns_T = torch.arange(tokens_NT.size(1), device=tokens_NT.device)
+    inside_NT = columns_T < words_N[:, None]
+    filled.tokens_NT[:, :-1] = torch.where(inside_NT, tokens_NT, filled.tokens_NT[:, :-1])
+    filled.log_probs_NT[:, :-1] = means_N[:, None] * inside_NT
+    filled.steps_N += 1
+    return filled
+
+
+def _hypotheses(filled: Filled, lengths_N: Tensor) -> list[Hypothesis]:
+    scores = (filled.log_probs_NT.sum(1) / (lengths_N - 1)).tolist()
+    rows = zip(filled.tokens_NT.tolist(), lengths_N.tolist(), scores, filled.steps_N.tolist(), strict=True)
+    return [
+        Hypothesis(tokens=_words(tokens[: length - 1]), score=score, steps=steps)
+        for tokens, length, score, steps in rows
+    ]
 
 
 def _words(tokens: list[int]) -> tuple[int, ...]:
     """Up to an </s> that was written among them."""
     return tuple(tokens[: tokens.index(EOS)] if EOS in tokens else tokens)
+
+
+# ----------------------------------------------------------------------------------------------- a draft's positions
+
+
+@dataclass(frozen=True)
+class _Edits:
+    """The policies of a model that edits, as `kdmt.decode.edits` asks for them."""
+
+    model: NATransformer
+    encoded: EncoderOutput
+
+    def _read(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
+        return self.model.read_draft(tokens_AN, self.encoded.select(rows_A))
+
+    def deleted(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
+        return self.model.edits.deleted(self._read(tokens_AN, rows_A)).argmax(-1).eq(1)
+
+    def missing(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
+        return self.model.edits.missing(self._read(tokens_AN, rows_A)).argmax(-1)
+
+    def fill(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
+        return _best(self.model, self._read(tokens_AN, rows_A))
+
+    def insert(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
+        return _best(self.model, self.model.slots(self._read(tokens_AN, rows_A)))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from kdmt.config import Decode
+from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source
 from kdmt.decode.engine import Engine, TorchEngine
 from kdmt.decode.nonautoregressive import NATEngine
@@ -20,6 +20,7 @@ from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
+from kdmt.types import Hypothesis
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,35 @@ class Translator:
     max_source_tokens: int  # with </s>
 
     @classmethod
-    def load(cls, path: Path, *, device: torch.device | str = "cpu") -> Translator:
+    def load(
+        cls, path: Path, *, device: torch.device | str = "cpu", search: NATDecode | None = None, iterations: int = 10
+    ) -> Translator:
         """From a checkpoint folder, a pointer file or a run.
 
         Raises:
             UserError: there is no checkpoint, or it is damaged.
         """
         folder = resolve_checkpoint(path)
-        return cls.of_model(load_model(folder), TextCodec.load(folder), device=device)
+        return cls.of_model(
+            load_model(folder), TextCodec.load(folder), device=device, search=search, iterations=iterations
+        )
 
     @classmethod
-    def of_model(cls, model: Transformer, codec: TextCodec, *, device: torch.device | str = "cpu") -> Translator:
+    def of_model(
+        cls,
+        model: Transformer,
+        codec: TextCodec,
+        *,
+        device: torch.device | str = "cpu",
+        search: NATDecode | None = None,
+        iterations: int = 10,
+        teacher: Transformer | None = None,
+    ) -> Translator:
+        """`search`, `iterations` and `teacher` are those of `NATEngine`, for a model that is non-autoregressive."""
         engine: Engine
         if isinstance(model, NATransformer):
-            engine = NATEngine(model, device=device)
+            beside = None if teacher is None else TorchEngine(teacher, device=device)
+            engine = NATEngine(model, device=device, search=search, iterations=iterations, teacher=beside)
         else:
             engine = TorchEngine(model, device=device)
         return cls(engine, codec, model.config.max_source_positions)
@@ -60,12 +76,19 @@ class Translator:
 
     def translate_ids(self, sources: Sequence[np.ndarray], settings: Decode) -> list[str]:
         """Target words for source ids; a source without words gives none, one that is too long is cut."""
+        return [
+            self.codec.decode_target(best.tokens) if best is not None else ""
+            for best in self.best_hypotheses(sources, settings)
+        ]
+
+    def best_hypotheses(self, sources: Sequence[np.ndarray], settings: Decode) -> list[Hypothesis | None]:
+        """Of each source; None for one without words."""
         kept = [index for index, source in enumerate(sources) if len(source) > 1]
         found = self.engine.decode([cut_source(sources[i], self.max_source_tokens) for i in kept], settings)
-        words = [""] * len(sources)
+        best: list[Hypothesis | None] = [None] * len(sources)
         for index, nbest in zip(kept, found, strict=True):
-            words[index] = self.codec.decode_target(nbest[0].tokens) if nbest else ""
-        return words
+            best[index] = nbest[0] if nbest else None
+        return best
 
 
 def translate_stream(

@@ -93,6 +93,13 @@ def spread(tokens_BN: Tensor, counts_BN: Tensor, *, lengths_B: Tensor, fill: int
     return blank_BW.scatter(1, places_BN, tokens_BN)[:, :-1]
 
 
+def opened(counts_BN: Tensor, *, lengths_B: Tensor) -> Tensor:
+    """Where `spread` puts `fill`: bool [B, W]. Tokens do not tell, since a sentence may have `fill` itself."""
+    columns_N = torch.arange(counts_BN.size(1) + 1, device=counts_BN.device)
+    marks_BN = (columns_N < lengths_B[:, None]).long()
+    return spread(marks_BN, counts_BN, lengths_B=lengths_B, fill=0, pad=1).eq(0)
+
+
 def compact(values_BN: Tensor, keep_BN: Tensor, *, pad: float) -> Tensor:
     """What is kept, moved to the left: [B, W]."""
     counts_B = keep_BN.sum(1)

@@ -62,15 +62,19 @@ class NATConfig:
         family: how the decoder's output becomes a sentence.
         upsample: of `ctc` and `dag`, decoder positions for each source token.
         link_heads: of `dag`, distributions over the next vertex that are mixed.
-        copy: of `nat`, `inat` and `nat_crf`, how the source's embeddings become decoder inputs.
+        source_copy: of `nat`, `inat` and `nat_crf`, how the source's embeddings become decoder inputs.
         crf_rank: of `nat_crf`, that of the matrix of transitions.
+        crf_candidates: tokens of each position that are looked at.
+        corrects: of `cmlm`, whether it writes words that it sees anew.
     """
 
     family: Family
     upsample: int = 3
     link_heads: int = 4
-    copy: Literal["uniform", "soft"] = "uniform"
+    source_copy: Literal["uniform", "soft"] = "uniform"
     crf_rank: int = 32
+    crf_candidates: int = 64
+    corrects: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -49,7 +49,7 @@ class NATransformer(Transformer):
             self.links = LinkHead(dim, nat.link_heads)
         if nat.family in POSITIONAL:
             self.lengths = LengthHead(config.encoder_embed_dim)
-        if nat.family in POSITIONAL and nat.copy == "soft":
+        if nat.family in POSITIONAL and nat.source_copy == "soft":
             self.log_temperature = nn.Parameter(torch.zeros(()))
         if nat.family == "nat_crf":
             self.transitions = Transitions(tgt_vocab_size, nat.crf_rank)
@@ -68,6 +68,11 @@ class NATransformer(Transformer):
         """See `Transformer.output_weight_VD`; the blank's row too, where there is one."""
         weight_VD = self.output_proj.weight
         return torch.cat([weight_VD, self.blank_1D]) if self.nat.family == "ctc" else weight_VD
+
+    @property
+    def goes_over(self) -> bool:
+        """Whether decoding takes several passes."""
+        return self.nat.family in ("cmlm", "inat", *EDITING)
 
     @property
     def max_decoder_positions(self) -> int:
@@ -96,7 +101,9 @@ class NATransformer(Transformer):
         return src_tokens_BS.gather(1, places_BL).masked_fill(columns_L >= lengths_B[:, None], self.pad)
 
     def look_up_output(self, symbols_BL: Tensor) -> Tensor:
-        """Embeddings of output tokens, the blank among them, without positions: [B, L, D]."""
+        """Embeddings of output tokens, the blank among them where there is one, without positions: [B, L, D]."""
+        if self.nat.family != "ctc":
+            return self.tgt_embed.look_up(symbols_BL)
         is_blank_BL = symbols_BL.eq(self.blank)
         x_BLD = self.tgt_embed.look_up(symbols_BL.masked_fill(is_blank_BL, self.pad))
         return torch.where(is_blank_BL[:, :, None], self.blank_1D * self.tgt_embed.scale, x_BLD)
@@ -135,13 +142,11 @@ class NATransformer(Transformer):
         """Source embeddings as decoder inputs: [B, T, D]."""
         x_BSD, src_keep_BS = self.src_embed.look_up(src_tokens_BS), src_tokens_BS.ne(self.pad)
         lengths_B, width = keep_BT.sum(1), keep_BT.size(1)
-        if self.nat.copy == "soft":
+        if self.nat.source_copy == "soft":
             return soft_copy(x_BSD, src_keep_BS, lengths_B, width, log_temperature=self.log_temperature)
         return uniform_copy(x_BSD, src_keep_BS, lengths_B, width)
 
-    def read_draft(
-        self, draft_BN: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
-    ) -> Tensor:
+    def read_draft(self, draft_BN: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None) -> Tensor:
         """Features of a draft's tokens, <s> and </s> among them, of families that edit: [B, N, D]."""
         return self.decode_all(self.tgt_embed.look_up(draft_BN), draft_BN.ne(self.pad), encoder_output, trace)
 

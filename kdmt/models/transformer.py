@@ -35,6 +35,10 @@ class EncoderOutput:
     states_BSD: Tensor  # float [B, S, D]
     keep_BS: Tensor  # bool [B, S], True = real token
 
+    def select(self, rows_N: Tensor) -> EncoderOutput:
+        """Of these sentences, in this order."""
+        return EncoderOutput(self.states_BSD[rows_N], self.keep_BS[rows_N])
+
 
 @dataclass(frozen=True)
 class Trace:

@@ -39,6 +39,8 @@ class ScoreRow:
     checkpoint_sha256: str
     bleu_second: float | None = None  # for pipelines that report two, tokenised and detokenised
     bleu_second_signature: str | None = None
+    iterations: int | None = None  # at most, of a non-autoregressive model
+    steps: float | None = None  # passes of its decoder, mean over the sentences
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Comparison:
     chrf_p_value: float
     bleu_signature: str  # with the number of samples and their seed
     chrf_signature: str
+    iterations: int | None = None
 
 
 Group = list[ScoreRow]  # rows that differ in their seed alone: a line of a table
@@ -137,7 +140,10 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list
     names = [_Column("system", lambda group: group[0].system, is_figure=False)]
     if len({_engine(row) for row in rows}) > 1:
         names.append(_Column("engine", lambda group: _engine(group[0]), is_figure=False))
-    names.append(_Column("beam", lambda group: str(group[0].beam)))
+    if any(row.iterations is not None for row in rows):
+        names.append(_Column("beam or\niterations", lambda group: _way(group[0])))
+    else:
+        names.append(_Column("beam", lambda group: _way(group[0])))
 
     tables = []
     for test_set in dict.fromkeys(row.test_set for row in rows):
@@ -147,16 +153,20 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list
         tables.append(_Table(test_set, columns, _groups(rows_here)))
     return [
         *tables,
-        _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(), _groups(rows)),
+        _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), _groups(rows)),
     ]
 
 
 def _groups(rows: Iterable[ScoreRow]) -> list[Group]:
     """Rows of one system and way to decode, in order of first appearance."""
-    groups: dict[tuple[str, str, int], Group] = {}
+    groups: dict[tuple[str, str, str], Group] = {}
     for row in rows:
-        groups.setdefault((row.system, _engine(row), row.beam), []).append(row)
+        groups.setdefault((row.system, _engine(row), _way(row)), []).append(row)
     return list(groups.values())
+
+
+def _way(row: ScoreRow) -> str:
+    return str(row.beam) if row.iterations is None else f"{row.iterations} it."
 
 
 def _score_columns(rows: Iterable[ScoreRow], comparisons: Sequence[Comparison]) -> list[_Column]:
@@ -172,12 +182,20 @@ def _score_columns(rows: Iterable[ScoreRow], comparisons: Sequence[Comparison]) 
     return columns
 
 
-def _cost_columns() -> list[_Column]:
+def _cost_columns(rows: Sequence[ScoreRow]) -> list[_Column]:
+    steps = [] if all(row.steps is None for row in rows) else [_Column("decoder\npasses", _passes)]
     return [
+        *steps,
         _Column("parameters", lambda group: f"{group[0].parameters:,}"),
         _Column("sentences/s\nat batch 1", lambda group: _median([row.sentences_per_second_batch1 for row in group])),
         _Column("sentences/s\nfull batch", lambda group: _median([row.sentences_per_second_max for row in group])),
     ]
+
+
+def _passes(group: Group) -> str:
+    """Of a non-autoregressive decoder: mean over sentences, median over test sets and seeds."""
+    counted = [row.steps for row in group if row.steps is not None]
+    return _median(counted) if counted else ""
 
 
 def _engine(row: ScoreRow) -> str:
@@ -196,8 +214,12 @@ def _median(values: Sequence[float]) -> str:
 
 
 def _p_values(comparisons: Iterable[Comparison], group: Group) -> str:
-    wanted = {(row.system, row.seed, row.engine, row.beam, row.compute_type) for row in group}
-    values = [c.bleu_p_value for c in comparisons if (c.system, c.seed, c.engine, c.beam, c.compute_type) in wanted]
+    wanted = {(row.system, row.seed, row.engine, row.beam, row.iterations, row.compute_type) for row in group}
+    values = [
+        each.bleu_p_value
+        for each in comparisons
+        if (each.system, each.seed, each.engine, each.beam, each.iterations, each.compute_type) in wanted
+    ]
     if not values:
         return ""
     low, high = f"{min(values):.3f}", f"{max(values):.3f}"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmt.config import Model, Student, Train
+from kdmt.config import NAT, Model, Student, Train
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_inside, check_positions, learns_from_running
 from kdmt.stages.workspace import Workspace
+from kdmt.types import POSITIONAL
 
 if TYPE_CHECKING:
     from kdmt.corpus.knowledge import KnowledgeSource
@@ -43,15 +44,11 @@ def make_objective(workspace: Workspace, job: Job, model: Any, knowledge: Knowle
     import torch
 
     from kdmt.train.distillation import DistillationObjective, WordLesson
-    from kdmt.train.nonautoregressive import CTCObjective, DAGObjective
     from kdmt.train.objectives import CrossEntropyObjective
-    from kdmt.train.positions import PositionsObjective
 
     student, smoothing = job.student, job.train.label_smoothing
-    if student is not None and student.nat is not None and student.nat.family == "ctc":
-        return CTCObjective(model, glancing=student.nat.glancing)
-    if student is not None and student.nat is not None and student.nat.family == "dag":
-        return DAGObjective(model)
+    if student is not None and student.nat is not None and student.nat.family not in POSITIONAL:
+        return _alignment_or_edits(student.nat, model, smoothing)
     if student is None or not any(
         (student.nat, student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)
     ):
@@ -76,12 +73,35 @@ def make_objective(workspace: Workspace, job: Job, model: Any, knowledge: Knowle
         "self_supervised": _self_supervised(student, model),
         "teacher_precision": student.teacher_precision,
     }
-    if student.nat is None:
-        return DistillationObjective(model, **common)
-    nat = student.nat
-    return PositionsObjective(
-        model, length_weight=nat.length_weight, glancing=nat.glancing, distance=nat.distance, **common
-    )
+    return DistillationObjective(model, **common) if student.nat is None else _positions(student.nat, model, common)
+
+
+def _alignment_or_edits(nat: NAT, model: Any, smoothing: float) -> Any:
+    """Of the families whose positions are not the target's."""
+    from kdmt.train.edits import InsertionObjective, LevenshteinObjective
+    from kdmt.train.nonautoregressive import CTCObjective, DAGObjective
+
+    deep = nat.deep_supervision
+    if nat.family == "levenshtein":
+        return LevenshteinObjective(model, label_smoothing=smoothing, deep_supervision=deep)
+    if nat.family == "insertion":
+        return InsertionObjective(model, temperature=nat.insertion_temperature, deep_supervision=deep)
+    aligned = CTCObjective if nat.family == "ctc" else DAGObjective
+    return aligned(model, glancing=nat.glancing, too_long=nat.too_long, deep_supervision=deep)
+
+
+def _positions(nat: NAT, model: Any, common: dict[str, Any]) -> Any:
+    """Of the families whose positions are the target's."""
+    from kdmt.train.positions import CRFObjective, MaskedObjective, PositionsObjective, RefinedObjective
+
+    common = {**common, "length_weight": nat.length_weight, "deep_supervision": nat.deep_supervision}
+    if nat.family == "cmlm":
+        return MaskedObjective(model, correction=nat.correction, **common)
+    if nat.family == "inat":
+        return RefinedObjective(model, passes=nat.passes, denoising=nat.denoising, **common)
+    if nat.family == "nat_crf":
+        return CRFObjective(model, num_candidates=nat.crf_candidates, crf_weight=nat.crf_weight, **common)
+    return PositionsObjective(model, glancing=nat.glancing, distance=nat.distance, **common)
 
 
 def _self_supervised(student: Student, model: Any) -> Any:

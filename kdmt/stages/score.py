@@ -1,7 +1,8 @@
 """The score stage: every system on every test set.
 
 scores.json, significance.json, report.html     beside the stages' folders
-score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were scored
+score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were scored, of non-autoregressive
+                                                    models `iter<n>` in place of the beam
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdmt.config import Decode, Pipeline
+from kdmt.config import Decode, Pipeline, Score
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
@@ -32,13 +33,30 @@ class _System:
 
 
 @dataclass(frozen=True)
+class _Way:
+    """A way of decoding: with a beam, or in so many iterations at most."""
+
+    beam: int = 1
+    iterations: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"beam{self.beam}" if self.iterations is None else f"iter{self.iterations}"
+
+
+@dataclass(frozen=True)
 class _Run:
-    """A system on a test set at one beam: what was scored, in the form of the first BLEU."""
+    """A system on a test set decoded in one way: what was scored, in the form of the first BLEU."""
 
     system: _System
     test_set: str
-    beam: int
+    way: _Way
     hypotheses: list[str]
+
+    @property
+    def file(self) -> str:
+        """The translations' name, without the language."""
+        return f"{self.system.name}.seed_{self.system.seed}.{self.test_set}.{self.way.name}"
 
 
 def score_stage(
@@ -111,7 +129,8 @@ def _score(workspace: Workspace, systems: Sequence[_System], plan: Plan) -> None
     write_comparisons(reports[1], comparisons)
     write_html(reports[2], rows, comparisons, title=config.name)
     _show(workspace)
-    finish(folder, plan, outputs=[*folder.glob("*.beam*"), *reports], facts={"systems": len(systems)})
+    translations = [folder / f"{run.file}.{workspace.langs[1]}" for _, run in scored]
+    finish(folder, plan, outputs=[*translations, *reports], facts={"systems": len(systems)})
 
 
 def _reports(workspace: Workspace) -> list[Path]:
@@ -134,7 +153,7 @@ def _terminal_width() -> int:
 
 
 def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterator[tuple[Any, _Run]]:
-    """A row and the translations for each test set and beam."""
+    """A row and the translations for each test set and way of decoding."""
     from kdmt.corpus.codec import TextCodec
     from kdmt.decode.translator import Translator
     from kdmt.models.build import count_parameters
@@ -145,19 +164,24 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
     score = workspace.config.score
     folder = resolve_checkpoint(system.run / score.checkpoint)
     model = load_model(folder)
-    translator = Translator.of_model(model, TextCodec.load(workspace.prepare), device=pick_device(score.device))
-    for test_set in workspace.config.prepare.test:
-        for beam in [1] if isinstance(model, NATransformer) else score.beams:
-            workspace.say(f"score: {system.name} seed {system.seed} on {test_set} with beam {beam}")
-            run, figures = _translate(workspace, translator, system, test_set, beam)
+    codec, device = TextCodec.load(workspace.prepare), pick_device(score.device)
+    teacher = _rescorer(workspace) if isinstance(model, NATransformer) and score.nat.rescore else None
+    for way in _ways(score, model):
+        translator = Translator.of_model(
+            model, codec, device=device, search=score.nat, iterations=way.iterations or 1, teacher=teacher
+        )
+        for test_set in workspace.config.prepare.test:
+            workspace.say(f"score: {system.name} seed {system.seed} on {test_set}, {way.name}")
+            run, figures = _translate(workspace, translator, system, test_set, way)
             row = ScoreRow(
                 system=system.name,
                 test_set=test_set,
                 seed=system.seed,
                 engine="pytorch",
-                beam=beam,
+                beam=way.beam,
                 compute_type="float32",
                 threads=threads,
+                iterations=way.iterations,
                 parameters=count_parameters(model),
                 checkpoint_sha256=checkpoint_sha256(folder),
                 **figures,
@@ -165,35 +189,59 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
             yield row, run
 
 
+def _ways(score: Score, model: Any) -> list[_Way]:
+    """How a model is decoded."""
+    from kdmt.models.nonautoregressive import NATransformer
+
+    if not isinstance(model, NATransformer):
+        return [_Way(beam=beam) for beam in score.beams]
+    return [_Way(iterations=count) for count in (score.iterations if model.goes_over else [1])]
+
+
+def _rescorer(workspace: Workspace) -> Any:
+    """The pipeline's teacher."""
+    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+
+    return load_model(resolve_checkpoint(workspace.teacher / workspace.config.score.checkpoint))
+
+
 def _translate(
-    workspace: Workspace, translator: Any, system: _System, test_set: str, beam: int
+    workspace: Workspace, translator: Any, system: _System, test_set: str, way: _Way
 ) -> tuple[_Run, dict[str, Any]]:
     """Translate a test set, keep the text, and measure it."""
     from kdmt.score.latency import measure_speed
 
     score = workspace.config.score
     decode = Decode(
-        beam=beam,
+        beam=way.beam,
         lenpen=score.lenpen,
         max_len_a=score.max_len_a,
         max_len_b=score.max_len_b,
         max_tokens=score.max_tokens,
         batch_size=score.batch_size,
     )
-    codec = translator.codec
+    codec, steps = translator.codec, 0.0
+
+    def translate(lines: list[str]) -> list[str]:
+        nonlocal steps
+        found = translator.best_hypotheses(codec.encode_source(lines), decode)
+        steps = sum(each.steps for each in found if each) / len(found)
+        return ["" if each is None else codec.decode_target(each.tokens) for each in found]
+
     speed, words = measure_speed(
-        lambda lines: translator.translate_ids(codec.encode_source(lines), decode),
+        translate,
         read_lines(workspace.prepare / f"{test_set}.{workspace.langs[0]}"),
         batch_1_sentences=score.speed_sentences,
         repeats=1,
     )
     finished = [codec.finish_target(line) for line in words]
     first, second = (finished, words) if score.detokenized else (words, finished)
-    name = f"{system.name}.seed_{system.seed}.{test_set}.beam{beam}.{workspace.langs[1]}"
-    write_lines(workspace.score / name, first)
+    run = _Run(system, test_set, way, first)
+    write_lines(workspace.score / f"{run.file}.{workspace.langs[1]}", first)
     figures = _measure(workspace, test_set, first, second)
+    figures["steps"] = None if way.iterations is None else steps
     figures |= {"sentences_per_second_batch1": speed.batch_1, "sentences_per_second_max": speed.full_batch}
-    return _Run(system, test_set, beam, first), figures
+    return run, figures
 
 
 def _measure(workspace: Workspace, test_set: str, first: list[str], second: list[str]) -> dict[str, Any]:
@@ -231,15 +279,15 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
 
 
 def _compare(workspace: Workspace, runs: Sequence[_Run], baseline: str) -> list[Any]:
-    """Paired bootstrap of every run against the baseline's run of the same seed, its first one where it has none."""
+    """Paired bootstrap of every run against the baseline's run that was decoded in the same way and has the same seed,
+    its first one where there is none."""
     comparisons = []
     for run in runs:
         if run.system.name == baseline:
             continue
-        like = [
-            base for base in runs if (base.system.name, base.test_set, base.beam) == (baseline, run.test_set, run.beam)
-        ]
-        base = next((base for base in like if base.system.seed == run.system.seed), like[0])
+        bases = [base for base in runs if (base.system.name, base.test_set) == (baseline, run.test_set)]
+        alike = [base for base in bases if base.way == run.way] or bases[:1]
+        base = next((base for base in alike if base.system.seed == run.system.seed), alike[0])
         comparisons.append(_compare_with(workspace, base, run))
     return comparisons
 
@@ -265,7 +313,8 @@ def _compare_with(workspace: Workspace, base: _Run, run: _Run) -> Any:
         system=run.system.name,
         seed=run.system.seed,
         engine="pytorch",
-        beam=run.beam,
+        beam=run.way.beam,
+        iterations=run.way.iterations,
         compute_type="float32",
         baseline=base.system.name,
         bleu_p_value=bleu_p,

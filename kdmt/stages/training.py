@@ -335,7 +335,15 @@ def nat_config(settings: NAT) -> Any:
     """What the model needs to know of the settings."""
     from kdmt.models.architecture import NATConfig
 
-    return NATConfig(family=settings.family, upsample=settings.upsample, link_heads=settings.link_heads)
+    return NATConfig(
+        family=settings.family,
+        upsample=settings.upsample,
+        link_heads=settings.link_heads,
+        source_copy=settings.source_copy,
+        crf_rank=settings.crf_rank,
+        crf_candidates=settings.crf_candidates,
+        corrects=settings.correction > 0.0,
+    )
 
 
 def _initialise_student(workspace: Workspace, student: Student, model: Any) -> None:

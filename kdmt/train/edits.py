@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdmt.losses.cross_entropy import projected_cross_entropy
-from kdmt.losses.edits import common_subsequence, compact, missing_between, spread
+from kdmt.losses.edits import common_subsequence, compact, missing_between, opened, spread
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.losses.insertion import missing_spans
 from kdmt.models.edits import MOST_INSERTED
@@ -47,13 +47,22 @@ class _Draft:
 
 
 class EditObjective(Objective):
-    """What is common to those that learn from an expert's edits of a draft."""
+    """What is common to those that learn from an expert's edits of a draft.
+
+    `deep` is the loss of the tokens at the decoder's lower layers, their mean (Huang et al. 2022).
+
+    Args:
+        deep_supervision: weight of `deep`; 0 for none.
+    """
 
     terms: tuple[str, ...] = ("loss", "nll")
 
-    def __init__(self, model: NATransformer) -> None:
+    def __init__(self, model: NATransformer, *, deep_supervision: float = 0.0) -> None:
         super().__init__()
         self.model: NATransformer = model
+        self.deep_supervision = deep_supervision
+        if deep_supervision:
+            self.terms = (*self.terms, "deep")
 
     def prepare(self, batch: Batch) -> Batch:
         """See `Objective.prepare`: draws the drafts."""
@@ -85,8 +94,26 @@ class EditObjective(Objective):
 
     def read(self, batch: Batch, tokens_BN: Tensor, encoded: EncoderOutput) -> Tensor:
         """Features of a draft: [B, N, D]."""
+        return self.read_deep(batch, tokens_BN, encoded, deep=False)[-1]
+
+    def read_deep(self, batch: Batch, tokens_BN: Tensor, encoded: EncoderOutput, *, deep: bool = True) -> list[Tensor]:
+        """Features of a draft, [B, N, D], with deep supervision after those of the lower layers."""
+        trace = self.model.deep_trace() if deep and self.deep_supervision else None
         with self.autocast(batch):
-            return self.model.read_draft(tokens_BN, encoded)
+            features_BND = self.model.read_draft(tokens_BN, encoded, trace)
+            return [*([] if trace is None else self.model.lower_layers(trace)), features_BND]
+
+    def token_terms(self, sums: list[tuple[Tensor, Tensor]], counts: dict[str, float]) -> LossTerms:
+        """From the loss and the negative log-likelihood of the tokens at each layer that is asked for."""
+        loss_sum, nll_sum = sums[-1]
+        terms = {
+            "loss": LossTerm(loss_sum, counts["loss"]),
+            "nll": LossTerm(nll_sum.detach(), counts["nll"], weight=0.0),
+        }
+        if self.deep_supervision:
+            lower = torch.stack([each for each, _ in sums[:-1] or sums]).mean()
+            terms["deep"] = LossTerm(lower, counts["deep"], self.deep_supervision)
+        return terms
 
     def _sizes(self, batch: Batch) -> tuple[int, int]:
         """The numbers of words and of the drafts' tokens, <s> and </s> among these."""
@@ -114,42 +141,43 @@ class LevenshteinObjective(EditObjective):
         label_smoothing: of the tokens.
     """
 
-    terms: tuple[str, ...] = ("loss", "nll", "placeholders", "deletion")
-
-    def __init__(self, model: NATransformer, *, label_smoothing: float) -> None:
-        super().__init__(model)
+    def __init__(self, model: NATransformer, *, label_smoothing: float, deep_supervision: float = 0.0) -> None:
+        super().__init__(model, deep_supervision=deep_supervision)
         self.label_smoothing = label_smoothing
+        self.terms = (*self.terms, "placeholders", "deletion")
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
         words, tokens = self._sizes(batch)
         sentences = len(batch.src_tokens_BS)
         missing = float(words + 2 * sentences - tokens)
-        return {"loss": missing, "nll": missing, "placeholders": float(tokens - sentences), "deletion": float(words)}
+        counts = dict.fromkeys(self.terms, missing)
+        return {**counts, "placeholders": float(tokens - sentences), "deletion": float(words)}
 
     def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
         """See `EditObjective.learn`."""
-        heads = self.model.edits
-        missing_BNK = heads.missing(self.read(batch, draft.tokens_BN, encoded).float())
+        features_BND = self.read(batch, draft.tokens_BN, encoded)
+        with self.autocast(batch):
+            missing_BNK = self.model.edits.missing(features_BND)
         placeholders = _policy_sum(missing_BNK, draft.counts_BN.clamp_max(MOST_INSERTED), draft.slots_BN)
         open_BT = spread(draft.tokens_BN, draft.counts_BN, lengths_B=draft.lengths_B, fill=UNK, pad=PAD)
-        asked_BT = _inserted(draft, open_BT)
-        features_MD = self.read(batch, open_BT, encoded)[asked_BT]
+        asked_BT = opened(draft.counts_BN, lengths_B=draft.lengths_B)
+        layers = [each[asked_BT] for each in self.read_deep(batch, open_BT, encoded)]
         weight_VD = self.model.output_weight_VD
-        loss_sum, nll_sum = projected_cross_entropy(
-            features_MD,
-            weight_VD,
-            draft.reference_BT[asked_BT],
-            epsilon=self.label_smoothing,
-            product_type=self.product_type,
-        )
-        with torch.no_grad():
-            written_M = best_tokens(features_MD, weight_VD, product_type=self.product_type)
-        filled_BT = open_BT.masked_scatter(asked_BT, written_M)
-        deletion = self._deletion(batch, draft, filled_BT, encoded)
+        sums = [
+            projected_cross_entropy(
+                features_MD,
+                weight_VD,
+                draft.reference_BT[asked_BT],
+                epsilon=self.label_smoothing,
+                product_type=self.product_type,
+            )
+            for features_MD in layers
+        ]
+        written_M = best_tokens(layers[-1], weight_VD, product_type=self.product_type)
+        deletion = self._deletion(batch, draft, open_BT.masked_scatter(asked_BT, written_M), encoded)
         return {
-            "loss": LossTerm(loss_sum, counts["loss"]),
-            "nll": LossTerm(nll_sum.detach(), counts["nll"], weight=0.0),
+            **self.token_terms(sums, counts),
             "placeholders": LossTerm(placeholders, counts["placeholders"]),
             "deletion": LossTerm(deletion, counts["deletion"]),
         }
@@ -157,27 +185,19 @@ class LevenshteinObjective(EditObjective):
     def _deletion(self, batch: Batch, draft: _Draft, filled_BT: Tensor, encoded: EncoderOutput) -> Tensor:
         lengths_B = filled_BT.ne(PAD).sum(1)
         partner_BT = common_subsequence(filled_BT, draft.reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=lengths_B)
-        logits_BT2 = self.model.edits.deleted(self.read(batch, filled_BT, encoded).float())
+        features_BTD = self.read(batch, filled_BT, encoded)
+        with self.autocast(batch):
+            logits_BT2 = self.model.edits.deleted(features_BTD)
         columns_T = torch.arange(filled_BT.size(1), device=filled_BT.device)
         words_BT = (columns_T > 0) & (columns_T < lengths_B[:, None] - 1)
         return _policy_sum(logits_BT2, partner_BT.eq(-1).long(), words_BT)
 
 
-def _inserted(draft: _Draft, open_BT: Tensor) -> Tensor:
-    """Which places of a draft with the expert's placeholders are placeholders: bool [B, T].
-
-    A reference may have <unk> of its own, so that the token does not tell.
-    """
-    marks_BN = draft.tokens_BN.ne(PAD).long()
-    kept_BT = spread(marks_BN, draft.counts_BN, lengths_B=draft.lengths_B, fill=0, pad=1)
-    return kept_BT.eq(0) & open_BT.ne(PAD)
-
-
 def _policy_sum(logits_BNK: Tensor, labels_BN: Tensor, asked_BN: Tensor) -> Tensor:
     """Label-smoothed cross entropy, summed."""
-    return F.cross_entropy(
-        logits_BNK[asked_BN], labels_BN[asked_BN], reduction="sum", label_smoothing=_POLICY_SMOOTHING
-    )
+    logits_MK = logits_BNK[asked_BN]
+    logits_MK = logits_MK.float() if logits_MK.dtype == torch.bfloat16 else logits_MK
+    return F.cross_entropy(logits_MK, labels_BN[asked_BN], reduction="sum", label_smoothing=_POLICY_SMOOTHING)
 
 
 class InsertionObjective(EditObjective):
@@ -187,28 +207,28 @@ class InsertionObjective(EditObjective):
         temperature: how much more the middle of a span counts.
     """
 
-    def __init__(self, model: NATransformer, *, temperature: float = 1.0) -> None:
-        super().__init__(model)
+    def __init__(self, model: NATransformer, *, temperature: float, deep_supervision: float = 0.0) -> None:
+        super().__init__(model, deep_supervision=deep_supervision)
         self.temperature = temperature
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
         slots = float(self._sizes(batch)[1] - len(batch.src_tokens_BS))
-        return {"loss": slots, "nll": slots}
+        return dict.fromkeys(self.terms, slots)
 
     def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
         """See `EditObjective.learn`."""
         tokens_BNK, weights_BNK = missing_spans(
             draft.reference_BT, draft.partner_BN, draft.counts_BN, nothing=EOS, temperature=self.temperature
         )
-        features_BND = self.read(batch, draft.tokens_BN, encoded)
-        with self.autocast(batch):
-            slots_MD = self.model.slots(features_BND)[draft.slots_BN]
-        said_MK = gathered_log_probs(
-            slots_MD, self.model.output_weight_VD, tokens_BNK[draft.slots_BN], product_type=self.product_type
-        )
-        loss_sum = -(said_MK * weights_BNK[draft.slots_BN]).sum()
-        return {
-            "loss": LossTerm(loss_sum, counts["loss"]),
-            "nll": LossTerm(loss_sum.detach(), counts["nll"], weight=0.0),
-        }
+        tokens_MK, weights_MK = tokens_BNK[draft.slots_BN], weights_BNK[draft.slots_BN]
+        sums = []
+        for features_BND in self.read_deep(batch, draft.tokens_BN, encoded):
+            with self.autocast(batch):
+                slots_MD = self.model.slots(features_BND)[draft.slots_BN]
+            said_MK = gathered_log_probs(
+                slots_MD, self.model.output_weight_VD, tokens_MK, product_type=self.product_type
+            )
+            loss_sum = -(said_MK * weights_MK).sum()
+            sums.append((loss_sum, loss_sum))
+        return self.token_terms(sums, counts)

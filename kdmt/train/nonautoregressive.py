@@ -20,7 +20,7 @@ from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
 from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.models.transformer import EncoderOutput, Trace
+from kdmt.models.transformer import EncoderOutput
 from kdmt.train.glancing import glanced
 from kdmt.train.objectives import Objective
 from kdmt.train.schedule import piecewise_linear

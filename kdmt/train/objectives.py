@@ -121,6 +121,10 @@ class CrossEntropyObjective(Objective):
                 features_BTD = model.decode(prev_tokens_BT, encoded, trace)
         return _real(features_BTD, batch, pad=model.pad), encoded
 
+    def real(self, values_BTx: Tensor, batch: Batch) -> Tensor:
+        """What stands at the real target tokens: [M, ...]."""
+        return _real(values_BTx, batch, pad=self.model.pad)
+
     def targets(self, batch: Batch) -> Tensor:
         """The real target tokens: [M]."""
         return _real(_targets(batch)[1], batch, pad=self.model.pad)

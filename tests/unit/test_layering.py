@@ -18,12 +18,12 @@ import kdmt
 PACKAGE = Path(kdmt.__file__).parent
 
 # corpus -> models -> losses -> train -> decode -> distill -> score, imports to the left only; models see no data code,
-# losses nothing but `types`, decode no train
+# losses and settings nothing but `types`, decode no train
 MAY_IMPORT = {
     "errors": set(),
     "checksum": set(),
     "types": set(),
-    "config": set(),
+    "config": {"types"},
     "corpus": {"types", "config"},
     "models": {"types", "config"},
     "losses": {"types"},

@@ -70,7 +70,7 @@ def test_fields_are_the_published_ones():
     published = {"system", "test_set", "seed", "engine", "beam", "compute_type", "threads", "bleu", "chrf"}
     published |= {"bleu_signature", "parameters", "sentences_per_second_batch1", "sentences_per_second_max"}
     published |= {"checkpoint_sha256"}
-    optional = {"chrf_signature", "bleu_second", "bleu_second_signature"}
+    optional = {"chrf_signature", "bleu_second", "bleu_second_signature", "iterations", "steps"}
     assert {field.name for field in fields(ScoreRow)} == published | optional
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ from kdmt.models.lengths import soft_copy, uniform_copy
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.train.distillation import WordLesson
 from kdmt.train.glancing import glanced
-from kdmt.train.nonautoregressive import AlignedObjective, CTCObjective, DAGObjective
-from kdmt.train.positions import Distance, PositionsObjective
-from kdmt.types import BOS, EOS, PAD, UNK, Batch, Knowledge
+from kdmt.train.nonautoregressive import AlignedObjective, CTCObjective, DAGObjective, Words
+from kdmt.train.positions import Distance, MaskedObjective, PositionsObjective
+from kdmt.types import ALIGNED, BOS, EDITING, EOS, PAD, POSITIONAL, UNK, Batch, Knowledge
 
 # the third is too long for twice its source, the fourth for the blank between its equal tokens
 PAIRS = [([4, 5, 6], [7, 8]), ([9, 9], [10, 11, 4, 5]), ([6], [8, 9, 10, 11, 4]), ([6], [7, 7, 7]), ([7, 4], [5, 5])]
 
 
-def small(family: Family = "ctc", upsample: int = 2) -> NATransformer:
+def small(family: Family = "ctc", upsample: int = 2, *, layers: int = 1) -> NATransformer:
     torch.manual_seed(1)
     nat = NATConfig(family=family, upsample=upsample)
-    model = build_nonautoregressive(replace(TINY, dropout=0.0), nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+    config = replace(TINY, dropout=0.0, decoder_layers=layers)
+    model = build_nonautoregressive(config, nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
     return model.double()
 
 
@@ -105,7 +107,7 @@ def test_more_padding_changes_nothing(tmp_path: Path, objective_of: type[Aligned
     torch.testing.assert_close(objective(wider)["loss"].sum, objective(batch)["loss"].sum, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("family", ["ctc", "dag", "nat", "cmlm"])
+@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
 def test_a_model_is_rebuilt_from_its_description(family: Family) -> None:
     model = small(family, upsample=3).float()
     again = build_model(describe_model(model))
@@ -143,6 +145,77 @@ def test_shown_positions_are_drawn_evenly() -> None:
     torch.testing.assert_close(shown.float().mean(0), torch.full((4,), 0.5), rtol=0, atol=5 * 0.5 / 20_000**0.5)
 
 
+def test_a_glance_at_a_dag_shows_words_on_its_best_path(tmp_path: Path) -> None:
+    model, batch = small("dag", upsample=3), batch_of(tmp_path)
+    plain = DAGObjective(model).train()(batch)["loss"].sum
+    nothing = DAGObjective(model, glancing=[(0, 0.0)]).train()(batch)["loss"].sum
+    torch.testing.assert_close(nothing, plain, rtol=1e-12, atol=0)
+    objective = DAGObjective(model, glancing=[(0, 1.0)]).train()
+    words = Words.of(batch)
+    with torch.no_grad():
+        x_BLD, keep_BL = model.vertices(batch.src_tokens_BS)
+        (reading,) = objective._read(x_BLD, keep_BL, model.encode(batch.src_tokens_BS), words)
+        places_BL, inner_BL = objective.best_alignment(reading, words)
+        log_probs = (reading.features_BLD @ model.output_weight_VD.t()).log_softmax(-1)
+        links = model.link(reading.features_BLD, keep_BL).double()
+    for place, (source, target) in enumerate(PAIRS):
+        vertices = 3 * (len(source) + 1)
+        path, _ = oracle.dag_best_path_for_target(
+            log_probs[place, :vertices].numpy(), links[place, :vertices, :vertices].numpy(), [BOS, *target, EOS]
+        )
+        if path:
+            assert inner_BL[place].nonzero()[:, 0].tolist() == path[1:-1]
+            assert places_BL[place][inner_BL[place]].tolist() == list(range(1, len(target) + 1))
+    shown = objective(batch)["loss"].sum
+    assert not torch.equal(shown, plain)
+    shown.backward()
+    gradient = model.tgt_embed.tokens.weight.grad
+    assert gradient is not None
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("objective_of", [CTCObjective, DAGObjective])
+def test_too_long_targets_can_be_given_more_positions(tmp_path: Path, objective_of: type[AlignedObjective]) -> None:
+    """Each alone, with a model that always upsamples so much, gives the same loss."""
+    family: Family = "ctc" if objective_of is CTCObjective else "dag"
+    batch = batch_of(tmp_path)
+    objective = objective_of(small(family), too_long="upsample").train()
+    terms = objective(batch)
+    assert float(terms["impossible"].sum) == 0
+    assert terms["loss"].count == sum(len(target) for _, target in PAIRS) == objective.counts(batch)["loss"]
+    total = 0.0
+    for source, target in PAIRS:
+        repeats = sum(one == other for one, other in pairwise(target)) if family == "ctc" else 2
+        times = max(2, math.ceil((len(target) + repeats) / (len(source) + 1)))
+        alone = objective_of(small(family, upsample=times))
+        pair = open_data(
+            write_pairs(tmp_path / f"{len(target)}_{times}_{source[0]}", [(source, target)]), train_settings()
+        )
+        total += float(alone(pair.load(torch.arange(1).numpy()))["loss"].sum.detach())
+    assert float(terms["loss"].sum.detach()) == pytest.approx(total, rel=1e-9)
+    skipped = objective_of(small(family)).train()(batch)
+    assert float(skipped["impossible"].sum) > 0
+    assert torch.equal(objective.eval()(batch)["loss"].sum, objective_of(small(family)).eval()(batch)["loss"].sum)
+
+
+@pytest.mark.parametrize("objective_of", [CTCObjective, DAGObjective])
+def test_deep_supervision_is_the_loss_of_the_lower_layers(tmp_path: Path, objective_of: type[AlignedObjective]) -> None:
+    model, batch = small("ctc" if objective_of is CTCObjective else "dag", 3, layers=3), batch_of(tmp_path)
+    deep = objective_of(model, deep_supervision=0.5).train()
+    terms = deep(batch)
+    plain = objective_of(model).train()(batch)
+    torch.testing.assert_close(terms["loss"].sum, plain["loss"].sum)
+    assert terms["deep"].weight == 0.5
+    assert {name: term.count for name, term in terms.items()} == deep.counts(batch)
+    layers, means = model.decoder_layers, []
+    for number in range(1, len(layers)):
+        model.decoder_layers = layers[:number]
+        means.append(float(objective_of(model).train()(batch)["loss"].sum.detach()))
+    model.decoder_layers = layers
+    assert len(means) == len(layers) - 1 >= 1
+    assert float(terms["deep"].sum.detach()) == pytest.approx(sum(means) / len(means), rel=1e-9)
+
+
 def test_a_glance_at_nothing_is_plain_ctc_and_one_at_all_of_it_is_easier(tmp_path: Path) -> None:
     model, batch = small(), batch_of(tmp_path)
     plain = CTCObjective(model).train()(batch)["loss"].sum
@@ -165,7 +238,8 @@ def test_a_glance_at_nothing_is_plain_ctc_and_one_at_all_of_it_is_easier(tmp_pat
 
 
 def positions(family: Family, **others: Any) -> PositionsObjective:
-    return PositionsObjective(small(family), label_smoothing=0.1, length_weight=0.1, **others)
+    objective_of = MaskedObjective if family == "cmlm" else PositionsObjective
+    return objective_of(small(family), label_smoothing=0.1, length_weight=0.1, **others)
 
 
 def test_nat_is_cross_entropy_of_each_word_and_of_the_length(tmp_path: Path) -> None:
@@ -252,7 +326,7 @@ def test_word_level_distillation_compares_the_same_tokens(tmp_path: Path, family
     torch.manual_seed(5)
     live = objective(objective.prepare(batch))
     cached_word = WordLesson(WordKD(alpha=1.0, source="cache"), label_smoothing=0.1)
-    cached = PositionsObjective(objective.model, label_smoothing=0.1, length_weight=0.1, word=cached_word).train()
+    cached = type(objective)(objective.model, label_smoothing=0.1, length_weight=0.1, word=cached_word).train()
     torch.manual_seed(5)
     other = cached(cached.prepare(replace(batch, knowledge=said)))
     assert float(live["word_kd"].sum) == pytest.approx(float(other["word_kd"].sum), rel=1e-9)
