@@ -2,6 +2,7 @@
 
 kdmt prepare|teacher|distill|knowledge|student|score pipelines/x.yaml [--set a.b=c]
 kdmt translate runs/x/teacher < input.txt > output.txt
+kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +117,32 @@ def translate(
     translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
     settings = Decode(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
     translate_stream(translator, settings, sys.stdin.buffer, sys.stdout.buffer, buffer_size=buffer_size)
+
+
+class ExportFormat(StrEnum):
+    ctranslate2 = "ctranslate2"
+
+
+class Quantization(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, or a run that holds one.")],
+    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    to: Annotated[ExportFormat, typer.Option(help="The format.")],
+    quantization: Annotated[
+        Quantization, typer.Option(help="How weights are stored; float16 is for GPUs.")
+    ] = Quantization.float32,
+) -> None:
+    """Write a trained model for another toolkit, with its tokenizer and text processing."""
+    from kdmt.interop.ctranslate2 import export_checkpoint
+
+    export_checkpoint(checkpoint, out, quantization=quantization.value)
+    print(f"{to.value} model, {quantization.value}: {out}")
 
 
 def _run(

@@ -1,0 +1,243 @@
+"""Our autoregressive Transformer as a CTranslate2 model.
+
+The folder is an ordinary CTranslate2 model with what `kdmt.decode.ctranslate2` and `TextCodec` read beside it:
+
+    model.bin, config.json, *_vocabulary.json   CTranslate2's own files
+    model.json                                  the shape of the model, as in a checkpoint
+    tokenizer/, text.json, dict.<lang>.txt      what turns text into ids and back, where the checkpoint carries it
+    checksums.json                              sha256 of each of the files above
+
+Token lists that go into the model end in </s>; the decoder starts from </s>. Names and layout are those of
+ctranslate2/specs/transformer_spec.py (4.8).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdmt.checksum import file_sha256
+from kdmt.corpus.codec import TextCodec
+from kdmt.errors import UserError
+from kdmt.models.attention import CrossAttention, SelfAttention
+from kdmt.models.build import describe_model
+from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
+from kdmt.types import EOS, SPECIALS
+
+Quantization = Literal["float32", "float16", "int8"]
+
+
+def export_checkpoint(checkpoint: Path, folder: Path, *, quantization: Quantization = "float32") -> None:
+    """Write the model of a checkpoint, with its tokenizer and text processing, as a CTranslate2 model.
+
+    Args:
+        checkpoint: a checkpoint folder, a pointer file or a run.
+        folder: the new folder.
+        quantization: as for `export_model`.
+
+    Raises:
+        UserError: there is no checkpoint, or as for `export_model`.
+    """
+    source = resolve_checkpoint(checkpoint)
+    codec = TextCodec.load(source)
+    export_model(
+        load_model(source),
+        folder,
+        src_symbols=codec.src_dictionary.symbols,
+        tgt_symbols=codec.tgt_dictionary.symbols,
+        quantization=quantization,
+        companions=codec.companions(source),
+    )
+
+
+def export_model(
+    model: Transformer,
+    folder: Path,
+    *,
+    src_symbols: Sequence[str],
+    tgt_symbols: Sequence[str],
+    quantization: Quantization = "float32",
+    companions: Sequence[Path] = (),
+) -> None:
+    """Write a Transformer as a CTranslate2 model: whole or not at all. The model itself is left as it is.
+
+    Args:
+        model: on any device, of any floating-point type.
+        folder: the new folder.
+        src_symbols, tgt_symbols: the token of each id (`Dictionary.symbols`).
+        quantization: how weights are stored; embeddings and matrices alone become int8.
+        companions: files and folders copied beside the model.
+
+    Raises:
+        UserError: the folder exists, CTranslate2 is not installed, or it has no such model or vocabulary.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; nothing was written")
+    if quantization not in get_args(Quantization):
+        raise UserError(f"quantization {quantization!r} is none of {', '.join(get_args(Quantization))}")
+    _check_model(model)
+    _check_symbols(src_symbols, model.src_vocab_size, "source")
+    _check_symbols(tgt_symbols, model.tgt_vocab_size, "target")
+    spec = _specification(model, src_symbols, tgt_symbols)
+    spec.optimize(quantization=quantization)
+    with _written_aside(folder) as aside:
+        spec.save(str(aside))
+        for companion in companions:
+            if companion.is_dir():
+                shutil.copytree(companion, aside / companion.name)
+            else:
+                shutil.copy2(companion, aside / companion.name)
+        _write_json(aside / "model.json", describe_model(model))
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        _write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
+
+
+@contextmanager
+def _written_aside(folder: Path) -> Iterator[Path]:
+    """A folder that is renamed to `folder` at the end, or removed if the end is not reached."""
+    aside = folder.parent / f".partial-{folder.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_model(model: Transformer) -> None:
+    if isinstance(model, NATransformer):
+        raise UserError(
+            f"CTranslate2 writes one token after the other: it has no decoder for a {model.nat.family!r} model, "
+            "which writes all positions at once"
+        )
+    for side in ("encoder", "decoder"):
+        if not getattr(model.config, f"{side}_layers"):
+            raise UserError(f"CTranslate2 has no {side} without layers (model.{side}_layers is 0)")
+
+
+def _check_symbols(symbols: Sequence[str], size: int, side: str) -> None:
+    if len(symbols) != size:
+        raise UserError(f"the {side} dictionary has {len(symbols)} symbols, the model {size}")
+    if tuple(symbols[: len(SPECIALS)]) != SPECIALS:
+        raise UserError(f"the {side} dictionary does not begin with {' '.join(SPECIALS)}")
+    seen: set[str] = set()
+    for symbol in symbols:
+        if symbol in seen:
+            raise UserError(f"the {side} dictionary lists {symbol!r} twice; CTranslate2 knows a token by its spelling")
+        seen.add(symbol)
+
+
+def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: Sequence[str]) -> Any:
+    """The validated specification (`TransformerSpec`), every array a copy."""
+    try:
+        from ctranslate2 import specs
+    except ImportError:
+        raise UserError("CTranslate2 is not installed: pip install 'kdmt[ctranslate2]'") from None
+    config = model.config
+    activation = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU}[config.activation_fn]
+    encoder = specs.TransformerEncoderSpec(
+        config.encoder_layers,
+        config.encoder_attention_heads,
+        pre_norm=config.encoder_normalize_before,
+        activation=activation,
+        layernorm_embedding=config.layernorm_embedding,
+    )
+    decoder = specs.TransformerDecoderSpec(
+        config.decoder_layers,
+        config.decoder_attention_heads,
+        pre_norm=config.decoder_normalize_before,
+        activation=activation,
+        layernorm_embedding=config.layernorm_embedding,
+    )
+    _fill_encoder(encoder, model)
+    _fill_decoder(decoder, model)
+    spec = specs.TransformerSpec(encoder, decoder)
+    spec.config.decoder_start_token = SPECIALS[EOS]
+    spec.config.add_source_bos = spec.config.add_source_eos = False
+    spec.config.layer_norm_epsilon = _layer_norm_epsilon(model)
+    spec.register_source_vocabulary(list(src_symbols))
+    spec.register_target_vocabulary(list(tgt_symbols))
+    spec.validate()
+    return spec
+
+
+def _layer_norm_epsilon(model: Transformer) -> float:
+    """The one that all of the model's norms share."""
+    (epsilon,) = {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)}
+    return epsilon
+
+
+def _fill_encoder(spec: Any, model: Transformer) -> None:
+    _fill_embedder(spec, spec.embeddings[0], model.src_embed, model.config.max_source_positions)
+    for layer_spec, layer in zip(spec.layer, model.encoder_layers, strict=True):
+        _fill_layer(layer_spec, cast(EncoderLayer, layer))
+    if model.encoder_norm is not None:
+        _fill_norm(spec.layer_norm, model.encoder_norm)
+
+
+def _fill_decoder(spec: Any, model: Transformer) -> None:
+    _fill_embedder(spec, spec.embeddings, model.tgt_embed, model.config.max_target_positions)
+    for layer_spec, layer in zip(spec.layer, model.decoder_layers, strict=True):
+        layer = cast(DecoderLayer, layer)
+        _fill_layer(layer_spec, layer)
+        _fill_cross_attention(layer_spec.attention, layer.cross_attn, layer.cross_attn_residual)
+    if model.decoder_norm is not None:
+        _fill_norm(spec.layer_norm, model.decoder_norm)
+    spec.projection.weight = _array(model.output_weight_VD)
+
+
+def _fill_embedder(spec: Any, embeddings: Any, embedder: Embedder, num_positions: int) -> None:
+    embeddings.weight = _array(embedder.tokens.weight)
+    spec.scale_embeddings = np.float32(embedder.scale)
+    spec.position_encodings.encodings = _array(embedder.positions(0, num_positions))  # from pad + 1 on
+    if embedder.norm is not None:
+        _fill_norm(spec.layernorm_embedding, embedder.norm)
+
+
+def _fill_layer(spec: Any, layer: EncoderLayer | DecoderLayer) -> None:
+    """What encoder and decoder layers have in common."""
+    _fill_self_attention(spec.self_attention, layer.self_attn, layer.self_attn_residual)
+    _fill_linear(spec.ffn.linear_0, layer.ffn.fc1)
+    _fill_linear(spec.ffn.linear_1, layer.ffn.fc2)
+    _fill_norm(spec.ffn.layer_norm, layer.ffn_residual.norm)
+
+
+def _fill_self_attention(spec: Any, attention: SelfAttention, residual: Residual) -> None:
+    _fill_linear(spec.linear[0], attention.qkv_proj)  # stacked as `fuse_linear` would: queries, keys, values
+    _fill_linear(spec.linear[1], attention.out_proj)
+    _fill_norm(spec.layer_norm, residual.norm)
+
+
+def _fill_cross_attention(spec: Any, attention: CrossAttention, residual: Residual) -> None:
+    _fill_linear(spec.linear[0], attention.q_proj)
+    _fill_linear(spec.linear[1], attention.kv_proj)
+    _fill_linear(spec.linear[2], attention.out_proj)
+    _fill_norm(spec.layer_norm, residual.norm)
+
+
+def _fill_linear(spec: Any, linear: nn.Linear) -> None:
+    spec.weight, spec.bias = _array(linear.weight), _array(linear.bias)
+
+
+def _fill_norm(spec: Any, norm: nn.LayerNorm) -> None:
+    spec.gamma, spec.beta = _array(norm.weight), _array(norm.bias)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A copy as float32: quantising changes the arrays it is given in place."""
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()

@@ -1,0 +1,117 @@
+"""Random Transformers of every shape, for tests that compare another engine with PyTorch's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from kdmt.models.architecture import TransformerConfig
+from kdmt.models.build import build_transformer
+from kdmt.models.transformer import DecoderLayer, Transformer
+from kdmt.types import EOS, PAD, SPECIALS
+
+SRC_VOCAB, TGT_VOCAB = 15, 18
+POSITIONS = 24
+
+POST_NORM = TransformerConfig(
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_embed_dim=16,
+    decoder_embed_dim=16,
+    encoder_ffn_embed_dim=24,
+    decoder_ffn_embed_dim=20,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    max_source_positions=POSITIONS,
+    max_target_positions=POSITIONS,
+)
+CONFIGS = {
+    "post-norm": POST_NORM,
+    "pre-norm": replace(POST_NORM, encoder_normalize_before=True, decoder_normalize_before=True),
+    "pre-norm encoder, post-norm decoder": replace(POST_NORM, encoder_normalize_before=True),
+    "post-norm encoder, pre-norm decoder": replace(POST_NORM, decoder_normalize_before=True),
+    "learned positions": replace(POST_NORM, encoder_learned_pos=True, decoder_learned_pos=True),
+    "one side's positions learned": replace(POST_NORM, decoder_learned_pos=True),
+    "normalised embeddings": replace(POST_NORM, layernorm_embedding=True),
+    "all embeddings shared": replace(POST_NORM, share_all_embeddings=True),
+    "target embeddings shared": replace(POST_NORM, share_decoder_input_output_embed=True),
+    "gelu": replace(POST_NORM, activation_fn="gelu"),
+    "other depths": replace(POST_NORM, encoder_layers=3, decoder_layers=1),
+    "other widths and heads": replace(
+        POST_NORM, encoder_embed_dim=24, encoder_attention_heads=3, decoder_attention_heads=4
+    ),
+    "an odd width": replace(POST_NORM, encoder_embed_dim=15, encoder_attention_heads=1),
+    "everything at once": replace(
+        POST_NORM,
+        encoder_layers=1,
+        decoder_layers=3,
+        encoder_normalize_before=True,
+        decoder_normalize_before=True,
+        encoder_learned_pos=True,
+        layernorm_embedding=True,
+        share_all_embeddings=True,
+        activation_fn="gelu",
+        encoder_attention_heads=4,
+        max_source_positions=POSITIONS + 2,
+    ),
+}
+
+
+def vocabulary_sizes(config: TransformerConfig) -> tuple[int, int]:
+    return (TGT_VOCAB, TGT_VOCAB) if config.share_all_embeddings else (SRC_VOCAB, TGT_VOCAB)
+
+
+def symbols(size: int, side: str = "") -> list[str]:
+    return [*SPECIALS, *(f"{side}{number}" for number in range(len(SPECIALS), size))]
+
+
+def make_model(
+    config: TransformerConfig = POST_NORM,
+    *,
+    seed: int = 0,
+    pad_logit: float = -30.0,
+    eos_logit: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> Transformer:
+    """Random weights, no two norms alike; <pad> has one logit everywhere, that of </s> rises from about this one on."""
+    torch.manual_seed(seed)
+    src_size, tgt_size = vocabulary_sizes(config)
+    model = build_transformer(config, src_vocab_size=src_size, tgt_vocab_size=tgt_size).double().eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(std=0.1)
+            if isinstance(module, torch.nn.Linear) and module.bias is not None:
+                module.bias.normal_(std=0.1)
+        _fix_logits(model, pad_logit, eos_logit)
+    return model.to(dtype)
+
+
+def _fix_logits(model: Transformer, pad_logit: float, eos_logit: float) -> None:
+    """The last norm gives all features a sum of `dim`: a constant row of the output matrix is a constant logit."""
+    last_layer = model.decoder_layers[-1]
+    assert isinstance(last_layer, DecoderLayer)
+    norm = model.decoder_norm or last_layer.ffn_residual.norm
+    dim = model.config.decoder_embed_dim
+    norm.weight.fill_(2.0)  # sharper than fresh weights, so that hypotheses differ
+    norm.bias.fill_(1.0)
+    model.output_proj.weight[PAD] = pad_logit / dim
+    model.output_proj.weight[EOS] = eos_logit / dim + 8.0 * _way_to_the_end(model)
+
+
+def _way_to_the_end(model: Transformer) -> torch.Tensor:
+    """What tells late positions from early ones: a logit that rises by 1 on the average."""
+    src_tokens = torch.randint(3, SRC_VOCAB, (20, 8))
+    prev_tokens = torch.randint(3, TGT_VOCAB, (20, POSITIONS))
+    features = model.decode(prev_tokens, model.encode(src_tokens)).mean(0)
+    way = features[POSITIONS // 2 :].mean(0) - features[: POSITIONS // 2].mean(0)
+    return way / way.square().sum()
+
+
+def make_sources(lengths: list[int], *, seed: int = 0) -> list[np.ndarray]:
+    """Sentences of so many tokens before </s>."""
+    rng = np.random.default_rng(seed)
+    return [np.append(rng.integers(3, SRC_VOCAB, size=length), EOS).astype(np.int32) for length in lengths]
