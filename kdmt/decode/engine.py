@@ -142,8 +142,8 @@ class TorchEngine:
         """
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
-        _check(sources, self.model.config.max_source_positions, "source")
-        _check(targets, self.model.config.max_target_positions, "target")
+        check_sentences(sources, self.model.config.max_source_positions, "source")
+        check_sentences(targets, self.model.config.max_target_positions, "target")
         scores: list[np.ndarray] = [np.empty(0)] * len(sources)
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
         with _inference(self.model):
@@ -173,7 +173,7 @@ def decode_in_batches(
 ) -> list[list[Hypothesis]]:
     """See `Engine.decode`; `translate` gets the places of a batch's sources. The longest sentences go first, so that
     memory that does not suffice shows at once."""
-    _check(sources, model.config.max_source_positions, "source")
+    check_sentences(sources, model.config.max_source_positions, "source")
     hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
     lengths = [len(source) for source in sources]
     with _inference(model):
@@ -253,7 +253,18 @@ def length_batches(lengths: Sequence[int], *, max_tokens: int, batch_size: int) 
         yield batch
 
 
-def _check(sentences: Sequence[np.ndarray], limit: int, side: str) -> None:
+def check_sentences(sentences: Sequence[np.ndarray], limit: int, side: str) -> None:
+    """Refuse sentences that an engine cannot read.
+
+    Args:
+        sentences: int [S] each.
+        limit: most tokens, </s> counted.
+        side: what the message calls them.
+
+    Raises:
+        ValueError: one does not end in </s>.
+        UserError: one is longer than the limit; names its index.
+    """
     for index, tokens in enumerate(sentences):
         if not len(tokens) or tokens[-1] != EOS:
             raise ValueError(f"{side} {index} does not end in </s>")

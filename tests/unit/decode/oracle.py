@@ -12,9 +12,19 @@ NextLogProbs = Callable[[tuple[int, ...]], Sequence[float]]  # tokens so far, wi
 
 
 def search(
-    next_log_probs: NextLogProbs, *, max_len: int, beam: int, lenpen: float, min_len: int = 1
+    next_log_probs: NextLogProbs,
+    *,
+    max_len: int,
+    beam: int,
+    lenpen: float,
+    min_len: int = 1,
+    keep_more: bool = False,
 ) -> list[Hypothesis]:
-    """All hypotheses that end the search, best first."""
+    """All hypotheses that end the search, best first.
+
+    Args:
+        keep_more: whether all that finish in the last step stay, also those beyond `beam`.
+    """
     live: list[tuple[int, ...]] = [()]
     history: dict[tuple[int, ...], tuple[float, ...]] = {(): ()}
     done: list[Hypothesis] = []
@@ -32,9 +42,9 @@ def search(
             if token != EOS:
                 survivors.append((*live[rank], token))
                 history[survivors[-1]] = log_probs
-            elif place < beam and len(done) < beam:
+            elif place < beam and (keep_more or len(done) < beam):
                 done.append(Hypothesis(live[rank], _left_to_right(log_probs) / (length + 1) ** lenpen, log_probs))
-        if len(done) == beam:
+        if len(done) >= beam:
             break
         live = survivors[:beam]
     return sorted(done, key=lambda hypothesis: hypothesis.score, reverse=True)
