@@ -56,10 +56,10 @@ def main() -> None:
 
 
 def summarise(rows: list[dict[str, Any]], what: str, values: list[float], unit: str) -> list[Figure]:
-    """Mean and standard deviation over the seeds of each system, test set and beam."""
+    """Mean and standard deviation over the seeds of each system, test set and way of decoding."""
     groups: dict[str, list[float]] = {}
     for row, value in zip(rows, values, strict=True):
-        name = f"{row['system']}_{row['test_set']}_beam{row['beam']}_{what}".lower()
+        name = f"{row['system']}_{row['test_set']}_{way_of(row)}_{what}".lower()
         groups.setdefault(re.sub("[^a-z0-9]", "_", name), []).append(value)
     figures = []
     for name, group in groups.items():
@@ -69,13 +69,18 @@ def summarise(rows: list[dict[str, Any]], what: str, values: list[float], unit: 
     return figures
 
 
+def way_of(row: dict[str, Any]) -> str:
+    """How a row of scores.json was decoded, as in the names of its translations."""
+    return f"beam{row['beam']}" if row["iterations"] is None else f"iter{row['iterations']}"
+
+
 def valid_percent(run: Path, row: dict[str, Any]) -> float:
     """How many of a toy system's outputs are right translations of their sources, whatever the reference says."""
     if str(TOY) not in sys.path:
         sys.path.insert(0, str(TOY))
     from language import is_valid  # type: ignore[import-not-found]
 
-    name = f"{row['system']}.seed_{row['seed']}.{row['test_set']}.beam{row['beam']}.de"
+    name = f"{row['system']}.seed_{row['seed']}.{row['test_set']}.{way_of(row)}.de"
     outputs = (run / "score" / name).read_text().splitlines()
     sources = (run / "prepare" / f"{row['test_set']}.raw.en").read_text().splitlines()
     return 100 * fmean(is_valid(*pair) for pair in zip(sources, outputs, strict=True))

@@ -625,7 +625,7 @@ class Student(Section):
 class NATDecode(Section):
     """How non-autoregressive models decode; what a family does not have is of no account to it."""
 
-    length_beam: int = Field(5, ge=1)  # lengths that are tried, of families that tell the length
+    length_beam: int = Field(5, ge=1, le=256)  # lengths that are tried, of families that tell the length
     rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
     ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
     dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"

@@ -8,6 +8,7 @@ from kdmt.config import LayerMap, Model, Pipeline, Student, Train
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig, architecture
 from kdmt.train.layers import layer_pairs
+from kdmt.types import POSITIONAL
 
 _LAYER_FIELDS = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before")
 _EMBEDDING_FIELDS = (
@@ -27,6 +28,7 @@ def check_architectures(config: Pipeline) -> None:
     teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
     for name, student in config.students.items():
         own = _architecture(config, f"students.{name}", student.model, student.train)
+        _check_nat(config, name, student, own, teacher)
         for side in ("encoder", "decoder"):
             chosen = getattr(student, f"{side}_layers_from_teacher")
             if chosen is not None:
@@ -42,6 +44,25 @@ def check_architectures(config: Pipeline) -> None:
             _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
         if student.embeddings_from_teacher:
             _check_same(f"students.{name}.embeddings_from_teacher", own, teacher, _EMBEDDING_FIELDS)
+
+
+def _check_nat(
+    config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
+) -> None:
+    """Refuse a way of decoding that a non-autoregressive student cannot have."""
+    if student.nat is None or student.nat.family not in POSITIONAL:
+        return
+    nat, limit = config.score.nat, own.max_target_positions
+    if nat.length_beam > limit - 1:  # from a word and </s> on
+        raise UserError(
+            f"score.nat.length_beam ({nat.length_beam}) is more than the lengths that "
+            f"students.{name}.model.max_target_positions ({limit}) leaves"
+        )
+    if nat.rescore and limit > teacher.max_target_positions:
+        raise UserError(
+            f"score.nat.rescore: students.{name}.model.max_target_positions ({limit}) is more than "
+            f"teacher.model.max_target_positions ({teacher.max_target_positions}), which would have to read it"
+        )
 
 
 def _beside(

@@ -1,0 +1,95 @@
+"""Non-autoregressive students that cannot be had, through the command line: refused before training begins."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from bad_input import refused, unharmed
+
+
+@pytest.fixture(scope="module")
+def _refusing_once(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("students")
+    shutil.copytree(_finished_once, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def refusing(_refusing_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder of tests that change nothing: the finished pipeline."""
+    monkeypatch.chdir(_refusing_once)
+
+
+NOT_THE_TARGETS = "its positions are not the target's"
+A_DRAFTS = "its positions are a draft's, not the target's"
+NOT_THE_TEACHERS = "its decoder is not its teacher's"
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize(
+    ("nat", "more", "message"),
+    [
+        *(
+            (f"{{family: {family}}}", f"{loss}={{}}", f"'nat.family: {family}' cannot have '{loss}': {why}")
+            for family, why in [
+                ("ctc", NOT_THE_TARGETS),
+                ("dag", NOT_THE_TARGETS),
+                ("levenshtein", A_DRAFTS),
+                ("insertion", A_DRAFTS),
+            ]
+            for loss in ("word_kd", "hidden_kd", "attention_kd")
+        ),
+        ("{family: nat}", "on_policy={}", f"'nat.family: nat' cannot have 'on_policy': {NOT_THE_TEACHERS}"),
+        ("{family: cmlm}", "online={kind: ema}", f"'nat.family: cmlm' cannot have 'online': {NOT_THE_TEACHERS}"),
+        (
+            "{family: ctc}",
+            "self_supervised={}",
+            "'nat.family: ctc' cannot have 'self_supervised': only families whose positions are the target's have it",
+        ),
+        (
+            "{family: dag}",
+            "data=nbest",
+            "'nat.family: dag' cannot have 'data: nbest': its loss has no weights of sentences",
+        ),
+        ("{family: cmlm, glancing: [[0, 0.5]]}", None, "'glancing' is a setting of nat, ctc, dag, not of 'cmlm'"),
+        ("{family: nat, upsample: 2}", None, "'upsample' is a setting of ctc, dag, not of 'nat'"),
+        ("{family: ctc, length_weight: 0.1}", None, "'length_weight' is a setting of nat, cmlm, inat, nat_crf, not"),
+        ("{family: nat, distance: levenshtein}", None, "'distance' is that of 'glancing', which is not given"),
+        ("{family: glat}", None, "students.raw.nat.family"),
+    ],
+)
+def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, message: str) -> None:
+    sets = (f"students.raw.nat={nat}", *([f"students.raw.{more}"] if more else []))
+    with unharmed():
+        said = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
+    assert message in said
+    assert said.startswith("tiny.yaml: students.raw")
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (
+            (
+                "score.nat.length_beam=30",
+                "students.raw.model.max_target_positions=20",
+                "students.raw.train.max_target_tokens=20",
+            ),
+            "score.nat.length_beam (30) is more than the lengths that students.raw.model.max_target_positions (20) leaves",
+        ),
+        (("score.nat.length_beam=257",), "score.nat.length_beam"),
+        (
+            ("score.nat.rescore=true", "students.raw.model.max_target_positions=2000"),
+            "score.nat.rescore: students.raw.model.max_target_positions (2000) is more than "
+            "teacher.model.max_target_positions",
+        ),
+        (("score.iterations=[4, 4]",), "'iterations' holds a number twice"),
+    ],
+)
+def test_a_way_of_decoding_that_cannot_be_is_refused_before_training(sets: tuple[str, ...], message: str) -> None:
+    with unharmed():
+        said = refused("student", "tiny.yaml", "--student", "raw", sets=("students.raw.nat={family: cmlm}", *sets))
+    assert message in said
