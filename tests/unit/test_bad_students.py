@@ -78,7 +78,8 @@ def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, mes
                 "students.raw.model.max_target_positions=20",
                 "students.raw.train.max_target_tokens=20",
             ),
-            "score.nat.length_beam (30) is more than the lengths that students.raw.model.max_target_positions (20) leaves",
+            "score.nat.length_beam (30) is more than the lengths that "
+            "students.raw.model.max_target_positions (20) leaves",
         ),
         (("score.nat.length_beam=257",), "score.nat.length_beam"),
         (
