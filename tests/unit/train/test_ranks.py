@@ -44,7 +44,7 @@ MORE_SPLITS: dict[str, tuple[int, dict[str, Any]]] = {
     "fsdp, update_freq": (2, {"parallel": "fsdp", "update_freq": 2}),
     "fsdp, recomputing": (2, {"parallel": "fsdp", "update_freq": 2, "activation_checkpointing": True}),
 }
-LAST = {"float64": 50, "float32": 25}  # updates
+LAST = {"float64": 25, "float32": 25}  # updates
 OBJECTIVES = ("teacher", "ema")  # a frozen one and a learned projection; one that moves
 
 
