@@ -17,6 +17,8 @@ import torch
 from copy_task import write_copy_task
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.pipeline
+
 WORKER = Path(__file__).with_name("rank_worker.py")
 
 # Parts of very different size, and an odd number of them: one rank has nothing to do at the end of an epoch.
@@ -107,7 +109,7 @@ def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> str:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
     done = subprocess.run(
         [sys.executable, *launcher, str(WORKER), str(path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=300,
