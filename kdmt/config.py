@@ -628,8 +628,17 @@ class NATDecode(Section):
     length_beam: int = Field(5, ge=1, le=256)  # lengths that are tried, of families that tell the length
     rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
     ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
+    ctc_lm: str | None = None  # an n-gram model of target pieces that KenLM reads, for prefix beam search
+    ctc_lm_weight: float = Field(0.3, ge=0.0)
+    ctc_length_bonus: float = 0.0  # for each piece, beside the language model
     dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"
     dag_lenpen: float = 1.0  # of viterbi: a path's log-probability over its length ** dag_lenpen
+
+    @model_validator(mode="after")
+    def _searches(self) -> NATDecode:
+        if self.ctc_lm is not None and self.ctc_beam == 1:
+            raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
+        return self
 
 
 class Score(Section):

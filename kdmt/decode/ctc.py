@@ -6,11 +6,10 @@ Shapes: B batch, L decoder positions, V vocabulary and the blank.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +18,17 @@ from torch import Tensor
 from kdmt.types import Hypothesis
 
 
-def greedy(logits_BLV: Tensor, keep_BL: Tensor, *, blank: int) -> list[Hypothesis]:
-    """The most probable token or blank at each position, merged: best path decoding (Graves et al. 2006).
+def greedy(symbols_BL: Tensor, log_probs_BL: Tensor, keep_BL: Tensor, *, blank: int) -> list[Hypothesis]:
+    """The most probable symbols, merged: best path decoding (Graves et al. 2006).
 
     The score is the path's log-probability.
+
+    Args:
+        symbols_BL: the most probable token or blank at each position.
+        log_probs_BL: its log-probability.
+        keep_BL: bool, real positions.
     """
-    best = logits_BLV.max(-1)
-    log_probs_BL = (best.values - logits_BLV.logsumexp(-1)) * keep_BL
-    scores, paths, lengths = log_probs_BL.sum(1).tolist(), best.indices.tolist(), keep_BL.sum(1).tolist()
+    scores, paths, lengths = (log_probs_BL * keep_BL).sum(1).tolist(), symbols_BL.tolist(), keep_BL.sum(1).tolist()
     return [
         Hypothesis(tokens=collapse(path[:length], blank), score=score, steps=1)
         for path, length, score in zip(paths, lengths, scores, strict=True)
@@ -40,41 +42,81 @@ def collapse(path: Sequence[int], blank: int) -> tuple[int, ...]:
     )
 
 
+class LanguageModel(Protocol):
+    """A model of outputs, a token after the other. States are its own affair."""
+
+    def start(self) -> Any:
+        """The state before the first token."""
+        ...
+
+    def extend(self, state: Any, token: int) -> tuple[Any, float]:
+        """The state after a token, and the token's natural log-probability."""
+        ...
+
+    def end(self, state: Any) -> float:
+        """The natural log-probability that an output ends here."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How a language model counts: weight * log P_lm + bonus * tokens is added to an output's log-probability."""
+
+    model: LanguageModel
+    weight: float
+    bonus: float
+
+
 @dataclass
 class _Prefix:
-    """Natural log-probabilities of all paths so far that give one output, by how they end."""
+    """Natural log-probabilities of all paths so far that give one output, by how they end.
+
+    Attributes:
+        added: what the language model adds, and its state.
+    """
 
     blank: float = -math.inf
     token: float = -math.inf
+    added: float = 0.0
+    state: Any = None
 
     @property
     def total(self) -> float:
         return _log_add(self.blank, self.token)
 
+    @property
+    def score(self) -> float:
+        return self.total + self.added
+
 
 def prefix_beam_search(
-    log_probs_LV: NDArray[np.floating[Any]], *, blank: int, beam: int, candidates: int
+    log_probs_LV: NDArray[np.floating[Any]], *, blank: int, beam: int, candidates: int, fusion: Fusion | None = None
 ) -> tuple[tuple[int, ...], float]:
-    """The output with the largest probability over all its alignments, and the logarithm of that (Graves et al. 2006;
-    Hannun et al. 2014, algorithm 1, without a language model).
+    """The output with the largest probability over all its alignments, and the logarithm of that (Graves et al. 2006);
+    with a language model the sum with what it adds (Hannun et al. 2014, algorithm 1, for tokens in place of words).
 
     Args:
         log_probs_LV: of one sentence, the blank among the symbols.
         beam: outputs that are kept at each position; with enough of them, and all candidates, the search is exact.
         candidates: symbols with which an output is continued at each position, the most probable ones.
+        fusion: a language model.
     """
-    prefixes: dict[tuple[int, ...], _Prefix] = {(): _Prefix(blank=0.0)}
+    prefixes: dict[tuple[int, ...], _Prefix] = {(): _Prefix(blank=0.0, state=fusion and fusion.model.start())}
     for log_probs_V in log_probs_LV:
         count = min(candidates, len(log_probs_V))
         best = np.argpartition(-log_probs_V, count - 1)[:count].tolist()
-        grown: dict[tuple[int, ...], _Prefix] = defaultdict(_Prefix)
+        grown: dict[tuple[int, ...], _Prefix] = {}
         for prefix, paths in prefixes.items():
             for symbol in best:
-                _continue(grown, prefix, paths, symbol, float(log_probs_V[symbol]), blank)
-        kept = nlargest(beam, grown.items(), key=lambda item: item[1].total)
-        prefixes = dict(kept)
-    output, paths = max(prefixes.items(), key=lambda item: item[1].total)
-    return output, paths.total
+                _continue(grown, prefix, paths, symbol, float(log_probs_V[symbol]), blank, fusion)
+        prefixes = dict(nlargest(beam, grown.items(), key=lambda item: item[1].score))
+    ended = {output: paths.score + _end(paths, fusion) for output, paths in prefixes.items()}
+    output = max(ended, key=lambda each: ended[each])
+    return output, ended[output]
+
+
+def _end(paths: _Prefix, fusion: Fusion | None) -> float:
+    return 0.0 if fusion is None else fusion.weight * fusion.model.end(paths.state)
 
 
 def _continue(
@@ -84,18 +126,28 @@ def _continue(
     symbol: int,
     log_prob: float,
     blank: int,
+    fusion: Fusion | None,
 ) -> None:
     """Add what becomes of the paths of one output when a symbol follows."""
-    if symbol == blank:
-        same = grown[prefix]
-        same.blank = _log_add(same.blank, paths.total + log_prob)
-        return
     repeats = bool(prefix) and prefix[-1] == symbol
-    if repeats:  # without a blank in between it is the same token still
-        same = grown[prefix]
-        same.token = _log_add(same.token, paths.token + log_prob)
-    longer = grown[(*prefix, symbol)]
+    if symbol == blank or repeats:
+        same = grown.setdefault(prefix, _Prefix(added=paths.added, state=paths.state))
+        if symbol == blank:
+            same.blank = _log_add(same.blank, paths.total + log_prob)
+            return
+        same.token = _log_add(same.token, paths.token + log_prob)  # without a blank in between it is one token still
+    longer = grown.get((*prefix, symbol))
+    if longer is None:
+        longer = grown[(*prefix, symbol)] = _longer(paths, symbol, fusion)
     longer.token = _log_add(longer.token, (paths.blank if repeats else paths.total) + log_prob)
+
+
+def _longer(paths: _Prefix, symbol: int, fusion: Fusion | None) -> _Prefix:
+    """An output with one token more, no path of it counted yet."""
+    if fusion is None:
+        return _Prefix()
+    state, log_prob = fusion.model.extend(paths.state, symbol)
+    return _Prefix(added=paths.added + fusion.weight * log_prob + fusion.bonus, state=state)
 
 
 def _log_add(one: float, other: float) -> float:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.ctc import greedy, prefix_beam_search
+from kdmt.decode.beam import max_lengths
+from kdmt.decode.ctc import Fusion, greedy, prefix_beam_search
 from kdmt.decode.dag import greedy_paths, lookahead_paths, viterbi_paths
 from kdmt.decode.edits import insertion, levenshtein
 from kdmt.decode.engine import TorchEngine, decode_in_batches
@@ -23,7 +24,7 @@ from kdmt.decode.mask_predict import Filled, mask_predict, refine
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
-from kdmt.types import ALIGNED, EOS, POSITIONAL, Hypothesis
+from kdmt.types import EOS, POSITIONAL, Hypothesis
 
 _CTC_CANDIDATES = 20  # symbols with which prefix beam search goes on at a position
 
@@ -35,6 +36,7 @@ class NATEngine:
         search: the settings that the model's family has.
         iterations: at most, of families that go over what they wrote.
         teacher: an autoregressive model that chooses among candidates, where `search.rescore` asks for it.
+        fusion: a language model for prefix beam search.
 
     Raises:
         ValueError: it asks for it, and there is no teacher.
@@ -48,26 +50,48 @@ class NATEngine:
         search: NATDecode | None = None,
         iterations: int = 10,
         teacher: TorchEngine | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
         self.model = model.to(device)
         self.device = torch.device(device)
-        self.search, self.iterations, self.teacher = search or NATDecode(), iterations, teacher
+        self.search, self.iterations = search or NATDecode(), iterations
+        self.teacher, self.fusion = teacher, fusion
         if self.search.rescore and teacher is None:
             raise ValueError("candidates are to be scored by a teacher, and there is none")
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `Engine.decode`; one hypothesis of each source."""
+        """See `Engine.decode`; one hypothesis of each source. Maximum lengths are those of drafts that are edited."""
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             chosen = [sources[place] for place in batch]
-            found = _write(self.model, pad_sentences(chosen).to(self.device), self.search, self.iterations)
+            found = self._write(pad_sentences(chosen).to(self.device), settings)
             if self.search.rescore and self.teacher is not None:
                 found = rescore(self.teacher, chosen, found, lenpen=settings.lenpen)
             return [candidates[:1] for candidates in found]
 
         return decode_in_batches(self.model, sources, settings, write, progress)
+
+    def _write(self, src_tokens_BS: Tensor, settings: Decode) -> list[list[Hypothesis]]:
+        """Translations of each source, the best first."""
+        model, search, iterations = self.model, self.search, self.iterations
+        encoded = model.encode(src_tokens_BS)
+        if model.nat.family in POSITIONAL:
+            return _fill(model, src_tokens_BS, encoded, search, iterations)
+        if model.nat.family == "ctc":
+            return [[hypothesis] for hypothesis in _ctc(model, src_tokens_BS, encoded, search, self.fusion)]
+        if model.nat.family == "dag":
+            return [[hypothesis] for hypothesis in _dag(model, src_tokens_BS, encoded, search)]
+        limits = max_lengths(
+            encoded.keep_BS.sum(1).tolist(),
+            settings.max_len_a,
+            settings.max_len_b,
+            limit=model.config.max_target_positions - 1,
+        )
+        edit = levenshtein if model.nat.family == "levenshtein" else insertion
+        limits_B = torch.tensor(limits, device=self.device) + 2  # <s> and </s>
+        return [[each] for each in edit(_Edits(model, encoded), limits_B, iterations=iterations)]
 
 
 def rescore(
@@ -85,32 +109,29 @@ def rescore(
     return [sorted(every, key=lambda each: -each.score) for every in scored]
 
 
-def _write(model: NATransformer, src_tokens_BS: Tensor, search: NATDecode, iterations: int) -> list[list[Hypothesis]]:
-    """Translations of each source, the best first."""
-    encoded = model.encode(src_tokens_BS)
-    if model.nat.family in POSITIONAL:
-        return _fill(model, src_tokens_BS, encoded, search, iterations)
-    if model.nat.family in ALIGNED:
-        align = _ctc if model.nat.family == "ctc" else _dag
-        return [[hypothesis] for hypothesis in align(model, src_tokens_BS, encoded, search)]
-    limits_B = torch.full_like(src_tokens_BS[:, 0], model.max_decoder_positions)
-    edits = _Edits(model, encoded)
-    edit = levenshtein if model.nat.family == "levenshtein" else insertion
-    return [[hypothesis] for hypothesis in edit(edits, limits_B, iterations=iterations)]
-
-
 # --------------------------------------------------------------------------------------- positions of their own
 
 
-def _ctc(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode) -> list[Hypothesis]:
+def _ctc(
+    model: NATransformer,
+    src_tokens_BS: Tensor,
+    encoded: EncoderOutput,
+    search: NATDecode,
+    fusion: Fusion | None,
+) -> list[Hypothesis]:
     x_BLD, keep_BL = model.upsample(src_tokens_BS)
-    logits_BLV = model.decode_all(x_BLD, keep_BL, encoded) @ model.output_weight_VD.t()
+    features_BLD = model.decode_all(x_BLD, keep_BL, encoded)
     if search.ctc_beam == 1:
-        return greedy(logits_BLV, keep_BL, blank=model.blank)
+        return greedy(*model.best_symbols(features_BLD), keep_BL, blank=model.blank)
+    logits_BLV = features_BLD @ model.output_weight_VD.t()
     found = []
     for log_probs_LV, length in zip(logits_BLV.log_softmax(-1).cpu().numpy(), keep_BL.sum(1).tolist(), strict=True):
         tokens, score = prefix_beam_search(
-            log_probs_LV[:length], blank=model.blank, beam=search.ctc_beam, candidates=_CTC_CANDIDATES
+            log_probs_LV[:length],
+            blank=model.blank,
+            beam=search.ctc_beam,
+            candidates=_CTC_CANDIDATES,
+            fusion=fusion,
         )
         found.append(Hypothesis(tokens=tokens, score=score, steps=1))
     return found
@@ -119,7 +140,7 @@ def _ctc(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, se
 def _dag(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode) -> list[Hypothesis]:
     x_BLD, keep_BL = model.vertices(src_tokens_BS)
     features_BLD = model.decode_all(x_BLD, keep_BL, encoded)
-    tokens_BL, log_probs_BL = _best(model, features_BLD)
+    tokens_BL, log_probs_BL = model.best_symbols(features_BLD)
     links_BLL, vertices_B = model.link(features_BLD, keep_BL), keep_BL.sum(1)
     if search.dag == "viterbi":
         paths, scores = viterbi_paths(log_probs_BL, links_BLL, vertices_B, beta=search.dag_lenpen)
@@ -130,13 +151,6 @@ def _dag(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, se
         Hypothesis(tokens=tuple(row[vertex] for vertex in path[1:-1]), score=score, steps=1)
         for row, path, score in zip(tokens_BL.tolist(), paths, scores, strict=True)
     ]
-
-
-def _best(model: NATransformer, features_BLD: Tensor) -> tuple[Tensor, Tensor]:
-    """The most probable token at each position and its log-probability: [B, L] each."""
-    logits_BLV = features_BLD @ model.output_weight_VD.t()
-    best = logits_BLV.max(-1)
-    return best.indices, best.values - logits_BLV.logsumexp(-1)
 
 
 # ------------------------------------------------------------------------------------------ the target's positions
@@ -151,7 +165,7 @@ def _fill(
     src_tokens_NS, encoded, lengths_N = src_tokens_BS[rows_N], encoded.select(rows_N), lengths_BK.flatten()
 
     def predict(tokens_AT: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
-        return _best(model, model.fill(src_tokens_NS[rows_A], tokens_AT, encoded.select(rows_A)))
+        return model.best_symbols(model.fill(src_tokens_NS[rows_A], tokens_AT, encoded.select(rows_A)))
 
     if model.nat.family == "nat_crf":
         filled = _chain(model, src_tokens_NS, encoded, lengths_N)
@@ -216,7 +230,7 @@ class _Edits:
         return self.model.edits.missing(self._read(tokens_AN, rows_A)).argmax(-1)
 
     def fill(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
-        return _best(self.model, self._read(tokens_AN, rows_A))
+        return self.model.best_symbols(self._read(tokens_AN, rows_A))
 
     def insert(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
-        return _best(self.model, self.model.slots(self._read(tokens_AN, rows_A)))
+        return self.model.best_symbols(self.model.slots(self._read(tokens_AN, rows_A)))

@@ -14,6 +14,7 @@ import torch
 
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source
+from kdmt.decode.ctc import Fusion
 from kdmt.decode.engine import Engine, TorchEngine
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.errors import UserError
@@ -55,12 +56,15 @@ class Translator:
         search: NATDecode | None = None,
         iterations: int = 10,
         teacher: Transformer | None = None,
+        fusion: Fusion | None = None,
     ) -> Translator:
-        """`search`, `iterations` and `teacher` are those of `NATEngine`, for a model that is non-autoregressive."""
+        """What stands behind `device` is `NATEngine`'s, for a model that is non-autoregressive."""
         engine: Engine
         if isinstance(model, NATransformer):
             beside = None if teacher is None else TorchEngine(teacher, device=device)
-            engine = NATEngine(model, device=device, search=search, iterations=iterations, teacher=beside)
+            engine = NATEngine(
+                model, device=device, search=search, iterations=iterations, teacher=beside, fusion=fusion
+            )
         else:
             engine = TorchEngine(model, device=device)
         return cls(engine, codec, model.config.max_source_positions)

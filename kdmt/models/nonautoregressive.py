@@ -100,6 +100,21 @@ class NATransformer(Transformer):
         places_BL = (columns_L // times_B[:, None]).clamp_max(src_tokens_BS.size(1) - 1)
         return src_tokens_BS.gather(1, places_BL).masked_fill(columns_L >= lengths_B[:, None], self.pad)
 
+    def best_symbols(self, features_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable token (or blank) at each position, int64, and its log-probability, natural: [B, L] each.
+
+        `output_weight_VD` with the blank's row is a copy, which a single sentence would feel.
+        """
+        logits_BLV = features_BLD @ self.output_proj.weight.t()
+        peak_BL, symbols_BL = logits_BLV.max(-1)
+        total_BL = logits_BLV.sub_(peak_BL[:, :, None]).exp_().sum(-1)
+        if self.nat.family != "ctc":
+            return symbols_BL, -total_BL.log()
+        over_BL = (features_BLD @ self.blank_1D[0]) - peak_BL  # how far the blank is above the best token
+        higher_BL = over_BL.clamp_min(0.0)
+        total_BL = total_BL * (-higher_BL).exp() + (over_BL - higher_BL).exp()
+        return symbols_BL.masked_fill(over_BL > 0.0, self.blank), -total_BL.log()
+
     def look_up_output(self, symbols_BL: Tensor) -> Tensor:
         """Embeddings of output tokens, the blank among them where there is one, without positions: [B, L, D]."""
         if self.nat.family != "ctc":

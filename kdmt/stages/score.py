@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdmt.config import Decode, Pipeline, Score
+from kdmt.config import Decode, NATDecode, Pipeline, Score
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
@@ -168,7 +168,13 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
     teacher = _rescorer(workspace) if isinstance(model, NATransformer) and score.nat.rescore else None
     for way in _ways(score, model):
         translator = Translator.of_model(
-            model, codec, device=device, search=score.nat, iterations=way.iterations or 1, teacher=teacher
+            model,
+            codec,
+            device=device,
+            search=score.nat,
+            iterations=way.iterations or 1,
+            teacher=teacher,
+            fusion=_fusion(score.nat, codec),
         )
         for test_set in workspace.config.prepare.test:
             workspace.say(f"score: {system.name} seed {system.seed} on {test_set}, {way.name}")
@@ -196,6 +202,18 @@ def _ways(score: Score, model: Any) -> list[_Way]:
     if not isinstance(model, NATransformer):
         return [_Way(beam=beam) for beam in score.beams]
     return [_Way(iterations=count) for count in (score.iterations if model.goes_over else [1])]
+
+
+def _fusion(search: NATDecode, codec: Any) -> Any:
+    """The language model of prefix beam search, if there is one."""
+    from kdmt.decode.ctc import Fusion
+
+    if search.ctc_lm is None:
+        return None
+    from kdmt.interop.kenlm import KenLM
+
+    model = KenLM(Path(search.ctc_lm), codec.tgt_dictionary.symbols)
+    return Fusion(model, search.ctc_lm_weight, search.ctc_length_bonus)
 
 
 def _rescorer(workspace: Workspace) -> Any:

@@ -88,6 +88,7 @@ def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, mes
             "teacher.model.max_target_positions",
         ),
         (("score.iterations=[4, 4]",), "'iterations' holds a number twice"),
+        (("score.nat.ctc_lm=pieces.arpa",), "'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1"),
     ],
 )
 def test_a_way_of_decoding_that_cannot_be_is_refused_before_training(sets: tuple[str, ...], message: str) -> None:

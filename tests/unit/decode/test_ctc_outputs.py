@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, product
+
 import nat_oracles as oracle
 import numpy as np
 import pytest
 
-from kdmt.decode.ctc import collapse, prefix_beam_search
+from kdmt.decode.ctc import Fusion, collapse, prefix_beam_search
 
 V = 3
 
@@ -41,3 +43,39 @@ def test_a_narrow_beam_gives_a_lower_bound() -> None:
             found, score = prefix_beam_search(given, blank=V, beam=beam, candidates=candidates)
             assert score <= oracle.ctc_log_likelihood(given, found, V) + 1e-12
             assert score <= best + 1e-12
+
+
+class Bigrams:
+    """A language model whose state is the last token."""
+
+    def __init__(self, seed: int) -> None:
+        table = np.random.default_rng(seed).normal(size=(V + 1, V + 1))
+        self.log_probs = table - np.log(np.exp(table).sum(1, keepdims=True))  # V stands for both ends
+
+    def start(self) -> int:
+        return V
+
+    def extend(self, state: int, token: int) -> tuple[int, float]:
+        return token, float(self.log_probs[state, token])
+
+    def end(self, state: int) -> float:
+        return float(self.log_probs[state, V])
+
+    def whole(self, output: tuple[int, ...]) -> float:
+        return float(sum(self.log_probs[pair] for pair in pairwise([V, *output, V])))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_language_model_is_added_to_the_probability_of_each_output(seed: int) -> None:
+    given, model = log_probs(4, seed), Bigrams(seed)
+    expected: dict[tuple[int, ...], float] = {}
+    for length in range(5):
+        for output in product(range(V), repeat=length):
+            score = oracle.ctc_log_likelihood(given, output, V) if output else float(given[:, V].sum())
+            if score > -np.inf:
+                expected[output] = score + 0.7 * model.whole(output) + 0.3 * length
+    found, score = prefix_beam_search(
+        given, blank=V, beam=10_000, candidates=V + 1, fusion=Fusion(model, weight=0.7, bonus=0.3)
+    )
+    assert found == max(expected, key=lambda output: expected[output])
+    assert score == pytest.approx(expected[found], rel=1e-9)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import nat_oracles as oracle
 import numpy as np
 import pytest
 import torch
 
-from kdmt.config import Decode
-from kdmt.decode.ctc import collapse
-from kdmt.decode.nonautoregressive import NATEngine
+from kdmt.config import Decode, NATDecode
+from kdmt.decode.ctc import collapse, prefix_beam_search
+from kdmt.decode.engine import TorchEngine
+from kdmt.decode.nonautoregressive import NATEngine, _fill
 from kdmt.models.architecture import Family, NATConfig, architecture
-from kdmt.models.build import build_nonautoregressive
+from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.types import EOS
+from kdmt.types import EOS, UNK
 
 V = 20
 
@@ -65,3 +68,96 @@ def test_a_dag_decodes_the_path_that_looks_ahead() -> None:
         _, expected, score = oracle.dag_lookahead(log_probs.numpy(), links.numpy())
         assert found.tokens == expected[1:-1]
         assert found.score == pytest.approx(score, rel=1e-6)
+
+
+def log_probs_and_links(model: NATransformer, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    tokens = torch.from_numpy(source)[None]
+    x_BLD, keep_BL = model.vertices(tokens)
+    features = model.decode_all(x_BLD, keep_BL, model.encode(tokens))
+    log_probs = (features @ model.output_weight_VD.t()).log_softmax(-1)[0].detach()
+    return log_probs.numpy(), model.link(features, keep_BL)[0].detach().double().numpy()
+
+
+@pytest.mark.parametrize("way", ["greedy", "viterbi"])
+def test_other_ways_through_a_dag(way: Literal["greedy", "viterbi"]) -> None:
+    model = small("dag").eval()
+    engine = NATEngine(model, search=NATDecode(dag=way, dag_lenpen=0.7))
+    few = [source for source in sources() if len(source) < 5]
+    for source, (found,) in zip(few, engine.decode(few, Decode()), strict=True):
+        tables = log_probs_and_links(model, source)
+        expected = oracle.dag_greedy(*tables) if way == "greedy" else oracle.dag_viterbi(*tables, beta=0.7)
+        assert found.tokens == expected[1][1:-1]
+        assert found.score == pytest.approx(expected[2], rel=1e-6)
+
+
+def test_prefix_beam_search_of_a_ctc_model() -> None:
+    model = small().eval()
+    engine = NATEngine(model, search=NATDecode(ctc_beam=4))
+    for source, (found,) in zip(sources(), engine.decode(sources(), Decode()), strict=True):
+        tokens = torch.from_numpy(source)[None]
+        x_BLD, keep_BL = model.upsample(tokens)
+        logits = model.decode_all(x_BLD, keep_BL, model.encode(tokens)) @ model.output_weight_VD.t()
+        log_probs = logits.log_softmax(-1)[0].detach().numpy()
+        expected = prefix_beam_search(log_probs, blank=model.blank, beam=4, candidates=20)
+        assert (found.tokens, found.score) == (expected[0], pytest.approx(expected[1], rel=1e-9))
+
+
+def test_the_chain_chooses_the_best_sequence_over_its_candidates() -> None:
+    model = small("nat_crf").eval()
+    engine = NATEngine(model, search=NATDecode(length_beam=1))
+    moves = (model.transitions.first.weight @ model.transitions.second.weight.t()).detach().numpy()
+    for source, (found,) in zip(sources(), engine.decode(sources(), Decode()), strict=True):
+        tokens = torch.from_numpy(source)[None]
+        length = int(model.lengths.best(model.encode(tokens), 1, limit=1024)) - 1
+        seen = torch.tensor([[*[UNK] * length, EOS]])
+        logits = model.fill(tokens, seen, model.encode(tokens)) @ model.output_weight_VD.t()
+        emissions = logits.log_softmax(-1)[0, :length].detach().numpy()
+        best, came_from = emissions[0], []
+        for row in emissions[1:]:  # over the whole vocabulary, which is smaller than 64 candidates
+            table = best[:, None] + moves
+            came_from.append(table.argmax(0))
+            best = table.max(0) + row
+        words = [int(best.argmax())]
+        for back in reversed(came_from):
+            words.append(int(back[words[-1]]))
+        words = words[::-1]
+        assert found.tokens == tuple(words[: words.index(EOS)] if EOS in words else words)
+
+
+@pytest.mark.parametrize("family", ["nat", "cmlm"])
+def test_a_teacher_chooses_among_lengths(family: Family) -> None:
+    model = small(family).eval()
+    config = architecture("transformer_tiny", {})
+    torch.manual_seed(7)
+    teacher = TorchEngine(build_transformer(config, src_vocab_size=V, tgt_vocab_size=V).double())
+    search = NATDecode(length_beam=4, rescore=True)
+    found = NATEngine(model, search=search, teacher=teacher, iterations=3).decode(sources(), Decode(lenpen=0.6))
+    chosen_otherwise = 0
+    for source, (best,) in zip(sources(), found, strict=True):
+        tokens = torch.from_numpy(source)[None]
+        with torch.no_grad():
+            (candidates,) = _fill(model, tokens, model.encode(tokens), search, 3)
+        targets = [np.array([*each.tokens, EOS]) for each in candidates]
+        said = teacher.score_pairs([source] * 4, targets)
+        scores = [float(each.sum()) / len(each) ** 0.6 for each in said]
+        assert best.tokens == candidates[int(np.argmax(scores))].tokens
+        assert best.score == pytest.approx(max(scores), rel=1e-6)
+        chosen_otherwise += best.tokens != candidates[0].tokens
+    assert chosen_otherwise > 0
+    with pytest.raises(ValueError, match="there is none"):
+        NATEngine(model, search=search)
+
+
+def test_each_hypothesis_tells_its_passes_of_the_decoder() -> None:
+    for family, most in (
+        ("ctc", 1),
+        ("dag", 1),
+        ("nat", 1),
+        ("nat_crf", 1),
+        ("cmlm", 4),
+        ("inat", 4),
+        ("insertion", 4),
+    ):
+        found = NATEngine(small(family), iterations=4).decode(sources(), Decode())  # type: ignore[arg-type]
+        assert all(1 <= each.steps <= most for (each,) in found)
+        assert max(each.steps for (each,) in found) == most

@@ -151,3 +151,30 @@ def test_processed_text_has_two_figures_and_a_long_source_is_cut() -> None:
     assert other["bleu"] == pytest.approx(row["bleu_second"])
     assert "tok:none" in other["bleu_signature"]
     assert "case:lc" in other["bleu_second_signature"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_students_that_write_at_once_stand_beside_those_that_do_not() -> None:
+    """Iterations in place of beams; passes of the decoder are counted; the teacher may choose among candidates."""
+    sets = ("students.raw.nat={family: cmlm}", "students.distilled.nat={family: ctc, upsample: 6}")
+    ways = ("score.iterations=[1, 3]", "score.nat={length_beam: 2, rescore: true}")
+    arguments = [part for setting in sets for part in ("--set", setting)]
+    assert kdmt("student", "tiny.yaml", *arguments).code == 0
+    result = score(*sets, *ways)
+    assert result.code == 0, result.err
+    found = [(row["system"], row["beam"], row["iterations"], row["steps"]) for row in rows()]
+    assert found[:2] == [("teacher", 1, None, None), ("teacher", 2, None, None)]
+    assert [each[:3] for each in found[2:]] == [("raw", 1, 1), ("raw", 1, 3), ("distilled", 1, 1)]
+    steps = [each[3] for each in found[2:]]
+    assert steps[0] == steps[2] == 1.0
+    assert 1.0 < steps[1] <= 3.0
+    references = [read_lines(Path("text/test.de"))]
+    for row in rows()[2:]:
+        hypotheses = read_lines(TINY / "score" / f"{row['system']}.seed_1.test.iter{row['iterations']}.de")
+        assert row["bleu"] == pytest.approx(sacrebleu.corpus_bleu(hypotheses, references).score)
+    assert "iterations" in result.out
+    assert {(each["system"], each["iterations"]) for each in significance()} == {
+        ("teacher", None),
+        ("distilled", 1),
+    }
+    assert score(*sets, *ways).err == "score: up to date, nothing to do\n"

@@ -1,0 +1,54 @@
+"""n-gram language models in KenLM's formats (ARPA text or its binary), over the pieces of the target dictionary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdmt.errors import UserError
+
+
+class KenLM:
+    """A model of sentences of pieces, as `kdmt.decode.ctc.LanguageModel` wants it.
+
+    Args:
+        path: the model's file.
+        symbols: the piece of each id.
+
+    Raises:
+        UserError: KenLM is not installed, or cannot read the file.
+    """
+
+    def __init__(self, path: Path, symbols: Sequence[str]) -> None:
+        try:
+            import kenlm
+        except ImportError:
+            raise UserError("KenLM is not installed: pip install 'kdmt[kenlm]'") from None
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such language model")
+        try:
+            self._model = kenlm.Model(str(path))
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{path}: KenLM cannot read it: {error}") from None
+        self._kenlm, self._symbols = kenlm, symbols
+
+    def start(self) -> Any:
+        """The state after <s>."""
+        state = self._kenlm.State()
+        self._model.BeginSentenceWrite(state)
+        return state
+
+    def extend(self, state: Any, token: int) -> tuple[Any, float]:
+        """The state after a piece, and the piece's natural log-probability."""
+        return self._after(state, self._symbols[token])
+
+    def end(self, state: Any) -> float:
+        """The natural log-probability of </s>."""
+        return self._after(state, "</s>")[1]
+
+    def _after(self, state: Any, symbol: str) -> tuple[Any, float]:
+        following = self._kenlm.State()
+        log10 = self._model.BaseScore(state, symbol, following)
+        return following, log10 * math.log(10.0)
