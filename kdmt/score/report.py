@@ -6,12 +6,13 @@ import html
 import io
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.significance import mean_and_sd
 
 if TYPE_CHECKING:
@@ -121,12 +122,12 @@ def render_table(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison] = (
 def write_html(
     path: Path, rows: Sequence[ScoreRow], comparisons: Sequence[Comparison] = (), *, title: str = "Scores"
 ) -> None:
-    """Write the same tables and signatures as one page without scripts or outside files.
+    """Write the same tables and signatures, and pictures of BLEU against speed, as one page that needs no other file.
 
     Raises:
         ValueError: no rows.
     """
-    tables = "\n".join(_html_table(table) for table in _tables(rows, comparisons))
+    tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons)), *_pictures(rows)])
     notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons))
     _write_atomically(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
 
@@ -285,6 +286,22 @@ code {{ font-size: .85rem; overflow-wrap: anywhere; }}
 </body>
 </html>
 """
+
+
+def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
+    """BLEU against speed on each test set, mean and median over seeds."""
+    for test_set in dict.fromkeys(row.test_set for row in rows):
+        groups = _groups(row for row in rows if row.test_set == test_set)
+        points = [
+            Point(
+                f"{group[0].system} ({'beam ' if group[0].iterations is None else ''}{_way(group[0])})",
+                statistics.median(row.sentences_per_second_batch1 for row in group),
+                statistics.fmean(row.bleu for row in group),
+            )
+            for group in groups
+        ]
+        picture = pareto_svg(points, speed_label="sentences/s at batch 1", bleu_label=f"BLEU on {test_set}")
+        yield f"<figure>\n{picture}\n</figure>"
 
 
 def _html_table(table: _Table) -> str:
