@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from kdmt.config import NAT, Model, Student, Train
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_inside, check_positions, learns_from_running
 from kdmt.stages.workspace import Workspace
-from kdmt.types import POSITIONAL
+from kdmt.types import ALIGNED, POSITIONAL
 
 if TYPE_CHECKING:
     from kdmt.corpus.knowledge import KnowledgeSource
@@ -48,7 +48,7 @@ def make_objective(workspace: Workspace, job: Job, model: Any, knowledge: Knowle
 
     student, smoothing = job.student, job.train.label_smoothing
     if student is not None and student.nat is not None and student.nat.family not in POSITIONAL:
-        return _alignment_or_edits(student.nat, model, smoothing)
+        return nonautoregressive_objective(student.nat, model, {"label_smoothing": smoothing})
     if student is None or not any(
         (student.nat, student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)
     ):
@@ -73,28 +73,31 @@ def make_objective(workspace: Workspace, job: Job, model: Any, knowledge: Knowle
         "self_supervised": _self_supervised(student, model),
         "teacher_precision": student.teacher_precision,
     }
-    return DistillationObjective(model, **common) if student.nat is None else _positions(student.nat, model, common)
+    if student.nat is not None:
+        return nonautoregressive_objective(student.nat, model, common)
+    return DistillationObjective(model, **common)
 
 
-def _alignment_or_edits(nat: NAT, model: Any, smoothing: float) -> Any:
-    """Of the families whose positions are not the target's."""
+def nonautoregressive_objective(nat: NAT, model: Any, common: Mapping[str, Any]) -> Any:
+    """The objective of a family.
+
+    Args:
+        common: arguments of `DistillationObjective`, label smoothing at least; the other ones are for families whose
+            positions are the target's.
+    """
     from kdmt.train.edits import InsertionObjective, LevenshteinObjective
     from kdmt.train.nonautoregressive import CTCObjective, DAGObjective
-
-    deep = nat.deep_supervision
-    if nat.family == "levenshtein":
-        return LevenshteinObjective(model, label_smoothing=smoothing, deep_supervision=deep)
-    if nat.family == "insertion":
-        return InsertionObjective(model, temperature=nat.insertion_temperature, deep_supervision=deep)
-    aligned = CTCObjective if nat.family == "ctc" else DAGObjective
-    return aligned(model, glancing=nat.glancing, too_long=nat.too_long, deep_supervision=deep)
-
-
-def _positions(nat: NAT, model: Any, common: dict[str, Any]) -> Any:
-    """Of the families whose positions are the target's."""
     from kdmt.train.positions import CRFObjective, MaskedObjective, PositionsObjective, RefinedObjective
 
-    common = {**common, "length_weight": nat.length_weight, "deep_supervision": nat.deep_supervision}
+    deep = nat.deep_supervision
+    if nat.family in ALIGNED:
+        aligned = CTCObjective if nat.family == "ctc" else DAGObjective
+        return aligned(model, glancing=nat.glancing, too_long=nat.too_long, deep_supervision=deep)
+    if nat.family == "levenshtein":
+        return LevenshteinObjective(model, label_smoothing=common["label_smoothing"], deep_supervision=deep)
+    if nat.family == "insertion":
+        return InsertionObjective(model, temperature=nat.insertion_temperature, deep_supervision=deep)
+    common = {**common, "length_weight": nat.length_weight, "deep_supervision": deep}
     if nat.family == "cmlm":
         return MaskedObjective(model, correction=nat.correction, **common)
     if nat.family == "inat":
