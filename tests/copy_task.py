@@ -45,11 +45,13 @@ CPU = torch.device("cpu")
 Validate = Callable[[Objective], dict[str, float]]
 
 
-def write_pairs(folder: Path, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> ParallelData:
+def write_pairs(
+    folder: Path, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, vocab_size: int = VOCAB
+) -> ParallelData:
     """A data-bin of these pairs of words, `</s>` added."""
     folder.mkdir(parents=True, exist_ok=True)
     for side in range(2):
-        with IndexedWriter(folder / "ab"[side], VOCAB) as writer:
+        with IndexedWriter(folder / "ab"[side], vocab_size) as writer:
             for pair in pairs:
                 writer.add(np.array([*pair[side], EOS]))
     return open_parallel([(folder / "a", folder / "b")])

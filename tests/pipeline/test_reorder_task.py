@@ -85,7 +85,7 @@ def learn(folder: Path, nat: NAT, *, updates: int) -> NATransformer:
         validate_interval_updates=10 * updates,
         log_interval_updates=100,
     )
-    pairs = write_pairs(folder / "data", reordered_pairs(20_000, seed=1))
+    pairs = write_pairs(folder / "data", reordered_pairs(20_000, seed=1), vocab_size=VOCAB)
     objective = nonautoregressive_objective(nat, model, {"label_smoothing": 0.0})
     make_trainer(folder / "run", BinarizedData(pairs, settings, seed=1), settings, objective=objective).run()
     return model
