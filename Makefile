@@ -11,7 +11,8 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
         fairseq-env bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k distclean
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students \
+        distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -118,6 +119,15 @@ bench-kd-losses-toy: $(VENV)/installed toy-corpus ## every objective of distilla
 
 bench-kd-losses-multi30k: $(VENV)/installed ## word- and sequence-level distillation on Multi30k
 	$(BIN)/python benchmarks/bench_pipeline.py kd-losses-multi30k pipelines/kd-losses-multi30k.yaml
+
+bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on the toy corpus, raw against distilled
+	$(BIN)/python benchmarks/bench_pipeline.py nat-toy pipelines/nat-toy.yaml
+
+bench-nat-multi30k: $(VENV)/installed ## non-autoregressive students on Multi30k, raw against distilled
+	$(BIN)/python benchmarks/bench_pipeline.py nat-multi30k pipelines/nat-multi30k.yaml
+
+bench-students: $(VENV)/installed-dev ## speed and BLEU of nat-multi30k's systems beside each other, CTranslate2 among them
+	$(BIN)/python benchmarks/bench_students.py
 
 distclean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build

@@ -4,6 +4,8 @@
     make bench-multi30k              teacher, raw and distilled students on Multi30k as published, two seeds
     make bench-kd-losses-toy         every objective of distillation on the toy corpus, three seeds, equal updates
     make bench-kd-losses-multi30k    word- and sequence-level distillation on Multi30k, equal updates
+    make bench-nat-toy               non-autoregressive students on the toy corpus, raw against distilled
+    make bench-nat-multi30k          the same on Multi30k
 
 The stages go on from what `runs/` holds. The figures of a student are the mean over its seeds, and the standard
 deviation where there are several; the rows of scores.json and the significance tests are kept with them whole. On the

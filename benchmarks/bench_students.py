@@ -1,0 +1,235 @@
+"""How fast students translate beside their teacher, and how well: all systems of a pipeline in one run.
+
+    make bench-students      (python benchmarks/bench_students.py [pipelines/nat-multi30k.yaml] [--sentences 100])
+
+Every trained system of the pipeline (its first seed) translates the first test set. Those that write one token after
+the other do so in PyTorch and in CTranslate2, float32 and int8, greedily and with beam 5; the others in PyTorch, in the
+iterations of the pipeline's `score.iterations`. Text processing is not counted.
+
+Batch 1: one thread; each of the sentences is translated by all systems in turn, so that noise meets all alike. Full
+batch: all threads, the whole test set, in turns over the rounds.
+
+speed_batch1_<system>     sentences a second, by the mean time of a sentence
+speed_full_<system>       the same in full batches, by the median round
+bleu_<system>             of the full batches' translations
+speed_batch1_<student>_over_torch_beam5, ..._over_ct2_beam5, ..._over_ct2_greedy, ..._over_ct2_int8_beam5
+                          of one-pass students, over the teacher so decoded
+
+The picture goes to docs/students.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from figures import REPOSITORY, Figure, report_figures
+
+from kdmt.config import Decode, Pipeline, load_pipeline
+from kdmt.corpus.lines import read_lines
+
+PIPELINE = Path("pipelines/nat-multi30k.yaml")
+PICTURE = REPOSITORY / "docs" / "students.svg"
+BEAMS = (1, 5)
+TEACHER = "teacher_{engine}_{way}"
+
+
+@dataclass
+class System:
+    """A model with a way of decoding."""
+
+    name: str
+    student: str
+    translate: Callable[[Sequence[Any]], list[Any]]  # ids of sources -> ids of translations
+    one_pass: bool = False
+    seconds: list[float] = field(default_factory=list)  # of each sentence alone
+    rounds: list[float] = field(default_factory=list)  # of the whole set
+    bleu: float = 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pipeline", type=Path, nargs="?", default=PIPELINE)
+    parser.add_argument("--sentences", type=int, default=100, help="translated one by one")
+    parser.add_argument("--rounds", type=int, default=3, help="of the whole test set")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+
+    from kdmt.corpus.codec import TextCodec
+    from kdmt.stages.workspace import use_threads
+
+    config = load_pipeline(options.pipeline)
+    run = options.runs / config.name
+    codec = TextCodec.load(run / "prepare")
+    test_set = next(iter(config.prepare.test))
+    sources = codec.encode_source(read_lines(run / "prepare" / f"{test_set}.{config.source_lang}"))
+    with tempfile.TemporaryDirectory() as folder:
+        use_threads(1)
+        singles = list(systems_of(config, run, Path(folder), threads=1))
+        time_singly(singles, sources[:: max(len(sources) // options.sentences, 1)][: options.sentences])
+        threads = use_threads(0)
+        wholes = list(systems_of(config, run, Path(folder), threads=threads))
+        time_whole(wholes, sources, rounds=options.rounds)
+        for system, whole in zip(singles, wholes, strict=True):
+            system.rounds = whole.rounds
+            system.bleu = bleu_of(config, run, codec, test_set, whole.translate(sources))
+    draw(singles, len(sources))
+    settings = {
+        "pipeline": str(options.pipeline),
+        "test_set": test_set,
+        "sentences_batch1": len(singles[0].seconds),
+        "sentences_full": len(sources),
+        "threads_full": threads,
+    }
+    report_figures("students", figures_of(singles, len(sources)), settings=settings, command="make bench-students")
+
+
+# -------------------------------------------------------------------------------------------------------- systems
+
+
+def systems_of(config: Pipeline, run: Path, folder: Path, *, threads: int) -> Iterator[System]:
+    """Every trained model in every way of decoding it; `folder` is for CTranslate2's models."""
+    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.nonautoregressive import NATransformer
+
+    trained = {"teacher": run / "teacher"}
+    trained |= {name: run / "students" / name / f"seed_{each.seeds[0]}" for name, each in config.students.items()}
+    for name, place in trained.items():
+        if not place.exists():
+            print(f"{name}: not trained, left out", file=sys.stderr)
+            continue
+        checkpoint = resolve_checkpoint(place / config.score.checkpoint)
+        model = load_model(checkpoint)
+        if isinstance(model, NATransformer):
+            yield from at_once(config, name, model)
+        else:
+            yield from one_by_one(config, name, model, checkpoint, folder, threads)
+
+
+def at_once(config: Pipeline, name: str, model: Any) -> Iterator[System]:
+    from kdmt.decode.nonautoregressive import NATEngine
+
+    for iterations in config.score.iterations if model.goes_over else [1]:
+        engine = NATEngine(model, search=config.score.nat, iterations=iterations)
+        suffix = f"_iter{iterations}" if model.goes_over else ""
+        yield System(
+            f"{name}{suffix}", name, translator(engine, beam_settings(config, 1)), one_pass=not model.goes_over
+        )
+
+
+def one_by_one(
+    config: Pipeline, name: str, model: Any, checkpoint: Path, folder: Path, threads: int
+) -> Iterator[System]:
+    from kdmt.decode.ctranslate2 import CTranslate2Engine
+    from kdmt.decode.engine import TorchEngine
+    from kdmt.interop.ctranslate2 import export_checkpoint
+
+    engines: dict[str, Any] = {"torch": TorchEngine(model)}
+    exported = folder / name
+    if not exported.exists():
+        export_checkpoint(checkpoint, exported)
+    for label, compute_type in (("ct2", "float32"), ("ct2_int8", "int8")):
+        engines[label] = CTranslate2Engine(exported, compute_type=compute_type, threads=threads)
+    for label, engine in engines.items():
+        for beam in BEAMS:
+            way = "greedy" if beam == 1 else f"beam{beam}"
+            yield System(f"{name}_{label}_{way}", name, translator(engine, beam_settings(config, beam)))
+
+
+def beam_settings(config: Pipeline, beam: int) -> Decode:
+    score = config.score
+    return Decode(
+        beam=beam,
+        lenpen=score.lenpen,
+        max_len_a=score.max_len_a,
+        max_len_b=score.max_len_b,
+        max_tokens=score.max_tokens,
+        batch_size=score.batch_size,
+    )
+
+
+def translator(engine: Any, settings: Decode) -> Callable[[Sequence[Any]], list[Any]]:
+    return lambda sources: [nbest[0].tokens for nbest in engine.decode(sources, settings)]
+
+
+# ----------------------------------------------------------------------------------------------------------- time
+
+
+def time_singly(systems: Sequence[System], sources: Sequence[Any]) -> None:
+    for system in systems:
+        system.translate(sources[:1])  # the first call pays for allocation
+    for source in sources:
+        for system in systems:
+            started = time.perf_counter()
+            system.translate([source])
+            system.seconds.append(time.perf_counter() - started)
+
+
+def time_whole(systems: Sequence[System], sources: Sequence[Any], *, rounds: int) -> None:
+    for number in range(rounds):
+        for system in systems[:: 1 if number % 2 else -1]:
+            started = time.perf_counter()
+            system.translate(sources)
+            system.rounds.append(time.perf_counter() - started)
+
+
+# --------------------------------------------------------------------------------------------------------- results
+
+
+def bleu_of(config: Pipeline, run: Path, codec: Any, test_set: str, translations: Sequence[Any]) -> float:
+    """As the score stage takes its first figure."""
+    from kdmt.score.metrics import bleu
+    from kdmt.stages.references import read_references
+    from kdmt.stages.workspace import Workspace
+
+    score = config.score
+    words = [codec.decode_target(tokens) for tokens in translations]
+    text = [codec.finish_target(line) for line in words] if score.detokenized else words
+    references = read_references(Workspace(config, run.parent, None), test_set)
+    return bleu(text, references, tokenize=score.tokenize, lowercase=score.lowercase).score
+
+
+def figures_of(systems: Sequence[System], num_sentences: int) -> list[Figure]:
+    figures = []
+    for system in systems:
+        name = plain(system.name)
+        figures += [
+            Figure(f"speed_batch1_{name}", 1 / fmean(system.seconds), "sentences/s"),
+            Figure(f"speed_full_{name}", num_sentences / median(system.rounds), "sentences/s"),
+            Figure(f"bleu_{name}", system.bleu, "BLEU"),
+        ]
+    by_name = {system.name: system for system in systems}
+    for system in systems:
+        if system.one_pass:
+            for engine in ("torch", "ct2", "ct2_int8"):
+                for way in ("beam5", "greedy"):
+                    other = by_name[TEACHER.format(engine=engine, way=way)]
+                    ratio = fmean(other.seconds) / fmean(system.seconds)
+                    figures.append(Figure(f"speed_batch1_{plain(system.name)}_over_{engine}_{way}", ratio, "ratio"))
+    return figures
+
+
+def plain(name: str) -> str:
+    """As a figure is called."""
+    return re.sub("[^a-z0-9]", "_", name.lower())
+
+
+def draw(systems: Sequence[System], num_sentences: int) -> None:
+    from kdmt.score.pareto import Point, pareto_svg
+
+    points = [Point(system.name, 1 / fmean(system.seconds), system.bleu) for system in systems]
+    label = "sentences/s at batch 1, one CPU thread"
+    picture = pareto_svg(points, speed_label=label, bleu_label=f"BLEU on {num_sentences} sentences")
+    PICTURE.write_text(picture + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
