@@ -71,16 +71,15 @@ class EditObjective(Objective):
     def draft(self, batch: Batch) -> _Draft:
         """In evaluation mode it is <s> and </s> alone."""
         reference_BT = framed(Words.of(batch))
+        references_B = reference_BT.ne(PAD).sum(1)
+        reference_BT = reference_BT[:, : int(references_B.max())]  # as wide as what an expert makes of the drafts
         tokens_BN = batch.seen_BT
         if tokens_BN is None or not self.training:
             tokens_BN = torch.tensor([[BOS, EOS]], device=reference_BT.device).expand(len(reference_BT), -1)
         lengths_B = tokens_BN.ne(PAD).sum(1)
-        partner_BN = common_subsequence(
-            tokens_BN, reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=reference_BT.ne(PAD).sum(1)
-        )
-        return _Draft(
-            reference_BT, tokens_BN, lengths_B, partner_BN, missing_between(partner_BN, hyp_lengths_B=lengths_B)
-        )
+        partner_BN = common_subsequence(tokens_BN, reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=references_B)
+        counts_BN = missing_between(partner_BN, hyp_lengths_B=lengths_B)
+        return _Draft(reference_BT, tokens_BN, lengths_B, partner_BN, counts_BN)
 
     def forward(self, batch: Batch) -> LossTerms:
         """See `Objective`."""

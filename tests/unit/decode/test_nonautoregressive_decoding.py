@@ -16,7 +16,7 @@ from kdmt.decode.nonautoregressive import NATEngine, _fill
 from kdmt.models.architecture import Family, NATConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.types import EOS, UNK
+from kdmt.types import ALIGNED, EDITING, EOS, POSITIONAL, UNK
 
 V = 20
 
@@ -48,13 +48,22 @@ def test_greedy_is_the_best_symbol_of_each_position() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"batch_size": 1}, {"batch_size": 2}, {"max_tokens": 9}])
-@pytest.mark.parametrize("family", ["ctc", "dag", "nat", "cmlm", "inat", "nat_crf", "levenshtein", "insertion"])
+@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
 def test_the_batch_changes_nothing(family: Family, limits: dict[str, int]) -> None:
     engine = NATEngine(small(family), iterations=2)
     whole = engine.decode(sources(), Decode())
     apart = engine.decode(sources(), Decode(**limits))
     assert [each[0].tokens for each in apart] == [each[0].tokens for each in whole]
     assert [each[0].score for each in apart] == pytest.approx([each[0].score for each in whole], rel=1e-6)
+
+
+@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
+def test_in_float32_what_a_batch_changes_is_a_tie(family: Family) -> None:
+    engine = NATEngine(small(family).float(), iterations=2)
+    whole = engine.decode(sources(), Decode())
+    alone = engine.decode(sources(), Decode(batch_size=1))
+    for (one,), (other,) in zip(whole, alone, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-5)  # where the tokens differ, neither is better
 
 
 def test_a_dag_decodes_the_path_that_looks_ahead() -> None:

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from kdmt.config import WordKD
+from kdmt.config import NAT, WordKD
 from kdmt.models.architecture import Family, NATConfig
 from kdmt.models.build import build_model, build_nonautoregressive, build_transformer, describe_model
 from kdmt.models.lengths import soft_copy, uniform_copy
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.stages.objectives import nonautoregressive_objective
 from kdmt.train.distillation import WordLesson
 from kdmt.train.glancing import glanced
 from kdmt.train.nonautoregressive import AlignedObjective, CTCObjective, DAGObjective, Words
@@ -105,6 +106,23 @@ def test_more_padding_changes_nothing(tmp_path: Path, objective_of: type[Aligned
         tgt_tokens_BT=F.pad(batch.tgt_tokens_BT, (0, 2), value=PAD),
     )
     torch.testing.assert_close(objective(wider)["loss"].sum, objective(batch)["loss"].sum, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
+def test_the_order_of_a_batch_and_its_padding_change_nothing(tmp_path: Path, family: Family) -> None:
+    objective = nonautoregressive_objective(NAT(family=family), small(family), {"label_smoothing": 0.1}).eval()
+    batch = batch_of(tmp_path)
+    assert batch.prev_tokens_BT is not None
+    assert batch.tgt_tokens_BT is not None
+    order = torch.tensor([3, 1, 4, 0, 2])
+    sides = (batch.src_tokens_BS, batch.prev_tokens_BT, batch.tgt_tokens_BT)
+    src, prev, tgt = (F.pad(tokens[order], (0, 3), value=PAD) for tokens in sides)
+    other = replace(batch, index_B=batch.index_B[order], src_tokens_BS=src, prev_tokens_BT=prev, tgt_tokens_BT=tgt)
+    found, expected = objective(other), objective(batch)
+    assert found.keys() == expected.keys()
+    for name, term in expected.items():
+        assert found[name].count == term.count
+        torch.testing.assert_close(found[name].sum, term.sum, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
