@@ -40,7 +40,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "levenshtein": {"family": "levenshtein"},
     "insertion": {"family": "insertion"},
 }
-UPDATES = dict.fromkeys(FAMILIES, 1500)
+UPDATES = {**dict.fromkeys(FAMILIES, 1800), "ctc": 700}
 IN_MAKE_TEST = "ctc"
 Pairs = list[tuple[list[int], list[int]]]
 
