@@ -276,9 +276,11 @@ def check_sentences(sentences: Sequence[np.ndarray], limit: int, side: str) -> N
 def _inference(model: Transformer) -> Iterator[None]:
     """No dropout, no gradients; the model is left in the mode it was in (it may be validated during training)."""
     was_training = model.training
-    model.eval()
+    if was_training:  # to go through all modules takes as long as a layer does
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
