@@ -117,8 +117,9 @@ def systems_of(config: Pipeline, run: Path, folder: Path, *, threads: int) -> It
 def at_once(config: Pipeline, name: str, model: Any) -> Iterator[System]:
     from kdmt.decode.nonautoregressive import NATEngine
 
+    search = config.score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
     for iterations in config.score.iterations if model.goes_over else [1]:
-        engine = NATEngine(model, search=config.score.nat, iterations=iterations)
+        engine = NATEngine(model, search=search, iterations=iterations)
         suffix = f"_iter{iterations}" if model.goes_over else ""
         yield System(
             f"{name}{suffix}", name, translator(engine, beam_settings(config, 1)), one_pass=not model.goes_over
@@ -218,8 +219,8 @@ def figures_of(systems: Sequence[System], num_sentences: int) -> list[Figure]:
 
 
 def plain(name: str) -> str:
-    """As a figure is called."""
-    return re.sub("[^a-z0-9]", "_", name.lower())
+    """As a figure is called; a student on distilled text needs no word about it."""
+    return re.sub("[^a-z0-9]", "_", name.replace("_distilled", "").lower())
 
 
 def draw(systems: Sequence[System], num_sentences: int) -> None:

@@ -638,6 +638,11 @@ class NATDecode(Section):
     def _searches(self) -> NATDecode:
         if self.ctc_lm is not None and self.ctc_beam == 1:
             raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
+        alone = sorted(self.model_fields_set & {"ctc_lm_weight", "ctc_length_bonus"})
+        if alone and self.ctc_lm is None:
+            raise ValueError(f"'{alone[0]}' is that of 'ctc_lm', which is not given")
+        if "dag_lenpen" in self.model_fields_set and self.dag != "viterbi":
+            raise ValueError("'dag_lenpen' is that of 'dag: viterbi'")
         return self
 
 

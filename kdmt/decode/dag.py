@@ -29,7 +29,7 @@ def _follow(tokens_BL: Tensor, links_BLL: Tensor, choice_BLL: Tensor, vertices_B
     paths = []
     for sentence, vertices in zip(following, vertices_B.tolist(), strict=True):
         path = [0]
-        while path[-1] < vertices - 1:
+        while path[-1] < vertices - 1 and len(path) < vertices:  # a step that is no number leads nowhere
             path.append(sentence[path[-1]])
         paths.append(path)
     scores = [_score(path, tokens_BL[place], links_BLL[place]) for place, path in enumerate(paths)]

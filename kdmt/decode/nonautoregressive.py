@@ -35,7 +35,8 @@ class NATEngine:
     Args:
         search: the settings that the model's family has.
         iterations: at most, of families that go over what they wrote.
-        teacher: an autoregressive model that chooses among candidates, where `search.rescore` asks for it.
+        teacher: an autoregressive model that chooses among candidates, where `search.rescore` asks for it and
+            the family has several.
         fusion: a language model for prefix beam search.
 
     Raises:
@@ -67,11 +68,16 @@ class NATEngine:
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             chosen = [sources[place] for place in batch]
             found = self._write(pad_sentences(chosen).to(self.device), settings)
-            if self.search.rescore and self.teacher is not None:
+            if self.teacher is not None and self._chooses:
                 found = rescore(self.teacher, chosen, found, lenpen=settings.lenpen)
             return [candidates[:1] for candidates in found]
 
         return decode_in_batches(self.model, sources, settings, write, progress)
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether there are several candidates for the teacher to choose among."""
+        return self.search.rescore and self.model.nat.family in POSITIONAL and self.search.length_beam > 1
 
     def _write(self, src_tokens_BS: Tensor, settings: Decode) -> list[list[Hypothesis]]:
         """Translations of each source, the best first."""

@@ -20,19 +20,20 @@ def common_subsequence(hyp_BN: Tensor, ref_BM: Tensor, *, hyp_lengths_B: Tensor,
     last; first and last tokens that are equal on both sides (<s> and </s>) are always in it.
     """
     rows_BNM = _lcs_table(hyp_BN, ref_BM)
-    partner_BN = torch.full_like(hyp_BN, -1)
+    beyond = hyp_BN.size(1)  # a column that is cut off
+    partner_BN = torch.full((len(hyp_BN), beyond + 1), -1, device=hyp_BN.device)
     i_B, j_B = hyp_lengths_B.clone(), ref_lengths_B.clone()
     batch_B = torch.arange(len(hyp_BN), device=hyp_BN.device)
     for _ in range(hyp_BN.size(1) + ref_BM.size(1)):
         inside_B = (i_B > 0) & (j_B > 0)
         before_i, before_j = (i_B - 1).clamp_min(0), (j_B - 1).clamp_min(0)
         same_B = inside_B & (hyp_BN[batch_B, before_i] == ref_BM[batch_B, before_j])
-        partner_BN[batch_B[same_B], before_i[same_B]] = before_j[same_B]
+        partner_BN.scatter_(1, torch.where(same_B, before_i, beyond)[:, None], before_j[:, None])
         here_B = rows_BNM[batch_B, i_B, j_B]
         up_B = inside_B & ~same_B & (rows_BNM[batch_B, before_i, j_B] == here_B)
         i_B = torch.where(same_B | up_B, before_i, i_B)
         j_B = torch.where(same_B | (inside_B & ~up_B), before_j, j_B)
-    return partner_BN
+    return partner_BN[:, :beyond]
 
 
 def _lcs_table(hyp_BN: Tensor, ref_BM: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class _Projected(torch.autograd.Function):
             grad_features_MD = torch.empty_like(features) if wanted else None
             grad_weight_VD = torch.zeros_like(weight_VD) if wanted else None
             sums, scratch = [], Scratch()
-            for start in range(0, len(features), chunk):
+            for start in range(0, max(len(features), 1), chunk):  # of no tokens the sums are 0
                 rows = slice(start, start + chunk)
                 factor_CD = features[rows].to(product_type)
                 logits_CV = logits_of(
@@ -141,7 +141,7 @@ def projected_loss(
     """A loss of the logits `features @ weight.T`, which never exist for more tokens than a chunk.
 
     Args:
-        features_MD: decoder features of the real target tokens, M at least 1.
+        features_MD: decoder features of the real target tokens.
         weight_VD: output projection.
         chunk: tokens whose logits exist at one time; by default what was fastest on such a device.
         product_type: of the matrix products, the parameters' by default.

@@ -18,6 +18,11 @@ def _init_projection(weight: Tensor, *, parts: int, gain: float) -> None:
         nn.init.xavier_uniform_(part, gain=gain)
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """bfloat16 as float32, everything else as it is."""
+    return values.float() if values.dtype == torch.bfloat16 else values
+
+
 def split_heads(x_BTD: Tensor, heads: int) -> Tensor:
     """[B, T, D] --> [B, H, T, C]"""
     batch, length, dim = x_BTD.shape

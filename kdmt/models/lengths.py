@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdmt.models.attention import at_least_float32
 from kdmt.models.transformer import EncoderOutput
 
 _REACH = 128  # the difference is told from -128 to 127
@@ -27,7 +28,7 @@ class LengthHead(nn.Module):
         """Natural log-probabilities of the differences: [B, 256]."""
         keep_BS1 = encoded.keep_BS[:, :, None]
         mean_BD = (encoded.states_BSD * keep_BS1).sum(1) / keep_BS1.sum(1)
-        return self.proj(mean_BD).float().log_softmax(-1)
+        return at_least_float32(self.proj(mean_BD)).log_softmax(-1)
 
     def nll(self, encoded: EncoderOutput, tgt_lengths_B: Tensor) -> Tensor:
         """Of the true lengths, those out of reach counted as the farthest: [B]."""

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdmt.models.attention import split_heads
+from kdmt.models.attention import at_least_float32, split_heads
 
 _NEVER = -1e9  # a logit
 
@@ -33,10 +33,10 @@ class LinkHead(nn.Module):
         real, and for the last vertex everywhere."""
         placed = torch.cat([features_BLD, positions_LD.expand_as(features_BLD)], dim=-1)
         query, key = (split_heads(project(placed), self.heads) for project in (self.query, self.key))
-        scores_BHLL = (query @ key.transpose(2, 3) / math.sqrt(query.size(-1))).float()
+        scores_BHLL = at_least_float32(query @ key.transpose(2, 3) / math.sqrt(query.size(-1)))
         size = keep_BL.size(1)
         allowed_BLL = torch.ones(size, size, dtype=torch.bool, device=keep_BL.device).triu(1) & keep_BL[:, None, :]
         # finite, since the gradient of a softmax over nothing is NaN
         masked_BHLL = scores_BHLL.masked_fill(~allowed_BLL[:, None], _NEVER)
-        gates_BHL1 = self.gate(placed).float().log_softmax(-1).transpose(1, 2)[:, :, :, None]
+        gates_BHL1 = at_least_float32(self.gate(placed)).log_softmax(-1).transpose(1, 2)[:, :, :, None]
         return (masked_BHLL.log_softmax(-1) + gates_BHL1).logsumexp(1).masked_fill(~allowed_BLL, -torch.inf)

@@ -19,6 +19,8 @@ from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.models.transitions import Transitions
 from kdmt.types import ALIGNED, BOS, EDITING, EOS, POSITIONAL, UNK
 
+_POSITIONS_AT_ONCE = 1024  # whose logits exist at one time, in decoding
+
 
 class NATransformer(Transformer):
     """Encoder and non-causal decoder.
@@ -105,15 +107,21 @@ class NATransformer(Transformer):
 
         `output_weight_VD` with the blank's row is a copy, which a single sentence would feel.
         """
-        logits_BLV = features_BLD @ self.output_proj.weight.t()
-        peak_BL, symbols_BL = logits_BLV.max(-1)
-        total_BL = logits_BLV.sub_(peak_BL[:, :, None]).exp_().sum(-1)
+        parts = [self._best_symbols(part_MD) for part_MD in features_BLD.flatten(0, 1).split(_POSITIONS_AT_ONCE)]
+        symbols_M, log_probs_M = (torch.cat(each) for each in zip(*parts, strict=True))
+        return symbols_M.view(features_BLD.shape[:2]), log_probs_M.view(features_BLD.shape[:2])
+
+    def _best_symbols(self, features_MD: Tensor) -> tuple[Tensor, Tensor]:
+        """[M] each"""
+        logits_MV = features_MD @ self.output_proj.weight.t()
+        peak_M, symbols_M = logits_MV.max(1)
+        total_M = logits_MV.sub_(peak_M[:, None]).exp_().sum(1)
         if self.nat.family != "ctc":
-            return symbols_BL, -total_BL.log()
-        over_BL = (features_BLD @ self.blank_1D[0]) - peak_BL  # how far the blank is above the best token
-        higher_BL = over_BL.clamp_min(0.0)
-        total_BL = total_BL * (-higher_BL).exp() + (over_BL - higher_BL).exp()
-        return symbols_BL.masked_fill(over_BL > 0.0, self.blank), -total_BL.log()
+            return symbols_M, -total_M.log()
+        over_M = (features_MD @ self.blank_1D[0]) - peak_M  # how far the blank is above the best token
+        higher_M = over_M.clamp_min(0.0)
+        total_M = total_M * (-higher_M).exp() + (over_M - higher_M).exp()
+        return symbols_M.masked_fill(over_M > 0.0, self.blank), -total_M.log()
 
     def look_up_output(self, symbols_BL: Tensor) -> Tensor:
         """Embeddings of output tokens, the blank among them where there is one, without positions: [B, L, D]."""

@@ -49,8 +49,17 @@ def check_architectures(config: Pipeline) -> None:
 def _check_nat(
     config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
 ) -> None:
-    """Refuse a way of decoding that a non-autoregressive student cannot have."""
-    if student.nat is None or student.nat.family not in POSITIONAL:
+    """Refuse what a non-autoregressive student of this shape cannot have."""
+    if student.nat is None:
+        return
+    if student.nat.deep_supervision and own.decoder_layers == 1:
+        raise UserError(f"students.{name}.nat.deep_supervision: a decoder of one layer has no lower ones")
+    if student.nat.family not in POSITIONAL:
+        if student.embeddings_from_teacher and own.decoder_learned_pos:
+            raise UserError(
+                f"students.{name}.embeddings_from_teacher: the decoder of 'nat.family: {student.nat.family}' has other "
+                f"positions than the teacher's, which cannot be taken ('decoder_learned_pos: true')"
+            )
         return
     nat, limit = config.score.nat, own.max_target_positions
     if nat.length_beam > limit - 1:  # from a word and </s> on

@@ -1,7 +1,8 @@
 """Objectives of students that edit a draft: `levenshtein` and `insertion`.
 
-In training a draft is the reference with words left out: of each sentence a number drawn evenly from none to all, at
-random. An expert, who knows the reference, says what is to be done about it (`kdmt.losses.edits`).
+In training a draft is the reference with words left out: of three sentences in ten all of them, since decoding begins
+so; else a number drawn evenly from none to all, at random. An expert, who knows the reference, says what is to be done
+about it (`kdmt.losses.edits`).
 
 Shapes: B batch, N tokens of a draft, T target tokens with <s> and </s>, M tokens that are asked for.
 """
@@ -19,6 +20,7 @@ from kdmt.losses.cross_entropy import projected_cross_entropy
 from kdmt.losses.edits import common_subsequence, compact, missing_between, opened, spread
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.losses.insertion import missing_spans
+from kdmt.models.attention import at_least_float32
 from kdmt.models.edits import MOST_INSERTED
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
@@ -27,6 +29,7 @@ from kdmt.train.nonautoregressive import Words, framed
 from kdmt.train.objectives import Objective
 from kdmt.types import BOS, EOS, PAD, UNK, Batch, LossTerm, LossTerms
 
+_FROM_NOTHING = 0.3  # probability that a draft has no words
 _POLICY_SMOOTHING = 0.01  # of the labels of deletions and of numbers of placeholders, as in fairseq
 
 
@@ -44,6 +47,11 @@ class _Draft:
     def slots_BN(self) -> Tensor:
         """Which places between neighbours exist: bool [B, N - 1]."""
         return self.tokens_BN[:, 1:].ne(PAD)
+
+    @property
+    def shares_M(self) -> Tensor:
+        """What each slot counts: those of a sentence 1 together. [M]"""
+        return (1.0 / (self.lengths_B - 1))[:, None].expand_as(self.slots_BN)[self.slots_BN]
 
 
 class EditObjective(Objective):
@@ -126,15 +134,18 @@ def _leave_out(reference_BT: Tensor) -> Tensor:
     """Drafts: [B, N]. Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps."""
     words_BT = reference_BT.ne(PAD) & reference_BT.ne(BOS) & reference_BT.ne(EOS)
     numbers_B = words_BT.sum(1)
-    left_out_B = (torch.rand(len(numbers_B)).to(numbers_B.device) * (numbers_B + 1)).long()
+    share_B = (torch.rand(2, len(numbers_B)) / torch.tensor([[_FROM_NOTHING], [1.0]])).to(numbers_B.device)
+    left_out_B = torch.where(share_B[0] < 1.0, numbers_B, (share_B[1] * (numbers_B + 1)).long())
     return compact(reference_BT, reference_BT.ne(PAD) & ~drawn(left_out_B, words_BT), pad=PAD)
 
 
 class LevenshteinObjective(EditObjective):
     """Three policies learnt from the expert (Gu et al. 2019, section 3.3).
 
-    `placeholders`: how many tokens are missing between neighbours of the draft. `loss` and `nll`: the tokens that stand
-    in the expert's placeholders. `deletion`: which tokens are wrong where the student itself has filled these.
+    `placeholders`: how many tokens are missing between neighbours of the draft, a mean over a sentence's slots. `loss`
+    and `nll`: the tokens that stand in the expert's placeholders. `deletion`: which tokens are wrong where the student
+    itself has filled these; drafts of a wrong length, which its own placeholders would give, are not learnt from. In
+    evaluation mode the tokens alone.
 
     Args:
         label_smoothing: of the tokens.
@@ -151,14 +162,10 @@ class LevenshteinObjective(EditObjective):
         sentences = len(batch.src_tokens_BS)
         missing = float(words + 2 * sentences - tokens)
         counts = dict.fromkeys(self.terms, missing)
-        return {**counts, "placeholders": float(tokens - sentences), "deletion": float(words)}
+        return {**counts, "placeholders": float(sentences), "deletion": float(words)}
 
     def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
         """See `EditObjective.learn`."""
-        features_BND = self.read(batch, draft.tokens_BN, encoded)
-        with self.autocast(batch):
-            missing_BNK = self.model.edits.missing(features_BND)
-        placeholders = _policy_sum(missing_BNK, draft.counts_BN.clamp_max(MOST_INSERTED), draft.slots_BN)
         open_BT = spread(draft.tokens_BN, draft.counts_BN, lengths_B=draft.lengths_B, fill=UNK, pad=PAD)
         asked_BT = opened(draft.counts_BN, lengths_B=draft.lengths_B)
         layers = [each[asked_BT] for each in self.read_deep(batch, open_BT, encoded)]
@@ -173,13 +180,21 @@ class LevenshteinObjective(EditObjective):
             )
             for features_MD in layers
         ]
+        terms = self.token_terms(sums, counts)
+        if not self.training:
+            return terms
         written_M = best_tokens(layers[-1], weight_VD, product_type=self.product_type)
-        deletion = self._deletion(batch, draft, open_BT.masked_scatter(asked_BT, written_M), encoded)
-        return {
-            **self.token_terms(sums, counts),
-            "placeholders": LossTerm(placeholders, counts["placeholders"]),
-            "deletion": LossTerm(deletion, counts["deletion"]),
-        }
+        filled_BT = open_BT.masked_scatter(asked_BT, written_M)
+        terms["placeholders"] = LossTerm(self._placeholders(batch, draft, encoded), counts["placeholders"])
+        terms["deletion"] = LossTerm(self._deletion(batch, draft, filled_BT, encoded), counts["deletion"])
+        return terms
+
+    def _placeholders(self, batch: Batch, draft: _Draft, encoded: EncoderOutput) -> Tensor:
+        features_BND = self.read(batch, draft.tokens_BN, encoded)
+        with self.autocast(batch):
+            logits_BNK = self.model.edits.missing(features_BND)
+        losses_M = _policy_losses(logits_BNK, draft.counts_BN.clamp_max(MOST_INSERTED), draft.slots_BN)
+        return (losses_M * draft.shares_M).sum()
 
     def _deletion(self, batch: Batch, draft: _Draft, filled_BT: Tensor, encoded: EncoderOutput) -> Tensor:
         lengths_B = filled_BT.ne(PAD).sum(1)
@@ -189,18 +204,19 @@ class LevenshteinObjective(EditObjective):
             logits_BT2 = self.model.edits.deleted(features_BTD)
         columns_T = torch.arange(filled_BT.size(1), device=filled_BT.device)
         words_BT = (columns_T > 0) & (columns_T < lengths_B[:, None] - 1)
-        return _policy_sum(logits_BT2, partner_BT.eq(-1).long(), words_BT)
+        return _policy_losses(logits_BT2, partner_BT.eq(-1).long(), words_BT).sum()
 
 
-def _policy_sum(logits_BNK: Tensor, labels_BN: Tensor, asked_BN: Tensor) -> Tensor:
-    """Label-smoothed cross entropy, summed."""
-    logits_MK = logits_BNK[asked_BN]
-    logits_MK = logits_MK.float() if logits_MK.dtype == torch.bfloat16 else logits_MK
-    return F.cross_entropy(logits_MK, labels_BN[asked_BN], reduction="sum", label_smoothing=_POLICY_SMOOTHING)
+def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, asked_BN: Tensor) -> Tensor:
+    """Label-smoothed cross entropy of each that is asked for: [M]."""
+    return F.cross_entropy(
+        at_least_float32(logits_BNK[asked_BN]), labels_BN[asked_BN], reduction="none", label_smoothing=_POLICY_SMOOTHING
+    )
 
 
 class InsertionObjective(EditObjective):
-    """What each slot of a draft is to have (`kdmt.losses.insertion`); `loss` is divided by the number of slots.
+    """What each slot of a draft is to have (`kdmt.losses.insertion`): a mean over the slots of a sentence, and over
+    sentences (Stern et al. 2019, section 4.2).
 
     Args:
         temperature: how much more the middle of a span counts.
@@ -212,15 +228,15 @@ class InsertionObjective(EditObjective):
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
-        slots = float(self._sizes(batch)[1] - len(batch.src_tokens_BS))
-        return dict.fromkeys(self.terms, slots)
+        return dict.fromkeys(self.terms, float(len(batch.src_tokens_BS)))
 
     def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
         """See `EditObjective.learn`."""
         tokens_BNK, weights_BNK = missing_spans(
             draft.reference_BT, draft.partner_BN, draft.counts_BN, nothing=EOS, temperature=self.temperature
         )
-        tokens_MK, weights_MK = tokens_BNK[draft.slots_BN], weights_BNK[draft.slots_BN]
+        tokens_MK = tokens_BNK[draft.slots_BN]
+        weights_MK = weights_BNK[draft.slots_BN] * draft.shares_M[:, None]
         sums = []
         for features_BND in self.read_deep(batch, draft.tokens_BN, encoded):
             with self.autocast(batch):

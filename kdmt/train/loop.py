@@ -377,7 +377,7 @@ class Trainer:
         memory = self.objective.memory()
 
         def work() -> None:
-            terms = self.objective(batch).values()
+            terms = self.objective(self.objective.prepare(batch)).values()
             torch.stack([term.sum * term.weight for term in terms if term.weight]).sum().backward()
 
         seconds = timed_pass(work)

@@ -41,6 +41,8 @@ class Words:
         if batch.tgt_tokens_BT is None:
             raise ValueError("an objective needs a batch with targets")
         tokens_BT = batch.tgt_tokens_BT[:, :-1]  # the longest one's </s>, or padding
+        if not tokens_BT.size(1):  # no target has a word
+            tokens_BT = torch.full_like(batch.tgt_tokens_BT, PAD)
         tokens_BT = tokens_BT.masked_fill(tokens_BT.eq(EOS), PAD)
         return cls(tokens_BT, tokens_BT.ne(PAD).sum(1))
 
@@ -151,13 +153,18 @@ class AlignedObjective(Objective):
             encoded = self.model.encode(batch.src_tokens_BS)
             x_BLD, keep_BL = self.inputs(batch, room.times_B)
         if self.training and self.glancing is not None:
-            x_BLD = self._glance(x_BLD, keep_BL, encoded, words)
+            shown_BL, aligned_BL = self._glance(x_BLD, keep_BL, encoded, words)
+            with self.autocast(batch):
+                x_BLD = torch.where(shown_BL[:, :, None], self.model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
         readings = self._read(x_BLD, keep_BL, encoded, words, deep=self.training and self.deep_supervision > 0.0)
-        sums = [-torch.where(room.fits_B, self.log_likelihood(each, words), 0.0).sum() for each in readings]
+        found = [self.log_likelihood(each, words) for each in readings]
+        # the likelihood of a target that hardly fits may be too small for a number
+        counted_B = room.fits_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
+        sums = [-torch.where(counted_B, each, 0.0).sum() for each in found]
         terms = {
             "loss": LossTerm(sums[-1], counts["loss"]),
             "nll": LossTerm(sums[-1].detach(), counts["nll"], weight=0.0),
-            "impossible": LossTerm((~room.fits_B).sum(), counts["impossible"], weight=0.0),
+            "impossible": LossTerm((~counted_B).sum(), counts["impossible"], weight=0.0),
         }
         if self.deep_supervision:
             lower = torch.stack(sums[:-1] or sums).mean()
@@ -184,16 +191,16 @@ class AlignedObjective(Objective):
         return found_MK.new_zeros(ids_BLK.shape).masked_scatter(keep_BL[:, :, None], found_MK)
 
     @torch.no_grad()
-    def _glance(self, x_BLD: Tensor, keep_BL: Tensor, encoded: EncoderOutput, words: Words) -> Tensor:
-        """The inputs with symbols of the best alignment shown, at as many positions as the ratio of the wrong ones."""
+    def _glance(self, x_BLD: Tensor, keep_BL: Tensor, encoded: EncoderOutput, words: Words) -> tuple[Tensor, Tensor]:
+        """Which positions are shown, as many as the ratio of the wrong ones, bool [B, L], and the symbols of the best
+        alignment, int64 [B, L]."""
         (reading,) = self._read(x_BLD, keep_BL, encoded, words)
         places_BL, may_BL = self.best_alignment(reading, words)
         aligned_BL = self.symbols(words).gather(1, places_BL)
         weight_VD = self.model.output_weight_VD
         best_M = best_tokens(reading.features_BLD[keep_BL], weight_VD, product_type=self.product_type)
         wrong_BL = torch.zeros_like(keep_BL).masked_scatter(keep_BL, best_M.ne(aligned_BL[keep_BL])) & may_BL
-        shown_BL = glanced(wrong_BL.sum(1), may_BL, ratio=self.ratio)
-        return torch.where(shown_BL[:, :, None], self.model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
+        return glanced(wrong_BL.sum(1), may_BL, ratio=self.ratio), aligned_BL
 
 
 class CTCObjective(AlignedObjective):
@@ -206,7 +213,9 @@ class CTCObjective(AlignedObjective):
 
     def inputs(self, batch: Batch, times_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `AlignedObjective.inputs`."""
-        return self.model.upsample(batch.src_tokens_BS, times_B)
+        x_BLD, keep_BL = self.model.upsample(batch.src_tokens_BS, times_B)
+        # nothing is looked up there without glancing, and replicas wait for a gradient of every parameter
+        return x_BLD + 0.0 * self.model.tgt_embed.tokens.weight[0, 0], keep_BL
 
     def symbols(self, words: Words) -> Tensor:
         """The blank, then the target's tokens."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from kdmt.losses.crf import candidate_transitions, crf_log_partition, crf_score
 from kdmt.losses.edits import levenshtein_distance
 from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
+from kdmt.losses.projection import weighted_sum
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.train.distillation import DistillationObjective, Pass
 from kdmt.train.glancing import drawn, glanced
@@ -78,7 +79,7 @@ class PositionsObjective(DistillationObjective):
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
-        counts = {**super().counts(batch), "length": len(batch.src_tokens_BS)}
+        counts = {**super().counts(batch), "length": _num_sentences(batch)}
         return {**counts, "deep": batch.target_count} if self.deep_supervision else counts
 
     def forward(self, batch: Batch) -> LossTerms:
@@ -94,7 +95,8 @@ class PositionsObjective(DistillationObjective):
         assert student.encoded is not None
         assert batch.prev_tokens_BT is not None
         lengths_B = batch.prev_tokens_BT.ne(PAD).sum(1)
-        nll_sum = self.model.lengths.nll(student.encoded, lengths_B).sum()
+        nll_B = self.model.lengths.nll(student.encoded, lengths_B)
+        nll_sum = weighted_sum(nll_B, batch.weight_B)
         terms = super().learn(student, teachers, batch)
         if self.deep_supervision:
             lower = [
@@ -102,7 +104,7 @@ class PositionsObjective(DistillationObjective):
             ]
             deep_sum = torch.stack([each["loss"].sum for each in lower or [terms]]).mean()
             terms["deep"] = LossTerm(deep_sum, batch.target_count, self.deep_supervision)
-        return {**terms, "length": LossTerm(nll_sum, len(lengths_B), self.length_weight)}
+        return {**terms, "length": LossTerm(nll_sum, _num_sentences(batch), self.length_weight)}
 
     @torch.no_grad()
     def write(self, batch: Batch) -> Tensor:
@@ -286,6 +288,11 @@ def corrupt(tokens_BT: Tensor, *, vocab_size: int, rate: float = 0.33) -> Tensor
 def hide_all(batch: Batch) -> Batch:
     """The batch with all words of its targets hidden."""
     return _hide(batch, _words(batch))
+
+
+def _num_sentences(batch: Batch) -> float:
+    """Each times its pair's weight."""
+    return len(batch.src_tokens_BS) if batch.weight_B is None else float(batch.weight_B.sum())
 
 
 def _words(batch: Batch) -> Tensor:

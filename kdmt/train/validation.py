@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from kdmt.errors import UserError
 from kdmt.train.objectives import CrossEntropyObjective, Objective
 from kdmt.train.prefetch import TrainingData
 from kdmt.train.ranks import ALONE, Ranks
@@ -33,4 +34,6 @@ def validation_loss(
             sums[name] += float(terms[name].sum.detach())
             counts[name] += terms[name].count
     totals, whole = ranks.sum(list(sums.values())), ranks.sum(list(counts.values()))
+    if not all(whole):
+        raise UserError("validation set: no target has an alignment ('nat.upsample' is too small), or none has a word")
     return {name: total / count for name, total, count in zip(sums, totals, whole, strict=True)}

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from copy_task import TINY, GivenBatches, make_model, make_trainer, train_settings
+from copy_task import TINY, VOCAB, GivenBatches, make_model, make_trainer, train_settings
 
 from kdmt.config import HiddenKD, WordKD
 from kdmt.corpus.batching import open_parallel
+from kdmt.models.architecture import NATConfig
+from kdmt.models.build import build_nonautoregressive
 from kdmt.models.transformer import Transformer
 from kdmt.train.distillation import DistillationObjective, HiddenLesson, WordLesson
+from kdmt.train.nonautoregressive import CTCObjective
 from kdmt.train.objectives import CrossEntropyObjective, Objective
 from kdmt.train.online import EmaTeacherObjective
 from kdmt.train.ranks import joined_ranks
@@ -40,6 +43,12 @@ def main() -> None:
 def make_objective(name: str, model: Transformer) -> Objective:
     if name == "plain":
         return CrossEntropyObjective(model, label_smoothing=0.1)
+    if name == "ctc":  # embeddings apart: some are never looked up
+        torch.manual_seed(1)
+        shape = replace(TINY, dropout=0.0, share_all_embeddings=False)
+        nat = NATConfig(family="ctc", upsample=2)
+        student = build_nonautoregressive(shape, nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+        return CTCObjective(student.to(model.output_weight_VD.dtype))
     word = WordLesson(WordKD(divergence="js"), label_smoothing=0.1)
     if name == "ema":
         return EmaTeacherObjective(model, label_smoothing=0.1, decay=0.9, word=word)

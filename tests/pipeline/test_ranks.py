@@ -47,7 +47,11 @@ MORE_SPLITS: dict[str, tuple[int, dict[str, Any]]] = {
     "fsdp, recomputing": (2, {"parallel": "fsdp", "update_freq": 2, "activation_checkpointing": True}),
 }
 LAST = {"float64": 25, "float32": 25}  # updates
-OBJECTIVES = ("teacher", "ema")  # a frozen one and a learned projection; one that moves
+OBJECTIVES = (
+    "teacher",
+    "ema",
+    "ctc",
+)  # a frozen one and a learned projection; one that moves; none, and no causal mask
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +184,7 @@ def test_number_of_ranks_may_change_and_the_run_says_what_that_means(trainings: 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_objectives_with_teachers_are_split_alike(trainings: Trainings, objective: str, parallel: str) -> None:
+def test_other_objectives_are_split_alike(trainings: Trainings, objective: str, parallel: str) -> None:
     """Also what a checkpoint keeps beside the student: the projections and the moving teacher."""
     run, joined = (trainings[0] / f"{how}.{objective}" / "checkpoint_20" for how in (parallel, "joined"))
     states = [load_file(folder / "training_state.safetensors") for folder in (run, joined)]

@@ -22,6 +22,7 @@ def refusing(_refusing_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(_refusing_once)
 
 
+RAW = "students.raw"
 NOT_THE_TARGETS = "its positions are not the target's"
 A_DRAFTS = "its positions are a draft's, not the target's"
 NOT_THE_TEACHERS = "its decoder is not its teacher's"
@@ -86,6 +87,16 @@ def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, mes
             ("score.nat.rescore=true", "students.raw.model.max_target_positions=2000"),
             "score.nat.rescore: students.raw.model.max_target_positions (2000) is more than "
             "teacher.model.max_target_positions",
+        ),
+        (("score.nat.ctc_length_bonus=1.0",), "'ctc_length_bonus' is that of 'ctc_lm', which is not given"),
+        (("score.nat.dag_lenpen=0.5",), "'dag_lenpen' is that of 'dag: viterbi'"),
+        (
+            ("students.raw.nat.deep_supervision=1.0",),
+            "students.raw.nat.deep_supervision: a decoder of one layer has no lower ones",
+        ),
+        (
+            (f"{RAW}.nat.family=ctc", f"{RAW}.embeddings_from_teacher=true", f"{RAW}.model.decoder_learned_pos=true"),
+            "students.raw.embeddings_from_teacher: the decoder of 'nat.family: ctc' has other positions than",
         ),
         (("score.iterations=[4, 4]",), "'iterations' holds a number twice"),
         (("score.nat.ctc_lm=pieces.arpa",), "'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1"),

@@ -18,7 +18,7 @@ from kdmt.corpus.knowledge import Shape, fill_records
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.divergences import NAMES, Distribution, divergence
 from kdmt.losses.projection import projected_loss
-from kdmt.losses.word_kd import BestTokens, WholeDistribution, WordKDLoss
+from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKDLoss
 
 M, V, D = 23, 17, 6
 EPSILON = 0.1
@@ -330,3 +330,18 @@ def test_the_students_rest_below_the_smallest_number() -> None:
         pull = said.pull(slice(None), divergence("kl"), Distribution.of_logits(logits.to(dtype).clone()))
         values.append(float(pull.value_C))
     assert values[0] == pytest.approx(values[1], rel=1e-6) == pytest.approx(69.3, abs=0.5)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_of_no_tokens_the_loss_is_nothing(cached: bool) -> None:
+    features, weight = torch.zeros(0, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.int64)
+    teacher: TeacherTokens = WholeDistribution((torch.zeros(0, 5),), (torch.randn(7, 5),))
+    if cached:
+        teacher = BestTokens(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 4))
+    loss, parts = projected_loss(features, weight, WordKDLoss(none, 0.1, 0.5, divergence("kl"), teacher))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert parts.tolist() == [0.0] * 4
+    assert weight.grad is not None
+    assert float(weight.grad.abs().sum()) == 0.0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nat_oracles as oracle
+import numpy as np
 import pytest
 import torch
 from copy_task import TINY, VOCAB, open_data, train_settings, write_pairs
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from kdmt.config import NAT, WordKD
+from kdmt.errors import UserError
 from kdmt.models.architecture import Family, NATConfig
 from kdmt.models.build import build_model, build_nonautoregressive, build_transformer, describe_model
 from kdmt.models.lengths import soft_copy, uniform_copy
@@ -26,6 +28,7 @@ from kdmt.train.distillation import WordLesson
 from kdmt.train.glancing import glanced
 from kdmt.train.nonautoregressive import AlignedObjective, CTCObjective, DAGObjective, Words
 from kdmt.train.positions import Distance, MaskedObjective, PositionsObjective
+from kdmt.train.validation import validation_loss
 from kdmt.types import ALIGNED, BOS, EDITING, EOS, PAD, POSITIONAL, UNK, Batch, Knowledge
 
 # the third is too long for twice its source, the fourth for the blank between its equal tokens
@@ -106,6 +109,59 @@ def test_more_padding_changes_nothing(tmp_path: Path, objective_of: type[Aligned
         tgt_tokens_BT=F.pad(batch.tgt_tokens_BT, (0, 2), value=PAD),
     )
     torch.testing.assert_close(objective(wider)["loss"].sum, objective(batch)["loss"].sum, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("glancing", [None, [(0, 0.0)], [(0, 0.5)]])
+@pytest.mark.parametrize("family", ALIGNED)
+def test_every_parameter_has_a_gradient(
+    tmp_path: Path, family: Family, glancing: list[tuple[int, float]] | None, shared: bool
+) -> None:
+    """Replicas wait for all of them; what is shown in a glance is learnt from, too."""
+    config = replace(TINY, share_all_embeddings=shared)
+    sizes = {"src_vocab_size": VOCAB, "tgt_vocab_size": VOCAB}
+    model = build_nonautoregressive(config, NATConfig(family=family, upsample=3), **sizes)
+    objective_of = CTCObjective if family == "ctc" else DAGObjective
+    objective_of(model, glancing=glancing).train()(batch_of(tmp_path))["loss"].sum.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    shown = model.tgt_embed.tokens.weight.grad
+    assert shown is not None
+    if glancing == [(0, 0.5)] and not shared:
+        assert float(shown[4:].abs().sum()) > 0
+
+
+@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
+def test_targets_without_a_word_give_nothing(tmp_path: Path, family: Family) -> None:
+    objective = nonautoregressive_objective(NAT(family=family), small(family), {"label_smoothing": 0.1}).train()
+    pairs = open_data(write_pairs(tmp_path, [([4, 5], []), ([6], [])]), train_settings())
+    terms = objective(objective.prepare(pairs.load(torch.arange(2).numpy())))
+    total = sum(term.sum * term.weight for term in terms.values() if term.weight)
+    assert isinstance(total, torch.Tensor)
+    total.backward()
+    assert torch.isfinite(total)
+    assert all(each.grad is None or torch.isfinite(each.grad).all() for each in objective.model.parameters())
+
+
+def test_a_validation_set_without_an_alignment_is_an_error(tmp_path: Path) -> None:
+    pairs = open_data(write_pairs(tmp_path, [([4], [5, 6, 7, 8]), ([6], [7, 8, 9, 10])]), train_settings())
+    with pytest.raises(UserError, match=r"validation set: no target has an alignment \('nat.upsample' is too small\)"):
+        validation_loss(CTCObjective(small(upsample=1)), pairs, [np.arange(2)], device=torch.device("cpu"))
+
+
+def test_a_target_too_improbable_for_a_number_is_left_out(tmp_path: Path) -> None:
+    words = [4 + place % 8 for place in range(900)]
+    pairs = open_data(write_pairs(tmp_path, [([4] * 450, words)]), train_settings(max_tokens=2000))
+    config = replace(TINY, max_source_positions=1000, max_target_positions=1000, dropout=0.0)
+    model = build_nonautoregressive(
+        config, NATConfig(family="dag", upsample=2), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB
+    )
+    for module in (model.links.query, model.links.key):  # all later vertices are as probable
+        torch.nn.init.zeros_(module.weight)
+    terms = DAGObjective(model).train()(pairs.load(torch.arange(1).numpy()))
+    terms["loss"].sum.backward()
+    assert math.isfinite(float(terms["loss"].sum.detach()))
+    assert (float(terms["loss"].sum.detach()) == 0.0) == (float(terms["impossible"].sum) == 1.0)
+    assert all(each.grad is None or torch.isfinite(each.grad).all() for each in model.parameters())
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
