@@ -42,6 +42,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
 
+def _changed(section: Section) -> list[str]:
+    """Settings that are not what they are by default: a file may spell the defaults out, as a run's own does."""
+    fields = type(section).model_fields
+    return [
+        name for name, field in fields.items() if not field.is_required() and getattr(section, name) != field.default
+    ]
+
+
 # --------------------------------------------------------------------------------------------------------- prepare
 
 
@@ -517,8 +525,8 @@ class NAT(Section):
 
     @model_validator(mode="after")
     def _of_its_family(self) -> NAT:
-        for name in sorted(self.model_fields_set & set(_OF)):
-            if self.family not in _OF[name]:
+        for name in _changed(self):
+            if self.family not in _OF.get(name, (self.family,)):
                 raise ValueError(f"'{name}' is a setting of {', '.join(_OF[name])}, not of '{self.family}'")
         if self.distance != "hamming" and self.glancing is None:
             raise ValueError("'distance' is that of 'glancing', which is not given")
@@ -638,10 +646,10 @@ class NATDecode(Section):
     def _searches(self) -> NATDecode:
         if self.ctc_lm is not None and self.ctc_beam == 1:
             raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
-        alone = sorted(self.model_fields_set & {"ctc_lm_weight", "ctc_length_bonus"})
-        if alone and self.ctc_lm is None:
-            raise ValueError(f"'{alone[0]}' is that of 'ctc_lm', which is not given")
-        if "dag_lenpen" in self.model_fields_set and self.dag != "viterbi":
+        for name in _changed(self):
+            if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
+                raise ValueError(f"'{name}' is that of 'ctc_lm', which is not given")
+        if "dag_lenpen" in _changed(self) and self.dag != "viterbi":
             raise ValueError("'dag_lenpen' is that of 'dag: viterbi'")
         return self
 

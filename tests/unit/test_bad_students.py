@@ -56,7 +56,7 @@ NOT_THE_TEACHERS = "its decoder is not its teacher's"
         ),
         ("{family: cmlm, glancing: [[0, 0.5]]}", None, "'glancing' is a setting of nat, ctc, dag, not of 'cmlm'"),
         ("{family: nat, upsample: 2}", None, "'upsample' is a setting of ctc, dag, not of 'nat'"),
-        ("{family: ctc, length_weight: 0.1}", None, "'length_weight' is a setting of nat, cmlm, inat, nat_crf, not"),
+        ("{family: ctc, length_weight: 0.2}", None, "'length_weight' is a setting of nat, cmlm, inat, nat_crf, not"),
         ("{family: nat, distance: levenshtein}", None, "'distance' is that of 'glancing', which is not given"),
         ("{family: glat}", None, "students.raw.nat.family"),
     ],

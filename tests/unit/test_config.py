@@ -68,8 +68,9 @@ def test_there_are_pipelines() -> None:
     assert {path.stem for path in PIPELINES} >= {"toy", "multi30k-en-de", "multi30k-paper", "multi30k-en-fr"}
 
 
-def test_what_is_resolved_loads_to_the_same_again(load: Load) -> None:
-    pipeline = load()
+@pytest.mark.parametrize("override", ["name=x", "students.raw.nat={family: levenshtein}", "score.nat.ctc_beam=4"])
+def test_what_is_resolved_loads_to_the_same_again(load: Load, override: str) -> None:
+    pipeline = load(override)
     document = json.loads(json.dumps(resolved(pipeline)))
     assert load(text=tiny_pipeline.to_yaml(document)) == pipeline
     assert document["teacher"]["train"]["label_smoothing"] == 0.1  # defaults are written out

@@ -165,7 +165,7 @@ def test_raw_and_distilled_data_mixed() -> None:
         ("nat={family: cmlm, correction: 0.5}", "length"),
         ("nat={family: inat, source_copy: soft},word_kd={}", "word_kd"),
         ("nat={family: nat_crf, crf_candidates: 8}", "crf"),
-        ("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]], deep_supervision: 1.0}", "deep"),
+        ("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
     ],
