@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.beam import max_lengths
+from kdmt.decode.beam import max_lengths, normalized_score
 from kdmt.decode.ctc import Fusion, greedy, prefix_beam_search
 from kdmt.decode.dag import greedy_paths, lookahead_paths, viterbi_paths
 from kdmt.decode.edits import insertion, levenshtein
@@ -106,12 +106,9 @@ def rescore(
     """Candidates with the teacher's scores, best first: noisy parallel decoding (Gu et al. 2018, section 3.4)."""
     pairs = [(source, each) for source, every in zip(sources, candidates, strict=True) for each in every]
     targets = [np.array([*each.tokens, EOS]) for _, each in pairs]
-    said = iter(teacher.score_pairs([source for source, _ in pairs], targets))
-    sums = ((log_probs.sum(), len(log_probs)) for log_probs in said)
-    scored = [
-        [replace(each, score=float(total) / length**lenpen) for each, (total, length) in zip(every, sums, strict=False)]
-        for every in candidates
-    ]
+    said = teacher.score_pairs([source for source, _ in pairs], targets)
+    scores = (normalized_score(float(log_probs.sum()), len(log_probs), lenpen) for log_probs in said)
+    scored = [[replace(each, score=next(scores)) for each in every] for every in candidates]
     return [sorted(every, key=lambda each: -each.score) for every in scored]
 
 

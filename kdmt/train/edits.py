@@ -134,8 +134,9 @@ def _leave_out(reference_BT: Tensor) -> Tensor:
     """Drafts: [B, N]. Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps."""
     words_BT = reference_BT.ne(PAD) & reference_BT.ne(BOS) & reference_BT.ne(EOS)
     numbers_B = words_BT.sum(1)
-    share_B = (torch.rand(2, len(numbers_B)) / torch.tensor([[_FROM_NOTHING], [1.0]])).to(numbers_B.device)
-    left_out_B = torch.where(share_B[0] < 1.0, numbers_B, (share_B[1] * (numbers_B + 1)).long())
+    is_empty_B = (torch.rand(len(numbers_B)) < _FROM_NOTHING).to(numbers_B.device)
+    some_B = (torch.rand(len(numbers_B)).to(numbers_B.device) * (numbers_B + 1)).long()
+    left_out_B = torch.where(is_empty_B, numbers_B, some_B)
     return compact(reference_BT, reference_BT.ne(PAD) & ~drawn(left_out_B, words_BT), pad=PAD)
 
 

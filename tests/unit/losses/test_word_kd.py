@@ -128,7 +128,7 @@ def chunked(given: dict[str, Tensor], settings: dict[str, Any], k: int | None, c
     return projected_loss(given["features"], given["weight"], loss, chunk=chunk)
 
 
-def compare(settings: dict[str, Any], k: int | None, chunk: int = 5) -> None:
+def assert_is_the_formula(settings: dict[str, Any], k: int | None, chunk: int = 5) -> None:
     given = tensors()
     expected = plain(given, settings, k)
     wanted = torch.autograd.grad(expected["total"], [given["features"], given["weight"]])
@@ -145,14 +145,14 @@ def compare(settings: dict[str, Any], k: int | None, chunk: int = 5) -> None:
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_whole_distribution(name: str, alpha: float, temperature: float) -> None:
-    compare({"divergence": name, "alpha": alpha, "temperature": temperature}, None)
+    assert_is_the_formula({"divergence": name, "alpha": alpha, "temperature": temperature}, None)
 
 
 @pytest.mark.parametrize("k", [1, 4, V - 1])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("name", [name for name in NAMES if divergence(name).of_groups])
 def test_best_tokens(name: str, temperature: float, k: int) -> None:
-    compare({"divergence": name, "alpha": 0.5, "temperature": temperature}, k)
+    assert_is_the_formula({"divergence": name, "alpha": 0.5, "temperature": temperature}, k)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -160,15 +160,17 @@ def test_best_tokens(name: str, temperature: float, k: int) -> None:
 def test_mutual_information(k: int | None, temperature: float) -> None:
     log_marginal = whole(tensors()).marginal(M, chunk=4).log()
     settings = {"divergence": "kl", "alpha": 0.4, "temperature": temperature}
-    compare({**settings, "mutual_information": 0.3, "log_marginal_V": log_marginal}, k)
-    compare({**settings, "mutual_information": -0.3, "log_marginal_V": log_marginal}, k)
+    assert_is_the_formula({**settings, "mutual_information": 0.3, "log_marginal_V": log_marginal}, k)
+    assert_is_the_formula({**settings, "mutual_information": -0.3, "log_marginal_V": log_marginal}, k)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("k", [None, 4])
 def test_top1_ranking(k: int | None, temperature: float) -> None:
     """Temperature does not change the teacher's order, and q is that of temperature 1."""
-    compare({"divergence": "kl", "alpha": 0.5, "temperature": temperature, "ranking": 4, "min_confidence": 0.1}, k)
+    assert_is_the_formula(
+        {"divergence": "kl", "alpha": 0.5, "temperature": temperature, "ranking": 4, "min_confidence": 0.1}, k
+    )
 
 
 def test_marginal_is_the_mean_of_the_batch() -> None:
@@ -185,15 +187,15 @@ def test_some_tokens_alone_are_taught(chosen: dict[str, Any], k: int | None) -> 
     settings = {"divergence": "kl", "alpha": 0.5, "temperature": 1.0, **chosen}
     taught = int(plain(tensors(), settings, k)["taught"])
     assert 0 < taught < M
-    compare(settings, k)
+    assert_is_the_formula(settings, k)
 
 
 @pytest.mark.parametrize("k", [None, 4])
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 def test_targets_that_are_no_references_have_no_cross_entropy(k: int | None, alpha: float) -> None:
     settings = {"divergence": "js", "alpha": alpha, "temperature": 1.0, "has_references": False}
-    compare(settings, k)
-    compare({**settings, "taught_M": torch.arange(M) % 3 == 0}, k)
+    assert_is_the_formula(settings, k)
+    assert_is_the_formula({**settings, "taught_M": torch.arange(M) % 3 == 0}, k)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if divergence(name).of_groups])
