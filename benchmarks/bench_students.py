@@ -4,7 +4,8 @@
 
 Every trained system of the pipeline (its first seed) translates the first test set. Those that write one token after
 the other do so in PyTorch and in CTranslate2, float32 and int8, greedily and with beam 5; the others in PyTorch, in the
-iterations of the pipeline's `score.iterations`. Text processing is not counted.
+iterations of the pipeline's `score.iterations`, and those that `kdmt export --to onnx` takes in ONNX Runtime too. Text
+processing is not counted.
 
 Batch 1: one thread; each of the sentences is translated by all systems in turn, so that noise meets all alike. Full
 batch: all threads, the whole test set, in turns over the rounds.
@@ -12,8 +13,9 @@ batch: all threads, the whole test set, in turns over the rounds.
 speed_batch1_<system>     sentences a second, by the mean time of a sentence
 speed_full_<system>       the same in full batches, by the median round
 bleu_<system>             of the full batches' translations
-speed_batch1_<student>_over_torch_beam5, ..._over_ct2_beam5, ..._over_ct2_greedy, ..._over_ct2_int8_beam5
-                          of one-pass students, over the teacher so decoded
+speed_batch1_<student>_over_torch_beam5, ..._over_ct2_beam5, ..._over_ct2_greedy, ..._over_ct2_int8_beam5, ...
+                          of one-pass students, over the teacher so decoded: PyTorch by PyTorch, CTranslate2 by
+                          ONNX Runtime where the student was exported
 
 The picture goes to docs/students.svg.
 """
@@ -50,6 +52,7 @@ class System:
     student: str
     translate: Callable[[Sequence[Any]], list[Any]]  # ids of sources -> ids of translations
     one_pass: bool = False
+    engine: str = "torch"
     seconds: list[float] = field(default_factory=list)  # of each sentence alone
     rounds: list[float] = field(default_factory=list)  # of the whole set
     bleu: float = 0.0
@@ -109,13 +112,15 @@ def systems_of(config: Pipeline, run: Path, folder: Path, *, threads: int) -> It
         checkpoint = resolve_checkpoint(place / config.score.checkpoint)
         model = load_model(checkpoint)
         if isinstance(model, NATransformer):
-            yield from at_once(config, name, model)
+            yield from at_once(config, name, model, checkpoint, folder, threads)
         else:
             yield from one_by_one(config, name, model, checkpoint, folder, threads)
 
 
-def at_once(config: Pipeline, name: str, model: Any) -> Iterator[System]:
+def at_once(config: Pipeline, name: str, model: Any, checkpoint: Path, folder: Path, threads: int) -> Iterator[System]:
     from kdmt.decode.nonautoregressive import NATEngine
+    from kdmt.decode.onnx import OnnxEngine
+    from kdmt.interop.onnx import export_checkpoint
 
     search = config.score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
     for iterations in config.score.iterations if model.goes_over else [1]:
@@ -124,6 +129,12 @@ def at_once(config: Pipeline, name: str, model: Any) -> Iterator[System]:
         yield System(
             f"{name}{suffix}", name, translator(engine, beam_settings(config, 1)), one_pass=not model.goes_over
         )
+    if model.nat.family == "ctc":
+        exported = folder / name
+        if not exported.exists():
+            export_checkpoint(checkpoint, exported)
+        onnx = OnnxEngine(exported, threads=threads)
+        yield System(f"{name}_onnx", name, translator(onnx, beam_settings(config, 1)), one_pass=True, engine="onnx")
 
 
 def one_by_one(
@@ -207,15 +218,19 @@ def figures_of(systems: Sequence[System], num_sentences: int) -> list[Figure]:
             Figure(f"speed_full_{name}", num_sentences / median(system.rounds), "sentences/s"),
             Figure(f"bleu_{name}", system.bleu, "BLEU"),
         ]
+    return [*figures, *ratios(systems)]
+
+
+def ratios(systems: Sequence[System]) -> Iterator[Figure]:
+    """One-pass students over the teacher, at batch 1."""
     by_name = {system.name: system for system in systems}
-    for system in systems:
-        if system.one_pass:
-            for engine in ("torch", "ct2", "ct2_int8"):
-                for way in ("beam5", "greedy"):
-                    other = by_name[TEACHER.format(engine=engine, way=way)]
-                    ratio = fmean(other.seconds) / fmean(system.seconds)
-                    figures.append(Figure(f"speed_batch1_{plain(system.name)}_over_{engine}_{way}", ratio, "ratio"))
-    return figures
+    for student in (system for system in systems if system.one_pass and system.engine == "torch"):
+        for engine in ("torch", "ct2", "ct2_int8"):
+            mine = student if engine == "torch" else by_name.get(f"{student.name}_onnx", student)
+            for way in ("beam5", "greedy"):
+                teacher = by_name[TEACHER.format(engine=engine, way=way)]
+                ratio = fmean(teacher.seconds) / fmean(mine.seconds)
+                yield Figure(f"speed_batch1_{plain(student.name)}_over_{engine}_{way}", ratio, "ratio")
 
 
 def plain(name: str) -> str:

@@ -96,7 +96,9 @@ def score(
 
 @app.command()
 def translate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, or a run that holds one.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint folder, a run that holds one, or what 'kdmt export' wrote.")
+    ],
     beam: Annotated[int, typer.Option(min=1)] = 5,
     lenpen: Annotated[float, typer.Option()] = 1.0,
     max_len_a: Annotated[float, typer.Option(min=0.0)] = 1.2,
@@ -121,6 +123,7 @@ def translate(
 
 class ExportFormat(StrEnum):
     ctranslate2 = "ctranslate2"
+    onnx = "onnx"
 
 
 class Quantization(StrEnum):
@@ -133,15 +136,23 @@ class Quantization(StrEnum):
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, or a run that holds one.")],
     out: Annotated[Path, typer.Argument(help="The new folder.")],
-    to: Annotated[ExportFormat, typer.Option(help="The format.")],
+    to: Annotated[
+        ExportFormat,
+        typer.Option(help="ctranslate2 for models that write one token after the other, onnx for ctc students."),
+    ],
     quantization: Annotated[
-        Quantization, typer.Option(help="How weights are stored; float16 is for GPUs.")
+        Quantization, typer.Option(help="How CTranslate2's weights are stored; float16 is for GPUs.")
     ] = Quantization.float32,
 ) -> None:
     """Write a trained model for another toolkit, with its tokenizer and text processing."""
-    from kdmt.interop.ctranslate2 import export_checkpoint
+    from kdmt.interop import ctranslate2, onnx
 
-    export_checkpoint(checkpoint, out, quantization=quantization.value)
+    if to is ExportFormat.ctranslate2:
+        ctranslate2.export_checkpoint(checkpoint, out, quantization=quantization.value)
+    elif quantization is not Quantization.float32:
+        raise UserError(f"--quantization {quantization.value}: ONNX models are float32")
+    else:
+        onnx.export_checkpoint(checkpoint, out)
     print(f"{to.value} model, {quantization.value}: {out}")
 
 

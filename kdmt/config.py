@@ -639,6 +639,7 @@ class NATDecode(Section):
     ctc_lm: str | None = None  # an n-gram model of target pieces that KenLM reads, for prefix beam search
     ctc_lm_weight: float = Field(0.3, ge=0.0)
     ctc_length_bonus: float = 0.0  # for each piece, beside the language model
+    eos_penalty: float = Field(0.0, ge=0.0)  # of levenshtein and insertion: against slots that nothing is put into
     dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"
     dag_lenpen: float = 1.0  # of viterbi: a path's log-probability over its length ** dag_lenpen
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from kdmt.config import Text, Tokenizer
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.tokenizer import train_tokenizer
+from kdmt.corpus.vocabulary import Dictionary
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
 from kdmt.models.transformer import DecoderLayer, Transformer
@@ -115,3 +122,18 @@ def make_sources(lengths: list[int], *, seed: int = 0) -> list[np.ndarray]:
     """Sentences of so many tokens before </s>."""
     rng = np.random.default_rng(seed)
     return [np.append(rng.integers(3, SRC_VOCAB, size=length), EOS).astype(np.int32) for length in lengths]
+
+
+def write_text_processing(folder: Path) -> tuple[int, list[Path]]:
+    """A tokenizer and dictionaries of words of a and b, as a checkpoint carries them: the size of the vocabulary, which
+    both languages share, and the files."""
+    folder.mkdir()
+    text = folder / "train"
+    text.write_text("abba baba\nab ba bab\n" * 5)
+    settings = Tokenizer(type="subword-nmt", model="bpe", vocab_size=8)
+    train_tokenizer(settings, (text, text), folder / "tokenizer", ("en", "de"))
+    (folder / "text.json").write_text(json.dumps(TextProcessor(Text(), "en", "de").to_dict()))
+    dictionary = Dictionary.from_counts({"a": 3, "b": 2, "ba@@": 1})
+    for lang in ("en", "de"):
+        dictionary.save(folder / f"dict.{lang}.txt")
+    return len(dictionary), TextCodec.load(folder).companions(folder)

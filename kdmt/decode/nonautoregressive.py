@@ -97,7 +97,7 @@ class NATEngine:
         )
         edit = levenshtein if model.nat.family == "levenshtein" else insertion
         limits_B = torch.tensor(limits, device=self.device) + 2  # <s> and </s>
-        return [[each] for each in edit(_Edits(model, encoded), limits_B, iterations=iterations)]
+        return [[each] for each in edit(_Edits(model, encoded, search.eos_penalty), limits_B, iterations=iterations)]
 
 
 def rescore(
@@ -222,6 +222,7 @@ class _Edits:
 
     model: NATransformer
     encoded: EncoderOutput
+    eos_penalty: float  # log-probability that "nothing is missing" has to make up for
 
     def _read(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
         return self.model.read_draft(tokens_AN, self.encoded.select(rows_A))
@@ -230,10 +231,13 @@ class _Edits:
         return self.model.edits.deleted(self._read(tokens_AN, rows_A)).argmax(-1).eq(1)
 
     def missing(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
-        return self.model.edits.missing(self._read(tokens_AN, rows_A)).argmax(-1)
+        logits_ANK = self.model.edits.missing(self._read(tokens_AN, rows_A))
+        logits_ANK[:, :, 0] -= self.eos_penalty
+        return logits_ANK.argmax(-1)
 
     def fill(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
         return self.model.best_symbols(self._read(tokens_AN, rows_A))
 
     def insert(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.best_symbols(self.model.slots(self._read(tokens_AN, rows_A)))
+        features_AND = self.model.slots(self._read(tokens_AN, rows_A))
+        return self.model.best_symbols(features_AND, eos_penalty=self.eos_penalty)

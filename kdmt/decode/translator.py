@@ -15,8 +15,10 @@ import torch
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source
 from kdmt.decode.ctc import Fusion
+from kdmt.decode.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engine import Engine, TorchEngine
 from kdmt.decode.nonautoregressive import NATEngine
+from kdmt.decode.onnx import OnnxEngine
 from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
@@ -36,11 +38,17 @@ class Translator:
     def load(
         cls, path: Path, *, device: torch.device | str = "cpu", search: NATDecode | None = None, iterations: int = 10
     ) -> Translator:
-        """From a checkpoint folder, a pointer file or a run.
+        """From a checkpoint folder, a pointer file, a run, or what `kdmt export` wrote.
 
         Raises:
-            UserError: there is no checkpoint, or it is damaged.
+            UserError: there is no checkpoint, it is damaged, or the toolkit that it is for is not installed.
         """
+        if (path / "model.bin").is_file():
+            ctranslate2 = CTranslate2Engine(path, device=str(device), threads=torch.get_num_threads())
+            return cls(ctranslate2, TextCodec.load(path), ctranslate2.max_source_positions)
+        if (path / "model.onnx").is_file():
+            onnx = OnnxEngine(path, threads=torch.get_num_threads())
+            return cls(onnx, TextCodec.load(path), onnx.max_source_positions)
         folder = resolve_checkpoint(path)
         return cls.of_model(
             load_model(folder), TextCodec.load(folder), device=device, search=search, iterations=iterations

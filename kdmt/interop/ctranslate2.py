@@ -1,11 +1,7 @@
 """Our autoregressive Transformer as a CTranslate2 model.
 
-The folder is an ordinary CTranslate2 model with what `kdmt.decode.ctranslate2` and `TextCodec` read beside it:
-
-    model.bin, config.json, *_vocabulary.json   CTranslate2's own files
-    model.json                                  the shape of the model, as in a checkpoint
-    tokenizer/, text.json, dict.<lang>.txt      what turns text into ids and back, where the checkpoint carries it
-    checksums.json                              sha256 of each of the files above
+The folder is an ordinary CTranslate2 model (`model.bin`, `config.json`, `*_vocabulary.json`) with what
+`kdmt.interop.folder` puts beside it.
 
 Token lists that go into the model end in </s>; the decoder starts from </s>. Names and layout are those of
 ctranslate2/specs/transformer_spec.py (4.8).
@@ -13,10 +9,7 @@ ctranslate2/specs/transformer_spec.py (4.8).
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -24,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdmt.checksum import file_sha256
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
+from kdmt.interop.folder import check_new, exported_folder
 from kdmt.models.attention import CrossAttention, SelfAttention
-from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
@@ -81,8 +73,7 @@ def export_model(
     Raises:
         UserError: the folder exists, CTranslate2 is not installed, or it has no such model or vocabulary.
     """
-    if folder.exists():
-        raise UserError(f"{folder}: exists already; nothing was written")
+    check_new(folder)
     if quantization not in get_args(Quantization):
         raise UserError(f"quantization {quantization!r} is none of {', '.join(get_args(Quantization))}")
     _check_model(model)
@@ -90,33 +81,8 @@ def export_model(
     _check_symbols(tgt_symbols, model.tgt_vocab_size, "target")
     spec = _specification(model, src_symbols, tgt_symbols)
     spec.optimize(quantization=quantization)
-    with _written_aside(folder) as aside:
+    with exported_folder(folder, model, companions) as aside:
         spec.save(str(aside))
-        for companion in companions:
-            if companion.is_dir():
-                shutil.copytree(companion, aside / companion.name)
-            else:
-                shutil.copy2(companion, aside / companion.name)
-        _write_json(aside / "model.json", describe_model(model))
-        files = sorted(path for path in aside.rglob("*") if path.is_file())
-        _write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
-
-
-@contextmanager
-def _written_aside(folder: Path) -> Iterator[Path]:
-    """A folder that is renamed to `folder` at the end, or removed if the end is not reached."""
-    aside = folder.parent / f".partial-{folder.name}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _check_model(model: Transformer) -> None:

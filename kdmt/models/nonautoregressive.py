@@ -102,18 +102,24 @@ class NATransformer(Transformer):
         places_BL = (columns_L // times_B[:, None]).clamp_max(src_tokens_BS.size(1) - 1)
         return src_tokens_BS.gather(1, places_BL).masked_fill(columns_L >= lengths_B[:, None], self.pad)
 
-    def best_symbols(self, features_BLD: Tensor) -> tuple[Tensor, Tensor]:
+    def best_symbols(self, features_BLD: Tensor, *, eos_penalty: float = 0.0) -> tuple[Tensor, Tensor]:
         """The most probable token (or blank) at each position, int64, and its log-probability, natural: [B, L] each.
 
         `output_weight_VD` with the blank's row is a copy, which a single sentence would feel.
+
+        Args:
+            eos_penalty: taken off the logit of </s>.
         """
-        parts = [self._best_symbols(part_MD) for part_MD in features_BLD.flatten(0, 1).split(_POSITIONS_AT_ONCE)]
+        parts = [
+            self._best_symbols(part_MD, eos_penalty) for part_MD in features_BLD.flatten(0, 1).split(_POSITIONS_AT_ONCE)
+        ]
         symbols_M, log_probs_M = (torch.cat(each) for each in zip(*parts, strict=True))
         return symbols_M.view(features_BLD.shape[:2]), log_probs_M.view(features_BLD.shape[:2])
 
-    def _best_symbols(self, features_MD: Tensor) -> tuple[Tensor, Tensor]:
+    def _best_symbols(self, features_MD: Tensor, eos_penalty: float) -> tuple[Tensor, Tensor]:
         """[M] each"""
         logits_MV = features_MD @ self.output_proj.weight.t()
+        logits_MV[:, EOS] -= eos_penalty
         peak_M, symbols_M = logits_MV.max(1)
         total_M = logits_MV.sub_(peak_M[:, None]).exp_().sum(1)
         if self.nat.family != "ctc":

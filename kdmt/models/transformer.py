@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ from kdmt.models.positions import LearnedPositions, SinusoidalPositions
 # that leaves something behind is a program of its own
 _MAX_PROGRAMS = 16
 _MAX_PROGRAMS_A_LAYER = 4
+
+# where attention looks at real tokens alone: where some are padding; in any case, which is one program less to compile;
+# not at all, for sentences of one length
+Masks = Literal["needed", "always", "never"]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu}  # in place where it can be
 
@@ -267,7 +272,7 @@ class Transformer(nn.Module):
             raise ValueError("sharing all embeddings needs a joined vocabulary")
         self.config = config
         self.src_vocab_size, self.tgt_vocab_size, self.pad = src_vocab_size, tgt_vocab_size, pad
-        self.always_masks = False  # also where nothing is padded: one program less to compile
+        self.masks: Masks = "needed"
         self.recompute_layers = False  # activation checkpointing: keep a layer's input alone, compute the rest again
         src_tokens = _token_embedding(src_vocab_size, config.encoder_embed_dim, pad=pad)
         tgt_tokens = (
@@ -304,7 +309,7 @@ class Transformer(nn.Module):
 
     def compile_layers(self) -> None:
         """Let torch.compile make one program for the encoder layers and one for the decoder's, for all lengths."""
-        self.always_masks = True
+        self.masks = "always"
         layers = [*self.encoder_layers, *self.decoder_layers]
         torch._dynamo.config.recompile_limit = _MAX_PROGRAMS + _MAX_PROGRAMS_A_LAYER * len(layers)
         for layer in layers:
@@ -319,7 +324,7 @@ class Transformer(nn.Module):
 
     def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
         keep_BS = src_tokens_BS.ne(self.pad)
-        keep_B11S = _attention_mask(keep_BS, always=self.always_masks)
+        keep_B11S = _attention_mask(keep_BS, self.masks)
         x_BSD = self.src_embed(src_tokens_BS)
         for number, layer in enumerate(self.encoder_layers):
             x_BSD = self._run(layer, (x_BSD, keep_B11S), trace, number)
@@ -337,8 +342,8 @@ class Transformer(nn.Module):
         self, x_BTD: Tensor, encoder_output: EncoderOutput, trace: Trace | None, keep_BT: Tensor | None = None
     ) -> Tensor:
         """Through the decoder's layers; `keep` where a position sees all others."""
-        keep_B11S = _attention_mask(encoder_output.keep_BS, always=self.always_masks)
-        keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, always=self.always_masks)
+        keep_B11S = _attention_mask(encoder_output.keep_BS, self.masks)
+        keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, self.masks)
         for number, layer in enumerate(self.decoder_layers):
             x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S, keep_B11T), trace, number)
             if trace is not None:
@@ -374,8 +379,10 @@ class Transformer(nn.Module):
         return self.output_proj(x_ND)
 
 
-def _attention_mask(keep_BS: Tensor, *, always: bool) -> Tensor | None:
+def _attention_mask(keep_BS: Tensor, masks: Masks) -> Tensor | None:
     """[B, 1, 1, S]; on a CPU None where nothing is padded, which is faster. Asking a GPU would make the host wait."""
-    if not always and keep_BS.device.type == "cpu" and bool(keep_BS.all()):
+    if masks == "never":
+        return None
+    if masks == "needed" and keep_BS.device.type == "cpu" and bool(keep_BS.all()):
         return None
     return keep_BS[:, None, None, :]

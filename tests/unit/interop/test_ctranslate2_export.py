@@ -13,17 +13,20 @@ import ctranslate2
 import numpy as np
 import pytest
 import torch
-from small_transformers import CONFIGS, POST_NORM, make_model, make_sources, symbols, vocabulary_sizes
+from small_transformers import (
+    CONFIGS,
+    POST_NORM,
+    make_model,
+    make_sources,
+    symbols,
+    vocabulary_sizes,
+    write_text_processing,
+)
 from tiny_pipeline import hash_tree, kdmt
 
-from kdmt.config import Text, Tokenizer
-from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import train_tokenizer
-from kdmt.corpus.vocabulary import Dictionary
 from kdmt.decode.engine import TorchEngine
 from kdmt.errors import UserError
-from kdmt.interop import ctranslate2 as interop
+from kdmt.interop import folder as exported
 from kdmt.interop.ctranslate2 import Quantization, export_checkpoint, export_model
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer, describe_model
@@ -181,7 +184,7 @@ def test_an_export_that_fails_leaves_nothing(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(interop, "file_sha256", fail)  # all files but the last one are written
+        patch.setattr(exported, "file_sha256", fail)  # all files but the last one are written
         with pytest.raises(type(error)):
             export(make_model(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -194,7 +197,7 @@ def test_an_export_that_was_killed_is_no_model_and_the_next_one_cleans_up(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(interop, "file_sha256", killed)
+        patch.setattr(exported, "file_sha256", killed)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a process that is gone removes nothing
         with pytest.raises(KeyboardInterrupt):
             export(make_model(), tmp_path / "out")
@@ -209,19 +212,10 @@ def test_an_export_that_was_killed_is_no_model_and_the_next_one_cleans_up(
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A run with a checkpoint, which carries its tokenizer and dictionaries."""
-    prepared = tmp_path / "prepare"
-    prepared.mkdir()
-    text = prepared / "train"
-    text.write_text("abba baba\nab ba bab\n" * 5)
-    settings = Tokenizer(type="subword-nmt", model="bpe", vocab_size=8)
-    train_tokenizer(settings, (text, text), prepared / "tokenizer", ("en", "de"))
-    (prepared / "text.json").write_text(json.dumps(TextProcessor(Text(), "en", "de").to_dict()))
-    dictionary = Dictionary.from_counts({"a": 3, "b": 2, "ba@@": 1})
-    for lang in ("en", "de"):
-        dictionary.save(prepared / f"dict.{lang}.txt")
+    size, companions = write_text_processing(tmp_path / "prepare")
     config = replace(POST_NORM, share_all_embeddings=True)
-    model = build_transformer(config, src_vocab_size=len(dictionary), tgt_vocab_size=len(dictionary))
-    save_checkpoint(tmp_path / "run" / "average", model, companions=TextCodec.load(prepared).companions(prepared))
+    model = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
+    save_checkpoint(tmp_path / "run" / "average", model, companions=companions)
     return tmp_path / "run" / "average"
 
 
@@ -239,6 +233,15 @@ def test_export_by_command(tmp_path: Path, checkpoint: Path) -> None:
     assert hash_tree(out) == before
     export_checkpoint(checkpoint, tmp_path / "other", quantization="int8")
     assert hash_tree(tmp_path / "other") == before
+
+
+def test_translate_reads_what_export_wrote(tmp_path: Path, checkpoint: Path) -> None:
+    export_checkpoint(checkpoint, tmp_path / "out")
+    stdin = b"abba ba\n\nbab\n"
+    mine, torchs = (kdmt("translate", folder, "--beam", "3", stdin=stdin) for folder in (tmp_path / "out", checkpoint))
+    assert mine == torchs
+    assert mine.code == 0
+    assert len(mine.out.splitlines()) == 3
 
 
 def test_export_of_what_is_no_checkpoint(tmp_path: Path) -> None:

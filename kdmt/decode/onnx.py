@@ -1,0 +1,77 @@
+"""Translation by ONNX Runtime, on a folder that `kdmt export --to onnx` wrote.
+
+Sentences of one length are translated together, so that nothing is padded: what a sentence's translation is does not
+depend on the others but for float order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdmt.config import Decode
+from kdmt.decode.ctc import greedy
+from kdmt.decode.engine import check_sentences, length_batches
+from kdmt.errors import UserError
+from kdmt.models.checkpoint import verify_checkpoint
+from kdmt.types import Hypothesis
+
+
+class OnnxEngine:
+    """A CTC student in ONNX Runtime on the CPU; decodes greedily.
+
+    Args:
+        folder: written by `kdmt.interop.onnx`.
+        threads: of the CPU.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or the folder is damaged or none of ours.
+    """
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        if not (folder / "model.json").is_file() or not (folder / "model.onnx").is_file():
+            raise UserError(f"{folder}: not a model that 'kdmt export --to onnx' wrote")
+        verify_checkpoint(folder)
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        self.max_source_positions: int = description["config"]["max_source_positions"]
+        self._blank: int = description["tgt_vocab_size"]
+        self._session = _load(folder / "model.onnx", threads)
+
+    def decode(
+        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """See `kdmt.decode.engine.Engine.decode`; one hypothesis of each source."""
+        check_sentences(sources, self.max_source_positions, "source")
+        found: list[list[Hypothesis]] = [[] for _ in sources]
+        lengths = [len(source) for source in sources]
+        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+            for _, group in groupby(batch, key=lengths.__getitem__):  # a batch is sorted by length
+                alike = list(group)
+                for place, hypothesis in zip(alike, self._translate([sources[i] for i in alike]), strict=True):
+                    found[place] = [hypothesis]
+            if progress is not None:
+                progress(len(batch))
+        return found
+
+    def _translate(self, sources: list[np.ndarray]) -> list[Hypothesis]:
+        """Of sources of one length."""
+        symbols_BL, log_probs_BL = self._session.run(None, {"src_tokens": np.stack(sources).astype(np.int64)})
+        keep_BL = torch.ones(symbols_BL.shape, dtype=torch.bool)
+        return greedy(torch.from_numpy(symbols_BL), torch.from_numpy(log_probs_BL), keep_BL, blank=self._blank)
+
+
+def _load(file: Path, threads: int) -> Any:
+    """The `onnxruntime.InferenceSession`."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("ONNX Runtime is not installed: pip install 'kdmt[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,56 @@
+"""Folders that hold an exported model: what they have in common, whatever the toolkit they are for.
+
+Beside the toolkit's own files lie `model.json`, the shape of the model, as in a checkpoint; `tokenizer/`, `text.json`
+and `dict.<lang>.txt`, which turn text into ids and back, where the checkpoint has them; and `checksums.json`, the
+sha256 of each file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdmt.checksum import file_sha256
+from kdmt.errors import UserError
+from kdmt.models.build import describe_model
+from kdmt.models.transformer import Transformer
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that exists."""
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; nothing was written")
+
+
+@contextmanager
+def exported_folder(folder: Path, model: Transformer, companions: Sequence[Path]) -> Iterator[Path]:
+    """A folder for a toolkit's own files, which gets the others and its name at the end, or is removed.
+
+    Args:
+        folder: the new folder.
+        companions: files and folders copied beside the model.
+    """
+    aside = folder.parent / f".partial-{folder.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for companion in companions:
+            if companion.is_dir():
+                shutil.copytree(companion, aside / companion.name)
+            else:
+                shutil.copy2(companion, aside / companion.name)
+        _write_json(aside / "model.json", describe_model(model))
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        _write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

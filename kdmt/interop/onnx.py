@@ -1,0 +1,111 @@
+"""Our CTC student as an ONNX model, from source ids to the best symbol of each position.
+
+The folder holds `model.onnx` and what `kdmt.interop.folder` puts beside it. The model's input is `src_tokens`, int64
+[B, S]: sentences of one length, </s> last; there is no padding, and so no mask. Its outputs are `symbols`, int64
+[B, L], the most probable token (or the blank, one more than the last token) at each of the L = upsample * S positions,
+and `log_probs`, float32 [B, L], its natural log-probability. `kdmt.decode.onnx` makes sentences of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.errors import UserError
+from kdmt.interop.folder import check_new, exported_folder
+from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.transformer import Transformer
+from kdmt.types import EOS, UNK
+
+OPSET = 20
+
+
+def export_checkpoint(checkpoint: Path, folder: Path) -> None:
+    """Write the model of a checkpoint, with its tokenizer and text processing, as an ONNX model.
+
+    Args:
+        checkpoint: a checkpoint folder, a pointer file or a run.
+        folder: the new folder.
+
+    Raises:
+        UserError: there is no checkpoint, or as for `export_model`.
+    """
+    source = resolve_checkpoint(checkpoint)
+    export_model(load_model(source), folder, companions=TextCodec.load(source).companions(source))
+
+
+def export_model(model: Transformer, folder: Path, *, companions: Sequence[Path] = ()) -> None:
+    """Write a CTC student as an ONNX model, float32: whole or not at all. The model itself is left as it is.
+
+    Args:
+        model: on any device, of any floating-point type.
+        folder: the new folder.
+        companions: files and folders copied beside the model.
+
+    Raises:
+        UserError: the folder exists, what writes ONNX is not installed, or the model is no CTC student.
+    """
+    check_new(folder)
+    if not isinstance(model, NATransformer) or model.nat.family != "ctc":
+        family = model.nat.family if isinstance(model, NATransformer) else "autoregressive"
+        raise UserError(f"only a 'ctc' student is exported to ONNX; this model is {family!r}")
+    try:
+        import onnxscript  # noqa: F401  (the exporter asks for it late, with a trace)
+    except ImportError:
+        raise UserError("what writes ONNX is not installed: pip install 'kdmt[onnx]'") from None
+    symbols = _BestSymbols(copy.deepcopy(model).to("cpu", torch.float32)).eval()
+    two_sentences = torch.full((2, 3), UNK).index_fill(1, torch.tensor([2]), EOS)
+    sizes = {0: torch.export.Dim("B"), 1: torch.export.Dim("S", max=model.config.max_source_positions)}
+    with exported_folder(folder, model, companions) as aside, _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            symbols,
+            (two_sentences,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["src_tokens"],
+            output_names=["symbols", "log_probs"],
+            dynamic_shapes={"src_tokens_BS": sizes},
+        )
+        assert program is not None  # it is only where a file is given
+        program.save(str(aside / "model.onnx"), external_data=False)
+
+
+class _BestSymbols(nn.Module):
+    """What is exported. The best symbol's probability comes from a softmax: runtimes have a fast one, and a slow
+    logsumexp."""
+
+    def __init__(self, model: NATransformer) -> None:
+        super().__init__()
+        self.model = model
+        model.masks = "never"
+
+    def forward(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
+        x_BLD, keep_BL = self.model.upsample(src_tokens_BS)
+        features_BLD = self.model.decode_all(x_BLD, keep_BL, self.model.encode(src_tokens_BS))
+        probs_BLV = (features_BLD @ self.model.output_weight_VD.t()).softmax(-1)
+        best_BL, symbols_BL = probs_BLV.max(-1)
+        return symbols_BL, best_BL.log()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings: of libraries that the model does not use, and of its own code's future."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(before)
