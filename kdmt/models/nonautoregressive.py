@@ -105,6 +105,8 @@ class NATransformer(Transformer):
     def best_symbols(self, features_BLD: Tensor, *, eos_penalty: float = 0.0) -> tuple[Tensor, Tensor]:
         """The most probable token (or blank) at each position, int64, and its log-probability, natural: [B, L] each.
 
+        Padding is no token of families that read what they wrote.
+
         `output_weight_VD` with the blank's row is a copy, which a single sentence would feel.
 
         Args:
@@ -120,6 +122,8 @@ class NATransformer(Transformer):
         """[M] each"""
         logits_MV = features_MD @ self.output_proj.weight.t()
         logits_MV[:, EOS] -= eos_penalty
+        if self.nat.family not in ALIGNED:
+            logits_MV[:, self.pad] = -torch.inf  # where a draft ends is told by its padding
         peak_M, symbols_M = logits_MV.max(1)
         total_M = logits_MV.sub_(peak_M[:, None]).exp_().sum(1)
         if self.nat.family != "ctc":

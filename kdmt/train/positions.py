@@ -109,9 +109,12 @@ class PositionsObjective(DistillationObjective):
     @torch.no_grad()
     def write(self, batch: Batch) -> Tensor:
         """The target with what the student would write where it is asked: [B, T]."""
+        return self.written(self.features(self.model, batch), batch)
+
+    def written(self, features_MD: Tensor, batch: Batch) -> Tensor:
+        """The same, from the features of the words that are asked for."""
         assert batch.tgt_tokens_BT is not None
-        features_MD, weight_VD = self.features(self.model, batch), self.model.output_weight_VD
-        best_M = best_tokens(features_MD, weight_VD, product_type=self.product_type)
+        best_M = best_tokens(features_MD, self.model.output_weight_VD, product_type=self.product_type)
         return _whole(batch).masked_scatter(batch.tgt_tokens_BT.ne(PAD), best_M)
 
     def _glance(self, batch: Batch) -> Batch:
@@ -179,21 +182,22 @@ class RefinedObjective(PositionsObjective):
 
     def forward(self, batch: Batch) -> LossTerms:
         """See `Objective`."""
-        terms = super().forward(batch)
         if not self.training:
-            return terms
+            return super().forward(batch)
+        student = self.run(self.model, batch, self.own_places)
+        terms = self.learn(student, self.ask(batch), batch)
         for _ in range(self.passes - 1):
-            batch = self._go_over(batch)
-            more = super().forward(batch)
+            batch = self._go_over(self.written(student.features_MD.detach(), batch), batch)
+            student = self.run(self.model, batch, self.own_places)
+            more = self.learn(student, self.ask(batch), batch)
             terms = {
                 name: LossTerm(term.sum + more[name].sum, term.count + more[name].count, term.weight)
                 for name, term in terms.items()
             }
         return terms
 
-    def _go_over(self, batch: Batch) -> Batch:
+    def _go_over(self, written_BT: Tensor, batch: Batch) -> Batch:
         """The batch with a draft of its words in sight."""
-        written_BT = self.write(batch)
         corrupted_BT = corrupt(_whole(batch), vocab_size=self.model.tgt_vocab_size)
         denoises_B = torch.rand(len(written_BT)).to(written_BT.device) < self.denoising
         return replace(batch, seen_BT=torch.where(denoises_B[:, None], corrupted_BT, written_BT))

@@ -16,7 +16,7 @@ from kdmt.decode.nonautoregressive import NATEngine, _fill
 from kdmt.models.architecture import Family, NATConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.types import ALIGNED, EDITING, EOS, POSITIONAL, UNK
+from kdmt.types import ALIGNED, BOS, EDITING, EOS, PAD, POSITIONAL, UNK
 
 V = 20
 
@@ -160,6 +160,20 @@ def test_a_teacher_chooses_among_lengths(family: Family) -> None:
     assert beside.decode(sources(), Decode()) == alone.decode(sources(), Decode())  # one candidate needs no choice
 
 
+@pytest.mark.parametrize("family", ["cmlm", "inat", *EDITING])
+def test_a_draft_never_has_padding_among_its_words(family: Family) -> None:
+    model = small(family)
+    with torch.no_grad():
+        model.output_proj.weight[PAD] = 10.0 * model.output_proj.weight[4:].mean(0)
+        if family == "insertion":
+            model.slot_proj.bias.copy_(model.output_proj.weight[PAD])  # <pad> would win everywhere
+        else:
+            model.decoder_layers[-1].ffn_residual.norm.bias.copy_(10.0 * model.output_proj.weight[PAD])
+    found = NATEngine(model, iterations=3).decode(sources(), Decode())
+    assert any(best.tokens for (best,) in found)
+    assert not any(PAD in best.tokens for (best,) in found)
+
+
 def test_each_hypothesis_tells_its_passes_of_the_decoder() -> None:
     for family, most in (
         ("ctc", 1),
@@ -173,3 +187,34 @@ def test_each_hypothesis_tells_its_passes_of_the_decoder() -> None:
         found = NATEngine(small(family), iterations=4).decode(sources(), Decode())  # type: ignore[arg-type]
         assert all(1 <= each.steps <= most for (each,) in found)
         assert max(each.steps for (each,) in found) == most
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 50.0])
+def test_the_penalty_of_a_slot_that_stays_empty(penalty: float) -> None:
+    model = small("insertion").eval()
+    with torch.no_grad():  # </s> is somewhat likelier than all words together
+        model.output_proj.weight[EOS] *= 3.0
+    draft = torch.tensor([[BOS, EOS]])
+    engine = NATEngine(model, search=NATDecode(eos_penalty=penalty), iterations=1)
+    for source, (found,) in zip(sources(), engine.decode(sources(), Decode()), strict=True):
+        features = model.slots(model.read_draft(draft, model.encode(torch.from_numpy(source)[None])))
+        logits = (features @ model.output_weight_VD.t())[0, 0].detach()
+        logits[EOS] -= penalty
+        logits[PAD] = -torch.inf
+        word = int(logits.argmax())
+        assert found.tokens == (() if word == EOS else (word,))
+        assert found.score == pytest.approx(0.0 if word == EOS else float(logits.log_softmax(0)[word]), rel=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 50.0])
+def test_the_penalty_of_no_placeholders(penalty: float) -> None:
+    model = small("levenshtein").eval()
+    with torch.no_grad():
+        model.edits.placeholders.bias[0] += 6.0
+    engine = NATEngine(model, search=NATDecode(eos_penalty=penalty), iterations=1)
+    draft = torch.tensor([[BOS, EOS]])
+    for source, (found,) in zip(sources(), engine.decode(sources(), Decode(max_len_b=300)), strict=True):
+        features = model.read_draft(draft, model.encode(torch.from_numpy(source)[None]))
+        logits = model.edits.missing(features)[0, 0].detach()
+        logits[0] -= penalty
+        assert len(found.tokens) == max(int(logits.argmax()), 1)

@@ -69,7 +69,7 @@ def test_a_denoising_pass_sees_a_corrupted_reference(tmp_path: Path) -> None:
     prepared = objective.prepare(batch)
     assert batch.tgt_tokens_BT is not None
     torch.manual_seed(9)
-    seen = objective._go_over(prepared).seen_BT
+    seen = objective._go_over(batch.tgt_tokens_BT, prepared).seen_BT
     torch.manual_seed(9)
     assert seen is not None
     assert torch.equal(seen, corrupt(batch.tgt_tokens_BT, vocab_size=VOCAB))
