@@ -4,8 +4,8 @@
 
 Every trained system of the pipeline (its first seed) translates the first test set. Those that write one token after
 the other do so in PyTorch and in CTranslate2, float32 and int8, greedily and with beam 5; the others in PyTorch, in the
-iterations of the pipeline's `score.iterations`, and those that `kdmt export --to onnx` takes in ONNX Runtime too. Text
-processing is not counted.
+iterations of the pipeline's `score.iterations` (`..._length1`: one length instead of several), and those that `kdmt
+export --to onnx` takes in ONNX Runtime too. Text processing is not counted.
 
 Batch 1: one thread; each of the sentences is translated by all systems in turn, so that noise meets all alike. Full
 batch: all threads, the whole test set, in turns over the rounds.
@@ -123,12 +123,14 @@ def at_once(config: Pipeline, name: str, model: Any, checkpoint: Path, folder: P
     from kdmt.interop.onnx import export_checkpoint
 
     search = config.score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
-    for iterations in config.score.iterations if model.goes_over else [1]:
-        engine = NATEngine(model, search=search, iterations=iterations)
-        suffix = f"_iter{iterations}" if model.goes_over else ""
-        yield System(
-            f"{name}{suffix}", name, translator(engine, beam_settings(config, 1)), one_pass=not model.goes_over
-        )
+    ways = {f"_iter{number}": (search, number) for number in config.score.iterations} if model.goes_over else {}
+    if not model.goes_over:
+        ways[""] = (search, 1)
+    if model.nat.family in ("nat", "nat_crf") and search.length_beam > 1:
+        ways["_length1"] = (search.model_copy(update={"length_beam": 1}), 1)
+    for suffix, (way, iterations) in ways.items():
+        translate = translator(NATEngine(model, search=way, iterations=iterations), beam_settings(config, 1))
+        yield System(f"{name}{suffix}", name, translate, one_pass=not model.goes_over)
     if model.nat.family == "ctc":
         exported = folder / name
         if not exported.exists():
