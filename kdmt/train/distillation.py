@@ -428,9 +428,22 @@ class DistillationObjective(CrossEntropyObjective):
         return word(student, teachers, batch, targets_M=self.targets(batch), weights_M=self.weights(batch))
 
     def run(
-        self, model: Transformer, batch: Batch, wanted: frozenset[Place], precision: Precision | None = None
+        self,
+        model: Transformer,
+        batch: Batch,
+        wanted: frozenset[Place],
+        precision: Precision | None = None,
+        *,
+        before: Pass | None = None,
     ) -> Pass:
-        """A model's pass, by default in the objective's precision."""
-        trace = Trace(wanted)
-        features_MD, encoded = self.read(model, batch, trace if wanted else None, precision)
+        """A model's pass, by default in the objective's precision.
+
+        Args:
+            before: an earlier pass over the same sources, whose encoder need not run again.
+        """
+        trace, encoded = Trace(wanted), None
+        if before is not None:
+            trace.found.update(before.trace.found)
+            encoded = before.encoded
+        features_MD, encoded = self.read(model, batch, trace if wanted else None, precision, encoded)
         return Pass(model, features_MD, trace, product_type(precision or self.precision), encoded)

@@ -104,16 +104,22 @@ class CrossEntropyObjective(Objective):
         return self.read(model, batch)[0]
 
     def read(
-        self, model: Transformer, batch: Batch, trace: Trace | None = None, precision: Precision | None = None
+        self,
+        model: Transformer,
+        batch: Batch,
+        trace: Trace | None = None,
+        precision: Precision | None = None,
+        encoded: EncoderOutput | None = None,
     ) -> tuple[Tensor, EncoderOutput]:
         """A model's decoder features of the real target tokens, [M, D], and what its encoder made of the source.
 
         Args:
             precision: of the pass, by default the objective's.
+            encoded: what its encoder made of it before.
         """
         prev_tokens_BT, _ = _targets(batch)
         with self.autocast(batch, precision):
-            encoded = model.encode(batch.src_tokens_BS, trace)
+            encoded = encoded or model.encode(batch.src_tokens_BS, trace)
             if isinstance(model, NATransformer):
                 seen_BT = prev_tokens_BT if batch.seen_BT is None else batch.seen_BT
                 features_BTD = model.fill(batch.src_tokens_BS, seen_BT, encoded, trace)

@@ -188,7 +188,7 @@ class RefinedObjective(PositionsObjective):
         terms = self.learn(student, self.ask(batch), batch)
         for _ in range(self.passes - 1):
             batch = self._go_over(self.written(student.features_MD.detach(), batch), batch)
-            student = self.run(self.model, batch, self.own_places)
+            student = self.run(self.model, batch, self.own_places, before=student)
             more = self.learn(student, self.ask(batch), batch)
             terms = {
                 name: LossTerm(term.sum + more[name].sum, term.count + more[name].count, term.weight)
