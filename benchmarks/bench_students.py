@@ -4,8 +4,8 @@
 
 Every trained system of the pipeline (its first seed) translates the first test set. Those that write one token after
 the other do so in PyTorch and in CTranslate2, float32 and int8, greedily and with beam 5; the others in PyTorch, in the
-iterations of the pipeline's `score.iterations` (`..._length1`: one length instead of several), and those that `kdmt
-export --to onnx` takes in ONNX Runtime too. Text processing is not counted.
+iterations of the pipeline's `score.iterations`, and those that `kdmt export --to onnx` takes in ONNX Runtime too. Text
+processing is not counted.
 
 Batch 1: one thread; each of the sentences is translated by all systems in turn, so that noise meets all alike. Full
 batch: all threads, the whole test set, in turns over the rounds.
@@ -106,7 +106,7 @@ def systems_of(config: Pipeline, run: Path, folder: Path, *, threads: int) -> It
     trained = {"teacher": run / "teacher"}
     trained |= {name: run / "students" / name / f"seed_{each.seeds[0]}" for name, each in config.students.items()}
     for name, place in trained.items():
-        if not place.exists():
+        if not (place / config.score.checkpoint).exists():
             print(f"{name}: not trained, left out", file=sys.stderr)
             continue
         checkpoint = resolve_checkpoint(place / config.score.checkpoint)
@@ -123,13 +123,9 @@ def at_once(config: Pipeline, name: str, model: Any, checkpoint: Path, folder: P
     from kdmt.interop.onnx import export_checkpoint
 
     search = config.score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
-    ways = {f"_iter{number}": (search, number) for number in config.score.iterations} if model.goes_over else {}
-    if not model.goes_over:
-        ways[""] = (search, 1)
-    if model.nat.family in ("nat", "nat_crf") and search.length_beam > 1:
-        ways["_length1"] = (search.model_copy(update={"length_beam": 1}), 1)
-    for suffix, (way, iterations) in ways.items():
-        translate = translator(NATEngine(model, search=way, iterations=iterations), beam_settings(config, 1))
+    for iterations in config.score.iterations if model.goes_over else [1]:
+        translate = translator(NATEngine(model, search=search, iterations=iterations), beam_settings(config, 1))
+        suffix = f"_iter{iterations}" if model.goes_over else ""
         yield System(f"{name}{suffix}", name, translate, one_pass=not model.goes_over)
     if model.nat.family == "ctc":
         exported = folder / name

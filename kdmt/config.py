@@ -633,7 +633,7 @@ class Student(Section):
 class NATDecode(Section):
     """How non-autoregressive models decode; what a family does not have is of no account to it."""
 
-    length_beam: int = Field(5, ge=1, le=256)  # lengths that are tried, of families that tell the length
+    length_beam: int = Field(1, ge=1, le=256)  # lengths that are tried, of families that tell the length
     rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
     ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
     ctc_lm: str | None = None  # an n-gram model of target pieces that KenLM reads, for prefix beam search
@@ -647,6 +647,8 @@ class NATDecode(Section):
     def _searches(self) -> NATDecode:
         if self.ctc_lm is not None and self.ctc_beam == 1:
             raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
+        if self.rescore and self.length_beam == 1:
+            raise ValueError("'rescore' chooses among lengths: set 'length_beam' to more than 1")
         for name in _changed(self):
             if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
                 raise ValueError(f"'{name}' is that of 'ctc_lm', which is not given")

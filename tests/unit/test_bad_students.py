@@ -83,8 +83,10 @@ def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, mes
             "students.raw.model.max_target_positions (20) leaves",
         ),
         (("score.nat.length_beam=257",), "score.nat.length_beam"),
+        (("score.nat.rescore=true",), "'rescore' chooses among lengths: set 'length_beam' to more than 1"),
+        (("score.nat.eos_penalty=-1",), "score.nat.eos_penalty"),
         (
-            ("score.nat.rescore=true", "students.raw.model.max_target_positions=2000"),
+            ("score.nat={length_beam: 5, rescore: true}", "students.raw.model.max_target_positions=2000"),
             "score.nat.rescore: students.raw.model.max_target_positions (2000) is more than "
             "teacher.model.max_target_positions",
         ),
