@@ -586,14 +586,26 @@ class Student(Section):
         family, elsewhere = self.nat.family, _WITHOUT_TARGET_POSITIONS.get(self.nat.family)
         refused = dict.fromkeys(("online", "on_policy"), "its decoder is not its teacher's")
         if elsewhere is not None:
-            refused |= dict.fromkeys(("word_kd", "hidden_kd", "attention_kd"), elsewhere)
+            refused["word_kd"] = elsewhere
             refused["self_supervised"] = "only families whose positions are the target's have it"
         for name, why in refused.items():
             if getattr(self, name) is not None:
                 raise ValueError(f"'nat.family: {family}' cannot have '{name}': {why}")
+        if elsewhere is not None:
+            self._compares_encoders_alone(elsewhere)
         if elsewhere is not None and self.data == "nbest":
             raise ValueError(f"'nat.family: {family}' cannot have 'data: nbest': its loss has no weights of sentences")
         return self
+
+    def _compares_encoders_alone(self, why: str) -> None:
+        assert self.nat is not None
+        for name, decoders in (("hidden_kd", ("decoder",)), ("attention_kd", ("decoder_self", "cross"))):
+            lesson = getattr(self, name)
+            for part in decoders if lesson is not None else ():
+                if getattr(lesson, part) != "none":
+                    raise ValueError(
+                        f"'nat.family: {self.nat.family}' cannot have '{name}.{part}': {why}; 'none' leaves the encoder"
+                    )
 
     @model_validator(mode="after")
     def _own_samples(self) -> Student:

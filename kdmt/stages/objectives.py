@@ -48,7 +48,10 @@ def make_objective(workspace: Workspace, job: Job, model: Any, knowledge: Knowle
 
     student, smoothing = job.student, job.train.label_smoothing
     if student is not None and student.nat is not None and student.nat.family not in POSITIONAL:
-        return nonautoregressive_objective(student.nat, model, {"label_smoothing": smoothing})
+        source_lessons = _source_lessons(workspace, job, student, model)
+        return nonautoregressive_objective(
+            student.nat, model, {"label_smoothing": smoothing}, source_lessons=source_lessons
+        )
     if student is None or not any(
         (student.nat, student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)
     ):
@@ -78,26 +81,27 @@ def make_objective(workspace: Workspace, job: Job, model: Any, knowledge: Knowle
     return DistillationObjective(model, **common)
 
 
-def nonautoregressive_objective(nat: NAT, model: Any, common: Mapping[str, Any]) -> Any:
+def nonautoregressive_objective(nat: NAT, model: Any, common: Mapping[str, Any], *, source_lessons: Any = None) -> Any:
     """The objective of a family.
 
     Args:
         common: arguments of `DistillationObjective`, label smoothing at least; the other ones are for families whose
             positions are the target's.
+        source_lessons: what the encoders of the other families learn from a teacher's.
     """
     from kdmt.train.edits import InsertionObjective, LevenshteinObjective
     from kdmt.train.nonautoregressive import CTCObjective, DAGObjective
     from kdmt.train.positions import CRFObjective, MaskedObjective, PositionsObjective, RefinedObjective
 
-    deep = nat.deep_supervision
+    own = {"deep_supervision": nat.deep_supervision, "source_lessons": source_lessons}
     if nat.family in ALIGNED:
         aligned = CTCObjective if nat.family == "ctc" else DAGObjective
-        return aligned(model, glancing=nat.glancing, too_long=nat.too_long, deep_supervision=deep)
+        return aligned(model, glancing=nat.glancing, too_long=nat.too_long, **own)
     if nat.family == "levenshtein":
-        return LevenshteinObjective(model, label_smoothing=common["label_smoothing"], deep_supervision=deep)
+        return LevenshteinObjective(model, label_smoothing=common["label_smoothing"], **own)
     if nat.family == "insertion":
-        return InsertionObjective(model, temperature=nat.insertion_temperature, deep_supervision=deep)
-    common = {**common, "length_weight": nat.length_weight, "deep_supervision": deep}
+        return InsertionObjective(model, temperature=nat.insertion_temperature, **own)
+    common = {**common, "length_weight": nat.length_weight, "deep_supervision": nat.deep_supervision}
     if nat.family == "cmlm":
         return MaskedObjective(model, correction=nat.correction, **common)
     if nat.family == "inat":
@@ -105,6 +109,17 @@ def nonautoregressive_objective(nat: NAT, model: Any, common: Mapping[str, Any])
     if nat.family == "nat_crf":
         return CRFObjective(model, num_candidates=nat.crf_candidates, crf_weight=nat.crf_weight, **common)
     return PositionsObjective(model, glancing=nat.glancing, distance=nat.distance, **common)
+
+
+def _source_lessons(workspace: Workspace, job: Job, student: Student, model: Any) -> Any:
+    """Those inside the encoder, of a student whose decoder has positions of its own; None without."""
+    from kdmt.train.own_positions import SourceLessons
+
+    if student.hidden_kd is None and student.attention_kd is None:
+        return None
+    teachers = _load_teachers(workspace, job, student, model)
+    lessons = _lessons(student, model, teachers)
+    return SourceLessons(teachers[0], lessons, precision=student.teacher_precision)
 
 
 def _self_supervised(student: Student, model: Any) -> Any:

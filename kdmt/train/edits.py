@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
 from kdmt.train.glancing import drawn
 from kdmt.train.nonautoregressive import Words, framed
-from kdmt.train.objectives import Objective
+from kdmt.train.own_positions import OwnPositionsObjective
 from kdmt.types import BOS, EOS, PAD, UNK, Batch, LossTerm, LossTerms
 
 _FROM_NOTHING = 0.3  # probability that a draft has no words
@@ -54,23 +55,8 @@ class _Draft:
         return (1.0 / (self.lengths_B - 1))[:, None].expand_as(self.slots_BN)[self.slots_BN]
 
 
-class EditObjective(Objective):
-    """What is common to those that learn from an expert's edits of a draft.
-
-    `deep` is the loss of the tokens at the decoder's lower layers, their mean (Huang et al. 2022).
-
-    Args:
-        deep_supervision: weight of `deep`; 0 for none.
-    """
-
-    terms: tuple[str, ...] = ("loss", "nll")
-
-    def __init__(self, model: NATransformer, *, deep_supervision: float = 0.0) -> None:
-        super().__init__()
-        self.model: NATransformer = model
-        self.deep_supervision = deep_supervision
-        if deep_supervision:
-            self.terms = (*self.terms, "deep")
+class EditObjective(OwnPositionsObjective):
+    """What is common to those that learn from an expert's edits of a draft; `deep` is of the tokens."""
 
     def prepare(self, batch: Batch) -> Batch:
         """See `Objective.prepare`: draws the drafts."""
@@ -91,9 +77,8 @@ class EditObjective(Objective):
 
     def forward(self, batch: Batch) -> LossTerms:
         """See `Objective`."""
-        with self.autocast(batch):
-            encoded = self.model.encode(batch.src_tokens_BS)
-        return self.learn(batch, self.draft(batch), encoded, self.counts(batch))
+        encoded, source_terms = self.encode(batch)
+        return {**self.learn(batch, self.draft(batch), encoded, self.counts(batch)), **source_terms}
 
     @abstractmethod
     def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
@@ -150,10 +135,11 @@ class LevenshteinObjective(EditObjective):
 
     Args:
         label_smoothing: of the tokens.
+        others: arguments of `OwnPositionsObjective`.
     """
 
-    def __init__(self, model: NATransformer, *, label_smoothing: float, deep_supervision: float = 0.0) -> None:
-        super().__init__(model, deep_supervision=deep_supervision)
+    def __init__(self, model: NATransformer, *, label_smoothing: float, **others: Any) -> None:
+        super().__init__(model, **others)
         self.label_smoothing = label_smoothing
         self.terms = (*self.terms, "placeholders", "deletion")
 
@@ -163,7 +149,7 @@ class LevenshteinObjective(EditObjective):
         sentences = len(batch.src_tokens_BS)
         missing = float(words + 2 * sentences - tokens)
         counts = dict.fromkeys(self.terms, missing)
-        return {**counts, "placeholders": float(sentences), "deletion": float(words)}
+        return {**counts, "placeholders": float(sentences), "deletion": float(words), **self.source_counts(batch)}
 
     def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
         """See `EditObjective.learn`."""
@@ -221,15 +207,16 @@ class InsertionObjective(EditObjective):
 
     Args:
         temperature: how much more the middle of a span counts.
+        others: arguments of `OwnPositionsObjective`.
     """
 
-    def __init__(self, model: NATransformer, *, temperature: float, deep_supervision: float = 0.0) -> None:
-        super().__init__(model, deep_supervision=deep_supervision)
+    def __init__(self, model: NATransformer, *, temperature: float, **others: Any) -> None:
+        super().__init__(model, **others)
         self.temperature = temperature
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
-        return dict.fromkeys(self.terms, float(len(batch.src_tokens_BS)))
+        return {**dict.fromkeys(self.terms, float(len(batch.src_tokens_BS))), **self.source_counts(batch)}
 
     def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
         """See `EditObjective.learn`."""

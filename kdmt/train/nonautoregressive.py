@@ -22,7 +22,7 @@ from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
 from kdmt.train.glancing import glanced
-from kdmt.train.objectives import Objective
+from kdmt.train.own_positions import OwnPositionsObjective
 from kdmt.train.schedule import piecewise_linear
 from kdmt.types import BOS, EOS, PAD, Batch, LossTerm, LossTerms
 
@@ -68,19 +68,18 @@ class Reading:
         return self.keep_BL.sum(1)
 
 
-class AlignedObjective(Objective):
+class AlignedObjective(OwnPositionsObjective):
     """The negative log-likelihood of the target over all its alignments with a longer decoder output.
 
     A target that has none in so many positions is left out, or its source is upsampled more; `impossible` is the share
-    of sentences that are left out. `deep` is the same loss at the decoder's lower layers, their mean (Huang et al.
-    2022, deep supervision).
+    of sentences that are left out.
 
     Args:
         glancing: (update, ratio) points, linear in between: in training a first pass tells how much of the most
             probable alignment is shown to the second one (Qian et al. 2021; with CTC section 4.3, with a directed
             acyclic decoder Huang et al. 2022, section 3.4); None for one pass.
         too_long: what becomes of targets that have no alignment.
-        deep_supervision: weight of `deep`; 0 for none.
+        others: arguments of `OwnPositionsObjective`.
     """
 
     terms: tuple[str, ...] = ("loss", "nll", "impossible")
@@ -91,14 +90,11 @@ class AlignedObjective(Objective):
         *,
         glancing: Sequence[tuple[int, float]] | None = None,
         too_long: TooLong = "skip",
-        deep_supervision: float = 0.0,
+        **others: Any,
     ) -> None:
-        super().__init__()
-        self.model: NATransformer = model
-        self.glancing, self.too_long, self.deep_supervision = glancing, too_long, deep_supervision
+        super().__init__(model, **others)
+        self.glancing, self.too_long = glancing, too_long
         self.ratio = 0.0 if glancing is None else glancing[0][1]
-        if deep_supervision:
-            self.terms = (*self.terms, "deep")
 
     @abstractmethod
     def needed(self, words: Words) -> Tensor:
@@ -128,7 +124,7 @@ class AlignedObjective(Objective):
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`: target tokens without </s>, of the sentences that have an alignment."""
         words = Words.of(batch)
-        return self._counts(words, self._room(batch, words))
+        return {**self._counts(words, self._room(batch, words)), **self.source_counts(batch)}
 
     def _counts(self, words: Words, room: Room) -> dict[str, float]:
         tokens = float((words.lengths_B * room.fits_B).sum())
@@ -149,8 +145,8 @@ class AlignedObjective(Objective):
         words = Words.of(batch)
         room = self._room(batch, words)
         counts = self._counts(words, room)
+        encoded, source_terms = self.encode(batch)
         with self.autocast(batch):
-            encoded = self.model.encode(batch.src_tokens_BS)
             x_BLD, keep_BL = self.inputs(batch, room.times_B)
         if self.training and self.glancing is not None:
             shown_BL, aligned_BL = self._glance(x_BLD, keep_BL, encoded, words)
@@ -169,7 +165,7 @@ class AlignedObjective(Objective):
         if self.deep_supervision:
             lower = torch.stack(sums[:-1] or sums).mean()
             terms["deep"] = LossTerm(lower, counts["deep"], self.deep_supervision)
-        return terms
+        return {**terms, **source_terms}
 
     def _read(
         self, x_BLD: Tensor, keep_BL: Tensor, encoded: EncoderOutput, words: Words, *, deep: bool = False

@@ -33,14 +33,23 @@ NOT_THE_TEACHERS = "its decoder is not its teacher's"
     ("nat", "more", "message"),
     [
         *(
-            (f"{{family: {family}}}", f"{loss}={{}}", f"'nat.family: {family}' cannot have '{loss}': {why}")
+            (f"{{family: {family}}}", f"{loss}={{}}", f"'nat.family: {family}' cannot have '{what}': {why}")
             for family, why in [
                 ("ctc", NOT_THE_TARGETS),
                 ("dag", NOT_THE_TARGETS),
                 ("levenshtein", A_DRAFTS),
                 ("insertion", A_DRAFTS),
             ]
-            for loss in ("word_kd", "hidden_kd", "attention_kd")
+            for loss, what in [
+                ("word_kd", "word_kd"),
+                ("hidden_kd", "hidden_kd.decoder"),
+                ("attention_kd", "attention_kd.decoder_self"),
+            ]
+        ),
+        (
+            "{family: ctc}",
+            "attention_kd={decoder_self: none}",
+            f"'nat.family: ctc' cannot have 'attention_kd.cross': {NOT_THE_TARGETS}; 'none' leaves the encoder",
         ),
         ("{family: nat}", "on_policy={}", f"'nat.family: nat' cannot have 'on_policy': {NOT_THE_TEACHERS}"),
         ("{family: cmlm}", "online={kind: ema}", f"'nat.family: cmlm' cannot have 'online': {NOT_THE_TEACHERS}"),

@@ -159,7 +159,7 @@ def test_raw_and_distilled_data_mixed() -> None:
         ("word_kd={},on_policy={rate: 1.0, max_len_b: 5},self_supervised={}", "self_supervised"),
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
-        ("nat={family: dag, upsample: 4}", "nll"),
+        ("nat={family: dag, upsample: 4},hidden_kd={decoder: none}", "hidden"),
         ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
         ("nat={family: nat, glancing: [[0, 0.5]]},hidden_kd={},self_supervised={}", "length"),
         ("nat={family: cmlm, correction: 0.5}", "length"),
@@ -167,6 +167,7 @@ def test_raw_and_distilled_data_mixed() -> None:
         ("nat={family: nat_crf, crf_candidates: 8}", "crf"),
         ("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
+        ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
     ],
 )
