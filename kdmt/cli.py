@@ -104,7 +104,7 @@ def translate(
     max_len_a: Annotated[float, typer.Option(min=0.0)] = 1.2,
     max_len_b: Annotated[int, typer.Option(min=1)] = 10,
     iterations: Annotated[int, typer.Option(min=1, help="At most, of a non-autoregressive model.")] = 10,
-    length_beam: Annotated[int, typer.Option(min=1, help="Lengths tried, of a non-autoregressive model.")] = 1,
+    length_beam: Annotated[int, typer.Option(min=1, max=256, help="Lengths tried, of a non-autoregressive model.")] = 1,
     buffer_size: Annotated[int, typer.Option(min=1, help="Lines read before they are translated together.")] = 1024,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for one a core.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",

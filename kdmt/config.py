@@ -540,7 +540,7 @@ _OF = {
     "source_copy": ("nat", "inat", "nat_crf"),
     "link_heads": ("dag",),
     "glancing": ("nat", *ALIGNED),
-    "distance": ("nat",),
+    "distance": ("nat", "ctc"),
     "correction": ("cmlm",),
     "passes": ("inat",),
     "denoising": ("inat",),

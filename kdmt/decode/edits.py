@@ -90,8 +90,8 @@ class _Drafts:
         return mine.eq(theirs).all(1)
 
 
-# (drafts, their rows, whether it is the first iteration) -> drafts after it, and the passes of the decoder that it took
-_Edit = Callable[[_Drafts, Tensor, bool], tuple[_Drafts, int]]
+# (drafts, their rows, whether it is the first iteration) -> drafts after it, and the decoder's passes over each
+_Edit = Callable[[_Drafts, Tensor, bool], tuple[_Drafts, Tensor]]
 
 
 def levenshtein(editor: Editor, limits_B: Tensor, *, iterations: int) -> list[Hypothesis]:
@@ -103,24 +103,22 @@ def levenshtein(editor: Editor, limits_B: Tensor, *, iterations: int) -> list[Hy
         limits_B: tokens that a draft may have, <s> and </s> among them.
     """
 
-    def edit(drafts: _Drafts, rows_A: Tensor, first: bool) -> tuple[_Drafts, int]:
+    def edit(drafts: _Drafts, rows_A: Tensor, first: bool) -> tuple[_Drafts, Tensor]:
         if not first:
             drafts = drafts.keep(
                 drafts.tokens_AN.ne(PAD) & ~(drafts.words_AN & editor.deleted(drafts.tokens_AN, rows_A))
             )
         counts_AN = editor.missing(drafts.tokens_AN, rows_A)
         drafts, open_AN = drafts.open(counts_AN.clamp_min(1) if first else counts_AN, limits_B[rows_A])
-        passes = 1 if first else 2
-        if not bool(open_AN.any()):
-            return drafts, passes
-        tokens_AN, log_probs_AN = editor.fill(drafts.tokens_AN, rows_A)
-        return (
-            _Drafts(
-                torch.where(open_AN, tokens_AN, drafts.tokens_AN),
-                torch.where(open_AN, log_probs_AN.to(drafts.log_probs_AN.dtype), drafts.log_probs_AN),
-            ),
-            passes + 1,
-        )
+        is_open_A = open_AN.any(1)
+        passes_A = torch.full_like(rows_A, 1 if first else 2) + is_open_A
+        if not bool(is_open_A.any()):
+            return drafts, passes_A
+        tokens_AN, log_probs_AN = editor.fill(drafts.tokens_AN[is_open_A], rows_A[is_open_A])
+        written_AN = open_AN[is_open_A]
+        drafts.tokens_AN[open_AN] = tokens_AN[written_AN]
+        drafts.log_probs_AN[open_AN] = log_probs_AN[written_AN].to(drafts.log_probs_AN.dtype)
+        return drafts, passes_A
 
     return _until_nothing_changes(edit, limits_B, iterations)
 
@@ -131,7 +129,7 @@ def insertion(inserter: Inserter, limits_B: Tensor, *, iterations: int) -> list[
     The score is the mean log-probability of the words. Arguments are those of `levenshtein`.
     """
 
-    def edit(drafts: _Drafts, rows_A: Tensor, _: bool) -> tuple[_Drafts, int]:
+    def edit(drafts: _Drafts, rows_A: Tensor, _: bool) -> tuple[_Drafts, Tensor]:
         tokens_AN, log_probs_AN = inserter.insert(drafts.tokens_AN, rows_A)
         counts_AN = tokens_AN.ne(EOS).long().masked_fill(drafts.tokens_AN[:, 1:].eq(PAD), 0)
         longer, open_AN = drafts.open(counts_AN, limits_B[rows_A])
@@ -142,7 +140,7 @@ def insertion(inserter: Inserter, limits_B: Tensor, *, iterations: int) -> list[
                 longer.tokens_AN.masked_scatter(open_AN, tokens_AN[chosen_AN]),
                 longer.log_probs_AN.masked_scatter(open_AN, log_probs_AN[chosen_AN].to(longer.log_probs_AN.dtype)),
             ),
-            1,
+            torch.ones_like(rows_A),
         )
 
     return _until_nothing_changes(edit, limits_B, iterations)
@@ -153,25 +151,24 @@ def _until_nothing_changes(edit: _Edit, limits_B: Tensor, iterations: int) -> li
     drafts = _Drafts(torch.tensor([[BOS, EOS]], device=device).repeat(size, 1), torch.zeros(size, 2, device=device))
     rows_A = torch.arange(size, device=device)
     found: list[Hypothesis] = [Hypothesis((), 0.0)] * size
-    steps = 0
+    steps_A = torch.zeros_like(rows_A)
     for iteration in range(iterations):
-        edited, passes = edit(drafts, rows_A, iteration == 0)
-        steps += passes
+        edited, passes_A = edit(drafts, rows_A, iteration == 0)
+        steps_A = steps_A + passes_A
         goes_on_A = ~edited.equals(drafts) & (iteration < iterations - 1)
-        for row, hypothesis in zip(
-            rows_A[~goes_on_A].tolist(), _hypotheses(edited.select(~goes_on_A), steps), strict=True
-        ):
+        done = _hypotheses(edited.select(~goes_on_A), steps_A[~goes_on_A])
+        for row, hypothesis in zip(rows_A[~goes_on_A].tolist(), done, strict=True):
             found[row] = hypothesis
-        drafts, rows_A = edited.select(goes_on_A), rows_A[goes_on_A]
+        drafts, rows_A, steps_A = edited.select(goes_on_A), rows_A[goes_on_A], steps_A[goes_on_A]
         if not len(rows_A):
             break
     return found
 
 
-def _hypotheses(drafts: _Drafts, steps: int) -> list[Hypothesis]:
+def _hypotheses(drafts: _Drafts, steps_A: Tensor) -> list[Hypothesis]:
     lengths = drafts.lengths_A.tolist()
     means = (drafts.log_probs_AN.sum(1) / (drafts.lengths_A - 2).clamp_min(1)).tolist()
     return [
         Hypothesis(tokens=tuple(row[1 : length - 1]), score=mean, steps=steps)
-        for row, length, mean in zip(drafts.tokens_AN.tolist(), lengths, means, strict=True)
+        for row, length, mean, steps in zip(drafts.tokens_AN.tolist(), lengths, means, steps_A.tolist(), strict=True)
     ]

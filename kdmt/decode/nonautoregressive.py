@@ -21,6 +21,7 @@ from kdmt.decode.dag import greedy_paths, lookahead_paths, viterbi_paths
 from kdmt.decode.edits import insertion, levenshtein
 from kdmt.decode.engine import TorchEngine, decode_in_batches
 from kdmt.decode.mask_predict import Filled, mask_predict, refine
+from kdmt.errors import UserError
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
@@ -40,6 +41,7 @@ class NATEngine:
         fusion: a language model for prefix beam search.
 
     Raises:
+        UserError: more lengths are to be tried than the model has.
         ValueError: it asks for it, and there is no teacher.
     """
 
@@ -57,6 +59,11 @@ class NATEngine:
         self.device = torch.device(device)
         self.search, self.iterations = search or NATDecode(), iterations
         self.teacher, self.fusion = teacher, fusion
+        if model.nat.family in POSITIONAL and self.search.length_beam > model.config.max_target_positions - 1:
+            raise UserError(
+                f"a length beam of {self.search.length_beam} is more than the lengths that the model's "
+                f"{model.config.max_target_positions} target positions leave"
+            )
         if self.search.rescore and teacher is None:
             raise ValueError("candidates are to be scored by a teacher, and there is none")
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LARGEST = 300.0  # an exponent in float64 whose products are still finite
+_LARGEST = 340.0  # an exponent in float64 whose square is still finite, some thousand times over
+_NEGLIGIBLE = -80.0  # the logarithm of a share of the paths that no sum feels
 
 
 def dag_log_likelihood(match_BTL: Tensor, links_BLL: Tensor, *, tgt_lengths_B: Tensor, vertices_B: Tensor) -> Tensor:
@@ -82,10 +83,11 @@ class _DAG(torch.autograd.Function):
         beta_BTL = torch.stack(betas[::-1], dim=1)
         inside_BT = torch.arange(match_BTL.size(1), device=match_BTL.device) < tgt_lengths_B[:, None]
         keep_BT1 = (inside_BT & (total_B > -torch.inf)[:, None])[:, :, None]
-        share_BTL = torch.where(keep_BT1, (alpha_BTL + beta_BTL - total_B[:, None, None]).exp(), 0.0)
-        shares_BLL = _link_shares(match_BTL, steps_BLL, alpha_BTL, beta_BTL, keep_BT1, total_B)
+        after_BTL = torch.where(keep_BT1, beta_BTL - total_B[:, None, None], -torch.inf)
+        log_share_BTL = alpha_BTL + after_BTL
+        shares_BLL = _link_shares(alpha_BTL, match_BTL + after_BTL, log_share_BTL > _NEGLIGIBLE, steps_BLL)
         return (
-            (share_BTL * grad_B[:, None, None]).to(ctx.dtype),
+            (log_share_BTL.exp() * grad_B[:, None, None]).to(ctx.dtype),
             (shares_BLL * grad_B[:, None, None]).to(ctx.dtype),
             None,
             None,
@@ -105,19 +107,26 @@ def _log_product(logs_BL: Tensor, steps_BLL: Tensor) -> Tensor:
     return torch.bmm((logs_BL - peak_B1).exp_()[:, None], steps_BLL)[:, 0].log_().add_(peak_B1)
 
 
-def _link_shares(
-    match_BTL: Tensor, steps_BLL: Tensor, alpha_BTL: Tensor, beta_BTL: Tensor, keep_BT1: Tensor, total_B: Tensor
-) -> Tensor:
+def _link_shares(alpha_BTL: Tensor, after_BTL: Tensor, live_BTL: Tensor, steps_BLL: Tensor) -> Tensor:
     """The expected number of times that a path goes along each link: [B, L, L].
 
-    sum over t of exp(alpha_t(u) + E(u, v) + match_{t+1}(v) + beta_{t+1}(v) - log P), a product of two matrices.
+    sum over t of exp(alpha_t(u) + E(u, v) + after_{t+1}(v)), a product of two matrices. What counts of alpha and of
+    `after` may lie hundreds of nats from 0 on either side, and so between them.
+
+    Args:
+        after_BTL: match_t(v) + beta_t(v) - log P.
+        live_BTL: bool, vertices through which a share of the paths goes at that token.
     """
+    from_BTL, to_BTL = live_BTL[:, :-1], live_BTL[:, 1:]
     before_BTL = alpha_BTL[:, :-1]
-    after_BTL = match_BTL[:, 1:] + beta_BTL[:, 1:] - total_B[:, None, None]
-    peak_BT1 = _finite(before_BTL.amax(2, keepdim=True))
-    # what would overflow stands where there is no link
-    after = torch.where(keep_BT1[:, 1:], (after_BTL + peak_BT1).clamp_max_(_LARGEST).exp_(), 0.0)
-    return torch.bmm((before_BTL - peak_BT1).exp_().transpose(1, 2), after).mul_(steps_BLL)
+    highest_BT1 = before_BTL.masked_fill(~from_BTL, -torch.inf).amax(2, keepdim=True)
+    lowest_BT1 = before_BTL.masked_fill(~from_BTL, torch.inf).amin(2, keepdim=True)
+    middle_BT1 = torch.where(from_BTL.any(2, keepdim=True), (highest_BT1 + lowest_BT1) / 2, 0.0)
+    first, second = (
+        torch.where(live, logs.clamp_max(_LARGEST).exp(), 0.0)
+        for live, logs in ((from_BTL, before_BTL - middle_BT1), (to_BTL, after_BTL[:, 1:] + middle_BT1))
+    )
+    return torch.bmm(first.transpose(1, 2), second).mul_(steps_BLL)
 
 
 def _finite(peaks: Tensor) -> Tensor:

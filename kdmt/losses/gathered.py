@@ -86,10 +86,15 @@ def gathered_log_probs(
 
 @torch.no_grad()
 def best_tokens(
-    features_MD: Tensor, weight_VD: Tensor, *, chunk: int | None = None, product_type: torch.dtype | None = None
+    features_MD: Tensor,
+    weight_VD: Tensor,
+    *,
+    without: int | None = None,
+    chunk: int | None = None,
+    product_type: torch.dtype | None = None,
 ) -> Tensor:
-    """The most probable token at each position, int64 [M]; arguments as of `gathered_log_probs`."""
-    return candidates(features_MD, weight_VD, 1, chunk=chunk, product_type=product_type)[:, 0]
+    """The most probable token at each position, int64 [M]; arguments as of `candidates`."""
+    return candidates(features_MD, weight_VD, 1, without=without, chunk=chunk, product_type=product_type)[:, 0]
 
 
 @torch.no_grad()
@@ -98,14 +103,22 @@ def candidates(
     weight_VD: Tensor,
     k: int,
     *,
+    without: int | None = None,
     chunk: int | None = None,
     product_type: torch.dtype | None = None,
 ) -> Tensor:
-    """The k most probable tokens at each position, the best first: int64 [M, K]."""
+    """The k most probable tokens at each position, the best first: int64 [M, K].
+
+    Args:
+        without: a token that is none of them.
+        chunk, product_type: as of `gathered_log_probs`.
+    """
     factor_VD, scratch = weight_VD.to(product_type or weight_VD.dtype), Scratch()
     parts = features_MD.to(weight_VD.dtype).split(chunk or chunk_size(features_MD.device))
     found = []
     for part_CD in parts:
         logits_CV = _chunk_logits(part_CD, factor_VD, scratch)
+        if without is not None:
+            logits_CV[:, without] = -torch.inf
         found.append(logits_CV.argmax(1, keepdim=True) if k == 1 else logits_CV.topk(k, dim=1).indices)
     return torch.cat(found)

@@ -20,6 +20,8 @@ def copy_from_teacher(
 ) -> None:
     """Copy chosen layers and the embeddings of a teacher of the same width into a student, in place.
 
+    With layers comes the norm that pre-norm models have after them.
+
     Args:
         encoder_layers, decoder_layers: the teacher's layer, from 0, for each of the student's layers.
         embeddings: token embeddings and output projection too.
@@ -29,8 +31,10 @@ def copy_from_teacher(
     """
     if encoder_layers is not None:
         _copy_layers("encoder", student.encoder_layers, teacher.encoder_layers, encoder_layers)
+        _copy_norm(student.encoder_norm, teacher.encoder_norm)
     if decoder_layers is not None:
         _copy_layers("decoder", student.decoder_layers, teacher.decoder_layers, decoder_layers)
+        _copy_norm(student.decoder_norm, teacher.decoder_norm)
     if embeddings:
         _copy("embeddings_from_teacher", student.src_embed, teacher.src_embed)
         _copy("embeddings_from_teacher", student.tgt_embed, teacher.tgt_embed)
@@ -45,6 +49,12 @@ def _copy_layers(side: str, student: nn.ModuleList, teacher: nn.ModuleList, chos
         if not 0 <= index < len(teacher):
             raise UserError(f"{setting}: the teacher has no layer {index}, only 0 to {len(teacher) - 1}")
         _copy(setting, own, teacher[index])
+
+
+def _copy_norm(student: nn.Module | None, teacher: nn.Module | None) -> None:
+    """What stands after the last layer of pre-norm models."""
+    if student is not None and teacher is not None:
+        _copy("layers_from_teacher", student, teacher)
 
 
 def _copy(setting: str, student: nn.Module, teacher: nn.Module) -> None:

@@ -36,9 +36,16 @@ class LengthHead(nn.Module):
         return -self(encoded).gather(1, classes_B[:, None])[:, 0]
 
     def best(self, encoded: EncoderOutput, k: int, *, limit: int) -> Tensor:
-        """The k most probable lengths, at least 2 (a word and </s>) and at most `limit`: int64 [B, K]."""
-        differences_BK = self(encoded).topk(k, dim=1).indices - _REACH
-        return (encoded.keep_BS.sum(1, keepdim=True) + differences_BK).clamp(2, limit)
+        """The k most probable lengths, at least 2 (a word and </s>) and at most `limit`, no two the same: int64 [B, K].
+
+        Where fewer are within the head's reach, the nearest one stands for the rest.
+        """
+        log_probs_BC = self(encoded)
+        classes_C = torch.arange(2 * _REACH, device=log_probs_BC.device)
+        lengths_BC = encoded.keep_BS.sum(1, keepdim=True) + classes_C - _REACH
+        impossible_BC = (lengths_BC < 2) | (lengths_BC > limit)
+        best_BK = log_probs_BC.masked_fill(impossible_BC, -torch.inf).topk(k, dim=1).indices
+        return lengths_BC.gather(1, best_BK).clamp(2, limit)
 
 
 def uniform_copy(x_BSD: Tensor, src_keep_BS: Tensor, tgt_lengths_B: Tensor, width: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from kdmt.config import LayerMap, Model, Pipeline, Student, Train
 from kdmt.errors import UserError
@@ -22,10 +23,15 @@ _EMBEDDING_FIELDS = (
 def check_architectures(config: Pipeline) -> None:
     """Refuse models that contradict themselves, the vocabulary, or the teacher that they take layers from.
 
+    And a language model that is not there.
+
     Raises:
         UserError: with the YAML path.
     """
     teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
+    language_model = config.score.nat.ctc_lm
+    if language_model is not None and not Path(language_model).is_file():
+        raise UserError(f"score.nat.ctc_lm: {language_model}: no such file")
     for name, student in config.students.items():
         own = _architecture(config, f"students.{name}", student.model, student.train)
         _check_nat(config, name, student, own, teacher)
@@ -54,7 +60,13 @@ def _check_nat(
         return
     if student.nat.deep_supervision and own.decoder_layers == 1:
         raise UserError(f"students.{name}.nat.deep_supervision: a decoder of one layer has no lower ones")
-    if student.nat.family not in POSITIONAL:
+    family = student.nat.family
+    if family in ("ctc", "nat", "inat", "nat_crf") and own.encoder_embed_dim != own.decoder_embed_dim:
+        raise UserError(
+            f"students.{name}.model: the decoder of 'nat.family: {family}' starts from the source's embeddings: "
+            f"encoder_embed_dim ({own.encoder_embed_dim}) and decoder_embed_dim ({own.decoder_embed_dim}) differ"
+        )
+    if family not in POSITIONAL:
         if student.embeddings_from_teacher and own.decoder_learned_pos:
             raise UserError(
                 f"students.{name}.embeddings_from_teacher: the decoder of 'nat.family: {student.nat.family}' has other "

@@ -11,7 +11,7 @@ from kdmt.config import NAT, Model, Student, Train
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_inside, check_positions, learns_from_running
 from kdmt.stages.workspace import Workspace
-from kdmt.types import ALIGNED, POSITIONAL
+from kdmt.types import POSITIONAL
 
 if TYPE_CHECKING:
     from kdmt.corpus.knowledge import KnowledgeSource
@@ -94,9 +94,10 @@ def nonautoregressive_objective(nat: NAT, model: Any, common: Mapping[str, Any],
     from kdmt.train.positions import CRFObjective, MaskedObjective, PositionsObjective, RefinedObjective
 
     own = {"deep_supervision": nat.deep_supervision, "source_lessons": source_lessons}
-    if nat.family in ALIGNED:
-        aligned = CTCObjective if nat.family == "ctc" else DAGObjective
-        return aligned(model, glancing=nat.glancing, too_long=nat.too_long, **own)
+    if nat.family == "ctc":
+        return CTCObjective(model, glancing=nat.glancing, distance=nat.distance, too_long=nat.too_long, **own)
+    if nat.family == "dag":
+        return DAGObjective(model, glancing=nat.glancing, too_long=nat.too_long, **own)
     if nat.family == "levenshtein":
         return LevenshteinObjective(model, label_smoothing=common["label_smoothing"], **own)
     if nat.family == "insertion":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdmt.checksum import file_sha256
 from kdmt.config import Decode, NATDecode, Pipeline, Score
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
@@ -81,6 +82,8 @@ def score_stage(
         inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
         for system in systems:
             inputs[f"{system.name}/seed_{system.seed}"] = _weights_sha256(system, settings.checkpoint)
+        if settings.nat.ctc_lm is not None:
+            inputs["score.nat.ctc_lm"] = file_sha256(Path(settings.nat.ctc_lm))
         return make_plan({"score": settings}, {"baseline": _baseline(workspace.config, systems)}, inputs)
 
     upstream = (prepare, teacher, *trained.values())
@@ -174,7 +177,7 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
             search=score.nat,
             iterations=way.iterations or 1,
             teacher=teacher,
-            fusion=_fusion(score.nat, codec),
+            fusion=_fusion(score.nat, model, codec),
         )
         for test_set in workspace.config.prepare.test:
             workspace.say(f"score: {system.name} seed {system.seed} on {test_set}, {way.name}")
@@ -204,16 +207,17 @@ def _ways(score: Score, model: Any) -> list[_Way]:
     return [_Way(iterations=count) for count in (score.iterations if model.goes_over else [1])]
 
 
-def _fusion(search: NATDecode, codec: Any) -> Any:
-    """The language model of prefix beam search, if there is one."""
+def _fusion(search: NATDecode, model: Any, codec: Any) -> Any:
+    """The language model of a CTC student's prefix beam search, if there is one."""
     from kdmt.decode.ctc import Fusion
+    from kdmt.models.nonautoregressive import NATransformer
 
-    if search.ctc_lm is None:
+    if search.ctc_lm is None or not isinstance(model, NATransformer) or model.nat.family != "ctc":
         return None
     from kdmt.interop.kenlm import KenLM
 
-    model = KenLM(Path(search.ctc_lm), codec.tgt_dictionary.symbols)
-    return Fusion(model, search.ctc_lm_weight, search.ctc_length_bonus)
+    language_model = KenLM(Path(search.ctc_lm), codec.tgt_dictionary.symbols)
+    return Fusion(language_model, search.ctc_lm_weight, search.ctc_length_bonus)
 
 
 def _rescorer(workspace: Workspace) -> Any:

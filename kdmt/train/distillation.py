@@ -417,11 +417,15 @@ class DistillationObjective(CrossEntropyObjective):
         else:
             terms = self.teach(self.word, student, teachers, batch)
         for lesson in self.lessons:
-            terms |= lesson(student, teachers[0], batch)
+            terms |= lesson(student, teachers[0], self.compared(batch))
         if self.self_supervised is not None and batch.masked:
             with self.autocast(batch):
                 terms = self.self_supervised(student.model, batch, terms, self.product_type)
         return terms
+
+    def compared(self, batch: Batch) -> Batch:
+        """The batch whose tokens the lessons inside the network are of."""
+        return batch
 
     def teach(self, word: WordLesson, student: Pass, teachers: Sequence[Pass], batch: Batch) -> LossTerms:
         """The terms of the lesson on the output distribution."""

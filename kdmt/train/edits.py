@@ -170,7 +170,7 @@ class LevenshteinObjective(EditObjective):
         terms = self.token_terms(sums, counts)
         if not self.training:
             return terms
-        written_M = best_tokens(layers[-1], weight_VD, product_type=self.product_type)
+        written_M = best_tokens(layers[-1], weight_VD, without=PAD, product_type=self.product_type)
         filled_BT = open_BT.masked_scatter(asked_BT, written_M)
         terms["placeholders"] = LossTerm(self._placeholders(batch, draft, encoded), counts["placeholders"])
         terms["deletion"] = LossTerm(self._deletion(batch, draft, filled_BT, encoded), counts["deletion"])

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
 from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
+from kdmt.losses.edits import compact, levenshtein_distance
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
-from kdmt.train.glancing import glanced
+from kdmt.train.glancing import Distance, glanced
 from kdmt.train.own_positions import OwnPositionsObjective
 from kdmt.train.schedule import piecewise_linear
 from kdmt.types import BOS, EOS, PAD, Batch, LossTerm, LossTerms
@@ -116,6 +117,10 @@ class AlignedObjective(OwnPositionsObjective):
     def best_alignment(self, reading: Reading, words: Words) -> tuple[Tensor, Tensor]:
         """Which symbol each position has on the most probable path, int64 [B, L], and which ones may be shown."""
 
+    def wrong(self, best_BL: Tensor, aligned_BL: Tensor, may_BL: Tensor, words: Words) -> Tensor:  # noqa: ARG002
+        """How wrong the best symbols are, as many as may be shown at most: positions that differ, int64 [B]."""
+        return (best_BL.ne(aligned_BL) & may_BL).sum(1)
+
     def before_update(self, update: int) -> None:
         """See `Objective.before_update`."""
         if self.glancing is not None:
@@ -195,12 +200,22 @@ class AlignedObjective(OwnPositionsObjective):
         aligned_BL = self.symbols(words).gather(1, places_BL)
         weight_VD = self.model.output_weight_VD
         best_M = best_tokens(reading.features_BLD[keep_BL], weight_VD, product_type=self.product_type)
-        wrong_BL = torch.zeros_like(keep_BL).masked_scatter(keep_BL, best_M.ne(aligned_BL[keep_BL])) & may_BL
-        return glanced(wrong_BL.sum(1), may_BL, ratio=self.ratio), aligned_BL
+        wrong_B = self.wrong(aligned_BL.masked_scatter(keep_BL, best_M), aligned_BL, may_BL, words)
+        return glanced(wrong_B, may_BL, ratio=self.ratio), aligned_BL
 
 
 class CTCObjective(AlignedObjective):
-    """Alignments with an upsampled source, blanks between equal tokens (`kdmt.losses.ctc`)."""
+    """Alignments with an upsampled source, blanks between equal tokens (`kdmt.losses.ctc`).
+
+    Args:
+        distance: how wrong the first pass of glancing is: the positions that differ from the most probable alignment,
+            or the edits between what it says and the target.
+        others: arguments of `AlignedObjective`.
+    """
+
+    def __init__(self, model: NATransformer, *, distance: Distance = "hamming", **others: Any) -> None:
+        super().__init__(model, **others)
+        self.distance = distance
 
     def needed(self, words: Words) -> Tensor:
         """See `AlignedObjective.needed`: two equal tokens in a row need a blank in between."""
@@ -225,6 +240,20 @@ class CTCObjective(AlignedObjective):
         """See `AlignedObjective.best_alignment`: all positions have a symbol."""
         states_BL = ctc_best_alignment(**_ctc_arguments(reading, words))
         return torch.where(states_BL % 2 == 1, (states_BL + 1) // 2, 0), reading.keep_BL  # even states are blanks
+
+    def wrong(self, best_BL: Tensor, aligned_BL: Tensor, may_BL: Tensor, words: Words) -> Tensor:
+        """See `AlignedObjective.wrong`."""
+        if self.distance == "hamming":
+            return super().wrong(best_BL, aligned_BL, may_BL, words)
+        is_new_BL = torch.cat([torch.ones_like(may_BL[:, :1]), best_BL[:, 1:].ne(best_BL[:, :-1])], dim=1)
+        said_BL = is_new_BL & may_BL & best_BL.ne(self.model.blank)
+        edits_B = levenshtein_distance(
+            compact(best_BL, said_BL, pad=PAD),
+            words.tokens_BT,
+            hyp_lengths_B=said_BL.sum(1),
+            ref_lengths_B=words.lengths_B,
+        )
+        return edits_B.minimum(may_BL.sum(1))
 
 
 def _ctc_arguments(reading: Reading, words: Words) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +21,9 @@ from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
 from kdmt.losses.projection import weighted_sum
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.train.distillation import DistillationObjective, Pass
-from kdmt.train.glancing import drawn, glanced
+from kdmt.train.glancing import Distance, drawn, glanced
 from kdmt.train.schedule import piecewise_linear
 from kdmt.types import EOS, PAD, UNK, Batch, Knowledge, LossTerm, LossTerms
-
-Distance = Literal["hamming", "levenshtein"]
 
 
 class PositionsObjective(DistillationObjective):
@@ -106,6 +104,10 @@ class PositionsObjective(DistillationObjective):
             terms["deep"] = LossTerm(deep_sum, batch.target_count, self.deep_supervision)
         return {**terms, "length": LossTerm(nll_sum, _num_sentences(batch), self.length_weight)}
 
+    def compared(self, batch: Batch) -> Batch:
+        """See `DistillationObjective.compared`: words that are shown too."""
+        return batch if self.glancing is None else hide_all(batch)
+
     @torch.no_grad()
     def write(self, batch: Batch) -> Tensor:
         """The target with what the student would write where it is asked: [B, T]."""
@@ -114,7 +116,8 @@ class PositionsObjective(DistillationObjective):
     def written(self, features_MD: Tensor, batch: Batch) -> Tensor:
         """The same, from the features of the words that are asked for."""
         assert batch.tgt_tokens_BT is not None
-        best_M = best_tokens(features_MD, self.model.output_weight_VD, product_type=self.product_type)
+        weight_VD = self.model.output_weight_VD
+        best_M = best_tokens(features_MD, weight_VD, without=PAD, product_type=self.product_type)
         return _whole(batch).masked_scatter(batch.tgt_tokens_BT.ne(PAD), best_M)
 
     def _glance(self, batch: Batch) -> Batch:

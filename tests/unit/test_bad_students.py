@@ -109,6 +109,16 @@ def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, mes
             (f"{RAW}.nat.family=ctc", f"{RAW}.embeddings_from_teacher=true", f"{RAW}.model.decoder_learned_pos=true"),
             "students.raw.embeddings_from_teacher: the decoder of 'nat.family: ctc' has other positions than",
         ),
+        (("score.nat={ctc_beam: 4, ctc_lm: gone.arpa}",), "score.nat.ctc_lm: gone.arpa: no such file"),
+        (
+            (
+                f"{RAW}.nat.family=ctc",
+                f"{RAW}.model.encoder_embed_dim=48",
+                f"{RAW}.model.share_all_embeddings=false",
+                f"{RAW}.model.share_decoder_input_output_embed=true",
+            ),
+            "students.raw.model: the decoder of 'nat.family: ctc' starts from the source's embeddings: encoder_embed",
+        ),
         (("score.iterations=[4, 4]",), "'iterations' holds a number twice"),
         (("score.nat.ctc_lm=pieces.arpa",), "'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1"),
     ],

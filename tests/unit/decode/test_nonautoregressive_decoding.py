@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import nat_oracles as oracle
 import numpy as np
@@ -13,6 +14,7 @@ from kdmt.config import Decode, NATDecode
 from kdmt.decode.ctc import collapse, prefix_beam_search
 from kdmt.decode.engine import TorchEngine
 from kdmt.decode.nonautoregressive import NATEngine, _fill
+from kdmt.errors import UserError
 from kdmt.models.architecture import Family, NATConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
@@ -21,11 +23,11 @@ from kdmt.types import ALIGNED, BOS, EDITING, EOS, PAD, POSITIONAL, UNK
 V = 20
 
 
-def small(family: Family = "ctc") -> NATransformer:
+def small(family: Family = "ctc", **others: Any) -> NATransformer:
     torch.manual_seed(2)
     config = architecture("transformer_tiny", {"dropout": 0.3})
-    model = build_nonautoregressive(config, NATConfig(family=family, upsample=2), src_vocab_size=V, tgt_vocab_size=V)
-    return model.double()
+    nat = NATConfig(family=family, upsample=2, **others)
+    return build_nonautoregressive(config, nat, src_vocab_size=V, tgt_vocab_size=V).double()
 
 
 def sources() -> list[np.ndarray]:
@@ -47,13 +49,27 @@ def test_greedy_is_the_best_symbol_of_each_position() -> None:
         assert found.score == pytest.approx(float(best.values.detach().sum()), rel=1e-10)
 
 
+WAYS = [
+    *((family, NATDecode(), {}) for family in (*POSITIONAL, *ALIGNED, *EDITING)),
+    *((family, NATDecode(length_beam=4), {}) for family in POSITIONAL),
+    ("nat", NATDecode(), {"source_copy": "soft"}),
+    ("cmlm", NATDecode(), {"corrects": True}),
+    ("ctc", NATDecode(ctc_beam=3), {}),
+    ("dag", NATDecode(dag="viterbi", dag_lenpen=0.5), {}),
+    ("insertion", NATDecode(eos_penalty=2.0), {}),
+]
+
+
 @pytest.mark.parametrize("limits", [{"batch_size": 1}, {"batch_size": 2}, {"max_tokens": 9}])
-@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_the_batch_changes_nothing(family: Family, limits: dict[str, int]) -> None:
-    engine = NATEngine(small(family), iterations=2)
+@pytest.mark.parametrize(("family", "search", "nat"), WAYS)
+def test_the_batch_changes_nothing(
+    family: Family, search: NATDecode, nat: dict[str, Any], limits: dict[str, int]
+) -> None:
+    engine = NATEngine(small(family, **nat), search=search, iterations=3)
     whole = engine.decode(sources(), Decode())
     apart = engine.decode(sources(), Decode(**limits))
     assert [each[0].tokens for each in apart] == [each[0].tokens for each in whole]
+    assert [each[0].steps for each in apart] == [each[0].steps for each in whole]
     assert [each[0].score for each in apart] == pytest.approx([each[0].score for each in whole], rel=1e-6)
 
 
@@ -132,6 +148,25 @@ def test_the_chain_chooses_the_best_sequence_over_its_candidates() -> None:
             words.append(int(back[words[-1]]))
         words = words[::-1]
         assert found.tokens == tuple(words[: words.index(EOS)] if EOS in words else words)
+
+
+@pytest.mark.parametrize("limit", [8, 1024])
+def test_lengths_that_are_tried_are_the_most_probable_and_differ(limit: int) -> None:
+    model = small("nat").eval()
+    source = torch.tensor([[5, EOS]])
+    encoded = model.encode(source)
+    found = model.lengths.best(encoded, 5, limit=limit)[0].tolist()
+    log_probs = model.lengths(encoded)[0].tolist()
+    expected = sorted(range(2, min(limit, 129) + 1), key=lambda length: -log_probs[length - 2 + 128])
+    assert found == expected[:5]
+    assert model.lengths.best(encoded, 5, limit=3)[0, :2].sort().values.tolist() == [2, 3]
+
+
+def test_more_lengths_than_the_model_has_are_refused() -> None:
+    model = small("nat")
+    model.config = replace(model.config, max_target_positions=24)
+    with pytest.raises(UserError, match="a length beam of 40 is more than the lengths that the model's 24 target"):
+        NATEngine(model, search=NATDecode(length_beam=40))
 
 
 @pytest.mark.parametrize("family", ["nat", "cmlm"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import nat_oracles as oracle
 import pytest
@@ -13,6 +14,12 @@ from torch.nn import functional as F
 from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 
 V = 3
+SMALL = [  # every target of two tokens, with every number of vertices
+    (vertices, target)
+    for vertices in range(2, 7)
+    for length in range(1, 5)
+    for target in product(range(2), repeat=length)
+]
 # (vertices, target): as many tokens as vertices, one path, many, none
 CASES: list[tuple[int, tuple[int, ...]]] = [
     (4, (0, 1, 1, 2)),
@@ -37,17 +44,17 @@ def links(scores_BLL: Tensor, vertices_B: Tensor) -> Tensor:
     return scores_BLL.masked_fill(~allowed, -math.inf).log_softmax(-1).masked_fill(~allowed, -math.inf)
 
 
-def batch(seed: int = 1) -> dict[str, Tensor]:
-    size, width = max(vertices for vertices, _ in CASES), max(len(target) for _, target in CASES)
-    token_log_probs = random_logits(len(CASES), size, V, seed=seed).log_softmax(-1)
-    targets = torch.tensor([[*target, *[0] * (width - len(target))] for _, target in CASES])
-    vertices_B = torch.tensor([vertices for vertices, _ in CASES])
+def batch(seed: int = 1, cases: list[tuple[int, tuple[int, ...]]] = CASES) -> dict[str, Tensor]:
+    size, width = max(vertices for vertices, _ in cases), max(len(target) for _, target in cases)
+    token_log_probs = random_logits(len(cases), size, V, seed=seed).log_softmax(-1)
+    targets = torch.tensor([[*target, *[0] * (width - len(target))] for _, target in cases])
+    vertices_B = torch.tensor([vertices for vertices, _ in cases])
     return {
         "tokens_BLV": token_log_probs,
         "match_BTL": token_log_probs.gather(2, targets[:, None, :].expand(-1, size, -1)).transpose(1, 2),
-        "links_BLL": links(random_logits(len(CASES), size, size, seed=seed + 1), vertices_B),
+        "links_BLL": links(random_logits(len(cases), size, size, seed=seed + 1), vertices_B),
         "vertices_B": vertices_B,
-        "tgt_lengths_B": torch.tensor([len(target) for _, target in CASES]),
+        "tgt_lengths_B": torch.tensor([len(target) for _, target in cases]),
     }
 
 
@@ -56,8 +63,10 @@ def likelihood(given: dict[str, Tensor]) -> Tensor:
     return dag_log_likelihood(given["match_BTL"], given["links_BLL"], **lengths)
 
 
-def sentence(given: dict[str, Tensor], row: int) -> tuple[list[list[float]], list[list[float]], tuple[int, ...]]:
-    vertices, target = CASES[row]
+def sentence(
+    given: dict[str, Tensor], row: int, cases: list[tuple[int, tuple[int, ...]]] = CASES
+) -> tuple[list[list[float]], list[list[float]], tuple[int, ...]]:
+    vertices, target = cases[row]
     return (
         given["tokens_BLV"][row, :vertices].tolist(),
         given["links_BLL"][row, :vertices, :vertices].tolist(),
@@ -81,6 +90,48 @@ def test_likelihood_and_best_path_are_those_of_enumeration() -> None:
         assert alignment[row, : len(target)].tolist() == path
         assert alignment[row, len(target) :].tolist() == [vertices - 1] * (alignment.size(1) - len(target))
     assert impossible == [4, 5]
+
+
+def test_likelihood_best_path_and_posteriors_of_all_small_cases() -> None:
+    given = batch(seed=11, cases=SMALL)
+    match = given["match_BTL"].clone().requires_grad_()
+    found = likelihood({**given, "match_BTL": match})
+    (shares,) = torch.autograd.grad(found.clamp_min(-1e9).sum(), match)
+    lengths = {"tgt_lengths_B": given["tgt_lengths_B"], "vertices_B": given["vertices_B"]}
+    alignment = dag_best_alignment(given["match_BTL"], given["links_BLL"], **lengths)
+    for row, (vertices, target) in enumerate(SMALL):
+        own = sentence(given, row, SMALL)
+        assert float(found[row].detach()) == pytest.approx(oracle.dag_log_likelihood(*own), rel=1e-12)
+        if float(found[row].detach()) > -math.inf:
+            assert alignment[row, : len(target)].tolist() == oracle.dag_best_path_for_target(*own)[0]
+            posterior = torch.from_numpy(oracle.dag_vertex_posteriors(*own))
+            torch.testing.assert_close(shares[row, : len(target), :vertices], posterior, rtol=1e-10, atol=1e-13)
+
+
+def plain_recursion(match_TL: Tensor, links_LL: Tensor) -> Tensor:
+    """One token after the other in log space; what is differentiated by autograd."""
+    alpha_L = torch.cat([match_TL[0, :1], torch.full_like(match_TL[0, 1:], -1e9)])
+    for match_L in match_TL[1:]:
+        alpha_L = (alpha_L[:, None] + links_LL).logsumexp(0) + match_L
+    return alpha_L[-1]
+
+
+@pytest.mark.parametrize(("length", "vertices"), [(60, 70), (200, 210), (250, 260), (100, 400)])
+def test_gradients_of_long_targets_are_those_of_the_plain_recursion(length: int, vertices: int) -> None:
+    """Most of what arrives at a vertex may have nowhere to go: hundreds of nats more than what reaches the end."""
+    match = (random_logits(length, vertices) * 2 - 9).requires_grad_()
+    later = torch.ones(vertices, vertices).triu(1).bool()
+    step = torch.zeros(vertices, vertices, dtype=torch.float64).masked_fill(~later, -math.inf).log_softmax(1)
+    step = step.nan_to_num(neginf=-math.inf, nan=-math.inf).requires_grad_()
+    lengths = {"tgt_lengths_B": torch.tensor([length]), "vertices_B": torch.tensor([vertices])}
+    found = dag_log_likelihood(match[None], step[None], **lengths)[0]
+    finite = step.detach().clamp_min(-1e5).requires_grad_()
+    expected = plain_recursion(match, finite)
+    assert float(found) == pytest.approx(float(expected), rel=1e-12)
+    mine, theirs = torch.autograd.grad(found, (match, step)), torch.autograd.grad(expected, (match, finite))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+    assert float(mine[1].sum()) == pytest.approx(length - 1, rel=1e-10)
 
 
 def test_gradient_is_the_share_of_paths() -> None:
@@ -120,4 +171,10 @@ def test_a_path_that_is_much_less_likely_than_others_still_counts() -> None:
     step[0, 0, 1:3] = math.log(0.5)
     step[0, 1, 3] = 0.0
     lengths = {"tgt_lengths_B": torch.tensor([3]), "vertices_B": torch.tensor([4])}
-    assert float(dag_log_likelihood(match, step, **lengths)) == pytest.approx(-300 + math.log(0.5), rel=1e-6)
+    step.requires_grad_()
+    found = dag_log_likelihood(match, step, **lengths)
+    assert float(found) == pytest.approx(-300 + math.log(0.5), rel=1e-6)
+    (shares,) = torch.autograd.grad(found.sum(), step)
+    expected = torch.zeros(4, 4)
+    expected[0, 1] = expected[1, 3] = 1.0
+    torch.testing.assert_close(shares[0], expected)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdmt.losses.gathered import gathered_log_probs
+from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
 
 M, V, D, K = 11, 13, 5, 4
 
@@ -43,3 +43,16 @@ def test_products_in_bf16_are_near() -> None:
         *(torch.autograd.grad(each.sum(), [features_MD, weight_VD]) for each in (near, exact)), strict=True
     ):
         torch.testing.assert_close(mine, wanted, rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, M])
+@pytest.mark.parametrize("without", [None, 3])
+def test_the_most_probable_tokens_are_those_of_the_whole_matrix(chunk: int, without: int | None) -> None:
+    features_MD, weight_VD, _ = inputs()
+    logits_MV = features_MD.detach() @ weight_VD.detach().t()
+    if without is not None:
+        logits_MV[:, without] = -torch.inf
+    expected_MK = logits_MV.argsort(1, descending=True)[:, :K]
+    found_MK = candidates(features_MD, weight_VD, K, without=without, chunk=chunk)
+    assert torch.equal(found_MK, expected_MK)
+    assert torch.equal(best_tokens(features_MD, weight_VD, without=without, chunk=chunk), expected_MK[:, 0])

@@ -44,6 +44,20 @@ def test_chosen_layers_are_copied_and_nothing_else() -> None:
     assert unchanged(student, "encoder_layers", "decoder_layers")
 
 
+def test_with_the_layers_of_pre_norm_models_comes_the_norm_after_them() -> None:
+    pre_norm = {"encoder_normalize_before": True, "decoder_normalize_before": True}
+    teacher, student, fresh = (make_model(seed, **pre_norm) for seed in (1, 2, 2))
+    norms = [(each.encoder_norm, each.decoder_norm) for each in (teacher, student, fresh)]
+    (theirs, theirs_after), (own, own_after), (_, fresh_after) = norms
+    assert own is not None
+    assert own_after is not None
+    copy_from_teacher(student, teacher, encoder_layers=[0, 1], decoder_layers=None, embeddings=False)
+    assert equal(own, theirs)
+    assert equal(own_after, fresh_after)
+    copy_from_teacher(student, teacher, encoder_layers=None, decoder_layers=[0, 1], embeddings=False)
+    assert equal(own_after, theirs_after)
+
+
 def test_embeddings_alone_are_copied() -> None:
     student = make_model(2, decoder_layers=1)
     copy_from_teacher(student, TEACHER, encoder_layers=None, decoder_layers=None, embeddings=True)

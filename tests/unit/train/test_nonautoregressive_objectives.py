@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from kdmt.config import NAT, WordKD
+from kdmt.config import NAT, HiddenKD, WordKD
 from kdmt.errors import UserError
 from kdmt.models.architecture import Family, NATConfig
 from kdmt.models.build import build_model, build_nonautoregressive, build_transformer, describe_model
 from kdmt.models.lengths import soft_copy, uniform_copy
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.stages.objectives import nonautoregressive_objective
-from kdmt.train.distillation import WordLesson
-from kdmt.train.glancing import glanced
+from kdmt.train.distillation import HiddenLesson, WordLesson
+from kdmt.train.glancing import Distance, glanced
 from kdmt.train.nonautoregressive import AlignedObjective, CTCObjective, DAGObjective, Words
-from kdmt.train.positions import Distance, MaskedObjective, PositionsObjective
+from kdmt.train.positions import MaskedObjective, PositionsObjective
 from kdmt.train.validation import validation_loss
 from kdmt.types import ALIGNED, BOS, EDITING, EOS, PAD, POSITIONAL, UNK, Batch, Knowledge
 
@@ -160,7 +160,7 @@ def test_a_target_too_improbable_for_a_number_is_left_out(tmp_path: Path) -> Non
     terms = DAGObjective(model).train()(pairs.load(torch.arange(1).numpy()))
     terms["loss"].sum.backward()
     assert math.isfinite(float(terms["loss"].sum.detach()))
-    assert (float(terms["loss"].sum.detach()) == 0.0) == (float(terms["impossible"].sum) == 1.0)
+    assert (float(terms["loss"].sum.detach()), float(terms["impossible"].sum)) == (0.0, 1.0)
     assert all(each.grad is None or torch.isfinite(each.grad).all() for each in model.parameters())
 
 
@@ -308,6 +308,33 @@ def test_a_glance_at_nothing_is_plain_ctc_and_one_at_all_of_it_is_easier(tmp_pat
     assert torch.equal(objective.eval()(batch)["loss"].sum, CTCObjective(model).eval()(batch)["loss"].sum)
 
 
+def test_a_glance_by_edits_is_of_what_ctc_says(tmp_path: Path) -> None:
+    """Merged, without blanks, beside the target; never more than there are positions."""
+    objective = CTCObjective(small(), glancing=[(0, 1.0)], distance="levenshtein").train()
+    blank = objective.model.blank
+    best = torch.tensor([[4, 4, blank, 4, 5, 6], [blank, 7, 7, blank, 9, 9], [5, 5, 9, 9, 9, 9]])
+    keep = torch.tensor([[True] * 6, [True] * 4 + [False] * 2, [True] * 2 + [False] * 4])
+    words = Words(torch.tensor([[4, 4, 6, PAD], [8, PAD, PAD, PAD], [6, 7, 8, 9]]), torch.tensor([3, 1, 4]))
+    # 4 4 5 6 is one deletion from 4 4 6, 7 one substitution from 8, 5 four edits from 6 7 8 9, in two positions
+    assert objective.wrong(best, best, keep, words).tolist() == [1, 1, 2]
+    assert CTCObjective(small()).wrong(best, best, keep, words).tolist() == [0, 0, 0]
+    assert math.isfinite(float(objective(batch_of(tmp_path))["loss"].sum.detach()))
+
+
+@pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
+def test_what_is_inside_is_compared_at_the_words_that_are_shown_too(tmp_path: Path, distance: Distance) -> None:
+    torch.manual_seed(4)
+    teacher = build_transformer(TINY, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).double()
+    model = small("nat")
+    lesson = HiddenLesson(HiddenKD(encoder="none"), student=model, teacher=teacher)
+    common = {"label_smoothing": 0.1, "length_weight": 0.1, "teachers": [teacher], "lessons": [lesson]}
+    objective = PositionsObjective(model, glancing=[(0, 0.5)], distance=distance, **common).train()
+    prepared = objective.prepare(batch_of(tmp_path))
+    terms = objective(prepared)
+    assert terms["hidden"].count == 16  # words of all targets
+    assert {name: term.count for name, term in terms.items()} == objective.counts(prepared)
+
+
 # ----------------------------------------------------------------------------------------- the target's own positions
 
 
@@ -357,6 +384,7 @@ def test_a_glance_shows_words_and_asks_for_the_others(tmp_path: Path, distance: 
     shown = prepared.tgt_tokens_BT.ne(PAD) & ~asked
     assert torch.equal(glimpsed.seen_BT[shown], prepared.tgt_tokens_BT[shown])
     terms = half(prepared)
+    assert {name: term.count for name, term in terms.items()} == half.counts(prepared)
     assert terms["loss"].count == 16
     assert float(terms["loss"].sum.detach()) < float(plain(prepared)["loss"].sum.detach())
 
