@@ -90,7 +90,8 @@ class Hypothesis:
     """One translation of one sentence."""
 
     tokens: tuple[int, ...]  # target ids without the closing </s>
-    score: float  # natural log, sum of log p divided by length ** lenpen, </s> counted
+    # natural log; beam search: the sum of log p divided by length ** lenpen, </s> counted; others say what theirs is
+    score: float
     log_probs: tuple[float, ...] = ()  # natural log of each token, </s> last
     steps: int = 0  # passes of a non-autoregressive decoder that wrote it
 

@@ -1,4 +1,4 @@
-"""From a directed acyclic decoder's vertices to one path (Huang et al. 2022; Shao et al. 2022).
+"""From a directed acyclic decoder's vertices to one path (Huang et al. 2022, DA-Transformer; Shao et al. 2022).
 
 A path begins at the first vertex and ends at the last real one. `links` are log-probabilities of the second vertex
 after the first, -inf where it is not later; `tokens` those of each vertex's best token.

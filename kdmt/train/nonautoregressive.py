@@ -78,7 +78,7 @@ class AlignedObjective(OwnPositionsObjective):
     Args:
         glancing: (update, ratio) points, linear in between: in training a first pass tells how much of the most
             probable alignment is shown to the second one (Qian et al. 2021; with CTC section 4.3, with a directed
-            acyclic decoder Huang et al. 2022, section 3.4); None for one pass.
+            acyclic decoder Huang et al. 2022, DA-Transformer, section 3.4); None for one pass.
         too_long: what becomes of targets that have no alignment.
         others: arguments of `OwnPositionsObjective`.
     """

@@ -77,7 +77,7 @@ class SourceLessons(nn.Module):
 class OwnPositionsObjective(Objective):
     """Runs the student's encoder; what its decoder is asked for is the families' affair.
 
-    `deep` is the family's loss at the decoder's lower layers, their mean (Huang et al. 2022).
+    `deep` is the family's loss at the decoder's lower layers, their mean (Huang et al. 2022, DSLP).
 
     Args:
         deep_supervision: weight of `deep`; 0 for none.

@@ -30,10 +30,10 @@ class PositionsObjective(DistillationObjective):
     """Each word by the lessons of `DistillationObjective`, and the length.
 
     The decoder sees nothing of the target but its </s> and is asked for all words. `length` is the cross entropy of the
-    length; `deep` the cross entropy of the words at the decoder's lower layers, their mean (Huang et al. 2022). With
-    glancing (Qian et al. 2021) the student writes once, is then shown as many words as it got wrong times a ratio, and
-    is asked for the others; the sum over these is divided by the number of all words. In evaluation mode all words are
-    asked for, of all families.
+    length; `deep` the cross entropy of the words at the decoder's lower layers, their mean (Huang et al. 2022, DSLP).
+    With glancing (Qian et al. 2021) the student writes once, is then shown as many words as it got wrong times a ratio,
+    and is asked for the others; the sum over these is divided by the number of all words. In evaluation mode all words
+    are asked for, of all families.
 
     Args:
         length_weight: of `length`.
