@@ -64,6 +64,9 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=100, help="translated one by one")
     parser.add_argument("--rounds", type=int, default=3, help="of the whole test set")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument(
+        "--device", default="cpu", help="cpu or cuda; ONNX Runtime stays on the CPU and is left out there"
+    )
     options = parser.parse_args()
 
     from kdmt.corpus.codec import TextCodec
@@ -76,21 +79,22 @@ def main() -> None:
     sources = codec.encode_source(read_lines(run / "prepare" / f"{test_set}.{config.source_lang}"))
     with tempfile.TemporaryDirectory() as folder:
         use_threads(1)
-        singles = list(systems_of(config, run, Path(folder), threads=1))
+        singles = list(systems_of(Setting(config, run, Path(folder), options.device, threads=1)))
         time_singly(singles, sources[:: max(len(sources) // options.sentences, 1)][: options.sentences])
         threads = use_threads(0)
-        wholes = list(systems_of(config, run, Path(folder), threads=threads))
+        wholes = list(systems_of(Setting(config, run, Path(folder), options.device, threads=threads)))
         time_whole(wholes, sources, rounds=options.rounds)
         for system, whole in zip(singles, wholes, strict=True):
             system.rounds = whole.rounds
             system.bleu = bleu_of(config, run, codec, test_set, whole.translate(sources))
-    draw(singles, len(sources))
+    draw(singles, len(sources), device=options.device)
     settings = {
         "pipeline": str(options.pipeline),
         "test_set": test_set,
         "sentences_batch1": len(singles[0].seconds),
         "sentences_full": len(sources),
         "threads_full": threads,
+        "device": options.device,
     }
     report_figures("students", figures_of(singles, len(sources)), settings=settings, command="make bench-students")
 
@@ -98,13 +102,38 @@ def main() -> None:
 # -------------------------------------------------------------------------------------------------------- systems
 
 
-def systems_of(config: Pipeline, run: Path, folder: Path, *, threads: int) -> Iterator[System]:
-    """Every trained model in every way of decoding it; `folder` is for CTranslate2's models."""
+@dataclass(frozen=True)
+class Setting:
+    """What all systems have in common; `folder` is for exported models."""
+
+    config: Pipeline
+    run: Path
+    folder: Path
+    device: str
+    threads: int
+
+    @property
+    def decode(self) -> dict[int, Decode]:
+        """For each beam, the settings of the pipeline's scores."""
+        score = self.config.score
+        settings = Decode(
+            lenpen=score.lenpen,
+            max_len_a=score.max_len_a,
+            max_len_b=score.max_len_b,
+            max_tokens=score.max_tokens,
+            batch_size=score.batch_size,
+        )
+        return {beam: settings.model_copy(update={"beam": beam}) for beam in BEAMS}
+
+
+def systems_of(setting: Setting) -> Iterator[System]:
+    """Every trained model in every way of decoding it."""
     from kdmt.models.checkpoint import load_model, resolve_checkpoint
     from kdmt.models.nonautoregressive import NATransformer
 
-    trained = {"teacher": run / "teacher"}
-    trained |= {name: run / "students" / name / f"seed_{each.seeds[0]}" for name, each in config.students.items()}
+    config, students = setting.config, setting.run / "students"
+    trained = {"teacher": setting.run / "teacher"}
+    trained |= {name: students / name / f"seed_{each.seeds[0]}" for name, each in config.students.items()}
     for name, place in trained.items():
         if not (place / config.score.checkpoint).exists():
             print(f"{name}: not trained, left out", file=sys.stderr)
@@ -112,58 +141,47 @@ def systems_of(config: Pipeline, run: Path, folder: Path, *, threads: int) -> It
         checkpoint = resolve_checkpoint(place / config.score.checkpoint)
         model = load_model(checkpoint)
         if isinstance(model, NATransformer):
-            yield from at_once(config, name, model, checkpoint, folder, threads)
+            yield from at_once(setting, name, model, checkpoint)
         else:
-            yield from one_by_one(config, name, model, checkpoint, folder, threads)
+            yield from one_by_one(setting, name, model, checkpoint)
 
 
-def at_once(config: Pipeline, name: str, model: Any, checkpoint: Path, folder: Path, threads: int) -> Iterator[System]:
+def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.nonautoregressive import NATEngine
     from kdmt.decode.onnx import OnnxEngine
     from kdmt.interop.onnx import export_checkpoint
 
-    search = config.score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
-    for iterations in config.score.iterations if model.goes_over else [1]:
-        translate = translator(NATEngine(model, search=search, iterations=iterations), beam_settings(config, 1))
+    score, greedy = setting.config.score, setting.decode[1]
+    search = score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
+    for iterations in score.iterations if model.goes_over else [1]:
+        engine = NATEngine(model, device=setting.device, search=search, iterations=iterations)
         suffix = f"_iter{iterations}" if model.goes_over else ""
-        yield System(f"{name}{suffix}", name, translate, one_pass=not model.goes_over)
-    if model.nat.family == "ctc":
-        exported = folder / name
+        yield System(f"{name}{suffix}", name, translator(engine, greedy), one_pass=not model.goes_over)
+    if model.nat.family == "ctc" and setting.device == "cpu":
+        exported = setting.folder / name
         if not exported.exists():
             export_checkpoint(checkpoint, exported)
-        onnx = OnnxEngine(exported, threads=threads)
-        yield System(f"{name}_onnx", name, translator(onnx, beam_settings(config, 1)), one_pass=True, engine="onnx")
+        onnx = OnnxEngine(exported, threads=setting.threads)
+        yield System(f"{name}_onnx", name, translator(onnx, greedy), one_pass=True, engine="onnx")
 
 
-def one_by_one(
-    config: Pipeline, name: str, model: Any, checkpoint: Path, folder: Path, threads: int
-) -> Iterator[System]:
+def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.ctranslate2 import CTranslate2Engine
     from kdmt.decode.engine import TorchEngine
     from kdmt.interop.ctranslate2 import export_checkpoint
 
-    engines: dict[str, Any] = {"torch": TorchEngine(model)}
-    exported = folder / name
+    engines: dict[str, Any] = {"torch": TorchEngine(model, device=setting.device)}
+    exported = setting.folder / name
     if not exported.exists():
         export_checkpoint(checkpoint, exported)
     for label, compute_type in (("ct2", "float32"), ("ct2_int8", "int8")):
-        engines[label] = CTranslate2Engine(exported, compute_type=compute_type, threads=threads)
+        engines[label] = CTranslate2Engine(
+            exported, device=setting.device, compute_type=compute_type, threads=setting.threads
+        )
     for label, engine in engines.items():
-        for beam in BEAMS:
+        for beam, settings in setting.decode.items():
             way = "greedy" if beam == 1 else f"beam{beam}"
-            yield System(f"{name}_{label}_{way}", name, translator(engine, beam_settings(config, beam)))
-
-
-def beam_settings(config: Pipeline, beam: int) -> Decode:
-    score = config.score
-    return Decode(
-        beam=beam,
-        lenpen=score.lenpen,
-        max_len_a=score.max_len_a,
-        max_len_b=score.max_len_b,
-        max_tokens=score.max_tokens,
-        batch_size=score.batch_size,
-    )
+            yield System(f"{name}_{label}_{way}", name, translator(engine, settings))
 
 
 def translator(engine: Any, settings: Decode) -> Callable[[Sequence[Any]], list[Any]]:
@@ -236,11 +254,11 @@ def plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "_", name.replace("_distilled", "").lower())
 
 
-def draw(systems: Sequence[System], num_sentences: int) -> None:
+def draw(systems: Sequence[System], num_sentences: int, *, device: str) -> None:
     from kdmt.score.pareto import Point, pareto_svg
 
     points = [Point(system.name, 1 / fmean(system.seconds), system.bleu) for system in systems]
-    label = "sentences/s at batch 1, one CPU thread"
+    label = "sentences/s at batch 1, " + ("one CPU thread" if device == "cpu" else device)
     picture = pareto_svg(points, speed_label=label, bleu_label=f"BLEU on {num_sentences} sentences")
     PICTURE.write_text(picture + "\n", encoding="utf-8")
 
