@@ -81,9 +81,9 @@ def test_the_encoder_is_drawn_to_the_teachers(tmp_path: Path, family: Family) ->
                 hidden += float((projected - theirs.found["encoder", layer][row, place]).detach().square().mean())
             a, b = mine.found["encoder_self", 0][row, :, place], theirs.found["encoder_self", 1][row, :, place]
             seen = b > 0.0
-            attention += float((b[seen] * (b[seen] / a[seen]).log()).sum()) / a.size(0)
-    assert float(terms["hidden"].sum) == pytest.approx(hidden, rel=1e-9)
-    assert float(terms["attention"].sum) == pytest.approx(attention, rel=1e-9)
+            attention += float((b[seen] * (b[seen] / a[seen]).log()).sum().detach()) / a.size(0)
+    assert float(terms["hidden"].sum.detach()) == pytest.approx(hidden, rel=1e-9)
+    assert float(terms["attention"].sum.detach()) == pytest.approx(attention, rel=1e-9)
     assert (terms["hidden"].weight, terms["attention"].weight) == (2.0, 0.5)
     assert (terms["hidden"].count, terms["attention"].count) == (2 * SOURCE_TOKENS, SOURCE_TOKENS)
     assert {name: term.count for name, term in terms.items()} == objective.counts(prepared)
