@@ -112,19 +112,6 @@ class Setting:
     device: str
     threads: int
 
-    @property
-    def decode(self) -> dict[int, Decode]:
-        """For each beam, the settings of the pipeline's scores."""
-        score = self.config.score
-        settings = Decode(
-            lenpen=score.lenpen,
-            max_len_a=score.max_len_a,
-            max_len_b=score.max_len_b,
-            max_tokens=score.max_tokens,
-            batch_size=score.batch_size,
-        )
-        return {beam: settings.model_copy(update={"beam": beam}) for beam in BEAMS}
-
 
 def systems_of(setting: Setting) -> Iterator[System]:
     """Every trained model in every way of decoding it."""
@@ -151,7 +138,8 @@ def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterat
     from kdmt.decode.onnx import OnnxEngine
     from kdmt.interop.onnx import export_checkpoint
 
-    score, greedy = setting.config.score, setting.decode[1]
+    score = setting.config.score
+    greedy = score.decode(beam=1)
     search = score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
     for iterations in score.iterations if model.goes_over else [1]:
         engine = NATEngine(model, device=setting.device, search=search, iterations=iterations)
@@ -179,9 +167,9 @@ def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Ite
             exported, device=setting.device, compute_type=compute_type, threads=setting.threads
         )
     for label, engine in engines.items():
-        for beam, settings in setting.decode.items():
+        for beam in BEAMS:
             way = "greedy" if beam == 1 else f"beam{beam}"
-            yield System(f"{name}_{label}_{way}", name, translator(engine, settings))
+            yield System(f"{name}_{label}_{way}", name, translator(engine, setting.config.score.decode(beam)))
 
 
 def translator(engine: Any, settings: Decode) -> Callable[[Sequence[Any]], list[Any]]:

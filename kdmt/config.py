@@ -690,6 +690,17 @@ class Score(Section):
     threads: int = Field(0, ge=0)  # no execution settings here: speeds are results
     device: str = "auto"
 
+    def decode(self, beam: int) -> Decode:
+        """How the test sets are translated with a beam of this size."""
+        return Decode(
+            beam=beam,
+            lenpen=self.lenpen,
+            max_len_a=self.max_len_a,
+            max_len_b=self.max_len_b,
+            max_tokens=self.max_tokens,
+            batch_size=self.batch_size,
+        )
+
     @model_validator(mode="after")
     def _distinct(self) -> Score:
         for name in ("beams", "iterations"):

@@ -69,7 +69,7 @@ def _check_nat(
     if family not in POSITIONAL:
         if student.embeddings_from_teacher and own.decoder_learned_pos:
             raise UserError(
-                f"students.{name}.embeddings_from_teacher: the decoder of 'nat.family: {student.nat.family}' has other "
+                f"students.{name}.embeddings_from_teacher: the decoder of 'nat.family: {family}' has other "
                 f"positions than the teacher's, which cannot be taken ('decoder_learned_pos: true')"
             )
         return

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdmt.checksum import file_sha256
-from kdmt.config import Decode, NATDecode, Pipeline, Score
+from kdmt.checksum import known_sha256
+from kdmt.config import NATDecode, Pipeline, Score
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
@@ -83,7 +83,7 @@ def score_stage(
         for system in systems:
             inputs[f"{system.name}/seed_{system.seed}"] = _weights_sha256(system, settings.checkpoint)
         if settings.nat.ctc_lm is not None:
-            inputs["score.nat.ctc_lm"] = file_sha256(Path(settings.nat.ctc_lm))
+            inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
         return make_plan({"score": settings}, {"baseline": _baseline(workspace.config, systems)}, inputs)
 
     upstream = (prepare, teacher, *trained.values())
@@ -234,14 +234,7 @@ def _translate(
     from kdmt.score.latency import measure_speed
 
     score = workspace.config.score
-    decode = Decode(
-        beam=way.beam,
-        lenpen=score.lenpen,
-        max_len_a=score.max_len_a,
-        max_len_b=score.max_len_b,
-        max_tokens=score.max_tokens,
-        batch_size=score.batch_size,
-    )
+    decode = score.decode(way.beam)
     codec, steps = translator.codec, 0.0
 
     def translate(lines: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -199,6 +199,21 @@ def _log(marginal_V: Tensor) -> Tensor:
     return marginal_V.clamp_min(torch.finfo(marginal_V.dtype).tiny).log()
 
 
+def places_of(lessons: Iterable[Lesson]) -> tuple[frozenset[Place], frozenset[Place]]:
+    """What lessons look at inside the student and inside the teacher."""
+    pairs = [pair for lesson in lessons for pair in lesson.pairs]
+    return frozenset(own for own, _ in pairs), frozenset(other for _, other in pairs)
+
+
+def counts_of(lessons: nn.ModuleList, batch: Batch) -> dict[str, float]:
+    """What the terms of lessons are to be divided by."""
+    counts: dict[str, float] = {}
+    for lesson in lessons:
+        assert isinstance(lesson, Lesson)
+        counts |= lesson.counts(batch)
+    return counts
+
+
 class HiddenLesson(Lesson):
     """Hidden states of chosen layers, through a learned projection where the widths differ."""
 
@@ -351,8 +366,7 @@ class DistillationObjective(CrossEntropyObjective):
         self.terms = (*(self.terms if word is None else word.terms), *(name for each in lessons for name in each.terms))
         if self_supervised is not None:
             self.terms = (*self.terms, self_supervised.name)
-        pairs = [pair for each in lessons for pair in each.pairs]
-        self.own_places, self.teacher_places = (frozenset(pair[side] for pair in pairs) for side in (0, 1))
+        self.own_places, self.teacher_places = places_of(lessons)
 
     def train(self, mode: bool = True) -> DistillationObjective:
         """The student alone is ever in training mode."""
@@ -371,9 +385,7 @@ class DistillationObjective(CrossEntropyObjective):
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Objective.counts`."""
         counts = super().counts(batch)
-        for lesson in self.lessons:
-            assert isinstance(lesson, Lesson)
-            counts |= lesson.counts(batch)
+        counts |= counts_of(self.lessons, batch)
         if self.self_supervised is not None:
             counts[self.self_supervised.name] = sum(len(text.targets_M) for text in batch.masked)
         return counts

@@ -103,7 +103,7 @@ class EditObjective(OwnPositionsObjective):
             "nll": LossTerm(nll_sum.detach(), counts["nll"], weight=0.0),
         }
         if self.deep_supervision:
-            lower = torch.stack([each for each, _ in sums[:-1] or sums]).mean()
+            lower = torch.stack([each for each, _ in sums[:-1]]).mean()
             terms["deep"] = LossTerm(lower, counts["deep"], self.deep_supervision)
         return terms
 

@@ -168,7 +168,7 @@ class AlignedObjective(OwnPositionsObjective):
             "impossible": LossTerm((~counted_B).sum(), counts["impossible"], weight=0.0),
         }
         if self.deep_supervision:
-            lower = torch.stack(sums[:-1] or sums).mean()
+            lower = torch.stack(sums[:-1]).mean()
             terms["deep"] = LossTerm(lower, counts["deep"], self.deep_supervision)
         return {**terms, **source_terms}
 

@@ -13,7 +13,7 @@ from torch import nn
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.train.arithmetic import Precision
-from kdmt.train.distillation import AttentionLesson, HiddenLesson, Lesson, Pass
+from kdmt.train.distillation import AttentionLesson, HiddenLesson, Pass, counts_of, places_of
 from kdmt.train.objectives import Objective
 from kdmt.types import Batch, LossTerms
 
@@ -39,10 +39,9 @@ class SourceLessons(nn.Module):
         super().__init__()
         self.teacher, self.lessons, self.precision = teacher.requires_grad_(False), nn.ModuleList(lessons), precision
         self.terms = tuple(name for each in lessons for name in each.terms)
-        pairs = [pair for each in lessons for pair in each.pairs]
-        if any(not kind.startswith("encoder") for pair in pairs for kind, _ in pair):
+        self.own_places, self.teacher_places = places_of(lessons)
+        if any(not kind.startswith("encoder") for kind, _ in self.own_places):
             raise ValueError("a decoder with positions of its own is compared with no teacher's")
-        self.own_places, self.teacher_places = (frozenset(pair[side] for pair in pairs) for side in (0, 1))
 
     def train(self, mode: bool = True) -> SourceLessons:
         """The teacher is never in training mode."""
@@ -52,11 +51,7 @@ class SourceLessons(nn.Module):
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """What each of its terms is to be divided by."""
-        counts: dict[str, float] = {}
-        for lesson in self.lessons:
-            assert isinstance(lesson, Lesson)
-            counts |= lesson.counts(batch)
-        return counts
+        return counts_of(self.lessons, batch)
 
     def forward(self, student: Pass, batch: Batch, autocast: torch.autocast) -> LossTerms:
         """The terms of a batch.

@@ -100,7 +100,7 @@ class PositionsObjective(DistillationObjective):
             lower = [
                 self.cross_entropy(batch, self.real(each, batch)) for each in self.model.lower_layers(student.trace)
             ]
-            deep_sum = torch.stack([each["loss"].sum for each in lower or [terms]]).mean()
+            deep_sum = torch.stack([each["loss"].sum for each in lower]).mean()
             terms["deep"] = LossTerm(deep_sum, batch.target_count, self.deep_supervision)
         return {**terms, "length": LossTerm(nll_sum, _num_sentences(batch), self.length_weight)}
 
@@ -187,12 +187,12 @@ class RefinedObjective(PositionsObjective):
         """See `Objective`."""
         if not self.training:
             return super().forward(batch)
-        student = self.run(self.model, batch, self.own_places)
-        terms = self.learn(student, self.ask(batch), batch)
+        student, teachers = self.run(self.model, batch, self.own_places), self.ask(batch)
+        terms = self.learn(student, teachers, batch)
         for _ in range(self.passes - 1):
             batch = self._go_over(self.written(student.features_MD.detach(), batch), batch)
             student = self.run(self.model, batch, self.own_places, before=student)
-            more = self.learn(student, self.ask(batch), batch)
+            more = self.learn(student, teachers, batch)
             terms = {
                 name: LossTerm(term.sum + more[name].sum, term.count + more[name].count, term.weight)
                 for name, term in terms.items()

@@ -65,7 +65,7 @@ def engine(exported: Path) -> OnnxEngine:
     return OnnxEngine(exported)
 
 
-def check_against_pytorch(engine: OnnxEngine, model: NATransformer) -> None:
+def assert_as_in_pytorch(engine: OnnxEngine, model: NATransformer) -> None:
     found, expected = engine.decode(SOURCES, Decode()), NATEngine(model.double()).decode(SOURCES, Decode())
     assert any(best.tokens for (best,) in expected)
     for (mine,), (theirs,) in zip(found, expected, strict=True):
@@ -75,7 +75,7 @@ def check_against_pytorch(engine: OnnxEngine, model: NATransformer) -> None:
 
 
 def test_translations_and_scores_are_those_of_pytorch(engine: OnnxEngine) -> None:
-    check_against_pytorch(engine, make_student())
+    assert_as_in_pytorch(engine, make_student())
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_models_of_every_shape(tmp_path: Path, name: str) -> None:
         pytest.skip("the decoder starts from the source's embeddings")
     model = make_student(CONFIGS[name], upsample=3)
     export_model(model, tmp_path / "out")
-    check_against_pytorch(OnnxEngine(tmp_path / "out"), model)
+    assert_as_in_pytorch(OnnxEngine(tmp_path / "out"), model)
 
 
 def test_a_translation_does_not_depend_on_its_batch(engine: OnnxEngine) -> None:
