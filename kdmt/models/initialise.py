@@ -31,10 +31,10 @@ def copy_from_teacher(
     """
     if encoder_layers is not None:
         _copy_layers("encoder", student.encoder_layers, teacher.encoder_layers, encoder_layers)
-        _copy_norm(student.encoder_norm, teacher.encoder_norm)
+        _copy_norm("encoder", student.encoder_norm, teacher.encoder_norm)
     if decoder_layers is not None:
         _copy_layers("decoder", student.decoder_layers, teacher.decoder_layers, decoder_layers)
-        _copy_norm(student.decoder_norm, teacher.decoder_norm)
+        _copy_norm("decoder", student.decoder_norm, teacher.decoder_norm)
     if embeddings:
         _copy("embeddings_from_teacher", student.src_embed, teacher.src_embed)
         _copy("embeddings_from_teacher", student.tgt_embed, teacher.tgt_embed)
@@ -51,10 +51,10 @@ def _copy_layers(side: str, student: nn.ModuleList, teacher: nn.ModuleList, chos
         _copy(setting, own, teacher[index])
 
 
-def _copy_norm(student: nn.Module | None, teacher: nn.Module | None) -> None:
+def _copy_norm(side: str, student: nn.Module | None, teacher: nn.Module | None) -> None:
     """What stands after the last layer of pre-norm models."""
     if student is not None and teacher is not None:
-        _copy("layers_from_teacher", student, teacher)
+        _copy(f"{side}_layers_from_teacher", student, teacher)
 
 
 def _copy(setting: str, student: nn.Module, teacher: nn.Module) -> None:

@@ -428,8 +428,9 @@ class DistillationObjective(CrossEntropyObjective):
             terms = self.cross_entropy(batch, student.features_MD)
         else:
             terms = self.teach(self.word, student, teachers, batch)
+        compared = self.compared(batch) if len(self.lessons) else batch
         for lesson in self.lessons:
-            terms |= lesson(student, teachers[0], self.compared(batch))
+            terms |= lesson(student, teachers[0], compared)
         if self.self_supervised is not None and batch.masked:
             with self.autocast(batch):
                 terms = self.self_supervised(student.model, batch, terms, self.product_type)

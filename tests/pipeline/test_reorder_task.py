@@ -47,17 +47,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "insertion": {"family": "insertion", "insertion_temperature": 1000.0},
 }
 UPDATES = {
-    **{
-        "ctc": 700,
-        "ctc_glat": 700,
-        "nat": 1800,
-        "glat": 2000,
-        "cmlm": 1200,
-        "inat": 1700,
-        "nat_crf": 1500,
-        "dag": 1300,
-    },
-    **{"levenshtein": 1800, "insertion": 3300},
+    "ctc": 700,
+    "ctc_glat": 700,
+    "nat": 1800,
+    "glat": 2000,
+    "cmlm": 1200,
+    "inat": 1700,
+    "nat_crf": 1500,
+    "dag": 1300,
+    "levenshtein": 1800,
+    "insertion": 3300,
 }
 # levenshtein reads each sentence three times
 TRAIN: dict[str, dict[str, Any]] = {
