@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from kdmt.config import LayerMap, Model, Pipeline, Student, Train
 from kdmt.errors import UserError
@@ -23,15 +22,10 @@ _EMBEDDING_FIELDS = (
 def check_architectures(config: Pipeline) -> None:
     """Refuse models that contradict themselves, the vocabulary, or the teacher that they take layers from.
 
-    And a language model that is not there.
-
     Raises:
         UserError: with the YAML path.
     """
     teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
-    language_model = config.score.nat.ctc_lm
-    if language_model is not None and not Path(language_model).is_file():
-        raise UserError(f"score.nat.ctc_lm: {language_model}: no such file")
     for name, student in config.students.items():
         own = _architecture(config, f"students.{name}", student.model, student.train)
         _check_nat(config, name, student, own, teacher)

@@ -9,7 +9,7 @@ from kdmt.stages.architectures import check_architectures
 from kdmt.stages.distill import distill_stage, interpolated_stage, nbest_stage, sampled_stage
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_stage
-from kdmt.stages.score import score_stage
+from kdmt.stages.score import check_language_model, score_stage
 from kdmt.stages.stage import Followers, Stage, join_stages, run_stage
 from kdmt.stages.training import student_stages, teacher_stage
 from kdmt.stages.workspace import Workspace
@@ -61,6 +61,7 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
         UserError: a model that cannot be built, an unknown student, or a stage before this one is not up to date.
     """
     check_architectures(workspace.config)
+    check_language_model(workspace.config.score)
     stages = build_stages(workspace)
     wanted = {
         "prepare": [stages.prepare],

@@ -60,6 +60,16 @@ class _Run:
         return f"{self.system.name}.seed_{self.system.seed}.{self.test_set}.{self.way.name}"
 
 
+def check_language_model(score: Score) -> None:
+    """Refuse a language model that is not there, before anything is trained.
+
+    Raises:
+        UserError: with the YAML path.
+    """
+    if score.nat.ctc_lm is not None and not Path(score.nat.ctc_lm).is_file():
+        raise UserError(f"score.nat.ctc_lm: {score.nat.ctc_lm}: no such file")
+
+
 def score_stage(
     workspace: Workspace, *, prepare: Stage, teacher: Stage, students: Mapping[str, Mapping[int, Stage]]
 ) -> Stage:
