@@ -2,13 +2,14 @@
 
     make bench-students      (python benchmarks/bench_students.py [pipelines/nat-multi30k.yaml] [--sentences 100])
 
-Every trained system of the pipeline (its first seed) translates the first test set. Those that write one token after
-the other do so in PyTorch and in CTranslate2, float32 and int8, greedily and with beam 5; the others in PyTorch, in the
-iterations of the pipeline's `score.iterations`, and those that `kdmt export --to onnx` takes in ONNX Runtime too. Text
-processing is not counted.
+The teacher and every trained student of other data than raw (its first seed; on raw data it would be as fast) translate
+the first test set. Those that write one token after the other do so in PyTorch and in CTranslate2, float32 and int8,
+greedily and with beam 5; the others in PyTorch, in the iterations of the pipeline's `score.iterations`, and those that
+`kdmt export --to onnx` takes in ONNX Runtime too. Text processing is not counted.
 
 Batch 1: one thread; each of the sentences is translated by all systems in turn, so that noise meets all alike. Full
-batch: all threads, the whole test set, in turns over the rounds.
+batch: all threads, the whole test set, in turns over the rounds; CTranslate2 with a model for each thread, which each
+take a share of the sentences, since it gains nothing from two threads for one small batch.
 
 speed_batch1_<system>     sentences a second, by the mean time of a sentence
 speed_full_<system>       the same in full batches, by the median round
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
@@ -120,7 +122,8 @@ def systems_of(setting: Setting) -> Iterator[System]:
 
     config, students = setting.config, setting.run / "students"
     trained = {"teacher": setting.run / "teacher"}
-    trained |= {name: students / name / f"seed_{each.seeds[0]}" for name, each in config.students.items()}
+    distilled = {name: each for name, each in config.students.items() if each.data != "raw"}
+    trained |= {name: students / name / f"seed_{each.seeds[0]}" for name, each in distilled.items()}
     for name, place in trained.items():
         if not (place / config.score.checkpoint).exists():
             print(f"{name}: not trained, left out", file=sys.stderr)
@@ -163,13 +166,35 @@ def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Ite
     if not exported.exists():
         export_checkpoint(checkpoint, exported)
     for label, compute_type in (("ct2", "float32"), ("ct2_int8", "int8")):
-        engines[label] = CTranslate2Engine(
-            exported, device=setting.device, compute_type=compute_type, threads=setting.threads
+        engines[label] = SideBySide(
+            [
+                CTranslate2Engine(exported, device=setting.device, compute_type=compute_type)
+                for _ in range(setting.threads if setting.device == "cpu" else 1)
+            ]
         )
     for label, engine in engines.items():
         for beam in BEAMS:
             way = "greedy" if beam == 1 else f"beam{beam}"
             yield System(f"{name}_{label}_{way}", name, translator(engine, setting.config.score.decode(beam)))
+
+
+class SideBySide:
+    """Engines that each translate a share of the sentences at the same time."""
+
+    def __init__(self, engines: Sequence[Any]) -> None:
+        self.engines = engines
+
+    def decode(self, sources: Sequence[Any], settings: Decode) -> list[Any]:
+        """See `kdmt.decode.engine.Engine.decode`."""
+        count = len(self.engines)
+        if count == 1 or len(sources) < count:
+            return self.engines[0].decode(sources, settings)
+        found: list[Any] = [None] * len(sources)
+        with ThreadPoolExecutor(count) as pool:
+            parts = pool.map(lambda place: self.engines[place].decode(sources[place::count], settings), range(count))
+            for place, part in enumerate(parts):
+                found[place::count] = part
+        return found
 
 
 def translator(engine: Any, settings: Decode) -> Callable[[Sequence[Any]], list[Any]]:
