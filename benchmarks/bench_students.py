@@ -89,7 +89,6 @@ def main() -> None:
         for system, whole in zip(singles, wholes, strict=True):
             system.rounds = whole.rounds
             system.bleu = bleu_of(config, run, codec, test_set, whole.translate(sources))
-    draw(singles, len(sources), device=options.device)
     settings = {
         "pipeline": str(options.pipeline),
         "test_set": test_set,
@@ -99,6 +98,7 @@ def main() -> None:
         "device": options.device,
     }
     report_figures("students", figures_of(singles, len(sources)), settings=settings, command="make bench-students")
+    draw(singles, len(sources), device=options.device)
 
 
 # -------------------------------------------------------------------------------------------------------- systems
