@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "nat_crf": {"family": "nat_crf", "crf_candidates": 16},
     "dag": {"family": "dag", "upsample": 2},
     "levenshtein": {"family": "levenshtein"},
-    "insertion": {"family": "insertion", "insertion_temperature": 1000.0},
+    "insertion": {"family": "insertion", "insertion_temperature": 2.0},
 }
 UPDATES = {
     "ctc": 700,
@@ -56,7 +56,7 @@ UPDATES = {
     "nat_crf": 1500,
     "dag": 1300,
     "levenshtein": 1800,
-    "insertion": 3300,
+    "insertion": 3500,
 }
 # levenshtein reads each sentence three times
 TRAIN: dict[str, dict[str, Any]] = {
