@@ -59,10 +59,43 @@ def teacher(
 
 @app.command()
 def distill(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Decode every N-th block from the I-th on (from 0); without it later to put all together."
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check all that is there, and decode some blocks again.")
+    ] = False,
+    verify_blocks: Annotated[int, typer.Option(min=0, help="Blocks that --verify decodes again.")] = 2,
+    verify_seed: Annotated[int | None, typer.Option(help="Of the choice of these blocks; by default a new one.")] = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirror = None,
+    rebuild: Rebuild = False,
 ) -> None:
     """Let the teacher translate the training set."""
+    if verify or shard is not None:
+        from kdmt.config import load_pipeline
+        from kdmt.stages.pipeline import run_shards, run_verification
+        from kdmt.stages.workspace import Workspace
+
+        workspace = Workspace(load_pipeline(pipeline, set_ or ()), runs, mirror)
+        if shard is not None:
+            run_shards(workspace, *_parse_shard(shard), rebuild=rebuild)
+        if verify:
+            run_verification(workspace, blocks=verify_blocks, seed=verify_seed)
+        return
     _run("distill", pipeline, set_, runs, mirror, rebuild)
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    shard, slash, shards = text.partition("/")
+    if not (slash and shard.isdigit() and shards.isdigit()):
+        raise UserError(f"--shard {text!r}: expected I/N, as 0/8")
+    return int(shard), int(shards)
 
 
 @app.command()

@@ -350,17 +350,57 @@ class Sample(Section):
     top_p: float = Field(1.0, gt=0.0, le=1.0)
 
 
+class Shortlist(Section):
+    """Target words that a batch may have, learnt from the training set by IBM model 1: quicker, and other scores."""
+
+    per_token: int = Field(50, ge=1)  # most probable target tokens of each source token
+    frequent: int = Field(200, ge=0)  # and the most frequent ones of all
+    pairs: int = Field(200_000, ge=1)  # of the training set that are learnt from, evenly drawn
+
+
+class Reverse(Section):
+    """Pairs that a model of the other direction finds improbable are dropped."""
+
+    checkpoint: str  # of a teacher from the target to the source language
+    drop_percent: float = Field(5.0, gt=0.0, lt=100.0)  # those with the highest cross entropy a token
+    compute_type: Literal["float32", "int8", "float16"] = "float32"
+
+
 class Distill(Section):
     checkpoint: Literal["best", "last", "average"] = "average"
+    teachers: list[str] = Field(default_factory=list)  # checkpoints that translate together; the pipeline's teacher
+    engine: Literal["auto", "ctranslate2", "torch"] = "auto"  # auto: CTranslate2 for what it has
+    compute_type: Literal["float32", "int8", "float16"] = "float32"  # of CTranslate2
     decode: Decode = Decode()
+    nat: NATDecode = NATDecode()  # of a non-autoregressive teacher
+    iterations: int = Field(10, ge=1)  # of one, at most
+    shortlist: Shortlist | None = None
+    monolingual: bool = False  # translate `prepare.monolingual` too
     failures: Failures = Failures()
+    reverse: Reverse | None = None
     interpolate: Literal["sentence_bleu", "chrf"] = (
         "sentence_bleu"  # nearness to the reference, of `data: interpolated`
     )
+    scores: str | None = None  # a file with a score for each line of `nbest`, of `data: scored`
+    imported: str | None = None  # a file of another system's translations, of `data: imported`
     sample: Sample = Sample()
     block_size: int = Field(2000, ge=1)  # sentences
-    threads: int = _execution(0, ge=0)
+    # -- execution
+    executor: Literal["processes", "inline", "ray"] = _execution("processes")
+    workers: int = _execution(0, ge=0)  # 0 for as many as there are cores for, or GPUs
+    threads: int = _execution(1, ge=1)  # of a worker; the last digits of scores may depend on it
+    silence_minutes: float = _execution(30.0, gt=0.0)  # a worker of which nothing is heard for so long is replaced
     device: str = _execution("auto")
+
+    @model_validator(mode="after")
+    def _has_the_engine(self) -> Distill:
+        if self.engine == "torch" and self.compute_type != "float32":
+            raise ValueError(f"'compute_type: {self.compute_type}' is CTranslate2's, and 'engine' is torch")
+        if self.engine == "torch" and self.shortlist is not None:
+            raise ValueError("'shortlist' is CTranslate2's, and 'engine' is torch")
+        if self.engine == "ctranslate2" and len(self.teachers) > 1:
+            raise ValueError("'engine: ctranslate2' has one model: several 'teachers' translate in torch")
+        return self
 
 
 class Knowledge(Section):
@@ -556,8 +596,11 @@ _WITHOUT_TARGET_POSITIONS = {
 
 
 class Student(Section):
-    # interpolated: the nearest of the n-best; nbest: all of them, weighted; mixed: raw and distilled
-    data: Literal["raw", "distilled", "interpolated", "nbest", "sampled", "mixed"] = "distilled"
+    # of the n-best: interpolated: the nearest to the reference; mbr: the nearest to the others; scored: the one with the
+    # best score in `distill.scores`; nbest: all of them, weighted. imported: another system's. mixed: raw and distilled
+    data: Literal["raw", "distilled", "interpolated", "mbr", "scored", "nbest", "sampled", "imported", "mixed"] = (
+        "distilled"
+    )
     model: Model = Model()
     nat: NAT | None = None
     train: Train = Train()
@@ -741,10 +784,19 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _interpolation(self) -> Pipeline:
         for name, student in self.students.items():
-            if student.data in ("interpolated", "nbest") and self.distill.decode.nbest == 1:
+            if student.data in ("interpolated", "mbr", "scored", "nbest") and self.distill.decode.nbest == 1:
                 raise ValueError(
                     f"'students.{name}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'"
                 )
+            for data, setting in (("scored", "scores"), ("imported", "imported")):
+                if student.data == data and getattr(self.distill, setting) is None:
+                    raise ValueError(f"'students.{name}.data: {data}' needs the file 'distill.{setting}'")
+        return self
+
+    @model_validator(mode="after")
+    def _distills_monolingual(self) -> Pipeline:
+        if self.distill.monolingual and not self.prepare.monolingual:
+            raise ValueError("'distill.monolingual' needs 'prepare.monolingual'")
         return self
 
     @model_validator(mode="after")
