@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
-from kdmt.decode.beam import max_lengths, normalized_score
 from kdmt.decode.engine import check_sentences, length_batches
+from kdmt.decode.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError
-from kdmt.models.checkpoint import verify_checkpoint
 from kdmt.types import EOS, PAD, SPECIALS, Hypothesis
 
 _Scored = tuple[list[str], float]  # tokens with </s>, unless the maximum length cut them off; their score

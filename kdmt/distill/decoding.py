@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdmt.config import Decode
-from kdmt.decode.beam import max_lengths
+from kdmt.decode.lengths import max_lengths
 from kdmt.distill.blocks import Block, Decoded, is_complete, plan_blocks, write_block
 from kdmt.types import EOS, Hypothesis
 

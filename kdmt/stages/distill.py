@@ -35,7 +35,7 @@ from kdmt.stages.training import WEIGHTS, teacher_sha256
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
 if TYPE_CHECKING:
-    from kdmt.decode.engine import TorchEngine
+    from kdmt.decode.transformer import TorchEngine
     from kdmt.distill.decoding import Decoder
 
 WARN_REPLACED = 0.1  # share of lines
@@ -58,7 +58,7 @@ def _searching(settings: Distill, engine: TorchEngine) -> Decoder:
 
 
 def _sampling(settings: Distill, engine: TorchEngine) -> Decoder:
-    from kdmt.decode.sampling import Sampling
+    from kdmt.decode.engine import Sampling
 
     own = settings.sample
     sampling = Sampling(temperature=own.temperature, top_k=own.top_k, top_p=own.top_p)
@@ -110,7 +110,7 @@ def _decode(workspace: Workspace, folder: Path, plan: Plan, decoder: Callable[[D
     from kdmt.corpus.binarize import data_prefix
     from kdmt.corpus.codec import TextCodec
     from kdmt.corpus.indexed import IndexedDataset
-    from kdmt.decode.engine import TorchEngine
+    from kdmt.decode.transformer import TorchEngine
     from kdmt.distill.decoding import decode_blocks
     from kdmt.models.checkpoint import load_model, resolve_checkpoint
     from kdmt.stages.prepare import binarize_distilled
