@@ -14,27 +14,39 @@ A source of </s> alone, which CTranslate2 does not look at, gets one hypothesis,
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
-from kdmt.decode.beam import max_lengths, normalized_score
 from kdmt.decode.engine import check_sentences, length_batches
+from kdmt.decode.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError
-from kdmt.models.checkpoint import verify_checkpoint
 from kdmt.types import EOS, PAD, SPECIALS, Hypothesis
 
-_Scored = tuple[list[str], float]  # tokens with </s>, unless the maximum length cut them off; their score
-
 _SIDES = ("source", "target")
+_SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
+_LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
 
-# A length penalty of exactly 0 lets CTranslate2 stop by another rule. This one changes a score by less than a
-# millionth of it.
-_ALMOST_ZERO = 1e-7
+
+@dataclass(frozen=True)
+class _Found:
+    """A hypothesis, or a prefix of one, as CTranslate2 spells it."""
+
+    tokens: list[str]  # without </s>
+    total: float  # sum of log p, of </s> too where it has ended
+    ended: bool
+
+    @property
+    def steps(self) -> int:
+        """That it took the search."""
+        return len(self.tokens) + self.ended
 
 
 class CTranslate2Engine:
@@ -88,14 +100,44 @@ class CTranslate2Engine:
                 yield max_len, [alike[number] for number in batch]
 
     def _decode_batch(self, sources: list[list[str]], max_len: int, settings: Decode) -> list[list[Hypothesis]]:
+        beam = settings.beam
+        found = self._search(sources, max_len, beam)
+        early = [place for place, nbest in enumerate(found) if any(not each.tokens for each in nbest)]
+        for place, nbest in zip(early, self._search(_of(sources, early), max_len, beam, min_len=1), strict=True):
+            found[place] = nbest
+        for min_len, places in ((0, set(range(len(sources))) - set(early)), (1, set(early))):
+            cut = [place for place in sorted(places) if any(not each.ended for each in found[place])]
+            for place, nbest in zip(cut, self._end(_of(sources, cut), max_len, beam, min_len), strict=True):
+                found[place] = nbest
+        for place, nbest in zip(early, self._rescored(_of(sources, early), _of(found, early)), strict=True):
+            found[place] = nbest
+        return [
+            [Hypothesis((), 0.0)] if len(source) == 1 else self._ranked(nbest, settings)
+            for source, nbest in zip(sources, found, strict=True)
+        ]
+
+    def _search(
+        self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int = 0, everything: bool = False
+    ) -> list[list[_Found]]:
+        """CTranslate2's search, for each source its hypotheses in the order of finishing.
+
+        Args:
+            max_len: steps; what has not ended by then is cut off.
+            min_len: least number of tokens before </s>. From 1 on, CTranslate2 renormalises what it leaves.
+            everything: all that finished or was cut off, also beyond the first `beam`; right for sources that a search
+                without it cuts off, since the others go on for longer.
+        """
+        if not sources:
+            return []
+        penalty = _finishing_order(max_len)
         # every option that changes what is found stands here: some defaults are not fairseq's
         results = self._translator.translate_batch(
             sources,
             max_batch_size=0,
-            beam_size=settings.beam,
-            patience=1.0,
-            num_hypotheses=settings.beam,
-            length_penalty=settings.lenpen or _ALMOST_ZERO,
+            beam_size=beam,
+            patience=2.0 if everything else 1.0,
+            num_hypotheses=2 * beam if everything else beam,
+            length_penalty=penalty,
             coverage_penalty=0.0,
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
@@ -106,45 +148,197 @@ class CTranslate2Engine:
             prefix_bias_beta=0.0,
             max_input_length=0,
             max_decoding_length=max_len,
-            min_decoding_length=1,
+            min_decoding_length=min_len,
             use_vmap=False,
             return_scores=True,
             sampling_topk=1,
             replace_unknowns=False,
         )
-        scored = [list(zip(result.hypotheses, result.scores, strict=True)) for result in results]
-        for source, pairs in zip(sources, scored, strict=True):
-            if len(source) == 1:
-                del pairs[1:]  # all the same
-        self._force_ends(sources, scored, settings.lenpen)
-        return [self._ranked(pairs, settings.nbest) for pairs in scored]
+        return [_in_order(result, penalty) for result in results]
 
-    def _force_ends(self, sources: list[list[str]], scored: list[list[_Scored]], lenpen: float) -> None:
-        """Give hypotheses that stopped at the maximum length the score that they have with </s>."""
-        places = [
-            (sentence, rank)
-            for sentence, pairs in enumerate(scored)
-            for rank, (tokens, _) in enumerate(pairs)
-            if tokens and tokens[-1] != SPECIALS[EOS]
+    def _end(self, sources: list[list[str]], max_len: int, beam: int, min_len: int) -> list[list[_Found]]:
+        """The hypotheses of sources that a search cut off: those that finished, and of the prefixes that live at the
+        maximum length those that are likeliest with </s>, `beam` in all."""
+        if not sources:
+            return []
+        everything = beam > 1  # one beam has nothing else
+        found = self._search(sources, max_len, beam, min_len=min_len, everything=everything)
+        ended, live = [], []
+        for source, every in zip(sources, found, strict=True):
+            own, cut = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
+            if len(own) == beam:
+                cut = []
+            elif len(cut) < beam:  # some that live on come behind one that ended
+                own, cut = self._walk(source, own, max_len, beam, min_len)
+            ended.append(own)
+            live.append(cut)
+        forced = self._forced(sources, live)
+        return [own + likeliest[: beam - len(own)] for own, likeliest in zip(ended, forced, strict=True)]
+
+    def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
+        """Prefixes with </s>, the likeliest first."""
+        owners = [source for source, prefixes in zip(sources, live, strict=True) for _ in prefixes]
+        scores = iter(self._score(owners, [prefix.tokens for prefixes in live for prefix in prefixes]))
+        ended = [
+            [_Found(prefix.tokens, prefix.total + float(next(scores)[-1]), True) for prefix in prefixes]
+            for prefixes in live
         ]
-        if not places:
-            return
-        results = self._translator.score_batch(
-            [sources[sentence] for sentence, _ in places],
-            [scored[sentence][rank][0] for sentence, rank in places],
-            max_batch_size=len(sources),
-            max_input_length=0,
-        )
-        for (sentence, rank), result in zip(places, results, strict=True):
-            score = normalized_score(sum(result.log_probs), len(result.log_probs), lenpen)  # of </s> too
-            scored[sentence][rank] = ([*scored[sentence][rank][0], SPECIALS[EOS]], score)
+        return [sorted(every, key=lambda each: -each.total) for every in ended]
 
-    def _ranked(self, pairs: list[_Scored], nbest: int) -> list[Hypothesis]:
-        found = [Hypothesis(tuple(self._tgt_ids[token] for token in tokens[:-1]), score) for tokens, score in pairs]
-        return sorted(found, key=lambda hypothesis: -hypothesis.score)[:nbest]
+    def _walk(
+        self, source: list[str], ended: list[_Found], max_len: int, beam: int, min_len: int
+    ) -> tuple[list[_Found], list[_Found]]:
+        """What has ended before the maximum length, and the prefixes that live at it.
+
+        CTranslate2 cuts off the best K candidates, those that end in </s> among them, so that as many of the prefixes
+        that would live on are not told. They are where nothing ends: from the last such step on, which is one of the
+        last K, the search is made here.
+
+        Args:
+            ended: fewer than K hypotheses, all that end before the maximum length.
+        """
+        ends = {each.steps for each in ended}
+        start = next(step for step in range(max_len - 1, -1, -1) if step not in ends)
+        live = [_Found([], 0.0, False)]
+        if start:
+            (every,) = self._search([source], start, beam, min_len=min_len, everything=True)
+            live = [each for each in every if not each.ended]
+        own = [each for each in ended if each.steps <= start]
+        for step in range(start, max_len):
+            own, live = self._advance(source, own, live, beam, forbid_eos=step == 0)
+        return own, live
+
+    def _advance(
+        self, source: list[str], ended: list[_Found], live: list[_Found], beam: int, *, forbid_eos: bool
+    ) -> tuple[list[_Found], list[_Found]]:
+        """One step of the search: see `kdmt.decode.beam`."""
+        totals_KV = np.array([prefix.total for prefix in live])[:, None] + self._next_log_probs(source, live)
+        totals_KV[:, [PAD, EOS] if forbid_eos else [PAD]] = -np.inf
+        candidates = np.argsort(-totals_KV, axis=None, kind="stable")[: 2 * beam]
+        ended, going_on = list(ended), []
+        for rank, (row, token) in enumerate(zip(*np.unravel_index(candidates, totals_KV.shape), strict=True)):
+            total = float(totals_KV[row, token])
+            if token != EOS:
+                going_on.append(_Found([*live[row].tokens, self._tgt_symbols[token]], total, False))
+            elif rank < beam and len(ended) < beam:
+                ended.append(_Found(live[row].tokens, total, True))
+        return ended, going_on[:beam]
+
+    def _next_log_probs(self, source: list[str], live: list[_Found]) -> np.ndarray:
+        """Of each token after each of some prefixes of one length: float64 [K, V]."""
+        length = len(live[0].tokens)
+        results = self._translator.translate_batch(
+            [source] * len(live),
+            [prefix.tokens for prefix in live],
+            beam_size=1,
+            max_input_length=0,
+            max_decoding_length=length + 1,
+            min_decoding_length=0,
+            return_logits_vocab=True,
+        )
+        logits_KV = np.stack([_array(result.logits[0][length]) for result in results])
+        logits_KV -= logits_KV.max(axis=1, keepdims=True)
+        return logits_KV - np.log(np.exp(logits_KV).sum(axis=1, keepdims=True))
+
+    def _rescored(self, sources: list[list[str]], found: list[list[_Found]]) -> list[list[_Found]]:
+        """With the teacher-forced log-probabilities."""
+        owners = [source for source, nbest in zip(sources, found, strict=True) for _ in nbest]
+        scores = iter(self._score(owners, [each.tokens for nbest in found for each in nbest]))
+        return [[replace(each, total=float(next(scores).sum())) for each in nbest] for nbest in found]
+
+    def _ranked(self, found: list[_Found], settings: Decode) -> list[Hypothesis]:
+        nbest = [
+            Hypothesis(
+                tuple(self._tgt_ids[token] for token in each.tokens),
+                normalized_score(each.total, len(each.tokens) + 1, settings.lenpen),
+            )
+            for each in found
+        ]
+        return sorted(nbest, key=lambda hypothesis: -hypothesis.score)[: settings.nbest]
+
+    def score_pairs(
+        self,
+        sources: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        *,
+        max_tokens: int = 4096,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """Teacher-forced natural-log probability of each target token.
+
+        Args:
+            sources, targets: int [S] and int [T], line by line, both ending in </s>.
+            max_tokens: padded tokens of the longer side in a batch.
+            batch_size: pairs in a batch.
+
+        Returns:
+            For each pair, in order, float32 [T].
+
+        Raises:
+            ValueError: there are not as many targets as sources.
+            UserError: a side is longer than the model's positions; names its index.
+        """
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
+        check_sentences(sources, self.max_source_positions, "source")
+        check_sentences(targets, self.max_target_positions, "target")
+        return self._score(
+            [self._spell(source) for source in sources],
+            [[self._tgt_symbols[token] for token in target.tolist()[:-1]] for target in targets],
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+        )
+
+    def _score(
+        self,
+        sources: list[list[str]],
+        targets: list[list[str]],
+        *,
+        max_tokens: int = _SCORED_TOKENS,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """Of each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
+        scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)] * len(sources)
+        lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
+        for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
+            results = self._translator.score_batch(
+                _of(sources, batch), _of(targets, batch), max_batch_size=0, max_input_length=0
+            )
+            for place, result in zip(batch, results, strict=True):
+                scores[place] = np.array(result.log_probs, dtype=np.float32)
+        return scores
 
     def _spell(self, source: np.ndarray) -> list[str]:
         return [self._src_symbols[token] for token in source.tolist()]
+
+
+def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return [items[place] for place in places]
+
+
+def _finishing_order(max_len: int) -> float:
+    """A length penalty that ranks hypotheses by their lengths, the shorter first, so that those which finished first
+    are kept: as far below zero as scores of `max_len` tokens remain float32."""
+    # a whole number, which is no other one as a float32: scores are to be undone
+    return -float(math.floor(_LARGEST_FACTOR / math.log10(max(max_len, 10))))
+
+
+def _in_order(result: Any, penalty: float) -> list[_Found]:
+    """What a search found, sums without their length penalty."""
+    found = []
+    for tokens, score in zip(result.hypotheses, result.scores, strict=True):
+        ended = bool(tokens) and tokens[-1] == SPECIALS[EOS]
+        if tokens and score > -math.inf:  # no beam, where there are fewer candidates than beams
+            total = score * len(tokens) ** penalty
+            found.append(_Found(tokens[: len(tokens) - ended], total, ended))
+    return sorted(found, key=lambda each: (each.steps, -each.total))
+
+
+def _array(view: Any) -> np.ndarray:
+    """What CTranslate2 holds on some device in some type: float64."""
+    from ctranslate2 import DataType, Device
+
+    return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float64)
 
 
 def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:

@@ -28,7 +28,7 @@ from small_transformers import (
 
 from kdmt.config import Decode
 from kdmt.decode.ctranslate2 import CTranslate2Engine
-from kdmt.decode.engine import TorchEngine
+from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2 import export_model
 from kdmt.models.architecture import TransformerConfig

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from kdmt.config import Decode
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.engine import TorchEngine, length_batches, sample_batch
-from kdmt.decode.sampling import Sampling
+from kdmt.decode.engine import Sampling, length_batches
+from kdmt.decode.transformer import TorchEngine, sample_batch
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer

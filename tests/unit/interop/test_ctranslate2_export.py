@@ -24,13 +24,14 @@ from small_transformers import (
 )
 from tiny_pipeline import hash_tree, kdmt
 
-from kdmt.decode.engine import TorchEngine
+from kdmt.checksum import verify_checkpoint
+from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import UserError
 from kdmt.interop import folder as exported
 from kdmt.interop.ctranslate2 import Quantization, export_checkpoint, export_model
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer, describe_model
-from kdmt.models.checkpoint import save_checkpoint, verify_checkpoint
+from kdmt.models.checkpoint import save_checkpoint
 from kdmt.models.transformer import Transformer
 
 LENGTHS = [1, 5, 9, 20, 3]

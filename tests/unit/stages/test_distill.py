@@ -30,8 +30,8 @@ from tiny_pipeline import (
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.decode.engine import TorchEngine
-from kdmt.decode.sampling import Sampling
+from kdmt.decode.engine import Sampling
+from kdmt.decode.transformer import TorchEngine
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 
 TINY = Path("runs/tiny")

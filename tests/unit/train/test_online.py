@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kdmt.config import HiddenKD, WordKD
 from kdmt.corpus.batching import ParallelData
-from kdmt.decode.engine import sample_batch
-from kdmt.decode.sampling import Sampling
+from kdmt.decode.engine import Sampling
+from kdmt.decode.transformer import sample_batch
 from kdmt.models.transformer import Transformer
 from kdmt.train.distillation import DistillationObjective, HiddenLesson, OnPolicy, WordLesson
 from kdmt.train.objectives import CrossEntropyObjective, Objective
