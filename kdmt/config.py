@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from kdmt.errors import UserError
 from kdmt.types import ALIGNED, EDITING, POSITIONAL
@@ -331,14 +341,48 @@ class Decode(Section):
 OnFailure = Literal["keep", "reference", "drop"]
 
 
+def _script(name: str) -> str:
+    """The name if it is that of a script that letters are written in, as the Unicode Character Database calls it."""
+    import regex
+
+    if not re.fullmatch(r"[A-Za-z_]+", name):
+        raise ValueError("not the name of a Unicode script, as Latin or Cyrillic is")
+    try:
+        script = regex.compile(rf"\p{{Script={name}}}")
+    except regex.error:
+        raise ValueError("not the name of a Unicode script, as Latin or Cyrillic is") from None
+    # that of a space is what scripts share, that of an accent what takes its neighbour's, U+FFFF is no character; and
+    # Katakana_Or_Hiragana has none
+    if any(map(script.match, " \u0301\uffff")) or not script.search("".join(map(chr, range(0x32000)))):
+        raise ValueError("not a script of its own")
+    return name
+
+
+def _ratio(value: float) -> float:
+    if 0.0 < value <= 1.0:
+        raise ValueError("should be greater than 1, or 0 for no limit")
+    return value
+
+
 class Failures(Section):
-    """What becomes of a hypothesis that fails: kept, replaced by the reference, or dropped with its index recorded."""
+    """What becomes of a hypothesis that fails: kept, replaced by the reference, or dropped with its index recorded.
+
+    It fails by the first that applies, in the order in which they stand here.
+    """
 
     empty: OnFailure = "reference"
     too_long: OnFailure = "reference"  # reached the maximum length
     repetition: OnFailure = "reference"  # an n-gram (1 to 4 tokens) repeated `repetition_times` in a row
     unk: OnFailure = "keep"
+    ratio: OnFailure = "reference"  # far more or fewer words than the source, see `max_ratio`
+    copied: OnFailure = "reference"  # the source again, but for case and spaces, with a letter in it
+    script: OnFailure = "reference"  # in another script than `scripts`
     repetition_times: int = Field(4, ge=2)
+    # longer side over shorter side in words between spaces, as `clean.max_ratio`; 0: no limit, for languages without
+    max_ratio: Annotated[float, AfterValidator(_ratio)] = Field(3.0, ge=0.0)
+    # Unicode's names for the target's, as [Latin] or [Han, Hiragana, Katakana]; empty: not checked
+    scripts: list[Annotated[str, AfterValidator(_script)]] = Field(default_factory=list)
+    max_foreign: float = Field(0.5, ge=0.0, lt=1.0)  # share of the letters that may be of other scripts
 
 
 class Sample(Section):

@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kdmt.corpus.detokenizer import Detokenizer
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
@@ -63,6 +67,19 @@ class TextCodec:
         special = range(EOS + 1)  # <s>, <pad> and </s> mean nothing inside a sentence; <unk> stays visible
         kept = [token for token in tokens if token not in special]
         return self.tokenizers.target.decode(self.tgt_dictionary.string(kept))
+
+    def decode_targets(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
+        """`decode_target` of many lines: the same text, several times as fast.
+
+        Args:
+            tokens: target ids, back to back [sum(sizes)].
+            sizes: tokens of each line [N].
+        """
+        return self._detokenizer.decode(tokens, sizes)
+
+    @cached_property
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols)
 
     def finish_target(self, words: str) -> str:
         """Words as finished text."""
