@@ -9,7 +9,9 @@ alone.
 
 from __future__ import annotations
 
+import math
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,16 +23,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
+from kdmt.corpus.fetch import open_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.distill.blocks import read_block
 from kdmt.distill.decoding import BlockTask
 from kdmt.distill.failures import FAILURES, find_token_failures
 from kdmt.distill.selection import Candidate
+from kdmt.errors import UserError
 
 NO_FAILURE = "-"
+_NAMES = (NO_FAILURE, *FAILURES)
 
 # target ids of hypotheses, back to back, and their sizes -> the words of each
 ToWords = Callable[[NDArray[np.integer[Any]], NDArray[np.int32]], list[str]]
+
+
+@dataclass(frozen=True)
+class GivenScores:
+    """A score for each candidate, from elsewhere.
+
+    Attributes:
+        path: a `.npy` of float64 [H], in the order of `nbest`.
+        starts_U: int64, where each sentence's scores begin.
+    """
+
+    path: Path
+    starts_U: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -84,8 +102,9 @@ def _spell_block(
     blocks: Path, made_from: dict[str, Any], to_words: ToWords, settings: Failures, task: BlockTask
 ) -> _Spelled:
     header, decoded = read_block(blocks, task.block, made_from=made_from, hashes_N=task.hashes_N)
-    codes_H = find_token_failures(decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H, settings)
-    names = [NO_FAILURE, *FAILURES]
+    codes_H = find_token_failures(
+        decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H, repetition_times=settings.repetition_times
+    )
     numbers_H = np.repeat(np.arange(task.block.first, task.block.first + task.count), decoded.counts_N)
     rows = zip(
         numbers_H.tolist(),
@@ -95,14 +114,16 @@ def _spell_block(
         to_words(decoded.tokens_T, decoded.sizes_H),
         strict=True,
     )
-    lines = [
-        f"{number}\t{score:.7g}\t{length}\t{names[code]}\t{words}\n".encode()
-        for number, score, length, code, words in rows
-    ]
+    lines = [format_candidate(*row) for row in rows]
     sizes_H = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
     ends_N = np.cumsum(decoded.counts_N)
     sums = np.concatenate([[0], np.cumsum(sizes_H)])
     return _Spelled(b"".join(lines), sums[ends_N] - sums[ends_N - decoded.counts_N], header["made_with"])
+
+
+def format_candidate(number: int, score: float, length: int, code: int, words: str) -> bytes:
+    """A line of `nbest`; `code` is that of a failure, 0 for none."""
+    return f"{number}\t{score:.7g}\t{length}\t{_NAMES[code]}\t{words}\n".encode()
 
 
 class Candidates:
@@ -116,10 +137,12 @@ class Candidates:
     def close(self) -> None:
         self._files.close()
 
-    def read(self, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64]) -> list[list[tuple[Candidate, str]]]:
-        """The candidates of sentences that lie at these bytes, each with its failure or `-`."""
+    def read(
+        self, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64], *, depth: int
+    ) -> list[list[tuple[Candidate, str]]]:
+        """The first `depth` candidates of sentences that lie at these bytes, each with its failure or `-`."""
         texts = _slices(self._file.fileno(), starts_N, stops_N)
-        return [[_parse(line) for line in text.split("\n")[:-1]] for text in texts]
+        return [[_parse(line) for line in text.split("\n")[:-1][:depth]] for text in texts]
 
 
 def _parse(line: str) -> tuple[Candidate, str]:
@@ -139,3 +162,29 @@ def _slices(file: int, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64]) 
         bounds = zip((starts_N[run] - first).tolist(), (stops_N[run] - first).tolist(), strict=True)
         texts += [data[start:stop].decode() for start, stop in bounds]
     return texts
+
+
+def read_scores(path: Path, nbest: Path, offsets: Path, workdir: Path) -> GivenScores:
+    """The scores of a text file, a number a line, as an array in `workdir`.
+
+    Raises:
+        UserError: naming the line that is no number, or how many lines there are and should be.
+    """
+    counts_U = np.zeros(len(np.load(offsets, mmap_mode="r")) - 1, dtype=np.int64)
+    out = workdir / "scores.npy"
+    with nbest.open("rb") as file:
+        for line in file:
+            counts_U[int(line[: line.index(b"\t")])] += 1
+    scores = array("d")
+    for number, line in enumerate(open_lines(path, member=None, name=str(path)), start=1):
+        try:
+            score = float(line)
+        except ValueError:
+            score = math.nan
+        if math.isnan(score):
+            raise UserError(f"{path}:{number}: not a number: {line[:40]!r}")
+        scores.append(score)
+    if len(scores) != counts_U.sum():
+        raise UserError(f"{path}: {len(scores):,} scores for the {int(counts_U.sum()):,} lines of {nbest}")
+    np.save(out, np.frombuffer(scores, dtype=np.float64))
+    return GivenScores(out, np.cumsum(counts_U) - counts_U)

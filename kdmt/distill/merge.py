@@ -12,7 +12,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from kdmt.config import Failures
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.tokenizer import count_lines
-from kdmt.distill.candidates import NO_FAILURE, Candidates
-from kdmt.distill.failures import find_word_failure
+from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
+from kdmt.distill.failures import FAILURES, find_text_failures
 from kdmt.distill.selection import Candidate, Selector
 from kdmt.errors import UserError
 
 _CHUNK_LINES = 10_000
 _READ_BYTES = 1 << 20
 _FILES = ("source", "target", "tags")
+
+Nbest = list[tuple[Candidate, str]]  # of one sentence, each candidate with its failure or `-`
 
 
 @dataclass(frozen=True)
@@ -90,19 +92,6 @@ class _Chosen:
 
     text: dict[str, bytes]
     report: MergeReport
-
-
-@dataclass(frozen=True)
-class GivenScores:
-    """A score for each candidate, from elsewhere.
-
-    Attributes:
-        path: a `.npy` of float32 [H], in the order of `nbest`.
-        starts_U: int64, where each sentence's scores begin.
-    """
-
-    path: Path
-    starts_U: NDArray[np.int64]
 
 
 def merge_candidates(
@@ -215,17 +204,18 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, chunk: _Chu
     assert sources is not None
     candidates = Candidates(nbest)
     try:
-        found = candidates.read(chunk.starts_N, chunk.stops_N)
+        found = candidates.read(chunk.starts_N, chunk.stops_N, depth=select.depth)
     finally:
         candidates.close()
     if chunk.given is not None:
         found = _with_scores(found, *chunk.given)
+    found = _with_text_failures(found, sources, settings)
     report = MergeReport()
     out: dict[str, list[str]] = {name: [] for name in (*_FILES, "rejected")}
-    for place in range(count):
+    for place, own in enumerate(found):
         reference = None if references is None else references[place]
         index = chunk.first + place
-        lines, rejection = _choose(sources[place], reference, found[place], settings, select, report)
+        lines, rejection = _choose(own, reference, settings, select, report)
         report.indices.extend([index] * len(lines))
         if rejection is not None:
             out["rejected"].append(f"{index}\t{rejection}\n")
@@ -239,34 +229,33 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, chunk: _Chu
     return _Chosen({name: "".join(lines).encode() for name, lines in out.items()}, report)
 
 
+def _with_text_failures(found: list[Nbest], sources: Sequence[str], settings: Failures) -> list[Nbest]:
+    """The same candidates; those without a failure have the one that their words show."""
+    words = [candidate.words for nbest in found for candidate, _ in nbest]
+    beside = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
+    codes = iter(find_text_failures(words, beside, settings).tolist())
+    names = (NO_FAILURE, *FAILURES)
+    return [
+        [(candidate, names[code] if failure == NO_FAILURE else failure) for (candidate, failure), code in zip(nbest, codes)]
+        for nbest in found
+    ]
+
+
 def _choose(
-    source: str,
-    reference: str | None,
-    candidates: list[tuple[Candidate, str]],
-    settings: Failures,
-    select: Selector,
-    report: MergeReport,
+    candidates: Nbest, reference: str | None, settings: Failures, select: Selector, report: MergeReport
 ) -> tuple[list[tuple[str, float]], str | None]:
-    """The targets of a line with their weights, and the failure with what became of it where the reference or nothing
-    had to do.
+    """The targets of a line with their weights, and the failure with what became of it where none of the candidates
+    was good.
 
     Candidates that fail are not selected from. Where all that the selection looks at fail, the first one's failure says
     what becomes of the line.
     """
-    usable: list[Candidate] = []
-    first: str | None = None
-    for candidate, failure in candidates[: select.depth]:
-        if failure == NO_FAILURE:
-            failure = find_word_failure(candidate.words, source, settings) or NO_FAILURE
-        if failure == NO_FAILURE:
-            usable.append(candidate)
-        elif first is None:
-            first = failure
+    usable = [candidate for candidate, failure in candidates if failure == NO_FAILURE]
     if usable:
         chosen = select.choose(usable, reference)
         report.of_teacher.extend(b"\1" * len(chosen))
         return [(candidate.words, weight) for candidate, weight in chosen], None
-    first = first or "empty"
+    first = candidates[0][1] if candidates else "empty"
     report.failures[first] += 1
     action = _action(settings, first, has_reference=reference is not None)
     if action == "keep":
@@ -287,13 +276,11 @@ def _action(settings: Failures, failure: str, *, has_reference: bool) -> Literal
     return "drop" if action == "reference" and not has_reference else action
 
 
-def _with_scores(
-    found: list[list[tuple[Candidate, str]]], path: Path, starts_N: NDArray[np.int64]
-) -> list[list[tuple[Candidate, str]]]:
+def _with_scores(found: list[Nbest], path: Path, starts_N: NDArray[np.int64]) -> list[Nbest]:
     scores = np.load(path, mmap_mode="r")
     return [
         [
-            (candidate.with_score(float(score)), failure)
+            (replace(candidate, given=float(score)), failure)
             for (candidate, failure), score in zip(nbest, scores[start : start + len(nbest)], strict=True)
         ]
         for nbest, start in zip(found, starts_N.tolist(), strict=True)

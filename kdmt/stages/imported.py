@@ -86,7 +86,7 @@ def _write_unordered(path: Path, codec: TextCodec, out: Path, places_L: NDArray[
             if lines_L[index]:
                 raise UserError(f"{path}:{number}: index {index} stands in line {lines_L[index]} already")
             words = " ".join(codec.text.preprocess_target(text).split())
-            data = format_candidate(index, 0.0, len(words.split()) + 1, None, words)
+            data = format_candidate(index, 0.0, len(words.split()) + 1, 0, words)
             file.write(data)
             lines_L[index], places_L[index] = number, (start, len(data))
             start += len(data)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import compress, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from kdmt.stages.training import WEIGHTS
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
-    from kdmt.distill.merge import GivenScores, MergeReport, TrainingText
+    from kdmt.distill.merge import MergeReport, TrainingText
     from kdmt.distill.selection import Selector
 
 WARN_REPLACED = 0.1  # share of lines
@@ -42,16 +43,6 @@ class TrainingSet:
     candidates: Path
     select: Selector
     scores: Path | None = None
-
-    def given(self) -> GivenScores | None:
-        """The scores, checked.
-
-        Raises:
-            UserError: naming the line that is no number, or their count where it is wrong.
-        """
-        from kdmt.distill.candidates import read_scores
-
-        return None if self.scores is None else read_scores(self.scores, self.candidates / NBEST)
 
 
 def source_prefixes(workspace: Workspace) -> list[Path]:
@@ -95,20 +86,23 @@ def whole_files(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, ..
 
 def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet) -> dict[str, Any]:
     """Text, data-bin and, where targets are weighted, weights of a training set; the facts of its manifest."""
+    from kdmt.distill.candidates import read_scores
     from kdmt.distill.merge import Outputs, merge_candidates
     from kdmt.stages.prepare import binarize_distilled
 
     src, tgt = workspace.langs
     names = (f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED)
-    with whole_files(folder, names) as paths:
+    candidates = made_of.candidates
+    with whole_files(folder, names) as paths, TemporaryDirectory(dir=folder) as scratch:
+        offsets = candidates / OFFSETS
         report = merge_candidates(
             training_texts(workspace),
-            np.load(made_of.candidates / SENTENCES, mmap_mode="r"),
-            nbest=made_of.candidates / NBEST,
-            offsets=made_of.candidates / OFFSETS,
+            np.load(candidates / SENTENCES, mmap_mode="r"),
+            nbest=candidates / NBEST,
+            offsets=offsets,
             settings=workspace.config.distill.failures,
             select=made_of.select,
-            given=made_of.given(),
+            given=None if made_of.scores is None else read_scores(made_of.scores, candidates / NBEST, offsets, Path(scratch)),
             out=Outputs(*paths),
             workers=cores(),
         )
