@@ -48,6 +48,11 @@ WITHOUT_TORCH = {
     "config",
     "cli",
     "score.metrics",
+    "distill.tasks",
+    "distill.worker",
+    "distill.crew",
+    "distill.executors",
+    "distill.ray_executor",
 }  # not even in a function, but for typing
 
 
