@@ -63,14 +63,17 @@ def distill(
     shard: Annotated[
         str | None,
         typer.Option(
-            metavar="I/N", help="Decode every N-th block from the I-th on (from 0); without it later to put all together."
+            metavar="I/N",
+            help="Decode every N-th block from the I-th on, from 0. Without it later to put them together.",
         ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check all that is there, and decode some blocks again.")
     ] = False,
     verify_blocks: Annotated[int, typer.Option(min=0, help="Blocks that --verify decodes again.")] = 2,
-    verify_seed: Annotated[int | None, typer.Option(help="Of the choice of these blocks; by default a new one.")] = None,
+    verify_seed: Annotated[
+        int | None, typer.Option(help="Of their choice; by default a new one.")
+    ] = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
     mirror: Mirror = None,

@@ -394,6 +394,33 @@ class Sample(Section):
     top_p: float = Field(1.0, gt=0.0, le=1.0)
 
 
+class NATDecode(Section):
+    """How non-autoregressive models decode; what a family does not have is of no account to it."""
+
+    length_beam: int = Field(1, ge=1, le=256)  # lengths that are tried, of families that tell the length
+    rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
+    ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
+    ctc_lm: str | None = None  # an n-gram model of target pieces that KenLM reads, for prefix beam search
+    ctc_lm_weight: float = Field(0.3, ge=0.0)
+    ctc_length_bonus: float = 0.0  # for each piece, beside the language model
+    eos_penalty: float = Field(0.0, ge=0.0)  # of levenshtein and insertion: against slots that nothing is put into
+    dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"
+    dag_lenpen: float = 1.0  # of viterbi: a path's log-probability over its length ** dag_lenpen
+
+    @model_validator(mode="after")
+    def _searches(self) -> NATDecode:
+        if self.ctc_lm is not None and self.ctc_beam == 1:
+            raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
+        if self.rescore and self.length_beam == 1:
+            raise ValueError("'rescore' chooses among lengths: set 'length_beam' to more than 1")
+        for name in _changed(self):
+            if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
+                raise ValueError(f"'{name}' is that of 'ctc_lm', which is not given")
+        if "dag_lenpen" in _changed(self) and self.dag != "viterbi":
+            raise ValueError("'dag_lenpen' is that of 'dag: viterbi'")
+        return self
+
+
 class Shortlist(Section):
     """Target words that a batch may have, learnt from the training set by IBM model 1: quicker, and other scores."""
 
@@ -640,8 +667,8 @@ _WITHOUT_TARGET_POSITIONS = {
 
 
 class Student(Section):
-    # of the n-best: interpolated: the nearest to the reference; mbr: the nearest to the others; scored: the one with the
-    # best score in `distill.scores`; nbest: all of them, weighted. imported: another system's. mixed: raw and distilled
+    # of the n-best: interpolated: the nearest to the reference; mbr: the nearest to the others; scored: the best by
+    # `distill.scores`; nbest: all of them, weighted. imported: another system's. mixed: raw and distilled
     data: Literal["raw", "distilled", "interpolated", "mbr", "scored", "nbest", "sampled", "imported", "mixed"] = (
         "distilled"
     )
@@ -726,33 +753,6 @@ class Student(Section):
             raise ValueError(
                 "'word_kd.marginal_momentum' keeps one average, and 'online.kind: mutual' has several students"
             )
-        return self
-
-
-class NATDecode(Section):
-    """How non-autoregressive models decode; what a family does not have is of no account to it."""
-
-    length_beam: int = Field(1, ge=1, le=256)  # lengths that are tried, of families that tell the length
-    rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
-    ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
-    ctc_lm: str | None = None  # an n-gram model of target pieces that KenLM reads, for prefix beam search
-    ctc_lm_weight: float = Field(0.3, ge=0.0)
-    ctc_length_bonus: float = 0.0  # for each piece, beside the language model
-    eos_penalty: float = Field(0.0, ge=0.0)  # of levenshtein and insertion: against slots that nothing is put into
-    dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"
-    dag_lenpen: float = 1.0  # of viterbi: a path's log-probability over its length ** dag_lenpen
-
-    @model_validator(mode="after")
-    def _searches(self) -> NATDecode:
-        if self.ctc_lm is not None and self.ctc_beam == 1:
-            raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
-        if self.rescore and self.length_beam == 1:
-            raise ValueError("'rescore' chooses among lengths: set 'length_beam' to more than 1")
-        for name in _changed(self):
-            if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
-                raise ValueError(f"'{name}' is that of 'ctc_lm', which is not given")
-        if "dag_lenpen" in _changed(self) and self.dag != "viterbi":
-            raise ValueError("'dag_lenpen' is that of 'dag: viterbi'")
         return self
 
 

@@ -84,7 +84,7 @@ class DuplicateFinder:
 
 
 def _first_occurrences(records_M: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Indices in some order, and the first record's index of the same digest; records come in order of their indices."""
+    """Indices in some order, and the first record's of the same digest; records come in the order of theirs."""
     order_M = np.lexsort((records_M["low"], records_M["high"]))  # stable: the order of indices stays within a digest
     sorted_M = records_M[order_M]
     is_new_M = np.ones(len(sorted_M), dtype=bool)

@@ -2,9 +2,9 @@
 
 A block covers the sentences first, ..., first + count - 1 of those that are decoded (`kdmt.distill.sources`). Its file
 is gzip'd: a header, one line of JSON; the columns of `Decoded`, little-endian, one after the other; the sha256 of all
-before it, 32 bytes. What is in it depends on the sentences, the teacher and the settings alone: times and names of hosts
-lie elsewhere. So the same block is the same bytes, whoever has made it, on one type of processor with the same libraries
-and number of threads.
+before it, 32 bytes. What is in it depends on the sentences, the teacher and the settings alone: times and names of
+hosts lie elsewhere. So the same block is the same bytes, whoever has made it, on one type of processor with the same
+libraries and number of threads.
 
 The header says what the block was made from (`made_from`: a file that differs there is refused) and what it was made
 with (`made_with`: libraries, processor, threads; these may differ from block to block).
@@ -88,9 +88,7 @@ class Decoded:
             hashes_N=hashes_N,
             counts_N=np.array([len(nbest) for nbest in hypotheses], dtype="<i4"),
             scores_H=np.array([hypothesis.score for hypothesis in flat], dtype="<f4"),
-            at_limit_H=np.array(
-                [len(h.tokens) >= limit for h, limit in zip(flat, limits, strict=True)], dtype="u1"
-            ),
+            at_limit_H=np.array([len(h.tokens) >= limit for h, limit in zip(flat, limits, strict=True)], dtype="u1"),
             sizes_H=np.array([len(each) for each in tokens], dtype="<i4"),
             tokens_T=np.array([token for each in tokens for token in each], dtype=fitting_dtype(vocab_size)),
         )
@@ -135,7 +133,9 @@ def write_block(
     return path
 
 
-def read_block(folder: Path, block: Block, *, made_from: Mapping[str, Any], hashes_N: NDArray[np.uint64]) -> tuple[dict[str, Any], Decoded]:
+def read_block(
+    folder: Path, block: Block, *, made_from: Mapping[str, Any], hashes_N: NDArray[np.uint64]
+) -> tuple[dict[str, Any], Decoded]:
     """A block's header and content, after all of it was checked.
 
     Args:

@@ -2,9 +2,9 @@
 
     number <TAB> score <TAB> length <TAB> failure or - <TAB> words
 
-A line a hypothesis, best first; `number` counts different sentences (`kdmt.distill.sources`), `length` tokens with </s>.
-`nbest.npy` beside it has where each sentence's lines begin, in bytes, int64 [U + 1], so that one sentence can be read
-alone.
+A line a hypothesis, best first; `number` counts different sentences (`kdmt.distill.sources`), `length` tokens with
+</s>. `nbest.npy` beside it has where each sentence's lines begin, in bytes, int64 [U + 1], so that one sentence can be
+read alone.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _spell_block(
 ) -> _Spelled:
     header, decoded = read_block(blocks, task.block, made_from=made_from, hashes_N=task.hashes_N)
     codes_H = find_token_failures(
-        decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H, repetition_times=settings.repetition_times
+        decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H > 0, repetition_times=settings.repetition_times
     )
     numbers_H = np.repeat(np.arange(task.block.first, task.block.first + task.count), decoded.counts_N)
     rows = zip(
@@ -173,8 +173,8 @@ def read_scores(path: Path, nbest: Path, offsets: Path, workdir: Path) -> GivenS
     counts_U = np.zeros(len(np.load(offsets, mmap_mode="r")) - 1, dtype=np.int64)
     out = workdir / "scores.npy"
     with nbest.open("rb") as file:
-        for line in file:
-            counts_U[int(line[: line.index(b"\t")])] += 1
+        for candidate in file:
+            counts_U[int(candidate[: candidate.index(b"\t")])] += 1
     scores = array("d")
     for number, line in enumerate(open_lines(path, member=None, name=str(path)), start=1):
         try:

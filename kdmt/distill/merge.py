@@ -236,7 +236,10 @@ def _with_text_failures(found: list[Nbest], sources: Sequence[str], settings: Fa
     codes = iter(find_text_failures(words, beside, settings).tolist())
     names = (NO_FAILURE, *FAILURES)
     return [
-        [(candidate, names[code] if failure == NO_FAILURE else failure) for (candidate, failure), code in zip(nbest, codes)]
+        [
+            (candidate, names[code] if failure == NO_FAILURE else failure)
+            for (candidate, failure), code in zip(nbest, codes)
+        ]
         for nbest in found
     ]
 

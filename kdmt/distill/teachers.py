@@ -17,6 +17,7 @@ from kdmt.distill.decoding import SourceIds, Translate
 from kdmt.distill.executors import Place
 from kdmt.types import Hypothesis
 
+
 @dataclass(frozen=True)
 class CTranslate2Teacher:
     """A model that `kdmt.interop.ctranslate2` has written.
@@ -51,7 +52,9 @@ class CTranslate2Teacher:
         )
         own = self.sample
 
-        def search(sources: SourceIds, _: list[int], __: Block, progress: Callable[[int], None]) -> list[list[Hypothesis]]:
+        def search(
+            sources: SourceIds, _: list[int], __: Block, progress: Callable[[int], None]
+        ) -> list[list[Hypothesis]]:
             return engine.decode(sources, self.settings, progress=progress)
 
         def draw(

@@ -32,7 +32,15 @@ from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, earlier_states, file_input, finish, make_plan, recorded_outputs
 from kdmt.stages.reverse import reverse_inputs
 from kdmt.stages.stage import Shards, Stage, setting_up
-from kdmt.stages.targets import CANDIDATES, TrainingSet, cores, outputs, source_prefixes, whole_files, write_training_set
+from kdmt.stages.targets import (
+    CANDIDATES,
+    TrainingSet,
+    cores,
+    outputs,
+    source_prefixes,
+    whole_files,
+    write_training_set,
+)
 from kdmt.stages.teachers import (
     LOGS,
     blocks_made_from,
@@ -106,7 +114,7 @@ class Decoding:
 
     def plan(self) -> Plan:
         workspace = self.workspace
-        wanted = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
+        wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
         if workspace.config.distill.monolingual:
             wanted += ("data-bin/monolingual.", "monolingual.")
         outputs = recorded_outputs(workspace.prepare)
@@ -172,7 +180,9 @@ class Decoding:
             f"{name}: {len(sources):,} different sentences on {len(sources.numbers_L):,} lines; "
             f"{len(tasks) - len(missing):,} of {len(tasks):,} blocks are there"
         )
-        with block_progress(name, before=sum(task.count for task in tasks) - sum(task.count for task in missing)) as tell:
+        with block_progress(
+            name, before=sum(task.count for task in tasks) - sum(task.count for task in missing)
+        ) as tell:
             failed = open_executor(workspace, self.folder).run(decoder, missing, tell)
         if failed:
             raise UserError(_describe(name, failed))
@@ -202,7 +212,8 @@ class Decoding:
 
 
 def _keep_blocks(folder: Path, tasks: Sequence[BlockTask], made_from: dict[str, Any]) -> None:
-    """Take over the blocks of an earlier state that are still right: the corpus has grown, failures are used otherwise."""
+    """Take over the blocks of an earlier state that are still right: the corpus has grown, failures are used otherwise.
+    """
     from kdmt.distill.blocks import fits
 
     for state in earlier_states(folder):
@@ -308,14 +319,10 @@ def _choosing_stage(
     def plan() -> Plan:
         inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(workspace.distill).items()}
         inputs |= {str(path): file_input(path) for path in files} | reverse_inputs(workspace)
-        sections = {"distill.failures": settings.failures}
-        if settings.reverse is not None:
-            sections["distill.reverse"] = settings.reverse
-        return make_plan(sections, extra, inputs)
+        return make_plan(choice_settings(settings), extra, inputs)
 
     def make(plan: Plan) -> None:
         chosen = choice()
-        chosen.check()
         begin(folder, plan, workspace.resolved_config())
         finish(folder, plan, outputs=outputs(folder), facts=write_training_set(workspace, folder, chosen))
 

@@ -1,7 +1,7 @@
 """The imported stage: another system's translations of the training set, from a file, become a training set.
 
-The file has `index<TAB>translation` on each line, `index` the line of `prepare/train.<source>` from 0, in any order, each
-once. Translations are finished text: they are processed as the target side of a corpus is.
+The file has `index<TAB>translation` on each line, `index` the line of `prepare/train.<source>` from 0, in any order,
+each once. Translations are finished text: they are processed as the target side of a corpus is.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kdmt.stages.stage import Stage
 from kdmt.stages.targets import (
     CANDIDATES,
     TrainingSet,
+    choice_settings,
     outputs,
     recorded_lines,
     whole_files,
@@ -43,10 +44,7 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
         wanted = ("tokenizer/", "text.json", "dict.", "train.", "monolingual.")
         inputs = {f"prepare/{name}": sha for name, sha in recorded.items() if name.startswith(wanted)}
         inputs |= {str(path): file_input(path)} | reverse_inputs(workspace)
-        sections = {"distill.failures": settings.failures}
-        if settings.reverse is not None:
-            sections["distill.reverse"] = settings.reverse
-        return make_plan(sections, {"distill.monolingual": settings.monolingual}, inputs)
+        return make_plan(choice_settings(settings), {"distill.monolingual": settings.monolingual}, inputs)
 
     def make(plan: Plan) -> None:
         with whole_files(workspace.root, tuple(f"imported.{name}" for name in CANDIDATES)) as asides:

@@ -55,7 +55,7 @@ def build_stages(workspace: Workspace) -> Stages:
 
 
 def _text_stages(workspace: Workspace, prepare: Stage, teacher: Stage) -> dict[str, Stage]:
-    """Of the training sets that are made of translations: the teacher's best, and the others that a student asks for."""
+    """Of the training sets that are translations: the teacher's best, and the others that a student asks for."""
     distill = distill_stage(workspace, prepare=prepare, teacher=teacher)
     choices = {
         "interpolated": interpolated_stage,
@@ -65,7 +65,9 @@ def _text_stages(workspace: Workspace, prepare: Stage, teacher: Stage) -> dict[s
     }
     wanted = {student.data for student in workspace.config.students.values()}
     text = {"distilled": distill}
-    text |= {name: stage(workspace, prepare=prepare, distill=distill) for name, stage in choices.items() if name in wanted}
+    text |= {
+        name: stage(workspace, prepare=prepare, distill=distill) for name, stage in choices.items() if name in wanted
+    }
     if "sampled" in wanted:
         text["sampled"] = sampled_stage(workspace, prepare=prepare, teacher=teacher)
     if "imported" in wanted:

@@ -91,7 +91,11 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
             shown = now
             rate = progress.sentences / (now - started)
             left = (progress.total_sentences - progress.sentences) / rate if rate > 0 else 0.0
-            print(f"{name}: {_blocks(progress, before)}, {rate:.0f} sentences/s, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{name}: {_blocks(progress, before)}, {rate:.0f} sentences/s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield tell
 

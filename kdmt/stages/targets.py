@@ -1,4 +1,4 @@
-"""What the stages that make training sets have in common: choosing targets, filtering, binarising, telling how it went."""
+"""What the stages that make training sets share: choosing targets, filtering, binarising, telling how it went."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdmt.config import Distill, Section
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.lines import iterate_lines
 from kdmt.errors import UserError
-from kdmt.stages.manifest import recorded_facts
 from kdmt.stages.reverse import drop_improbable
 from kdmt.stages.training import WEIGHTS
 from kdmt.stages.workspace import Workspace
@@ -43,6 +43,14 @@ class TrainingSet:
     candidates: Path
     select: Selector
     scores: Path | None = None
+
+
+def choice_settings(settings: Distill) -> dict[str, Section]:
+    """The sections that the choice among candidates depends on, for a plan."""
+    sections: dict[str, Section] = {"distill.failures": settings.failures}
+    if settings.reverse is not None:
+        sections["distill.reverse"] = settings.reverse
+    return sections
 
 
 def source_prefixes(workspace: Workspace) -> list[Path]:
@@ -95,6 +103,9 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
     candidates = made_of.candidates
     with whole_files(folder, names) as paths, TemporaryDirectory(dir=folder) as scratch:
         offsets = candidates / OFFSETS
+        given = None
+        if made_of.scores is not None:
+            given = read_scores(made_of.scores, candidates / NBEST, offsets, Path(scratch))
         report = merge_candidates(
             training_texts(workspace),
             np.load(candidates / SENTENCES, mmap_mode="r"),
@@ -102,7 +113,9 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
             offsets=offsets,
             settings=workspace.config.distill.failures,
             select=made_of.select,
-            given=None if made_of.scores is None else read_scores(made_of.scores, candidates / NBEST, offsets, Path(scratch)),
+            given=None
+            if made_of.scores is None
+            else read_scores(made_of.scores, candidates / NBEST, offsets, Path(scratch)),
             out=Outputs(*paths),
             workers=cores(),
         )

@@ -67,7 +67,9 @@ def _engine(settings: Distill, names: tuple[str, ...], models: tuple[dict[str, A
         raise UserError(f"distill.teachers: {parallel[0]} writes all positions at once and translates alone")
     has_it = len(names) == 1 and not parallel
     if settings.engine == "ctranslate2" and not has_it:
-        raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which writes all positions at once")
+        raise UserError(
+            f"distill.engine: CTranslate2 has no decoder for {names[0]}, which writes all positions at once"
+        )
     engine = "ctranslate2" if has_it and settings.engine != "torch" else "torch"
     if engine == "torch" and settings.shortlist is not None:
         raise UserError("distill.shortlist: it is CTranslate2's, which does not have this teacher")

@@ -51,6 +51,11 @@ WITHOUT_TORCH = {
     *(f"corpus.{name}" for name in ("codec", "indexed", "lines", "parallel", "text", "tokenizer", "vocabulary")),
     *(f"decode.{name}" for name in ("ctranslate2", "engine", "lengths")),
     *(f"distill.{name}" for name in ("blocks", "decoding", "failures", "merge", "selection")),
+    "distill.tasks",
+    "distill.worker",
+    "distill.crew",
+    "distill.executors",
+    "distill.ray_executor",
 }  # not even in a function, but for typing
 
 
