@@ -71,9 +71,7 @@ def distill(
         bool, typer.Option("--verify", help="Check all that is there, and decode some blocks again.")
     ] = False,
     verify_blocks: Annotated[int, typer.Option(min=0, help="Blocks that --verify decodes again.")] = 2,
-    verify_seed: Annotated[
-        int | None, typer.Option(help="Of their choice; by default a new one.")
-    ] = None,
+    verify_seed: Annotated[int | None, typer.Option(help="Of their choice; by default a new one.")] = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
     mirror: Mirror = None,

@@ -235,13 +235,12 @@ def _with_text_failures(found: list[Nbest], sources: Sequence[str], settings: Fa
     beside = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
     codes = iter(find_text_failures(words, beside, settings).tolist())
     names = (NO_FAILURE, *FAILURES)
-    return [
-        [
-            (candidate, names[code] if failure == NO_FAILURE else failure)
-            for (candidate, failure), code in zip(nbest, codes)
-        ]
-        for nbest in found
-    ]
+
+    def seen(failure: str) -> str:
+        code = next(codes)
+        return names[code] if failure == NO_FAILURE else failure
+
+    return [[(candidate, seen(failure)) for candidate, failure in nbest] for nbest in found]
 
 
 def _choose(

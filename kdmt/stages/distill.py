@@ -35,6 +35,7 @@ from kdmt.stages.stage import Shards, Stage, setting_up
 from kdmt.stages.targets import (
     CANDIDATES,
     TrainingSet,
+    choice_settings,
     cores,
     outputs,
     source_prefixes,
@@ -212,8 +213,7 @@ class Decoding:
 
 
 def _keep_blocks(folder: Path, tasks: Sequence[BlockTask], made_from: dict[str, Any]) -> None:
-    """Take over the blocks of an earlier state that are still right: the corpus has grown, failures are used otherwise.
-    """
+    """Take over the blocks of an earlier state that are still right: the corpus has grown, failures are used otherwise."""
     from kdmt.distill.blocks import fits
 
     for state in earlier_states(folder):

@@ -113,9 +113,7 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
             offsets=offsets,
             settings=workspace.config.distill.failures,
             select=made_of.select,
-            given=None
-            if made_of.scores is None
-            else read_scores(made_of.scores, candidates / NBEST, offsets, Path(scratch)),
+            given=given,
             out=Outputs(*paths),
             workers=cores(),
         )
