@@ -216,7 +216,7 @@ def _encode(block: Block, decoded: Decoded, made_from: Mapping[str, Any], made_w
         "sources": sources_sha256(decoded.hashes_N),
         "made_from": dict(made_from),
         "made_with": dict(made_with),
-        "columns": {each.name: [column.dtype.str, len(column)] for each, column in _columns(decoded)},
+        "columns": [[each.name, column.dtype.str, len(column)] for each, column in _columns(decoded)],
     }
     content = b"".join(
         [
@@ -245,7 +245,7 @@ def _decode(path: Path) -> tuple[dict[str, Any], Decoded]:
     start = content.index(b"\n") + 1
     header = _parse_header(path, content[:start])
     columns = {}
-    for name, (dtype, count) in header["columns"].items():
+    for name, dtype, count in header["columns"]:
         columns[name] = np.frombuffer(content, dtype=dtype, count=count, offset=start)
         start += columns[name].nbytes
     return header, Decoded(**columns)
