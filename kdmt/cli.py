@@ -155,6 +155,41 @@ def translate(
     translate_stream(translator, settings, sys.stdin.buffer, sys.stdout.buffer, buffer_size=buffer_size)
 
 
+class ComputeType(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
+@app.command()
+def rescore(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint folder, or what 'kdmt export --to ctranslate2' wrote.")
+    ],
+    source: Annotated[Path, typer.Argument(help="Raw text in the model's source language, one sentence a line.")],
+    target: Annotated[Path, typer.Argument(help="Its translations.")],
+    compute_type: Annotated[
+        ComputeType, typer.Option(help="Of CTranslate2; float16 is for GPUs.")
+    ] = ComputeType.float32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core, or one a GPU.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Write the log-probability of each target given its source, and its number of tokens, to standard output."""
+    from kdmt.stages.rescore import rescore as write_scores
+
+    write_scores(
+        checkpoint,
+        source,
+        target,
+        sys.stdout,
+        compute_type=compute_type.value,
+        workers=workers,
+        threads=threads,
+        device=device,
+    )
+
+
 class ExportFormat(StrEnum):
     ctranslate2 = "ctranslate2"
     onnx = "onnx"

@@ -62,6 +62,10 @@ class TextCodec:
         """Processed source lines as ids, each ending in </s>."""
         return [self.src_dictionary.encode_line(line) for line in self.tokenizers.source.encode_lines(words)]
 
+    def encode_target(self, words: Sequence[str]) -> list[np.ndarray]:
+        """Processed target lines as ids, each ending in </s>."""
+        return [self.tgt_dictionary.encode_line(line) for line in self.tokenizers.target.encode_lines(words)]
+
     def decode_target(self, tokens: Iterable[int]) -> str:
         """Ids without </s> as words: subwords joined, still lowercased and Moses-tokenised where the text is."""
         special = range(EOS + 1)  # <s>, <pad> and </s> mean nothing inside a sentence; <unk> stays visible

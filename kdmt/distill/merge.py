@@ -8,13 +8,12 @@ Shapes: L lines, U different sentences, N lines of a chunk.
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import zip_longest
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
+from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.tokenizer import count_lines
 from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
@@ -30,7 +30,6 @@ from kdmt.distill.selection import Candidate, Selector
 from kdmt.errors import UserError
 
 _CHUNK_LINES = 10_000
-_READ_BYTES = 1 << 20
 _FILES = ("source", "target", "tags")
 
 Nbest = list[tuple[Candidate, str]]  # of one sentence, each candidate with its failure or `-`
@@ -74,6 +73,16 @@ class MergeReport:
     weights: array[float] = field(default_factory=lambda: array("f"))  # where the selection weighs them
     of_teacher: bytearray = field(default_factory=bytearray)  # 1 for each written line that is no reference
 
+    def keep(self, is_kept: NDArray[np.bool_], *, failure: str) -> None:
+        """Of the written lines only these; the others count as dropped for this failure."""
+        dropped = int((~is_kept).sum())
+        self.failures[failure] += dropped
+        self.dropped[failure] += dropped
+        self.num_lines -= dropped
+        self.indices = array("q", compress(self.indices, is_kept.tolist()))
+        self.weights = array("f", compress(self.weights, is_kept.tolist()))
+        self.of_teacher = bytearray(compress(self.of_teacher, is_kept.tolist()))
+
 
 @dataclass(frozen=True)
 class _Chunk:
@@ -82,7 +91,8 @@ class _Chunk:
     first: int
     starts_N: NDArray[np.int64]
     stops_N: NDArray[np.int64]
-    lines: tuple[tuple[Path, int, int] | None, ...]  # of source, target and tags: file, first byte, number of bytes
+    pieces: dict[Path, Piece]  # of each of the text's files
+    text: TrainingText
     given: tuple[Path, NDArray[np.int64]] | None  # scores, and where those of each line begin
 
 
@@ -154,45 +164,12 @@ def _chunks(
 ) -> Iterator[_Chunk]:
     first = 0
     for text in texts:
-        pieces = [None if path is None else _pieces(path) for path in text.paths()]
-        for lines in zip_longest(*(piece or () for piece in pieces)):
-            counts = {piece[3] for piece in lines if piece is not None}
-            if len(counts) > 1 or any((a is None) != (b is None) for a, b in zip(lines, pieces, strict=True)):
-                raise UserError(f"{', '.join(str(p) for p in text.paths() if p)}: files of different length")
-            own = numbers_L[first : first + counts.pop()]
+        paths = [path for path in text.paths() if path is not None]
+        for pieces in cut_lines(paths, _CHUNK_LINES):
+            own = numbers_L[first : first + pieces[0].count]
             scores = None if given is None else (given.path, given.starts_U[own])
-            places = tuple(None if piece is None else piece[:3] for piece in lines)
-            yield _Chunk(first, bounds_U[own], bounds_U[own + 1], places, scores)
+            yield _Chunk(first, bounds_U[own], bounds_U[own + 1], {piece.path: piece for piece in pieces}, text, scores)
             first += len(own)
-
-
-def _pieces(path: Path) -> Iterator[tuple[Path, int, int, int]]:
-    """The file in pieces of so many lines: itself, first byte, bytes, lines."""
-    start = place = lines = 0
-    with path.open("rb") as file:
-        while data := file.read(_READ_BYTES):
-            ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n"))
-            missing = _CHUNK_LINES - lines
-            while len(ends) >= missing:
-                stop = place + int(ends[missing - 1]) + 1
-                yield path, start, stop - start, _CHUNK_LINES
-                start, ends, lines, missing = stop, ends[missing:], 0, _CHUNK_LINES
-            lines += len(ends)
-            place += len(data)
-    if lines:
-        yield path, start, place - start, lines
-
-
-def _read_lines(place: tuple[Path, int, int] | None, count: int) -> list[str] | None:
-    if place is None:
-        return None
-    path, start, size = place
-    with path.open("rb") as file:
-        text = os.pread(file.fileno(), size, start).decode()
-    lines = text.split("\n")[:-1]
-    if len(lines) != count:
-        raise UserError(f"{path}: {len(lines)} lines where {count} were: was it changed while it was read?")
-    return lines
 
 
 # ------------------------------------------------------------------------------------------------------------- choices
@@ -200,8 +177,8 @@ def _read_lines(place: tuple[Path, int, int] | None, count: int) -> list[str] | 
 
 def _choose_chunk(nbest: Path, settings: Failures, select: Selector, chunk: _Chunk) -> _Chosen:
     count = len(chunk.starts_N)
-    sources, references, tags = (_read_lines(place, count) for place in chunk.lines)
-    assert sources is not None
+    references, tags = (None if path is None else chunk.pieces[path].read() for path in chunk.text.paths()[1:])
+    sources = chunk.pieces[chunk.text.source].read()
     candidates = Candidates(nbest)
     try:
         found = candidates.read(chunk.starts_N, chunk.stops_N, depth=select.depth)

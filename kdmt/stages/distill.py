@@ -30,26 +30,24 @@ import numpy as np
 from kdmt.config import Sample
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, earlier_states, file_input, finish, make_plan, recorded_outputs
-from kdmt.stages.reverse import reverse_inputs
+from kdmt.stages.rescore import check_reverse, reverse_inputs
 from kdmt.stages.stage import Shards, Stage, setting_up
 from kdmt.stages.targets import (
     CANDIDATES,
     TrainingSet,
     choice_settings,
-    cores,
     outputs,
     source_prefixes,
     whole_files,
     write_training_set,
 )
 from kdmt.stages.teachers import (
-    LOGS,
     blocks_made_from,
     choose_teacher,
-    open_executor,
     open_teacher,
     teacher_inputs,
 )
+from kdmt.stages.workers import LOGS, cores, open_executor
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -136,6 +134,7 @@ class Decoding:
     def begin(self, plan: Plan) -> None:
         """Open the folder for work; what is wrong with the teacher is said before anything is moved."""
         choose_teacher(self.workspace)
+        check_reverse(self.workspace)
         begin(self.folder, plan, self.workspace.resolved_config())
         self.blocks.mkdir(exist_ok=True)
 
@@ -323,6 +322,7 @@ def _choosing_stage(
 
     def make(plan: Plan) -> None:
         chosen = choice()
+        check_reverse(workspace)
         begin(folder, plan, workspace.resolved_config())
         finish(folder, plan, outputs=outputs(folder), facts=write_training_set(workspace, folder, chosen))
 

@@ -19,7 +19,7 @@ from kdmt.distill.candidates import format_candidate
 from kdmt.distill.selection import BEST
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
-from kdmt.stages.reverse import reverse_inputs
+from kdmt.stages.rescore import check_reverse, reverse_inputs
 from kdmt.stages.stage import Stage
 from kdmt.stages.targets import (
     CANDIDATES,
@@ -47,6 +47,7 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
         return make_plan(choice_settings(settings), {"distill.monolingual": settings.monolingual}, inputs)
 
     def make(plan: Plan) -> None:
+        check_reverse(workspace)
         with whole_files(workspace.root, tuple(f"imported.{name}" for name in CANDIDATES)) as asides:
             write_imported(path, TextCodec.load(workspace.prepare), *asides, count=recorded_lines(workspace))
             begin(folder, plan, workspace.resolved_config())  # once the file is known to be right

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,8 +16,9 @@ from kdmt.config import Distill, Section
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.lines import iterate_lines
 from kdmt.errors import UserError
-from kdmt.stages.reverse import drop_improbable
+from kdmt.stages.rescore import SCORES, drop_improbable
 from kdmt.stages.training import WEIGHTS
+from kdmt.stages.workers import cores
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -69,11 +69,6 @@ def training_texts(workspace: Workspace) -> list[TrainingText]:
     if workspace.config.distill.monolingual:
         texts.append(TrainingText(folder / f"monolingual.{src}"))
     return texts
-
-
-def cores() -> int:
-    """Processes for work that uses one core each."""
-    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
@@ -131,7 +126,7 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
 
 def outputs(folder: Path) -> list[Path]:
     """What a manifest lists of a training set."""
-    names = (*CANDIDATES, REJECTED, WEIGHTS, "reverse.npy")
+    names = (*CANDIDATES, REJECTED, WEIGHTS, SCORES)
     return [
         *folder.glob("distilled.*"),
         *(folder / name for name in names if (folder / name).exists()),

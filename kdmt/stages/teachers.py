@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,12 @@ from kdmt.config import Distill, Sample
 from kdmt.corpus.codec import check_vocabulary
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan
-from kdmt.stages.workspace import Workspace, pick_device
+from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
     from kdmt.distill.decoding import Teacher
-    from kdmt.distill.executors import Executor
 
 ENGINE_FOLDER = "engine"  # below the stage's folder: the model as CTranslate2 reads it
-LOGS = "logs"  # below the stage's folder, of its workers: times and hosts
 _OF_PARALLEL_MODELS = ("nat.", "iterations")
 
 
@@ -139,43 +136,3 @@ def _exported(workspace: Workspace, folder: Path, checkpoint: Path) -> Path:
 
 def _write_shortlist(workspace: Workspace, exported: Path) -> None:
     raise UserError("distill.shortlist is not there yet")
-
-
-def open_executor(workspace: Workspace, folder: Path) -> Executor:
-    """The workers that `distill` asks for; their logs lie below the stage's folder."""
-    from kdmt.distill.executors import Inline, Processes
-
-    settings, logs = workspace.config.distill, folder / LOGS
-    silence = 60 * settings.silence_minutes
-    if settings.executor == "ray":
-        from kdmt.distill.ray_executor import RayActors
-
-        return RayActors(
-            workers=settings.workers or None,
-            threads=settings.threads,
-            gpus=settings.device != "cpu" and _num_gpus() > 0,
-            log_folder=logs,
-            silence_seconds=silence,
-        )
-    devices = _devices(settings.device)
-    if settings.executor == "inline":
-        return Inline(threads=settings.threads, device=devices[0], log_folder=logs)
-    workers = settings.workers or (
-        len(devices) if devices[0] != "cpu" else max(1, len(os.sched_getaffinity(0)) // settings.threads)
-    )
-    return Processes(
-        workers=workers, threads=settings.threads, devices=devices, log_folder=logs, silence_seconds=silence
-    )
-
-
-def _devices(name: str) -> list[str]:
-    """`auto` is all GPUs, or the CPU."""
-    if name == "auto" and (count := _num_gpus()):
-        return [f"cuda:{number}" for number in range(count)]
-    return [str(pick_device(name))]
-
-
-def _num_gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
