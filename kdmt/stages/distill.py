@@ -27,7 +27,7 @@ import numpy as np
 
 from kdmt.config import Distill
 from kdmt.corpus.lines import iterate_lines
-from kdmt.distill.selection import BEST, Selector
+from kdmt.distill.selection import BEST, Nearness, Selector
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, earlier_states, finish, make_plan, recorded_outputs, recorded_plan
 from kdmt.stages.stage import Stage
@@ -150,7 +150,7 @@ def interpolated_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) 
     def select() -> Selector:
         from kdmt.distill.selection import interpolated
 
-        return interpolated(_similarity(workspace))
+        return interpolated(_nearness(workspace))
 
     return _selecting_stage(workspace, workspace.interpolated, prepare, distill, extra, select)
 
@@ -214,14 +214,13 @@ def _select(workspace: Workspace, folder: Path, plan: Plan, key: str, select: Se
     finish(folder, plan, outputs=_outputs(folder), facts=facts)
 
 
-def _similarity(workspace: Workspace) -> Callable[[str, str], float]:
-    """Nearness of a hypothesis to its reference, both as the tokenizer sees them."""
-    from kdmt.score.metrics import sentence_bleu, sentence_chrf
+def _nearness(workspace: Workspace) -> Nearness:
+    """Nearness of hypotheses to their reference, all as the tokenizer sees them."""
+    from kdmt.distill.similarity import bleu_nearness, chrf_nearness
 
     if workspace.config.distill.interpolate == "chrf":
-        return lambda hypothesis, reference: sentence_chrf(hypothesis, reference).score
-    tokenize = "none" if workspace.config.prepare.text.moses else "13a"
-    return lambda hypothesis, reference: sentence_bleu(hypothesis, reference, tokenize=tokenize).score
+        return chrf_nearness
+    return bleu_nearness("none" if workspace.config.prepare.text.moses else "13a")
 
 
 def _outputs(folder: Path) -> list[Path]:
