@@ -26,7 +26,7 @@ from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.tokenizer import count_lines
 from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
 from kdmt.distill.failures import FAILURES, find_text_failures
-from kdmt.distill.selection import Candidate, Selector
+from kdmt.distill.selection import BEST, Candidate, Selector
 from kdmt.errors import UserError
 
 _CHUNK_LINES = 10_000
@@ -231,7 +231,8 @@ def _choose(
     """
     usable = [candidate for candidate, failure in candidates if failure == NO_FAILURE]
     if usable:
-        chosen = select.choose(usable, reference)
+        rule = BEST if reference is None and select.by_reference else select
+        chosen = rule.choose(usable, reference or "")
         report.of_teacher.extend(b"\1" * len(chosen))
         return [(candidate.words, weight) for candidate, weight in chosen], None
     first = candidates[0][1] if candidates else "empty"

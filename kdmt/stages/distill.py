@@ -254,9 +254,11 @@ def interpolated_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) 
 
     def choice() -> TrainingSet:
         from kdmt.distill.selection import interpolated
+        from kdmt.distill.similarity import bleu_nearness, chrf_nearness
 
-        tokenize = "none" if workspace.config.prepare.text.moses else "13a"
-        return TrainingSet(workspace.distill, interpolated(settings.interpolate, tokenize=tokenize))
+        words = "none" if workspace.config.prepare.text.moses else "13a"
+        near = chrf_nearness if settings.interpolate == "chrf" else bleu_nearness(words)
+        return TrainingSet(workspace.distill, interpolated(near))
 
     extra = {"distill.interpolate": settings.interpolate}
     return _choosing_stage(workspace, workspace.interpolated, (prepare, distill), extra, choice)
@@ -266,9 +268,9 @@ def mbr_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
     """Of each sentence's n-best the hypothesis that is nearest to the others (minimum Bayes risk, with chrF)."""
 
     def choice() -> TrainingSet:
-        from kdmt.distill.mbr import minimum_risk
+        from kdmt.distill.mbr import by_expected_chrf
 
-        return TrainingSet(workspace.distill, minimum_risk())
+        return TrainingSet(workspace.distill, by_expected_chrf())
 
     return _choosing_stage(workspace, workspace.mbr, (prepare, distill), {}, choice)
 
@@ -278,9 +280,9 @@ def scored_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Sta
     path = Path(workspace.config.distill.scores or "")
 
     def choice() -> TrainingSet:
-        from kdmt.distill.selection import BY_SCORE
+        from kdmt.distill.selection import HIGHEST_GIVEN
 
-        return TrainingSet(workspace.distill, BY_SCORE, scores=path)
+        return TrainingSet(workspace.distill, HIGHEST_GIVEN, scores=path)
 
     return _choosing_stage(workspace, workspace.scored, (prepare, distill), {}, choice, files=(path,))
 

@@ -203,8 +203,8 @@ def test_interpolation_takes_the_nearest_that_does_not_fail(tmp_path: Path) -> N
     ]
     references = ["w5 w6 w7", "w8 w8 w8 w11", "w9", "w4"]
 
-    def common_words(hypothesis: str, reference: str) -> float:
-        return len(set(hypothesis.split()) & set(reference.split()))
+    def common_words(hypotheses: Sequence[str], reference: str) -> list[float]:
+        return [len(set(hypothesis.split()) & set(reference.split())) for hypothesis in hypotheses]
 
     scores = [(-0.5,) * len(nbest) for nbest in hypotheses]
     report = merge_by(interpolated(common_words), tmp_path, hypotheses, scores, references)
