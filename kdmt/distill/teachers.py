@@ -48,7 +48,7 @@ class CTranslate2Teacher:
             device=place.device,
             compute_type=self.compute_type,
             threads=place.threads,
-            shortlist=self.shortlist,
+            **({"shortlist": True} if self.shortlist else {}),
         )
         own = self.sample
 

@@ -21,8 +21,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,11 +35,13 @@ from kdmt.stages.rescore import check_reverse, reverse_inputs
 from kdmt.stages.stage import Shards, Stage, setting_up
 from kdmt.stages.targets import (
     CANDIDATES,
+    NBEST,
+    OFFSETS,
+    SENTENCES,
     TrainingSet,
     choice_settings,
     outputs,
     source_prefixes,
-    whole_files,
     write_training_set,
 )
 from kdmt.stages.teachers import (
@@ -53,6 +56,7 @@ from kdmt.stages.workspace import Workspace
 if TYPE_CHECKING:
     from kdmt.distill.decoding import BlockDecoder, BlockTask
     from kdmt.distill.executors import Failed
+    from kdmt.distill.selection import Selector
     from kdmt.distill.sources import Sources
 
 BLOCKS = "blocks"
@@ -95,6 +99,7 @@ def _decoding_stage(
         plan=decoding.plan,
         make=decoding.make,
         shards=Shards(decoding.begin, decoding.make_shard),
+        verify=decoding.verify,
     )
 
 
@@ -153,6 +158,12 @@ class Decoding:
         text = SourceText(source_prefixes(self.workspace))
         return find_sources(text, once=self.sample is None, workdir=self.folder)
 
+    def tasks(self, sources: Sources) -> list[BlockTask]:
+        """All blocks."""
+        from kdmt.distill.decoding import plan_tasks
+
+        return plan_tasks(sources, self.workspace.config.distill.block_size)
+
     def decoder(self, plan: Plan, folder: Path) -> BlockDecoder:
         """What becomes a worker that writes blocks into a folder."""
         from kdmt.distill.decoding import BlockDecoder
@@ -167,11 +178,11 @@ class Decoding:
         )
 
     def _decode(self, plan: Plan, sources: Sources, own: slice = slice(None)) -> list[BlockTask]:
-        from kdmt.distill.decoding import missing_tasks, plan_tasks
+        from kdmt.distill.decoding import missing_tasks
         from kdmt.stages.progress import block_progress
 
         workspace, name = self.workspace, self.folder.name
-        tasks = plan_tasks(sources, workspace.config.distill.block_size)[own]
+        tasks = self.tasks(sources)[own]
         with setting_up(self.folder):  # shards may begin at the same moment
             decoder = self.decoder(plan, self.blocks)
             _keep_blocks(self.folder, tasks, decoder.made_from)
@@ -189,30 +200,48 @@ class Decoding:
         return tasks
 
     def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
+        with TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
+            made_with = self.write_candidates(plan, tasks, sources, Path(scratch))
+            for name in CANDIDATES:
+                (Path(scratch) / name).replace(self.folder / name)
+        facts = write_training_set(self.workspace, self.folder, self.training_set())
+        facts["blocks"] = _origins(made_with)
+        finish(self.folder, plan, outputs=outputs(self.folder), facts=facts)
+
+    def write_candidates(
+        self, plan: Plan, tasks: Sequence[BlockTask], sources: Sources, out: Path
+    ) -> list[dict[str, Any]]:
+        """What the blocks hold as text, into the folder `out`; what each block was made with."""
         from kdmt.corpus.codec import TextCodec
         from kdmt.distill.candidates import write_candidates
+
+        np.save(out / SENTENCES, sources.numbers_L)
+        return write_candidates(
+            tasks,
+            self.blocks,
+            made_from=blocks_made_from(self.workspace, plan, choose_teacher(self.workspace)),
+            to_words=TextCodec.load(self.workspace.prepare).decode_targets,
+            settings=self.workspace.config.distill.failures,
+            out=out / NBEST,
+            out_offsets=out / OFFSETS,
+            workers=cores(),
+        )
+
+    def training_set(self) -> TrainingSet:
+        """The best of what the teacher wrote."""
         from kdmt.distill.selection import BEST
 
-        workspace, folder = self.workspace, self.folder
-        with whole_files(folder, CANDIDATES) as (nbest, offsets, sentences):
-            made_with = write_candidates(
-                tasks,
-                self.blocks,
-                made_from=blocks_made_from(workspace, plan, choose_teacher(workspace)),
-                to_words=TextCodec.load(workspace.prepare).decode_targets,
-                settings=workspace.config.distill.failures,
-                out=nbest,
-                out_offsets=offsets,
-                workers=cores(),
-            )
-            np.save(sentences, sources.numbers_L)
-        facts = write_training_set(workspace, folder, TrainingSet(candidates=folder, select=BEST))
-        facts["blocks"] = _origins(made_with)
-        finish(folder, plan, outputs=outputs(folder), facts=facts)
+        return TrainingSet(self.folder, BEST)
+
+    def verify(self, blocks: int, seed: int | None) -> None:
+        """See `kdmt.stages.verify`."""
+        from kdmt.stages.verify import verify_decoding
+
+        verify_decoding(self, blocks, seed)
 
 
 def _keep_blocks(folder: Path, tasks: Sequence[BlockTask], made_from: dict[str, Any]) -> None:
-    """Take over the blocks of an earlier state that are still right: the corpus has grown, failures are used otherwise."""
+    """Take over those blocks of an earlier state that are still right: the corpus may have grown."""
     from kdmt.distill.blocks import fits
 
     for state in earlier_states(folder):
@@ -252,80 +281,98 @@ def interpolated_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) 
     """Of each sentence's n-best the hypothesis nearest to the reference (Kim & Rush 2016, sequence interpolation)."""
     settings = workspace.config.distill
 
-    def choice() -> TrainingSet:
+    def rule() -> Selector:
         from kdmt.distill.selection import interpolated
         from kdmt.distill.similarity import bleu_nearness, chrf_nearness
 
         words = "none" if workspace.config.prepare.text.moses else "13a"
-        near = chrf_nearness if settings.interpolate == "chrf" else bleu_nearness(words)
-        return TrainingSet(workspace.distill, interpolated(near))
+        return interpolated(chrf_nearness if settings.interpolate == "chrf" else bleu_nearness(words))
 
     extra = {"distill.interpolate": settings.interpolate}
-    return _choosing_stage(workspace, workspace.interpolated, (prepare, distill), extra, choice)
+    return _choosing_stage(Choosing(workspace, workspace.interpolated, rule, extra), prepare, distill)
 
 
 def mbr_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
     """Of each sentence's n-best the hypothesis that is nearest to the others (minimum Bayes risk, with chrF)."""
 
-    def choice() -> TrainingSet:
+    def rule() -> Selector:
         from kdmt.distill.mbr import by_expected_chrf
 
-        return TrainingSet(workspace.distill, by_expected_chrf())
+        return by_expected_chrf()
 
-    return _choosing_stage(workspace, workspace.mbr, (prepare, distill), {}, choice)
+    return _choosing_stage(Choosing(workspace, workspace.mbr, rule), prepare, distill)
 
 
 def scored_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
     """Of each sentence's n-best the hypothesis with the best score in a file."""
-    path = Path(workspace.config.distill.scores or "")
 
-    def choice() -> TrainingSet:
+    def rule() -> Selector:
         from kdmt.distill.selection import HIGHEST_GIVEN
 
-        return TrainingSet(workspace.distill, HIGHEST_GIVEN, scores=path)
+        return HIGHEST_GIVEN
 
-    return _choosing_stage(workspace, workspace.scored, (prepare, distill), {}, choice, files=(path,))
+    scores = Path(workspace.config.distill.scores or "")
+    return _choosing_stage(Choosing(workspace, workspace.scored, rule, scores=scores), prepare, distill)
 
 
 def nbest_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
     """All of each sentence's n-best, weighted by their probabilities; `weights.npy` has a float32 for each line."""
 
-    def choice() -> TrainingSet:
+    def rule() -> Selector:
         from kdmt.distill.selection import weighted
 
-        return TrainingSet(workspace.distill, weighted(workspace.config.distill.decode.lenpen))
+        return weighted(workspace.config.distill.decode.lenpen)
 
-    return _choosing_stage(workspace, workspace.nbest, (prepare, distill), {}, choice)
+    return _choosing_stage(Choosing(workspace, workspace.nbest, rule), prepare, distill)
 
 
-def _choosing_stage(
-    workspace: Workspace,
-    folder: Path,
-    upstream: tuple[Stage, Stage],
-    extra: dict[str, Any],
-    choice: Callable[[], TrainingSet],
-    files: tuple[Path, ...] = (),
-) -> Stage:
-    """A stage that chooses otherwise among what `distill` has decoded.
+@dataclass(frozen=True)
+class Choosing:
+    """The work of a stage that chooses otherwise among what `distill` has decoded.
 
-    Args:
+    Attributes:
         folder: where it writes; its name is the stage's.
-        upstream: prepare and distill.
-        extra: settings that the choice depends on.
-        choice: gives the rule.
-        files: that it reads besides.
+        rule: gives the rule of choice.
+        extra: settings that the rule depends on.
+        scores: a file that it goes by.
     """
-    settings = workspace.config.distill
 
-    def plan() -> Plan:
-        inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(workspace.distill).items()}
-        inputs |= {str(path): file_input(path) for path in files} | reverse_inputs(workspace)
-        return make_plan(choice_settings(settings), extra, inputs)
+    workspace: Workspace
+    folder: Path
+    rule: Callable[[], Selector]
+    extra: dict[str, Any] = field(default_factory=dict)
+    scores: Path | None = None
 
-    def make(plan: Plan) -> None:
-        chosen = choice()
-        check_reverse(workspace)
-        begin(folder, plan, workspace.resolved_config())
-        finish(folder, plan, outputs=outputs(folder), facts=write_training_set(workspace, folder, chosen))
+    def plan(self) -> Plan:
+        inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(self.workspace.distill).items()}
+        inputs |= reverse_inputs(self.workspace)
+        if self.scores is not None:
+            inputs[str(self.scores)] = file_input(self.scores)
+        return make_plan(choice_settings(self.workspace.config.distill), self.extra, inputs)
 
-    return Stage(folder.name, "kdmt distill", folder, upstream, plan, make)
+    def make(self, plan: Plan) -> None:
+        check_reverse(self.workspace)
+        begin(self.folder, plan, self.workspace.resolved_config())
+        facts = write_training_set(self.workspace, self.folder, self.training_set())
+        finish(self.folder, plan, outputs=outputs(self.folder), facts=facts)
+
+    def training_set(self) -> TrainingSet:
+        return TrainingSet(self.workspace.distill, self.rule(), self.scores)
+
+    def verify(self, _: int, __: int | None) -> None:
+        """See `kdmt.stages.verify`."""
+        from kdmt.stages.verify import verify_text
+
+        verify_text(self.workspace, self.folder, self.training_set())
+
+
+def _choosing_stage(choosing: Choosing, prepare: Stage, distill: Stage) -> Stage:
+    return Stage(
+        name=choosing.folder.name,
+        command="kdmt distill",
+        folder=choosing.folder,
+        upstream=(prepare, distill),
+        plan=choosing.plan,
+        make=choosing.make,
+        verify=choosing.verify,
+    )

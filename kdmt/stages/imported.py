@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,6 @@ from kdmt.stages.targets import (
     choice_settings,
     outputs,
     recorded_lines,
-    whole_files,
     write_training_set,
 )
 from kdmt.stages.workspace import Workspace
@@ -48,15 +48,21 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
 
     def make(plan: Plan) -> None:
         check_reverse(workspace)
-        with whole_files(workspace.root, tuple(f"imported.{name}" for name in CANDIDATES)) as asides:
+        with TemporaryDirectory(dir=workspace.root, prefix=".imported-") as scratch:
+            asides = [Path(scratch) / name for name in CANDIDATES]
             write_imported(path, TextCodec.load(workspace.prepare), *asides, count=recorded_lines(workspace))
             begin(folder, plan, workspace.resolved_config())  # once the file is known to be right
-            for aside, name in zip(asides, CANDIDATES, strict=True):
-                aside.replace(folder / name)
+            for aside in asides:
+                aside.replace(folder / aside.name)
         facts = write_training_set(workspace, folder, TrainingSet(folder, BEST))
         finish(folder, plan, outputs=outputs(folder), facts=facts)
 
-    return Stage(folder.name, "kdmt distill", folder, (prepare,), plan, make)
+    def verify(_: int, __: int | None) -> None:
+        from kdmt.stages.verify import verify_text
+
+        verify_text(workspace, folder, TrainingSet(folder, BEST))
+
+    return Stage(folder.name, "kdmt distill", folder, (prepare,), plan, make, verify=verify)
 
 
 def write_imported(path: Path, codec: TextCodec, nbest: Path, offsets: Path, sentences: Path, *, count: int) -> None:

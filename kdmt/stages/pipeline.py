@@ -20,6 +20,7 @@ from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import check_language_model, score_stage
 from kdmt.stages.stage import Followers, Stage, join_stages, run_shard, run_stage
 from kdmt.stages.training import student_stages, teacher_stage
+from kdmt.stages.verify import verify_stage
 from kdmt.stages.workspace import Workspace
 
 
@@ -89,6 +90,16 @@ def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) 
     for stage in build_stages(workspace).text.values():
         if stage.shards is not None:
             run_shard(stage, shard, shards, rebuild=rebuild, say=workspace.say)
+
+
+def run_verification(workspace: Workspace, *, blocks: int, seed: int | None) -> None:
+    """Check the training sets that `kdmt distill` has made.
+
+    Raises:
+        UserError: one is not complete, or not as it was made.
+    """
+    for stage in build_stages(workspace).text.values():
+        verify_stage(stage, blocks=blocks, seed=seed)
 
 
 def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str | None = None) -> None:

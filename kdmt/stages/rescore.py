@@ -1,4 +1,4 @@
-"""Scores of given pairs: `kdmt rescore`, and the filter of pairs that a model of the other direction finds improbable."""
+"""Scores of given pairs: `kdmt rescore`, and the filter of pairs that a reverse model finds improbable."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rescore(
         device: auto, cpu, cuda, ...
 
     Raises:
-        UserError: there is no such model or file, the files differ in length, or the model writes all positions at once.
+        UserError: there is no such model or file, the files differ in length, or the model has no such scores.
     """
     from kdmt.distill.rescore import pair_tasks, read_pair_scores
 

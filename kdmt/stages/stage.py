@@ -47,6 +47,7 @@ class Stage:
         show: repeats what `make` has to tell, where there is nothing to do.
         join: what the other ranks do while the first one makes the stage; None for a stage that one process makes.
         shards: how it is made in shares, None if it is not.
+        verify: (blocks, seed) checks what was made, decoding so many blocks again; None where there is no such check.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Stage:
     show: Callable[[], None] = lambda: None
     join: Callable[[], None] | None = None
     shards: Shards | None = None
+    verify: Callable[[int, int | None], None] | None = None
 
     def status(self) -> Status:
         return check_status(self.folder, self.plan())

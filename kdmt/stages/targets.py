@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import compress, islice
 from pathlib import Path
@@ -71,48 +70,23 @@ def training_texts(workspace: Workspace) -> list[TrainingText]:
     return texts
 
 
-@contextmanager
-def whole_files(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, ...]]:
-    """Paths beside these names; those that are there at the end get their names."""
-    asides = tuple(folder / f".partial-{name}" for name in names)
-    try:
-        yield asides
-        for aside, name in zip(asides, names, strict=True):
-            if aside.exists():
-                aside.replace(folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)  # of an earlier run
-    finally:
-        for aside in asides:
-            aside.unlink(missing_ok=True)
+def text_names(workspace: Workspace) -> tuple[str, ...]:
+    """The files that a training set's text consists of; there are tags where the training text has them."""
+    src, tgt = workspace.langs
+    return f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED
 
 
 def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet) -> dict[str, Any]:
     """Text, data-bin and, where targets are weighted, weights of a training set; the facts of its manifest."""
-    from kdmt.distill.candidates import read_scores
-    from kdmt.distill.merge import Outputs, merge_candidates
     from kdmt.stages.prepare import binarize_distilled
 
-    src, tgt = workspace.langs
-    names = (f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED)
-    candidates = made_of.candidates
-    with whole_files(folder, names) as paths, TemporaryDirectory(dir=folder) as scratch:
-        offsets = candidates / OFFSETS
-        given = None
-        if made_of.scores is not None:
-            given = read_scores(made_of.scores, candidates / NBEST, offsets, Path(scratch))
-        report = merge_candidates(
-            training_texts(workspace),
-            np.load(candidates / SENTENCES, mmap_mode="r"),
-            nbest=candidates / NBEST,
-            offsets=offsets,
-            settings=workspace.config.distill.failures,
-            select=made_of.select,
-            given=given,
-            out=Outputs(*paths),
-            workers=cores(),
-        )
-        drop_improbable(workspace, folder, Outputs(*paths), report)
+    with TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
+        report = merge_text(workspace, folder, made_of, Path(scratch))
+        for name in text_names(workspace):
+            if (Path(scratch) / name).exists():
+                (Path(scratch) / name).replace(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)  # of an earlier run
     _require_words(workspace, report, folder.name)
     binarize_distilled(workspace, folder)
     facts = _counts(report)
@@ -122,6 +96,34 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
         facts |= _nearness(workspace, report, folder)
     workspace.say(f"{folder.name}: {_summary(facts)}")
     return facts
+
+
+def merge_text(workspace: Workspace, folder: Path, made_of: TrainingSet, out: Path) -> MergeReport:
+    """Write the text of a training set.
+
+    Args:
+        folder: of its stage, which keeps what the reverse model has said.
+        out: takes the files.
+    """
+    from kdmt.distill.candidates import read_scores
+    from kdmt.distill.merge import Outputs, merge_candidates
+
+    candidates, files = made_of.candidates, Outputs(*(out / name for name in text_names(workspace)))
+    offsets = candidates / OFFSETS
+    given = None if made_of.scores is None else read_scores(made_of.scores, candidates / NBEST, offsets, out)
+    report = merge_candidates(
+        training_texts(workspace),
+        np.load(candidates / SENTENCES, mmap_mode="r"),
+        nbest=candidates / NBEST,
+        offsets=offsets,
+        settings=workspace.config.distill.failures,
+        select=made_of.select,
+        given=given,
+        out=files,
+        workers=cores(),
+    )
+    drop_improbable(workspace, folder, files, report)
+    return report
 
 
 def outputs(folder: Path) -> list[Path]:
