@@ -50,7 +50,7 @@ from kdmt.stages.teachers import (
     open_teacher,
     teacher_inputs,
 )
-from kdmt.stages.workers import LOGS, cores, open_executor
+from kdmt.stages.workers import LOGS, helpers, open_executor
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Decoding:
             settings=self.workspace.config.distill.failures,
             out=out / NBEST,
             out_offsets=out / OFFSETS,
-            workers=cores(),
+            workers=helpers(len(sources)),
         )
 
     def training_set(self) -> TrainingSet:

@@ -17,7 +17,7 @@ from kdmt.corpus.lines import iterate_lines
 from kdmt.errors import UserError
 from kdmt.stages.rescore import SCORES, drop_improbable
 from kdmt.stages.training import WEIGHTS
-from kdmt.stages.workers import cores
+from kdmt.stages.workers import helpers
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -111,16 +111,17 @@ def merge_text(workspace: Workspace, folder: Path, made_of: TrainingSet, out: Pa
     candidates, files = made_of.candidates, Outputs(*(out / name for name in text_names(workspace)))
     offsets = candidates / OFFSETS
     given = None if made_of.scores is None else read_scores(made_of.scores, candidates / NBEST, offsets, out)
+    numbers_L = np.load(candidates / SENTENCES, mmap_mode="r")
     report = merge_candidates(
         training_texts(workspace),
-        np.load(candidates / SENTENCES, mmap_mode="r"),
+        numbers_L,
         nbest=candidates / NBEST,
         offsets=offsets,
         settings=workspace.config.distill.failures,
         select=made_of.select,
         given=given,
         out=files,
-        workers=cores(),
+        workers=helpers(len(numbers_L)),
     )
     drop_improbable(workspace, folder, files, report)
     return report

@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 
 LOGS = "logs"  # below a stage's folder, one a worker: times and hosts
 _SILENCE_SECONDS = 1800.0
+_WORTH_A_PROCESS = 20_000  # sentences
 
 
 def cores() -> int:
-    """Processes for work that takes one core each."""
+    """Those of this process."""
     return len(os.sched_getaffinity(0))
+
+
+def helpers(sentences: int) -> int:
+    """Processes for work on so much text that takes one core each; to start one takes as long as thousands of lines."""
+    return cores() if sentences > _WORTH_A_PROCESS else 1
 
 
 def open_executor(workspace: Workspace, folder: Path) -> Executor:
