@@ -5,8 +5,8 @@ float order. CTranslate2's own search ends otherwise, and is brought to ours:
 
 * of all hypotheses that have finished when K have it keeps the K best, fairseq the first K. A length penalty far below
   zero makes those the best that finished first, and the scores are undone and normalised here;
-* where it forbids </s> as the first token it renormalises the others. So </s> is allowed; a sentence in which it is
-  found there is searched again, and its hypotheses get their scores by forced decoding;
+* where it forbids </s> as the first token it renormalises the others. So </s> is allowed; only a sentence in which it
+  is found there is searched again with it forbidden, and the renormalising undone;
 * at the maximum length it cuts off its best candidates. Only a sentence where this happens is searched again, for all
   that it had then, and </s> is forced on the prefixes that live on.
 
@@ -18,6 +18,8 @@ What still differs:
   several times below that of one which finished with the last: a length penalty can tell neighbouring lengths apart by
   so much only (a factor of 3.8 between 19 and 20 of at most 20 tokens, 1.4 between 59 and 60 of at most 60);
 * ties and what float order makes of near ones; with float16 or int8 weights, what rounding makes of the model;
+* with a shortlist, whose logits alone are computed, scores are those of the distribution over it, and at the maximum
+  length </s> is forced on what CTranslate2 cut off; its log-probability is that of the whole vocabulary;
 * a source of </s> alone, which it does not look at, gets one hypothesis, the empty one with score 0.
 """
 
@@ -44,6 +46,7 @@ from kdmt.types import EOS, PAD, SPECIALS, Hypothesis
 _SIDES = ("source", "target")
 _SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
 _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
+_NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,29 @@ class CTranslate2Engine:
         device: cpu, cuda or cuda:<n>.
         compute_type: default (as stored), float32, int8, float16, ...: what the device has of CTranslate2's types.
         threads: of the CPU for one batch.
+        shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. What a sentence's
+            translation is then depends on the other sentences of its batch.
 
     Raises:
-        UserError: CTranslate2 is not installed or cannot load the model, or the folder is damaged or none of ours.
+        UserError: CTranslate2 is not installed or cannot load the model, the folder is damaged or none of ours, or it
+            has no shortlist.
     """
 
-    def __init__(self, folder: Path, *, device: str = "cpu", compute_type: str = "default", threads: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        compute_type: str = "default",
+        threads: int = 1,
+        shortlist: bool = False,
+    ) -> None:
         if not (folder / "model.json").is_file() or not (folder / "model.bin").is_file():
             raise UserError(f"{folder}: not a model that 'kdmt export --to ctranslate2' wrote")
         verify_checkpoint(folder)
+        if shortlist and not (folder / "vmap.txt").is_file():
+            raise UserError(f"{folder}: has no lexical shortlist (vmap.txt)")
+        self._shortlist = shortlist
         config = json.loads((folder / "model.json").read_text(encoding="utf-8"))["config"]
         self.max_source_positions: int = config["max_source_positions"]
         self.max_target_positions: int = config["max_target_positions"]
@@ -180,14 +197,21 @@ class CTranslate2Engine:
     def _decode_batch(self, sources: list[list[str]], max_len: int, settings: Decode) -> list[list[Hypothesis]]:
         beam = settings.beam
         found = self._search(sources, max_len, beam)
-        early = [place for place, nbest in enumerate(found) if any(not each.tokens for each in nbest)]
-        for place, nbest in zip(early, self._search(_of(sources, early), max_len, beam, min_len=1), strict=True):
+        # </s> as the first token: its log-probability
+        early = {place: each.total for place, nbest in enumerate(found) for each in nbest if not each.tokens}
+        again = self._search(_of(sources, [*early]), max_len, beam, min_len=1)
+        for place, nbest in zip(early, again, strict=True):
             found[place] = nbest
-        for min_len, places in ((0, set(range(len(sources))) - set(early)), (1, set(early))):
-            cut = [place for place in sorted(places) if any(not each.ended for each in found[place])]
-            for place, nbest in zip(cut, self._end(_of(sources, cut), max_len, beam, min_len), strict=True):
+        for min_len, places in ((0, [place for place in range(len(sources)) if place not in early]), (1, [*early])):
+            cut = [place for place in places if any(not each.ended for each in found[place])]
+            whole = self._end(_of(sources, cut), _of(found, cut), max_len, beam, min_len)
+            for place, nbest in zip(cut, whole, strict=True):
                 found[place] = nbest
-        for place, nbest in zip(early, self._rescored(_of(sources, early), _of(found, early)), strict=True):
+        if self._shortlist:
+            rescored = [_of_all(found[place], log_prob) for place, log_prob in early.items()]
+        else:  # more precise where </s> is likely
+            rescored = self._rescored(_of(sources, [*early]), _of(found, [*early]))
+        for place, nbest in zip(early, rescored, strict=True):
             found[place] = nbest
         return [
             [Hypothesis((), 0.0)] if len(source) == 1 else self._ranked(nbest, settings)
@@ -227,26 +251,33 @@ class CTranslate2Engine:
             max_input_length=0,
             max_decoding_length=max_len,
             min_decoding_length=min_len,
-            use_vmap=False,
+            use_vmap=self._shortlist,
             return_scores=True,
             sampling_topk=1,
             replace_unknowns=False,
         )
         return [_in_order(result, penalty) for result in results]
 
-    def _end(self, sources: list[list[str]], max_len: int, beam: int, min_len: int) -> list[list[_Found]]:
+    def _end(
+        self, sources: list[list[str]], found: list[list[_Found]], max_len: int, beam: int, min_len: int
+    ) -> list[list[_Found]]:
         """The hypotheses of sources that a search cut off: those that finished, and of the prefixes that live at the
-        maximum length those that are likeliest with </s>, `beam` in all."""
+        maximum length those that are likeliest with </s>, `beam` in all.
+
+        Args:
+            found: what the search found. That is all with one beam; with a shortlist it has to do, since another batch
+                has another one.
+        """
         if not sources:
             return []
-        everything = beam > 1  # one beam has nothing else
-        found = self._search(sources, max_len, beam, min_len=min_len, everything=everything)
+        if search_again := beam > 1 and not self._shortlist:
+            found = self._search(sources, max_len, beam, min_len=min_len, everything=True)
         ended, live = [], []
         for source, every in zip(sources, found, strict=True):
             own, cut = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
             if len(own) == beam:
                 cut = []
-            elif len(cut) < beam:  # some that live on come behind one that ended
+            elif search_again and len(cut) < beam and max_len > 1:  # some that live on come behind one that ended
                 own, cut = self._walk(source, own, max_len, beam, min_len)
             ended.append(own)
             live.append(cut)
@@ -273,25 +304,23 @@ class CTranslate2Engine:
         last K, the search is made here.
 
         Args:
-            ended: fewer than K hypotheses, all that end before the maximum length.
+            ended: fewer than K hypotheses, all that end before the maximum length; none of them in the first step.
         """
         ends = {each.steps for each in ended}
-        start = next(step for step in range(max_len - 1, -1, -1) if step not in ends)
-        live = [_Found([], 0.0, False)]
-        if start:
-            (every,) = self._search([source], start, beam, min_len=min_len, everything=True)
-            live = [each for each in every if not each.ended]
+        start = next(step for step in range(max_len - 1, 0, -1) if step not in ends)
+        (every,) = self._search([source], start, beam, min_len=min_len, everything=True)
+        live = [each for each in every if not each.ended]
         own = [each for each in ended if each.steps <= start]
-        for step in range(start, max_len):
-            own, live = self._advance(source, own, live, beam, forbid_eos=step == 0)
+        for _ in range(start, max_len):
+            own, live = self._advance(source, own, live, beam)
         return own, live
 
     def _advance(
-        self, source: list[str], ended: list[_Found], live: list[_Found], beam: int, *, forbid_eos: bool
+        self, source: list[str], ended: list[_Found], live: list[_Found], beam: int
     ) -> tuple[list[_Found], list[_Found]]:
-        """One step of the search: see `kdmt.decode.beam`."""
+        """One step of the search, not the first: see `kdmt.decode.beam`."""
         totals_KV = np.array([prefix.total for prefix in live])[:, None] + self._next_log_probs(source, live)
-        totals_KV[:, [PAD, EOS] if forbid_eos else [PAD]] = -np.inf
+        totals_KV[:, PAD] = -np.inf
         candidates = np.argsort(-totals_KV, axis=None, kind="stable")[: 2 * beam]
         ended, going_on = list(ended), []
         for rank, (row, token) in enumerate(zip(*np.unravel_index(candidates, totals_KV.shape), strict=True)):
@@ -397,6 +426,12 @@ def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
     return [items[place] for place in places]
 
 
+def _of_all(found: list[_Found], eos_log_prob: float) -> list[_Found]:
+    """With their probabilities among all translations, from those among the ones that do not begin with </s>."""
+    remainder = math.log(-math.expm1(min(eos_log_prob, -1e-7)))
+    return [replace(each, total=each.total + remainder) for each in found]
+
+
 def _finishing_order(max_len: int) -> float:
     """A length penalty that ranks hypotheses by their lengths, the shorter first, so that those which finished first
     are kept: as far below zero as scores of `max_len` tokens remain float32."""
@@ -408,9 +443,9 @@ def _in_order(result: Any, penalty: float) -> list[_Found]:
     """What a search found, sums without their length penalty."""
     found = []
     for tokens, score in zip(result.hypotheses, result.scores, strict=True):
-        ended = bool(tokens) and tokens[-1] == SPECIALS[EOS]
-        if tokens and score > -math.inf:  # no beam, where there are fewer candidates than beams
-            total = score * len(tokens) ** penalty
+        total = score * max(len(tokens), 1) ** penalty
+        if tokens and total > _NO_BEAM:
+            ended = tokens[-1] == SPECIALS[EOS]
             found.append(_Found(tokens[: len(tokens) - ended], total, ended))
     return sorted(found, key=lambda each: (each.steps, -each.total))
 

@@ -48,7 +48,10 @@ WITHOUT_TORCH = {
     "config",
     "cli",
     "score.metrics",
-    *(f"corpus.{name}" for name in ("codec", "indexed", "lines", "parallel", "text", "tokenizer", "vocabulary")),
+    *(
+        f"corpus.{name}"
+        for name in ("alignment", "codec", "indexed", "lines", "parallel", "text", "tokenizer", "vocabulary")
+    ),
     *(f"decode.{name}" for name in ("ctranslate2", "engine", "lengths")),
     *(f"distill.{name}" for name in ("blocks", "decoding", "failures", "merge", "selection")),
     "distill.tasks",
@@ -56,6 +59,7 @@ WITHOUT_TORCH = {
     "distill.crew",
     "distill.executors",
     "distill.ray_executor",
+    *(f"distill.{name}" for name in ("blocks", "decoding", "failures", "merge", "selection", "shortlist")),
 }  # not even in a function, but for typing
 
 

@@ -28,15 +28,16 @@ from small_transformers import (
 
 from kdmt.config import Decode
 from kdmt.decode.ctranslate2 import CTranslate2Engine
-from kdmt.decode.engine import Sampling
+from kdmt.decode.engine import Sampling, length_batches
 from kdmt.decode.lengths import max_lengths
 from kdmt.decode.sampling import truncated
 from kdmt.decode.transformer import TorchEngine
+from kdmt.distill.shortlist import Shortlist
 from kdmt.errors import UserError
-from kdmt.interop.ctranslate2 import export_model
+from kdmt.interop.ctranslate2 import add_shortlist, export_model
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.transformer import Transformer
-from kdmt.types import EOS, PAD, Hypothesis
+from kdmt.types import BOS, EOS, PAD, UNK, Hypothesis
 
 SOURCES = make_sources([5, 1, 9, 1, 3, 7, 3, 12])
 LONG = {"max_len_a": 0.0, "max_len_b": POSITIONS}
@@ -107,9 +108,9 @@ def test_prefixes_that_live_on_behind_one_that_ended_are_found(tmp_path: Path, m
     walks: list[int] = []  # the steps from which the search was made here
     advance = CTranslate2Engine._advance
 
-    def counting(self: CTranslate2Engine, source: Any, ended: Any, live: Any, beam: int, **others: bool) -> Any:
+    def counting(self: CTranslate2Engine, source: Any, ended: Any, live: Any, beam: int) -> Any:
         walks.append(len(live[0].tokens))
-        return advance(self, source, ended, live, beam, **others)
+        return advance(self, source, ended, live, beam)
 
     monkeypatch.setattr(CTranslate2Engine, "_advance", counting)
     model, sources = make_model(eos_logit=2.0), make_sources(list(range(1, 20)), seed=2)
@@ -123,9 +124,11 @@ def test_prefixes_that_live_on_behind_one_that_ended_are_found(tmp_path: Path, m
 
 @pytest.mark.parametrize("beam", [9, 10, 16, 20])  # the first step has 16 candidates, the vocabulary 18
 def test_a_beam_as_large_as_the_vocabulary(tmp_path: Path, beam: int) -> None:
-    model, wanted = make_model(eos_logit=3.0), Decode(beam=beam, nbest=beam, max_len_a=0.0, max_len_b=6)
-    expected = TorchEngine(model).decode(SOURCES, wanted)
-    assert_same(load(model, tmp_path / "model").decode(SOURCES, wanted), expected)
+    model = make_model(eos_logit=3.0)
+    engine, peer = load(model, tmp_path / "model"), TorchEngine(model)
+    for max_len in (1, 2, 6):
+        wanted = Decode(beam=beam, nbest=beam, max_len_a=0.0, max_len_b=max_len)
+        assert_same(engine.decode(SOURCES, wanted), peer.decode(SOURCES, wanted))
 
 
 def test_a_search_that_none_reaches_the_end_of_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +314,52 @@ def test_what_cannot_be_sampled_for(engine: CTranslate2Engine) -> None:
     assert engine.sample([np.array([EOS])], Decode(), Sampling(), seed=1) == [[Hypothesis((), 0.0)]]
     with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
         engine.sample(make_sources([3, 24]), Decode(), Sampling(), seed=1)
+
+
+# ---------------------------------------------------------------------------------------------------------- shortlists
+
+
+@pytest.mark.parametrize(("beam", "lenpen"), SETTINGS)
+def test_a_shortlist_of_everything_changes_nothing(tmp_path: Path, beam: int, lenpen: float) -> None:
+    model = make_model(eos_logit=2.0)
+    whole = load(model, tmp_path / "model")
+    add_shortlist(tmp_path / "model", range(18), {})
+    short = CTranslate2Engine(tmp_path / "model", compute_type="float32", shortlist=True)
+    wanted = settings(beam=beam, nbest=beam, lenpen=lenpen)
+    pairs = zip(whole.decode(SOURCES, wanted), short.decode(SOURCES, wanted), strict=True)
+    ending = [(a, b) for a, b in pairs if not at_limit(a, POSITIONS - 1)]
+    assert len(ending) > len(SOURCES) / 2
+    # where </s> is likely as the first token, its probability is known less precisely than by forced decoding
+    assert_same([found for _, found in ending], [expected for expected, _ in ending], tolerance=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("eos_logit", [-12.0, 3.0])
+def test_a_batch_is_translated_with_what_its_sources_allow(tmp_path: Path, batch_size: int, eos_logit: float) -> None:
+    load(make_model(eos_logit=eos_logit), tmp_path / "model")
+    shortlist = Shortlist(np.array([EOS, UNK, 7]), {4: np.array([9]), 5: np.array([11]), 9: np.array([6, 14])})
+    add_shortlist(tmp_path / "model", shortlist.frequent, shortlist.of_token)
+    engine = CTranslate2Engine(tmp_path / "model", compute_type="float32", shortlist=True)
+    wanted, written = Decode(beam=3, nbest=3, max_len_a=0.0, max_len_b=9, batch_size=batch_size), set()
+    found = engine.decode(SOURCES, wanted)
+    for batch in length_batches([len(source) for source in SOURCES], max_tokens=8000, batch_size=batch_size):
+        used = {token for place in batch for hypothesis in found[place] for token in hypothesis.tokens}
+        assert used <= shortlist.allowed(SOURCES[place] for place in batch) | {BOS}
+        written |= used
+    assert written & {6, 9, 11, 14}
+    unrestricted = CTranslate2Engine(tmp_path / "model", compute_type="float32").decode(SOURCES, wanted)
+    assert any(set(h.tokens) - {BOS, UNK, 6, 7, 9, 11, 14} for nbest in unrestricted for h in nbest)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_folder_without_a_shortlist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model: has no lexical shortlist \(vmap\.txt\)"):
+        CTranslate2Engine(tmp_path / "model", shortlist=True)
+    add_shortlist(tmp_path / "model", [EOS], {})
+    CTranslate2Engine(tmp_path / "model", shortlist=True)
+    (tmp_path / "model" / "vmap.txt").write_text("\tt5\n")
+    with pytest.raises(UserError, match=r"vmap\.txt: damaged"):
+        CTranslate2Engine(tmp_path / "model", shortlist=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
