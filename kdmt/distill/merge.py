@@ -15,7 +15,7 @@ from kdmt.config import Failures
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.blocks import Block, Decoded, read_block
 from kdmt.distill.decoding import source_sha
-from kdmt.distill.failures import Failure, find_failure
+from kdmt.distill.failures import FAILURES, Failure, find_failure, find_text_failures
 from kdmt.distill.selection import BEST, Candidate, Selector
 from kdmt.errors import UserError
 
@@ -71,7 +71,7 @@ def merge_blocks(
     ):
         for sentence, source, reference, tag in zip(sentences, *_lines(text, len(sources)), strict=True):
             report.num_sentences += 1
-            for words, weight in _choose(sentence, reference, to_words, settings, select, report):
+            for words, weight in _choose(sentence, source, reference, to_words, settings, select, report):
                 report.num_lines += 1
                 if select.weighs:
                     report.weights.append(weight)
@@ -101,6 +101,7 @@ def _lines(text: TrainingText, count: int) -> tuple[Iterable[str], Iterable[str]
 
 def _choose(
     sentence: Decoded,
+    source: str,
     reference: str,
     to_words: Callable[[tuple[int, ...]], str],
     settings: Failures,
@@ -114,7 +115,7 @@ def _choose(
     """
     looked_at = min(len(sentence.tokens), select.depth)
     candidates = [_candidate(sentence, place, to_words) for place in range(looked_at)]
-    failures = [_failure(sentence, place, candidate.words, settings) for place, candidate in enumerate(candidates)]
+    failures = _failures(sentence, candidates, source, settings)
     usable = [each for each, failure in zip(candidates, failures, strict=True) if failure is None]
     if usable:
         return [(candidate.words, weight) for candidate, weight in select.choose(usable, reference)]
@@ -135,9 +136,18 @@ def _candidate(sentence: Decoded, place: int, to_words: Callable[[tuple[int, ...
     return Candidate(to_words(tokens), sentence.scores[place], len(tokens) + 1)
 
 
-def _failure(sentence: Decoded, place: int, words: str, settings: Failures) -> Failure | None:
-    failure = find_failure(sentence.tokens[place], hit_limit=sentence.at_limit[place], settings=settings)
-    return "empty" if failure is None and not words.strip() else failure
+def _failures(
+    sentence: Decoded, candidates: Sequence[Candidate], source: str, settings: Failures
+) -> list[Failure | None]:
+    of_tokens = [
+        find_failure(tokens, hit_limit=hit_limit, settings=settings)
+        for _, tokens, hit_limit in zip(candidates, sentence.tokens, sentence.at_limit, strict=False)
+    ]
+    of_words = find_text_failures([candidate.words for candidate in candidates], [source] * len(candidates), settings)
+    return [
+        failure or (FAILURES[code - 1] if code else None)
+        for failure, code in zip(of_tokens, of_words.tolist(), strict=True)
+    ]
 
 
 def _write_nbest(file: TextIO, sentence: Decoded, to_words: Callable[[tuple[int, ...]], str]) -> None:

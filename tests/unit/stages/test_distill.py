@@ -101,7 +101,7 @@ def test_the_manifest_says_what_it_was_made_of_and_how_well() -> None:
     assert made["settings"]["distill.decode.beam"] == 2
     assert set(made["outputs"]) >= {"distilled.en", "distilled.de", "nbest", "data-bin/train.en-de.de.bin"}
     assert 0 < made["facts"]["num_compared"] < 80  # not with the lines that are references themselves
-    assert distill("failures={empty: keep, too_long: keep, repetition: keep}").code == 0
+    assert distill("failures={empty: keep, too_long: keep, repetition: keep, ratio: keep}").code == 0
     facts = manifest()["facts"]
     expected = sacrebleu.corpus_bleu(read_lines(MADE / "distilled.de"), [read_lines(PREPARED / "train.de")]).score
     assert facts["bleu_against_reference"] == pytest.approx(expected)
@@ -135,7 +135,7 @@ def test_another_use_of_failures_decodes_nothing_again() -> None:
     references, best = read_lines(PREPARED / "train.de"), nbest()
     failed = sum(before["facts"]["failures"].values())
     assert 0 < failed < 80
-    drop = "failures={empty: drop, too_long: drop, repetition: drop, unk: drop}"
+    drop = "failures={empty: drop, too_long: drop, repetition: drop, unk: drop, ratio: drop}"
     result = distill(drop)
     assert result.code == 0
     assert "made anew: the setting distill.failures.empty changed from 'reference' to 'drop'" in result.err
@@ -151,7 +151,7 @@ def test_another_use_of_failures_decodes_nothing_again() -> None:
     assert read_lines(MADE / "distilled.en") == [sources[i] for i in left]
     assert len(IndexedDataset(MADE / "data-bin/train.en-de.de")) == len(left)
 
-    assert distill("failures={empty: keep, too_long: keep, repetition: keep, unk: keep}").code == 0
+    assert distill("failures={empty: keep, too_long: keep, repetition: keep, unk: keep, ratio: keep}").code == 0
     assert read_lines(MADE / "distilled.de") == [best[i][0][1] for i in range(80)]
     assert distill().code == 0
     assert manifest() == before
@@ -390,7 +390,7 @@ def test_blocks_and_batches_of_another_size_hold_the_same_samples(drawn: list[in
 
 @pytest.mark.usefixtures("sampled", "no_decoding")
 def test_another_use_of_failures_draws_nothing_again() -> None:
-    assert distill("failures={empty: keep, too_long: keep, repetition: keep}").code == 0
+    assert distill("failures={empty: keep, too_long: keep, repetition: keep, ratio: keep}").code == 0
     assert read_lines(SAMPLED / "distilled.de") == [nbest(SAMPLED)[i][0][1] for i in range(80)]
 
 
