@@ -48,7 +48,7 @@ class CTranslate2Teacher:
             device=place.device,
             compute_type=self.compute_type,
             threads=place.threads,
-            **({"shortlist": True} if self.shortlist else {}),
+            shortlist=self.shortlist,
         )
         own = self.sample
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, Sample
+from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import check_vocabulary
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan
@@ -124,15 +125,32 @@ def open_teacher(workspace: Workspace, folder: Path, chosen: ChosenTeacher, samp
 
 def _exported(workspace: Workspace, folder: Path, checkpoint: Path) -> Path:
     """The model in CTranslate2's form, written once: the folder belongs to one teacher."""
-    from kdmt.interop.ctranslate2 import export_checkpoint
+    from kdmt.interop.ctranslate2 import SHORTLIST_FILE, export_checkpoint
 
     exported = folder / ENGINE_FOLDER
     if not exported.exists():
         export_checkpoint(checkpoint, exported)
-        if workspace.config.distill.shortlist is not None:
-            _write_shortlist(workspace, exported)
+    if workspace.config.distill.shortlist is not None and not (exported / SHORTLIST_FILE).exists():
+        _write_shortlist(workspace, exported)
     return exported
 
 
 def _write_shortlist(workspace: Workspace, exported: Path) -> None:
-    raise UserError("distill.shortlist is not there yet")
+    """Learnt from the training set as it is: the teacher's own words are not known yet."""
+    from kdmt.corpus.indexed import IndexedDataset
+    from kdmt.distill.shortlist import build_shortlist
+    from kdmt.interop.ctranslate2 import add_shortlist
+
+    settings = workspace.config.distill.shortlist
+    assert settings is not None
+    sources, targets = (
+        IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.langs, lang)) for lang in workspace.langs
+    )
+    made = build_shortlist(
+        sources,  # type: ignore[arg-type]  # a sequence in all that is asked of it
+        targets,  # type: ignore[arg-type]
+        per_token=settings.per_token,
+        frequent=settings.frequent,
+        max_pairs=settings.pairs,
+    )
+    add_shortlist(exported, made.frequent.tolist(), {token: ids.tolist() for token, ids in made.of_token.items()})

@@ -53,13 +53,13 @@ WITHOUT_TORCH = {
         for name in ("alignment", "codec", "indexed", "lines", "parallel", "text", "tokenizer", "vocabulary")
     ),
     *(f"decode.{name}" for name in ("ctranslate2", "engine", "lengths")),
-    *(f"distill.{name}" for name in ("blocks", "decoding", "failures", "merge", "selection")),
-    "distill.tasks",
-    "distill.worker",
-    "distill.crew",
-    "distill.executors",
-    "distill.ray_executor",
-    *(f"distill.{name}" for name in ("blocks", "decoding", "failures", "merge", "selection", "shortlist")),
+    *(
+        f"distill.{name}"
+        for name in (
+            *("blocks", "candidates", "crew", "decoding", "executors", "failures", "mbr", "merge", "ray_executor"),
+            *("selection", "shortlist", "similarity", "sources", "tasks", "worker"),
+        )
+    ),
 }  # not even in a function, but for typing
 
 

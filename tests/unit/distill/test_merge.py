@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from kdmt.distill.blocks import Block, Decoded, plan_blocks, write_block
 from kdmt.distill.decoding import source_sha
 from kdmt.distill.merge import MergeReport, TrainingText, merge_blocks
 from kdmt.distill.selection import Selector, interpolated, weighted
+from kdmt.distill.similarity import bleu_nearness
 from kdmt.errors import UserError
 from kdmt.types import EOS, UNK
 
@@ -231,12 +232,33 @@ def test_all_that_do_not_fail_weighted_by_their_probabilities(tmp_path: Path) ->
     assert report.replaced == {1: "repetition"}
 
 
+def test_failures_of_words_are_seen_beside_the_source(tmp_path: Path) -> None:
+    """The sources are a, b, ...: words beyond three are too many, and an `a` again is a copy of the first."""
+    hypotheses: list[tuple[tuple[int, ...], ...]] = [((10, 11, 12, 13), (5, 6)), ((10, 11, 12, 13),), ((9,),)]
+    scores = [(-0.5,) * len(nbest) for nbest in hypotheses]
+    report = merge_by(BY_BLEU, tmp_path, hypotheses, scores, ["w10 w11 w12 w13", "w1", "w2"])
+    assert read_lines(tmp_path / "out.de") == ["w5 w6", "w1", "w9"]
+    assert report.replaced == {1: "ratio"}
+    report = merge_by(BY_BLEU, tmp_path, [((1,),), ((1,),)], [(-0.5,)] * 2, ["w1", "w2"], to_words=lambda _: "A")
+    assert read_lines(tmp_path / "out.de") == ["w1", "A"]
+    assert report.replaced == {0: "copied"}
+    failures = Failures(scripts=["Greek"], script="drop")
+    report = merge_by(BY_BLEU, tmp_path, [((7,),), ((8,),)], [(-0.5,)] * 2, ["w1", "w2"], failures=failures)
+    assert report.dropped == {0: "script", 1: "script"}
+
+
+BY_BLEU = interpolated(bleu_nearness("none"))
+
+
 def merge_by(
     select: Selector,
     folder: Path,
     hypotheses: Sequence[tuple[tuple[int, ...], ...]],
     scores: Sequence[tuple[float, ...]],
     references: Sequence[str],
+    *,
+    to_words: Callable[[tuple[int, ...]], str] = words_of,
+    failures: Failures = Failures(repetition_times=3, unk="drop"),  # noqa: B008
 ) -> MergeReport:
     """Sources a, b, ...; the text goes to out.en and out.de."""
     sources = [np.array([20 + i, EOS]) for i in range(len(hypotheses))]
@@ -254,8 +276,8 @@ def merge_by(
         KEY,
         sources=sources,
         text=TrainingText(folder / "train.en", folder / "train.de", None),
-        to_words=words_of,
-        settings=Failures(repetition_times=3, unk="drop"),
+        to_words=to_words,
+        settings=failures,
         select=select,
         out_source=folder / "out.en",
         out_target=folder / "out.de",

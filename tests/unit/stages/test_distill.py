@@ -30,9 +30,9 @@ from tiny_pipeline import (
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.distill.failures import FAILURES
 from kdmt.decode.engine import Sampling
 from kdmt.decode.transformer import TorchEngine
+from kdmt.distill.failures import FAILURES
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 
 TINY = Path("runs/tiny")
