@@ -42,6 +42,7 @@ from kdmt.stages.targets import (
     choice_settings,
     outputs,
     source_prefixes,
+    sweep,
     write_training_set,
 )
 from kdmt.stages.teachers import (
@@ -133,6 +134,7 @@ class Decoding:
     def make(self, plan: Plan) -> None:
         """Decode what is missing, and write the training set."""
         self.begin(plan)
+        sweep(self.folder, self.blocks)
         sources = self.sources()
         tasks = self._decode(plan, sources)
         self._merge(plan, sources, tasks)
