@@ -25,6 +25,7 @@ from kdmt.errors import UserError
 
 _POLL_SECONDS = 0.25  # between two questions how far an actor is
 _NO_NODE_SECONDS = 60.0  # a cluster that has no node for us may be about to get one
+_KNOCK_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 80 * 2**20  # the smallest that Ray allows, nearly: no data goes through it
 
 
@@ -112,10 +113,26 @@ def _connect(ray: Any, address: str | None) -> None:
     if address is None:
         ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         return
+    if address.startswith("ray://"):
+        raise UserError(
+            f"{address}: Ray Client is not supported; on a machine of the cluster use its HOST:PORT or auto"
+        )
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
-    except ConnectionError as error:
-        raise UserError(f"no Ray cluster at {address}: {one_line(error)}") from None
+    except (OSError, RuntimeError) as error:  # ConnectionError among them; another version of Ray or Python
+        raise UserError(f"no Ray cluster to join at {address}: {' '.join(str(error).split())}") from None
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries for minutes to reach a host and port where nobody answers.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def count_room(nodes: Sequence[dict[str, Any]], threads: int, gpus: bool) -> int:
