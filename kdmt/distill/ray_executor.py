@@ -153,7 +153,8 @@ def _describe_lack(threads: int, gpus: bool) -> str:
 class _Actor:
     """The worker's side. `heard` is asked in a thread of its own while `work` goes on in another."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        os.chdir(folder)  # the driver's, by which paths are meant
         self._worker: Worker | None = None
         self._log: WorkerLog | None = None
         self._calls = 0
@@ -216,7 +217,7 @@ class _ActorCrew:
             max_task_retries=0,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},  # Ray's own choice gives way to a node's
         )
-        actor = make.remote()
+        actor = make.remote(os.getcwd())
         self._seats[number] = _Seat(actor, "host", actor.host.remote())
 
     def give(self, number: int, task: Task, attempt: int) -> None:

@@ -132,6 +132,8 @@ class Decoding:
     def make(self, plan: Plan) -> None:
         """Decode what is missing, and write the training set."""
         self.begin(plan)
+        for leftover in self.blocks.glob(".partial-*"):
+            leftover.unlink()
         sources = self.sources()
         tasks = self._decode(plan, sources)
         self._merge(plan, sources, tasks)
