@@ -217,7 +217,7 @@ class _ActorCrew:
             max_task_retries=0,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},  # Ray's own choice gives way to a node's
         )
-        actor = make.remote(os.getcwd())
+        actor = make.remote(str(Path.cwd()))
         self._seats[number] = _Seat(actor, "host", actor.host.remote())
 
     def give(self, number: int, task: Task, attempt: int) -> None:
