@@ -13,7 +13,7 @@ float order. CTranslate2's own search ends otherwise, and is brought to ours:
 What still differs:
 
 * it renormalises for <pad>, which it forbids everywhere: a score is larger than the teacher-forced one by the sum of
-  -log(1 - p(<pad>)), divided like the rest; for a trained model below 1e-3;
+  -log(1 - p(<pad>)), divided like the rest; for a trained model below 1e-3, by which near ties may turn;
 * where more than K hypotheses have finished in all, one of those that finished first may be lost if its sum of log p is
   several times below that of one which finished with the last: a length penalty can tell neighbouring lengths apart by
   so much only (a factor of 3.8 between 19 and 20 of at most 20 tokens, 1.4 between 59 and 60 of at most 60);
