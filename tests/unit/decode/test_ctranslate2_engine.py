@@ -7,6 +7,7 @@ are to be those of PyTorch, whether </s> is likely as the first token or a searc
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from collections import Counter
 from itertools import chain
@@ -425,6 +426,24 @@ def test_a_folder_that_is_none_or_damaged(tmp_path: Path) -> None:
     (tmp_path / "model" / "model.bin").write_bytes(b"\0")
     with pytest.raises(UserError, match=r"model\.bin: damaged"):
         CTranslate2Engine(tmp_path / "model")
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_process_that_uses_it_loads_no_torch(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from kdmt.config import Decode
+from kdmt.decode.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engine import Sampling
+engine, source = CTranslate2Engine(Path({str(tmp_path / "model")!r})), [np.array([5, 6, 2])]
+engine.decode(source, Decode(max_len_b=3))
+engine.sample(source, Decode(), Sampling(), seed=1)
+engine.score_pairs(source, source)
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.usefixtures("engine")
