@@ -5,8 +5,9 @@
 A stub stands where the teacher is: `CopyTeacher` gives each source back as its translation, and is used for nothing
 else than this. What is timed is the stage's own code: finding the different sentences and planning the blocks, running
 them (workers, block files and their checks), merging them into `nbest`, choosing the best of each and writing the text.
-`distill_scale_linearity` is the time a sentence of the whole over that of a tenth of it. `distill_rss_gb` is the largest
-sum of the processes' resident memory, `distill_pss_gb` counts pages that they share once; both are read twice a second.
+`distill_scale_linearity` is the time a sentence of the whole over that of a tenth of it. `distill_rss_gb` is the
+largest sum of the processes' resident memory, `distill_pss_gb` counts pages that they share once; both are read twice a
+second.
 
 The speeds of choosing by BLEU, chrF and MBR are those of 5 hypotheses a sentence, the source and four of its rotations.
 """
@@ -21,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +90,9 @@ def main() -> None:
     subprocess.run([*command, str(options.workdir / "choices"), "--nbest", "5"], check=True)
     seconds = {name: json.loads((options.workdir / name / "seconds.json").read_text()) for name in sizes}
     totals = {name: sum(seconds[name][step] for step in STEPS) for name in ("tenth", "whole")}
+    speed = "sentences/s"
     figures = [
-        Figure("distill_scale_sentences_per_second", sizes["whole"] / totals["whole"], "sentences/s"),
+        Figure("distill_scale_sentences_per_second", sizes["whole"] / totals["whole"], speed),
         Figure("distill_rss_gb", whole.peak_rss / 1e9, "GB"),
         Figure("distill_pss_gb", whole.peak_pss / 1e9, "GB"),
         Figure("distill_rss_gb_tenth", small.peak_rss / 1e9, "GB"),
@@ -163,7 +166,7 @@ def run_steps(folder: Path, nbest: int) -> None:
     timed("merge", lambda: work.write_candidates(made_from, tasks, sources, work.folder))
     timed("choose", lambda: choose(None))
     for name, rule in (RULES if nbest > 1 else {}).items():
-        timed(name, lambda rule=rule: choose(rule))
+        timed(name, partial(choose, rule))
     (folder / "seconds.json").write_text(json.dumps(seconds))
 
 

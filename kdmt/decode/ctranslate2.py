@@ -157,7 +157,7 @@ class CTranslate2Engine:
             drawn = self._draw(translator, spelled, max_len, sampling)
             for place, tokens, log_probs in zip(places, drawn, self._score(spelled, drawn), strict=True):
                 own = tuple(log_probs.tolist())
-                score = normalized_score(sum(own), len(own), settings.lenpen)
+                score = normalized_score(sum(own), len(own), 1.0)
                 found[place] = [Hypothesis(self._read(tokens), score, own)]
             if progress is not None:
                 progress(len(batch))
