@@ -132,7 +132,7 @@ def write_pipeline(folder: Path, document: Mapping[str, Any] | None = None) -> P
 
 
 def hash_tree(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file below a folder, hidden ones included, but for the workers' logs."""
+    """Relative path -> sha256 of every file below a folder, hidden files included, but for the workers' logs."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

@@ -32,8 +32,9 @@ from kdmt.corpus.indexed import fitting_dtype
 from kdmt.errors import UserError
 from kdmt.types import EOS, Hypothesis
 
-FORMAT = 2
+FORMAT = 3
 _DIGEST_BYTES = 32
+_HEADER_KEYS = {"block", "first", "count", "sources", "made_from", "made_with", "columns"}
 _COMPRESSION = 1  # of gzip: larger ones take three times as long for a tenth less
 
 
@@ -61,7 +62,6 @@ class Block:
 class Decoded:
     """The hypotheses of a block's sentences, each sentence's best first."""
 
-    lines_N: NDArray[np.int64]  # of the text that is distilled, from 0: where each sentence first stands
     hashes_N: NDArray[np.uint64]  # of the source's ids, so that a line that moved is noticed
     counts_N: NDArray[np.int32]  # hypotheses of each
     scores_H: NDArray[np.float32]  # natural log, length-normalised
@@ -74,7 +74,6 @@ class Decoded:
         cls,
         hypotheses: Sequence[Sequence[Hypothesis]],
         *,
-        lines_N: NDArray[np.int64],
         hashes_N: NDArray[np.uint64],
         max_len_N: Sequence[int],
         vocab_size: int,
@@ -84,7 +83,6 @@ class Decoded:
         limits = [limit for nbest, limit in zip(hypotheses, max_len_N, strict=True) for _ in nbest]
         tokens = [_without_eos(hypothesis.tokens) for hypothesis in flat]
         return cls(
-            lines_N=lines_N,
             hashes_N=hashes_N,
             counts_N=np.array([len(nbest) for nbest in hypotheses], dtype="<i4"),
             scores_H=np.array([hypothesis.score for hypothesis in flat], dtype="<f4"),
@@ -157,10 +155,7 @@ def read_block(
         )
     if not np.array_equal(decoded.hashes_N, hashes_N):
         place = int(np.flatnonzero(decoded.hashes_N != hashes_N)[0])
-        raise ForeignBlock(
-            f"{path}: the source of sentence {block.first + place} (line {int(decoded.lines_N[place]) + 1}) "
-            "is not the one of the training text"
-        )
+        raise ForeignBlock(f"{path}: the source of sentence {block.first + place} is not the one of the training text")
     return header, decoded
 
 
@@ -243,7 +238,7 @@ def _decode(path: Path) -> tuple[dict[str, Any], Decoded]:
         raise DamagedBlock(f"{path}: damaged or cut short: {error}") from None
     if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
         raise DamagedBlock(f"{path}: damaged: its checksum does not match")
-    start = content.index(b"\n") + 1
+    start = content.find(b"\n") + 1
     header = _parse_header(path, content[:start])
     columns = {}
     for name, dtype, count in header["columns"]:
@@ -259,6 +254,8 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
         raise DamagedBlock(f"{path}: not a block of decoded sentences") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DamagedBlock(f"{path}: not in the form that this version writes")
+    if not header.keys() >= _HEADER_KEYS:
+        raise DamagedBlock(f"{path}: damaged: its header is not whole")
     return header
 
 

@@ -100,7 +100,6 @@ class BlockDecoder:
         sources = text.sentences(task.lines_N)
         decoded = Decoded.of(
             self._translate(translate, sources, task.block, progress),
-            lines_N=task.lines_N,
             hashes_N=task.hashes_N,
             max_len_N=self._limits(sources),
             vocab_size=self.teacher.vocab_size,

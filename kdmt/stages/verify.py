@@ -91,9 +91,13 @@ def _explain(workspace: Workspace, task: BlockTask, blocks: Path, decoder: Block
     if old.hypotheses() != new.hypotheses():
         origin = "" if before == now else f"; it was made with {before}, now {now}"
         raise UserError(f"{path}: decoded again, it holds other translations{origin}")
-    if before == now:
-        raise UserError(f"{path}: decoded again, it has other scores")
-    workspace.say(f"{path}: the same translations; other bytes, since it was made with {before}, now {now}")
+    if before != now:
+        workspace.say(f"{path}: the same translations; other bytes, since it was made with {before}, now {now}")
+        return
+    same = np.array_equal(old.scores_H, new.scores_H)
+    raise UserError(
+        f"{path}: decoded again, it {'is another file with the same content' if same else 'has other scores'}"
+    )
 
 
 def verify_text(workspace: Workspace, folder: Path, made_of: TrainingSet) -> None:
