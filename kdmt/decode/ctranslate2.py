@@ -470,7 +470,7 @@ def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
     try:
         from ctranslate2 import Translator
     except ImportError:
-        raise UserError("CTranslate2 is not installed: pip install 'kdmt[ctranslate2]'") from None
+        raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
     kind, _, index = device.partition(":")
     try:
         return Translator(
