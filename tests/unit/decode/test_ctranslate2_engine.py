@@ -455,7 +455,7 @@ def test_what_ctranslate2_does_not_have(tmp_path: Path, arguments: dict[str, str
 @pytest.mark.usefixtures("engine")
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
-    with pytest.raises(UserError, match=r"pip install 'kdmt\[ctranslate2\]'"):
+    with pytest.raises(UserError, match="pip install ctranslate2"):
         CTranslate2Engine(tmp_path / "model")
 
 

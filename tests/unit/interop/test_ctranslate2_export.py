@@ -163,7 +163,7 @@ def test_an_unknown_quantization(tmp_path: Path) -> None:
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
-    with pytest.raises(UserError, match=r"pip install 'kdmt\[ctranslate2\]'"):
+    with pytest.raises(UserError, match="pip install ctranslate2"):
         export(make_model(), tmp_path / "out")
 
 
