@@ -94,7 +94,7 @@ def distill(
 
 def _parse_shard(text: str) -> tuple[int, int]:
     shard, slash, shards = text.partition("/")
-    if not (slash and shard.isdigit() and shards.isdigit()):
+    if not (slash and all(part.isascii() and part.isdigit() for part in (shard, shards))):
         raise UserError(f"--shard {text!r}: expected I/N, as 0/8")
     return int(shard), int(shards)
 

@@ -46,6 +46,7 @@ from kdmt.stages.targets import (
 )
 from kdmt.stages.teachers import (
     blocks_made_from,
+    check_teacher,
     choose_teacher,
     open_teacher,
     teacher_inputs,
@@ -140,7 +141,7 @@ class Decoding:
 
     def begin(self, plan: Plan) -> None:
         """Open the folder for work; what is wrong with the teacher is said before anything is moved."""
-        choose_teacher(self.workspace)
+        check_teacher(self.workspace, self.sample)
         check_reverse(self.workspace)
         begin(self.folder, plan, self.workspace.resolved_config())
         self.blocks.mkdir(exist_ok=True)

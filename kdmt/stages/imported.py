@@ -1,7 +1,8 @@
 """The imported stage: another system's translations of the training set, from a file, become a training set.
 
 The file has `index<TAB>translation` on each line, `index` the line of `prepare/train.<source>` from 0, in any order,
-each once. Translations are finished text: they are processed as the target side of a corpus is.
+each once; where monolingual text is distilled too, its lines follow. Translations are finished text: they are processed
+as the target side of a corpus is.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from kdmt.stages.targets import (
     TrainingSet,
     choice_settings,
     outputs,
-    recorded_lines,
+    source_lines,
     write_training_set,
 )
 from kdmt.stages.workspace import Workspace
 
 _SHOWN = 5
+_MAX_DIGITS = 40  # int() refuses very many
 
 
 def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
@@ -50,7 +52,7 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
         check_reverse(workspace)
         with TemporaryDirectory(dir=workspace.root, prefix=".imported-") as scratch:
             asides = [Path(scratch) / name for name in CANDIDATES]
-            write_imported(path, TextCodec.load(workspace.prepare), *asides, count=recorded_lines(workspace))
+            write_imported(path, TextCodec.load(workspace.prepare), *asides, count=source_lines(workspace))
             begin(folder, plan, workspace.resolved_config())  # once the file is known to be right
             for aside in asides:
                 aside.replace(folder / aside.name)
@@ -108,8 +110,9 @@ def _indexed_lines(path: Path, count: int) -> Iterator[tuple[int, int, str]]:
         index, tab, text = line.partition("\t")
         if not (tab and index.isascii() and index.isdigit()):
             raise UserError(f"{path}:{number}: expected index<TAB>translation, found {line[:40]!r}")
-        if int(index) >= count:
-            raise UserError(f"{path}:{number}: index {index}, but the training source has the lines 0 to {count - 1}")
+        if len(index) > _MAX_DIGITS or int(index) >= count:
+            shown = index[:_MAX_DIGITS]
+            raise UserError(f"{path}:{number}: index {shown}, but the training source has the lines 0 to {count - 1}")
         yield number, int(index), text
 
 

@@ -201,6 +201,13 @@ def recorded_lines(workspace: Workspace) -> int:
     return len(IndexedDataset(source_prefixes(workspace)[0]))
 
 
+def source_lines(workspace: Workspace) -> int:
+    """Lines of all the text that is distilled."""
+    from kdmt.distill.sources import SourceText
+
+    return len(SourceText(source_prefixes(workspace)))
+
+
 def _lines_at(path: Path, places: np.ndarray) -> Iterator[str]:
     """The lines at these places, which ascend."""
     wanted = np.zeros(int(places[-1]) + 1 if len(places) else 0, dtype=bool)

@@ -59,6 +59,17 @@ def choose_teacher(workspace: Workspace) -> ChosenTeacher:
     return ChosenTeacher(checkpoints, names, _engine(settings, names, models), models)
 
 
+def check_teacher(workspace: Workspace, sample: Sample | None) -> None:
+    """Refuse a teacher that does not do what is asked of it.
+
+    Raises:
+        UserError: as `choose_teacher`, or it is to draw samples and cannot.
+    """
+    chosen = choose_teacher(workspace)
+    if chosen.is_parallel and sample is not None:
+        raise UserError(f"{chosen.names[0]} writes all positions at once and draws no samples")
+
+
 def _engine(settings: Distill, names: tuple[str, ...], models: tuple[dict[str, Any], ...]) -> str:
     parallel = [name for name, model in zip(names, models, strict=True) if model["family"] == "nonautoregressive"]
     if parallel and len(names) > 1:
