@@ -13,7 +13,7 @@ float order. CTranslate2's own search ends otherwise, and is brought to ours:
 What still differs:
 
 * it renormalises for <pad>, which it forbids everywhere: a score is larger than the teacher-forced one by the sum of
-  -log(1 - p(<pad>)), divided like the rest; for a trained model below 1e-3;
+  -log(1 - p(<pad>)), divided like the rest; for a trained model below 1e-3, by which near ties may turn;
 * where more than K hypotheses have finished in all, one of those that finished first may be lost if its sum of log p is
   several times below that of one which finished with the last: a length penalty can tell neighbouring lengths apart by
   so much only (a factor of 3.8 between 19 and 20 of at most 20 tokens, 1.4 between 59 and 60 of at most 60);
@@ -157,7 +157,7 @@ class CTranslate2Engine:
             drawn = self._draw(translator, spelled, max_len, sampling)
             for place, tokens, log_probs in zip(places, drawn, self._score(spelled, drawn), strict=True):
                 own = tuple(log_probs.tolist())
-                score = normalized_score(sum(own), len(own), settings.lenpen)
+                score = normalized_score(sum(own), len(own), 1.0)
                 found[place] = [Hypothesis(self._read(tokens), score, own)]
             if progress is not None:
                 progress(len(batch))
@@ -199,19 +199,12 @@ class CTranslate2Engine:
         found = self._search(sources, max_len, beam)
         # </s> as the first token: its log-probability
         early = {place: each.total for place, nbest in enumerate(found) for each in nbest if not each.tokens}
-        again = self._search(_of(sources, [*early]), max_len, beam, min_len=1)
-        for place, nbest in zip(early, again, strict=True):
-            found[place] = nbest
-        for min_len, places in ((0, [place for place in range(len(sources)) if place not in early]), (1, [*early])):
-            cut = [place for place in places if any(not each.ended for each in found[place])]
-            whole = self._end(_of(sources, cut), _of(found, cut), max_len, beam, min_len)
-            for place, nbest in zip(cut, whole, strict=True):
-                found[place] = nbest
-        if self._shortlist:
-            rescored = [_of_all(found[place], log_prob) for place, log_prob in early.items()]
-        else:  # more precise where </s> is likely
-            rescored = self._rescored(_of(sources, [*early]), _of(found, [*early]))
-        for place, nbest in zip(early, rescored, strict=True):
+        for place in early:
+            found[place] = []
+        found = self._end(sources, found, max_len, beam, min_len=0)
+        own = _of(sources, [*early])
+        again = self._end(own, self._search(own, max_len, beam, min_len=1), max_len, beam, min_len=1)
+        for place, nbest in zip(early, self._among_all(own, again, [*early.values()]), strict=True):
             found[place] = nbest
         return [
             [Hypothesis((), 0.0)] if len(source) == 1 else self._ranked(nbest, settings)
@@ -259,30 +252,30 @@ class CTranslate2Engine:
         return [_in_order(result, penalty) for result in results]
 
     def _end(
-        self, sources: list[list[str]], found: list[list[_Found]], max_len: int, beam: int, min_len: int
+        self, sources: list[list[str]], found: list[list[_Found]], max_len: int, beam: int, *, min_len: int
     ) -> list[list[_Found]]:
-        """The hypotheses of sources that a search cut off: those that finished, and of the prefixes that live at the
-        maximum length those that are likeliest with </s>, `beam` in all.
-
-        Args:
-            found: what the search found. That is all with one beam; with a shortlist it has to do, since another batch
-                has another one.
-        """
-        if not sources:
-            return []
+        """What a search found, with other hypotheses of the sources that it cut off: those that finished, and of the
+        prefixes that live at the maximum length those that are likeliest with </s>, `beam` in all."""
+        cut = [place for place, nbest in enumerate(found) if any(not each.ended for each in nbest)]
+        if not cut:
+            return found
+        own, whole = _of(sources, cut), _of(found, cut)
+        # with one beam that is all there is; with a shortlist it has to do, since another batch has another one
         if search_again := beam > 1 and not self._shortlist:
-            found = self._search(sources, max_len, beam, min_len=min_len, everything=True)
+            whole = self._search(own, max_len, beam, min_len=min_len, everything=True)
         ended, live = [], []
-        for source, every in zip(sources, found, strict=True):
-            own, cut = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
-            if len(own) == beam:
-                cut = []
-            elif search_again and len(cut) < beam and max_len > 1:  # some that live on come behind one that ended
-                own, cut = self._walk(source, own, max_len, beam, min_len)
-            ended.append(own)
-            live.append(cut)
-        forced = self._forced(sources, live)
-        return [own + likeliest[: beam - len(own)] for own, likeliest in zip(ended, forced, strict=True)]
+        for source, every in zip(own, whole, strict=True):
+            ends, prefixes = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
+            if len(ends) == beam:
+                prefixes = []
+            elif search_again and len(prefixes) < beam and max_len > 1:  # some live on behind one that ended
+                ends, prefixes = self._walk(source, ends, max_len, beam, min_len)
+            ended.append(ends)
+            live.append(prefixes)
+        found = list(found)
+        for place, ends, forced in zip(cut, ended, self._forced(own, live), strict=True):
+            found[place] = ends + forced[: beam - len(ends)]
+        return found
 
     def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
         """Prefixes with </s>, the likeliest first."""
@@ -347,8 +340,21 @@ class CTranslate2Engine:
         logits_KV -= logits_KV.max(axis=1, keepdims=True)
         return logits_KV - np.log(np.exp(logits_KV).sum(axis=1, keepdims=True))
 
-    def _rescored(self, sources: list[list[str]], found: list[list[_Found]]) -> list[list[_Found]]:
-        """With the teacher-forced log-probabilities."""
+    def _among_all(
+        self, sources: list[list[str]], found: list[list[_Found]], eos_log_probs: list[float]
+    ) -> list[list[_Found]]:
+        """With their log-probabilities among all translations, from those among the ones that do not begin with </s>.
+
+        Args:
+            eos_log_probs: of </s> as the first token, one of each source.
+        """
+        if self._shortlist:
+            remainders = [math.log(-math.expm1(min(log_prob, -1e-7))) for log_prob in eos_log_probs]
+            return [
+                [replace(each, total=each.total + remainder) for each in nbest]
+                for nbest, remainder in zip(found, remainders, strict=True)
+            ]
+        # by forced decoding, which is more precise where </s> is likely
         owners = [source for source, nbest in zip(sources, found, strict=True) for _ in nbest]
         scores = iter(self._score(owners, [each.tokens for nbest in found for each in nbest]))
         return [[replace(each, total=float(next(scores).sum())) for each in nbest] for nbest in found]
@@ -426,12 +432,6 @@ def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
     return [items[place] for place in places]
 
 
-def _of_all(found: list[_Found], eos_log_prob: float) -> list[_Found]:
-    """With their probabilities among all translations, from those among the ones that do not begin with </s>."""
-    remainder = math.log(-math.expm1(min(eos_log_prob, -1e-7)))
-    return [replace(each, total=each.total + remainder) for each in found]
-
-
 def _finishing_order(max_len: int) -> float:
     """A length penalty that ranks hypotheses by their lengths, the shorter first, so that those which finished first
     are kept: as far below zero as scores of `max_len` tokens remain float32."""
@@ -470,7 +470,7 @@ def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
     try:
         from ctranslate2 import Translator
     except ImportError:
-        raise UserError("CTranslate2 is not installed: pip install 'kdmt[ctranslate2]'") from None
+        raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
     kind, _, index = device.partition(":")
     try:
         return Translator(

@@ -79,7 +79,7 @@ class NATEngine:
                 found = rescore(self.teacher, chosen, found, lenpen=settings.lenpen)
             return [candidates[:1] for candidates in found]
 
-        return decode_in_batches(self.model, sources, settings, write, progress)
+        return decode_in_batches([self.model], sources, settings, write, progress)
 
     @property
     def _chooses(self) -> bool:

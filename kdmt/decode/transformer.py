@@ -5,6 +5,7 @@ Shapes: B batch, S source length, T target length, N = B * K rows of the beam, V
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from kdmt.config import Decode
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.beam import beam_search
+from kdmt.decode.beam import Stepper, beam_search
 from kdmt.decode.engine import Sampling, check_sentences, length_batches
 from kdmt.decode.lengths import max_lengths
 from kdmt.decode.sampling import sample
@@ -24,10 +25,19 @@ from kdmt.types import EOS, Hypothesis
 
 
 class TorchEngine:
-    """A Transformer in PyTorch. The model is moved to `device` and runs in evaluation mode while it decodes."""
+    """Transformers in PyTorch. They are moved to `device` and run in evaluation mode while they decode.
 
-    def __init__(self, model: Transformer, *, device: torch.device | str = "cpu") -> None:
+    Args:
+        model: translates; alone it also scores pairs.
+        others: models of the same vocabulary that translate with it: the mean of their probabilities counts, as in
+            fairseq's ensembles.
+    """
+
+    def __init__(
+        self, model: Transformer, *, others: Sequence[Transformer] = (), device: torch.device | str = "cpu"
+    ) -> None:
         self.model = model.to(device)
+        self.models = [self.model, *(other.to(device) for other in others)]
         self.device = torch.device(device)
 
     def decode(
@@ -38,7 +48,7 @@ class TorchEngine:
         def search(batch: list[int]) -> list[list[Hypothesis]]:
             return self._decode_batch([sources[place] for place in batch], settings)
 
-        return decode_in_batches(self.model, sources, settings, search, progress)
+        return decode_in_batches(self.models, sources, settings, search, progress)
 
     def sample(
         self,
@@ -69,7 +79,7 @@ class TorchEngine:
 
         def draw(batch: list[int]) -> list[list[Hypothesis]]:
             found = sample_batch(
-                self.model,
+                self.models,
                 pad_sentences([sources[place] for place in batch]).to(self.device),
                 sampling=sampling,
                 max_len_a=settings.max_len_a,
@@ -78,19 +88,17 @@ class TorchEngine:
             )
             return [[hypothesis] for hypothesis in found]
 
-        return decode_in_batches(self.model, sources, settings, draw, progress)
+        return decode_in_batches(self.models, sources, settings, draw, progress)
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         max_len_B = max_lengths(
             [len(source) for source in sources],
             settings.max_len_a,
             settings.max_len_b,
-            limit=self.model.config.max_target_positions - 1,  # </s> takes the last position
+            limit=_shortest(self.models, "target") - 1,  # </s> takes the last position
         )
-        encoder_output = self.model.encode(pad_sentences(sources).to(self.device))
-        cache = self.model.start_cache(encoder_output, beam=settings.beam, max_len=max(max_len_B) + 1)
         return beam_search(
-            _TransformerStepper(self.model, cache),
+            _start(self.models, pad_sentences(sources).to(self.device), settings.beam, max(max_len_B) + 1),
             max_len_B=max_len_B,
             beam=settings.beam,
             nbest=settings.nbest,
@@ -117,16 +125,18 @@ class TorchEngine:
             For each pair, in order, the model's floats [T].
 
         Raises:
-            ValueError: there are not as many targets as sources.
+            ValueError: there are not as many targets as sources, or several models.
             UserError: a side is longer than the model's positions; names its index.
         """
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
+        if len(self.models) > 1:
+            raise ValueError("pairs are scored by one model")
         check_sentences(sources, self.model.config.max_source_positions, "source")
         check_sentences(targets, self.model.config.max_target_positions, "target")
         scores: list[np.ndarray] = [np.empty(0)] * len(sources)
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-        with _inference(self.model):
+        with _inference(self.models):
             for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
                 log_probs_BT = self._score_batch(
                     [sources[index] for index in batch], [targets[index] for index in batch]
@@ -145,7 +155,7 @@ class TorchEngine:
 
 
 def decode_in_batches(
-    model: Transformer,
+    models: Sequence[Transformer],
     sources: Sequence[np.ndarray],
     settings: Decode,
     translate: Callable[[list[int]], list[list[Hypothesis]]],
@@ -153,10 +163,10 @@ def decode_in_batches(
 ) -> list[list[Hypothesis]]:
     """See `Engine.decode`; `translate` gets the places of a batch's sources. The longest sentences go first, so that
     memory that does not suffice shows at once."""
-    check_sentences(sources, model.config.max_source_positions, "source")
+    check_sentences(sources, _shortest(models, "source"), "source")
     hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
     lengths = [len(source) for source in sources]
-    with _inference(model):
+    with _inference(models):
         for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
             for place, nbest in zip(batch, translate(batch), strict=True):
                 hypotheses[place] = nbest
@@ -176,7 +186,7 @@ def _uniforms_of(seed: int, indices: Sequence[int], steps: int) -> Tensor:
 
 
 def sample_batch(
-    model: Transformer,
+    models: Sequence[Transformer],
     src_tokens_BS: Tensor,
     *,
     sampling: Sampling,
@@ -184,14 +194,13 @@ def sample_batch(
     max_len_b: float,
     uniforms: Callable[[int, int], Tensor] = _uniforms_of_torch,
 ) -> list[Hypothesis]:
-    """A sample of each source; `uniforms` gives the random numbers of so many rows and steps."""
-    lengths = src_tokens_BS.ne(model.pad).sum(1).tolist()
-    max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=model.config.max_target_positions - 1)
+    """A sample of each source from these models; `uniforms` gives the random numbers of so many rows and steps."""
+    lengths = src_tokens_BS.ne(models[0].pad).sum(1).tolist()
+    max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
     uniforms_BT = uniforms(len(lengths), max(max_len_B) + 1)
-    with _inference(model):
-        cache = model.start_cache(model.encode(src_tokens_BS), beam=1, max_len=max(max_len_B) + 1)
+    with _inference(models):
         found = sample(
-            _TransformerStepper(model, cache),
+            _start(models, src_tokens_BS, 1, max(max_len_B) + 1),
             max_len_B=max_len_B,
             uniforms_NT=uniforms_BT,
             sampling=sampling,
@@ -217,15 +226,49 @@ class _TransformerStepper:
         self.cache.select_sentences(index_B)
 
 
+@dataclass(frozen=True)
+class _EnsembleStepper:
+    """Several models that take each step together."""
+
+    members: tuple[_TransformerStepper, ...]
+
+    def step(self, last_tokens_N: Tensor) -> Tensor:
+        """The logarithm of the mean of their probabilities, which stands for logits."""
+        each = [member.step(last_tokens_N).log_softmax(dim=-1) for member in self.members]
+        return torch.stack(each).logsumexp(dim=0) - math.log(len(each))
+
+    def reorder(self, order_N: Tensor) -> None:
+        for member in self.members:
+            member.reorder(order_N)
+
+    def select_sentences(self, index_B: Tensor) -> None:
+        for member in self.members:
+            member.select_sentences(index_B)
+
+
+def _start(models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int) -> Stepper:
+    """What takes the steps of a batch: `max_len` of them at most, for `beam` rows a sentence."""
+    members = tuple(
+        _TransformerStepper(model, model.start_cache(model.encode(src_tokens_BS), beam=beam, max_len=max_len))
+        for model in models
+    )
+    return members[0] if len(members) == 1 else _EnsembleStepper(members)
+
+
+def _shortest(models: Sequence[Transformer], side: str) -> int:
+    """The longest sentence that all of them have positions for."""
+    return min(getattr(model.config, f"max_{side}_positions") for model in models)
+
+
 @contextmanager
-def _inference(model: Transformer) -> Iterator[None]:
-    """No dropout, no gradients; the model is left in the mode it was in (it may be validated during training)."""
-    was_training = model.training
-    if was_training:  # to go through all modules takes as long as a layer does
+def _inference(models: Sequence[Transformer]) -> Iterator[None]:
+    """No dropout, no gradients; models are left in the mode they were in (they may be validated during training)."""
+    training = [model for model in models if model.training]
+    for model in training:  # to go through all modules takes as long as a layer does
         model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        if was_training:
+        for model in training:
             model.train()

@@ -116,7 +116,8 @@ def write_block(
         UserError: the disk is full; nothing is left under the block's name.
     """
     path = block.path(folder)
-    aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    # of this process alone: a worker that was given up for lost may still be writing the same block
+    aside = path.with_name(f".partial-{os.uname().nodename}-{os.getpid()}-{path.name}")
     try:
         with aside.open("wb") as file:
             file.write(_encode(block, decoded, made_from, made_with))

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -300,6 +301,9 @@ def _serve(connection: Connection, opener: bytes, place: Place, cores: set[int] 
         _show_stacks(stacks)
         with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the driver has closed its end
             _work(connection, opener, place, WorkerLog(place.log))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # to take torch apart, as the interpreter does at its end, takes a second or more
 
 
 def _work(connection: Connection, opener: bytes, place: Place, log: WorkerLog) -> None:

@@ -25,6 +25,7 @@ from kdmt.errors import UserError
 
 _POLL_SECONDS = 0.25  # between two questions how far an actor is
 _NO_NODE_SECONDS = 60.0  # a cluster that has no node for us may be about to get one
+_KNOCK_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 80 * 2**20  # the smallest that Ray allows, nearly: no data goes through it
 
 
@@ -112,10 +113,26 @@ def _connect(ray: Any, address: str | None) -> None:
     if address is None:
         ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         return
+    if address.startswith("ray://"):
+        raise UserError(
+            f"{address}: Ray Client is not supported; on a machine of the cluster use its HOST:PORT or auto"
+        )
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
-    except ConnectionError as error:
-        raise UserError(f"no Ray cluster at {address}: {one_line(error)}") from None
+    except (OSError, RuntimeError) as error:  # ConnectionError among them; another version of Ray or Python
+        raise UserError(f"no Ray cluster to join at {address}: {' '.join(str(error).split())}") from None
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries for minutes to reach a host and port where nobody answers.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def count_room(nodes: Sequence[dict[str, Any]], threads: int, gpus: bool) -> int:
@@ -136,7 +153,8 @@ def _describe_lack(threads: int, gpus: bool) -> str:
 class _Actor:
     """The worker's side. `heard` is asked in a thread of its own while `work` goes on in another."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        os.chdir(folder)  # the driver's, by which paths are meant
         self._worker: Worker | None = None
         self._log: WorkerLog | None = None
         self._calls = 0
@@ -199,7 +217,7 @@ class _ActorCrew:
             max_task_retries=0,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},  # Ray's own choice gives way to a node's
         )
-        actor = make.remote()
+        actor = make.remote(str(Path.cwd()))
         self._seats[number] = _Seat(actor, "host", actor.host.remote())
 
     def give(self, number: int, task: Task, attempt: int) -> None:

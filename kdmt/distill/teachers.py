@@ -106,7 +106,7 @@ class TorchTeacher:
         if isinstance(models[0], NATransformer):
             parallel = NATEngine(models[0], device=place.device, search=self.search, iterations=self.iterations)
             return lambda sources, _, __, progress: parallel.decode(sources, self.settings, progress=progress)
-        engine = TorchEngine(models[0], device=place.device)
+        engine = TorchEngine(models[0], others=models[1:], device=place.device)
         own = self.sample
         if own is None:
             return lambda sources, _, __, progress: engine.decode(sources, self.settings, progress=progress)

@@ -165,7 +165,7 @@ def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: 
     try:
         from ctranslate2 import specs
     except ImportError:
-        raise UserError("CTranslate2 is not installed: pip install 'kdmt[ctranslate2]'") from None
+        raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
     config = model.config
     activation = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU}[config.activation_fn]
     encoder = specs.TransformerEncoderSpec(

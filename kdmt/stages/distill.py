@@ -171,14 +171,17 @@ class Decoding:
         """What becomes a worker that writes blocks into a folder."""
         from kdmt.distill.decoding import BlockDecoder
 
-        chosen = choose_teacher(self.workspace)
         return BlockDecoder(
-            teacher=open_teacher(self.workspace, self.folder, chosen, self.sample),
+            teacher=open_teacher(self.workspace, self.folder, choose_teacher(self.workspace), self.sample),
             settings=self.workspace.config.distill.decode,
             prefixes=tuple(source_prefixes(self.workspace)),
             folder=folder,
-            made_from=blocks_made_from(self.workspace, plan, chosen),
+            made_from=self.made_from(plan),
         )
+
+    def made_from(self, plan: Plan) -> dict[str, Any]:
+        """What the blocks depend on besides their sources."""
+        return blocks_made_from(self.workspace, plan, choose_teacher(self.workspace))
 
     def _decode(self, plan: Plan, sources: Sources, own: slice = slice(None)) -> list[BlockTask]:
         from kdmt.distill.decoding import missing_tasks
@@ -204,7 +207,7 @@ class Decoding:
 
     def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
         with TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
-            made_with = self.write_candidates(plan, tasks, sources, Path(scratch))
+            made_with = self.write_candidates(self.made_from(plan), tasks, sources, Path(scratch))
             for name in CANDIDATES:
                 (Path(scratch) / name).replace(self.folder / name)
         facts = write_training_set(self.workspace, self.folder, self.training_set())
@@ -212,7 +215,7 @@ class Decoding:
         finish(self.folder, plan, outputs=outputs(self.folder), facts=facts)
 
     def write_candidates(
-        self, plan: Plan, tasks: Sequence[BlockTask], sources: Sources, out: Path
+        self, made_from: dict[str, Any], tasks: Sequence[BlockTask], sources: Sources, out: Path
     ) -> list[dict[str, Any]]:
         """What the blocks hold as text, into the folder `out`; what each block was made with."""
         from kdmt.corpus.codec import TextCodec
@@ -222,7 +225,7 @@ class Decoding:
         return write_candidates(
             tasks,
             self.blocks,
-            made_from=blocks_made_from(self.workspace, plan, choose_teacher(self.workspace)),
+            made_from=made_from,
             to_words=TextCodec.load(self.workspace.prepare).decode_targets,
             settings=self.workspace.config.distill.failures,
             out=out / NBEST,

@@ -142,7 +142,7 @@ def _on_policy(student: Student) -> Any:
 
     def generate(model: Any, src_tokens_BS: Any) -> list[tuple[int, ...]]:
         found = sample_batch(
-            model, src_tokens_BS, sampling=sampling, max_len_a=settings.max_len_a, max_len_b=settings.max_len_b
+            [model], src_tokens_BS, sampling=sampling, max_len_a=settings.max_len_a, max_len_b=settings.max_len_b
         )
         return [hypothesis.tokens for hypothesis in found]
 

@@ -55,7 +55,7 @@ def verify_decoding(work: Decoding, blocks: int, seed: int | None) -> None:
     workspace, plan, sources = work.workspace, work.plan(), work.sources()
     tasks = work.tasks(sources)
     with TemporaryDirectory(dir=work.folder, prefix=".verify-") as scratch:
-        work.write_candidates(plan, tasks, sources, Path(scratch))  # which reads and checks every block
+        work.write_candidates(work.made_from(plan), tasks, sources, Path(scratch))  # which reads and checks every block
         if file_sha256(Path(scratch) / NBEST) != file_sha256(work.folder / NBEST):
             raise UserError(f"{work.folder / NBEST}: does not follow from the blocks")
         workspace.say(f"{work.folder.name}: {len(tasks):,} blocks are whole, and {NBEST} follows from them")

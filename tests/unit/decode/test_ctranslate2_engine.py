@@ -7,6 +7,7 @@ are to be those of PyTorch, whether </s> is likely as the first token or a searc
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from collections import Counter
 from itertools import chain
@@ -171,7 +172,7 @@ def test_scores_are_the_teacher_forced_ones(tmp_path: Path, eos_logit: float) ->
             [source for source, _ in pairs], [np.array([*hypothesis.tokens, EOS]) for _, hypothesis in pairs]
         )
         for (_, hypothesis), log_probs in zip(pairs, forced, strict=True):
-            assert hypothesis.score == pytest.approx(log_probs.sum() / len(log_probs) ** lenpen, abs=TOLERANCE)
+            assert hypothesis.score == pytest.approx(log_probs.mean(), abs=TOLERANCE)
         assert all(nbest == sorted(nbest, key=lambda h: -h.score) for nbest in found)
 
 
@@ -274,15 +275,14 @@ def test_samples_are_distributed_as_they_should_be(tmp_path: Path, sampling: Sam
     assert squares < len(expected) + 4 * math.sqrt(2 * len(expected))
 
 
-@pytest.mark.parametrize("lenpen", [1.0, 0.6])
-def test_a_samples_score_is_the_teacher_forced_one(tmp_path: Path, lenpen: float) -> None:
+def test_a_samples_score_is_the_teacher_forced_one(tmp_path: Path) -> None:
     model = make_model(eos_logit=-3.0, pad_logit=2.0)
-    wanted = Decode(lenpen=lenpen, max_len_b=3)
+    wanted = Decode(lenpen=0.6, max_len_b=3)  # a penalty is the search's
     found = load(model, tmp_path / "model").sample(SOURCES, wanted, Sampling(0.7, 5, 0.9), seed=2)
     forced = TorchEngine(model).score_pairs(SOURCES, [np.array([*nbest[0].tokens, EOS]) for nbest in found])
     for (hypothesis,), log_probs in zip(found, forced, strict=True):
         assert hypothesis.log_probs == pytest.approx(log_probs.tolist(), abs=TOLERANCE)
-        assert hypothesis.score == pytest.approx(log_probs.sum() / len(log_probs) ** lenpen, abs=TOLERANCE)
+        assert hypothesis.score == pytest.approx(log_probs.mean(), abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -428,6 +428,24 @@ def test_a_folder_that_is_none_or_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("engine")
+def test_a_process_that_uses_it_loads_no_torch(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from kdmt.config import Decode
+from kdmt.decode.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engine import Sampling
+engine, source = CTranslate2Engine(Path({str(tmp_path / "model")!r})), [np.array([5, 6, 2])]
+engine.decode(source, Decode(max_len_b=3))
+engine.sample(source, Decode(), Sampling(), seed=1)
+engine.score_pairs(source, source)
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("arguments", [{"compute_type": "int3"}, {"device": "abacus"}])
 def test_what_ctranslate2_does_not_have(tmp_path: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(UserError, match="CTranslate2 cannot load it on"):
@@ -437,7 +455,7 @@ def test_what_ctranslate2_does_not_have(tmp_path: Path, arguments: dict[str, str
 @pytest.mark.usefixtures("engine")
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
-    with pytest.raises(UserError, match=r"pip install 'kdmt\[ctranslate2\]'"):
+    with pytest.raises(UserError, match="pip install ctranslate2"):
         CTranslate2Engine(tmp_path / "model")
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -207,20 +207,41 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_end_when_the_driver_is_killed(folder: Path) -> None:
+@pytest.fixture
+def driver(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A driver in a process group of its own, both of whose workers are at work."""
     script = folder.parent / "driver.py"
     script.write_text(DRIVER)
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    driver = subprocess.Popen([sys.executable, str(script), str(folder)], env=os.environ | {"PYTHONPATH": paths})
+    driver = subprocess.Popen(
+        [sys.executable, str(script), str(folder)],
+        env=os.environ | {"PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         wait_until(lambda: len(list(folder.glob("attempt-*"))) == 2, seconds=30)
-        family = children_of(driver.pid)
-        assert len(family) >= 2
-        driver.kill()
-        wait_until(lambda: not any(map(is_alive, family)), seconds=1)
+        yield driver
     finally:
         driver.kill()
-        driver.wait()
+        driver.communicate()
+
+
+def test_workers_end_when_the_driver_is_killed(driver: subprocess.Popen[str]) -> None:
+    family = children_of(driver.pid)
+    assert len(family) >= 2
+    driver.kill()
+    wait_until(lambda: not any(map(is_alive, family)), seconds=1)
+
+
+def test_control_c_is_the_drivers_to_act_upon(driver: subprocess.Popen[str]) -> None:
+    family = children_of(driver.pid)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, errors = driver.communicate(timeout=10)
+    assert "Interrupted: stopped by SIGINT; saved every finished block; run it again to go on" in errors
+    assert errors.count("Traceback") == 1
+    wait_until(lambda: not any(map(is_alive, family)), seconds=1)  # multiprocessing's own process is the last
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

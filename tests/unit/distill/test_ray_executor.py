@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from executor_workers import ALWAYS, COUNT, Scribes, make_tasks
 
-from kdmt.distill.ray_executor import RayActors, count_room
+from kdmt.distill import ray_executor
+from kdmt.distill.ray_executor import RayActors, connected, count_room
 from kdmt.distill.tasks import Progress
 from kdmt.errors import Interrupted, UserError
 
@@ -79,19 +80,18 @@ def wait_for_cpus(number: float) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_whatever_befalls_the_actors_the_rest_goes_on(folder: Path) -> None:
     """All at once, since an actor takes its second to start: exceptions, deaths, a hang."""
-    troubles = {0: ("kill", 1), 2: ("raise", ALWAYS), 3: ("kill", ALWAYS), 5: ("hang", 1)}
+    troubles = {0: ("kill", 1), 2: ("raise", 1), 3: ("kill", ALWAYS), 5: ("hang", 1)}
     scribes, told = Scribes(folder, troubles, seconds=0.05), list[Progress]()
-    stumbled, killed = actors(folder, silence_seconds=2.0).run(scribes, make_tasks(12), told.append)
-    assert (stumbled.task.number, stumbled.error, stumbled.attempts) == (2, "RuntimeError: the teacher stumbled", 3)
+    (killed,) = actors(folder, silence_seconds=2.0).run(scribes, make_tasks(12), told.append)
     assert (killed.task.number, killed.attempts) == (3, 3)
     assert killed.error == "the worker died (Worker unexpectedly exits with a connection error code 2. End of file.)"
-    assert sorted(scribes.done()) == [0, 1, 4, *range(5, 12)]
+    assert sorted(scribes.done()) == [0, 1, 2, *range(4, 12)]
     last = told[-1]
-    assert (last.sentences, last.total_sentences) == (10 * COUNT, 12 * COUNT)
-    assert (last.tasks_done, last.tasks_failed, last.tasks_total) == (10, 2, 12)
+    assert (last.sentences, last.total_sentences) == (11 * COUNT, 12 * COUNT)
+    assert (last.tasks_done, last.tasks_failed, last.tasks_total) == (11, 1, 12)
     assert {threads for _, _, _, threads, _ in scribes.done().values()} == {"1"}
     log = read_logs(folder)
-    assert log.count(" 4 sentences in ") == 10
+    assert log.count(" 4 sentences in ") == 11
     assert "block 5, attempt 1 of 3, failed: nothing heard for 2 s" in log
     assert ray.is_initialized()
     wait_for_cpus(2.0)
@@ -111,21 +111,16 @@ def test_actors_without_room_are_waited_for(folder: Path) -> None:
     told: list[Progress] = []
     scribes = Scribes(folder, seconds=0.1)
     assert actors(folder, workers=5, opening_seconds=5.0).run(scribes, make_tasks(6), told.append) == []
-    assert max(progress.workers for progress in told) == 2
+    assert max(progress.workers for progress in told) <= 2
+    assert "driver: " not in read_logs(folder)  # to wait is no failure
     wait_for_cpus(2.0)
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize(
-    ("scribes", "message"),
-    [
-        ({"troubles": {1: ("user", ALWAYS)}}, "corpus.de: line 3 is bad"),
-        ({"opening": ("raise", ALWAYS)}, "no worker can be opened: RuntimeError: the teacher stumbled"),
-    ],
-)
-def test_bad_input_ends_the_run(folder: Path, scribes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=f"^{message}$"):
-        actors(folder).run(Scribes(folder, **scribes), make_tasks(20), lambda _: None)
+@pytest.mark.parametrize("trouble", [{"troubles": {1: ("user", ALWAYS)}}, {"opening": ("user", ALWAYS)}])
+def test_bad_input_ends_the_run(folder: Path, trouble: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^corpus.de: line 3 is bad$"):
+        actors(folder).run(Scribes(folder, **trouble), make_tasks(20), lambda _: None)
     wait_for_cpus(2.0)
 
 
@@ -144,6 +139,16 @@ def test_a_cluster_without_a_fitting_node_is_named(folder: Path) -> None:
         executor.run(Scribes(folder), make_tasks(1), lambda _: None)
 
 
+@pytest.mark.usefixtures("cluster")
+def test_so_many_workers_as_are_wanted_wait_a_while_for_a_fitting_node(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "_NO_NODE_SECONDS", 0.5)
+    executor = RayActors(1, 64, False, folder.parent / "logs", 60.0)
+    with pytest.raises(UserError, match=r"no node of the Ray cluster has 64 CPUs$"):
+        executor.run(Scribes(folder), make_tasks(1), lambda _: None)
+
+
 def test_a_node_that_goes_away_takes_no_task_along(cluster: Any, folder: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
     cluster.wait_for_nodes()
@@ -154,9 +159,9 @@ def test_a_node_that_goes_away_takes_no_task_along(cluster: Any, folder: Path) -
             cluster.remove_node(node, allow_graceful=False)
             removed.append(progress)
 
-    assert actors(folder).run(scribes, make_tasks(24), remove_node) == []
+    assert actors(folder).run(scribes, make_tasks(36), remove_node) == []
     assert len(removed) == 1
-    assert sorted(scribes.done()) == list(range(24))
+    assert sorted(scribes.done()) == list(range(36))
     assert re.search("the worker's node died|the worker cannot be reached", read_logs(folder))
 
 
@@ -169,6 +174,19 @@ def test_room_is_counted_on_the_living_nodes() -> None:
     ]
     assert count_room(nodes, 2, False) == 4
     assert count_room(nodes, 2, True) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:9", "no Ray cluster to join at 127.0.0.1:9: .*refused"), ("ray://head:10001", "Ray Client")],
+)
+def test_an_address_where_nobody_answers_is_named(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(UserError, match=message), connected(ray, address):
+        pass
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_ray_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

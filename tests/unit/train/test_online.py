@@ -165,7 +165,7 @@ def mutual() -> Objective:
 
 def on_policy() -> Objective:
     def generate(model: Transformer, src_tokens_BS: Tensor) -> list[tuple[int, ...]]:
-        found = sample_batch(model, src_tokens_BS, sampling=Sampling(), max_len_a=1.0, max_len_b=2)
+        found = sample_batch([model], src_tokens_BS, sampling=Sampling(), max_len_a=1.0, max_len_b=2)
         return [hypothesis.tokens for hypothesis in found]
 
     return EmaTeacherObjective(
