@@ -137,6 +137,7 @@ class Decoding:
         sweep(self.folder, self.blocks)
         sources = self.sources()
         tasks = self._decode(plan, sources)
+        sweep(self.blocks)  # of workers that were lost meanwhile
         self._merge(plan, sources, tasks)
 
     def begin(self, plan: Plan) -> None:
