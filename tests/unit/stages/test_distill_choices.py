@@ -390,6 +390,14 @@ def test_the_reverse_model_sees_what_was_chosen() -> None:
 
 
 @pytest.mark.usefixtures("reverse")
+def test_a_teacher_that_gives_nothing_is_told_though_some_of_it_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TorchEngine, "decode", lambda _, sources, *__, **___: [[] for _ in sources])
+    sets = (REVERSE, "distill.failures.empty=keep", "distill.block_size=50")
+    message = refused("distill", "tiny.yaml", sets=sets)
+    assert message.startswith("distill: none of 80 sentences has a translation to train on; failures: empty 80")
+
+
+@pytest.mark.usefixtures("reverse")
 def test_a_model_that_does_not_read_the_targets_is_refused() -> None:
     with unharmed():
         message = refused("distill", "tiny.yaml", sets=("distill.reverse={checkpoint: runs/tiny/teacher}",))
