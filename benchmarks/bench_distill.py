@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import re
 import shutil
@@ -30,6 +29,7 @@ import sysconfig
 import time
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class Result:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(PIPELINES))
-    parser.add_argument("--updates", type=int, default=2500, help="of teachers that are not there yet")
+    parser.add_argument("--updates", type=int, default=1500, help="of teachers that are not there yet")
     parser.add_argument("--limit", type=int, default=0, help="translate so many lines of the training set alone")
     parser.add_argument("--workdir", type=Path, default=Path("runs/bench-distill"))
     options = parser.parse_args()
@@ -128,9 +128,10 @@ def make_model(name: str, work: Path, limit: int, updates: int) -> Model:
     """Train the teacher where it is not there, and prepare the corpus with its tokenizer and dictionary."""
     path = Path("pipelines") / f"{PIPELINES[name]}.yaml"
     trained = Path("runs") / PIPELINES[name]
+    flags = ["--set", f"teacher.train.max_updates={updates}", "--set", f"teacher.train.warmup_updates={updates // 3}"]
     for stage in ("prepare", "teacher"):
         if not (trained / stage / "manifest.json").exists():
-            subprocess.run([str(KDMT), stage, str(path), "--set", f"teacher.train.max_updates={updates}"], check=True)
+            subprocess.run([str(KDMT), stage, str(path), *flags], check=True)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for lang in ("en", "de"):
@@ -179,10 +180,10 @@ def measure(model: Model) -> tuple[dict[str, Result], dict[str, Any]]:
     chosen["fairseq_batch"] = min(FAIRSEQ_BATCHES, key=lambda size: run_fairseq(model, size, TRIAL_SENTENCES)[0])
     found["stage"] = run_stage(model, "stage")
     for kind in ("float32", "int8"):
-        trials = itertools.product(((2, 1), (1, 2)), CT2_BATCHES)
-        chosen[kind] = min(trials, key=lambda trial: run_ct2(model, kind, *trial, TRIAL_SENTENCES)[0])
+        trials: Any = itertools.product(((2, 1), (1, 2)), CT2_BATCHES)
+        chosen[kind] = min(trials, key=partial(ct2_seconds, model, kind))
         suffix = "" if kind == "float32" else "_int8"
-        seconds, words = run_ct2(model, kind, *chosen[kind], None)
+        seconds, words = run_ct2(model, kind, *chosen[kind], limit=None)
         found[f"ct2{suffix}"] = Result(len(words) / seconds, model.bleu(words))
     found["stage_1"] = run_stage(model, "stage_1", "distill.workers=1")
     found["stage_int8"] = run_stage(model, "stage_int8", "distill.compute_type=int8")
@@ -210,7 +211,13 @@ def run_stage(model: Model, name: str, *sets: str) -> Result:
     return Result(len(words) / seconds, model.bleu(words))
 
 
-def run_ct2(model: Model, kind: str, layout: tuple[int, int], batch: int, limit: int | None) -> tuple[float, list[str]]:
+def ct2_seconds(model: Model, kind: str, trial: tuple[tuple[int, int], int]) -> float:
+    return run_ct2(model, kind, *trial, limit=TRIAL_SENTENCES)[0]
+
+
+def run_ct2(
+    model: Model, kind: str, layout: tuple[int, int], batch: int, *, limit: int | None
+) -> tuple[float, list[str]]:
     """Seconds of `translate_batch` on all sentences or the first ones, and the words."""
     import ctranslate2
 
@@ -229,7 +236,9 @@ def run_ct2(model: Model, kind: str, layout: tuple[int, int], batch: int, limit:
     words = [""] * len(sources)
     for place, result in zip(order, results, strict=True):
         words[place] = codec.tokenizers.target.decode(" ".join(result.hypotheses[0]))
-    print(f"{model.name} ct2 {kind} {layout} {batch}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True)
+    print(
+        f"{model.name} ct2 {kind} {layout} {batch}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True
+    )
     return seconds, words
 
 
