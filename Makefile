@@ -11,7 +11,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
         fairseq-env bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students \
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         distclean
 
 help: ## list the targets
@@ -128,6 +128,12 @@ bench-nat-multi30k: $(VENV)/installed ## non-autoregressive students on Multi30k
 
 bench-students: $(VENV)/installed-dev ## speed and BLEU of nat-multi30k's systems beside each other, CTranslate2 among them
 	$(BIN)/python benchmarks/bench_students.py
+
+bench-distill: $(VENV)/installed ## the distill stage beside fairseq-generate and bare CTranslate2 (needs `make fairseq-env`)
+	$(BIN)/python benchmarks/bench_distill.py
+
+bench-distill-scale: $(VENV)/installed ## everything of the distill stage but the engine, on 5 million sentences
+	$(BIN)/python benchmarks/bench_distill_scale.py
 
 distclean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build

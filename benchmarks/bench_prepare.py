@@ -14,18 +14,16 @@ import argparse
 import itertools
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import sentencepiece as spm
 import yaml
 from figures import Figure, report_figures
+from process_memory import run_measured
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 VOCABULARY_WORDS = 200_000
@@ -44,12 +42,13 @@ def main() -> None:
     print(f"generating {options.pairs:,} pairs", file=sys.stderr, flush=True)
     generate(options.workdir, options.pairs)
     pipeline = write_pipeline(options.workdir)
-    seconds, peak_bytes = run_measured([str(KDMT), "prepare", str(pipeline), "--runs", str(options.workdir / "runs")])
+    measured = run_measured([str(KDMT), "prepare", str(pipeline), "--runs", str(options.workdir / "runs")])
+    seconds = measured.seconds
     prepared = options.workdir / "runs" / "bench-prepare" / "prepare"
     threads = len(os.sched_getaffinity(0))
     bare = encode_seconds(prepared, threads)
     figures = [
-        Figure("prepare_rss_gb", peak_bytes / 1e9, "GB"),
+        Figure("prepare_rss_gb", measured.peak_pss / 1e9, "GB"),
         Figure("prepare_pairs_per_second", options.pairs / seconds, "pairs/s"),
         Figure("prepare_ratio_spm_encode", seconds / bare, "ratio"),
         Figure("prepare_seconds", seconds, "s"),
@@ -135,48 +134,6 @@ def write_pipeline(folder: Path) -> Path:
 
 
 # --------------------------------------------------------------------------------------------------------- measuring
-
-
-def run_measured(command: list[str]) -> tuple[float, int]:
-    """Wall seconds of a command, and the peak of its process tree's resident bytes."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command)
-    peak = 0
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.5):
-            peak = max(peak, sum(resident_bytes(pid) for pid in process_tree(process.pid)))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    code = process.wait()
-    done.set()
-    watcher.join()
-    if code:
-        sys.exit(f"{' '.join(command)} ended with {code}")
-    return time.perf_counter() - started, peak
-
-
-def process_tree(pid: int) -> Iterator[int]:
-    yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found = children.read_text().split()
-        except FileNotFoundError:  # the thread has ended
-            continue
-        for child in found:
-            yield from process_tree(int(child))
-
-
-def resident_bytes(pid: int) -> int:
-    """Proportional set size; 0 for a process that has ended."""
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")), 0)
 
 
 def encode_seconds(prepared: Path, threads: int) -> float:

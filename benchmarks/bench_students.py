@@ -158,7 +158,7 @@ def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterat
 
 def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.ctranslate2 import CTranslate2Engine
-    from kdmt.decode.engine import TorchEngine
+    from kdmt.decode.transformer import TorchEngine
     from kdmt.interop.ctranslate2 import export_checkpoint
 
     engines: dict[str, Any] = {"torch": TorchEngine(model, device=setting.device)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,26 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Compare every file with its checksum.
+
+    Raises:
+        UserError: naming the file that is missing or differs.
+    """
+    try:
+        checksums = json.loads((folder / "checksums.json").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not a checkpoint: it has no checksums.json") from None
+    except ValueError:
+        raise UserError(f"{folder / 'checksums.json'}: not valid JSON") from None
+    for name, expected in checksums.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: the checkpoint's file is missing")
+        if file_sha256(path) != expected:
+            raise UserError(f"{path}: damaged: its sha256 is not the one in checksums.json")
 
 
 def known_sha256(path: Path) -> str:

@@ -59,10 +59,44 @@ def teacher(
 
 @app.command()
 def distill(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Decode every N-th block from the I-th on, from 0. Without it later to put them together.",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check all that is there, and decode some blocks again.")
+    ] = False,
+    verify_blocks: Annotated[int, typer.Option(min=0, help="Blocks that --verify decodes again.")] = 2,
+    verify_seed: Annotated[int | None, typer.Option(help="Of their choice; by default a new one.")] = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirror = None,
+    rebuild: Rebuild = False,
 ) -> None:
     """Let the teacher translate the training set."""
+    if verify or shard is not None:
+        from kdmt.config import load_pipeline
+        from kdmt.stages.pipeline import run_shards, run_verification
+        from kdmt.stages.workspace import Workspace
+
+        workspace = Workspace(load_pipeline(pipeline, set_ or ()), runs, mirror)
+        if shard is not None:
+            run_shards(workspace, *_parse_shard(shard), rebuild=rebuild)
+        if verify:
+            run_verification(workspace, blocks=verify_blocks, seed=verify_seed)
+        return
     _run("distill", pipeline, set_, runs, mirror, rebuild)
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    shard, slash, shards = text.partition("/")
+    if not (slash and all(part.isascii() and part.isdigit() for part in (shard, shards))):
+        raise UserError(f"--shard {text!r}: expected I/N, as 0/8")
+    return int(shard), int(shards)
 
 
 @app.command()
@@ -119,6 +153,41 @@ def translate(
     translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
     settings = Decode(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
     translate_stream(translator, settings, sys.stdin.buffer, sys.stdout.buffer, buffer_size=buffer_size)
+
+
+class ComputeType(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
+@app.command()
+def rescore(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint folder, or what 'kdmt export --to ctranslate2' wrote.")
+    ],
+    source: Annotated[Path, typer.Argument(help="Raw text in the model's source language, one sentence a line.")],
+    target: Annotated[Path, typer.Argument(help="Its translations.")],
+    compute_type: Annotated[
+        ComputeType, typer.Option(help="Of CTranslate2; float16 is for GPUs.")
+    ] = ComputeType.float32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core, or one a GPU.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Write the log-probability of each target given its source, and its number of tokens, to standard output."""
+    from kdmt.stages.rescore import rescore as write_scores
+
+    write_scores(
+        checkpoint,
+        source,
+        target,
+        sys.stdout,
+        compute_type=compute_type.value,
+        workers=workers,
+        threads=threads,
+        device=device,
+    )
 
 
 class ExportFormat(StrEnum):

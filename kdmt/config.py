@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from kdmt.errors import UserError
 from kdmt.types import ALIGNED, EDITING, POSITIONAL
@@ -331,14 +341,48 @@ class Decode(Section):
 OnFailure = Literal["keep", "reference", "drop"]
 
 
+def _script(name: str) -> str:
+    """The name if it is that of a script that letters are written in, as the Unicode Character Database calls it."""
+    import regex
+
+    if not re.fullmatch(r"[A-Za-z_]+", name):
+        raise ValueError("not the name of a Unicode script, as Latin or Cyrillic is")
+    try:
+        script = regex.compile(rf"\p{{Script={name}}}")
+    except regex.error:
+        raise ValueError("not the name of a Unicode script, as Latin or Cyrillic is") from None
+    # that of a space is what scripts share, that of an accent what takes its neighbour's, U+FFFF is no character; and
+    # Katakana_Or_Hiragana has none
+    if any(map(script.match, " \u0301\uffff")) or not script.search("".join(map(chr, range(0x32000)))):
+        raise ValueError("not a script of its own")
+    return name
+
+
+def _ratio(value: float) -> float:
+    if 0.0 < value <= 1.0:
+        raise ValueError("should be greater than 1, or 0 for no limit")
+    return value
+
+
 class Failures(Section):
-    """What becomes of a hypothesis that fails: kept, replaced by the reference, or dropped with its index recorded."""
+    """What becomes of a hypothesis that fails: kept, replaced by the reference, or dropped with its index recorded.
+
+    It fails by the first that applies, in the order in which they stand here.
+    """
 
     empty: OnFailure = "reference"
     too_long: OnFailure = "reference"  # reached the maximum length
     repetition: OnFailure = "reference"  # an n-gram (1 to 4 tokens) repeated `repetition_times` in a row
     unk: OnFailure = "keep"
+    ratio: OnFailure = "reference"  # far more or fewer words than the source, see `max_ratio`
+    copied: OnFailure = "reference"  # the source again, but for case and spaces, with a letter in it
+    script: OnFailure = "reference"  # in another script than `scripts`
     repetition_times: int = Field(4, ge=2)
+    # longer side over shorter side in words between spaces, as `clean.max_ratio`; 0: no limit, for languages without
+    max_ratio: Annotated[float, AfterValidator(_ratio)] = Field(3.0, ge=0.0)
+    # Unicode's names for the target's, as [Latin] or [Han, Hiragana, Katakana]; empty: not checked
+    scripts: list[Annotated[str, AfterValidator(_script)]] = Field(default_factory=list)
+    max_foreign: float = Field(0.5, ge=0.0, lt=1.0)  # share of the letters that may be of other scripts
 
 
 class Sample(Section):
@@ -350,17 +394,84 @@ class Sample(Section):
     top_p: float = Field(1.0, gt=0.0, le=1.0)
 
 
+class NATDecode(Section):
+    """How non-autoregressive models decode; what a family does not have is of no account to it."""
+
+    length_beam: int = Field(1, ge=1, le=256)  # lengths that are tried, of families that tell the length
+    rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
+    ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
+    ctc_lm: str | None = None  # an n-gram model of target pieces that KenLM reads, for prefix beam search
+    ctc_lm_weight: float = Field(0.3, ge=0.0)
+    ctc_length_bonus: float = 0.0  # for each piece, beside the language model
+    eos_penalty: float = Field(0.0, ge=0.0)  # of levenshtein and insertion: against slots that nothing is put into
+    dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"
+    dag_lenpen: float = 1.0  # of viterbi: a path's log-probability over its length ** dag_lenpen
+
+    @model_validator(mode="after")
+    def _searches(self) -> NATDecode:
+        if self.ctc_lm is not None and self.ctc_beam == 1:
+            raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
+        if self.rescore and self.length_beam == 1:
+            raise ValueError("'rescore' chooses among lengths: set 'length_beam' to more than 1")
+        for name in _changed(self):
+            if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
+                raise ValueError(f"'{name}' is that of 'ctc_lm', which is not given")
+        if "dag_lenpen" in _changed(self) and self.dag != "viterbi":
+            raise ValueError("'dag_lenpen' is that of 'dag: viterbi'")
+        return self
+
+
+class Shortlist(Section):
+    """Target words that a batch may have, learnt from the training set by IBM model 1: quicker, and other scores."""
+
+    per_token: int = Field(50, ge=1)  # most probable target tokens of each source token
+    frequent: int = Field(200, ge=0)  # and the most frequent ones of all
+    pairs: int = Field(200_000, ge=1)  # of the training set that are learnt from, evenly drawn
+
+
+class Reverse(Section):
+    """Pairs that a model of the other direction finds improbable are dropped."""
+
+    checkpoint: str  # of a teacher from the target to the source language
+    drop_percent: float = Field(5.0, gt=0.0, lt=100.0)  # those with the highest cross entropy a token
+    compute_type: Literal["float32", "int8", "float16"] = "float32"
+
+
 class Distill(Section):
     checkpoint: Literal["best", "last", "average"] = "average"
+    teachers: list[str] = Field(default_factory=list)  # checkpoints that translate together; the pipeline's teacher
+    engine: Literal["auto", "ctranslate2", "torch"] = "auto"  # auto: CTranslate2 for what it has
+    compute_type: Literal["float32", "int8", "float16"] = "float32"  # of CTranslate2
     decode: Decode = Decode()
+    nat: NATDecode = NATDecode()  # of a non-autoregressive teacher
+    iterations: int = Field(10, ge=1)  # of one, at most
+    shortlist: Shortlist | None = None
+    monolingual: bool = False  # translate `prepare.monolingual` too
     failures: Failures = Failures()
+    reverse: Reverse | None = None
     interpolate: Literal["sentence_bleu", "chrf"] = (
         "sentence_bleu"  # nearness to the reference, of `data: interpolated`
     )
+    scores: str | None = None  # a file with a score for each line of `nbest`, of `data: scored`
+    imported: str | None = None  # a file of another system's translations, of `data: imported`
     sample: Sample = Sample()
     block_size: int = Field(2000, ge=1)  # sentences
-    threads: int = _execution(0, ge=0)
+    # -- execution
+    executor: Literal["processes", "inline", "ray"] = _execution("processes")
+    workers: int = _execution(0, ge=0)  # 0 for as many as there are cores for, or GPUs
+    threads: int = _execution(1, ge=1)  # of a worker; the last digits of scores may depend on it
+    silence_minutes: float = _execution(30.0, gt=0.0)  # a worker of which nothing is heard for so long is replaced
     device: str = _execution("auto")
+
+    @model_validator(mode="after")
+    def _has_the_engine(self) -> Distill:
+        if self.engine == "torch" and self.compute_type != "float32":
+            raise ValueError(f"'compute_type: {self.compute_type}' is CTranslate2's, and 'engine' is torch")
+        if self.engine == "torch" and self.shortlist is not None:
+            raise ValueError("'shortlist' is CTranslate2's, and 'engine' is torch")
+        if self.engine == "ctranslate2" and len(self.teachers) > 1:
+            raise ValueError("'engine: ctranslate2' has one model: several 'teachers' translate in torch")
+        return self
 
 
 class Knowledge(Section):
@@ -556,8 +667,11 @@ _WITHOUT_TARGET_POSITIONS = {
 
 
 class Student(Section):
-    # interpolated: the nearest of the n-best; nbest: all of them, weighted; mixed: raw and distilled
-    data: Literal["raw", "distilled", "interpolated", "nbest", "sampled", "mixed"] = "distilled"
+    # of the n-best: interpolated: the nearest to the reference; mbr: the nearest to the others; scored: the best by
+    # `distill.scores`; nbest: all of them, weighted. imported: another system's. mixed: raw and distilled
+    data: Literal["raw", "distilled", "interpolated", "mbr", "scored", "nbest", "sampled", "imported", "mixed"] = (
+        "distilled"
+    )
     model: Model = Model()
     nat: NAT | None = None
     train: Train = Train()
@@ -642,33 +756,6 @@ class Student(Section):
         return self
 
 
-class NATDecode(Section):
-    """How non-autoregressive models decode; what a family does not have is of no account to it."""
-
-    length_beam: int = Field(1, ge=1, le=256)  # lengths that are tried, of families that tell the length
-    rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
-    ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
-    ctc_lm: str | None = None  # an n-gram model of target pieces that KenLM reads, for prefix beam search
-    ctc_lm_weight: float = Field(0.3, ge=0.0)
-    ctc_length_bonus: float = 0.0  # for each piece, beside the language model
-    eos_penalty: float = Field(0.0, ge=0.0)  # of levenshtein and insertion: against slots that nothing is put into
-    dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"
-    dag_lenpen: float = 1.0  # of viterbi: a path's log-probability over its length ** dag_lenpen
-
-    @model_validator(mode="after")
-    def _searches(self) -> NATDecode:
-        if self.ctc_lm is not None and self.ctc_beam == 1:
-            raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
-        if self.rescore and self.length_beam == 1:
-            raise ValueError("'rescore' chooses among lengths: set 'length_beam' to more than 1")
-        for name in _changed(self):
-            if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
-                raise ValueError(f"'{name}' is that of 'ctc_lm', which is not given")
-        if "dag_lenpen" in _changed(self) and self.dag != "viterbi":
-            raise ValueError("'dag_lenpen' is that of 'dag: viterbi'")
-        return self
-
-
 class Score(Section):
     checkpoint: Literal["best", "last", "average"] = "average"
     beams: list[Annotated[int, Field(ge=1)]] = Field([1, 5], min_length=1)  # of autoregressive models
@@ -741,10 +828,19 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _interpolation(self) -> Pipeline:
         for name, student in self.students.items():
-            if student.data in ("interpolated", "nbest") and self.distill.decode.nbest == 1:
+            if student.data in ("interpolated", "mbr", "scored", "nbest") and self.distill.decode.nbest == 1:
                 raise ValueError(
                     f"'students.{name}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'"
                 )
+            for data, setting in (("scored", "scores"), ("imported", "imported")):
+                if student.data == data and getattr(self.distill, setting) is None:
+                    raise ValueError(f"'students.{name}.data: {data}' needs the file 'distill.{setting}'")
+        return self
+
+    @model_validator(mode="after")
+    def _distills_monolingual(self) -> Pipeline:
+        if self.distill.monolingual and not self.prepare.monolingual:
+            raise ValueError("'distill.monolingual' needs 'prepare.monolingual'")
         return self
 
     @model_validator(mode="after")

@@ -87,7 +87,7 @@ def settings() -> dict[str, Any]:
             "workers": 1,
         },
         "teacher": {"model": MODEL, "train": TEACHER_TRAIN},
-        "distill": {"decode": DECODE, "block_size": 30, "threads": 1},
+        "distill": {"decode": DECODE, "block_size": 30, "executor": "inline", "engine": "torch"},
         "students": {"raw": {"data": "raw", **student}, "distilled": {"data": "distilled", **student}},
         "score": {"beams": [1, 2], "bootstrap_samples": 20, "speed_sentences": 2, "threads": 1},
     }
@@ -132,11 +132,11 @@ def write_pipeline(folder: Path, document: Mapping[str, Any] | None = None) -> P
 
 
 def hash_tree(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file below a folder, pointers and hidden files included."""
+    """Relative path -> sha256 of every file below a folder, hidden files included, but for the workers' logs."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.parent.name != "logs"  # times and hosts
     }
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kdmt.corpus.detokenizer import Detokenizer
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
@@ -58,11 +62,28 @@ class TextCodec:
         """Processed source lines as ids, each ending in </s>."""
         return [self.src_dictionary.encode_line(line) for line in self.tokenizers.source.encode_lines(words)]
 
+    def encode_target(self, words: Sequence[str]) -> list[np.ndarray]:
+        """Processed target lines as ids, each ending in </s>."""
+        return [self.tgt_dictionary.encode_line(line) for line in self.tokenizers.target.encode_lines(words)]
+
     def decode_target(self, tokens: Iterable[int]) -> str:
         """Ids without </s> as words: subwords joined, still lowercased and Moses-tokenised where the text is."""
         special = range(EOS + 1)  # <s>, <pad> and </s> mean nothing inside a sentence; <unk> stays visible
         kept = [token for token in tokens if token not in special]
         return self.tokenizers.target.decode(self.tgt_dictionary.string(kept))
+
+    def decode_targets(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
+        """`decode_target` of many lines: the same text, several times as fast.
+
+        Args:
+            tokens: target ids, back to back [sum(sizes)].
+            sizes: tokens of each line [N].
+        """
+        return self._detokenizer.decode(tokens, sizes)
+
+    @cached_property
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols)
 
     def finish_target(self, words: str) -> str:
         """Words as finished text."""

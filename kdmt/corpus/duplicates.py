@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ _ZEROS = bytes(1 << 20)
 
 
 class DuplicateFinder:
-    """Takes the 128-bit digests of items in order, then tells which items repeat an earlier one.
+    """Takes the 128-bit digests of items in order, then tells which items repeat an earlier one, and which.
 
     Digests must be evenly distributed, as a cryptographic hash gives them. Two different items share one with a chance
     of n² / 2¹²⁹ among n items: under 1e-20 for a billion.
@@ -61,29 +62,46 @@ class DuplicateFinder:
 
     def find(self) -> npt.NDArray[np.bool_]:
         """Bool [items]: True where an item's digest is that of an earlier item. Mapped from a file in the workdir."""
-        if not self._num_items:
-            return np.zeros(0, dtype=bool)
-        repeats_N = _map_zeros(self._workdir / "repeats", self._num_items)
-        for partition in self._partitions:
-            partition.seek(0)
-            repeats_N[_later_occurrences(np.frombuffer(partition.read(), dtype=_RECORD))] = True
+        repeats_N = _map_zeros(self._workdir / "repeats", self._num_items, np.dtype(bool))
+        for indices_M, firsts_M in self._occurrences():
+            repeats_N[indices_M[indices_M != firsts_M]] = True
         return repeats_N
 
+    def find_first(self) -> npt.NDArray[np.int64]:
+        """Int64 [items]: the first item that has the same digest as each. Mapped from a file in the workdir."""
+        first_N = _map_zeros(self._workdir / "firsts", self._num_items, np.dtype("<i8"))
+        for indices_M, firsts_M in self._occurrences():
+            first_N[indices_M] = firsts_M
+        return first_N
 
-def _later_occurrences(records_N: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
-    """The indices of all but the first record of each digest; records come in the order of their indices."""
-    order_N = np.lexsort((records_N["low"], records_N["high"]))  # stable: the order of indices stays within a digest
-    sorted_N = records_N[order_N]
-    same_as_previous = (sorted_N["high"][1:] == sorted_N["high"][:-1]) & (sorted_N["low"][1:] == sorted_N["low"][:-1])
-    return sorted_N["index"][1:][same_as_previous]
+    def _occurrences(self) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
+        """A partition's items, and the first item that has the digest of each."""
+        for partition in self._partitions:
+            partition.seek(0)
+            records_M = np.frombuffer(partition.read(), dtype=_RECORD)
+            if len(records_M):
+                yield _first_occurrences(records_M)
 
 
-def _map_zeros(path: Path, length: int) -> npt.NDArray[np.bool_]:
-    """A memory-mapped bool [length], all False.
+def _first_occurrences(records_M: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Indices in some order, and the first record's of the same digest; records come in the order of theirs."""
+    order_M = np.lexsort((records_M["low"], records_M["high"]))  # stable: the order of indices stays within a digest
+    sorted_M = records_M[order_M]
+    is_new_M = np.ones(len(sorted_M), dtype=bool)
+    is_new_M[1:] = (sorted_M["high"][1:] != sorted_M["high"][:-1]) | (sorted_M["low"][1:] != sorted_M["low"][:-1])
+    starts = np.flatnonzero(is_new_M)
+    return sorted_M["index"], sorted_M["index"][starts][np.cumsum(is_new_M) - 1]
+
+
+def _map_zeros(path: Path, length: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A memory-mapped array [length] of zeros.
 
     The file is written out first: in a sparse one a full disk would kill the process at the first assignment.
     """
+    if not length:  # an empty file cannot be mapped
+        return np.zeros(0, dtype)
+    num_bytes = length * dtype.itemsize
     with path.open("wb") as file:
-        for start in range(0, length, len(_ZEROS)):
-            file.write(_ZEROS[: length - start])
-    return np.memmap(path, dtype=bool, mode="r+", shape=(length,))
+        for start in range(0, num_bytes, len(_ZEROS)):
+            file.write(_ZEROS[: num_bytes - start])
+    return np.memmap(path, dtype=dtype, mode="r+", shape=(length,))

@@ -131,6 +131,18 @@ class IndexedDataset:
         start = self._pointers[index]
         return self._tokens[start : start + self.sizes[index]]
 
+    def read(self, start: int, stop: int) -> tuple[IntArray, NDArray[np.int32]]:
+        """Sentences start, ..., stop - 1: their tokens back to back [sum(sizes)], and their sizes, int32 [sentences].
+
+        They are read, not mapped: who goes through all of a large file keeps none of it in memory.
+        """
+        sizes = self.sizes[start:stop]
+        first = int(self._pointers[start]) if start < len(self) else 0
+        with bin_path(self.prefix).open("rb") as file:
+            file.seek(first * self.dtype.itemsize)
+            tokens = np.fromfile(file, dtype=self.dtype, count=int(sizes.sum(dtype=np.int64)))
+        return tokens, sizes
+
     def __reduce__(self) -> tuple[type[IndexedDataset], tuple[Path]]:
         return IndexedDataset, (self.prefix,)
 

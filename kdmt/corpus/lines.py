@@ -5,8 +5,17 @@ Foreign files, with their byte order marks, carriage returns and broken bytes, c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+
+import numpy as np
+
+from kdmt.errors import UserError
+
+_READ_BYTES = 1 << 20
 
 
 def iterate_lines(path: Path) -> Iterator[str]:
@@ -25,3 +34,61 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Each line with its end."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some lines of a file, to be read where they are wanted: in another process, say."""
+
+    path: Path
+    start: int  # byte
+    size: int  # bytes
+    count: int  # lines
+
+    def read(self) -> list[str]:
+        """The lines without their end.
+
+        Raises:
+            UserError: there is another number of them than there was.
+        """
+        with self.path.open("rb") as file:
+            text = os.pread(file.fileno(), self.size, self.start).decode()
+        lines = text.split("\n")
+        if not lines[-1]:
+            lines.pop()
+        if len(lines) != self.count:
+            raise UserError(
+                f"{self.path}: {len(lines)} lines where {self.count} were: was it changed while it was read?"
+            )
+        return lines
+
+
+def cut_lines(paths: Sequence[Path], num_lines: int) -> Iterator[list[Piece]]:
+    """Files of the same number of lines in pieces of `num_lines`, those of all files side by side.
+
+    Raises:
+        UserError: one has more lines than another.
+    """
+    for pieces in zip_longest(*(_pieces(path, num_lines) for path in paths)):
+        if len({None if piece is None else piece.count for piece in pieces}) > 1:
+            raise UserError(f"{', '.join(map(str, paths))}: files of different length")
+        yield list(pieces)
+
+
+def _pieces(path: Path, num_lines: int) -> Iterator[Piece]:
+    start = place = lines = 0
+    last = b"\n"
+    with path.open("rb") as file:
+        while data := file.read(_READ_BYTES):
+            ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n"))
+            missing = num_lines - lines
+            while len(ends) >= missing:
+                stop = place + int(ends[missing - 1]) + 1
+                yield Piece(path, start, stop - start, num_lines)
+                start, ends, lines, missing = stop, ends[missing:], 0, num_lines
+            lines += len(ends)
+            place += len(data)
+            last = data[-1:]
+    lines += last != b"\n"
+    if lines:
+        yield Piece(path, start, place - start, lines)

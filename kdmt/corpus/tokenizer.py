@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,21 @@ TRAINING_THREADS = 4
 
 
 # -------------------------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """What each symbol of a vocabulary adds to the text of a line, where that depends on its place alone.
+
+    Attributes:
+        inner: its text inside a line; None if it depends on the symbols around it.
+        edge: its text as the first or the last of a line, likewise.
+        edge_at: which of the two; at the other end it is as inside.
+    """
+
+    inner: Sequence[str | None]
+    edge: Sequence[str | None]
+    edge_at: Literal["first", "last"]
 
 
 class SubwordModel(ABC):
@@ -63,6 +78,10 @@ class SubwordModel(ABC):
     @abstractmethod
     def decode(self, tokenised: str) -> str:
         """Text of a tokenised line."""
+
+    @abstractmethod
+    def surfaces(self, symbols: Sequence[str]) -> Surfaces:
+        """What `decode` makes of each symbol; they need not be the model's own."""
 
     def encode_lines(self, lines: Sequence[str], threads: int = 1) -> list[str]:
         """Cut lines into tokens, with a single space between two."""
@@ -103,6 +122,30 @@ class SentencePieceModel(SubwordModel):
     def decode(self, tokenised: str) -> str:
         return self._processor.decode(tokenised.split())
 
+    def surfaces(self, symbols: Sequence[str]) -> Surfaces:
+        """By trial, so that it is the library that says: of a line's first symbol it takes the leading space.
+
+        A symbol that leaves nothing at the start lets the next one be the first; bytes make characters together.
+        """
+        firsts = self._decode_all([[symbol] for symbol in symbols])
+        lasts = self._decode_all([["a", symbol] for symbol in symbols])  # "a" is itself, a piece of the model or not
+        middles = self._decode_all([["a", symbol, "a"] for symbol in symbols])
+        inner = [
+            last[1:] if middle == f"{last}a" and self._stands_alone(symbol) else None
+            for symbol, last, middle in zip(symbols, lasts, middles, strict=True)
+        ]
+        edge = [first if text is not None and first else None for first, text in zip(firsts, inner, strict=True)]
+        joined = [symbol for symbol, text in zip(symbols, inner, strict=True) if text is not None]
+        if self._processor.decode(["a", *joined]) != "a" + "".join(text for text in inner if text is not None):
+            inner = edge = [None] * len(symbols)  # text is changed after joining, as by rules of denormalisation
+        return Surfaces(inner, edge, "first")
+
+    def _decode_all(self, lines: list[list[str]]) -> list[str]:
+        return self._processor.decode(lines, num_threads=1) if lines else []
+
+    def _stands_alone(self, symbol: str) -> bool:
+        return symbol.split() == [symbol] and not self._processor.is_byte(self._processor.piece_to_id(symbol))
+
 
 class SubwordNmtModel(SubwordModel):
     """BPE of subword-nmt, applied without a vocabulary threshold; `@@` ends a token that goes on in the next.
@@ -133,6 +176,15 @@ class SubwordNmtModel(SubwordModel):
 
     def decode(self, tokenised: str) -> str:
         return re.sub(r"@@( |$)", "", tokenised)
+
+    def surfaces(self, symbols: Sequence[str]) -> Surfaces:
+        alone = [" " not in symbol and "\n" not in symbol for symbol in symbols]  # as the expression above sees it
+        inner = [symbol[:-2] if symbol.endswith("@@") else f"{symbol} " for symbol in symbols]
+        return Surfaces(
+            [text if ok else None for text, ok in zip(inner, alone, strict=True)],
+            [symbol.removesuffix("@@") if ok else None for symbol, ok in zip(symbols, alone, strict=True)],
+            "last",
+        )
 
     def _cut(self, word: str) -> list[int]:
         if len(self._word_ids) >= MAX_CACHED_WORDS:

@@ -31,6 +31,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kdmt.decode.lengths import normalized_score
 from kdmt.types import EOS, PAD, Hypothesis
 
 # Rows normalised at once. A log-softmax of the whole [N, V] would go to fresh memory at every step, which on CPU
@@ -72,20 +73,6 @@ class _Candidates:
     log_probs_BC: Tensor  # float64 [B, C], of the new token
     tokens_BC: Tensor  # int64 [B, C]
     beams_BC: Tensor  # int64 [B, C], the beam (0 to K-1) that is continued
-
-
-def max_lengths(src_lengths_B: Sequence[int], a: float, b: float, *, limit: int | None = None) -> list[int]:
-    """Each sentence's maximum number of tokens before </s>, int(a * S + b), at most `limit`.
-
-    S is the sentence's own length with </s>; fairseq takes that of the padded batch.
-    """
-    lengths = [int(a * length + b) for length in src_lengths_B]
-    return lengths if limit is None else [min(length, limit) for length in lengths]
-
-
-def normalized_score(log_prob_sum: float, length: int, lenpen: float) -> float:
-    """sum(log p) / length ** lenpen, where `length` counts </s>. Every hypothesis is ranked by it."""
-    return log_prob_sum / length**lenpen
 
 
 @torch.inference_mode()

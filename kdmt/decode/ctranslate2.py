@@ -1,40 +1,66 @@
-"""Beam search by CTranslate2, on a folder that `kdmt export --to ctranslate2` wrote.
+"""Beam search, sampling and scoring by CTranslate2, on a folder that `kdmt export --to ctranslate2` wrote.
 
-Settings mean what they mean to `kdmt.decode.beam`, with differences that CTranslate2 leaves no way around:
+Settings mean what they mean to `kdmt.decode.beam` and `kdmt.decode.sampling`; hypotheses and scores are theirs but for
+float order. CTranslate2's own search ends otherwise, and is brought to ours:
 
-* where it forbids a token (<pad>, and </s> as the first) it renormalises the others: a score is larger than the
-  teacher-forced one by the sum of -log(1 - p(forbidden)), divided like the rest; for a trained model below 1e-4;
-* it keeps the K best of all hypotheses that have finished when K have, fairseq the first K: the best one is the same;
-* at the maximum length it goes on from the K best candidates, not from the K best that do not end in </s>, and chooses
-  among all that it has before </s> is forced: a sentence that reaches its maximum length may get other hypotheses.
+* of all hypotheses that have finished when K have it keeps the K best, fairseq the first K. A length penalty far below
+  zero makes those the best that finished first, and the scores are undone and normalised here;
+* where it forbids </s> as the first token it renormalises the others. So </s> is allowed; only a sentence in which it
+  is found there is searched again with it forbidden, and the renormalising undone;
+* at the maximum length it cuts off its best candidates. Only a sentence where this happens is searched again, for all
+  that it had then, and </s> is forced on the prefixes that live on.
 
-A source of </s> alone, which CTranslate2 does not look at, gets one hypothesis, the empty one with score 0.
+What still differs:
+
+* it renormalises for <pad>, which it forbids everywhere: a score is larger than the teacher-forced one by the sum of
+  -log(1 - p(<pad>)), divided like the rest; for a trained model below 1e-3, by which near ties may turn;
+* where more than K hypotheses have finished in all, one of those that finished first may be lost if its sum of log p is
+  several times below that of one which finished with the last: a length penalty can tell neighbouring lengths apart by
+  so much only (a factor of 3.8 between 19 and 20 of at most 20 tokens, 1.4 between 59 and 60 of at most 60);
+* ties and what float order makes of near ones; with float16 or int8 weights, what rounding makes of the model;
+* with a shortlist, whose logits alone are computed, scores are those of the distribution over it, and at the maximum
+  length </s> is forced on what CTranslate2 cut off; its log-probability is that of the whole vocabulary;
+* a source of </s> alone, which it does not look at, gets one hypothesis, the empty one with score 0.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
-from kdmt.decode.beam import max_lengths, normalized_score
-from kdmt.decode.engine import check_sentences, length_batches
+from kdmt.decode.engine import Sampling, check_sentences, length_batches
+from kdmt.decode.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError
-from kdmt.models.checkpoint import verify_checkpoint
 from kdmt.types import EOS, PAD, SPECIALS, Hypothesis
 
-_Scored = tuple[list[str], float]  # tokens with </s>, unless the maximum length cut them off; their score
-
 _SIDES = ("source", "target")
+_SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
+_LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
+_NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
 
-# A length penalty of exactly 0 lets CTranslate2 stop by another rule. This one changes a score by less than a
-# millionth of it.
-_ALMOST_ZERO = 1e-7
+
+@dataclass(frozen=True)
+class _Found:
+    """A hypothesis, or a prefix of one, as CTranslate2 spells it."""
+
+    tokens: list[str]  # without </s>
+    total: float  # sum of log p, of </s> too where it has ended
+    ended: bool
+
+    @property
+    def steps(self) -> int:
+        """That it took the search."""
+        return len(self.tokens) + self.ended
 
 
 class CTranslate2Engine:
@@ -45,21 +71,36 @@ class CTranslate2Engine:
         device: cpu, cuda or cuda:<n>.
         compute_type: default (as stored), float32, int8, float16, ...: what the device has of CTranslate2's types.
         threads: of the CPU for one batch.
+        shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. What a sentence's
+            translation is then depends on the other sentences of its batch.
 
     Raises:
-        UserError: CTranslate2 is not installed or cannot load the model, or the folder is damaged or none of ours.
+        UserError: CTranslate2 is not installed or cannot load the model, the folder is damaged or none of ours, or it
+            has no shortlist.
     """
 
-    def __init__(self, folder: Path, *, device: str = "cpu", compute_type: str = "default", threads: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        compute_type: str = "default",
+        threads: int = 1,
+        shortlist: bool = False,
+    ) -> None:
         if not (folder / "model.json").is_file() or not (folder / "model.bin").is_file():
             raise UserError(f"{folder}: not a model that 'kdmt export --to ctranslate2' wrote")
         verify_checkpoint(folder)
+        if shortlist and not (folder / "vmap.txt").is_file():
+            raise UserError(f"{folder}: has no lexical shortlist (vmap.txt)")
+        self._shortlist = shortlist
         config = json.loads((folder / "model.json").read_text(encoding="utf-8"))["config"]
         self.max_source_positions: int = config["max_source_positions"]
         self.max_target_positions: int = config["max_target_positions"]
         self._src_symbols, self._tgt_symbols = _vocabularies(folder)
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
-        self._translator = _load(folder, device, compute_type, threads)
+        self._load = partial(_load, folder, device, compute_type, threads)
+        self._translator = self._load()
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
@@ -75,6 +116,72 @@ class CTranslate2Engine:
                 progress(len(batch))
         return hypotheses
 
+    def sample(
+        self,
+        sources: Sequence[np.ndarray],
+        settings: Decode,
+        sampling: Sampling,
+        *,
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Draw one translation of each source, from the distribution that `kdmt.decode.sampling` says.
+
+        The same call draws the same; but what is drawn for a sentence depends on what else is asked for, since all
+        take their random numbers from one generator.
+
+        Args:
+            sources: int [S] each, ending in </s>.
+            settings: of which the maximum lengths, the length penalty of the scores and the limits of a batch count.
+            sampling: from which distribution is drawn.
+            seed: of CTranslate2's generator, a global one.
+            progress: called after each batch with the number of sentences in it.
+
+        Returns:
+            For each source, in order, its sample, alone in a list, with the log-probability of each token. They and
+            the score are those of the model's own distribution, whatever it was drawn from.
+
+        Raises:
+            UserError: a source is longer than the model can read; names its index.
+        """
+        import ctranslate2
+
+        check_sentences(sources, self.max_source_positions, "source")
+        ctranslate2.set_random_seed(seed)
+        translator = self._load()  # a generator is seeded when its thread starts: another seed needs another thread
+        found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
+        for max_len, batch in self._batches([len(source) for source in sources], settings):
+            # CTranslate2 translates no source of </s> alone
+            places = [place for place in batch if len(sources[place]) > 1]
+            spelled = [self._spell(sources[place]) for place in places]
+            drawn = self._draw(translator, spelled, max_len, sampling)
+            for place, tokens, log_probs in zip(places, drawn, self._score(spelled, drawn), strict=True):
+                own = tuple(log_probs.tolist())
+                score = normalized_score(sum(own), len(own), 1.0)
+                found[place] = [Hypothesis(self._read(tokens), score, own)]
+            if progress is not None:
+                progress(len(batch))
+        return found
+
+    def _draw(self, translator: Any, sources: list[list[str]], max_len: int, sampling: Sampling) -> list[list[str]]:
+        """Samples without </s>. CTranslate2 filters as we do: top-k, temperature, then the nucleus of what is left."""
+        if not sources:
+            return []
+        results = translator.translate_batch(
+            sources,
+            max_batch_size=0,
+            beam_size=1,
+            suppress_sequences=[[SPECIALS[PAD]]],
+            end_token=SPECIALS[EOS],
+            max_input_length=0,
+            max_decoding_length=max_len,
+            min_decoding_length=1,
+            sampling_topk=sampling.top_k if sampling.top_k < len(self._tgt_symbols) else 0,
+            sampling_topp=sampling.top_p,
+            sampling_temperature=sampling.temperature,
+        )
+        return [result.hypotheses[0] for result in results]
+
     def _batches(self, lengths: Sequence[int], settings: Decode) -> Iterator[tuple[int, list[int]]]:
         """A maximum length and the places of sources that have it, longest first: a call knows one for all."""
         limit = self.max_target_positions - 1  # </s> takes the last position
@@ -88,14 +195,44 @@ class CTranslate2Engine:
                 yield max_len, [alike[number] for number in batch]
 
     def _decode_batch(self, sources: list[list[str]], max_len: int, settings: Decode) -> list[list[Hypothesis]]:
+        beam = settings.beam
+        found = self._search(sources, max_len, beam)
+        # </s> as the first token: its log-probability
+        early = {place: each.total for place, nbest in enumerate(found) for each in nbest if not each.tokens}
+        for place in early:
+            found[place] = []
+        found = self._end(sources, found, max_len, beam, min_len=0)
+        own = _of(sources, [*early])
+        again = self._end(own, self._search(own, max_len, beam, min_len=1), max_len, beam, min_len=1)
+        for place, nbest in zip(early, self._among_all(own, again, [*early.values()]), strict=True):
+            found[place] = nbest
+        return [
+            [Hypothesis((), 0.0)] if len(source) == 1 else self._ranked(nbest, settings)
+            for source, nbest in zip(sources, found, strict=True)
+        ]
+
+    def _search(
+        self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int = 0, everything: bool = False
+    ) -> list[list[_Found]]:
+        """CTranslate2's search, for each source its hypotheses in the order of finishing.
+
+        Args:
+            max_len: steps; what has not ended by then is cut off.
+            min_len: least number of tokens before </s>. From 1 on, CTranslate2 renormalises what it leaves.
+            everything: all that finished or was cut off, also beyond the first `beam`; right for sources that a search
+                without it cuts off, since the others go on for longer.
+        """
+        if not sources:
+            return []
+        penalty = _finishing_order(max_len)
         # every option that changes what is found stands here: some defaults are not fairseq's
         results = self._translator.translate_batch(
             sources,
             max_batch_size=0,
-            beam_size=settings.beam,
-            patience=1.0,
-            num_hypotheses=settings.beam,
-            length_penalty=settings.lenpen or _ALMOST_ZERO,
+            beam_size=beam,
+            patience=2.0 if everything else 1.0,
+            num_hypotheses=2 * beam if everything else beam,
+            length_penalty=penalty,
             coverage_penalty=0.0,
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
@@ -106,45 +243,218 @@ class CTranslate2Engine:
             prefix_bias_beta=0.0,
             max_input_length=0,
             max_decoding_length=max_len,
-            min_decoding_length=1,
-            use_vmap=False,
+            min_decoding_length=min_len,
+            use_vmap=self._shortlist,
             return_scores=True,
             sampling_topk=1,
             replace_unknowns=False,
         )
-        scored = [list(zip(result.hypotheses, result.scores, strict=True)) for result in results]
-        for source, pairs in zip(sources, scored, strict=True):
-            if len(source) == 1:
-                del pairs[1:]  # all the same
-        self._force_ends(sources, scored, settings.lenpen)
-        return [self._ranked(pairs, settings.nbest) for pairs in scored]
+        return [_in_order(result, penalty) for result in results]
 
-    def _force_ends(self, sources: list[list[str]], scored: list[list[_Scored]], lenpen: float) -> None:
-        """Give hypotheses that stopped at the maximum length the score that they have with </s>."""
-        places = [
-            (sentence, rank)
-            for sentence, pairs in enumerate(scored)
-            for rank, (tokens, _) in enumerate(pairs)
-            if tokens and tokens[-1] != SPECIALS[EOS]
+    def _end(
+        self, sources: list[list[str]], found: list[list[_Found]], max_len: int, beam: int, *, min_len: int
+    ) -> list[list[_Found]]:
+        """What a search found, with other hypotheses of the sources that it cut off: those that finished, and of the
+        prefixes that live at the maximum length those that are likeliest with </s>, `beam` in all."""
+        cut = [place for place, nbest in enumerate(found) if any(not each.ended for each in nbest)]
+        if not cut:
+            return found
+        own, whole = _of(sources, cut), _of(found, cut)
+        # with one beam that is all there is; with a shortlist it has to do, since another batch has another one
+        if search_again := beam > 1 and not self._shortlist:
+            whole = self._search(own, max_len, beam, min_len=min_len, everything=True)
+        ended, live = [], []
+        for source, every in zip(own, whole, strict=True):
+            ends, prefixes = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
+            if len(ends) == beam:
+                prefixes = []
+            elif search_again and len(prefixes) < beam and max_len > 1:  # some live on behind one that ended
+                ends, prefixes = self._walk(source, ends, max_len, beam, min_len)
+            ended.append(ends)
+            live.append(prefixes)
+        found = list(found)
+        for place, ends, forced in zip(cut, ended, self._forced(own, live), strict=True):
+            found[place] = ends + forced[: beam - len(ends)]
+        return found
+
+    def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
+        """Prefixes with </s>, the likeliest first."""
+        owners = [source for source, prefixes in zip(sources, live, strict=True) for _ in prefixes]
+        scores = iter(self._score(owners, [prefix.tokens for prefixes in live for prefix in prefixes]))
+        ended = [
+            [_Found(prefix.tokens, prefix.total + float(next(scores)[-1]), True) for prefix in prefixes]
+            for prefixes in live
         ]
-        if not places:
-            return
-        results = self._translator.score_batch(
-            [sources[sentence] for sentence, _ in places],
-            [scored[sentence][rank][0] for sentence, rank in places],
-            max_batch_size=len(sources),
-            max_input_length=0,
-        )
-        for (sentence, rank), result in zip(places, results, strict=True):
-            score = normalized_score(sum(result.log_probs), len(result.log_probs), lenpen)  # of </s> too
-            scored[sentence][rank] = ([*scored[sentence][rank][0], SPECIALS[EOS]], score)
+        return [sorted(every, key=lambda each: -each.total) for every in ended]
 
-    def _ranked(self, pairs: list[_Scored], nbest: int) -> list[Hypothesis]:
-        found = [Hypothesis(tuple(self._tgt_ids[token] for token in tokens[:-1]), score) for tokens, score in pairs]
-        return sorted(found, key=lambda hypothesis: -hypothesis.score)[:nbest]
+    def _walk(
+        self, source: list[str], ended: list[_Found], max_len: int, beam: int, min_len: int
+    ) -> tuple[list[_Found], list[_Found]]:
+        """What has ended before the maximum length, and the prefixes that live at it.
+
+        CTranslate2 cuts off the best K candidates, those that end in </s> among them, so that as many of the prefixes
+        that would live on are not told. They are where nothing ends: from the last such step on, which is one of the
+        last K, the search is made here.
+
+        Args:
+            ended: fewer than K hypotheses, all that end before the maximum length; none of them in the first step.
+        """
+        ends = {each.steps for each in ended}
+        start = next(step for step in range(max_len - 1, 0, -1) if step not in ends)
+        (every,) = self._search([source], start, beam, min_len=min_len, everything=True)
+        live = [each for each in every if not each.ended]
+        own = [each for each in ended if each.steps <= start]
+        for _ in range(start, max_len):
+            own, live = self._advance(source, own, live, beam)
+        return own, live
+
+    def _advance(
+        self, source: list[str], ended: list[_Found], live: list[_Found], beam: int
+    ) -> tuple[list[_Found], list[_Found]]:
+        """One step of the search, not the first: see `kdmt.decode.beam`."""
+        totals_KV = np.array([prefix.total for prefix in live])[:, None] + self._next_log_probs(source, live)
+        totals_KV[:, PAD] = -np.inf
+        candidates = np.argsort(-totals_KV, axis=None, kind="stable")[: 2 * beam]
+        ended, going_on = list(ended), []
+        for rank, (row, token) in enumerate(zip(*np.unravel_index(candidates, totals_KV.shape), strict=True)):
+            total = float(totals_KV[row, token])
+            if token != EOS:
+                going_on.append(_Found([*live[row].tokens, self._tgt_symbols[token]], total, False))
+            elif rank < beam and len(ended) < beam:
+                ended.append(_Found(live[row].tokens, total, True))
+        return ended, going_on[:beam]
+
+    def _next_log_probs(self, source: list[str], live: list[_Found]) -> np.ndarray:
+        """Of each token after each of some prefixes of one length: float64 [K, V]."""
+        length = len(live[0].tokens)
+        results = self._translator.translate_batch(
+            [source] * len(live),
+            [prefix.tokens for prefix in live],
+            beam_size=1,
+            max_input_length=0,
+            max_decoding_length=length + 1,
+            min_decoding_length=0,
+            return_logits_vocab=True,
+        )
+        logits_KV = np.stack([_array(result.logits[0][length]) for result in results])
+        logits_KV -= logits_KV.max(axis=1, keepdims=True)
+        return logits_KV - np.log(np.exp(logits_KV).sum(axis=1, keepdims=True))
+
+    def _among_all(
+        self, sources: list[list[str]], found: list[list[_Found]], eos_log_probs: list[float]
+    ) -> list[list[_Found]]:
+        """With their log-probabilities among all translations, from those among the ones that do not begin with </s>.
+
+        Args:
+            eos_log_probs: of </s> as the first token, one of each source.
+        """
+        if self._shortlist:
+            remainders = [math.log(-math.expm1(min(log_prob, -1e-7))) for log_prob in eos_log_probs]
+            return [
+                [replace(each, total=each.total + remainder) for each in nbest]
+                for nbest, remainder in zip(found, remainders, strict=True)
+            ]
+        # by forced decoding, which is more precise where </s> is likely
+        owners = [source for source, nbest in zip(sources, found, strict=True) for _ in nbest]
+        scores = iter(self._score(owners, [each.tokens for nbest in found for each in nbest]))
+        return [[replace(each, total=float(next(scores).sum())) for each in nbest] for nbest in found]
+
+    def _ranked(self, found: list[_Found], settings: Decode) -> list[Hypothesis]:
+        nbest = [
+            Hypothesis(
+                self._read(each.tokens),
+                normalized_score(each.total, len(each.tokens) + 1, settings.lenpen),
+            )
+            for each in found
+        ]
+        return sorted(nbest, key=lambda hypothesis: -hypothesis.score)[: settings.nbest]
+
+    def score_pairs(
+        self,
+        sources: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        *,
+        max_tokens: int = 4096,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """Teacher-forced natural-log probability of each target token.
+
+        Args:
+            sources, targets: int [S] and int [T], line by line, both ending in </s>.
+            max_tokens: padded tokens of the longer side in a batch.
+            batch_size: pairs in a batch.
+
+        Returns:
+            For each pair, in order, float32 [T].
+
+        Raises:
+            ValueError: there are not as many targets as sources.
+            UserError: a side is longer than the model's positions; names its index.
+        """
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
+        check_sentences(sources, self.max_source_positions, "source")
+        check_sentences(targets, self.max_target_positions, "target")
+        return self._score(
+            [self._spell(source) for source in sources],
+            [[self._tgt_symbols[token] for token in target.tolist()[:-1]] for target in targets],
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+        )
+
+    def _score(
+        self,
+        sources: list[list[str]],
+        targets: list[list[str]],
+        *,
+        max_tokens: int = _SCORED_TOKENS,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """Of each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
+        scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)] * len(sources)
+        lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
+        for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
+            results = self._translator.score_batch(
+                _of(sources, batch), _of(targets, batch), max_batch_size=0, max_input_length=0
+            )
+            for place, result in zip(batch, results, strict=True):
+                scores[place] = np.array(result.log_probs, dtype=np.float32)
+        return scores
+
+    def _read(self, tokens: list[str]) -> tuple[int, ...]:
+        return tuple(self._tgt_ids[token] for token in tokens)
 
     def _spell(self, source: np.ndarray) -> list[str]:
         return [self._src_symbols[token] for token in source.tolist()]
+
+
+def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return [items[place] for place in places]
+
+
+def _finishing_order(max_len: int) -> float:
+    """A length penalty that ranks hypotheses by their lengths, the shorter first, so that those which finished first
+    are kept: as far below zero as scores of `max_len` tokens remain float32."""
+    # a whole number, which is no other one as a float32: scores are to be undone
+    return -float(math.floor(_LARGEST_FACTOR / math.log10(max(max_len, 10))))
+
+
+def _in_order(result: Any, penalty: float) -> list[_Found]:
+    """What a search found, sums without their length penalty."""
+    found = []
+    for tokens, score in zip(result.hypotheses, result.scores, strict=True):
+        total = score * max(len(tokens), 1) ** penalty
+        if tokens and total > _NO_BEAM:
+            ended = tokens[-1] == SPECIALS[EOS]
+            found.append(_Found(tokens[: len(tokens) - ended], total, ended))
+    return sorted(found, key=lambda each: (each.steps, -each.total))
+
+
+def _array(view: Any) -> np.ndarray:
+    """What CTranslate2 holds on some device in some type: float64."""
+    from ctranslate2 import DataType, Device
+
+    return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float64)
 
 
 def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:
@@ -160,7 +470,7 @@ def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
     try:
         from ctranslate2 import Translator
     except ImportError:
-        raise UserError("CTranslate2 is not installed: pip install 'kdmt[ctranslate2]'") from None
+        raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
     kind, _, index = device.partition(":")
     try:
         return Translator(

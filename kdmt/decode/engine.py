@@ -1,26 +1,35 @@
-"""Decoding engines: sources in, hypotheses out, in the order of the input.
+"""What decoding engines have in common: sources in, hypotheses out, in the order of the input.
 
-Shapes: B batch, S source length, T target length, N = B * K rows of the beam, V vocabulary.
+Nothing here imports torch: a process that decodes with another toolkit stays small. S is a source's length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from kdmt.config import Decode
-from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.beam import beam_search, max_lengths
-from kdmt.decode.sampling import Sampling, sample
 from kdmt.errors import UserError
-from kdmt.models.transformer import DecoderCache, Transformer
 from kdmt.types import EOS, Hypothesis
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """From which distribution is drawn.
+
+    Attributes:
+        temperature: the logits are divided by it.
+        top_k: draw among so many most probable tokens, 0 for all (Fan et al. 2018).
+        top_p: draw among the fewest most probable tokens that have at least this mass (Holtzman et al. 2020, section
+            3.1), 1 for all.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
 
 
 class Engine(Protocol):
@@ -41,200 +50,6 @@ class Engine(Protocol):
             UserError: a source is longer than the model can read; names its index.
         """
         ...
-
-
-class TorchEngine:
-    """A Transformer in PyTorch. The model is moved to `device` and runs in evaluation mode while it decodes."""
-
-    def __init__(self, model: Transformer, *, device: torch.device | str = "cpu") -> None:
-        self.model = model.to(device)
-        self.device = torch.device(device)
-
-    def decode(
-        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
-    ) -> list[list[Hypothesis]]:
-        """See `Engine.decode`."""
-
-        def search(batch: list[int]) -> list[list[Hypothesis]]:
-            return self._decode_batch([sources[place] for place in batch], settings)
-
-        return decode_in_batches(self.model, sources, settings, search, progress)
-
-    def sample(
-        self,
-        sources: Sequence[np.ndarray],
-        indices: Sequence[int],
-        settings: Decode,
-        sampling: Sampling,
-        *,
-        seed: int,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[list[Hypothesis]]:
-        """Draw one translation of each source.
-
-        Args:
-            sources: int [S] each, ending in </s>.
-            indices: a number of each source; with `seed` it says which random numbers are the source's, so that a
-                sample does not depend on what else is asked for.
-            settings: of which the maximum lengths and the limits of a batch count.
-            sampling: from which distribution is drawn.
-            progress: called after each batch with the number of sentences in it.
-
-        Returns:
-            For each source, in order, its sample, alone in a list.
-
-        Raises:
-            UserError: a source is longer than the model can read; names its place among the sources.
-        """
-
-        def draw(batch: list[int]) -> list[list[Hypothesis]]:
-            found = sample_batch(
-                self.model,
-                pad_sentences([sources[place] for place in batch]).to(self.device),
-                sampling=sampling,
-                max_len_a=settings.max_len_a,
-                max_len_b=settings.max_len_b,
-                uniforms=lambda _, steps: _uniforms_of(seed, [indices[place] for place in batch], steps),
-            )
-            return [[hypothesis] for hypothesis in found]
-
-        return decode_in_batches(self.model, sources, settings, draw, progress)
-
-    def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
-        max_len_B = max_lengths(
-            [len(source) for source in sources],
-            settings.max_len_a,
-            settings.max_len_b,
-            limit=self.model.config.max_target_positions - 1,  # </s> takes the last position
-        )
-        encoder_output = self.model.encode(pad_sentences(sources).to(self.device))
-        cache = self.model.start_cache(encoder_output, beam=settings.beam, max_len=max(max_len_B) + 1)
-        return beam_search(
-            _TransformerStepper(self.model, cache),
-            max_len_B=max_len_B,
-            beam=settings.beam,
-            nbest=settings.nbest,
-            lenpen=settings.lenpen,
-            device=self.device,
-        )
-
-    def score_pairs(
-        self,
-        sources: Sequence[np.ndarray],
-        targets: Sequence[np.ndarray],
-        *,
-        max_tokens: int = 4096,
-        batch_size: int = 256,
-    ) -> list[np.ndarray]:
-        """Teacher-forced natural-log probability of each target token.
-
-        Args:
-            sources, targets: int [S] and int [T], line by line, both ending in </s>.
-            max_tokens: padded tokens of the longer side in a batch.
-            batch_size: pairs in a batch.
-
-        Returns:
-            For each pair, in order, the model's floats [T].
-
-        Raises:
-            ValueError: there are not as many targets as sources.
-            UserError: a side is longer than the model's positions; names its index.
-        """
-        if len(sources) != len(targets):
-            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
-        check_sentences(sources, self.model.config.max_source_positions, "source")
-        check_sentences(targets, self.model.config.max_target_positions, "target")
-        scores: list[np.ndarray] = [np.empty(0)] * len(sources)
-        lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-        with _inference(self.model):
-            for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
-                log_probs_BT = self._score_batch(
-                    [sources[index] for index in batch], [targets[index] for index in batch]
-                )
-                for index, log_probs_T in zip(batch, log_probs_BT.cpu().numpy(), strict=True):
-                    scores[index] = log_probs_T[: len(targets[index])].copy()
-        return scores
-
-    def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
-        """Log-probabilities of the target tokens, meaningless on padding: [B, T]."""
-        src_tokens_BS, tgt_tokens_BT = pad_sentences(sources).to(self.device), pad_sentences(targets).to(self.device)
-        prev_tokens_BT = tgt_tokens_BT.roll(1, dims=1)
-        prev_tokens_BT[:, 0] = EOS
-        log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
-        return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0]
-
-
-def decode_in_batches(
-    model: Transformer,
-    sources: Sequence[np.ndarray],
-    settings: Decode,
-    translate: Callable[[list[int]], list[list[Hypothesis]]],
-    progress: Callable[[int], None] | None,
-) -> list[list[Hypothesis]]:
-    """See `Engine.decode`; `translate` gets the places of a batch's sources. The longest sentences go first, so that
-    memory that does not suffice shows at once."""
-    check_sentences(sources, model.config.max_source_positions, "source")
-    hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
-    lengths = [len(source) for source in sources]
-    with _inference(model):
-        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
-            for place, nbest in zip(batch, translate(batch), strict=True):
-                hypotheses[place] = nbest
-            if progress is not None:
-                progress(len(batch))
-    return hypotheses
-
-
-def _uniforms_of_torch(rows: int, steps: int) -> Tensor:
-    """From PyTorch's own generator on the CPU: float64 [rows, steps]."""
-    return torch.rand(rows, steps, dtype=torch.float64)
-
-
-def _uniforms_of(seed: int, indices: Sequence[int], steps: int) -> Tensor:
-    """Each row from a generator of its own; fewer steps are the beginning of more: float64 [B, steps]."""
-    return torch.from_numpy(np.stack([np.random.default_rng([seed, index]).random(steps) for index in indices]))
-
-
-def sample_batch(
-    model: Transformer,
-    src_tokens_BS: Tensor,
-    *,
-    sampling: Sampling,
-    max_len_a: float,
-    max_len_b: float,
-    uniforms: Callable[[int, int], Tensor] = _uniforms_of_torch,
-) -> list[Hypothesis]:
-    """A sample of each source; `uniforms` gives the random numbers of so many rows and steps."""
-    lengths = src_tokens_BS.ne(model.pad).sum(1).tolist()
-    max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=model.config.max_target_positions - 1)
-    uniforms_BT = uniforms(len(lengths), max(max_len_B) + 1)
-    with _inference(model):
-        cache = model.start_cache(model.encode(src_tokens_BS), beam=1, max_len=max(max_len_B) + 1)
-        found = sample(
-            _TransformerStepper(model, cache),
-            max_len_B=max_len_B,
-            uniforms_NT=uniforms_BT,
-            sampling=sampling,
-            device=src_tokens_BS.device,
-        )
-    return [hypothesis for (hypothesis,) in found]
-
-
-@dataclass(frozen=True)
-class _TransformerStepper:
-    """Binds a model to the cache of one batch."""
-
-    model: Transformer
-    cache: DecoderCache
-
-    def step(self, last_tokens_N: Tensor) -> Tensor:
-        return self.model.decode_step(last_tokens_N, self.cache)
-
-    def reorder(self, order_N: Tensor) -> None:
-        self.cache.reorder(order_N)
-
-    def select_sentences(self, index_B: Tensor) -> None:
-        self.cache.select_sentences(index_B)
 
 
 def length_batches(lengths: Sequence[int], *, max_tokens: int, batch_size: int) -> Iterator[list[int]]:
@@ -270,17 +85,3 @@ def check_sentences(sentences: Sequence[np.ndarray], limit: int, side: str) -> N
             raise ValueError(f"{side} {index} does not end in </s>")
         if len(tokens) > limit:
             raise UserError(f"{side} {index} has {len(tokens)} tokens with </s>; the model's limit is {limit}")
-
-
-@contextmanager
-def _inference(model: Transformer) -> Iterator[None]:
-    """No dropout, no gradients; the model is left in the mode it was in (it may be validated during training)."""
-    was_training = model.training
-    if was_training:  # to go through all modules takes as long as a layer does
-        model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        if was_training:
-            model.train()

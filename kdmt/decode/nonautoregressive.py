@@ -15,12 +15,12 @@ from torch import Tensor
 
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.beam import max_lengths, normalized_score
 from kdmt.decode.ctc import Fusion, greedy, prefix_beam_search
 from kdmt.decode.dag import greedy_paths, lookahead_paths, viterbi_paths
 from kdmt.decode.edits import insertion, levenshtein
-from kdmt.decode.engine import TorchEngine, decode_in_batches
+from kdmt.decode.lengths import max_lengths, normalized_score
 from kdmt.decode.mask_predict import Filled, mask_predict, refine
+from kdmt.decode.transformer import TorchEngine, decode_in_batches
 from kdmt.errors import UserError
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
 from kdmt.models.nonautoregressive import NATransformer
@@ -79,7 +79,7 @@ class NATEngine:
                 found = rescore(self.teacher, chosen, found, lenpen=settings.lenpen)
             return [candidates[:1] for candidates in found]
 
-        return decode_in_batches(self.model, sources, settings, write, progress)
+        return decode_in_batches([self.model], sources, settings, write, progress)
 
     @property
     def _chooses(self) -> bool:

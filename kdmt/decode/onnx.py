@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
 from kdmt.decode.ctc import greedy
 from kdmt.decode.engine import check_sentences, length_batches
 from kdmt.errors import UserError
-from kdmt.models.checkpoint import verify_checkpoint
 from kdmt.types import Hypothesis
 
 

@@ -10,29 +10,16 @@ Shapes: B sentences in the batch, K samples of each, N = B * K rows, V vocabular
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kdmt.decode.beam import Stepper, normalized_score
+from kdmt.decode.beam import Stepper
+from kdmt.decode.engine import Sampling
+from kdmt.decode.lengths import normalized_score
 from kdmt.types import EOS, PAD, Hypothesis
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """From which distribution is drawn.
-
-    Attributes:
-        temperature: the logits are divided by it.
-        top_k: draw among so many most probable tokens, 0 for all (Fan et al. 2018).
-        top_p: draw among the fewest most probable tokens that have at least this mass (Holtzman et al. 2020, section
-            3.1), 1 for all.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+_WHOLE = Sampling()  # the model's own distribution
 
 
 @torch.inference_mode()
@@ -41,7 +28,7 @@ def sample(
     *,
     max_len_B: Sequence[int],
     uniforms_NT: Tensor,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = _WHOLE,
     lenpen: float = 1.0,
     min_len: int = 1,
     device: torch.device | str = "cpu",

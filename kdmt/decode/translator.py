@@ -16,9 +16,10 @@ from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source
 from kdmt.decode.ctc import Fusion
 from kdmt.decode.ctranslate2 import CTranslate2Engine
-from kdmt.decode.engine import Engine, TorchEngine
+from kdmt.decode.engine import Engine
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.onnx import OnnxEngine
+from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer

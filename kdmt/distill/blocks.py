@@ -1,9 +1,15 @@
 """Blocks of decoded sentences: one file each, written whole, checked when read.
 
-A block covers the sentences first, ..., first + count - 1 of the training source. Its file is gzip'd JSON lines: a
-header (block, first, count, key), a line a sentence (index, source hash, hypotheses with scores), and a footer with the
-sha256 of all lines before it. `key` names everything that the content depends on: a file with another key belongs to
-another run.
+A block covers the sentences first, ..., first + count - 1 of those that are decoded (`kdmt.distill.sources`). Its file
+is gzip'd: a header, one line of JSON; the columns of `Decoded`, little-endian, one after the other; the sha256 of all
+before it, 32 bytes. What is in it depends on the sentences, the teacher and the settings alone: times and names of
+hosts lie elsewhere. So the same block is the same bytes, whoever has made it, on one type of processor with the same
+libraries and number of threads.
+
+The header says what the block was made from (`made_from`: a file that differs there is refused) and what it was made
+with (`made_with`: libraries, processor, threads; these may differ from block to block).
+
+Shapes: N sentences, H hypotheses of all of them, T tokens of all of these.
 """
 
 from __future__ import annotations
@@ -14,33 +20,85 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.indexed import fitting_dtype
 from kdmt.errors import UserError
+from kdmt.types import EOS, Hypothesis
+
+FORMAT = 3
+_DIGEST_BYTES = 32
+_HEADER_KEYS = {"block", "first", "count", "sources", "made_from", "made_with", "columns"}
+_COMPRESSION = 1  # of gzip: larger ones take three times as long for a tenth less
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """The hypotheses of one sentence, best first."""
+class DamagedBlock(UserError):
+    """A file that is cut short, was changed or is none of a block."""
 
-    index: int  # line of the training source, from 0
-    source_sha: str  # of the source ids, so that a line that moved is noticed
-    tokens: tuple[tuple[int, ...], ...]  # target ids without </s>
-    scores: tuple[float, ...]  # natural log, length-normalised
-    at_limit: tuple[bool, ...]  # which of them reached the maximum length
+
+class ForeignBlock(UserError):
+    """A block that was made from something else."""
 
 
 @dataclass(frozen=True)
 class Block:
+    """A stretch of the sentences that are decoded."""
+
     number: int
     first: int
     count: int
 
     def path(self, folder: Path) -> Path:
-        return folder / f"{self.number:06d}.jsonl.gz"
+        return folder / f"{self.number:06d}.gz"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The hypotheses of a block's sentences, each sentence's best first."""
+
+    hashes_N: NDArray[np.uint64]  # of the source's ids, so that a line that moved is noticed
+    counts_N: NDArray[np.int32]  # hypotheses of each
+    scores_H: NDArray[np.float32]  # natural log, length-normalised
+    at_limit_H: NDArray[np.uint8]  # 1 for those that reached the maximum length
+    sizes_H: NDArray[np.int32]  # tokens of each, without </s>
+    tokens_T: NDArray[np.integer[Any]]  # target ids
+
+    @classmethod
+    def of(
+        cls,
+        hypotheses: Sequence[Sequence[Hypothesis]],
+        *,
+        hashes_N: NDArray[np.uint64],
+        max_len_N: Sequence[int],
+        vocab_size: int,
+    ) -> Decoded:
+        """From each sentence's hypotheses and the maximum length that it had."""
+        flat = [hypothesis for nbest in hypotheses for hypothesis in nbest]
+        limits = [limit for nbest, limit in zip(hypotheses, max_len_N, strict=True) for _ in nbest]
+        tokens = [_without_eos(hypothesis.tokens) for hypothesis in flat]
+        return cls(
+            hashes_N=hashes_N,
+            counts_N=np.array([len(nbest) for nbest in hypotheses], dtype="<i4"),
+            scores_H=np.array([hypothesis.score for hypothesis in flat], dtype="<f4"),
+            at_limit_H=np.array([len(h.tokens) >= limit for h, limit in zip(flat, limits, strict=True)], dtype="u1"),
+            sizes_H=np.array([len(each) for each in tokens], dtype="<i4"),
+            tokens_T=np.array([token for each in tokens for token in each], dtype=fitting_dtype(vocab_size)),
+        )
+
+    def hypotheses(self) -> list[list[tuple[int, ...]]]:
+        """The tokens of each hypothesis of each sentence."""
+        flat = np.split(self.tokens_T, np.cumsum(self.sizes_H[:-1])) if len(self.sizes_H) else []
+        ends_N = np.cumsum(self.counts_N)
+        return [
+            [tuple(map(int, tokens)) for tokens in flat[end - count : end]]
+            for end, count in zip(ends_N.tolist(), self.counts_N.tolist(), strict=True)
+        ]
 
 
 def plan_blocks(num_sentences: int, block_size: int) -> list[Block]:
@@ -49,27 +107,22 @@ def plan_blocks(num_sentences: int, block_size: int) -> list[Block]:
     return [Block(number, start, min(block_size, num_sentences - start)) for number, start in enumerate(starts)]
 
 
-def write_block(folder: Path, block: Block, key: str, sentences: Sequence[Decoded]) -> Path:
+def write_block(
+    folder: Path, block: Block, decoded: Decoded, *, made_from: Mapping[str, Any], made_with: Mapping[str, Any]
+) -> Path:
     """Write a block beside its name and rename it.
 
     Raises:
         UserError: the disk is full; nothing is left under the block's name.
     """
     path = block.path(folder)
-    aside = path.with_name(f".partial-{path.name}")
-    digest = hashlib.sha256()
-    lines = [_header(block, key), *map(_record, sentences)]
+    # of this process alone: a worker that was given up for lost may still be writing the same block
+    aside = path.with_name(f".partial-{os.uname().nodename}-{os.getpid()}-{path.name}")
     try:
-        # no time and no name in the gzip header: the same content is the same file
-        with aside.open("wb") as raw:
-            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file:
-                for line in lines:
-                    data = _to_line(line)
-                    digest.update(data)
-                    file.write(data)
-                file.write(_footer(digest.hexdigest()))
-            raw.flush()
-            os.fsync(raw.fileno())
+        with aside.open("wb") as file:
+            file.write(_encode(block, decoded, made_from, made_with))
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)
@@ -79,82 +132,132 @@ def write_block(folder: Path, block: Block, key: str, sentences: Sequence[Decode
     return path
 
 
-def read_block(folder: Path, block: Block, key: str) -> Iterator[Decoded]:
-    """The sentences of a block, after its whole content was checked.
+def read_block(
+    folder: Path, block: Block, *, made_from: Mapping[str, Any], hashes_N: NDArray[np.uint64]
+) -> tuple[dict[str, Any], Decoded]:
+    """A block's header and content, after all of it was checked.
+
+    Args:
+        made_from: what it must have been made from.
+        hashes_N: of the sources that the block is to hold.
 
     Raises:
-        UserError: missing, cut short, damaged, of another run, or not the sentences of this block.
+        DamagedBlock: missing, cut short or damaged.
+        ForeignBlock: of another teacher, vocabulary, settings or text; says which differs.
     """
     path = block.path(folder)
-    lines = _read_lines(path)
-    digest = hashlib.sha256()
-    for line in lines[:-1]:
-        digest.update(line)
-    if lines[-1] != _footer(digest.hexdigest()):
-        raise UserError(f"{path}: damaged: its checksum does not match")
-    if lines[0] != _to_line(_header(block, key)):
-        raise UserError(f"{path}: made with another teacher, vocabulary, data or settings")
-    if len(lines) != block.count + 2:
-        raise UserError(f"{path}: holds {len(lines) - 2} sentences, not {block.count}")
-    for offset, line in enumerate(lines[1:-1]):
-        record = json.loads(line)
-        if "at_limit" not in record:
-            raise UserError(f"{path}: in the form of an earlier version")
-        if record["index"] != block.first + offset:
-            raise UserError(f"{path}: sentence {record['index']} stands where {block.first + offset} should")
-        yield Decoded(
-            index=record["index"],
-            source_sha=record["source"],
-            tokens=tuple(tuple(tokens) for tokens in record["tokens"]),
-            scores=tuple(record["scores"]),
-            at_limit=tuple(record["at_limit"]),
+    header, decoded = _decode(path)
+    _refuse_foreign(path, header["made_from"], made_from)
+    if header["block"] != block.number or header["first"] != block.first or header["count"] != block.count:
+        raise ForeignBlock(
+            f"{path}: holds sentences {header['first']} to {header['first'] + header['count'] - 1}, "
+            f"not {block.first} to {block.first + block.count - 1}"
         )
+    if not np.array_equal(decoded.hashes_N, hashes_N):
+        place = int(np.flatnonzero(decoded.hashes_N != hashes_N)[0])
+        raise ForeignBlock(f"{path}: the source of sentence {block.first + place} is not the one of the training text")
+    return header, decoded
 
 
-def is_complete(folder: Path, block: Block, key: str) -> bool:
-    """Whether the block's file is there, whole and of this run; a damaged one is removed to be decoded again."""
-    path = block.path(folder)
-    if not path.exists():
-        return False
-    try:
-        for _ in read_block(folder, block, key):
-            pass
-    except UserError:
-        path.unlink()
-        return False
-    return True
+def read_header(path: Path) -> dict[str, Any]:
+    """What a block's file says of itself, without a check of the rest.
 
-
-def _read_lines(path: Path) -> list[bytes]:
+    Raises:
+        DamagedBlock: missing or not readable.
+    """
     try:
         with gzip.open(path, "rb") as file:
-            lines = file.readlines()
+            return _parse_header(path, file.readline())
     except FileNotFoundError:
-        raise UserError(f"{path}: the block is missing") from None
+        raise DamagedBlock(f"{path}: the block is missing") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: damaged or cut short: {error}") from None
-    if len(lines) < 2 or not lines[-1].endswith(b"\n"):
-        raise UserError(f"{path}: cut short")
-    return lines
+        raise DamagedBlock(f"{path}: damaged or cut short: {error}") from None
 
 
-def _header(block: Block, key: str) -> dict[str, Any]:
-    return {"block": block.number, "first": block.first, "count": block.count, "key": key}
+def fits(path: Path, block: Block, made_from: Mapping[str, Any], hashes_N: NDArray[np.uint64]) -> bool:
+    """Whether a file says that it is this block made from this; its content is not checked."""
+    try:
+        header = read_header(path)
+    except DamagedBlock:
+        return False
+    place = (header["block"], header["first"], header["count"])
+    return (
+        place == (block.number, block.first, block.count)
+        and header["made_from"] == dict(made_from)
+        and header["sources"] == sources_sha256(hashes_N)
+    )
 
 
-def _footer(sha256: str) -> bytes:
-    return _to_line({"sha256": sha256})
+def sources_sha256(hashes_N: NDArray[np.uint64]) -> str:
+    """Names the sentences of a block."""
+    return hashlib.sha256(np.ascontiguousarray(hashes_N, dtype="<u8").tobytes()).hexdigest()
 
 
-def _record(sentence: Decoded) -> dict[str, Any]:
-    return {
-        "index": sentence.index,
-        "source": sentence.source_sha,
-        "tokens": sentence.tokens,
-        "scores": sentence.scores,
-        "at_limit": sentence.at_limit,
+def _refuse_foreign(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differences = [
+        f"{name} ({found.get(name, 'none')!s:.60}, not {wanted.get(name, 'none')!s:.60})"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise ForeignBlock(f"{path}: made with another {', '.join(differences)}")
+
+
+def _encode(block: Block, decoded: Decoded, made_from: Mapping[str, Any], made_with: Mapping[str, Any]) -> bytes:
+    header = {
+        "format": FORMAT,
+        "block": block.number,
+        "first": block.first,
+        "count": block.count,
+        "sources": sources_sha256(decoded.hashes_N),
+        "made_from": dict(made_from),
+        "made_with": dict(made_with),
+        "columns": [[each.name, column.dtype.str, len(column)] for each, column in _columns(decoded)],
     }
+    content = b"".join(
+        [
+            json.dumps(header, sort_keys=True, separators=(",", ":")).encode() + b"\n",
+            *(np.ascontiguousarray(column).tobytes() for _, column in _columns(decoded)),
+        ]
+    )
+    # no time in the gzip header: the same content is the same file
+    return gzip.compress(content + hashlib.sha256(content).digest(), compresslevel=_COMPRESSION, mtime=0)
 
 
-def _to_line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+def _columns(decoded: Decoded) -> list[tuple[Any, NDArray[Any]]]:
+    return [(each, getattr(decoded, each.name)) for each in fields(decoded)]
+
+
+def _decode(path: Path) -> tuple[dict[str, Any], Decoded]:
+    """Header and columns of a file whose checksum is right."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise DamagedBlock(f"{path}: the block is missing") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedBlock(f"{path}: damaged or cut short: {error}") from None
+    if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
+        raise DamagedBlock(f"{path}: damaged: its checksum does not match")
+    start = content.find(b"\n") + 1
+    header = _parse_header(path, content[:start])
+    columns = {}
+    for name, dtype, count in header["columns"]:
+        columns[name] = np.frombuffer(content, dtype=dtype, count=count, offset=start)
+        start += columns[name].nbytes
+    return header, Decoded(**columns)
+
+
+def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except ValueError:
+        raise DamagedBlock(f"{path}: not a block of decoded sentences") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DamagedBlock(f"{path}: not in the form that this version writes")
+    if not header.keys() >= _HEADER_KEYS:
+        raise DamagedBlock(f"{path}: damaged: its header is not whole")
+    return header
+
+
+def _without_eos(tokens: tuple[int, ...]) -> tuple[int, ...]:
+    return tokens[:-1] if tokens and tokens[-1] == EOS else tokens

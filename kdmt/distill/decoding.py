@@ -1,100 +1,159 @@
-"""The teacher at work: decode the blocks that are missing."""
+"""The teacher at work: the tasks that executors share out, one a block."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdmt.config import Decode
-from kdmt.decode.beam import max_lengths
-from kdmt.distill.blocks import Block, Decoded, is_complete, plan_blocks, write_block
-from kdmt.types import EOS, Hypothesis
+from kdmt.decode.lengths import max_lengths
+from kdmt.distill.blocks import Block, DamagedBlock, Decoded, plan_blocks, read_block, write_block
+from kdmt.distill.executors import Place, Worker
+from kdmt.distill.sources import Sources, SourceText
+from kdmt.types import Hypothesis
 
-# sources, their indices in the training set, progress -> hypotheses of each source, best first
-Decoder = Callable[[list[np.ndarray], list[int], Callable[[int], None]], list[list[Hypothesis]]]
+SourceIds = list[NDArray[np.integer[Any]]]
+# sources, their numbers among all, their block, progress in sentences -> hypotheses of each source, best first
+Translate = Callable[[SourceIds, list[int], Block, Callable[[int], None]], list[list[Hypothesis]]]
 
 
-def decode_blocks(
-    decode: Decoder,
-    sources: Sequence[np.ndarray],
-    settings: Decode,
-    *,
-    folder: Path,
-    block_size: int,
-    key: str,
-    max_source_tokens: int,
-    max_target_tokens: int,
-    progress: Callable[[int], None],
-) -> list[Block]:
-    """Decode every block whose file is not there yet; a killed run loses the block it was at.
+class Teacher(Protocol):
+    """What a worker becomes a teacher from: small, and it can be sent to another process or machine."""
 
-    A block's batches are made of its own sentences alone, so what is in a file depends on nothing else.
+    @property
+    def max_source_tokens(self) -> int:
+        """Longer sources are not decoded and have no hypotheses."""
+        ...
 
-    Args:
-        decode: translates the sentences of one block.
-        sources: ids of all training sources, each ending in </s>.
-        settings: of which the maximum lengths count, that `decode` keeps to.
+    @property
+    def max_target_tokens(self) -> int:
+        """The model's limit, </s> counted."""
+        ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def open(self, place: Place) -> Translate:
+        """Load the model."""
+        ...
+
+    def made_with(self, place: Place) -> dict[str, Any]:
+        """Libraries, processor and threads on which the last digits of a score depend."""
+        ...
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """One block, with what its sources must be."""
+
+    block: Block
+    lines_N: NDArray[np.int64]
+    hashes_N: NDArray[np.uint64]
+
+    @property
+    def number(self) -> int:
+        return self.block.number
+
+    @property
+    def count(self) -> int:
+        return self.block.count
+
+
+@dataclass(frozen=True)
+class BlockDecoder:
+    """Becomes a worker that decodes blocks.
+
+    A block's batches are made of its own sentences alone, so what is in its file depends on nothing else.
+
+    Attributes:
+        teacher: translates.
+        settings: of which the maximum lengths count, that the teacher keeps to.
+        prefixes: of the sources' data-bins.
         folder: takes the block files.
-        key: names the teacher, vocabulary, data and settings.
-        max_source_tokens: longer sources are not decoded and count as empty hypotheses.
-        max_target_tokens: the model's limit on the maximum length.
-        progress: called with numbers of sentences as they are done.
-
-    Returns:
-        All blocks, in order.
+        made_from: names the teacher, vocabulary and settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".partial-*"):
-        leftover.unlink()
-    blocks = plan_blocks(len(sources), block_size)
-    for block in blocks:
-        if is_complete(folder, block, key):
-            progress(block.count)
-            continue
-        own = [sources[index] for index in range(block.first, block.first + block.count)]
-        decoded = _decode_block(decode, own, block, settings, max_source_tokens, max_target_tokens, progress)
-        write_block(folder, block, key, decoded)
-    return blocks
 
+    teacher: Teacher
+    settings: Decode
+    prefixes: tuple[Path, ...]
+    folder: Path
+    made_from: dict[str, Any]
 
-def source_sha(source: np.ndarray) -> str:
-    """A short hash of a source's ids."""
-    return hashlib.sha256(np.asarray(source, dtype="<i8").tobytes()).hexdigest()[:16]
+    def __call__(self, place: Place) -> Worker:
+        translate = self.teacher.open(place)
+        return partial(self._decode, translate, SourceText(self.prefixes), self.teacher.made_with(place))
 
-
-def _decode_block(
-    decode: Decoder,
-    sources: list[np.ndarray],
-    block: Block,
-    settings: Decode,
-    max_source_tokens: int,
-    max_target_tokens: int,
-    progress: Callable[[int], None],
-) -> list[Decoded]:
-    fitting = [i for i, source in enumerate(sources) if 1 < len(source) <= max_source_tokens]
-    progress(len(sources) - len(fitting))
-    found = decode([sources[i] for i in fitting], [block.first + i for i in fitting], progress)
-    hypotheses = dict(zip(fitting, found, strict=True))
-    limits = max_lengths(
-        [len(source) for source in sources], settings.max_len_a, settings.max_len_b, limit=max_target_tokens - 1
-    )
-    decoded = []
-    for i, source in enumerate(sources):
-        nbest = hypotheses.get(i, [])
-        decoded.append(
-            Decoded(
-                index=block.first + i,
-                source_sha=source_sha(source),
-                tokens=tuple(_without_eos(hypothesis.tokens) for hypothesis in nbest),
-                scores=tuple(hypothesis.score for hypothesis in nbest),
-                at_limit=tuple(len(hypothesis.tokens) >= limits[i] for hypothesis in nbest),
-            )
+    def _decode(
+        self,
+        translate: Translate,
+        text: SourceText,
+        made_with: dict[str, Any],
+        task: BlockTask,
+        progress: Callable[[int], None],
+    ) -> None:
+        sources = text.sentences(task.lines_N)
+        decoded = Decoded.of(
+            self._translate(translate, sources, task.block, progress),
+            hashes_N=task.hashes_N,
+            max_len_N=self._limits(sources),
+            vocab_size=self.teacher.vocab_size,
         )
-    return decoded
+        write_block(self.folder, task.block, decoded, made_from=self.made_from, made_with=made_with)
+
+    def _translate(
+        self,
+        translate: Translate,
+        sources: SourceIds,
+        block: Block,
+        progress: Callable[[int], None],
+    ) -> list[list[Hypothesis]]:
+        longest = self.teacher.max_source_tokens
+        fitting = [place for place, source in enumerate(sources) if 1 < len(source) <= longest]
+        progress(len(sources) - len(fitting))
+        hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
+        numbers = [block.first + place for place in fitting]
+        found = translate([sources[place] for place in fitting], numbers, block, progress)
+        for place, nbest in zip(fitting, found, strict=True):
+            hypotheses[place] = nbest
+        return hypotheses
+
+    def _limits(self, sources: SourceIds) -> list[int]:
+        limit = self.teacher.max_target_tokens - 1  # </s> takes the last position
+        lengths = [len(source) for source in sources]
+        return max_lengths(lengths, self.settings.max_len_a, self.settings.max_len_b, limit=limit)
 
 
-def _without_eos(tokens: tuple[int, ...]) -> tuple[int, ...]:
-    return tokens[:-1] if tokens and tokens[-1] == EOS else tokens
+def plan_tasks(sources: Sources, block_size: int) -> list[BlockTask]:
+    """A task for each block."""
+    tasks = []
+    for block in plan_blocks(len(sources), block_size):
+        own = slice(block.first, block.first + block.count)
+        tasks.append(BlockTask(block, sources.lines_U[own], sources.hashes_U[own]))
+    return tasks
+
+
+def missing_tasks(
+    tasks: Iterable[BlockTask], folder: Path, made_from: dict[str, Any], *, tell: Callable[[str], None]
+) -> list[BlockTask]:
+    """Those whose file is not there, or damaged, which `tell` is told.
+
+    Raises:
+        ForeignBlock: a file is whole and made from something else; nothing is touched.
+    """
+    missing = []
+    for task in tasks:
+        if not task.block.path(folder).exists():
+            missing.append(task)
+            continue
+        try:
+            read_block(folder, task.block, made_from=made_from, hashes_N=task.hashes_N)
+        except DamagedBlock as error:
+            tell(f"{error}; it is decoded again")
+            missing.append(task)
+    return missing

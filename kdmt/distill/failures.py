@@ -1,15 +1,34 @@
-"""Hypotheses that fail, and what becomes of them."""
+"""Hypotheses that fail, and what becomes of them.
+
+A hypothesis fails by the first that applies, in the order of `FAILURES`: `empty`, no tokens or no words; `too_long`,
+the maximum length reached; `repetition`, a loop; `unk`, one inside; `ratio`, far more or fewer words than the source;
+`copied`, the source again; `script`, letters of a script that is not the target's. The first four are seen in its
+tokens, the others in its words. Where there are many hypotheses a failure is a code, its place in `FAILURES` plus 1,
+and 0 is none. Shape legend: N hypotheses, M tokens of all of them, C characters of all of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kdmt.config import Failures
 from kdmt.types import UNK
 
-Failure = Literal["empty", "too_long", "repetition", "unk"]
+Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script"]
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+CODES: dict[Failure, int] = {failure: code for code, failure in enumerate(FAILURES, start=1)}
 MAX_NGRAM = 4
+
+Codes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+
+
+# ---------------------------------------------------------------------------------------------------------- by tokens
 
 
 def find_failure(tokens: Sequence[int], *, hit_limit: bool, settings: Failures) -> Failure | None:
@@ -42,3 +61,121 @@ def has_loop(tokens: Sequence[int], *, times: int) -> bool:
             if run >= n * (times - 1):
                 return True
     return False
+
+
+def find_token_failures(
+    tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]], at_limit: Flags, *, repetition_times: int
+) -> Codes:
+    """`find_failure` of many hypotheses at once: codes, uint8 [N], of the first four of `FAILURES`.
+
+    Args:
+        tokens: target ids without </s>, back to back [M = sum(sizes)].
+        sizes: tokens of each hypothesis [N].
+        at_limit: whether </s> was forced at the maximum length [N].
+
+    Raises:
+        ValueError: the arrays do not belong together.
+    """
+    ends_N = np.cumsum(sizes, dtype=np.int64)
+    if len(sizes) != len(at_limit) or len(tokens) != (ends_N[-1] if len(ends_N) else 0):
+        raise ValueError(f"{len(tokens)} tokens, {len(sizes)} sizes and {len(at_limit)} flags do not belong together")
+    codes_N = np.zeros(len(sizes), dtype=np.uint8)
+    # the last that is written is the first that applies
+    codes_N[_owners(np.flatnonzero(tokens == UNK), ends_N)] = CODES["unk"]
+    for n in range(1, MAX_NGRAM + 1):
+        codes_N[_owners(_loops(tokens, ends_N, n, repetition_times), ends_N)] = CODES["repetition"]
+    codes_N[np.asarray(at_limit, dtype=bool)] = CODES["too_long"]
+    codes_N[sizes == 0] = CODES["empty"]
+    return codes_N
+
+
+def _owners(places: NDArray[np.int64], ends_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The hypothesis in which each place of the flat array lies."""
+    return np.searchsorted(ends_N, places, side="right")
+
+
+def _loops(tokens: NDArray[np.integer[Any]], ends_N: NDArray[np.int64], n: int, times: int) -> NDArray[np.int64]:
+    """Places at which a run of n * (times - 1) positions begins that have tokens[i] == tokens[i + n]."""
+    same = tokens[:-n] == tokens[n:]
+    for back in range(1, n + 1):  # a pair of which only the left one is the hypothesis's own
+        crossing = ends_N - back
+        same[crossing[(crossing >= 0) & (crossing < len(same))]] = False
+    places = np.flatnonzero(same)  # they are few; so many of them follow one another if first and last are as far apart
+    run = n * (times - 1)
+    first, last = places[: max(len(places) - run + 1, 0)], places[run - 1 :]
+    return first[last - first == run - 1]
+
+
+# ----------------------------------------------------------------------------------------------------------- by words
+
+
+def find_text_failures(words: Sequence[str], sources: Sequence[str], settings: Failures) -> Codes:
+    """What fails in the words of hypotheses, beside their sources: codes, uint8 [N], `empty` or the last three.
+
+    `ratio` is the rule of cleaning, longer > shorter * max_ratio in words between spaces: it means nothing in a
+    language that is written without them. `copied` does not see case and whitespace, and asks for a letter: a line of
+    figures may be its own translation. `script` is more than `max_foreign` of the letters in other scripts than
+    `scripts`; letters of no script of their own, as ー, are never foreign.
+
+    Args:
+        words: text of each hypothesis as the tokenizer sees it [N].
+        sources: its source line, likewise [N].
+
+    Raises:
+        ValueError: there are not as many of both.
+    """
+    if len(words) != len(sources):
+        raise ValueError(f"{len(words)} hypotheses of {len(sources)} sources")
+    codes_N = np.zeros(len(words), dtype=np.uint8)
+    num_words_N, num_source_N = _count_words(words), _count_words(sources)
+    if settings.scripts:
+        codes_N[_foreign(words, tuple(settings.scripts), settings.max_foreign)] = CODES["script"]
+    for i in np.flatnonzero(num_words_N == num_source_N).tolist():
+        if _is_copy(words[i], sources[i]):
+            codes_N[i] = CODES["copied"]
+    if settings.max_ratio:
+        longer_N, shorter_N = np.maximum(num_words_N, num_source_N), np.minimum(num_words_N, num_source_N)
+        codes_N[longer_N > shorter_N * settings.max_ratio] = CODES["ratio"]
+    codes_N[num_words_N == 0] = CODES["empty"]
+    return codes_N
+
+
+def _count_words(lines: Sequence[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(len, map(str.split, lines)), dtype=np.int64, count=len(lines))
+
+
+def _is_copy(words: str, source: str) -> bool:
+    return words.casefold().split() == source.casefold().split() and any(map(str.isalpha, words))
+
+
+def _foreign(words: Sequence[str], scripts: tuple[str, ...], max_foreign: float) -> NDArray[np.int64]:
+    """Which of the hypotheses have more than that share of their letters in other scripts."""
+    letters, foreign = _letter_table(scripts)
+    if foreign[:128].any():
+        suspects = [i for i, line in enumerate(words) if line]
+    else:
+        suspects = [i for i, line in enumerate(words) if not line.isascii()]
+    if not suspects:
+        return np.zeros(0, dtype=np.int64)
+    texts = [words[i] for i in suspects]
+    characters_C = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    starts = np.cumsum([0, *map(len, texts[:-1])])
+    num_letters = np.add.reduceat(letters[characters_C], starts, dtype=np.int32)
+    num_foreign = np.add.reduceat(foreign[characters_C], starts, dtype=np.int32)
+    return np.array(suspects)[num_foreign > num_letters * max_foreign]
+
+
+@lru_cache(maxsize=8)
+def _letter_table(scripts: tuple[str, ...]) -> tuple[Codes, Codes]:
+    """Of every code point, whether it is a letter, and whether it is one of another script: 0 or 1 [0x110000]."""
+    import regex
+
+    ours = "".join(rf"\p{{Script={name}}}" for name in (*scripts, "Common", "Inherited"))
+    every = "".join(map(chr, range(0x110000)))
+    tables = []
+    for letters in (r"\p{L}+", rf"(?V1)[\p{{L}}--[{ours}]]+"):
+        table = np.zeros(len(every), dtype=np.uint8)
+        for match in regex.finditer(letters, every):
+            table[slice(*match.span())] = 1
+        tables.append(table)
+    return tables[0], tables[1]

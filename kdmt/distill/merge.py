@@ -1,146 +1,278 @@
-"""Blocks to one distilled text: line i belongs to line i of the training source."""
+"""From candidates to a training set: for each line of the text, in its order, the targets that are chosen.
+
+It is done in chunks of lines that processes share; what they send back is written in order. Memory holds some chunks
+and a few bytes a line.
+
+Shapes: L lines, U different sentences, N lines of a chunk.
+"""
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import compress
 from pathlib import Path
-from typing import TextIO
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdmt.config import Failures
-from kdmt.corpus.lines import iterate_lines
-from kdmt.distill.blocks import Block, Decoded, read_block
-from kdmt.distill.decoding import source_sha
-from kdmt.distill.failures import Failure, find_failure
+from kdmt.corpus.lines import Piece, cut_lines
+from kdmt.corpus.parallel import mapping_in_order
+from kdmt.corpus.tokenizer import count_lines
+from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
+from kdmt.distill.failures import FAILURES, find_text_failures
 from kdmt.distill.selection import BEST, Candidate, Selector
 from kdmt.errors import UserError
 
+_CHUNK_LINES = 10_000
+_FILES = ("source", "target", "tags")
 
-@dataclass
-class MergeReport:
-    """Nothing disappears silently: every failure is counted, every dropped line has its index here."""
-
-    num_sentences: int = 0
-    num_lines: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    replaced: dict[int, str] = field(default_factory=dict)  # index -> failure for which the reference stands there
-    dropped: dict[int, str] = field(default_factory=dict)  # index in the training source -> failure
-    weights: array[float] = field(default_factory=lambda: array("f"))  # of each line, where the selection weighs them
+Nbest = list[tuple[Candidate, str]]  # of one sentence, each candidate with its failure or `-`
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """The files of the training set that distilled text is aligned with, line by line."""
+    """Text that is distilled, line by line: with references, and perhaps tags, or monolingual."""
+
+    source: Path
+    target: Path | None = None
+    tags: Path | None = None
+
+    def paths(self) -> tuple[Path | None, ...]:
+        return (self.source, self.target, self.tags)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files that a training set is written to."""
 
     source: Path
     target: Path
-    tags: Path | None
+    tags: Path
+    rejected: Path  # index of the line <TAB> failure <TAB> what became of it
+
+    def paths(self) -> tuple[Path, ...]:
+        return (self.source, self.target, self.tags, self.rejected)
 
 
-def merge_blocks(
-    blocks: Sequence[Block],
-    folder: Path,
-    key: str,
+@dataclass
+class MergeReport:
+    """Nothing disappears silently: every failure is counted, and the line that it befell is in `rejected`."""
+
+    num_sentences: int = 0  # lines of the text
+    num_lines: int = 0  # that were written
+    failures: Counter[str] = field(default_factory=Counter)
+    replaced: Counter[str] = field(default_factory=Counter)  # failures for which the reference stands there
+    dropped: Counter[str] = field(default_factory=Counter)
+    indices: array[int] = field(default_factory=lambda: array("q"))  # of each written line: its line in the text
+    weights: array[float] = field(default_factory=lambda: array("f"))  # where the selection weighs them
+    of_teacher: bytearray = field(default_factory=bytearray)  # 1 for each written line that is no reference
+
+    def keep(self, is_kept: NDArray[np.bool_], *, failure: str) -> None:
+        """Of the written lines only these; the others count as dropped for this failure."""
+        dropped = int((~is_kept).sum())
+        self.failures[failure] += dropped
+        self.dropped[failure] += dropped
+        self.num_lines -= dropped
+        self.indices = array("q", compress(self.indices, is_kept.tolist()))
+        self.weights = array("f", compress(self.weights, is_kept.tolist()))
+        self.of_teacher = bytearray(compress(self.of_teacher, is_kept.tolist()))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Consecutive lines of one text, and where their candidates lie."""
+
+    first: int
+    starts_N: NDArray[np.int64]
+    stops_N: NDArray[np.int64]
+    pieces: dict[Path, Piece]  # of each of the text's files
+    text: TrainingText
+    given: tuple[Path, NDArray[np.int64]] | None  # scores, and where those of each line begin
+
+
+@dataclass
+class _Chosen:
+    """What has been made of a chunk."""
+
+    text: dict[str, bytes]
+    report: MergeReport
+
+
+def merge_candidates(
+    texts: Sequence[TrainingText],
+    numbers_L: NDArray[np.int64],
     *,
-    sources: Sequence[np.ndarray],
-    text: TrainingText,
-    to_words: Callable[[tuple[int, ...]], str],
+    nbest: Path,
+    offsets: Path,
     settings: Failures,
-    select: Selector = BEST,
-    out_source: Path,
-    out_target: Path,
-    out_tags: Path,
-    out_nbest: Path | None,
+    select: Selector,
+    given: GivenScores | None = None,
+    out: Outputs,
+    workers: int,
 ) -> MergeReport:
-    """Write the distilled corpus, in bounded memory.
+    """Write a training set.
+
+    Args:
+        texts: whose lines are counted through.
+        numbers_L: the sentence on each line.
+        nbest, offsets: what `write_candidates` wrote.
+        settings: what becomes of failures.
+        select: chooses among the candidates that do not fail.
+        given: scores for `select`, where it goes by them.
+        out: the new files; of tags there is none where no text has them.
+        workers: processes.
 
     Raises:
-        UserError: a block is missing or damaged, or holds another sentence than the training source has there.
+        UserError: the texts have another number of lines than there are sentences.
     """
+    total = sum(count_lines(text.source) for text in texts)
+    if total != len(numbers_L):
+        names = ", ".join(str(text.source) for text in texts)
+        raise UserError(f"{names}: {total} lines of text for {len(numbers_L)} sentences")
     report = MergeReport()
-    sentences = _checked(blocks, folder, key, sources)
-    with (
-        out_source.open("w", encoding="utf-8", newline="\n") as source_file,
-        out_target.open("w", encoding="utf-8", newline="\n") as target_file,
-        out_tags.open("w", encoding="utf-8", newline="\n") as tags_file,
-        (out_nbest or Path("/dev/null")).open("w", encoding="utf-8", newline="\n") as nbest_file,
-    ):
-        for sentence, source, reference, tag in zip(sentences, *_lines(text, len(sources)), strict=True):
-            report.num_sentences += 1
-            for words, weight in _choose(sentence, reference, to_words, settings, select, report):
-                report.num_lines += 1
-                if select.weighs:
-                    report.weights.append(weight)
-                source_file.write(f"{source}\n")
-                target_file.write(f"{words}\n")
-                tags_file.write(f"{tag}\n")
-            _write_nbest(nbest_file, sentence, to_words)
-    if text.tags is None:
-        out_tags.unlink()
+    bounds_U = np.load(offsets, mmap_mode="r")
+    choose = partial(_choose_chunk, nbest, settings, select)
+    files = {name: path.open("wb") for name, path in zip((*_FILES, "rejected"), out.paths(), strict=True)}
+    try:
+        with mapping_in_order(choose, workers) as map_in_order:
+            for chosen in map_in_order(_chunks(texts, numbers_L, bounds_U, given)):
+                for name, data in chosen.text.items():
+                    files[name].write(data)
+                _add(report, chosen.report)
+    finally:
+        for file in files.values():
+            file.close()
+    if not any(text.tags for text in texts):
+        out.tags.unlink()
     return report
 
 
-def _checked(blocks: Iterable[Block], folder: Path, key: str, sources: Sequence[np.ndarray]) -> Iterator[Decoded]:
-    for block in blocks:
-        for sentence in read_block(folder, block, key):
-            if sentence.source_sha != source_sha(sources[sentence.index]):
-                raise UserError(
-                    f"{block.path(folder)}: sentence {sentence.index} is not the one of the training source"
-                )
-            yield sentence
+# ------------------------------------------------------------------------------------------------------------- chunks
 
 
-def _lines(text: TrainingText, count: int) -> tuple[Iterable[str], Iterable[str], Iterable[str]]:
-    tags = iterate_lines(text.tags) if text.tags is not None else iter([""] * count)
-    return iterate_lines(text.source), iterate_lines(text.target), tags
+def _chunks(
+    texts: Sequence[TrainingText],
+    numbers_L: NDArray[np.int64],
+    bounds_U: NDArray[np.int64],
+    given: GivenScores | None,
+) -> Iterator[_Chunk]:
+    first = 0
+    for text in texts:
+        paths = [path for path in text.paths() if path is not None]
+        for pieces in cut_lines(paths, _CHUNK_LINES):
+            own = numbers_L[first : first + pieces[0].count]
+            scores = None if given is None else (given.path, given.starts_U[own])
+            yield _Chunk(first, bounds_U[own], bounds_U[own + 1], {piece.path: piece for piece in pieces}, text, scores)
+            first += len(own)
+
+
+# ------------------------------------------------------------------------------------------------------------- choices
+
+
+def _choose_chunk(nbest: Path, settings: Failures, select: Selector, chunk: _Chunk) -> _Chosen:
+    count = len(chunk.starts_N)
+    references, tags = (None if path is None else chunk.pieces[path].read() for path in chunk.text.paths()[1:])
+    sources = chunk.pieces[chunk.text.source].read()
+    candidates = Candidates(nbest)
+    try:
+        found = candidates.read(chunk.starts_N, chunk.stops_N, depth=select.depth)
+    finally:
+        candidates.close()
+    if chunk.given is not None:
+        found = _with_scores(found, *chunk.given)
+    found = _with_text_failures(found, sources, settings)
+    report = MergeReport()
+    out: dict[str, list[str]] = {name: [] for name in (*_FILES, "rejected")}
+    for place, own in enumerate(found):
+        reference = None if references is None else references[place]
+        index = chunk.first + place
+        lines, rejection = _choose(own, reference, settings, select, report)
+        report.indices.extend([index] * len(lines))
+        if rejection is not None:
+            out["rejected"].append(f"{index}\t{rejection}\n")
+        for words, weight in lines:
+            out["source"].append(f"{sources[place]}\n")
+            out["target"].append(f"{words}\n")
+            out["tags"].append("\n" if tags is None else f"{tags[place]}\n")
+            if select.weighs:
+                report.weights.append(weight)
+    report.num_sentences, report.num_lines = count, len(report.indices)
+    return _Chosen({name: "".join(lines).encode() for name, lines in out.items()}, report)
+
+
+def _with_text_failures(found: list[Nbest], sources: Sequence[str], settings: Failures) -> list[Nbest]:
+    """The same candidates; those without a failure have the one that their words show."""
+    words = [candidate.words for nbest in found for candidate, _ in nbest]
+    beside = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
+    codes = iter(find_text_failures(words, beside, settings).tolist())
+    names = (NO_FAILURE, *FAILURES)
+
+    def seen(failure: str) -> str:
+        code = next(codes)
+        return names[code] if failure == NO_FAILURE else failure
+
+    return [[(candidate, seen(failure)) for candidate, failure in nbest] for nbest in found]
 
 
 def _choose(
-    sentence: Decoded,
-    reference: str,
-    to_words: Callable[[tuple[int, ...]], str],
-    settings: Failures,
-    select: Selector,
-    report: MergeReport,
-) -> list[tuple[str, float]]:
-    """The lines for this sentence with their weights; none if it is dropped.
+    candidates: Nbest, reference: str | None, settings: Failures, select: Selector, report: MergeReport
+) -> tuple[list[tuple[str, float]], str | None]:
+    """The targets of a line with their weights, and the failure with what became of it where none of the candidates
+    was good.
 
-    Hypotheses that fail are not selected from. Where all that the selection looks at fail, the first one's failure says
-    what becomes of the sentence.
+    Candidates that fail are not selected from. Where all that the selection looks at fail, the first one's failure says
+    what becomes of the line.
     """
-    looked_at = min(len(sentence.tokens), select.depth)
-    candidates = [_candidate(sentence, place, to_words) for place in range(looked_at)]
-    failures = [_failure(sentence, place, candidate.words, settings) for place, candidate in enumerate(candidates)]
-    usable = [each for each, failure in zip(candidates, failures, strict=True) if failure is None]
+    usable = [candidate for candidate, failure in candidates if failure == NO_FAILURE]
     if usable:
-        return [(candidate.words, weight) for candidate, weight in select.choose(usable, reference)]
-    first: Failure = next((failure for failure in failures if failure is not None), "empty")
+        rule = BEST if reference is None and select.by_reference else select
+        chosen = rule.choose(usable, reference or "")
+        report.of_teacher.extend(b"\1" * len(chosen))
+        return [(candidate.words, weight) for candidate, weight in chosen], None
+    first = candidates[0][1] if candidates else "empty"
     report.failures[first] += 1
-    action = getattr(settings, first)
+    action = _action(settings, first, has_reference=reference is not None)
+    if action == "keep":
+        report.of_teacher.append(1)
+        return [(candidates[0][0].words if candidates else "", 1.0)], f"{first}\tkept"
     if action == "reference":
-        report.replaced[sentence.index] = first
-        return [(reference, 1.0)]
-    if action == "drop":
-        report.dropped[sentence.index] = first
-        return []
-    return [(candidates[0].words if candidates else "", 1.0)]
+        assert reference is not None
+        report.replaced[first] += 1
+        report.of_teacher.append(0)
+        return [(reference, 1.0)], f"{first}\treplaced by the reference"
+    report.dropped[first] += 1
+    return [], f"{first}\tdropped"
 
 
-def _candidate(sentence: Decoded, place: int, to_words: Callable[[tuple[int, ...]], str]) -> Candidate:
-    tokens = sentence.tokens[place]
-    return Candidate(to_words(tokens), sentence.scores[place], len(tokens) + 1)
+def _action(settings: Failures, failure: str, *, has_reference: bool) -> Literal["keep", "reference", "drop"]:
+    """Text without references has none to fall back on."""
+    action: Literal["keep", "reference", "drop"] = getattr(settings, failure)
+    return "drop" if action == "reference" and not has_reference else action
 
 
-def _failure(sentence: Decoded, place: int, words: str, settings: Failures) -> Failure | None:
-    failure = find_failure(sentence.tokens[place], hit_limit=sentence.at_limit[place], settings=settings)
-    return "empty" if failure is None and not words.strip() else failure
+def _with_scores(found: list[Nbest], path: Path, starts_N: NDArray[np.int64]) -> list[Nbest]:
+    scores = np.load(path, mmap_mode="r")
+    return [
+        [
+            (replace(candidate, given=float(score)), failure)
+            for (candidate, failure), score in zip(nbest, scores[start : start + len(nbest)], strict=True)
+        ]
+        for nbest, start in zip(found, starts_N.tolist(), strict=True)
+    ]
 
 
-def _write_nbest(file: TextIO, sentence: Decoded, to_words: Callable[[tuple[int, ...]], str]) -> None:
-    """`index<TAB>score<TAB>words`, a line a hypothesis."""
-    for tokens, score in zip(sentence.tokens, sentence.scores, strict=True):
-        file.write(f"{sentence.index}\t{score:.6f}\t{to_words(tokens)}\n")
+def _add(report: MergeReport, more: MergeReport) -> None:
+    report.num_sentences += more.num_sentences
+    report.num_lines += more.num_lines
+    report.failures += more.failures
+    report.replaced += more.replaced
+    report.dropped += more.dropped
+    report.indices.extend(more.indices)
+    report.weights.extend(more.weights)
+    report.of_teacher.extend(more.of_teacher)

@@ -9,7 +9,8 @@ ctranslate2/specs/transformer_spec.py (4.8).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -17,14 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdmt.checksum import verify_checkpoint
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
-from kdmt.interop.folder import check_new, exported_folder
+from kdmt.interop.folder import check_new, exported_folder, record_file
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
-from kdmt.types import EOS, SPECIALS
+from kdmt.types import EOS, PAD, SPECIALS
+
+SHORTLIST_FILE = "vmap.txt"
+_SIDES = ("source", "target")
 
 Quantization = Literal["float32", "float16", "int8"]
 
@@ -85,6 +90,53 @@ def export_model(
         spec.save(str(aside))
 
 
+def add_shortlist(folder: Path, frequent: Iterable[int], of_token: Mapping[int, Iterable[int]]) -> None:
+    """Put a lexical shortlist into an exported folder, in place of one that it has.
+
+    `vmap.txt` has a line for each source token: it, a tab, and target tokens between spaces; what stands behind an
+    empty source token goes for all. CTranslate2 adds <s>, </s> and <unk>, and what any source of a batch allows holds
+    for the whole batch (ctranslate2's src/vocabulary_map.cc).
+
+    Args:
+        folder: written by `export_model`.
+        frequent: target ids for all sources.
+        of_token: source id -> target ids.
+
+    Raises:
+        UserError: the folder is none of ours or damaged, a token is not in its vocabulary, or one holds white space.
+    """
+    verify_checkpoint(folder)
+    src_symbols, tgt_symbols = _vocabularies(folder)
+    lines = ["\t" + _spelled(frequent, tgt_symbols)]
+    for token in sorted(of_token):
+        lines.append(f"{_spelled([token], src_symbols)}\t{_spelled(of_token[token], tgt_symbols)}")
+    aside = folder / ".partial-vmap.txt"
+    aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    aside.replace(folder / SHORTLIST_FILE)
+    record_file(folder, folder / SHORTLIST_FILE)
+
+
+def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:
+    """The source's and the target's token of each id; one file holds both where they are the same."""
+    shared = folder / "shared_vocabulary.json"
+    files = [shared, shared] if shared.is_file() else [folder / f"{side}_vocabulary.json" for side in _SIDES]
+    if not all(file.is_file() for file in files):
+        raise UserError(f"{folder}: not a model that 'kdmt export --to ctranslate2' wrote")
+    source, target = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    return source, target
+
+
+def _spelled(tokens: Iterable[int], symbols: Sequence[str]) -> str:
+    """Between spaces; <pad>, which is never written, is left out."""
+    tokens = list(tokens)
+    if outside := [token for token in tokens if not 0 <= token < len(symbols)]:
+        raise UserError(f"the shortlist has token {outside[0]}, the vocabulary {len(symbols)} symbols")
+    words = [symbols[token] for token in tokens if token != PAD]
+    if broken := [word for word in words if word.split(" ") != [word] or {"\t", "\n", "\r"} & set(word)]:
+        raise UserError(f"a shortlist cannot hold {broken[0]!r}: its tokens are divided by spaces and tabs")
+    return " ".join(words)
+
+
 def _check_model(model: Transformer) -> None:
     if isinstance(model, NATransformer):
         raise UserError(
@@ -113,7 +165,7 @@ def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: 
     try:
         from ctranslate2 import specs
     except ImportError:
-        raise UserError("CTranslate2 is not installed: pip install 'kdmt[ctranslate2]'") from None
+        raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
     config = model.config
     activation = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU}[config.activation_fn]
     encoder = specs.TransformerEncoderSpec(

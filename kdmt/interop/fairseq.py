@@ -15,6 +15,7 @@ from torch import Tensor
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
+from kdmt.models.transformer import Transformer
 
 # Part of a state dict without being weights: version marks, the dtype of the sinusoids, and the copies that encoder
 # layers make of their own weights for PyTorch's fast path (zeros in a model that was never loaded).
@@ -134,3 +135,17 @@ def _check_shapes(state: Mapping[str, Tensor], sources: Mapping[str, Sources], c
         for name in sources[ours]:
             if list(state[name].shape) != expected:
                 raise UserError(f"fairseq state: {name} is {list(state[name].shape)}, the architecture has {expected}")
+
+
+def fairseq_state(model: Transformer) -> dict[str, Tensor]:
+    """The state dict that fairseq's `transformer` of the same shape loads: `convert_state` the other way."""
+    ours = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
+    state: dict[str, Tensor] = {}
+    for name, theirs in _sources(model.config).items():
+        state |= dict(zip(theirs, ours[name].chunk(len(theirs)), strict=True))
+    state |= {alias: state[name] for alias, name in _aliases(model.config).items()}
+    for side in ("encoder", "decoder"):
+        state[f"{side}.version"] = torch.tensor([3.0])
+        if not getattr(model.config, f"{side}_learned_pos"):
+            state[f"{side}.embed_positions._float_tensor"] = torch.zeros(1)
+    return {name: tensor.clone() for name, tensor in state.items()}

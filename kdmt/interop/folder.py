@@ -52,5 +52,13 @@ def exported_folder(folder: Path, model: Transformer, companions: Sequence[Path]
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def record_file(folder: Path, path: Path) -> None:
+    """Enter a file that came later into a folder's checksums."""
+    checksums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
+    aside = folder / ".partial-checksums.json"
+    _write_json(aside, {**checksums, str(path.relative_to(folder)): file_sha256(path)})
+    aside.replace(folder / "checksums.json")
+
+
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdmt.checksum import file_sha256
+from kdmt.checksum import file_sha256, verify_checkpoint
 from kdmt.errors import UserError
 from kdmt.models.build import build_model, describe_model
 from kdmt.models.transformer import Transformer
@@ -85,26 +85,6 @@ def save_checkpoint(
     _sync(folder.parent)
     if replaced.exists():
         shutil.rmtree(replaced)
-
-
-def verify_checkpoint(folder: Path) -> None:
-    """Compare every file with its checksum.
-
-    Raises:
-        UserError: naming the file that is missing or differs.
-    """
-    try:
-        checksums = json.loads((folder / "checksums.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder}: not a checkpoint: it has no checksums.json") from None
-    except ValueError:
-        raise UserError(f"{folder / 'checksums.json'}: not valid JSON") from None
-    for name, expected in checksums.items():
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"{path}: the checkpoint's file is missing")
-        if file_sha256(path) != expected:
-            raise UserError(f"{path}: damaged: its sha256 is not the one in checksums.json")
 
 
 def load_model(folder: Path) -> Transformer:

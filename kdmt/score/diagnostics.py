@@ -1,12 +1,10 @@
 """What distillation did to a corpus: complexity and faithfulness from word alignments, and plain counts.
 
 Lines are split at spaces: give tokenised text, lowercased if case should not make two types of a word. The entropies
-are in nats. Shape legend: S source and T target words of a sentence; J target words of the corpus, L candidate links
-(for each target word, each source word of its sentence, the empty word first), P different word pairs among them.
+are in nats.
 
 Source: Zhou, Gu, Neubig, "Understanding Knowledge Distillation in Non-autoregressive Machine Translation", 2020,
-sections 3.2 and 3.3. They align with fast_align (Dyer, Chahuneau, Smith 2013); so does this module in essence: the
-EM of IBM Model 1 (Brown et al. 1993) under fast_align's prior for links near the diagonal, with its default settings.
+sections 3.2 and 3.3. They align with fast_align; `kdmt.corpus.alignment` is that in essence.
 """
 
 from __future__ import annotations
@@ -15,15 +13,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_SENTENCES = 30_000  # of 25 words each: 1.2 GB of memory, under 10 seconds
-EM_ITERATIONS = 10
-DIAGONAL_TENSION = 4.0  # fast_align's defaults
-EMPTY_WORD_PROBABILITY = 0.08
+from kdmt.corpus.alignment import EM_ITERATIONS, align, spread
+
+MAX_SENTENCES = 30_000  # of 25 words each: under 10 seconds
 SMOOTHING = 0.1
 
 # source word -> how often each target word is linked to it
@@ -150,34 +146,17 @@ def count_links(
         ValueError: corpora of different length, or without a word pair to align.
     """
     _check_lines(src_lines, tgt_lines)
-    chosen = _spread(len(src_lines), max_sentences)
+    chosen = spread(len(src_lines), max_sentences)
     src_words, src_sentences = _encode([["", *src_lines[i].split()] for i in chosen])  # with the empty word, id 0
     tgt_words, tgt_sentences = _encode([tgt_lines[i].split() for i in chosen])
-    if len(src_words) == 1 or not tgt_words:
-        raise ValueError("there is no word pair to align")
-
-    sentences = list(zip(src_sentences, tgt_sentences, strict=True))
-    codes_L = np.concatenate([(src[None, :] * len(tgt_words) + tgt[:, None]).ravel() for src, tgt in sentences])
-    pairs_P, pair_L = np.unique(codes_L, return_inverse=True)
-    prior_L = np.concatenate([_diagonal_prior(len(src) - 1, len(tgt)).ravel() for src, tgt in sentences])
-    candidates_J = np.concatenate([np.full(len(tgt), len(src)) for src, tgt in sentences])
-    t_P = _train_translation_table(pair_L, pairs_P // len(tgt_words), prior_L, candidates_J, iterations)
-    linked_J = pairs_P[pair_L[_best_links(t_P[pair_L] * prior_L, candidates_J)]]
-
+    pairs = align(src_sentences, tgt_sentences, iterations=iterations)
     links: LinkCounts = {}
-    for pair, count in zip(*np.unique(linked_J, return_counts=True), strict=True):
-        x, y = divmod(int(pair), len(tgt_words))
-        if x != 0:
-            links.setdefault(src_words[x], Counter())[tgt_words[y]] = int(count)
+    for pair in np.flatnonzero((pairs.links_P > 0) & (pairs.src_ids_P != 0)).tolist():
+        x, y = src_words[pairs.src_ids_P[pair]], tgt_words[pairs.tgt_ids_P[pair]]
+        links.setdefault(x, Counter())[y] = int(pairs.links_P[pair])
     if not links:
         raise ValueError("no word pair could be aligned")
     return links
-
-
-def _spread(size: int, count: int) -> list[int]:
-    """At most `count` positions at even distances: a corpus may be ordered by its origin."""
-    count = min(size, count)
-    return [i * size // count for i in range(count)]
 
 
 def _encode(sentences: list[list[str]]) -> tuple[list[str], list[NDArray[np.int64]]]:
@@ -185,44 +164,6 @@ def _encode(sentences: list[list[str]]) -> tuple[list[str], list[NDArray[np.int6
     ids: dict[str, int] = {}
     encoded = [np.array([ids.setdefault(word, len(ids)) for word in s], dtype=np.int64) for s in sentences]
     return list(ids), encoded
-
-
-@lru_cache(maxsize=10_000)
-def _diagonal_prior(src_length: int, tgt_length: int) -> NDArray[np.float64]:
-    """The chance of each link before any word is looked at [T, 1 + S] (Dyer et al. 2013, equation 1).
-
-    The empty word, first, has p0; source word i of m shares the rest by exp(-λ |i/m - j/n|), for target word j of n.
-    """
-    i_S = np.arange(1, src_length + 1) / src_length
-    j_T = np.arange(1, tgt_length + 1) / tgt_length
-    weight_TS = np.exp(-DIAGONAL_TENSION * np.abs(i_S[None, :] - j_T[:, None]))
-    words_TS = (1 - EMPTY_WORD_PROBABILITY) * weight_TS / weight_TS.sum(axis=1, keepdims=True)
-    return np.concatenate([np.full((tgt_length, 1), EMPTY_WORD_PROBABILITY), words_TS], axis=1)
-
-
-def _train_translation_table(
-    pair_L: NDArray[np.int64],
-    src_ids_P: NDArray[np.int64],
-    prior_L: NDArray[np.float64],
-    candidates_J: NDArray[np.int64],
-    iterations: int,
-) -> NDArray[np.float64]:
-    """t(y|x) of each co-occurring pair by expectation maximisation (Brown et al. 1993, section 4.1)."""
-    starts_J = np.cumsum(candidates_J) - candidates_J
-    t_P = np.ones(len(src_ids_P))
-    for _ in range(iterations):
-        joint_L = t_P[pair_L] * prior_L
-        posterior_L = joint_L / np.repeat(np.add.reduceat(joint_L, starts_J), candidates_J)
-        counts_P = np.bincount(pair_L, weights=posterior_L, minlength=len(t_P))
-        t_P = counts_P / np.bincount(src_ids_P, weights=counts_P)[src_ids_P]
-    return t_P
-
-
-def _best_links(joint_L: NDArray[np.float64], candidates_J: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The most likely candidate link of each target word [J]; among equals the last."""
-    starts_J = np.cumsum(candidates_J) - candidates_J
-    is_best_L = joint_L == np.repeat(np.maximum.reduceat(joint_L, starts_J), candidates_J)
-    return np.maximum.reduceat(np.where(is_best_L, np.arange(len(joint_L)), -1), starts_J)
 
 
 def _entropy(counts: Counter[str]) -> float:

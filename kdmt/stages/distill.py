@@ -1,351 +1,384 @@
-"""The distill stage: the teacher translates the training set.
+"""The distill stages: the teacher translates the training set; what it wrote becomes training sets.
 
 distill/
-    blocks/                         decoded blocks; what a killed run goes on from
-    distilled.<lang>                both sides of the distilled corpus; line i is line i of the training source
-                                    unless lines were dropped (manifest.json has their indices)
-    nbest                           index, score and words of every hypothesis
+    blocks/                         one checksummed file a block
+    engine/, logs/                  the teacher as CTranslate2 reads it; a log a worker
+    nbest, nbest.npy                every hypothesis as text (`kdmt.distill.candidates`)
+    sentences.npy                   which of the different sentences stands on each line: int64
+    distilled.<lang>                words; sources and targets of the training set
+    distilled.tags                  where the training set has tags
+    rejected                        index of a line, failure, what became of it
+    reverse.npy                     cross entropy of each pair by the reverse model, where there is one: float32
     data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
 
-interpolated/, sampled/             training sets of other choices, where a student learns from them; sampled/ has all
-                                    of the above, interpolated/ neither blocks nor nbest
+sampled/                            the same, of translations drawn from the teacher
+imported/                           the same of another system's translations, without blocks
+interpolated/, mbr/, scored/, nbest/    other choices from distill/nbest, without it and the blocks
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdmt.config import Distill
-from kdmt.corpus.lines import iterate_lines
-from kdmt.distill.selection import BEST, Selector
+from kdmt.config import Sample
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, begin, earlier_states, finish, make_plan, recorded_outputs, recorded_plan
-from kdmt.stages.stage import Stage
-from kdmt.stages.training import WEIGHTS, teacher_sha256
-from kdmt.stages.workspace import Workspace, pick_device, use_threads
+from kdmt.stages.manifest import Plan, begin, earlier_states, file_input, finish, make_plan, recorded_outputs
+from kdmt.stages.rescore import check_reverse, reverse_inputs
+from kdmt.stages.stage import Shards, Stage, setting_up
+from kdmt.stages.targets import (
+    CANDIDATES,
+    NBEST,
+    OFFSETS,
+    SENTENCES,
+    TrainingSet,
+    choice_settings,
+    outputs,
+    source_prefixes,
+    write_training_set,
+)
+from kdmt.stages.teachers import (
+    blocks_made_from,
+    check_teacher,
+    choose_teacher,
+    open_teacher,
+    teacher_inputs,
+)
+from kdmt.stages.workers import LOGS, helpers, open_executor
+from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
-    from kdmt.decode.engine import TorchEngine
-    from kdmt.distill.decoding import Decoder
+    from kdmt.distill.decoding import BlockDecoder, BlockTask
+    from kdmt.distill.executors import Failed
+    from kdmt.distill.selection import Selector
+    from kdmt.distill.sources import Sources
 
-WARN_REPLACED = 0.1  # share of lines
+BLOCKS = "blocks"
+_FAILURES_SHOWN = 3
+# settings below `distill` that are of no concern to the blocks' stage
+_OF_CHOICES = ("interpolate", "scores", "imported")
+_OF_SEARCH = ("decode.beam", "decode.nbest", "decode.lenpen", "nat.", "iterations")
 
 
 def distill_stage(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> Stage:
     """The teacher's best translations."""
-    foreign = ("interpolate", "sample.")
-    return _decoding_stage(workspace, workspace.distill, (prepare, teacher), foreign, _searching)
+    return _decoding_stage(workspace, workspace.distill, (prepare, teacher), ("sample.", *_OF_CHOICES), None)
 
 
 def sampled_stage(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> Stage:
     """A translation of each sentence drawn from the teacher's distribution."""
-    foreign = ("interpolate", "decode.beam", "decode.nbest", "decode.lenpen")
-    return _decoding_stage(workspace, workspace.sampled, (prepare, teacher), foreign, _sampling)
-
-
-def _searching(settings: Distill, engine: TorchEngine) -> Decoder:
-    return lambda sources, _, progress: engine.decode(sources, settings.decode, progress=progress)
-
-
-def _sampling(settings: Distill, engine: TorchEngine) -> Decoder:
-    from kdmt.decode.sampling import Sampling
-
-    own = settings.sample
-    sampling = Sampling(temperature=own.temperature, top_k=own.top_k, top_p=own.top_p)
-    return lambda sources, indices, progress: engine.sample(
-        sources, indices, settings.decode, sampling, seed=own.seed, progress=progress
-    )
+    foreign = (*_OF_SEARCH, *_OF_CHOICES)
+    sample = workspace.config.distill.sample
+    return _decoding_stage(workspace, workspace.sampled, (prepare, teacher), foreign, sample)
 
 
 def _decoding_stage(
-    workspace: Workspace,
-    folder: Path,
-    upstream: tuple[Stage, Stage],
-    foreign: tuple[str, ...],
-    decoder: Callable[[Distill, TorchEngine], Decoder],
+    workspace: Workspace, folder: Path, upstream: tuple[Stage, Stage], foreign: tuple[str, ...], sample: Sample | None
 ) -> Stage:
     """A stage that decodes the training set.
 
     Args:
         folder: where it writes; its name is the stage's.
-        upstream: prepare and teacher.
+        upstream: prepare and teacher; the pipeline's teacher is not asked for where the settings name others.
         foreign: beginnings of the settings below `distill` that are of no concern to it.
-        decoder: how the teacher decodes.
+        sample: what is drawn from; None to search.
     """
-    settings = workspace.config.distill
-
-    def plan() -> Plan:
-        wanted = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
-        outputs = recorded_outputs(workspace.prepare)
-        inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
-        inputs[f"teacher/{settings.checkpoint}"] = teacher_sha256(workspace)
-        made_from = make_plan({"distill": settings}, {}, inputs)
-        left_out = tuple(f"distill.{name}" for name in foreign)
-        own = {key: value for key, value in made_from.settings.items() if not key.startswith(left_out)}
-        return replace(made_from, settings=own)
-
+    decoding = Decoding(workspace, folder, foreign, sample)
+    prepare, _ = upstream
     return Stage(
-        folder.name, "kdmt distill", folder, upstream, plan, lambda made: _decode(workspace, folder, made, decoder)
+        name=folder.name,
+        command="kdmt distill",
+        folder=folder,
+        upstream=(prepare,) if workspace.config.distill.teachers else upstream,
+        plan=decoding.plan,
+        make=decoding.make,
+        shards=Shards(decoding.begin, decoding.make_shard),
+        verify=decoding.verify,
     )
 
 
-def block_key(plan: Plan) -> str:
-    """Names everything that a block's content depends on: what becomes of failures is not part of it."""
-    settings = {k: v for k, v in plan.settings.items() if not k.startswith("distill.failures.")}
-    document = json.dumps({"settings": settings, "inputs": plan.inputs}, sort_keys=True)
-    return hashlib.sha256(document.encode()).hexdigest()
+@dataclass(frozen=True)
+class Decoding:
+    """The work of one decoding stage, in the steps that whole runs, shards and verification share."""
 
+    workspace: Workspace
+    folder: Path
+    foreign: tuple[str, ...]
+    sample: Sample | None
 
-def _decode(workspace: Workspace, folder: Path, plan: Plan, decoder: Callable[[Distill, TorchEngine], Decoder]) -> None:
-    from kdmt.corpus.binarize import data_prefix
-    from kdmt.corpus.codec import TextCodec
-    from kdmt.corpus.indexed import IndexedDataset
-    from kdmt.decode.engine import TorchEngine
-    from kdmt.distill.decoding import decode_blocks
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
-    from kdmt.stages.prepare import binarize_distilled
-    from kdmt.stages.progress import sentence_progress
+    @property
+    def blocks(self) -> Path:
+        return self.folder / BLOCKS
 
-    settings = workspace.config.distill
-    use_threads(settings.threads)
-    model = load_model(resolve_checkpoint(workspace.teacher / settings.checkpoint))
-    codec = TextCodec.load(workspace.prepare)
-    dataset = IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.langs, workspace.langs[0]))
-    begin(folder, plan, workspace.resolved_config())
-    _keep_blocks(folder, plan)
-    with sentence_progress(folder.name, len(dataset)) as progress:
-        blocks = decode_blocks(
-            decoder(settings, TorchEngine(model, device=pick_device(settings.device))),
-            dataset,  # type: ignore[arg-type]
-            settings.decode,
-            folder=folder / "blocks",
-            block_size=settings.block_size,
-            key=block_key(plan),
-            max_source_tokens=model.config.max_source_positions,
-            max_target_tokens=model.config.max_target_positions,
-            progress=progress,
+    def plan(self) -> Plan:
+        workspace = self.workspace
+        wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
+        if workspace.config.distill.monolingual:
+            wanted += ("data-bin/monolingual.", "monolingual.")
+        outputs = recorded_outputs(workspace.prepare)
+        inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
+        inputs |= teacher_inputs(workspace) | reverse_inputs(workspace)
+        made_from = make_plan({"distill": workspace.config.distill}, {}, inputs)
+        left_out = tuple(f"distill.{name}" for name in self.foreign)
+        own = {key: value for key, value in made_from.settings.items() if not key.startswith(left_out)}
+        return replace(made_from, settings=own)
+
+    def make(self, plan: Plan) -> None:
+        """Decode what is missing, and write the training set."""
+        self.begin(plan)
+        for leftover in self.blocks.glob(".partial-*"):
+            leftover.unlink()
+        sources = self.sources()
+        tasks = self._decode(plan, sources)
+        self._merge(plan, sources, tasks)
+
+    def begin(self, plan: Plan) -> None:
+        """Open the folder for work; what is wrong with the teacher is said before anything is moved."""
+        check_teacher(self.workspace, self.sample)
+        check_reverse(self.workspace)
+        begin(self.folder, plan, self.workspace.resolved_config())
+        self.blocks.mkdir(exist_ok=True)
+
+    def make_shard(self, plan: Plan, shard: int, shards: int) -> None:
+        """Decode every `shards`-th block, from block `shard` on."""
+        tasks = self._decode(plan, self.sources(), slice(shard, None, shards))
+        self.workspace.say(
+            f"{self.folder.name}: the {len(tasks):,} blocks of shard {shard} of {shards} are there; "
+            "without --shard the same command puts the shards together"
         )
-    report = _merge(workspace, folder / "blocks", block_key(plan), blocks, dataset, codec, folder, BEST)
-    _require_words(workspace, report, folder.name)
-    binarize_distilled(workspace, folder)
-    facts = _facts(workspace, report, folder)
-    workspace.say(f"{folder.name}: {_summary(facts)}")
-    finish(folder, plan, outputs=_outputs(folder), facts=facts)
+
+    def sources(self) -> Sources:
+        """Which sentence stands on which line."""
+        from kdmt.distill.sources import SourceText, find_sources
+
+        text = SourceText(source_prefixes(self.workspace))
+        return find_sources(text, once=self.sample is None, workdir=self.folder)
+
+    def tasks(self, sources: Sources) -> list[BlockTask]:
+        """All blocks."""
+        from kdmt.distill.decoding import plan_tasks
+
+        return plan_tasks(sources, self.workspace.config.distill.block_size)
+
+    def decoder(self, plan: Plan, folder: Path) -> BlockDecoder:
+        """What becomes a worker that writes blocks into a folder."""
+        from kdmt.distill.decoding import BlockDecoder
+
+        return BlockDecoder(
+            teacher=open_teacher(self.workspace, self.folder, choose_teacher(self.workspace), self.sample),
+            settings=self.workspace.config.distill.decode,
+            prefixes=tuple(source_prefixes(self.workspace)),
+            folder=folder,
+            made_from=self.made_from(plan),
+        )
+
+    def made_from(self, plan: Plan) -> dict[str, Any]:
+        """What the blocks depend on besides their sources."""
+        return blocks_made_from(self.workspace, plan, choose_teacher(self.workspace))
+
+    def _decode(self, plan: Plan, sources: Sources, own: slice = slice(None)) -> list[BlockTask]:
+        from kdmt.distill.decoding import missing_tasks
+        from kdmt.stages.progress import block_progress
+
+        workspace, name = self.workspace, self.folder.name
+        tasks = self.tasks(sources)[own]
+        with setting_up(self.folder):  # shards may begin at the same moment
+            decoder = self.decoder(plan, self.blocks)
+            _keep_blocks(self.folder, tasks, decoder.made_from)
+        missing = missing_tasks(tasks, self.blocks, decoder.made_from, tell=workspace.say)
+        workspace.say(
+            f"{name}: {len(sources):,} different sentences on {len(sources.numbers_L):,} lines; "
+            f"{len(tasks) - len(missing):,} of {len(tasks):,} blocks are there"
+        )
+        with block_progress(
+            name, before=sum(task.count for task in tasks) - sum(task.count for task in missing)
+        ) as tell:
+            failed = open_executor(workspace, self.folder).run(decoder, missing, tell)
+        if failed:
+            raise UserError(_describe(name, failed))
+        return tasks
+
+    def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
+        with TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
+            made_with = self.write_candidates(self.made_from(plan), tasks, sources, Path(scratch))
+            for name in CANDIDATES:
+                (Path(scratch) / name).replace(self.folder / name)
+        facts = write_training_set(self.workspace, self.folder, self.training_set())
+        facts["blocks"] = _origins(made_with)
+        finish(self.folder, plan, outputs=outputs(self.folder), facts=facts)
+
+    def write_candidates(
+        self, made_from: dict[str, Any], tasks: Sequence[BlockTask], sources: Sources, out: Path
+    ) -> list[dict[str, Any]]:
+        """What the blocks hold as text, into the folder `out`; what each block was made with."""
+        from kdmt.corpus.codec import TextCodec
+        from kdmt.distill.candidates import write_candidates
+
+        np.save(out / SENTENCES, sources.numbers_L)
+        return write_candidates(
+            tasks,
+            self.blocks,
+            made_from=made_from,
+            to_words=TextCodec.load(self.workspace.prepare).decode_targets,
+            settings=self.workspace.config.distill.failures,
+            out=out / NBEST,
+            out_offsets=out / OFFSETS,
+            workers=helpers(len(sources)),
+        )
+
+    def training_set(self) -> TrainingSet:
+        """The best of what the teacher wrote."""
+        from kdmt.distill.selection import BEST
+
+        return TrainingSet(self.folder, BEST)
+
+    def verify(self, blocks: int, seed: int | None) -> None:
+        """See `kdmt.stages.verify`."""
+        from kdmt.stages.verify import verify_decoding
+
+        verify_decoding(self, blocks, seed)
+
+
+def _keep_blocks(folder: Path, tasks: Sequence[BlockTask], made_from: dict[str, Any]) -> None:
+    """Take over those blocks of an earlier state that are still right: the corpus may have grown."""
+    from kdmt.distill.blocks import fits
+
+    for state in earlier_states(folder):
+        for task in tasks:
+            there, here = task.block.path(state / BLOCKS), task.block.path(folder / BLOCKS)
+            if there.exists() and not here.exists() and fits(there, task.block, made_from, task.hashes_N):
+                aside = here.with_name(f".partial-{here.name}")
+                shutil.copy2(there, aside)
+                aside.replace(here)
+
+
+def _describe(name: str, failed: Sequence[Failed]) -> str:
+    first = "; ".join(f"block {each.task.number}: {each.error}" for each in failed[:_FAILURES_SHOWN])
+    more = f" and {len(failed) - _FAILURES_SHOWN:,} more" if len(failed) > _FAILURES_SHOWN else ""
+    return (
+        f"{name}: {len(failed):,} block{'s' if len(failed) > 1 else ''} failed three times, the others are there "
+        f"({first}{more}); {LOGS}/ has the whole errors; run it again to try again"
+    )
+
+
+def _origins(made_with: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Which blocks were made with which libraries, processor and threads: `[first, last]` runs of their numbers."""
+    origins: dict[str, dict[str, Any]] = {}
+    for number, made in enumerate(made_with):
+        origin = origins.setdefault(json.dumps(made, sort_keys=True), {**made, "blocks": []})
+        if origin["blocks"] and origin["blocks"][-1][1] == number - 1:
+            origin["blocks"][-1][1] = number
+        else:
+            origin["blocks"].append([number, number])
+    return list(origins.values())
+
+
+# ---------------------------------------------------------------------------------------- other choices from the nbest
 
 
 def interpolated_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
     """Of each sentence's n-best the hypothesis nearest to the reference (Kim & Rush 2016, sequence interpolation)."""
-    extra = {"distill.interpolate": workspace.config.distill.interpolate}
+    settings = workspace.config.distill
 
-    def select() -> Selector:
+    def rule() -> Selector:
         from kdmt.distill.selection import interpolated
+        from kdmt.distill.similarity import bleu_nearness, chrf_nearness
 
-        return interpolated(_similarity(workspace))
+        words = "none" if workspace.config.prepare.text.moses else "13a"
+        return interpolated(chrf_nearness if settings.interpolate == "chrf" else bleu_nearness(words))
 
-    return _selecting_stage(workspace, workspace.interpolated, prepare, distill, extra, select)
+    extra = {"distill.interpolate": settings.interpolate}
+    return _choosing_stage(Choosing(workspace, workspace.interpolated, rule, extra), prepare, distill)
+
+
+def mbr_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
+    """Of each sentence's n-best the hypothesis that is nearest to the others (minimum Bayes risk, with chrF)."""
+
+    def rule() -> Selector:
+        from kdmt.distill.mbr import by_expected_chrf
+
+        return by_expected_chrf()
+
+    return _choosing_stage(Choosing(workspace, workspace.mbr, rule), prepare, distill)
+
+
+def scored_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
+    """Of each sentence's n-best the hypothesis with the best score in a file."""
+
+    def rule() -> Selector:
+        from kdmt.distill.selection import HIGHEST_GIVEN
+
+        return HIGHEST_GIVEN
+
+    scores = Path(workspace.config.distill.scores or "")
+    return _choosing_stage(Choosing(workspace, workspace.scored, rule, scores=scores), prepare, distill)
 
 
 def nbest_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
     """All of each sentence's n-best, weighted by their probabilities; `weights.npy` has a float32 for each line."""
 
-    def select() -> Selector:
+    def rule() -> Selector:
         from kdmt.distill.selection import weighted
 
         return weighted(workspace.config.distill.decode.lenpen)
 
-    return _selecting_stage(workspace, workspace.nbest, prepare, distill, {}, select)
+    return _choosing_stage(Choosing(workspace, workspace.nbest, rule), prepare, distill)
 
 
-def _selecting_stage(
-    workspace: Workspace,
-    folder: Path,
-    prepare: Stage,
-    distill: Stage,
-    extra: dict[str, Any],
-    select: Callable[[], Selector],
-) -> Stage:
-    """A stage that chooses otherwise among what `distill` has decoded.
+@dataclass(frozen=True)
+class Choosing:
+    """The work of a stage that chooses otherwise among what `distill` has decoded.
 
-    Args:
+    Attributes:
         folder: where it writes; its name is the stage's.
-        extra: settings that the choice depends on.
-        select: gives the rule.
+        rule: gives the rule of choice.
+        extra: settings that the rule depends on.
+        scores: a file that it goes by.
     """
 
-    def plan() -> Plan:
-        inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(workspace.distill).items()}
-        return make_plan({"distill.failures": workspace.config.distill.failures}, extra, inputs)
+    workspace: Workspace
+    folder: Path
+    rule: Callable[[], Selector]
+    extra: dict[str, Any] = field(default_factory=dict)
+    scores: Path | None = None
 
-    def make(plan: Plan) -> None:
-        _select(workspace, folder, plan, block_key(distill.plan()), select())
+    def plan(self) -> Plan:
+        inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(self.workspace.distill).items()}
+        inputs |= reverse_inputs(self.workspace)
+        if self.scores is not None:
+            inputs[str(self.scores)] = file_input(self.scores)
+        return make_plan(choice_settings(self.workspace.config.distill), self.extra, inputs)
 
-    return Stage(folder.name, "kdmt distill", folder, (prepare, distill), plan, make)
+    def make(self, plan: Plan) -> None:
+        check_reverse(self.workspace)
+        begin(self.folder, plan, self.workspace.resolved_config())
+        facts = write_training_set(self.workspace, self.folder, self.training_set())
+        finish(self.folder, plan, outputs=outputs(self.folder), facts=facts)
 
+    def training_set(self) -> TrainingSet:
+        return TrainingSet(self.workspace.distill, self.rule(), self.scores)
 
-def _select(workspace: Workspace, folder: Path, plan: Plan, key: str, select: Selector) -> None:
-    from kdmt.corpus.binarize import data_prefix
-    from kdmt.corpus.codec import TextCodec
-    from kdmt.corpus.indexed import IndexedDataset
-    from kdmt.distill.blocks import plan_blocks
-    from kdmt.stages.prepare import binarize_distilled
+    def verify(self, _: int, __: int | None) -> None:
+        """See `kdmt.stages.verify`."""
+        from kdmt.stages.verify import verify_text
 
-    dataset = IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.langs, workspace.langs[0]))
-    begin(folder, plan, workspace.resolved_config())
-    blocks = plan_blocks(len(dataset), workspace.config.distill.block_size)
-    codec = TextCodec.load(workspace.prepare)
-    report = _merge(workspace, workspace.distill / "blocks", key, blocks, dataset, codec, folder, select)
-    binarize_distilled(workspace, folder)
-    if select.weighs:
-        np.save(folder / WEIGHTS, np.array(report.weights, dtype="<f4"))
-        facts = _counts(report)
-    else:
-        facts = _facts(workspace, report, folder)
-    workspace.say(f"{folder.name}: {_summary(facts)}")
-    finish(folder, plan, outputs=_outputs(folder), facts=facts)
+        verify_text(self.workspace, self.folder, self.training_set())
 
 
-def _similarity(workspace: Workspace) -> Callable[[str, str], float]:
-    """Nearness of a hypothesis to its reference, both as the tokenizer sees them."""
-    from kdmt.score.metrics import sentence_bleu, sentence_chrf
-
-    if workspace.config.distill.interpolate == "chrf":
-        return lambda hypothesis, reference: sentence_chrf(hypothesis, reference).score
-    tokenize = "none" if workspace.config.prepare.text.moses else "13a"
-    return lambda hypothesis, reference: sentence_bleu(hypothesis, reference, tokenize=tokenize).score
-
-
-def _outputs(folder: Path) -> list[Path]:
-    return [*folder.glob("distilled.*"), *folder.glob("nbest"), *folder.glob(WEIGHTS), *(folder / "data-bin").iterdir()]
-
-
-def _keep_blocks(folder: Path, plan: Plan) -> None:
-    """Take over the blocks of an earlier state where another use of failures is all that changed."""
-    for state in earlier_states(folder):
-        recorded = recorded_plan(state)
-        same = recorded is not None and block_key(recorded) == block_key(plan)
-        if same and (state / "blocks").is_dir() and not (folder / "blocks").exists():
-            shutil.copytree(state / "blocks", folder / "blocks")
-
-
-def _merge(
-    workspace: Workspace,
-    blocks_folder: Path,
-    key: str,
-    blocks: Sequence[Any],
-    dataset: Any,
-    codec: Any,
-    folder: Path,
-    select: Selector,
-) -> Any:
-    """The text of one training set, into `folder`, from the blocks that lie in `blocks_folder`."""
-    from kdmt.distill.merge import TrainingText, merge_blocks
-
-    src, tgt = workspace.langs
-    tags = workspace.prepare / "train.tags"
-    names = (f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", "nbest")
-    asides = [folder / f".partial-{name}" for name in names]
-    report = merge_blocks(
-        blocks,
-        blocks_folder,
-        key,
-        sources=dataset,
-        text=TrainingText(
-            workspace.prepare / f"train.{src}", workspace.prepare / f"train.{tgt}", tags if tags.exists() else None
-        ),
-        to_words=codec.decode_target,
-        settings=workspace.config.distill.failures,
-        select=select,
-        out_source=asides[0],
-        out_target=asides[1],
-        out_tags=asides[2],
-        out_nbest=asides[3] if blocks_folder.parent == folder else None,  # else it is the same as there
+def _choosing_stage(choosing: Choosing, prepare: Stage, distill: Stage) -> Stage:
+    return Stage(
+        name=choosing.folder.name,
+        command="kdmt distill",
+        folder=choosing.folder,
+        upstream=(prepare, distill),
+        plan=choosing.plan,
+        make=choosing.make,
+        verify=choosing.verify,
     )
-    for aside, name in zip(asides, names, strict=True):
-        if aside.exists():
-            aside.replace(folder / name)
-    return report
-
-
-def _require_words(workspace: Workspace, report: Any, name: str) -> None:
-    kept_empty = report.failures["empty"] if workspace.config.distill.failures.empty == "keep" else 0
-    if report.num_lines == kept_empty:
-        failures = ", ".join(f"{name} {count:,}" for name, count in report.failures.items())
-        raise UserError(
-            f"{name}: none of {report.num_sentences:,} sentences has a translation to train on; failures: {failures}"
-        )
-
-
-def _facts(workspace: Workspace, report: Any, folder: Path) -> dict[str, Any]:
-    """Counts, how near the distilled text is to the references, and how much simpler it is than they are.
-
-    A teacher that memorised its training set gives near-copies of the references: then distillation has little to give.
-    """
-    from kdmt.score.diagnostics import diagnose
-    from kdmt.stages.references import bleu_of_words
-
-    facts = _counts(report)
-    sources, references, distilled = _sample_lines(workspace, report, folder)
-    if not any(line.strip() for line in distilled):
-        return facts
-    against_reference = bleu_of_words(workspace, distilled, references)
-    return facts | {
-        "num_compared": len(distilled),
-        "bleu_against_reference": against_reference.score,
-        "bleu_signature": against_reference.signature,
-        "diagnostics": asdict(diagnose(sources, references, distilled)),
-    }
-
-
-def _counts(report: Any) -> dict[str, Any]:
-    return {
-        "num_sentences": report.num_sentences,
-        "num_lines": report.num_lines,
-        "failures": dict(report.failures),
-        "replaced_by_reference": dict(Counter(report.replaced.values())),
-        "dropped": {str(index): failure for index, failure in report.dropped.items()},
-    }
-
-
-def _sample_lines(workspace: Workspace, report: Any, folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """Source, reference and distilled lines that the teacher wrote: all of a small corpus, else so many evenly."""
-    from kdmt.score.diagnostics import MAX_SENTENCES
-
-    src, tgt = workspace.langs
-    references = enumerate(iterate_lines(workspace.prepare / f"train.{tgt}"))
-    triples = zip(
-        iterate_lines(folder / f"distilled.{src}"),
-        (pair for pair in references if pair[0] not in report.dropped),
-        iterate_lines(folder / f"distilled.{tgt}"),
-        strict=True,
-    )
-    written = ((s, reference, d) for s, (index, reference), d in triples if index not in report.replaced)
-    step = max(1, -(-(report.num_lines - len(report.replaced)) // MAX_SENTENCES))
-    columns = list(zip(*islice(written, 0, None, step), strict=True)) or [(), (), ()]
-    return list(columns[0]), list(columns[1]), list(columns[2])
-
-
-def _summary(facts: dict[str, Any]) -> str:
-    failures = ", ".join(f"{name} {count:,}" for name, count in facts["failures"].items()) or "none"
-    text = f"{facts['num_lines']:,} lines for {facts['num_sentences']:,} sentences; failures: {failures}"
-    replaced = sum(facts["replaced_by_reference"].values())
-    if replaced > WARN_REPLACED * facts["num_lines"]:
-        share = 100 * replaced / facts["num_lines"]
-        text += f"; WARNING: {share:.0f}% of the lines are references, not translations: is the teacher trained?"
-    if "diagnostics" in facts:
-        diagnostics = facts["diagnostics"]
-        text += (
-            f"; what the teacher wrote against the references: BLEU {facts['bleu_against_reference']:.2f} "
-            f"({facts['bleu_signature']}), conditional entropy {diagnostics['complexity_distilled']:.3f} nats "
-            f"(references {diagnostics['complexity_real']:.3f})"
-        )
-    return text

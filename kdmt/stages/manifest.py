@@ -175,6 +175,17 @@ def recorded_outputs(folder: Path) -> dict[str, str]:
     return {} if manifest is None else manifest["outputs"]
 
 
+def file_input(path: Path) -> str:
+    """The sha256 of a file that a setting names.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    return known_sha256(path)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's content, or None if there is no such file.
 

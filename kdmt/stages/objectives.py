@@ -131,8 +131,8 @@ def _self_supervised(student: Student, model: Any) -> Any:
 
 def _on_policy(student: Student) -> Any:
     """How a student comes by its own samples; None where it is not taught on them."""
-    from kdmt.decode.engine import sample_batch
-    from kdmt.decode.sampling import Sampling
+    from kdmt.decode.engine import Sampling
+    from kdmt.decode.transformer import sample_batch
     from kdmt.train.distillation import OnPolicy
 
     settings = student.on_policy
@@ -142,7 +142,7 @@ def _on_policy(student: Student) -> Any:
 
     def generate(model: Any, src_tokens_BS: Any) -> list[tuple[int, ...]]:
         found = sample_batch(
-            model, src_tokens_BS, sampling=sampling, max_len_a=settings.max_len_a, max_len_b=settings.max_len_b
+            [model], src_tokens_BS, sampling=sampling, max_len_a=settings.max_len_a, max_len_b=settings.max_len_b
         )
         return [hypothesis.tokens for hypothesis in found]
 

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_architectures
-from kdmt.stages.distill import distill_stage, interpolated_stage, nbest_stage, sampled_stage
+from kdmt.stages.distill import (
+    distill_stage,
+    interpolated_stage,
+    mbr_stage,
+    nbest_stage,
+    sampled_stage,
+    scored_stage,
+)
+from kdmt.stages.imported import imported_stage
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import check_language_model, score_stage
-from kdmt.stages.stage import Followers, Stage, join_stages, run_stage
+from kdmt.stages.stage import Followers, Stage, join_stages, run_shard, run_stage
 from kdmt.stages.training import student_stages, teacher_stage
+from kdmt.stages.verify import verify_stage
 from kdmt.stages.workspace import Workspace
 
 
@@ -36,15 +45,7 @@ class Stages:
 def build_stages(workspace: Workspace) -> Stages:
     prepare = prepare_stage(workspace)
     teacher = teacher_stage(workspace, prepare)
-    distill = distill_stage(workspace, prepare=prepare, teacher=teacher)
-    text = {"distilled": distill}
-    wanted = {student.data for student in workspace.config.students.values()}
-    if "interpolated" in wanted:
-        text["interpolated"] = interpolated_stage(workspace, prepare=prepare, distill=distill)
-    if "nbest" in wanted:
-        text["nbest"] = nbest_stage(workspace, prepare=prepare, distill=distill)
-    if "sampled" in wanted:
-        text["sampled"] = sampled_stage(workspace, prepare=prepare, teacher=teacher)
+    text = _text_stages(workspace, prepare, teacher)
     knowledge = knowledge_stages(workspace, prepare=prepare, teacher=teacher, text=text)
     students = {
         name: student_stages(workspace, name, prepare=prepare, teacher=teacher, text=text, knowledge=knowledge)
@@ -52,6 +53,53 @@ def build_stages(workspace: Workspace) -> Stages:
     }
     score = score_stage(workspace, prepare=prepare, teacher=teacher, students=students)
     return Stages(prepare, teacher, text, knowledge, students, score)
+
+
+def _text_stages(workspace: Workspace, prepare: Stage, teacher: Stage) -> dict[str, Stage]:
+    """Of the training sets that are translations: the teacher's best, and the others that a student asks for."""
+    distill = distill_stage(workspace, prepare=prepare, teacher=teacher)
+    choices = {
+        "interpolated": interpolated_stage,
+        "mbr": mbr_stage,
+        "scored": scored_stage,
+        "nbest": nbest_stage,
+    }
+    wanted = {student.data for student in workspace.config.students.values()}
+    text = {"distilled": distill}
+    text |= {
+        name: stage(workspace, prepare=prepare, distill=distill) for name, stage in choices.items() if name in wanted
+    }
+    if "sampled" in wanted:
+        text["sampled"] = sampled_stage(workspace, prepare=prepare, teacher=teacher)
+    if "imported" in wanted:
+        text["imported"] = imported_stage(workspace, prepare=prepare)
+        if wanted <= {"imported", "raw"}:
+            del text["distilled"]  # nobody asks the teacher
+    return text
+
+
+def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) -> None:
+    """Make one of the shares of the stages that the teacher decodes in.
+
+    Raises:
+        UserError: there is no such share, or as for `run_command`.
+    """
+    if not 0 <= shard < shards:
+        raise UserError(f"--shard {shard}/{shards}: shards are 0 to {shards - 1}")
+    check_architectures(workspace.config)
+    for stage in build_stages(workspace).text.values():
+        if stage.shards is not None:
+            run_shard(stage, shard, shards, rebuild=rebuild, say=workspace.say)
+
+
+def run_verification(workspace: Workspace, *, blocks: int, seed: int | None) -> None:
+    """Check the training sets that `kdmt distill` has made.
+
+    Raises:
+        UserError: one is not complete, or not as it was made.
+    """
+    for stage in build_stages(workspace).text.values():
+        verify_stage(stage, blocks=blocks, seed=seed)
 
 
 def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str | None = None) -> None:

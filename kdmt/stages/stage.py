@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, Status, aside_of, check_status, take_back
 from kdmt.train.ranks import ALONE, Ranks
 
 _NO_MORE = "no more stages"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How several commands make a stage together, each its share, before one puts it together.
+
+    Attributes:
+        begin: opens the stage's folder.
+        make: (plan, shard, number of shards) makes a share.
+    """
+
+    begin: Callable[[Plan], None]
+    make: Callable[[Plan, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class Stage:
         make: does the work and writes the manifest.
         show: repeats what `make` has to tell, where there is nothing to do.
         join: what the other ranks do while the first one makes the stage; None for a stage that one process makes.
+        shards: how it is made in shares, None if it is not.
+        verify: (blocks, seed) checks what was made, decoding so many blocks again; None where there is no such check.
     """
 
     name: str
@@ -42,6 +58,8 @@ class Stage:
     make: Callable[[Plan], None]
     show: Callable[[], None] = lambda: None
     join: Callable[[], None] | None = None
+    shards: Shards | None = None
+    verify: Callable[[int, int | None], None] | None = None
 
     def status(self) -> Status:
         return check_status(self.folder, self.plan())
@@ -82,18 +100,58 @@ def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None], follow
     for upstream in stage.upstream:
         _require(upstream, rebuild=rebuild, say=say, followers=followers)
     plan = stage.plan()
+    if check_status(stage.folder, plan).state == "fresh":
+        return _nothing_to_do(stage, say)
+    with _locked(stage.folder):
+        status = _look(stage, plan, say)  # again: what is being made now may be done by another
+        if status.state == "fresh":
+            return _nothing_to_do(stage, say)
+        say(f"{stage.name}: {_announcement(status, stage)}")
+        with (followers or Followers()).joining(stage):
+            stage.make(plan)
+    return True
+
+
+def run_shard(stage: Stage, shard: int, shards: int, *, rebuild: bool, say: Callable[[str], None]) -> None:
+    """Make one share of a stage; others may be made at the same time, here or on other machines that see the folder.
+
+    Raises:
+        UserError: the stage is not made in shares, or as for `run_stage`.
+    """
+    if stage.shards is None:
+        raise UserError(f"{stage.name} is not made in shards")
+    for upstream in stage.upstream:
+        _require(upstream, rebuild=rebuild, say=say, followers=None)
+    plan = stage.plan()
+    with setting_up(stage.folder):
+        if check_status(stage.folder, plan).state in ("stale", "new"):
+            with _locked(stage.folder):  # no other is at work in the folder that is moved aside
+                status = _look(stage, plan, say)
+                if status.state in ("stale", "new"):
+                    say(f"{stage.name}: {_announcement(status, stage)}")
+                    stage.shards.begin(plan)
+        if check_status(stage.folder, plan).state == "fresh":
+            _nothing_to_do(stage, say)
+            return
+        at_work = ExitStack()
+        at_work.enter_context(_locked(stage.folder, alone=False))
+    with at_work:
+        stage.shards.make(plan, shard, shards)
+
+
+def _look(stage: Stage, plan: Plan, say: Callable[[str], None]) -> Status:
+    """How the stage stands; an earlier state of its folder that fits takes its place."""
     status = check_status(stage.folder, plan)
     if status.state in ("stale", "new") and (state := take_back(stage.folder, plan)):
         say(f"{stage.name}: taken back from {state.name}, which was made with these settings")
         status = check_status(stage.folder, plan)
-    if status.state == "fresh":
-        say(f"{stage.name}: up to date, nothing to do")
-        stage.show()
-        return False
-    say(f"{stage.name}: {_announcement(status, stage)}")
-    with _locked(stage.folder), (followers or Followers()).joining(stage):
-        stage.make(plan)
-    return True
+    return status
+
+
+def _nothing_to_do(stage: Stage, say: Callable[[str], None]) -> bool:
+    say(f"{stage.name}: up to date, nothing to do")
+    stage.show()
+    return False
 
 
 def join_stages(stages: Iterable[Stage], ranks: Ranks) -> None:
@@ -106,15 +164,31 @@ def join_stages(stages: Iterable[Stage], ranks: Ranks) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Refuse a second process at work on the same stage; the lock ends with its process, however that ends."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+def _locked(folder: Path, *, alone: bool = True) -> Iterator[None]:
+    """Refuse a second process at work on the same stage; the lock ends with its process, however that ends.
+
+    Args:
+        alone: False where others that say so too may be at work.
+    """
+    with _lock_file(folder, "lock") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{folder}: another process is at work on it") from None
         yield
+
+
+@contextmanager
+def setting_up(folder: Path) -> Iterator[None]:
+    """One process after the other, among those that make shares of a stage."""
+    with _lock_file(folder, "setup") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _lock_file(folder: Path, ending: str) -> IO[str]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return (folder.parent / f".{folder.name}.{ending}").open("a+")  # writing, which a lock over NFS needs
 
 
 def _announcement(status: Status, stage: Stage) -> str:

@@ -309,10 +309,11 @@ def _build(workspace: Workspace, job: Job, codec: Any) -> tuple[Any, Any]:
     """A model with its first weights, and the optimiser state that is to be kept, if any."""
     import torch
 
+    from kdmt.checksum import verify_checkpoint
     from kdmt.corpus.codec import check_vocabulary
     from kdmt.models.architecture import architecture
     from kdmt.models.build import build_nonautoregressive, build_transformer
-    from kdmt.models.checkpoint import load_state, load_weights, resolve_checkpoint, verify_checkpoint
+    from kdmt.models.checkpoint import load_state, load_weights, resolve_checkpoint
 
     torch.manual_seed(job.seed)
     config = architecture(job.model.arch, job.model.overrides())

@@ -61,8 +61,20 @@ class Workspace:
         return self.root / "nbest"
 
     @property
+    def mbr(self) -> Path:
+        return self.root / "mbr"
+
+    @property
+    def scored(self) -> Path:
+        return self.root / "scored"
+
+    @property
     def sampled(self) -> Path:
         return self.root / "sampled"
+
+    @property
+    def imported(self) -> Path:
+        return self.root / "imported"
 
     def training_set(self, data: str) -> Path:
         """The folder of the stage that makes a training set; it has `data-bin/train.*`."""
@@ -70,8 +82,11 @@ class Workspace:
             "raw": self.prepare,
             "distilled": self.distill,
             "interpolated": self.interpolated,
+            "mbr": self.mbr,
+            "scored": self.scored,
             "nbest": self.nbest,
             "sampled": self.sampled,
+            "imported": self.imported,
         }[data]
 
     def knowledge(self, data: str) -> Path:

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +171,11 @@ def test_a_download_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill_disk_at(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let files of this name be written to `/dev/full`, which answers as a full disk does."""
+    """Let files of such a name be written to `/dev/full`, which answers as a full disk does."""
     real = Path.open
 
     def open_full(path: Path, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
-        full = path.name == name and "w" in mode
+        full = fnmatch(path.name, name) and "w" in mode
         return real(Path("/dev/full") if full else path, mode, *arguments, **keywords)
 
     monkeypatch.setattr(Path, "open", open_full)
@@ -186,12 +187,12 @@ def test_a_disk_that_is_full_while_a_block_is_written(monkeypatch: pytest.Monkey
     made = hash_tree(TINY / "distill")
     sets = ("distill.decode.max_len_b=6",)
     with monkeypatch.context() as patch, unharmed("tiny/distill"):
-        fill_disk_at(patch, ".partial-000002.jsonl.gz")
+        fill_disk_at(patch, ".partial-*-000002.gz")
         message = refused("distill", "tiny.yaml", sets=sets)
-    block = TINY / "distill/blocks/000002.jsonl.gz"
+    block = TINY / "distill/blocks/000002.gz"
     assert message == f"{block}: the disk is full; earlier blocks are kept, run it again to go on"
     assert hash_tree(TINY / "distill.previous") == made
-    assert sorted(path.name for path in block.parent.iterdir()) == ["000000.jsonl.gz", "000001.jsonl.gz"]
+    assert sorted(path.name for path in block.parent.iterdir()) == ["000000.gz", "000001.gz"]
     kept = {path: path.stat().st_ino for path in block.parent.iterdir()}
     assert "distill: going on: " in run_stages("distill", sets=sets)[0].err
     assert {path: path.stat().st_ino for path in kept} == kept  # the earlier ones were not written again

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import tiny_pipeline
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
@@ -114,6 +115,8 @@ def test_an_unknown_key_is_named_by_its_path(refusal: Callable[..., str], overri
         ("teacher.train.clip_norm=.inf", "should be a finite number (it is inf)"),
         ("teacher.train.adam_betas=0.9", "expected a list (it is 0.9)"),
         ("distill.failures.unk=delete", "should be 'keep', 'reference' or 'drop' (it is 'delete')"),
+        ("distill.failures.max_ratio=1.0", "should be greater than 1, or 0 for no limit (it is 1.0)"),
+        ("distill.failures.max_ratio=-1.0", "should be greater than or equal to 0 (it is -1.0)"),
         ("distill.sample.temperature=0.0", "should be greater than 0 (it is 0.0)"),
         ("distill.sample.top_p=1.5", "should be less than or equal to 1 (it is 1.5)"),
         ("name=a/b", r"not in the form ^\w[\w.-]*$ (it is 'a/b')"),
@@ -123,6 +126,26 @@ def test_an_unknown_key_is_named_by_its_path(refusal: Callable[..., str], overri
 def test_a_wrong_value_is_named_by_its_path(refusal: Callable[..., str], override: str, problem: str) -> None:
     path = override.partition("=")[0]
     assert f"/p.yaml: {path}: {problem}" in refusal(override)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("Latinn", "not the name of a Unicode script, as Latin or Cyrillic is"),
+        ("de", "not the name of a Unicode script, as Latin or Cyrillic is"),
+        ("'L}|\\p{N'", "not the name of a Unicode script, as Latin or Cyrillic is"),
+        ("Common", "not a script of its own"),
+        ("Katakana_Or_Hiragana", "not a script of its own"),
+    ],
+)
+def test_a_script_that_is_none_is_named_by_its_path(refusal: Callable[..., str], name: str, problem: str) -> None:
+    message = refusal(f"distill.failures.scripts=[Latin, {name}]")
+    assert f"/p.yaml: distill.failures.scripts.1: {problem} (it is {yaml.safe_load(name)!r})" in message
+
+
+@pytest.mark.parametrize("names", ["[]", "[Latin]", "[Han, Hiragana, Katakana]", "[Hang, Latn]"])
+def test_scripts_go_by_their_names_in_unicode(load: Load, names: str) -> None:
+    assert load(f"distill.failures.scripts={names}").distill.failures.scripts == yaml.safe_load(names)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,18 @@ WITHOUT_TORCH = {
     "config",
     "cli",
     "score.metrics",
+    *(
+        f"corpus.{name}"
+        for name in ("alignment", "codec", "indexed", "lines", "parallel", "text", "tokenizer", "vocabulary")
+    ),
+    *(f"decode.{name}" for name in ("ctranslate2", "engine", "lengths")),
+    *(
+        f"distill.{name}"
+        for name in (
+            *("blocks", "candidates", "crew", "decoding", "executors", "failures", "mbr", "merge", "ray_executor"),
+            *("selection", "shortlist", "similarity", "sources", "tasks", "worker"),
+        )
+    ),
 }  # not even in a function, but for typing
 
 
@@ -149,6 +161,13 @@ def test_light_modules_do_without_torch() -> None:
     heavy = {module for module, source in modules() if "torch" in runtime_imports(source, module)}
     assert heavy & WITHOUT_TORCH == set()
     assert "models.transformer" in heavy
+    assert {module for module, _ in modules()} >= WITHOUT_TORCH
+
+
+def test_light_modules_do_not_load_torch_by_way_of_others() -> None:
+    program = f"import sys\nfrom importlib import import_module\nfor module in {sorted(WITHOUT_TORCH)}:\n"
+    program += "    import_module(f'kdmt.{module}'.rstrip('.'))\n    assert 'torch' not in sys.modules, module"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("arguments", [None, ["--help"], ["teacher", "--help"]], ids=str)

@@ -75,6 +75,18 @@ def test_what_was_encoded_is_decoded(codec: TextCodec, words: list[str]) -> None
     assert codec.finish_target(line) == " ".join(words) + "!"
 
 
+@given(st.lists(sentences, max_size=4))
+def test_targets_are_encoded_as_each_by_itself(codec: TextCodec, lines: list[list[str]]) -> None:
+    words = [" ".join([*line, "!"]) for line in lines]
+    encoded = codec.encode_target([*words, ""])
+    pieces = [codec.tokenizers.target.encode_lines([line])[0] for line in words]
+    assert [ids.tolist() for ids in encoded[:-1]] == [
+        [*(codec.tgt_dictionary.index(piece) for piece in line.split()), EOS] for line in pieces
+    ]
+    assert [codec.decode_target(ids[:-1].tolist()) for ids in encoded] == [*words, ""]
+    assert encoded[-1].tolist() == [EOS]
+
+
 @given(st.lists(st.text(), max_size=4))
 def test_any_text_is_encoded_within_the_vocabulary(codec: TextCodec, lines: list[str]) -> None:
     encoded = codec.encode_raw_source(lines)

@@ -38,6 +38,38 @@ def test_marks_what_a_set_has_seen(tmp_path_factory: pytest.TempPathFactory, chu
     assert found == repeats_by_set(list(itertools.chain(*digests)))
 
 
+def find_first(chunks: list[list[bytes]], workdir: Path) -> list[int]:
+    with DuplicateFinder(workdir) as finder:
+        for chunk in chunks:
+            finder.add(b"".join(chunk))
+        found = finder.find_first()
+        assert found.dtype == np.int64
+        return found.tolist()
+
+
+def first_by_dictionary(digests: list[bytes]) -> list[int]:
+    first: dict[bytes, int] = {}
+    return [first.setdefault(one, number) for number, one in enumerate(digests)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 30)), max_size=8))
+def test_finds_where_a_dictionary_has_it_from(
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[list[int]]
+) -> None:
+    digests = [[digest(item) for item in chunk] for chunk in chunks]
+    found = find_first(digests, tmp_path_factory.mktemp("work"))
+    assert found == first_by_dictionary(list(itertools.chain(*digests)))
+
+
+def test_the_first_of_many(tmp_path: Path) -> None:
+    digests = [digest(item) for item in np.random.default_rng(1).integers(0, 20_000, 50_000).tolist()]
+    chunks = [digests[start : start + 7_001] for start in range(0, len(digests), 7_001)]
+    assert find_first(chunks, tmp_path) == first_by_dictionary(digests)
+    a, b = bytes(8), b"\1" * 8
+    assert find_first([[a + b, a + a, b + a], [a + b, b + a]], tmp_path) == [0, 1, 2, 0, 2]
+
+
 def test_digests_that_share_half_their_bits_are_different(tmp_path: Path) -> None:
     a, b = bytes(8), b"\1" * 8
     assert find_repeats([[a + b, a + a, b + a, a + b]], tmp_path) == [False, False, False, True]

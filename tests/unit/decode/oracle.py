@@ -18,13 +18,8 @@ def search(
     beam: int,
     lenpen: float,
     min_len: int = 1,
-    keep_more: bool = False,
 ) -> list[Hypothesis]:
-    """All hypotheses that end the search, best first.
-
-    Args:
-        keep_more: whether all that finish in the last step stay, also those beyond `beam`.
-    """
+    """All hypotheses that end the search, best first."""
     live: list[tuple[int, ...]] = [()]
     history: dict[tuple[int, ...], tuple[float, ...]] = {(): ()}
     done: list[Hypothesis] = []
@@ -42,7 +37,7 @@ def search(
             if token != EOS:
                 survivors.append((*live[rank], token))
                 history[survivors[-1]] = log_probs
-            elif place < beam and (keep_more or len(done) < beam):
+            elif place < beam and len(done) < beam:
                 done.append(Hypothesis(live[rank], _left_to_right(log_probs) / (length + 1) ** lenpen, log_probs))
         if len(done) >= beam:
             break

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdmt.decode import beam as beam_module
-from kdmt.decode.beam import beam_search, max_lengths, normalized_score
+from kdmt.decode.beam import beam_search
+from kdmt.decode.lengths import max_lengths, normalized_score
 from kdmt.types import EOS, PAD, Hypothesis
 
 BOS_TOKEN, UNK_TOKEN = 0, 3

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from kdmt.config import Decode
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.engine import TorchEngine, length_batches, sample_batch
-from kdmt.decode.sampling import Sampling
+from kdmt.decode.engine import Sampling, length_batches
+from kdmt.decode.transformer import TorchEngine, sample_batch
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
@@ -260,7 +260,7 @@ def test_length_batches(lengths: list[int], max_tokens: int, batch_size: int) ->
 
 def test_sampling_the_best_token_alone_is_greedy_search() -> None:
     model, sources = make_model(), [np.array([5, 6, 7, EOS]), np.array([8, EOS]), np.array([9, 10, 11, 12, 4, EOS])]
-    found = sample_batch(model, pad_sentences(sources), sampling=Sampling(top_k=1), max_len_a=1.2, max_len_b=3)
+    found = sample_batch([model], pad_sentences(sources), sampling=Sampling(top_k=1), max_len_a=1.2, max_len_b=3)
     greedy = TorchEngine(model).decode(sources, Decode(beam=1, max_len_a=1.2, max_len_b=3, lenpen=1.0))
     assert [each.tokens for each in found] == [nbest[0].tokens for nbest in greedy]
     assert [each.score for each in found] == pytest.approx([nbest[0].score for nbest in greedy])

@@ -12,8 +12,8 @@ import torch
 
 from kdmt.config import Decode, NATDecode
 from kdmt.decode.ctc import collapse, prefix_beam_search
-from kdmt.decode.engine import TorchEngine
 from kdmt.decode.nonautoregressive import NATEngine, _fill
+from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import UserError
 from kdmt.models.architecture import Family, NATConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer

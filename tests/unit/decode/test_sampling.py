@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_beam import Table, TableStepper, sentences
 
-from kdmt.decode.sampling import Sampling, sample, truncated
+from kdmt.decode.engine import Sampling
+from kdmt.decode.sampling import sample, truncated
 from kdmt.types import EOS, PAD, Hypothesis
 
 SAMPLES = 3

@@ -2,28 +2,64 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import gzip
+import hashlib
+import json
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.distill.blocks import Block, Decoded, is_complete, plan_blocks, read_block, write_block
+from kdmt.distill.blocks import (
+    Block,
+    DamagedBlock,
+    Decoded,
+    ForeignBlock,
+    fits,
+    plan_blocks,
+    read_block,
+    read_header,
+    write_block,
+)
 from kdmt.errors import UserError
+from kdmt.types import EOS, Hypothesis
 
-KEY = "k" * 64
-BLOCK = Block(number=3, first=20, count=2)
-SENTENCES = [
-    Decoded(index=20, source_sha="ab" * 8, tokens=((5, 6, 7), (5,)), scores=(-0.25, -1.5), at_limit=(True, False)),
-    Decoded(index=21, source_sha="cd" * 8, tokens=(), scores=(), at_limit=()),
+MADE_FROM = {"teacher": "t" * 64, "distill.decode.beam": 5}
+MADE_WITH = {"torch": "2.0", "threads": 1}
+BLOCK = Block(number=3, first=20, count=3)
+HASHES = np.array([11, 2**64 - 1, 13], dtype="<u8")
+NBEST = [
+    [Hypothesis((5, 6, 7), -0.25), Hypothesis((5,), -1.5)],
+    [],
+    [Hypothesis((), -0.5), Hypothesis((8, 9, EOS), -2.0)],
 ]
+DECODED = Decoded.of(NBEST, hashes_N=HASHES, max_len_N=[3, 3, 3], vocab_size=100)
 
 
-def read(folder: Path, block: Block = BLOCK, key: str = KEY) -> list[Decoded]:
-    return list(read_block(folder, block, key))
+def write(folder: Path, decoded: Decoded = DECODED) -> Path:
+    return write_block(folder, BLOCK, decoded, made_from=MADE_FROM, made_with=MADE_WITH)
+
+
+def read(
+    folder: Path, block: Block = BLOCK, made_from: dict[str, Any] = MADE_FROM, hashes_N: Any = HASHES
+) -> tuple[dict[str, Any], Decoded]:
+    return read_block(folder, block, made_from=made_from, hashes_N=hashes_N)
+
+
+def content(decoded: Decoded) -> dict[str, tuple[str, list[Any]]]:
+    columns = ((each.name, getattr(decoded, each.name)) for each in dataclasses.fields(decoded))
+    return {name: (column.dtype.str, column.tolist()) for name, column in columns}
+
+
+# ------------------------------------------------------------------------------------------------------ there and back
 
 
 @given(st.integers(0, 50), st.integers(1, 60))
@@ -41,124 +77,218 @@ def test_blocks_sort_by_name_as_by_number(tmp_path: Path) -> None:
     assert sorted(block.path(tmp_path).name for block in blocks) == [block.path(tmp_path).name for block in blocks]
 
 
-hypotheses = st.lists(st.tuples(st.lists(st.integers(0, 70_000)), st.floats(-1e6, 0)), max_size=3)
+hypotheses = st.lists(st.tuples(st.lists(st.integers(3, 69_999)), st.floats(-1e6, 0, width=32)), max_size=3)
 
 
-@given(st.lists(st.tuples(hypotheses, st.booleans()), min_size=1, max_size=4))
+@given(st.lists(st.tuples(hypotheses, st.integers(0, 2**64 - 1), st.integers(0, 5)), max_size=4), st.booleans())
 def test_what_was_written_comes_back(
-    tmp_path_factory: pytest.TempPathFactory, content: list[tuple[list[tuple[list[int], float]], bool]]
+    tmp_path_factory: pytest.TempPathFactory,
+    sentences: list[tuple[list[tuple[list[int], float]], int, int]],
+    closed: bool,
 ) -> None:
+    """Whether or not the engine closes what it gives with </s>, of which the limit does not know."""
     folder = tmp_path_factory.getbasetemp()
-    sentences = [
-        Decoded(
-            7 + i,
-            f"{i:016x}",
-            tuple(tuple(tokens) for tokens, _ in nbest),
-            tuple(s for _, s in nbest),
-            (hit,) * len(nbest),
-        )
-        for i, (nbest, hit) in enumerate(content)
+    found = [
+        [Hypothesis((*tokens, *([EOS] if closed else [])), score) for tokens, score in nbest]
+        for nbest, _, _ in sentences
     ]
+    hashes_N = np.array([sha for _, sha, _ in sentences], dtype="<u8")
+    limits = [limit for _, _, limit in sentences]
     block = Block(0, 7, len(sentences))
-    write_block(folder, block, KEY, sentences)
-    assert read(folder, block) == sentences
+    decoded = Decoded.of(found, hashes_N=hashes_N, max_len_N=limits, vocab_size=70_000)
+    write_block(folder, block, decoded, made_from=MADE_FROM, made_with=MADE_WITH)
+    header, back = read(folder, block, hashes_N=hashes_N)
+    assert content(back) == content(decoded)
+    assert back.hypotheses() == [[tuple(tokens) for tokens, _ in nbest] for nbest, _, _ in sentences]
+    assert back.scores_H.tolist() == [score for nbest, _, _ in sentences for _, score in nbest]
+    assert back.at_limit_H.tolist() == [
+        len(tokens) + closed >= limit for nbest, _, limit in sentences for tokens, _ in nbest
+    ]
+    assert header["made_with"] == MADE_WITH
+
+
+@pytest.mark.parametrize(("vocab_size", "bytes_each"), [(100, 2), (65_499, 2), (65_500, 4), (250_000, 4)])
+def test_ids_take_as_many_bytes_as_the_vocabulary_needs(tmp_path: Path, vocab_size: int, bytes_each: int) -> None:
+    found = [[Hypothesis((vocab_size - 1, 4), -1.0)]]
+    hashes_N = HASHES[:1]
+    decoded = Decoded.of(found, hashes_N=hashes_N, max_len_N=[9], vocab_size=vocab_size)
+    block = Block(0, 0, 1)
+    write_block(tmp_path, block, decoded, made_from={}, made_with={})
+    _, back = read(tmp_path, block, {}, hashes_N)
+    assert back.tokens_T.dtype.itemsize == bytes_each
+    assert back.hypotheses() == [[(vocab_size - 1, 4)]]
 
 
 def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
     files = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        files.append(write_block(tmp_path / name, BLOCK, KEY, SENTENCES))
+        files.append(write(tmp_path / name))
+        os.utime(files[-1], (1, 1))
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert [path.name for path in files[0].parent.iterdir()] == ["000003.jsonl.gz"]
+    assert [path.name for path in files[0].parent.iterdir()] == ["000003.gz"]
+
+
+def test_the_order_in_which_settings_are_named_changes_nothing(tmp_path: Path) -> None:
+    data = write(tmp_path).read_bytes()
+    turned = dict(reversed(MADE_FROM.items()))
+    assert write_block(tmp_path, BLOCK, DECODED, made_from=turned, made_with=MADE_WITH).read_bytes() == data
 
 
 # --------------------------------------------------------------------------------------------- what is no whole block
 
 
-def test_no_flipped_bit_passes(tmp_path: Path) -> None:
-    """Flips that gzip itself ignores (flags, time and system, bits behind the end) leave the content as it is."""
-    path = write_block(tmp_path, BLOCK, KEY, SENTENCES)
-    data = path.read_bytes()
-    ignored = []
-    for position in range(0, 8 * len(data), 3):
+def test_no_flipped_bit_changes_what_is_read(tmp_path: Path) -> None:
+    """Flips that mean nothing to gzip (its time and system, an equal stretch elsewhere) leave the content as it is."""
+    path = write(tmp_path)
+    data, whole = path.read_bytes(), content(DECODED)
+    ignored = 0
+    for position in range(8 * len(data)):
         damaged = bytearray(data)
         damaged[position // 8] ^= 1 << position % 8
         path.write_bytes(damaged)
-        try:
-            assert read(tmp_path) == SENTENCES
-            ignored.append(position // 8)
-        except UserError:
-            pass
-    assert set(ignored) <= {*range(3, 10), len(data) - 9}
+        with suppress(DamagedBlock):
+            assert content(read(tmp_path)[1]) == whole
+            ignored += 1
+    assert ignored < 0.05 * 8 * len(data)
 
 
 def test_no_block_cut_short_passes(tmp_path: Path) -> None:
-    path = write_block(tmp_path, BLOCK, KEY, SENTENCES)
+    """Down to an empty file."""
+    path = write(tmp_path)
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        with pytest.raises(UserError, match=r"000003\.jsonl\.gz: (damaged|cut short)"):
+        with pytest.raises(DamagedBlock, match=r"000003\.gz: damaged"):
             read(tmp_path)
+
+
+@pytest.mark.parametrize("more", [b"x", b"\0\0x", gzip.compress(b"more")])
+def test_a_block_with_something_behind_it_does_not_pass(tmp_path: Path, more: bytes) -> None:
+    path = write(tmp_path)
+    path.write_bytes(path.read_bytes() + more)
+    with pytest.raises(DamagedBlock, match=r"000003\.gz: damaged"):
+        read(tmp_path)
+
+
+def with_digest(data: bytes) -> bytes:
+    return gzip.compress(data + hashlib.sha256(data).digest())
 
 
 @pytest.mark.parametrize(
-    "lines",
+    "data",
     [
-        [b"hello\n", b"world\n"],
-        [b"[]\n", b"[]\n", b"[]\n", b"[]\n"],
-        [b"{}\n"],
-        [],
-        [b"\xff\xfe\n", b'{"sha256":"x"}\n'],
+        b"hello\nworld\n",  # not gzip
+        gzip.compress(b"hello\nworld\n"),
+        gzip.compress(b""),
+        gzip.compress(b"{}\n"),
+        with_digest(b""),
+        with_digest(b"hello"),
+        with_digest(b"hello\n"),
+        with_digest(b"[]\n"),
+        with_digest(b"\xff\xfe\n"),
+        with_digest(b'{"format":2}\n'),
+        with_digest(b'{"format":3}\n'),
     ],
+    ids=range(11),
 )
-def test_a_whole_file_of_something_else_is_damaged(tmp_path: Path, lines: list[bytes]) -> None:
-    BLOCK.path(tmp_path).write_bytes(gzip.compress(b"".join(lines)))
-    with pytest.raises(UserError, match=r"000003\.jsonl\.gz: (damaged|cut short)"):
+def test_a_whole_file_of_something_else_is_damaged(tmp_path: Path, data: bytes) -> None:
+    path = BLOCK.path(tmp_path)
+    path.write_bytes(data)
+    with pytest.raises(DamagedBlock, match=r"000003\.gz: (damaged|not)"):
         read(tmp_path)
+    assert not fits(path, BLOCK, MADE_FROM, HASHES)
 
 
-def test_lines_that_were_taken_out_or_exchanged_are_noticed(tmp_path: Path) -> None:
-    path = write_block(tmp_path, BLOCK, KEY, SENTENCES)
-    header, first, second, footer = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-    for lines in ([header, first, footer], [header, second, first, footer], [header, first, second, second, footer]):
-        path.write_bytes(gzip.compress(b"".join(lines)))
-        with pytest.raises(UserError, match="its checksum does not match"):
-            read(tmp_path)
+def rewrite(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Another header, with a checksum that is right."""
+    line, columns = gzip.decompress(path.read_bytes())[:-32].split(b"\n", 1)
+    header = json.loads(line)
+    edit(header)
+    path.write_bytes(with_digest(json.dumps(header).encode() + b"\n" + columns))
 
 
-def test_a_block_of_another_run_is_refused(tmp_path: Path) -> None:
-    write_block(tmp_path, BLOCK, KEY, SENTENCES)
-    with pytest.raises(UserError, match="made with another teacher, vocabulary, data or settings"):
-        read(tmp_path, key="x" * 64)
-    with pytest.raises(UserError, match="made with another"):
-        read(tmp_path, block=Block(3, 18, 2))
-
-
-def test_a_sentence_in_anothers_place_is_refused(tmp_path: Path) -> None:
-    path = write_block(tmp_path, BLOCK, KEY, SENTENCES[::-1])
-    with pytest.raises(UserError, match=rf"{path}: sentence 21 stands where 20 should"):
+def test_a_block_of_another_version_is_none(tmp_path: Path) -> None:
+    rewrite(write(tmp_path), lambda header: header.update(format=1))
+    with pytest.raises(DamagedBlock, match=r"000003\.gz: not in the form that this version writes"):
         read(tmp_path)
-    write_block(tmp_path, BLOCK, KEY, SENTENCES[:1])
-    with pytest.raises(UserError, match="holds 1 sentences, not 2"):
-        read(tmp_path)
+    with pytest.raises(DamagedBlock, match="not in the form"):
+        read_header(BLOCK.path(tmp_path))
 
 
 def test_a_missing_block_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"000003\.jsonl\.gz: the block is missing"):
-        read(tmp_path)
+    for reading in (lambda: read(tmp_path), lambda: read_header(BLOCK.path(tmp_path))):
+        with pytest.raises(DamagedBlock, match=r"000003\.gz: the block is missing"):
+            reading()
 
 
-def test_only_a_whole_block_of_this_run_is_complete(tmp_path: Path) -> None:
+# ------------------------------------------------------------------------------------------------- of something else
+
+
+@pytest.mark.parametrize(
+    ("made_from", "message"),
+    [
+        (MADE_FROM | {"teacher": "u" * 64}, rf"made with another teacher \({'t' * 60}, not {'u' * 60}\)$"),
+        (MADE_FROM | {"distill.decode.beam": 6}, r"made with another distill\.decode\.beam \(5, not 6\)$"),
+        (MADE_FROM | {"engine": "torch"}, r"made with another engine \(none, not torch\)$"),
+        (
+            {"teacher": "t" * 64, "engine": "torch"},
+            r"made with another distill\.decode\.beam \(5, not none\), engine \(none, not torch\)$",
+        ),
+    ],
+)
+def test_what_differs_from_a_block_of_another_run_is_said(
+    tmp_path: Path, made_from: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path)
+    with pytest.raises(ForeignBlock, match=rf"000003\.gz: {message}"):
+        read(tmp_path, made_from=made_from)
+    assert not fits(path, BLOCK, made_from, HASHES)
+
+
+def test_other_libraries_and_processors_are_no_other_block(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    rewrite(path, lambda header: header.update(made_with={"torch": "3.0", "threads": 9}))
+    assert content(read(tmp_path)[1]) == content(DECODED)
+    assert fits(path, BLOCK, MADE_FROM, HASHES)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_source_that_moved_is_named_though_the_counts_agree(tmp_path: Path, place: int) -> None:
+    path = write(tmp_path)
+    others = HASHES.copy()
+    others[place:] += np.uint64(1)
+    with pytest.raises(
+        ForeignBlock, match=rf"000003\.gz: the source of sentence {20 + place} is not the one of the training text"
+    ):
+        read(tmp_path, hashes_N=others)
+    assert fits(path, BLOCK, MADE_FROM, HASHES)
+    assert not fits(path, BLOCK, MADE_FROM, others)
+
+
+@pytest.mark.parametrize("block", [Block(3, 18, 3), Block(3, 20, 2), Block(3, 20, 4)])
+def test_a_block_of_other_sentences_is_refused(tmp_path: Path, block: Block) -> None:
+    path = write(tmp_path)
+    last = block.first + block.count - 1
+    with pytest.raises(ForeignBlock, match=rf"000003\.gz: holds sentences 20 to 22, not {block.first} to {last}$"):
+        read(tmp_path, block, hashes_N=HASHES[: block.count])
+    assert not fits(path, block, MADE_FROM, HASHES[: block.count])
+
+
+def test_a_block_in_anothers_place_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    other = Block(4, 23, 3)
+    path.rename(other.path(tmp_path))
+    with pytest.raises(ForeignBlock, match=r"000004\.gz: holds sentences 20 to 22, not 23 to 25"):
+        read(tmp_path, other)
+
+
+def test_only_the_block_itself_fits(tmp_path: Path) -> None:
     path = BLOCK.path(tmp_path)
-    assert not is_complete(tmp_path, BLOCK, KEY)
-    write_block(tmp_path, BLOCK, KEY, SENTENCES)
-    assert is_complete(tmp_path, BLOCK, KEY)
-    assert not is_complete(tmp_path, BLOCK, "x" * 64)
-    assert not path.exists()  # removed, to be decoded again
-    path.write_bytes(b"something")
-    assert not is_complete(tmp_path, BLOCK, KEY)
-    assert not path.exists()
+    assert not fits(path, BLOCK, MADE_FROM, HASHES)
+    write(tmp_path)
+    assert fits(path, BLOCK, MADE_FROM, HASHES)
+    assert not fits(path, BLOCK, MADE_FROM, HASHES[::-1].copy())
 
 
 # ---------------------------------------------------------------------------------------------- writing that goes wrong
@@ -167,13 +297,13 @@ def test_only_a_whole_block_of_this_run_is_complete(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_is_told_and_leaves_an_earlier_block(tmp_path: Path) -> None:
     """`/dev/full` answers every write as a full disk does."""
-    earlier = write_block(tmp_path, BLOCK, KEY, SENTENCES)
+    earlier = write(tmp_path)
     data = earlier.read_bytes()
-    (tmp_path / f".partial-{earlier.name}").symlink_to("/dev/full")
+    (tmp_path / f".partial-{os.uname().nodename}-{os.getpid()}-{earlier.name}").symlink_to("/dev/full")
     with pytest.raises(
         UserError, match=rf"{earlier}: the disk is full; earlier blocks are kept, run it again to go on"
     ):
-        write_block(tmp_path, BLOCK, KEY, SENTENCES[::-1])
+        write(tmp_path)
     assert earlier.read_bytes() == data
     assert list(tmp_path.iterdir()) == [earlier]
 
@@ -184,14 +314,14 @@ def test_a_disk_that_is_full_at_the_last_moment_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(os, "fsync", _failing(number))
     with pytest.raises(UserError, match="the disk is full"):
-        write_block(tmp_path, BLOCK, KEY, SENTENCES)
+        write(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_another_error_is_not_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", _failing(errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        write_block(tmp_path, BLOCK, KEY, SENTENCES)
+        write(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -208,6 +338,6 @@ def test_a_kill_while_writing_leaves_no_block(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "fsync", die)
     with pytest.raises(SystemExit):
-        write_block(tmp_path, BLOCK, KEY, SENTENCES)
-    assert not is_complete(tmp_path, BLOCK, KEY)
-    assert [path.name for path in tmp_path.iterdir()] == [".partial-000003.jsonl.gz"]
+        write(tmp_path)
+    assert not BLOCK.path(tmp_path).exists()
+    assert [path.name for path in tmp_path.iterdir()] == [f".partial-{os.uname().nodename}-{os.getpid()}-000003.gz"]

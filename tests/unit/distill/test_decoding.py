@@ -1,131 +1,176 @@
-"""Decoding in blocks, with an engine that writes down what it is asked for."""
+"""Decoding in blocks, with a teacher that writes down what it is asked for."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_pipeline import hash_tree
 
 from kdmt.config import Decode
-from kdmt.distill.blocks import Decoded, plan_blocks, read_block
-from kdmt.distill.decoding import decode_blocks, source_sha
+from kdmt.corpus.indexed import IndexedWriter
+from kdmt.distill.blocks import Block, Decoded, ForeignBlock, read_block
+from kdmt.distill.decoding import BlockDecoder, BlockTask, SourceIds, Translate, missing_tasks, plan_tasks
+from kdmt.distill.executors import Place
+from kdmt.distill.sources import SourceText, find_sources
 from kdmt.types import EOS, Hypothesis
 
-KEY = "k" * 64
+MADE_FROM = {"teacher": "t" * 64}
 SETTINGS = Decode(beam=2, nbest=2, max_len_a=1.0, max_len_b=2)
-# lengths with </s>; 1 is an empty line, and 12 more than the engine reads
+# lengths with </s>; 1 is an empty line, and 12 more than the teacher reads
 LENGTHS = [3, 5, 1, 4, 12, 2, 6, 3, 3, 7, 2]
+UNTRANSLATED = (2, 4)
 SOURCES = [np.array([*range(10 + i, 10 + i + n - 1), EOS]) for i, n in enumerate(LENGTHS)]
+TWICE = [0, 1, 0, 2, 3, 1, 4, 5, 6, 7, 8, 9, 10, 4, 10]  # the sentence on each line
 
 
 @dataclass
-class EchoEngine:
+class EchoTeacher:
     """Gives the source back, and as second best its beginning; dies when asked for the sentence `deadly`."""
 
     deadly: int | None = None
-    asked: list[int] = field(default_factory=list)  # sentences, by the number that they begin with
+    max_target_tokens: int = 9
+    max_source_tokens: int = 10
+    vocab_size: int = 100
+    asked: list[int] = field(default_factory=list)
 
-    def decode(
-        self, sources: list[np.ndarray], indices: list[int], progress: Callable[[int], None]
-    ) -> list[list[Hypothesis]]:
-        assert indices == [int(source[0]) - 10 for source in sources]
-        found = []
-        for index, source in zip(indices, sources, strict=True):
-            self.asked.append(index)
-            if self.asked[-1] == self.deadly:
-                raise InterruptedError
-            tokens = tuple(int(token) for token in source[:-1])
-            found.append([Hypothesis(tokens, -0.5), Hypothesis(tokens[:1], -0.75)])
-        progress(len(sources))
-        return found
+    def open(self, place: Place) -> Translate:
+        assert place.number == 5
+
+        def translate(
+            sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
+        ) -> list[list[Hypothesis]]:
+            found = []
+            for number, source in zip(numbers, sources, strict=True):
+                assert source.tolist() == SOURCES[number].tolist()
+                assert block.first <= number < block.first + block.count
+                self.asked.append(number)
+                if number == self.deadly:
+                    raise InterruptedError
+                tokens = tuple(source[:-1].tolist())
+                found.append([Hypothesis(tokens, -0.5), Hypothesis(tokens[:1], -0.75)])
+            progress(len(sources))
+            return found
+
+        return translate
+
+    def made_with(self, place: Place) -> dict[str, Any]:
+        return {"threads": place.threads}
 
 
-def run(folder: Path, engine: EchoEngine, *, block_size: int = 3, key: str = KEY, max_target: int = 9) -> list[int]:
-    """Decode into `folder`; returns what was told of the progress."""
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("text") / "train"
+    with IndexedWriter(prefix, 100) as writer:
+        for number in TWICE:
+            writer.add(SOURCES[number])
+    return prefix
+
+
+def tasks_of(prefix: Path, block_size: int = 3) -> list[BlockTask]:
+    with tempfile.TemporaryDirectory() as scratch:
+        return plan_tasks(find_sources(SourceText([prefix]), once=True, workdir=Path(scratch)), block_size)
+
+
+def run(prefix: Path, folder: Path, teacher: EchoTeacher, tasks: list[BlockTask]) -> int:
+    """Decode into `folder`; returns how many sentences were told as done."""
+    folder.mkdir(exist_ok=True)
     told: list[int] = []
-    blocks = decode_blocks(
-        engine.decode,
-        SOURCES,
-        SETTINGS,
-        folder=folder,
-        block_size=block_size,
-        key=key,
-        max_source_tokens=10,
-        max_target_tokens=max_target,
-        progress=told.append,
-    )
-    assert blocks == plan_blocks(len(SOURCES), block_size)
-    return told
+    decoder = BlockDecoder(teacher, SETTINGS, (prefix,), folder, MADE_FROM)
+    work = decoder(Place(5, 2, "cpu", folder / "log"))
+    for task in tasks:
+        work(task, told.append)
+    return sum(told)
 
 
-def read(folder: Path, block_size: int = 3) -> list[Decoded]:
-    return [line for block in plan_blocks(len(SOURCES), block_size) for line in read_block(folder, block, KEY)]
+def read(folder: Path, tasks: list[BlockTask]) -> list[Decoded]:
+    return [read_block(folder, task.block, made_from=MADE_FROM, hashes_N=task.hashes_N)[1] for task in tasks]
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 11, 100])
-def test_every_sentence_is_decoded_in_its_place(tmp_path: Path, block_size: int) -> None:
-    told = run(tmp_path, EchoEngine(), block_size=block_size)
-    assert sum(told) == len(SOURCES)
-    for i, sentence in enumerate(read(tmp_path, block_size)):
-        assert sentence.index == i
-        assert sentence.source_sha == source_sha(SOURCES[i])
-        tokens = tuple(SOURCES[i][:-1].tolist())
-        expected = () if LENGTHS[i] in (1, 12) else (tokens, tokens[:1])
-        assert sentence.tokens == expected
-        assert sentence.scores == (-0.5, -0.75)[: len(expected)]
+def test_every_sentence_is_decoded_once_in_its_place(prefix: Path, tmp_path: Path, block_size: int) -> None:
+    teacher, tasks = EchoTeacher(), tasks_of(prefix, block_size)
+    assert [task.number for task in tasks] == list(range(-(-len(SOURCES) // block_size)))
+    assert run(prefix, tmp_path, teacher, tasks) == sum(task.count for task in tasks) == len(SOURCES)
+    assert teacher.asked == [number for number in range(len(SOURCES)) if number not in UNTRANSLATED]
+    found = [nbest for decoded in read(tmp_path, tasks) for nbest in decoded.hypotheses()]
+    expected = []
+    for number, source in enumerate(SOURCES):
+        tokens = tuple(source[:-1].tolist())
+        expected.append([] if number in UNTRANSLATED else [tokens, tokens[:1]])
+    assert found == expected
+    scores = np.concatenate([decoded.scores_H for decoded in read(tmp_path, tasks)])
+    assert scores.tolist() == [-0.5, -0.75] * (len(SOURCES) - 2)
 
 
-def test_a_sentence_at_its_own_limit_is_marked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("max_target", "limit"), [(6, 5), (9, 8), (1000, 999)])
+def test_a_sentence_at_its_own_limit_is_marked(prefix: Path, tmp_path: Path, max_target: int, limit: int) -> None:
     """The limit is a·S+b with S the sentence's own length with </s>, and never more than the model's positions."""
-    run(tmp_path, EchoEngine(), max_target=6)
-    for i, sentence in enumerate(read(tmp_path)):
-        limit = min(LENGTHS[i] + 2, 5)
-        assert sentence.at_limit == tuple(len(tokens) >= limit for tokens in sentence.tokens)
-    assert any(sentence.at_limit[:1] == (True,) for sentence in read(tmp_path))
+    tasks = tasks_of(prefix, 4)
+    run(prefix, tmp_path, EchoTeacher(max_target_tokens=max_target), tasks)
+    found = [flag for decoded in read(tmp_path, tasks) for flag in decoded.at_limit_H.tolist()]
+    expected = []
+    for number, length in enumerate(LENGTHS):
+        if number not in UNTRANSLATED:
+            expected += [each >= min(length + 2, limit) for each in (length - 1, min(length - 1, 1))]
+    assert found == expected
+    assert any(found) == (max_target == 6)
 
 
-def test_a_closing_symbol_is_not_kept(tmp_path: Path) -> None:
-    class Closing(EchoEngine):
-        def decode(self, sources: list[np.ndarray], *_: object) -> list[list[Hypothesis]]:
-            return [[Hypothesis((4, EOS), -1.0), Hypothesis((EOS,), -2.0)] for _ in sources]
-
-    run(tmp_path, Closing())
-    assert read(tmp_path)[0].tokens == ((4,), ())
+def test_what_it_was_made_with_stands_in_the_header(prefix: Path, tmp_path: Path) -> None:
+    (task, *_) = tasks_of(prefix)
+    run(prefix, tmp_path, EchoTeacher(), [task])
+    header, _ = read_block(tmp_path, task.block, made_from=MADE_FROM, hashes_N=task.hashes_N)
+    assert header["made_with"] == {"threads": 2}
 
 
-def test_a_resumed_run_decodes_only_what_is_missing(tmp_path: Path) -> None:
-    run(tmp_path / "undisturbed", EchoEngine())
+def test_a_resumed_run_decodes_only_what_is_missing(prefix: Path, tmp_path: Path) -> None:
+    tasks, told = tasks_of(prefix), list[str]()
+    run(prefix, tmp_path / "undisturbed", EchoTeacher(), tasks)
     with pytest.raises(InterruptedError):
-        run(tmp_path / "resumed", EchoEngine(deadly=7))
-    assert sorted(path.name for path in (tmp_path / "resumed").iterdir()) == ["000000.jsonl.gz", "000001.jsonl.gz"]
-    engine = EchoEngine()
-    assert sum(run(tmp_path / "resumed", engine)) == len(SOURCES)  # what was there counts as done
-    assert engine.asked == [6, 7, 8, 9, 10]
+        run(prefix, tmp_path / "resumed", EchoTeacher(deadly=7), tasks)
+    assert sorted(path.name for path in (tmp_path / "resumed").iterdir()) == ["000000.gz", "000001.gz"]
+    missing = missing_tasks(tasks, tmp_path / "resumed", MADE_FROM, tell=told.append)
+    assert [task.number for task in missing] == [2, 3]
+    run(prefix, tmp_path / "resumed", EchoTeacher(), missing)
     assert hash_tree(tmp_path / "resumed") == hash_tree(tmp_path / "undisturbed")
+    assert not told
 
 
-def test_only_damaged_missing_or_foreign_blocks_are_decoded_again(tmp_path: Path) -> None:
-    run(tmp_path, EchoEngine())
+def test_blocks_that_are_damaged_or_gone_are_missing(prefix: Path, tmp_path: Path) -> None:
+    tasks, told = tasks_of(prefix), list[str]()
+    run(prefix, tmp_path, EchoTeacher(), tasks)
     expected = hash_tree(tmp_path)
-    (tmp_path / "000003.jsonl.gz").unlink()
-    damaged = tmp_path / "000001.jsonl.gz"
+    (tmp_path / "000003.gz").unlink()
+    (tmp_path / "000000.gz").write_bytes(b"")
+    damaged = tmp_path / "000001.gz"
     damaged.write_bytes(damaged.read_bytes()[:-3])
-    (tmp_path / ".partial-000002.jsonl.gz").write_bytes(b"half")
-    engine = EchoEngine()
-    run(tmp_path, engine)
-    assert engine.asked == [3, 5, 9, 10]
+    (tmp_path / ".partial-17-000002.gz").write_bytes(b"half")
+    missing = missing_tasks(tasks, tmp_path, MADE_FROM, tell=told.append)
+    assert [task.number for task in missing] == [0, 1, 3]
+    assert [text.startswith(f"{tmp_path}/00000{i}.gz: damaged") for i, text in enumerate(told)] == [True, True]
+    assert all(text.endswith("; it is decoded again") for text in told)
+    run(prefix, tmp_path, EchoTeacher(), missing)
+    (tmp_path / ".partial-17-000002.gz").unlink()
     assert hash_tree(tmp_path) == expected
-    engine = EchoEngine()
-    run(tmp_path, engine)
-    assert not engine.asked
-    run(tmp_path, engine, key="x" * 64)
-    assert len(engine.asked) == sum(LENGTHS[i] not in (1, 12) for i in range(len(SOURCES)))
 
 
-def test_sources_are_told_apart_by_content_not_by_type() -> None:
-    assert source_sha(SOURCES[0].astype(np.uint16)) == source_sha(SOURCES[0].astype(np.int64))
-    assert len({source_sha(source) for source in SOURCES}) == len(SOURCES)
+def test_a_foreign_block_is_refused_and_left(prefix: Path, tmp_path: Path) -> None:
+    tasks = tasks_of(prefix)
+    run(prefix, tmp_path, EchoTeacher(), tasks)
+    (tmp_path / "000000.gz").unlink()
+    before = hash_tree(tmp_path)
+    with pytest.raises(ForeignBlock, match=r"000001\.gz: made with another teacher"):
+        missing_tasks(tasks, tmp_path, {"teacher": "u" * 64}, tell=lambda _: None)
+    assert hash_tree(tmp_path) == before
+
+
+def test_no_sentences_make_no_tasks(tmp_path: Path) -> None:
+    with IndexedWriter(tmp_path / "none", 100):
+        pass
+    assert tasks_of(tmp_path / "none") == []

@@ -1,15 +1,24 @@
-"""Which hypotheses fail, against a search of the test's own for repetition loops."""
+"""Which hypotheses fail, against a search of the test's own for repetition loops; many at once as each by itself."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.config import Failures
-from kdmt.distill.failures import MAX_NGRAM, find_failure, has_loop
+from kdmt.distill.failures import (
+    FAILURES,
+    MAX_NGRAM,
+    find_failure,
+    find_text_failures,
+    find_token_failures,
+    has_loop,
+)
 from kdmt.types import UNK
 
 SETTINGS = Failures(repetition_times=3)
@@ -79,3 +88,123 @@ def test_the_first_failure_that_applies_is_the_one_counted(
     tokens: tuple[int, ...], hit_limit: bool, expected: str | None
 ) -> None:
     assert find_failure(tokens, hit_limit=hit_limit, settings=SETTINGS) == expected
+
+
+# ---------------------------------------------------------------------------------------------------- many at once
+
+hypotheses = st.lists(st.tuples(st.lists(st.integers(UNK, 6), max_size=14), st.booleans()), max_size=12)
+
+
+def name(code: int) -> str | None:
+    return FAILURES[code - 1] if code else None
+
+
+@given(hypotheses, st.integers(2, 4))
+def test_many_hypotheses_fail_as_each_by_itself(nbest: list[tuple[list[int], bool]], times: int) -> None:
+    """So few different tokens that loops are common, in sentences and across their ends."""
+    codes = find_token_failures(
+        np.array([token for tokens, _ in nbest for token in tokens], dtype=np.int32),
+        np.array([len(tokens) for tokens, _ in nbest], dtype=np.int32),
+        np.array([hit_limit for _, hit_limit in nbest], dtype=bool),
+        repetition_times=times,
+    )
+    settings = Failures(repetition_times=times)
+    expected = [find_failure(tokens, hit_limit=hit_limit, settings=settings) for tokens, hit_limit in nbest]
+    assert codes.dtype == np.uint8
+    assert list(map(name, codes.tolist())) == expected
+
+
+@given(st.lists(st.lists(st.integers(4, 5), max_size=5), min_size=1, max_size=10))
+def test_no_loop_goes_from_one_hypothesis_into_the_next(nbest: list[list[int]]) -> None:
+    sizes = np.array(list(map(len, nbest)))
+    flat = np.array([token for tokens in nbest for token in tokens], dtype=np.int64)
+    codes = find_token_failures(flat, sizes, np.zeros(len(nbest), dtype=bool), repetition_times=6)
+    assert set(map(name, codes.tolist())) <= {None, "empty"}  # five tokens repeat nothing six times
+
+
+@pytest.mark.parametrize(("num_tokens", "num_flags"), [(2, 2), (3, 1), (4, 2)])
+def test_arrays_that_do_not_belong_together(num_tokens: int, num_flags: int) -> None:
+    with pytest.raises(ValueError, match="do not belong together"):
+        find_token_failures(np.zeros(num_tokens, int), np.array([1, 2]), np.zeros(num_flags, bool), repetition_times=2)
+
+
+# ------------------------------------------------------------------------------------------------------- of the words
+
+LATIN = Failures(scripts=["Latin"], max_ratio=2.0)
+
+
+def text_failure(words: str, source: str, settings: Failures = LATIN) -> str | None:
+    """As the documentation has it, by the names of the characters: enough for the scripts of these tests."""
+    longer, shorter = sorted((len(words.split()), len(source.split())), reverse=True)
+    letters = [character for character in words if character.isalpha()]
+    names = [unicodedata.name(letter, "") for letter in letters]
+    allowed = tuple(script.upper() for script in settings.scripts)
+    foreign = sum(not each.startswith(allowed) and each not in NO_SCRIPT for each in names)
+    if not words.split():
+        return "empty"
+    if settings.max_ratio and longer > shorter * settings.max_ratio:
+        return "ratio"
+    if letters and " ".join(words.split()).casefold() == " ".join(source.split()).casefold():
+        return "copied"
+    if allowed and foreign > settings.max_foreign * len(letters):
+        return "script"
+    return None
+
+
+NO_SCRIPT = {"MICRO SIGN", "KATAKANA-HIRAGANA PROLONGED SOUND MARK"}
+lines = st.text(st.sampled_from("aBß1 .\u00a0\tжЖひカーµ\U0001f600"), max_size=8)
+
+
+@given(
+    st.lists(st.tuples(lines, lines), max_size=6),
+    st.sampled_from([[], ["Latin"], ["Cyrillic"], ["Hiragana", "Katakana"]]),
+    st.sampled_from([0.0, 1.5, 3.0]),
+    st.sampled_from([0.0, 0.5, 0.9]),
+)
+def test_words_fail_as_documented(
+    pairs: list[tuple[str, str]], scripts: list[str], max_ratio: float, max_foreign: float
+) -> None:
+    settings = Failures(scripts=scripts, max_ratio=max_ratio, max_foreign=max_foreign)
+    codes = find_text_failures([words for words, _ in pairs], [source for _, source in pairs], settings)
+    assert codes.dtype == np.uint8
+    assert list(map(name, codes.tolist())) == [text_failure(words, source, settings) for words, source in pairs]
+
+
+@pytest.mark.parametrize(
+    ("words", "source", "expected"),
+    [
+        ("", "a b", "empty"),
+        (" \u00a0 ", "a b", "empty"),
+        ("a b c d", "x y", None),
+        ("a b c d e", "x y", "ratio"),
+        ("a b", "v w x y z", "ratio"),
+        ("a", "", "ratio"),  # there is nothing that it could be the translation of
+        ("Die  Straße", "die STRASSE", "copied"),
+        ("die Straßen", "die Straße", None),
+        ("12 : 30", "12 : 30", None),  # no letter
+        ("привет", "hello", "script"),
+        ("привет hello", "hello there", "script"),  # six letters to five
+        ("привет hellos", "hello there", None),  # half of them
+        ("120 µ", "120 microns", None),  # the micro sign is of no script
+        ("😀 !", "hello there", None),
+        ("привет", "привет", "copied"),  # before `script`
+        ("привет", "a b c", "ratio"),  # before both
+    ],
+)
+def test_failures_of_words_by_hand(words: str, source: str, expected: str | None) -> None:
+    (code,) = find_text_failures([words], [source], LATIN).tolist()
+    assert name(code) == expected
+    assert text_failure(words, source) == expected
+
+
+def test_a_lone_surrogate_is_no_letter() -> None:
+    assert find_text_failures(["\ud800 да"], ["a b"], LATIN).tolist() == [FAILURES.index("script") + 1]
+
+
+def test_as_many_sources_as_hypotheses() -> None:
+    with pytest.raises(ValueError, match="2 hypotheses of 1 sources"):
+        find_text_failures(["a", "b"], ["a"], LATIN)
+
+
+def test_every_failure_has_a_setting_in_its_order() -> None:
+    assert tuple(Failures.model_fields)[: len(FAILURES)] == FAILURES

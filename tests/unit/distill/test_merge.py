@@ -1,264 +1,364 @@
-"""Blocks to one text: alignment by content, and an account of every failure."""
+"""Candidates to a training set, against a walk over the lines: alignment, and an account of every failure."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tiny_pipeline import read_lines, write_lines
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import kdmt.distill.merge
 from kdmt.config import Failures
-from kdmt.distill.blocks import Block, Decoded, plan_blocks, write_block
-from kdmt.distill.decoding import source_sha
-from kdmt.distill.merge import MergeReport, TrainingText, merge_blocks
-from kdmt.distill.selection import Selector, interpolated, weighted
+from kdmt.distill.candidates import GivenScores, format_candidate
+from kdmt.distill.failures import FAILURES
+from kdmt.distill.merge import MergeReport, Outputs, TrainingText, merge_candidates
+from kdmt.distill.selection import BEST, HIGHEST_GIVEN, Selector, interpolated, weighted
 from kdmt.errors import UserError
-from kdmt.types import EOS, UNK
 
-KEY = "k" * 64
-ALL = ("empty", "too_long", "repetition", "unk")
+ACTIONS = ("keep", "reference", "drop")
+LENPEN = 0.7
+TOKEN_FAILURES = ("-", "-", "-", "too_long", "repetition", "unk", "empty")  # `-` is common
 
 
-def words_of(tokens: tuple[int, ...]) -> str:
-    return " ".join(f"w{token}" for token in tokens)
+def common_words(hypotheses: Sequence[str], reference: str) -> list[float]:
+    return [len(set(hypothesis.split()) & set(reference.split())) for hypothesis in hypotheses]
+
+
+RULES: dict[str, Selector] = {
+    "best": BEST,
+    "nearest": interpolated(common_words),
+    "given": HIGHEST_GIVEN,
+    "weighted": weighted(LENPEN),
+}
+
+
+@dataclass(frozen=True)
+class Hypo:
+    words: str
+    score: float
+    failure: str
+    given: float
+
+    @property
+    def length(self) -> int:
+        return len(self.words.split()) + 1
+
+
+@dataclass(frozen=True)
+class Line:
+    text: int  # which of the texts it stands in
+    number: int  # of its sentence
+    source: str
+    reference: str | None
+    tag: str | None
 
 
 @dataclass
 class Corpus:
-    """Sources that differ, and hypotheses of which every fifth fails in one of the ways."""
+    """Texts of which the last may be monolingual, with the hypotheses of each sentence."""
 
-    folder: Path
-    sources: list[np.ndarray]
-    decoded: list[Decoded]
-    failure: list[str | None]
-    blocks: list[Block]
+    lines: list[Line]
+    nbest: list[list[Hypo]]
 
-    def write(self, *, tags: bool = False) -> None:
-        (self.folder / "blocks").mkdir()
-        for block in self.blocks:
-            own = self.decoded[block.first : block.first + block.count]
-            write_block(self.folder / "blocks", block, KEY, own)
-        write_lines(self.folder / "train.en", [f"source {i}" for i in range(len(self.sources))])
-        write_lines(self.folder / "train.de", [f"reference {i}" for i in range(len(self.sources))])
-        if tags:
-            write_lines(self.folder / "tags", ["<x>" if i % 3 else "" for i in range(len(self.sources))])
+    def write(self, folder: Path, *, newline_at_end: bool = True) -> list[TrainingText]:
+        texts = []
+        for text in sorted({line.text for line in self.lines}):
+            own = [line for line in self.lines if line.text == text]
+            paths: list[Path | None] = []
+            for name in ("source", "reference", "tag"):
+                column = [getattr(line, name) for line in own]
+                path = None if column[0] is None else folder / f"{name}{text}"
+                paths.append(path)
+                if path is not None:
+                    data = "".join(f"{value}\n" for value in column)
+                    path.write_bytes((data if newline_at_end or not column[-1] else data[:-1]).encode())
+            source, target, tags = paths
+            assert source is not None
+            texts.append(TrainingText(source, target, tags))
+        sizes = [0]
+        with (folder / "nbest").open("wb") as file:
+            for number, own_nbest in enumerate(self.nbest):
+                data = b"".join(
+                    format_candidate(number, each.score, each.length, ["-", *FAILURES].index(each.failure), each.words)
+                    for each in own_nbest
+                )
+                sizes.append(file.write(data))
+        np.save(folder / "nbest.npy", np.cumsum(sizes))
+        np.save(folder / "scores.npy", np.array([each.given for own in self.nbest for each in own], dtype=float))
+        return texts
 
-    def merge(self, **actions: str) -> MergeReport:
-        tags = self.folder / "tags"
-        return merge_blocks(
-            self.blocks,
-            self.folder / "blocks",
-            KEY,
-            sources=self.sources,
-            text=TrainingText(self.folder / "train.en", self.folder / "train.de", tags if tags.exists() else None),
-            to_words=words_of,
-            settings=Failures.model_validate({"repetition_times": 3, **actions}),
-            out_source=self.folder / "out.en",
-            out_target=self.folder / "out.de",
-            out_tags=self.folder / "out.tags",
-            out_nbest=self.folder / "out.nbest",
+    def merge(
+        self, folder: Path, failures: Failures, rule: str, *, workers: int = 1, newline_at_end: bool = True
+    ) -> MergeReport:
+        texts = self.write(folder, newline_at_end=newline_at_end)
+        counts = [len(own) for own in self.nbest]
+        given = GivenScores(folder / "scores.npy", np.cumsum(counts) - counts) if rule == "given" else None
+        return merge_candidates(
+            texts,
+            np.array([line.number for line in self.lines], dtype=np.int64),
+            nbest=folder / "nbest",
+            offsets=folder / "nbest.npy",
+            settings=failures,
+            select=RULES[rule],
+            given=given,
+            out=outputs(folder),
+            workers=workers,
         )
 
 
-def make_decoded(index: int, source: np.ndarray, failure: str | None) -> Decoded:
-    tokens: Mapping[str | None, tuple[int, ...]] = {
-        None: (index + 10, index + 11),
-        "empty": (),
-        "too_long": (index + 10,),
-        "repetition": (8, 9, 8, 9, 8, 9),
-        "unk": (index + 10, UNK),
+def outputs(folder: Path) -> Outputs:
+    return Outputs(*(folder / f"out.{name}" for name in ("source", "target", "tags", "rejected")))
+
+
+# --------------------------------------------------------------------------------------------------- line by line
+
+
+@dataclass
+class Expected:
+    """What the documentation makes of a corpus."""
+
+    source: list[str] = field(default_factory=list)
+    target: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    of_teacher: list[int] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+    replaced: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, index: int, line: Line, targets: list[tuple[str, float]], *, of_teacher: bool) -> None:
+        for words, weight in targets:
+            self.source.append(line.source)
+            self.target.append(words)
+            self.tags.append(line.tag or "")
+            self.weights.append(weight)
+            self.indices.append(index)
+            self.of_teacher.append(of_teacher)
+
+
+def failure_of(hypo: Hypo, source: str, failures: Failures) -> str:
+    if hypo.failure != "-":
+        return hypo.failure
+    ours, theirs = len(hypo.words.split()), len(source.split())
+    if not ours:
+        return "empty"
+    if max(ours, theirs) > failures.max_ratio * min(ours, theirs):
+        return "ratio"
+    if hypo.words.casefold().split() == source.casefold().split():
+        return "copied"
+    return "-"
+
+
+def choose(rule: str, usable: list[Hypo], reference: str | None) -> list[tuple[str, float]]:
+    if rule == "weighted":
+        shares = [math.exp(each.score * each.length**LENPEN) for each in usable]
+        return [(each.words, share / sum(shares)) for each, share in zip(usable, shares, strict=True)]
+    if rule == "given":
+        values = [each.given for each in usable]
+    elif rule == "nearest" and reference is not None:
+        values = common_words([each.words for each in usable], reference)
+    else:
+        values = [0.0] * len(usable)
+    return [(usable[values.index(max(values))].words, 1.0)]
+
+
+def walk(corpus: Corpus, failures: Failures, rule: str) -> Expected:
+    out = Expected()
+    for index, line in enumerate(corpus.lines):
+        own = corpus.nbest[line.number][: 1 if rule == "best" else None]
+        named = [(each, failure_of(each, line.source, failures)) for each in own]
+        usable = [each for each, failure in named if failure == "-"]
+        if usable:
+            out.add(index, line, choose(rule, usable, line.reference), of_teacher=True)
+            continue
+        failure = named[0][1] if named else "empty"
+        out.failures[failure] += 1
+        action = getattr(failures, failure)
+        if action == "keep":
+            out.add(index, line, [(own[0].words if own else "", 1.0)], of_teacher=True)
+            out.rejected.append(f"{index}\t{failure}\tkept")
+        elif action == "reference" and line.reference is not None:
+            out.add(index, line, [(line.reference, 1.0)], of_teacher=False)
+            out.replaced[failure] += 1
+            out.rejected.append(f"{index}\t{failure}\treplaced by the reference")
+        else:
+            out.dropped[failure] += 1
+            out.rejected.append(f"{index}\t{failure}\tdropped")
+    return out
+
+
+def lines_in(path: Path) -> list[str]:
+    text = path.read_bytes().decode()
+    assert not text or text.endswith("\n")
+    return text.split("\n")[:-1]
+
+
+def check(corpus: Corpus, folder: Path, report: MergeReport, expected: Expected, rule: str) -> None:
+    files = outputs(folder)
+    assert lines_in(files.source) == expected.source
+    assert lines_in(files.target) == expected.target
+    assert lines_in(files.rejected) == expected.rejected
+    if any(line.tag is not None for line in corpus.lines):
+        assert lines_in(files.tags) == expected.tags
+    else:
+        assert not files.tags.exists()
+    assert list(report.indices) == expected.indices
+    assert list(report.of_teacher) == expected.of_teacher
+    assert list(report.weights) == (pytest.approx(expected.weights, rel=1e-6) if rule == "weighted" else [])
+    assert (report.failures, report.replaced, report.dropped) == (
+        expected.failures,
+        expected.replaced,
+        expected.dropped,
+    )
+    assert (report.num_sentences, report.num_lines) == (len(corpus.lines), len(expected.source))
+
+
+# --------------------------------------------------------------------------------------------------------- at random
+
+WORDS = ("a", "B", "c\u2028", "é", "d\x85e", "😀f")
+
+
+def make_corpus(seed: int, sizes: Sequence[int] = (14, 9), *, tags: bool = False, monolingual: bool = True) -> Corpus:
+    """Sentences of which many stand on several lines, some of them in both texts; hypotheses of which many fail."""
+    rng = random.Random(seed)
+
+    def words(most: int) -> str:
+        return " ".join(rng.choices(WORDS, k=rng.randint(0, most)))
+
+    sentences = [words(4) for _ in range(max(2, sum(sizes) // 2))]
+    numbers: dict[int, int] = {}  # in the order in which they first stand
+    lines = []
+    for text, size in enumerate(sizes):
+        alone = monolingual and text == len(sizes) - 1
+        for _ in range(size):
+            drawn = rng.randrange(len(sentences))
+            number = numbers.setdefault(drawn, len(numbers))
+            reference = None if alone else words(4)
+            tag = rng.choice(["", "<2>"]) if tags and not alone else None
+            lines.append(Line(text, number, sentences[drawn], reference, tag))
+    nbest: list[list[Hypo]] = []
+    for drawn in numbers:
+        own = []
+        for _ in range(rng.choice([0, 1, 2, 3])):
+            failure = rng.choice(TOKEN_FAILURES)
+            text_of = "" if failure == "empty" else rng.choice([words(5), sentences[drawn].upper()])
+            score, given = round(rng.uniform(-5, 0), 3), rng.choice([-1.0, 0.5, 2.0])
+            own.append(Hypo(text_of, score, failure, given))
+        nbest.append(own)
+    return Corpus(lines, nbest)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(list(RULES)), st.data())
+def test_every_line_becomes_what_a_walk_over_the_lines_makes_of_it(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, rule: str, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "merge"
+    folder.mkdir(exist_ok=True)
+    sizes = data.draw(st.sampled_from([(14, 9), (20,), (1, 1, 1), (7, 30)]))
+    corpus = make_corpus(seed, sizes, tags=data.draw(st.booleans()), monolingual=data.draw(st.booleans()))
+    actions = {name: data.draw(st.sampled_from(ACTIONS)) for name in FAILURES}
+    failures = Failures.model_validate(actions)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kdmt.distill.merge, "_CHUNK_LINES", data.draw(st.sampled_from([1, 2, 7, 10_000])))
+        report = corpus.merge(folder, failures, rule, newline_at_end=data.draw(st.booleans()))
+    check(corpus, folder, report, walk(corpus, failures, rule), rule)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_processes_write_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+    monkeypatch.setattr(kdmt.distill.merge, "_CHUNK_LINES", 5)
+    corpus, failures = make_corpus(3, (60, 41), tags=True), Failures(unk="drop", ratio="keep")
+    made: list[Any] = []
+    for workers in (1, 2):
+        report = corpus.merge(tmp_path, failures, rule, workers=workers)
+        made.append(([path.read_bytes() for path in outputs(tmp_path).paths()], report))
+    assert made[0] == made[1]
+    check(corpus, tmp_path, made[1][1], walk(corpus, failures, rule), rule)
+
+
+# ----------------------------------------------------------------------------------------------------------- by hand
+
+
+def hypo(words: str, failure: str = "-", score: float = -1.0, given: float = 0.0) -> Hypo:
+    return Hypo(words, score, failure, given)
+
+
+def test_a_sentence_that_stands_twice_has_its_translation_twice_each_with_its_own_reference(tmp_path: Path) -> None:
+    lines = [Line(0, 0, "s", "r0", None), Line(0, 1, "t", "r1", None), Line(0, 0, "s", "r2", None)]
+    corpus = Corpus(lines, [[hypo("x r0"), hypo("y r2")], [hypo("z", "unk")]])
+    report = corpus.merge(tmp_path, Failures(unk="reference"), "nearest")
+    assert lines_in(tmp_path / "out.target") == ["x r0", "r1", "y r2"]
+    assert lines_in(tmp_path / "out.rejected") == ["1\tunk\treplaced by the reference"]
+    assert bytes(report.of_teacher) == b"\1\0\1"
+    lines = [Line(0, 0, "s", "r0", None), Line(0, 0, "s", "r1", None)]
+    Corpus(lines, [[hypo("", "empty")]]).merge(tmp_path, Failures(empty="reference"), "best")
+    assert lines_in(tmp_path / "out.target") == ["r0", "r1"]
+
+
+def test_monolingual_text_has_no_reference_to_fall_back_on(tmp_path: Path) -> None:
+    lines = [Line(0, 0, "s", "r0", "<2>"), Line(1, 0, "s", None, None), Line(1, 1, "t", None, None)]
+    corpus = Corpus(lines, [[hypo("x", "unk")], [hypo("y"), hypo("t u")]])
+    report = corpus.merge(tmp_path, Failures(unk="reference"), "nearest")
+    assert lines_in(tmp_path / "out.source") == ["s", "t"]
+    assert lines_in(tmp_path / "out.target") == ["r0", "y"]  # the best: there is nothing to be near to
+    assert lines_in(tmp_path / "out.tags") == ["<2>", ""]
+    assert lines_in(tmp_path / "out.rejected") == ["0\tunk\treplaced by the reference", "1\tunk\tdropped"]
+    assert (report.replaced, report.dropped) == ({"unk": 1}, {"unk": 1})
+
+
+def test_failures_of_words_are_seen_beside_each_lines_own_source(tmp_path: Path) -> None:
+    """Two spellings may be one sentence to the model, of which only one is copied."""
+    lines = [Line(0, 0, "a b", "r0", None), Line(0, 0, "a ☃", "r1", None)]
+    report = Corpus(lines, [[hypo("A b")]]).merge(tmp_path, Failures(copied="reference"), "best")
+    assert lines_in(tmp_path / "out.target") == ["r0", "A b"]
+    assert report.failures == {"copied": 1}
+    corpus = Corpus([Line(0, 0, "s", "r0", None), Line(0, 1, "t", "r1", None)], [[hypo("ж")], [hypo("x")]])
+    report = corpus.merge(tmp_path, Failures(scripts=["Latin"], script="drop"), "best")
+    assert lines_in(tmp_path / "out.target") == ["x"]
+    assert report.dropped == {"script": 1}
+
+
+def test_texts_of_another_number_of_lines_are_refused(tmp_path: Path) -> None:
+    corpus = make_corpus(1)
+    corpus.write(tmp_path)
+    texts = [TrainingText(tmp_path / "source0", tmp_path / "reference0"), TrainingText(tmp_path / "source1")]
+    common: dict[str, Any] = {
+        "nbest": tmp_path / "nbest",
+        "offsets": tmp_path / "nbest.npy",
+        "settings": Failures(),
+        "select": BEST,
+        "out": outputs(tmp_path),
+        "workers": 1,
     }
-    nbest = (tokens[failure], (7,)) if tokens[failure] or index % 2 else ()
-    at_limit = (failure == "too_long", False)[: len(nbest)]
-    return Decoded(index, source_sha(source), nbest, (-0.5, -0.75)[: len(nbest)], at_limit)
+    numbers = np.array([line.number for line in corpus.lines])
+    with pytest.raises(UserError, match=r"source0, .*source1: 23 lines of text for 22 sentences"):
+        merge_candidates(texts, numbers[:-1], **common)
+    assert not (tmp_path / "out.source").exists()
+    with (tmp_path / "reference0").open("a") as file:
+        file.write("more\n")
+    with pytest.raises(UserError, match=r"source0, .*reference0: files of different length"):
+        merge_candidates(texts, numbers, **common)
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Corpus:
-    rng = random.Random(1)
-    failure = [rng.choice(ALL) if i % 5 == 0 else None for i in range(100)]
-    sources = [np.array([i + 4, 5, EOS]) for i in range(100)]
-    decoded = [make_decoded(i, source, failure[i]) for i, source in enumerate(sources)]
-    return Corpus(tmp_path, sources, decoded, failure, plan_blocks(100, 7))
-
-
-def test_keep(corpus: Corpus) -> None:
-    corpus.write()
-    report = corpus.merge(**dict.fromkeys(ALL, "keep"))
-    best = [sentence.tokens[0] if sentence.tokens else () for sentence in corpus.decoded]
-    assert read_lines(corpus.folder / "out.de") == [words_of(tokens) for tokens in best]
-    assert read_lines(corpus.folder / "out.en") == [f"source {i}" for i in range(100)]
-    assert report.failures == Counter(failure for failure in corpus.failure if failure)
-    assert not report.replaced
-    assert not report.dropped
-    assert (report.num_sentences, report.num_lines) == (100, 100)
-    assert not (corpus.folder / "out.tags").exists()
-
-
-def test_reference(corpus: Corpus) -> None:
-    corpus.write()
-    report = corpus.merge(**dict.fromkeys(ALL, "reference"))
-    for i, line in enumerate(read_lines(corpus.folder / "out.de")):
-        assert line == (f"reference {i}" if corpus.failure[i] else f"w{i + 10} w{i + 11}")
-    assert report.replaced == {i: failure for i, failure in enumerate(corpus.failure) if failure}
-    assert report.failures == Counter(report.replaced.values())
-    assert sum(report.failures.values()) == 20
-
-
-def test_drop(corpus: Corpus) -> None:
-    corpus.write(tags=True)
-    report = corpus.merge(**dict.fromkeys(ALL, "drop"))
-    left = [i for i in range(100) if i % 5]
-    assert report.dropped == {i: failure for i, failure in enumerate(corpus.failure) if failure}
-    assert read_lines(corpus.folder / "out.en") == [f"source {i}" for i in left]
-    assert read_lines(corpus.folder / "out.de") == [f"w{i + 10} w{i + 11}" for i in left]
-    assert read_lines(corpus.folder / "out.tags") == ["<x>" if i % 3 else "" for i in left]
-    assert (report.num_sentences, report.num_lines) == (100, 80)
-
-
-def test_each_failure_has_its_own_setting(corpus: Corpus) -> None:
-    corpus.write()
-    report = corpus.merge(empty="drop", too_long="keep", repetition="reference", unk="drop")
-    assert set(report.dropped.values()) == {"empty", "unk"}
-    assert set(report.replaced.values()) == {"repetition"}
-    assert report.num_lines == 100 - len(report.dropped)
-
-
-def test_tokens_that_make_no_words_are_empty(corpus: Corpus) -> None:
-    corpus.write()
-    report = MergeReport()
-    report = merge_blocks(
-        corpus.blocks,
-        corpus.folder / "blocks",
-        KEY,
-        sources=corpus.sources,
-        text=TrainingText(corpus.folder / "train.en", corpus.folder / "train.de", None),
-        to_words=lambda tokens: " " if tokens == (11, 12) else words_of(tokens),
-        settings=Failures(),
-        out_source=corpus.folder / "out.en",
-        out_target=corpus.folder / "out.de",
-        out_tags=corpus.folder / "out.tags",
-        out_nbest=None,
-    )
-    assert read_lines(corpus.folder / "out.de")[1] == "reference 1"
-    assert report.failures["empty"] == 1 + corpus.failure.count("empty")
-
-
-def test_every_hypothesis_is_in_the_n_best_list(corpus: Corpus) -> None:
-    corpus.write()
-    corpus.merge(**dict.fromkeys(ALL, "drop"))
-    expected = [
-        f"{sentence.index}\t{score:.6f}\t{words_of(tokens)}"
-        for sentence in corpus.decoded
-        for tokens, score in zip(sentence.tokens, sentence.scores, strict=True)
-    ]
-    assert read_lines(corpus.folder / "out.nbest") == expected
-
-
-def test_a_source_that_moved_is_noticed_though_the_counts_agree(corpus: Corpus) -> None:
-    corpus.write()
-    corpus.sources[30], corpus.sources[31] = corpus.sources[31], corpus.sources[30]
-    with pytest.raises(UserError, match=r"000004\.jsonl\.gz: sentence 30 is not the one of the training source"):
-        corpus.merge()
-
-
-def test_blocks_that_were_exchanged_are_noticed(corpus: Corpus) -> None:
-    corpus.write()
-    first, second = (corpus.blocks[i].path(corpus.folder / "blocks") for i in (2, 3))
-    data = first.read_bytes()
-    first.write_bytes(second.read_bytes())
-    second.write_bytes(data)
-    with pytest.raises(UserError, match=r"000002\.jsonl\.gz"):
-        corpus.merge()
-
-
-def test_a_missing_block_is_named(corpus: Corpus) -> None:
-    corpus.write()
-    corpus.blocks[5].path(corpus.folder / "blocks").unlink()
-    with pytest.raises(UserError, match=r"000005\.jsonl\.gz: the block is missing"):
-        corpus.merge()
-
-
-def test_only_newlines_end_lines(corpus: Corpus) -> None:
-    corpus.write()
-    strange = [f"a\x85b\u2028c\x0c{i}" for i in range(100)]
-    write_lines(corpus.folder / "train.en", strange)
-    corpus.merge()
-    assert read_lines(corpus.folder / "out.en") == strange
-
-
-def test_interpolation_takes_the_nearest_that_does_not_fail(tmp_path: Path) -> None:
-    """Of four sentences: the second is nearer; the nearest is a loop, of equals the first; all fail; there is none."""
-    hypotheses: list[tuple[tuple[int, ...], ...]] = [
-        ((10, 11, 12), (5, 6, 7)),
-        ((10, 11), (8, 8, 8), (9, 11)),
-        ((8, 8, 8), (9, UNK)),
-        (),
-    ]
-    references = ["w5 w6 w7", "w8 w8 w8 w11", "w9", "w4"]
-
-    def common_words(hypothesis: str, reference: str) -> float:
-        return len(set(hypothesis.split()) & set(reference.split()))
-
-    scores = [(-0.5,) * len(nbest) for nbest in hypotheses]
-    report = merge_by(interpolated(common_words), tmp_path, hypotheses, scores, references)
-    assert read_lines(tmp_path / "out.de") == ["w5 w6 w7", "w10 w11", "w9", "w4"]
-    assert report.failures == {"repetition": 1, "empty": 1}
-    assert report.replaced == {2: "repetition", 3: "empty"}
-    assert not report.weights
-
-
-def test_all_that_do_not_fail_weighted_by_their_probabilities(tmp_path: Path) -> None:
-    """Probabilities 0.3, 0.1 and, of a loop, 0.5; of a sentence that has a loop alone the reference stands there."""
-    hypotheses: list[tuple[tuple[int, ...], ...]] = [((10, 11, 12), (8, 8, 8), (5,)), ((8, 8, 8),), ((9,),)]
-    log_probs = [[math.log(0.3), math.log(0.5), math.log(0.1)], [-1.0], [-20.0]]
-    lenpen = 1.7
-    scores = [
-        tuple(log_prob / (len(tokens) + 1) ** lenpen for log_prob, tokens in zip(own, nbest, strict=True))
-        for own, nbest in zip(log_probs, hypotheses, strict=True)
-    ]
-    report = merge_by(weighted(lenpen), tmp_path, hypotheses, scores, ["w1", "w2", "w3"])
-    assert read_lines(tmp_path / "out.en") == ["a", "a", "b", "c"]
-    assert read_lines(tmp_path / "out.de") == ["w10 w11 w12", "w5", "w2", "w9"]
-    assert list(report.weights) == pytest.approx([0.75, 0.25, 1.0, 1.0], rel=1e-6)
-    assert (report.num_sentences, report.num_lines) == (3, 4)
-    assert report.replaced == {1: "repetition"}
-
-
-def merge_by(
-    select: Selector,
-    folder: Path,
-    hypotheses: Sequence[tuple[tuple[int, ...], ...]],
-    scores: Sequence[tuple[float, ...]],
-    references: Sequence[str],
-) -> MergeReport:
-    """Sources a, b, ...; the text goes to out.en and out.de."""
-    sources = [np.array([20 + i, EOS]) for i in range(len(hypotheses))]
-    decoded = [
-        Decoded(i, source_sha(sources[i]), nbest, own, (False,) * len(nbest))
-        for i, (nbest, own) in enumerate(zip(hypotheses, scores, strict=True))
-    ]
-    (block,) = plan_blocks(len(sources), 10)
-    write_block(folder, block, KEY, decoded)
-    write_lines(folder / "train.en", list("abcdef")[: len(sources)])
-    write_lines(folder / "train.de", list(references))
-    return merge_blocks(
-        [block],
-        folder,
-        KEY,
-        sources=sources,
-        text=TrainingText(folder / "train.en", folder / "train.de", None),
-        to_words=words_of,
-        settings=Failures(repetition_times=3, unk="drop"),
-        select=select,
-        out_source=folder / "out.en",
-        out_target=folder / "out.de",
-        out_tags=folder / "out.tags",
-        out_nbest=None,
-    )
+def test_lines_that_are_taken_out_again_are_counted() -> None:
+    report = MergeReport(num_sentences=5, num_lines=4)
+    report.indices.extend([0, 1, 1, 4])
+    report.weights.extend([1.0, 0.25, 0.75, 1.0])
+    report.of_teacher.extend([1, 1, 1, 0])
+    report.keep(np.array([True, False, True, False]), failure="reverse")
+    assert (report.num_sentences, report.num_lines) == (5, 2)
+    assert list(report.indices) == [0, 1]
+    assert list(report.weights) == [1.0, 0.75]
+    assert list(report.of_teacher) == [1, 1]
+    assert report.failures == report.dropped == {"reverse": 2}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdmt.checksum import verify_checkpoint
 from kdmt.errors import UserError
 from kdmt.models import checkpoint
 from kdmt.models.architecture import architecture
@@ -29,7 +30,6 @@ from kdmt.models.checkpoint import (
     remove_unfinished,
     resolve_checkpoint,
     save_checkpoint,
-    verify_checkpoint,
 )
 from kdmt.models.transformer import Transformer
 

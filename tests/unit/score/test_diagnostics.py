@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdmt.corpus.alignment import DIAGONAL_TENSION, EMPTY_WORD_PROBABILITY
 from kdmt.score.diagnostics import (
-    DIAGONAL_TENSION,
-    EMPTY_WORD_PROBABILITY,
     complexity,
     conditional_entropy,
     count_links,

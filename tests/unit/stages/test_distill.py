@@ -30,8 +30,9 @@ from tiny_pipeline import (
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.decode.engine import TorchEngine
-from kdmt.decode.sampling import Sampling
+from kdmt.decode.engine import Sampling
+from kdmt.decode.transformer import TorchEngine
+from kdmt.distill.failures import FAILURES
 from kdmt.models.checkpoint import load_model, resolve_checkpoint
 
 TINY = Path("runs/tiny")
@@ -50,9 +51,15 @@ def nbest(made: Path = MADE) -> dict[int, list[tuple[float, str]]]:
     """Sentence -> its hypotheses with their scores."""
     found: dict[int, list[tuple[float, str]]] = {}
     for line in read_lines(made / "nbest"):
-        index, score, words = line.split("\t")
-        found.setdefault(int(index), []).append((float(score), words))
+        number, score, _, _, words = line.split("\t")
+        found.setdefault(int(number), []).append((float(score), words))
     return found
+
+
+def rejected(made: Path = MADE) -> dict[int, tuple[str, str]]:
+    """Line -> its failure, and what became of it."""
+    rows = (line.split("\t") for line in read_lines(made / "rejected") if line)
+    return {int(index): (failure, what) for index, failure, what in rows}
 
 
 def forget_all_but_blocks(made: Path) -> None:
@@ -101,7 +108,7 @@ def test_the_manifest_says_what_it_was_made_of_and_how_well() -> None:
     assert made["settings"]["distill.decode.beam"] == 2
     assert set(made["outputs"]) >= {"distilled.en", "distilled.de", "nbest", "data-bin/train.en-de.de.bin"}
     assert 0 < made["facts"]["num_compared"] < 80  # not with the lines that are references themselves
-    assert distill("failures={empty: keep, too_long: keep, repetition: keep}").code == 0
+    assert distill("failures={empty: keep, too_long: keep, repetition: keep, ratio: keep}").code == 0
     facts = manifest()["facts"]
     expected = sacrebleu.corpus_bleu(read_lines(MADE / "distilled.de"), [read_lines(PREPARED / "train.de")]).score
     assert facts["bleu_against_reference"] == pytest.approx(expected)
@@ -135,23 +142,25 @@ def test_another_use_of_failures_decodes_nothing_again() -> None:
     references, best = read_lines(PREPARED / "train.de"), nbest()
     failed = sum(before["facts"]["failures"].values())
     assert 0 < failed < 80
-    drop = "failures={empty: drop, too_long: drop, repetition: drop, unk: drop}"
+    drop, keep = (f"failures={{{', '.join(f'{name}: {action}' for name in FAILURES)}}}" for action in ("drop", "keep"))
     result = distill(drop)
     assert result.code == 0
-    assert "made anew: the setting distill.failures.empty changed from 'reference' to 'drop'" in result.err
+    assert "the setting distill.failures.empty changed from 'reference' to 'drop'" in result.err
     assert hash_tree(MADE.with_name("distill.previous")) == kept
 
     facts = manifest()["facts"]
     assert facts["failures"] == before["facts"]["failures"]
-    assert Counter(facts["dropped"].values()) == facts["failures"]
-    left = [i for i in range(80) if str(i) not in facts["dropped"]]
+    dropped = rejected()
+    assert Counter(failure for failure, _ in dropped.values()) == facts["dropped"] == facts["failures"]
+    assert {what for _, what in dropped.values()} == {"dropped"}
+    left = [i for i in range(80) if i not in dropped]
     assert facts["num_lines"] == len(left) == 80 - failed
     assert read_lines(MADE / "distilled.de") == [best[i][0][1] for i in left]
     sources = read_lines(PREPARED / "train.en")
     assert read_lines(MADE / "distilled.en") == [sources[i] for i in left]
     assert len(IndexedDataset(MADE / "data-bin/train.en-de.de")) == len(left)
 
-    assert distill("failures={empty: keep, too_long: keep, repetition: keep, unk: keep}").code == 0
+    assert distill(keep).code == 0
     assert read_lines(MADE / "distilled.de") == [best[i][0][1] for i in range(80)]
     assert distill().code == 0
     assert manifest() == before
@@ -202,7 +211,7 @@ def test_blocks_of_another_size_hold_the_same_sentences() -> None:
     files = ("distilled.en", "distilled.de", "nbest")
     before = [(MADE / name).read_bytes() for name in files]
     assert distill("block_size=77").code == 0
-    assert sorted(path.name for path in (MADE / "blocks").iterdir()) == ["000000.jsonl.gz", "000001.jsonl.gz"]
+    assert sorted(path.name for path in (MADE / "blocks").iterdir()) == ["000000.gz", "000001.gz"]
     # a translation does not depend on the batch that it was made in, but for the last digits of its score
     after = [(MADE / name).read_bytes() for name in files]
     assert after[:2] == before[:2]
@@ -246,7 +255,9 @@ def test_interpolation_chooses_from_the_same_blocks() -> None:
     student = "students.near={data: interpolated}"
     assert kdmt("distill", "tiny.yaml", "--set", student, "--set", "distill.decode.nbest=2").code == 0
     made = TINY / "interpolated"
-    assert {path.name for path in MADE.iterdir()} - {path.name for path in made.iterdir()} == {"blocks", "nbest"}
+    assert {path.name for path in MADE.iterdir()} - {path.name for path in made.iterdir()} == {
+        *("blocks", "logs", "nbest", "nbest.npy", "sentences.npy")
+    }
     references, hypotheses = read_lines(PREPARED / "train.de"), nbest()
     lines = enumerate(read_lines(made / "distilled.de"))
     assert all(line in (references[i], *(words for _, words in hypotheses[i])) for i, line in lines)
@@ -374,7 +385,7 @@ def test_settings_of_the_beam_leave_samples_as_they_are(drawn: list[int]) -> Non
 def test_samples_go_on_from_the_blocks_that_are_there(drawn: list[int]) -> None:
     expected = hash_tree(SAMPLED)
     forget_all_but_blocks(SAMPLED)
-    (SAMPLED / "blocks/000001.jsonl.gz").unlink()
+    (SAMPLED / "blocks/000001.gz").unlink()
     assert "sampled: going on: it was started and not finished\n" in distill().err
     assert drawn == list(range(30, 60))
     assert hash_tree(SAMPLED) == expected
@@ -390,7 +401,7 @@ def test_blocks_and_batches_of_another_size_hold_the_same_samples(drawn: list[in
 
 @pytest.mark.usefixtures("sampled", "no_decoding")
 def test_another_use_of_failures_draws_nothing_again() -> None:
-    assert distill("failures={empty: keep, too_long: keep, repetition: keep}").code == 0
+    assert distill("failures={empty: keep, too_long: keep, repetition: keep, ratio: keep}").code == 0
     assert read_lines(SAMPLED / "distilled.de") == [nbest(SAMPLED)[i][0][1] for i in range(80)]
 
 

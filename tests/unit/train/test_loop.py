@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 
 from kdmt.config import Decode, Train
 from kdmt.corpus.batching import ParallelData
-from kdmt.decode.engine import TorchEngine
+from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import Interrupted
 from kdmt.models import checkpoint
 from kdmt.models.checkpoint import load_model, load_state, resolve_checkpoint

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kdmt.config import HiddenKD, WordKD
 from kdmt.corpus.batching import ParallelData
-from kdmt.decode.engine import sample_batch
-from kdmt.decode.sampling import Sampling
+from kdmt.decode.engine import Sampling
+from kdmt.decode.transformer import sample_batch
 from kdmt.models.transformer import Transformer
 from kdmt.train.distillation import DistillationObjective, HiddenLesson, OnPolicy, WordLesson
 from kdmt.train.objectives import CrossEntropyObjective, Objective
@@ -165,7 +165,7 @@ def mutual() -> Objective:
 
 def on_policy() -> Objective:
     def generate(model: Transformer, src_tokens_BS: Tensor) -> list[tuple[int, ...]]:
-        found = sample_batch(model, src_tokens_BS, sampling=Sampling(), max_len_a=1.0, max_len_b=2)
+        found = sample_batch([model], src_tokens_BS, sampling=Sampling(), max_len_a=1.0, max_len_b=2)
         return [hypothesis.tokens for hypothesis in found]
 
     return EmaTeacherObjective(

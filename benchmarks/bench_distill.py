@@ -1,0 +1,309 @@
+"""The distill stage beside the real fairseq-generate and beside CTranslate2 called directly: one run, the same models.
+
+    make bench-distill        (python benchmarks/bench_distill.py [--models multi30k,iwslt]; needs `make fairseq-env`)
+
+Multi30k's training set and its test set of 2016 are translated with beam 5 by a trained teacher, once each by
+
+    fairseq-generate    with the best of some batch sizes, by its own count of seconds, without loading anything
+    CTranslate2         `translate_batch` on token lists that are sorted by length, with the best of some layouts of
+                        threads and batch sizes, without loading anything
+    kdmt distill        the command from its start to its end, and the time to cut the text into tokens: blocks, checks,
+                        merging, failures, binarising and the report are in it
+
+Batch sizes and layouts are chosen on the first sentences. BLEU is that of the test set's lines. `..._int8` is with int8
+weights on both sides; `..._shortlist` restricts the vocabulary of each batch, beside CTranslate2 without it. The same
+teachers serve all; they are trained first where they are not there, over fewer updates than the pipelines have.
+`distill_two_process_speedup` is the smaller one of the models'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from argparse import Namespace
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from figures import REPOSITORY, Figure, report_figures
+
+from kdmt.config import load_pipeline
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.lines import read_lines
+from kdmt.score.metrics import bleu
+
+KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
+FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
+PIPELINES = {"multi30k": "multi30k-paper", "iwslt": "multi30k-iwslt"}
+BEAM, MAX_LEN_A, MAX_LEN_B = 5, 1.2, 10
+TRIAL_SENTENCES = 600
+FAIRSEQ_BATCHES = (32, 128)
+CT2_BATCHES = (16, 32, 64)
+TEST_SET = "test_2016_flickr"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A teacher and the corpus that it translates."""
+
+    name: str
+    trained: Path  # runs/<pipeline> with prepare/ and teacher/
+    work: Path
+    num_test: int  # the last lines are the test set's
+
+    @property
+    def prepared(self) -> Path:
+        return self.work / "runs" / "bench" / "prepare"
+
+    def sources(self) -> IndexedDataset:
+        return IndexedDataset(self.prepared / "data-bin" / "train.en-de.en")
+
+    def bleu(self, words: list[str]) -> float:
+        """Of the last lines, as the tokenizer sees them."""
+        references = read_lines(self.prepared / "train.de")[-self.num_test :]
+        return bleu(words[-self.num_test :], references, tokenize="none").score
+
+
+@dataclass(frozen=True)
+class Result:
+    sentences_per_second: float
+    bleu: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(PIPELINES))
+    parser.add_argument("--updates", type=int, default=1500, help="of teachers that are not there yet")
+    parser.add_argument("--limit", type=int, default=0, help="translate so many lines of the training set alone")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/bench-distill"))
+    options = parser.parse_args()
+    if not (FAIRSEQ / "fairseq-generate").exists():
+        sys.exit("bench-distill: run `make fairseq-env` first")
+    results: dict[str, dict[str, Result]] = {}
+    choices: dict[str, Any] = {}
+    for name in options.models.split(","):
+        model = make_model(name, options.workdir / name, options.limit, options.updates)
+        results[name], choices[name] = measure(model)
+    figures = [figure for name, found in results.items() for figure in figures_of(name, found)]
+    figures.append(Figure("distill_bleu_difference", max(map(bleu_difference, results.values())), "BLEU"))
+    speedups = [r["stage"].sentences_per_second / r["stage_1"].sentences_per_second for r in results.values()]
+    figures.append(Figure("distill_two_process_speedup", min(speedups), "ratio"))
+    settings = {"beam": BEAM, "limit": options.limit, "updates": options.updates, "chosen": choices}
+    report_figures("distill", figures, settings=settings)
+
+
+def figures_of(name: str, found: dict[str, Result]) -> list[Figure]:
+    speed = {system: result.sentences_per_second for system, result in found.items()}
+    return [
+        Figure(f"distill_over_fairseq_{name}", speed["stage"] / speed["fairseq"], "ratio"),
+        Figure(f"distill_over_ct2_{name}", speed["stage"] / speed["ct2"], "ratio"),
+        Figure(f"distill_int8_over_ct2_int8_{name}", speed["stage_int8"] / speed["ct2_int8"], "ratio"),
+        Figure(f"distill_shortlist_over_ct2_{name}", speed["stage_shortlist"] / speed["ct2"], "ratio"),
+        *(Figure(f"{system}_{name}", value, "sentences/s") for system, value in speed.items()),
+        *(Figure(f"{system}_{name}_bleu", result.bleu, "BLEU") for system, result in found.items()),
+    ]
+
+
+def bleu_difference(found: dict[str, Result]) -> float:
+    """Of all float32 systems, and of the shortlist's, from fairseq's."""
+    others = ("stage", "ct2", "stage_shortlist")
+    return max(abs(found[system].bleu - found["fairseq"].bleu) for system in others)
+
+
+# ------------------------------------------------------------------------------------------------------- the corpus
+
+
+def make_model(name: str, work: Path, limit: int, updates: int) -> Model:
+    """Train the teacher where it is not there, and prepare the corpus with its tokenizer and dictionary."""
+    path = Path("pipelines") / f"{PIPELINES[name]}.yaml"
+    trained = Path("runs") / PIPELINES[name]
+    flags = ["--set", f"teacher.train.max_updates={updates}", "--set", f"teacher.train.warmup_updates={updates // 3}"]
+    for stage in ("prepare", "teacher"):
+        if not (trained / stage / "manifest.json").exists():
+            subprocess.run([str(KDMT), stage, str(path), *flags], check=True)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for lang in ("en", "de"):
+        lines = read_lines(trained / "prepare" / f"train.{lang}")[: limit or None]
+        test = read_lines(trained / "prepare" / f"{TEST_SET}.{lang}")
+        (work / f"text.{lang}").write_text("".join(f"{line}\n" for line in [*lines, *test]), encoding="utf-8")
+    write_pipeline(work, trained)
+    subprocess.run([str(KDMT), "prepare", str(work / "bench.yaml"), "--runs", str(work / "runs")], check=True)
+    return Model(name, trained, work, len(test))
+
+
+def write_pipeline(work: Path, trained: Path) -> None:
+    text = {"source": {"path": str(work / "text.en")}, "target": {"path": str(work / "text.de")}}
+    codes = next((trained / "prepare" / "tokenizer").glob("joint.*"))
+    given = load_pipeline(Path("pipelines") / f"{trained.name}.yaml").prepare
+    document = {
+        "name": "bench",
+        "source_lang": "en",
+        "target_lang": "de",
+        "prepare": {
+            "train": [text],
+            "valid": text,
+            "clean": "none",
+            "decontaminate": False,
+            "text": given.text.model_dump(),
+            "tokenizer": {"type": given.tokenizer.type, "model": given.tokenizer.model, "source_path": str(codes)},
+            "vocabulary": {"source_path": str(trained / "prepare" / "dict.en.txt")},
+        },
+        "distill": {
+            "teachers": [str(trained / "teacher" / "average")],
+            "decode": {"beam": BEAM, "max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B},
+            "failures": dict.fromkeys(("empty", "too_long", "repetition", "ratio", "copied", "script"), "keep"),
+        },
+    }
+    (work / "bench.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------- the systems
+
+
+def measure(model: Model) -> tuple[dict[str, Result], dict[str, Any]]:
+    """Every system once, and what was chosen for the others."""
+    chosen: dict[str, Any] = {}
+    found: dict[str, Result] = {}
+    write_fairseq_checkpoint(model)
+    chosen["fairseq_batch"] = min(FAIRSEQ_BATCHES, key=lambda size: run_fairseq(model, size, TRIAL_SENTENCES)[0])
+    found["stage"] = run_stage(model, "stage")
+    for kind in ("float32", "int8"):
+        trials: Any = itertools.product(((2, 1), (1, 2)), CT2_BATCHES)
+        chosen[kind] = min(trials, key=partial(ct2_seconds, model, kind))
+        suffix = "" if kind == "float32" else "_int8"
+        seconds, words = run_ct2(model, kind, *chosen[kind], limit=None)
+        found[f"ct2{suffix}"] = Result(len(words) / seconds, model.bleu(words))
+    found["stage_1"] = run_stage(model, "stage_1", "distill.workers=1")
+    found["stage_int8"] = run_stage(model, "stage_int8", "distill.compute_type=int8")
+    found["stage_shortlist"] = run_stage(model, "stage_shortlist", "distill.shortlist={}")
+    seconds, words = run_fairseq(model, chosen["fairseq_batch"], None)
+    found["fairseq"] = Result(len(words) / seconds, model.bleu(words))
+    return found, chosen
+
+
+def run_stage(model: Model, name: str, *sets: str) -> Result:
+    """The whole command, on an empty folder, and the text's way to tokens."""
+    codec = TextCodec.load(model.prepared)
+    lines = read_lines(model.prepared / "train.en")
+    started = time.perf_counter()
+    codec.encode_source(lines)
+    seconds = time.perf_counter() - started
+    runs = model.work / "runs"
+    shutil.rmtree(runs / "bench" / "distill", ignore_errors=True)
+    flags = [flag for setting in sets for flag in ("--set", setting)]
+    started = time.perf_counter()
+    subprocess.run([str(KDMT), "distill", str(model.work / "bench.yaml"), "--runs", str(runs), *flags], check=True)
+    seconds += time.perf_counter() - started
+    words = read_lines(runs / "bench" / "distill" / "distilled.de")
+    print(f"{model.name} {name}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True)
+    return Result(len(words) / seconds, model.bleu(words))
+
+
+def ct2_seconds(model: Model, kind: str, trial: tuple[tuple[int, int], int]) -> float:
+    return run_ct2(model, kind, *trial, limit=TRIAL_SENTENCES)[0]
+
+
+def run_ct2(
+    model: Model, kind: str, layout: tuple[int, int], batch: int, *, limit: int | None
+) -> tuple[float, list[str]]:
+    """Seconds of `translate_batch` on all sentences or the first ones, and the words."""
+    import ctranslate2
+
+    codec = TextCodec.load(model.prepared)
+    symbols = codec.src_dictionary.symbols
+    sources = [[symbols[token] for token in sentence] for sentence in itertools.islice(iter_all(model), limit)]
+    order = sorted(range(len(sources)), key=lambda place: -len(sources[place]))
+    engine = model.work / "runs" / "bench" / "distill" / "engine"
+    inter, intra = layout
+    translator = ctranslate2.Translator(str(engine), compute_type=kind, inter_threads=inter, intra_threads=intra)
+    started = time.perf_counter()
+    results = translator.translate_batch(
+        [sources[place] for place in order], beam_size=BEAM, max_batch_size=batch, max_input_length=0
+    )
+    seconds = time.perf_counter() - started
+    words = [""] * len(sources)
+    for place, result in zip(order, results, strict=True):
+        words[place] = codec.tokenizers.target.decode(" ".join(result.hypotheses[0]))
+    print(
+        f"{model.name} ct2 {kind} {layout} {batch}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True
+    )
+    return seconds, words
+
+
+def iter_all(model: Model) -> Any:
+    sources = model.sources()
+    return (sources[index].tolist() for index in range(len(sources)))
+
+
+def run_fairseq(model: Model, batch: int, limit: int | None) -> tuple[float, list[str]]:
+    """fairseq's own seconds and words, on all sentences or on the first ones."""
+    data = fairseq_data(model, limit)
+    command = [
+        *(str(FAIRSEQ / "fairseq-generate"), str(data), "--path", str(model.work / "fairseq.pt"), "--cpu"),
+        *("--gen-subset", "train", "--beam", str(BEAM), "--batch-size", str(batch), "--source-lang", "en"),
+        *("--target-lang", "de", "--max-len-a", str(MAX_LEN_A), "--max-len-b", str(MAX_LEN_B), "--lenpen", "1"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))), "PYTHONPATH": ""}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    said = re.search(r"Translated ([\d,]+) sentences .* in ([\d.,]+)s", done.stdout + done.stderr)
+    assert said is not None, (done.stdout + done.stderr)[-2000:]
+    seconds = float(said.group(2).replace(",", ""))
+    decode = TextCodec.load(model.prepared).tokenizers.target.decode
+    found = dict(re.findall(r"^H-(\d+)\t\S+\t(.*)$", done.stdout, re.MULTILINE))
+    words = [decode(found[str(index)]) for index in range(len(found))]
+    print(f"{model.name} fairseq {batch}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True)
+    return seconds, words
+
+
+def fairseq_data(model: Model, limit: int | None) -> Path:
+    """The data-bin that fairseq reads: ours, or one of its first sentences."""
+    whole = model.prepared / "data-bin"
+    if limit is None:
+        return whole
+    folder = model.work / "trial"
+    if not folder.exists():
+        from kdmt.corpus.indexed import IndexedWriter
+
+        folder.mkdir()
+        for lang in ("en", "de"):
+            shutil.copy2(whole / f"dict.{lang}.txt", folder)
+            dataset = IndexedDataset(whole / f"train.en-de.{lang}")
+            with IndexedWriter(folder / f"train.en-de.{lang}", 2**15) as writer:
+                for index in range(min(limit, len(dataset))):
+                    writer.add(np.asarray(dataset[index]))
+    return folder
+
+
+def write_fairseq_checkpoint(model: Model) -> None:
+    """The teacher as a checkpoint of fairseq's."""
+    import torch
+
+    from kdmt.interop.fairseq import fairseq_state
+    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+
+    teacher = load_model(resolve_checkpoint(model.trained / "teacher" / "average"))
+    args = Namespace(
+        **{**teacher.config.as_dict(), "arch": "transformer", "task": "translation", "criterion": "cross_entropy"},
+        **{"source_lang": "en", "target_lang": "de", "data": "", "left_pad_source": True, "left_pad_target": False},
+        **{"optimizer": "adam", "lr_scheduler": "inverse_sqrt", "lr": [5e-4], "adaptive_input": False},
+    )
+    last = {"criterion_name": "CrossEntropyCriterion", "optimizer_name": "FairseqAdam", "num_updates": 0}
+    history = [{**last, "lr_scheduler_state": {"best": None}}]
+    state = {"args": args, "model": fairseq_state(teacher), "optimizer_history": history}
+    torch.save({**state, "extra_state": {"train_iterator": {"epoch": 1}}}, model.work / "fairseq.pt")
+
+
+if __name__ == "__main__":
+    main()

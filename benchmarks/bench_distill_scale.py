@@ -1,0 +1,174 @@
+"""Everything of the distill stage but the engine, on 5 million generated sentences: memory, speed, linearity.
+
+    make bench-distill-scale     (or: python benchmarks/bench_distill_scale.py [--sentences 5000000])
+
+A stub stands where the teacher is: `CopyTeacher` gives each source back as its translation, and is used for nothing
+else than this. What is timed is the stage's own code: finding the different sentences and planning the blocks, running
+them (workers, block files and their checks), merging them into `nbest`, choosing the best of each and writing the text.
+`distill_scale_linearity` is the time a sentence of the whole over that of a tenth of it. `distill_rss_gb` is the
+largest sum of the processes' resident memory, `distill_pss_gb` counts pages that they share once; both are read twice a
+second.
+
+The speeds of choosing by BLEU, chrF and MBR are those of 5 hypotheses a sentence, the source and four of its rotations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from bench_prepare import KDMT, generate, write_pipeline
+from figures import Figure, report_figures
+from process_memory import run_measured
+
+from kdmt.config import load_pipeline
+from kdmt.distill.mbr import by_expected_chrf
+from kdmt.distill.selection import Selector, interpolated
+from kdmt.distill.similarity import bleu_nearness, chrf_nearness
+from kdmt.types import Hypothesis
+
+LINEAR_SHARE = 10
+CHOICE_SENTENCES = 50_000
+RULES = {
+    "bleu": interpolated(bleu_nearness("13a")),
+    "chrf": interpolated(chrf_nearness),
+    "mbr": by_expected_chrf(),
+}
+STEPS = ("plan", "run", "merge", "choose")
+
+
+@dataclass(frozen=True)
+class CopyTeacher:
+    """A stub for this benchmark alone: a source is its own translation, or one of its rotations."""
+
+    max_source_tokens: int = 1024
+    max_target_tokens: int = 1024
+    vocab_size: int = 65_000
+    nbest: int = 1
+
+    def open(self, _: Any) -> Callable[..., list[list[Hypothesis]]]:
+        def copy(sources: list[Any], _: Any, __: Any, progress: Callable[[int], None]) -> list[list[Hypothesis]]:
+            progress(len(sources))
+            return [self._hypotheses(source.tolist()) for source in sources]
+
+        return copy
+
+    def made_with(self, _: Any) -> dict[str, Any]:
+        return {"stub": "copies"}
+
+    def _hypotheses(self, source: list[int]) -> list[Hypothesis]:
+        words = source[:-1]
+        return [Hypothesis((*words[turn:], *words[:turn], source[-1]), -float(turn)) for turn in range(self.nbest)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sentences", type=int, default=5_000_000)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/bench-distill-scale"))
+    parser.add_argument("--stages-of", type=Path, help=argparse.SUPPRESS)  # the command that is measured
+    parser.add_argument("--nbest", type=int, default=1, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.stages_of:
+        run_steps(options.stages_of, options.nbest)
+        return
+    sizes = {"tenth": options.sentences // LINEAR_SHARE, "whole": options.sentences, "choices": CHOICE_SENTENCES}
+    for name, size in sizes.items():
+        prepare(options.workdir / name, size)
+    command = [sys.executable, __file__, "--stages-of"]
+    small = run_measured([*command, str(options.workdir / "tenth")])
+    whole = run_measured([*command, str(options.workdir / "whole")])
+    subprocess.run([*command, str(options.workdir / "choices"), "--nbest", "5"], check=True)
+    seconds = {name: json.loads((options.workdir / name / "seconds.json").read_text()) for name in sizes}
+    totals = {name: sum(seconds[name][step] for step in STEPS) for name in ("tenth", "whole")}
+    speed = "sentences/s"
+    figures = [
+        Figure("distill_scale_sentences_per_second", sizes["whole"] / totals["whole"], speed),
+        Figure("distill_rss_gb", whole.peak_rss / 1e9, "GB"),
+        Figure("distill_pss_gb", whole.peak_pss / 1e9, "GB"),
+        Figure("distill_rss_gb_tenth", small.peak_rss / 1e9, "GB"),
+        Figure("distill_scale_linearity", totals["whole"] / totals["tenth"] / LINEAR_SHARE, "ratio"),
+        *(Figure(f"distill_scale_{step}_seconds", seconds["whole"][step], "s") for step in STEPS),
+        *(
+            Figure(
+                f"distill_choose_{rule}_sentences_per_second",
+                CHOICE_SENTENCES / seconds["choices"][rule],
+                "sentences/s",
+            )
+            for rule in RULES
+        ),
+    ]
+    settings = {"sentences": sizes, "block_size": 2000, "engine": "a stub that copies", "nbest_of_choices": 5}
+    report_figures("distill-scale", figures, settings=settings)
+    shutil.rmtree(options.workdir)
+
+
+def prepare(folder: Path, sentences: int) -> None:
+    """Generated text through the prepare stage."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    print(f"generating {sentences:,} pairs", file=sys.stderr, flush=True)
+    generate(folder, sentences)
+    pipeline = write_pipeline(folder)
+    document = yaml.safe_load(pipeline.read_text())
+    document["prepare"]["clean"] = "none"  # every line is distilled
+    document["prepare"]["decontaminate"] = False
+    pipeline.write_text(yaml.safe_dump(document))
+    subprocess.run([str(KDMT), "prepare", str(pipeline), "--runs", str(folder / "runs")], check=True)
+
+
+# ------------------------------------------------------------------------------------------------- what is measured
+
+
+def run_steps(folder: Path, nbest: int) -> None:
+    """The stage's steps, each timed, with the stub in the teacher's place."""
+    from kdmt.distill.decoding import BlockDecoder
+    from kdmt.stages.distill import Decoding
+    from kdmt.stages.targets import TrainingSet, merge_text, source_prefixes
+    from kdmt.stages.workers import open_executor
+    from kdmt.stages.workspace import Workspace
+
+    workspace = Workspace(load_pipeline(folder / "pipeline.yaml"), folder / "runs")
+    work, made_from = Decoding(workspace, workspace.distill, (), None), {"teacher": "a stub that copies"}
+    work.blocks.mkdir(parents=True)
+    seconds: dict[str, float] = {}
+
+    def timed(step: str, action: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = action()
+        seconds[step] = time.perf_counter() - started
+        return result
+
+    def choose(rule: Selector | None) -> None:
+        made_of = work.training_set() if rule is None else TrainingSet(work.folder, rule)
+        merge_text(workspace, work.folder, made_of, work.folder)
+
+    sources = timed("plan", work.sources)
+    tasks = work.tasks(sources)
+    decoder = BlockDecoder(
+        teacher=CopyTeacher(nbest=nbest),
+        settings=workspace.config.distill.decode,
+        prefixes=tuple(source_prefixes(workspace)),
+        folder=work.blocks,
+        made_from=made_from,
+    )
+    failed = timed("run", lambda: open_executor(workspace, work.folder).run(decoder, tasks, lambda _: None))
+    assert not failed, failed
+    timed("merge", lambda: work.write_candidates(made_from, tasks, sources, work.folder))
+    timed("choose", lambda: choose(None))
+    for name, rule in (RULES if nbest > 1 else {}).items():
+        timed(name, partial(choose, rule))
+    (folder / "seconds.json").write_text(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Word alignment of a parallel corpus: which target word was produced by which source word.
+
+In essence fast_align (Dyer, Chahuneau, Smith 2013): the EM of IBM Model 1 (Brown et al. 1993) under a prior for links
+near the diagonal, with its default settings.
+
+Shape legend: S source and T target words of a sentence; J target words and L candidate links of a chunk of the corpus
+(for each target word, each source word of its sentence, the empty word first), P different word pairs of the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+EM_ITERATIONS = 10
+DIAGONAL_TENSION = 4.0  # fast_align's defaults
+EMPTY_WORD_PROBABILITY = 0.08
+
+_CHUNK_LINKS = 2_000_000  # worked on at once, with about 40 bytes each; the others keep 4
+
+IntArray = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class WordPairs:
+    """The pairs of words that stand in one sentence pair, in the order of source, then target id."""
+
+    src_ids_P: NDArray[np.int64]
+    tgt_ids_P: NDArray[np.int64]
+    t_P: NDArray[np.float64]  # t(y|x), of all target words that x stands beside the sum is 1
+    links_P: NDArray[np.int64]  # target words y whose most likely origin is x
+
+
+def align(
+    src_sentences: Sequence[IntArray], tgt_sentences: Sequence[IntArray], *, iterations: int = EM_ITERATIONS
+) -> WordPairs:
+    """Train a translation table and link each target word to the source word that most likely produced it.
+
+    Args:
+        src_sentences: ids [1 + S], first that of the empty word.
+        tgt_sentences: ids [T], line by line.
+        iterations: of expectation maximisation, from a uniform t.
+
+    Raises:
+        ValueError: there is no word pair, or not as many targets as sources.
+    """
+    sizes = [(len(src), len(tgt)) for src, tgt in zip(src_sentences, tgt_sentences, strict=True)]
+    if not any(src > 1 and tgt for src, tgt in sizes):
+        raise ValueError("there is no word pair to align")
+    tgt_size = 1 + max(int(tgt.max()) for tgt in tgt_sentences if len(tgt))
+    codes, places = [], []  # of each chunk its different pairs, and which of them its links are
+    chunks = list(_chunks(sizes))
+    for chunk in chunks:
+        codes_L = np.concatenate(
+            [_pair_codes(src_sentences[i], tgt_sentences[i], tgt_size) for i in range(*chunk)], dtype=np.int64
+        )
+        own, place_L = np.unique(codes_L, return_inverse=True)
+        codes.append(own)
+        places.append(place_L.astype(np.int32))
+    pairs_P = np.unique(np.concatenate(codes))
+    parts = [
+        _Part(sizes[slice(*chunk)], np.searchsorted(pairs_P, own).astype(np.int32)[place_L])
+        for chunk, own, place_L in zip(chunks, codes, places, strict=True)
+    ]
+    src_ids_P, tgt_ids_P = np.divmod(pairs_P, tgt_size)
+    t_P = _train(parts, src_ids_P, iterations)
+    links_P = np.zeros(len(pairs_P), dtype=np.int64)
+    for part in parts:
+        best_J = _best_links(t_P[part.pair_L] * part.prior(), part.candidates())
+        links_P += np.bincount(part.pair_L[best_J], minlength=len(pairs_P))
+    return WordPairs(src_ids_P, tgt_ids_P, t_P, links_P)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some sentences of the corpus."""
+
+    sizes: list[tuple[int, int]]  # 1 + S and T of each
+    pair_L: NDArray[np.int32]
+
+    def prior(self) -> NDArray[np.float64]:
+        """Of each link: [L]."""
+        return np.concatenate([_diagonal_prior(src - 1, tgt).ravel() for src, tgt in self.sizes])
+
+    def candidates(self) -> NDArray[np.int64]:
+        """How many links are to choose from: [J]."""
+        src_sizes, tgt_sizes = np.array(self.sizes, dtype=np.int64).T
+        return np.repeat(src_sizes, tgt_sizes)
+
+
+def spread(size: int, count: int) -> list[int]:
+    """At most `count` positions at even distances: a corpus may be ordered by its origin."""
+    count = min(size, count)
+    return [i * size // count for i in range(count)]
+
+
+def _chunks(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges of sentences of about `_CHUNK_LINKS` links; one of many is a range of its own."""
+    first, links = 0, 0
+    for index, (src, tgt) in enumerate(sizes):
+        if index > first and links + src * tgt > _CHUNK_LINKS:
+            yield first, index
+            first, links = index, 0
+        links += src * tgt
+    yield first, len(sizes)
+
+
+def _pair_codes(src: IntArray, tgt: IntArray, tgt_size: int) -> NDArray[np.int64]:
+    return (src.astype(np.int64)[None, :] * tgt_size + tgt.astype(np.int64)[:, None]).ravel()
+
+
+@lru_cache(maxsize=10_000)
+def _diagonal_prior(src_length: int, tgt_length: int) -> NDArray[np.float64]:
+    """The chance of each link before any word is looked at [T, 1 + S] (Dyer et al. 2013, equation 1).
+
+    The empty word, first, has p0; source word i of m shares the rest by exp(-λ |i/m - j/n|), for target word j of n.
+    """
+    i_S = np.arange(1, src_length + 1) / src_length
+    j_T = np.arange(1, tgt_length + 1) / tgt_length
+    weight_TS = np.exp(-DIAGONAL_TENSION * np.abs(i_S[None, :] - j_T[:, None]))
+    words_TS = (1 - EMPTY_WORD_PROBABILITY) * weight_TS / weight_TS.sum(axis=1, keepdims=True)
+    return np.concatenate([np.full((tgt_length, 1), EMPTY_WORD_PROBABILITY), words_TS], axis=1)
+
+
+def _train(parts: Sequence[_Part], src_ids_P: NDArray[np.int64], iterations: int) -> NDArray[np.float64]:
+    """t(y|x) of each co-occurring pair by expectation maximisation (Brown et al. 1993, section 4.1)."""
+    t_P = np.ones(len(src_ids_P))
+    for _ in range(iterations):
+        counts_P = np.zeros(len(t_P))
+        for part in parts:
+            candidates_J = part.candidates()
+            starts_J = np.cumsum(candidates_J) - candidates_J
+            joint_L = t_P[part.pair_L] * part.prior()
+            posterior_L = joint_L / np.repeat(np.add.reduceat(joint_L, starts_J), candidates_J)
+            counts_P += np.bincount(part.pair_L, weights=posterior_L, minlength=len(t_P))
+        t_P = counts_P / np.bincount(src_ids_P, weights=counts_P)[src_ids_P]
+    return t_P
+
+
+def _best_links(joint_L: NDArray[np.float64], candidates_J: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The most likely candidate link of each target word [J]; among equals the last."""
+    starts_J = np.cumsum(candidates_J) - candidates_J
+    is_best_L = joint_L == np.repeat(np.maximum.reduceat(joint_L, starts_J), candidates_J)
+    return np.maximum.reduceat(np.where(is_best_L, np.arange(len(joint_L)), -1), starts_J)

@@ -1,0 +1,130 @@
+"""Forced-decoding scores of given pairs: the tasks that executors share out, one a piece of the files.
+
+Each task's file holds float64 [lines, 2]: the natural logarithm of the target's probability given the source, and its
+number of tokens, </s> counted; NaN for a pair that the model has no positions for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.lines import Piece, cut_lines
+from kdmt.distill.tasks import Place, Worker
+
+LINES_A_TASK = 2000
+_LINES_AT_ONCE = 500  # between two messages of progress
+_NAMED_BY = 16  # hexadecimal digits
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """A piece of the files, and the file that its scores go to."""
+
+    number: int
+    source: Piece
+    target: Piece
+    out: Path
+
+    @property
+    def count(self) -> int:
+        return self.source.count
+
+
+@dataclass(frozen=True)
+class PairScorer:
+    """Becomes a worker that scores pairs.
+
+    Attributes:
+        folder: a checkpoint, or a model that `kdmt.interop.ctranslate2` has written.
+        compute_type: of CTranslate2; None for a checkpoint.
+        raw: lines are raw text; else words as the model's tokenizer sees them.
+    """
+
+    folder: Path
+    compute_type: str | None
+    raw: bool
+
+    def __call__(self, place: Place) -> Worker:
+        codec = TextCodec.load(self.folder)
+        return partial(self._score, codec, *self._open(place))
+
+    def _open(self, place: Place) -> tuple[Any, tuple[int, int]]:
+        """The engine, and the longest source and target that it reads."""
+        if self.compute_type is not None:
+            from kdmt.decode.ctranslate2 import CTranslate2Engine
+
+            engine = CTranslate2Engine(
+                self.folder, device=place.device, compute_type=self.compute_type, threads=place.threads
+            )
+            return engine, (engine.max_source_positions, engine.max_target_positions)
+        import torch
+
+        from kdmt.decode.transformer import TorchEngine
+        from kdmt.models.checkpoint import load_model
+
+        torch.set_flush_denormal(True)
+        torch.set_num_threads(place.threads)
+        model = load_model(self.folder)
+        limits = (model.config.max_source_positions, model.config.max_target_positions)
+        return TorchEngine(model, device=place.device), limits
+
+    def _score(
+        self,
+        codec: TextCodec,
+        engine: Any,
+        limits: tuple[int, int],
+        task: PairTask,
+        progress: Callable[[int], None],
+    ) -> None:
+        sources, targets = task.source.read(), task.target.read()
+        scores = np.full((task.count, 2), np.nan)
+        for start in range(0, task.count, _LINES_AT_ONCE):
+            stop = min(start + _LINES_AT_ONCE, task.count)
+            scores[start:stop] = self._score_lines(codec, engine, limits, sources[start:stop], targets[start:stop])
+            progress(stop - start)
+        aside = task.out.with_name(f".partial-{task.out.name}")
+        np.save(aside, scores)
+        aside.replace(task.out)
+
+    def _score_lines(
+        self, codec: TextCodec, engine: Any, limits: tuple[int, int], sources: list[str], targets: list[str]
+    ) -> NDArray[np.float64]:
+        if self.raw:
+            sources = [codec.text.preprocess_source(line) for line in sources]
+            targets = [codec.text.preprocess_target(line) for line in targets]
+        src, tgt = codec.encode_source(sources), codec.encode_target(targets)
+        scores = np.full((len(src), 2), np.nan)
+        scores[:, 1] = [len(tokens) for tokens in tgt]
+        fitting = [i for i in range(len(src)) if len(src[i]) <= limits[0] and len(tgt[i]) <= limits[1]]
+        found = engine.score_pairs([src[i] for i in fitting], [tgt[i] for i in fitting])
+        scores[fitting, 0] = [log_probs.sum(dtype=np.float64) for log_probs in found]
+        return scores
+
+
+def pair_tasks(source: Path, target: Path, folder: Path, *, key: dict[str, Any]) -> list[PairTask]:
+    """A task for each piece of the files. Its file's name has a hash of the key and of the piece's own text in it: one
+    that is there already holds the right scores.
+
+    Raises:
+        UserError: one file has more lines than the other.
+    """
+    tasks = []
+    for number, (src, tgt) in enumerate(cut_lines([source, target], LINES_A_TASK)):
+        name = hashlib.sha256(json.dumps([key, src.read(), tgt.read()], sort_keys=True).encode()).hexdigest()
+        tasks.append(PairTask(number, src, tgt, folder / f"{number:06d}-{name[:_NAMED_BY]}.npy"))
+    return tasks
+
+
+def read_pair_scores(tasks: Sequence[PairTask]) -> NDArray[np.float64]:
+    """The scores of all pairs in their order: [lines, 2]."""
+    return np.concatenate([np.load(task.out) for task in tasks]) if tasks else np.empty((0, 2))

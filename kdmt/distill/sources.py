@@ -1,0 +1,117 @@
+"""The sentences that a teacher translates: those of one or more texts, each different one once.
+
+Lines are counted through all texts. Where a sentence stands on several lines, the first is where it is decoded, and the
+others get its translations. Its number among the different ones is what blocks are cut by.
+
+Shapes: L lines, U different sentences in the order in which they first stand, N sentences of a block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
+from kdmt.corpus.indexed import IndexedDataset
+
+_CHUNK_LINES = 50_000
+
+
+class SourceText:
+    """Data-bins of the source side, one after the other.
+
+    Args:
+        prefixes: of their `.bin` and `.idx`.
+
+    Raises:
+        UserError: as `IndexedDataset`.
+    """
+
+    def __init__(self, prefixes: Sequence[Path]) -> None:
+        self._datasets = [IndexedDataset(prefix) for prefix in prefixes]
+        self.starts = np.cumsum([0, *map(len, self._datasets)]).tolist()  # line of each text's first sentence, and L
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer[Any]]]:
+        """The ids on these lines, which ascend, each ending in </s>."""
+        found: list[NDArray[np.integer[Any]]] = []
+        for dataset, start, stop in zip(self._datasets, self.starts, self.starts[1:], strict=False):
+            here = lines_N[np.searchsorted(lines_N, start) : np.searchsorted(lines_N, stop)] - start
+            found += _pick(dataset, here)
+        return found
+
+    def chunks(self) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.int32]]]:
+        """All sentences, so many at a time: tokens back to back, and sizes."""
+        for dataset in self._datasets:
+            for start in range(0, len(dataset), _CHUNK_LINES):
+                yield dataset.read(start, start + _CHUNK_LINES)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Which line has which sentence."""
+
+    lines_U: NDArray[np.int64]  # where each sentence first stands
+    hashes_U: NDArray[np.uint64]
+    numbers_L: NDArray[np.int64]  # of the sentence on each line
+
+    def __len__(self) -> int:
+        """Different sentences."""
+        return len(self.lines_U)
+
+
+def find_sources(text: SourceText, *, once: bool, workdir: Path) -> Sources:
+    """Go through all lines in bounded memory: 24 bytes a line.
+
+    Args:
+        once: a sentence that stands on several lines is one; else every line is one, as for sampling.
+        workdir: an existing folder for temporary files of 33 bytes a line.
+    """
+    hashes_L = np.empty(len(text), dtype="<u8")
+    with tempfile.TemporaryDirectory(dir=workdir) as scratch, DuplicateFinder(Path(scratch)) as finder:
+        done = 0
+        for tokens, sizes in text.chunks():
+            digests = _digests(tokens, sizes)
+            if once:
+                finder.add(digests)
+            hashes_L[done : done + len(sizes)] = np.frombuffer(digests, dtype="<u8")[::2]
+            done += len(sizes)
+        if not once:
+            every = np.arange(len(text), dtype=np.int64)
+            return Sources(every, hashes_L, every)
+        return _distinct(finder.find_first(), hashes_L)
+
+
+def _distinct(first_L: NDArray[np.int64], hashes_L: NDArray[np.uint64]) -> Sources:
+    lines_U = np.flatnonzero(first_L == np.arange(len(first_L)))
+    return Sources(lines_U, hashes_L[lines_U], np.searchsorted(lines_U, first_L))
+
+
+def _digests(tokens: NDArray[np.integer[Any]], sizes: NDArray[np.int32]) -> bytes:
+    """128 bits for each sentence; the first 64 are its hash."""
+    data = memoryview(tokens.astype("<i4").tobytes())  # in one type, whatever the vocabulary's size
+    ends = (np.cumsum(sizes, dtype=np.int64) * 4).tolist()
+    starts = [0, *ends[:-1]]
+    blake = hashlib.blake2b
+    return b"".join(
+        [blake(data[start:end], digest_size=DIGEST_BYTES).digest() for start, end in zip(starts, ends, strict=True)]
+    )
+
+
+def _pick(dataset: IndexedDataset, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer[Any]]]:
+    """The sentences on these lines; read in one piece, since those of a block lie near each other."""
+    if not len(lines_N):
+        return []
+    first = int(lines_N[0])
+    tokens, sizes = dataset.read(first, int(lines_N[-1]) + 1)
+    ends = np.cumsum(sizes, dtype=np.int64)
+    return [tokens[ends[place] - sizes[place] : ends[place]] for place in (lines_N - first).tolist()]

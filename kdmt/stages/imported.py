@@ -1,0 +1,125 @@
+"""The imported stage: another system's translations of the training set, from a file, become a training set.
+
+The file has `index<TAB>translation` on each line, `index` the line of `prepare/train.<source>` from 0, in any order,
+each once; where monolingual text is distilled too, its lines follow. Translations are finished text: they are processed
+as the target side of a corpus is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.fetch import open_lines
+from kdmt.distill.candidates import format_candidate
+from kdmt.distill.selection import BEST
+from kdmt.errors import UserError
+from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
+from kdmt.stages.rescore import check_reverse, reverse_inputs
+from kdmt.stages.stage import Stage
+from kdmt.stages.targets import (
+    CANDIDATES,
+    TrainingSet,
+    choice_settings,
+    outputs,
+    source_lines,
+    write_training_set,
+)
+from kdmt.stages.workspace import Workspace
+
+_SHOWN = 5
+_MAX_DIGITS = 40  # int() refuses very many
+
+
+def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
+    settings, folder = workspace.config.distill, workspace.imported
+    path = Path(settings.imported or "")
+
+    def plan() -> Plan:
+        recorded = recorded_outputs(workspace.prepare)
+        wanted = ("tokenizer/", "text.json", "dict.", "train.", "monolingual.")
+        inputs = {f"prepare/{name}": sha for name, sha in recorded.items() if name.startswith(wanted)}
+        inputs |= {str(path): file_input(path)} | reverse_inputs(workspace)
+        return make_plan(choice_settings(settings), {"distill.monolingual": settings.monolingual}, inputs)
+
+    def make(plan: Plan) -> None:
+        check_reverse(workspace)
+        with TemporaryDirectory(dir=workspace.root, prefix=".imported-") as scratch:
+            asides = [Path(scratch) / name for name in CANDIDATES]
+            write_imported(path, TextCodec.load(workspace.prepare), *asides, count=source_lines(workspace))
+            begin(folder, plan, workspace.resolved_config())  # once the file is known to be right
+            for aside in asides:
+                aside.replace(folder / aside.name)
+        facts = write_training_set(workspace, folder, TrainingSet(folder, BEST))
+        finish(folder, plan, outputs=outputs(folder), facts=facts)
+
+    def verify(_: int, __: int | None) -> None:
+        from kdmt.stages.verify import verify_text
+
+        verify_text(workspace, folder, TrainingSet(folder, BEST))
+
+    return Stage(folder.name, "kdmt distill", folder, (prepare,), plan, make, verify=verify)
+
+
+def write_imported(path: Path, codec: TextCodec, nbest: Path, offsets: Path, sentences: Path, *, count: int) -> None:
+    """The translations as candidates of which each line has one.
+
+    Raises:
+        UserError: naming the line that has no index, one that does not exist or one that another line has, or the
+            indices that no line has.
+    """
+    places_L = np.zeros((count, 2), dtype=np.int64)  # where each index's candidate lies: first byte, bytes
+    unordered = nbest.with_name(f"{nbest.name}.unordered")
+    try:
+        _write_unordered(path, codec, unordered, places_L)
+        _write_in_order(unordered, places_L, nbest)
+    finally:
+        unordered.unlink(missing_ok=True)
+    np.save(offsets, np.concatenate([[0], np.cumsum(places_L[:, 1])]).astype("<i8"))
+    np.save(sentences, np.arange(count, dtype=np.int64))
+
+
+def _write_unordered(path: Path, codec: TextCodec, out: Path, places_L: NDArray[np.int64]) -> None:
+    lines_L = np.zeros(len(places_L), dtype=np.int64)  # of the file, from 1; 0 for none
+    start = 0
+    with out.open("wb") as file:
+        for number, index, text in _indexed_lines(path, len(places_L)):
+            if lines_L[index]:
+                raise UserError(f"{path}:{number}: index {index} stands in line {lines_L[index]} already")
+            words = " ".join(codec.text.preprocess_target(text).split())
+            data = format_candidate(index, 0.0, len(words.split()) + 1, 0, words)
+            file.write(data)
+            lines_L[index], places_L[index] = number, (start, len(data))
+            start += len(data)
+    missing = np.flatnonzero(lines_L == 0)
+    if len(missing):
+        shown = ", ".join(map(str, missing[:_SHOWN].tolist()))
+        more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
+        raise UserError(f"{path}: no line has the index {shown}{more} of {len(places_L):,}")
+
+
+def _indexed_lines(path: Path, count: int) -> Iterator[tuple[int, int, str]]:
+    lines: Iterable[str] = open_lines(path, member=None, name=str(path))
+    for number, line in enumerate(lines, start=1):
+        index, tab, text = line.partition("\t")
+        if not (tab and index.isascii() and index.isdigit()):
+            raise UserError(f"{path}:{number}: expected index<TAB>translation, found {line[:40]!r}")
+        if len(index) > _MAX_DIGITS or int(index) >= count:
+            shown = index[:_MAX_DIGITS]
+            raise UserError(f"{path}:{number}: index {shown}, but the training source has the lines 0 to {count - 1}")
+        yield number, int(index), text
+
+
+def _write_in_order(unordered: Path, places_L: NDArray[np.int64], out: Path) -> None:
+    if (np.diff(places_L[:, 0]) > 0).all():
+        unordered.replace(out)
+        return
+    with unordered.open("rb") as source, out.open("wb") as target:
+        for start, size in places_L.tolist():
+            target.write(os.pread(source.fileno(), size, start))

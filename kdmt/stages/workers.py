@@ -1,0 +1,83 @@
+"""The workers that settings ask for: how many, where, and who looks after them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdmt.stages.workspace import Workspace, pick_device
+
+if TYPE_CHECKING:
+    from kdmt.distill.executors import Executor
+
+LOGS = "logs"  # below a stage's folder, one a worker: times and hosts
+_SILENCE_SECONDS = 1800.0
+_WORTH_A_PROCESS = 20_000  # sentences
+
+
+def cores() -> int:
+    """Those of this process."""
+    return len(os.sched_getaffinity(0))
+
+
+def helpers(sentences: int) -> int:
+    """Processes for work on so much text that takes one core each; to start one takes as long as thousands of lines."""
+    return cores() if sentences > _WORTH_A_PROCESS else 1
+
+
+def open_executor(workspace: Workspace, folder: Path) -> Executor:
+    """The workers that `distill` asks for; their logs lie below the stage's folder."""
+    settings = workspace.config.distill
+    silence = 60 * settings.silence_minutes
+    if settings.executor == "ray":
+        from kdmt.distill.ray_executor import RayActors
+
+        return RayActors(
+            workers=settings.workers or None,
+            threads=settings.threads,
+            gpus=settings.device == "cuda" or (settings.device == "auto" and _num_gpus() > 0),
+            log_folder=folder / LOGS,
+            silence_seconds=silence,
+        )
+    if settings.executor == "inline":
+        from kdmt.distill.executors import Inline
+
+        return Inline(threads=settings.threads, device=_devices(settings.device)[0], log_folder=folder / LOGS)
+    return open_processes(
+        folder, device=settings.device, workers=settings.workers, threads=settings.threads, silence_seconds=silence
+    )
+
+
+def open_processes(
+    folder: Path, *, device: str, workers: int, threads: int, silence_seconds: float = _SILENCE_SECONDS
+) -> Executor:
+    """Processes of this machine.
+
+    Args:
+        workers: 0 for as many as there are GPUs, or cores for their threads.
+    """
+    from kdmt.distill.executors import Processes
+
+    devices = _devices(device)
+    fitting = len(devices) if devices[0] != "cpu" else max(1, cores() // threads)
+    return Processes(
+        workers=workers or fitting,
+        threads=threads,
+        devices=devices,
+        log_folder=folder / LOGS,
+        silence_seconds=silence_seconds,
+    )
+
+
+def _devices(name: str) -> list[str]:
+    """`auto` is all GPUs, or the CPU."""
+    if name == "auto" and (count := _num_gpus()):
+        return [f"cuda:{number}" for number in range(count)]
+    return [str(pick_device(name))]
+
+
+def _num_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

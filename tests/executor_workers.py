@@ -1,0 +1,92 @@
+"""Workers for the tests of executors, which child processes and Ray actors import; see `Scribes`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdmt.distill.blocks import Block
+from kdmt.distill.tasks import Place, Task, Worker
+from kdmt.errors import UserError
+
+COUNT = 4  # sentences of a block
+ALWAYS = 9
+
+
+def make_tasks(number: int) -> list[Block]:
+    return [Block(number=i, first=COUNT * i, count=COUNT) for i in range(number)]
+
+
+@dataclass(frozen=True)
+class Scribes:
+    """Opens workers that write a file for each task, with the worker's process, cores and threads, and may fail.
+
+    Args:
+        folder: takes the files.
+        troubles: by task, what happens at how many attempts: "raise", "kill", "exit", "hang", "user", "full".
+        seconds: that a task takes.
+        opening: what happens when a worker opens, likewise, and at how many openings.
+    """
+
+    folder: Path
+    troubles: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    seconds: float = 0.0
+    opening: tuple[str, int] = ("none", 0)
+
+    def __call__(self, place: Place) -> Worker:
+        kind, times = self.opening
+        if self._count("opening") <= times:
+            get_into(kind)
+
+        def work(task: Task, progress: Callable[[int], None]) -> None:
+            progress(COUNT // 2)
+            kind, times = self.troubles.get(task.number, ("none", 0))
+            if self._count(f"attempt-{task.number}") <= times:
+                get_into(kind)
+            time.sleep(self.seconds)
+            cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+            text = f"{place.number} {os.getpid()} {cores} {os.environ.get('OMP_NUM_THREADS')} {place.device}\n"
+            with (self.folder / f"done-{task.number}").open("x") as file:  # a task is done once
+                file.write(text)
+            progress(task.count - COUNT // 2)
+
+        return work
+
+    def _count(self, name: str) -> int:
+        """Which time this is, from 1, over all processes."""
+        for number in range(1, 100):
+            try:
+                (self.folder / f"{name}-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return number
+        raise AssertionError(name)
+
+    def done(self) -> dict[int, list[str]]:
+        """By task, what its file says."""
+        return {int(path.name.split("-")[1]): path.read_text().split() for path in self.folder.glob("done-*")}
+
+    def attempts(self, task: int) -> int:
+        return len(list(self.folder.glob(f"attempt-{task}-*")))
+
+
+def get_into(kind: str) -> None:
+    match kind:
+        case "raise":
+            raise RuntimeError("first line\nthe teacher stumbled")
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            sys.exit(3)
+        case "hang":
+            time.sleep(600)
+        case "user":
+            raise UserError("corpus.de: line 3 is bad")
+        case "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/000001.jsonl.gz")

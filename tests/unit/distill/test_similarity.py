@@ -1,0 +1,100 @@
+"""chrF and BLEU of many hypotheses at once, against sacreBLEU's of each pair: the very same numbers."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdmt.distill import similarity
+from kdmt.distill.similarity import bleu_nearness, chrf_matrix, chrf_nearness
+from kdmt.score.metrics import sentence_bleu, sentence_chrf
+
+WORDS = [
+    "a",
+    "ab",
+    "aba",
+    "Haus",
+    "haus.",
+    "größer",
+    "3.5",
+    "1,",
+    "-",
+    "x-3",
+    "3-x",
+    "ひら",
+    "😀",
+    "&quot;b",
+    "U.S.",
+    "?!",
+]
+lines = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join) | st.text("ab .", max_size=20)
+# what a tokenizer may stumble on: entities, line ends, other spaces, digits beside punctuation
+any_line = lines | st.text("aé1. ,-'\"&;<>\t\n\r\u00a0\u2028()$€", max_size=20) | st.text(max_size=12)
+
+
+def chrf_by_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    scores = [[sentence_chrf(hypothesis, reference).score for reference in references] for hypothesis in hypotheses]
+    return np.array(scores).reshape(len(hypotheses), len(references))
+
+
+@settings(max_examples=300)
+@given(st.lists(any_line, max_size=5), st.lists(any_line, max_size=5))
+def test_chrf_is_that_of_each_pair(hypotheses: list[str], references: list[str]) -> None:
+    assert np.array_equal(chrf_matrix(hypotheses, references), chrf_by_pairs(hypotheses, references))
+
+
+@given(st.lists(any_line, min_size=1, max_size=6))
+def test_chrf_of_all_against_all(texts: list[str]) -> None:
+    assert np.array_equal(chrf_matrix(texts, texts), chrf_by_pairs(texts, texts))
+
+
+@given(st.lists(lines, min_size=1, max_size=4), st.integers(1, 200))
+def test_chrf_in_pieces_is_the_same(texts: list[str], max_cells: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similarity, "MAX_CELLS", max_cells)
+        assert np.array_equal(chrf_matrix(texts, texts), chrf_by_pairs(texts, texts))
+
+
+def test_chrf_of_more_characters_than_fit_a_window() -> None:
+    """Two thousand different ones; 1023 go into ten bits each."""
+    many = "".join(map(chr, range(0x4E00, 0x4E00 + 2000)))
+    for size in (1022, 1023, 1024, 2000):
+        texts = [many[:size], many[5 : size - 3] + "ab", "ab" + many[size - 9 : size]]
+        assert np.array_equal(chrf_matrix(texts, texts), chrf_by_pairs(texts, texts)), size
+
+
+def test_chrf_of_no_text() -> None:
+    assert chrf_matrix([], []).shape == (0, 0)
+    assert chrf_matrix(["a"], []).shape == (1, 0)
+    assert chrf_nearness([], "a") == []
+
+
+@given(st.lists(any_line, max_size=4), any_line)
+def test_chrf_against_a_reference(hypotheses: list[str], reference: str) -> None:
+    expected = [sentence_chrf(hypothesis, reference).score for hypothesis in hypotheses]
+    assert chrf_nearness(hypotheses, reference) == expected
+
+
+@pytest.mark.parametrize("tokenize", ["13a", "none", "intl"])
+@settings(max_examples=300)
+@given(hypotheses=st.lists(any_line, max_size=4), reference=any_line)
+def test_bleu_against_a_reference(tokenize: str, hypotheses: list[str], reference: str) -> None:
+    expected = [sentence_bleu(hypothesis, reference, tokenize=tokenize).score for hypothesis in hypotheses]
+    assert bleu_nearness(tokenize)(hypotheses, reference) == expected
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=14).map(" ".join), max_size=4))
+def test_bleu_of_words_that_come_again(texts: list[str]) -> None:
+    for reference in texts:
+        expected = [sentence_bleu(text, reference, tokenize="none").score for text in texts]
+        assert bleu_nearness("none")(texts, reference) == expected
+
+
+def test_processes_can_share_them() -> None:
+    for nearness in (bleu_nearness("13a"), chrf_nearness):
+        assert pickle.loads(pickle.dumps(nearness))(["a b c", "c d"], "c d") == nearness(["a b c", "c d"], "c d")

@@ -1,0 +1,402 @@
+"""Blocks that are kept, shared out and checked: a grown corpus, shards, foreign blocks, `--verify`, both engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bad_input import message_of, refused, unharmed
+from tiny_pipeline import (
+    Finished,
+    hash_tree,
+    kdmt,
+    make_pairs,
+    read_lines,
+    run_stages,
+    settings,
+    to_yaml,
+    write_lines,
+)
+
+from kdmt.checksum import file_sha256
+from kdmt.decode.transformer import TorchEngine
+from kdmt.models.checkpoint import resolve_checkpoint
+
+TINY = Path("runs/tiny")
+PREPARED, MADE = TINY / "prepare", TINY / "distill"
+BLOCKS = [MADE / f"blocks/00000{number}.gz" for number in range(3)]
+
+
+def distill(*arguments: str, sets: tuple[str, ...] = ()) -> Finished:
+    return kdmt("distill", "tiny.yaml", *arguments, *(part for setting in sets for part in ("--set", setting)))
+
+
+def manifest() -> dict[str, Any]:
+    return json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many sentences each call of the engine was given."""
+    asked: list[int] = []
+    decode = TorchEngine.decode
+
+    def watch(engine: TorchEngine, sources: Any, *rest: Any, **more: Any) -> Any:
+        asked.append(len(sources))
+        return decode(engine, sources, *rest, **more)
+
+    monkeypatch.setattr(TorchEngine, "decode", watch)
+    return asked
+
+
+# ------------------------------------------------------------------------------------------------- a corpus that grows
+
+
+@pytest.fixture
+def elsewhere(finished: Path) -> Path:
+    """The training text to be added to: tokenizer, dictionary and teacher are given, and stay as they are."""
+    Path("given").mkdir()
+    shutil.copy(PREPARED / "tokenizer/joint.model", "given")
+    shutil.copy(PREPARED / "dict.en.txt", "given")
+    shutil.copytree(resolve_checkpoint(TINY / "teacher/average"), "given/teacher")
+    document = settings()
+    document["prepare"] |= {"clean": "none", "decontaminate": False}
+    document["prepare"]["tokenizer"]["source_path"] = "given/joint.model"
+    document["prepare"]["vocabulary"] = {"source_path": "given/dict.en.txt"}
+    document["distill"]["teachers"] = ["given/teacher"]
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare", "distill")
+    return finished
+
+
+def grow(edit: Callable[[list[str]], list[str]]) -> None:
+    for lang in ("en", "de"):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, edit(read_lines(path)))
+    run_stages("prepare")
+
+
+def distilled_from_nothing() -> dict[str, str]:
+    """What it would be without the blocks of before."""
+    made = hash_tree(MADE)
+    for folder in (MADE, MADE.with_name("distill.previous")):
+        shutil.rmtree(folder)
+    run_stages("distill")
+    fresh = hash_tree(MADE)
+    assert fresh == made
+    return made
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_lines_that_are_added_decode_no_full_block_again(decoded: list[int]) -> None:
+    before, inodes = {path: path.read_bytes() for path in BLOCKS}, [path.stat().st_ino for path in BLOCKS]
+    known = set(read_lines(Path("text/train.en")))
+    more = [pair for pair in make_pairs(80, seed=7) if pair[0] not in known][:25]
+    for lang, side in (("en", 0), ("de", 1)):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [*read_lines(path), *(pair[side] for pair in more)])
+    run_stages("prepare")
+    assert "4 blocks are there" in distill().err
+    different = len(dict.fromkeys([*known, *(pair[0] for pair in more)]))
+    assert sum(decoded) == different - 60
+    assert [path.read_bytes() == before[path] for path in BLOCKS] == [True, True, False]  # the third was not full
+    assert all(path.stat().st_ino != inode for path, inode in zip(BLOCKS, inodes, strict=True))
+    assert read_lines(MADE / "distilled.en") == read_lines(PREPARED / "train.en")
+    old = TINY / "distill.previous/blocks"
+    assert sorted(path.name for path in old.iterdir()) == [path.name for path in BLOCKS]  # as it was left
+    distilled_from_nothing()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_line_again_decodes_nothing_wherever_it_is_put(decoded: list[int]) -> None:
+    """It moves the lines behind it, not the sentences; what is taken over is what would be made now."""
+    grow(lambda lines: [lines[0], lines[0], *lines[1:], lines[3]])
+    assert distill().code == 0
+    assert not decoded
+    assert np.load(MADE / "sentences.npy").tolist() == [0, *range(80), 3]
+    assert distill("--verify", "--verify-blocks", "9").code == 0
+    distilled_from_nothing()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_line_less_decodes_what_is_behind_it(decoded: list[int]) -> None:
+    grow(lambda lines: [*lines[:40], *lines[41:]])
+    assert distill().code == 0
+    assert sum(decoded) == 79 - 30
+    distilled_from_nothing()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_damaged_block_is_not_taken_over(decoded: list[int]) -> None:
+    path = BLOCKS[0]
+    path.write_bytes(path.read_bytes()[:-5])
+    grow(lambda lines: [*lines, lines[0]])
+    result = distill()
+    assert result.code == 0
+    assert f"{path}: damaged" in result.err
+    assert sum(decoded) == 30
+    distilled_from_nothing()
+
+
+# -------------------------------------------------------------------------------------------------------------- shards
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 0, 2)])
+def test_shards_in_any_order_make_the_same(order: tuple[int, ...], decoded: list[int]) -> None:
+    inline = hash_tree(MADE)
+    shutil.rmtree(MADE)
+    sets = ("distill.block_size=30",)
+    for shard in order:
+        result = distill("--shard", f"{shard}/3", sets=sets)
+        assert result.code == 0
+        assert f"the 1 blocks of shard {shard} of 3 are there" in result.err
+        assert not (MADE / "manifest.json").exists()
+        assert (MADE / f"blocks/00000{shard}.gz").exists()
+    assert sorted(decoded) == [20, 30, 30]
+    result = distill(sets=sets)
+    assert "3 of 3 blocks are there" in result.err
+    assert len(decoded) == 3
+    assert hash_tree(MADE) == inline
+    assert distill("--shard", "0/3", sets=sets).err == "distill: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_shards_left_out_is_decoded_when_they_are_put_together(decoded: list[int]) -> None:
+    inline = hash_tree(MADE)
+    shutil.rmtree(MADE)
+    assert distill("--shard", "1/3").code == 0
+    assert distill("--shard", "7/9").code == 0  # it has no block
+    assert distill().code == 0
+    assert sorted(decoded) == [20, 30, 30]
+    assert hash_tree(MADE) == inline
+
+
+@pytest.mark.usefixtures("finished")
+def test_shards_of_samples_and_of_choices() -> None:
+    sets = ("students.sampled={data: sampled}", "students.near={data: mbr}", "distill.decode.nbest=2")
+    assert distill(sets=sets).code == 0
+    names = ("distill", "sampled", "mbr")
+    inline = {name: hash_tree(TINY / name) for name in names}
+    for name in names:
+        shutil.rmtree(TINY / name)
+    for shard in (1, 0):
+        assert distill("--shard", f"{shard}/2", sets=sets).code == 0
+    assert not (TINY / "mbr").exists()
+    assert distill(sets=sets).code == 0
+    assert {name: hash_tree(TINY / name) for name in names} == inline
+
+
+@pytest.mark.usefixtures("finished")
+def test_shards_that_are_none() -> None:
+    for text in ("x", "1", "1/", "/3", "-1/3", "1/3/5", "1.0/3", "٣/٤", "²/3"):
+        with unharmed():
+            assert refused("distill", "tiny.yaml", "--shard", text) == f"--shard {text!r}: expected I/N, as 0/8"
+    for text, last in (("3/3", 2), ("4/3", 2), ("0/0", -1)):
+        with unharmed():
+            message = refused("distill", "tiny.yaml", "--shard", text)
+        assert message == f"--shard {text}: shards are 0 to {last}" if last >= 0 else "--shard" in message
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_shard_of_other_settings_keeps_the_old_state() -> None:
+    made = hash_tree(MADE)
+    assert "made anew" in distill("--shard", "0/2", sets=("distill.decode.beam=1",)).err
+    assert hash_tree(MADE.with_name("distill.previous")) == made
+    assert "made anew" not in distill("--shard", "1/2", sets=("distill.decode.beam=1",)).err
+    assert "taken back from distill.previous" in distill("--shard", "1/2").err
+    assert hash_tree(MADE) == made
+
+
+# ------------------------------------------------------------------------------------------------------ foreign blocks
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_block_of_another_run_is_refused_saying_what_differs(decoded: list[int]) -> None:
+    shutil.copytree(MADE, "kept")
+    assert distill(sets=("distill.decode.max_len_b=6",)).code == 0
+    foreign = BLOCKS[1].read_bytes()
+    shutil.rmtree(MADE)
+    shutil.rmtree(TINY / "distill.previous")
+    shutil.copytree("kept", MADE)
+    (MADE / "manifest.json").unlink()
+    record = json.loads(Path("kept/manifest.json").read_text(encoding="utf-8"))
+    plan = {key: record[key] for key in ("settings", "extend", "inputs")}
+    (MADE / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    BLOCKS[1].write_bytes(foreign)
+    BLOCKS[2].unlink()
+    decoded.clear()
+    with unharmed("tiny/distill/plan.json", "tiny/distill/config.json"):
+        message = refused("distill", "tiny.yaml")
+    assert message == f"{BLOCKS[1]}: made with another distill.decode.max_len_b (6, not 5)"
+    assert not decoded
+    with unharmed():
+        assert refused("distill", "tiny.yaml", "--shard", "1/3") == message
+    assert distill("--shard", "2/3").code == 0  # the others' are no concern of its
+    BLOCKS[1].unlink()
+    assert distill().code == 0
+    assert {path.name for path in MADE.iterdir()} == {path.name for path in Path("kept").iterdir()}
+    assert hash_tree(MADE) == hash_tree(Path("kept"))
+
+
+# -------------------------------------------------------------------------------------------------------- verification
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def verified(*arguments: str, sets: tuple[str, ...] = ()) -> Finished:
+    """Verifies, and sees that nothing was changed by it."""
+    with unharmed():
+        times = {path: path.stat().st_mtime_ns for path in TINY.rglob("*") if path.is_file() and path.suffix != ".log"}
+        result = distill("--verify", *arguments, sets=sets)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    return result
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_was_made_passes(decoded: list[int]) -> None:
+    result = verified("--verify-blocks", "2", "--verify-seed", "3")
+    assert result.code == 0
+    first, second = sorted(np.random.default_rng(3).permutation(3)[:2].tolist())
+    assert result.err.splitlines() == [
+        "distill: 3 blocks are whole, and nbest follows from them",
+        f"distill: decoded again, the same: blocks {first}, {second} (--verify-seed 3)",
+        f"distill: its text follows from {MADE}/nbest",
+    ]
+    assert len(decoded) == 2
+    assert verified("--verify-blocks", "0").code == 0
+    assert len(decoded) == 2
+    assert verified("--verify-blocks", "99").code == 0
+    assert len(decoded) == 5
+
+
+@pytest.mark.usefixtures("finished")
+def test_all_training_sets_are_verified() -> None:
+    sets = ("students.sampled={data: sampled}", "students.near={data: mbr}", "distill.decode.nbest=2")
+    assert distill(sets=sets).code == 0
+    result = verified(sets=sets)
+    assert result.code == 0, result.err
+    for name in ("distill", "sampled", "mbr"):
+        assert f"{name}: its text follows from " in result.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_is_not_complete_is_not_verified() -> None:
+    message = message_of(verified(sets=("distill.decode.beam=1",)))
+    assert message == "distill is not up to date: the setting distill.decode.beam changed from 2 to 1"
+    shutil.rmtree(MADE)
+    assert message_of(verified()) == "distill is not up to date: it was never made"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_flipped_bit_in_a_block() -> None:
+    flip_a_bit(BLOCKS[1])
+    assert message_of(verified()).startswith(f"{BLOCKS[1]}: damaged")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_bit_that_means_nothing() -> None:
+    """Gzip has a time, which says nothing of the content; but the file is not the one that was made."""
+    data = bytearray(BLOCKS[1].read_bytes())
+    data[5] ^= 1
+    BLOCKS[1].write_bytes(data)
+    message = message_of(verified("--verify-blocks", "3"))
+    assert message == f"{BLOCKS[1]}: decoded again, it is another file with the same content"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_block_in_anothers_place() -> None:
+    shutil.copy(BLOCKS[1], BLOCKS[0])
+    assert message_of(verified()) == f"{BLOCKS[0]}: holds sentences 30 to 59, not 0 to 29"
+    BLOCKS[0].unlink()
+    assert message_of(verified()) == f"{BLOCKS[0]}: the block is missing"
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("name", ["distilled.de", "distilled.en", "nbest", "data-bin/train.en-de.de.bin"])
+def test_an_edited_file(name: str) -> None:
+    path = MADE / name
+    flip_a_bit(path)
+    assert message_of(verified()) == f"distill is not up to date: its output {name} was changed"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_file_that_was_edited_behind_its_time() -> None:
+    """Its size and time are those of before, by which files are known that were read already."""
+    path = MADE / "distilled.de"
+    assert distill().code == 0  # reads it
+    stat = path.stat()
+    flip_a_bit(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert message_of(verified()) == f"{path}: not the file that was made: its sha256 differs"
+
+
+def edit_with_record(name: str, old: str, new: str) -> None:
+    """As somebody may who does not want to be noticed."""
+    path, record = MADE / name, manifest()
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    record["outputs"][name] = file_sha256(path)
+    (MADE / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("finished")
+def test_text_that_was_edited_with_its_record() -> None:
+    line = read_lines(MADE / "distilled.de")[4]
+    edit_with_record("distilled.de", f"{line}\n", f"{line} ok\n")
+    assert message_of(verified()) == f"{MADE}/distilled.de: does not follow from {MADE}/nbest"
+
+
+@pytest.mark.usefixtures("finished")
+def test_an_nbest_that_was_edited_with_its_record() -> None:
+    row = read_lines(MADE / "nbest")[4]
+    edit_with_record("nbest", f"{row}\n", f"{row} ok\n")
+    assert message_of(verified()) == f"{MADE}/nbest: does not follow from the blocks"
+
+
+@pytest.mark.usefixtures("finished")
+def test_translations_that_the_teacher_does_not_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files fit to each other; only decoding again shows it."""
+    decode = TorchEngine.decode
+
+    def wrong(engine: TorchEngine, sources: Any, *rest: Any, **more: Any) -> Any:
+        return decode(engine, sources, *rest, **more)[::-1]
+
+    shutil.rmtree(MADE)
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchEngine, "decode", wrong)
+        assert distill().code == 0
+    message = message_of(verified("--verify-blocks", "3"))
+    assert message == f"{BLOCKS[0]}: decoded again, it holds other translations"
+
+
+# ------------------------------------------------------------------------------------------------------------- engines
+
+
+@pytest.mark.usefixtures("finished")
+def test_both_engines_translate_the_same() -> None:
+    names = ("distilled.en", "distilled.de", "rejected")
+    by_torch = [(MADE / name).read_bytes() for name in names]
+    rows = [row.split("\t") for row in read_lines(MADE / "nbest")]
+    assert distill(sets=("distill.engine=ctranslate2",)).code == 0
+    assert [(MADE / name).read_bytes() for name in names] == by_torch
+    assert {"ctranslate2", "processor", "threads"} < set(manifest()["facts"]["blocks"][0])
+    for ours, theirs in zip(rows, (row.split("\t") for row in read_lines(MADE / "nbest")), strict=True):
+        assert ours[2:] == theirs[2:]
+        # CTranslate2 renormalises for <pad>, to which a teacher of so few updates gives some probability
+        assert float(ours[1]) == pytest.approx(float(theirs[1]), abs=1e-2)
+    sets = ("distill.engine=ctranslate2",)
+    assert verified(sets=sets).code == 0
+    shutil.rmtree(MADE / "engine")
+    assert distill("--verify", sets=sets).code == 0
