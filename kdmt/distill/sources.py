@@ -77,7 +77,10 @@ def find_sources(text: SourceText, *, once: bool, workdir: Path) -> Sources:
         workdir: an existing folder for temporary files of 33 bytes a line.
     """
     hashes_L = np.empty(len(text), dtype="<u8")
-    with tempfile.TemporaryDirectory(dir=workdir) as scratch, DuplicateFinder(Path(scratch)) as finder:
+    with (
+        tempfile.TemporaryDirectory(dir=workdir, prefix=".partial-") as scratch,
+        DuplicateFinder(Path(scratch)) as finder,
+    ):
         done = 0
         for tokens, sizes in text.chunks():
             digests = _digests(tokens, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import compress, islice
@@ -80,6 +81,7 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
     """Text, data-bin and, where targets are weighted, weights of a training set; the facts of its manifest."""
     from kdmt.stages.prepare import binarize_distilled
 
+    sweep(folder)
     with TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
         report = merge_text(workspace, folder, made_of, Path(scratch))
         for name in text_names(workspace):
@@ -96,6 +98,16 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
         facts |= _nearness(workspace, report, folder)
     workspace.say(f"{folder.name}: {_summary(facts)}")
     return facts
+
+
+def sweep(*folders: Path) -> None:
+    """Take away what runs left that were killed. For who is alone at work there."""
+    for folder in folders:
+        for path in folder.glob(".partial-*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def merge_text(workspace: Workspace, folder: Path, made_of: TrainingSet, out: Path) -> MergeReport:

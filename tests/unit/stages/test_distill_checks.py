@@ -218,6 +218,18 @@ def test_a_shard_of_other_settings_keeps_the_old_state() -> None:
 
 
 @pytest.mark.usefixtures("finished")
+def test_what_the_killed_had_begun_is_taken_away() -> None:
+    made = hash_tree(MADE)
+    (MADE / "distilled.de").unlink()
+    for name in (".partial-x7/digests.0", "blocks/.partial-17-000001.gz", ".partial-y8/nbest"):
+        (MADE / name).parent.mkdir(exist_ok=True)
+        (MADE / name).write_bytes(b"half")
+    assert "its output distilled.de is missing" in distill().err
+    assert hash_tree(MADE) == made
+    assert not list(MADE.glob(".*"))
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_block_of_another_run_is_refused_saying_what_differs(decoded: list[int]) -> None:
     shutil.copytree(MADE, "kept")
     assert distill(sets=("distill.decode.max_len_b=6",)).code == 0

@@ -1,0 +1,236 @@
+"""The distilled files are the same bytes whoever makes them: one process, several, Ray's actors, shards, the killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_pipeline
+from commands import TIMEOUT_SECONDS, run, start
+from tiny_pipeline import hash_tree
+
+pytestmark = pytest.mark.pipeline
+
+SETS = (
+    "distill.block_size=8",
+    "distill.engine=auto",
+    "teacher.train.max_updates=20",
+    "students.sampled={data: sampled}",
+)
+SLOWLY = 0.02  # seconds between two looks
+NUM_BLOCKS = 50
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Up to the teacher, with text enough for many blocks."""
+    folder = tmp_path_factory.mktemp("workers")
+    tiny_pipeline.write_pipeline(folder)
+    tiny_pipeline.write_text(folder, {"train": 8 * NUM_BLOCKS, "valid": 6, "test": 5})
+    for stage in ("prepare", "teacher"):
+        run(folder, stage, "tiny.yaml", sets=SETS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inline(taught: Path) -> dict[str, str]:
+    """What one process makes that is disturbed by nobody."""
+    run(taught, "distill", "tiny.yaml", sets=SETS)
+    made = take_away(taught)
+    assert len([name for name in made if "/blocks/" in name]) == 2 * NUM_BLOCKS
+    return made
+
+
+@pytest.fixture
+def moments() -> random.Random:
+    """Moments that differ from run to run; the seed is shown where a test fails."""
+    seed = time.time_ns() % 1_000_000
+    print(f"moments of seed {seed}")
+    return random.Random(seed)
+
+
+def take_away(folder: Path) -> dict[str, str]:
+    """Remove what was distilled; gives the hashes of its files."""
+    made = {}
+    for stage in ("distill", "sampled"):
+        tree = hash_tree(folder / "runs/tiny" / stage)
+        assert not [name for name in tree if ".partial" in name]
+        # what a run was told of workers is kept with it, and of no account
+        made |= {f"{stage}/{name}": sha for name, sha in tree.items() if name != "config.json"}
+        shutil.rmtree(folder / "runs/tiny" / stage)
+    return made
+
+
+def family_of(pid: int) -> set[int]:
+    """A process's children and theirs."""
+    found: set[int] = set()
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    for child in map(int, children):
+        found |= {child} | family_of(child)
+    return found
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Return as soon as something is there, or the process has ended."""
+    while process.poll() is None and not ready():
+        time.sleep(SLOWLY)
+
+
+def wait_for_the_end_of(pids: set[int]) -> None:
+    end = time.monotonic() + 20
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < end, f"processes are left: {pids}"
+        time.sleep(SLOWLY)
+
+
+def blocks(folder: Path) -> int:
+    return sum(len(list((folder / "runs/tiny" / stage / "blocks").glob("0*"))) for stage in ("distill", "sampled"))
+
+
+def processes(workers: int) -> tuple[str, ...]:
+    return (*SETS, "distill.executor=processes", f"distill.workers={workers}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_make_the_same_bytes(taught: Path, inline: dict[str, str], workers: int) -> None:
+    _, err = run(taught, "distill", "tiny.yaml", sets=processes(workers))
+    assert f"{NUM_BLOCKS} of {NUM_BLOCKS} blocks" in err
+    logs = [path.name for path in (taught / "runs/tiny/distill/logs").iterdir()]
+    assert sorted(logs) == [f"worker-00{number}.log" for number in range(workers)]
+    assert take_away(taught) == inline
+
+
+def test_shards_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> None:
+    """Two at the same moment, the third later with other workers."""
+    both = [start(taught, "distill", "tiny.yaml", "--shard", f"{shard}/3", sets=SETS) for shard in (2, 0)]
+    for process in both:
+        _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+        assert process.returncode == 0, err
+    run(taught, "distill", "tiny.yaml", "--shard", "1/3", sets=processes(2))
+    assert blocks(taught) == 2 * NUM_BLOCKS
+    run(taught, "distill", "tiny.yaml", sets=SETS)
+    assert take_away(taught) == inline
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two nodes with a CPU each, both on this machine."""
+    pytest.importorskip("ray")
+    # nodes inherit where the package is, and a secret that is not kept in the user's home
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    try:
+        cluster.add_node(**node)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actors_of_a_ray_cluster_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> None:
+    _, err = run(taught, "distill", "tiny.yaml", sets=(*SETS, "distill.executor=ray"))
+    assert f"{NUM_BLOCKS} of {NUM_BLOCKS} blocks" in err
+    assert len(list((taught / "runs/tiny/distill/logs").iterdir())) == 2  # one a node
+    assert take_away(taught) == inline
+
+
+def test_a_worker_that_is_killed_costs_nothing(taught: Path, inline: dict[str, str]) -> None:
+    process = start(taught, "distill", "tiny.yaml", sets=processes(2))
+    wait_until(lambda: blocks(taught) > 3, process)
+    family = family_of(process.pid)
+    victim = min(filter(is_worker, family))
+    os.kill(victim, signal.SIGKILL)
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0, err
+    wait_for_the_end_of(family)
+    logs = "".join(path.read_text() for path in (taught / "runs/tiny/distill/logs").iterdir())
+    assert "driver: " in logs
+    assert "the worker died (signal 9)" in logs
+    assert take_away(taught) == inline
+
+
+def test_a_driver_that_is_killed_leaves_no_worker_and_loses_no_block(taught: Path, inline: dict[str, str]) -> None:
+    process = start(taught, "distill", "tiny.yaml", sets=processes(2))
+    wait_until(lambda: blocks(taught) > 3, process)
+    family = family_of(process.pid)
+    assert len(list(filter(is_worker, family))) == 2
+    process.kill()
+    process.communicate(timeout=TIMEOUT_SECONDS)
+    wait_for_the_end_of(family)
+    folder = taught / "runs/tiny/distill/blocks"
+    done = {path: path.stat().st_ino for path in folder.glob("0*")}
+    assert 3 < len(done) < NUM_BLOCKS
+    _, err = run(taught, "distill", "tiny.yaml", sets=processes(1))
+    assert f"{len(done)} of {NUM_BLOCKS} blocks are there" in err
+    assert {path: path.stat().st_ino for path in done} == done
+    assert take_away(taught) == inline
+
+
+@pytest.mark.slow
+def test_distilling_by_processes_that_are_killed_many_times(
+    taught: Path, inline: dict[str, str], moments: random.Random
+) -> None:
+    """Twenty kills at moments that nobody chose, of workers and of the driver, in all that one run does."""
+    process = start(taught, "distill", "tiny.yaml", sets=processes(2))
+    family: set[int] = set()
+    kills = attempts = 0
+    while kills < 20:
+        attempts += 1
+        assert attempts <= 200
+        time.sleep(moments.uniform(0, 2.0))
+        now = family_of(process.pid)
+        family |= now
+        workers = sorted(filter(is_worker, now))
+        kill_driver = moments.random() < 0.4
+        if process.poll() is None and (kill_driver or workers):
+            victim = process.pid if kill_driver else moments.choice(workers)
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            kills += 1
+        if kill_driver or process.poll() is not None:
+            _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+            assert process.returncode in (0, -signal.SIGKILL), err
+            wait_for_the_end_of(family)
+            if process.returncode == 0:  # it had come to its end
+                assert take_away(taught) == inline
+            process = start(taught, "distill", "tiny.yaml", sets=processes(2))
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0, err
+    wait_for_the_end_of(family)
+    run(taught, "distill", "tiny.yaml", sets=SETS)
+    assert take_away(taught) == inline
