@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tiny_pipeline import read_lines, write_lines
 
 from kdmt.config import Failures
+from kdmt.distill import candidates as module
 from kdmt.distill.blocks import DamagedBlock, Decoded, plan_blocks, write_block
-from kdmt.distill.candidates import Candidates, Written, format_candidate, read_scores, write_candidates
+from kdmt.distill.candidates import Candidates, format_candidate, read_scores, write_candidates
 from kdmt.distill.decoding import BlockTask
 from kdmt.distill.failures import find_failure
 from kdmt.errors import UserError
@@ -39,7 +40,7 @@ class Written:
     folder: Path
     tasks: list[BlockTask]
 
-    def write(self, workers: int = 1) -> Written:
+    def write(self, workers: int = 1) -> module.Written:
         return write_candidates(
             self.tasks,
             self.folder,
