@@ -13,7 +13,8 @@ Multi30k's training set and its test set of 2016 are translated with beam 5 by a
 Batch sizes and layouts are chosen on the first sentences. BLEU is that of the test set's lines. `..._int8` is with int8
 weights on both sides; `..._shortlist` restricts the vocabulary of each batch, beside CTranslate2 without it. The same
 teachers serve all; they are trained first where they are not there, over fewer updates than the pipelines have.
-`distill_two_process_speedup` is the smaller one of the models'.
+`distill_two_process_speedup` is the smaller one of the models'. `nbest_...`: CTranslate2's 5-best lists of the test set
+beside PyTorch's.
 """
 
 from __future__ import annotations
@@ -91,11 +92,14 @@ def main() -> None:
     if not (FAIRSEQ / "fairseq-generate").exists():
         sys.exit("bench-distill: run `make fairseq-env` first")
     results: dict[str, dict[str, Result]] = {}
+    alike: list[Figure] = []
     choices: dict[str, Any] = {}
     for name in options.models.split(","):
         model = make_model(name, options.workdir / name, options.limit, options.updates)
         results[name], choices[name] = measure(model)
+        alike += compare_nbest(model)
     figures = [figure for name, found in results.items() for figure in figures_of(name, found)]
+    figures += alike
     figures.append(Figure("distill_bleu_difference", max(map(bleu_difference, results.values())), "BLEU"))
     speedups = [r["stage"].sentences_per_second / r["stage_1"].sentences_per_second for r in results.values()]
     figures.append(Figure("distill_two_process_speedup", min(speedups), "ratio"))
@@ -240,6 +244,38 @@ def run_ct2(
         f"{model.name} ct2 {kind} {layout} {batch}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True
     )
     return seconds, words
+
+
+def compare_nbest(model: Model) -> list[Figure]:
+    """The 5-best of the test set's sentences in CTranslate2 and in PyTorch: how many are the same, how far apart their
+    scores are, and, where the lists differ, how far apart PyTorch finds the first two that do (0 without any)."""
+    from kdmt.config import Decode
+    from kdmt.decode.ctranslate2 import CTranslate2Engine
+    from kdmt.decode.transformer import TorchEngine
+    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.types import EOS
+
+    settings = Decode(beam=BEAM, nbest=BEAM, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B)
+    dataset = model.sources()
+    sources = [dataset[index] for index in range(len(dataset) - model.num_test, len(dataset))]
+    torch_engine = TorchEngine(load_model(resolve_checkpoint(model.trained / "teacher" / "average")))
+    engine = CTranslate2Engine(model.work / "runs" / "bench" / "distill" / "engine", compute_type="float32", threads=2)
+    same, apart, margins = 0, 0.0, [0.0]
+    pairs = zip(sources, engine.decode(sources, settings), torch_engine.decode(sources, settings), strict=True)
+    for source, ours, theirs in pairs:
+        differing = [(a, b) for a, b in zip(ours, theirs, strict=False) if a.tokens != b.tokens]
+        if not differing and len(ours) == len(theirs):
+            same += 1
+            apart = max(apart, *(abs(a.score - b.score) for a, b in zip(ours, theirs, strict=True)))
+            continue
+        targets = [np.array([*hypothesis.tokens, EOS]) for hypothesis in differing[0]]
+        first, second = torch_engine.score_pairs([source, source], targets)
+        margins.append(float(abs(first.mean() - second.mean())))
+    return [
+        Figure(f"nbest_same_{model.name}", 100 * same / len(sources), "%"),
+        Figure(f"nbest_score_difference_{model.name}", apart, "nats"),
+        Figure(f"nbest_margin_where_different_{model.name}", max(margins), "nats"),
+    ]
 
 
 def iter_all(model: Model) -> Any:

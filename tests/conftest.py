@@ -7,8 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import tiny_pipeline
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # machines are busy; nothing is timed in tests
+hypothesis.settings.load_profile("untimed")
 
 STAGES = ("prepare", "teacher", "distill", "student", "score")
 

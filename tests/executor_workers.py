@@ -89,4 +89,4 @@ def get_into(kind: str) -> None:
         case "user":
             raise UserError("corpus.de: line 3 is bad")
         case "full":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/000001.jsonl.gz")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/000001.gz")

@@ -135,16 +135,15 @@ def drop_improbable(workspace: Workspace, folder: Path, files: Outputs, report: 
     """Take those pairs out of the files again that the reverse model finds the least probable.
 
     Args:
-        folder: of the stage; keeps the scores.
-        files: of the training set as it was merged.
+        folder: of the stage; keeps what the reverse model has said, for the next time.
+        files: of the training set as it was merged; beside them `SCORES` is written.
         report: gets the dropped ones as the failure `reverse`.
     """
     settings = workspace.config.distill.reverse
     if settings is None:
-        (folder / SCORES).unlink(missing_ok=True)
         return
     entropies = _cross_entropies(workspace, folder, files, settings)
-    np.save(folder / SCORES, entropies.astype("<f4"))
+    np.save(files.source.with_name(SCORES), entropies.astype("<f4"))
     is_kept = _best(entropies, settings.drop_percent)
     for path in (files.source, files.target, files.tags):
         if path.exists():

@@ -84,7 +84,7 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
     sweep(folder)
     with TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
         report = merge_text(workspace, folder, made_of, Path(scratch))
-        for name in text_names(workspace):
+        for name in (*text_names(workspace), SCORES):
             if (Path(scratch) / name).exists():
                 (Path(scratch) / name).replace(folder / name)
             else:

@@ -210,7 +210,7 @@ def test_distilling_by_processes_that_are_killed_many_times(
     while kills < 20:
         attempts += 1
         assert attempts <= 200
-        time.sleep(moments.uniform(0, 2.0))
+        time.sleep(moments.uniform(0, 4.0))
         now = family_of(process.pid)
         family |= now
         workers = sorted(filter(is_worker, now))
@@ -224,7 +224,10 @@ def test_distilling_by_processes_that_are_killed_many_times(
             kills += 1
         if kill_driver or process.poll() is not None:
             _, err = process.communicate(timeout=TIMEOUT_SECONDS)
-            assert process.returncode in (0, -signal.SIGKILL), err
+            if process.returncode == 2:  # three times one after the other the same was hit
+                assert "no worker can be opened: " in err or "failed three times" in err
+            else:
+                assert process.returncode in (0, -signal.SIGKILL), err
             wait_for_the_end_of(family)
             if process.returncode == 0:  # it had come to its end
                 assert take_away(taught) == inline

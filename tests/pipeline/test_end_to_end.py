@@ -66,7 +66,7 @@ def test_every_stage_leaves_its_files(toy: Path) -> None:
     expected = [
         *("prepare/train.en", "prepare/test.raw.de", "prepare/tokenizer/joint.model", "prepare/dict.de.txt"),
         *("prepare/data-bin/train.en-de.en.bin", "prepare/data-bin/valid.en-de.de.idx", "prepare/report.json"),
-        *("distill/blocks/000002.jsonl.gz", "distill/distilled.de", "distill/nbest"),
+        *("distill/blocks/000002.gz", "distill/distilled.de", "distill/nbest"),
         *("distill/data-bin/train.en-de.de.bin", "scores.json", "significance.json", "report.html"),
     ]
     for run_folder in SYSTEMS.values():

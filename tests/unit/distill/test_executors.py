@@ -95,7 +95,7 @@ def test_bad_input_ends_the_run(executor: Executor, folder: Path) -> None:
 def test_a_full_disk_ends_the_run(executor: Executor, folder: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         executor.run(Scribes(folder, {1: ("full", ALWAYS)}), make_tasks(3), Watch())
-    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/full/000001.jsonl.gz")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/full/000001.gz")
     assert multiprocessing.active_children() == []
 
 

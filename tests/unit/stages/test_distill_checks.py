@@ -198,10 +198,11 @@ def test_shards_that_are_none() -> None:
     for text in ("x", "1", "1/", "/3", "-1/3", "1/3/5", "1.0/3", "٣/٤", "²/3"):
         with unharmed():
             assert refused("distill", "tiny.yaml", "--shard", text) == f"--shard {text!r}: expected I/N, as 0/8"
-    for text, last in (("3/3", 2), ("4/3", 2), ("0/0", -1)):
+    for text in ("3/3", "4/3"):
         with unharmed():
-            message = refused("distill", "tiny.yaml", "--shard", text)
-        assert message == f"--shard {text}: shards are 0 to {last}" if last >= 0 else "--shard" in message
+            assert refused("distill", "tiny.yaml", "--shard", text) == f"--shard {text}: shards are 0 to 2"
+    with unharmed():
+        assert refused("distill", "tiny.yaml", "--shard", "0/0").startswith("--shard 0/0: ")
 
 
 @pytest.mark.usefixtures("finished")
