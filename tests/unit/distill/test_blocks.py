@@ -301,11 +301,7 @@ def test_a_full_disk_is_told_and_leaves_an_earlier_block(tmp_path: Path) -> None
     """`/dev/full` answers every write as a full disk does."""
     earlier = write(tmp_path)
     data = earlier.read_bytes()
-<<<<<<< HEAD
-    (tmp_path / f".partial-{os.uname().nodename}-{os.getpid()}-{earlier.name}").symlink_to("/dev/full")
-=======
     (tmp_path / f"{PARTIAL}{earlier.name}").symlink_to("/dev/full")
->>>>>>> helper-h4
     with pytest.raises(
         UserError, match=rf"{earlier}: the disk is full; earlier blocks are kept, run it again to go on"
     ):
@@ -346,8 +342,4 @@ def test_a_kill_while_writing_leaves_no_block(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(SystemExit):
         write(tmp_path)
     assert not BLOCK.path(tmp_path).exists()
-<<<<<<< HEAD
-    assert [path.name for path in tmp_path.iterdir()] == [f".partial-{os.uname().nodename}-{os.getpid()}-000003.gz"]
-=======
     assert [path.name for path in tmp_path.iterdir()] == [f"{PARTIAL}000003.gz"]
->>>>>>> helper-h4
