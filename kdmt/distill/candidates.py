@@ -142,7 +142,9 @@ def _spell_block(
 
 
 def format_candidate(number: int, score: float, length: int, code: int, words: str) -> bytes:
-    """A line of `nbest`; `code` is that of a failure, 0 for none."""
+    """A line of `nbest`; `code` is that of a failure, 0 for none. A vocabulary of bytes can spell the end of a line."""
+    if "\n" in words or "\t" in words:
+        words = " ".join(words.split())
     return f"{number}\t{score:.7g}\t{length}\t{_NAMES[code]}\t{words}\n".encode()
 
 

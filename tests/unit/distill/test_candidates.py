@@ -192,3 +192,7 @@ def test_scores_belong_to_the_lines_of_the_hypotheses(nbest: Path) -> None:
 def test_scores_that_cannot_be_are_named_with_their_line(nbest: Path, scores: list[str], message: str) -> None:
     with pytest.raises(UserError, match=rf"scores:? ?{message}"):
         give(nbest, *scores)
+
+
+def test_a_hypothesis_stays_on_its_line() -> None:
+    assert format_candidate(3, -0.5, 4, 0, "a\nb\tc") == b"3\t-0.5\t4\t-\ta b c\n"
