@@ -13,14 +13,14 @@ Multi30k's training set and its test set of 2016 are translated with beam 5 by a
 Batch sizes and layouts are chosen on the first sentences. BLEU is that of the test set's lines. `..._int8` is with int8
 weights on both sides; `..._shortlist` restricts the vocabulary of each batch, beside CTranslate2 without it. The same
 teachers serve all; they are trained first where they are not there, over fewer updates than the pipelines have.
-`distill_two_process_speedup` is the smaller one of the models'.
+`distill_two_process_speedup` is the smaller one of the models'. `nbest_...`: CTranslate2's 5-best lists of the test set
+beside PyTorch's.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import re
 import shutil
@@ -30,6 +30,7 @@ import sysconfig
 import time
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +85,21 @@ class Result:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(PIPELINES))
-    parser.add_argument("--updates", type=int, default=2500, help="of teachers that are not there yet")
+    parser.add_argument("--updates", type=int, default=1500, help="of teachers that are not there yet")
     parser.add_argument("--limit", type=int, default=0, help="translate so many lines of the training set alone")
     parser.add_argument("--workdir", type=Path, default=Path("runs/bench-distill"))
     options = parser.parse_args()
     if not (FAIRSEQ / "fairseq-generate").exists():
         sys.exit("bench-distill: run `make fairseq-env` first")
     results: dict[str, dict[str, Result]] = {}
+    alike: list[Figure] = []
     choices: dict[str, Any] = {}
     for name in options.models.split(","):
         model = make_model(name, options.workdir / name, options.limit, options.updates)
         results[name], choices[name] = measure(model)
+        alike += compare_nbest(model)
     figures = [figure for name, found in results.items() for figure in figures_of(name, found)]
+    figures += alike
     figures.append(Figure("distill_bleu_difference", max(map(bleu_difference, results.values())), "BLEU"))
     speedups = [r["stage"].sentences_per_second / r["stage_1"].sentences_per_second for r in results.values()]
     figures.append(Figure("distill_two_process_speedup", min(speedups), "ratio"))
@@ -128,9 +132,10 @@ def make_model(name: str, work: Path, limit: int, updates: int) -> Model:
     """Train the teacher where it is not there, and prepare the corpus with its tokenizer and dictionary."""
     path = Path("pipelines") / f"{PIPELINES[name]}.yaml"
     trained = Path("runs") / PIPELINES[name]
+    flags = ["--set", f"teacher.train.max_updates={updates}", "--set", f"teacher.train.warmup_updates={updates // 3}"]
     for stage in ("prepare", "teacher"):
         if not (trained / stage / "manifest.json").exists():
-            subprocess.run([str(KDMT), stage, str(path), "--set", f"teacher.train.max_updates={updates}"], check=True)
+            subprocess.run([str(KDMT), stage, str(path), *flags], check=True)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for lang in ("en", "de"):
@@ -179,10 +184,10 @@ def measure(model: Model) -> tuple[dict[str, Result], dict[str, Any]]:
     chosen["fairseq_batch"] = min(FAIRSEQ_BATCHES, key=lambda size: run_fairseq(model, size, TRIAL_SENTENCES)[0])
     found["stage"] = run_stage(model, "stage")
     for kind in ("float32", "int8"):
-        trials = itertools.product(((2, 1), (1, 2)), CT2_BATCHES)
-        chosen[kind] = min(trials, key=lambda trial: run_ct2(model, kind, *trial, TRIAL_SENTENCES)[0])
+        trials: Any = itertools.product(((2, 1), (1, 2)), CT2_BATCHES)
+        chosen[kind] = min(trials, key=partial(ct2_seconds, model, kind))
         suffix = "" if kind == "float32" else "_int8"
-        seconds, words = run_ct2(model, kind, *chosen[kind], None)
+        seconds, words = run_ct2(model, kind, *chosen[kind], limit=None)
         found[f"ct2{suffix}"] = Result(len(words) / seconds, model.bleu(words))
     found["stage_1"] = run_stage(model, "stage_1", "distill.workers=1")
     found["stage_int8"] = run_stage(model, "stage_int8", "distill.compute_type=int8")
@@ -210,7 +215,13 @@ def run_stage(model: Model, name: str, *sets: str) -> Result:
     return Result(len(words) / seconds, model.bleu(words))
 
 
-def run_ct2(model: Model, kind: str, layout: tuple[int, int], batch: int, limit: int | None) -> tuple[float, list[str]]:
+def ct2_seconds(model: Model, kind: str, trial: tuple[tuple[int, int], int]) -> float:
+    return run_ct2(model, kind, *trial, limit=TRIAL_SENTENCES)[0]
+
+
+def run_ct2(
+    model: Model, kind: str, layout: tuple[int, int], batch: int, *, limit: int | None
+) -> tuple[float, list[str]]:
     """Seconds of `translate_batch` on all sentences or the first ones, and the words."""
     import ctranslate2
 
@@ -229,8 +240,42 @@ def run_ct2(model: Model, kind: str, layout: tuple[int, int], batch: int, limit:
     words = [""] * len(sources)
     for place, result in zip(order, results, strict=True):
         words[place] = codec.tokenizers.target.decode(" ".join(result.hypotheses[0]))
-    print(f"{model.name} ct2 {kind} {layout} {batch}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True)
+    print(
+        f"{model.name} ct2 {kind} {layout} {batch}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True
+    )
     return seconds, words
+
+
+def compare_nbest(model: Model) -> list[Figure]:
+    """The 5-best of the test set's sentences in CTranslate2 and in PyTorch: how many are the same, how far apart their
+    scores are, and, where the lists differ, how far apart PyTorch finds the first two that do (0 without any)."""
+    from kdmt.config import Decode
+    from kdmt.decode.ctranslate2 import CTranslate2Engine
+    from kdmt.decode.transformer import TorchEngine
+    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.types import EOS
+
+    settings = Decode(beam=BEAM, nbest=BEAM, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B)
+    dataset = model.sources()
+    sources = [dataset[index] for index in range(len(dataset) - model.num_test, len(dataset))]
+    torch_engine = TorchEngine(load_model(resolve_checkpoint(model.trained / "teacher" / "average")))
+    engine = CTranslate2Engine(model.work / "runs" / "bench" / "distill" / "engine", compute_type="float32", threads=2)
+    same, apart, margins = 0, 0.0, [0.0]
+    pairs = zip(sources, engine.decode(sources, settings), torch_engine.decode(sources, settings), strict=True)
+    for source, ours, theirs in pairs:
+        differing = [(a, b) for a, b in zip(ours, theirs, strict=False) if a.tokens != b.tokens]
+        if not differing and len(ours) == len(theirs):
+            same += 1
+            apart = max(apart, *(abs(a.score - b.score) for a, b in zip(ours, theirs, strict=True)))
+            continue
+        targets = [np.array([*hypothesis.tokens, EOS]) for hypothesis in differing[0]]
+        first, second = torch_engine.score_pairs([source, source], targets)
+        margins.append(float(abs(first.mean() - second.mean())))
+    return [
+        Figure(f"nbest_same_{model.name}", 100 * same / len(sources), "%"),
+        Figure(f"nbest_score_difference_{model.name}", apart, "nats"),
+        Figure(f"nbest_margin_where_different_{model.name}", max(margins), "nats"),
+    ]
 
 
 def iter_all(model: Model) -> Any:

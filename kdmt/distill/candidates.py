@@ -14,7 +14,7 @@ import os
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,23 @@ class GivenScores:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What was seen while candidates were written; B sentences that have any."""
+
+    made_with: list[dict[str, Any]]  # of each block
+    scores_B: NDArray[np.float32]  # of the best
+    lengths_B: NDArray[np.int32]  # of the best, tokens with </s>
+
+
+@dataclass(frozen=True)
 class _Spelled:
     """The lines of a block."""
 
     text: bytes
     sizes_N: NDArray[np.int64]  # bytes of each sentence's lines
     made_with: dict[str, Any]
+    scores_B: NDArray[np.float32]
+    lengths_B: NDArray[np.int32]
 
 
 def write_candidates(
@@ -70,7 +81,7 @@ def write_candidates(
     out: Path,
     out_offsets: Path,
     workers: int,
-) -> list[dict[str, Any]]:
+) -> Written:
     """Write `nbest` and its offsets from all blocks, each of which is checked.
 
     Args:
@@ -78,24 +89,26 @@ def write_candidates(
         out, out_offsets: the new files.
         workers: processes.
 
-    Returns:
-        What each block was made with.
-
     Raises:
         UserError: a block is missing, damaged or made from something else.
     """
     offsets = np.zeros(1 + sum(task.count for task in tasks), dtype="<i8")
-    made_with, first = [], 1
+    found: list[_Spelled] = []
+    first = 1
     spell = partial(_spell_block, blocks, made_from, to_words, settings)
     with out.open("wb") as file, mapping_in_order(spell, workers) as map_in_order:
         for task, spelled in zip(tasks, map_in_order(tasks), strict=True):
             file.write(spelled.text)
             offsets[first : first + task.count] = spelled.sizes_N
             first += task.count
-            made_with.append(spelled.made_with)
+            found.append(replace(spelled, text=b"", sizes_N=offsets[:0]))
     np.cumsum(offsets, out=offsets)
     np.save(out_offsets, offsets)
-    return made_with
+    return Written(
+        [spelled.made_with for spelled in found],
+        np.concatenate([spelled.scores_B for spelled in found] or [np.empty(0, np.float32)]),
+        np.concatenate([spelled.lengths_B for spelled in found] or [np.empty(0, np.int32)]),
+    )
 
 
 def _spell_block(
@@ -118,11 +131,20 @@ def _spell_block(
     sizes_H = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
     ends_N = np.cumsum(decoded.counts_N)
     sums = np.concatenate([[0], np.cumsum(sizes_H)])
-    return _Spelled(b"".join(lines), sums[ends_N] - sums[ends_N - decoded.counts_N], header["made_with"])
+    best_B = (ends_N - decoded.counts_N)[decoded.counts_N > 0]
+    return _Spelled(
+        b"".join(lines),
+        sums[ends_N] - sums[ends_N - decoded.counts_N],
+        header["made_with"],
+        decoded.scores_H[best_B],
+        decoded.sizes_H[best_B] + 1,
+    )
 
 
 def format_candidate(number: int, score: float, length: int, code: int, words: str) -> bytes:
-    """A line of `nbest`; `code` is that of a failure, 0 for none."""
+    """A line of `nbest`; `code` is that of a failure, 0 for none. A vocabulary of bytes can spell the end of a line."""
+    if "\n" in words or "\t" in words:
+        words = " ".join(words.split())
     return f"{number}\t{score:.7g}\t{length}\t{_NAMES[code]}\t{words}\n".encode()
 
 

@@ -27,6 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdmt.config import Sample
 from kdmt.errors import UserError
@@ -56,6 +57,7 @@ from kdmt.stages.workers import LOGS, helpers, open_executor
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
+    from kdmt.distill.candidates import Written
     from kdmt.distill.decoding import BlockDecoder, BlockTask
     from kdmt.distill.executors import Failed
     from kdmt.distill.selection import Selector
@@ -208,17 +210,22 @@ class Decoding:
 
     def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
         with TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
-            made_with = self.write_candidates(self.made_from(plan), tasks, sources, Path(scratch))
+            written = self.write_candidates(self.made_from(plan), tasks, sources, Path(scratch))
             for name in CANDIDATES:
                 (Path(scratch) / name).replace(self.folder / name)
         facts = write_training_set(self.workspace, self.folder, self.training_set())
-        facts["blocks"] = _origins(made_with)
+        facts["scores"], facts["lengths"] = _spread(written.scores_B), _spread(written.lengths_B)
+        facts["blocks"] = _origins(written.made_with)
+        self.workspace.say(
+            f"{self.folder.name}: of the teacher's best, mean and 5th and 95th percentile: "
+            f"score {_in_words(facts['scores'])}, tokens {_in_words(facts['lengths'])}"
+        )
         finish(self.folder, plan, outputs=outputs(self.folder), facts=facts)
 
     def write_candidates(
         self, made_from: dict[str, Any], tasks: Sequence[BlockTask], sources: Sources, out: Path
-    ) -> list[dict[str, Any]]:
-        """What the blocks hold as text, into the folder `out`; what each block was made with."""
+    ) -> Written:
+        """What the blocks hold as text, into the folder `out`."""
         from kdmt.corpus.codec import TextCodec
         from kdmt.distill.candidates import write_candidates
 
@@ -267,6 +274,18 @@ def _describe(name: str, failed: Sequence[Failed]) -> str:
         f"{name}: {len(failed):,} block{'s' if len(failed) > 1 else ''} failed three times, the others are there "
         f"({first}{more}); {LOGS}/ has the whole errors; run it again to try again"
     )
+
+
+def _spread(values: NDArray[Any]) -> dict[str, float]:
+    """Mean and percentiles."""
+    if not len(values):
+        return {}
+    low, high = np.percentile(values, [5, 95]).tolist()
+    return {"mean": float(values.mean(dtype=np.float64)), "p5": low, "p95": high}
+
+
+def _in_words(spread: dict[str, float]) -> str:
+    return f"{spread['mean']:.2f} ({spread['p5']:.2f} to {spread['p95']:.2f})" if spread else "none"
 
 
 def _origins(made_with: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ctc": {"family": "ctc", "upsample": 2},
     "ctc_glat": {"family": "ctc", "upsample": 2, "glancing": [[0, 0.5], [700, 0.3]]},
     "nat": {"family": "nat"},
-    "glat": {"family": "nat", "glancing": [[0, 0.5], [2000, 0.3]]},
+    "glat": {"family": "nat", "glancing": [[0, 0.5], [300, 0.0]]},
     "cmlm": {"family": "cmlm"},
     "inat": {"family": "inat", "passes": 2},
     "nat_crf": {"family": "nat_crf", "crf_candidates": 16},
@@ -50,9 +50,9 @@ UPDATES = {
     "ctc": 700,
     "ctc_glat": 700,
     "nat": 1800,
-    "glat": 2000,
+    "glat": 2400,
     "cmlm": 1200,
-    "inat": 1700,
+    "inat": 2100,
     "nat_crf": 1500,
     "dag": 1300,
     "levenshtein": 1800,
@@ -60,7 +60,8 @@ UPDATES = {
 }
 # levenshtein reads each sentence three times
 TRAIN: dict[str, dict[str, Any]] = {
-    "dag": {"lr": 4e-3},
+    "dag": {"lr": 3e-3},
+    "inat": {"lr": 8e-3},
     "levenshtein": {"lr": 5e-3, "max_tokens": 512},
     "insertion": {"lr": 1e-2, "average_checkpoints": 10},
 }

@@ -172,7 +172,7 @@ def test_scores_are_the_teacher_forced_ones(tmp_path: Path, eos_logit: float) ->
             [source for source, _ in pairs], [np.array([*hypothesis.tokens, EOS]) for _, hypothesis in pairs]
         )
         for (_, hypothesis), log_probs in zip(pairs, forced, strict=True):
-            assert hypothesis.score == pytest.approx(log_probs.mean(), abs=TOLERANCE)
+            assert hypothesis.score == pytest.approx(log_probs.sum() / len(log_probs) ** lenpen, abs=TOLERANCE)
         assert all(nbest == sorted(nbest, key=lambda h: -h.score) for nbest in found)
 
 

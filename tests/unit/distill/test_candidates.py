@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiny_pipeline import read_lines, write_lines
 
 from kdmt.config import Failures
+from kdmt.distill import candidates as module
 from kdmt.distill.blocks import DamagedBlock, Decoded, plan_blocks, write_block
 from kdmt.distill.candidates import Candidates, format_candidate, read_scores, write_candidates
 from kdmt.distill.decoding import BlockTask
@@ -39,7 +40,7 @@ class Written:
     folder: Path
     tasks: list[BlockTask]
 
-    def write(self, workers: int = 1) -> list[dict[str, object]]:
+    def write(self, workers: int = 1) -> module.Written:
         return write_candidates(
             self.tasks,
             self.folder,
@@ -91,8 +92,11 @@ def test_every_hypothesis_is_written_and_found_again_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, nbest: Nbest, block_size: int, data: st.DataObject
 ) -> None:
     written = write_blocks(tmp_path_factory.mktemp("blocks"), nbest, block_size)
-    made_with, expected = written.write(), expected_lines(nbest)
-    assert made_with == [{"block": number} for number in range(len(written.tasks))]
+    seen, expected = written.write(), expected_lines(nbest)
+    assert seen.made_with == [{"block": number} for number in range(len(written.tasks))]
+    best = [own[0] for own in nbest if own]
+    assert seen.lengths_B.tolist() == [len(tokens) + 1 for tokens, _ in best]
+    assert seen.scores_B.tolist() == [np.float32(score) for _, score in best]
     text = (written.folder / "nbest").read_text(encoding="utf-8")
     assert text == "".join(f"{line}\n" for own in expected for line in own)
     offsets = np.load(written.folder / "nbest.npy")
@@ -118,7 +122,7 @@ def test_processes_write_the_same_file(tmp_path: Path) -> None:
     written = write_blocks(tmp_path, nbest, 4)
     written.write()
     alone = [(tmp_path / name).read_bytes() for name in ("nbest", "nbest.npy")]
-    assert written.write(workers=2) == [{"block": number} for number in range(13)]
+    assert written.write(workers=2).made_with == [{"block": number} for number in range(13)]
     assert [(tmp_path / name).read_bytes() for name in ("nbest", "nbest.npy")] == alone
 
 
@@ -188,3 +192,7 @@ def test_scores_belong_to_the_lines_of_the_hypotheses(nbest: Path) -> None:
 def test_scores_that_cannot_be_are_named_with_their_line(nbest: Path, scores: list[str], message: str) -> None:
     with pytest.raises(UserError, match=rf"scores:? ?{message}"):
         give(nbest, *scores)
+
+
+def test_a_hypothesis_stays_on_its_line() -> None:
+    assert format_candidate(3, -0.5, 4, 0, "a\nb\tc") == b"3\t-0.5\t4\t-\ta b c\n"

@@ -409,6 +409,7 @@ def test_both_engines_translate_the_same() -> None:
         assert ours[2:] == theirs[2:]
         # CTranslate2 renormalises for <pad>, to which a teacher of so few updates gives some probability
         assert float(ours[1]) == pytest.approx(float(theirs[1]), abs=1e-2)
-    assert verified(sets=("distill.engine=ctranslate2",)).code == 0
+    sets = ("distill.engine=ctranslate2",)
+    assert verified(sets=sets).code == 0
     shutil.rmtree(MADE / "engine")
-    assert distill("--verify", sets=("distill.engine=ctranslate2",)).code == 0
+    assert distill("--verify", sets=sets).code == 0
