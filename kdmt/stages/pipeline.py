@@ -85,7 +85,7 @@ def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) 
         UserError: there is no such share, or as for `run_command`.
     """
     if not 0 <= shard < shards:
-        raise UserError(f"--shard {shard}/{shards}: shards are 0 to {shards - 1}")
+        raise UserError(f"--shard {shard}/{shards}: expected a shard from 0 on and less than their number")
     check_architectures(workspace.config)
     for stage in build_stages(workspace).text.values():
         if stage.shards is not None:

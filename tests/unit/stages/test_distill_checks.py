@@ -200,7 +200,7 @@ def test_shards_that_are_none() -> None:
             assert refused("distill", "tiny.yaml", "--shard", text) == f"--shard {text!r}: expected I/N, as 0/8"
     for text in ("3/3", "4/3"):
         with unharmed():
-            assert refused("distill", "tiny.yaml", "--shard", text) == f"--shard {text}: shards are 0 to 2"
+            assert refused("distill", "tiny.yaml", "--shard", text).endswith("less than their number")
     with unharmed():
         assert refused("distill", "tiny.yaml", "--shard", "0/0").startswith("--shard 0/0: ")
 
