@@ -378,12 +378,22 @@ class Choosing:
 
     def make(self, plan: Plan) -> None:
         check_reverse(self.workspace)
+        self._check_scores()
         begin(self.folder, plan, self.workspace.resolved_config())
         facts = write_training_set(self.workspace, self.folder, self.training_set())
         finish(self.folder, plan, outputs=outputs(self.folder), facts=facts)
 
     def training_set(self) -> TrainingSet:
         return TrainingSet(self.workspace.distill, self.rule(), self.scores)
+
+    def _check_scores(self) -> None:
+        """Refuse a file of scores that is not right, before anything is moved."""
+        from kdmt.distill.candidates import read_scores
+
+        if self.scores is not None:
+            with TemporaryDirectory() as scratch:
+                made = self.workspace.distill
+                read_scores(self.scores, made / NBEST, made / OFFSETS, Path(scratch))
 
     def verify(self, _: int, __: int | None) -> None:
         """See `kdmt.stages.verify`."""

@@ -126,7 +126,7 @@ def test_scores_that_do_not_belong_to_the_nbest() -> None:
     """Nothing but the new stage's folder is touched: it has no text."""
     done(*NBEST)
     lines = [str(score) for score in write_scores().values()]
-    work = ("tiny/scored/", "tiny/scored.unfinished/", "tiny/.scored.lock")
+    work = ("tiny/.scored.lock",)
 
     def message(scores: list[str]) -> str:
         write_lines(Path("scores.txt"), scores)
