@@ -455,7 +455,7 @@ class Distill(Section):
     scores: str | None = None  # a file with a score for each line of `nbest`, of `data: scored`
     imported: str | None = None  # a file of another system's translations, of `data: imported`
     sample: Sample = Sample()
-    block_size: int = Field(2000, ge=1)  # sentences
+    block_size: int = Field(1000, ge=1)  # sentences
     # -- execution
     executor: Literal["processes", "inline", "ray"] = _execution("processes")
     workers: int = _execution(0, ge=0)  # 0 for as many as there are cores for, or GPUs

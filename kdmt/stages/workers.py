@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LOGS = "logs"  # below a stage's folder, one a worker: times and hosts
 _SILENCE_SECONDS = 1800.0
-_WORTH_A_PROCESS = 20_000  # sentences
+_WORTH_A_PROCESS = 200_000  # sentences: two seconds of work
 
 
 def cores() -> int:
