@@ -107,7 +107,7 @@ def main() -> None:
             for rule in RULES
         ),
     ]
-    settings = {"sentences": sizes, "block_size": 2000, "engine": "a stub that copies", "nbest_of_choices": 5}
+    settings = {"sentences": sizes, "block_size": 1000, "engine": "a stub that copies", "nbest_of_choices": 5}
     report_figures("distill-scale", figures, settings=settings)
     shutil.rmtree(options.workdir)
 
