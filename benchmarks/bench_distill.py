@@ -104,7 +104,10 @@ def main() -> None:
     speedups = [r["stage"].sentences_per_second / r["stage_1"].sentences_per_second for r in results.values()]
     figures.append(Figure("distill_two_process_speedup", min(speedups), "ratio"))
     settings = {"beam": BEAM, "limit": options.limit, "updates": options.updates, "chosen": choices}
-    report_figures("distill", figures, settings=settings)
+    given = ["--models", options.models, "--updates", str(options.updates), "--limit", str(options.limit)]
+    report_figures(
+        "distill", figures, settings=settings, command=f"python benchmarks/bench_distill.py {' '.join(given)}"
+    )
 
 
 def figures_of(name: str, found: dict[str, Result]) -> list[Figure]:
