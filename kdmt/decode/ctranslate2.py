@@ -377,20 +377,7 @@ class CTranslate2Engine:
         max_tokens: int = 4096,
         batch_size: int = 256,
     ) -> list[np.ndarray]:
-        """Teacher-forced natural-log probability of each target token.
-
-        Args:
-            sources, targets: int [S] and int [T], line by line, both ending in </s>.
-            max_tokens: padded tokens of the longer side in a batch.
-            batch_size: pairs in a batch.
-
-        Returns:
-            For each pair, in order, float32 [T].
-
-        Raises:
-            ValueError: there are not as many targets as sources.
-            UserError: a side is longer than the model's positions; names its index.
-        """
+        """See `kdmt.decode.transformer.TorchEngine.score_pairs`; float32."""
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
         check_sentences(sources, self.max_source_positions, "source")

@@ -31,42 +31,13 @@ Flags = NDArray[np.bool_]
 # ---------------------------------------------------------------------------------------------------------- by tokens
 
 
-def find_failure(tokens: Sequence[int], *, hit_limit: bool, settings: Failures) -> Failure | None:
-    """The first that applies: no tokens; the maximum length reached; a repetition loop; `<unk>` inside.
-
-    Args:
-        tokens: target ids without </s>.
-        hit_limit: whether </s> was forced at the maximum length.
-    """
-    if not tokens:
-        return "empty"
-    if hit_limit:
-        return "too_long"
-    if has_loop(tokens, times=settings.repetition_times):
-        return "repetition"
-    if UNK in tokens:
-        return "unk"
-    return None
-
-
-def has_loop(tokens: Sequence[int], *, times: int) -> bool:
-    """Whether an n-gram of 1 to `MAX_NGRAM` tokens stands `times` times in a row.
-
-    A run of n * (times - 1) positions with tokens[i] == tokens[i + n] is such a loop.
-    """
-    for n in range(1, MAX_NGRAM + 1):
-        run = 0
-        for left, right in zip(tokens, tokens[n:], strict=False):
-            run = run + 1 if left == right else 0
-            if run >= n * (times - 1):
-                return True
-    return False
-
-
 def find_token_failures(
     tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]], at_limit: Flags, *, repetition_times: int
 ) -> Codes:
-    """`find_failure` of many hypotheses at once: codes, uint8 [N], of the first four of `FAILURES`.
+    """What fails in the tokens of hypotheses: codes, uint8 [N], of the first four of `FAILURES`.
+
+    A loop is an n-gram of 1 to `MAX_NGRAM` tokens that stands `repetition_times` times in a row, which is a run of
+    n * (repetition_times - 1) positions with tokens[i] == tokens[i + n].
 
     Args:
         tokens: target ids without </s>, back to back [M = sum(sizes)].

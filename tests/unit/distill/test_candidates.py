@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failure_oracle import find_failure
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_pipeline import read_lines, write_lines
@@ -18,7 +19,6 @@ from kdmt.distill import candidates as module
 from kdmt.distill.blocks import DamagedBlock, Decoded, plan_blocks, write_block
 from kdmt.distill.candidates import Candidates, format_candidate, read_scores, write_candidates
 from kdmt.distill.decoding import BlockTask
-from kdmt.distill.failures import find_failure
 from kdmt.errors import UserError
 from kdmt.types import UNK, Hypothesis
 

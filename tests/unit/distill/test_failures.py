@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from failure_oracle import find_failure, has_loop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +15,8 @@ from kdmt.config import Failures
 from kdmt.distill.failures import (
     FAILURES,
     MAX_NGRAM,
-    find_failure,
     find_text_failures,
     find_token_failures,
-    has_loop,
 )
 from kdmt.types import UNK
 
