@@ -7,8 +7,9 @@ float order. CTranslate2's own search ends otherwise, and is brought to ours:
   zero makes those the best that finished first, and the scores are undone and normalised here;
 * where it forbids </s> as the first token it renormalises the others. So </s> is allowed; only a sentence in which it
   is found there is searched again with it forbidden, and the renormalising undone;
-* at the maximum length it cuts off its best candidates. Only a sentence where this happens is searched again, for all
-  that it had then, and </s> is forced on the prefixes that live on.
+* at the maximum length, one for all of a batch, it cuts off its best candidates. A batch is searched with the largest
+  of its sentences' maximum lengths; only a sentence with a hypothesis beyond its own is searched again, for all that it
+  had then, and </s> is forced on the prefixes that live on.
 
 What still differs:
 
@@ -108,8 +109,10 @@ class CTranslate2Engine:
         """See `kdmt.decode.engine.Engine.decode`."""
         check_sentences(sources, self.max_source_positions, "source")
         hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
-        for max_len, batch in self._batches([len(source) for source in sources], settings):
-            found = self._decode_batch([self._spell(sources[place]) for place in batch], max_len, settings)
+        lengths = [len(source) for source in sources]
+        max_lens = self._max_lens(lengths, settings)
+        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+            found = self._decode_batch(_of(sources, batch), _of(max_lens, batch), settings)
             for place, nbest in zip(batch, found, strict=True):
                 hypotheses[place] = nbest
             if progress is not None:
@@ -182,34 +185,51 @@ class CTranslate2Engine:
         )
         return [result.hypotheses[0] for result in results]
 
+    def _max_lens(self, lengths: Sequence[int], settings: Decode) -> list[int]:
+        limit = self.max_target_positions - 1  # </s> takes the last position
+        return max_lengths(lengths, settings.max_len_a, settings.max_len_b, limit=limit)
+
     def _batches(self, lengths: Sequence[int], settings: Decode) -> Iterator[tuple[int, list[int]]]:
         """A maximum length and the places of sources that have it, longest first: a call knows one for all."""
-        limit = self.max_target_positions - 1  # </s> takes the last position
-        max_lens = max_lengths(lengths, settings.max_len_a, settings.max_len_b, limit=limit)
-        places = sorted(range(len(lengths)), key=lambda place: -max_lens[place])
-        for max_len, group in groupby(places, key=max_lens.__getitem__):
-            alike = list(group)
+        for max_len, alike in _groups(self._max_lens(lengths, settings)):
             for batch in length_batches(
-                [lengths[place] for place in alike], max_tokens=settings.max_tokens, batch_size=settings.batch_size
+                _of(lengths, alike), max_tokens=settings.max_tokens, batch_size=settings.batch_size
             ):
-                yield max_len, [alike[number] for number in batch]
+                yield max_len, _of(alike, batch)
 
-    def _decode_batch(self, sources: list[list[str]], max_len: int, settings: Decode) -> list[list[Hypothesis]]:
-        beam = settings.beam
-        found = self._search(sources, max_len, beam)
+    def _decode_batch(self, sources: list[np.ndarray], max_lens: list[int], settings: Decode) -> list[list[Hypothesis]]:
+        """All are searched with the largest maximum length; on few has their own a bearing, or </s> as the first
+        token: these are seen to by themselves."""
+        spelled, beam = [self._spell(source) for source in sources], settings.beam
+        found = self._search(spelled, max(max_lens), beam)
+        late = [place for place, nbest in enumerate(found) if not _all_end_within(nbest, beam, max_lens[place])]
+        for max_len, group in _groups(_of(max_lens, late)):
+            alike = _of(late, group)
+            others = self._decode_alike(_of(spelled, alike), _of(found, alike), max_len, beam)
+            for place, nbest in zip(alike, others, strict=True):
+                found[place] = nbest
+        return [
+            [Hypothesis((), 0.0)] if len(source) == 1 else self._ranked(nbest, settings)
+            for source, nbest in zip(sources, found, strict=True)
+        ]
+
+    def _decode_alike(
+        self, sources: list[list[str]], found: list[list[_Found]], max_len: int, beam: int
+    ) -> list[list[_Found]]:
+        """The hypotheses of sources that share a maximum length.
+
+        Args:
+            found: by a search with this maximum length or a larger one.
+        """
         # </s> as the first token: its log-probability
         early = {place: each.total for place, nbest in enumerate(found) for each in nbest if not each.tokens}
-        for place in early:
-            found[place] = []
+        found = [[] if place in early else nbest for place, nbest in enumerate(found)]
         found = self._end(sources, found, max_len, beam, min_len=0)
         own = _of(sources, [*early])
         again = self._end(own, self._search(own, max_len, beam, min_len=1), max_len, beam, min_len=1)
         for place, nbest in zip(early, self._among_all(own, again, [*early.values()]), strict=True):
             found[place] = nbest
-        return [
-            [Hypothesis((), 0.0)] if len(source) == 1 else self._ranked(nbest, settings)
-            for source, nbest in zip(sources, found, strict=True)
-        ]
+        return found
 
     def _search(
         self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int = 0, everything: bool = False
@@ -254,15 +274,21 @@ class CTranslate2Engine:
     def _end(
         self, sources: list[list[str]], found: list[list[_Found]], max_len: int, beam: int, *, min_len: int
     ) -> list[list[_Found]]:
-        """What a search found, with other hypotheses of the sources that it cut off: those that finished, and of the
-        prefixes that live at the maximum length those that are likeliest with </s>, `beam` in all."""
-        cut = [place for place, nbest in enumerate(found) if any(not each.ended for each in nbest)]
+        """What a search found, with other hypotheses of the sources that the maximum length cuts off: those that
+        finished, and of the prefixes that live at it those that are likeliest with </s>, `beam` in all.
+
+        Args:
+            found: by a search with this maximum length or a larger one.
+        """
+        cut = [
+            place for place, nbest in enumerate(found) if any(not each.ended or each.steps > max_len for each in nbest)
+        ]
         if not cut:
             return found
-        own, whole = _of(sources, cut), _of(found, cut)
-        # with one beam that is all there is; with a shortlist it has to do, since another batch has another one
-        if search_again := beam > 1 and not self._shortlist:
-            whole = self._search(own, max_len, beam, min_len=min_len, everything=True)
+        own = _of(sources, cut)
+        # one beam is all that there is; a shortlist has to do with one search, since another one is another batch's
+        search_again = beam > 1 and not self._shortlist
+        whole = self._search(own, max_len, beam, min_len=min_len, everything=search_again)
         ended, live = [], []
         for source, every in zip(own, whole, strict=True):
             ends, prefixes = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
@@ -413,6 +439,18 @@ class CTranslate2Engine:
 
     def _spell(self, source: np.ndarray) -> list[str]:
         return [self._src_symbols[token] for token in source.tolist()]
+
+
+def _all_end_within(found: list[_Found], beam: int, max_len: int) -> bool:
+    """Whether a search with this maximum length, or any larger one, finds just these hypotheses."""
+    return len(found) == beam and all(each.ended and each.tokens and each.steps <= max_len for each in found)
+
+
+def _groups(max_lens: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Each maximum length, the largest first, with the places where it stands."""
+    places = sorted(range(len(max_lens)), key=lambda place: -max_lens[place])
+    for max_len, group in groupby(places, key=max_lens.__getitem__):
+        yield max_len, list(group)
 
 
 def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
