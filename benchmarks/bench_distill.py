@@ -255,7 +255,8 @@ def compare_nbest(model: Model) -> list[Figure]:
     from kdmt.config import Decode
     from kdmt.decode.ctranslate2 import CTranslate2Engine
     from kdmt.decode.transformer import TorchEngine
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
     from kdmt.types import EOS
 
     settings = Decode(beam=BEAM, nbest=BEAM, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B)
@@ -330,7 +331,8 @@ def write_fairseq_checkpoint(model: Model) -> None:
     import torch
 
     from kdmt.interop.fairseq import fairseq_state
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     teacher = load_model(resolve_checkpoint(model.trained / "teacher" / "average"))
     args = Namespace(

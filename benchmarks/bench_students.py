@@ -117,7 +117,8 @@ class Setting:
 
 def systems_of(setting: Setting) -> Iterator[System]:
     """Every trained model in every way of decoding it."""
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
     from kdmt.models.nonautoregressive import NATransformer
 
     config, students = setting.config, setting.run / "students"

@@ -212,12 +212,16 @@ def export(
     quantization: Annotated[
         Quantization, typer.Option(help="How CTranslate2's weights are stored; float16 is for GPUs.")
     ] = Quantization.float32,
+    beam: Annotated[int, typer.Option(help="Proposed beside a CTranslate2 model, in translate.json.", min=1)] = 5,
+    lenpen: Annotated[float, typer.Option(help="The same: the exponent of the length.")] = 1.0,
 ) -> None:
     """Write a trained model for another toolkit, with its tokenizer and text processing."""
+    from kdmt.config import Decode
     from kdmt.interop import ctranslate2, onnx
 
     if to is ExportFormat.ctranslate2:
-        ctranslate2.export_checkpoint(checkpoint, out, quantization=quantization.value)
+        decode = Decode(beam=beam, lenpen=lenpen)
+        ctranslate2.export_checkpoint(checkpoint, out, quantization=quantization.value, decode=decode)
     elif quantization is not Quantization.float32:
         raise UserError(f"--quantization {quantization.value}: ONNX models are float32")
     else:

@@ -21,7 +21,8 @@ from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.onnx import OnnxEngine
 from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import UserError
-from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import Hypothesis

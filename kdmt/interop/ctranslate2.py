@@ -1,7 +1,8 @@
 """Our autoregressive Transformer as a CTranslate2 model.
 
 The folder is an ordinary CTranslate2 model (`model.bin`, `config.json`, `*_vocabulary.json`) with what
-`kdmt.interop.folder` puts beside it.
+`kdmt.interop.folder` puts beside it and `translate.json`, options of `Translator.translate_batch` for who uses it
+without kdmt.
 
 Token lists that go into the model end in </s>; the decoder starts from </s>. Names and layout are those of
 ctranslate2/specs/transformer_spec.py (4.8).
@@ -19,28 +20,33 @@ import torch
 from torch import Tensor, nn
 
 from kdmt.checksum import verify_checkpoint
+from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.interop.folder import check_new, exported_folder, record_file
 from kdmt.models.attention import CrossAttention, SelfAttention
-from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
 from kdmt.types import EOS, PAD, SPECIALS
 
 SHORTLIST_FILE = "vmap.txt"
+OPTIONS_FILE = "translate.json"
 _SIDES = ("source", "target")
 
 Quantization = Literal["float32", "float16", "int8"]
 
 
-def export_checkpoint(checkpoint: Path, folder: Path, *, quantization: Quantization = "float32") -> None:
+def export_checkpoint(
+    checkpoint: Path, folder: Path, *, quantization: Quantization = "float32", decode: Decode | None = None
+) -> None:
     """Write the model of a checkpoint, with its tokenizer and text processing, as a CTranslate2 model.
 
     Args:
         checkpoint: a checkpoint folder, a pointer file or a run.
         folder: the new folder.
-        quantization: as for `export_model`.
+        quantization, decode: as for `export_model`.
 
     Raises:
         UserError: there is no checkpoint, or as for `export_model`.
@@ -53,6 +59,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, quantization: Quantizat
         src_symbols=codec.src_dictionary.symbols,
         tgt_symbols=codec.tgt_dictionary.symbols,
         quantization=quantization,
+        decode=decode,
         companions=codec.companions(source),
     )
 
@@ -64,6 +71,7 @@ def export_model(
     src_symbols: Sequence[str],
     tgt_symbols: Sequence[str],
     quantization: Quantization = "float32",
+    decode: Decode | None = None,
     companions: Sequence[Path] = (),
 ) -> None:
     """Write a Transformer as a CTranslate2 model: whole or not at all. The model itself is left as it is.
@@ -73,6 +81,7 @@ def export_model(
         folder: the new folder.
         src_symbols, tgt_symbols: the token of each id (`Dictionary.symbols`).
         quantization: how weights are stored; embeddings and matrices alone become int8.
+        decode: the search that `translate.json` proposes, by default the settings' own defaults.
         companions: files and folders copied beside the model.
 
     Raises:
@@ -88,6 +97,25 @@ def export_model(
     spec.optimize(quantization=quantization)
     with exported_folder(folder, model, companions) as aside:
         spec.save(str(aside))
+        options = translate_options(decode or Decode(), model.config.max_target_positions)
+        (aside / OPTIONS_FILE).write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+
+
+def translate_options(decode: Decode, max_target_positions: int) -> dict[str, Any]:
+    """Keyword arguments of `Translator.translate_batch` with which it searches much as `kdmt translate` does.
+
+    One maximum length stands for all sentences, max_len_a and max_len_b do not; ends are found in CTranslate2's way, of
+    which `kdmt.decode.ctranslate2` tells.
+    """
+    return {
+        "beam_size": decode.beam,
+        "length_penalty": decode.lenpen,
+        "max_input_length": 0,
+        "max_decoding_length": max_target_positions - 1,
+        "min_decoding_length": 0,
+        "suppress_sequences": [[SPECIALS[PAD]]],
+        "end_token": SPECIALS[EOS],
+    }
 
 
 def add_shortlist(folder: Path, frequent: Iterable[int], of_token: Mapping[int, Iterable[int]]) -> None:

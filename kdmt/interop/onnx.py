@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.interop.folder import check_new, exported_folder
-from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import EOS, UNK

@@ -1,4 +1,4 @@
-"""Checkpoints: folders that appear whole or not at all.
+"""What is in a checkpoint: weights, training state and what goes with them, written and read.
 
 checkpoint_<update>/
     model.safetensors, model.json               weights; the shape to rebuild the model from
@@ -12,7 +12,6 @@ average/                                        a folder without training state
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +26,8 @@ from torch import Tensor, nn
 from kdmt.checksum import file_sha256, verify_checkpoint
 from kdmt.errors import UserError
 from kdmt.models.build import build_model, describe_model
+from kdmt.models.checkpoint_folder import ASIDE, sync
 from kdmt.models.transformer import Transformer
-
-PREFIX = "checkpoint_"
-_ASIDE = ".partial-"
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def save_checkpoint(
         companions: files and folders copied into the checkpoint (tokenizer, dictionaries, text settings).
         state: for resuming; absent from a folder that is only for use.
     """
-    aside = folder.parent / f"{_ASIDE}{folder.name}"
+    aside = folder.parent / f"{ASIDE}{folder.name}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     _save_tensors(aside / "model.safetensors", _weights(model) if weights is None else weights)
@@ -74,15 +71,15 @@ def save_checkpoint(
     files = sorted(path for path in aside.rglob("*") if path.is_file())
     _write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
     for path in [*files, aside / "checksums.json"]:
-        _sync(path)
+        sync(path)
     verify_checkpoint(aside)
-    replaced = folder.with_name(f"{_ASIDE}replaced-{folder.name}")
+    replaced = folder.with_name(f"{ASIDE}replaced-{folder.name}")
     if replaced.exists():
         shutil.rmtree(replaced)
     if folder.exists():  # moved, since a kill while it is being deleted would leave half a checkpoint
         folder.rename(replaced)
     aside.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     if replaced.exists():
         shutil.rmtree(replaced)
 
@@ -124,64 +121,6 @@ def load_state(folder: Path) -> TrainingState:
     return TrainingState(load_file(folder / "training_state.safetensors"), json.loads(values_file.read_text()))
 
 
-def point(pointer: Path, folder: Path) -> None:
-    """Make a pointer file (`best`, `last`) name a checkpoint folder beside it."""
-    aside = pointer.with_name(f"{_ASIDE}{pointer.name}")
-    aside.write_text(f"{folder.name}\n")
-    _sync(aside)
-    aside.replace(pointer)
-
-
-def resolve_checkpoint(path: Path) -> Path:
-    """The checkpoint folder that `path` is, points to, or (a training run) holds: average, else best, else last.
-
-    Raises:
-        UserError: there is none.
-    """
-    if path.is_file():
-        return resolve_checkpoint(path.parent / path.read_text().strip())
-    if (path / "model.safetensors").is_file():
-        return path
-    for name in ("average", "best", "last"):
-        if (path / name).exists():
-            return resolve_checkpoint(path / name)
-    raise UserError(f"{path}: neither a checkpoint folder nor a run that has one")
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoint folders, oldest first."""
-    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(folders, key=checkpoint_update)
-
-
-def checkpoint_update(folder: Path) -> int:
-    """The update that a checkpoint was written at."""
-    return int(folder.name.removeprefix(PREFIX))
-
-
-def newest_valid_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that passes verification, and what was wrong with newer ones."""
-    problems = []
-    for folder in reversed(list_checkpoints(run)):
-        try:
-            verify_checkpoint(folder)
-        except UserError as error:
-            problems.append(str(error))
-        else:
-            return folder, problems
-    return None, problems
-
-
-def remove_unfinished(run: Path) -> None:
-    """Remove what a killed process was writing; a checkpoint that was being replaced comes back."""
-    for replaced in run.glob(f"{_ASIDE}replaced-*"):
-        folder = run / replaced.name.removeprefix(f"{_ASIDE}replaced-")
-        if not folder.exists():
-            replaced.rename(folder)
-    for path in run.glob(f"{_ASIDE}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of some checkpoints' weights, summed in float64, in the type that they are stored in."""
     totals: dict[str, Tensor] = {}
@@ -191,15 +130,6 @@ def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
             totals[name] = totals.get(name, 0.0) + tensor.double()
             types[name] = tensor.dtype
     return {name: (total / len(folders)).to(types[name]) for name, total in totals.items()}
-
-
-def checkpoint_sha256(folder: Path) -> str:
-    """The identity of a checkpoint: the sha256 of its weights."""
-    try:
-        checksums: Mapping[str, str] = json.loads((folder / "checksums.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder}: not a checkpoint: it has no checksums.json") from None
-    return checksums["model.safetensors"]
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
@@ -216,11 +146,3 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

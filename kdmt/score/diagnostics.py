@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.alignment import EM_ITERATIONS, align, spread
 
-MAX_SENTENCES = 30_000  # of 25 words each: under 10 seconds
+MAX_SENTENCES = 10_000  # of 25 words each: a few seconds
 SMOOTHING = 0.1
 
 # source word -> how often each target word is linked to it

@@ -49,7 +49,8 @@ def _stage(workspace: Workspace, data: str, prepare: Stage, teacher: Stage, text
 def _fill(workspace: Workspace, data: str, plan: Plan) -> None:
     from kdmt.corpus.codec import check_vocabulary
     from kdmt.distill.knowledge import fill_cache
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     settings, folder = workspace.config.knowledge, workspace.knowledge(data)
     use_threads(settings.threads)

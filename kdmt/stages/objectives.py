@@ -213,7 +213,8 @@ def _load_teachers(workspace: Workspace, job: Job, student: Student, model: Any)
             looked into, lacks what is compared.
     """
     from kdmt.corpus.codec import check_vocabulary
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     given = student.word_kd.teachers if student.word_kd is not None else []
     teachers = []

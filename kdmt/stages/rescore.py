@@ -80,7 +80,7 @@ def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool)
     """
     from kdmt.distill.rescore import PairScorer
     from kdmt.interop.ctranslate2 import export_checkpoint
-    from kdmt.models.checkpoint import resolve_checkpoint
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     if (checkpoint / "model.bin").is_file():
         return PairScorer(checkpoint, compute_type, raw)
@@ -97,7 +97,7 @@ def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool)
 
 def reverse_inputs(workspace: Workspace) -> dict[str, str]:
     """The weights of the reverse model, for a plan."""
-    from kdmt.models.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 
     reverse = workspace.config.distill.reverse
     if reverse is None:
@@ -111,7 +111,7 @@ def check_reverse(workspace: Workspace) -> None:
     Raises:
         UserError: there is none, or it is of other languages or text.
     """
-    from kdmt.models.checkpoint import resolve_checkpoint
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     reverse = workspace.config.distill.reverse
     if reverse is None:

@@ -109,7 +109,7 @@ def score_stage(
 
 
 def _weights_sha256(system: _System, checkpoint: str) -> str:
-    from kdmt.models.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 
     return checkpoint_sha256(resolve_checkpoint(system.run / checkpoint))
 
@@ -170,7 +170,8 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
     from kdmt.corpus.codec import TextCodec
     from kdmt.decode.translator import Translator
     from kdmt.models.build import count_parameters
-    from kdmt.models.checkpoint import checkpoint_sha256, load_model, resolve_checkpoint
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
     from kdmt.models.nonautoregressive import NATransformer
     from kdmt.score.report import ScoreRow
 
@@ -232,7 +233,8 @@ def _fusion(search: NATDecode, model: Any, codec: Any) -> Any:
 
 def _rescorer(workspace: Workspace) -> Any:
     """The pipeline's teacher."""
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     return load_model(resolve_checkpoint(workspace.teacher / workspace.config.score.checkpoint))
 

@@ -47,7 +47,7 @@ def choose_teacher(workspace: Workspace) -> ChosenTeacher:
     Raises:
         UserError: there is none, its vocabulary is not that of the data, or the engine does not have it.
     """
-    from kdmt.models.checkpoint import resolve_checkpoint
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     settings = workspace.config.distill
     names = tuple(settings.teachers) or (f"teacher/{settings.checkpoint}",)
@@ -89,7 +89,7 @@ def _engine(settings: Distill, names: tuple[str, ...], models: tuple[dict[str, A
 
 def teacher_inputs(workspace: Workspace) -> dict[str, str]:
     """The weights of the teacher or teachers, for a plan."""
-    from kdmt.models.checkpoint import checkpoint_sha256
+    from kdmt.models.checkpoint_folder import checkpoint_sha256
 
     chosen = choose_teacher(workspace)
     return {name: checkpoint_sha256(path) for name, path in zip(chosen.names, chosen.checkpoints, strict=True)}

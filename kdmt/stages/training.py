@@ -128,7 +128,7 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
 
 def teacher_sha256(workspace: Workspace) -> str:
     """The weights that students and distillation take from the teacher."""
-    from kdmt.models.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 
     return checkpoint_sha256(resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint))
 
@@ -153,7 +153,7 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
 
 def _teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
     """What a student takes from teachers besides its training sets."""
-    from kdmt.models.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 
     inputs = {"teacher": teacher_sha256(workspace)} if _needs_teacher(student) else {}
     for path in student.word_kd.teachers if student.word_kd is not None else ():
@@ -168,7 +168,7 @@ def _teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
 def _init_inputs(train: Train) -> dict[str, str]:
     if train.init_from is None:
         return {}
-    from kdmt.models.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 
     return {f"init_from {train.init_from}": checkpoint_sha256(resolve_checkpoint(Path(train.init_from)))}
 
@@ -313,7 +313,8 @@ def _build(workspace: Workspace, job: Job, codec: Any) -> tuple[Any, Any]:
     from kdmt.corpus.codec import check_vocabulary
     from kdmt.models.architecture import architecture
     from kdmt.models.build import build_nonautoregressive, build_transformer
-    from kdmt.models.checkpoint import load_state, load_weights, resolve_checkpoint
+    from kdmt.models.checkpoint import load_state, load_weights
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     torch.manual_seed(job.seed)
     config = architecture(job.model.arch, job.model.overrides())
@@ -351,7 +352,8 @@ def _initialise_student(workspace: Workspace, student: Student, model: Any) -> N
     if not _takes_from_teacher(student):
         return
     from kdmt.corpus.codec import check_vocabulary
-    from kdmt.models.checkpoint import load_model, resolve_checkpoint
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
     from kdmt.models.initialise import copy_from_teacher
 
     folder = resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint)
@@ -399,7 +401,7 @@ def _validator(workspace: Workspace, job: Job, codec: Any, device: Any) -> Calla
 
 def _checkpoint_files(folder: Path) -> list[Path]:
     """What the stage hands on: the weights of `average`, `best` and `last`, each by its checksums, and the metrics."""
-    from kdmt.models.checkpoint import resolve_checkpoint
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     folders = {resolve_checkpoint(folder / name) for name in ("average", "best", "last")}
     files = [path for each in folders for path in (each / "checksums.json", each / "model.safetensors")]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LOGS = "logs"  # below a stage's folder, one a worker: times and hosts
 _SILENCE_SECONDS = 1800.0
+_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/nvmap"), Path("/dev/kfd"), Path("/dev/dxg"))
 _WORTH_A_PROCESS = 200_000  # sentences: two seconds of work
 
 
@@ -72,12 +73,16 @@ def open_processes(
 
 def _devices(name: str) -> list[str]:
     """`auto` is all GPUs, or the CPU."""
-    if name == "auto" and (count := _num_gpus()):
-        return [f"cuda:{number}" for number in range(count)]
-    return [str(pick_device(name))]
+    count = 0 if name == "cpu" else _num_gpus()
+    if name == "cpu" or (name == "auto" and not count):
+        return ["cpu"]
+    return [f"cuda:{number}" for number in range(count)] if name == "auto" else [str(pick_device(name))]
 
 
 def _num_gpus() -> int:
+    """Those that PyTorch sees. Where there is no driver it is not asked: loading it takes a second or more."""
+    if not any(path.exists() for path in _DRIVERS):
+        return 0
     import torch
 
     return torch.cuda.device_count()

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from kdmt.config import Train
 from kdmt.errors import Interrupted, UserError
-from kdmt.models.checkpoint import TrainingState, checkpoint_update, load_state, load_weights
+from kdmt.models.checkpoint import TrainingState, load_state, load_weights
+from kdmt.models.checkpoint_folder import checkpoint_update
 from kdmt.train.arithmetic import Precision, choose_arithmetic, timed_pass
 from kdmt.train.meter import Meter
 from kdmt.train.objectives import Objective

@@ -10,16 +10,14 @@ from pathlib import Path
 from torch import Tensor
 
 from kdmt.config import Train
-from kdmt.models.checkpoint import (
+from kdmt.models.checkpoint import TrainingState, average_weights, save_checkpoint
+from kdmt.models.checkpoint_folder import (
     PREFIX,
-    TrainingState,
-    average_weights,
     checkpoint_update,
     list_checkpoints,
     newest_valid_checkpoint,
     point,
     remove_unfinished,
-    save_checkpoint,
 )
 from kdmt.models.transformer import Transformer
 

@@ -48,6 +48,7 @@ WITHOUT_TORCH = {
     "config",
     "cli",
     "score.metrics",
+    "models.checkpoint_folder",
     *(
         f"corpus.{name}"
         for name in ("alignment", "codec", "indexed", "lines", "parallel", "text", "tokenizer", "vocabulary")

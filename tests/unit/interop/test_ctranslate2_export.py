@@ -15,6 +15,7 @@ import pytest
 import torch
 from small_transformers import (
     CONFIGS,
+    POSITIONS,
     POST_NORM,
     make_model,
     make_sources,
@@ -25,6 +26,8 @@ from small_transformers import (
 from tiny_pipeline import hash_tree, kdmt
 
 from kdmt.checksum import verify_checkpoint
+from kdmt.config import Decode
+from kdmt.decode.ctranslate2 import CTranslate2Engine
 from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import UserError
 from kdmt.interop import folder as exported
@@ -72,6 +75,20 @@ def test_log_probabilities_are_those_of_pytorch(tmp_path: Path, config: Transfor
     found = ctranslate2_log_probs(export(model, tmp_path / "out"), config)
     for mine, expected in zip(found, TorchEngine(model).score_pairs(SOURCES, TARGETS), strict=True):
         assert mine == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_the_options_beside_a_model_search_as_kdmt_does(tmp_path: Path) -> None:
+    """In a program of CTranslate2's alone: tokens with </s> in, `translate.json` as keyword arguments, tokens out."""
+    folder, decode = tmp_path / "out", Decode(beam=3, lenpen=0.6, max_len_a=0.0, max_len_b=POSITIONS - 1)
+    src, tgt = symbols(15, "s"), symbols(18, "t")
+    export_model(make_model(eos_logit=0.0), folder, src_symbols=src, tgt_symbols=tgt, decode=decode)
+    options = json.loads((folder / "translate.json").read_text())
+    theirs = ctranslate2.Translator(str(folder), intra_threads=1).translate_batch(
+        [[src[token] for token in source] for source in SOURCES], **options
+    )
+    ours = CTranslate2Engine(folder).decode(SOURCES, decode)
+    assert [result.hypotheses[0] for result in theirs] == [[tgt[token] for token in nbest[0].tokens] for nbest in ours]
+    assert any(0 < len(nbest[0].tokens) < POSITIONS - 1 for nbest in ours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -291,6 +308,13 @@ def test_export_by_command(tmp_path: Path, checkpoint: Path) -> None:
     assert hash_tree(out) == before
     export_checkpoint(checkpoint, tmp_path / "other", quantization="int8")
     assert hash_tree(tmp_path / "other") == before
+
+
+def test_the_options_proposed_are_those_of_the_command(tmp_path: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    assert kdmt("export", "--to", "ctranslate2", checkpoint, out, "--beam", "3", "--lenpen", "0.6").code == 0
+    options = json.loads((out / "translate.json").read_text())
+    assert (options["beam_size"], options["length_penalty"]) == (3, 0.6)
 
 
 def test_translate_reads_what_export_wrote(tmp_path: Path, checkpoint: Path) -> None:

@@ -16,20 +16,15 @@ from kdmt.errors import UserError
 from kdmt.models import checkpoint
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.models.checkpoint import (
-    TrainingState,
-    average_weights,
+from kdmt.models.checkpoint import TrainingState, average_weights, load_model, load_state, load_weights, save_checkpoint
+from kdmt.models.checkpoint_folder import (
     checkpoint_sha256,
     checkpoint_update,
     list_checkpoints,
-    load_model,
-    load_state,
-    load_weights,
     newest_valid_checkpoint,
     point,
     remove_unfinished,
     resolve_checkpoint,
-    save_checkpoint,
 )
 from kdmt.models.transformer import Transformer
 

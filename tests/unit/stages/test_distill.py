@@ -33,7 +33,8 @@ from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.engine import Sampling
 from kdmt.decode.transformer import TorchEngine
 from kdmt.distill.failures import FAILURES
-from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 
 TINY = Path("runs/tiny")
 PREPARED, MADE, SAMPLED = TINY / "prepare", TINY / "distill", TINY / "sampled"

@@ -13,7 +13,7 @@ import pytest
 from tiny_pipeline import kdmt, run_stages, settings, to_yaml, write_lines
 
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.models.checkpoint import resolve_checkpoint
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 
 TINY = Path("runs/tiny")
 PREPARED, MADE = TINY / "prepare", TINY / "distill"

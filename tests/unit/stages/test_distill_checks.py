@@ -26,7 +26,7 @@ from tiny_pipeline import (
 
 from kdmt.checksum import file_sha256
 from kdmt.decode.transformer import TorchEngine
-from kdmt.models.checkpoint import resolve_checkpoint
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 
 TINY = Path("runs/tiny")
 PREPARED, MADE = TINY / "prepare", TINY / "distill"

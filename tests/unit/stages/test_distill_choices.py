@@ -34,7 +34,8 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.transformer import TorchEngine
-from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.score.metrics import sentence_chrf
 
 TINY = Path("runs/tiny")

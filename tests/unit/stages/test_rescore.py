@@ -13,7 +13,8 @@ from tiny_pipeline import Finished, kdmt, read_lines, write_lines
 from kdmt.corpus.codec import TextCodec
 from kdmt.decode.transformer import TorchEngine
 from kdmt.distill import rescore as pairs
-from kdmt.models.checkpoint import load_model, resolve_checkpoint
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 
 TEACHER = Path("runs/tiny/teacher")
 SOURCE, TARGET = Path("text/train.en"), Path("text/train.de")

@@ -33,7 +33,8 @@ from kdmt.corpus.batching import ParallelData
 from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import Interrupted
 from kdmt.models import checkpoint
-from kdmt.models.checkpoint import load_model, load_state, resolve_checkpoint
+from kdmt.models.checkpoint import load_model, load_state
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.transformer import Transformer
 from kdmt.train import run_folder
 from kdmt.train.loop import Divergence, Outcome, Trainer
@@ -239,7 +240,7 @@ def test_run_killed_ends_as_the_undisturbed_one(
         with pytest.raises(Killed):
             make_trainer(tmp_path, Disturbed(data, at=each, happening=kill), settings).run()
     # weights come from the checkpoint if there is one, whatever the model brings along
-    model = make_model(99 if checkpoint.list_checkpoints(tmp_path) else 1)
+    model = make_model(99 if list_checkpoints(tmp_path) else 1)
     outcome = make_trainer(tmp_path, data, settings, model=model).run()
     assert_same_run(tmp_path, outcome, undisturbed)
 
