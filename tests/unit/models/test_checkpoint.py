@@ -166,7 +166,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, overrides: dict, m
         ("save_file", 1),  # weights
         ("save_file", 2),  # training state
         ("_write_json", 3),  # checksums
-        ("_sync", 2),
+        ("sync", 2),
         ("verify_checkpoint", 1),
     ],
 )

@@ -34,7 +34,7 @@ from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import Interrupted
 from kdmt.models import checkpoint
 from kdmt.models.checkpoint import load_model, load_state
-from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.checkpoint_folder import list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
 from kdmt.train import run_folder
 from kdmt.train.loop import Divergence, Outcome, Trainer
