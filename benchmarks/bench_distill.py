@@ -12,7 +12,8 @@ Multi30k's training set and its test set of 2016 are translated with beam 5 by a
 
 Batch sizes and layouts are chosen on the first sentences. BLEU is that of the test set's lines. `..._int8` is with int8
 weights on both sides; `..._shortlist` restricts the vocabulary of each batch, beside CTranslate2 without it. The same
-teachers serve all; they are trained first where they are not there, over fewer updates than the pipelines have.
+teachers serve all; they are trained first where they are not there, over fewer updates than the pipelines have. The
+large one translates the first lines of the training set alone: fairseq takes long for it.
 `distill_two_process_speedup` is the smaller one of the models'. `nbest_...`: CTranslate2's 5-best lists of the test set
 beside PyTorch's.
 """
@@ -47,6 +48,9 @@ from kdmt.score.metrics import bleu
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
 PIPELINES = {"multi30k": "multi30k-paper", "iwslt": "multi30k-iwslt"}
+UPDATES = {"multi30k": 3000, "iwslt": 600}
+WARMUP_UPDATES = {"multi30k": 400, "iwslt": 300}
+LIMITS: dict[str, int | None] = {"multi30k": None, "iwslt": 9000}  # lines of the training set
 BEAM, MAX_LEN_A, MAX_LEN_B = 5, 1.2, 10
 TRIAL_SENTENCES = 600
 FAIRSEQ_BATCHES = (32, 128)
@@ -85,8 +89,6 @@ class Result:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(PIPELINES))
-    parser.add_argument("--updates", type=int, default=1500, help="of teachers that are not there yet")
-    parser.add_argument("--limit", type=int, default=0, help="translate so many lines of the training set alone")
     parser.add_argument("--workdir", type=Path, default=Path("runs/bench-distill"))
     options = parser.parse_args()
     if not (FAIRSEQ / "fairseq-generate").exists():
@@ -95,7 +97,7 @@ def main() -> None:
     alike: list[Figure] = []
     choices: dict[str, Any] = {}
     for name in options.models.split(","):
-        model = make_model(name, options.workdir / name, options.limit, options.updates)
+        model = make_model(name, options.workdir / name)
         results[name], choices[name] = measure(model)
         alike += compare_nbest(model)
     figures = [figure for name, found in results.items() for figure in figures_of(name, found)]
@@ -103,11 +105,9 @@ def main() -> None:
     figures.append(Figure("distill_bleu_difference", max(map(bleu_difference, results.values())), "BLEU"))
     speedups = [r["stage"].sentences_per_second / r["stage_1"].sentences_per_second for r in results.values()]
     figures.append(Figure("distill_two_process_speedup", min(speedups), "ratio"))
-    settings = {"beam": BEAM, "limit": options.limit, "updates": options.updates, "chosen": choices}
-    given = ["--models", options.models, "--updates", str(options.updates), "--limit", str(options.limit)]
-    report_figures(
-        "distill", figures, settings=settings, command=f"python benchmarks/bench_distill.py {' '.join(given)}"
-    )
+    settings = {"beam": BEAM, "limits": LIMITS, "updates": UPDATES, "chosen": choices}
+    command = f"python benchmarks/bench_distill.py --models {options.models}"
+    report_figures("distill", figures, settings=settings, command=command)
 
 
 def figures_of(name: str, found: dict[str, Result]) -> list[Figure]:
@@ -131,18 +131,19 @@ def bleu_difference(found: dict[str, Result]) -> float:
 # ------------------------------------------------------------------------------------------------------- the corpus
 
 
-def make_model(name: str, work: Path, limit: int, updates: int) -> Model:
+def make_model(name: str, work: Path) -> Model:
     """Train the teacher where it is not there, and prepare the corpus with its tokenizer and dictionary."""
     path = Path("pipelines") / f"{PIPELINES[name]}.yaml"
     trained = Path("runs") / PIPELINES[name]
-    flags = ["--set", f"teacher.train.max_updates={updates}", "--set", f"teacher.train.warmup_updates={updates // 3}"]
+    updates = {"max_updates": UPDATES[name], "warmup_updates": WARMUP_UPDATES[name]}
+    flags = [flag for key, value in updates.items() for flag in ("--set", f"teacher.train.{key}={value}")]
     for stage in ("prepare", "teacher"):
         if not (trained / stage / "manifest.json").exists():
             subprocess.run([str(KDMT), stage, str(path), *flags], check=True)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for lang in ("en", "de"):
-        lines = read_lines(trained / "prepare" / f"train.{lang}")[: limit or None]
+        lines = read_lines(trained / "prepare" / f"train.{lang}")[: LIMITS[name]]
         test = read_lines(trained / "prepare" / f"{TEST_SET}.{lang}")
         (work / f"text.{lang}").write_text("".join(f"{line}\n" for line in [*lines, *test]), encoding="utf-8")
     write_pipeline(work, trained)

@@ -47,6 +47,7 @@ from kdmt.types import EOS, PAD, SPECIALS, Hypothesis
 _SIDES = ("source", "target")
 _SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
 _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
+_LIKELY = math.log(0.5)  # of </s> as the first token: what is left for others is no longer known precisely
 _NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
 
 
@@ -62,6 +63,37 @@ class _Found:
     def steps(self) -> int:
         """That it took the search."""
         return len(self.tokens) + self.ended
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Sources as CTranslate2 reads them, with the maximum length of each; a place is the index of one."""
+
+    sources: list[list[str]]
+    max_lens: list[int]
+    settings: Decode
+
+    def batches(self, places: Sequence[int]) -> Iterator[list[int]]:
+        """Of similar length, longest first."""
+        lengths = [len(self.sources[place]) for place in places]
+        settings = self.settings
+        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+            yield _of(places, batch)
+
+    def batches_alike(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """The same of sources that share a maximum length, with it."""
+        for max_len, group in groupby(sorted(places, key=self._shortest_last), key=self.max_lens.__getitem__):
+            for batch in self.batches(list(group)):
+                yield max_len, batch
+
+    def _shortest_last(self, place: int) -> int:
+        return -self.max_lens[place]
+
+    def all_end_within(self, place: int, found: list[_Found]) -> bool:
+        """Whether a search with the source's own maximum length finds just what one with a larger one has found."""
+        return len(found) == self.settings.beam and all(
+            each.ended and each.steps <= self.max_lens[place] for each in found
+        )
 
 
 class CTranslate2Engine:
@@ -108,16 +140,38 @@ class CTranslate2Engine:
     ) -> list[list[Hypothesis]]:
         """See `kdmt.decode.engine.Engine.decode`."""
         check_sentences(sources, self.max_source_positions, "source")
-        hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
-        lengths = [len(source) for source in sources]
-        max_lens = self._max_lens(lengths, settings)
-        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
-            found = self._decode_batch(_of(sources, batch), _of(max_lens, batch), settings)
-            for place, nbest in zip(batch, found, strict=True):
-                hypotheses[place] = nbest
-            if progress is not None:
-                progress(len(batch))
-        return hypotheses
+        given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
+        # CTranslate2 translates no source of </s> alone
+        places = [place for place, source in enumerate(sources) if len(source) > 1]
+        found: dict[int, list[_Found]] = {}
+        # with a shortlist what is searched again stays among the sources whose words are allowed it
+        for part in given.batches(places) if self._shortlist else [places]:
+            found |= self._decode_part(given, part, progress or _keep_silent)
+        if progress is not None and len(places) < len(sources):
+            progress(len(sources) - len(places))
+        return [
+            self._ranked(found[place], settings) if place in found else [Hypothesis((), 0.0)]
+            for place in range(len(sources))
+        ]
+
+    def _decode_part(
+        self, given: _Given, places: list[int], progress: Callable[[int], None]
+    ) -> dict[int, list[_Found]]:
+        """All batches once; then what their maximum length or </s> as the first token has a bearing on."""
+        found: dict[int, list[_Found]] = {}
+        for batch in given.batches(places):
+            found |= self._search_batch(given, batch)
+            progress(len(batch))
+        # </s> as the first token: its log-probability
+        early = {place: each.total for place, nbest in found.items() for each in nbest if not each.tokens}
+        for batch in given.batches([*early]):
+            found |= self._search_batch(given, batch, min_len=1)
+        for min_len, alike in enumerate([found.keys() - early.keys(), early.keys()]):
+            cut = [place for place in sorted(alike) if not given.all_end_within(place, found[place])]
+            for max_len, batch in given.batches_alike(cut):
+                ended = self._end(_of(given.sources, batch), max_len, given.settings.beam, min_len=min_len)
+                found |= dict(zip(batch, ended, strict=True))
+        return found | self._among_all(given, early, found)
 
     def sample(
         self,
@@ -153,10 +207,11 @@ class CTranslate2Engine:
         ctranslate2.set_random_seed(seed)
         translator = self._load()  # a generator is seeded when its thread starts: another seed needs another thread
         found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
-        for max_len, batch in self._batches([len(source) for source in sources], settings):
+        given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
+        for max_len, batch in given.batches_alike(range(len(sources))):
             # CTranslate2 translates no source of </s> alone
             places = [place for place in batch if len(sources[place]) > 1]
-            spelled = [self._spell(sources[place]) for place in places]
+            spelled = _of(given.sources, places)
             drawn = self._draw(translator, spelled, max_len, sampling)
             for place, tokens, log_probs in zip(places, drawn, self._score(spelled, drawn), strict=True):
                 own = tuple(log_probs.tolist())
@@ -185,51 +240,15 @@ class CTranslate2Engine:
         )
         return [result.hypotheses[0] for result in results]
 
-    def _max_lens(self, lengths: Sequence[int], settings: Decode) -> list[int]:
+    def _max_lens(self, sources: Sequence[np.ndarray], settings: Decode) -> list[int]:
         limit = self.max_target_positions - 1  # </s> takes the last position
+        lengths = [len(source) for source in sources]
         return max_lengths(lengths, settings.max_len_a, settings.max_len_b, limit=limit)
 
-    def _batches(self, lengths: Sequence[int], settings: Decode) -> Iterator[tuple[int, list[int]]]:
-        """A maximum length and the places of sources that have it, longest first: a call knows one for all."""
-        for max_len, alike in _groups(self._max_lens(lengths, settings)):
-            for batch in length_batches(
-                _of(lengths, alike), max_tokens=settings.max_tokens, batch_size=settings.batch_size
-            ):
-                yield max_len, _of(alike, batch)
-
-    def _decode_batch(self, sources: list[np.ndarray], max_lens: list[int], settings: Decode) -> list[list[Hypothesis]]:
-        """All are searched with the largest maximum length; on few has their own a bearing, or </s> as the first
-        token: these are seen to by themselves."""
-        spelled, beam = [self._spell(source) for source in sources], settings.beam
-        found = self._search(spelled, max(max_lens), beam)
-        late = [place for place, nbest in enumerate(found) if not _all_end_within(nbest, beam, max_lens[place])]
-        for max_len, group in _groups(_of(max_lens, late)):
-            alike = _of(late, group)
-            others = self._decode_alike(_of(spelled, alike), _of(found, alike), max_len, beam)
-            for place, nbest in zip(alike, others, strict=True):
-                found[place] = nbest
-        return [
-            [Hypothesis((), 0.0)] if len(source) == 1 else self._ranked(nbest, settings)
-            for source, nbest in zip(sources, found, strict=True)
-        ]
-
-    def _decode_alike(
-        self, sources: list[list[str]], found: list[list[_Found]], max_len: int, beam: int
-    ) -> list[list[_Found]]:
-        """The hypotheses of sources that share a maximum length.
-
-        Args:
-            found: by a search with this maximum length or a larger one.
-        """
-        # </s> as the first token: its log-probability
-        early = {place: each.total for place, nbest in enumerate(found) for each in nbest if not each.tokens}
-        found = [[] if place in early else nbest for place, nbest in enumerate(found)]
-        found = self._end(sources, found, max_len, beam, min_len=0)
-        own = _of(sources, [*early])
-        again = self._end(own, self._search(own, max_len, beam, min_len=1), max_len, beam, min_len=1)
-        for place, nbest in zip(early, self._among_all(own, again, [*early.values()]), strict=True):
-            found[place] = nbest
-        return found
+    def _search_batch(self, given: _Given, batch: list[int], *, min_len: int = 0) -> dict[int, list[_Found]]:
+        """All with the largest of their maximum lengths, since a call knows one."""
+        sources, max_len = _of(given.sources, batch), max(_of(given.max_lens, batch))
+        return dict(zip(batch, self._search(sources, max_len, given.settings.beam, min_len=min_len), strict=True))
 
     def _search(
         self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int = 0, everything: bool = False
@@ -271,37 +290,24 @@ class CTranslate2Engine:
         )
         return [_in_order(result, penalty) for result in results]
 
-    def _end(
-        self, sources: list[list[str]], found: list[list[_Found]], max_len: int, beam: int, *, min_len: int
-    ) -> list[list[_Found]]:
-        """What a search found, with other hypotheses of the sources that the maximum length cuts off: those that
-        finished, and of the prefixes that live at it those that are likeliest with </s>, `beam` in all.
-
-        Args:
-            found: by a search with this maximum length or a larger one.
-        """
-        cut = [
-            place for place, nbest in enumerate(found) if any(not each.ended or each.steps > max_len for each in nbest)
-        ]
-        if not cut:
-            return found
-        own = _of(sources, cut)
+    def _end(self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int) -> list[list[_Found]]:
+        """The hypotheses of sources that their maximum length cuts off: those that finished, and of the prefixes that
+        live at it those that are likeliest with </s>, `beam` in all."""
         # one beam is all that there is; a shortlist has to do with one search, since another one is another batch's
-        search_again = beam > 1 and not self._shortlist
-        whole = self._search(own, max_len, beam, min_len=min_len, everything=search_again)
+        everything = beam > 1 and not self._shortlist
+        whole = self._search(sources, max_len, beam, min_len=min_len, everything=everything)
         ended, live = [], []
-        for source, every in zip(own, whole, strict=True):
+        for source, every in zip(sources, whole, strict=True):
             ends, prefixes = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
             if len(ends) == beam:
                 prefixes = []
-            elif search_again and len(prefixes) < beam and max_len > 1:  # some live on behind one that ended
+            elif everything and len(prefixes) < beam and max_len > 1:  # some live on behind one that ended
                 ends, prefixes = self._walk(source, ends, max_len, beam, min_len)
             ended.append(ends)
             live.append(prefixes)
-        found = list(found)
-        for place, ends, forced in zip(cut, ended, self._forced(own, live), strict=True):
-            found[place] = ends + forced[: beam - len(ends)]
-        return found
+        return [
+            ends + forced[: beam - len(ends)] for ends, forced in zip(ended, self._forced(sources, live), strict=True)
+        ]
 
     def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
         """Prefixes with </s>, the likeliest first."""
@@ -367,23 +373,24 @@ class CTranslate2Engine:
         return logits_KV - np.log(np.exp(logits_KV).sum(axis=1, keepdims=True))
 
     def _among_all(
-        self, sources: list[list[str]], found: list[list[_Found]], eos_log_probs: list[float]
-    ) -> list[list[_Found]]:
+        self, given: _Given, early: dict[int, float], found: dict[int, list[_Found]]
+    ) -> dict[int, list[_Found]]:
         """With their log-probabilities among all translations, from those among the ones that do not begin with </s>.
 
         Args:
-            eos_log_probs: of </s> as the first token, one of each source.
+            early: log-probability of </s> as the first token, of the sources that are asked for.
         """
-        if self._shortlist:
-            remainders = [math.log(-math.expm1(min(log_prob, -1e-7))) for log_prob in eos_log_probs]
-            return [
-                [replace(each, total=each.total + remainder) for each in nbest]
-                for nbest, remainder in zip(found, remainders, strict=True)
-            ]
+        likely = [place for place in early if early[place] > _LIKELY and not self._shortlist]
+        others = {
+            place: [replace(each, total=each.total + math.log(-math.expm1(min(early[place], -1e-7)))) for each in nbest]
+            for place, nbest in found.items()
+            if place in early
+        }
         # by forced decoding, which is more precise where </s> is likely
-        owners = [source for source, nbest in zip(sources, found, strict=True) for _ in nbest]
-        scores = iter(self._score(owners, [each.tokens for nbest in found for each in nbest]))
-        return [[replace(each, total=float(next(scores).sum())) for each in nbest] for nbest in found]
+        owners = [given.sources[place] for place in likely for _ in found[place]]
+        scores = iter(self._score(owners, [each.tokens for place in likely for each in found[place]]))
+        forced = {place: [replace(each, total=float(next(scores).sum())) for each in found[place]] for place in likely}
+        return others | forced
 
     def _ranked(self, found: list[_Found], settings: Decode) -> list[Hypothesis]:
         nbest = [
@@ -441,16 +448,7 @@ class CTranslate2Engine:
         return [self._src_symbols[token] for token in source.tolist()]
 
 
-def _all_end_within(found: list[_Found], beam: int, max_len: int) -> bool:
-    """Whether a search with this maximum length, or any larger one, finds just these hypotheses."""
-    return len(found) == beam and all(each.ended and each.tokens and each.steps <= max_len for each in found)
-
-
-def _groups(max_lens: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Each maximum length, the largest first, with the places where it stands."""
-    places = sorted(range(len(max_lens)), key=lambda place: -max_lens[place])
-    for max_len, group in groupby(places, key=max_lens.__getitem__):
-        yield max_len, list(group)
+def _keep_silent(_: int) -> None: ...
 
 
 def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
