@@ -44,6 +44,7 @@ from kdmt.decode.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError
 from kdmt.types import EOS, PAD, SPECIALS, Hypothesis
 
+SHORTLIST_FILE = "vmap.txt"
 _SIDES = ("source", "target")
 _SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
 _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
@@ -124,8 +125,8 @@ class CTranslate2Engine:
         if not (folder / "model.json").is_file() or not (folder / "model.bin").is_file():
             raise UserError(f"{folder}: not a model that 'kdmt export --to ctranslate2' wrote")
         verify_checkpoint(folder)
-        if shortlist and not (folder / "vmap.txt").is_file():
-            raise UserError(f"{folder}: has no lexical shortlist (vmap.txt)")
+        if shortlist and not (folder / SHORTLIST_FILE).is_file():
+            raise UserError(f"{folder}: has no lexical shortlist ({SHORTLIST_FILE})")
         self._shortlist = shortlist
         config = json.loads((folder / "model.json").read_text(encoding="utf-8"))["config"]
         self.max_source_positions: int = config["max_source_positions"]

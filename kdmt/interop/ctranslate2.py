@@ -31,7 +31,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
 from kdmt.types import EOS, PAD, SPECIALS
 
-SHORTLIST_FILE = "vmap.txt"
+SHORTLIST_FILE = "vmap.txt"  # CTranslate2's name for it
 OPTIONS_FILE = "translate.json"
 _SIDES = ("source", "target")
 

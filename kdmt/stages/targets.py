@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import compress, islice
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,7 @@ from kdmt.corpus.lines import iterate_lines
 from kdmt.errors import UserError
 from kdmt.stages.rescore import SCORES, drop_improbable
 from kdmt.stages.training import WEIGHTS
-from kdmt.stages.workers import helpers
+from kdmt.stages.workers import cores, helpers
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from kdmt.distill.selection import Selector
 
 WARN_REPLACED = 0.1  # share of lines
+_WORTH_A_PROCESS = 5000  # lines to compare: half a second
 NBEST, OFFSETS, SENTENCES, REJECTED = "nbest", "nbest.npy", "sentences.npy", "rejected"
 CANDIDATES = (NBEST, OFFSETS, SENTENCES)
 
@@ -90,12 +95,12 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
             else:
                 (folder / name).unlink(missing_ok=True)  # of an earlier run
     _require_words(workspace, report, folder.name)
-    binarize_distilled(workspace, folder)
     facts = _counts(report)
     if made_of.select.weighs:
         np.save(folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
+        binarize_distilled(workspace, folder)
     else:
-        facts |= _nearness(workspace, report, folder)
+        facts |= _nearness(workspace, report, folder, meanwhile=partial(binarize_distilled, workspace, folder))
     workspace.say(f"{folder.name}: {_summary(facts)}")
     return facts
 
@@ -168,24 +173,45 @@ def _counts(report: MergeReport) -> dict[str, Any]:
     }
 
 
-def _nearness(workspace: Workspace, report: MergeReport, folder: Path) -> dict[str, Any]:
+def _nearness(
+    workspace: Workspace, report: MergeReport, folder: Path, *, meanwhile: Callable[[], None]
+) -> dict[str, Any]:
     """How near the distilled text is to the references, and how much simpler it is than they are.
 
     A teacher that memorised its training set gives near-copies of the references: then distillation has little to give.
+
+    Args:
+        meanwhile: done while another process compares.
     """
     from kdmt.score.diagnostics import diagnose
     from kdmt.stages.references import bleu_of_words
 
     sources, references, distilled = _sample_lines(workspace, report, folder)
     if not any(line.strip() for line in distilled):
+        meanwhile()
         return {}
-    against_reference = bleu_of_words(workspace, distilled, references)
-    return {
-        "num_compared": len(distilled),
-        "bleu_against_reference": against_reference.score,
-        "bleu_signature": against_reference.signature,
-        "diagnostics": asdict(diagnose(sources, references, distilled)),
-    }
+    with _beside(len(distilled)) as submit:
+        diagnostics = submit(diagnose, sources, references, distilled)
+        meanwhile()
+        against_reference = bleu_of_words(workspace, distilled, references)
+        return {
+            "num_compared": len(distilled),
+            "bleu_against_reference": against_reference.score,
+            "bleu_signature": against_reference.signature,
+            "diagnostics": asdict(diagnostics()),
+        }
+
+
+@contextmanager
+def _beside(lines: int) -> Iterator[Callable[..., Callable[[], Any]]]:
+    """Gives what calls a function in another process and returns what waits for its value; in this one where so few
+    lines are done sooner than a process has started."""
+    if lines < _WORTH_A_PROCESS or cores() == 1:
+        yield lambda function, *arguments: partial(function, *arguments)
+        return
+    # a fork of a process with threads may hang
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result
 
 
 def _sample_lines(workspace: Workspace, report: MergeReport, folder: Path) -> tuple[list[str], list[str], list[str]]:

@@ -136,10 +136,12 @@ def open_teacher(workspace: Workspace, folder: Path, chosen: ChosenTeacher, samp
 
 def _exported(workspace: Workspace, folder: Path, checkpoint: Path) -> Path:
     """The model in CTranslate2's form, written once: the folder belongs to one teacher."""
-    from kdmt.interop.ctranslate2 import SHORTLIST_FILE, export_checkpoint
+    from kdmt.decode.ctranslate2 import SHORTLIST_FILE
 
     exported = folder / ENGINE_FOLDER
     if not exported.exists():
+        from kdmt.interop.ctranslate2 import export_checkpoint  # loads torch
+
         export_checkpoint(checkpoint, exported)
     if workspace.config.distill.shortlist is not None and not (exported / SHORTLIST_FILE).exists():
         _write_shortlist(workspace, exported)
