@@ -50,7 +50,7 @@ FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
 PIPELINES = {"multi30k": "multi30k-paper", "iwslt": "multi30k-iwslt"}
 TRAINING: dict[str, dict[str, int]] = {  # instead of the pipelines' own, which take hours
     "multi30k": {"max_updates": 3000, "warmup_updates": 400},
-    "iwslt": {"max_updates": 800, "warmup_updates": 200, "max_tokens": 1024, "validate_interval_updates": 200},
+    "iwslt": {"max_updates": 1600, "warmup_updates": 200, "max_tokens": 1024, "validate_interval_updates": 200},
 }
 LIMITS: dict[str, int | None] = {"multi30k": None, "iwslt": 9000}  # lines of the training set
 BEAM, MAX_LEN_A, MAX_LEN_B = 5, 1.2, 10
