@@ -14,8 +14,7 @@ Batch sizes and layouts are chosen on the first sentences. BLEU is that of the t
 weights on both sides; `..._shortlist` restricts the vocabulary of each batch, beside CTranslate2 without it. The same
 teachers serve all; they are trained first where they are not there, over fewer updates than the pipelines have. The
 large one translates the first lines of the training set alone: fairseq takes long for it.
-`distill_two_process_speedup` is the smaller one of the models'. `nbest_...`: CTranslate2's 5-best lists of the test set
-beside PyTorch's.
+`nbest_...`: CTranslate2's 5-best lists of the test set beside PyTorch's. Each model has a file of results of its own.
 """
 
 from __future__ import annotations
@@ -95,21 +94,13 @@ def main() -> None:
     options = parser.parse_args()
     if not (FAIRSEQ / "fairseq-generate").exists():
         sys.exit("bench-distill: run `make fairseq-env` first")
-    results: dict[str, dict[str, Result]] = {}
-    alike: list[Figure] = []
-    choices: dict[str, Any] = {}
     for name in options.models.split(","):
         model = make_model(name, options.workdir / name)
-        results[name], choices[name] = measure(model)
-        alike += compare_nbest(model)
-    figures = [figure for name, found in results.items() for figure in figures_of(name, found)]
-    figures += alike
-    figures.append(Figure("distill_bleu_difference", max(map(bleu_difference, results.values())), "BLEU"))
-    speedups = [r["stage"].sentences_per_second / r["stage_1"].sentences_per_second for r in results.values()]
-    figures.append(Figure("distill_two_process_speedup", min(speedups), "ratio"))
-    settings = {"beam": BEAM, "limits": LIMITS, "training": TRAINING, "chosen": choices}
-    command = f"python benchmarks/bench_distill.py --models {options.models}"
-    report_figures("distill", figures, settings=settings, command=command)
+        found, chosen = measure(model)
+        settings = {"beam": BEAM, "limit": LIMITS[name], "training": TRAINING[name], "chosen": chosen}
+        command = f"python benchmarks/bench_distill.py --models {name}"
+        figures = figures_of(name, found) + compare_nbest(model)
+        report_figures(f"distill-{name}", figures, settings=settings, command=command)
 
 
 def figures_of(name: str, found: dict[str, Result]) -> list[Figure]:
@@ -119,6 +110,8 @@ def figures_of(name: str, found: dict[str, Result]) -> list[Figure]:
         Figure(f"distill_over_ct2_{name}", speed["stage"] / speed["ct2"], "ratio"),
         Figure(f"distill_int8_over_ct2_int8_{name}", speed["stage_int8"] / speed["ct2_int8"], "ratio"),
         Figure(f"distill_shortlist_over_ct2_{name}", speed["stage_shortlist"] / speed["ct2"], "ratio"),
+        Figure("distill_bleu_difference", bleu_difference(found), "BLEU"),
+        Figure("distill_two_process_speedup", speed["stage"] / speed["stage_1"], "ratio"),
         *(Figure(f"{system}_{name}", value, "sentences/s") for system, value in speed.items()),
         *(Figure(f"{system}_{name}_bleu", result.bleu, "BLEU") for system, result in found.items()),
     ]

@@ -1,13 +1,17 @@
-"""`map` over chunks of text, shared by worker processes: order is kept and memory stays bounded."""
+"""Work on text in other processes: `map` over chunks, whose order is kept in bounded memory, or one call beside."""
 
 from __future__ import annotations
 
 import collections
 import functools
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 Chunk = TypeVar("Chunk")
@@ -51,8 +55,33 @@ _worker_function: Callable[[Any], Any]
 
 def _set_up_worker(function: Callable[[Any], Any]) -> None:
     global _worker_function
+    end_with_parent()
     _worker_function = function
 
 
 def _work(chunk: Any) -> Any:
     return _worker_function(chunk)
+
+
+@contextmanager
+def process_beside(module: str) -> Iterator[Executor]:
+    """Another process, which loads a module while it is not needed yet; it ends with the context."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
+        pool.submit(_load, module)
+        yield pool
+
+
+def _load(module: str) -> None:
+    import_module(module)
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that started it is gone: a pool's waits for work for ever."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -11,7 +11,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TextIO
 
+from kdmt.corpus.parallel import end_with_parent
 from kdmt.distill.crew import (
     MAX_FAILED_OPENINGS,
     SAVED,
@@ -294,7 +294,7 @@ def _serve(connection: Connection, opener: bytes, place: Place, cores: set[int] 
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    end_with_parent()
     if cores is not None:
         os.sched_setaffinity(0, cores)
     with place.log.open("a", encoding="utf-8") as stacks:
@@ -316,13 +316,6 @@ def _work(connection: Connection, opener: bytes, place: Place, log: WorkerLog) -
         task, attempt = connection.recv()
         trouble = do_task(worker, task, attempt, Teller(lambda sentences: connection.send(Heard(sentences))), log)
         connection.send(trouble or Finished())
-
-
-def _end_with_driver() -> None:
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-    wait([driver.sentinel])
-    os._exit(1)
 
 
 def _show_stacks(file: TextIO) -> None:

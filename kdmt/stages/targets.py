@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import compress, islice
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 from kdmt.config import Distill, Section
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.parallel import process_beside
 from kdmt.errors import UserError
 from kdmt.stages.rescore import SCORES, drop_improbable
 from kdmt.stages.training import WEIGHTS
@@ -28,6 +28,7 @@ from kdmt.stages.workspace import Workspace
 if TYPE_CHECKING:
     from kdmt.distill.merge import MergeReport, TrainingText
     from kdmt.distill.selection import Selector
+    from kdmt.score.diagnostics import Diagnostics
 
 WARN_REPLACED = 0.1  # share of lines
 _WORTH_A_PROCESS = 5000  # lines to compare: half a second
@@ -87,6 +88,20 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
     from kdmt.stages.prepare import binarize_distilled
 
     sweep(folder)
+    with _another_process(0 if made_of.select.weighs else source_lines(workspace)) as beside:
+        report = _write_text(workspace, folder, made_of)
+        facts = _counts(report)
+        compared = None if made_of.select.weighs else _Comparison.begin(workspace, report, folder, beside)
+        binarize_distilled(workspace, folder)
+        if made_of.select.weighs:
+            np.save(folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
+        if compared is not None:
+            facts |= compared.facts(workspace)
+    workspace.say(f"{folder.name}: {_summary(facts)}")
+    return facts
+
+
+def _write_text(workspace: Workspace, folder: Path, made_of: TrainingSet) -> MergeReport:
     with TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
         report = merge_text(workspace, folder, made_of, Path(scratch))
         for name in (*text_names(workspace), SCORES):
@@ -95,14 +110,12 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
             else:
                 (folder / name).unlink(missing_ok=True)  # of an earlier run
     _require_words(workspace, report, folder.name)
-    facts = _counts(report)
-    if made_of.select.weighs:
-        np.save(folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
-        binarize_distilled(workspace, folder)
-    else:
-        facts |= _nearness(workspace, report, folder, meanwhile=partial(binarize_distilled, workspace, folder))
-    workspace.say(f"{folder.name}: {_summary(facts)}")
-    return facts
+    return report
+
+
+def _another_process(lines: int) -> AbstractContextManager[Executor | None]:
+    """For what can be done beside this one; None where so few lines are done sooner than it has started."""
+    return nullcontext() if lines < _WORTH_A_PROCESS or cores() == 1 else process_beside("kdmt.score.diagnostics")
 
 
 def sweep(*folders: Path) -> None:
@@ -173,45 +186,45 @@ def _counts(report: MergeReport) -> dict[str, Any]:
     }
 
 
-def _nearness(
-    workspace: Workspace, report: MergeReport, folder: Path, *, meanwhile: Callable[[], None]
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Comparison:
     """How near the distilled text is to the references, and how much simpler it is than they are.
 
     A teacher that memorised its training set gives near-copies of the references: then distillation has little to give.
-
-    Args:
-        meanwhile: done while another process compares.
     """
-    from kdmt.score.diagnostics import diagnose
-    from kdmt.stages.references import bleu_of_words
 
-    sources, references, distilled = _sample_lines(workspace, report, folder)
-    if not any(line.strip() for line in distilled):
-        meanwhile()
-        return {}
-    with _beside(len(distilled)) as submit:
-        diagnostics = submit(diagnose, sources, references, distilled)
-        meanwhile()
-        against_reference = bleu_of_words(workspace, distilled, references)
+    references: list[str]
+    distilled: list[str]
+    diagnose: Callable[[], Diagnostics]
+
+    @classmethod
+    def begin(
+        cls, workspace: Workspace, report: MergeReport, folder: Path, beside: Executor | None
+    ) -> _Comparison | None:
+        """Have another process compare; None where there is nothing to be compared.
+
+        Args:
+            beside: the other process; without it, it is done when it is asked for.
+        """
+        from kdmt.score.diagnostics import diagnose
+
+        sources, references, distilled = _sample_lines(workspace, report, folder)
+        if not any(line.strip() for line in distilled):
+            return None
+        if beside is None:
+            return cls(references, distilled, partial(diagnose, sources, references, distilled))
+        return cls(references, distilled, beside.submit(diagnose, sources, references, distilled).result)
+
+    def facts(self, workspace: Workspace) -> dict[str, Any]:
+        from kdmt.stages.references import bleu_of_words
+
+        against_reference = bleu_of_words(workspace, self.distilled, self.references)
         return {
-            "num_compared": len(distilled),
+            "num_compared": len(self.distilled),
             "bleu_against_reference": against_reference.score,
             "bleu_signature": against_reference.signature,
-            "diagnostics": asdict(diagnostics()),
+            "diagnostics": asdict(self.diagnose()),
         }
-
-
-@contextmanager
-def _beside(lines: int) -> Iterator[Callable[..., Callable[[], Any]]]:
-    """Gives what calls a function in another process and returns what waits for its value; in this one where so few
-    lines are done sooner than a process has started."""
-    if lines < _WORTH_A_PROCESS or cores() == 1:
-        yield lambda function, *arguments: partial(function, *arguments)
-        return
-    # a fork of a process with threads may hang
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result
 
 
 def _sample_lines(workspace: Workspace, report: MergeReport, folder: Path) -> tuple[list[str], list[str], list[str]]:
