@@ -49,6 +49,7 @@ _SIDES = ("source", "target")
 _SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
 _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
 _LIKELY = math.log(0.5)  # of </s> as the first token: what is left for others is no longer known precisely
+_SMALL_BATCH = 16  # sentences, with little to compute for each: what is computed stays in the processor's caches
 _NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
 
 
@@ -104,7 +105,8 @@ class CTranslate2Engine:
         folder: written by `kdmt.interop.ctranslate2`.
         device: cpu, cuda or cuda:<n>.
         compute_type: default (as stored), float32, int8, float16, ...: what the device has of CTranslate2's types.
-        threads: of the CPU for one batch.
+        threads: of the CPU for one batch. On a CPU, searches in int8 or with a shortlist take batches of 16 at most, in
+            which they are quickest.
         shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. What a sentence's
             translation is then depends on the other sentences of its batch.
 
@@ -135,12 +137,16 @@ class CTranslate2Engine:
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._load = partial(_load, folder, device, compute_type, threads)
         self._translator = self._load()
+        computes_little = shortlist or "int8" in self._translator.compute_type
+        self._largest_batch = _SMALL_BATCH if device == "cpu" and computes_little else None
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
         """See `kdmt.decode.engine.Engine.decode`."""
         check_sentences(sources, self.max_source_positions, "source")
+        if self._largest_batch is not None:
+            settings = settings.model_copy(update={"batch_size": min(settings.batch_size, self._largest_batch)})
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
         # CTranslate2 translates no source of </s> alone
         places = [place for place, source in enumerate(sources) if len(source) > 1]

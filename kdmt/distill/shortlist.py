@@ -37,8 +37,8 @@ def build_shortlist(
     sources: Sequence[NDArray[np.integer]],
     targets: Sequence[NDArray[np.integer]],
     *,
-    per_token: int = 50,
-    frequent: int = 200,
+    per_token: int = 100,
+    frequent: int = 500,
     max_pairs: int = 100_000,
     iterations: int = 5,
 ) -> Shortlist:
