@@ -207,7 +207,8 @@ class DecoderLayer(nn.Module):
 
 
 class Embedder(nn.Module):
-    """Token embeddings times sqrt(D) plus positions, optionally normalised, then dropout."""
+    """Token embeddings times sqrt(D) (`no_scale_embedding`: as they are) plus positions, optionally normalised, then
+    dropout."""
 
     def __init__(self, tokens: nn.Embedding, config: TransformerConfig, *, positions: int, learned: bool) -> None:
         super().__init__()
@@ -218,7 +219,7 @@ class Embedder(nn.Module):
         self.positions = (LearnedPositions if learned else SinusoidalPositions)(positions, dim, pad=pad)
         self.norm = nn.LayerNorm(dim) if config.layernorm_embedding else None
         self.dropout = Dropout(config.dropout)
-        self.scale = math.sqrt(dim)
+        self.scale = 1.0 if config.no_scale_embedding else math.sqrt(dim)
 
     def forward(self, tokens_BT: Tensor, *, start: int = 0) -> Tensor:
         """[B, T] of positions start, start + 1, ... --> [B, T, D]"""
@@ -251,7 +252,7 @@ class Transformer(nn.Module):
         src_vocab_size, tgt_vocab_size: rows of the embeddings, padding of the dictionary included.
         pad: id of the padding token, the same in both vocabularies.
         causal: whether the decoder's positions see earlier ones alone.
-        decoder_positions: how many there are, where it is not the target that they are those of.
+        source_positions, decoder_positions: how many there are, where they are not those of a source and of a target.
 
     Raises:
         ValueError: all embeddings are to be shared and the vocabularies have different sizes.
@@ -265,6 +266,7 @@ class Transformer(nn.Module):
         tgt_vocab_size: int,
         pad: int,
         causal: bool = True,
+        source_positions: int | None = None,
         decoder_positions: int | None = None,
     ) -> None:
         super().__init__()
@@ -281,7 +283,10 @@ class Transformer(nn.Module):
             else _token_embedding(tgt_vocab_size, config.decoder_embed_dim, pad=pad)
         )
         self.src_embed = Embedder(
-            src_tokens, config, positions=config.max_source_positions, learned=config.encoder_learned_pos
+            src_tokens,
+            config,
+            positions=source_positions or config.max_source_positions,
+            learned=config.encoder_learned_pos,
         )
         self.tgt_embed = Embedder(
             tgt_tokens,
@@ -339,12 +344,18 @@ class Transformer(nn.Module):
         return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)
 
     def _decode(
-        self, x_BTD: Tensor, encoder_output: EncoderOutput, trace: Trace | None, keep_BT: Tensor | None = None
+        self,
+        x_BTD: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None,
+        keep_BT: Tensor | None = None,
+        *,
+        layers: int | None = None,
     ) -> Tensor:
-        """Through the decoder's layers; `keep` where a position sees all others."""
+        """Through the decoder's layers, all or the first ones; `keep` where a position sees all others."""
         keep_B11S = _attention_mask(encoder_output.keep_BS, self.masks)
         keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, self.masks)
-        for number, layer in enumerate(self.decoder_layers):
+        for number, layer in enumerate(self.decoder_layers[:layers]):
             x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S, keep_B11T), trace, number)
             if trace is not None:
                 trace.keep_state("decoder", number, x_BTD)
