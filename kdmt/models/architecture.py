@@ -40,6 +40,10 @@ class TransformerConfig:
     activation_dropout: float = 0.0
     max_source_positions: int = 1024
     max_target_positions: int = 1024
+    # of multilingual models, whose callers see neither: the token that the model itself puts before each source
+    # sentence, and the one that it begins each translation with
+    source_token: int | None = None
+    target_token: int | None = None
 
     def __post_init__(self) -> None:
         for side in ("encoder", "decoder"):

@@ -8,12 +8,14 @@ and `task` are such namespaces or dictionaries. What a checkpoint does not say i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from kdmt.errors import UserError
 from kdmt.interop.fairseq.pickles import plain
 from kdmt.models.architecture import Family, NATConfig, TransformerConfig
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.transformer import Transformer
 
 _TRANSFORMERS = frozenset(
     (
@@ -123,9 +125,6 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
     for part in ("input", "output"):
         if values.integer(f"decoder_{part}_dim", decoder_width) != decoder_width:
             raise UserError(f"the model has a decoder_{part}_dim that is not its decoder_embed_dim: ours do not have it")
-    activation = model.get("activation_fn") or "relu"
-    if activation not in ("relu", "gelu"):
-        raise UserError(f"the model's activation_fn is {activation!r}: ours have relu and gelu")
     old = values.integer("max_positions", 1024)
     config = TransformerConfig(
         encoder_layers=values.integer("encoder_layers", 6),
@@ -144,7 +143,7 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
         share_all_embeddings=values.flag("share_all_embeddings"),
         layernorm_embedding=values.flag("layernorm_embedding"),
         no_scale_embedding=values.flag("no_scale_embedding"),
-        activation_fn=activation,
+        activation_fn=_activation(model),
         dropout=values.rate("dropout", 0.1),
         attention_dropout=values.rate("attention_dropout", 0.0),
         activation_dropout=values.rate("activation_dropout", 0.0) or values.rate("relu_dropout", 0.0),
@@ -153,6 +152,13 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
     )
     _check_versions(config, state)
     return config
+
+
+def _activation(model: Mapping[str, Any]) -> Literal["relu", "gelu"]:
+    name = model.get("activation_fn") or "relu"
+    if name == "relu" or name == "gelu":  # noqa: PLR1714 (a type checker follows this form alone)
+        return name
+    raise UserError(f"the model's activation_fn is {name!r}: ours have relu and gelu")
 
 
 def _check_versions(config: TransformerConfig, state: Any) -> None:
@@ -166,8 +172,6 @@ def _check_versions(config: TransformerConfig, state: Any) -> None:
 
 def _without_frame(config: TransformerConfig) -> TransformerConfig:
     """fairseq counts the <s> before each sentence, we do not."""
-    from dataclasses import replace
-
     return replace(
         config,
         max_source_positions=config.max_source_positions - 1,
@@ -199,6 +203,77 @@ def _early_exit(model: Mapping[str, Any], config: TransformerConfig) -> tuple[in
     deletion, placeholders, words = (min(int(part), config.decoder_layers) for part in parts)
     same = deletion == placeholders == words == config.decoder_layers
     return None if same else (deletion, placeholders, words)
+
+
+# ------------------------------------------------------------------------------------------------------- the other way
+
+_COMMON: Mapping[str, Any] = {
+    "adaptive_input": False,
+    "adaptive_softmax_cutoff": None,
+    "no_token_positional_embeddings": False,
+    "left_pad_target": False,
+    "optimizer": "adam",
+    "lr_scheduler": "inverse_sqrt",
+    "lr": [5e-4],
+    "label_smoothing": 0.1,
+}
+_NOISE: Mapping[str, str] = {"cmlm": "random_mask", "levenshtein": "random_delete", "insertion": "random_delete"}
+
+
+def fairseq_settings(model: Transformer) -> dict[str, Any]:
+    """What fairseq's command line would have given for a model: `read_architecture` the other way.
+
+    Raises:
+        UserError: fairseq has no such model.
+    """
+    values = model.config.as_dict()
+    tokens = [values.pop(f"{side}_token") for side in ("source", "target")]
+    if any(token is not None for token in tokens):
+        raise UserError("the model is multilingual: its language tokens are not written for fairseq")
+    settings = {**_COMMON, **values}
+    for part in ("input", "output"):
+        settings[f"decoder_{part}_dim"] = model.config.decoder_embed_dim
+    if not isinstance(model, NATransformer):
+        task = {"arch": "transformer", "task": "translation", "criterion": "label_smoothed_cross_entropy"}
+        return {**settings, **task, "left_pad_source": True}
+    return {**settings, **_nat_settings(model.nat, model.config)}
+
+
+def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, Any]:
+    if nat.layout != "fairseq":
+        families = {family: name for name, family in FAMILIES.items()}
+        why = "has other parts than fairseq's; 'nat.layout: fairseq' trains one that has not"
+        raise UserError(f"the {nat.family!r} model {why if nat.family in families else 'is none that fairseq has'}")
+    if nat.source_copy == "soft" or nat.corrects:
+        what = "nat.source_copy: soft" if nat.source_copy == "soft" else "nat.correction"
+        raise UserError(f"the {nat.family!r} model has '{what}', which fairseq has not")
+    exits = nat.early_exit or (config.decoder_layers,) * 3
+    return {
+        "arch": next(name for name, family in FAMILIES.items() if family == nat.family),
+        "task": "translation_lev",
+        "criterion": "nat_loss",
+        "noise": _NOISE.get(nat.family, "full_mask"),
+        "left_pad_source": False,  # fairseq copies the source's embeddings from its first column on
+        "max_source_positions": config.max_source_positions + nat.frame,
+        "max_target_positions": config.max_target_positions + nat.frame,
+        "apply_bert_init": False,
+        "src_embedding_copy": nat.source_copy == "uniform" and nat.family in ("nat", "inat", "nat_crf"),
+        "pred_length_offset": nat.lengths == "difference",
+        "sg_length_pred": False,
+        "length_loss_factor": 0.1,
+        "crf_lowrank_approx": nat.crf_rank,
+        "crf_beam_approx": nat.crf_candidates,
+        "word_ins_loss_factor": 0.5,
+        "early_exit": ",".join(map(str, exits)),
+        "no_share_discriminator": False,
+        "no_share_maskpredictor": False,
+        "share_discriminator_maskpredictor": False,
+        "sampling_for_deletion": False,
+        "train_step": 4,
+        "dae_ratio": 0.5,
+        "stochastic_approx": False,
+        "label_tau": None,
+    }
 
 
 @dataclass(frozen=True)
