@@ -130,6 +130,8 @@ def randomise(model, generator):
         gain = "norm" in name and name.endswith("weight")
         scale = 0.3 if parameter.dim() == 1 else parameter.size(-1) ** -0.5
         parameter.data.copy_(noise * scale + (1.0 if gain else 0.0))
+        if name.endswith("embed_tokens.weight"):  # as in every trained model; then padding is never the best guess
+            parameter.data[PAD].zero_()
 
 
 def update_and_save(case, cfg, task, model, criterion, sample):
@@ -289,10 +291,12 @@ def make_nat(case, line, seed, draft):
     randomise(model, generator)
     src_tokens = make_tokens(SRC_LENGTHS, len(task.source_dictionary), generator, bos=True)
     tgt_tokens = make_tokens(TGT_LENGTHS, len(task.target_dictionary), generator, bos=True)
+    if case.startswith("levenshtein"):  # translations that no limit cuts
+        model.decoder.embed_mask_ins.weight.data[3:].mul_(0.1)
     if case == "cmlm":  # lengths that there are positions for
         model.decoder.embed_length.weight.data[:126].zero_()
         model.decoder.embed_length.weight.data[134:].zero_()
-    if case == "insertion":  # of a word that is missing twice in one slot, fairseq forgets one
+    if case in EDITING:  # different words: of equally short edits we may choose others than fairseq
         tgt_tokens[tgt_tokens.gt(EOS)] = torch.arange(4, 4 + int(tgt_tokens.gt(EOS).sum()))
     sample = nat_sample(src_tokens, tgt_tokens, draft(tgt_tokens, generator))
     task.inject_noise = lambda tokens: sample["prev_target"]
@@ -343,8 +347,11 @@ def make_editing(case, line, seed):
             words = model.decoder.forward_word_ins(prev_output_tokens=tgt_tokens, **common)[0]
             deleted = model.decoder.forward_word_del(prev_output_tokens=tgt_tokens, **common)[0]
             arrays["log_probs"], arrays["deleted"] = words[tgt_tokens.ne(PAD)], deleted[tgt_tokens.ne(PAD)]
+            labels = model(sample["net_input"]["src_tokens"], None, drafts, tgt_tokens)
+            arrays["placeholder_labels"] = labels["mask_ins"]["tgt"][slots]
+            arrays["deletion_labels"] = labels["word_del"]["tgt"][tgt_tokens.ne(PAD)]
     losses = loss_of(criterion, model, sample)
-    arrays.update(translate(task, model, sample, iter_decode_max_iter=2, iter_decode_force_max_iter=True))
+    arrays.update(translate(task, model, sample, iter_decode_max_iter=1, iter_decode_force_max_iter=True))
     save(case, line, arrays, losses)
 
 
