@@ -204,7 +204,9 @@ def import_checkpoint(
     sentencepiece: Annotated[
         Path | None, typer.Option(help="A SentencePiece model. Without either, text comes cut into tokens.")
     ] = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Text had its punctuation normalised by Moses.")] = False,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Text had its punctuation normalised by Moses.")
+    ] = False,
     moses: Annotated[bool, typer.Option("--moses", help="Text was tokenised by Moses, with its escapes.")] = False,
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Text was lowercased.")] = False,
 ) -> None:

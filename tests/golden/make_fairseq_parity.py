@@ -362,7 +362,9 @@ def make_variants():
     from omegaconf import OmegaConf
 
     model = vars(content["cfg"]["model"])
-    kept = {name: value for name, value in model.items() if name.split("_")[0] in ("encoder", "decoder", "share", "max")}
+    kept = {
+        name: value for name, value in model.items() if name.split("_")[0] in ("encoder", "decoder", "share", "max")
+    }
     cfg = OmegaConf.create({"model": {**kept, "_name": model["arch"]}, "task": content["cfg"]["task"]})
     torch.save({**content, "cfg": cfg}, str(OUT / "post_norm_shared_omegaconf.pt"))
 
@@ -373,7 +375,10 @@ def main():
     wanted = set(sys.argv[1:])
     seed = 0
     for cases, make in (
-        (OLD_AUTOREGRESSIVE if OLD else AUTOREGRESSIVE, lambda c, given, s: make_autoregressive(c, given[1], given[0], s)),
+        (
+            OLD_AUTOREGRESSIVE if OLD else AUTOREGRESSIVE,
+            lambda c, given, s: make_autoregressive(c, given[1], given[0], s),
+        ),
         ({} if OLD else MULTILINGUAL, make_multilingual),
         ({} if OLD else POSITIONAL, make_positional),
         ({} if OLD else EDITING, make_editing),

@@ -124,7 +124,9 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
     decoder_width = values.integer("decoder_embed_dim", width)
     for part in ("input", "output"):
         if values.integer(f"decoder_{part}_dim", decoder_width) != decoder_width:
-            raise UserError(f"the model has a decoder_{part}_dim that is not its decoder_embed_dim: ours do not have it")
+            raise UserError(
+                f"the model has a decoder_{part}_dim that is not its decoder_embed_dim: ours do not have it"
+            )
     old = values.integer("max_positions", 1024)
     config = TransformerConfig(
         encoder_layers=values.integer("encoder_layers", 6),
@@ -156,7 +158,7 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
 
 def _activation(model: Mapping[str, Any]) -> Literal["relu", "gelu"]:
     name = model.get("activation_fn") or "relu"
-    if name == "relu" or name == "gelu":  # noqa: PLR1714 (a type checker follows this form alone)
+    if name == "relu" or name == "gelu":
         return name
     raise UserError(f"the model's activation_fn is {name!r}: ours have relu and gelu")
 

@@ -48,7 +48,9 @@ def language_tokens(task: Mapping[str, Any], source_lang: str, target_lang: str,
         if lang not in languages:
             raise UserError(f"it has no language {lang!r}: it knows {', '.join(languages)}")
     if task.get("lang_tok_replacing_bos_eos"):
-        raise UserError("its language tokens stand for <s> and </s> (lang_tok_replacing_bos_eos), which ours cannot have")
+        raise UserError(
+            "its language tokens stand for <s> and </s> (lang_tok_replacing_bos_eos), which ours cannot have"
+        )
     style = str(task.get("lang_tok_style") or "multilingual")
     if style not in _STYLES:
         raise UserError(f"its lang_tok_style is {style!r}: {' and '.join(_STYLES)} are known")

@@ -19,8 +19,8 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.transformer import TorchEngine
 from kdmt.interop.fairseq import TextSettings, import_checkpoints
-from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition, crf_score
+from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.edits import common_subsequence, missing_between, opened, spread
 from kdmt.losses.insertion import missing_spans
 from kdmt.models.checkpoint import load_model
