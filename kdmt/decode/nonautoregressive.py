@@ -194,13 +194,10 @@ def _fill(
 
 def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, lengths_N: Tensor) -> Filled:
     """The best sequence of neighbouring tokens; its log-probability is spread evenly over its words."""
-    filled = Filled.unknown(lengths_N)
-    features_NTD, words_N, frame = model.fill_framed(src_tokens_NS, filled.tokens_NT, encoded), lengths_N - 1, 0
-    if model.nat.frame:
-        frame = model.nat.frame
-        chain_N = lengths_N + frame
-    else:
-        features_NTD, chain_N = features_NTD[:, :-1], words_N  # </s> is no link of the chain
+    filled, frame, words_N = Filled.unknown(lengths_N), model.nat.frame, lengths_N - 1
+    features_NTD = model.fill_framed(src_tokens_NS, filled.tokens_NT, encoded)
+    chain_N = words_N + 2 if frame else words_N  # with <s> both ends are its links, otherwise none is
+    features_NTD = features_NTD if frame else features_NTD[:, :-1]
     logits_NTV = features_NTD @ model.output_weight_VD.t()
     said = logits_NTV.log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
     moves_NTKK = candidate_transitions(*model.transitions(said.indices))

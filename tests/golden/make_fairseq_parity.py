@@ -299,7 +299,7 @@ def make_nat(case, line, seed, draft):
     if case in EDITING:  # different words: of equally short edits we may choose others than fairseq
         tgt_tokens[tgt_tokens.gt(EOS)] = torch.arange(4, 4 + int(tgt_tokens.gt(EOS).sum()))
     sample = nat_sample(src_tokens, tgt_tokens, draft(tgt_tokens, generator))
-    task.inject_noise = lambda tokens: sample["prev_target"]
+    task.inject_noise = lambda _: sample["prev_target"]
     update_and_save(case, cfg, task, model, criterion, sample)
     with torch.no_grad():
         encoder_out = model.encoder(src_tokens, src_lengths=lengths_of(src_tokens))
@@ -333,7 +333,7 @@ def make_positional(case, line, seed):
 
 
 def make_editing(case, line, seed):
-    made = make_nat(case, line, seed, lambda tokens, generator: leave_out(tokens))
+    made = make_nat(case, line, seed, lambda tokens, _: leave_out(tokens))
     task, model, criterion, sample, encoder_out, arrays = made
     drafts, tgt_tokens = sample["prev_target"], sample["target"]
     common = {"normalize": True, "encoder_out": encoder_out}

@@ -158,8 +158,10 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
 
 def _activation(model: Mapping[str, Any]) -> Literal["relu", "gelu"]:
     name = model.get("activation_fn") or "relu"
-    if name == "relu" or name == "gelu":
-        return name
+    if name == "relu":
+        return "relu"
+    if name == "gelu":
+        return "gelu"
     raise UserError(f"the model's activation_fn is {name!r}: ours have relu and gelu")
 
 

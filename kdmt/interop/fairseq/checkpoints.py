@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class TextSettings:
     target_lang: str | None = None
     bpe_codes: Path | None = None
     sentencepiece: Path | None = None
-    text: Text = Text()
+    text: Text = field(default_factory=Text)
 
 
 def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list[Path]:
@@ -63,8 +63,8 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
         The checkpoint folders.
 
     Raises:
-        UserError: a file is damaged, carries what no checkpoint should, describes a model that ours are not, or does not
-            fit its own description or the dictionaries; or the folder exists.
+        UserError: a file is damaged, carries what no checkpoint should, describes a model that ours are not, or does
+            not fit its own description or the dictionaries; or the folder exists.
     """
     check_new(folder)
     if settings.bpe_codes is not None and settings.sentencepiece is not None:
@@ -113,7 +113,7 @@ def _with_tokens(architecture: Architecture, tokens: LanguageTokens, dictionarie
     if architecture.nat is not None:
         raise UserError("it is multilingual and writes all positions at once, which ours do not")
     config = architecture.config
-    places = {}
+    places: dict[str, Any] = {}
     for side, symbol, path in zip(("source", "target"), (tokens.source, tokens.target), dictionaries, strict=True):
         if symbol is not None:
             places[f"{side}_token"] = Dictionary.load(path).index(symbol)

@@ -143,5 +143,5 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, _DICT | _LIST):
         return plain(fields.get("_content") if isinstance(fields, Mapping) else None, depth + 1)
     if isinstance(fields, Mapping):
-        return plain(fields["_val"] if "_val" in fields else fields, depth + 1)
+        return plain(fields.get("_val", fields), depth + 1)
     return plain(value.arguments[0], depth + 1) if len(value.arguments) == 1 else None
