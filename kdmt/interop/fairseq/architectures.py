@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from torch import Tensor
+
 from kdmt.errors import UserError
 from kdmt.interop.fairseq.pickles import plain
 from kdmt.models.architecture import Family, NATConfig, TransformerConfig
@@ -169,7 +171,7 @@ def _check_versions(config: TransformerConfig, state: Any) -> None:
     """Before version 2 of encoders and version 3 of decoders nothing was normalised after the last layer."""
     for side, first in (("encoder", 2), ("decoder", 3)):
         version = state.get(f"{side}.version") if isinstance(state, Mapping) else None
-        number = 1.0 if version is None else float(version.flatten()[0])
+        number = float(version.flatten()[0]) if isinstance(version, Tensor) and version.numel() else 1.0
         if getattr(config, f"{side}_normalize_before") and number < first:
             raise UserError(f"the model's {side} is of version {number:g}, without a norm after its last layer")
 
@@ -280,6 +282,16 @@ def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, Any]:
     }
 
 
+_MOST = 100_000  # layers, positions, widths
+
+
+def _short(value: object) -> str:
+    """Of a value that may be anything, a number of any length among it."""
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a very large number"
+    return repr(value)[:60] if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+
+
 @dataclass(frozen=True)
 class _Values:
     """Settings of the types that they should have; one that is absent or None is the default."""
@@ -290,14 +302,14 @@ class _Values:
         value = self.settings.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"its setting {name} is {value!r}, which is no positive number")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+            raise UserError(f"its setting {name} is {_short(value)}, which is no number from 1 to {_MOST}")
         return value
 
     def flag(self, name: str) -> bool:
         value = self.settings.get(name)
         if value is not None and not isinstance(value, bool | int):
-            raise UserError(f"its setting {name} is {value!r}, which is neither true nor false")
+            raise UserError(f"its setting {name} is {_short(value)}, which is neither true nor false")
         return bool(value)
 
     def rate(self, name: str, default: float) -> float:
@@ -305,5 +317,5 @@ class _Values:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
-            raise UserError(f"its setting {name} is {value!r}, which is no probability")
+            raise UserError(f"its setting {name} is {_short(value)}, which is no probability")
         return float(value)

@@ -127,7 +127,9 @@ def _model(
     source, target = (Dictionary.load(path) for path in dictionaries)
     for side, dictionary, path in zip(("encoder", "decoder"), (source, target), dictionaries, strict=True):
         weight = state.get(f"{side}.embed_tokens.weight")
-        if weight is not None and weight.dim() == 2 and len(weight) != len(dictionary):
+        if weight is not None and weight.dim() != 2:
+            raise UserError(f"its {side}.embed_tokens.weight is {list(weight.shape)}, which is no matrix")
+        if weight is not None and len(weight) != len(dictionary):
             raise UserError(
                 f"its {side} embeds {len(weight)} symbols, and {data / path.name} has {len(dictionary)} with the "
                 "special ones: not the dictionaries that it was trained with"
@@ -167,12 +169,15 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
             raise UserError(f"{beside}: is not the model's dictionary; nothing was written")
     content = checkpoint_content(load_model(source), *langs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for dictionary in dictionaries:
-        if not (path.parent / dictionary.name).exists():
-            shutil.copyfile(dictionary, path.parent / dictionary.name)
     aside = path.with_name(f".partial-{path.name}")
-    torch.save(content, aside)
-    aside.replace(path)
+    try:
+        torch.save(content, aside)
+        for dictionary in dictionaries:
+            if not (path.parent / dictionary.name).exists():
+                shutil.copyfile(dictionary, path.parent / dictionary.name)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def checkpoint_content(model: Transformer, source_lang: str, target_lang: str) -> dict[str, Any]:

@@ -79,7 +79,6 @@ HARMLESS: Mapping[str, type[Inert]] = {
     for module, names in _MODULES.items()
     for name in names.split()
 }
-_NAMESPACE = HARMLESS["argparse.Namespace"]
 _DICT, _LIST = HARMLESS["omegaconf.dictconfig.DictConfig"], HARMLESS["omegaconf.listconfig.ListConfig"]
 _DEEPEST = 40  # settings within settings
 
@@ -125,23 +124,34 @@ def _carried(path: Path, message: str) -> list[str]:
         return [found.group(1)] if found else []
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any) -> Any:
     """Settings as plain values: dictionaries for namespaces and containers, an enumeration's value for its member.
 
     Raises:
         UserError: they are nested too deeply.
     """
+    return _plain(value, 0, {})
+
+
+def _plain(value: Any, depth: int, made: dict[int, Any]) -> Any:
+    """`made`: what became of objects so far; one that lies in many places is gone through once."""
     if depth > _DEEPEST:
         raise UserError("a checkpoint's settings are nested too deeply")
-    if isinstance(value, Mapping):
-        return {str(key): plain(each, depth + 1) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each, depth + 1) for each in value]
-    if not isinstance(value, Inert):
+    if not isinstance(value, Mapping | list | tuple | Inert):
         return value
+    if id(value) not in made:
+        made[id(value)] = _opened(value, depth + 1, made)
+    return made[id(value)]
+
+
+def _opened(value: Any, depth: int, made: dict[int, Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each, depth, made) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each, depth, made) for each in value]
     fields = value.fields
     if isinstance(value, _DICT | _LIST):
-        return plain(fields.get("_content") if isinstance(fields, Mapping) else None, depth + 1)
+        return _plain(fields.get("_content") if isinstance(fields, Mapping) else None, depth, made)
     if isinstance(fields, Mapping):
-        return plain(fields.get("_val", fields), depth + 1)
-    return plain(value.arguments[0], depth + 1) if len(value.arguments) == 1 else None
+        return _plain(fields.get("_val", fields), depth, made)
+    return _plain(value.arguments[0], depth, made) if len(value.arguments) == 1 else None

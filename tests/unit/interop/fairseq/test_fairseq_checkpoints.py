@@ -110,7 +110,7 @@ def test_a_multilingual_checkpoint_needs_its_direction(tmp_path: Path) -> None:
 
 def write_sentencepiece(folder: Path) -> Path:
     (folder / "text").write_text("abba baba\nab ba bab\n" * 5)
-    settings = Tokenizer(vocab_size=14)
+    settings = Tokenizer(vocab_size=10)
     train_tokenizer(settings, (folder / "text", folder / "text"), folder / "spm", ("en", "de"))
     return next((folder / "spm").glob("*.model"))
 
@@ -134,12 +134,12 @@ def write_fastbpe_codes(folder: Path) -> Path:
 def test_text_is_cut_as_the_corpus_was(tmp_path: Path, option: str, write: Callable[[Path], Path]) -> None:
     folder = imported(tmp_path / "model", SHARED, options=(option, write(tmp_path)))
     tokenizer = TextCodec.load(folder).tokenizers.source
-    (cut,) = tokenizer.encode_lines(["abba bab"])
+    (cut,) = tokenizer.encode_lines(["aabb bbaa"])
     assert len(cut.split()) > 2
-    assert tokenizer.decode(cut) == "abba bab"
+    assert tokenizer.decode(cut) == "aabb bbaa"
     if option == "--bpe-codes":
         codec = TextCodec.load(write_text_processing_again(tmp_path))
-        assert cut == codec.tokenizers.source.encode_lines(["abba bab"])[0]
+        assert cut == codec.tokenizers.source.encode_lines(["aabb bbaa"])[0]
 
 
 def write_text_processing_again(folder: Path) -> Path:

@@ -197,3 +197,11 @@ def test_settings_within_settings_without_end(tmp_path: Path) -> None:
     found = read_pickle(saved(tmp_path, content(cfg=endless)))
     with pytest.raises(UserError, match="nested too deeply"):
         plain(found["cfg"])
+
+
+def test_settings_that_are_many_times_the_same_are_gone_through_once(tmp_path: Path) -> None:
+    """Two at each of 30 levels, one object each: written out they would be 2 ** 30."""
+    settings: Any = "x"
+    for _ in range(30):
+        settings = [settings, settings]
+    assert plain(read_pickle(saved(tmp_path, content(cfg=settings)))["cfg"])[1][0][1] is not None
