@@ -63,7 +63,8 @@ def test_an_ensemble_becomes_folders_beside_each_other(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
     models = [load_model(folder / name) for name in ("0", "1")]
     assert not torch.equal(models[0].output_proj.weight, models[1].output_proj.weight)
-    assert TorchEngine(models[0], others=models[1:]).decode([np.array([5, 6, 2])], Decode(beam=2, max_len_a=0.0, max_len_b=4))
+    engine = TorchEngine(models[0], others=models[1:])
+    assert engine.decode([np.array([5, 6, 2])], Decode(beam=2, max_len_a=0.0, max_len_b=4))
 
 
 def test_an_import_goes_on_to_ctranslate2(tmp_path: Path) -> None:
