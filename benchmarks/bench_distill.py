@@ -28,7 +28,6 @@ import subprocess
 import sys
 import sysconfig
 import time
-from argparse import Namespace
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -323,22 +322,9 @@ def fairseq_data(model: Model, limit: int | None) -> Path:
 
 def write_fairseq_checkpoint(model: Model) -> None:
     """The teacher as a checkpoint of fairseq's."""
-    import torch
+    from kdmt.interop.fairseq import export_checkpoint
 
-    from kdmt.interop.fairseq import fairseq_state
-    from kdmt.models.checkpoint import load_model
-    from kdmt.models.checkpoint_folder import resolve_checkpoint
-
-    teacher = load_model(resolve_checkpoint(model.trained / "teacher" / "average"))
-    args = Namespace(
-        **{**teacher.config.as_dict(), "arch": "transformer", "task": "translation", "criterion": "cross_entropy"},
-        **{"source_lang": "en", "target_lang": "de", "data": "", "left_pad_source": True, "left_pad_target": False},
-        **{"optimizer": "adam", "lr_scheduler": "inverse_sqrt", "lr": [5e-4], "adaptive_input": False},
-    )
-    last = {"criterion_name": "CrossEntropyCriterion", "optimizer_name": "FairseqAdam", "num_updates": 0}
-    history = [{**last, "lr_scheduler_state": {"best": None}}]
-    state = {"args": args, "model": fairseq_state(teacher), "optimizer_history": history}
-    torch.save({**state, "extra_state": {"train_iterator": {"epoch": 1}}}, model.work / "fairseq.pt")
+    export_checkpoint(model.trained / "teacher" / "average", model.work / "fairseq.pt")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
-# Build an environment with a real fairseq 0.12.2 to compare with. kdmt itself never needs it.
+# Build an environment with a real fairseq to compare with. kdmt itself never needs it.
 #
-#     make fairseq-env          (benchmarks/make_fairseq_env.sh [FOLDER], .fairseq-env by default)
+#     make fairseq-env          (benchmarks/make_fairseq_env.sh [FOLDER [VERSION]], .fairseq-env and 0.12.2 by default)
+#     make fairseq-old-env      0.10.2, whose checkpoints have the old form
 #
-# fairseq 0.12.2 has wheels for Python 3.8 at the newest: one is looked for as $PYTHON38, as `python3.8` and among
-# pyenv's versions. Takes about a minute and 1.8 GB. Does nothing if the environment is there and whole.
+# fairseq has wheels for Python 3.8 at the newest: one is looked for as $PYTHON38, as `python3.8` and among pyenv's
+# versions. Takes about a minute and 1.8 GB. Does nothing if the environment is there and whole.
+#
+# The wheels lack the edit distances (`fairseq.libnat`) that Levenshtein and Insertion Transformers train with. They are
+# compiled from the source distribution of 0.9.0, the last that can be had and built; this wants a C++ compiler and
+# ninja, and an environment without them is complete for everything else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 folder=${1:-.fairseq-env}
+version=${2:-0.12.2}
 # newer pips refuse the metadata of a dependency, omegaconf < 2.1
 pip='pip<24.1'
-packages=('numpy<1.24' torch==1.12.1 torchaudio==0.12.1 fairseq==0.12.2)
+packages=('numpy<1.24' torch==1.12.1 torchaudio==0.12.1 "fairseq==$version")
 recipe="$pip ${packages[*]}"
 complete=$folder/complete # holds the recipe; written last
 
@@ -36,7 +42,35 @@ find_python38() {
     exit 2
 }
 
+add_libnat() {
+    if compgen -G "$folder/lib/python3.8/site-packages/fairseq/libnat*.so" > /dev/null; then
+        return
+    fi
+    if ! command -v g++ > /dev/null || ! command -v ninja > /dev/null; then
+        echo "$folder: no g++ or no ninja: without libnat, which edit-based models train with" >&2
+        return
+    fi
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    "$folder/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary fairseq \
+        --dest "$scratch" fairseq==0.9.0
+    tar -xzf "$scratch/fairseq-0.9.0.tar.gz" -C "$scratch"
+    "$folder/bin/python" - "$scratch" "$folder/lib/python3.8/site-packages/fairseq" << 'END'
+import shutil
+import sys
+
+from torch.utils.cpp_extension import load
+
+scratch, package = sys.argv[1:]
+source = scratch + "/fairseq-0.9.0/fairseq/clib/libnat/edit_dist.cpp"
+built = load(name="libnat", sources=[source], build_directory=scratch)
+shutil.copy(built.__file__, package)
+END
+    echo "$folder: libnat built"
+}
+
 if [[ -f $complete && $(< "$complete") == "$recipe" ]]; then
+    add_libnat
     echo "$folder: complete, nothing to do"
     exit 0
 fi
@@ -50,5 +84,6 @@ rm -rf "$folder"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$pip" wheel
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "${packages[@]}"
 "$folder/bin/python" -c 'import fairseq; print("fairseq", fairseq.__version__)'
+add_libnat
 echo "$recipe" > "$complete"
 echo "$folder: complete"

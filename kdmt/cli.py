@@ -3,6 +3,7 @@
 kdmt prepare|teacher|distill|knowledge|student|score pipelines/x.yaml [--set a.b=c]
 kdmt translate runs/x/teacher < input.txt > output.txt
 kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
+kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
 """
 
 from __future__ import annotations
@@ -190,8 +191,45 @@ def rescore(
     )
 
 
+@app.command()
+def import_checkpoint(
+    checkpoints: Annotated[
+        str, typer.Argument(metavar="A.pt[:B.pt]", help="fairseq's checkpoints; several with ':' between.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The new checkpoint folder; of several checkpoints OUT/0, OUT/1, ...")],
+    data: Annotated[Path, typer.Option(help="Their data-bin, or a folder with its dict.<lang>.txt.")],
+    source_lang: Annotated[str | None, typer.Option(help="By default what the checkpoint says.")] = None,
+    target_lang: Annotated[str | None, typer.Option(help="By default what the checkpoint says.")] = None,
+    bpe_codes: Annotated[Path | None, typer.Option(help="Merge operations of subword-nmt or fastBPE.")] = None,
+    sentencepiece: Annotated[
+        Path | None, typer.Option(help="A SentencePiece model. Without either, text comes cut into tokens.")
+    ] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Text had its punctuation normalised by Moses.")
+    ] = False,
+    moses: Annotated[bool, typer.Option("--moses", help="Text was tokenised by Moses, with its escapes.")] = False,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Text was lowercased.")] = False,
+) -> None:
+    """Make checkpoint folders of fairseq's checkpoints, for translating, as teachers, for export."""
+    from kdmt.config import Text
+    from kdmt.interop.fairseq import TextSettings, import_checkpoints
+
+    text = Text(normalize=normalize, moses=moses, lowercase=lowercase, already_applied=moses)
+    settings = TextSettings(
+        data=data,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        bpe_codes=bpe_codes,
+        sentencepiece=sentencepiece,
+        text=text,
+    )
+    for folder in import_checkpoints(checkpoints, out, settings):
+        print(folder)
+
+
 class ExportFormat(StrEnum):
     ctranslate2 = "ctranslate2"
+    fairseq = "fairseq"
     onnx = "onnx"
 
 
@@ -204,10 +242,13 @@ class Quantization(StrEnum):
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, or a run that holds one.")],
-    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    out: Annotated[Path, typer.Argument(help="The new folder; for fairseq the new .pt file.")],
     to: Annotated[
         ExportFormat,
-        typer.Option(help="ctranslate2 for models that write one token after the other, onnx for ctc students."),
+        typer.Option(
+            help="ctranslate2 for models that write one token after the other, onnx for ctc students, fairseq for what "
+            "fairseq has too."
+        ),
     ],
     quantization: Annotated[
         Quantization, typer.Option(help="How CTranslate2's weights are stored; float16 is for GPUs.")
@@ -217,13 +258,16 @@ def export(
 ) -> None:
     """Write a trained model for another toolkit, with its tokenizer and text processing."""
     from kdmt.config import Decode
-    from kdmt.interop import ctranslate2, onnx
+    from kdmt.interop import ctranslate2, fairseq, onnx
 
     if to is ExportFormat.ctranslate2:
         decode = Decode(beam=beam, lenpen=lenpen)
         ctranslate2.export_checkpoint(checkpoint, out, quantization=quantization.value, decode=decode)
     elif quantization is not Quantization.float32:
-        raise UserError(f"--quantization {quantization.value}: ONNX models are float32")
+        name = "ONNX" if to is ExportFormat.onnx else "fairseq"
+        raise UserError(f"--quantization {quantization.value}: {name} models are float32")
+    elif to is ExportFormat.fairseq:
+        fairseq.export_checkpoint(checkpoint, out)
     else:
         onnx.export_checkpoint(checkpoint, out)
     print(f"{to.value} model, {quantization.value}: {out}")

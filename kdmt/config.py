@@ -252,6 +252,7 @@ class Model(Section):
     share_decoder_input_output_embed: bool | None = None
     share_all_embeddings: bool | None = None
     layernorm_embedding: bool | None = None
+    no_scale_embedding: bool | None = None
     activation_fn: Literal["relu", "gelu"] | None = None
     dropout: float | None = Field(None, ge=0.0, lt=1.0)
     attention_dropout: float | None = Field(None, ge=0.0, lt=1.0)
@@ -617,6 +618,7 @@ class NAT(Section):
     """A decoder that writes all positions at once. Most settings are those of some families: see `_OF`."""
 
     family: Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"]
+    layout: Literal["own", "fairseq"] = "own"  # fairseq: computes what its model of the family does, and goes there
     deep_supervision: float = Field(0.0, ge=0.0)  # weight of the loss at the lower layers of the decoder
     upsample: int = Field(3, ge=1)  # decoder positions for each source token
     too_long: Literal["skip", "upsample"] = "skip"  # a target that has no alignment with them
@@ -645,6 +647,7 @@ class NAT(Section):
 
 
 _OF = {
+    "layout": ("cmlm", *EDITING),  # the others would have to learn that <s> and </s> stay what they are
     "upsample": ALIGNED,
     "too_long": ALIGNED,
     "length_weight": POSITIONAL,
@@ -705,11 +708,22 @@ class Student(Section):
         for name, why in refused.items():
             if getattr(self, name) is not None:
                 raise ValueError(f"'nat.family: {family}' cannot have '{name}': {why}")
+        self._compares_no_framed_states()
         if elsewhere is not None:
             self._compares_encoders_alone(elsewhere)
         if elsewhere is not None and self.data == "nbest":
             raise ValueError(f"'nat.family: {family}' cannot have 'data: nbest': its loss has no weights of sentences")
         return self
+
+    def _compares_no_framed_states(self) -> None:
+        assert self.nat is not None
+        if self.nat.layout == "own":
+            return
+        for name in ("hidden_kd", "attention_kd", "self_supervised"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"'nat.layout: fairseq' cannot have '{name}': its encoder sees an <s> more")
+        if self.nat.deep_supervision:
+            raise ValueError("'nat.layout: fairseq' cannot have 'deep_supervision': its decoder sees an <s> more")
 
     def _compares_encoders_alone(self, why: str) -> None:
         assert self.nat is not None

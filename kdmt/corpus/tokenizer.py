@@ -195,6 +195,24 @@ class SubwordNmtModel(SubwordModel):
         return ids
 
 
+class TokenList(SubwordModel):
+    """Text that comes cut into tokens, as `fairseq-generate` reads and writes it."""
+
+    def __init__(self) -> None:
+        super().__init__(SPECIALS)
+
+    def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:  # noqa: ARG002
+        cut = [line.split() for line in lines]
+        tokens = [self.symbol_id(token) for line in cut for token in line]
+        return np.array(tokens, dtype=np.int32), np.array([len(line) for line in cut], dtype=np.int32)
+
+    def decode(self, tokenised: str) -> str:
+        return tokenised
+
+    def surfaces(self, symbols: Sequence[str]) -> Surfaces:
+        return Surfaces([f"{symbol} " for symbol in symbols], list(symbols), "last")
+
+
 @dataclass(frozen=True)
 class Tokenizers:
     """The subword models of both sides; a joint one is the same object twice."""
@@ -242,6 +260,13 @@ def train_tokenizer(
     return load_tokenizer(out_dir)
 
 
+def write_token_list(out_dir: Path, langs: tuple[str, str]) -> None:
+    """The folder of a tokenizer that leaves text as it comes: tokens between spaces."""
+    out_dir.mkdir(parents=True)
+    description = {"type": "none", "langs": list(langs)}
+    (out_dir / "tokenizer.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
 def load_tokenizer(folder: Path) -> Tokenizers:
     """Load the models of a `tokenizer/` folder.
 
@@ -251,6 +276,9 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     index = folder / "tokenizer.json"
     try:
         description = json.loads(index.read_text(encoding="utf-8"))
+        if description["type"] == "none":
+            tokens = TokenList()
+            return Tokenizers(tokens, tokens)
         model_class = {"sentencepiece": SentencePieceModel, "subword-nmt": SubwordNmtModel}[description["type"]]
         sides = [description[side] for side in ("source", "target")]
         files = [(folder / side["file"], side["sha256"]) for side in sides]

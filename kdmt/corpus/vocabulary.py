@@ -44,6 +44,11 @@ class Dictionary:
 
     __hash__ = None  # type: ignore[assignment]  # equal by content and still growing
 
+    def add(self, token: str) -> None:
+        """Give a token the next id, if it has none."""
+        if token not in self._ids:
+            self._append(token, 1)
+
     def index(self, token: str) -> int:
         """The token's id, `<unk>`'s if it has none."""
         return self._ids.get(token, UNK)

@@ -38,8 +38,8 @@ class Inserter(Protocol):
     """An Insertion Transformer."""
 
     def insert(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
-        """The most probable token of the slot after each but the last token, </s> for none, and its log-probability:
-        [A, N - 1] each."""
+        """The most probable token of the slot after each but the last token, one of which stands for none, and its
+        log-probability: [A, N - 1] each."""
         ...
 
 
@@ -123,15 +123,16 @@ def levenshtein(editor: Editor, limits_B: Tensor, *, iterations: int) -> list[Hy
     return _until_nothing_changes(edit, limits_B, iterations)
 
 
-def insertion(inserter: Inserter, limits_B: Tensor, *, iterations: int) -> list[Hypothesis]:
+def insertion(inserter: Inserter, limits_B: Tensor, *, iterations: int, nothing: int = EOS) -> list[Hypothesis]:
     """A word into each slot that wants one; again until none does (Stern et al. 2019, section 5, parallel decoding).
 
-    The score is the mean log-probability of the words. Arguments are those of `levenshtein`.
+    The score is the mean log-probability of the words. Arguments are those of `levenshtein`, and `nothing`, what the
+    inserter says of a slot that wants no word.
     """
 
     def edit(drafts: _Drafts, rows_A: Tensor, _: bool) -> tuple[_Drafts, Tensor]:
         tokens_AN, log_probs_AN = inserter.insert(drafts.tokens_AN, rows_A)
-        counts_AN = tokens_AN.ne(EOS).long().masked_fill(drafts.tokens_AN[:, 1:].eq(PAD), 0)
+        counts_AN = tokens_AN.ne(nothing).long().masked_fill(drafts.tokens_AN[:, 1:].eq(PAD), 0)
         longer, open_AN = drafts.open(counts_AN, limits_B[rows_A])
         # of each row the leftmost have room
         chosen_AN = counts_AN.bool() & (counts_AN.cumsum(1) <= open_AN.sum(1, keepdim=True))

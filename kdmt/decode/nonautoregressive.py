@@ -23,9 +23,9 @@ from kdmt.decode.mask_predict import Filled, mask_predict, refine
 from kdmt.decode.transformer import TorchEngine, decode_in_batches
 from kdmt.errors import UserError
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
-from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.nonautoregressive import NATransformer, Policy
 from kdmt.models.transformer import EncoderOutput
-from kdmt.types import EOS, POSITIONAL, Hypothesis
+from kdmt.types import EOS, PAD, POSITIONAL, Hypothesis
 
 _CTC_CANDIDATES = 20  # symbols with which prefix beam search goes on at a position
 
@@ -97,14 +97,17 @@ class NATEngine:
         if model.nat.family == "dag":
             return [[hypothesis] for hypothesis in _dag(model, src_tokens_BS, encoded, search)]
         limits = max_lengths(
-            encoded.keep_BS.sum(1).tolist(),
+            src_tokens_BS.ne(PAD).sum(1).tolist(),
             settings.max_len_a,
             settings.max_len_b,
             limit=model.config.max_target_positions - 1,
         )
-        edit = levenshtein if model.nat.family == "levenshtein" else insertion
         limits_B = torch.tensor(limits, device=self.device) + 2  # <s> and </s>
-        return [[each] for each in edit(_Edits(model, encoded, search.eos_penalty), limits_B, iterations=iterations)]
+        edits = _Edits(model, encoded, search.eos_penalty)
+        if model.nat.family == "levenshtein":
+            return [[each] for each in levenshtein(edits, limits_B, iterations=iterations)]
+        found = insertion(edits, limits_B, iterations=iterations, nothing=model.nothing)
+        return [[each] for each in found]
 
 
 def rescore(
@@ -191,13 +194,17 @@ def _fill(
 
 def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, lengths_N: Tensor) -> Filled:
     """The best sequence of neighbouring tokens; its log-probability is spread evenly over its words."""
-    filled = Filled.unknown(lengths_N)
-    logits_NTV = model.fill(src_tokens_NS, filled.tokens_NT, encoded) @ model.output_weight_VD.t()
-    said = logits_NTV[:, :-1].log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
-    moves_NTKK, words_N = candidate_transitions(*model.transitions(said.indices)), lengths_N - 1
-    places_NT, scores_N = crf_best(said.values, moves_NTKK, words_N)
-    means_N = (scores_N - crf_log_partition(said.values, moves_NTKK, words_N)) / words_N
+    filled, frame, words_N = Filled.unknown(lengths_N), model.nat.frame, lengths_N - 1
+    features_NTD = model.fill_framed(src_tokens_NS, filled.tokens_NT, encoded)
+    chain_N = words_N + 2 if frame else words_N  # with <s> both ends are its links, otherwise none is
+    features_NTD = features_NTD if frame else features_NTD[:, :-1]
+    logits_NTV = features_NTD @ model.output_weight_VD.t()
+    said = logits_NTV.log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
+    moves_NTKK = candidate_transitions(*model.transitions(said.indices))
+    places_NT, scores_N = crf_best(said.values, moves_NTKK, chain_N)
+    means_N = (scores_N - crf_log_partition(said.values, moves_NTKK, chain_N)) / chain_N
     tokens_NT = said.indices.gather(2, places_NT[:, :, None])[:, :, 0]
+    tokens_NT = tokens_NT[:, frame : frame + filled.tokens_NT.size(1) - 1]
     columns_T = torch.arange(tokens_NT.size(1), device=tokens_NT.device)
     inside_NT = columns_T < words_N[:, None]
     filled.tokens_NT[:, :-1] = torch.where(inside_NT, tokens_NT, filled.tokens_NT[:, :-1])
@@ -231,14 +238,14 @@ class _Edits:
     encoded: EncoderOutput
     eos_penalty: float  # log-probability that "nothing is missing" has to make up for
 
-    def _read(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
-        return self.model.read_draft(tokens_AN, self.encoded.select(rows_A))
+    def _read(self, tokens_AN: Tensor, rows_A: Tensor, policy: Policy = "words") -> Tensor:
+        return self.model.read_draft(tokens_AN, self.encoded.select(rows_A), policy=policy)
 
     def deleted(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
-        return self.model.edits.deleted(self._read(tokens_AN, rows_A)).argmax(-1).eq(1)
+        return self.model.edits.deleted(self._read(tokens_AN, rows_A, "deletion")).argmax(-1).eq(1)
 
     def missing(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
-        logits_ANK = self.model.edits.missing(self._read(tokens_AN, rows_A))
+        logits_ANK = self.model.edits.missing(self._read(tokens_AN, rows_A, "placeholders"))
         logits_ANK[:, :, 0] -= self.eos_penalty
         return logits_ANK.argmax(-1)
 

@@ -171,6 +171,8 @@ def _check_model(model: Transformer) -> None:
             f"CTranslate2 writes one token after the other: it has no decoder for a {model.nat.family!r} model, "
             "which writes all positions at once"
         )
+    if model.config.source_token is not None or model.config.target_token is not None:
+        raise UserError("the model is multilingual: CTranslate2's engine puts no language tokens into sentences")
     for side in ("encoder", "decoder"):
         if not getattr(model.config, f"{side}_layers"):
             raise UserError(f"CTranslate2 has no {side} without layers (model.{side}_layers is 0)")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from kdmt.errors import UserError
+from kdmt.types import ALIGNED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +33,17 @@ class TransformerConfig:
     share_decoder_input_output_embed: bool = False
     share_all_embeddings: bool = False
     layernorm_embedding: bool = False
+    no_scale_embedding: bool = False  # embeddings as they are, not times sqrt(D)
     activation_fn: Literal["relu", "gelu"] = "relu"
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     max_source_positions: int = 1024
     max_target_positions: int = 1024
+    # of multilingual models, whose callers see neither: the token that the model itself puts before each source
+    # sentence, and the one that it begins each translation with
+    source_token: int | None = None
+    target_token: int | None = None
 
     def __post_init__(self) -> None:
         for side in ("encoder", "decoder"):
@@ -62,19 +68,40 @@ class NATConfig:
         family: how the decoder's output becomes a sentence.
         upsample: of `ctc` and `dag`, decoder positions for each source token.
         link_heads: of `dag`, distributions over the next vertex that are mixed.
-        source_copy: of `nat`, `inat` and `nat_crf`, how the source's embeddings become decoder inputs.
+        source_copy: of `nat`, `inat` and `nat_crf`, how the source's embeddings become decoder inputs; `none`: they do
+            not, and nothing is known of any position but its place.
         crf_rank: of `nat_crf`, that of the matrix of transitions.
         crf_candidates: tokens of each position that are looked at.
         corrects: of `cmlm`, whether it writes words that it sees anew.
+        layout: `fairseq` for a model that computes what fairseq's of the family does: sentences begin with <s> on both
+            sides, heads that predict lengths and edits have no biases, an inserter says <pad> where nothing is missing,
+            and the chain of `nat_crf` runs from <s> to </s>. Callers see no difference.
+        lengths: what `nat`, `cmlm`, `inat` and `nat_crf` predict: the target's length less the source's, or itself.
+        early_exit: of `levenshtein`, decoder layers that say what is deleted, where and how much is missing, and which
+            words; None for all layers each time.
     """
 
     family: Family
     upsample: int = 3
     link_heads: int = 4
-    source_copy: Literal["uniform", "soft"] = "uniform"
+    source_copy: Literal["uniform", "soft", "none"] = "uniform"
     crf_rank: int = 32
     crf_candidates: int = 64
     corrects: bool = False
+    layout: Literal["own", "fairseq"] = "own"
+    lengths: Literal["difference", "length"] = "difference"
+    early_exit: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout == "fairseq" and self.family in ALIGNED:
+            raise UserError(f"nat.layout: fairseq has no {self.family!r} models")
+        if self.early_exit is not None:  # JSON has no tuples
+            object.__setattr__(self, "early_exit", tuple(self.early_exit))
+
+    @property
+    def frame(self) -> int:
+        """Tokens that the model puts before each sentence."""
+        return 1 if self.layout == "fairseq" else 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

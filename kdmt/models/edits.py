@@ -14,10 +14,10 @@ MOST_INSERTED = 255  # placeholders between two neighbours, at one time
 class EditHeads(nn.Module):
     """Which tokens are deleted, and how many are missing between neighbours."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.deletion = nn.Linear(dim, 2)
-        self.placeholders = nn.Linear(2 * dim, MOST_INSERTED + 1)
+        self.deletion = nn.Linear(dim, 2, bias=bias)
+        self.placeholders = nn.Linear(2 * dim, MOST_INSERTED + 1, bias=bias)
 
     def deleted(self, features_BND: Tensor) -> Tensor:
         """Logits of keeping and deleting a token: [B, N, 2]."""

@@ -18,21 +18,26 @@ class LengthHead(nn.Module):
     """A softmax over the difference between target and source length, of the mean of the encoder's states.
 
     Lengths count </s>.
+
+    Args:
+        absolute: over the target's lengths from 0 to 255 instead.
+        frame: tokens before each sentence, which the encoder has seen and which are counted in the classes.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, bias: bool = True, absolute: bool = False, frame: int = 0) -> None:
         super().__init__()
-        self.proj = nn.Linear(dim, 2 * _REACH)
+        self.proj = nn.Linear(dim, 2 * _REACH, bias=bias)
+        self.absolute, self.frame = absolute, frame
 
     def forward(self, encoded: EncoderOutput) -> Tensor:
-        """Natural log-probabilities of the differences: [B, 256]."""
+        """Natural log-probabilities of the classes: [B, 256]."""
         keep_BS1 = encoded.keep_BS[:, :, None]
         mean_BD = (encoded.states_BSD * keep_BS1).sum(1) / keep_BS1.sum(1)
         return at_least_float32(self.proj(mean_BD)).log_softmax(-1)
 
     def nll(self, encoded: EncoderOutput, tgt_lengths_B: Tensor) -> Tensor:
         """Of the true lengths, those out of reach counted as the farthest: [B]."""
-        classes_B = (tgt_lengths_B - encoded.keep_BS.sum(1) + _REACH).clamp(0, 2 * _REACH - 1)
+        classes_B = (tgt_lengths_B - self._first(encoded)).clamp(0, 2 * _REACH - 1)
         return -self(encoded).gather(1, classes_B[:, None])[:, 0]
 
     def best(self, encoded: EncoderOutput, k: int, *, limit: int) -> Tensor:
@@ -42,10 +47,15 @@ class LengthHead(nn.Module):
         """
         log_probs_BC = self(encoded)
         classes_C = torch.arange(2 * _REACH, device=log_probs_BC.device)
-        lengths_BC = encoded.keep_BS.sum(1, keepdim=True) + classes_C - _REACH
+        lengths_BC = self._first(encoded)[:, None] + classes_C
         impossible_BC = (lengths_BC < 2) | (lengths_BC > limit)
         best_BK = log_probs_BC.masked_fill(impossible_BC, -torch.inf).topk(k, dim=1).indices
         return lengths_BC.gather(1, best_BK).clamp(2, limit)
+
+    def _first(self, encoded: EncoderOutput) -> Tensor:
+        """The length that class 0 stands for: int64 [B]."""
+        sizes_B = encoded.keep_BS.sum(1)
+        return (torch.zeros_like(sizes_B) if self.absolute else sizes_B - _REACH) - self.frame
 
 
 def uniform_copy(x_BSD: Tensor, src_keep_BS: Tensor, tgt_lengths_B: Tensor, width: int) -> Tensor:

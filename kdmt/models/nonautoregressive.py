@@ -8,8 +8,11 @@ Shapes: B batch, S source length, L decoder positions, V vocabulary, D model wid
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.edits import EditHeads, neighbours
@@ -20,6 +23,9 @@ from kdmt.models.transitions import Transitions
 from kdmt.types import ALIGNED, BOS, EDITING, EOS, POSITIONAL, UNK
 
 _POSITIONS_AT_ONCE = 1024  # whose logits exist at one time, in decoding
+
+Policy = Literal["deletion", "placeholders", "words"]
+_POLICIES: tuple[Policy, ...] = ("deletion", "placeholders", "words")
 
 
 class NATransformer(Transformer):
@@ -40,6 +46,7 @@ class NATransformer(Transformer):
             tgt_vocab_size=tgt_vocab_size,
             pad=pad,
             causal=False,
+            source_positions=config.max_source_positions + nat.frame,
             decoder_positions=_decoder_positions(config, nat),
         )
         self.nat = nat
@@ -50,13 +57,18 @@ class NATransformer(Transformer):
         if nat.family == "dag":
             self.links = LinkHead(dim, nat.link_heads)
         if nat.family in POSITIONAL:
-            self.lengths = LengthHead(config.encoder_embed_dim)
+            self.lengths = LengthHead(
+                config.encoder_embed_dim,
+                bias=nat.layout == "own",
+                absolute=nat.lengths == "length",
+                frame=nat.frame,
+            )
         if nat.family in POSITIONAL and nat.source_copy == "soft":
             self.log_temperature = nn.Parameter(torch.zeros(()))
         if nat.family == "nat_crf":
             self.transitions = Transitions(tgt_vocab_size, nat.crf_rank)
         if nat.family == "levenshtein":
-            self.edits = EditHeads(dim)
+            self.edits = EditHeads(dim, bias=nat.layout == "own")
         if nat.family == "insertion":
             self.slot_proj = nn.Linear(2 * dim, dim)
 
@@ -64,6 +76,11 @@ class NATransformer(Transformer):
     def blank(self) -> int:
         """The id of the blank."""
         return self.tgt_vocab_size
+
+    @property
+    def nothing(self) -> int:
+        """What `insertion` says of a slot in which nothing is missing."""
+        return self.pad if self.nat.layout == "fairseq" else EOS
 
     @property
     def output_weight_VD(self) -> Tensor:
@@ -110,7 +127,7 @@ class NATransformer(Transformer):
         `output_weight_VD` with the blank's row is a copy, which a single sentence would feel.
 
         Args:
-            eos_penalty: taken off the logit of </s>.
+            eos_penalty: taken off the logit of </s>, or of what stands for nothing.
         """
         parts = [
             self._best_symbols(part_MD, eos_penalty) for part_MD in features_BLD.flatten(0, 1).split(_POSITIONS_AT_ONCE)
@@ -121,8 +138,8 @@ class NATransformer(Transformer):
     def _best_symbols(self, features_MD: Tensor, eos_penalty: float) -> tuple[Tensor, Tensor]:
         """[M] each"""
         logits_MV = features_MD @ self.output_proj.weight.t()
-        logits_MV[:, EOS] -= eos_penalty
-        if self.nat.family not in ALIGNED:
+        logits_MV[:, self.nothing if self.nat.family == "insertion" else EOS] -= eos_penalty
+        if self.nat.family not in ALIGNED and not self._says_padding:
             logits_MV[:, self.pad] = -torch.inf  # where a draft ends is told by its padding
         peak_M, symbols_M = logits_MV.max(1)
         total_M = logits_MV.sub_(peak_M[:, None]).exp_().sum(1)
@@ -132,6 +149,10 @@ class NATransformer(Transformer):
         higher_M = over_M.clamp_min(0.0)
         total_M = total_M * (-higher_M).exp() + (over_M - higher_M).exp()
         return symbols_M.masked_fill(over_M > 0.0, self.blank), -total_M.log()
+
+    @property
+    def _says_padding(self) -> bool:
+        return self.nat.family == "insertion" and self.nothing == self.pad
 
     def look_up_output(self, symbols_BL: Tensor) -> Tensor:
         """Embeddings of output tokens, the blank among them where there is one, without positions: [B, L, D]."""
@@ -165,11 +186,32 @@ class NATransformer(Transformer):
             seen_BT: what is known of the target, <unk> where nothing is. There a decoder of another family than `cmlm`
                 starts from what lies opposite in the source.
         """
+        return self.fill_framed(src_tokens_BS, seen_BT, encoder_output, trace)[:, self.nat.frame :]
+
+    def fill_framed(
+        self, src_tokens_BS: Tensor, seen_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
+    ) -> Tensor:
+        """The same with the features of the <s> that the model itself puts before the target, where it does so."""
+        copied_BT = seen_BT.eq(UNK)
+        if self.nat.layout == "fairseq":
+            # there <s> and </s> too start from the source in the first pass, and in later ones nothing does
+            nothing_known_B1 = (copied_BT | seen_BT.eq(EOS) | seen_BT.eq(self.pad)).all(1, keepdim=True)
+            seen_BT = self._framed(seen_BT)
+            copied_BT = nothing_known_B1.expand_as(seen_BT)
         keep_BT = seen_BT.ne(self.pad)
         x_BTD = self.tgt_embed.look_up(seen_BT)
-        if self.nat.family != "cmlm":
-            x_BTD = torch.where(seen_BT.eq(UNK)[:, :, None], self._copied(src_tokens_BS, keep_BT), x_BTD)
+        if self.nat.family != "cmlm" and self.nat.source_copy != "none":
+            copies_BTD = self._copied(self._framed(src_tokens_BS), keep_BT)
+            x_BTD = torch.where(copied_BT[:, :, None], copies_BTD, x_BTD)
         return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
+
+    def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
+        """See `Transformer.encode`; what it gives has one position more where the model puts <s> before the source."""
+        return super().encode(self._framed(src_tokens_BS), trace)
+
+    def _framed(self, tokens_BT: Tensor) -> Tensor:
+        """With <s> before each sentence, where the model wants it; padding is on the right."""
+        return F.pad(tokens_BT, (self.nat.frame, 0), value=BOS)
 
     def _copied(self, src_tokens_BS: Tensor, keep_BT: Tensor) -> Tensor:
         """Source embeddings as decoder inputs: [B, T, D]."""
@@ -179,24 +221,44 @@ class NATransformer(Transformer):
             return soft_copy(x_BSD, src_keep_BS, lengths_B, width, log_temperature=self.log_temperature)
         return uniform_copy(x_BSD, src_keep_BS, lengths_B, width)
 
-    def read_draft(self, draft_BN: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None) -> Tensor:
-        """Features of a draft's tokens, <s> and </s> among them, of families that edit: [B, N, D]."""
-        return self.decode_all(self.tgt_embed.look_up(draft_BN), draft_BN.ne(self.pad), encoder_output, trace)
+    def read_draft(
+        self,
+        draft_BN: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None = None,
+        *,
+        policy: Policy = "words",
+    ) -> Tensor:
+        """Features of a draft's tokens, <s> and </s> among them, of families that edit: [B, N, D].
+
+        Args:
+            policy: what they are for; with `early_exit` it decides on the layers.
+        """
+        layers = None if self.nat.early_exit is None else self.nat.early_exit[_POLICIES.index(policy)]
+        x_BND, keep_BN = self.tgt_embed.look_up(draft_BN), draft_BN.ne(self.pad)
+        return self.decode_all(x_BND, keep_BN, encoder_output, trace, layers=layers)
 
     def slots(self, features_BND: Tensor) -> Tensor:
         """Features of what may be inserted between neighbours, of `insertion`: [B, N - 1, D]."""
         return self.slot_proj(neighbours(features_BND))
 
     def decode_all(
-        self, x_BLD: Tensor, keep_BL: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
+        self,
+        x_BLD: Tensor,
+        keep_BL: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None = None,
+        *,
+        layers: int | None = None,
     ) -> Tensor:
         """Decoder features of all positions at once, before the output projection: [B, L, D].
 
         Args:
             x_BLD: inputs without positions.
             keep_BL: bool, real positions.
+            layers: how many of the decoder's layers; None for all.
         """
-        return self._decode(self.tgt_embed.place(x_BLD), encoder_output, trace, keep_BL)
+        return self._decode(self.tgt_embed.place(x_BLD), encoder_output, trace, keep_BL, layers=layers)
 
     def deep_trace(self) -> Trace:
         """A trace that keeps the outputs of all decoder layers but the last."""
@@ -211,4 +273,4 @@ class NATransformer(Transformer):
 def _decoder_positions(config: TransformerConfig, nat: NATConfig) -> int:
     if nat.family in ALIGNED:
         return nat.upsample * config.max_source_positions
-    return config.max_target_positions + (1 if nat.family in EDITING else 0)  # a draft has <s> before the target
+    return config.max_target_positions + (1 if nat.family in EDITING or nat.frame else 0)  # <s> before the target

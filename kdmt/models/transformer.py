@@ -20,6 +20,7 @@ from kdmt.models.architecture import TransformerConfig
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.dropout import Dropout
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
+from kdmt.types import EOS
 
 # torch.compile's: encoder and decoder layers in training and evaluation, and again for a batch of one sentence; a layer
 # that leaves something behind is a program of its own
@@ -207,7 +208,8 @@ class DecoderLayer(nn.Module):
 
 
 class Embedder(nn.Module):
-    """Token embeddings times sqrt(D) plus positions, optionally normalised, then dropout."""
+    """Token embeddings times sqrt(D) (`no_scale_embedding`: as they are) plus positions, optionally normalised, then
+    dropout."""
 
     def __init__(self, tokens: nn.Embedding, config: TransformerConfig, *, positions: int, learned: bool) -> None:
         super().__init__()
@@ -218,7 +220,7 @@ class Embedder(nn.Module):
         self.positions = (LearnedPositions if learned else SinusoidalPositions)(positions, dim, pad=pad)
         self.norm = nn.LayerNorm(dim) if config.layernorm_embedding else None
         self.dropout = Dropout(config.dropout)
-        self.scale = math.sqrt(dim)
+        self.scale = 1.0 if config.no_scale_embedding else math.sqrt(dim)
 
     def forward(self, tokens_BT: Tensor, *, start: int = 0) -> Tensor:
         """[B, T] of positions start, start + 1, ... --> [B, T, D]"""
@@ -251,7 +253,8 @@ class Transformer(nn.Module):
         src_vocab_size, tgt_vocab_size: rows of the embeddings, padding of the dictionary included.
         pad: id of the padding token, the same in both vocabularies.
         causal: whether the decoder's positions see earlier ones alone.
-        decoder_positions: how many there are, where it is not the target that they are those of.
+        source_positions, decoder_positions: how many there are, where they are not those of a source and of a target;
+            one of the model's own tokens is not counted.
 
     Raises:
         ValueError: all embeddings are to be shared and the vocabularies have different sizes.
@@ -265,6 +268,7 @@ class Transformer(nn.Module):
         tgt_vocab_size: int,
         pad: int,
         causal: bool = True,
+        source_positions: int | None = None,
         decoder_positions: int | None = None,
     ) -> None:
         super().__init__()
@@ -281,12 +285,15 @@ class Transformer(nn.Module):
             else _token_embedding(tgt_vocab_size, config.decoder_embed_dim, pad=pad)
         )
         self.src_embed = Embedder(
-            src_tokens, config, positions=config.max_source_positions, learned=config.encoder_learned_pos
+            src_tokens,
+            config,
+            positions=(source_positions or config.max_source_positions) + (config.source_token is not None),
+            learned=config.encoder_learned_pos,
         )
         self.tgt_embed = Embedder(
             tgt_tokens,
             config,
-            positions=decoder_positions or config.max_target_positions,
+            positions=(decoder_positions or config.max_target_positions) + (config.target_token is not None),
             learned=config.decoder_learned_pos,
         )
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
@@ -323,6 +330,9 @@ class Transformer(nn.Module):
         return layer(*inputs)
 
     def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
+        """States of the source, one more where the model puts a token of its own before it (`source_token`)."""
+        if self.config.source_token is not None:
+            src_tokens_BS = F.pad(src_tokens_BS, (1, 0), value=self.config.source_token)
         keep_BS = src_tokens_BS.ne(self.pad)
         keep_B11S = _attention_mask(keep_BS, self.masks)
         x_BSD = self.src_embed(src_tokens_BS)
@@ -336,15 +346,25 @@ class Transformer(nn.Module):
 
     def decode(self, prev_tokens_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None) -> Tensor:
         """Teacher-forced decoder features, before the output projection: [B, T, D]."""
-        return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)
+        if self.config.target_token is None:
+            return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)
+        first_B1 = torch.full_like(prev_tokens_BT[:, :1], self.config.target_token)
+        prev_tokens_BT = torch.cat([prev_tokens_BT[:, :1], first_B1, prev_tokens_BT[:, 1:]], dim=1)
+        return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)[:, 1:]
 
     def _decode(
-        self, x_BTD: Tensor, encoder_output: EncoderOutput, trace: Trace | None, keep_BT: Tensor | None = None
+        self,
+        x_BTD: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None,
+        keep_BT: Tensor | None = None,
+        *,
+        layers: int | None = None,
     ) -> Tensor:
-        """Through the decoder's layers; `keep` where a position sees all others."""
+        """Through the decoder's layers, all or the first ones; `keep` where a position sees all others."""
         keep_B11S = _attention_mask(encoder_output.keep_BS, self.masks)
         keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, self.masks)
-        for number, layer in enumerate(self.decoder_layers):
+        for number, layer in enumerate(self.decoder_layers[:layers]):
             x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S, keep_B11T), trace, number)
             if trace is not None:
                 trace.keep_state("decoder", number, x_BTD)
@@ -357,26 +377,34 @@ class Transformer(nn.Module):
     def start_cache(self, encoder_output: EncoderOutput, *, beam: int, max_len: int) -> DecoderCache:
         """A cache for `beam` rows a sentence and up to `max_len` positions."""
         states_BSD = encoder_output.states_BSD
-        heads = self.config.decoder_attention_heads
-        shape = (2, states_BSD.size(0) * beam, heads, max_len, self.config.decoder_embed_dim // heads)
-        return DecoderCache(
+        heads, rows = self.config.decoder_attention_heads, states_BSD.size(0) * beam
+        max_len += self.config.target_token is not None
+        shape = (2, rows, heads, max_len, self.config.decoder_embed_dim // heads)
+        cache = DecoderCache(
             length=0,
             beam=beam,
             self_2NHTC=[states_BSD.new_empty(shape) for _ in self.decoder_layers],
             cross_2BHSC=[layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()],
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
         )
+        if self.config.target_token is not None:  # what stands before it is read; it takes the place of the first token
+            self._step(torch.full((rows,), EOS, device=states_BSD.device), cache)
+        return cache
 
     def decode_step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
         """Logits of the next token after the last one of each row: [N, V]. Advances the cache by one position."""
+        if self.config.target_token is not None and cache.length == 1:
+            last_tokens_N = torch.full_like(last_tokens_N, self.config.target_token)
+        return self.output_proj(self._step(last_tokens_N, cache))
+
+    def _step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
+        """Features of the next token: [N, D]."""
         x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
         layers = zip(self._decoder_layers(), cache.self_2NHTC, cache.cross_2BHSC, strict=True)
         for layer, self_2NHTC, cross_2BHSC in layers:
             x_ND = layer.step(x_ND, self_2NHTC, cross_2BHSC, cache.keep_B11S, cache.length)
         cache.length += 1
-        if self.decoder_norm is not None:
-            x_ND = self.decoder_norm(x_ND)
-        return self.output_proj(x_ND)
+        return x_ND if self.decoder_norm is None else self.decoder_norm(x_ND)
 
 
 def _attention_mask(keep_BS: Tensor, masks: Masks) -> Tensor | None:

@@ -74,17 +74,21 @@ def _engine(settings: Distill, names: tuple[str, ...], models: tuple[dict[str, A
     parallel = [name for name, model in zip(names, models, strict=True) if model["family"] == "nonautoregressive"]
     if parallel and len(names) > 1:
         raise UserError(f"distill.teachers: {parallel[0]} writes all positions at once and translates alone")
-    has_it = len(names) == 1 and not parallel
+    multilingual = [name for name, model in zip(names, models, strict=True) if _is_multilingual(model)]
+    has_it = len(names) == 1 and not parallel and not multilingual
     if settings.engine == "ctranslate2" and not has_it:
-        raise UserError(
-            f"distill.engine: CTranslate2 has no decoder for {names[0]}, which writes all positions at once"
-        )
+        why = "is multilingual" if multilingual else "writes all positions at once"
+        raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which {why}")
     engine = "ctranslate2" if has_it and settings.engine != "torch" else "torch"
     if engine == "torch" and settings.shortlist is not None:
         raise UserError("distill.shortlist: it is CTranslate2's, which does not have this teacher")
     if engine == "torch" and settings.compute_type != "float32":
         raise UserError("distill.compute_type: it is CTranslate2's, which does not have this teacher")
     return engine
+
+
+def _is_multilingual(model: dict[str, Any]) -> bool:
+    return any(model["config"].get(f"{side}_token") is not None for side in ("source", "target"))
 
 
 def teacher_inputs(workspace: Workspace) -> dict[str, str]:

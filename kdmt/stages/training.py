@@ -345,6 +345,7 @@ def nat_config(settings: NAT) -> Any:
         crf_rank=settings.crf_rank,
         crf_candidates=settings.crf_candidates,
         corrects=settings.correction > 0.0,
+        layout=settings.layout,
     )
 
 

@@ -221,7 +221,11 @@ class InsertionObjective(EditObjective):
     def learn(self, batch: Batch, draft: _Draft, encoded: EncoderOutput, counts: dict[str, float]) -> LossTerms:
         """See `EditObjective.learn`."""
         tokens_BNK, weights_BNK = missing_spans(
-            draft.reference_BT, draft.partner_BN, draft.counts_BN, nothing=EOS, temperature=self.temperature
+            draft.reference_BT,
+            draft.partner_BN,
+            draft.counts_BN,
+            nothing=self.model.nothing,
+            temperature=self.temperature,
         )
         tokens_MK = tokens_BNK[draft.slots_BN]
         weights_MK = weights_BNK[draft.slots_BN] * draft.shares_M[:, None]

@@ -21,7 +21,7 @@ from kdmt.models.transformer import Transformer
 from kdmt.train.schedule import inverse_sqrt
 from kdmt.types import PAD
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "model"
+GOLDEN = Path(__file__).parents[3] / "golden" / "model"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 ARCHITECTURES = json.loads((GOLDEN / "architectures.json").read_text())
 SCHEDULES = json.loads((GOLDEN / "schedule.json").read_text())

@@ -1,7 +1,8 @@
-"""fairseq's `transformer` weights under our names.
+"""Weights of fairseq's `transformer` and of its non-autoregressive kin under our names, and back.
 
-The names are those of fairseq 0.12.2 (models/transformer/transformer_encoder.py, transformer_decoder.py and
-modules/transformer_layer.py).
+The names are those of fairseq 0.12.2 (models/transformer/transformer_encoder.py, transformer_decoder.py,
+modules/transformer_layer.py, models/nat/*.py); those of earlier versions are brought up to date first, as its
+`upgrade_state_dict_named` functions do.
 """
 
 from __future__ import annotations
@@ -13,26 +14,38 @@ import torch
 from torch import Tensor
 
 from kdmt.errors import UserError
-from kdmt.models.architecture import TransformerConfig
-from kdmt.models.build import build_transformer
+from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.build import build_nonautoregressive, build_transformer
+from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
+from kdmt.types import POSITIONAL
 
 # Part of a state dict without being weights: version marks, the dtype of the sinusoids, and the copies that encoder
 # layers make of their own weights for PyTorch's fast path (zeros in a model that was never loaded).
 _NO_WEIGHTS = re.compile(
-    r"(encoder|decoder)\.(version|embed_positions\._float_tensor)"
+    r"(encoder|decoder)\.(version|embed_positions\.(_float_tensor|weights))"
     r"|encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)"
 )
+
+_STACKED = re.compile(r"(.*_attn\.)in_proj_(weight|bias)")
+_NUMBERED_NORM = re.compile(r"((encoder|decoder)\.layers\.\d+\.)layer_norms\.(\d)\.(weight|bias)")
+_NORMS = {
+    "encoder": ("self_attn_layer_norm", "final_layer_norm"),
+    "decoder": ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"),
+}
 
 Sources = tuple[str, ...]  # fairseq's names of the tensors that are stacked into one of ours
 
 
-def convert_state(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
-    """The weights of a fairseq `transformer` for our `Transformer` of the same shape.
+def convert_state(
+    state: Mapping[str, Tensor], config: TransformerConfig, nat: NATConfig | None = None
+) -> dict[str, Tensor]:
+    """The weights of a fairseq model for ours of the same shape.
 
     Args:
         state: fairseq's state dict (`checkpoint["model"]`).
         config: the architecture that the state is of.
+        nat: what makes it a non-autoregressive one; its layout is fairseq's.
 
     Returns:
         A tensor for each of the model's `named_parameters`, in the state's dtype; a shared one once.
@@ -41,17 +54,33 @@ def convert_state(state: Mapping[str, Tensor], config: TransformerConfig) -> dic
         UserError: naming the tensors that are missing, that the architecture has no place for, that have another
             shape than it asks for, or that differ although it shares them.
     """
-    sources = _sources(config)
+    state = _up_to_date(state)
+    sources = _sources(config, nat)
     aliases = _aliases(config)
+    state = {alias: state[name] for alias, name in aliases.items() if name in state} | state
     _check_names(state, {name for names in sources.values() for name in names} | set(aliases))
     for alias, name in aliases.items():
         if not torch.equal(state[alias], state[name]):
             raise UserError(f"fairseq state: {alias} and {name} differ, the architecture shares them")
-    _check_shapes(state, sources, config)
+    _check_shapes(state, sources, config, nat)
     return {ours: torch.cat([state[name] for name in names]) for ours, names in sources.items()}
 
 
-def _sources(config: TransformerConfig) -> dict[str, Sources]:
+def _up_to_date(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict under the names of today."""
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if stacked := _STACKED.fullmatch(name):
+            parts = zip("qkv", tensor.chunk(3), strict=False)
+            named |= {f"{stacked[1]}{part}_proj.{stacked[2]}": each for part, each in parts}
+        elif (norm := _NUMBERED_NORM.fullmatch(name)) and int(norm[3]) < len(_NORMS[norm[2]]):
+            named[f"{norm[1]}{_NORMS[norm[2]][int(norm[3])]}.{norm[4]}"] = tensor
+        else:
+            named[{"decoder.embed_out": "decoder.output_projection.weight"}.get(name, name)] = tensor
+    return named
+
+
+def _sources(config: TransformerConfig, nat: NATConfig | None = None) -> dict[str, Sources]:
     """Our name -> fairseq's names."""
     sources: dict[str, Sources] = {}
     for ours, theirs in (("src_embed", "encoder"), ("tgt_embed", "decoder")):
@@ -71,7 +100,23 @@ def _sources(config: TransformerConfig) -> dict[str, Sources]:
             sources |= _pair(f"{side}_norm", f"{side}.layer_norm")
     if not (config.share_all_embeddings or config.share_decoder_input_output_embed):
         sources["output_proj.weight"] = ("decoder.output_projection.weight",)
-    return sources
+    return sources if nat is None else sources | _heads(nat)
+
+
+def _heads(nat: NATConfig) -> dict[str, Sources]:
+    """What the families have besides a Transformer."""
+    heads: dict[str, Sources] = {}
+    if nat.family in POSITIONAL:
+        heads["lengths.proj.weight"] = ("decoder.embed_length.weight",)
+    if nat.family == "nat_crf":
+        heads["transitions.first.weight"] = ("crf_layer.E1.weight",)
+        heads["transitions.second.weight"] = ("crf_layer.E2.weight",)
+    if nat.family == "levenshtein":
+        heads["edits.deletion.weight"] = ("decoder.embed_word_del.weight",)
+        heads["edits.placeholders.weight"] = ("decoder.embed_mask_ins.weight",)
+    if nat.family == "insertion":
+        heads |= _pair("slot_proj", "decoder.pool_out")
+    return heads
 
 
 def _layer(ours: str, theirs: str) -> dict[str, Sources]:
@@ -122,13 +167,15 @@ def _check_names(state: Mapping[str, Tensor], wanted: set[str]) -> None:
         raise UserError(f"fairseq state: does not fit the architecture: {'; '.join(problems)}")
 
 
-def _check_shapes(state: Mapping[str, Tensor], sources: Mapping[str, Sources], config: TransformerConfig) -> None:
-    with torch.device("meta"):  # shapes alone, the vocabularies as large as the embeddings say
-        model = build_transformer(
-            config,
-            src_vocab_size=len(state["encoder.embed_tokens.weight"]),
-            tgt_vocab_size=len(state["decoder.embed_tokens.weight"]),
-        )
+def _check_shapes(
+    state: Mapping[str, Tensor], sources: Mapping[str, Sources], config: TransformerConfig, nat: NATConfig | None
+) -> None:
+    sizes = {  # the vocabularies are as large as the embeddings say
+        "src_vocab_size": len(state["encoder.embed_tokens.weight"]),
+        "tgt_vocab_size": len(state["decoder.embed_tokens.weight"]),
+    }
+    with torch.device("meta"):  # shapes alone
+        model = build_transformer(config, **sizes) if nat is None else build_nonautoregressive(config, nat, **sizes)
     for ours, parameter in model.named_parameters():
         rows, *rest = parameter.shape
         expected = [rows // len(sources[ours]), *rest]
@@ -138,10 +185,14 @@ def _check_shapes(state: Mapping[str, Tensor], sources: Mapping[str, Sources], c
 
 
 def fairseq_state(model: Transformer) -> dict[str, Tensor]:
-    """The state dict that fairseq's `transformer` of the same shape loads: `convert_state` the other way."""
+    """The state dict that fairseq's model of the same shape loads: `convert_state` the other way.
+
+    Args:
+        model: where it is non-autoregressive, one whose layout is fairseq's.
+    """
     ours = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
     state: dict[str, Tensor] = {}
-    for name, theirs in _sources(model.config).items():
+    for name, theirs in _sources(model.config, model.nat if isinstance(model, NATransformer) else None).items():
         state |= dict(zip(theirs, ours[name].chunk(len(theirs)), strict=True))
     state |= {alias: state[name] for alias, name in _aliases(model.config).items()}
     for side in ("encoder", "decoder"):

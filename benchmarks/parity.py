@@ -1,0 +1,191 @@
+"""kdmt beside the real fairseq: the same numbers out of the same weights, in both directions.
+
+    make parity               (python benchmarks/parity.py [--data DATA_BIN MODEL ...]; needs `make fairseq-env`)
+
+Always: every golden checkpoint of tests/golden/fairseq is imported and exported, and fairseq's encoder output and
+log-probabilities with what kdmt wrote are compared with those of its own file. (The way in is what the unit tests of
+tests/unit/interop/fairseq check.)
+
+With models: each translates the first sentences of a subset, by `fairseq-generate` and by kdmt, with one maximum length
+for all. A model is a checkpoint of fairseq's (`.pt`), which is imported, or a run of kdmt's, which is exported.
+`..._same` are the sentences of whose hypotheses all are the same strings in the same order; `..._score_difference` is
+the largest of the scores of these, in nats; `..._margin` where lists differ, the largest difference between fairseq's
+score of the first hypothesis that does and ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from figures import REPOSITORY, Figure, report_figures
+
+from kdmt.config import Decode
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.decode.nonautoregressive import NATEngine
+from kdmt.decode.transformer import TorchEngine
+from kdmt.interop.fairseq import TextSettings, export_checkpoint, import_checkpoints
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.types import POSITIONAL, Hypothesis
+
+FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
+GOLDEN = REPOSITORY / "tests" / "golden" / "fairseq"
+SEPARATE = ("pre_norm_learned", "embeddings", "old_pre_norm")
+BEAM = 5
+ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A hypothesis as fairseq prints it."""
+
+    words: str
+    score: float  # natural log
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", type=Path, help="checkpoints of fairseq's (.pt) or runs of kdmt's")
+    parser.add_argument("--data", type=Path, help="data-bin that they translate")
+    parser.add_argument("--subset", default="test")
+    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--max-len", type=int, default=100, help="of each translation, without </s>")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/parity"))
+    options = parser.parse_args()
+    if not (FAIRSEQ / "fairseq-generate").exists():
+        sys.exit("parity: run `make fairseq-env` first")
+    if options.models and options.data is None:
+        parser.error("models translate a data-bin: give --data")
+    shutil.rmtree(options.workdir, ignore_errors=True)
+    figures = compare_exports(options.workdir / "golden")
+    for number, path in enumerate(options.models):
+        figures += compare_translations(number, path, options)
+    settings = {"beam": BEAM, "iterations": ITERATIONS, "sentences": options.sentences, "max_len": options.max_len}
+    given = [*(path.name for path in options.models), *(["--subset", options.subset] if options.models else [])]
+    report_figures("parity", figures, settings=settings, command=" ".join(["python benchmarks/parity.py", *given]))
+
+
+# ------------------------------------------------------------------------------------------------------ golden models
+
+
+def compare_exports(work: Path) -> list[Figure]:
+    """The largest differences over all golden checkpoints, out and into fairseq again."""
+    cases = sorted(path.stem for path in GOLDEN.glob("*.npz") if path.stem != "multilingual")
+    for case in cases:
+        data = GOLDEN / ("separate" if case in SEPARATE else "joined")
+        (folder,) = import_checkpoints(str(GOLDEN / f"{case}.pt"), work / "in" / case, TextSettings(data=data))
+        export_checkpoint(folder, work / "out" / case / "model.pt")
+    worker = REPOSITORY / "benchmarks" / "parity_worker_fairseq.py"
+    command = [str(FAIRSEQ / "python"), str(worker), str(work / "out"), str(GOLDEN), *cases]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [each["case"] for each in found] == cases, done.stderr[-2000:]
+    return [
+        Figure("exported_models", len(cases), "models"),
+        Figure("exported_states_difference", max(each["states"] for each in found), "1"),
+        Figure("exported_log_probs_difference", max(each["log_probs"] for each in found), "nats"),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------- translations
+
+
+def compare_translations(number: int, path: Path, options: argparse.Namespace) -> list[Figure]:
+    """n-best lists of one model, from both."""
+    work = options.workdir / str(number)
+    if path.suffix == ".pt":
+        checkpoint = path
+        (folder,) = import_checkpoints(str(path), work / "model", TextSettings(data=options.data))
+    else:
+        checkpoint, folder = work / "model.pt", resolve_checkpoint(path)
+        export_checkpoint(folder, checkpoint)
+    model, codec = load_model(folder), TextCodec.load(folder)
+    langs = (codec.text.source_lang, codec.text.target_lang)
+    data = first_sentences(options, langs, work / "data-bin")
+    theirs = run_fairseq(data, checkpoint, model, options.max_len)
+    dataset = IndexedDataset(data / f"test.{langs[0]}-{langs[1]}.{langs[0]}")
+    ours = decode(model, [np.asarray(dataset[index]) for index in range(len(dataset))], options.max_len)
+    listed = [[Listed(codec.tgt_dictionary.string(each.tokens), as_theirs(model, each)) for each in b] for b in ours]
+    name = model.nat.family if isinstance(model, NATransformer) else "transformer"
+    return figures_of(f"{name}_{number}", listed, [theirs[index] for index in range(len(dataset))])
+
+
+def first_sentences(options: argparse.Namespace, langs: tuple[str, str], folder: Path) -> Path:
+    """A data-bin of as many sentences as are to be translated, as its test set."""
+    from kdmt.corpus.indexed import IndexedWriter
+
+    folder.mkdir(parents=True)
+    pair = "-".join(langs)
+    for lang in langs:
+        shutil.copy2(options.data / f"dict.{lang}.txt", folder)
+        dataset = IndexedDataset(options.data / f"{options.subset}.{pair}.{lang}")
+        with IndexedWriter(folder / f"test.{pair}.{lang}", 2**15) as writer:
+            for index in range(min(options.sentences, len(dataset))):
+                writer.add(np.asarray(dataset[index]))
+    return folder
+
+
+def run_fairseq(data: Path, checkpoint: Path, model: object, max_len: int) -> dict[int, list[Listed]]:
+    """Hypotheses of each sentence, by `fairseq-generate`."""
+    command = [str(FAIRSEQ / "fairseq-generate"), str(data), "--path", str(checkpoint), "--cpu", "--gen-subset", "test"]
+    command += ["--batch-size", "32", "--max-len-a", "0", "--max-len-b", str(max_len)]
+    if isinstance(model, NATransformer):
+        # its source embeddings are copied from the first column on, which is to hold no padding
+        command += ["--task", "translation_lev", "--beam", "1", "--left-pad-source", "False"]
+        goes_on = ITERATIONS - 1 if model.goes_over else 0  # it counts iterations after the first
+        command += ["--iter-decode-max-iter", str(goes_on)]
+        command += ["--iter-decode-force-max-iter"] if model.nat.family == "cmlm" else []
+    else:
+        command += ["--beam", str(BEAM), "--nbest", str(BEAM)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[int, list[Listed]] = {}
+    for index, score, words in re.findall(r"^H-(\d+)\t(\S+)\t(.*)$", done.stdout, re.MULTILINE):
+        found.setdefault(int(index), []).append(Listed(words, float(score) * math.log(2.0)))
+    return found
+
+
+def decode(model: object, sources: list[np.ndarray], max_len: int) -> list[list[Hypothesis]]:
+    if isinstance(model, NATransformer):
+        limit = Decode(max_len_a=2.0, max_len_b=max_len)
+        return NATEngine(model, iterations=ITERATIONS).decode(sources, limit)
+    return TorchEngine(model).decode(sources, Decode(beam=BEAM, nbest=BEAM, max_len_a=0.0, max_len_b=max_len))  # type: ignore[arg-type]
+
+
+def as_theirs(model: object, hypothesis: Hypothesis) -> float:
+    """A score as fairseq has it: of models that write at once a mean that counts <s> and </s>, which cost nothing."""
+    if not isinstance(model, NATransformer):
+        return hypothesis.score
+    words = len(hypothesis.tokens)
+    return hypothesis.score * words / (words + 2)
+
+
+def figures_of(name: str, ours: list[list[Listed]], theirs: list[list[Listed]]) -> list[Figure]:
+    same, apart, margins = 0, [0.0], [0.0]
+    for a, b in zip(ours, theirs, strict=True):
+        differing = [(x, y) for x, y in zip(a, b, strict=False) if x.words.strip() != y.words.strip()]
+        if not differing and len(a) == len(b):
+            same += 1
+            apart += [abs(x.score - y.score) for x, y in zip(a, b, strict=True)]
+        elif differing:
+            margins.append(abs(differing[0][0].score - differing[0][1].score))
+    figures = [Figure(f"{name}_same", 100 * same / len(ours), "%"), Figure(f"{name}_sentences", len(ours), "sentences")]
+    figures.append(Figure(f"{name}_margin", max(margins), "nats"))
+    # fairseq scores the <s> and </s> that one-pass models write too
+    if not name.startswith(tuple(family for family in POSITIONAL if family != "cmlm")):
+        figures.append(Figure(f"{name}_score_difference", max(apart), "nats"))
+    return figures
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Loads checkpoints that kdmt wrote with the real fairseq and compares: one side of parity.py. Runs under Python 3.8.
+
+    .fairseq-env/bin/python benchmarks/parity_worker_fairseq.py EXPORTED GOLDEN CASE...
+
+EXPORTED/<case>/model.pt with its dictionaries beside it is what kdmt made of GOLDEN/<case>.pt and wrote again. Prints a
+line of JSON for each case: the largest difference of encoder output and of log-probabilities from GOLDEN/<case>.npz.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils
+
+PAD = 1
+
+
+def main():
+    exported, golden, cases = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    for case in cases:
+        folder = exported / case
+        with np.load(str(golden / f"{case}.npz")) as file:
+            arrays = {name: torch.from_numpy(file[name]) for name in file.files if file[name].dtype.kind != "U"}
+        (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task(
+            [str(folder / "model.pt")], arg_overrides={"data": str(folder)}
+        )
+        with torch.no_grad():
+            states, log_probs = run(model.eval(), arrays)
+        print(json.dumps({"case": case, "states": apart(states, arrays["states"]),
+                          "log_probs": apart(log_probs, arrays["log_probs"])}))  # fmt: skip
+
+
+def run(model, arrays):
+    """Encoder output and log-probabilities at the real tokens."""
+    src_tokens, prev_tokens, tgt_tokens = (arrays[f"{name}_tokens"] for name in ("src", "prev", "tgt"))
+    encoder_out = model.encoder(src_tokens, src_lengths=src_tokens.ne(PAD).sum(1))
+    states = encoder_out["encoder_out"][0].transpose(0, 1)[src_tokens.ne(PAD)]
+    asked = {"normalize": True, "encoder_out": encoder_out}
+    kind = type(model).__name__
+    if kind == "InsertionTransformerModel":
+        said = model.decoder.forward_word_ins(prev_output_tokens=prev_tokens, **asked)
+        return states, said[prev_tokens[:, 1:].ne(PAD)]
+    if kind == "LevenshteinTransformerModel":
+        said = model.decoder.forward_word_ins(prev_output_tokens=tgt_tokens, **asked)[0]
+    elif "length_log_probs" in arrays:
+        said = model.decoder(prev_output_tokens=prev_tokens, step=0, **asked)
+    else:
+        said = model.get_normalized_probs(model.decoder(prev_tokens, encoder_out=encoder_out), log_probs=True)
+    return states, said[tgt_tokens.ne(PAD)]
+
+
+def apart(found, expected):
+    return float((found - expected).abs().max())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""fairseq's checkpoints as folders of ours, and our models as its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdmt.config import Text
+from kdmt.config import Tokenizer as TokenizerSettings
+from kdmt.corpus.codec import TEXT_FILE, TextCodec
+from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.tokenizer import train_tokenizer, write_token_list
+from kdmt.corpus.vocabulary import Dictionary
+from kdmt.errors import UserError
+from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
+from kdmt.interop.fairseq.languages import LanguageTokens, language_tokens
+from kdmt.interop.fairseq.pickles import read_pickle
+from kdmt.interop.fairseq.states import convert_state, fairseq_state
+from kdmt.interop.folder import check_new
+from kdmt.models.build import build_nonautoregressive, build_transformer
+from kdmt.models.checkpoint import load_model, save_checkpoint
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """What a fairseq checkpoint does not say of its text.
+
+    Attributes:
+        data: its data-bin, or any folder with its `dict.<lang>.txt`.
+        source_lang, target_lang: None for those that the checkpoint names, or the data-bin's file names.
+        bpe_codes: merge operations of subword-nmt or fastBPE.
+        sentencepiece: a SentencePiece model; without either text comes cut into tokens.
+        text: what is done to text before it is cut, and undone in the output.
+    """
+
+    data: Path
+    source_lang: str | None = None
+    target_lang: str | None = None
+    bpe_codes: Path | None = None
+    sentencepiece: Path | None = None
+    text: Text = field(default_factory=Text)
+
+
+def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list[Path]:
+    """Write a checkpoint folder for each of fairseq's files: all of them, or none.
+
+    Args:
+        paths: a file, or several with `:` between, as fairseq's `--path`.
+        folder: the new folder; of several files it holds `0`, `1`, ...
+
+    Returns:
+        The checkpoint folders.
+
+    Raises:
+        UserError: a file is damaged, carries what no checkpoint should, describes a model that ours are not, or does
+            not fit its own description or the dictionaries; or the folder exists.
+    """
+    check_new(folder)
+    if settings.bpe_codes is not None and settings.sentencepiece is not None:
+        raise UserError("--bpe-codes and --sentencepiece: text is cut by one of the two")
+    files = [Path(name) for name in paths.split(":")]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{folder.name}-") as scratch:
+        aside = Path(scratch)
+        for number, file in enumerate(files):
+            _import_file(file, aside / "made" / str(number), aside / f"text-{number}", settings)
+        made = aside / "made" / "0" if len(files) == 1 else aside / "made"
+        made.rename(folder)
+    return [folder] if len(files) == 1 else [folder / str(number) for number in range(len(files))]
+
+
+def _import_file(file: Path, folder: Path, text_folder: Path, settings: TextSettings) -> None:
+    content = read_pickle(file)
+    try:
+        state = _state(content)
+        architecture = read_architecture(content)
+        langs = _languages(architecture, settings)
+        tokens = language_tokens(architecture.task, *langs, settings.data)
+        companions = _write_text(text_folder, langs, tokens, settings)
+        dictionaries = [text_folder / f"dict.{lang}.txt" for lang in langs]
+        if tokens is not None:
+            architecture = _with_tokens(architecture, tokens, dictionaries)
+        model = _model(architecture, state, dictionaries, settings.data)
+        save_checkpoint(folder, model, companions=companions)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights, float32."""
+    state = content.get("model")
+    if not isinstance(state, Mapping) or not state:
+        raise UserError("not a fairseq checkpoint: it has no 'model' with weights")
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or not tensor.is_floating_point():
+            raise UserError(f"not a fairseq checkpoint: its weight {name!r} is no tensor of floating-point numbers")
+    return {str(name): tensor.detach().float() for name, tensor in state.items()}
+
+
+def _with_tokens(architecture: Architecture, tokens: LanguageTokens, dictionaries: Sequence[Path]) -> Architecture:
+    """The model puts the tokens of its languages where they belong, and counts its positions without them."""
+    if architecture.nat is not None:
+        raise UserError("it is multilingual and writes all positions at once, which ours do not")
+    config = architecture.config
+    places: dict[str, Any] = {}
+    for side, symbol, path in zip(("source", "target"), (tokens.source, tokens.target), dictionaries, strict=True):
+        if symbol is not None:
+            places[f"{side}_token"] = Dictionary.load(path).index(symbol)
+            places[f"max_{side}_positions"] = getattr(config, f"max_{side}_positions") - 1
+    return replace(architecture, config=replace(config, **places))
+
+
+def _model(
+    architecture: Architecture, state: Mapping[str, Tensor], dictionaries: Sequence[Path], data: Path
+) -> Transformer:
+    source, target = (Dictionary.load(path) for path in dictionaries)
+    for side, dictionary, path in zip(("encoder", "decoder"), (source, target), dictionaries, strict=True):
+        weight = state.get(f"{side}.embed_tokens.weight")
+        if weight is not None and weight.dim() != 2:
+            raise UserError(f"its {side}.embed_tokens.weight is {list(weight.shape)}, which is no matrix")
+        if weight is not None and len(weight) != len(dictionary):
+            raise UserError(
+                f"its {side} embeds {len(weight)} symbols, and {data / path.name} has {len(dictionary)} with the "
+                "special ones: not the dictionaries that it was trained with"
+            )
+    config, nat = architecture.config, architecture.nat
+    if config.share_all_embeddings and source != target:
+        raise UserError(f"it shares all embeddings, and the dictionaries in {data} differ")
+    weights = convert_state(state, config, nat)
+    sizes = {"src_vocab_size": len(source), "tgt_vocab_size": len(target)}
+    model = build_transformer(config, **sizes) if nat is None else build_nonautoregressive(config, nat, **sizes)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    return model.eval()
+
+
+def export_checkpoint(checkpoint: Path, path: Path) -> None:
+    """Write the model of a checkpoint as fairseq's, and its dictionaries beside it, for `fairseq-generate` to load.
+
+    Args:
+        checkpoint: a checkpoint folder, a pointer file or a run.
+        path: the new file.
+
+    Raises:
+        UserError: there is no checkpoint, the file exists, other dictionaries lie beside it, or fairseq has no such
+            model.
+    """
+    source = resolve_checkpoint(checkpoint)
+    codec = TextCodec.load(source)
+    langs = (codec.text.source_lang, codec.text.target_lang)
+    dictionaries = [source / f"dict.{lang}.txt" for lang in dict.fromkeys(langs)]
+    if path.exists():
+        raise UserError(f"{path}: exists already; nothing was written")
+    for dictionary in dictionaries:
+        beside = path.parent / dictionary.name
+        if beside.exists() and beside.read_bytes() != dictionary.read_bytes():
+            raise UserError(f"{beside}: is not the model's dictionary; nothing was written")
+    content = checkpoint_content(load_model(source), *langs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".partial-{path.name}")
+    try:
+        torch.save(content, aside)
+        for dictionary in dictionaries:
+            if not (path.parent / dictionary.name).exists():
+                shutil.copyfile(dictionary, path.parent / dictionary.name)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def checkpoint_content(model: Transformer, source_lang: str, target_lang: str) -> dict[str, Any]:
+    """What fairseq 0.10 to 0.12 load as a checkpoint of theirs: settings in the form of old (`args`), and weights.
+
+    Raises:
+        UserError: fairseq has no such model.
+    """
+    settings = fairseq_settings(model)
+    languages = {"source_lang": source_lang, "target_lang": target_lang, "data": ""}
+    last = {
+        "criterion_name": "LabelSmoothedCrossEntropyCriterion",
+        "optimizer_name": "FairseqAdam",
+        "lr_scheduler_state": {"best": None},
+        "num_updates": 0,
+    }
+    return {
+        "args": Namespace(**settings, **languages),
+        "model": fairseq_state(model),
+        "optimizer_history": [last],
+        "extra_state": {"train_iterator": {"epoch": 1}},
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+def _languages(architecture: Architecture, settings: TextSettings) -> tuple[str, str]:
+    """Given, named by the checkpoint, or by the files of the data-bin."""
+    task = architecture.task
+    source, target = settings.source_lang or task.get("source_lang"), settings.target_lang or task.get("target_lang")
+    if not (source and target):
+        named = {match[1] for path in settings.data.glob("*.idx") if (match := _PAIR.fullmatch(path.name))}
+        if len(named) != 1:
+            raise UserError("it does not say which languages it is for: give --source-lang and --target-lang")
+        found = named.pop().split("-")
+        source, target = source or found[0], target or found[1]
+    for lang in (source, target):
+        if not re.fullmatch(r"[\w.@+-]+", str(lang)):
+            raise UserError(f"its language {lang!r} is no name of one")
+    return str(source), str(target)
+
+
+_PAIR = re.compile(r"\w+\.([^.-]+-[^.-]+)\.[^.]+\.idx")
+
+
+def _write_text(
+    folder: Path, langs: tuple[str, str], tokens: LanguageTokens | None, settings: TextSettings
+) -> list[Path]:
+    """Everything that a codec is loaded from; the paths of its parts."""
+    folder.mkdir()
+    for lang in dict.fromkeys(langs):
+        given = settings.data / f"dict.{lang}.txt"
+        dictionary = Dictionary.load(given)
+        shutil.copyfile(given, folder / given.name)
+        if tokens is not None:
+            for symbol in tokens.symbols:
+                dictionary.add(symbol)
+            dictionary.save(folder / given.name)
+    _write_tokenizer(folder / "tokenizer", langs, settings)
+    processor = TextProcessor(settings.text, *langs)
+    description = json.dumps(processor.to_dict(), indent=1, ensure_ascii=False)
+    (folder / TEXT_FILE).write_text(description + "\n", encoding="utf-8")
+    return sorted(folder.iterdir())
+
+
+def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSettings) -> None:
+    if settings.sentencepiece is not None:
+        given = TokenizerSettings(source_path=str(settings.sentencepiece))
+    elif settings.bpe_codes is not None:
+        codes = folder.with_name("codes")
+        codes.write_bytes(_merges(settings.bpe_codes))
+        given = TokenizerSettings(type="subword-nmt", model="bpe", source_path=str(codes))
+    else:
+        return write_token_list(folder, langs)
+    try:
+        train_tokenizer(given, (folder, folder), folder, langs)  # nothing is learnt: the model is given
+    finally:
+        folder.with_name("codes").unlink(missing_ok=True)
+    return None
+
+
+def _merges(path: Path) -> bytes:
+    """Merge operations as subword-nmt has them; those of fastBPE have a count at the end of each line."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file of merge operations") from None
+    lines = [line.split(b" ") for line in data.splitlines()]
+    if not lines or any(len(line) != 3 or not line[2].isdigit() for line in lines):
+        return data
+    return b"#version: 0.2\n" + b"".join(b" ".join(line[:2]) + b"\n" for line in lines)

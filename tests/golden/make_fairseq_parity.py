@@ -1,0 +1,397 @@
+"""Make the golden files in tests/golden/fairseq with the real fairseq.
+
+    .fairseq-env/bin/python tests/golden/make_fairseq_parity.py        fairseq 0.12.2: checkpoints with `cfg`
+    .fairseq-old-env/bin/python tests/golden/make_fairseq_parity.py    fairseq 0.10.2: old ones with `args`
+
+Both run under Python 3.8 (`make fairseq-env`, `make fairseq-old-env`); tests/unit/interop/fairseq compares kdmt with
+these files and needs no fairseq.
+
+    joined/, separate/, languages/   dictionaries
+    <case>.pt       a model with random weights after one update, as fairseq's trainer saves it, meters and all
+    <case>.npz      inputs, and what fairseq makes of them in float32: encoder output, log-probabilities, losses,
+                    translations. Padding is on the right; values at padding are left out
+    <case>.json     the command line, and the losses by name
+"""
+# ruff: noqa: B905 - Python 3.8's zip has no `strict`
+
+import contextlib
+import json
+import re
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import fairseq
+import numpy as np
+import torch
+from fairseq import metrics, options, tasks
+from fairseq.trainer import Trainer
+
+OUT = Path(__file__).resolve().parent / "fairseq"
+OLD = fairseq.__version__.startswith("0.10")
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+SIZES = {"joined": (40, 40), "separate": (36, 44)}
+MULTILINGUAL_SIZE, LANGUAGES = 30, ("en", "de", "fr")
+SRC_LENGTHS, TGT_LENGTHS = (7, 4, 2), (5, 6, 3)  # tokens with </s>
+
+# Copies that fairseq's encoder layers make of their own weights when a state dict is loaded.
+FAST_PATH_COPY = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)")
+
+SHAPE = (
+    "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 8 --decoder-embed-dim 8 --encoder-ffn-embed-dim 12 "
+    "--decoder-ffn-embed-dim 10 --encoder-attention-heads 2 --decoder-attention-heads 4 --max-source-positions 20 "
+    "--max-target-positions 18 --dropout 0"
+)
+SMOOTHED = "--criterion label_smoothed_cross_entropy --label-smoothing 0.1"
+NAT = f"--task translation_lev --criterion nat_loss --label-smoothing 0.1 --share-all-embeddings {SHAPE}"
+AUTOREGRESSIVE = {  # case -> dictionaries, command line
+    "post_norm_shared": ("joined", f"--arch transformer_iwslt_de_en --share-all-embeddings {SHAPE} {SMOOTHED}"),
+    "pre_norm_learned": (
+        "separate",
+        f"--arch transformer_wmt_en_de_big_t2t --encoder-learned-pos --decoder-learned-pos {SHAPE} {SMOOTHED} "
+        "--attention-dropout 0 --activation-dropout 0",
+    ),
+    "embeddings": (  # wmt19's way with embeddings on top of everything that has to do with them
+        "separate",
+        "--arch transformer_wmt_en_de_big --share-decoder-input-output-embed --layernorm-embedding "
+        f"--no-scale-embedding --activation-fn gelu {SHAPE} --attention-dropout 0 --criterion cross_entropy",
+    ),
+}
+OLD_AUTOREGRESSIVE = {
+    "old_post_norm_shared": AUTOREGRESSIVE["post_norm_shared"],
+    "old_pre_norm": ("separate", f"--arch transformer_wmt_en_de_big_t2t {SHAPE} {SMOOTHED} --attention-dropout 0 "
+                     "--activation-dropout 0"),
+}  # fmt: skip
+MULTILINGUAL = {
+    "multilingual": "--arch transformer_wmt_en_de --task translation_multi_simple_epoch --lang-pairs en-de,en-fr "
+    f"--langs en,de,fr --encoder-langtok src --decoder-langtok --share-all-embeddings {SHAPE} {SMOOTHED}",
+}
+POSITIONAL = {
+    "nat": f"--arch nonautoregressive_transformer --noise full_mask --src-embedding-copy --pred-length-offset {NAT}",
+    "nat_without_copy": f"--arch nonautoregressive_transformer --noise full_mask --encoder-learned-pos "
+    f"--decoder-learned-pos {NAT}",
+    "cmlm": f"--arch cmlm_transformer --noise random_mask --pred-length-offset --decoder-learned-pos "
+    f"--encoder-learned-pos {NAT}",
+    "inat": f"--arch iterative_nonautoregressive_transformer --noise full_mask --src-embedding-copy "
+    f"--pred-length-offset --train-step 3 --dae-ratio 0 {NAT}",
+    "nacrf": f"--arch nacrf_transformer --noise full_mask --src-embedding-copy --pred-length-offset "
+    f"--crf-lowrank-approx 4 --crf-beam-approx 6 {NAT}",
+}
+EDITING = {
+    "levenshtein": f"--arch levenshtein_transformer --noise random_delete --encoder-learned-pos "
+    f"--decoder-learned-pos {NAT}",
+    "levenshtein_early": f"--arch levenshtein_transformer --noise random_delete --early-exit 1,2,2 {NAT}",
+    "insertion": f"--arch insertion_transformer --noise random_delete {NAT}",
+}
+
+
+# --------------------------------------------------------------------------------------------------- models and files
+
+
+def write_dictionaries():
+    for name, sizes in SIZES.items():
+        for lang, size in zip(("en", "de"), sizes):
+            write_dictionary(OUT / name, lang, size - 4)
+    for lang in LANGUAGES:
+        write_dictionary(OUT / "languages", lang, MULTILINGUAL_SIZE - 4)
+
+
+def write_dictionary(folder, lang, words):
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"w{number} {words - number}\n" for number in range(words)]
+    (folder / f"dict.{lang}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def set_up(line, dictionaries):
+    """Settings, task, model and criterion of a command line."""
+    langs = [] if "multi_simple" in line else ["--source-lang", "en", "--target-lang", "de"]
+    arguments = [str(OUT / dictionaries), *langs, "--cpu", "--optimizer", "adam", "--lr", "1e-7", "--clip-norm", "1"]
+    arguments += ["--no-save-optimizer-state", "--disable-validation", *line.split()]
+    args = options.parse_args_and_arch(options.get_training_parser(), input_args=arguments)
+    args.data = "data-bin"  # nothing of the machine in the file
+    cfg = args
+    if not OLD:
+        from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+        cfg = convert_namespace_to_omegaconf(args)
+    parts = (args, args, args) if OLD else (cfg.task, cfg.model, cfg.criterion)
+    parts[0].data = str(OUT / dictionaries)
+    task = tasks.setup_task(parts[0])
+    parts[0].data = "data-bin"
+    return cfg, task, task.build_model(parts[1]), task.build_criterion(parts[2])
+
+
+def randomise(model, generator):
+    """Every tensor drawn anew: biases of 0 and gains of 1 would hide a tensor that went to the wrong place."""
+    for name, parameter in model.named_parameters():
+        if FAST_PATH_COPY.match(name):
+            continue
+        noise = torch.randn(parameter.shape, generator=generator)
+        gain = "norm" in name and name.endswith("weight")
+        scale = 0.3 if parameter.dim() == 1 else parameter.size(-1) ** -0.5
+        parameter.data.copy_(noise * scale + (1.0 if gain else 0.0))
+        if name.endswith("embed_tokens.weight"):  # as in every trained model; then padding is never the best guess
+            parameter.data[PAD].zero_()
+
+
+def update_and_save(case, cfg, task, model, criterion, sample):
+    """One update, which makes meters and leaves the model as good as it was; then fairseq's own saving."""
+    trainer = Trainer(cfg, task, model, criterion)
+    with metrics.aggregate("train"):
+        trainer.train_step([sample])
+    extra = {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1, "shuffle": True}, "val_loss": 3.25}
+    if OLD:  # as they lay in the files of still earlier versions
+        from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
+
+        extra["train_meters"] = {"loss": AverageMeter(), "wps": TimeMeter(), "wall": StopwatchMeter()}
+    trainer.save_checkpoint(str(OUT / f"{case}.pt"), extra)
+    model.eval()
+    criterion.eval()
+
+
+def make_tokens(lengths, vocab, generator, bos=False):
+    """Random sentences ending in </s>, padded on the right: [B, longest]."""
+    tokens = torch.full((len(lengths), max(lengths) + bos), PAD, dtype=torch.long)
+    for row, length in zip(tokens, lengths):
+        if bos:
+            row[0] = BOS
+        row[bos : bos + length - 1] = torch.randint(4, vocab, (length - 1,), generator=generator)
+        row[bos + length - 1] = EOS
+    return tokens
+
+
+def lengths_of(tokens):
+    return tokens.ne(PAD).sum(dim=1)
+
+
+def save(case, line, arrays, losses):
+    arrays = {name: np.asarray(value.detach() if torch.is_tensor(value) else value) for name, value in arrays.items()}
+    np.savez_compressed(str(OUT / f"{case}.npz"), **arrays)
+    described = {"fairseq": fairseq.__version__, "command": line, "losses": losses}
+    (OUT / f"{case}.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    print(case, losses)
+
+
+def loss_of(criterion, model, sample):
+    """The criterion's value and what it logs."""
+    with torch.no_grad():
+        loss, size, log = criterion(model, sample)
+    named = {name: float(value) for name, value in log.items() if name.endswith("loss")}
+    return {**named, "loss": float(loss), "sample_size": float(size)}
+
+
+# ------------------------------------------------------------------------------------------------- one after the other
+
+
+def make_autoregressive(case, line, dictionaries, seed):
+    generator = torch.Generator().manual_seed(seed)
+    cfg, task, model, criterion = set_up(line, dictionaries)
+    randomise(model, generator)
+    src_tokens = make_tokens(SRC_LENGTHS, len(task.source_dictionary), generator)
+    tgt_tokens = make_tokens(TGT_LENGTHS, len(task.target_dictionary), generator)
+    sample = pair(src_tokens, tgt_tokens)
+    update_and_save(case, cfg, task, model, criterion, sample)
+    arrays = teacher_forced(model, sample)
+    hypotheses = translate(task, model, sample, beam=4, nbest=4, max_len_a=0, max_len_b=8)
+    losses = loss_of(criterion, model, sample)
+    save(case, line, {**arrays, **hypotheses}, losses)
+
+
+def pair(src_tokens, tgt_tokens, start=EOS):
+    prev_tokens = torch.full_like(tgt_tokens, PAD)
+    for prev, tgt, length in zip(prev_tokens, tgt_tokens, lengths_of(tgt_tokens).tolist()):
+        prev[0] = start
+        prev[1:length] = tgt[: length - 1]
+    net_input = {"src_tokens": src_tokens, "src_lengths": lengths_of(src_tokens), "prev_output_tokens": prev_tokens}
+    return {
+        "id": torch.arange(len(src_tokens)),
+        "net_input": net_input,
+        "target": tgt_tokens,
+        "nsentences": len(src_tokens),
+        "ntokens": int(lengths_of(tgt_tokens).sum()),
+    }
+
+
+def teacher_forced(model, sample):
+    src_tokens, prev_tokens = (sample["net_input"][name] for name in ("src_tokens", "prev_output_tokens"))
+    with torch.no_grad():
+        encoder_out = model.encoder(src_tokens, src_lengths=lengths_of(src_tokens))
+        output = model.decoder(prev_tokens, encoder_out=encoder_out)
+        log_probs = model.get_normalized_probs(output, log_probs=True)
+    states = encoder_out.encoder_out if hasattr(encoder_out, "encoder_out") else encoder_out["encoder_out"][0]
+    return {
+        "src_tokens": src_tokens,
+        "tgt_tokens": sample["target"],
+        "prev_tokens": prev_tokens,
+        "states": states.transpose(0, 1)[src_tokens.ne(PAD)],
+        "log_probs": log_probs[sample["target"].ne(PAD)],
+    }
+
+
+def translate(task, model, sample, **settings):
+    """Tokens with </s> and scores of each sentence's hypotheses: [B, K, longest], padded, and [B, K]."""
+    searcher = task.build_generator([model], Namespace(**{"lenpen": 1.0, "temperature": 1.0, **settings}))
+    with torch.no_grad():
+        found = task.inference_step(searcher, [model], sample)
+    best = settings.get("nbest", 1)
+    longest = max(len(each["tokens"]) for every in found for each in every[:best])
+    tokens = torch.full((len(found), best, longest), PAD, dtype=torch.long)
+    scores = torch.zeros(len(found), best)
+    for row, every in enumerate(found):
+        for place, each in enumerate(every[:best]):
+            tokens[row, place, : len(each["tokens"])] = each["tokens"]
+            scores[row, place] = float(each["score"])
+    return {"hypotheses": tokens, "scores": scores}
+
+
+def make_multilingual(case, line, seed):
+    """From English into German, with the language tokens where fairseq's task puts them."""
+    generator = torch.Generator().manual_seed(seed)
+    cfg, task, model, criterion = set_up(line, "languages")
+    randomise(model, generator)
+    src_tokens = make_tokens(SRC_LENGTHS, MULTILINGUAL_SIZE, generator)
+    tgt_tokens = make_tokens(TGT_LENGTHS, MULTILINGUAL_SIZE, generator)
+    english, german = (task.source_dictionary.index(f"__{lang}__") for lang in ("en", "de"))
+    with_source = torch.cat([torch.full((len(src_tokens), 1), english), src_tokens], dim=1)
+    with_target = torch.cat([torch.full((len(tgt_tokens), 1), german), tgt_tokens], dim=1)
+    sample = pair(with_source, with_target)
+    update_and_save(case, cfg, task, model, criterion, sample)
+    arrays = teacher_forced(model, sample)
+    task.args.source_lang, task.args.target_lang = "en", "de"
+    hypotheses = translate(task, model, sample, beam=4, nbest=4, max_len_a=0, max_len_b=8)
+    arrays["symbols"] = np.array(task.source_dictionary.symbols)
+    save(case, line, {**arrays, **hypotheses}, loss_of(criterion, model, sample))
+
+
+def nat_sample(src_tokens, tgt_tokens, prev_tokens):
+    sample = pair(src_tokens, tgt_tokens)
+    sample["prev_target"] = prev_tokens
+    return sample
+
+
+def hide(tokens, generator, share):
+    """Some words as <unk>, one of each sentence at least."""
+    hidden = torch.rand(tokens.shape, generator=generator) < share
+    hidden[:, 1] = True
+    return tokens.masked_fill(hidden & tokens.gt(EOS), UNK)
+
+
+def leave_out(tokens):
+    """Every second word left out."""
+    rows = [[token for place, token in enumerate(row) if token in (BOS, EOS) or place % 2] for row in tokens.tolist()]
+    rows = [[token for token in row if token != PAD] for row in rows]
+    width = max(map(len, rows))
+    return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+
+
+def make_nat(case, line, seed, draft):
+    """What is common to models that write all positions at once; `draft` makes the decoder's input of a target."""
+    generator = torch.Generator().manual_seed(seed)
+    cfg, task, model, criterion = set_up(line, "joined")
+    randomise(model, generator)
+    src_tokens = make_tokens(SRC_LENGTHS, len(task.source_dictionary), generator, bos=True)
+    tgt_tokens = make_tokens(TGT_LENGTHS, len(task.target_dictionary), generator, bos=True)
+    if case.startswith("levenshtein"):  # translations that no limit cuts
+        model.decoder.embed_mask_ins.weight.data[3:].mul_(0.1)
+    if case == "cmlm":  # lengths that there are positions for
+        model.decoder.embed_length.weight.data[:126].zero_()
+        model.decoder.embed_length.weight.data[134:].zero_()
+    if case in EDITING:  # different words: of equally short edits we may choose others than fairseq
+        tgt_tokens[tgt_tokens.gt(EOS)] = torch.arange(4, 4 + int(tgt_tokens.gt(EOS).sum()))
+    sample = nat_sample(src_tokens, tgt_tokens, draft(tgt_tokens, generator))
+    task.inject_noise = lambda _: sample["prev_target"]
+    update_and_save(case, cfg, task, model, criterion, sample)
+    with torch.no_grad():
+        encoder_out = model.encoder(src_tokens, src_lengths=lengths_of(src_tokens))
+    arrays = {
+        "src_tokens": src_tokens,
+        "tgt_tokens": tgt_tokens,
+        "prev_tokens": sample["prev_target"],
+        "states": encoder_out["encoder_out"][0].transpose(0, 1)[src_tokens.ne(PAD)],
+    }
+    return task, model, criterion, sample, encoder_out, arrays
+
+
+def make_positional(case, line, seed):
+    share = 0.5 if case == "cmlm" else 1.0
+    made = make_nat(case, line, seed, lambda tokens, generator: hide(tokens, generator, share))
+    task, model, criterion, sample, encoder_out, arrays = made
+    prev_tokens, tgt_tokens, real = sample["prev_target"], sample["target"], sample["target"].ne(PAD)
+    with torch.no_grad():
+        arrays["length_log_probs"] = model.decoder.forward_length(normalize=True, encoder_out=encoder_out)
+        first = model.decoder(normalize=True, encoder_out=encoder_out, prev_output_tokens=prev_tokens, step=0)
+        later = model.decoder(normalize=True, encoder_out=encoder_out, prev_output_tokens=tgt_tokens, step=1)
+        arrays["log_probs"], arrays["later_log_probs"] = first[real], later[real]
+        if case == "nacrf":
+            logits = model.decoder(normalize=False, encoder_out=encoder_out, prev_output_tokens=prev_tokens)
+            arrays["chain"] = model.crf_layer.forward_decoder(logits, real)[1][real]
+    losses = loss_of(criterion, model, sample)
+    if case == "cmlm":
+        settings = {"iter_decode_max_iter": 3, "iter_decode_force_max_iter": True}
+        arrays.update(translate(task, model, sample, **settings))
+    save(case, line, arrays, losses)
+
+
+def make_editing(case, line, seed):
+    made = make_nat(case, line, seed, lambda tokens, _: leave_out(tokens))
+    task, model, criterion, sample, encoder_out, arrays = made
+    drafts, tgt_tokens = sample["prev_target"], sample["target"]
+    common = {"normalize": True, "encoder_out": encoder_out}
+    slots = drafts[:, 1:].ne(PAD)
+    with torch.no_grad():
+        if case == "insertion":
+            said = model.decoder.forward_word_ins(prev_output_tokens=drafts, **common)
+            arrays["log_probs"] = said[slots]
+        else:
+            arrays["placeholders"] = model.decoder.forward_mask_ins(prev_output_tokens=drafts, **common)[0][slots]
+            words = model.decoder.forward_word_ins(prev_output_tokens=tgt_tokens, **common)[0]
+            deleted = model.decoder.forward_word_del(prev_output_tokens=tgt_tokens, **common)[0]
+            arrays["log_probs"], arrays["deleted"] = words[tgt_tokens.ne(PAD)], deleted[tgt_tokens.ne(PAD)]
+            labels = model(sample["net_input"]["src_tokens"], None, drafts, tgt_tokens)
+            arrays["placeholder_labels"] = labels["mask_ins"]["tgt"][slots]
+            arrays["deletion_labels"] = labels["word_del"]["tgt"][tgt_tokens.ne(PAD)]
+    losses = loss_of(criterion, model, sample)
+    arrays.update(translate(task, model, sample, iter_decode_max_iter=1, iter_decode_force_max_iter=True))
+    save(case, line, arrays, losses)
+
+
+def make_variants():
+    """The same model in the other forms that its file may have: PyTorch's format of before 1.6, omegaconf's objects."""
+    content = torch.load(str(OUT / "post_norm_shared.pt"))
+    torch.save(content, str(OUT / "post_norm_shared_zipless.pt"), _use_new_zipfile_serialization=False)
+    from omegaconf import OmegaConf
+
+    model = vars(content["cfg"]["model"])
+    kept = {
+        name: value for name, value in model.items() if name.split("_")[0] in ("encoder", "decoder", "share", "max")
+    }
+    cfg = OmegaConf.create({"model": {**kept, "_name": model["arch"]}, "task": content["cfg"]["task"]})
+    torch.save({**content, "cfg": cfg}, str(OUT / "post_norm_shared_omegaconf.pt"))
+
+
+def main():
+    torch.set_num_threads(1)  # sums in one order
+    write_dictionaries()
+    wanted = set(sys.argv[1:])
+    seed = 0
+    for cases, make in (
+        (
+            OLD_AUTOREGRESSIVE if OLD else AUTOREGRESSIVE,
+            lambda c, given, s: make_autoregressive(c, given[1], given[0], s),
+        ),
+        ({} if OLD else MULTILINGUAL, make_multilingual),
+        ({} if OLD else POSITIONAL, make_positional),
+        ({} if OLD else EDITING, make_editing),
+    ):
+        for case, given in cases.items():
+            seed += 1
+            if not wanted or case in wanted:
+                with contextlib.suppress(KeyError):
+                    metrics.reset()
+                make(case, given, seed)
+    if not OLD and not wanted:
+        make_variants()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""A checkpoint's settings become the model that fairseq would build of them, or are refused by name."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdmt.errors import UserError
+from kdmt.interop.fairseq.architectures import FAMILIES, fairseq_settings, read_architecture
+from kdmt.interop.fairseq.languages import language_tokens
+from kdmt.interop.fairseq.pickles import Inert, plain, read_pickle
+from kdmt.interop.fairseq.states import convert_state
+from kdmt.models.architecture import NATConfig, TransformerConfig, architecture
+from kdmt.models.build import build_model, build_nonautoregressive, build_transformer, describe_model
+
+GOLDEN = Path(__file__).parents[3] / "golden" / "fairseq"
+VERSIONS = {"encoder.version": torch.tensor([3.0]), "decoder.version": torch.tensor([3.0])}
+
+
+class Given(Inert):
+    """A namespace as it comes out of a file."""
+
+
+def namespace(**settings: Any) -> Inert:
+    made = Given()
+    made.__setstate__(vars(Namespace(**settings)))
+    return made
+
+
+def read(**settings: Any) -> TransformerConfig:
+    return read_architecture({"args": namespace(**settings), "model": VERSIONS}).config
+
+
+def test_what_old_settings_lack_is_fairseqs_default() -> None:
+    assert read(arch="transformer_wmt_en_de") == architecture("transformer")
+    assert read(arch="transformer", encoder_embed_dim=256).decoder_embed_dim == 256
+    assert read(arch="transformer", encoder_ffn_embed_dim=64).decoder_ffn_embed_dim == 64
+    assert read(arch="transformer", max_positions=300).max_target_positions == 300
+    assert read(arch="transformer", relu_dropout=0.2).activation_dropout == 0.2
+
+
+def test_released_shapes() -> None:
+    """Settings as they lie in the files of WMT16 and WMT19 models."""
+    sizes = {
+        **dict.fromkeys(("encoder_embed_dim", "decoder_embed_dim"), 1024),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 16),
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), 6),
+    }
+    wmt16 = read(arch="transformer_vaswani_wmt_en_de_big", encoder_ffn_embed_dim=4096, decoder_ffn_embed_dim=4096,
+                 share_all_embeddings=True, dropout=0.3, **sizes)  # fmt: skip
+    assert wmt16 == architecture("transformer_big", {"share_all_embeddings": True})
+    wmt19 = read(arch="transformer_wmt_en_de_big", encoder_ffn_embed_dim=8192, decoder_ffn_embed_dim=4096,
+                 share_decoder_input_output_embed=True, dropout=0.2, attention_dropout=0.1, **sizes)  # fmt: skip
+    assert (wmt19.encoder_ffn_embed_dim, wmt19.decoder_ffn_embed_dim) == (8192, 4096)
+    assert wmt19.share_decoder_input_output_embed
+    assert not wmt19.share_all_embeddings
+
+
+def test_sections_of_settings_are_read_too() -> None:
+    """As a configuration of 0.12's `TransformerConfig` has them."""
+    model = {
+        "_name": "transformer",
+        "encoder": {"embed_dim": 32, "layers": 2},
+        "decoder": {"embed_dim": 32, "layers": 1},
+        "quant_noise": {"pq": 0.0},
+    }
+    config = read_architecture({"cfg": {"model": model, "task": {"_name": "translation"}}, "model": VERSIONS}).config
+    assert (config.encoder_layers, config.decoder_layers, config.decoder_embed_dim) == (2, 1, 32)
+    model["quant_noise"] = {"pq": 0.1}
+    with pytest.raises(UserError, match=r"quantisation noise \(quant_noise_pq\)"):
+        read_architecture({"cfg": {"model": model}, "model": VERSIONS})
+
+
+@pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("*.json")))
+def test_what_a_command_line_asked_for_is_read(case: str) -> None:
+    """Of each golden checkpoint; the rest of its shape is that of the script."""
+    line = json.loads((GOLDEN / f"{case}.json").read_text())["command"].split()
+    found = read_architecture(read_pickle(GOLDEN / f"{case}.pt"))
+    values = found.config.as_dict()
+    for flag in ("encoder-learned-pos", "decoder-learned-pos", "layernorm-embedding", "no-scale-embedding",
+                 "share-all-embeddings"):  # fmt: skip
+        assert values[flag.replace("-", "_")] == (f"--{flag}" in line), flag
+    assert values["encoder_normalize_before"] == ("t2t" in line[1] or "nacrf" in line[1])
+    assert values["activation_fn"] == ("gelu" if "gelu" in line else "relu")
+    frame = 1 if found.nat is not None else 0
+    assert (values["max_source_positions"], values["max_target_positions"]) == (20 - frame, 18 - frame)
+    if found.nat is not None:
+        assert found.nat.family == FAMILIES[line[1]]
+        copies = "--src-embedding-copy" in line
+        assert found.nat.source_copy == ("uniform" if copies else "none")
+        assert found.nat.lengths == ("difference" if "--pred-length-offset" in line else "length")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"adaptive_softmax_cutoff": [100, 200]}, r"an adaptive softmax \(adaptive_softmax_cutoff\)"),
+        ({"adaptive_input": True}, "adaptive input"),
+        ({"cross_self_attention": True}, "cross_self_attention"),
+        ({"no_cross_attention": True}, "no_cross_attention"),
+        ({"no_token_positional_embeddings": True}, "no positions"),
+        ({"quant_noise_scalar": 0.5}, "quant_noise_scalar"),
+        ({"encoder_layers_to_keep": "0,2"}, "encoder_layers_to_keep"),
+        ({"base_layers": 1}, "base_layers"),
+        ({"char_inputs": True}, "char_inputs"),
+        ({"decoder_output_dim": 64}, "decoder_output_dim"),
+        ({"activation_fn": "tanh"}, "activation_fn is 'tanh'"),
+        ({"arch": "transformer_lm"}, "architecture is 'transformer_lm'"),
+        ({"arch": "lightconv_iwslt_de_en"}, "lightconv_iwslt_de_en"),
+        ({"arch": "levenshtein_transformer", "no_share_discriminator": True}, "no_share_discriminator"),
+        ({"arch": "levenshtein_transformer", "early_exit": "6,6"}, "early_exit is '6,6'"),
+        ({"arch": "nonautoregressive_transformer", "layernorm_embedding": True}, "layernorm_embedding"),
+        ({"arch": "cmlm_transformer", "src_embedding_copy": True}, "src_embedding_copy"),
+        ({"encoder_layers": "six"}, "encoder_layers is 'six'"),
+        ({"encoder_layers": 10**400}, "encoder_layers"),
+        ({"encoder_embed_dim": -512}, "encoder_embed_dim is -512"),
+        ({"dropout": 3.0}, "dropout is 3.0"),
+        ({"share_all_embeddings": "yes"}, "share_all_embeddings is 'yes'"),
+        ({"encoder_embed_dim": 30}, "not a multiple"),
+    ],
+)
+def test_what_ours_do_not_have_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(**{"arch": "transformer", **settings})
+
+
+def test_files_without_settings_are_refused() -> None:
+    for content in ({}, {"args": None, "cfg": None}, {"cfg": {"task": {}}}, {"args": 3, "cfg": "x"}):
+        with pytest.raises(UserError, match="neither 'args' nor 'cfg'"):
+            read_architecture(content)
+
+
+@pytest.mark.parametrize(("side", "version"), [("encoder", 1.0), ("decoder", 2.0), ("decoder", None)])
+def test_pre_norm_models_of_old_versions_have_no_last_norm(side: str, version: float | None) -> None:
+    state = dict(VERSIONS)
+    del state[f"{side}.version"]
+    if version is not None:
+        state[f"{side}.version"] = torch.tensor([version])
+    settings = namespace(arch="transformer", encoder_normalize_before=True, decoder_normalize_before=True)
+    with pytest.raises(UserError, match=f"the model's {side} is of version .*, without a norm"):
+        read_architecture({"args": settings, "model": state})
+    read_architecture({"args": namespace(arch="transformer"), "model": state})
+
+
+NATS = [
+    NATConfig(family="nat", layout="fairseq"),
+    NATConfig(family="nat", layout="fairseq", source_copy="none", lengths="length"),
+    NATConfig(family="cmlm", layout="fairseq", source_copy="none"),
+    NATConfig(family="inat", layout="fairseq"),
+    NATConfig(family="nat_crf", layout="fairseq", crf_rank=4, crf_candidates=8),
+    NATConfig(family="levenshtein", layout="fairseq", source_copy="none", lengths="length", early_exit=(1, 2, 2)),
+    NATConfig(family="levenshtein", layout="fairseq", source_copy="none", lengths="length"),
+    NATConfig(family="insertion", layout="fairseq", source_copy="none", lengths="length"),
+]
+SMALL = architecture("transformer_tiny", {"max_source_positions": 30, "max_target_positions": 20})
+
+
+@pytest.mark.parametrize("nat", NATS)
+def test_settings_that_are_written_are_read_again(nat: NATConfig) -> None:
+    # what a family does not use is of no account
+    lengths = "difference" if nat.family in ("levenshtein", "insertion") else nat.lengths
+    with torch.device("meta"):
+        model = build_nonautoregressive(SMALL, nat, src_vocab_size=9, tgt_vocab_size=9)
+    found = read_architecture({"args": namespace(**fairseq_settings(model)), "model": VERSIONS})
+    assert found.config == SMALL
+    assert found.nat is not None
+    assert found.nat.as_dict() | {"lengths": lengths} == nat.as_dict() | {"lengths": lengths}
+
+
+def test_settings_of_a_transformer_are_read_again() -> None:
+    flags = dict.fromkeys(("no_scale_embedding", "encoder_normalize_before", "layernorm_embedding"), True)
+    config = architecture("transformer_tiny", {**flags, "activation_fn": "gelu", "dropout": 0.25})
+    with torch.device("meta"):
+        model = build_transformer(config, src_vocab_size=9, tgt_vocab_size=8)
+    found = read_architecture({"args": namespace(**fairseq_settings(model)), "model": VERSIONS})
+    assert (found.config, found.nat) == (config, None)
+
+
+@pytest.mark.parametrize(
+    ("nat", "message"),
+    [
+        (NATConfig(family="cmlm"), "'cmlm' model has other parts than fairseq's"),
+        (NATConfig(family="ctc"), "'ctc' model is none that fairseq has"),
+        (NATConfig(family="dag"), "'dag' model is none that fairseq has"),
+        (NATConfig(family="nat", layout="fairseq", source_copy="soft"), "source_copy: soft"),
+        (NATConfig(family="cmlm", layout="fairseq", corrects=True), "nat.correction"),
+    ],
+)
+def test_what_fairseq_does_not_have_is_refused(nat: NATConfig, message: str) -> None:
+    with torch.device("meta"):
+        model = build_nonautoregressive(SMALL, nat, src_vocab_size=9, tgt_vocab_size=9)
+    with pytest.raises(UserError, match=message):
+        fairseq_settings(model)
+
+
+@pytest.mark.parametrize("nat", NATS)
+def test_descriptions_survive_json(nat: NATConfig) -> None:
+    with torch.device("meta"):
+        model = build_nonautoregressive(SMALL, nat, src_vocab_size=9, tgt_vocab_size=9)
+        again = build_model(json.loads(json.dumps(describe_model(model))))
+    assert again.nat == nat
+    assert again.config == SMALL
+
+
+# ------------------------------------------------------------------------------------------------ states of long ago
+
+
+def test_old_names_of_weights_are_brought_up_to_date() -> None:
+    """Stacked projections, numbered norms, another name of the output matrix, sinusoids among the weights."""
+    content = read_pickle(GOLDEN / "old_pre_norm.pt")
+    config, state = read_architecture(content).config, content["model"]
+    expected = convert_state(state, config)
+    old = dict(state)
+    for attention in [name.removesuffix("q_proj.weight") for name in state if name.endswith("q_proj.weight")]:
+        for kind in ("weight", "bias"):
+            old[f"{attention}in_proj_{kind}"] = torch.cat([old.pop(f"{attention}{part}_proj.{kind}") for part in "qkv"])
+    norms = {"encoder": ("self_attn", "final"), "decoder": ("self_attn", "encoder_attn", "final")}
+    for side, names in norms.items():
+        for layer in range(2):
+            for number, name in enumerate(names):
+                for kind in ("weight", "bias"):
+                    norm = old.pop(f"{side}.layers.{layer}.{name}_layer_norm.{kind}")
+                    old[f"{side}.layers.{layer}.layer_norms.{number}.{kind}"] = norm
+    old["decoder.embed_out"] = old.pop("decoder.output_projection.weight")
+    old["encoder.embed_positions.weights"] = torch.ones(3, 8)
+    found = convert_state(old, config)
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+# ---------------------------------------------------------------------------------------------------------- languages
+
+TASK = {"task": "translation_multi_simple_epoch", "langs": ["en", "de", "fr"], "encoder_langtok": "tgt",
+        "decoder_langtok": True}  # fmt: skip
+
+
+def test_language_tokens_of_a_direction(tmp_path: Path) -> None:
+    found = language_tokens(TASK, "en", "fr", tmp_path)
+    assert found is not None
+    assert found.symbols == ("__en__", "__de__", "__fr__")
+    assert (found.source, found.target) == ("__fr__", "__fr__")
+    assert language_tokens({"task": "translation"}, "en", "fr", tmp_path) is None
+    mbart = language_tokens({**TASK, "lang_tok_style": "mbart", "encoder_langtok": "src"}, "en", "fr", tmp_path)
+    assert mbart is not None
+    assert mbart.symbols == ("[en]", "[de]", "[fr]", "<mask>")
+    assert mbart.source == "[en]"
+
+
+def test_languages_from_a_file_and_from_pairs(tmp_path: Path) -> None:
+    (tmp_path / "langs.txt").write_text("fr\n\nen\n")
+    listed = language_tokens({**TASK, "langs": None, "lang_dict": "/elsewhere/langs.txt"}, "en", "fr", tmp_path)
+    assert listed is not None
+    assert listed.symbols == ("__fr__", "__en__")
+    paired = language_tokens({**TASK, "langs": None, "lang_pairs": ["fr-en", "en-de"]}, "en", "fr", tmp_path)
+    assert paired is not None
+    assert paired.symbols == ("__de__", "__en__", "__fr__")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"langs": ["en", "de"]}, "no language 'fr': it knows en, de"),
+        ({"langs": None, "lang_dict": "/elsewhere/langs.txt"}, r"langs\.txt, which is not there"),
+        ({"langs": None}, "names no languages"),
+        ({"lang_tok_replacing_bos_eos": True}, "lang_tok_replacing_bos_eos"),
+        ({"lang_tok_style": "odd"}, "lang_tok_style is 'odd'"),
+        ({"encoder_langtok": "both"}, "encoder_langtok is 'both'"),
+    ],
+)
+def test_languages_that_make_no_sense(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        language_tokens({**TASK, **change}, "en", "fr", tmp_path)
+
+
+def test_settings_of_the_task_are_plain() -> None:
+    task = read_architecture(read_pickle(GOLDEN / "multilingual.pt")).task
+    assert task["langs"] == ["en", "de", "fr"]
+    assert plain(task) == task

@@ -1,0 +1,207 @@
+"""Files are read without running anything in them; what they carry besides tensors and settings is named."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import os
+import pickle
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdmt.errors import UserError
+from kdmt.interop.fairseq.pickles import HARMLESS, Inert, plain, read_pickle
+
+GOLDEN = Path(__file__).parents[3] / "golden" / "fairseq"
+
+
+class Calls:
+    """Pickles as a call of anything."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.fixture
+def of_fairseq(monkeypatch: pytest.MonkeyPatch):
+    """Make a class that pickles as fairseq's of that name."""
+
+    def make(module: str, name: str, **members: Any) -> Any:
+        made = type(name, (), {"__module__": module, **members})
+        parts = module.split(".")
+        for end in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:end]), types.ModuleType(parts[end - 1]))
+        setattr(sys.modules[module], name, made)
+        return made
+
+    return make
+
+
+def saved(tmp_path: Path, content: Any, **options: Any) -> Path:
+    path = tmp_path / "checkpoint.pt"
+    torch.save(content, path, **options)
+    return path
+
+
+def content(**more: Any) -> dict[str, Any]:
+    return {"args": argparse.Namespace(arch="transformer"), "model": OrderedDict(w=torch.ones(2)), **more}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_and_tensors_come_out(tmp_path: Path, zipped: bool) -> None:
+    path = saved(tmp_path, content(), _use_new_zipfile_serialization=zipped)
+    found = read_pickle(path)
+    assert torch.equal(found["model"]["w"], torch.ones(2))
+    assert plain(found["args"]) == {"arch": "transformer"}
+    assert isinstance(found["args"], Inert)
+
+
+@pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("*.pt")))
+def test_real_files_are_read(case: str) -> None:
+    found = read_pickle(GOLDEN / f"{case}.pt")
+    assert found["model"]["encoder.embed_tokens.weight"].dtype == torch.float32
+    assert "fairseq" not in sys.modules
+    assert "omegaconf" not in sys.modules
+
+
+def test_meters_are_inert() -> None:
+    meters = read_pickle(GOLDEN / "old_post_norm_shared.pt")["extra_state"]["train_meters"]
+    assert [type(each).__name__ for each in meters.values()] == ["AverageMeter", "TimeMeter", "StopwatchMeter"]
+    assert all(isinstance(each, Inert) for each in meters.values())
+
+
+CALLS = {
+    "posix.system": Calls(os.system, "touch harmed"),
+    "builtins.eval": Calls(builtins.eval, "open('harmed', 'w')"),
+    "builtins.exec": Calls(builtins.exec, "open('harmed', 'w')"),
+    "builtins.getattr": Calls(builtins.getattr, Path("harmed"), "touch"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("place", ["top", "args", "model", "meters"])
+def test_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, zipped: bool, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = CALLS[name]
+    given = {
+        "top": content(optimizer=call),
+        "args": content(args=argparse.Namespace(arch="transformer", hidden=[{"deeper": call}])),
+        "model": content(model=OrderedDict(w=call)),
+        "meters": content(extra_state={"train_meters": [call]}),
+    }[place]
+    path = saved(tmp_path, given, _use_new_zipfile_serialization=zipped)
+    said = name if zipped else name.removeprefix("builtins.")
+    with pytest.raises(UserError, match=rf"refused, since it carries .*{said}"):
+        read_pickle(path)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_all_that_a_file_carries_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, content(a=CALLS["posix.system"], b=CALLS["builtins.eval"]))
+    with pytest.raises(UserError, match=r"carries builtins\.eval, posix\.system: "):
+        read_pickle(path)
+
+
+def test_a_class_of_fairseqs_that_is_not_on_the_list_is_refused(tmp_path: Path, of_fairseq) -> None:
+    task = of_fairseq("fairseq.tasks.translation", "TranslationTask")
+    with pytest.raises(UserError, match=r"carries fairseq\.tasks\.translation\.TranslationTask: "):
+        read_pickle(saved(tmp_path, content(task_state=task())))
+
+
+class Built(Calls):
+    """A call whose result is then given a state, as a pickle's BUILD does."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...], state: Any) -> None:
+        self.call = (function, arguments, state)
+
+
+def _takes_anything(*_: Any) -> None:
+    pass
+
+
+def test_a_stand_in_is_no_gadget(tmp_path: Path, of_fairseq) -> None:
+    """Called with anything, given any state: attributes of its class, another class, slots."""
+    meter = of_fairseq("fairseq.meters", "AverageMeter", __init__=_takes_anything)
+    states = [({"x": 1}, {"__class__": "y", "__reduce__": "z"}), {"__setstate__": "w", "fields": 1}, [1, 2], "text"]
+    given = [Built(meter, ("touch", 3), state) for state in states]
+    found = read_pickle(saved(tmp_path, content(extra_state=given)))["extra_state"]
+    assert [type(each) for each in found] == [HARMLESS["fairseq.meters.AverageMeter"]] * len(states)
+    assert [each.fields for each in found] == states
+    assert [each.arguments for each in found] == [("touch", 3)] * len(states)
+
+
+def test_a_namespace_is_not_called_into(tmp_path: Path) -> None:
+    """Its fields may have the names of methods."""
+    path = saved(tmp_path, content(args=argparse.Namespace(get="x", __setstate__="y", arch="transformer")))
+    assert plain(read_pickle(path)["args"]) == {"get": "x", "__setstate__": "y", "arch": "transformer"}
+
+
+def test_what_is_allowed_here_is_not_allowed_afterwards(tmp_path: Path) -> None:
+    path = saved(tmp_path, content())
+    read_pickle(path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_refused(tmp_path: Path, zipped: bool, share: float) -> None:
+    path = saved(tmp_path, content(w=torch.ones(500)), _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"checkpoint\.pt: not a checkpoint that can be read, or a damaged one"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize("text", [b"", b"not a checkpoint\n", b"\x80\x02", b"PK\x03\x04", bytes(1000)])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=r"checkpoint\.pt: not a checkpoint"):
+        read_pickle(path)
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme", "hello")
+    with pytest.raises(UserError, match="not a checkpoint"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize("given", [[1, 2], torch.ones(3), {1: 2}, None])
+def test_another_thing_is_refused(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(UserError, match="not a fairseq checkpoint"):
+        read_pickle(saved(tmp_path, given))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.pt: there is no such file"):
+        read_pickle(tmp_path / "absent.pt")
+
+
+def test_settings_within_settings_without_end(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    found = read_pickle(saved(tmp_path, content(cfg=endless)))
+    with pytest.raises(UserError, match="nested too deeply"):
+        plain(found["cfg"])
+
+
+def test_settings_that_are_many_times_the_same_are_gone_through_once(tmp_path: Path) -> None:
+    """Two at each of 30 levels, one object each: written out they would be 2 ** 30."""
+    settings: Any = "x"
+    for _ in range(30):
+        settings = [settings, settings]
+    assert plain(read_pickle(saved(tmp_path, content(cfg=settings)))["cfg"])[1][0][1] is not None
