@@ -50,11 +50,19 @@ CODES: dict[str, tuple[str | None, str | None]] = {
     "m2m100": ("en", "de"),
     "nllb": ("eng_Latn", "deu_Latn"),
 }
+# how probable </s> is and a seed with which the model writes sentences of several words and ends them
+_DRAWN = {
+    "marian": (0.8, 2),
+    "marian_multilingual": (1.6, 4),
+    "mbart50": (0.7, 3),
+    "m2m100": (0.5, 2),
+    "nllb": (0.8, 6),
+}
 _KINDS = {"marian_multilingual": "marian"}
 
 
-def save_model(name: str, folder: Path, *, seed: int = 1, **changes: Any) -> Saved:
-    """A model of `CODES`; `changes` are of its configuration."""
+def save_model(name: str, folder: Path, *, other: int = 0) -> Saved:
+    """A model of `CODES`; another number gives another one."""
     import transformers
 
     folder.mkdir(parents=True)
@@ -62,8 +70,7 @@ def save_model(name: str, folder: Path, *, seed: int = 1, **changes: Any) -> Sav
     size = {"marian": _marian, "mbart50": _mbart50, "m2m100": _m2m100, "nllb": _nllb}[kind](
         folder, **({"codes": ("deu", "fra")} if name == "marian_multilingual" else {})
     )
-    dimensions = DIMENSIONS | changes
-    torch.manual_seed(seed)
+    torch.manual_seed(_DRAWN[name][1] + other)
     if kind == "marian":
         last = size - 1
         config = transformers.MarianConfig(
@@ -73,7 +80,7 @@ def save_model(name: str, folder: Path, *, seed: int = 1, **changes: Any) -> Sav
             eos_token_id=0,
             forced_eos_token_id=None,
             activation_function="swish",
-            **dimensions,
+            **DIMENSIONS,
         )
         model = transformers.MarianMTModel(config)
     elif kind == "mbart50":
@@ -82,23 +89,36 @@ def save_model(name: str, folder: Path, *, seed: int = 1, **changes: Any) -> Sav
             decoder_start_token_id=2,
             forced_eos_token_id=None,
             activation_function="gelu",
-            **dimensions,
+            **DIMENSIONS,
         )
         model = transformers.MBartForConditionalGeneration(config)
     else:
         config = transformers.M2M100Config(
-            vocab_size=size, decoder_start_token_id=2, activation_function="relu", **dimensions
+            vocab_size=size, decoder_start_token_id=2, activation_function="relu", **DIMENSIONS
         )
         model = transformers.M2M100ForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms too, which begin as zeros and ones
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        if kind == "marian":
-            model.final_logits_bias.normal_()
-            model.final_logits_bias[0, -1] = 0.0
+    _liven(model, _DRAWN[name][0])
     model.eval().save_pretrained(folder)
     return Saved(folder, kind, *CODES[name])
+
+
+@torch.no_grad()
+def _liven(model: Any, ending: float) -> None:
+    """Weights that say something and end: those that Transformers draws write one token until they may no more."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:  # biases and norms, which begin as zeros and ones
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        elif "embed" in name or "shared" in name:
+            parameter.mul_(0.5)  # else the last token, whose embedding is the output's too, is the next one
+    decoder, end = model.get_decoder(), model.config.eos_token_id
+    last_norm = getattr(decoder, "layer_norm", None) or decoder.layers[-1].final_layer_norm
+    last_norm.bias[0] += 2.0  # what this dimension adds to a token's logit it adds everywhere
+    decoder.embed_tokens.weight[:, 0] = 0.0
+    decoder.embed_tokens.weight[end, 0] = ending
+    if model.config.model_type != "marian":  # whose <pad> is no row of the model's own
+        decoder.embed_tokens.weight[model.config.pad_token_id, 0] = -16.0  # as improbable as training makes it
+    if "final_logits_bias" in dict(model.named_buffers()):
+        model.final_logits_bias.normal_(std=0.3)
 
 
 def _train(model_type: str) -> bytes:

@@ -26,7 +26,9 @@ What still differs:
 A folder that `kdmt.interop.huggingface` wrote is searched in the same way. Its `model.json` says what stands around a
 sentence (`frame`). Tokens that begin every target, as that of the target language, are given to CTranslate2 as a target
 prefix: they have probability 1 and count in no length, neither in the maximum nor in the score's. CTranslate2 counts
-them in its lengths, which is undone with its length penalty. A Marian model has no <pad> there: no renormalising.
+them in its lengths, which is undone with its length penalty; and it loses a hypothesis that ends right behind them.
+So there </s> is always forbidden as the first token, and its log-probability, of a pass of its own, tells what the
+renormalising added. A Marian model has no <pad> there: nothing is renormalised for it.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ from kdmt.types import EOS, PAD, SPECIALS, Hypothesis
 _SIDES = ("source", "target")
 _SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
 _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
+_LIKELY_EOS = math.log(0.5)
 _NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
 
 
@@ -120,6 +123,7 @@ class CTranslate2Engine:
             self._src_symbols = self._tgt_symbols = json.loads((folder / "symbols.json").read_text(encoding="utf-8"))
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._eos_column = self._columns.index(SPECIALS[EOS])
+        self._min_len = 1 if self._around.target_prefix else 0  # tokens before </s> in every search
         self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
         self._load = partial(_load, folder, device, compute_type, threads)
         self._translator = self._load()
@@ -224,13 +228,16 @@ class CTranslate2Engine:
         """All are searched with the largest maximum length; on few has their own a bearing, or </s> as the first
         token: these are seen to by themselves."""
         spelled, beam = [self._spell(source) for source in sources], settings.beam
-        found = self._search(spelled, max(max_lens), beam)
+        found = self._search(spelled, max(max_lens), beam, min_len=self._min_len)
         late = [place for place, nbest in enumerate(found) if not _all_end_within(nbest, beam, max_lens[place])]
         for max_len, group in _groups(_of(max_lens, late)):
             alike = _of(late, group)
             others = self._decode_alike(_of(spelled, alike), _of(found, alike), max_len, beam)
             for place, nbest in zip(alike, others, strict=True):
                 found[place] = nbest
+        if self._min_len:
+            first = [float(scores[-1]) for scores in self._score(spelled, [[] for _ in spelled])]
+            found = self._among_all(spelled, found, first)
         return [
             [Hypothesis((), 0.0)] if len(source) == 1 else self._ranked(nbest, settings)
             for source, nbest in zip(sources, found, strict=True)
@@ -247,7 +254,7 @@ class CTranslate2Engine:
         # </s> as the first token: its log-probability
         early = {place: each.total for place, nbest in enumerate(found) for each in nbest if not each.tokens}
         found = [[] if place in early else nbest for place, nbest in enumerate(found)]
-        found = self._end(sources, found, max_len, beam, min_len=0)
+        found = self._end(sources, found, max_len, beam, min_len=self._min_len)
         own = _of(sources, [*early])
         again = self._end(own, self._search(own, max_len, beam, min_len=1), max_len, beam, min_len=1)
         for place, nbest in zip(early, self._among_all(own, again, [*early.values()]), strict=True):
@@ -401,16 +408,20 @@ class CTranslate2Engine:
         Args:
             eos_log_probs: of </s> as the first token, one of each source.
         """
+        remainders = [math.log(-math.expm1(min(log_prob, -1e-7))) for log_prob in eos_log_probs]
+        shifted = [
+            [replace(each, total=each.total + remainder) for each in nbest]
+            for nbest, remainder in zip(found, remainders, strict=True)
+        ]
         if self._shortlist:
-            remainders = [math.log(-math.expm1(min(log_prob, -1e-7))) for log_prob in eos_log_probs]
-            return [
-                [replace(each, total=each.total + remainder) for each in nbest]
-                for nbest, remainder in zip(found, remainders, strict=True)
-            ]
+            return shifted
         # by forced decoding, which is more precise where </s> is likely
-        owners = [source for source, nbest in zip(sources, found, strict=True) for _ in nbest]
-        scores = iter(self._score(owners, [each.tokens for nbest in found for each in nbest]))
-        return [[replace(each, total=float(next(scores).sum())) for each in nbest] for nbest in found]
+        places = [place for place, log_prob in enumerate(eos_log_probs) if not self._min_len or log_prob > _LIKELY_EOS]
+        owners = [sources[place] for place in places for _ in found[place]]
+        scores = iter(self._score(owners, [each.tokens for place in places for each in found[place]]))
+        for place in places:
+            shifted[place] = [replace(each, total=float(next(scores).sum())) for each in found[place]]
+        return shifted
 
     def _ranked(self, found: list[_Found], settings: Decode) -> list[Hypothesis]:
         nbest = [

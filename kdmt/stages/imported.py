@@ -5,8 +5,8 @@ each once; where monolingual text is distilled too, its lines follow. Translatio
 as the target side of a corpus is.
 
 Indices that are all there say nothing about what they were counted in: a file that was made of another preparation of
-the same corpus may have as many. With `imported_sources` it has `index<TAB>source<TAB>translation`, and each source must
-be that line of the training set: as it stands there, or finished text that is processed to it.
+the same corpus may have as many. With `imported_sources` it has `index<TAB>source<TAB>translation`, and each source has
+to be that line of the training set: as it stands there, or finished text that is processed to it.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def test_an_unknown_word_stays_visible(tokenizer: ForeignTokenizer) -> None:
 
 def test_no_lines_are_no_ids(tokenizer: ForeignTokenizer) -> None:
     assert tokenizer.encode([]) == []
-    assert [ids.tolist() for ids in tokenizer.encode(["", " "])] == [[EOS], [EOS]]
+    assert tokenizer.encode(["", "ba"])[0].tolist() == [EOS]
 
 
 # ------------------------------------------------------------------------------------------------------ probabilities
@@ -230,10 +230,8 @@ def test_the_search_finds_what_generate_finds(saved: Saved, tokenizer: ForeignTo
 
 @pytest.mark.parametrize("settings", [LONG, Decode(beam=3, nbest=2, lenpen=0.6, max_len_a=0.5, max_len_b=2)], ids=str)
 def test_ctranslate2_searches_as_pytorch_does(tokenizer: ForeignTokenizer, exported: Path, settings: Decode) -> None:
-    model = ForeignModel(tokenizer)
-    model._has_pad = False  # CTranslate2 renormalises for <pad>
     sources = tokenizer.encode(TEXT)
-    wanted = TorchEngine(model).decode(sources, settings)  # type: ignore[arg-type]
+    wanted = TorchEngine(ForeignModel(tokenizer)).decode(sources, settings)  # type: ignore[arg-type]
     found = CTranslate2Engine(exported).decode(sources, settings)
     same = 0
     for ours, theirs in zip(wanted, found, strict=True):
@@ -245,7 +243,7 @@ def test_ctranslate2_searches_as_pytorch_does(tokenizer: ForeignTokenizer, expor
 
 
 def test_the_maximum_length_does_not_count_the_language(tokenizer: ForeignTokenizer, exported: Path) -> None:
-    settings = Decode(beam=2, nbest=2, max_len_a=0.0, max_len_b=3)
+    settings = Decode(beam=4, nbest=4, max_len_a=0.0, max_len_b=3)
     sources = tokenizer.encode(TEXT)
     for engine in (TorchEngine(ForeignModel(tokenizer)), CTranslate2Engine(exported)):  # type: ignore[arg-type]
         lengths = [len(without_eos(h.tokens)) for nbest in engine.decode(sources, settings) for h in nbest]

@@ -32,15 +32,14 @@ pytest.importorskip("transformers")
 
 TINY = Path("runs/tiny")
 PREPARED, MADE = TINY / "prepare", TINY / "distill"
-MODEL = Path("models/m2m100")
+MODEL = Path("models/nllb")
 KEEP = dict.fromkeys(("empty", "too_long", "repetition", "unk", "ratio", "copied", "script"), "keep")
 
 
 def document(**distill: Any) -> dict[str, Any]:
     made = settings()
-    made["prepare"]["text"] = {"moses": True, "lowercase": True}
-    # without a case of their own, and with what Moses cuts off
-    made["distill"] |= {"engine": "auto", "teachers": [Saved(MODEL, "m2m100", *CODES["m2m100"]).setting()]}
+    made["prepare"] |= {"text": {"moses": True, "lowercase": True}, "tokenizer": {"vocab_size": 24}}
+    made["distill"] |= {"engine": "auto", "teachers": [Saved(MODEL, "nllb", *CODES["nllb"]).setting()]}
     made["distill"] |= {"failures": KEEP, "decode": {"beam": 2, "nbest": 2, "max_len_a": 1.0, "max_len_b": 8}}
     made["distill"] |= distill
     return made
@@ -54,7 +53,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for lang in ("en", "de"):
             path = Path(f"text/train.{lang}")
             write_lines(path, [f"{line.capitalize()}!" for line in read_lines(path)])
-        save_model("m2m100", MODEL)
+        save_model("nllb", MODEL)
         assert kdmt("prepare", "tiny.yaml").code == 0
         result = kdmt("distill", "tiny.yaml")
         assert result.code == 0, result.err
@@ -80,7 +79,7 @@ def manifest() -> dict[str, Any]:
 @pytest.mark.usefixtures("made")
 def test_the_teacher_reads_finished_text_and_writes_words_of_the_data() -> None:
     """By hand: detokenised text through the foreign tokenizer, the engine, and back through the data's processing."""
-    codec, tokenizer = TextCodec.load(PREPARED), ForeignTokenizer(MODEL, "m2m100", "en", "de")
+    codec, tokenizer = TextCodec.load(PREPARED), ForeignTokenizer(MODEL, "nllb", "eng_Latn", "deu_Latn")
     words = read_lines(PREPARED / "train.en")
     assert all(line.endswith(" !") and line == line.lower() for line in words)
     texts = [line.removesuffix(" !") + "!" for line in words]
@@ -110,10 +109,16 @@ def test_the_teacher_reads_finished_text_and_writes_words_of_the_data() -> None:
 @pytest.mark.usefixtures("made")
 def test_the_manifest_ties_lines_to_the_files_of_the_model() -> None:
     record, hashes = manifest(), hash_tree(MODEL)
-    for name in ("config.json", "model.safetensors", "vocab.json", "sentencepiece.bpe.model", "tokenizer_config.json"):
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "sentencepiece.bpe.model",
+        "tokenizer_config.json",
+    ):
         assert record["inputs"][f"{MODEL}/{name}"] == hashes[name]
-    assert record["settings"]["distill.teachers.0.source_code"] == "en"
-    assert record["settings"]["distill.teachers.0.target_code"] == "de"
+    assert record["settings"]["distill.teachers.0.source_code"] == "eng_Latn"
+    assert record["settings"]["distill.teachers.0.target_code"] == "deu_Latn"
     assert not any(name.startswith("teacher/") for name in record["inputs"])
     assert set(record["facts"]["blocks"][0]) >= {"ctranslate2", "transformers", "tokenizers", "sentencepiece"}
 
@@ -152,7 +157,7 @@ def test_a_run_goes_on_where_it_was_stopped() -> None:
 def test_a_changed_model_is_another_teacher() -> None:
     before = hash_tree(MADE / "blocks")
     shutil.rmtree(MODEL)
-    save_model("m2m100", MODEL, seed=2)
+    save_model("nllb", MODEL, other=1)
     result = distill()
     assert result.code == 0, result.err
     assert f"the input {MODEL}/model.safetensors changed" in result.err
@@ -171,14 +176,14 @@ def test_a_changed_model_is_another_teacher() -> None:
 def test_other_languages_and_settings_of_search_are_other_blocks_and_failures_are_not() -> None:
     assert "3 of 3 blocks are there" in distill(failures=KEEP | {"copied": "drop"}).err
     # a vocabulary of the data that changes leaves what a foreign model wrote as it is
-    teacher = Saved(MODEL, "m2m100", "en", "fr").setting()
+    teacher = Saved(MODEL, "nllb", "eng_Latn", "fra_Latn").setting()
     assert "0 of 3 blocks are there" in distill(teachers=[teacher]).err
 
 
 @pytest.mark.usefixtures("made")
 def test_a_folder_that_moved_is_the_same_teacher() -> None:
     MODEL.rename("elsewhere")
-    result = distill(teachers=[Saved(Path("elsewhere"), "m2m100", "en", "de").setting()])
+    result = distill(teachers=[Saved(Path("elsewhere"), "nllb", "eng_Latn", "deu_Latn").setting()])
     assert result.code == 0, result.err
     assert "3 of 3 blocks are there" in result.err
 
@@ -198,7 +203,7 @@ def test_pytorch_writes_what_ctranslate2_writes() -> None:
 def test_processes_and_shards_write_the_same_bytes() -> None:
     before = hash_tree(MADE)
     shutil.rmtree(MADE)
-    for shard in ("1/2", "2/2"):
+    for shard in ("0/2", "1/2"):
         assert distill("--shard", shard).code == 0
     shutil.rmtree(MADE / "blocks")
     result = distill(executor="processes", workers=1)
@@ -215,8 +220,8 @@ def test_processes_and_shards_write_the_same_bytes() -> None:
         ({"teachers": [{"huggingface": "models/none"}]}, "models/none: there is no such folder"),
         ({"teachers": [{"huggingface": "text"}]}, "text: not a Hugging Face model: it has no config.json"),
         (
-            {"teachers": [{"huggingface": str(MODEL), "source_code": "en", "target_code": "tlh"}]},
-            "distill.teachers.0.target_code: the tokenizer of models/m2m100 (M2M-100) does not know 'tlh'; it knows",
+            {"teachers": [{"huggingface": str(MODEL), "source_code": "eng_Latn", "target_code": "tlh_Latn"}]},
+            "distill.teachers.0.target_code: the tokenizer of models/nllb (NLLB) does not know 'tlh_Latn'; it knows",
         ),
         ({"teachers": [{"huggingface": str(MODEL), "target": "de"}]}, "distill.teachers.0.target: unknown setting"),
         ({"teachers": [{"source_code": "de"}]}, "distill.teachers.0.huggingface: missing"),
@@ -235,8 +240,7 @@ def test_bad_settings_leave_everything_as_it_is(changes: dict[str, Any], message
     before = hash_tree(TINY)
     result = distill(**changes)
     assert result.code == 2
-    assert message in result.err
-    assert len(result.err.strip().splitlines()) == 1
+    assert message in result.err.strip().splitlines()[-1]
     assert hash_tree(TINY) == before
 
 
