@@ -216,8 +216,9 @@ class ForeignTokenizer:
         if not lines:
             return []
         own = self._load.tokenizer(list(lines), add_special_tokens=False, verbose=False)["input_ids"]
-        to_ours = self.vocabulary.ours_of_theirs
-        return [np.append(to_ours[np.array(ids, dtype=np.int64)], EOS) for ids in own]
+        to_ours = np.append(self.vocabulary.ours_of_theirs, UNK)  # and for what the model has no row for
+        ids_of = (np.minimum(np.array(ids, dtype=np.int64), len(to_ours) - 1) for ids in own)
+        return [np.append(to_ours[ids], EOS) for ids in ids_of]
 
     def decode(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
         """Finished text of many hypotheses; <unk> stays visible, other special symbols mean nothing.
@@ -343,7 +344,7 @@ def _arrange(folder: Path, names: Sequence[str], tokenizer: Any) -> _Vocabulary:
         if theirs != ours or ours not in ids:
             raise UserError(f"{folder}: the vocabulary of its model has no {ours}")
     first = [ids.get(SPECIALS[BOS], -1), *(ids[name] for name in SPECIALS[PAD : UNK + 1])]
-    theirs_of_ours = np.array([*first, *(token for token in range(len(names)) if token not in set(first))])
+    theirs_of_ours = np.concatenate([first, np.setdiff1d(np.arange(len(names)), first)])
     ours_of_theirs = np.full(len(names), UNK)
     has = theirs_of_ours >= 0
     ours_of_theirs[theirs_of_ours[has]] = np.flatnonzero(has)
@@ -416,6 +417,7 @@ class ForeignModel(nn.Module):
         self._start = [self.theirs.config.decoder_start_token_id, *(ids[symbol] for symbol in frame.target_prefix)]
         self._their_pad = ids[SPECIALS[PAD]]
         self._has_pad = tokenizer.kind != "marian"
+        self._is_reordered = not np.array_equal(vocabulary.theirs_of_ours, np.arange(len(vocabulary)))
         self.register_buffer("_theirs_of_ours", torch.from_numpy(vocabulary.theirs_of_ours), persistent=False)
 
     def encode(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
@@ -462,7 +464,9 @@ class ForeignModel(nn.Module):
         return self._in_our_order(out.logits[:, len(self._start) - 1 :])
 
     def _in_our_order(self, logits: Tensor) -> Tensor:
-        ordered = logits.float()[..., self._theirs_of_ours.clamp(min=0)]
+        if not self._is_reordered and self._has_pad:
+            return logits
+        ordered = logits[..., self._theirs_of_ours.clamp(min=0)]
         ordered[..., self._theirs_of_ours < 0] = -torch.inf
         if not self._has_pad:
             ordered[..., PAD] = -torch.inf

@@ -146,6 +146,18 @@ def test_a_framed_source_is_what_their_tokenizer_makes_of_the_text(saved: Saved,
     assert len(set(vocabulary.symbols)) == len(vocabulary.symbols)
 
 
+def test_the_source_language_stands_behind_the_source_where_the_tokenizer_puts_it(tmp_path: Path) -> None:
+    saved = save_model("nllb", tmp_path / "legacy")
+    path = saved.folder / "tokenizer_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(values | {"legacy_behaviour": True}), encoding="utf-8")
+    tokenizer = tokenizer_of(saved)
+    assert tokenizer.frame.source_suffix == ("</s>", "eng_Latn")
+    test_a_framed_source_is_what_their_tokenizer_makes_of_the_text(saved, tokenizer)
+    export_to_ctranslate2(tokenizer, tmp_path / "engine")
+    test_forced_scores_are_those_of_the_model(saved, tokenizer, tmp_path / "engine")
+
+
 def test_text_comes_back_as_their_tokenizer_writes_it(saved: Saved, tokenizer: ForeignTokenizer) -> None:
     theirs, rng = Theirs(saved), np.random.default_rng(1)
     ours = [np.append(rng.integers(4, len(tokenizer.vocabulary), size), EOS) for size in (0, 1, 2, 5, 9, 9, 9)]

@@ -217,7 +217,7 @@ def test_processes_and_shards_write_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teachers": [{"huggingface": "models/none"}]}, "models/none: there is no such folder"),
+        ({"teachers": [{"huggingface": "./models/none"}]}, "./models/none: there is no such folder"),
         ({"teachers": [{"huggingface": "text"}]}, "text: not a Hugging Face model: it has no config.json"),
         (
             {"teachers": [{"huggingface": str(MODEL), "source_code": "eng_Latn", "target_code": "tlh_Latn"}]},
