@@ -103,22 +103,28 @@ def _fetch(name: str, revision: str | None) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise UserError(_NOT_INSTALLED) from None
-    files = ["config.json", *_TOKENIZER_FILES]
     problem = "it has no weights for PyTorch"
     for offline in (True, False):
         for weights in ("model*.safetensors*", "pytorch_model*"):  # older ones have a pickle alone
+            patterns = ["config.json", *_TOKENIZER_FILES, weights]
             try:
-                folder = Path(
-                    snapshot_download(
-                        name, revision=revision, allow_patterns=[*files, weights], local_files_only=offline
-                    )
-                )
+                fetched = snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=offline)
             except Exception as error:  # of HTTP, of the network, of the disk
                 problem = _one_line(error)
                 break
-            if any((folder / file).is_file() for file in _WEIGHTS):
-                return folder
+            if _is_whole(Path(fetched)):
+                return Path(fetched)
     raise UserError(f"{name}: there is no such folder, and the Hugging Face hub does not give it: {problem}")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether there is a configuration and weights, and what these two ask for: a fetch may have been stopped."""
+    if not (folder / "config.json").is_file() or not any((folder / file).is_file() for file in _WEIGHTS):
+        return False
+    try:
+        return bool(model_files(folder)) and any((folder / file).is_file() for file in _TOKENIZER_FILES)
+    except UserError:
+        return False
 
 
 def read_kind(folder: Path) -> Kind:
@@ -131,12 +137,12 @@ def read_kind(folder: Path) -> Kind:
     model_type = config.get("model_type")
     named = str(_read_json(folder / "tokenizer_config.json").get("tokenizer_class") or config.get("tokenizer_class"))
     kinds: dict[Any, Kind] = {"marian": "marian"}
-    if model_type == "mbart" and not named.startswith("MBartTokenizer"):
+    if named.startswith("MBart50"):
         kinds["mbart"] = "mbart50"
     is_nllb = named.startswith("Nllb") or not (named.startswith("M2M100") or (folder / "vocab.json").is_file())
     kinds["m2m_100"] = "nllb" if is_nllb else "m2m100"
     if model_type not in kinds:
-        other = f"{model_type!r}" if model_type != "mbart" else "mBART of 25 languages"
+        other = repr(model_type) + (f" with {named}" if model_type == "mbart" else "")
         raise UserError(
             f"{folder}: an architecture that cannot be a teacher: {other}; Marian, mBART-50, M2M-100 and NLLB can"
         )
@@ -519,6 +525,21 @@ def load_weights(folder: Path, kind: Kind) -> Any:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{weights}: not the weights of its config.json: {what} {names[0]}{more}")
     return model.eval()
+
+
+def check_weights(tokenizer: ForeignTokenizer, *, ctranslate2: bool) -> None:
+    """Read a model and forget it.
+
+    Args:
+        tokenizer: of the model.
+        ctranslate2: whether that is to run it.
+
+    Raises:
+        UserError: as `ForeignModel` or `export_to_ctranslate2`, but for what goes wrong in writing.
+    """
+    model = load_weights(tokenizer.folder, tokenizer.kind)
+    if ctranslate2 and tokenizer.kind == "marian":
+        _check_pad(tokenizer.folder, model)
 
 
 def _transformers() -> ModuleType:

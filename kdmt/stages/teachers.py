@@ -236,7 +236,9 @@ class HuggingFaceTeacher:
 
     def check(self, sample: Sample | None) -> None:
         del sample  # it draws them as it searches
-        assert self._tokenizer.frame
+        from kdmt.interop.huggingface import check_weights
+
+        check_weights(self._tokenizer, ctranslate2=self.engine == "ctranslate2")
 
     def made_from(self, plan: Plan) -> dict[str, Any]:
         compute_type = ["distill.compute_type"] if self.engine == "ctranslate2" else []

@@ -172,7 +172,11 @@ def test_scripts_go_by_their_names_in_unicode(load: Load, names: str) -> None:
         (["distill.teachers=[{source_code: de}]"], "distill.teachers.0.huggingface", "missing"),
         (["distill.teachers=[{huggingface: x, lang: de}]"], "distill.teachers.0.lang", "unknown setting"),
         (["distill.teachers=[{huggingface: x}, runs/y]"], "distill", "'teachers': a 'huggingface' model has a vocabul"),
-        (["distill.teachers=[{huggingface: x}]", "distill.shortlist={}"], "distill", "'shortlist' is learnt in the "),
+        (
+            ["distill.engine=auto", "distill.teachers=[{huggingface: x}]", "distill.shortlist={}"],
+            "distill",
+            "'shortlist' is learnt in the ",
+        ),
         (["distill.imported_sources=true"], "distill", "'imported_sources' is about the file 'imported', which is"),
         (["students.raw.seeds=[1, 2, 1]"], "students.raw", "'seeds' holds a number twice"),
         (["source_lang=de"], "", "'source_lang' and 'target_lang' are both 'de'"),

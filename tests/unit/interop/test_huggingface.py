@@ -340,6 +340,20 @@ class Attack:
         return Path.touch, (self.path,)
 
 
+def test_a_marian_model_that_ctranslate2_would_take_for_another_is_refused(copy: Path, tmp_path: Path) -> None:
+    """Its converter cuts off the last row, whichever token that is, and begins from zeros."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    weights["model.shared.weight"][-1] = 1.0
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    tokenizer = ForeignTokenizer(copy, "marian")
+    with pytest.raises(UserError, match="whose <pad> is the last token and zero: set 'engine: torch'"):
+        export_to_ctranslate2(tokenizer, tmp_path / "engine")
+    assert not (tmp_path / "engine").exists()
+    assert ForeignModel(tokenizer)
+
+
 @pytest.fixture
 def copy(marian: Saved, tmp_path: Path) -> Iterator[Path]:
     """Of a model's folder, under a name of its own: tokenizers are remembered by it."""
@@ -412,7 +426,7 @@ def test_a_folder_that_is_no_model_is_refused(copy: Path, tmp_path: Path) -> Non
     [
         ({"model_type": "t5"}, "'t5'"),
         ({"model_type": None}, "None"),
-        ({"model_type": "mbart"}, "mBART of 25 languages"),
+        ({"model_type": "mbart"}, "'mbart' with MBartTokenizer"),
         ({"model_type": "nllb-moe"}, "'nllb-moe'"),
     ],
 )

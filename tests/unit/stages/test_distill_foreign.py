@@ -244,6 +244,17 @@ def test_bad_settings_leave_everything_as_it_is(changes: dict[str, Any], message
     assert hash_tree(TINY) == before
 
 
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("engine", ["ctranslate2", "torch"])
+def test_broken_weights_leave_everything_as_it_is(engine: str) -> None:
+    path, before = MODEL / "model.safetensors", hash_tree(TINY)
+    path.write_bytes(path.read_bytes()[:-100])
+    result = distill(engine=engine)
+    assert result.code == 2
+    assert "model.safetensors: the weights cannot be read: " in result.err.strip().splitlines()[-1]
+    assert hash_tree(TINY) == before
+
+
 def test_samples_are_drawn_from_a_foreign_teacher(made: Path) -> None:
     del made
     changed = document()
