@@ -132,6 +132,7 @@ def prepare(folder: Path, sentences: int) -> None:
 def run_steps(folder: Path, nbest: int) -> None:
     """The stage's steps, each timed, with the stub in the teacher's place."""
     from kdmt.distill.decoding import BlockDecoder
+    from kdmt.distill.sources import SourceText
     from kdmt.stages.distill import Decoding
     from kdmt.stages.targets import TrainingSet, merge_text, source_prefixes
     from kdmt.stages.workers import open_executor
@@ -157,7 +158,7 @@ def run_steps(folder: Path, nbest: int) -> None:
     decoder = BlockDecoder(
         teacher=CopyTeacher(nbest=nbest),
         settings=workspace.config.distill.decode,
-        prefixes=tuple(source_prefixes(workspace)),
+        open_text=partial(SourceText, source_prefixes(workspace)),
         folder=work.blocks,
         made_from=made_from,
     )

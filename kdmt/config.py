@@ -438,9 +438,27 @@ class Reverse(Section):
     compute_type: Literal["float32", "int8", "float16"] = "float32"
 
 
+class ForeignTeacher(Section):
+    """A Marian, mBART-50, M2M-100 or NLLB model in the form of Hugging Face's Transformers, with its own tokenizer."""
+
+    huggingface: str = Field(min_length=1)  # a folder, or a model's name on the hub
+    revision: str | None = None  # of the hub: a branch, a tag or a commit
+    # languages by the tokenizer's codes, as en_XX (mBART-50), en (M2M-100), eng_Latn (NLLB), deu (Marian's >>deu<<)
+    source_code: str | None = None
+    target_code: str | None = None
+
+
+_CHECKPOINT, _FOREIGN = "<a checkpoint>", "<a foreign model>"
+TeacherName = Annotated[
+    Annotated[str, Tag(_CHECKPOINT)] | Annotated[ForeignTeacher, Tag(_FOREIGN)],
+    Discriminator(lambda value: _FOREIGN if isinstance(value, (dict, ForeignTeacher)) else _CHECKPOINT),
+]
+
+
 class Distill(Section):
     checkpoint: Literal["best", "last", "average"] = "average"
-    teachers: list[str] = Field(default_factory=list)  # checkpoints that translate together; the pipeline's teacher
+    # checkpoints that translate together, or one foreign model; the pipeline's teacher
+    teachers: list[TeacherName] = Field(default_factory=list)
     engine: Literal["auto", "ctranslate2", "torch"] = "auto"  # auto: CTranslate2 for what it has
     compute_type: Literal["float32", "int8", "float16"] = "float32"  # of CTranslate2
     decode: Decode = Decode()
@@ -455,6 +473,7 @@ class Distill(Section):
     )
     scores: str | None = None  # a file with a score for each line of `nbest`, of `data: scored`
     imported: str | None = None  # a file of another system's translations, of `data: imported`
+    imported_sources: bool = False  # its second column is the source, which is compared with the training set's
     sample: Sample = Sample()
     block_size: int = Field(1000, ge=1)  # sentences
     # -- execution
@@ -473,6 +492,32 @@ class Distill(Section):
         if self.engine == "ctranslate2" and len(self.teachers) > 1:
             raise ValueError("'engine: ctranslate2' has one model: several 'teachers' translate in torch")
         return self
+
+    @model_validator(mode="after")
+    def _sources_of_a_file(self) -> Distill:
+        if self.imported_sources and self.imported is None:
+            raise ValueError("'imported_sources' is about the file 'imported', which is not given")
+        return self
+
+    @model_validator(mode="after")
+    def _foreign_alone(self) -> Distill:
+        if self.foreign is None:
+            return self
+        if len(self.teachers) > 1:
+            raise ValueError("'teachers': a 'huggingface' model has a vocabulary of its own and translates alone")
+        if self.shortlist is not None:
+            raise ValueError("'shortlist' is learnt in the vocabulary of the data, and the teacher has another")
+        return self
+
+    @property
+    def foreign(self) -> ForeignTeacher | None:
+        """The teacher that is none of kdmt's, where there is one."""
+        return next((teacher for teacher in self.teachers if isinstance(teacher, ForeignTeacher)), None)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The teachers that are."""
+        return [teacher for teacher in self.teachers if isinstance(teacher, str)]
 
 
 class Knowledge(Section):
@@ -995,7 +1040,7 @@ _MESSAGES = {
 }
 
 
-_BRANCHES = (_RULES, _NONE, _BY_RULE, _BY_PAIRS, "[key]")
+_BRANCHES = (_RULES, _NONE, _BY_RULE, _BY_PAIRS, _CHECKPOINT, _FOREIGN, "[key]")
 
 
 def _describe(error: ValidationError) -> str:

@@ -44,11 +44,13 @@ class TextProcessor:
         """A raw target line as the tokenizer sees it."""
         return self._preprocess(line, self.target_lang)
 
+    def postprocess_source(self, line: str) -> str:
+        """Finished text of a source line in the form that `preprocess_source` gives; case is not restored."""
+        return self._postprocess(line, self.source_lang)
+
     def postprocess_target(self, line: str) -> str:
         """Finished text of a target line in the form that `preprocess_target` gives; case is not restored."""
-        if not self.text.moses:
-            return line
-        return _detokenizer(self.target_lang).detokenize(line.split(), unescape=self.text.already_applied)
+        return self._postprocess(line, self.target_lang)
 
     def tidy(self, line: str) -> str:
         """A line with invisible characters, Unicode form and whitespace as cleaning leaves them."""
@@ -63,6 +65,11 @@ class TextProcessor:
         if self.text.moses:
             line = _tokenizer(lang).tokenize(line, return_str=True, escape=self.text.already_applied)
         return line.lower() if self.text.lowercase else line
+
+    def _postprocess(self, line: str, lang: str) -> str:
+        if not self.text.moses:
+            return line
+        return _detokenizer(lang).detokenize(line.split(), unescape=self.text.already_applied)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values that `from_dict` takes back."""

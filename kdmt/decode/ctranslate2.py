@@ -22,6 +22,13 @@ What still differs:
 * with a shortlist, whose logits alone are computed, scores are those of the distribution over it, and at the maximum
   length </s> is forced on what CTranslate2 cut off; its log-probability is that of the whole vocabulary;
 * a source of </s> alone, which it does not look at, gets one hypothesis, the empty one with score 0.
+
+A folder that `kdmt.interop.huggingface` wrote is searched in the same way. Its `model.json` says what stands around a
+sentence (`frame`). Tokens that begin every target, as that of the target language, are given to CTranslate2 as a target
+prefix: they have probability 1 and count in no length, neither in the maximum nor in the score's. CTranslate2 counts
+them in its lengths, which is undone with its length penalty; and it loses a hypothesis that ends right behind them.
+So there </s> is always forbidden as the first token, and its log-probability, of a pass of its own, tells what the
+renormalising added. A Marian model has no <pad> there: nothing is renormalised for it.
 """
 
 from __future__ import annotations
@@ -98,11 +105,20 @@ class _Given:
         )
 
 
+@dataclass(frozen=True)
+class _Around:
+    """Symbols that stand around every sentence where the model sees it, and in none of ours but for </s>."""
+
+    source_prefix: tuple[str, ...] = ()
+    source_suffix: tuple[str, ...] = (SPECIALS[EOS],)
+    target_prefix: tuple[str, ...] = ()
+
+
 class CTranslate2Engine:
     """A CTranslate2 model; hypotheses come without `log_probs`.
 
     Args:
-        folder: written by `kdmt.interop.ctranslate2`.
+        folder: written by `kdmt.interop.ctranslate2` or `kdmt.interop.huggingface`.
         device: cpu, cuda or cuda:<n>.
         compute_type: default (as stored), float32, int8, float16, ...: what the device has of CTranslate2's types.
         threads: of the CPU for one batch. On a CPU, searches in int8 or with a shortlist take batches of 16 at most, in
@@ -130,11 +146,19 @@ class CTranslate2Engine:
         if shortlist and not (folder / SHORTLIST_FILE).is_file():
             raise UserError(f"{folder}: has no lexical shortlist ({SHORTLIST_FILE})")
         self._shortlist = shortlist
-        config = json.loads((folder / "model.json").read_text(encoding="utf-8"))["config"]
-        self.max_source_positions: int = config["max_source_positions"]
-        self.max_target_positions: int = config["max_target_positions"]
-        self._src_symbols, self._tgt_symbols = _vocabularies(folder)
+        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        self.max_source_positions: int = model["config"]["max_source_positions"]
+        self.max_target_positions: int = model["config"]["max_target_positions"]
+        self._src_symbols, self._columns = _vocabularies(folder)
+        self._tgt_symbols = self._columns
+        self._around = _Around()
+        if "frame" in model:
+            self._around = _Around(**{name: tuple(symbols) for name, symbols in model["frame"].items()})
+            self._src_symbols = self._tgt_symbols = json.loads((folder / "symbols.json").read_text(encoding="utf-8"))
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
+        self._eos_column = self._columns.index(SPECIALS[EOS])
+        self._min_len = 1 if self._around.target_prefix else 0  # tokens before </s> in every search
+        self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
         self._load = partial(_load, folder, device, compute_type, threads)
         self._translator = self._load()
         computes_little = shortlist or "int8" in self._translator.compute_type
@@ -167,12 +191,14 @@ class CTranslate2Engine:
         """All batches once; then what their maximum length or </s> as the first token has a bearing on."""
         found: dict[int, list[_Found]] = {}
         for batch in given.batches(places):
-            found |= self._search_batch(given, batch)
+            found |= self._search_batch(given, batch, min_len=self._min_len)
             progress(len(batch))
-        # </s> as the first token: its log-probability
-        early = {place: each.total for place, nbest in found.items() for each in nbest if not each.tokens}
-        for batch in given.batches([*early]):
-            found |= self._search_batch(given, batch, min_len=1)
+        if self._min_len:
+            early = self._begin_with_eos(given, places)
+        else:
+            early = {place: each.total for place, nbest in found.items() for each in nbest if not each.tokens}
+            for batch in given.batches([*early]):
+                found |= self._search_batch(given, batch, min_len=1)
         for min_len, alike in enumerate([found.keys() - early.keys(), early.keys()]):
             cut = [place for place in sorted(alike) if not given.all_end_within(place, found[place])]
             for max_len, batch in given.batches_alike(cut):
@@ -232,27 +258,35 @@ class CTranslate2Engine:
         """Samples without </s>. CTranslate2 filters as we do: top-k, temperature, then the nucleus of what is left."""
         if not sources:
             return []
+        forced = len(self._around.target_prefix)
         results = translator.translate_batch(
             sources,
+            self._prefixes(len(sources)),
             max_batch_size=0,
             beam_size=1,
-            suppress_sequences=[[SPECIALS[PAD]]],
+            suppress_sequences=self._never,
             end_token=SPECIALS[EOS],
             max_input_length=0,
-            max_decoding_length=max_len,
-            min_decoding_length=1,
-            sampling_topk=sampling.top_k if sampling.top_k < len(self._tgt_symbols) else 0,
+            max_decoding_length=forced + max_len,
+            min_decoding_length=forced + 1,
+            sampling_topk=sampling.top_k if sampling.top_k < len(self._columns) else 0,
             sampling_topp=sampling.top_p,
             sampling_temperature=sampling.temperature,
         )
-        return [result.hypotheses[0] for result in results]
+        return [result.hypotheses[0][forced:] for result in results]
 
     def _max_lens(self, sources: Sequence[np.ndarray], settings: Decode) -> list[int]:
         limit = self.max_target_positions - 1  # </s> takes the last position
         lengths = [len(source) for source in sources]
         return max_lengths(lengths, settings.max_len_a, settings.max_len_b, limit=limit)
 
-    def _search_batch(self, given: _Given, batch: list[int], *, min_len: int = 0) -> dict[int, list[_Found]]:
+    def _begin_with_eos(self, given: _Given, places: list[int]) -> dict[int, float]:
+        """The log-probability of </s> as the first token."""
+        sources = _of(given.sources, places)
+        scores = self._score(sources, [[] for _ in sources])
+        return {place: float(own[-1]) for place, own in zip(places, scores, strict=True)}
+
+    def _search_batch(self, given: _Given, batch: list[int], *, min_len: int) -> dict[int, list[_Found]]:
         """All with the largest of their maximum lengths, since a call knows one."""
         sources, max_len = _of(given.sources, batch), max(_of(given.max_lens, batch))
         return dict(zip(batch, self._search(sources, max_len, given.settings.beam, min_len=min_len), strict=True))
@@ -270,10 +304,12 @@ class CTranslate2Engine:
         """
         if not sources:
             return []
-        penalty = _finishing_order(max_len)
+        forced = len(self._around.target_prefix)
+        penalty = _finishing_order(forced + max_len)
         # every option that changes what is found stands here: some defaults are not fairseq's
         results = self._translator.translate_batch(
             sources,
+            self._prefixes(len(sources)),
             max_batch_size=0,
             beam_size=beam,
             patience=2.0 if everything else 1.0,
@@ -283,19 +319,19 @@ class CTranslate2Engine:
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
             disable_unk=False,
-            suppress_sequences=[[SPECIALS[PAD]]],
+            suppress_sequences=self._never,
             end_token=SPECIALS[EOS],
             return_end_token=True,
             prefix_bias_beta=0.0,
             max_input_length=0,
-            max_decoding_length=max_len,
-            min_decoding_length=min_len,
+            max_decoding_length=forced + max_len,
+            min_decoding_length=forced + min_len if min_len else 0,
             use_vmap=self._shortlist,
             return_scores=True,
             sampling_topk=1,
             replace_unknowns=False,
         )
-        return [_in_order(result, penalty) for result in results]
+        return [_in_order(result, penalty, forced) for result in results]
 
     def _end(self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int) -> list[list[_Found]]:
         """The hypotheses of sources that their maximum length cuts off: those that finished, and of the prefixes that
@@ -352,23 +388,25 @@ class CTranslate2Engine:
     ) -> tuple[list[_Found], list[_Found]]:
         """One step of the search, not the first: see `kdmt.decode.beam`."""
         totals_KV = np.array([prefix.total for prefix in live])[:, None] + self._next_log_probs(source, live)
-        totals_KV[:, PAD] = -np.inf
+        if self._never:
+            totals_KV[:, self._columns.index(SPECIALS[PAD])] = -np.inf
         candidates = np.argsort(-totals_KV, axis=None, kind="stable")[: 2 * beam]
         ended, going_on = list(ended), []
         for rank, (row, token) in enumerate(zip(*np.unravel_index(candidates, totals_KV.shape), strict=True)):
             total = float(totals_KV[row, token])
-            if token != EOS:
-                going_on.append(_Found([*live[row].tokens, self._tgt_symbols[token]], total, False))
+            if token != self._eos_column:
+                going_on.append(_Found([*live[row].tokens, self._columns[token]], total, False))
             elif rank < beam and len(ended) < beam:
                 ended.append(_Found(live[row].tokens, total, True))
         return ended, going_on[:beam]
 
     def _next_log_probs(self, source: list[str], live: list[_Found]) -> np.ndarray:
         """Of each token after each of some prefixes of one length: float64 [K, V]."""
-        length = len(live[0].tokens)
+        begun = [[*self._around.target_prefix, *prefix.tokens] for prefix in live]
+        length = len(begun[0])
         results = self._translator.translate_batch(
             [source] * len(live),
-            [prefix.tokens for prefix in live],
+            begun,
             beam_size=1,
             max_input_length=0,
             max_decoding_length=length + 1,
@@ -439,20 +477,27 @@ class CTranslate2Engine:
     ) -> list[np.ndarray]:
         """Of each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
         scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)] * len(sources)
+        forced = len(self._around.target_prefix)
+        targets = [[*self._around.target_prefix, *target] for target in targets] if forced else targets
         lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
         for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
             results = self._translator.score_batch(
                 _of(sources, batch), _of(targets, batch), max_batch_size=0, max_input_length=0
             )
             for place, result in zip(batch, results, strict=True):
-                scores[place] = np.array(result.log_probs, dtype=np.float32)
+                scores[place] = np.array(result.log_probs, dtype=np.float32)[forced:]
         return scores
 
     def _read(self, tokens: list[str]) -> tuple[int, ...]:
         return tuple(self._tgt_ids[token] for token in tokens)
 
     def _spell(self, source: np.ndarray) -> list[str]:
-        return [self._src_symbols[token] for token in source.tolist()]
+        own = [self._src_symbols[token] for token in source.tolist()[:-1]]
+        return [*self._around.source_prefix, *own, *self._around.source_suffix]
+
+    def _prefixes(self, count: int) -> list[list[str]] | None:
+        """What begins each of so many targets."""
+        return [list(self._around.target_prefix)] * count if self._around.target_prefix else None
 
 
 def _keep_silent(_: int) -> None: ...
@@ -469,14 +514,14 @@ def _finishing_order(max_len: int) -> float:
     return -float(math.floor(_LARGEST_FACTOR / math.log10(max(max_len, 10))))
 
 
-def _in_order(result: Any, penalty: float) -> list[_Found]:
-    """What a search found, sums without their length penalty."""
+def _in_order(result: Any, penalty: float, forced: int) -> list[_Found]:
+    """What a search found, sums without their length penalty; so many tokens begin every target."""
     found = []
     for tokens, score in zip(result.hypotheses, result.scores, strict=True):
         total = score * max(len(tokens), 1) ** penalty
         if tokens and total > _NO_BEAM:
             ended = tokens[-1] == SPECIALS[EOS]
-            found.append(_Found(tokens[: len(tokens) - ended], total, ended))
+            found.append(_Found(tokens[forced : len(tokens) - ended], total, ended))
     return sorted(found, key=lambda each: (each.steps, -each.total))
 
 

@@ -15,7 +15,7 @@ from kdmt.config import Decode
 from kdmt.decode.lengths import max_lengths
 from kdmt.distill.blocks import Block, DamagedBlock, Decoded, plan_blocks, read_block, write_block
 from kdmt.distill.executors import Place, Worker
-from kdmt.distill.sources import Sources, SourceText
+from kdmt.distill.sources import Sources, Text
 from kdmt.types import Hypothesis
 
 SourceIds = list[NDArray[np.integer[Any]]]
@@ -74,25 +74,25 @@ class BlockDecoder:
     Attributes:
         teacher: translates.
         settings: of which the maximum lengths count, that the teacher keeps to.
-        prefixes: of the sources' data-bins.
+        open_text: opens the text that is translated; it can be sent to another process.
         folder: takes the block files.
         made_from: names the teacher, vocabulary and settings.
     """
 
     teacher: Teacher
     settings: Decode
-    prefixes: tuple[Path, ...]
+    open_text: Callable[[], Text]
     folder: Path
     made_from: dict[str, Any]
 
     def __call__(self, place: Place) -> Worker:
         translate = self.teacher.open(place)
-        return partial(self._decode, translate, SourceText(self.prefixes), self.teacher.made_with(place))
+        return partial(self._decode, translate, self.open_text(), self.teacher.made_with(place))
 
     def _decode(
         self,
         translate: Translate,
-        text: SourceText,
+        text: Text,
         made_with: dict[str, Any],
         task: BlockTask,
         progress: Callable[[int], None],

@@ -1,7 +1,8 @@
 """The sentences that a teacher translates: those of one or more texts, each different one once.
 
-Lines are counted through all texts. Where a sentence stands on several lines, the first is where it is decoded, and the
-others get its translations. Its number among the different ones is what blocks are cut by.
+For a teacher of the data's vocabulary they are ids (`SourceText`), for another one text, of which its tokenizer makes
+ids (`SourceLines`). Lines are counted through all texts. Where a sentence stands on several lines, the first is where
+it is decoded, and the others get its translations. Its number among the different ones is what blocks are cut by.
 
 Shapes: L lines, U different sentences in the order in which they first stand, N sentences of a block.
 """
@@ -10,18 +11,38 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.lines import Piece, cut_lines
 
 _CHUNK_LINES = 50_000
+_PIECE_LINES = 1000  # read to get at one of them
+
+# lines of a training text -> ids of a teacher's own vocabulary, each ending in </s>
+Encode = Callable[[Sequence[str]], Sequence[NDArray[np.integer[Any]]]]
+
+
+class Text(Protocol):
+    """What is translated, line by line."""
+
+    def __len__(self) -> int: ...
+
+    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer[Any]]]:
+        """The ids on these lines, which ascend, each ending in </s>."""
+        ...
+
+    def chunks(self) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.int32]]]:
+        """All that tells one sentence from another, so many at a time: numbers back to back, and sizes."""
+        ...
 
 
 class SourceText:
@@ -56,6 +77,38 @@ class SourceText:
                 yield dataset.read(start, start + _CHUNK_LINES)
 
 
+class SourceLines:
+    """Text files, one after the other. Lines are told apart by their bytes, whatever ids are made of them.
+
+    Args:
+        paths: UTF-8 text, a sentence a line.
+        encode: makes ids of lines.
+    """
+
+    def __init__(self, paths: Sequence[Path], encode: Encode) -> None:
+        self._encode = encode
+        self._pieces: list[Piece] = [piece for path in paths for (piece,) in cut_lines([path], _PIECE_LINES)]
+        self._starts = np.cumsum([0, *(piece.count for piece in self._pieces)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer[Any]]]:
+        """See `Text.sentences`."""
+        found: list[str] = []
+        of_piece_N = np.searchsorted(self._starts, lines_N, side="right") - 1
+        for number, own in groupby(zip(of_piece_N.tolist(), lines_N.tolist(), strict=True), key=lambda each: each[0]):
+            lines = self._pieces[number].read()
+            found += [lines[line - int(self._starts[number])] for _, line in own]
+        return list(self._encode(found))
+
+    def chunks(self) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.int32]]]:
+        """See `Text.chunks`."""
+        for piece in self._pieces:
+            lines = [line.encode() for line in piece.read()]
+            yield np.frombuffer(b"".join(lines), dtype=np.uint8), np.fromiter(map(len, lines), np.int32, len(lines))
+
+
 @dataclass(frozen=True)
 class Sources:
     """Which line has which sentence."""
@@ -69,7 +122,7 @@ class Sources:
         return len(self.lines_U)
 
 
-def find_sources(text: SourceText, *, once: bool, workdir: Path) -> Sources:
+def find_sources(text: Text, *, once: bool, workdir: Path) -> Sources:
     """Go through all lines in bounded memory: 24 bytes a line.
 
     Args:

@@ -28,6 +28,7 @@ class CTranslate2Teacher:
         settings: of the search.
         sample: draw a translation instead of searching for the best ones.
         shortlist: look for target words in the model's vocabulary map alone.
+        libraries: on which its translations depend.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class CTranslate2Teacher:
     vocab_size: int
     sample: Sample | None = None
     shortlist: bool = False
+    libraries: tuple[str, ...] = ("ctranslate2",)
 
     def open(self, place: Place) -> Translate:
         """See `Teacher.open`."""
@@ -68,7 +70,7 @@ class CTranslate2Teacher:
 
     def made_with(self, place: Place) -> dict[str, Any]:
         """See `Teacher.made_with`."""
-        return {"ctranslate2": version("ctranslate2"), **machine(place)}
+        return {**_versions(self.libraries), **machine(place)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class TorchTeacher:
         settings: of the search.
         sample: draw a translation instead of searching for the best ones.
         search: how a non-autoregressive model decodes.
+        load: gives the model of one of `checkpoints` where it is none of ours, but has the face of an autoregressive
+            one; it can be sent to another process.
+        libraries: on which its translations depend.
     """
 
     checkpoints: tuple[Path, ...]
@@ -90,6 +95,8 @@ class TorchTeacher:
     sample: Sample | None = None
     search: NATDecode | None = None
     iterations: int = 10
+    load: Callable[[Path], Any] | None = None
+    libraries: tuple[str, ...] = ("torch",)
 
     def open(self, place: Place) -> Translate:
         """See `Teacher.open`."""
@@ -102,7 +109,8 @@ class TorchTeacher:
 
         torch.set_flush_denormal(True)
         torch.set_num_threads(place.threads)
-        models = [load_model(checkpoint) for checkpoint in self.checkpoints]
+        load = self.load or load_model
+        models = [load(checkpoint) for checkpoint in self.checkpoints]
         if isinstance(models[0], NATransformer):
             parallel = NATEngine(models[0], device=place.device, search=self.search, iterations=self.iterations)
             return lambda sources, _, __, progress: parallel.decode(sources, self.settings, progress=progress)
@@ -117,7 +125,7 @@ class TorchTeacher:
 
     def made_with(self, place: Place) -> dict[str, Any]:
         """See `Teacher.made_with`."""
-        return {"torch": version("torch"), **machine(place)}
+        return {**_versions(self.libraries), **machine(place)}
 
 
 def sampling_of(sample: Sample) -> Any:
@@ -130,6 +138,10 @@ def sampling_of(sample: Sample) -> Any:
 def block_seed(seed: int, block: Block) -> int:
     """Of a fresh generator for the block, in 31 bits."""
     return int(np.random.SeedSequence([seed, block.number]).generate_state(1)[0] >> 1)
+
+
+def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    return {name: version(name) for name in libraries}
 
 
 def machine(place: Place) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,17 @@ def exported_folder(folder: Path, model: Transformer, companions: Sequence[Path]
         folder: the new folder.
         companions: files and folders copied beside the model.
     """
+    with described_folder(folder, describe_model(model), companions) as aside:
+        yield aside
+
+
+@contextmanager
+def described_folder(folder: Path, description: Mapping[str, Any], companions: Sequence[Path] = ()) -> Iterator[Path]:
+    """As `exported_folder`, for a model of any kind.
+
+    Args:
+        description: what `model.json` says.
+    """
     aside = folder.parent / f".partial-{folder.name}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -44,7 +55,7 @@ def exported_folder(folder: Path, model: Transformer, companions: Sequence[Path]
                 shutil.copytree(companion, aside / companion.name)
             else:
                 shutil.copy2(companion, aside / companion.name)
-        _write_json(aside / "model.json", describe_model(model))
+        _write_json(aside / "model.json", description)
         files = sorted(path for path in aside.rglob("*") if path.is_file())
         _write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
         aside.rename(folder)
@@ -60,5 +71,5 @@ def record_file(folder: Path, path: Path) -> None:
     aside.replace(folder / "checksums.json")
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -42,17 +42,10 @@ from kdmt.stages.targets import (
     TrainingSet,
     choice_settings,
     outputs,
-    source_prefixes,
     sweep,
     write_training_set,
 )
-from kdmt.stages.teachers import (
-    blocks_made_from,
-    check_teacher,
-    choose_teacher,
-    open_teacher,
-    teacher_inputs,
-)
+from kdmt.stages.teachers import choose_teacher
 from kdmt.stages.workers import LOGS, helpers, open_executor
 from kdmt.stages.workspace import Workspace
 
@@ -127,7 +120,7 @@ class Decoding:
             wanted += ("data-bin/monolingual.", "monolingual.")
         outputs = recorded_outputs(workspace.prepare)
         inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
-        inputs |= teacher_inputs(workspace) | reverse_inputs(workspace)
+        inputs |= choose_teacher(workspace).inputs() | reverse_inputs(workspace)
         made_from = make_plan({"distill": workspace.config.distill}, {}, inputs)
         left_out = tuple(f"distill.{name}" for name in self.foreign)
         own = {key: value for key, value in made_from.settings.items() if not key.startswith(left_out)}
@@ -144,7 +137,7 @@ class Decoding:
 
     def begin(self, plan: Plan) -> None:
         """Open the folder for work; what is wrong with the teacher is said before anything is moved."""
-        check_teacher(self.workspace, self.sample)
+        choose_teacher(self.workspace).check(self.sample)
         check_reverse(self.workspace)
         begin(self.folder, plan, self.workspace.resolved_config())
         self.blocks.mkdir(exist_ok=True)
@@ -159,10 +152,10 @@ class Decoding:
 
     def sources(self) -> Sources:
         """Which sentence stands on which line."""
-        from kdmt.distill.sources import SourceText, find_sources
+        from kdmt.distill.sources import find_sources
 
-        text = SourceText(source_prefixes(self.workspace))
-        return find_sources(text, once=self.sample is None, workdir=self.folder)
+        text = choose_teacher(self.workspace).opens_text()
+        return find_sources(text(), once=self.sample is None, workdir=self.folder)
 
     def tasks(self, sources: Sources) -> list[BlockTask]:
         """All blocks."""
@@ -174,17 +167,18 @@ class Decoding:
         """What becomes a worker that writes blocks into a folder."""
         from kdmt.distill.decoding import BlockDecoder
 
+        chosen = choose_teacher(self.workspace)
         return BlockDecoder(
-            teacher=open_teacher(self.workspace, self.folder, choose_teacher(self.workspace), self.sample),
+            teacher=chosen.open(self.folder, self.sample),
             settings=self.workspace.config.distill.decode,
-            prefixes=tuple(source_prefixes(self.workspace)),
+            open_text=chosen.opens_text(),
             folder=folder,
             made_from=self.made_from(plan),
         )
 
     def made_from(self, plan: Plan) -> dict[str, Any]:
         """What the blocks depend on besides their sources."""
-        return blocks_made_from(self.workspace, plan, choose_teacher(self.workspace))
+        return choose_teacher(self.workspace).made_from(plan)
 
     def _decode(self, plan: Plan, sources: Sources, own: slice = slice(None)) -> list[BlockTask]:
         from kdmt.distill.decoding import missing_tasks
@@ -226,7 +220,6 @@ class Decoding:
         self, made_from: dict[str, Any], tasks: Sequence[BlockTask], sources: Sources, out: Path
     ) -> Written:
         """What the blocks hold as text, into the folder `out`."""
-        from kdmt.corpus.codec import TextCodec
         from kdmt.distill.candidates import write_candidates
 
         np.save(out / SENTENCES, sources.numbers_L)
@@ -234,7 +227,7 @@ class Decoding:
             tasks,
             self.blocks,
             made_from=made_from,
-            to_words=TextCodec.load(self.workspace.prepare).decode_targets,
+            to_words=choose_teacher(self.workspace).to_words(),
             settings=self.workspace.config.distill.failures,
             out=out / NBEST,
             out_offsets=out / OFFSETS,

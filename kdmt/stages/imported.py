@@ -3,20 +3,28 @@
 The file has `index<TAB>translation` on each line, `index` the line of `prepare/train.<source>` from 0, in any order,
 each once; where monolingual text is distilled too, its lines follow. Translations are finished text: they are processed
 as the target side of a corpus is.
+
+Indices that are all there say nothing about what they were counted in: a file that was made of another preparation of
+the same corpus may have as many. With `imported_sources` it has `index<TAB>source<TAB>translation`, and each source has
+to be that line of the training set: as it stands there, or finished text that is processed to it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.fetch import open_lines
+from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.candidates import format_candidate
 from kdmt.distill.selection import BEST
 from kdmt.errors import UserError
@@ -29,11 +37,13 @@ from kdmt.stages.targets import (
     choice_settings,
     outputs,
     source_lines,
+    training_texts,
     write_training_set,
 )
 from kdmt.stages.workspace import Workspace
 
 _SHOWN = 5
+_SHOWN_TEXT = 40
 _MAX_DIGITS = 40  # int() refuses very many
 
 
@@ -46,13 +56,22 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
         wanted = ("tokenizer/", "text.json", "dict.", "train.", "monolingual.")
         inputs = {f"prepare/{name}": sha for name, sha in recorded.items() if name.startswith(wanted)}
         inputs |= {str(path): file_input(path)} | reverse_inputs(workspace)
-        return make_plan(choice_settings(settings), {"distill.monolingual": settings.monolingual}, inputs)
+        extra: dict[str, Any] = {"distill.monolingual": settings.monolingual}
+        if settings.imported_sources:
+            extra["distill.imported_sources"] = True
+        return make_plan(choice_settings(settings), extra, inputs)
 
     def make(plan: Plan) -> None:
         check_reverse(workspace)
         with TemporaryDirectory(dir=workspace.root, prefix=".imported-") as scratch:
             asides = [Path(scratch) / name for name in CANDIDATES]
-            write_imported(path, TextCodec.load(workspace.prepare), *asides, count=source_lines(workspace))
+            write_imported(
+                path,
+                TextCodec.load(workspace.prepare),
+                *asides,
+                count=source_lines(workspace),
+                sources=[text.source for text in training_texts(workspace)] if settings.imported_sources else None,
+            )
             begin(folder, plan, workspace.resolved_config())  # once the file is known to be right
             for aside in asides:
                 aside.replace(folder / aside.name)
@@ -67,17 +86,31 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
     return Stage(folder.name, "kdmt distill", folder, (prepare,), plan, make, verify=verify)
 
 
-def write_imported(path: Path, codec: TextCodec, nbest: Path, offsets: Path, sentences: Path, *, count: int) -> None:
+def write_imported(
+    path: Path,
+    codec: TextCodec,
+    nbest: Path,
+    offsets: Path,
+    sentences: Path,
+    *,
+    count: int,
+    sources: Sequence[Path] | None = None,
+) -> None:
     """The translations as candidates of which each line has one.
 
+    Args:
+        count: lines that are to be translated.
+        sources: the text that they stand in, where the file repeats it.
+
     Raises:
-        UserError: naming the line that has no index, one that does not exist or one that another line has, or the
-            indices that no line has.
+        UserError: naming the line that has no index, one that does not exist, one that another line has or another
+            source, or the indices that no line has.
     """
+    check = None if sources is None else _SourceCheck(path, codec, sources)
     places_L = np.zeros((count, 2), dtype=np.int64)  # where each index's candidate lies: first byte, bytes
     unordered = nbest.with_name(f"{nbest.name}.unordered")
     try:
-        _write_unordered(path, codec, unordered, places_L)
+        _write_unordered(path, codec, unordered, places_L, check)
         _write_in_order(unordered, places_L, nbest)
     finally:
         unordered.unlink(missing_ok=True)
@@ -85,13 +118,17 @@ def write_imported(path: Path, codec: TextCodec, nbest: Path, offsets: Path, sen
     np.save(sentences, np.arange(count, dtype=np.int64))
 
 
-def _write_unordered(path: Path, codec: TextCodec, out: Path, places_L: NDArray[np.int64]) -> None:
+def _write_unordered(
+    path: Path, codec: TextCodec, out: Path, places_L: NDArray[np.int64], check: _SourceCheck | None
+) -> None:
     lines_L = np.zeros(len(places_L), dtype=np.int64)  # of the file, from 1; 0 for none
     start = 0
     with out.open("wb") as file:
         for number, index, text in _indexed_lines(path, len(places_L)):
             if lines_L[index]:
                 raise UserError(f"{path}:{number}: index {index} stands in line {lines_L[index]} already")
+            if check is not None:
+                text = check(number, index, text)
             words = " ".join(codec.text.preprocess_target(text).split())
             data = format_candidate(index, 0.0, len(words.split()) + 1, 0, words)
             file.write(data)
@@ -102,6 +139,41 @@ def _write_unordered(path: Path, codec: TextCodec, out: Path, places_L: NDArray[
         shown = ", ".join(map(str, missing[:_SHOWN].tolist()))
         more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
         raise UserError(f"{path}: no line has the index {shown}{more} of {len(places_L):,}")
+
+
+class _SourceCheck:
+    """Compares sources with the training set's. It remembers 8 bytes a line.
+
+    Args:
+        path: of the file, for messages.
+        sources: the training set's text.
+    """
+
+    def __init__(self, path: Path, codec: TextCodec, sources: Sequence[Path]) -> None:
+        self._path, self._codec, self._sources = path, codec, sources
+        hashes = (_hash(line) for line in self._lines())
+        self._hashes_L = np.fromiter(hashes, dtype=np.uint64)
+
+    def __call__(self, number: int, index: int, text: str) -> str:
+        """The translation of `source<TAB>translation`, once the source is found to be that of the index."""
+        source, tab, translation = text.partition("\t")
+        if not tab:
+            raise UserError(f"{self._path}:{number}: expected index<TAB>source<TAB>translation, found two columns")
+        forms = (" ".join(source.split()), self._codec.text.preprocess_source(source))
+        if all(_hash(form) != self._hashes_L[index] for form in forms):
+            wanted = next(islice(self._lines(), index, None))
+            raise UserError(
+                f"{self._path}:{number}: not the source of line {index} of the training set: "
+                f"{source[:_SHOWN_TEXT]!r}, not {wanted[:_SHOWN_TEXT]!r}"
+            )
+        return translation
+
+    def _lines(self) -> Iterator[str]:
+        return chain.from_iterable(map(iterate_lines, self._sources))
+
+
+def _hash(line: str) -> int:
+    return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
 
 
 def _indexed_lines(path: Path, count: int) -> Iterator[tuple[int, int, str]]:

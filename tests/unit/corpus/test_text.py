@@ -40,6 +40,8 @@ def test_each_side_has_the_rules_of_its_language() -> None:
     assert processor.preprocess_source("It's Tom's.") == "It 's Tom 's ."
     assert processor.preprocess_target("L'homme s'en va.") == "L' homme s' en va ."
     assert processor.postprocess_target("L' homme s' en va .") == "L'homme s'en va."
+    assert processor.postprocess_source("It 's Tom 's .") == "It's Tom's."
+    assert TextProcessor(Text(lowercase=True), "en", "fr").postprocess_source("it 's .") == "it 's ."
 
 
 def test_three_letter_codes_and_unknown_languages() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def run(prefix: Path, folder: Path, teacher: EchoTeacher, tasks: list[BlockTask]
     """Decode into `folder`; returns how many sentences were told as done."""
     folder.mkdir(exist_ok=True)
     told: list[int] = []
-    decoder = BlockDecoder(teacher, SETTINGS, (prefix,), folder, MADE_FROM)
+    decoder = BlockDecoder(teacher, SETTINGS, partial(SourceText, (prefix,)), folder, MADE_FROM)
     work = decoder(Place(5, 2, "cpu", folder / "log"))
     for task in tasks:
         work(task, told.append)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import kdmt.distill.sources
 from kdmt.corpus.indexed import IndexedWriter
-from kdmt.distill.sources import Sources, SourceText, find_sources
+from kdmt.distill.sources import SourceLines, Sources, SourceText, find_sources
 from kdmt.types import EOS
 
 Text = list[list[int]]  # ids of each line, without </s>
@@ -126,3 +126,47 @@ def test_no_lines(tmp_path: Path) -> None:
         found = find(text, once=once)
         assert (len(found), len(found.numbers_L)) == (0, 0)
     assert text.sentences(np.zeros(0, dtype=np.int64)) == []
+
+
+# ------------------------------------------------------------------------------------------------------ lines of text
+
+
+def encode(lines: Sequence[str]) -> list[np.ndarray]:
+    """A code point a token: not what tells lines apart."""
+    return [np.array([*map(ord, line), EOS]) for line in lines]
+
+
+def find_lines(text: SourceLines, *, once: bool = True) -> Sources:
+    with tempfile.TemporaryDirectory() as scratch:
+        return find_sources(text, once=once, workdir=Path(scratch))
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 100])
+def test_lines_of_several_files_are_told_apart_by_their_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(kdmt.distill.sources, "_PIECE_LINES", piece)
+    files = [["ba", "", "be\u2028 bi", "ba", "ξ"], [], ["bi ba", "be\u2028 bi", "", "ba "]]
+    paths = [tmp_path / str(number) for number in range(len(files))]
+    for path, lines in zip(paths, files, strict=True):
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    text, every = SourceLines(paths, encode), [line for lines in files for line in lines]
+    found = find_lines(text)
+    first = {line: number for number, line in reversed([*enumerate(every)])}
+    assert len(text) == len(every)
+    assert found.lines_U.tolist() == sorted(first.values())
+    assert [every[found.lines_U[number]] for number in found.numbers_L] == every
+    for lines_N in (found.lines_U, np.arange(len(every)), np.array([4, 5]), np.array([], dtype=np.int64)):
+        wanted = encode([every[line] for line in lines_N])
+        assert [ids.tolist() for ids in text.sentences(lines_N)] == [ids.tolist() for ids in wanted]
+    assert find_lines(text, once=False).numbers_L.tolist() == [*range(len(every))]
+    by_hand = [found.hashes_U[found.numbers_L[place]] for place in (0, 3)]
+    assert by_hand[0] == by_hand[1]
+    assert len(set(found.hashes_U.tolist())) == len(found)
+
+
+def test_no_lines_are_no_sentences(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    text = SourceLines([tmp_path / "empty"], encode)
+    assert len(text) == len(find_lines(text)) == 0
+    assert text.sentences(np.array([], dtype=np.int64)) == []

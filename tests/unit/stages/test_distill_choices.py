@@ -241,6 +241,47 @@ def test_a_file_that_cannot_be_read() -> None:
         assert not IMPORTED.exists()
 
 
+WITH_SOURCES = (*IMPORTING, "distill.imported_sources=true")
+
+
+def with_sources(lines: list[str]) -> list[str]:
+    """The lines of `theirs` with a column for the source."""
+    sources = read_lines(PREPARED / "train.en")
+    return [line.replace("\t", f"\t{sources[index]}\t", 1) for index, line in enumerate(lines)]
+
+
+@pytest.mark.usefixtures("finished")
+def test_translations_beside_their_sources_give_the_same() -> None:
+    write_lines(Path("theirs.tsv"), theirs())
+    done(*IMPORTING)
+    without = [(IMPORTED / name).read_bytes() for name in ("distilled.en", "distilled.de", "nbest")]
+    lines = with_sources(theirs())
+    lines[3] = lines[3].replace("\t", "\t  ", 1)  # spaces are no other source
+    random.Random(5).shuffle(lines)
+    write_lines(Path("theirs.tsv"), lines)
+    done(*WITH_SOURCES)
+    assert [(IMPORTED / name).read_bytes() for name in ("distilled.en", "distilled.de", "nbest")] == without
+    assert manifest(IMPORTED)["settings"]["distill.imported_sources"] is True
+
+
+@pytest.mark.usefixtures("finished")
+def test_translations_of_other_sources_are_refused() -> None:
+    """As many lines, all indices, and yet not of this training set: shifted by one from some line on."""
+    sources, lines = read_lines(PREPARED / "train.en"), with_sources(theirs())
+    write_lines(Path("theirs.tsv"), lines)
+    done(*WITH_SOURCES)
+    shifted = [f"{index}\t{lines[(index + (index > 40)) % 80].partition(chr(9))[2]}" for index in range(80)]
+    for wrong, message in (
+        (shifted, f":42: not the source of line 41 of the training set: {sources[42]!r}, not {sources[41]!r}"),
+        (theirs(), ":1: expected index<TAB>source<TAB>translation, found two columns"),
+    ):
+        write_lines(Path("theirs.tsv"), wrong)
+        with unharmed():
+            assert refused("distill", "tiny.yaml", sets=WITH_SOURCES) == f"theirs.tsv{message}"
+    message = refused("distill", "tiny.yaml", sets=("distill.imported_sources=true",))
+    assert message.endswith("'imported_sources' is about the file 'imported', which is not given")
+
+
 # ---------------------------------------------------------------------------------------------------- monolingual text
 
 MONOLINGUAL = 30

@@ -1,0 +1,635 @@
+"""Marian, mBART-50, M2M-100 and NLLB models as Hugging Face's Transformers writes them, for teachers.
+
+A model is a folder: `config.json`, weights as `model.safetensors` or `pytorch_model.bin`, and the files of its
+tokenizer. It is read with Transformers' own classes of these four architectures and no others, so that nothing in a
+folder can name code to be run; weights in a pickle are read as tensors alone.
+
+Sentences travel as ids in the form that all of kdmt has (`kdmt.types`): the four special symbols first, </s> at the
+end, and nothing of languages. What a model wants around a sentence (`Frame`) is put there where it is run:
+
+* Marian: nothing, or where it has several target languages their token before the source, as `>>deu<<`;
+* mBART-50, M2M-100, NLLB: the source language's token before the source (NLLB of old: behind it), the target
+  language's before the target, from where on the search begins. It is no part of a hypothesis, of its length or score.
+
+Marian's <pad> is a row that Transformers adds and that the model was not trained with: here it has no probability, so
+that the others' are Marian's own.
+
+Shapes: B sentences, S source length, T target length, K beam, N = B * K rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdmt.errors import UserError
+from kdmt.interop.folder import check_new, described_folder
+from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
+
+Kind = Literal["marian", "mbart50", "m2m100", "nllb"]
+SYMBOLS_FILE = "symbols.json"
+LIBRARIES = ("transformers", "tokenizers", "sentencepiece")  # on which ids and weights depend
+_NAMES: dict[Kind, str] = {"marian": "Marian", "mbart50": "mBART-50", "m2m100": "M2M-100", "nllb": "NLLB"}
+_CLASSES: dict[Kind, tuple[str, str]] = {
+    "marian": ("MarianMTModel", "MarianTokenizer"),
+    "mbart50": ("MBartForConditionalGeneration", "MBart50Tokenizer"),
+    "m2m100": ("M2M100ForConditionalGeneration", "M2M100Tokenizer"),
+    "nllb": ("M2M100ForConditionalGeneration", "NllbTokenizer"),
+}
+# one of each row must be there
+_TOKENIZER_NEEDS: dict[Kind, tuple[tuple[str, ...], ...]] = {
+    "marian": (("source.spm",), ("target.spm",), ("vocab.json",)),
+    "mbart50": (("tokenizer.json", "sentencepiece.bpe.model"),),
+    "m2m100": (("vocab.json",), ("sentencepiece.bpe.model",)),
+    "nllb": (("tokenizer.json", "sentencepiece.bpe.model"),),
+}
+_TOKENIZER_FILES = (
+    *("source.spm", "target.spm", "sentencepiece.bpe.model", "vocab.json", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_SHOWN = 8
+_NOT_INSTALLED = "Transformers is not installed: pip install 'kdmt[huggingface]'"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The symbols that a model wants around every sentence, beside those that start the decoder and end the target."""
+
+    source_prefix: tuple[str, ...]
+    source_suffix: tuple[str, ...]  # </s> among them
+    target_prefix: tuple[str, ...]
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
+
+
+def find_model(name: str, revision: str | None = None) -> Path:
+    """The folder of a model: a path, or the name of one on the Hugging Face hub, where the network is asked only for
+    what was not fetched before.
+
+    Args:
+        revision: of the hub: a branch, tag or commit.
+
+    Raises:
+        UserError: there is neither, or it cannot be fetched.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if revision is not None:
+            raise UserError(f"{name} is a folder: a 'revision' is that of a model on the hub")
+        return folder
+    if folder.exists() or not _HUB_NAME.fullmatch(name):
+        raise UserError(f"{name}: there is no such folder, and a model on the hub is called OWNER/NAME")
+    return _fetch(name, revision)
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UserError(_NOT_INSTALLED) from None
+    problem = "it has no weights for PyTorch"
+    for offline in (True, False):
+        for weights in ("model*.safetensors*", "pytorch_model*"):  # older ones have a pickle alone
+            patterns = ["config.json", *_TOKENIZER_FILES, weights]
+            try:
+                fetched = snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=offline)
+            except Exception as error:  # of HTTP, of the network, of the disk
+                problem = _one_line(error)
+                break
+            if _is_whole(Path(fetched)):
+                return Path(fetched)
+    raise UserError(f"{name}: there is no such folder, and the Hugging Face hub does not give it: {problem}")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether there is a configuration and weights, and what these two ask for: a fetch may have been stopped."""
+    if not (folder / "config.json").is_file() or not any((folder / file).is_file() for file in _WEIGHTS):
+        return False
+    try:
+        return bool(model_files(folder)) and any((folder / file).is_file() for file in _TOKENIZER_FILES)
+    except UserError:
+        return False
+
+
+def read_kind(folder: Path) -> Kind:
+    """Which of the four a folder holds.
+
+    Raises:
+        UserError: it is no model, another one, or its tokenizer's files are not there.
+    """
+    config = _read_config(folder)
+    model_type = config.get("model_type")
+    named = str(_read_json(folder / "tokenizer_config.json").get("tokenizer_class") or config.get("tokenizer_class"))
+    kinds: dict[Any, Kind] = {"marian": "marian"}
+    if named.startswith("MBart50"):
+        kinds["mbart"] = "mbart50"
+    is_nllb = named.startswith("Nllb") or not (named.startswith("M2M100") or (folder / "vocab.json").is_file())
+    kinds["m2m_100"] = "nllb" if is_nllb else "m2m100"
+    if model_type not in kinds:
+        other = repr(model_type) + (f" with {named}" if model_type == "mbart" else "")
+        raise UserError(
+            f"{folder}: an architecture that cannot be a teacher: {other}; Marian, mBART-50, M2M-100 and NLLB can"
+        )
+    kind = kinds[model_type]
+    for choice in _TOKENIZER_NEEDS[kind]:
+        if not any((folder / file).is_file() for file in choice):
+            raise UserError(f"{folder / choice[0]}: there is no such file: the tokenizer of {_NAMES[kind]} needs it")
+    if not any((folder / file).is_file() for file in _WEIGHTS):
+        raise UserError(f"{folder}: has no weights: neither model.safetensors nor pytorch_model.bin")
+    return kind
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that a translation depends on: configuration, weights and tokenizer.
+
+    Settings of search that some bring along (`generation_config.json`) are not among them: ours count.
+    """
+    weights = next(folder / file for file in _WEIGHTS if (folder / file).is_file())
+    parts = [weights]
+    if weights.suffix == ".json":
+        shards = _read_json(weights).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(s, str) and Path(s).name == s for s in shards.values()):
+            raise UserError(f"{weights}: does not say which files the weights are in")
+        parts += [folder / name for name in sorted(set(shards.values()))]
+    if missing := [part for part in parts if not part.is_file()]:
+        raise UserError(f"{missing[0]}: there is no such file: the weights of the model need it")
+    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    return [folder / "config.json", *parts, *tokenizer]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: not a Hugging Face model: it has no config.json")
+    return _read_json(folder / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path}: not valid JSON") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return values
+
+
+# ---------------------------------------------------------------------------------------------------------- tokenizers
+
+
+@dataclass(frozen=True)
+class ForeignTokenizer:
+    """A model's own tokenizer between two of its languages. Pickles, so that processes can share it.
+
+    Args:
+        folder: of the model.
+        source_code, target_code: as the tokenizer calls them; None where it has no languages.
+        setting: names the codes in messages.
+
+    Raises:
+        UserError: a code is missing, superfluous or unknown, or the tokenizer's files cannot be read.
+    """
+
+    folder: Path
+    kind: Kind
+    source_code: str | None = None
+    target_code: str | None = None
+    setting: str = ""
+
+    def __post_init__(self) -> None:
+        self._check_codes()
+
+    def encode(self, lines: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Finished text as ids, each line's ending in </s>."""
+        if not lines:
+            return []
+        own = self._load.tokenizer(list(lines), add_special_tokens=False, verbose=False)["input_ids"]
+        to_ours = np.append(self.vocabulary.ours_of_theirs, UNK)  # and for what the model has no row for
+        ids_of = (np.minimum(np.array(ids, dtype=np.int64), len(to_ours) - 1) for ids in own)
+        return [np.append(to_ours[ids], EOS) for ids in ids_of]
+
+    def decode(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
+        """Finished text of many hypotheses; <unk> stays visible, other special symbols mean nothing.
+
+        Args:
+            tokens: ids, back to back [sum(sizes)].
+            sizes: tokens of each line [N].
+        """
+        tokenizer, silent = self._load.tokenizer, self._load.silent
+        options = {"use_source_tokenizer": False} if self.kind == "marian" else {}
+        theirs = self.vocabulary.theirs_of_ours[np.asarray(tokens, dtype=np.int64)].tolist()
+        lines, start = [], 0
+        for size in np.asarray(sizes).tolist():
+            ids = [token for token in theirs[start : start + size] if token not in silent]
+            start += size
+            lines.append(tokenizer.decode(ids, clean_up_tokenization_spaces=False, **options) if ids else "")
+        return lines
+
+    @property
+    def vocabulary(self) -> _Vocabulary:
+        """Its symbols in our order."""
+        return self._load.vocabulary
+
+    @cached_property
+    def frame(self) -> Frame:
+        """What stands around each sentence."""
+        loaded = self._load
+        if self.kind == "marian":
+            prefix = (self._token(self.target_code),) if self.target_code is not None else ()
+            return Frame(prefix, (SPECIALS[EOS],), ())
+        loaded.tokenizer.src_lang = self.source_code
+        prefix, suffix = (
+            tuple(loaded.tokenizer.convert_ids_to_tokens(list(ids)))
+            for ids in (loaded.tokenizer.prefix_tokens, loaded.tokenizer.suffix_tokens)
+        )
+        return Frame(prefix, suffix, (self._token(self.target_code),))
+
+    @property
+    def _load(self) -> _Loaded:
+        return _load_tokenizer(self.folder, self.kind)
+
+    def _token(self, code: str | None) -> str:
+        return self._load.languages[str(code)]
+
+    def _check_codes(self) -> None:
+        languages = self._load.languages
+        for name, code in (("source_code", self.source_code), ("target_code", self.target_code)):
+            wanted = self.kind != "marian" or (name == "target_code" and bool(languages))
+            where, who = f"{self.setting}{name}", f"the tokenizer of {self.folder} ({_NAMES[self.kind]})"
+            if code is None and wanted:
+                raise UserError(f"{where}: missing: {who} has several languages: {_some(languages)}")
+            if code is not None and not wanted:
+                raise UserError(f"{where}: {who} has no languages to choose among on this side")
+            if code is not None and code not in languages:
+                near = difflib.get_close_matches(code, languages, n=_SHOWN, cutoff=0.5) or languages
+                raise UserError(f"{where}: {who} does not know {code!r}; it knows {_some(near, of=len(languages))}")
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """Symbols in our order, in which the special ones come first, and in the model's."""
+
+    symbols: tuple[str, ...]  # by our id
+    theirs_of_ours: NDArray[np.int64]  # -1 for <s> where they have none
+    ours_of_theirs: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    tokenizer: Any
+    vocabulary: _Vocabulary
+    languages: dict[str, str]  # code -> token
+    silent: frozenset[int]  # ids of theirs that are no text
+
+
+@cache
+def _load_tokenizer(folder: Path, kind: Kind) -> _Loaded:
+    transformers = _transformers()
+    try:
+        made = getattr(transformers, _CLASSES[kind][1]).from_pretrained(str(folder), local_files_only=True)
+        size = int(_read_config(folder)["vocab_size"])
+        names = _names_of(made, size)
+    except UserError:
+        raise
+    except Exception as error:  # whatever its files make it raise
+        raise UserError(f"{folder}: its tokenizer cannot be read: {_one_line(error)}") from None
+    if getattr(made, "separate_vocabs", False):
+        raise UserError(f"{folder}: source and target have vocabularies of their own, which is not supported")
+    vocabulary = _arrange(folder, names, made)
+    languages = _languages(kind, names, made)
+    ids = {name: token for token, name in enumerate(names)}
+    silent = {ids[name] for name in (*made.all_special_tokens, *languages.values()) if name in ids}
+    silent |= {token for token, name in enumerate(names) if name.startswith(_NO_WORD)}
+    return _Loaded(made, vocabulary, languages, frozenset(silent - {made.unk_token_id}))
+
+
+_NO_WORD = "madeupword"  # what fairseq calls rows of a matrix that belong to no token
+
+
+def _names_of(tokenizer: Any, size: int) -> list[str]:
+    """The token of each row of the model's matrix."""
+    known = len(tokenizer) if not hasattr(tokenizer, "lang_token_to_id") else size
+    found = tokenizer.convert_ids_to_tokens(list(range(min(size, known))))
+    unknown = tokenizer.unk_token
+    names: list[str] = []
+    for token in range(size):
+        name = found[token] if token < len(found) else None
+        if name is None or (name == unknown and token != tokenizer.unk_token_id):
+            name = f"{_NO_WORD}{token:04d}"
+        names.append(str(name))
+    if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < size else set():
+        raise ValueError(f"{min(twice)!r} stands twice in the vocabulary")
+    return names
+
+
+def _arrange(folder: Path, names: Sequence[str], tokenizer: Any) -> _Vocabulary:
+    ids = {name: token for token, name in enumerate(names)}
+    special = [getattr(tokenizer, f"{which}_token", None) for which in ("bos", "pad", "eos", "unk")]
+    for ours, theirs in zip(SPECIALS[1:], special[1:], strict=True):
+        if theirs != ours or ours not in ids:
+            raise UserError(f"{folder}: the vocabulary of its model has no {ours}")
+    first = [ids.get(SPECIALS[BOS], -1), *(ids[name] for name in SPECIALS[PAD : UNK + 1])]
+    theirs_of_ours = np.concatenate([first, np.setdiff1d(np.arange(len(names)), first)])
+    ours_of_theirs = np.full(len(names), UNK)
+    has = theirs_of_ours >= 0
+    ours_of_theirs[theirs_of_ours[has]] = np.flatnonzero(has)
+    symbols = tuple(names[token] if token >= 0 else SPECIALS[BOS] for token in theirs_of_ours.tolist())
+    return _Vocabulary(symbols, theirs_of_ours, ours_of_theirs)
+
+
+_CODES: dict[Kind, re.Pattern[str]] = {
+    "marian": re.compile(r">>(\S+)<<"),
+    "mbart50": re.compile(r"([a-z]{2}_[A-Z]{2})"),
+    "m2m100": re.compile(r"__([a-z]{2,4})__"),
+    "nllb": re.compile(r"([a-z]{3}_[A-Z][a-z]{3})"),
+}
+
+
+def _languages(kind: Kind, names: Sequence[str], tokenizer: Any) -> dict[str, str]:
+    """The codes that the tokenizer knows and the model has a row for, with their tokens."""
+    found = {match[1]: match[0] for name in names if (match := _CODES[kind].fullmatch(name))}
+    if kind == "m2m100":
+        return {code: token for code, token in found.items() if code in tokenizer.lang_code_to_token}
+    return found
+
+
+def _some(codes: Sequence[str] | Mapping[str, str], *, of: int | None = None) -> str:
+    shown, every = list(codes)[:_SHOWN], len(codes) if of is None else of
+    more = f" and {every - len(shown)} more" if every > len(shown) else ""
+    return ", ".join(shown) + more if shown else "none"
+
+
+# -------------------------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """As of our own models: longest sentences, </s> counted, without what the frame adds."""
+
+    max_source_positions: int
+    max_target_positions: int
+
+
+def position_limits(tokenizer: ForeignTokenizer) -> tuple[int, int]:
+    """The longest source and target that the model has positions for, </s> counted, languages not."""
+    positions = _read_config(tokenizer.folder).get("max_position_embeddings")
+    if not isinstance(positions, int) or positions < 8:
+        raise UserError(f"{tokenizer.folder / 'config.json'}: 'max_position_embeddings' is {positions!r}")
+    frame = tokenizer.frame
+    return positions - len(frame.source_prefix) - len(frame.source_suffix) + 1, positions - len(frame.target_prefix)
+
+
+class ForeignModel(nn.Module):
+    """A model of Transformers with the face of ours, as `kdmt.decode.transformer` knows it.
+
+    Args:
+        tokenizer: of its folder, between the languages that it is to translate.
+
+    Raises:
+        UserError: the weights cannot be read, are not all there, or are others than its configuration says.
+    """
+
+    pad = PAD
+    _theirs_of_ours: Tensor  # int64 [V]
+
+    def __init__(self, tokenizer: ForeignTokenizer) -> None:
+        super().__init__()
+        self.config = _Limits(*position_limits(tokenizer))
+        self.theirs: Any = load_weights(tokenizer.folder, tokenizer.kind)
+        vocabulary, frame = tokenizer.vocabulary, tokenizer.frame
+        ids = dict(zip(vocabulary.symbols, vocabulary.theirs_of_ours.tolist(), strict=True))
+        self._prefix, self._suffix = ([ids[s] for s in part] for part in (frame.source_prefix, frame.source_suffix))
+        self._start = [self.theirs.config.decoder_start_token_id, *(ids[symbol] for symbol in frame.target_prefix)]
+        self._their_pad = ids[SPECIALS[PAD]]
+        self._has_pad = tokenizer.kind != "marian"
+        self._is_reordered = not np.array_equal(vocabulary.theirs_of_ours, np.arange(len(vocabulary)))
+        self.register_buffer("_theirs_of_ours", torch.from_numpy(vocabulary.theirs_of_ours), persistent=False)
+
+    def encode(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's output [B, S', D] and its mask [B, S'], S' with what stands around the sentences."""
+        rows = [
+            [*self._prefix, *self._theirs_of_ours[row[row != PAD][:-1]].tolist(), *self._suffix]
+            for row in src_tokens_BS
+        ]
+        longest = max(map(len, rows))
+        input_ids = torch.tensor([row + [self._their_pad] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        input_ids, mask = input_ids.to(src_tokens_BS.device), mask.to(src_tokens_BS.device)
+        return self.theirs.get_encoder()(input_ids=input_ids, attention_mask=mask)[0], mask
+
+    def start_cache(self, encoded: tuple[Tensor, Tensor], *, beam: int, max_len: int) -> ForeignCache:
+        """A decoding that has not begun, of `beam` rows a sentence; `max_len` is of no account here."""
+        del max_len
+        states, mask = (each.repeat_interleave(beam, dim=0) for each in encoded)
+        return ForeignCache(states, mask, beam)
+
+    def decode_step(self, last_tokens_N: Tensor, cache: ForeignCache) -> Tensor:
+        """The logits that follow the last token of each row, by our ids [N, V]."""
+        if cache.past is None:  # the first one is </s> by our rules
+            input_ids = torch.tensor([self._start], device=last_tokens_N.device).expand(len(last_tokens_N), -1)
+        else:
+            input_ids = self._theirs_of_ours[last_tokens_N].clamp(min=0)[:, None]
+        out = self.theirs(
+            encoder_outputs=(cache.states_NSD,),
+            attention_mask=cache.mask_NS,
+            decoder_input_ids=input_ids,
+            past_key_values=cache.past,
+            use_cache=True,
+        )
+        cache.past = out.past_key_values
+        return self._in_our_order(out.logits[:, -1])
+
+    def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:
+        """Teacher-forced logits by our ids [B, T, V]; the first previous token is </s>."""
+        states, mask = self.encode(src_tokens_BS)
+        start = torch.tensor([self._start], device=prev_tokens_BT.device).expand(len(prev_tokens_BT), -1)
+        rest = self._theirs_of_ours[prev_tokens_BT[:, 1:]]
+        input_ids = torch.cat([start, rest.clamp(min=0)], dim=1)
+        out = self.theirs(encoder_outputs=(states,), attention_mask=mask, decoder_input_ids=input_ids, use_cache=False)
+        return self._in_our_order(out.logits[:, len(self._start) - 1 :])
+
+    def _in_our_order(self, logits: Tensor) -> Tensor:
+        if not self._is_reordered and self._has_pad:
+            return logits
+        ordered = logits[..., self._theirs_of_ours.clamp(min=0)]
+        ordered[..., self._theirs_of_ours < 0] = -torch.inf
+        if not self._has_pad:
+            ordered[..., PAD] = -torch.inf
+        return ordered
+
+
+@dataclass
+class ForeignCache:
+    """A decoding in progress."""
+
+    states_NSD: Tensor
+    mask_NS: Tensor
+    beam: int
+    past: Any = None
+
+    def reorder(self, order_N: Tensor) -> None:
+        """Let row i continue what row order_N[i] held, a row of the same sentence."""
+        if self.past is not None:
+            self.past.reorder_cache(order_N)
+
+    def select_sentences(self, index_B: Tensor) -> None:
+        """Keep only these sentences' rows, in this order."""
+        rows_N = (index_B[:, None] * self.beam + torch.arange(self.beam, device=index_B.device)).flatten()
+        self.states_NSD, self.mask_NS = self.states_NSD[rows_N], self.mask_NS[rows_N]
+        if self.past is not None:
+            self.past.batch_select_indices(rows_N)
+
+
+def load_weights(folder: Path, kind: Kind) -> Any:
+    """The model, float32, in evaluation mode: an instance of the class that Transformers has for it.
+
+    Raises:
+        UserError: as for `ForeignModel`.
+    """
+    transformers = _transformers()
+    weights = model_files(folder)[1]
+    try:
+        model, told = getattr(transformers, _CLASSES[kind][0]).from_pretrained(
+            str(folder),
+            dtype=torch.float32,
+            local_files_only=True,
+            weights_only=True,
+            use_safetensors="safetensors" in weights.name,
+            output_loading_info=True,
+        )
+    except Exception as error:  # of files that are cut short, of pickles that hold more than tensors, of other shapes
+        raise UserError(f"{weights}: the weights cannot be read: {_one_line(error)}") from None
+    for what in ("missing", "unexpected", "mismatched"):
+        if names := sorted(map(str, told[f"{what}_keys"])):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(f"{weights}: not the weights of its config.json: {what} {names[0]}{more}")
+    return model.eval()
+
+
+def check_weights(tokenizer: ForeignTokenizer, *, ctranslate2: bool) -> None:
+    """Read a model and forget it.
+
+    Args:
+        tokenizer: of the model.
+        ctranslate2: whether that is to run it.
+
+    Raises:
+        UserError: as `ForeignModel` or `export_to_ctranslate2`, but for what goes wrong in writing.
+    """
+    model = load_weights(tokenizer.folder, tokenizer.kind)
+    if ctranslate2 and tokenizer.kind == "marian":
+        _check_pad(tokenizer.folder, model)
+
+
+def _transformers() -> ModuleType:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers have threads of their own
+    try:
+        import transformers
+    except ImportError:
+        raise UserError(_NOT_INSTALLED) from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+# --------------------------------------------------------------------------------------------------------- CTranslate2
+
+
+def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
+    """Write a model for `kdmt.decode.ctranslate2`: whole or not at all.
+
+    CTranslate2's own converter takes the weights; which token each row is, and the frame, are told by the tokenizer.
+
+    Args:
+        tokenizer: of the model, between the languages that it is to translate.
+        folder: the new folder.
+
+    Raises:
+        UserError: it exists, CTranslate2 cannot take the model, or as for `ForeignModel`.
+    """
+    from ctranslate2.converters import TransformersConverter
+
+    check_new(folder)
+    model, vocabulary = load_weights(tokenizer.folder, tokenizer.kind), tokenizer.vocabulary
+    if tokenizer.kind == "marian":
+        _check_pad(tokenizer.folder, model)
+
+    class Converter(TransformersConverter):
+        def load_model(self, *_: Any, **__: Any) -> Any:
+            if tokenizer.kind == "mbart50":  # which newer configurations do not say, and of 25 languages without it
+                model.config.normalize_before = True
+                model.config.tokenizer_class = _CLASSES["mbart50"][1]
+            return model
+
+        def load_tokenizer(self, *_: Any, **__: Any) -> Any:
+            return _Spelling(vocabulary)
+
+    source_limit, target_limit = position_limits(tokenizer)
+    description = {
+        "family": "huggingface",
+        "kind": tokenizer.kind,
+        "src_vocab_size": len(vocabulary),
+        "tgt_vocab_size": len(vocabulary),
+        "config": {"max_source_positions": source_limit, "max_target_positions": target_limit},
+        "frame": asdict(tokenizer.frame),
+    }
+    with described_folder(folder, description) as aside:
+        try:
+            Converter(str(tokenizer.folder)).convert(str(aside), force=True)
+        except Exception as error:
+            raise UserError(f"{tokenizer.folder}: CTranslate2 cannot take it: {_one_line(error)}") from None
+        symbols = json.dumps(vocabulary.symbols, ensure_ascii=False)
+        (aside / SYMBOLS_FILE).write_text(symbols + "\n", encoding="utf-8")
+
+
+def _check_pad(folder: Path, model: Any) -> None:
+    """CTranslate2 leaves out the last row of Marian's matrix and starts the decoder from zeros."""
+    pad = model.config.pad_token_id
+    is_last = pad == model.config.vocab_size - 1 == model.config.decoder_start_token_id
+    if not is_last or model.get_decoder().embed_tokens.weight[pad].count_nonzero():
+        raise UserError(
+            f"{folder}: CTranslate2 takes a Marian model whose <pad> is the last token and zero: set 'engine: torch'"
+        )
+
+
+class _Spelling:
+    """What CTranslate2's converter asks of a tokenizer, answered for every row of the model's matrix."""
+
+    num_madeup_words = 0
+    special_tokens_map: Mapping[str, Any] = {}
+    bos_token, pad_token, eos_token, unk_token = SPECIALS
+
+    def __init__(self, vocabulary: _Vocabulary) -> None:
+        self._names = [vocabulary.symbols[token] for token in vocabulary.ours_of_theirs.tolist()]
+        self.unk_token_id = self._names.index(SPECIALS[UNK])
+
+    def get_vocab(self) -> dict[str, int]:
+        return {name: token for token, name in enumerate(self._names)}
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return self._names[token]

@@ -1,0 +1,191 @@
+"""Small Marian, mBART-50, M2M-100 and NLLB models with random weights, saved by Transformers itself, and the tokenizers
+that go with them, on SentencePiece models of a made-up language."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from tiny_pipeline import WORDS
+
+DIMENSIONS: dict[str, Any] = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+    "init_std": 0.4,  # of their default of 0.02 all tokens are as probable
+    "scale_embedding": True,
+}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model's folder and the codes of its languages."""
+
+    folder: Path
+    kind: str
+    source_code: str | None
+    target_code: str | None
+
+    def setting(self) -> dict[str, str]:
+        """Of `distill.teachers`."""
+        codes = {"source_code": self.source_code, "target_code": self.target_code}
+        return {"huggingface": str(self.folder)} | {name: code for name, code in codes.items() if code is not None}
+
+
+CODES: dict[str, tuple[str | None, str | None]] = {
+    "marian": (None, None),
+    "marian_multilingual": (None, "deu"),
+    "mbart50": ("en_XX", "de_DE"),
+    "m2m100": ("en", "de"),
+    "nllb": ("eng_Latn", "deu_Latn"),
+}
+# how probable </s> is and a seed with which the model writes sentences of several words and ends them
+_DRAWN = {
+    "marian": (0.8, 2),
+    "marian_multilingual": (1.6, 4),
+    "mbart50": (0.7, 3),
+    "m2m100": (0.5, 2),
+    "nllb": (0.8, 6),
+}
+_KINDS = {"marian_multilingual": "marian"}
+
+
+def save_model(name: str, folder: Path, *, other: int = 0) -> Saved:
+    """A model of `CODES`; another number gives another one."""
+    import transformers
+
+    folder.mkdir(parents=True)
+    kind = _KINDS.get(name, name)
+    size = {"marian": _marian, "mbart50": _mbart50, "m2m100": _m2m100, "nllb": _nllb}[kind](
+        folder, **({"codes": ("deu", "fra")} if name == "marian_multilingual" else {})
+    )
+    torch.manual_seed(_DRAWN[name][1] + other)
+    if kind == "marian":
+        last = size - 1
+        config = transformers.MarianConfig(
+            vocab_size=size,
+            pad_token_id=last,
+            decoder_start_token_id=last,
+            eos_token_id=0,
+            forced_eos_token_id=None,
+            activation_function="swish",
+            **DIMENSIONS,
+        )
+        model = transformers.MarianMTModel(config)
+    elif kind == "mbart50":
+        config = transformers.MBartConfig(
+            vocab_size=size,
+            decoder_start_token_id=2,
+            forced_eos_token_id=None,
+            activation_function="gelu",
+            **DIMENSIONS,
+        )
+        model = transformers.MBartForConditionalGeneration(config)
+    else:
+        config = transformers.M2M100Config(
+            vocab_size=size, decoder_start_token_id=2, activation_function="relu", **DIMENSIONS
+        )
+        model = transformers.M2M100ForConditionalGeneration(config)
+    _liven(model, _DRAWN[name][0])
+    model.eval().save_pretrained(folder)
+    return Saved(folder, kind, *CODES[name])
+
+
+@torch.no_grad()
+def _liven(model: Any, ending: float) -> None:
+    """Weights that say something and end: those that Transformers draws write one token until they may no more."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:  # biases and norms, which begin as zeros and ones
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        elif "embed" in name or "shared" in name:
+            parameter.mul_(0.5)  # else the last token, whose embedding is the output's too, is the next one
+    decoder, end = model.get_decoder(), model.config.eos_token_id
+    last_norm = getattr(decoder, "layer_norm", None) or decoder.layers[-1].final_layer_norm
+    last_norm.bias[0] += 2.0  # what this dimension adds to a token's logit it adds everywhere
+    decoder.embed_tokens.weight[:, 0] = 0.0
+    decoder.embed_tokens.weight[end, 0] = ending
+    if model.config.model_type != "marian":  # whose <pad> is no row of the model's own
+        decoder.embed_tokens.weight[model.config.pad_token_id, 0] = -16.0  # as improbable as training makes it
+    if "final_logits_bias" in dict(model.named_buffers()):
+        model.final_logits_bias.normal_(std=0.3)
+
+
+def _train(model_type: str) -> bytes:
+    rng = random.Random(1)
+    words = [*WORDS, *WORDS.values()]
+    lines = [" ".join(rng.choices(words, k=rng.randint(2, 7))) + rng.choice([".", "", "!"]) for _ in range(400)]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        vocab_size=60,
+        model_type=model_type,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        normalization_rule_name="nmt_nfkc",
+    )
+    return model.getvalue()
+
+
+def _pieces(model: bytes) -> list[str]:
+    """Without <unk>, <s> and </s>."""
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return [processor.id_to_piece(index) for index in range(3, processor.get_piece_size())]
+
+
+def _write_vocabulary(path: Path, symbols: list[str]) -> None:
+    path.write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}), encoding="utf-8")
+
+
+def _marian(folder: Path, codes: tuple[str, ...] = ()) -> int:
+    import transformers
+
+    model = _train("unigram")
+    for name in ("source.spm", "target.spm"):
+        (folder / name).write_bytes(model)
+    symbols = ["</s>", "<unk>", *_pieces(model), *(f">>{code}<<" for code in codes), "<pad>"]
+    _write_vocabulary(folder / "vocab.json", symbols)
+    transformers.MarianTokenizer.from_pretrained(folder, source_lang="en", target_lang="de").save_pretrained(folder)
+    return len(symbols)
+
+
+def _mbart50(folder: Path) -> int:
+    import transformers
+
+    (folder / "sentencepiece.bpe.model").write_bytes(_train("unigram"))
+    tokenizer = transformers.MBart50Tokenizer.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def _m2m100(folder: Path) -> int:
+    import transformers
+
+    model = _train("bpe")
+    (folder / "sentencepiece.bpe.model").write_bytes(model)
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", *_pieces(model)]
+    _write_vocabulary(folder / "vocab.json", symbols)
+    tokenizer = transformers.M2M100Tokenizer.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return len(symbols) + len(tokenizer.lang_code_to_token) + 8  # and rows that no token has
+
+
+def _nllb(folder: Path) -> int:
+    import transformers
+
+    (folder / "sentencepiece.bpe.model").write_bytes(_train("bpe"))
+    codes = ["deu_Latn", "eng_Latn", "fra_Latn"]
+    tokenizer = transformers.NllbTokenizer.from_pretrained(folder, src_lang="eng_Latn", extra_special_tokens=codes)
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer) + 3
