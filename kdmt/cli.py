@@ -2,6 +2,7 @@
 
 kdmt prepare|teacher|distill|knowledge|student|score pipelines/x.yaml [--set a.b=c]
 kdmt translate runs/x/teacher < input.txt > output.txt
+kdmt generate DATA_BIN --path runs/x/teacher --beam 5 --remove-bpe
 kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
 """
 
@@ -153,6 +154,18 @@ def translate(
     translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
     settings = Decode(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
     translate_stream(translator, settings, sys.stdin.buffer, sys.stdout.buffer, buffer_size=buffer_size)
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def generate(context: typer.Context) -> None:
+    """Translate a split of a data-bin with fairseq-generate's flags and write its lines; --help lists them."""
+    from kdmt.interop.fairseq_flags import parse_generate
+    from kdmt.stages.generate import generate as write_lines
+
+    write_lines(parse_generate(context.args))
 
 
 class ComputeType(StrEnum):

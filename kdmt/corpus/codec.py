@@ -42,7 +42,7 @@ class TextCodec:
         Raises:
             UserError: naming the file that is missing or unreadable.
         """
-        text = _load_text_processor(folder / TEXT_FILE)
+        text = load_text_processor(folder / TEXT_FILE)
         return cls(
             text=text,
             tokenizers=load_tokenizer(folder / "tokenizer"),
@@ -90,7 +90,12 @@ class TextCodec:
         return self.text.postprocess_target(words)
 
 
-def _load_text_processor(path: Path) -> TextProcessor:
+def load_text_processor(path: Path) -> TextProcessor:
+    """The text processing of a checkpoint or a `prepare` folder, from its `text.json`.
+
+    Raises:
+        UserError: the file is missing or is none.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
