@@ -1,6 +1,7 @@
 """The command line: one command per stage. Parses, calls, prints; no logic.
 
 kdmt prepare|teacher|distill|knowledge|student|score pipelines/x.yaml [--set a.b=c]
+kdmt import-fairseq DATA_BIN pipelines/x.yaml
 kdmt translate runs/x/teacher < input.txt > output.txt
 kdmt generate DATA_BIN --path runs/x/teacher --beam 5 --remove-bpe
 kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
@@ -48,6 +49,42 @@ def prepare(
 ) -> None:
     """Clean, decontaminate, tokenise and binarise the corpora."""
     _run("prepare", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command("import-fairseq")
+def import_fairseq(
+    data_bin: Annotated[Path, typer.Argument(metavar="DATA_BIN", help="A folder that fairseq-preprocess made.")],
+    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The new pipeline file.")],
+    name: Annotated[str | None, typer.Option(help="Of the pipeline; by default the file's.")] = None,
+    source_lang: Annotated[str | None, typer.Option("--source-lang", "-s", help="By default the files' own.")] = None,
+    target_lang: Annotated[str | None, typer.Option("--target-lang", "-t")] = None,
+    bpe_codes: Annotated[Path | None, typer.Option(help="The subword-nmt operations that the text was cut by.")] = None,
+    sentencepiece: Annotated[Path | None, typer.Option(help="The SentencePiece model that it was cut by.")] = None,
+    remove_bpe: Annotated[
+        str | None, typer.Option(help="Without either: how tokens are joined for scores, as subword_nmt.")
+    ] = None,
+    moses: Annotated[bool, typer.Option("--moses", help="The text was tokenised by Moses before.")] = False,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="The text was lowercased before.")] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Make a pipeline whose prepare stage is a data-bin of fairseq's, dictionaries and all, and run that stage."""
+    from kdmt.stages.import_fairseq import write_pipeline
+
+    hints = write_pipeline(
+        data_bin,
+        pipeline,
+        name=name,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        bpe_codes=bpe_codes,
+        sentencepiece=sentencepiece,
+        remove_bpe=remove_bpe,
+        moses=moses,
+        lowercase=lowercase,
+    )
+    for hint in hints:
+        print(hint, file=sys.stderr)
+    _run("prepare", pipeline, None, runs, None, rebuild=False)
 
 
 @app.command()

@@ -87,7 +87,7 @@ class TextCodec:
 
     def finish_target(self, words: str) -> str:
         """Words as finished text."""
-        return self.text.postprocess_target(words)
+        return self.text.postprocess_target(self.tokenizers.target.join(words))
 
 
 def load_text_processor(path: Path) -> TextProcessor:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from kdmt.corpus.subwords import JOINERS, join_subwords
 from kdmt.errors import UserError
-from kdmt.interop.fairseq_output import JOINERS, join_subwords
 
 Scoring = Literal["bleu", "sacrebleu", "chrf"]
 SCORINGS = ("bleu", "sacrebleu", "chrf")

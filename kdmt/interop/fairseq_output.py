@@ -1,4 +1,4 @@
-"""What fairseq-generate writes: its lines, its way of joining subwords and its BLEU (fairseq_cli/generate.py, 0.12.2).
+"""What fairseq-generate writes: its lines and its BLEU (fairseq_cli/generate.py, 0.12.2).
 
     S-<id>\\t<source>                T-<id>\\t<reference>
     H-<id>\\t<score>\\t<hypothesis>   D-<id>\\t<score>\\t<the same, detokenised>   P-<id>\\t<score of each token>
@@ -16,29 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdmt.corpus.vocabulary import Dictionary
-from kdmt.errors import UserError
 from kdmt.types import EOS, PAD, SPECIALS, UNK, Hypothesis
 
-JOINERS = ("subword_nmt", "@@ ", "@@", "sentencepiece", "wordpiece", "letter", "_EOW", "silence", "none")
 _ORDERS = 4  # of n-grams
-
-
-def join_subwords(text: str, joiner: str | None) -> str:
-    """What `--remove-bpe` (`--post-process`) makes of a line of tokens; None leaves it as it is.
-
-    Raises:
-        UserError: fairseq has no such value.
-    """
-    if joiner is None or joiner == "none":
-        return text
-    if joiner in ("subword_nmt", "@@ ", "@@"):
-        return f"{text} ".replace("@@" if joiner == "@@" else "@@ ", "").rstrip()
-    spaces = {"sentencepiece": "▁", "wordpiece": "_", "letter": "|", "_EOW": "_EOW"}
-    if joiner in spaces:
-        return text.replace(" ", "").replace(spaces[joiner], " ").strip()
-    if joiner == "silence":
-        return " ".join(word for word in text.replace("<SIL>", "").split(" ") if word)
-    raise UserError(f"--remove-bpe {joiner!r}: none of {', '.join(JOINERS)}")
 
 
 def spell(dictionary: Dictionary, tokens: Iterable[int], *, unk: str = SPECIALS[UNK]) -> str:

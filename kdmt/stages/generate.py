@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
+from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
 from kdmt.interop.fairseq_data import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq_flags import GenerateFlags
-from kdmt.interop.fairseq_output import TokenBleu, hypothesis_lines, join_subwords, spell, spell_reference
+from kdmt.interop.fairseq_output import TokenBleu, hypothesis_lines, spell, spell_reference
 from kdmt.stages.workspace import pick_device, use_threads
 
 _UNLIMITED = 1 << 40  # tokens of a batch that is cut already
