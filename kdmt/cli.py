@@ -205,6 +205,12 @@ def generate(context: typer.Context) -> None:
     write_lines(parse_generate(context.args))
 
 
+@app.command("fairseq-plugin")
+def fairseq_plugin() -> None:
+    """Print the folder for fairseq-train's --user-dir that has the criterions word_kd and seq_kd."""
+    print(Path(__file__).parent / "interop" / "fairseq_plugin" / "kdmt_fairseq")
+
+
 class ComputeType(StrEnum):
     float32 = "float32"
     float16 = "float16"
