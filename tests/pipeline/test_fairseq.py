@@ -71,18 +71,8 @@ def shape():
 def train_flags(criterion, *flags):
     return [
         *(str(DATA), "--task", "translation", "--source-lang", "en", "--target-lang", "de", *shape(), "--cpu"),
-        *(
-            "--criterion",
-            criterion,
-            "--label-smoothing",
-            "0.1",
-            *map(str, flags),
-            "--optimizer",
-            "adam",
-            "--lr",
-            "0.01",
-        ),
-        *("--max-tokens", "200", "--max-update", "6", "--no-epoch-checkpoints", "--max-epoch", "3"),
+        *("--criterion", criterion, "--label-smoothing", "0.1", *map(str, flags), "--optimizer", "adam"),
+        *("--lr", "0.01", "--max-tokens", "200", "--max-epoch", "3", "--no-epoch-checkpoints"),
     ]
 
 
