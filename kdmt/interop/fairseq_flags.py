@@ -20,7 +20,9 @@ Scoring = Literal["bleu", "sacrebleu", "chrf"]
 SCORINGS = ("bleu", "sacrebleu", "chrf")
 
 # changes nothing that is written
-_SWITCHES_WITHOUT_EFFECT = ("no_progress_bar", "no_beamable_mm", "no_early_stop", "memory_efficient_fp16")
+_SWITCHES_WITHOUT_EFFECT = (
+    *("no_progress_bar", "no_beamable_mm", "no_early_stop", "memory_efficient_fp16", "no_seed_provided"),
+)
 _VALUES_WITHOUT_EFFECT = (
     *("log_format", "log_interval", "log_file", "num_workers", "dataset_impl", "data_buffer_size"),
     *("left_pad_source", "left_pad_target", "bpe_codes", "sentencepiece_model"),
@@ -45,6 +47,7 @@ _REFUSED: dict[str, tuple[str | None, str]] = {
     "decoding_format": (None, ""),
     "model_overrides": ("{}", "a checkpoint is read as what it says it is"),
     "eos_token": (None, ""),
+    "retain_dropout_modules": (None, ""),
     "user_dir": (None, ""),
 }
 _REFUSED_SWITCHES = (
@@ -239,7 +242,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--iter-decode-eos-penalty", type=float, default=0.0)
     add("--iter-decode-with-external-reranker", action="store_true", help="the last checkpoint chooses among them")
     for name in (*_VALUES_WITHOUT_EFFECT, *_REFUSED):
-        add(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
+        optional = {"nargs": "?", "const": ""} if name in ("constraints", "print_alignment") else {}
+        add(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS, **optional)  # type: ignore[arg-type]
     for name in (*_SWITCHES_WITHOUT_EFFECT, *_REFUSED_SWITCHES):
         add(f"--{name.replace('_', '-')}", action="store_true", help=argparse.SUPPRESS)
     return parser
