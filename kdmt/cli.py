@@ -84,7 +84,11 @@ def import_fairseq(
     )
     for hint in hints:
         print(hint, file=sys.stderr)
-    _run("prepare", pipeline, None, runs, None, rebuild=False)
+    try:
+        _run("prepare", pipeline, None, runs, None, rebuild=False)
+    except UserError:
+        pipeline.unlink()  # made here: what is refused leaves nothing
+        raise
 
 
 @app.command()

@@ -63,16 +63,26 @@ def _changed(section: Section) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- prepare
 
 
+# how fairseq's --remove-bpe joins subwords, by their marks alone
+Joiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"]
+
+
 class Source(Section):
-    """Where one text file comes from: a local path or a URL with its sha256; `.gz` is opened on the fly."""
+    """Where one text file comes from: a local path or a URL with its sha256; `.gz` is opened on the fly.
+
+    A path may be a token file of a data-bin (`test.de-en.de.bin`), whose index and dictionary lie beside it.
+    """
 
     path: str | None = None
     url: str | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     member: str | None = None  # a file inside a zip archive
+    remove_bpe: Joiner | None = None  # of a token file: how its tokens are joined
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
+        if self.remove_bpe is not None and not self.is_tokens:
+            raise ValueError("'remove_bpe' is that of a 'path' to a token file, which ends in .bin")
         if (self.path is None) == (self.url is None):
             raise ValueError("give either 'path' or 'url'")
         if self.url is not None and self.sha256 is None:
@@ -80,6 +90,11 @@ class Source(Section):
         if (self.path or self.url or "").endswith(".zip") and self.member is None:
             raise ValueError("a zip archive needs 'member', the file inside it")
         return self
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether it is a token file of a data-bin."""
+        return self.path is not None and self.path.endswith(".bin")
 
     @property
     def name(self) -> str:
@@ -162,7 +177,7 @@ class Tokenizer(Section):
     source_path: str | None = None  # a given model instead of a learnt one
     target_path: str | None = None
     # of words: how the subwords among them are joined for people and for scores, as by fairseq's flag of this name
-    remove_bpe: Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"] | None = None
+    remove_bpe: Joiner | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Tokenizer:

@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.indexed import IndexedDataset, bin_path, idx_path
+from kdmt.corpus.indexed import IndexedDataset, bin_path, checked_chunks, idx_path
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.types import EOS
-
-CHUNK = 20_000  # sentences read at once
 
 _OTHER_FORMATS = {b"TNTIDX\x00\x00": "lazy or cached", b"HUFFIDX\x00": "huffman"}
 _FILE = re.compile(r"(?P<split>\w+)\.(?P<pair>[^.-]+-[^.-]+)\.(?P<lang>[^.]+)(\.(bin|idx))?")
@@ -105,33 +102,9 @@ class DataBin:
 
 
 def check_tokens(dataset: IndexedDataset, dictionary: Dictionary) -> None:
-    """Go through a token file.
-
-    Raises:
-        UserError: an id is beyond the dictionary, or a sentence does not end in </s>; names the sentence, from 0.
-    """
-    for _ in checked_chunks(dataset, dictionary):
+    """Go through a token file. Raises as `checked_chunks`."""
+    for _ in checked_chunks(dataset, len(dictionary)):
         pass
-
-
-def checked_chunks(dataset: IndexedDataset, dictionary: Dictionary) -> Iterator[tuple[IntArray, NDArray[np.int32]]]:
-    """As `check_tokens`, giving what was checked: tokens back to back [sum(sizes)] and sizes [sentences]."""
-    for start in range(0, len(dataset), CHUNK):
-        tokens, sizes = dataset.read(start, min(start + CHUNK, len(dataset)))
-        ends = np.cumsum(sizes, dtype=np.int64)
-        wrong = np.flatnonzero((tokens < 0) | (tokens >= len(dictionary)))
-        if len(wrong):
-            sentence = int(np.searchsorted(ends, wrong[0], side="right"))
-            raise UserError(
-                f"{bin_path(dataset.prefix)}: sentence {start + sentence} (from 0) has the id {int(tokens[wrong[0]])}, "
-                f"the dictionary {len(dictionary)} symbols"
-            )
-        open_ended = np.flatnonzero(sizes == 0) if (sizes == 0).any() else np.flatnonzero(tokens[ends - 1] != EOS)
-        if len(open_ended):
-            raise UserError(
-                f"{bin_path(dataset.prefix)}: sentence {start + int(open_ended[0])} (from 0) does not end in </s>"
-            )
-        yield tokens, sizes
 
 
 def reading_order(split: Split, *, seed: int = 1) -> NDArray[np.int64]:

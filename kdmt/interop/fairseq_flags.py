@@ -18,6 +18,7 @@ from kdmt.errors import UserError
 
 Scoring = Literal["bleu", "sacrebleu", "chrf"]
 SCORINGS = ("bleu", "sacrebleu", "chrf")
+SACREBLEU_TOKENIZERS = ("13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char")
 
 # changes nothing that is written
 _SWITCHES_WITHOUT_EFFECT = (
@@ -231,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--results-path", metavar="FOLDER", help="write generate-<split>.txt there, not to standard output")
     add("--scoring", choices=SCORINGS, default="bleu", help="bleu is fairseq's own, of the words between spaces")
     add("--sacrebleu", action="store_true", help="the same as --scoring sacrebleu")
-    add("--sacrebleu-tokenizer", default="13a", metavar="NAME")
+    add("--sacrebleu-tokenizer", choices=SACREBLEU_TOKENIZERS, default="13a", metavar="NAME")
     add("--sacrebleu-lowercase", action="store_true")
     add("--quiet", action="store_true", help="the last line alone")
     add("--cpu", action="store_true", help="do not use a GPU")

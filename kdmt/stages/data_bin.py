@@ -16,13 +16,13 @@ from kdmt.checksum import known_sha256
 from kdmt.corpus.binarize import data_prefix, dictionary_path
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.detokenizer import Detokenizer
-from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, idx_path
+from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, checked_chunks, idx_path
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.interop.fairseq_data import DataBin, Split, checked_chunks
+from kdmt.interop.fairseq_data import DataBin, Split
 from kdmt.stages.manifest import write_json
 from kdmt.stages.workspace import Workspace
 from kdmt.types import UNK
@@ -139,7 +139,7 @@ def _take(splits: list[Split], name: str, sides: list[_Side], folder: Path, lang
 def _taken(dataset: IndexedDataset, side: _Side, writer: IndexedWriter, *, counted: bool) -> Iterator[str]:
     """The text of each sentence; its tokens go to the writer."""
     done = 0
-    for tokens, sizes in checked_chunks(dataset, side.dictionary):
+    for tokens, sizes in checked_chunks(dataset, len(side.dictionary)):
         writer.add_flat(tokens, sizes)
         if counted:
             side.tokens += len(tokens)

@@ -34,7 +34,7 @@ from kdmt.corpus.binarize import (
 from kdmt.corpus.clean import TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
-from kdmt.corpus.fetch import fetch, fetch_corpus, open_lines, read_pairs
+from kdmt.corpus.fetch import fetch, fetch_corpus, read_pairs, source_lines, token_companions
 from kdmt.corpus.lines import iterate_lines, write_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.text import TextProcessor
@@ -69,6 +69,7 @@ def _input_hashes(workspace: Workspace) -> dict[str, str]:
     sources += settings.monolingual
     given = (settings.tokenizer, settings.vocabulary)
     paths = [path for part in given for path in (part.source_path, part.target_path) if path is not None]
+    paths += [str(path) for source in sources if source.is_tokens for path in token_companions(Path(source.path or ""))]
     recorded = recorded_plan(made)
     known = {} if recorded is None else recorded.inputs
     hashes = {source.name: source.sha256 or _hash_local(source.path, known.get(source.name)) for source in sources}
@@ -184,7 +185,7 @@ def _write_monolingual(
 
 def _monolingual_corpus(workspace: Workspace, index: int, source: Source) -> TrainingCorpus:
     path = fetch(source, **_places(workspace))
-    lines = ((line, line) for line in open_lines(path, member=source.member, name=source.name))
+    lines = ((line, line) for line in source_lines(source, path))
     return TrainingCorpus(f"monolingual.{index} {source.name}", count_pairs(f"prepare: monolingual.{index}", lines))
 
 
@@ -201,7 +202,7 @@ def _write_held_out(workspace: Workspace, folder: Path, split: str, text: HeldOu
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     if text.raw_target is not None:
         path = fetch(text.raw_target, **_places(workspace))
-        lines = tuple(open_lines(path, member=text.raw_target.member, name=text.raw_target.name))
+        lines = tuple(source_lines(text.raw_target, path))
         if len(lines) != len(pairs):
             raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")
         write_lines(folder / f"{split}.raw.{workspace.langs[1]}", lines)

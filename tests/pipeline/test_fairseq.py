@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource
 from kdmt.interop.fairseq import convert_state, fairseq_state
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
+from kdmt.models.checkpoint import load_model, resolve_checkpoint
 from kdmt.train.distillation import DistillationObjective, WordLesson
 from kdmt.types import PAD
 
@@ -89,6 +91,47 @@ def test_fairseq_trains_and_translates_with_our_data_bin(made, tmp_path):  # noq
     references = {int(index): text for index, text in re.findall(r"^T-(\d+)\t(.*)$", said, re.MULTILINE)}
     joined = [references[index].replace(" ", "").replace("▁", " ").strip() for index in range(len(words))]
     assert joined == words
+
+
+def write_checkpoint(model, path):
+    """Our model as a checkpoint of fairseq's, in the form with `args`."""
+    args = Namespace(
+        **{**model.config.as_dict(), "arch": "transformer", "task": "translation", "criterion": "cross_entropy"},
+        **{"source_lang": "en", "target_lang": "de", "data": "", "left_pad_source": True, "left_pad_target": False},
+        **{"optimizer": "adam", "lr_scheduler": "inverse_sqrt", "lr": [5e-4], "adaptive_input": False},
+    )
+    last = {"criterion_name": "CrossEntropyCriterion", "optimizer_name": "FairseqAdam", "num_updates": 0}
+    history = [{**last, "lr_scheduler_state": {"best": None}}]
+    state = {"args": args, "model": fairseq_state(model), "optimizer_history": history}
+    torch.save({**state, "extra_state": {"train_iterator": {"epoch": 1}}}, path)
+
+
+def scored_lines(text):
+    """(kind, sentence) -> scores and texts, in order."""
+    found = {}
+    for kind, index, rest in re.findall(r"^([STHDP])-(\d+)\t(.*)$", text, re.MULTILINE):
+        score, tab, words = rest.partition("\t")
+        value = [float(each) for each in rest.split()] if kind == "P" else [float(score)] if tab else []
+        found.setdefault((kind, int(index)), []).append((value, words if tab else "" if kind == "P" else rest))
+    return found
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_generate_writes_what_fairseq_generate_writes(split, made, tmp_path):  # noqa: ARG001
+    model = load_model(resolve_checkpoint(RUNS / "teacher"))
+    write_checkpoint(model, tmp_path / "model.pt")
+    flags = ("--cpu", "--gen-subset", split, "--beam", "3", "--nbest", "2", "--max-len-b", "20", "--batch-size", "4")
+    flags += ("--remove-bpe", "sentencepiece")
+    theirs = fairseq("fairseq-generate", DATA, "--path", tmp_path / "model.pt", *flags)
+    ours = kdmt("generate", DATA, "--path", RUNS / "teacher", *flags)
+    assert ours.code == 0, ours.err
+    expected, found = scored_lines(theirs), scored_lines(ours.out)
+    assert found.keys() == expected.keys()
+    for key, each in expected.items():
+        assert [text for _, text in found[key]] == [text for _, text in each]
+        for (scores, _), (wanted, _) in zip(found[key], each, strict=True):
+            assert scores == pytest.approx(wanted, abs=1e-3)
+    assert ours.out.splitlines()[-1] in theirs
 
 
 def test_word_kd_trains(made, tmp_path):  # noqa: ARG001

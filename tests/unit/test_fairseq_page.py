@@ -61,6 +61,7 @@ VALUES = {
     "--bpe": "sentencepiece",
     "--tokenizer": "moses",
     "--shard-id": "0",
+    "--sacrebleu-tokenizer": "intl",
 }
 
 

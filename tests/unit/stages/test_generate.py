@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections import defaultdict
@@ -14,12 +15,17 @@ import torch
 from bad_input import message_of
 from tiny_pipeline import kdmt
 
-from kdmt.config import Text
+from kdmt.config import Decode, NATDecode, Text
+from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.vocabulary import Dictionary
+from kdmt.decode.nonautoregressive import NATEngine
+from kdmt.decode.transformer import TorchEngine
 from kdmt.interop.fairseq import convert_state
-from kdmt.models.architecture import TransformerConfig
-from kdmt.models.build import build_transformer
-from kdmt.models.checkpoint import save_checkpoint
+from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.build import build_nonautoregressive, build_transformer
+from kdmt.models.checkpoint import load_model, save_checkpoint
+from kdmt.types import ALIGNED, EDITING, POSITIONAL
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "generate"
 DATA = GOLDEN / "data-bin"
@@ -183,6 +189,68 @@ def test_long_sentences_are_refused_or_left_out(tmp_path, companions):
 )
 def test_what_is_refused(flags, message, models):
     assert re.search(message, message_of(kdmt("generate", DATA, "--path", models / "1", "--cpu", *flags)))
+
+
+@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
+def test_non_autoregressive_models(family, tmp_path, companions):
+    """Their own engine's translations, in N + 1 passes at most, without P- lines."""
+    model = save_nonautoregressive(tmp_path / "model", family, companions)
+    lines = generate(DATA, tmp_path / "model", "--iter-decode-max-iter", "2", "--max-len-a", "1", "--max-len-b", "5")
+    found, order = by_kind(lines)
+    assert sorted(order) == list(range(41))
+    assert {kind for kind, _ in found} == set("STHD")
+    sources = IndexedDataset(DATA / "test.en-de.en")
+    engine = NATEngine(model, iterations=3)
+    few = order[::4]
+    expected = engine.decode([sources[index] for index in few], Decode(beam=1, max_len_a=1.0, max_len_b=5))
+    dictionary = Dictionary.load(DATA / "dict.de.txt")
+    for index, (hypothesis,) in zip(few, expected, strict=True):
+        score, text = found["H", index][0].split("\t")
+        assert text == dictionary.string(hypothesis.tokens)
+        assert float(score) == pytest.approx(hypothesis.score / math.log(2), rel=1e-4, abs=1e-5)
+
+
+def save_nonautoregressive(folder, family, companions):
+    torch.manual_seed(3)
+    sizes = [len(Dictionary.load(DATA / f"dict.{lang}.txt")) for lang in ("en", "de")]
+    shape = TransformerConfig(**DESCRIPTION["shape"], dropout=0.0)
+    model = build_nonautoregressive(shape, NATConfig(family=family), src_vocab_size=sizes[0], tgt_vocab_size=sizes[1])
+    save_checkpoint(folder, model, companions=companions)
+    return load_model(folder)
+
+
+def test_an_autoregressive_model_chooses_among_lengths(models, tmp_path, companions):
+    model = save_nonautoregressive(tmp_path / "nat", "cmlm", companions)
+    path = f"{tmp_path / 'nat'}:{models / '1'}"
+    flags = ("--iter-decode-with-beam", "4", "--iter-decode-with-external-reranker", "--iter-decode-max-iter", "1")
+    found, order = by_kind(generate(DATA, path, *flags))
+    teacher = TorchEngine(load_model(models / "1"))
+    engine = NATEngine(model, search=NATDecode(length_beam=4, rescore=True), iterations=2, teacher=teacher)
+    sources, dictionary = IndexedDataset(DATA / "test.en-de.en"), Dictionary.load(DATA / "dict.de.txt")
+    expected = engine.decode([sources[index] for index in order], Decode())
+    words = [dictionary.string(hypothesis.tokens) for (hypothesis,) in expected]
+    assert [found["H", index][0].split("\t")[1] for index in order] == words
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--nbest", "2"), "--nbest 2: a non-autoregressive model gives one translation"),
+        (("--iter-decode-with-external-reranker",), "beside one autoregressive model"),
+    ],
+)
+def test_what_non_autoregressive_models_do_not_do(flags, message, tmp_path, companions):
+    save_nonautoregressive(tmp_path / "nat", "cmlm", companions)
+    assert message in message_of(kdmt("generate", DATA, "--path", tmp_path / "nat", "--cpu", *flags))
+
+
+def test_detokenising(models):
+    joined, order = by_kind(generate(DATA, models / "1", "--beam", "1", "--remove-bpe"))
+    undone, _ = by_kind(generate(DATA, models / "1", "--beam", "1", "--bpe", "subword_nmt", "--tokenizer", "moses"))
+    assert any("@@" in undone["H", index][0] for index in order)
+    for index in order:
+        assert undone["D", index] == joined["D", index]
+        assert undone["S", index] == joined["S", index]
 
 
 def test_flags_without_effect(models):

@@ -39,7 +39,10 @@ def imported(data, *flags):
 
 
 def refused(*arguments):
+    """The message; neither a stage nor a pipeline is left."""
+    before = Path("x.yaml").exists()
     message = message_of(kdmt("import-fairseq", *arguments))
+    assert Path("x.yaml").exists() == before
     assert not Path("runs").exists() or not Path("runs/x/prepare").exists()
     return message
 
@@ -194,7 +197,6 @@ def test_damaged_files(file, content, message, folder):  # noqa: ARG001
     path = Path("joined") / file
     path.unlink() if content is None else path.write_bytes(content)
     assert message in refused("joined", "x.yaml")
-    assert not Path("x.yaml").exists()
 
 
 def test_text_in_place_of_an_index(folder):  # noqa: ARG001
@@ -258,6 +260,43 @@ def test_another_tokenizer_is_refused(folder):  # noqa: ARG001
     Path("codes").write_text("#version: 0.2\nu k\nuk i\nuki k</w>\n")
     message = refused("tested", "x.yaml", "--bpe-codes", "codes")
     assert "the given tokenizer is not that of the data-bin: it cuts" in message
+
+
+def use_as_test_set(**changes):
+    """tiny.yaml with the data-bin `tested` of others as a second test set."""
+    sides = {"source": "tested/test.en-de.en.bin", "target": "tested/test.en-de.de.bin"}
+    document = yaml.safe_load(Path("tiny.yaml").read_text(encoding="utf-8"))
+    source = {side: {"path": path, "remove_bpe": "subword_nmt", **changes} for side, path in sides.items()}
+    document["prepare"]["test"]["test_old"] = source
+    Path("tiny.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+
+
+def test_a_data_bin_is_a_test_set_of_another_pipeline(pipeline, folder):  # noqa: ARG001
+    """Its words are cut anew, by the pipeline's own tokenizer."""
+    use_as_test_set()
+    result = kdmt("prepare", "tiny.yaml")
+    assert result.code == 0, result.err
+    made = Path("runs/tiny/prepare")
+    golden = (GOLDEN / "generate" / "beam.txt").read_text(encoding="utf-8").split("\n")  # of --remove-bpe
+    for kind, lang in (("S", "en"), ("T", "de")):
+        said = dict(line.removeprefix(f"{kind}-").split("\t") for line in golden if line.startswith(f"{kind}-"))
+        lines = [said[str(index)].replace("<<unk>>", "<unk>") for index in range(len(said))]
+        assert read_lines(made / f"test_old.raw.{lang}") == lines
+    Path("tested/dict.de.txt").write_bytes(Path("tested/dict.de.txt").read_bytes().replace(b"rom ", b"ROM "))
+    assert "the input tested/dict.de.txt changed" in kdmt("prepare", "tiny.yaml").err
+    assert "ROM" in (made / "test_old.raw.de").read_text(encoding="utf-8")
+
+
+def test_a_token_file_without_its_dictionary(pipeline, folder):  # noqa: ARG001
+    use_as_test_set()
+    Path("tested/dict.de.txt").unlink()
+    assert "tested/dict.de.txt: there is no such file" in message_of(kdmt("prepare", "tiny.yaml"))
+
+
+def test_joining_is_for_token_files(pipeline, folder):  # noqa: ARG001
+    use_as_test_set(path="text/test.en")
+    message = message_of(kdmt("prepare", "tiny.yaml"))
+    assert "prepare.test.test_old.source: 'remove_bpe' is that of a 'path' to a token file" in message
 
 
 def test_what_looks_like_subwords_is_named(folder):  # noqa: ARG001
