@@ -93,7 +93,7 @@ def same_for_both_sides(case):
     return source == target or "--joined-dictionary" in CASES[case]
 
 
-@pytest.mark.parametrize("case", filter(same_for_both_sides, CASES))
+@pytest.mark.parametrize("case", list(filter(same_for_both_sides, CASES)))
 @pytest.mark.parametrize("chunk_lines", [1, 7, 1000])
 def test_fast_path_gives_fairseqs_files(case, chunk_lines, tmp_path, monkeypatch):
     """The cases with one setting for both sides; the joined ones share their ids between the sides too."""
