@@ -322,7 +322,7 @@ def fairseq_data(model: Model, limit: int | None) -> Path:
 
 def write_fairseq_checkpoint(model: Model) -> None:
     """The teacher as a checkpoint of fairseq's."""
-    from kdmt.interop.fairseq import export_checkpoint
+    from kdmt.interop.fairseq.checkpoints import export_checkpoint
 
     export_checkpoint(model.trained / "teacher" / "average", model.work / "fairseq.pt")
 

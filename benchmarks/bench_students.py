@@ -77,7 +77,7 @@ def main() -> None:
     config = load_pipeline(options.pipeline)
     run = options.runs / config.name
     codec = TextCodec.load(run / "prepare")
-    test_set = next(iter(config.prepare.test))
+    test_set = config.prepare.test_sets[0]
     sources = codec.encode_source(read_lines(run / "prepare" / f"{test_set}.{config.source_lang}"))
     with tempfile.TemporaryDirectory() as folder:
         use_threads(1)

@@ -33,7 +33,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.transformer import TorchEngine
-from kdmt.interop.fairseq import TextSettings, export_checkpoint, import_checkpoints
+from kdmt.interop.fairseq.checkpoints import TextSettings, export_checkpoint, import_checkpoints
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer

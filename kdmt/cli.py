@@ -1,7 +1,9 @@
 """The command line: one command per stage. Parses, calls, prints; no logic.
 
 kdmt prepare|teacher|distill|knowledge|student|score pipelines/x.yaml [--set a.b=c]
+kdmt import-fairseq DATA_BIN pipelines/x.yaml
 kdmt translate runs/x/teacher < input.txt > output.txt
+kdmt generate DATA_BIN --path runs/x/teacher --beam 5 --remove-bpe
 kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
 kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
 """
@@ -48,6 +50,46 @@ def prepare(
 ) -> None:
     """Clean, decontaminate, tokenise and binarise the corpora."""
     _run("prepare", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command("import-fairseq")
+def import_fairseq(
+    data_bin: Annotated[Path, typer.Argument(metavar="DATA_BIN", help="A folder that fairseq-preprocess made.")],
+    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The new pipeline file.")],
+    name: Annotated[str | None, typer.Option(help="Of the pipeline; by default the file's.")] = None,
+    source_lang: Annotated[str | None, typer.Option("--source-lang", "-s", help="By default the files' own.")] = None,
+    target_lang: Annotated[str | None, typer.Option("--target-lang", "-t")] = None,
+    bpe_codes: Annotated[Path | None, typer.Option(help="The subword-nmt operations that the text was cut by.")] = None,
+    sentencepiece: Annotated[Path | None, typer.Option(help="The SentencePiece model that it was cut by.")] = None,
+    remove_bpe: Annotated[
+        str | None, typer.Option(help="Without either: how tokens are joined for scores, as subword_nmt.")
+    ] = None,
+    moses: Annotated[bool, typer.Option("--moses", help="The text was tokenised by Moses before.")] = False,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="The text was lowercased before.")] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Make a pipeline whose prepare stage is a data-bin of fairseq's, dictionaries and all, and run that stage."""
+    from kdmt.stages.import_fairseq import write_pipeline
+
+    hints = write_pipeline(
+        data_bin,
+        pipeline,
+        name=name,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        bpe_codes=bpe_codes,
+        sentencepiece=sentencepiece,
+        remove_bpe=remove_bpe,
+        moses=moses,
+        lowercase=lowercase,
+    )
+    for hint in hints:
+        print(hint, file=sys.stderr)
+    try:
+        _run("prepare", pipeline, None, runs, None, rebuild=False)
+    except UserError:
+        pipeline.unlink()  # made here: what is refused leaves nothing
+        raise
 
 
 @app.command()
@@ -156,6 +198,24 @@ def translate(
     translate_stream(translator, settings, sys.stdin.buffer, sys.stdout.buffer, buffer_size=buffer_size)
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def generate(context: typer.Context) -> None:
+    """Translate a split of a data-bin with fairseq-generate's flags and write its lines; --help lists them."""
+    from kdmt.interop.fairseq.flags import parse_generate
+    from kdmt.stages.generate import generate as write_lines
+
+    write_lines(parse_generate(context.args))
+
+
+@app.command("fairseq-plugin")
+def fairseq_plugin() -> None:
+    """Print the folder for fairseq-train's --user-dir that has the criterions word_kd and seq_kd."""
+    print(Path(__file__).parent / "interop" / "fairseq_plugin" / "kdmt_fairseq")
+
+
 class ComputeType(StrEnum):
     float32 = "float32"
     float16 = "float16"
@@ -212,7 +272,7 @@ def import_checkpoint(
 ) -> None:
     """Make checkpoint folders of fairseq's checkpoints, for translating, as teachers, for export."""
     from kdmt.config import Text
-    from kdmt.interop.fairseq import TextSettings, import_checkpoints
+    from kdmt.interop.fairseq.checkpoints import TextSettings, import_checkpoints
 
     text = Text(normalize=normalize, moses=moses, lowercase=lowercase, already_applied=moses)
     settings = TextSettings(
@@ -258,7 +318,8 @@ def export(
 ) -> None:
     """Write a trained model for another toolkit, with its tokenizer and text processing."""
     from kdmt.config import Decode
-    from kdmt.interop import ctranslate2, fairseq, onnx
+    from kdmt.interop import ctranslate2, onnx
+    from kdmt.interop.fairseq import checkpoints as fairseq
 
     if to is ExportFormat.ctranslate2:
         decode = Decode(beam=beam, lenpen=lenpen)

@@ -63,16 +63,26 @@ def _changed(section: Section) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- prepare
 
 
+# how fairseq's --remove-bpe joins subwords, by their marks alone
+Joiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"]
+
+
 class Source(Section):
-    """Where one text file comes from: a local path or a URL with its sha256; `.gz` is opened on the fly."""
+    """Where one text file comes from: a local path or a URL with its sha256; `.gz` is opened on the fly.
+
+    A path may be a token file of a data-bin (`test.de-en.de.bin`), whose index and dictionary lie beside it.
+    """
 
     path: str | None = None
     url: str | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     member: str | None = None  # a file inside a zip archive
+    remove_bpe: Joiner | None = None  # of a token file: how its tokens are joined
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
+        if self.remove_bpe is not None and not self.is_tokens:
+            raise ValueError("'remove_bpe' is that of a 'path' to a token file, which ends in .bin")
         if (self.path is None) == (self.url is None):
             raise ValueError("give either 'path' or 'url'")
         if self.url is not None and self.sha256 is None:
@@ -80,6 +90,11 @@ class Source(Section):
         if (self.path or self.url or "").endswith(".zip") and self.member is None:
             raise ValueError("a zip archive needs 'member', the file inside it")
         return self
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether it is a token file of a data-bin."""
+        return self.path is not None and self.path.endswith(".bin")
 
     @property
     def name(self) -> str:
@@ -153,7 +168,7 @@ class Text(Section):
 
 
 class Tokenizer(Section):
-    type: Literal["sentencepiece", "subword-nmt"] = "sentencepiece"
+    type: Literal["sentencepiece", "subword-nmt", "words"] = "sentencepiece"  # words: the text is tokenised already
     model: Literal["unigram", "bpe"] = "unigram"
     vocab_size: int = Field(10000, ge=8)  # SentencePiece: pieces; subword-nmt: merge operations
     joint: bool = True
@@ -161,9 +176,15 @@ class Tokenizer(Section):
     train_sentences: int = Field(500_000, ge=1)  # learnt on at most so many lines, drawn evenly over the corpus
     source_path: str | None = None  # a given model instead of a learnt one
     target_path: str | None = None
+    # of words: how the subwords among them are joined for people and for scores, as by fairseq's flag of this name
+    remove_bpe: Joiner | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Tokenizer:
+        if self.remove_bpe is not None and self.type != "words":
+            raise ValueError(f"'remove_bpe' is that of 'type: words': '{self.type}' joins its own subwords")
+        if self.source_path is not None and self.type == "words":
+            raise ValueError("'type: words' has no model: leave out 'source_path'")
         if self.type == "subword-nmt" and self.model != "bpe":
             raise ValueError("subword-nmt learns BPE only: set 'model: bpe'")
         if self.target_path is not None and self.source_path is None:
@@ -204,10 +225,18 @@ CleanOrNone = Annotated[
 ]
 
 
+class FairseqData(Section):
+    """A data-bin that fairseq-preprocess made, taken as it is in place of corpora; its train1, train2, ... too."""
+
+    path: str
+    test: list[str] = Field(default_factory=list)  # its splits that are scored on
+
+
 class Prepare(Section):
-    train: list[Corpus] = Field(min_length=1)
-    valid: HeldOut
+    train: list[Corpus] = Field(default_factory=list)
+    valid: HeldOut | None = None
     test: dict[str, HeldOut] = Field(default_factory=dict)
+    data_bin: FairseqData | None = None  # instead of `train`, `valid` and `test`
     monolingual: list[Source] = Field(default_factory=list)  # text in the source language, for `self_supervised`
     clean: CleanOrNone = Clean()
     decontaminate: bool = True
@@ -216,9 +245,32 @@ class Prepare(Section):
     vocabulary: Vocabulary = Vocabulary()
     workers: int = _execution(0, ge=0)  # processes; 0 for one a core
 
+    @property
+    def test_sets(self) -> list[str]:
+        """The names of the test sets."""
+        return list(self.test) if self.data_bin is None else self.data_bin.test
+
+    @model_validator(mode="after")
+    def _corpora(self) -> Prepare:
+        given = [name for name in ("train", "valid", "test", "monolingual") if getattr(self, name)]
+        if self.data_bin is not None and given:
+            raise ValueError(f"'data_bin' stands in place of corpora: leave out '{given[0]}'")
+        if self.data_bin is None:
+            for name in ("train", "valid"):
+                if name not in given:
+                    raise ValueError(f"'{name}' is missing (or give a 'data_bin' of fairseq's)")
+            return self
+        if self.tokenizer.type != "words" and self.tokenizer.source_path is None:
+            raise ValueError(
+                "'data_bin' is tokenised: give its model as 'tokenizer.source_path', or set 'tokenizer.type: words'"
+            )
+        if self.vocabulary.source_path is not None:
+            raise ValueError("'data_bin' has its own dictionaries: leave out 'vocabulary.source_path'")
+        return self
+
     @model_validator(mode="after")
     def _names(self) -> Prepare:
-        for name in self.test:
+        for name in self.test_sets:
             if not re.fullmatch(r"test\w*", name):
                 raise ValueError(f"test set {name!r}: names begin with 'test' and hold letters, digits and '_'")
         if self.vocabulary.joined and not self.tokenizer.joint:

@@ -87,14 +87,14 @@ class TextCodec:
 
     def finish_target(self, words: str) -> str:
         """Words as finished text."""
-        return self.text.postprocess_target(words)
+        return self.text.postprocess_target(self.tokenizers.target.join(words))
 
 
 def load_text_processor(path: Path) -> TextProcessor:
-    """The processing that a `text.json` describes.
+    """The text processing of a checkpoint or a `prepare` folder, from its `text.json`.
 
     Raises:
-        UserError: it is missing or not one.
+        UserError: the file is missing or is none.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

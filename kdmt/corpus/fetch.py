@@ -18,9 +18,15 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+import numpy as np
+
 from kdmt.checksum import file_sha256
 from kdmt.config import ParallelText, Source
+from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
+from kdmt.corpus.subwords import join_subwords
+from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.types import PAD
 
 _logger = logging.getLogger(__name__)
 
@@ -226,6 +232,32 @@ def open_lines(path: Path, *, member: str | None = None, name: str | None = None
         raise UserError(f"{name}: {error.strerror}") from None
 
 
+def source_lines(source: Source, path: Path) -> Iterator[str]:
+    """The lines of a source's local file: its text, or what the tokens of a data-bin spell.
+
+    Raises:
+        UserError: see `open_lines`; an index or a dictionary that is missing or damaged, an id beyond it.
+    """
+    if not source.is_tokens:
+        return open_lines(path, member=source.member, name=source.name)
+    return _spelled(path, source.remove_bpe)
+
+
+def token_companions(path: Path) -> list[Path]:
+    """What gives the tokens of a `.bin` their meaning: its index and its language's dictionary."""
+    prefix = path.with_suffix("")
+    return [idx_path(prefix), path.with_name(f"dict{prefix.suffix}.txt")]
+
+
+def _spelled(path: Path, joiner: str | None) -> Iterator[str]:
+    dictionary = Dictionary.load(token_companions(path)[1])
+    for tokens, sizes in checked_chunks(IndexedDataset(path.with_suffix("")), len(dictionary)):
+        ends = np.cumsum(sizes, dtype=np.int64)
+        for end, size in zip(ends.tolist(), sizes.tolist(), strict=True):
+            kept = [token for token in tokens[end - size : end].tolist() if token != PAD]
+            yield join_subwords(dictionary.string(kept), joiner)
+
+
 def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) -> IO[bytes]:
     if member is None:
         file: IO[bytes] = opened.enter_context(path.open("rb"))
@@ -267,13 +299,10 @@ def _sources(corpus: ParallelText) -> list[Source]:
 
 
 def _read_two_files(corpus: ParallelText, paths: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    source_lines, target_lines = (
-        open_lines(path, member=source.member, name=name)
-        for path, source, name in zip(paths, _sources(corpus), names, strict=True)
-    )
-    for num_pairs, (source_line, target_line) in enumerate(itertools.zip_longest(source_lines, target_lines)):
+    lines = [source_lines(source, path) for path, source in zip(paths, _sources(corpus), strict=True)]
+    for num_pairs, (source_line, target_line) in enumerate(itertools.zip_longest(*lines)):
         if source_line is None or target_line is None:
-            longer = num_pairs + 1 + sum(1 for _ in (target_lines if source_line is None else source_lines))
+            longer = num_pairs + 1 + sum(1 for _ in lines[source_line is None])
             num_source, num_target = (num_pairs, longer) if source_line is None else (longer, num_pairs)
             raise UserError(f"{names[0]} has {num_source} lines, {names[1]} has {num_target}: they are no pairs")
         yield source_line, target_line

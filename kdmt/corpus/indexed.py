@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.errors import UserError
+from kdmt.types import EOS
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -145,6 +147,32 @@ class IndexedDataset:
 
     def __reduce__(self) -> tuple[type[IndexedDataset], tuple[Path]]:
         return IndexedDataset, (self.prefix,)
+
+
+def checked_chunks(
+    dataset: IndexedDataset, vocab_size: int, *, chunk: int = 20_000
+) -> Iterator[tuple[IntArray, NDArray[np.int32]]]:
+    """All sentences, so many at a time, as `IndexedDataset.read` gives them, once they are known to be right.
+
+    Raises:
+        UserError: an id is beyond the vocabulary, or a sentence does not end in </s>; names the sentence, from 0.
+    """
+    path = bin_path(dataset.prefix)
+    for start in range(0, len(dataset), chunk):
+        tokens, sizes = dataset.read(start, min(start + chunk, len(dataset)))
+        ends = np.cumsum(sizes, dtype=np.int64)
+        wrong = np.flatnonzero((tokens < 0) | (tokens >= vocab_size))
+        if len(wrong):
+            sentence = start + int(np.searchsorted(ends, wrong[0], side="right"))
+            raise UserError(
+                f"{path}: sentence {sentence} (from 0) has the id {int(tokens[wrong[0]])}, "
+                f"the dictionary {vocab_size} symbols"
+            )
+        empty = np.flatnonzero(sizes == 0)
+        without_end = empty if len(empty) else np.flatnonzero(tokens[ends - 1] != EOS)
+        if len(without_end):
+            raise UserError(f"{path}: sentence {start + int(without_end[0])} (from 0) does not end in </s>")
+        yield tokens, sizes
 
 
 def _dtype_code(dtype: np.dtype[Any]) -> int:

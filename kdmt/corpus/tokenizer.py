@@ -1,4 +1,5 @@
-"""Subword models, SentencePiece and subword-nmt BPE, learnt or given, behind one small interface.
+"""Subword models, SentencePiece and subword-nmt BPE, learnt or given, behind one small interface; and text that is
+tokenised already.
 
 A `tokenizer/` folder holds the model files and `tokenizer.json`, which names them with their sha256: copied whole, as
 into a checkpoint, it is all that `load_tokenizer` needs.
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
+from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -82,6 +84,10 @@ class SubwordModel(ABC):
     @abstractmethod
     def surfaces(self, symbols: Sequence[str]) -> Surfaces:
         """What `decode` makes of each symbol; they need not be the model's own."""
+
+    def join(self, words: str) -> str:
+        """Text for people of what `decode` gives; the same but for tokens that are taken as they are."""
+        return words
 
     def encode_lines(self, lines: Sequence[str], threads: int = 1) -> list[str]:
         """Cut lines into tokens, with a single space between two."""
@@ -195,22 +201,38 @@ class SubwordNmtModel(SubwordModel):
         return ids
 
 
-class TokenList(SubwordModel):
-    """Text that comes cut into tokens, as `fairseq-generate` reads and writes it."""
+class WordsModel(SubwordModel):
+    """Text whose tokens are what stands between spaces, subwords of others' making among them.
 
-    def __init__(self) -> None:
+    `decode` leaves them as they are, so that text that is written down can be read again; `join` does not. The file
+    holds one line, the kind of `join_subwords` or nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
         super().__init__(SPECIALS)
+        self._joiner = path.read_text(encoding="utf-8").strip() or None
 
     def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:  # noqa: ARG002
-        cut = [line.split() for line in lines]
-        tokens = [self.symbol_id(token) for line in cut for token in line]
-        return np.array(tokens, dtype=np.int32), np.array([len(line) for line in cut], dtype=np.int32)
+        ids = [[self.symbol_id(token) for token in line.split()] for line in lines]
+        sizes = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
+        return np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int32, count=int(sizes.sum())), sizes
 
     def decode(self, tokenised: str) -> str:
         return tokenised
 
+    def join(self, words: str) -> str:
+        return join_subwords(words, self._joiner)
+
     def surfaces(self, symbols: Sequence[str]) -> Surfaces:
         return Surfaces([f"{symbol} " for symbol in symbols], list(symbols), "last")
+
+
+_MODELS: dict[str, type[SentencePieceModel] | type[SubwordNmtModel] | type[WordsModel]] = {
+    "sentencepiece": SentencePieceModel,
+    "subword-nmt": SubwordNmtModel,
+    "words": WordsModel,
+}
+_SUFFIXES = {"sentencepiece": "model", "subword-nmt": "codes", "words": "words"}
 
 
 @dataclass(frozen=True)
@@ -241,7 +263,7 @@ def train_tokenizer(
         UserError: when a file is missing or not UTF-8, a given model cannot be read, or the vocabulary is too large
             or too small for the text (with SentencePiece's own limit).
     """
-    suffix = "model" if settings.type == "sentencepiece" else "codes"
+    suffix = _SUFFIXES[settings.type]
     names = [f"joint.{suffix}"] if settings.joint else [f"{lang}.{suffix}" for lang in langs]
     texts = [list(sources)] if settings.joint else [[path] for path in sources]
     given = (settings.source_path, settings.target_path)
@@ -260,13 +282,6 @@ def train_tokenizer(
     return load_tokenizer(out_dir)
 
 
-def write_token_list(out_dir: Path, langs: tuple[str, str]) -> None:
-    """The folder of a tokenizer that leaves text as it comes: tokens between spaces."""
-    out_dir.mkdir(parents=True)
-    description = {"type": "none", "langs": list(langs)}
-    (out_dir / "tokenizer.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
-
 def load_tokenizer(folder: Path) -> Tokenizers:
     """Load the models of a `tokenizer/` folder.
 
@@ -276,10 +291,7 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     index = folder / "tokenizer.json"
     try:
         description = json.loads(index.read_text(encoding="utf-8"))
-        if description["type"] == "none":
-            tokens = TokenList()
-            return Tokenizers(tokens, tokens)
-        model_class = {"sentencepiece": SentencePieceModel, "subword-nmt": SubwordNmtModel}[description["type"]]
+        model_class = _MODELS[description["type"]]
         sides = [description[side] for side in ("source", "target")]
         files = [(folder / side["file"], side["sha256"]) for side in sides]
     except FileNotFoundError:
@@ -301,6 +313,8 @@ def _read_given(path: Path) -> bytes:
 
 
 def _learn(settings: TokenizerSettings, texts: Sequence[Path]) -> bytes:
+    if settings.type == "words":
+        return f"{settings.remove_bpe or ''}\n".encode()
     lines = sample_lines(texts, settings.train_sentences)
     first = next(lines, None)
     if first is None:

@@ -34,13 +34,14 @@ from kdmt.corpus.binarize import (
 from kdmt.corpus.clean import TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
-from kdmt.corpus.fetch import fetch, fetch_corpus, open_lines, read_pairs
+from kdmt.corpus.fetch import fetch, fetch_corpus, read_pairs, source_lines, token_companions
 from kdmt.corpus.lines import iterate_lines, write_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.stages.data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, move_aside, recorded_plan, write_json
 from kdmt.stages.progress import count_pairs, download_progress
 from kdmt.stages.stage import Stage
@@ -52,25 +53,33 @@ def prepare_stage(workspace: Workspace) -> Stage:
     langs = {"source_lang": workspace.config.source_lang, "target_lang": workspace.config.target_lang}
 
     def plan() -> Plan:
-        return make_plan({"prepare": settings}, langs, _input_hashes(settings, workspace.prepare))
+        return make_plan({"prepare": settings}, langs, _input_hashes(workspace))
 
     return Stage("prepare", "kdmt prepare", workspace.prepare, (), plan, lambda made: _prepare(workspace, made))
 
 
-def _input_hashes(settings: Prepare, made: Path) -> dict[str, str]:
+def _input_hashes(workspace: Workspace) -> dict[str, str]:
     """Every file that the settings name; a URL stands for the content that its sha256 fixes.
 
-    A local file that is gone counts as unchanged where `made` was made from it: only making it again needs the file.
+    A local file that is gone counts as unchanged where the stage was made from it: only making it again needs the file.
     """
+    settings, made = workspace.config.prepare, workspace.prepare
     sources = list(chain(*(_sources(corpus) for corpus in settings.train)))
-    sources += chain(*(_sources(text) for text in (settings.valid, *settings.test.values())))
+    sources += chain(*(_sources(text) for text in _held_out(settings).values()))
     sources += settings.monolingual
     given = (settings.tokenizer, settings.vocabulary)
     paths = [path for part in given for path in (part.source_path, part.target_path) if path is not None]
+    paths += [str(path) for source in sources if source.is_tokens for path in token_companions(Path(source.path or ""))]
     recorded = recorded_plan(made)
     known = {} if recorded is None else recorded.inputs
     hashes = {source.name: source.sha256 or _hash_local(source.path, known.get(source.name)) for source in sources}
-    return hashes | {path: _hash_local(path, known.get(path)) for path in paths}
+    hashes |= {path: _hash_local(path, known.get(path)) for path in paths}
+    return hashes if settings.data_bin is None else hashes | data_bin_hashes(workspace, known)
+
+
+def _held_out(settings: Prepare) -> dict[str, HeldOut]:
+    """Validation and test text by the name of the split."""
+    return ({} if settings.valid is None else {"valid": settings.valid}) | settings.test
 
 
 def _sources(text: ParallelText) -> list[Source]:
@@ -102,10 +111,12 @@ def _prepare(workspace: Workspace, plan: Plan) -> None:
 
 def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     settings, langs = workspace.config.prepare, workspace.langs
+    if settings.data_bin is not None:
+        return take_data_bin(workspace, folder)
     workers = settings.workers or len(os.sched_getaffinity(0))
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *langs, unicode_form)
-    held_out = {"valid": settings.valid, **settings.test}
+    held_out = _held_out(settings)
     for split, corpus in held_out.items():
         _write_held_out(workspace, folder, split, corpus, processor)
     forbidden = _forbidden(workspace, folder, held_out) if settings.decontaminate else None
@@ -174,7 +185,7 @@ def _write_monolingual(
 
 def _monolingual_corpus(workspace: Workspace, index: int, source: Source) -> TrainingCorpus:
     path = fetch(source, **_places(workspace))
-    lines = ((line, line) for line in open_lines(path, member=source.member, name=source.name))
+    lines = ((line, line) for line in source_lines(source, path))
     return TrainingCorpus(f"monolingual.{index} {source.name}", count_pairs(f"prepare: monolingual.{index}", lines))
 
 
@@ -191,7 +202,7 @@ def _write_held_out(workspace: Workspace, folder: Path, split: str, text: HeldOu
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     if text.raw_target is not None:
         path = fetch(text.raw_target, **_places(workspace))
-        lines = tuple(open_lines(path, member=text.raw_target.member, name=text.raw_target.name))
+        lines = tuple(source_lines(text.raw_target, path))
         if len(lines) != len(pairs):
             raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")
         write_lines(folder / f"{split}.raw.{workspace.langs[1]}", lines)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from kdmt.corpus.lines import read_lines
+from kdmt.corpus.subwords import join_subwords
 from kdmt.stages.workspace import Workspace
 
 
 def read_references(workspace: Workspace, split: str) -> list[str]:
     """The references of a split in the form that `score.detokenized` asks for."""
-    form = "raw." if workspace.config.score.detokenized else ""
-    return read_lines(workspace.prepare / f"{split}.{form}{workspace.config.target_lang}")
+    if workspace.config.score.detokenized:
+        return read_lines(workspace.prepare / f"{split}.raw.{workspace.config.target_lang}")
+    return join_words(workspace, read_lines(workspace.prepare / f"{split}.{workspace.config.target_lang}"))
+
+
+def join_words(workspace: Workspace, words: list[str]) -> list[str]:
+    """Text as the tokenizer sees it, with its subwords joined where these are in the text."""
+    return [join_subwords(line, workspace.config.prepare.tokenizer.remove_bpe) for line in words]
 
 
 def bleu_of_words(workspace: Workspace, hypotheses: list[str], references: list[str]) -> Any:
@@ -21,4 +28,5 @@ def bleu_of_words(workspace: Workspace, hypotheses: list[str], references: list[
     """
     from kdmt.score.metrics import bleu
 
-    return bleu(hypotheses, references, tokenize="none" if workspace.config.prepare.text.moses else "13a")
+    tokenize = "none" if workspace.config.prepare.text.moses else "13a"
+    return bleu(join_words(workspace, hypotheses), join_words(workspace, references), tokenize=tokenize)

@@ -19,7 +19,7 @@ from kdmt.config import NATDecode, Pipeline, Score
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
-from kdmt.stages.references import read_references
+from kdmt.stages.references import join_words, read_references
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
@@ -129,7 +129,7 @@ def _score(workspace: Workspace, systems: Sequence[_System], plan: Plan) -> None
     from kdmt.score.report import write_comparisons, write_html, write_scores
 
     config, folder = workspace.config, workspace.score
-    if not config.prepare.test:
+    if not config.prepare.test_sets:
         raise UserError("prepare.test: the pipeline has no test set to score on")
     threads = use_threads(config.score.threads)
     pick_device(config.score.device)  # refused before anything is moved
@@ -190,7 +190,7 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
             teacher=teacher,
             fusion=_fusion(score.nat, model, codec),
         )
-        for test_set in workspace.config.prepare.test:
+        for test_set in workspace.config.prepare.test_sets:
             workspace.say(f"score: {system.name} seed {system.seed} on {test_set}, {way.name}")
             run, figures = _translate(workspace, translator, system, test_set, way)
             row = ScoreRow(
@@ -262,6 +262,7 @@ def _translate(
         repeats=1,
     )
     finished = [codec.finish_target(line) for line in words]
+    words = join_words(workspace, words)
     first, second = (finished, words) if score.detokenized else (words, finished)
     run = _Run(system, test_set, way, first)
     write_lines(workspace.score / f"{run.file}.{workspace.langs[1]}", first)
@@ -297,10 +298,12 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
     text, tgt = workspace.config.prepare.text, workspace.langs[1]
     if text.changes_nothing:
         return None
-    if text.already_applied and workspace.config.prepare.test[test_set].raw_target is None:
+    given = workspace.config.prepare.test.get(test_set)
+    if text.already_applied and given is not None and given.raw_target is None:
         return None  # the corpus has no raw text to compare with
     if workspace.config.score.detokenized:
-        return bleu(hypotheses, read_lines(workspace.prepare / f"{test_set}.{tgt}"), tokenize="none")
+        references = join_words(workspace, read_lines(workspace.prepare / f"{test_set}.{tgt}"))
+        return bleu(hypotheses, references, tokenize="none")
     references = read_lines(workspace.prepare / f"{test_set}.raw.{tgt}")
     return bleu(hypotheses, references, tokenize="13a", lowercase=text.lowercase)
 

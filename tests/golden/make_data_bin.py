@@ -25,6 +25,10 @@ CASES = {
     "joined_nwords": ["--joined-dictionary", "--nwordssrc", "30", "--nwordstgt", "30"],
     "separate_nwords": ["--nwordssrc", "21", "--nwordstgt", "4", "--padding-factor", "1"],
     "joined_unpadded": ["--joined-dictionary", "--padding-factor", "1"],
+    "separate_threshold_padded": ["--thresholdsrc", "2", "--thresholdtgt", "4", "--padding-factor", "8"],
+    "separate_nwords_padded": ["--nwordssrc", "21", "--nwordstgt", "5", "--padding-factor", "8"],
+    "separate_both": ["--thresholdsrc", "2", "--thresholdtgt", "2", "--nwordssrc", "19", "--nwordstgt", "19"],
+    "joined_both": ["--joined-dictionary", "--thresholdsrc", "2", "--thresholdtgt", "2", "--nwordssrc", "25"],
 }
 LARGE_DICTIONARIES = {"uint16": 65499, "uint32": 65500}  # sizes with the four specials
 

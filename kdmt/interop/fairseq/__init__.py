@@ -1,10 +1,6 @@
-"""fairseq's checkpoints, in and out.
+"""fairseq's checkpoints, data and flags, in and out.
 
-`pickles` reads its files without running anything in them, `architectures` its settings, `states` its weights;
-`languages` is what its multilingual task makes of dictionaries; `checkpoints` puts these together.
+`pickles` reads its checkpoint files without running anything in them, `architectures` their settings, `states` their
+weights; `languages` is what its multilingual task makes of dictionaries; `checkpoints` puts these together. `data_bin`
+reads its data, `flags` the command line of its fairseq-generate, `output` writes that one's lines.
 """
-
-from kdmt.interop.fairseq.checkpoints import TextSettings, export_checkpoint, import_checkpoints
-from kdmt.interop.fairseq.states import convert_state, fairseq_state
-
-__all__ = ["TextSettings", "convert_state", "export_checkpoint", "fairseq_state", "import_checkpoints"]

@@ -19,7 +19,7 @@ from kdmt.config import Text
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import train_tokenizer, write_token_list
+from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
@@ -253,12 +253,11 @@ def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSetting
         codes.write_bytes(_merges(settings.bpe_codes))
         given = TokenizerSettings(type="subword-nmt", model="bpe", source_path=str(codes))
     else:
-        return write_token_list(folder, langs)
+        given = TokenizerSettings(type="words")
     try:
         train_tokenizer(given, (folder, folder), folder, langs)  # nothing is learnt: the model is given
     finally:
         folder.with_name("codes").unlink(missing_ok=True)
-    return None
 
 
 def _merges(path: Path) -> bytes:

@@ -87,7 +87,13 @@ def test_tokenised_text_gives_fairseqs_files(case, tmp_path):
     assert_same_files(tmp_path, GOLDEN / case)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in ("separate_threshold", "separate_nwords")])
+def same_for_both_sides(case):
+    """Whether the case has one setting for both sides, as `Vocabulary` has."""
+    source, target = (dictionary_options(CASES[case], side) for side in ("src", "tgt"))
+    return source == target or "--joined-dictionary" in CASES[case]
+
+
+@pytest.mark.parametrize("case", list(filter(same_for_both_sides, CASES)))
 @pytest.mark.parametrize("chunk_lines", [1, 7, 1000])
 def test_fast_path_gives_fairseqs_files(case, chunk_lines, tmp_path, monkeypatch):
     """The cases with one setting for both sides; the joined ones share their ids between the sides too."""

@@ -18,7 +18,7 @@ from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.transformer import TorchEngine
-from kdmt.interop.fairseq import TextSettings, import_checkpoints
+from kdmt.interop.fairseq.checkpoints import TextSettings, import_checkpoints
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition, crf_score
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.edits import common_subsequence, missing_between, opened, spread

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdmt.config import Train
 from kdmt.errors import UserError
-from kdmt.interop.fairseq import convert_state
+from kdmt.interop.fairseq.states import convert_state
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.models.architecture import TransformerConfig, architecture
 from kdmt.models.build import build_transformer, count_parameters

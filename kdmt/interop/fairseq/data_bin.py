@@ -1,0 +1,206 @@
+"""fairseq's data-bins that others made: what is in one, whether it is whole, and the order in which fairseq reads it.
+
+    dict.<lang>.txt    {train,valid,test}[1,2,...].<src>-<tgt>.<lang>.{bin,idx}
+
+Only the mmap format is read, which `fairseq-preprocess` writes by default; the others are known by their first bytes
+(fairseq/data/indexed_dataset.py, 0.12.2). Like fairseq, a data-bin of one direction serves the other one too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.indexed import IndexedDataset, bin_path, checked_chunks, idx_path
+from kdmt.corpus.vocabulary import Dictionary
+from kdmt.errors import UserError
+
+_OTHER_FORMATS = {b"TNTIDX\x00\x00": "lazy or cached", b"HUFFIDX\x00": "huffman"}
+_FILE = re.compile(r"(?P<split>\w+)\.(?P<pair>[^.-]+-[^.-]+)\.(?P<lang>[^.]+)(\.(bin|idx))?")
+
+IntArray = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One pair of token files; `target` is None where there is a source alone."""
+
+    name: str
+    source: IndexedDataset
+    target: IndexedDataset | None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclass(frozen=True)
+class DataBin:
+    """A fairseq data-bin, in one of its two directions."""
+
+    folder: Path
+    langs: tuple[str, str]  # source and target
+    dictionaries: tuple[Dictionary, Dictionary]
+
+    @classmethod
+    def open(cls, folder: Path, source_lang: str | None = None, target_lang: str | None = None) -> DataBin:
+        """Languages that are not given are those of the files' names.
+
+        Raises:
+            UserError: there is no such folder, it is of another language pair, or a dictionary is missing or damaged.
+        """
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder")
+        langs = _choose_langs(folder, source_lang, target_lang)
+        source, target = (Dictionary.load(folder / f"dict.{lang}.txt") for lang in langs)
+        return cls(folder, langs, (source, target))
+
+    def names(self, kind: str) -> list[str]:
+        """The splits `kind`, `kind1`, `kind2`, ... as far as they go on: fairseq trains on all of `train*`."""
+        names: list[str] = []
+        while self._pair_of(name := kind + (str(len(names)) if names else "")):
+            names.append(name)
+        return names
+
+    def split(self, name: str, *, parallel: bool = False) -> Split:
+        """Open a split. Its files are as long as they should be; the tokens are checked by `check_tokens`.
+
+        Args:
+            parallel: refuse a source without a target.
+
+        Raises:
+            UserError: it is not there, a file of it is missing, damaged or of another format, or its sides differ in
+                length.
+        """
+        pair = self._pair_of(name)
+        if pair is None:
+            there = ", ".join(sorted({match["split"] for match in _files(self.folder)})) or "none"
+            raise UserError(f"{self.folder}: no split {name!r} of {'-'.join(self.langs)}: there is {there}")
+        source, target = (self.folder / f"{name}.{pair}.{lang}" for lang in self.langs)
+        opened = _open_side(source)
+        if not parallel and not any(path.exists() for path in _paths(target)):
+            return Split(name, opened, None)
+        other = _open_side(target)
+        if len(opened) != len(other):
+            raise UserError(
+                f"{idx_path(source)} has {len(opened)} sentences, {idx_path(target)} has {len(other)}: not parallel"
+            )
+        return Split(name, opened, other)
+
+    def _pair_of(self, split: str) -> str | None:
+        """How the languages stand in the names of a split's files."""
+        for pair in ("-".join(self.langs), "-".join(reversed(self.langs))):
+            prefixes = [self.folder / f"{split}.{pair}.{lang}" for lang in self.langs]
+            if any(path.exists() for prefix in prefixes for path in _paths(prefix)):
+                return pair
+        return None
+
+
+def check_tokens(dataset: IndexedDataset, dictionary: Dictionary) -> None:
+    """Go through a token file. Raises as `checked_chunks`."""
+    for _ in checked_chunks(dataset, len(dictionary)):
+        pass
+
+
+def reading_order(split: Split, *, seed: int = 1) -> NDArray[np.int64]:
+    """The order in which fairseq-generate takes the sentences: by source, then target length, from short to long.
+
+    Equal ones stand as in the data, but for any split that is not called `test` in an order drawn with `seed`, which
+    is that of NumPy's legacy generator.
+    """
+    count = len(split)
+    order = np.arange(count) if split.name == "test" else np.random.RandomState(seed).permutation(count)
+    if split.target is not None:
+        order = order[np.argsort(split.target.sizes[order], kind="stable")]
+    return order[np.argsort(split.source.sizes[order], kind="stable")].astype(np.int64)
+
+
+def cut_batches(
+    lengths: IntArray, *, max_tokens: int | None, max_sentences: int | None, multiple: int
+) -> list[NDArray[np.int64]]:
+    """The batches that fairseq cuts a sequence of sentences into.
+
+    A batch takes all the sentences that fit, and of `multiple` or more only as many as that divides.
+
+    Args:
+        lengths: tokens of each sentence's longer side, in the order of reading.
+        max_tokens: padded tokens of a batch's longer side; None for any number.
+        max_sentences: of a batch; None for any number.
+
+    Returns:
+        Places in that order, int64 [B] each.
+
+    Raises:
+        UserError: a sentence alone has more than `max_tokens`; names its place.
+    """
+    batches, start = [], 0
+    while start < len(lengths):
+        size = _fitting(lengths[start:], max_tokens, max_sentences)
+        if not size:
+            raise UserError(
+                f"sentence {start} in the order of reading has {lengths[start]} tokens: more than max_tokens"
+            )
+        if size >= multiple:
+            size -= size % multiple
+        batches.append(np.arange(start, start + size))
+        start += size
+    return batches
+
+
+def _fitting(lengths: IntArray, max_tokens: int | None, max_sentences: int | None) -> int:
+    """How many of the first sentences make one batch."""
+    most = len(lengths) if max_sentences is None else min(max_sentences, len(lengths))
+    if max_tokens is None:
+        return most
+    most = min(most, max_tokens)  # no sentence is shorter than one token
+    padded = np.maximum.accumulate(lengths[:most].astype(np.int64)) * np.arange(1, most + 1)
+    return int(np.searchsorted(padded, max_tokens, side="right"))
+
+
+def _choose_langs(folder: Path, source_lang: str | None, target_lang: str | None) -> tuple[str, str]:
+    pairs = sorted({match["pair"] for match in _files(folder) if match["lang"] in match["pair"].split("-")})
+    wanted = {lang for lang in (source_lang, target_lang) if lang is not None}
+    fitting = [pair for pair in pairs if wanted <= set(pair.split("-"))]
+    if not pairs:
+        raise UserError(f"{folder}: not a data-bin: it has no file <split>.<src>-<tgt>.<lang>.idx")
+    if not fitting:
+        asked = f"{source_lang or '...'}-{target_lang or '...'}"
+        raise UserError(f"{folder}: a data-bin of {', '.join(pairs)}, not of {asked}")
+    if len({frozenset(pair.split("-")) for pair in fitting}) > 1 or (len(fitting) > 1 and not wanted):
+        raise UserError(f"{folder}: has {', '.join(fitting)}: give the source and the target language")
+    first, second = fitting[0].split("-")
+    if source_lang == second or target_lang == first:
+        return second, first
+    return first, second
+
+
+def _files(folder: Path) -> Iterator[re.Match[str]]:
+    for path in folder.iterdir():
+        match = _FILE.fullmatch(path.name)
+        if match is not None:
+            yield match
+
+
+def _paths(prefix: Path) -> list[Path]:
+    """What a side of a split may lie in; without an ending, text."""
+    return [idx_path(prefix), bin_path(prefix), prefix]
+
+
+def _open_side(prefix: Path) -> IndexedDataset:
+    """Refuse other formats than mmap by their names."""
+    if prefix.exists() and not idx_path(prefix).exists():
+        raise UserError(f"{prefix}: data of fairseq's format 'raw': {_REMEDY}")
+    if idx_path(prefix).is_file():
+        with idx_path(prefix).open("rb") as file:
+            other = _OTHER_FORMATS.get(file.read(8))
+        if other is not None:
+            raise UserError(f"{idx_path(prefix)}: an index of fairseq's format {other!r}: {_REMEDY}")
+    return IndexedDataset(prefix)
+
+
+_REMEDY = "make the data-bin again with 'fairseq-preprocess --dataset-impl mmap'"

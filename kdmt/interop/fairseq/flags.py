@@ -1,0 +1,250 @@
+"""fairseq-generate's flags as `kdmt generate` takes them: same names, same defaults, same way of reading them.
+
+They are read by argparse, as fairseq's own are: a flag may stand for the beginning of its name, and `--remove-bpe`
+takes a value or none. A flag of fairseq's that changes its output and has no counterpart here is refused by name; one
+that only changes how it works or logs is taken and has no effect.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from kdmt.corpus.subwords import JOINERS, join_subwords
+from kdmt.errors import UserError
+
+Scoring = Literal["bleu", "sacrebleu", "chrf"]
+SCORINGS = ("bleu", "sacrebleu", "chrf")
+SACREBLEU_TOKENIZERS = ("13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char")
+
+# changes nothing that is written
+_SWITCHES_WITHOUT_EFFECT = (
+    *("no_progress_bar", "no_beamable_mm", "no_early_stop", "memory_efficient_fp16", "no_seed_provided"),
+)
+_VALUES_WITHOUT_EFFECT = (
+    *("log_format", "log_interval", "log_file", "num_workers", "dataset_impl", "data_buffer_size"),
+    *("left_pad_source", "left_pad_target", "bpe_codes", "sentencepiece_model"),
+)
+# changes what is written: a flag, the value at which it does nothing (None: always refused), and what there is instead
+_REFUSED: dict[str, tuple[str | None, str]] = {
+    "unkpen": ("0", ""),
+    "min_len": ("1", ""),
+    "temperature": ("1", "temperatures are those of `distill.sample`"),
+    "prefix_size": ("0", ""),
+    "no_repeat_ngram_size": ("0", ""),
+    "replace_unk": (None, ""),
+    "constraints": (None, ""),
+    "lm_path": (None, "language models go with CTC students: `score.nat.ctc_lm`"),
+    "lm_weight": ("0", "language models go with CTC students: `score.nat.ctc_lm`"),
+    "sampling_topk": ("-1", "the teacher's samples are `data: sampled`"),
+    "sampling_topp": ("-1", "the teacher's samples are `data: sampled`"),
+    "diverse_beam_groups": ("-1", ""),
+    "diverse_beam_strength": ("0.5", ""),
+    "diversity_rate": ("-1", ""),
+    "print_alignment": (None, ""),
+    "decoding_format": (None, ""),
+    "model_overrides": ("{}", "a checkpoint is read as what it says it is"),
+    "eos_token": (None, ""),
+    "retain_dropout_modules": (None, ""),
+    "user_dir": (None, ""),
+}
+_REFUSED_SWITCHES = (
+    *("sampling", "match_source_len", "print_step", "retain_iter_history", "retain_dropout", "truncate_source"),
+    *("iter_decode_force_max_iter", "score_reference", "load_alignments", "prepend_bos", "bf16"),
+)
+
+
+@dataclass(frozen=True)
+class GenerateFlags:
+    """What `kdmt generate` was asked for. Names and meanings are fairseq-generate's."""
+
+    data: Path
+    paths: tuple[Path, ...]  # checkpoints
+    gen_subset: str
+    source_lang: str | None
+    target_lang: str | None
+    beam: int
+    nbest: int
+    lenpen: float
+    max_len_a: float
+    max_len_b: int
+    remove_bpe: str | None
+    detokenize: tuple[str, ...]  # what `D-` lines undo: a joiner of `join_subwords`, then "moses"
+    batch_size: int | None
+    max_tokens: int | None
+    required_batch_size_multiple: int
+    num_shards: int
+    shard_id: int
+    skip_invalid: bool
+    seed: int
+    results_path: Path | None
+    scoring: Scoring
+    sacrebleu_tokenizer: str
+    sacrebleu_lowercase: bool
+    quiet: bool
+    cpu: bool
+    fp16: bool
+    threads: int
+    max_iter: int
+    length_beam: int
+    eos_penalty: float
+    reranks: bool  # the last checkpoint chooses among the lengths
+
+
+def parse_generate(arguments: Sequence[str]) -> GenerateFlags:
+    """Read a command line.
+
+    Raises:
+        UserError: an unknown flag, one without a counterpart, or values that contradict each other.
+    """
+    parser = _parser()
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise UserError(f"{unknown[0]}: no flag of `kdmt generate`; it has those of --help")
+    for name, (neutral, instead) in _REFUSED.items():
+        value = getattr(given, name)
+        if value is not None and not _same(value, neutral):
+            raise _no_counterpart(f"--{name.replace('_', '-')} {value}", instead)
+    for name in _REFUSED_SWITCHES:
+        if getattr(given, name):
+            instead = "`kdmt rescore` scores given pairs" if name == "score_reference" else ""
+            raise _no_counterpart(f"--{name.replace('_', '-')}", instead)
+    return _flags(given)
+
+
+def _flags(given: argparse.Namespace) -> GenerateFlags:
+    _check_values(given)
+    join_subwords("", given.remove_bpe)  # a value that it does not know
+    moses = ("moses",) if given.tokenizer == "moses" else ()
+    limited = given.max_tokens is not None or given.batch_size is not None
+    return GenerateFlags(
+        data=Path(given.data),
+        paths=tuple(Path(path) for path in given.path.split(":")),
+        gen_subset=given.gen_subset,
+        source_lang=given.source_lang,
+        target_lang=given.target_lang,
+        beam=given.beam,
+        nbest=min(given.nbest, given.beam),
+        lenpen=0.0 if given.unnormalized else given.lenpen,  # length ** 0 divides by 1
+        max_len_a=given.max_len_a,
+        max_len_b=given.max_len_b,
+        remove_bpe=given.remove_bpe,
+        detokenize=(*(() if given.bpe is None else (given.bpe,)), *moses),
+        batch_size=given.batch_size,
+        max_tokens=given.max_tokens if limited else 12_000,
+        required_batch_size_multiple=given.required_batch_size_multiple,
+        num_shards=given.num_shards,
+        shard_id=given.shard_id,
+        skip_invalid=given.skip_invalid_size_inputs_valid_test,
+        seed=given.seed,
+        results_path=None if given.results_path is None else Path(given.results_path),
+        scoring="sacrebleu" if given.sacrebleu else given.scoring,
+        sacrebleu_tokenizer=given.sacrebleu_tokenizer,
+        sacrebleu_lowercase=given.sacrebleu_lowercase,
+        quiet=given.quiet,
+        cpu=given.cpu,
+        fp16=given.fp16,
+        threads=given.threads,
+        max_iter=given.iter_decode_max_iter,
+        length_beam=given.iter_decode_with_beam,
+        eos_penalty=given.iter_decode_eos_penalty,
+        reranks=given.iter_decode_with_external_reranker,
+    )
+
+
+def _check_values(given: argparse.Namespace) -> None:
+    least = {
+        "beam": 1,
+        "nbest": 1,
+        "max_len_a": 0,
+        "max_len_b": 1,
+        "batch_size": 1,
+        "max_tokens": 1,
+        "required_batch_size_multiple": 1,
+        "num_shards": 1,
+        "shard_id": 0,
+        "threads": 0,
+        "iter_decode_max_iter": 0,
+        "iter_decode_with_beam": 1,
+        "iter_decode_eos_penalty": 0,
+    }
+    for name, limit in least.items():
+        value = getattr(given, name)
+        if value is not None and value < limit:
+            raise UserError(f"--{name.replace('_', '-')} {value}: should be at least {limit}")
+    if given.shard_id >= given.num_shards:
+        raise UserError(f"--shard-id {given.shard_id}: should be less than --num-shards, which is {given.num_shards}")
+    if given.nbest > given.beam and given.beam > 1:
+        raise UserError(f"--nbest {given.nbest} is more than --beam {given.beam}")
+
+
+def _no_counterpart(flag: str, instead: str) -> UserError:
+    return UserError(f"{flag}: `kdmt generate` has no counterpart of this flag{'; ' if instead else ''}{instead}")
+
+
+def _same(value: str, neutral: str | None) -> bool:
+    """As numbers where both are."""
+    try:
+        return neutral is not None and float(value) == float(neutral)
+    except ValueError:
+        return value == neutral
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kdmt generate",
+        usage="kdmt generate DATA_BIN --path CHECKPOINT[:CHECKPOINT...] [flags]",
+        description="Translate a split of a data-bin and write the lines that fairseq-generate writes.",
+        epilog="docs/fairseq.md says which of fairseq-generate's other flags have no counterpart.",
+    )
+    parser.add_argument("data", metavar="DATA_BIN", help="a data-bin, fairseq's or kdmt's")
+    add = parser.add_argument
+    add("--path", required=True, help="checkpoint folders or runs; several with ':' translate together")
+    add("--gen-subset", default="test", metavar="SPLIT", help="train, valid, test, test1, ... (default: test)")
+    add("-s", "--source-lang", metavar="LANG")
+    add("-t", "--target-lang", metavar="LANG")
+    add("--task", choices=("translation", "translation_lev"), default="translation", help="the model says which")
+    add("--beam", type=int, default=5)
+    add("--nbest", type=int, default=1)
+    add("--lenpen", type=float, default=1.0)
+    add("--unnormalized", action="store_true", help="the same as --lenpen 0")
+    add("--max-len-a", type=float, default=0.0, help="at most ax + b tokens, x the sentence's own with </s>")
+    add("--max-len-b", type=int, default=200)
+    joined = f"join subwords: {', '.join(JOINERS)} (without a value: subword_nmt)"
+    add("--remove-bpe", "--post-process", nargs="?", const="subword_nmt", metavar="KIND", help=joined)
+    add("--bpe", choices=("sentencepiece", "subword_nmt"), help="undone in the lines S-, T- and D-")
+    add("--tokenizer", choices=("moses", "space"), help="undone in the lines S-, T- and D-")
+    add("--batch-size", "--max-sentences", type=int, metavar="N", help="sentences of a batch")
+    add("--max-tokens", type=int, metavar="N", help="padded tokens of a batch; 12000 where no limit is given")
+    add("--required-batch-size-multiple", type=int, default=8, metavar="N", help="of which batches shards are made")
+    add("--num-shards", type=int, default=1, metavar="N", help="every N-th batch, ...")
+    add("--shard-id", type=int, default=0, metavar="I", help="... from the I-th on")
+    add("--skip-invalid-size-inputs-valid-test", action="store_true", help="leave out what is too long for the model")
+    add("--seed", type=int, default=1, help="of the order of equally long sentences")
+    add("--results-path", metavar="FOLDER", help="write generate-<split>.txt there, not to standard output")
+    add("--scoring", choices=SCORINGS, default="bleu", help="bleu is fairseq's own, of the words between spaces")
+    add("--sacrebleu", action="store_true", help="the same as --scoring sacrebleu")
+    add("--sacrebleu-tokenizer", choices=SACREBLEU_TOKENIZERS, default="13a", metavar="NAME")
+    add("--sacrebleu-lowercase", action="store_true")
+    add("--quiet", action="store_true", help="the last line alone")
+    add("--cpu", action="store_true", help="do not use a GPU")
+    add("--fp16", action="store_true", help="compute in half precision")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 for one a core (kdmt's own flag)")
+    add("--iter-decode-max-iter", type=int, default=10, metavar="N", help="passes after the first, at most")
+    add("--iter-decode-with-beam", type=int, default=1, metavar="N", help="lengths that are tried")
+    add("--iter-decode-eos-penalty", type=float, default=0.0)
+    add("--iter-decode-with-external-reranker", action="store_true", help="the last checkpoint chooses among them")
+    for name in (*_VALUES_WITHOUT_EFFECT, *_REFUSED):
+        optional = {"nargs": "?", "const": ""} if name in ("constraints", "print_alignment") else {}
+        add(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS, **optional)  # type: ignore[arg-type]
+    for name in (*_SWITCHES_WITHOUT_EFFECT, *_REFUSED_SWITCHES):
+        add(f"--{name.replace('_', '-')}", action="store_true", help=argparse.SUPPRESS)
+    return parser

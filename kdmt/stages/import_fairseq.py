@@ -1,0 +1,120 @@
+"""`kdmt import-fairseq`: a pipeline file for a data-bin that fairseq-preprocess made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdmt.errors import UserError
+from kdmt.interop.fairseq.data_bin import DataBin
+
+_HEAD = """\
+# A data-bin of fairseq's, taken as it is, and a teacher and a student to start from: made by `kdmt import-fairseq`.
+# All settings with their defaults are in kdmt/config.py.
+"""
+
+
+def write_pipeline(
+    data_bin: Path,
+    pipeline: Path,
+    *,
+    name: str | None = None,
+    source_lang: str | None = None,
+    target_lang: str | None = None,
+    bpe_codes: Path | None = None,
+    sentencepiece: Path | None = None,
+    remove_bpe: str | None = None,
+    moses: bool = False,
+    lowercase: bool = False,
+) -> list[str]:
+    """Write the YAML of a pipeline whose `prepare` stage is the data-bin.
+
+    Args:
+        pipeline: the new file.
+        name: of the pipeline; by default the file's.
+        bpe_codes, sentencepiece: what cut the text into subwords; without one its tokens are taken as they are.
+        remove_bpe: then, how they are joined for scores.
+        moses, lowercase: what was done to the text before.
+
+    Returns:
+        What the user may want to know of it.
+
+    Raises:
+        UserError: the file exists, the data-bin is not whole, or settings contradict each other.
+    """
+    if pipeline.exists():
+        raise UserError(f"{pipeline}: exists already; nothing was written (`kdmt prepare {pipeline}` goes on from it)")
+    if bpe_codes is not None and sentencepiece is not None:
+        raise UserError("--bpe-codes and --sentencepiece: text was cut by one of them")
+    data = DataBin.open(data_bin, source_lang, target_lang)
+    for split in ("train", "valid"):
+        data.split(split, parallel=True)
+    source, target = data.dictionaries
+    document: dict[str, Any] = {
+        "name": name or pipeline.stem,
+        "source_lang": data.langs[0],
+        "target_lang": data.langs[1],
+        "prepare": {
+            "data_bin": {"path": str(data_bin), "test": data.names("test")},
+            "tokenizer": _tokenizer(bpe_codes, sentencepiece, remove_bpe),
+            "vocabulary": {"joined": source == target},
+        },
+        "teacher": {"model": _model(source == target)},
+        "students": {"distilled": {"model": _model(source == target) | {"decoder_layers": 2}}},
+    }
+    if moses or lowercase:
+        document["prepare"]["text"] = {"moses": moses, "lowercase": lowercase, "already_applied": True}
+    _write_valid(pipeline, _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return _hints(data, bpe_codes or sentencepiece or remove_bpe)
+
+
+def _tokenizer(bpe_codes: Path | None, sentencepiece: Path | None, remove_bpe: str | None) -> dict[str, Any]:
+    if bpe_codes is None and sentencepiece is None:
+        kind = {"@@ ": "subword_nmt", "@@": "subword_nmt"}.get(remove_bpe or "", remove_bpe)
+        return {"type": "words"} | ({} if kind is None else {"remove_bpe": kind})
+    if remove_bpe is not None:
+        raise UserError("--remove-bpe is for tokens that are taken as they are: the given model joins its own")
+    if sentencepiece is not None:
+        return {"type": "sentencepiece", "source_path": str(sentencepiece)}
+    return {"type": "subword-nmt", "model": "bpe", "source_path": str(bpe_codes)}
+
+
+def _model(joined: bool) -> dict[str, Any]:
+    return {"arch": "transformer"} | ({"share_all_embeddings": True} if joined else {})
+
+
+def _write_valid(path: Path, text: str) -> None:
+    """The file, if it is a pipeline."""
+    from kdmt.config import load_pipeline
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".partial-{path.name}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        try:
+            load_pipeline(aside)
+        except UserError as error:
+            raise UserError(str(error).removeprefix(f"{aside}: ")) from None
+        os.link(aside, path)  # never over a file that came meanwhile
+    except FileExistsError:
+        raise UserError(f"{path}: exists already; nothing was written") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _hints(data: DataBin, known: object) -> list[str]:
+    if known is not None:
+        return []
+    marks = {
+        "subword_nmt": lambda symbol: symbol.endswith("@@"),
+        "sentencepiece": lambda symbol: symbol.startswith("▁"),
+    }
+    return [
+        f"the target dictionary looks like {kind}: --remove-bpe {kind} joins its tokens for scores, and --bpe-codes or "
+        "--sentencepiece for all text"
+        for kind, is_mark in marks.items()
+        if sum(map(is_mark, data.dictionaries[1].symbols)) > len(data.dictionaries[1]) / 50
+    ]

@@ -1,0 +1,113 @@
+"""docs/fairseq.md against the real fairseq 0.12.2's flags (tests/golden/make_fairseq_flags.py) and our settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from kdmt.config import Model, Pipeline, Section
+from kdmt.errors import UserError
+from kdmt.interop.fairseq.flags import parse_generate
+
+ROOT = Path(__file__).parents[2]
+FLAGS = {name: set(flags) for name, flags in json.loads((ROOT / "tests/golden/fairseq_flags.json").read_text()).items()}
+TEXT = (ROOT / "docs" / "fairseq.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+OURS = {"--bpe-codes", "--sentencepiece", "--moses", "--lowercase"}  # of `kdmt import-fairseq`
+PLUGIN = {"--knowledge", "--kd-alpha", "--kd-temperature", "--kd-weights", "--distilled"}
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
+
+
+@pytest.mark.parametrize(
+    ("section", "programs", "others"),
+    [
+        (
+            "Translating",
+            ("fairseq-generate", "fairseq-interactive", "fairseq-score"),
+            {"--bpe-codes", "--sentencepiece-model"},
+        ),
+        ("fairseq-preprocess", ("fairseq-preprocess",), set()),
+        ("fairseq-train", ("fairseq-train",), set()),
+        ("For those who stay on fairseq", ("fairseq-train",), PLUGIN),
+        ("Data", (), OURS | {"--remove-bpe"}),
+    ],
+)
+def test_every_flag_is_one_of_fairseqs(section: str, programs: tuple[str, ...], others: set[str]) -> None:
+    known = others.union(*(FLAGS[program] for program in programs))
+    assert flags_in(SECTIONS[section]) - known == set()
+    assert flags_in(SECTIONS[section])
+
+
+def test_every_flag_of_preprocessing_is_named() -> None:
+    common = FLAGS["fairseq-train"] | {"--help"}
+    assert FLAGS["fairseq-preprocess"] - common - flags_in(SECTIONS["fairseq-preprocess"]) == set()
+
+
+def test_every_flag_of_generating_is_named() -> None:
+    assert FLAGS["generation"] - flags_in(SECTIONS["Translating"]) == set()
+
+
+TAKEN, _, REST = SECTIONS["Translating"].partition("Refused by name")
+REFUSED = REST.partition("`fairseq-interactive`")[0]
+VALUES = {
+    "--task": "translation_lev",
+    "--scoring": "chrf",
+    "--bpe": "sentencepiece",
+    "--tokenizer": "moses",
+    "--shard-id": "0",
+    "--sacrebleu-tokenizer": "intl",
+}
+
+
+def messages(flag: str) -> list[str]:
+    """What is said to the flag with a value and without one; nothing where it is taken."""
+    found = []
+    for each in ([flag], [flag, VALUES.get(flag, "1.5")], [flag, VALUES.get(flag, "2")]):
+        try:
+            parse_generate(["data", "--path", "model", *each])
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+@pytest.mark.parametrize("flag", sorted(flags_in(TAKEN)))
+def test_flags_that_are_said_to_be_taken_are(flag: str) -> None:
+    assert len(messages(flag)) < 3
+
+
+@pytest.mark.parametrize("flag", sorted(flags_in(REFUSED)))
+def test_flags_that_are_said_to_be_refused_are(flag: str) -> None:
+    found = messages(flag)
+    assert len(found) == 3
+    assert any("no counterpart" in message for message in found)
+
+
+def settings_of(section: type[Section], prefix: str) -> set[str]:
+    return {f"{prefix}.{name}" for name in section.model_fields}
+
+
+def test_every_setting_is_one_of_ours() -> None:
+    from kdmt.config import Prepare, Score, Teacher, Tokenizer, Train, Vocabulary
+
+    known = {
+        *settings_of(Train, "train"),
+        *settings_of(Model, "model"),
+        *settings_of(Vocabulary, "vocabulary"),
+        *settings_of(Tokenizer, "tokenizer"),
+        *settings_of(Score, "score"),
+        *settings_of(Prepare, "prepare"),
+        *settings_of(Teacher, "teacher"),
+        *settings_of(Pipeline, "pipeline"),
+    }
+    named = set(re.findall(r"`((?:train|model|vocabulary|tokenizer|score|teacher)\.[a-z_]+)", TEXT))
+    assert named - known == set()
+    assert len(named) > 30
+    same = re.search(r"\| (`--encoder-layers .*?) \| `model\.`", TEXT)
+    assert same is not None
+    assert {flag[2:].replace("-", "_") for flag in flags_in(same[1])} == set(Model.model_fields) - {"arch"}
