@@ -179,7 +179,7 @@ def _load_fairseqs(path: Path, data: DataBin) -> Any:
 
     with TemporaryDirectory(prefix="kdmt-") as scratch:
         src, tgt = data.langs
-        settings = TextSettings(data.folder, source_lang=src, target_lang=tgt)
+        settings = TextSettings(data=data.folder, source_lang=src, target_lang=tgt)
         (folder,) = import_checkpoints(str(path), Path(scratch) / "checkpoint", settings)
         model = load_model(folder)
     if model.config.source_token is not None or model.config.target_token is not None:

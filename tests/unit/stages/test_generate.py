@@ -15,9 +15,10 @@ import torch
 from bad_input import message_of
 from tiny_pipeline import kdmt
 
-from kdmt.config import Decode, NATDecode, Text
+from kdmt.config import Decode, NATDecode, Text, Tokenizer
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.transformer import TorchEngine
@@ -36,9 +37,11 @@ CASES = DESCRIPTION["cases"]
 @pytest.fixture(scope="module")
 def companions(tmp_path_factory):
     """What a checkpoint has beside its weights."""
-    text = tmp_path_factory.mktemp("text") / "text.json"
+    folder = tmp_path_factory.mktemp("text")
+    text = folder / "text.json"
     text.write_text(json.dumps(TextProcessor(Text(), "en", "de").to_dict()))
-    return [DATA / "dict.en.txt", DATA / "dict.de.txt", text]
+    train_tokenizer(Tokenizer(type="words"), (text, text), folder / "tokenizer", ("en", "de"))
+    return [DATA / "dict.en.txt", DATA / "dict.de.txt", text, folder / "tokenizer"]
 
 
 @pytest.fixture(scope="module")
