@@ -141,14 +141,16 @@ def run_fairseq(data: Path, checkpoint: Path, model: object, max_len: int) -> di
     command = [str(FAIRSEQ / "fairseq-generate"), str(data), "--path", str(checkpoint), "--cpu", "--gen-subset", "test"]
     command += ["--batch-size", "32", "--max-len-a", "0", "--max-len-b", str(max_len)]
     if isinstance(model, NATransformer):
-        # its source embeddings are copied from the first column on, which is to hold no padding
-        command += ["--task", "translation_lev", "--beam", "1", "--left-pad-source", "False"]
+        # source embeddings are copied from the first column on, which is to hold no padding: the flag turns it off
+        command += ["--task", "translation_lev", "--beam", "1", "--left-pad-source"]
         goes_on = ITERATIONS - 1 if model.goes_over else 0  # it counts iterations after the first
         command += ["--iter-decode-max-iter", str(goes_on)]
         command += ["--iter-decode-force-max-iter"] if model.nat.family == "cmlm" else []
     else:
         command += ["--beam", str(BEAM), "--nbest", str(BEAM)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"parity: {' '.join(command)}\n{done.stderr[-2000:]}")
     found: dict[int, list[Listed]] = {}
     for index, score, words in re.findall(r"^H-(\d+)\t(\S+)\t(.*)$", done.stdout, re.MULTILINE):
         found.setdefault(int(index), []).append(Listed(words, float(score) * math.log(2.0)))
