@@ -478,7 +478,7 @@ class Shortlist(Section):
     """Target words that a batch may have, learnt from the training set by IBM model 1: quicker, and other scores."""
 
     per_token: int = Field(100, ge=1)  # most probable target tokens of each source token
-    frequent: int = Field(500, ge=0)  # and the most frequent ones of all
+    frequent: int = Field(200, ge=0)  # and the most frequent ones of all
     pairs: int = Field(200_000, ge=1)  # of the training set that are learnt from, evenly drawn
 
 

@@ -124,7 +124,7 @@ class CTranslate2Engine:
         threads: of the CPU for one batch. On a CPU, searches in int8 or with a shortlist take batches of 16 at most, in
             which they are quickest.
         shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. What a sentence's
-            translation is then depends on the other sentences of its batch.
+            translation is then depends on the sentences that it is searched with.
 
     Raises:
         UserError: CTranslate2 is not installed or cannot load the model, the folder is damaged or none of ours, or it
@@ -174,10 +174,7 @@ class CTranslate2Engine:
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
         # CTranslate2 translates no source of </s> alone
         places = [place for place, source in enumerate(sources) if len(source) > 1]
-        found: dict[int, list[_Found]] = {}
-        # with a shortlist what is searched again stays among the sources whose words are allowed it
-        for part in given.batches(places) if self._shortlist else [places]:
-            found |= self._decode_part(given, part, progress or _keep_silent)
+        found = self._decode_places(given, places, progress or _keep_silent)
         if progress is not None and len(places) < len(sources):
             progress(len(sources) - len(places))
         return [
@@ -185,7 +182,7 @@ class CTranslate2Engine:
             for place in range(len(sources))
         ]
 
-    def _decode_part(
+    def _decode_places(
         self, given: _Given, places: list[int], progress: Callable[[int], None]
     ) -> dict[int, list[_Found]]:
         """All batches once; then what their maximum length or </s> as the first token has a bearing on."""

@@ -38,7 +38,7 @@ def build_shortlist(
     targets: Sequence[NDArray[np.integer]],
     *,
     per_token: int = 100,
-    frequent: int = 500,
+    frequent: int = 200,
     max_pairs: int = 100_000,
     iterations: int = 5,
 ) -> Shortlist:
