@@ -132,14 +132,20 @@ def prepare(folder: Path, sentences: int) -> None:
 def run_steps(folder: Path, nbest: int) -> None:
     """The stage's steps, each timed, with the stub in the teacher's place."""
     from kdmt.distill.decoding import BlockDecoder
-    from kdmt.distill.sources import SourceText
     from kdmt.stages.distill import Decoding
-    from kdmt.stages.targets import TrainingSet, merge_text, source_prefixes
+    from kdmt.stages.targets import TrainingSet, merge_text
+    from kdmt.stages.teachers import OwnTeacher
     from kdmt.stages.workers import open_executor
     from kdmt.stages.workspace import Workspace
 
+    class Copying(Decoding):
+        """There is no checkpoint; text and words are those of a teacher with the data's vocabulary."""
+
+        def teacher(self) -> OwnTeacher:
+            return OwnTeacher(self.workspace, (), (), "ctranslate2", ())
+
     workspace = Workspace(load_pipeline(folder / "pipeline.yaml"), folder / "runs")
-    work, made_from = Decoding(workspace, workspace.distill, (), None), {"teacher": "a stub that copies"}
+    work, made_from = Copying(workspace, workspace.distill, (), None), {"teacher": "a stub that copies"}
     work.blocks.mkdir(parents=True)
     seconds: dict[str, float] = {}
 
@@ -158,7 +164,7 @@ def run_steps(folder: Path, nbest: int) -> None:
     decoder = BlockDecoder(
         teacher=CopyTeacher(nbest=nbest),
         settings=workspace.config.distill.decode,
-        open_text=partial(SourceText, source_prefixes(workspace)),
+        open_text=work.teacher().opens_text(),
         folder=work.blocks,
         made_from=made_from,
     )

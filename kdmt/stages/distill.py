@@ -45,7 +45,7 @@ from kdmt.stages.targets import (
     sweep,
     write_training_set,
 )
-from kdmt.stages.teachers import choose_teacher
+from kdmt.stages.teachers import ChosenTeacher, choose_teacher
 from kdmt.stages.workers import LOGS, helpers, open_executor
 from kdmt.stages.workspace import Workspace
 
@@ -113,6 +113,10 @@ class Decoding:
     def blocks(self) -> Path:
         return self.folder / BLOCKS
 
+    def teacher(self) -> ChosenTeacher:
+        """What translates."""
+        return choose_teacher(self.workspace)
+
     def plan(self) -> Plan:
         workspace = self.workspace
         wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
@@ -120,7 +124,7 @@ class Decoding:
             wanted += ("data-bin/monolingual.", "monolingual.")
         outputs = recorded_outputs(workspace.prepare)
         inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
-        inputs |= choose_teacher(workspace).inputs() | reverse_inputs(workspace)
+        inputs |= self.teacher().inputs() | reverse_inputs(workspace)
         made_from = make_plan({"distill": workspace.config.distill}, {}, inputs)
         left_out = tuple(f"distill.{name}" for name in self.foreign)
         own = {key: value for key, value in made_from.settings.items() if not key.startswith(left_out)}
@@ -137,7 +141,7 @@ class Decoding:
 
     def begin(self, plan: Plan) -> None:
         """Open the folder for work; what is wrong with the teacher is said before anything is moved."""
-        choose_teacher(self.workspace).check(self.sample)
+        self.teacher().check(self.sample)
         check_reverse(self.workspace)
         begin(self.folder, plan, self.workspace.resolved_config())
         self.blocks.mkdir(exist_ok=True)
@@ -154,8 +158,8 @@ class Decoding:
         """Which sentence stands on which line."""
         from kdmt.distill.sources import find_sources
 
-        text = choose_teacher(self.workspace).opens_text()
-        return find_sources(text(), once=self.sample is None, workdir=self.folder)
+        open_text = self.teacher().opens_text()
+        return find_sources(open_text(), once=self.sample is None, workdir=self.folder)
 
     def tasks(self, sources: Sources) -> list[BlockTask]:
         """All blocks."""
@@ -167,7 +171,7 @@ class Decoding:
         """What becomes a worker that writes blocks into a folder."""
         from kdmt.distill.decoding import BlockDecoder
 
-        chosen = choose_teacher(self.workspace)
+        chosen = self.teacher()
         return BlockDecoder(
             teacher=chosen.open(self.folder, self.sample),
             settings=self.workspace.config.distill.decode,
@@ -178,7 +182,7 @@ class Decoding:
 
     def made_from(self, plan: Plan) -> dict[str, Any]:
         """What the blocks depend on besides their sources."""
-        return choose_teacher(self.workspace).made_from(plan)
+        return self.teacher().made_from(plan)
 
     def _decode(self, plan: Plan, sources: Sources, own: slice = slice(None)) -> list[BlockTask]:
         from kdmt.distill.decoding import missing_tasks
@@ -227,7 +231,7 @@ class Decoding:
             tasks,
             self.blocks,
             made_from=made_from,
-            to_words=choose_teacher(self.workspace).to_words(),
+            to_words=self.teacher().to_words(),
             settings=self.workspace.config.distill.failures,
             out=out / NBEST,
             out_offsets=out / OFFSETS,
