@@ -174,8 +174,9 @@ class CTranslate2Engine:
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
         # CTranslate2 translates no source of </s> alone
         places = [place for place, source in enumerate(sources) if len(source) > 1]
-        found = self._decode_places(given, places, progress or _keep_silent)
-        if progress is not None and len(places) < len(sources):
+        progress = progress or _keep_silent
+        found = self._decode_places(given, places, progress)
+        if len(places) < len(sources):
             progress(len(sources) - len(places))
         return [
             self._ranked(found[place], settings) if place in found else [Hypothesis((), 0.0)]
@@ -196,9 +197,10 @@ class CTranslate2Engine:
             early = {place: each.total for place, nbest in found.items() for each in nbest if not each.tokens}
             for batch in given.batches([*early]):
                 found |= self._search_batch(given, batch, min_len=1)
-        for min_len, alike in enumerate([found.keys() - early.keys(), early.keys()]):
-            cut = [place for place in sorted(alike) if not given.all_end_within(place, found[place])]
-            for max_len, batch in given.batches_alike(cut):
+        cut = [place for place in places if not given.all_end_within(place, found[place])]
+        for min_len in (0, 1):  # </s> is forbidden as the first token where it was found there
+            alike = [place for place in cut if (place in early) == (min_len == 1)]
+            for max_len, batch in given.batches_alike(alike):
                 ended = self._end(_of(given.sources, batch), max_len, given.settings.beam, min_len=min_len)
                 found |= dict(zip(batch, ended, strict=True))
         return found | self._among_all(given, early, found)
@@ -422,17 +424,19 @@ class CTranslate2Engine:
         Args:
             early: log-probability of </s> as the first token, of the sources that are asked for.
         """
-        likely = [place for place in early if early[place] > _LIKELY and not self._shortlist]
-        others = {
-            place: [replace(each, total=each.total + math.log(-math.expm1(min(early[place], -1e-7)))) for each in nbest]
-            for place, nbest in found.items()
-            if place in early
-        }
+        among_all: dict[int, list[_Found]] = {}
+        likely = []
+        for place, eos_log_prob in early.items():
+            remainder = math.log(-math.expm1(min(eos_log_prob, -1e-7)))
+            among_all[place] = [replace(each, total=each.total + remainder) for each in found[place]]
+            if eos_log_prob > _LIKELY and not self._shortlist:
+                likely.append(place)
         # by forced decoding, which is more precise where </s> is likely
         owners = [given.sources[place] for place in likely for _ in found[place]]
         scores = iter(self._score(owners, [each.tokens for place in likely for each in found[place]]))
-        forced = {place: [replace(each, total=float(next(scores).sum())) for each in found[place]] for place in likely}
-        return others | forced
+        for place in likely:
+            among_all[place] = [replace(each, total=float(next(scores).sum())) for each in found[place]]
+        return among_all
 
     def _ranked(self, found: list[_Found], settings: Decode) -> list[Hypothesis]:
         nbest = [
