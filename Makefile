@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
-        fairseq-env fairseq-old-env parity bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
+        fairseq-env fairseq-old-env parity parity-models bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         distclean
 
@@ -88,6 +88,9 @@ fairseq-env: ## a Python 3.8 with the real fairseq 0.12.2, to compare with
 
 fairseq-old-env: ## the same with fairseq 0.10.2, whose checkpoints have the old form
 	benchmarks/make_fairseq_env.sh .fairseq-old-env 0.10.2
+
+parity-models: $(VENV)/installed ## small models of each family for it, trained by the real fairseq (about an hour)
+	$(BIN)/python benchmarks/train_fairseq_models.py
 
 parity: $(VENV)/installed ## numbers beside the real fairseq's (DATA=data-bin MODELS="a.pt runs/x/teacher" for n-best lists)
 	$(BIN)/python benchmarks/parity.py $(if $(DATA),--data $(DATA)) $(if $(SUBSET),--subset $(SUBSET)) $(MODELS)

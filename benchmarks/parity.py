@@ -2,15 +2,17 @@
 
     make parity               (python benchmarks/parity.py [--data DATA_BIN MODEL ...]; needs `make fairseq-env`)
 
-Always: every golden checkpoint of tests/golden/fairseq is imported and exported, and fairseq's encoder output and
-log-probabilities with what kdmt wrote are compared with those of its own file. (The way in is what the unit tests of
-tests/unit/interop/fairseq check.)
+Always: every golden checkpoint of tests/golden/fairseq is imported and exported, and fairseq's encoder output,
+log-probabilities and losses with what kdmt wrote are compared with those of its own file. (The way in is what the unit
+tests of tests/unit/interop/fairseq check.)
 
-With models: each translates the first sentences of a subset, by `fairseq-generate` and by kdmt, with one maximum length
-for all. A model is a checkpoint of fairseq's (`.pt`), which is imported, or a run of kdmt's, which is exported.
-`..._same` are the sentences of whose hypotheses all are the same strings in the same order; `..._score_difference` is
-the largest of the scores of these, in nats; `..._margin` where lists differ, the largest difference between fairseq's
-score of the first hypothesis that does and ours.
+With models: the same, both ways, for those that fairseq has trained (`make parity-models`), on sentences of the
+validation set; and each model translates the first sentences of a subset, by `fairseq-generate` and by kdmt, with one
+maximum length for all. A model is a checkpoint of fairseq's (`.pt`), which is imported and also exported again, or one
+of kdmt's, which is exported. `..._same` are the sentences of whose hypotheses all are the same strings in the same
+order, `..._exported_same` those where fairseq reads what kdmt wrote; `..._score_difference` is the largest of the
+scores of these, in nats; `..._margin` where lists differ, the largest difference between fairseq's score of the first
+hypothesis that does and ours.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from figures import REPOSITORY, Figure, report_figures
 
 from kdmt.config import Decode
@@ -34,10 +38,11 @@ from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.transformer import TorchEngine
 from kdmt.interop.fairseq.checkpoints import TextSettings, export_checkpoint, import_checkpoints
+from kdmt.losses.crf import candidate_transitions, crf_best
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.types import POSITIONAL, Hypothesis
+from kdmt.types import EOS, POSITIONAL, UNK, Hypothesis
 
 FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
 GOLDEN = REPOSITORY / "tests" / "golden" / "fairseq"
@@ -68,7 +73,9 @@ def main() -> None:
     if options.models and options.data is None:
         parser.error("models translate a data-bin: give --data")
     shutil.rmtree(options.workdir, ignore_errors=True)
-    figures = compare_exports(options.workdir / "golden")
+    figures = compare_exports(GOLDEN, options.workdir / "golden", "exported")
+    if trained := [path for path in options.models if path.with_suffix(".json").exists()]:
+        figures += compare_trained(trained, options.data, options.workdir / "trained")
     for number, path in enumerate(options.models):
         figures += compare_translations(number, path, options)
     settings = {"beam": BEAM, "iterations": ITERATIONS, "sentences": options.sentences, "max_len": options.max_len}
@@ -79,23 +86,53 @@ def main() -> None:
 # ------------------------------------------------------------------------------------------------------ golden models
 
 
-def compare_exports(work: Path) -> list[Figure]:
-    """The largest differences over all golden checkpoints, out and into fairseq again."""
-    cases = sorted(path.stem for path in GOLDEN.glob("*.npz") if path.stem != "multilingual")
+def compare_exports(golden: Path, work: Path, name: str) -> list[Figure]:
+    """The largest differences over all checkpoints of a folder, out and into fairseq again."""
+    cases = sorted(path.stem for path in golden.glob("*.npz") if path.stem != "multilingual")
     for case in cases:
-        data = GOLDEN / ("separate" if case in SEPARATE else "joined")
-        (folder,) = import_checkpoints(str(GOLDEN / f"{case}.pt"), work / "in" / case, TextSettings(data=data))
+        data = golden / ("separate" if case in SEPARATE else "joined")
+        (folder,) = import_checkpoints(str(golden / f"{case}.pt"), work / "in" / case, TextSettings(data=data))
         export_checkpoint(folder, work / "out" / case / "model.pt")
     worker = REPOSITORY / "benchmarks" / "parity_worker_fairseq.py"
-    command = [str(FAIRSEQ / "python"), str(worker), str(work / "out"), str(GOLDEN), *cases]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = run_with_fairseq(worker, str(work / "out"), str(golden), *cases)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [each["case"] for each in found] == cases, done.stderr[-2000:]
     return [
-        Figure("exported_models", len(cases), "models"),
-        Figure("exported_states_difference", max(each["states"] for each in found), "1"),
-        Figure("exported_log_probs_difference", max(each["log_probs"] for each in found), "nats"),
+        Figure(f"{name}_models", len(cases), "models"),
+        Figure(f"{name}_states_difference", max(each["states"] for each in found), "1"),
+        Figure(f"{name}_log_probs_difference", max(each["log_probs"] for each in found), "nats"),
+        Figure(f"{name}_loss_difference", max(each["losses"] for each in found), "nats"),
     ]
+
+
+def compare_trained(models: list[Path], data: Path, work: Path) -> list[Figure]:
+    """What the golden files are compared by, for models that fairseq has trained: in (the unit tests) and out again."""
+    work.mkdir(parents=True)
+    (work / "joined").symlink_to(data.resolve())
+    for path in models:
+        (work / path.name).symlink_to(path.resolve())
+        (work / path.with_suffix(".json").name).write_bytes(path.with_suffix(".json").read_bytes())
+    script = REPOSITORY / "tests" / "golden" / "make_fairseq_parity.py"
+    run_with_fairseq(script, "--trained", str(work), "--data", str(data), "--out", str(work))
+    tests = REPOSITORY / "tests" / "unit" / "interop" / "fairseq" / "test_fairseq_parity.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    environment = os.environ | {"KDMT_PARITY": str(work.resolve())}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    print(done.stdout, file=sys.stderr)
+    passed, failed = (re.search(rf"(\d+) {outcome}", done.stdout) for outcome in ("passed", "failed"))
+    return [
+        Figure("trained_imported_tests_passed", int(passed.group(1)) if passed else 0, "tests"),
+        Figure("trained_imported_tests_failed", int(failed.group(1)) if failed else 0, "tests"),
+        *compare_exports(work, work, "trained_exported"),
+    ]
+
+
+def run_with_fairseq(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(FAIRSEQ / "python"), str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"parity: {' '.join(command)}\n{done.stderr[-2000:]}")
+    return done
 
 
 # ------------------------------------------------------------------------------------------------------- translations
@@ -113,12 +150,25 @@ def compare_translations(number: int, path: Path, options: argparse.Namespace) -
     model, codec = load_model(folder), TextCodec.load(folder)
     langs = (codec.text.source_lang, codec.text.target_lang)
     data = first_sentences(options, langs, work / "data-bin")
-    theirs = run_fairseq(data, checkpoint, model, options.max_len)
     dataset = IndexedDataset(data / f"test.{langs[0]}-{langs[1]}.{langs[0]}")
-    ours = decode(model, [np.asarray(dataset[index]) for index in range(len(dataset))], options.max_len)
-    listed = [[Listed(codec.tgt_dictionary.string(each.tokens), as_theirs(model, each)) for each in b] for b in ours]
-    name = model.nat.family if isinstance(model, NATransformer) else "transformer"
-    return figures_of(f"{name}_{number}", listed, [theirs[index] for index in range(len(dataset))])
+    sources = [np.asarray(dataset[index]) for index in range(len(dataset))]
+    found = [
+        every[: 1 if isinstance(model, NATransformer) else BEAM] for every in decode(model, sources, options.max_len)
+    ]
+    ours = [
+        [Listed(codec.tgt_dictionary.string(each.tokens), as_theirs(model, source, each)) for each in every]
+        for source, every in zip(sources, found, strict=True)
+    ]
+    family = model.nat.family if isinstance(model, NATransformer) else "transformer"
+    figures = []
+    checkpoints = {f"{family}_{number}": checkpoint}
+    if path.suffix == ".pt":
+        checkpoints[f"{family}_{number}_exported"] = work / "exported" / "model.pt"
+        export_checkpoint(folder, work / "exported" / "model.pt")
+    for name, each in checkpoints.items():
+        theirs = run_fairseq(data, each, model, options.max_len)
+        figures += figures_of(name, ours, [theirs[index] for index in range(len(sources))])
+    return figures
 
 
 def first_sentences(options: argparse.Namespace, langs: tuple[str, str], folder: Path) -> Path:
@@ -164,12 +214,26 @@ def decode(model: object, sources: list[np.ndarray], max_len: int) -> list[list[
     return TorchEngine(model).decode(sources, Decode(beam=BEAM, nbest=BEAM, max_len_a=0.0, max_len_b=max_len))  # type: ignore[arg-type]
 
 
-def as_theirs(model: object, hypothesis: Hypothesis) -> float:
-    """A score as fairseq has it: of models that write at once a mean that counts <s> and </s>, which cost nothing."""
+@torch.no_grad()
+def as_theirs(model: object, source: np.ndarray, hypothesis: Hypothesis) -> float:
+    """A score as fairseq has it: of models that write at once a mean that counts <s> and </s> too.
+
+    Those that write each position once or over and over write these as well; for the others they cost nothing.
+    """
     if not isinstance(model, NATransformer):
         return hypothesis.score
     words = len(hypothesis.tokens)
-    return hypothesis.score * words / (words + 2)
+    if model.nat.family not in POSITIONAL or model.nat.family == "cmlm":
+        return hypothesis.score * words / (words + 2)
+    last_read = hypothesis.tokens if model.nat.family == "inat" else [UNK] * words
+    src_tokens_BS = torch.tensor(source[None].astype(np.int64))
+    seen_BT = torch.tensor([[*last_read, EOS]])
+    said_BTV = model.output_proj(model.fill_framed(src_tokens_BS, seen_BT, model.encode(src_tokens_BS))).log_softmax(-1)
+    if model.nat.family != "nat_crf":
+        return float(said_BTV.amax(-1).mean())
+    said = said_BTV.topk(model.nat.crf_candidates)  # of a chain, what fairseq gives is not normalised
+    moves_BTKK = candidate_transitions(*model.transitions(said.indices))
+    return float(crf_best(said.values, moves_BTKK, torch.tensor([words + 2]))[1]) / (words + 2)
 
 
 def figures_of(name: str, ours: list[list[Listed]], theirs: list[list[Listed]]) -> list[Figure]:
@@ -181,12 +245,12 @@ def figures_of(name: str, ours: list[list[Listed]], theirs: list[list[Listed]]) 
             apart += [abs(x.score - y.score) for x, y in zip(a, b, strict=True)]
         elif differing:
             margins.append(abs(differing[0][0].score - differing[0][1].score))
-    figures = [Figure(f"{name}_same", 100 * same / len(ours), "%"), Figure(f"{name}_sentences", len(ours), "sentences")]
-    figures.append(Figure(f"{name}_margin", max(margins), "nats"))
-    # fairseq scores the <s> and </s> that one-pass models write too
-    if not name.startswith(tuple(family for family in POSITIONAL if family != "cmlm")):
-        figures.append(Figure(f"{name}_score_difference", max(apart), "nats"))
-    return figures
+    return [
+        Figure(f"{name}_same", 100 * same / len(ours), "%"),
+        Figure(f"{name}_sentences", len(ours), "sentences"),
+        Figure(f"{name}_margin", max(margins), "nats"),
+        Figure(f"{name}_score_difference", max(apart), "nats"),
+    ]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     .fairseq-env/bin/python benchmarks/parity_worker_fairseq.py EXPORTED GOLDEN CASE...
 
 EXPORTED/<case>/model.pt with its dictionaries beside it is what kdmt made of GOLDEN/<case>.pt and wrote again. Prints a
-line of JSON for each case: the largest difference of encoder output and of log-probabilities from GOLDEN/<case>.npz.
+line of JSON for each case: the largest difference of encoder output and of log-probabilities from GOLDEN/<case>.npz,
+and of the values that its criterion logs, a token, from GOLDEN/<case>.json.
 """
 
 import json
@@ -13,8 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from fairseq import checkpoint_utils
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.criterions.nat_loss import LabelSmoothedDualImitationCriterion
 
 PAD = 1
+SMOOTHING = 0.1
 
 
 def main():
@@ -23,13 +28,20 @@ def main():
         folder = exported / case
         with np.load(str(golden / f"{case}.npz")) as file:
             arrays = {name: torch.from_numpy(file[name]) for name in file.files if file[name].dtype.kind != "U"}
-        (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task(
-            [str(folder / "model.pt")], arg_overrides={"data": str(folder)}
-        )
+        described = json.loads((golden / f"{case}.json").read_text())
+        overrides = {
+            "data": str(folder),
+            "train_step": 3,
+            "dae_ratio": 0.0,
+        }  # of inat's training, as in the golden ones
+        (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(folder / "model.pt")], overrides)
         with torch.no_grad():
             states, log_probs = run(model.eval(), arrays)
+            found = losses(described, task, model, arrays)
         print(json.dumps({"case": case, "states": apart(states, arrays["states"]),
-                          "log_probs": apart(log_probs, arrays["log_probs"])}))  # fmt: skip
+                          "log_probs": apart(log_probs, arrays["log_probs"]),
+                          "losses": max(abs(found[name] - value) for name, value in described["losses"].items())
+                          / described["losses"]["sample_size"]}))  # fmt: skip
 
 
 def run(model, arrays):
@@ -49,6 +61,26 @@ def run(model, arrays):
     else:
         said = model.get_normalized_probs(model.decoder(prev_tokens, encoder_out=encoder_out), log_probs=True)
     return states, said[tgt_tokens.ne(PAD)]
+
+
+def losses(described, task, model, arrays):
+    """What the golden file's criterion logs of a batch."""
+    command = described["command"]
+    src_tokens, prev_tokens, tgt_tokens = (arrays[f"{name}_tokens"] for name in ("src", "prev", "tgt"))
+    inputs = {"src_tokens": src_tokens, "src_lengths": src_tokens.ne(PAD).sum(1), "prev_output_tokens": prev_tokens}
+    sample = {"net_input": inputs, "target": tgt_tokens, "prev_target": prev_tokens}
+    sample.update(nsentences=len(src_tokens), ntokens=int(tgt_tokens.ne(PAD).sum()))
+    if "nat_loss" in command:
+        criterion = LabelSmoothedDualImitationCriterion(task, label_smoothing=SMOOTHING)
+    elif "label_smoothed" in command:
+        epsilon = SMOOTHING
+        if described["fairseq"].startswith("0.10"):  # which smoothes over all tokens, the right one among them
+            epsilon *= 1 - 1 / len(task.target_dictionary)
+        criterion = LabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=epsilon)
+    else:
+        criterion = CrossEntropyCriterion(task, sentence_avg=False)
+    loss, size, log = criterion(model, sample)
+    return {**{name: float(value) for name, value in log.items()}, "loss": float(loss), "sample_size": float(size)}
 
 
 def apart(found, expected):

@@ -151,7 +151,7 @@ def merge_text(workspace: Workspace, folder: Path, made_of: TrainingSet, out: Pa
         select=made_of.select,
         given=given,
         out=files,
-        workers=helpers(len(numbers_L)),
+        workers=helpers(len(numbers_L), compared=made_of.select.depth > 1),
     )
     drop_improbable(workspace, folder, files, report)
     return report

@@ -15,6 +15,7 @@ LOGS = "logs"  # below a stage's folder, one a worker: times and hosts
 _SILENCE_SECONDS = 1800.0
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/nvmap"), Path("/dev/kfd"), Path("/dev/dxg"))
 _WORTH_A_PROCESS = 200_000  # sentences: two seconds of work
+_COMPARED = 15  # times the work of a sentence, where its hypotheses are compared
 
 
 def cores() -> int:
@@ -22,9 +23,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def helpers(sentences: int) -> int:
-    """Processes for work on so much text that takes one core each; to start one takes as long as thousands of lines."""
-    return cores() if sentences > _WORTH_A_PROCESS else 1
+def helpers(sentences: int, *, compared: bool = False) -> int:
+    """Processes for work on so much text that takes one core each; to start one takes as long as thousands of lines.
+
+    Args:
+        compared: the hypotheses of a sentence are compared with one another or with a reference.
+    """
+    return cores() if sentences * (_COMPARED if compared else 1) > _WORTH_A_PROCESS else 1
 
 
 def open_executor(workspace: Workspace, folder: Path) -> Executor:

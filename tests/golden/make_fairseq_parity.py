@@ -2,6 +2,8 @@
 
     .fairseq-env/bin/python tests/golden/make_fairseq_parity.py        fairseq 0.12.2: checkpoints with `cfg`
     .fairseq-old-env/bin/python tests/golden/make_fairseq_parity.py    fairseq 0.10.2: old ones with `args`
+    ... make_fairseq_parity.py --trained MODELS --data DATA_BIN --out OUT
+                                  the same of trained models, MODELS/<case>.pt, for `make parity`; not to be committed
 
 Both run under Python 3.8 (`make fairseq-env`, `make fairseq-old-env`); tests/unit/interop/fairseq compares kdmt with
 these files and needs no fairseq.
@@ -14,17 +16,17 @@ these files and needs no fairseq.
 """
 # ruff: noqa: B905 - Python 3.8's zip has no `strict`
 
+import argparse
 import contextlib
 import json
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import fairseq
 import numpy as np
 import torch
-from fairseq import metrics, options, tasks
+from fairseq import checkpoint_utils, metrics, options, tasks
 from fairseq.trainer import Trainer
 
 OUT = Path(__file__).resolve().parent / "fairseq"
@@ -164,11 +166,11 @@ def lengths_of(tokens):
     return tokens.ne(PAD).sum(dim=1)
 
 
-def save(case, line, arrays, losses):
+def save(case, line, arrays, losses, out=OUT):
     arrays = {name: np.asarray(value.detach() if torch.is_tensor(value) else value) for name, value in arrays.items()}
-    np.savez_compressed(str(OUT / f"{case}.npz"), **arrays)
+    np.savez_compressed(str(out / f"{case}.npz"), **arrays)
     described = {"fairseq": fairseq.__version__, "command": line, "losses": losses}
-    (OUT / f"{case}.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    (out / f"{case}.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     print(case, losses)
 
 
@@ -191,10 +193,14 @@ def make_autoregressive(case, line, dictionaries, seed):
     tgt_tokens = make_tokens(TGT_LENGTHS, len(task.target_dictionary), generator)
     sample = pair(src_tokens, tgt_tokens)
     update_and_save(case, cfg, task, model, criterion, sample)
+    record_autoregressive(case, line, task, model, criterion, sample)
+
+
+def record_autoregressive(case, line, task, model, criterion, sample, max_len=8, out=OUT):
     arrays = teacher_forced(model, sample)
-    hypotheses = translate(task, model, sample, beam=4, nbest=4, max_len_a=0, max_len_b=8)
+    hypotheses = translate(task, model, sample, beam=4, nbest=4, max_len_a=0, max_len_b=max_len)
     losses = loss_of(criterion, model, sample)
-    save(case, line, {**arrays, **hypotheses}, losses)
+    save(case, line, {**arrays, **hypotheses}, losses, out)
 
 
 def pair(src_tokens, tgt_tokens, start=EOS):
@@ -279,9 +285,7 @@ def hide(tokens, generator, share):
 def leave_out(tokens):
     """Every second word left out."""
     rows = [[token for place, token in enumerate(row) if token in (BOS, EOS) or place % 2] for row in tokens.tolist()]
-    rows = [[token for token in row if token != PAD] for row in rows]
-    width = max(map(len, rows))
-    return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+    return padded([[token for token in row if token != PAD] for row in rows])
 
 
 def make_nat(case, line, seed, draft):
@@ -301,21 +305,33 @@ def make_nat(case, line, seed, draft):
     sample = nat_sample(src_tokens, tgt_tokens, draft(tgt_tokens, generator))
     task.inject_noise = lambda _: sample["prev_target"]
     update_and_save(case, cfg, task, model, criterion, sample)
+    return task, model, criterion, sample
+
+
+def encode(model, sample):
+    """fairseq's encoder output, and the arrays that all have."""
+    src_tokens = sample["net_input"]["src_tokens"]
     with torch.no_grad():
         encoder_out = model.encoder(src_tokens, src_lengths=lengths_of(src_tokens))
-    arrays = {
+    return encoder_out, {
         "src_tokens": src_tokens,
-        "tgt_tokens": tgt_tokens,
+        "tgt_tokens": sample["target"],
         "prev_tokens": sample["prev_target"],
         "states": encoder_out["encoder_out"][0].transpose(0, 1)[src_tokens.ne(PAD)],
     }
-    return task, model, criterion, sample, encoder_out, arrays
+
+
+def hide_for(case):
+    share = 0.5 if case == "cmlm" else 1.0
+    return lambda tokens, generator: hide(tokens, generator, share)
 
 
 def make_positional(case, line, seed):
-    share = 0.5 if case == "cmlm" else 1.0
-    made = make_nat(case, line, seed, lambda tokens, generator: hide(tokens, generator, share))
-    task, model, criterion, sample, encoder_out, arrays = made
+    record_positional(case, line, *make_nat(case, line, seed, hide_for(case)))
+
+
+def record_positional(case, line, task, model, criterion, sample, out=OUT):
+    encoder_out, arrays = encode(model, sample)
     prev_tokens, tgt_tokens, real = sample["prev_target"], sample["target"], sample["target"].ne(PAD)
     with torch.no_grad():
         arrays["length_log_probs"] = model.decoder.forward_length(normalize=True, encoder_out=encoder_out)
@@ -329,12 +345,15 @@ def make_positional(case, line, seed):
     if case == "cmlm":
         settings = {"iter_decode_max_iter": 3, "iter_decode_force_max_iter": True}
         arrays.update(translate(task, model, sample, **settings))
-    save(case, line, arrays, losses)
+    save(case, line, arrays, losses, out)
 
 
 def make_editing(case, line, seed):
-    made = make_nat(case, line, seed, lambda tokens, _: leave_out(tokens))
-    task, model, criterion, sample, encoder_out, arrays = made
+    record_editing(case, line, *make_nat(case, line, seed, lambda tokens, _: leave_out(tokens)))
+
+
+def record_editing(case, line, task, model, criterion, sample, out=OUT):
+    encoder_out, arrays = encode(model, sample)
     drafts, tgt_tokens = sample["prev_target"], sample["target"]
     common = {"normalize": True, "encoder_out": encoder_out}
     slots = drafts[:, 1:].ne(PAD)
@@ -352,7 +371,49 @@ def make_editing(case, line, seed):
             arrays["deletion_labels"] = labels["word_del"]["tgt"][tgt_tokens.ne(PAD)]
     losses = loss_of(criterion, model, sample)
     arrays.update(translate(task, model, sample, iter_decode_max_iter=1, iter_decode_force_max_iter=True))
-    save(case, line, arrays, losses)
+    save(case, line, arrays, losses, out)
+
+
+# ------------------------------------------------------------------------------------------------------ trained models
+
+
+def record_trained(models, data, out):
+    """The same of trained models: <case>.pt with the command line in <case>.json beside it."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(models.glob("*.pt")):
+        case, generator = path.stem, torch.Generator().manual_seed(1)
+        overrides = {"data": str(data), "dae_ratio": 0.0}  # what is drawn at random is left out
+        (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], arg_overrides=overrides)
+        criterion = task.build_criterion(cfg.criterion)
+        model.eval()
+        criterion.eval()
+        line = json.loads((models / f"{case}.json").read_text(encoding="utf-8"))["command"]
+        src_tokens, tgt_tokens = first_sentences(task, bos=case != "transformer")
+        if case == "transformer":
+            record_autoregressive(case, line, task, model, criterion, pair(src_tokens, tgt_tokens), 40, out)
+            continue
+        drafts = leave_out(tgt_tokens) if case in EDITING else hide_for(case)(tgt_tokens, generator)
+        record = record_editing if case in EDITING else record_positional
+        record(case, line, task, model, criterion, nat_sample(src_tokens, tgt_tokens, drafts), out)
+
+
+def first_sentences(task, bos, count=8):
+    """Of the validation set, as tokens; those whose words are all different (see `make_nat`)."""
+    task.load_dataset("valid")
+    pairs = (task.dataset("valid")[index] for index in range(len(task.dataset("valid"))))
+    chosen = []
+    for each in pairs:
+        target = [token for token in each["target"].tolist() if token > EOS]
+        if len(set(target)) == len(target):
+            chosen.append(([token for token in each["source"].tolist() if token > EOS], target))
+        if len(chosen) == count:
+            break
+    return [padded([[BOS] * bos + words + [EOS] for words in side]) for side in zip(*chosen)]
+
+
+def padded(rows):
+    width = max(map(len, rows))
+    return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
 
 
 def make_variants():
@@ -370,25 +431,34 @@ def make_variants():
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", help="of the models with random weights; all by default")
+    parser.add_argument("--trained", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order
+    if given.trained is not None:
+        record_trained(given.trained, given.data, given.out)
+        return
     write_dictionaries()
-    wanted = set(sys.argv[1:])
+    wanted = set(given.cases)
     seed = 0
     for cases, make in (
         (
             OLD_AUTOREGRESSIVE if OLD else AUTOREGRESSIVE,
-            lambda c, given, s: make_autoregressive(c, given[1], given[0], s),
+            lambda case, line, seed: make_autoregressive(case, line[1], line[0], seed),
         ),
         ({} if OLD else MULTILINGUAL, make_multilingual),
         ({} if OLD else POSITIONAL, make_positional),
         ({} if OLD else EDITING, make_editing),
     ):
-        for case, given in cases.items():
+        for case, line in cases.items():
             seed += 1
             if not wanted or case in wanted:
                 with contextlib.suppress(KeyError):
                     metrics.reset()
-                make(case, given, seed)
+                make(case, line, seed)
     if not OLD and not wanted:
         make_variants()
 
