@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
-        fairseq-env fairseq-old-env parity parity-models bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
+        fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         distclean
 
@@ -94,6 +94,9 @@ parity-models: $(VENV)/installed ## small models of each family for it, trained 
 
 parity: $(VENV)/installed ## numbers beside the real fairseq's (DATA=data-bin MODELS="a.pt runs/x/teacher" for n-best lists)
 	$(BIN)/python benchmarks/parity.py $(if $(DATA),--data $(DATA)) $(if $(SUBSET),--subset $(SUBSET)) $(MODELS)
+
+bench-fairseq: $(VENV)/installed ## `kdmt generate` and training beside the real fairseq's
+	$(BIN)/python benchmarks/bench_fairseq.py
 
 bench-import: $(VENV)/installed ## how long `kdmt --help` takes
 	$(BIN)/python benchmarks/bench_import.py

@@ -134,14 +134,20 @@ def bleu_difference(found: dict[str, Result]) -> float:
 # ------------------------------------------------------------------------------------------------------- the corpus
 
 
-def make_model(name: str, work: Path) -> Model:
-    """Train the teacher where it is not there, and prepare the corpus with its tokenizer and dictionary."""
+def train_teacher(name: str) -> Path:
+    """The run with the teacher, which is trained where it is not there."""
     path = Path("pipelines") / f"{PIPELINES[name]}.yaml"
     trained = Path("runs") / PIPELINES[name]
     flags = [flag for key, value in TRAINING[name].items() for flag in ("--set", f"teacher.{key}={value}")]
     for stage in ("prepare", "teacher"):
         if not (trained / stage / "manifest.json").exists():
             subprocess.run([str(KDMT), stage, str(path), *flags], check=True)
+    return trained
+
+
+def make_model(name: str, work: Path) -> Model:
+    """Prepare the corpus with the teacher's tokenizer and dictionary."""
+    trained = train_teacher(name)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for lang in ("en", "de"):

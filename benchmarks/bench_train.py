@@ -84,25 +84,24 @@ def main() -> None:
 
     subprocess.run([str(KDMT), "prepare", str(PIPELINE)], check=True)
     data_bin = Path("runs") / PIPELINE.stem / "prepare" / "data-bin"
-    common = {
-        "data_bin": str(data_bin),
-        "langs": LANGS,
-        "max_tokens": MAX_TOKENS,
-        "batches": make_epoch(data_bin),
-        "interval": INTERVAL,
-    }
     settings: dict[str, Any] = {"max_tokens": MAX_TOKENS, "jobs": JOBS}
     if options.quality:
         arch = "transformer_multi30k"
-        figures, losses = compare_quality({"arch": arch, **common, **JOBS[arch]}, options)
+        figures, losses = compare_quality(describe_job(arch, data_bin), options)
         settings |= {"updates": QUALITY_UPDATES, "losses": losses}
         report_figures("train-quality", figures, settings=settings)
         return
     figures, rounds = [], {}
     for arch in options.arch or JOBS:
-        found, rounds[arch] = compare_speed(arch, {"arch": arch, "seed": 1, **common, **JOBS[arch]}, options)
+        found, rounds[arch] = compare_speed(arch, describe_job(arch, data_bin), options)
         figures += found
     report_figures("train", figures, settings={**settings, "updates_a_round": options.updates, "rounds": rounds})
+
+
+def describe_job(arch: str, data_bin: Path) -> dict[str, Any]:
+    """What both sides are to train."""
+    common = {"data_bin": str(data_bin), "langs": LANGS, "max_tokens": MAX_TOKENS, "interval": INTERVAL, "seed": 1}
+    return {"arch": arch, **common, "batches": make_epoch(data_bin), **JOBS[arch]}
 
 
 def make_epoch(data_bin: Path) -> list[list[int]]:

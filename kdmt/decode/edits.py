@@ -167,9 +167,9 @@ def _until_nothing_changes(edit: _Edit, limits_B: Tensor, iterations: int) -> li
 
 
 def _hypotheses(drafts: _Drafts, steps_A: Tensor) -> list[Hypothesis]:
-    lengths = drafts.lengths_A.tolist()
-    means = (drafts.log_probs_AN.sum(1) / (drafts.lengths_A - 2).clamp_min(1)).tolist()
-    return [
-        Hypothesis(tokens=tuple(row[1 : length - 1]), score=mean, steps=steps)
-        for row, length, mean, steps in zip(drafts.tokens_AN.tolist(), lengths, means, steps_A.tolist(), strict=True)
-    ]
+    columns = (drafts.tokens_AN, drafts.log_probs_AN, drafts.lengths_A, steps_A)
+    found = []
+    for tokens, log_probs, length, steps in zip(*(column.tolist() for column in columns), strict=True):
+        words, said = tuple(tokens[1 : length - 1]), tuple(log_probs[1 : length - 1])
+        found.append(Hypothesis(words, sum(said) / max(len(said), 1), log_probs=said, steps=steps))
+    return found

@@ -103,7 +103,7 @@ class NATEngine:
             limit=model.config.max_target_positions - 1,
         )
         limits_B = torch.tensor(limits, device=self.device) + 2  # <s> and </s>
-        edits = _Edits(model, encoded, search.eos_penalty)
+        edits = Edits(model, encoded, search.eos_penalty)
         if model.nat.family == "levenshtein":
             return [[each] for each in levenshtein(edits, limits_B, iterations=iterations)]
         found = insertion(edits, limits_B, iterations=iterations, nothing=model.nothing)
@@ -231,7 +231,7 @@ def _words(tokens: list[int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _Edits:
+class Edits:
     """The policies of a model that edits, as `kdmt.decode.edits` asks for them."""
 
     model: NATransformer

@@ -52,6 +52,10 @@ class LengthHead(nn.Module):
         best_BK = log_probs_BC.masked_fill(impossible_BC, -torch.inf).topk(k, dim=1).indices
         return lengths_BC.gather(1, best_BK).clamp(2, limit)
 
+    def most_probable(self, encoded: EncoderOutput) -> Tensor:
+        """The most probable length, be it one that no sentence can have: int64 [B]."""
+        return self._first(encoded) + self(encoded).argmax(1)
+
     def _first(self, encoded: EncoderOutput) -> Tensor:
         """The length that class 0 stands for: int64 [B]."""
         sizes_B = encoded.keep_BS.sum(1)

@@ -139,10 +139,13 @@ class NATransformer(Transformer):
         """[M] each"""
         logits_MV = features_MD @ self.output_proj.weight.t()
         logits_MV[:, self.nothing if self.nat.family == "insertion" else EOS] -= eos_penalty
+        pad_M = logits_MV[:, self.pad].clone()
         if self.nat.family not in ALIGNED and not self._says_padding:
             logits_MV[:, self.pad] = -torch.inf  # where a draft ends is told by its padding
         peak_M, symbols_M = logits_MV.max(1)
         total_M = logits_MV.sub_(peak_M[:, None]).exp_().sum(1)
+        if self.nat.layout == "fairseq" and not self._says_padding:
+            total_M += (pad_M - peak_M).exp()  # it is not written there either, but has its probability
         if self.nat.family != "ctc":
             return symbols_M, -total_M.log()
         over_M = (features_MD @ self.blank_1D[0]) - peak_M  # how far the blank is above the best token

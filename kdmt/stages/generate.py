@@ -199,6 +199,7 @@ def _is_fairseqs(path: Path) -> bool:
 
 
 def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
+    from kdmt.decode.iterative import RefinementEngine
     from kdmt.decode.nonautoregressive import NATEngine
     from kdmt.decode.transformer import TorchEngine
     from kdmt.models.nonautoregressive import NATransformer
@@ -222,12 +223,23 @@ def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
         raise UserError(
             "--iter-decode-with-external-reranker chooses among --iter-decode-with-beam lengths: give several"
         )
+    teacher = TorchEngine(others[0], device=device) if others else None
+    if first.nat.layout == "fairseq":
+        return RefinementEngine(
+            first,
+            device=device,
+            max_iter=flags.max_iter,
+            adaptive=not flags.all_passes,
+            length_beam=flags.length_beam,
+            eos_penalty=flags.eos_penalty,
+            reranker=teacher,
+        )
     return NATEngine(
         first,
         device=device,
         search=NATDecode(length_beam=flags.length_beam, eos_penalty=flags.eos_penalty, rescore=flags.reranks),
         iterations=flags.max_iter + 1,
-        teacher=TorchEngine(others[0], device=device) if others else None,
+        teacher=teacher,
     )
 
 

@@ -297,9 +297,10 @@ def make_nat(case, line, seed, draft):
     tgt_tokens = make_tokens(TGT_LENGTHS, len(task.target_dictionary), generator, bos=True)
     if case.startswith("levenshtein"):  # translations that no limit cuts
         model.decoder.embed_mask_ins.weight.data[3:].mul_(0.1)
-    if case == "cmlm":  # lengths that there are positions for
-        model.decoder.embed_length.weight.data[:126].zero_()
-        model.decoder.embed_length.weight.data[134:].zero_()
+    if case in POSITIONAL:  # lengths that there are positions for
+        near = slice(126, 134) if model.decoder.pred_length_offset else slice(5, 12)
+        kept = model.decoder.embed_length.weight.data[near].clone()
+        model.decoder.embed_length.weight.data.zero_()[near] = kept
     if case in EDITING:  # different words: of equally short edits we may choose others than fairseq
         tgt_tokens[tgt_tokens.gt(EOS)] = torch.arange(4, 4 + int(tgt_tokens.gt(EOS).sum()))
     sample = nat_sample(src_tokens, tgt_tokens, draft(tgt_tokens, generator))
@@ -342,9 +343,8 @@ def record_positional(case, line, task, model, criterion, sample, out=OUT):
             logits = model.decoder(normalize=False, encoder_out=encoder_out, prev_output_tokens=prev_tokens)
             arrays["chain"] = model.crf_layer.forward_decoder(logits, real)[1][real]
     losses = loss_of(criterion, model, sample)
-    if case == "cmlm":
-        settings = {"iter_decode_max_iter": 3, "iter_decode_force_max_iter": True}
-        arrays.update(translate(task, model, sample, **settings))
+    settings = {"iter_decode_max_iter": 3, "iter_decode_force_max_iter": case == "cmlm"}
+    arrays.update(translate(task, model, sample, **settings))
     save(case, line, arrays, losses, out)
 
 

@@ -53,7 +53,7 @@ _REFUSED: dict[str, tuple[str | None, str]] = {
 }
 _REFUSED_SWITCHES = (
     *("sampling", "match_source_len", "print_step", "retain_iter_history", "retain_dropout", "truncate_source"),
-    *("iter_decode_force_max_iter", "score_reference", "load_alignments", "prepend_bos", "bf16"),
+    *("score_reference", "load_alignments", "prepend_bos", "bf16"),
 )
 
 
@@ -91,6 +91,7 @@ class GenerateFlags:
     max_iter: int
     length_beam: int
     eos_penalty: float
+    all_passes: bool
     reranks: bool  # the last checkpoint chooses among the lengths
 
 
@@ -151,6 +152,7 @@ def _flags(given: argparse.Namespace) -> GenerateFlags:
         max_iter=given.iter_decode_max_iter,
         length_beam=given.iter_decode_with_beam,
         eos_penalty=given.iter_decode_eos_penalty,
+        all_passes=given.iter_decode_force_max_iter,
         reranks=given.iter_decode_with_external_reranker,
     )
 
@@ -241,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--iter-decode-max-iter", type=int, default=10, metavar="N", help="passes after the first, at most")
     add("--iter-decode-with-beam", type=int, default=1, metavar="N", help="lengths that are tried")
     add("--iter-decode-eos-penalty", type=float, default=0.0)
+    add("--iter-decode-force-max-iter", action="store_true", help="all passes, though one may have changed nothing")
     add("--iter-decode-with-external-reranker", action="store_true", help="the last checkpoint chooses among them")
     for name in (*_VALUES_WITHOUT_EFFECT, *_REFUSED):
         optional = {"nargs": "?", "const": ""} if name in ("constraints", "print_alignment") else {}

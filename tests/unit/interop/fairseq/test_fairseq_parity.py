@@ -1,6 +1,6 @@
 """Imported checkpoints compute what the real fairseq computed with them (tests/golden/make_fairseq_parity.py).
 
-Everything is float32 and compared to 1e-4. With KDMT_PARITY=FOLDER the files are those of trained models (`make parity`).
+Everything is float32 and compared to 1e-4. With KDMT_PARITY=FOLDER the files are of trained models (`make parity`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
+from kdmt.decode.iterative import RefinementEngine
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.transformer import TorchEngine
 from kdmt.interop.fairseq.checkpoints import TextSettings, import_checkpoints
@@ -125,10 +126,13 @@ def test_loss_of_a_batch(imported, case: str) -> None:
 def test_nbest_lists(imported, case: str) -> None:
     arrays, _ = golden(case)
     engine = TorchEngine(load_model(imported(case)))
-    sources = [np.array([token for token in row if token != PAD]) for row in arrays["src_tokens"].tolist()]
     limit = 40 if case == "transformer" else 8
-    found = engine.decode(sources, Decode(beam=4, nbest=4, max_len_a=0.0, max_len_b=limit))
+    found = engine.decode(sentences(arrays["src_tokens"]), Decode(beam=4, nbest=4, max_len_a=0.0, max_len_b=limit))
     assert_same_lists(found, arrays)
+
+
+def sentences(tokens_BT: Tensor) -> list[np.ndarray]:
+    return [np.array([token for token in row if token != PAD]) for row in tokens_BT.tolist()]
 
 
 def assert_same_lists(found, arrays: dict[str, Tensor]) -> None:
@@ -232,10 +236,21 @@ def test_best_chain(imported) -> None:
 def test_translations(imported, case: str) -> None:
     arrays, _ = golden(case)
     engine = NATEngine(nat_model(imported(case)), iterations=4 if case == "cmlm" else 2)  # fairseq's maximum and one
-    sources = [np.array([token for token in row if token != PAD]) for row in without_bos(arrays["src_tokens"]).tolist()]
-    found = engine.decode(sources, Decode(max_len_a=2.0, max_len_b=50))
+    found = engine.decode(sentences(without_bos(arrays["src_tokens"])), Decode(max_len_a=2.0, max_len_b=50))
     theirs = [[token for token in row[0] if token not in (BOS, PAD, EOS)] for row in arrays["hypotheses"].tolist()]
     assert [[token for token in each[0].tokens if token not in (BOS, PAD, EOS)] for each in found] == theirs
+
+
+@pytest.mark.parametrize("case", [*POSITIONAL, *LEVENSHTEIN, "insertion"])
+def test_translations_and_scores_as_fairseq_refines_them(imported, case: str) -> None:
+    arrays, _ = golden(case)
+    max_iter = 3 if case in POSITIONAL else 1
+    engine = RefinementEngine(nat_model(imported(case)), max_iter=max_iter, adaptive=case != "cmlm")
+    found = engine.decode(sentences(without_bos(arrays["src_tokens"])), Decode())
+    theirs = [[token for token in row[0] if token > EOS] for row in arrays["hypotheses"].tolist()]
+    assert [[token for token in each.tokens if token > EOS] for (each,) in found] == theirs
+    assert [each.score for (each,) in found] == pytest.approx(arrays["scores"][:, 0].tolist(), abs=TOLERANCE)
+    assert [sum(each.log_probs) / len(each.log_probs) for (each,) in found] == [each.score for (each,) in found]
 
 
 # ------------------------------------------------------------------------------------------------------------ drafts
