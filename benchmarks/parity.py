@@ -22,6 +22,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,20 +30,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from figures import REPOSITORY, Figure, report_figures
 
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.decode.nonautoregressive import NATEngine
+from kdmt.decode.iterative import RefinementEngine
 from kdmt.decode.transformer import TorchEngine
 from kdmt.interop.fairseq.checkpoints import TextSettings, export_checkpoint, import_checkpoints
-from kdmt.losses.crf import candidate_transitions, crf_best
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.types import EOS, POSITIONAL, UNK, Hypothesis
+from kdmt.types import Hypothesis
 
 FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
 GOLDEN = REPOSITORY / "tests" / "golden" / "fairseq"
@@ -79,8 +78,8 @@ def main() -> None:
     for number, path in enumerate(options.models):
         figures += compare_translations(number, path, options)
     settings = {"beam": BEAM, "iterations": ITERATIONS, "sentences": options.sentences, "max_len": options.max_len}
-    given = [*(path.name for path in options.models), *(["--subset", options.subset] if options.models else [])]
-    report_figures("parity", figures, settings=settings, command=" ".join(["python benchmarks/parity.py", *given]))
+    command = shlex.join(["python", "benchmarks/parity.py", *sys.argv[1:]])
+    report_figures("parity", figures, settings=settings, command=command)
 
 
 # ------------------------------------------------------------------------------------------------------ golden models
@@ -152,12 +151,9 @@ def compare_translations(number: int, path: Path, options: argparse.Namespace) -
     data = first_sentences(options, langs, work / "data-bin")
     dataset = IndexedDataset(data / f"test.{langs[0]}-{langs[1]}.{langs[0]}")
     sources = [np.asarray(dataset[index]) for index in range(len(dataset))]
-    found = [
-        every[: 1 if isinstance(model, NATransformer) else BEAM] for every in decode(model, sources, options.max_len)
-    ]
     ours = [
-        [Listed(codec.tgt_dictionary.string(each.tokens), as_theirs(model, source, each)) for each in every]
-        for source, every in zip(sources, found, strict=True)
+        [Listed(codec.tgt_dictionary.string(each.tokens), each.score) for each in every]
+        for every in decode(model, sources, options.max_len)
     ]
     family = model.nat.family if isinstance(model, NATransformer) else "transformer"
     figures = []
@@ -193,8 +189,7 @@ def run_fairseq(data: Path, checkpoint: Path, model: object, max_len: int) -> di
     if isinstance(model, NATransformer):
         # source embeddings are copied from the first column on, which is to hold no padding: the flag turns it off
         command += ["--task", "translation_lev", "--beam", "1", "--left-pad-source"]
-        goes_on = ITERATIONS - 1 if model.goes_over else 0  # it counts iterations after the first
-        command += ["--iter-decode-max-iter", str(goes_on)]
+        command += ["--iter-decode-max-iter", str(ITERATIONS - 1)]  # after the first
         command += ["--iter-decode-force-max-iter"] if model.nat.family == "cmlm" else []
     else:
         command += ["--beam", str(BEAM), "--nbest", str(BEAM)]
@@ -209,31 +204,9 @@ def run_fairseq(data: Path, checkpoint: Path, model: object, max_len: int) -> di
 
 def decode(model: object, sources: list[np.ndarray], max_len: int) -> list[list[Hypothesis]]:
     if isinstance(model, NATransformer):
-        limit = Decode(max_len_a=2.0, max_len_b=max_len)
-        return NATEngine(model, iterations=ITERATIONS).decode(sources, limit)
+        engine = RefinementEngine(model, max_iter=ITERATIONS - 1, adaptive=model.nat.family != "cmlm")
+        return engine.decode(sources, Decode())
     return TorchEngine(model).decode(sources, Decode(beam=BEAM, nbest=BEAM, max_len_a=0.0, max_len_b=max_len))  # type: ignore[arg-type]
-
-
-@torch.no_grad()
-def as_theirs(model: object, source: np.ndarray, hypothesis: Hypothesis) -> float:
-    """A score as fairseq has it: of models that write at once a mean that counts <s> and </s> too.
-
-    Those that write each position once or over and over write these as well; for the others they cost nothing.
-    """
-    if not isinstance(model, NATransformer):
-        return hypothesis.score
-    words = len(hypothesis.tokens)
-    if model.nat.family not in POSITIONAL or model.nat.family == "cmlm":
-        return hypothesis.score * words / (words + 2)
-    last_read = hypothesis.tokens if model.nat.family == "inat" else [UNK] * words
-    src_tokens_BS = torch.tensor(source[None].astype(np.int64))
-    seen_BT = torch.tensor([[*last_read, EOS]])
-    said_BTV = model.output_proj(model.fill_framed(src_tokens_BS, seen_BT, model.encode(src_tokens_BS))).log_softmax(-1)
-    if model.nat.family != "nat_crf":
-        return float(said_BTV.amax(-1).mean())
-    said = said_BTV.topk(model.nat.crf_candidates)  # of a chain, what fairseq gives is not normalised
-    moves_BTKK = candidate_transitions(*model.transitions(said.indices))
-    return float(crf_best(said.values, moves_BTKK, torch.tensor([words + 2]))[1]) / (words + 2)
 
 
 def figures_of(name: str, ours: list[list[Listed]], theirs: list[list[Listed]]) -> list[Figure]:

@@ -6,6 +6,7 @@ goes to standard error.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +40,8 @@ class _Spoken:
 
 
 def generate(flags: GenerateFlags) -> None:
-    """Write the lines to standard output or, whole or not at all, to `generate-<split>.txt` in the results' folder.
+    """Write the lines to standard output or, whole or not at all, to `generate-<split>.txt` in the results' folder; a
+    shard has its number in the name.
 
     Raises:
         UserError: the data-bin or a checkpoint is not right, they do not belong together, or a sentence is too long.
@@ -86,7 +88,7 @@ def _translate(
         f"({sentences / seconds:.2f} sentences/s, {tokens / seconds:.2f} tokens/s)",
         file=sys.stderr,
     )
-    if split.target is not None:
+    if spoken.hypotheses:
         write(f"Generate {flags.gen_subset} with beam={flags.beam}: {_score(spoken, flags)}")
 
 
@@ -102,20 +104,24 @@ def _lines(
 ) -> Iterator[str]:
     """Of one sentence; its best hypothesis goes to those that are scored."""
     src_dictionary, tgt_dictionary = data.dictionaries
+    # fairseq's own BLEU is of the tokens as they are, unless --remove-bpe joins them
+    scores_tokens = flags.scoring == "bleu" and flags.remove_bpe is None
     reference = ""
     if not flags.quiet:
         yield f"S-{index}\t{finish(join_subwords(spell(src_dictionary, source), flags.remove_bpe))}"
     if target is not None:
-        reference = finish(join_subwords(spell_reference(tgt_dictionary, target), flags.remove_bpe))
+        text = join_subwords(spell_reference(tgt_dictionary, target), flags.remove_bpe)
+        finished = finish(text)
+        reference = text if scores_tokens else finished
         if not flags.quiet:
-            yield f"T-{index}\t{reference}"
+            yield f"T-{index}\t{finished}"
     for place, hypothesis in enumerate(hypotheses):
         text = join_subwords(spell(tgt_dictionary, hypothesis.tokens), flags.remove_bpe)
         finished = finish(text)
         if not flags.quiet:
             yield from hypothesis_lines(index, hypothesis, text, finished)
         if place == 0 and target is not None:
-            spoken.hypotheses.append(finished)
+            spoken.hypotheses.append(text if scores_tokens else finished)
             spoken.references.append(reference)
 
 
@@ -259,10 +265,10 @@ def _settings(flags: GenerateFlags, sentences: int) -> Decode:
 def _batches(split: Split, models: list[Any], flags: GenerateFlags) -> list[NDArray[np.int64]]:
     """Indices of the sentences of each batch of this shard; within a batch the longest source stands first."""
     order = reading_order(split, seed=flags.seed)
-    lengths, fits = split.source.sizes, split.source.sizes <= _positions(models, "source")
+    lengths, fits = split.source.sizes, split.source.sizes <= _limit(models, flags, "source")
     if split.target is not None:
         lengths = np.maximum(lengths, split.target.sizes)
-        fits &= split.target.sizes <= _positions(models, "target")
+        fits &= split.target.sizes <= _limit(models, flags, "target")
     if not fits.all():
         problem = f"{int((~fits).sum())} sentences are longer than the model reads, the first {int(np.argmin(fits))}"
         if not flags.skip_invalid:
@@ -284,8 +290,11 @@ def _batches(split: Split, models: list[Any], flags: GenerateFlags) -> list[NDAr
     return [batch[np.argsort(-split.source.sizes[batch], kind="stable")] for batch in batches]
 
 
-def _positions(models: list[Any], side: str) -> int:
-    return min(getattr(model.config, f"max_{side}_positions") for model in models)
+def _limit(models: list[Any], flags: GenerateFlags, side: str) -> int:
+    """Tokens of a sentence that is translated: what the models read, or less where that is asked for."""
+    asked = getattr(flags, f"max_{side}_positions")
+    read = [getattr(model.config, f"max_{side}_positions") for model in models]
+    return min(read if asked is None else [*read, asked])
 
 
 # ------------------------------------------------------------------------------------------------------- where it goes
@@ -297,8 +306,9 @@ def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
         yield _writer(sys.stdout)
         return
     flags.results_path.mkdir(parents=True, exist_ok=True)
-    path = flags.results_path / f"generate-{flags.gen_subset}.txt"
-    aside = path.with_name(f".partial-{path.name}")
+    shard = f".{flags.shard_id}-of-{flags.num_shards}" if flags.num_shards > 1 else ""
+    path = flags.results_path / f"generate-{flags.gen_subset}{shard}.txt"
+    aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         with aside.open("w", encoding="utf-8", newline="\n") as file:
             yield _writer(file)

@@ -18,6 +18,7 @@ from kdmt.errors import UserError
 
 Scoring = Literal["bleu", "sacrebleu", "chrf"]
 SCORINGS = ("bleu", "sacrebleu", "chrf")
+_JOINED = {"fastbpe": "subword_nmt"}  # whose marks are the same
 SACREBLEU_TOKENIZERS = ("13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char")
 
 # changes nothing that is written
@@ -27,6 +28,7 @@ _SWITCHES_WITHOUT_EFFECT = (
 _VALUES_WITHOUT_EFFECT = (
     *("log_format", "log_interval", "log_file", "num_workers", "dataset_impl", "data_buffer_size"),
     *("left_pad_source", "left_pad_target", "bpe_codes", "sentencepiece_model"),
+    *("ddp_backend", "distributed_world_size", "criterion"),
 )
 # changes what is written: a flag, the value at which it does nothing (None: always refused), and what there is instead
 _REFUSED: dict[str, tuple[str | None, str]] = {
@@ -54,6 +56,7 @@ _REFUSED: dict[str, tuple[str | None, str]] = {
 _REFUSED_SWITCHES = (
     *("sampling", "match_source_len", "print_step", "retain_iter_history", "retain_dropout", "truncate_source"),
     *("score_reference", "load_alignments", "prepend_bos", "bf16"),
+    *("sacrebleu_char_level",),
 )
 
 
@@ -76,6 +79,8 @@ class GenerateFlags:
     batch_size: int | None
     max_tokens: int | None
     required_batch_size_multiple: int
+    max_source_positions: int | None
+    max_target_positions: int | None
     num_shards: int
     shard_id: int
     skip_invalid: bool
@@ -133,10 +138,12 @@ def _flags(given: argparse.Namespace) -> GenerateFlags:
         max_len_a=given.max_len_a,
         max_len_b=given.max_len_b,
         remove_bpe=given.remove_bpe,
-        detokenize=(*(() if given.bpe is None else (given.bpe,)), *moses),
+        detokenize=(*(() if given.bpe is None else (_JOINED.get(given.bpe, given.bpe),)), *moses),
         batch_size=given.batch_size,
         max_tokens=given.max_tokens if limited else 12_000,
         required_batch_size_multiple=given.required_batch_size_multiple,
+        max_source_positions=given.max_source_positions,
+        max_target_positions=given.max_target_positions,
         num_shards=given.num_shards,
         shard_id=given.shard_id,
         skip_invalid=given.skip_invalid_size_inputs_valid_test,
@@ -162,7 +169,9 @@ def _check_values(given: argparse.Namespace) -> None:
         "beam": 1,
         "nbest": 1,
         "max_len_a": 0,
-        "max_len_b": 1,
+        "max_len_b": 0,
+        "max_source_positions": 1,
+        "max_target_positions": 1,
         "batch_size": 1,
         "max_tokens": 1,
         "required_batch_size_multiple": 1,
@@ -222,11 +231,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-len-b", type=int, default=200)
     joined = f"join subwords: {', '.join(JOINERS)} (without a value: subword_nmt)"
     add("--remove-bpe", "--post-process", nargs="?", const="subword_nmt", metavar="KIND", help=joined)
-    add("--bpe", choices=("sentencepiece", "subword_nmt"), help="undone in the lines S-, T- and D-")
+    add("--bpe", choices=("sentencepiece", "subword_nmt", "fastbpe"), help="undone in the lines S-, T- and D-")
     add("--tokenizer", choices=("moses", "space"), help="undone in the lines S-, T- and D-")
     add("--batch-size", "--max-sentences", type=int, metavar="N", help="sentences of a batch")
     add("--max-tokens", type=int, metavar="N", help="padded tokens of a batch; 12000 where no limit is given")
     add("--required-batch-size-multiple", type=int, default=8, metavar="N", help="of which batches shards are made")
+    add("--max-source-positions", type=int, metavar="N", help="no longer source; without it what the model reads")
+    add("--max-target-positions", type=int, metavar="N")
     add("--num-shards", type=int, default=1, metavar="N", help="every N-th batch, ...")
     add("--shard-id", type=int, default=0, metavar="I", help="... from the I-th on")
     add("--skip-invalid-size-inputs-valid-test", action="store_true", help="leave out what is too long for the model")

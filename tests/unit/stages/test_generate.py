@@ -158,7 +158,34 @@ def test_shards_are_all_of_it(models):
     assert parts == whole
 
 
-def test_long_sentences_are_refused_or_left_out(tmp_path, companions):
+def test_shards_have_files_of_their_own(models, tmp_path):
+    flags = ("--beam", "1", "--batch-size", "8", "--results-path", tmp_path, "--num-shards", "2", "--shard-id")
+    for shard in range(2):
+        assert generate(DATA, models / "1", *flags, str(shard)) == [""]
+    lines = [(tmp_path / f"generate-test.{shard}-of-2.txt").read_text(encoding="utf-8") for shard in range(2)]
+    assert sum(text.count("\nH-") for text in lines) == 41
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("scoring", ["bleu", "sacrebleu", "chrf"])
+def test_a_shard_without_a_batch_is_empty(models, scoring):
+    flags = ("--beam", "1", "--batch-size", "64", "--num-shards", "7", "--shard-id", "6", "--scoring", scoring)
+    assert generate(DATA, models / "1", *flags) == [""]
+
+
+def test_fairseqs_own_bleu_is_of_tokens_unless_they_are_joined(models):
+    """fairseq_cli/generate.py: its scorer gets the tokens; what --bpe undoes goes to scorers of text alone."""
+    plain, undone = (generate(DATA, models / "1", "--beam", "2", *more) for more in ((), ("--bpe", "subword_nmt")))
+    assert by_kind(plain)[0]["T", 0] != by_kind(undone)[0]["T", 0]
+    assert plain[-1] == undone[-1]
+    texts = [
+        generate(DATA, models / "1", "--beam", "2", "--scoring", "chrf", *more)[-1]
+        for more in ((), ("--bpe", "subword_nmt"))
+    ]
+    assert texts[0] != texts[1]
+
+
+def test_long_sentences_are_refused_or_left_out(tmp_path, companions, models):
     short = tmp_path / "short"
     config = TransformerConfig(**{**DESCRIPTION["shape"], "max_source_positions": 6})
     sizes = [sum(1 for _ in (DATA / f"dict.{lang}.txt").open(encoding="utf-8")) + 4 for lang in ("en", "de")]
@@ -166,10 +193,11 @@ def test_long_sentences_are_refused_or_left_out(tmp_path, companions):
     save_checkpoint(short, model, companions=companions)
     result = kdmt("generate", DATA, "--path", short, "--cpu")
     assert re.search(r"\d+ sentences are longer than the model reads, the first \d+ ", message_of(result))
-    flags = ("--skip-invalid-size-inputs-valid-test", "--max-len-b", "5")
-    found, order = by_kind(generate(DATA, short, *flags))
-    assert 0 < len(order) < 41
-    assert max(len(found["S", index][0].split()) for index in order) == 5
+    for path, limit in ((short, ()), (models / "1", ("--max-source-positions", "6"))):
+        flags = ("--skip-invalid-size-inputs-valid-test", "--max-len-b", "5", *limit)
+        found, order = by_kind(generate(DATA, path, *flags))
+        assert 0 < len(order) < 41
+        assert max(len(found["S", index][0].split()) for index in order) == 5
 
 
 @pytest.mark.parametrize(
@@ -196,12 +224,12 @@ def test_what_is_refused(flags, message, models):
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
 def test_non_autoregressive_models(family, tmp_path, companions):
-    """Their own engine's translations, in N + 1 passes at most, without P- lines."""
+    """Their own engine's translations, in N + 1 passes at most; those that edit know how probable each word is."""
     model = save_nonautoregressive(tmp_path / "model", family, companions)
     lines = generate(DATA, tmp_path / "model", "--iter-decode-max-iter", "2", "--max-len-a", "1", "--max-len-b", "5")
     found, order = by_kind(lines)
     assert sorted(order) == list(range(41))
-    assert {kind for kind, _ in found} == set("STHD")
+    assert {kind for kind, _ in found} == set("STHDP" if family in EDITING else "STHD")
     sources = IndexedDataset(DATA / "test.en-de.en")
     engine = NATEngine(model, iterations=3)
     few = order[::4]
