@@ -202,6 +202,8 @@ class Vocabulary(Section):
     joined: bool = True
     threshold: int = Field(0, ge=0)  # tokens seen fewer times become <unk>
     nwords: int = Field(-1, ge=-1)  # keep so many tokens, -1 for all
+    threshold_target: int | None = Field(None, ge=0)  # where the target's dictionary is its own and has another
+    nwords_target: int | None = Field(None, ge=-1)
     padding_factor: int = Field(8, ge=1)
     source_path: str | None = None  # a given dictionary, fairseq's --srcdict: to fine-tune a model on other text
     target_path: str | None = None  # --tgtdict; a joined vocabulary has one file, given as 'source_path'
@@ -212,8 +214,11 @@ class Vocabulary(Section):
             raise ValueError("a joined vocabulary has one dictionary: give 'source_path' alone")
         if not self.joined and (self.source_path is None) != (self.target_path is None):
             raise ValueError("give both 'source_path' and 'target_path', or neither")
-        if self.source_path is not None and (self.threshold or self.nwords != -1):
-            raise ValueError("a given dictionary is taken as it is: 'threshold' and 'nwords' contradict it")
+        limits = {"threshold": 0, "nwords": -1, "threshold_target": None, "nwords_target": None}
+        if self.source_path is not None and any(getattr(self, name) != value for name, value in limits.items()):
+            raise ValueError(f"a given dictionary is taken as it is: {', '.join(map(repr, limits))} contradict it")
+        if self.joined and (self.threshold_target, self.nwords_target) != (None, None):
+            raise ValueError("a joined vocabulary has one 'threshold' and one 'nwords'")
         return self
 
 

@@ -162,15 +162,18 @@ def check_lengths(text: TextPair) -> int:
 def _learn_dictionaries(
     source_counts: Counter[str], target_counts: Counter[str], settings: Vocabulary
 ) -> tuple[Dictionary, Dictionary]:
-    def learn(counts: Counter[str]) -> Dictionary:
+    def learn(counts: Counter[str], threshold: int, nwords: int) -> Dictionary:
         return Dictionary.from_counts(
-            counts, threshold=settings.threshold, nwords=settings.nwords, padding_factor=settings.padding_factor
+            counts, threshold=threshold, nwords=nwords, padding_factor=settings.padding_factor
         )
 
+    threshold, nwords = settings.threshold, settings.nwords
     if settings.joined:
-        joined = learn(source_counts + target_counts)
+        joined = learn(source_counts + target_counts, threshold, nwords)
         return joined, joined
-    return learn(source_counts), learn(target_counts)
+    target_threshold = threshold if settings.threshold_target is None else settings.threshold_target
+    target_nwords = nwords if settings.nwords_target is None else settings.nwords_target
+    return learn(source_counts, threshold, nwords), learn(target_counts, target_threshold, target_nwords)
 
 
 # ------------------------------------------------------------------------------------------------- streams of token ids

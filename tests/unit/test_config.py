@@ -187,6 +187,7 @@ def test_scripts_go_by_their_names_in_unicode(load: Load, names: str) -> None:
         (["prepare.vocabulary.source_path=d"], "prepare", "a given 'vocabulary.source_path' needs its tokenizer"),
         (["prepare.vocabulary.target_path=d"], "prepare.vocabulary", "a joined vocabulary has one dictionary"),
         (["prepare.vocabulary={source_path: d, nwords: 9}"], "prepare.vocabulary", "a given dictionary is taken as it"),
+        (["prepare.vocabulary={nwords_target: 9}"], "prepare.vocabulary", "a joined vocabulary has one 'threshold'"),
         (["prepare.text={moses: true, already_applied: true}"], "", "'prepare.test.test' is processed text: "),
         (["teacher.train.adam_betas=[0.9, 1.0]"], "teacher.train", "'adam_betas' [0.9, 1.0] are not both"),
         (["score.beams=[2, 2]"], "score", "'beams' holds a number twice"),

@@ -87,16 +87,17 @@ def test_tokenised_text_gives_fairseqs_files(case, tmp_path):
     assert_same_files(tmp_path, GOLDEN / case)
 
 
-def same_for_both_sides(case):
-    """Whether the case has one setting for both sides, as `Vocabulary` has."""
+def vocabulary_of(case):
     source, target = (dictionary_options(CASES[case], side) for side in ("src", "tgt"))
-    return source == target or "--joined-dictionary" in CASES[case]
+    if "--joined-dictionary" in CASES[case]:
+        return Vocabulary(joined=True, **source)
+    return Vocabulary(joined=False, **source, threshold_target=target["threshold"], nwords_target=target["nwords"])
 
 
-@pytest.mark.parametrize("case", list(filter(same_for_both_sides, CASES)))
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("chunk_lines", [1, 7, 1000])
 def test_fast_path_gives_fairseqs_files(case, chunk_lines, tmp_path, monkeypatch):
-    """The cases with one setting for both sides; the joined ones share their ids between the sides too."""
+    """The joined ones share their ids between the sides too."""
     monkeypatch.setattr("kdmt.corpus.binarize.CHUNK_LINES", chunk_lines)
     joined = "--joined-dictionary" in CASES[case]
     source = Words()
@@ -106,7 +107,7 @@ def test_fast_path_gives_fairseqs_files(case, chunk_lines, tmp_path, monkeypatch
         TextPair(TEXT / "train.en", TEXT / "train.de"),
         langs=LANGS,
         tokenizers=tokenizers,
-        vocabulary=Vocabulary(joined=joined, **dictionary_options(CASES[case], "src")),
+        vocabulary=vocabulary_of(case),
     )
     binarize_files(
         tmp_path,
