@@ -92,7 +92,8 @@ fairseq-old-env: ## the same with fairseq 0.10.2, whose checkpoints have the old
 parity-models: $(VENV)/installed ## small models of each family for it, trained by the real fairseq (about an hour)
 	$(BIN)/python benchmarks/train_fairseq_models.py
 
-parity: $(VENV)/installed ## numbers beside the real fairseq's (DATA=data-bin MODELS="a.pt runs/x/teacher" for n-best lists)
+parity: $(VENV)/installed-dev ## beside the real fairseq (DATA=data-bin MODELS="a.pt runs/x/teacher" for trained models)
+	$(BIN)/python -m pytest -q tests/pipeline/test_fairseq.py
 	$(BIN)/python benchmarks/parity.py $(if $(DATA),--data $(DATA)) $(if $(SUBSET),--subset $(SUBSET)) $(MODELS)
 
 bench-fairseq: $(VENV)/installed ## `kdmt generate` and training beside the real fairseq's

@@ -31,7 +31,7 @@ from kdmt.train.own_positions import OwnPositionsObjective
 from kdmt.types import BOS, EOS, PAD, UNK, Batch, LossTerm, LossTerms
 
 _FROM_NOTHING = 0.3  # probability that a draft has no words
-_POLICY_SMOOTHING = 0.01  # of the labels of deletions and of numbers of placeholders, as in fairseq
+_POLICY_SMOOTHING = 0.01  # of the labels of deletions and of numbers of placeholders; fairseq has it for the latter
 
 
 @dataclass(frozen=True)

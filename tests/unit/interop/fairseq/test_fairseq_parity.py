@@ -28,7 +28,9 @@ from kdmt.losses.insertion import missing_spans
 from kdmt.models.checkpoint import load_model
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput, Transformer
-from kdmt.types import BOS, EOS, PAD, UNK
+from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.train.positions import MaskedObjective
+from kdmt.types import BOS, EOS, PAD, UNK, Batch
 
 TRAINED = "KDMT_PARITY" in os.environ
 GOLDEN = Path(os.environ.get("KDMT_PARITY", Path(__file__).parents[3] / "golden" / "fairseq"))
@@ -122,6 +124,32 @@ def test_loss_of_a_batch(imported, case: str) -> None:
     assert float(nll) == pytest.approx(losses.get("nll_loss", losses["loss"]), abs=10 * TOLERANCE)
 
 
+@pytest.mark.parametrize("case", [case for case in AUTOREGRESSIVE if not case.startswith("old_")])
+@torch.no_grad()
+def test_the_criterion_that_trains_gives_the_same(imported, case: str) -> None:
+    """`label_smoothed_cross_entropy`, through the objective of the training loop."""
+    arrays, losses = golden(case)
+    epsilon = SMOOTHING if "nll_loss" in losses else 0.0
+    objective = CrossEntropyObjective(load_model(imported(case)), label_smoothing=epsilon)
+    terms = objective(batch_of(arrays["src_tokens"], arrays["prev_tokens"], arrays["tgt_tokens"]))
+    assert terms["loss"].count == losses["sample_size"]
+    assert float(terms["loss"].sum) / terms["loss"].count == pytest.approx(
+        losses["loss"] / losses["sample_size"], abs=TOLERANCE
+    )
+
+
+def batch_of(src_tokens: Tensor, prev_tokens: Tensor, tgt_tokens: Tensor, **others) -> Batch:
+    return Batch(
+        index_B=torch.arange(len(src_tokens)),
+        src_tokens_BS=src_tokens,
+        prev_tokens_BT=prev_tokens,
+        tgt_tokens_BT=tgt_tokens,
+        num_tgt_tokens=int(tgt_tokens.ne(PAD).sum()),
+        num_src_tokens=int(src_tokens.ne(PAD).sum()),
+        **others,
+    )
+
+
 @pytest.mark.parametrize("case", AUTOREGRESSIVE)
 def test_nbest_lists(imported, case: str) -> None:
     arrays, _ = golden(case)
@@ -197,6 +225,24 @@ def test_loss_of_a_batch_of_positions(imported, case: str) -> None:
         assert 0.5 * words + chain + 0.1 * length == pytest.approx(losses["loss"], abs=TOLERANCE)
     else:
         assert words + 0.1 * length == pytest.approx(losses["loss"], abs=TOLERANCE)
+
+
+@torch.no_grad()
+def test_the_criterion_that_trains_masked_models_gives_the_same(imported) -> None:
+    """`nat_loss` for words that are hidden already; its smoothing takes in the right token, ours leaves it out."""
+    arrays, losses = golden("cmlm")
+    model = nat_model(imported("cmlm"))
+    vocab = len(model.output_proj.weight)
+    smoothing = SMOOTHING * (vocab - 1) / vocab
+    objective = MaskedObjective(model, label_smoothing=smoothing, length_weight=0.1).train()
+    target, seen = without_bos(arrays["tgt_tokens"]), without_bos(arrays["prev_tokens"])
+    asked = target.masked_fill(seen.ne(UNK), PAD)
+    terms = objective(batch_of(without_bos(arrays["src_tokens"]), target, asked, seen_BT=seen))
+    found = {name: float(term.sum) / term.count for name, term in terms.items()}
+    assert found["loss"] == pytest.approx(losses["word_ins-loss"], abs=TOLERANCE)
+    assert found["length"] == pytest.approx(losses["length-loss"], abs=TOLERANCE)
+    total = sum(term.weight * float(term.sum) / term.count for term in terms.values())
+    assert total == pytest.approx(losses["loss"], abs=TOLERANCE)
 
 
 def read_all(
