@@ -64,7 +64,7 @@ ONE_PROCESS = "multi30k"  # which one process alone translates with, too
 BEAM, MAX_LEN_A, MAX_LEN_B = 5, 1.2, 10
 TRIAL_SENTENCES = 600
 FAIRSEQ_BATCHES = (32, 128)
-CT2_BATCHES = (16, 32, 64)
+CT2_BATCHES = (16, 32, 64, 128)
 TEST_SET = "test_2016_flickr"
 
 
