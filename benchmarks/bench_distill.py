@@ -6,7 +6,8 @@ Multi30k's training set and its test set of 2016 are translated with beam 5 by a
 
     fairseq-generate    with the best of some batch sizes, by its own count of seconds, without loading anything
     CTranslate2         `translate_batch` on token lists that are sorted by length, with the best of some layouts of
-                        threads and batch sizes, without loading anything
+                        threads and batch sizes, without loading anything; no translation is longer than that of the
+                        longest sentence may be (by default it goes on to 256 tokens, with its whole batch)
     kdmt distill        the command from its start to its end, and the time to cut the text into tokens: blocks, checks,
                         merging, failures, binarising and the report are in it
 
@@ -59,12 +60,12 @@ TRAINING: dict[str, dict[str, Any]] = {  # instead of the pipelines' own, which 
         "train.average_checkpoints": 1,
     },
 }
-LIMITS: dict[str, int | None] = {"multi30k": None, "iwslt": 9000}  # lines of the training set
+LIMITS: dict[str, int | None] = {"multi30k": None, "iwslt": 5000}  # lines of the training set
 ONE_PROCESS = "multi30k"  # which one process alone translates with, too
 BEAM, MAX_LEN_A, MAX_LEN_B = 5, 1.2, 10
 TRIAL_SENTENCES = 600
 FAIRSEQ_BATCHES = (32, 128)
-CT2_BATCHES = (16, 32, 64, 128)
+CT2_LAYOUTS = [*(((2, 1), batch) for batch in (16, 32, 64, 128)), ((1, 2), 64)]  # models, threads of each; sentences
 TEST_SET = "test_2016_flickr"
 
 
@@ -201,8 +202,7 @@ def measure(model: Model) -> tuple[dict[str, Result], dict[str, Any]]:
     chosen["fairseq_batch"] = min(FAIRSEQ_BATCHES, key=lambda size: run_fairseq(model, size, TRIAL_SENTENCES)[0])
     found["stage"] = run_stage(model, "stage")
     for kind in ("float32", "int8"):
-        trials: Any = itertools.product(((2, 1), (1, 2)), CT2_BATCHES)
-        chosen[kind] = min(trials, key=partial(ct2_seconds, model, kind))
+        chosen[kind] = min(CT2_LAYOUTS, key=partial(ct2_seconds, model, kind))
         suffix = "" if kind == "float32" else "_int8"
         seconds, words = run_ct2(model, kind, *chosen[kind], limit=None)
         found[f"ct2{suffix}"] = Result(len(words) / seconds, model.bleu(words))
@@ -252,7 +252,11 @@ def run_ct2(
     translator = ctranslate2.Translator(str(engine), compute_type=kind, inter_threads=inter, intra_threads=intra)
     started = time.perf_counter()
     results = translator.translate_batch(
-        [sources[place] for place in order], beam_size=BEAM, max_batch_size=batch, max_input_length=0
+        [sources[place] for place in order],
+        beam_size=BEAM,
+        max_batch_size=batch,
+        max_input_length=0,
+        max_decoding_length=int(MAX_LEN_A * len(sources[order[0]]) + MAX_LEN_B),
     )
     seconds = time.perf_counter() - started
     words = [""] * len(sources)
