@@ -52,7 +52,7 @@ TRAINING: dict[str, dict[str, Any]] = {  # instead of the pipelines' own, which 
     "iwslt": {
         "model.dropout": 0.1,
         "train.lr": 0.0007,
-        "train.max_updates": 2000,
+        "train.max_updates": 4000,
         "train.warmup_updates": 400,
         "train.max_tokens": 1024,
         "train.clip_norm": 1.0,
