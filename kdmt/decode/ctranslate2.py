@@ -198,11 +198,7 @@ class CTranslate2Engine:
             for batch in given.batches([*early]):
                 found |= self._search_batch(given, batch, min_len=1)
         cut = [place for place in places if not given.all_end_within(place, found[place])]
-        for min_len in (0, 1):  # </s> is forbidden as the first token where it was found there
-            alike = [place for place in cut if (place in early) == (min_len == 1)]
-            for max_len, batch in given.batches_alike(alike):
-                ended = self._end(_of(given.sources, batch), max_len, given.settings.beam, min_len=min_len)
-                found |= dict(zip(batch, ended, strict=True))
+        found |= self._end(given, cut, early)
         return found | self._among_all(given, early, found)
 
     def sample(
@@ -332,34 +328,40 @@ class CTranslate2Engine:
         )
         return [_in_order(result, penalty, forced) for result in results]
 
-    def _end(self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int) -> list[list[_Found]]:
+    def _end(self, given: _Given, places: list[int], early: dict[int, float]) -> dict[int, list[_Found]]:
         """The hypotheses of sources that their maximum length cuts off: those that finished, and of the prefixes that
         live at it those that are likeliest with </s>, `beam` in all."""
+        ends: dict[int, list[_Found]] = {}
+        live: dict[int, list[_Found]] = {}
+        for min_len in (0, 1):  # </s> is forbidden as the first token where it was found there
+            alike = [place for place in places if (place in early) == (min_len == 1)]
+            for max_len, batch in given.batches_alike(alike):
+                parts = self._cut_off(_of(given.sources, batch), max_len, given.settings.beam, min_len=min_len)
+                for place, (ended, prefixes) in zip(batch, parts, strict=True):
+                    ends[place], live[place] = ended, prefixes
+        forced = self._forced(_of(given.sources, [*live]), [*live.values()])
+        beam = given.settings.beam
+        return {
+            place: ends[place] + prefixes[: beam - len(ends[place])]
+            for place, prefixes in zip(live, forced, strict=True)
+        }
+
+    def _cut_off(
+        self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int
+    ) -> list[tuple[list[_Found], list[_Found]]]:
+        """What of each source has ended before the maximum length, and the prefixes that live at it."""
         # one beam is all that there is; a shortlist has to do with one search, since another one is another batch's
         everything = beam > 1 and not self._shortlist
         whole = self._search(sources, max_len, beam, min_len=min_len, everything=everything)
-        ended, live = [], []
+        parts = []
         for source, every in zip(sources, whole, strict=True):
-            ends, prefixes = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
-            if len(ends) == beam:
-                prefixes = []
-            elif everything and len(prefixes) < beam and max_len > 1:  # some live on behind one that ended
-                ends, prefixes = self._walk(source, ends, max_len, beam, min_len)
-            ended.append(ends)
-            live.append(prefixes)
-        return [
-            ends + forced[: beam - len(ends)] for ends, forced in zip(ended, self._forced(sources, live), strict=True)
-        ]
-
-    def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
-        """Prefixes with </s>, the likeliest first."""
-        owners = [source for source, prefixes in zip(sources, live, strict=True) for _ in prefixes]
-        scores = iter(self._score(owners, [prefix.tokens for prefixes in live for prefix in prefixes]))
-        ended = [
-            [_Found(prefix.tokens, prefix.total + float(next(scores)[-1]), True) for prefix in prefixes]
-            for prefixes in live
-        ]
-        return [sorted(every, key=lambda each: -each.total) for every in ended]
+            ended, live = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
+            if len(ended) == beam:
+                live = []
+            elif everything and len(live) < beam and max_len > 1:  # some live on behind one that ended
+                ended, live = self._walk(source, ended, max_len, beam, min_len)
+            parts.append((ended, live))
+        return parts
 
     def _walk(
         self, source: list[str], ended: list[_Found], max_len: int, beam: int, min_len: int
@@ -381,6 +383,16 @@ class CTranslate2Engine:
         for _ in range(start, max_len):
             own, live = self._advance(source, own, live, beam)
         return own, live
+
+    def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
+        """Prefixes with </s>, the likeliest first."""
+        owners = [source for source, prefixes in zip(sources, live, strict=True) for _ in prefixes]
+        scores = iter(self._score(owners, [prefix.tokens for prefixes in live for prefix in prefixes]))
+        ended = [
+            [_Found(prefix.tokens, prefix.total + float(next(scores)[-1]), True) for prefix in prefixes]
+            for prefixes in live
+        ]
+        return [sorted(every, key=lambda each: -each.total) for every in ended]
 
     def _advance(
         self, source: list[str], ended: list[_Found], live: list[_Found], beam: int
