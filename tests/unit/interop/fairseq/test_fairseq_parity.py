@@ -1,6 +1,7 @@
 """Imported checkpoints compute what the real fairseq computed with them (tests/golden/make_fairseq_parity.py).
 
-Everything is float32 and compared to 1e-4. With KDMT_PARITY=FOLDER the files are those of trained models (`make parity`).
+Everything is float32 and compared to 1e-4. With KDMT_PARITY=FOLDER the files are those of trained models
+(`make parity`).
 """
 
 from __future__ import annotations
