@@ -69,9 +69,9 @@ def import_fairseq(
     runs: Runs = RUNS,
 ) -> None:
     """Make a pipeline whose prepare stage is a data-bin of fairseq's, dictionaries and all, and run that stage."""
-    from kdmt.stages.import_fairseq import write_pipeline
+    from kdmt.stages.import_fairseq import new_pipeline
 
-    hints = write_pipeline(
+    with new_pipeline(
         data_bin,
         pipeline,
         name=name,
@@ -82,14 +82,10 @@ def import_fairseq(
         remove_bpe=remove_bpe,
         moses=moses,
         lowercase=lowercase,
-    )
-    for hint in hints:
-        print(hint, file=sys.stderr)
-    try:
+    ) as hints:
+        for hint in hints:
+            print(hint, file=sys.stderr)
         _run("prepare", pipeline, None, runs, None, rebuild=False)
-    except UserError:
-        pipeline.unlink()  # made here: what is refused leaves nothing
-        raise
 
 
 @app.command()

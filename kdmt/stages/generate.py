@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
@@ -161,12 +160,13 @@ def _score(spoken: _Spoken, flags: GenerateFlags) -> str:
 
 def _load(path: Path, data: DataBin) -> Any:
     """The model of one part of `--path`, which must have the data-bin's dictionaries."""
+    from kdmt.interop.fairseq.pickles import is_checkpoint_file
     from kdmt.models.checkpoint import load_model
     from kdmt.models.checkpoint_folder import resolve_checkpoint
 
     if not path.exists():
         raise UserError(f"{path}: there is no such checkpoint")
-    if _is_fairseqs(path):
+    if is_checkpoint_file(path):
         return _load_fairseqs(path, data)
     folder = resolve_checkpoint(path)
     check_vocabulary(folder, data.folder, langs=data.langs)
@@ -179,29 +179,10 @@ def _load(path: Path, data: DataBin) -> Any:
 
 
 def _load_fairseqs(path: Path, data: DataBin) -> Any:
-    """The model of one of fairseq's files, brought in for this once."""
-    from kdmt.interop.fairseq.checkpoints import TextSettings, import_checkpoints
-    from kdmt.models.checkpoint import load_model
+    """The model of one of fairseq's files."""
+    from kdmt.interop.fairseq.checkpoints import read_model
 
-    with TemporaryDirectory(prefix="kdmt-") as scratch:
-        src, tgt = data.langs
-        settings = TextSettings(data=data.folder, source_lang=src, target_lang=tgt)
-        (folder,) = import_checkpoints(str(path), Path(scratch) / "checkpoint", settings)
-        model = load_model(folder)
-    if model.config.source_token is not None or model.config.target_token is not None:
-        raise UserError(
-            f"{path}: multilingual, with more symbols than {data.folder} has; `kdmt import-checkpoint` and "
-            "`kdmt translate` know them"
-        )
-    return model
-
-
-def _is_fairseqs(path: Path) -> bool:
-    """Whether it is a file of PyTorch's, in its zip or its older pickle format."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
+    return read_model(path, data.folder, data.langs)
 
 
 def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:

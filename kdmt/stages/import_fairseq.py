@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,11 @@ _HEAD = """\
 # A data-bin of fairseq's, taken as it is, and a teacher and a student to start from: made by `kdmt import-fairseq`.
 # All settings with their defaults are in kdmt/config.py.
 """
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
 
-def write_pipeline(
+@contextmanager
+def new_pipeline(
     data_bin: Path,
     pipeline: Path,
     *,
@@ -29,8 +34,8 @@ def write_pipeline(
     remove_bpe: str | None = None,
     moses: bool = False,
     lowercase: bool = False,
-) -> list[str]:
-    """Write the YAML of a pipeline whose `prepare` stage is the data-bin.
+) -> Iterator[list[str]]:
+    """Write the YAML of a pipeline whose `prepare` stage is the data-bin, which is run inside: if that fails, no file.
 
     Args:
         pipeline: the new file.
@@ -39,7 +44,7 @@ def write_pipeline(
         remove_bpe: then, how they are joined for scores.
         moses, lowercase: what was done to the text before.
 
-    Returns:
+    Yields:
         What the user may want to know of it.
 
     Raises:
@@ -68,7 +73,11 @@ def write_pipeline(
     if moses or lowercase:
         document["prepare"]["text"] = {"moses": moses, "lowercase": lowercase, "already_applied": True}
     _write_valid(pipeline, _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-    return _hints(data, bpe_codes or sentencepiece or remove_bpe)
+    try:
+        yield _hints(data, bpe_codes or sentencepiece or remove_bpe)
+    except BaseException:
+        pipeline.unlink(missing_ok=True)  # made here: what is refused or stopped leaves nothing
+        raise
 
 
 def _tokenizer(bpe_codes: Path | None, sentencepiece: Path | None, remove_bpe: str | None) -> dict[str, Any]:
@@ -98,11 +107,22 @@ def _write_valid(path: Path, text: str) -> None:
             load_pipeline(aside)
         except UserError as error:
             raise UserError(str(error).removeprefix(f"{aside}: ")) from None
-        os.link(aside, path)  # never over a file that came meanwhile
+        _put(aside, path)
     except FileExistsError:
         raise UserError(f"{path}: exists already; nothing was written") from None
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _put(aside: Path, path: Path) -> None:
+    """A file under its name, never over one that came meanwhile; where there are no hard links its name comes first."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        path.touch(exist_ok=False)
+        aside.replace(path)
 
 
 def _hints(data: DataBin, known: object) -> list[str]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +21,6 @@ from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.models.checkpoint import load_model
-from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.train.distillation import DistillationObjective, WordLesson
 from kdmt.types import PAD
 
@@ -94,19 +91,6 @@ def test_fairseq_trains_and_translates_with_our_data_bin(made, tmp_path):  # noq
     assert joined == words
 
 
-def write_checkpoint(model, path):
-    """Our model as a checkpoint of fairseq's, in the form with `args`."""
-    args = Namespace(
-        **{**model.config.as_dict(), "arch": "transformer", "task": "translation", "criterion": "cross_entropy"},
-        **{"source_lang": "en", "target_lang": "de", "data": "", "left_pad_source": True, "left_pad_target": False},
-        **{"optimizer": "adam", "lr_scheduler": "inverse_sqrt", "lr": [5e-4], "adaptive_input": False},
-    )
-    last = {"criterion_name": "CrossEntropyCriterion", "optimizer_name": "FairseqAdam", "num_updates": 0}
-    history = [{**last, "lr_scheduler_state": {"best": None}}]
-    state = {"args": args, "model": fairseq_state(model), "optimizer_history": history}
-    torch.save({**state, "extra_state": {"train_iterator": {"epoch": 1}}}, path)
-
-
 def scored_lines(text):
     """(kind, sentence) -> scores and texts, in order."""
     found = {}
@@ -119,8 +103,9 @@ def scored_lines(text):
 
 @pytest.mark.parametrize("split", ["test", "train"])
 def test_generate_writes_what_fairseq_generate_writes(split, made, tmp_path):  # noqa: ARG001
-    model = load_model(resolve_checkpoint(RUNS / "teacher"))
-    write_checkpoint(model, tmp_path / "model.pt")
+    """With our checkpoint here, and there with what `kdmt export` made of it."""
+    exported = kdmt("export", "--to", "fairseq", RUNS / "teacher", tmp_path / "model.pt")
+    assert exported.code == 0, exported.err
     flags = ("--cpu", "--gen-subset", split, "--beam", "3", "--nbest", "2", "--max-len-b", "20", "--batch-size", "4")
     flags += ("--remove-bpe", "sentencepiece")
     theirs = fairseq("fairseq-generate", DATA, "--path", tmp_path / "model.pt", *flags)

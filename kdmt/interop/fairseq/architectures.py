@@ -204,8 +204,8 @@ def _nat(model: Mapping[str, Any], family: Family, config: TransformerConfig) ->
 def _early_exit(model: Mapping[str, Any], config: TransformerConfig) -> tuple[int, int, int] | None:
     text = str(model.get("early_exit") or "6,6,6")
     parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise UserError(f"the model's early_exit is {text!r}: expected three numbers of layers")
+    if len(parts) != 3 or not all(len(part) < 10 and part.strip().isdecimal() for part in parts):
+        raise UserError(f"the model's early_exit is {_short(text)}: expected three numbers of layers")
     deletion, placeholders, words = (min(int(part), config.decoder_layers) for part in parts)
     same = deletion == placeholders == words == config.decoder_layers
     return None if same else (deletion, placeholders, words)

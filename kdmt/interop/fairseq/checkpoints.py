@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
-from kdmt.interop.fairseq.languages import LanguageTokens, language_tokens
-from kdmt.interop.fairseq.pickles import read_pickle
+from kdmt.interop.fairseq.data_bin import choose_langs
+from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multilingual, language_tokens
+from kdmt.interop.fairseq.pickles import items_of, read_pickle
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
 from kdmt.interop.folder import check_new
 from kdmt.models.build import build_nonautoregressive, build_transformer
@@ -81,59 +82,123 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
     return [folder] if len(files) == 1 else [folder / str(number) for number in range(len(files))]
 
 
+def read_model(file: Path, data: Path, langs: tuple[str, str]) -> Transformer:
+    """The model of one of fairseq's files for a data-bin, whose ids are the model's; nothing is written.
+
+    Args:
+        data: the data-bin, or any folder with its `dict.<lang>.txt`.
+        langs: the data-bin's.
+
+    Raises:
+        UserError: as `import_checkpoints`; or the model is of another direction, or multilingual.
+    """
+    content = read_pickle(file)
+    with _naming(file):
+        state, architecture = _parts(content)
+        if is_multilingual(architecture.task):
+            raise UserError(
+                f"multilingual, with more symbols than {data} has; `kdmt import-checkpoint` and `kdmt translate` know "
+                "them"
+            )
+        own = _named_languages(architecture)
+        if any(lang is not None and lang != wanted for lang, wanted in zip(own, langs, strict=True)):
+            source, target = (lang or "..." for lang in own)
+            raise UserError(f"translates from {source} to {target}, not from {' to '.join(langs)}")
+        source_dictionary, target_dictionary = (Dictionary.load(data / f"dict.{lang}.txt") for lang in langs)
+        return _model(architecture, state, (source_dictionary, target_dictionary), data, langs)
+
+
 def _import_file(file: Path, folder: Path, text_folder: Path, settings: TextSettings) -> None:
     content = read_pickle(file)
-    try:
-        state = _state(content)
-        architecture = read_architecture(content)
+    with _naming(file):
+        state, architecture = _parts(content)
         langs = _languages(architecture, settings)
         tokens = language_tokens(architecture.task, *langs, settings.data)
-        companions = _write_text(text_folder, langs, tokens, settings)
-        dictionaries = [text_folder / f"dict.{lang}.txt" for lang in langs]
+        dictionaries = _write_dictionaries(text_folder, langs, tokens, settings.data)
         if tokens is not None:
             architecture = _with_tokens(architecture, tokens, dictionaries)
-        model = _model(architecture, state, dictionaries, settings.data)
-        save_checkpoint(folder, model, companions=companions)
+        model = _model(architecture, state, dictionaries, settings.data, langs)
+        _write_text(text_folder, langs, settings)
+        save_checkpoint(folder, model, companions=sorted(text_folder.iterdir()))
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """What is wrong inside is wrong with the file."""
+    try:
+        yield
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 
+def _parts(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], Architecture]:
+    """Weights, which fit nothing so far, and the description."""
+    state = _state(content)
+    return state, read_architecture({**content, "model": state})
+
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_MOST_NAMES = 3  # that one tensor has in fairseq: all embeddings shared
+
+
 def _state(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights, float32."""
+    """The weights, which are no larger than what the file has of them: they will be copied."""
     state = content.get("model")
-    if not isinstance(state, Mapping) or not state:
+    if not isinstance(state, dict) or not state:
         raise UserError("not a fairseq checkpoint: it has no 'model' with weights")
-    for name, tensor in state.items():
-        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or not tensor.is_floating_point():
+    found = {str(name): tensor for name, tensor in items_of(state).items()}
+    for name, tensor in found.items():
+        if not _is_plain(tensor):
             raise UserError(f"not a fairseq checkpoint: its weight {name!r} is no tensor of floating-point numbers")
-    return {str(name): tensor.detach().float() for name, tensor in state.items()}
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"its weight {name!r} is {list(tensor.shape)}, and the file has not as many numbers")
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in found.values()}
+    there = sum(storage.nbytes() for storage in storages.values())
+    if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > _MOST_NAMES * there:
+        raise UserError("its weights lie over each other: the file has not as many numbers")
+    return {name: tensor.detach() for name, tensor in found.items()}
 
 
-def _with_tokens(architecture: Architecture, tokens: LanguageTokens, dictionaries: Sequence[Path]) -> Architecture:
+def _is_plain(value: object) -> bool:
+    """Whether something is a dense tensor of numbers that are there."""
+    if not isinstance(value, Tensor) or value.is_nested or value.device.type != "cpu":
+        return False
+    return value.layout is torch.strided and value.dtype in _FLOATS
+
+
+def _with_tokens(
+    architecture: Architecture, tokens: LanguageTokens, dictionaries: tuple[Dictionary, Dictionary]
+) -> Architecture:
     """The model puts the tokens of its languages where they belong, and counts its positions without them."""
     if architecture.nat is not None:
         raise UserError("it is multilingual and writes all positions at once, which ours do not")
     config = architecture.config
     places: dict[str, Any] = {}
-    for side, symbol, path in zip(("source", "target"), (tokens.source, tokens.target), dictionaries, strict=True):
+    sides = zip(("source", "target"), (tokens.source, tokens.target), dictionaries, strict=True)
+    for side, symbol, dictionary in sides:
         if symbol is not None:
-            places[f"{side}_token"] = Dictionary.load(path).index(symbol)
+            places[f"{side}_token"] = dictionary.index(symbol)
             places[f"max_{side}_positions"] = getattr(config, f"max_{side}_positions") - 1
     return replace(architecture, config=replace(config, **places))
 
 
 def _model(
-    architecture: Architecture, state: Mapping[str, Tensor], dictionaries: Sequence[Path], data: Path
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    dictionaries: tuple[Dictionary, Dictionary],
+    data: Path,
+    langs: tuple[str, str],
 ) -> Transformer:
-    source, target = (Dictionary.load(path) for path in dictionaries)
-    for side, dictionary, path in zip(("encoder", "decoder"), (source, target), dictionaries, strict=True):
+    """In evaluation mode, float32."""
+    source, target = dictionaries
+    for side, dictionary, lang in zip(("encoder", "decoder"), dictionaries, langs, strict=True):
         weight = state.get(f"{side}.embed_tokens.weight")
         if weight is not None and weight.dim() != 2:
             raise UserError(f"its {side}.embed_tokens.weight is {list(weight.shape)}, which is no matrix")
         if weight is not None and len(weight) != len(dictionary):
             raise UserError(
-                f"its {side} embeds {len(weight)} symbols, and {data / path.name} has {len(dictionary)} with the "
-                "special ones: not the dictionaries that it was trained with"
+                f"its {side} embeds {len(weight)} symbols, and {data / f'dict.{lang}.txt'} has {len(dictionary)} with "
+                "the special ones: not the dictionaries that it was trained with"
             )
     config, nat = architecture.config, architecture.nat
     if config.share_all_embeddings and source != target:
@@ -208,41 +273,52 @@ def checkpoint_content(model: Transformer, source_lang: str, target_lang: str) -
 
 def _languages(architecture: Architecture, settings: TextSettings) -> tuple[str, str]:
     """Given, named by the checkpoint, or by the files of the data-bin."""
-    task = architecture.task
-    source, target = settings.source_lang or task.get("source_lang"), settings.target_lang or task.get("target_lang")
-    if not (source and target):
-        named = {match[1] for path in settings.data.glob("*.idx") if (match := _PAIR.fullmatch(path.name))}
-        if len(named) != 1:
-            raise UserError("it does not say which languages it is for: give --source-lang and --target-lang")
-        found = named.pop().split("-")
-        source, target = source or found[0], target or found[1]
+    source, target = _named_languages(architecture)
+    source, target = settings.source_lang or source, settings.target_lang or target
+    if source is None or target is None:
+        try:
+            source, target = choose_langs(settings.data, source, target)
+        except UserError as error:
+            raise UserError(
+                f"it does not say which languages it is for, and {error}: give --source-lang and --target-lang"
+            ) from None
     for lang in (source, target):
-        if not re.fullmatch(r"[\w.@+-]+", str(lang)):
+        if not is_language(lang):
             raise UserError(f"its language {lang!r} is no name of one")
-    return str(source), str(target)
+    return source, target
 
 
-_PAIR = re.compile(r"\w+\.([^.-]+-[^.-]+)\.[^.]+\.idx")
+def _named_languages(architecture: Architecture) -> tuple[str | None, str | None]:
+    """Source and target as the checkpoint itself names them."""
+    named = [architecture.task.get(f"{side}_lang") or None for side in ("source", "target")]
+    source, target = (None if lang is None else str(lang) for lang in named)
+    return source, target
 
 
-def _write_text(
-    folder: Path, langs: tuple[str, str], tokens: LanguageTokens | None, settings: TextSettings
-) -> list[Path]:
-    """Everything that a codec is loaded from; the paths of its parts."""
+def _write_dictionaries(
+    folder: Path, langs: tuple[str, str], tokens: LanguageTokens | None, data: Path
+) -> tuple[Dictionary, Dictionary]:
+    """The data-bin's, byte for byte where no symbols come to them."""
     folder.mkdir()
+    made: dict[str, Dictionary] = {}
     for lang in dict.fromkeys(langs):
-        given = settings.data / f"dict.{lang}.txt"
-        dictionary = Dictionary.load(given)
-        shutil.copyfile(given, folder / given.name)
-        if tokens is not None:
-            for symbol in tokens.symbols:
-                dictionary.add(symbol)
-            dictionary.save(folder / given.name)
+        given = data / f"dict.{lang}.txt"
+        made[lang] = Dictionary.load(given)
+        if tokens is None:
+            shutil.copyfile(given, folder / given.name)
+            continue
+        for symbol in tokens.symbols:
+            made[lang].add(symbol)
+        made[lang].save(folder / given.name)
+    return made[langs[0]], made[langs[1]]
+
+
+def _write_text(folder: Path, langs: tuple[str, str], settings: TextSettings) -> None:
+    """What besides dictionaries a codec is loaded from."""
     _write_tokenizer(folder / "tokenizer", langs, settings)
     processor = TextProcessor(settings.text, *langs)
     description = json.dumps(processor.to_dict(), indent=1, ensure_ascii=False)
     (folder / TEXT_FILE).write_text(description + "\n", encoding="utf-8")
-    return sorted(folder.iterdir())
 
 
 def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSettings) -> None:

@@ -22,7 +22,7 @@ from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 
 _OTHER_FORMATS = {b"TNTIDX\x00\x00": "lazy or cached", b"HUFFIDX\x00": "huffman"}
-_FILE = re.compile(r"(?P<split>\w+)\.(?P<pair>[^.-]+-[^.-]+)\.(?P<lang>[^.]+)(\.(bin|idx))?")
+_FILE = re.compile(r"(?P<split>\w+)\.(?P<pair>[^.]+-[^.]+)\.(?P<lang>[^.]+)(\.(bin|idx))?")
 
 IntArray = NDArray[np.integer[Any]]
 
@@ -49,14 +49,12 @@ class DataBin:
 
     @classmethod
     def open(cls, folder: Path, source_lang: str | None = None, target_lang: str | None = None) -> DataBin:
-        """Languages that are not given are those of the files' names.
+        """Languages that are not given are those of the files' names (`choose_langs`).
 
         Raises:
             UserError: there is no such folder, it is of another language pair, or a dictionary is missing or damaged.
         """
-        if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder")
-        langs = _choose_langs(folder, source_lang, target_lang)
+        langs = choose_langs(folder, source_lang, target_lang)
         source, target = (Dictionary.load(folder / f"dict.{lang}.txt") for lang in langs)
         return cls(folder, langs, (source, target))
 
@@ -162,27 +160,53 @@ def _fitting(lengths: IntArray, max_tokens: int | None, max_sentences: int | Non
     return int(np.searchsorted(padded, max_tokens, side="right"))
 
 
-def _choose_langs(folder: Path, source_lang: str | None, target_lang: str | None) -> tuple[str, str]:
-    pairs = sorted({match["pair"] for match in _files(folder) if match["lang"] in match["pair"].split("-")})
-    wanted = {lang for lang in (source_lang, target_lang) if lang is not None}
-    fitting = [pair for pair in pairs if wanted <= set(pair.split("-"))]
+def choose_langs(folder: Path, source_lang: str | None = None, target_lang: str | None = None) -> tuple[str, str]:
+    """The source and the target language of a data-bin, by the names of its files.
+
+    Where both are given, files of that pair are looked for, in either direction. Where one or none is, they are those
+    between whose names there is the only hyphen, as fairseq has it.
+
+    Raises:
+        UserError: there is no such folder, it is no data-bin, it is of other languages, or they cannot be told.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    pairs = sorted({match["pair"] for match in _files(folder)})
     if not pairs:
         raise UserError(f"{folder}: not a data-bin: it has no file <split>.<src>-<tgt>.<lang>.idx")
-    if not fitting:
-        asked = f"{source_lang or '...'}-{target_lang or '...'}"
-        raise UserError(f"{folder}: a data-bin of {', '.join(pairs)}, not of {asked}")
-    if len({frozenset(pair.split("-")) for pair in fitting}) > 1 or (len(fitting) > 1 and not wanted):
-        raise UserError(f"{folder}: has {', '.join(fitting)}: give the source and the target language")
+    if source_lang is None or target_lang is None:
+        return _infer_langs(folder, pairs, source_lang, target_lang)
+    if {f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"}.isdisjoint(pairs):
+        raise _of_others(folder, pairs, source_lang, target_lang)
+    return source_lang, target_lang
+
+
+def _infer_langs(folder: Path, pairs: list[str], source_lang: str | None, target_lang: str | None) -> tuple[str, str]:
+    wanted = {lang for lang in (source_lang, target_lang) if lang is not None}
+    plain = [pair for pair in pairs if pair.count("-") == 1]
+    fitting = [pair for pair in plain if wanted <= set(pair.split("-"))]
+    if not fitting and plain == pairs:
+        raise _of_others(folder, pairs, source_lang, target_lang)
+    if len({frozenset(pair.split("-")) for pair in fitting}) != 1 or (len(fitting) > 1 and not wanted):
+        raise UserError(f"{folder}: has {', '.join(fitting or pairs)}: give the source and the target language")
     first, second = fitting[0].split("-")
     if source_lang == second or target_lang == first:
         return second, first
     return first, second
 
 
+def _of_others(folder: Path, pairs: list[str], source_lang: str | None, target_lang: str | None) -> UserError:
+    asked = f"{source_lang or '...'}-{target_lang or '...'}"
+    return UserError(f"{folder}: a data-bin of {', '.join(pairs)}, not of {asked}")
+
+
 def _files(folder: Path) -> Iterator[re.Match[str]]:
+    """Those whose names end in a language of their pair."""
     for path in folder.iterdir():
         match = _FILE.fullmatch(path.name)
-        if match is not None:
+        if match is not None and (
+            match["pair"].startswith(f"{match['lang']}-") or match["pair"].endswith(f"-{match['lang']}")
+        ):
             yield match
 
 

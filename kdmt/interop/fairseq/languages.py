@@ -5,6 +5,7 @@ Facts are those of fairseq 0.12.2 (data/multilingual/multilingual_data_manager.p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from kdmt.errors import UserError
 
 TASK = "translation_multi_simple_epoch"
 _STYLES = {"multilingual": "__{}__", "mbart": "[{}]"}
+_LANGUAGE = re.compile(r"[\w.@+-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,16 @@ class LanguageTokens:
     target: str | None
 
 
+def is_language(name: object) -> bool:
+    """Whether it can be a language's name, and so a part of the names of files."""
+    return isinstance(name, str) and _LANGUAGE.fullmatch(name) is not None
+
+
+def is_multilingual(task: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's task is the multilingual one."""
+    return bool(task.get("task", task.get("_name")) == TASK)
+
+
 def language_tokens(task: Mapping[str, Any], source_lang: str, target_lang: str, data: Path) -> LanguageTokens | None:
     """The tokens of a direction; None if the checkpoint is not of the multilingual task.
 
@@ -41,7 +53,7 @@ def language_tokens(task: Mapping[str, Any], source_lang: str, target_lang: str,
     Raises:
         UserError: a language is not in its list, there is none, or tokens are put where ours cannot have them.
     """
-    if task.get("task", task.get("_name")) != TASK:
+    if not is_multilingual(task):
         return None
     languages = _languages(task, data)
     for lang in (source_lang, target_lang):
@@ -68,18 +80,41 @@ def language_tokens(task: Mapping[str, Any], source_lang: str, target_lang: str,
 def _languages(task: Mapping[str, Any], data: Path) -> list[str]:
     """In the order of their tokens."""
     if listed := task.get("lang_dict"):
-        for path in (data / Path(str(listed)).name, Path(str(listed))):
-            if path.is_file():
-                return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        raise UserError(f"its languages are listed in {listed}, which is not there: put a copy into {data}")
-    if listed := task.get("langs"):
-        return listed.split(",") if isinstance(listed, str) else [str(lang) for lang in listed]
-    pairs = task.get("lang_pairs") or ""
-    pairs = pairs.split(",") if isinstance(pairs, str) else pairs
-    languages = sorted({lang for pair in pairs for lang in str(pair).split("-")} - {""})
+        return _listed_languages(data / Path(str(listed)).name)
+    languages = _names(task, "langs")
+    if not languages:
+        languages = sorted({lang for pair in _names(task, "lang_pairs") for lang in pair.split("-")} - {""})
     if not languages:
         raise UserError("it names no languages (langs, lang_dict, lang_pairs)")
     return languages
+
+
+def _listed_languages(path: Path) -> list[str]:
+    """One a line. The checkpoint chose the file's name, so that of another file nothing is said but its name."""
+    if not path.is_file():
+        raise UserError(
+            f"its languages are listed in a file {path.name!r}, which is not in {path.parent}: copy it there"
+        )
+    languages = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if name := line.strip():
+                    if not is_language(name):
+                        raise UserError(f"{path}: is no list of languages, one a line (lang_dict)")
+                    languages.append(name)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is no list of languages (lang_dict), and no text in UTF-8") from None
+    return languages
+
+
+def _names(task: Mapping[str, Any], setting: str) -> list[str]:
+    """A setting that is a list of names, or of names with commas between; empty if it is not set."""
+    value = task.get(setting) or []
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"its setting {setting} is {str(value)[:60]!r}, which is no list of names")
+    return names
 
 
 def _places(task: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -91,13 +126,13 @@ def _places(task: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _symbols(task: Mapping[str, Any], languages: list[str], style: str) -> tuple[str, ...]:
-    specs = task.get("langtoks_specs") or ["main"]
-    specs = specs.split(",") if isinstance(specs, str) else specs
     symbols = []
-    for spec in map(str, specs):
+    for spec in _names(task, "langtoks_specs") or ["main"]:
         suffix = "_dae" if spec.endswith("dae") else "_mined" if spec.endswith("mined") else ""
         symbols += [_STYLES[style].format(f"{lang}{suffix}") for lang in languages]
-    extra = task.get("extra_data")
-    if style == "mbart" or (extra is not None and "mono_dae" in extra):
+    extra = task.get("extra_data") or {}
+    if not isinstance(extra, dict):
+        raise UserError(f"its setting extra_data is {str(extra)[:60]!r}, which names no data")
+    if style == "mbart" or "mono_dae" in extra:
         symbols.append("<mask>")
     return tuple(symbols)

@@ -3,21 +3,24 @@
 A `.pt` file is a pickle, and a pickle is a program. PyTorch's `weights_only` reader knows tensors and plain values and
 no other class; the harmless ones that fairseq leaves in its files (meters, argparse's namespaces, omegaconf's
 containers, settings) are given to it by name, each as an `Inert`: an object that keeps what the file says of it and
-does nothing. A file that names anything else is refused.
+does nothing (of a dictionary's subclass its items alone). A file that names anything else is refused, and all of it is
+listed.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._weights_only_unpickler import _get_allowed_globals
 
 from kdmt.errors import UserError
+from kdmt.interop.fairseq.names import is_zip, named_in
 
 
 class Inert:
@@ -44,13 +47,19 @@ class Inert:
         self.fields = state
 
 
+class _Items:
+    """Stands in for a subclass of dict: what is made is an `OrderedDict`, since PyTorch's reader fills no other one."""
+
+    def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
 _MODULES: Mapping[str, str] = {  # module -> names in it
     "argparse": "Namespace",
     "builtins": "dict list tuple int float str bool",  # as marks of a type, in omegaconf's containers
-    "collections": "defaultdict",
     "enum": "Enum IntEnum",
     "fairseq.meters": "AverageMeter TimeMeter StopwatchMeter",
-    "fairseq.logging.meters": "AverageMeter TimeMeter StopwatchMeter SumMeter ConcatTensorMeter MetersDict",
+    "fairseq.logging.meters": "AverageMeter TimeMeter StopwatchMeter SumMeter ConcatTensorMeter",
     "fairseq.dataclass.configs": "FairseqDataclass FairseqConfig CommonConfig DistributedTrainingConfig DatasetConfig "
     "OptimizationConfig CheckpointConfig FairseqBMUFConfig GenerationConfig CommonEvalConfig EvalLMConfig "
     "InteractiveConfig EMAConfig",
@@ -66,6 +75,7 @@ _MODULES: Mapping[str, str] = {  # module -> names in it
     "fairseq.optim.lr_scheduler.inverse_square_root_schedule": "InverseSquareRootLRScheduleConfig",
     "fairseq.optim.lr_scheduler.polynomial_decay_schedule": "PolynomialDecayLRScheduleConfig",
     "numpy": "dtype",
+    "numpy._core.multiarray": "scalar",  # numpy 2's name
     "numpy.core.multiarray": "scalar",
     "omegaconf.base": "ContainerMetadata Metadata",
     "omegaconf.dictconfig": "DictConfig",
@@ -74,13 +84,22 @@ _MODULES: Mapping[str, str] = {  # module -> names in it
     "pathlib": "PosixPath",
     "typing": "Any",
 }
-HARMLESS: Mapping[str, type[Inert]] = {
+_DICTS = ("collections.defaultdict", "fairseq.logging.meters.MetersDict")
+HARMLESS: Mapping[str, type] = {
     f"{module}.{name}": type(name, (Inert,), {"__slots__": (), "__module__": __name__})
     for module, names in _MODULES.items()
     for name in names.split()
-}
+} | dict.fromkeys(_DICTS, _Items)
 _DICT, _LIST = HARMLESS["omegaconf.dictconfig.DictConfig"], HARMLESS["omegaconf.listconfig.ListConfig"]
 _DEEPEST = 40  # settings within settings
+
+
+def is_checkpoint_file(path: Path) -> bool:
+    """Whether a path is a file of PyTorch's, in its zip or its older pickle format, by its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
@@ -96,32 +115,44 @@ def read_pickle(path: Path) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # of pickle protocols and storage classes
         try:
             # pages of a large file that are not looked at (the optimiser's) are not read
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
         except Exception as error:  # a damaged file can fail in any way
-            raise _refusal(path, error) from None
+            raise _refusal(path, str(error) or type(error).__name__) from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path}: not a fairseq checkpoint: it holds no dictionary of names")
-    return content
+    return items_of(content)
 
 
-def _refusal(path: Path, error: Exception) -> UserError:
-    carried = _carried(path, str(error))
+def items_of(given: dict[Any, Any]) -> dict[Any, Any]:
+    """A file's dictionary as a plain one: it may have given an `OrderedDict` attributes by the names of methods."""
+    return dict(dict.items(given))
+
+
+def _refusal(path: Path, message: str) -> UserError:
+    carried = _carried(path, message)
     if carried:
         return UserError(
             f"{path}: refused, since it carries {', '.join(carried)}: a checkpoint holds tensors, settings and meters, "
             "and nothing in it is run"
         )
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return UserError(f"{path}: not a checkpoint that can be read, or a damaged one: {reason}")
+    return UserError(f"{path}: not a checkpoint that can be read, or a damaged one: {_reason(message)}")
 
 
 def _carried(path: Path, message: str) -> list[str]:
-    """Names in the file that are not allowed, all of them where they can be listed."""
-    try:
-        return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(HARMLESS))
-    except Exception:  # of an old format, or damaged
-        found = re.search(r"GLOBAL (\S+)", message)
-        return [found.group(1)] if found else []
+    """Names in the file that are not allowed; where none can be found in it, the one that PyTorch stumbled over."""
+    found = named_in(path) - set(HARMLESS) - set(_get_allowed_globals())
+    if not found:
+        found = set(re.findall(r"GLOBAL (\S+)", message))
+    return sorted(found)
+
+
+def _reason(message: str) -> str:
+    """PyTorch's, without its advice to read the file in a way that runs what is in it."""
+    message = message.partition("WeightsUnpickler error:")[2] or message
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if not lines or re.search(r"weights.only|safe_globals|trust", lines[0], re.IGNORECASE):
+        return "it holds what no tensors and plain values are written with"
+    return lines[0]
 
 
 def plain(value: Any) -> Any:
@@ -137,7 +168,9 @@ def _plain(value: Any, depth: int, made: dict[int, Any]) -> Any:
     """`made`: what became of objects so far; one that lies in many places is gone through once."""
     if depth > _DEEPEST:
         raise UserError("a checkpoint's settings are nested too deeply")
-    if not isinstance(value, Mapping | list | tuple | Inert):
+    if isinstance(value, torch.Tensor):
+        raise UserError("among a checkpoint's settings there is a tensor, which none of fairseq's is")
+    if not isinstance(value, dict | list | tuple | Inert):
         return value
     if id(value) not in made:
         made[id(value)] = _opened(value, depth + 1, made)
@@ -145,13 +178,13 @@ def _plain(value: Any, depth: int, made: dict[int, Any]) -> Any:
 
 
 def _opened(value: Any, depth: int, made: dict[int, Any]) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each, depth, made) for key, each in value.items()}
+    if isinstance(value, dict):
+        return {str(key): _plain(each, depth, made) for key, each in items_of(value).items()}
     if isinstance(value, list | tuple):
         return [_plain(each, depth, made) for each in value]
-    fields = value.fields
+    fields = items_of(value.fields) if isinstance(value.fields, dict) else None
     if isinstance(value, _DICT | _LIST):
-        return _plain(fields.get("_content") if isinstance(fields, Mapping) else None, depth, made)
-    if isinstance(fields, Mapping):
-        return _plain(fields.get("_val", fields), depth, made)
+        return _plain(fields.get("_content") if fields is not None else None, depth, made)
+    if fields is not None:
+        return _plain(fields["_val"], depth, made) if "_val" in fields else _opened(fields, depth, made)
     return _plain(value.arguments[0], depth, made) if len(value.arguments) == 1 else None

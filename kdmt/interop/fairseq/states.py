@@ -52,17 +52,18 @@ def convert_state(
 
     Raises:
         UserError: naming the tensors that are missing, that the architecture has no place for, that have another
-            shape than it asks for, or that differ although it shares them.
+            shape than it asks for, that differ although it shares them, or that hold what is no number.
     """
     state = _up_to_date(state)
     sources = _sources(config, nat)
     aliases = _aliases(config)
     state = {alias: state[name] for alias, name in aliases.items() if name in state} | state
     _check_names(state, {name for names in sources.values() for name in names} | set(aliases))
-    for alias, name in aliases.items():
-        if not torch.equal(state[alias], state[name]):
-            raise UserError(f"fairseq state: {alias} and {name} differ, the architecture shares them")
     _check_shapes(state, sources, config, nat)
+    for alias, name in aliases.items():
+        if not torch.equal(state[alias].float(), state[name].float()):
+            raise UserError(f"fairseq state: {alias} and {name} differ, the architecture shares them")
+    _check_numbers(state, sources)
     return {ours: torch.cat([state[name] for name in names]) for ours, names in sources.items()}
 
 
@@ -71,7 +72,9 @@ def _up_to_date(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if stacked := _STACKED.fullmatch(name):
-            parts = zip("qkv", tensor.chunk(3), strict=False)
+            if tensor.dim() == 0 or len(tensor) == 0 or len(tensor) % 3:
+                raise UserError(f"fairseq state: {name} is {list(tensor.shape)}, not three projections of one size")
+            parts = zip("qkv", tensor.chunk(3), strict=True)
             named |= {f"{stacked[1]}{part}_proj.{stacked[2]}": each for part, each in parts}
         elif (norm := _NUMBERED_NORM.fullmatch(name)) and int(norm[3]) < len(_NORMS[norm[2]]):
             named[f"{norm[1]}{_NORMS[norm[2]][int(norm[3])]}.{norm[4]}"] = tensor
@@ -182,6 +185,14 @@ def _check_shapes(
         for name in sources[ours]:
             if list(state[name].shape) != expected:
                 raise UserError(f"fairseq state: {name} is {list(state[name].shape)}, the architecture has {expected}")
+
+
+def _check_numbers(state: Mapping[str, Tensor], sources: Mapping[str, Sources]) -> None:
+    """Ours are float32: what is too large for that is infinite."""
+    for name in (name for names in sources.values() for name in names):
+        least, most = state[name].float().aminmax()  # NaN where there is one
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            raise UserError(f"fairseq state: {name} holds NaN or infinity")
 
 
 def fairseq_state(model: Transformer) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.decode.nonautoregressive import NATEngine
 from kdmt.decode.transformer import TorchEngine
+from kdmt.interop.fairseq.checkpoints import checkpoint_content
 from kdmt.interop.fairseq.states import convert_state
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
@@ -296,6 +297,27 @@ def test_a_checkpoint_of_fairseqs_is_read_as_it_is(models, tmp_path):
         ":".join(map(str, paths)) for paths in ([tmp_path / "1.pt", tmp_path / "2.pt"], [models / "1", models / "2"])
     )
     assert generate(DATA, files) == generate(DATA, folders)
+
+
+def test_a_checkpoint_of_fairseqs_is_of_one_direction(models, tmp_path, monkeypatch):
+    """Neither is it taken for the other one, nor written anywhere."""
+    assert kdmt("export", "--to", "fairseq", models / "1", tmp_path / "1.pt").code == 0
+    monkeypatch.setattr("tempfile.mkdtemp", None)
+    flags = ("--cpu", "--beam", "1", "--max-len-b", "5")
+    message = message_of(kdmt("generate", DATA, "--path", tmp_path / "1.pt", "-s", "de", "-t", "en", *flags))
+    assert message.endswith("1.pt: translates from en to de, not from de to en")
+    generate(DATA, tmp_path / "1.pt", *flags)
+
+
+def test_languages_with_hyphens(models, tmp_path):
+    shutil.copytree(DATA, tmp_path / "data")
+    for path in list((tmp_path / "data").iterdir()):
+        path.rename(path.with_name(path.name.replace("de.", "zh-CN.")))
+    torch.save(checkpoint_content(load_model(models / "1"), "en", "zh-CN"), tmp_path / "1.pt")
+    lines = generate(tmp_path / "data", tmp_path / "1.pt", "--beam", "1", "-s", "en", "-t", "zh-CN")
+    assert lines == generate(DATA, models / "1", "--beam", "1")
+    message = message_of(kdmt("generate", tmp_path / "data", "--path", tmp_path / "1.pt", "--cpu"))
+    assert "has en-zh-CN: give the source and the target language" in message
 
 
 def test_a_checkpoint_of_fairseqs_without_weights(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tiny_pipeline import DECODE, MODEL, TRAIN, kdmt, read_lines
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset, IndexedWriter
 from kdmt.corpus.vocabulary import Dictionary
+from kdmt.stages.import_fairseq import new_pipeline
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 PREPARED = Path("runs/x/prepare")
@@ -89,6 +92,35 @@ def test_pipeline_says_what_is_there(folder):  # noqa: ARG001
     again = kdmt("prepare", "x.yaml")
     assert again.code == 0
     assert "up to date, nothing to do" in again.err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_stops_the_stage_leaves_no_pipeline(error, folder):  # noqa: ARG001
+    with pytest.raises(error), new_pipeline(Path("joined"), Path("x.yaml")):  # noqa: PT012
+        assert Path("x.yaml").is_file()
+        raise error
+    assert not list(Path().glob("*x.yaml*"))
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV])
+def test_a_disk_without_hard_links(number, folder, monkeypatch):  # noqa: ARG001
+    def link(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.link", link)
+    imported("joined")
+    assert sorted(path.name for path in Path().glob("*x.yaml*")) == ["x.yaml"]
+    assert kdmt("prepare", "x.yaml").code == 0
+
+
+def test_without_hard_links_a_file_that_came_meanwhile_is_left_alone(folder, monkeypatch):  # noqa: ARG001
+    def link(*_):
+        Path("x.yaml").write_text("mine\n")
+        raise OSError(errno.EPERM, "no")
+
+    monkeypatch.setattr("os.link", link)
+    assert "x.yaml: exists already; nothing was written" in message_of(kdmt("import-fairseq", "joined", "x.yaml"))
+    assert Path("x.yaml").read_text() == "mine\n"
 
 
 def test_a_changed_data_bin_makes_the_stage_anew(folder):  # noqa: ARG001

@@ -114,6 +114,7 @@ def test_what_a_command_line_asked_for_is_read(case: str) -> None:
         ({"arch": "lightconv_iwslt_de_en"}, "lightconv_iwslt_de_en"),
         ({"arch": "levenshtein_transformer", "no_share_discriminator": True}, "no_share_discriminator"),
         ({"arch": "levenshtein_transformer", "early_exit": "6,6"}, "early_exit is '6,6'"),
+        ({"arch": "levenshtein_transformer", "early_exit": "6,6," + "6" * 5000}, "early_exit is '6,6,666"),
         ({"arch": "nonautoregressive_transformer", "layernorm_embedding": True}, "layernorm_embedding"),
         ({"arch": "cmlm_transformer", "src_embedding_copy": True}, "src_embedding_copy"),
         ({"encoder_layers": "six"}, "encoder_layers is 'six'"),
@@ -233,6 +234,16 @@ def test_old_names_of_weights_are_brought_up_to_date() -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.parametrize("shape", [(), (0, 8), (25, 8)])
+def test_stacked_projections_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    content = read_pickle(GOLDEN / "old_pre_norm.pt")
+    state = {**content["model"], "decoder.layers.0.self_attn.in_proj_weight": torch.ones(shape)}
+    with pytest.raises(
+        UserError, match=r"decoder\.layers\.0\.self_attn\.in_proj_weight is \[.*\], not three projections"
+    ):
+        convert_state(state, read_architecture(content).config)
+
+
 # ---------------------------------------------------------------------------------------------------------- languages
 
 TASK = {"task": "translation_multi_simple_epoch", "langs": ["en", "de", "fr"], "encoder_langtok": "tgt",
@@ -265,7 +276,15 @@ def test_languages_from_a_file_and_from_pairs(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"langs": ["en", "de"]}, "no language 'fr': it knows en, de"),
-        ({"langs": None, "lang_dict": "/elsewhere/langs.txt"}, r"langs\.txt, which is not there"),
+        (
+            {"langs": None, "lang_dict": "/elsewhere/langs.txt"},
+            r"a file 'langs\.txt', which is not in .*: copy it there",
+        ),
+        ({"langs": 5}, "its setting langs is '5', which is no list of names"),
+        ({"langs": [["en"], "fr"]}, r"langs is .*, which is no list"),
+        ({"langs": None, "lang_pairs": 5}, "its setting lang_pairs is '5'"),
+        ({"langtoks_specs": 7}, "its setting langtoks_specs is '7'"),
+        ({"extra_data": 3}, "its setting extra_data is '3'"),
         ({"langs": None}, "names no languages"),
         ({"lang_tok_replacing_bos_eos": True}, "lang_tok_replacing_bos_eos"),
         ({"lang_tok_style": "odd"}, "lang_tok_style is 'odd'"),
@@ -275,6 +294,23 @@ def test_languages_from_a_file_and_from_pairs(tmp_path: Path) -> None:
 def test_languages_that_make_no_sense(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         language_tokens({**TASK, **change}, "en", "fr", tmp_path)
+
+
+def test_no_other_file_is_read_for_a_list_of_languages(tmp_path: Path) -> None:
+    """The path is the checkpoint's: neither is one outside of the data's folder opened, nor what one says told."""
+    data, secret = tmp_path / "data", tmp_path / "secret"
+    data.mkdir()
+    secret.write_text("password\n")
+    for path in (str(secret), "../secret", "data/../../secret", "..", 5):
+        with pytest.raises(UserError, match=f"is not in {data}: copy it there") as error:
+            language_tokens({**TASK, "langs": None, "lang_dict": path}, "en", "fr", data)
+        assert "password" not in str(error.value)
+    (data / "secret").write_text("user: a, password: b\n")
+    (data / "binary").write_bytes(bytes(range(256)))
+    for name, why in (("secret", "is no list of languages"), ("binary", "no text in UTF-8")):
+        with pytest.raises(UserError, match=f"{data / name}: .*{why}") as error:
+            language_tokens({**TASK, "langs": None, "lang_dict": f"/etc/{name}"}, "en", "fr", data)
+        assert "password" not in str(error.value)
 
 
 def test_settings_of_the_task_are_plain() -> None:

@@ -17,6 +17,8 @@ from kdmt.config import Decode, Tokenizer
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.decode.transformer import TorchEngine
+from kdmt.errors import UserError
+from kdmt.interop.fairseq.checkpoints import read_model
 from kdmt.interop.fairseq.pickles import HARMLESS, Inert, read_pickle
 from kdmt.models.architecture import NATConfig, architecture
 from kdmt.models.build import build_nonautoregressive, describe_model
@@ -167,7 +169,11 @@ def test_languages_of_a_data_bin_are_known_by_its_files(tmp_path: Path) -> None:
         (data / f"train.xx-yy.{theirs}.idx").touch()
     text = TextCodec.load(imported(tmp_path / "model", tmp_path / "a.pt", data=data)).text
     assert (text.source_lang, text.target_lang) == ("xx", "yy")
+    turned = imported(tmp_path / "turned", tmp_path / "a.pt", data=data, options=("--source-lang", "yy"))
+    assert TextCodec.load(turned).text.target_lang == "xx"
     (data / "valid.yy-xx.xx.idx").touch()
+    refused("import-checkpoint", tmp_path / "a.pt", tmp_path / "b", "--data", data, says="give --source-lang")
+    (data / "valid.en-zh-CN.en.idx").touch()
     refused("import-checkpoint", tmp_path / "a.pt", tmp_path / "b", "--data", data, says="give --source-lang")
 
 
@@ -204,6 +210,18 @@ def changed(tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) ->
     return write(tmp_path / "changed.pt", content, model=state)
 
 
+def lay_over_each_other(state: dict[str, torch.Tensor]) -> None:
+    numbers = torch.zeros(max(tensor.numel() for tensor in state.values()))
+    state.update({name: numbers[: tensor.numel()].view(tensor.shape) for name, tensor in state.items()})
+
+
+def put(state: dict[str, torch.Tensor], name: str, number: str) -> None:
+    """In place of a weight's last number, under all the names that it has."""
+    wrong = state[name].clone()
+    wrong.view(-1)[-1] = float(number)
+    state.update({each: wrong for each, tensor in state.items() if tensor.equal(state[name])})
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -218,6 +236,31 @@ def changed(tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) ->
             "is no tensor of",
         ),
         (lambda state: state.clear(), "it has no 'model' with weights"),
+        (
+            lambda state: state.update(
+                {"decoder.layers.0.fc1.weight": torch.ones((), dtype=torch.half).expand(1 << 24, 1 << 24)}
+            ),
+            "its weight 'decoder.layers.0.fc1.weight' is [16777216, 16777216], and the file has not as many numbers",
+        ),
+        (
+            lambda state: state.update({"decoder.layers.0.fc1.weight": torch.ones(9).as_strided((8, 2), (1, 1))}),
+            "its weight 'decoder.layers.0.fc1.weight' is [8, 2], and the file has not as many",
+        ),
+        (
+            lambda state: state.update({"decoder.layers.0.fc1.weight": torch.ones(12, 8, device="meta")}),
+            "'decoder.layers.0.fc1.weight' is no tensor of",
+        ),
+        (
+            lambda state: state.update({"decoder.layers.0.fc1.bias": torch.ones(12).to(torch.float8_e5m2)}),
+            "'decoder.layers.0.fc1.bias' is no tensor of",
+        ),
+        (lambda state: lay_over_each_other(state), "its weights lie over each other"),
+        (lambda state: put(state, "decoder.layers.0.fc1.bias", "nan"), "decoder.layers.0.fc1.bias holds NaN or inf"),
+        (lambda state: put(state, "encoder.embed_tokens.weight", "-inf"), "embed_tokens.weight holds NaN or infinity"),
+        (
+            lambda state: state.update({"decoder.layers.0.fc1.bias": torch.full((10,), 1e300, dtype=torch.double)}),
+            "decoder.layers.0.fc1.bias holds NaN or infinity",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Any, says: str) -> None:
@@ -262,6 +305,28 @@ def test_a_file_that_carries_something_else_is_refused(tmp_path: Path) -> None:
 
     torch.save({"args": None, "model": {}, "hidden": Evil()}, tmp_path / "evil.pt")
     refused("import-checkpoint", tmp_path / "evil.pt", tmp_path / "b", "--data", JOINED, says="carries shutil.rmtree")
+
+
+def test_a_model_is_read_without_a_folder(tmp_path: Path) -> None:
+    folder = imported(tmp_path / "model", SHARED)
+    expected, found = load_model(folder), read_model(SHARED, JOINED, ("en", "de"))
+    assert describe_model(found) == describe_model(expected)
+    assert not found.training
+    weights = dict(expected.named_parameters())
+    assert all(torch.equal(weights[name], each) for name, each in found.named_parameters())
+    with pytest.raises(UserError, match=r"post_norm_shared\.pt: translates from en to de, not from de to en"):
+        read_model(SHARED, JOINED, ("de", "en"))
+    with pytest.raises(UserError, match=r"multilingual\.pt: multilingual, with more symbols than .*languages has"):
+        read_model(GOLDEN / "multilingual.pt", GOLDEN / "languages", ("en", "de"))
+
+
+def test_one_language_that_is_named_is_compared(tmp_path: Path) -> None:
+    content = read_pickle(SHARED)
+    settings = {"model": content["cfg"]["model"], "task": {"_name": "translation", "target_lang": "de"}}
+    path = write(tmp_path / "a.pt", content, cfg=settings)
+    with pytest.raises(UserError, match=r"a\.pt: translates from \.\.\. to de, not from de to en"):
+        read_model(path, JOINED, ("de", "en"))
+    assert read_model(path, JOINED, ("en", "de")).config.encoder_layers == 2
 
 
 # --------------------------------------------------------------------------------------------------------------- out

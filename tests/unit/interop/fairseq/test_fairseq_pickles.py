@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import io
 import os
 import pickle
+import struct
 import sys
 import types
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from kdmt.errors import UserError
-from kdmt.interop.fairseq.pickles import HARMLESS, Inert, plain, read_pickle
+from kdmt.interop.fairseq.names import HIDDEN, named_in
+from kdmt.interop.fairseq.pickles import HARMLESS, Inert, is_checkpoint_file, plain, read_pickle
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "fairseq"
 
@@ -107,10 +111,100 @@ def test_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
     assert not (tmp_path / "harmed").exists()
 
 
-def test_all_that_a_file_carries_is_named(tmp_path: Path) -> None:
-    path = saved(tmp_path, content(a=CALLS["posix.system"], b=CALLS["builtins.eval"]))
-    with pytest.raises(UserError, match=r"carries builtins\.eval, posix\.system: "):
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_all_that_a_file_carries_is_named(tmp_path: Path, zipped: bool, protocol: int) -> None:
+    given = content(a=CALLS["posix.system"], b=CALLS["builtins.eval"])
+    path = saved(tmp_path, given, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+    with pytest.raises(UserError, match=r"carries builtins\.eval, posix\.system: ") as refusal:
         read_pickle(path)
+    assert_no_advice(refusal.value)
+
+
+def assert_no_advice(error: Exception) -> None:
+    """PyTorch's are to run what is in a file, or to allow it."""
+    assert "weights_only" not in str(error)
+    assert "safe_globals" not in str(error)
+    assert "trust" not in str(error)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_another_protocol_without_anything_bad_is_refused(tmp_path: Path, protocol: int) -> None:
+    with pytest.raises(UserError, match="not a checkpoint that can be read, or a damaged one: ") as refusal:
+        read_pickle(saved(tmp_path, content(), pickle_protocol=protocol))
+    assert_no_advice(refusal.value)
+
+
+def legacy(tmp_path: Path, program: bytes) -> Path:
+    """A file of before PyTorch 1.6 whose content is the given pickle."""
+    head = [pickle.dumps(value, protocol=2) for value in (0x1950A86A20F9469CFC6C, 1001, {})]
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"".join([*head, program, pickle.dumps([], protocol=2)]))
+    return path
+
+
+def text(value: str) -> bytes:
+    """Push a string (SHORT_BINUNICODE) and remember it."""
+    return b"\x8c" + struct.pack("<B", len(value)) + value.encode() + b"\x94"
+
+
+BENIGN = text("argparse") + text("Namespace")
+HIDING = {  # operations of protocol 4 that look something up, and what that is
+    "plain": (text("os") + text("system") + b"\x93", "os.system"),
+    "remembered": (text("system") + text("os") + b"00" + b"h\x01" + b"h\x00" + b"\x93", "os.system"),
+    "dropped": (text("os") + text("system") + BENIGN + b"00" + b"\x93", "os.system"),
+    "under a mark": (text("os") + text("system") + b"(" + BENIGN + b"1" + b"\x93", "os.system"),
+    "doubled": (text("code") + b"2" + b"\x93", "code.code"),
+    "instance": (b"(ios\nsystem\n", "os.system"),
+    "by number": (b"\x82\x05", HIDDEN),
+    "made up": (text("os") + text("sys") + b"\x85" + b"\x93", HIDDEN),
+}
+
+
+@pytest.mark.parametrize("case", HIDING)
+def test_names_are_found_however_they_are_pushed(tmp_path: Path, case: str) -> None:
+    program, name = HIDING[case]
+    path = legacy(tmp_path, b"\x80\x04" + program + b".")
+    assert named_in(path) == {name}
+    with pytest.raises(UserError, match=rf"checkpoint\.pt: refused, since it carries {name}: "):
+        read_pickle(path)
+
+
+def test_names_that_are_found_are_those_that_pickle_looks_up(tmp_path: Path) -> None:
+    """Of all protocols, by the standard library's own reader."""
+    given = {"a": CALLS["posix.system"], "b": [CALLS["builtins.getattr"]] * 2, "c": (argparse.Namespace(x=1), {2, 3})}
+    for protocol in range(2, 6):
+        looked_up: set[str] = set()
+
+        class Watching(pickle.Unpickler):
+            def find_class(self, module: str, name: str, found: set[str] = looked_up) -> Any:
+                real = super().find_class(module, name)
+                found.add(f"{real.__module__}.{real.__name__}")
+                return real if real in (argparse.Namespace, set) else lambda *_: None
+
+        program = pickle.dumps(given, protocol=protocol)
+        Watching(io.BytesIO(program)).load()
+        assert named_in(legacy(tmp_path, program)) == looked_up
+
+
+def test_what_a_damaged_file_names_before_the_damage_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, content(a=CALLS["posix.system"]), _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"carries posix\.system: "):
+        read_pickle(path)
+
+
+def test_a_name_that_is_no_ascii_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"carries größe\.system: "):
+        read_pickle(legacy(tmp_path, b"\x80\x02c" + "größe".encode() + b"\nsystem\n."))
+
+
+def test_first_bytes_tell_a_checkpoint(tmp_path: Path) -> None:
+    assert all(is_checkpoint_file(path) for path in GOLDEN.glob("*.pt"))
+    (tmp_path / "best").write_text("checkpoint_4\n")
+    (tmp_path / "empty").touch()
+    assert not any(map(is_checkpoint_file, (tmp_path, tmp_path / "best", tmp_path / "empty", tmp_path / "none")))
 
 
 def test_a_class_of_fairseqs_that_is_not_on_the_list_is_refused(tmp_path: Path, of_fairseq) -> None:
@@ -119,11 +213,35 @@ def test_a_class_of_fairseqs_that_is_not_on_the_list_is_refused(tmp_path: Path, 
         read_pickle(saved(tmp_path, content(task_state=task())))
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_dictionaries_of_other_classes_keep_their_items(tmp_path: Path, of_fairseq, zipped: bool) -> None:
+    meters = of_fairseq("fairseq.logging.meters", "MetersDict", __init__=_takes_anything)
+    extra = Built(meters, (), {"priorities": [(1, 0, "loss")], "items": "no method"}, {"loss": 0.5})
+    counts = defaultdict(list, {"seen": [1, 2]})
+    path = saved(
+        tmp_path, content(extra_state={"meters": extra, "counts": counts}), _use_new_zipfile_serialization=zipped
+    )
+    found = read_pickle(path)["extra_state"]
+    assert plain(found) == {"meters": {"loss": 0.5}, "counts": {"seen": [1, 2]}}
+    assert {type(each) for each in found.values()} == {OrderedDict}
+
+
+@pytest.mark.parametrize("module", ["numpy._core.multiarray", "numpy.core.multiarray"])
+def test_numbers_of_numpy_are_inert(tmp_path: Path, module: str) -> None:
+    path = saved(tmp_path, content(best=np.float64(0.5)), _use_new_zipfile_serialization=False)
+    written = np.float64(0.5).__reduce__()[0].__module__.encode()
+    assert path.read_bytes().count(written) == 1
+    path.write_bytes(path.read_bytes().replace(written, module.encode()))
+    assert type(read_pickle(path)["best"]) is HARMLESS[f"{module}.scalar"]
+
+
 class Built(Calls):
     """A call whose result is then given a state, as a pickle's BUILD does."""
 
-    def __init__(self, function: Any, arguments: tuple[Any, ...], state: Any) -> None:
-        self.call = (function, arguments, state)
+    def __init__(
+        self, function: Any, arguments: tuple[Any, ...], state: Any, items: dict[str, Any] | None = None
+    ) -> None:
+        self.call = (function, arguments, state, None, None if items is None else iter(items.items()))
 
 
 def _takes_anything(*_: Any) -> None:
@@ -160,8 +278,11 @@ def test_a_truncated_file_is_refused(tmp_path: Path, zipped: bool, share: float)
     path = saved(tmp_path, content(w=torch.ones(500)), _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match=r"checkpoint\.pt: not a checkpoint that can be read, or a damaged one"):
+    with pytest.raises(
+        UserError, match=r"checkpoint\.pt: not a checkpoint that can be read, or a damaged one"
+    ) as refusal:
         read_pickle(path)
+    assert_no_advice(refusal.value)
 
 
 @pytest.mark.parametrize("text", [b"", b"not a checkpoint\n", b"\x80\x02", b"PK\x03\x04", bytes(1000)])
@@ -205,3 +326,17 @@ def test_settings_that_are_many_times_the_same_are_gone_through_once(tmp_path: P
     for _ in range(30):
         settings = [settings, settings]
     assert plain(read_pickle(saved(tmp_path, content(cfg=settings)))["cfg"])[1][0][1] is not None
+
+
+def test_tensors_are_no_settings(tmp_path: Path) -> None:
+    found = read_pickle(saved(tmp_path, content(cfg={"model": {"adaptive_input": torch.ones(3)}})))
+    with pytest.raises(UserError, match="there is a tensor"):
+        plain(found["cfg"])
+
+
+def test_attributes_of_a_dictionary_do_not_stand_before_its_methods(tmp_path: Path) -> None:
+    attributes = dict.fromkeys(("get", "items", "keys"), "no method")
+    given = Built(OrderedDict, (), attributes, content(cfg=Built(OrderedDict, (), attributes, {"arch": "transformer"})))
+    found = read_pickle(saved(tmp_path, given))
+    assert plain(found["cfg"]) == {"arch": "transformer"}
+    assert found.get("model").keys() == {"w"}
