@@ -26,6 +26,7 @@ from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batc
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
 from kdmt.stages.workspace import pick_device, use_threads
+from kdmt.types import EDITING
 
 _UNLIMITED = 1 << 40  # tokens of a batch that is cut already
 
@@ -209,6 +210,10 @@ def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
     if flags.reranks and flags.length_beam == 1:
         raise UserError(
             "--iter-decode-with-external-reranker chooses among --iter-decode-with-beam lengths: give several"
+        )
+    if flags.length_beam > 1 and first.nat.family in EDITING:
+        raise UserError(
+            f"--iter-decode-with-beam {flags.length_beam}: {first.nat.family} models edit, and try no lengths"
         )
     teacher = TorchEngine(others[0], device=device) if others else None
     if first.nat.layout == "fairseq":

@@ -251,6 +251,12 @@ def save_nonautoregressive(folder, family, companions):
     return load_model(folder)
 
 
+def test_a_model_that_edits_tries_no_lengths(tmp_path, companions):
+    save_nonautoregressive(tmp_path / "nat", "levenshtein", companions)
+    result = kdmt("generate", DATA, "--path", tmp_path / "nat", "--cpu", "--iter-decode-with-beam", "3")
+    assert "--iter-decode-with-beam 3: levenshtein models edit, and try no lengths" in message_of(result)
+
+
 def test_an_autoregressive_model_chooses_among_lengths(models, tmp_path, companions):
     model = save_nonautoregressive(tmp_path / "nat", "cmlm", companions)
     path = f"{tmp_path / 'nat'}:{models / '1'}"
