@@ -6,7 +6,8 @@ float order. CTranslate2's own search ends otherwise, and is brought to ours:
 * of all hypotheses that have finished when K have it keeps the K best, fairseq the first K. A length penalty far below
   zero makes those the best that finished first, and the scores are undone and normalised here;
 * where it forbids </s> as the first token it renormalises the others. So </s> is allowed; only a sentence in which it
-  is found there is searched again with it forbidden, and the renormalising undone;
+  is found there is searched again with it forbidden, and the renormalising undone. What that search would find is what
+  the first one finds but for the empty hypothesis, and one more: where many sentences are such, it looks for K + 1;
 * at the maximum length, one for all of a batch, it cuts off its best candidates. A batch is searched with the largest
   of its sentences' maximum lengths; only a sentence with a hypothesis beyond its own is searched again, for all that it
   had then, and </s> is forced on the prefixes that live on.
@@ -55,6 +56,7 @@ SHORTLIST_FILE = "vmap.txt"
 _SIDES = ("source", "target")
 _SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
 _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
+_OFTEN = 0.1  # of a block's sentences so far
 _LIKELY = math.log(0.5)  # of </s> as the first token: what is left for others is no longer known precisely
 _SMALL_BATCH = 16  # sentences, with little to compute for each: what is computed stays in the processor's caches
 _NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
@@ -188,16 +190,26 @@ class CTranslate2Engine:
     ) -> dict[int, list[_Found]]:
         """All batches once; then what their maximum length or </s> as the first token has a bearing on."""
         found: dict[int, list[_Found]] = {}
+        early: dict[int, float] = {}  # the log-probability of </s> as the first token, where it was found there
+        again: list[int] = []
+        beam = given.settings.beam
         for batch in given.batches(places):
-            found |= self._search_batch(given, batch, min_len=self._min_len)
+            # where it often is, to find one hypothesis more is less work than a second search
+            spare = int(not self._min_len and beam > 1 and len(early) > _OFTEN * len(found))
+            for place, nbest in self._search_batch(given, batch, min_len=self._min_len, spare=spare).items():
+                found[place] = [each for each in nbest if each.tokens][:beam]
+                if len(empty := [each.total for each in nbest if not each.tokens]) > 0:
+                    early[place] = empty[0]
+                    again += [] if spare else [place]
             progress(len(batch))
+        for batch in given.batches(again):
+            found |= self._search_batch(given, batch, min_len=1)
+        cut = [place for place in places if not given.all_end_within(place, found[place])]
         if self._min_len:
             early = self._begin_with_eos(given, places)
         else:
-            early = {place: each.total for place, nbest in found.items() for each in nbest if not each.tokens}
-            for batch in given.batches([*early]):
-                found |= self._search_batch(given, batch, min_len=1)
-        cut = [place for place in places if not given.all_end_within(place, found[place])]
+            forbidden = {*again, *cut}
+            early = {place: log_prob for place, log_prob in early.items() if place in forbidden}
         found |= self._end(given, cut, early)
         return found | self._among_all(given, early, found)
 
@@ -281,19 +293,30 @@ class CTranslate2Engine:
         scores = self._score(sources, [[] for _ in sources])
         return {place: float(own[-1]) for place, own in zip(places, scores, strict=True)}
 
-    def _search_batch(self, given: _Given, batch: list[int], *, min_len: int) -> dict[int, list[_Found]]:
+    def _search_batch(
+        self, given: _Given, batch: list[int], *, min_len: int, spare: int = 0
+    ) -> dict[int, list[_Found]]:
         """All with the largest of their maximum lengths, since a call knows one."""
         sources, max_len = _of(given.sources, batch), max(_of(given.max_lens, batch))
-        return dict(zip(batch, self._search(sources, max_len, given.settings.beam, min_len=min_len), strict=True))
+        found = self._search(sources, max_len, given.settings.beam, min_len=min_len, spare=spare)
+        return dict(zip(batch, found, strict=True))
 
     def _search(
-        self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int = 0, everything: bool = False
+        self,
+        sources: list[list[str]],
+        max_len: int,
+        beam: int,
+        *,
+        min_len: int = 0,
+        spare: int = 0,
+        everything: bool = False,
     ) -> list[list[_Found]]:
         """CTranslate2's search, for each source its hypotheses in the order of finishing.
 
         Args:
             max_len: steps; what has not ended by then is cut off.
             min_len: least number of tokens before </s>. From 1 on, CTranslate2 renormalises what it leaves.
+            spare: hypotheses beyond the first `beam`.
             everything: all that finished or was cut off, also beyond the first `beam`; right for sources that a search
                 without it cuts off, since the others go on for longer.
         """
@@ -301,14 +324,15 @@ class CTranslate2Engine:
             return []
         forced = len(self._around.target_prefix)
         penalty = _finishing_order(forced + max_len)
+        count = 2 * beam if everything else beam + spare
         # every option that changes what is found stands here: some defaults are not fairseq's
         results = self._translator.translate_batch(
             sources,
             self._prefixes(len(sources)),
             max_batch_size=0,
             beam_size=beam,
-            patience=2.0 if everything else 1.0,
-            num_hypotheses=2 * beam if everything else beam,
+            patience=count / beam,  # CTranslate2 rounds what it multiplies with it
+            num_hypotheses=count,
             length_penalty=penalty,
             coverage_penalty=0.0,
             repetition_penalty=1.0,

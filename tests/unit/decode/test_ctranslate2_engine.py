@@ -150,6 +150,28 @@ def test_a_search_that_none_reaches_the_end_of_is_made_once(tmp_path: Path, monk
     assert again <= sum(float(log_prob[0]) > math.log(1e-3) for log_prob in first)  # where </s> came first
 
 
+@pytest.mark.parametrize("eos_logit", [-1.0, 1.0, 3.0])  # </s> is, and is not, among the best first tokens
+def test_one_hypothesis_more_is_as_good_as_a_second_search(
+    tmp_path: Path, eos_logit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(eos_logit=eos_logit)
+    engine, peer = load(model, tmp_path / "model"), TorchEngine(model)
+    counts = []
+    search = CTranslate2Engine._search
+
+    def counted(self, sources, *arguments, **options):
+        counts.append(options.get("spare", 0))
+        return search(self, sources, *arguments, **options)
+
+    monkeypatch.setattr(CTranslate2Engine, "_search", counted)
+    monkeypatch.setattr("kdmt.decode.ctranslate2._OFTEN", -1)
+    for beam, lenpen in SETTINGS:
+        for lengths in LENGTHS:
+            wanted = Decode.model_validate({"beam": beam, "nbest": beam, "lenpen": lenpen, "batch_size": 2, **lengths})
+            assert_same(engine.decode(SOURCES, wanted), peer.decode(SOURCES, wanted))
+    assert 1 in counts
+
+
 @pytest.mark.parametrize("name", ["other depths", "post-norm"])
 @pytest.mark.parametrize(("beam", "lenpen"), SETTINGS)
 def test_nbest_is_the_oracles(tmp_path: Path, name: str, beam: int, lenpen: float) -> None:
