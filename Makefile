@@ -89,7 +89,7 @@ fairseq-env: ## a Python 3.8 with the real fairseq 0.12.2, to compare with
 fairseq-old-env: ## the same with fairseq 0.10.2, whose checkpoints have the old form
 	benchmarks/make_fairseq_env.sh .fairseq-old-env 0.10.2
 
-parity-models: $(VENV)/installed ## small models of each family for it, trained by the real fairseq (about an hour)
+parity-models: $(VENV)/installed ## small models of each family for it, trained by the real fairseq
 	$(BIN)/python benchmarks/train_fairseq_models.py
 
 parity: $(VENV)/installed-dev ## beside the real fairseq (DATA=data-bin MODELS="a.pt runs/x/teacher" for trained models)

@@ -115,20 +115,18 @@ def main() -> None:
 
 def figures_of(name: str, found: dict[str, Result]) -> list[Figure]:
     speed = {system: result.sentences_per_second for system, result in found.items()}
-    return [
+    figures = [
         Figure(f"distill_over_fairseq_{name}", speed["stage"] / speed["fairseq"], "ratio"),
         Figure(f"distill_over_ct2_{name}", speed["stage"] / speed["ct2"], "ratio"),
         Figure(f"distill_int8_over_ct2_int8_{name}", speed["stage_int8"] / speed["ct2_int8"], "ratio"),
         Figure(f"distill_shortlist_over_ct2_{name}", speed["stage_shortlist"] / speed["ct2"], "ratio"),
         Figure("distill_bleu_difference", bleu_difference(found), "BLEU"),
-        *(
-            [Figure("distill_two_process_speedup", speed["stage"] / speed["stage_1"], "ratio")]
-            if name == ONE_PROCESS
-            else []
-        ),
-        *(Figure(f"{system}_{name}", value, "sentences/s") for system, value in speed.items()),
-        *(Figure(f"{system}_{name}_bleu", result.bleu, "BLEU") for system, result in found.items()),
     ]
+    if name == ONE_PROCESS:
+        figures.append(Figure("distill_two_process_speedup", speed["stage"] / speed["stage_1"], "ratio"))
+    figures += [Figure(f"{system}_{name}", value, "sentences/s") for system, value in speed.items()]
+    figures += [Figure(f"{system}_{name}_bleu", result.bleu, "BLEU") for system, result in found.items()]
+    return figures
 
 
 def bleu_difference(found: dict[str, Result]) -> float:

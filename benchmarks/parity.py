@@ -117,6 +117,8 @@ def compare_trained(models: list[Path], data: Path, work: Path) -> list[Figure]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     environment = os.environ | {"KDMT_PARITY": str(work.resolve())}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode not in (0, 1):  # neither all passed nor some failed
+        sys.exit(f"parity: {' '.join(command)}\n{(done.stdout + done.stderr)[-2000:]}")
     print(done.stdout, file=sys.stderr)
     passed, failed = (re.search(rf"(\d+) {outcome}", done.stdout) for outcome in ("passed", "failed"))
     return [

@@ -198,7 +198,7 @@ class CTranslate2Engine:
             spare = int(not self._min_len and beam > 1 and len(early) > _OFTEN * len(found))
             for place, nbest in self._search_batch(given, batch, min_len=self._min_len, spare=spare).items():
                 found[place] = [each for each in nbest if each.tokens][:beam]
-                if len(empty := [each.total for each in nbest if not each.tokens]) > 0:
+                if empty := [each.total for each in nbest if not each.tokens]:
                     early[place] = empty[0]
                     again += [] if spare else [place]
             progress(len(batch))

@@ -173,7 +173,8 @@ def _best_chain(model: NATransformer, features_ATD: Tensor, lengths_A: Tensor) -
     moves_ATKK = candidate_transitions(*model.transitions(said.indices))
     places_AT, _ = crf_best(said.values, moves_ATKK, lengths_A)
     added_AT = said.values.gather(2, places_AT[:, :, None])[:, :, 0]
-    rows_A1, columns_T = torch.arange(len(places_AT))[:, None], torch.arange(places_AT.size(1) - 1)
+    rows_A1 = torch.arange(len(places_AT), device=places_AT.device)[:, None]
+    columns_T = torch.arange(places_AT.size(1) - 1, device=places_AT.device)
     added_AT[:, 1:] += moves_ATKK[rows_A1, columns_T, places_AT[:, :-1], places_AT[:, 1:]]
     return said.indices.gather(2, places_AT[:, :, None])[:, :, 0], added_AT
 
