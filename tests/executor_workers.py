@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import sys
 import time
@@ -74,6 +75,23 @@ class Scribes:
 
     def attempts(self, task: int) -> int:
         return len(list(self.folder.glob(f"attempt-{task}-*")))
+
+
+@dataclass(frozen=True)
+class Allocating:
+    """Opens a worker that takes 64 MiB and gives them back, 20 times, and writes how many pages it had to ask for."""
+
+    folder: Path
+
+    def __call__(self, _: Place) -> Worker:
+        def work(task: Task, progress: Callable[[int], None]) -> None:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(20):
+                b"x" * 2**26  # numpy asks for large pages of its own accord
+            (self.folder / "faults").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
+            progress(task.count)
+
+        return work
 
 
 def get_into(kind: str) -> None:

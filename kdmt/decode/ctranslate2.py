@@ -193,9 +193,11 @@ class CTranslate2Engine:
         early: dict[int, float] = {}  # the log-probability of </s> as the first token, where it was found there
         again: list[int] = []
         beam = given.settings.beam
-        for batch in given.batches(places):
-            # where it often is, to find one hypothesis more is less work than a second search
-            spare = int(not self._min_len and beam > 1 and len(early) > _OFTEN * len(found))
+        batches = list(given.batches(places))
+        # the last one, which is little work, shows first how often </s> is found there: where it often is, to find one
+        # hypothesis more is less work than a second search
+        for batch in batches[-1:] + batches[:-1]:
+            spare = int(not self._min_len and beam > 1 and len(early) >= _OFTEN * len(found))
             for place, nbest in self._search_batch(given, batch, min_len=self._min_len, spare=spare).items():
                 found[place] = [each for each in nbest if each.tokens][:beam]
                 if empty := [each.total for each in nbest if not each.tokens]:

@@ -34,7 +34,7 @@ from kdmt.distill.crew import (
     drive,
 )
 from kdmt.distill.tasks import Executor, Failed, Opener, Place, Progress, Task, Worker, log_path
-from kdmt.distill.worker import Trouble, WorkerLog, do_task, open_worker
+from kdmt.distill.worker import Trouble, WorkerLog, do_task, open_worker, worker_environment
 from kdmt.errors import Interrupted, UserError
 from kdmt.train.signals import StopRequest, stop_requests
 
@@ -276,17 +276,18 @@ def _describe_exit(exit_code: int | None) -> str:
 
 @contextmanager
 def _before_start(threads: int) -> Iterator[None]:
-    """What a child must find when its interpreter starts: later numpy may be loaded, and Ctrl-C may have come."""
-    before = os.environ.get("OMP_NUM_THREADS")
+    """What a child must find when its interpreter starts: later libraries may be loaded, and Ctrl-C may have come."""
+    before = dict(os.environ)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.update(worker_environment(threads))
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        for name in worker_environment(threads):
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from kdmt.distill.crew import Died, Finished, Heard, Message, Opened, Started, drive
 from kdmt.distill.tasks import Failed, Opener, Place, Progress, Task, Worker, log_path
-from kdmt.distill.worker import Trouble, WorkerLog, do_task, one_line, open_worker
+from kdmt.distill.worker import Trouble, WorkerLog, do_task, one_line, open_worker, worker_environment
 from kdmt.errors import UserError
 
 _POLL_SECONDS = 0.25  # between two questions how far an actor is
@@ -215,7 +215,7 @@ class _ActorCrew:
             num_gpus=int(self._gpus),
             max_restarts=0,
             max_task_retries=0,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},  # Ray's own choice gives way to a node's
+            runtime_env={"env_vars": worker_environment(threads)},  # Ray's own threads give way to a node's
         )
         actor = make.remote(str(Path.cwd()))
         self._seats[number] = _Seat(actor, "host", actor.host.remote())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from executor_workers import ALWAYS, COUNT, Scribes, make_tasks
+from executor_workers import ALWAYS, COUNT, Allocating, Scribes, make_tasks
 
 from kdmt.distill.executors import Executor, Inline, Processes, Progress, share_cores
 from kdmt.errors import Interrupted, UserError
@@ -173,14 +174,28 @@ def test_a_task_is_tried_by_another_worker(folder: Path) -> None:
 def test_workers_have_cores_threads_and_devices_of_their_own(folder: Path) -> None:
     scribes = Scribes(folder, seconds=0.2)
     executor = Processes(2, 1, ["cpu", "cpu:1"], folder.parent / "logs", 60.0)
-    before = os.environ.get("OMP_NUM_THREADS")
+    before = dict(os.environ)
     executor.run(scribes, make_tasks(8), Watch())
-    assert os.environ.get("OMP_NUM_THREADS") == before
+    assert dict(os.environ) == before
     seen = {(int(number), cores, threads, device) for number, _, cores, threads, device in scribes.done().values()}
     allowed = sorted(os.sched_getaffinity(0))
     everything = ",".join(map(str, allowed))
     cores = [str(core) for core in allowed[:2]] if len(allowed) > 1 else [everything] * 2
     assert seen == {(0, cores[0], "1", "cpu"), (1, cores[1], "1", "cpu:1")}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library takes no such settings")
+@pytest.mark.parametrize("tunables", [None, "glibc.malloc.check=0"])
+def test_workers_keep_their_memory_unless_the_user_has_settings_of_their_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tunables: str | None
+) -> None:
+    """64 MiB in pages of 4 KiB are 16,384 faults each time."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if tunables is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    assert processes(folder, workers=1).run(Allocating(folder), make_tasks(1), Watch()) == []
+    faults = int((folder / "faults").read_text())
+    assert (faults < 2 * 16_384) == (tunables is None)
 
 
 def test_cores_are_shared_in_order_if_they_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
