@@ -28,7 +28,7 @@ from kdmt.stages.workspace import Workspace
 if TYPE_CHECKING:
     from kdmt.distill.merge import MergeReport, TrainingText
     from kdmt.distill.selection import Selector
-    from kdmt.score.diagnostics import Diagnostics
+    from kdmt.score.diagnostics import LinkCounts
 
 WARN_REPLACED = 0.1  # share of lines
 _WORTH_A_PROCESS = 5000  # lines to compare: half a second
@@ -96,7 +96,7 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
         if made_of.select.weighs:
             np.save(folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
         if compared is not None:
-            facts |= compared.facts(workspace)
+            facts |= compared.facts()
     workspace.say(f"{folder.name}: {_summary(facts)}")
     return facts
 
@@ -193,37 +193,45 @@ class _Comparison:
     A teacher that memorised its training set gives near-copies of the references: then distillation has little to give.
     """
 
+    sources: list[str]
     references: list[str]
     distilled: list[str]
-    diagnose: Callable[[], Diagnostics]
+    links: Callable[[], LinkCounts]  # of the references
+    bleu: Callable[[], Any]
 
     @classmethod
     def begin(
         cls, workspace: Workspace, report: MergeReport, folder: Path, beside: Executor | None
     ) -> _Comparison | None:
-        """Have another process compare; None where there is nothing to be compared.
+        """Have another process do the half of it; None where there is nothing to be compared.
 
         Args:
-            beside: the other process; without it, it is done when it is asked for.
+            beside: the other process; without it, all is done when it is asked for.
         """
-        from kdmt.score.diagnostics import diagnose
+        from kdmt.score.diagnostics import count_links
+        from kdmt.stages.references import bleu_of_words
 
         sources, references, distilled = _sample_lines(workspace, report, folder)
         if not any(line.strip() for line in distilled):
             return None
-        if beside is None:
-            return cls(references, distilled, partial(diagnose, sources, references, distilled))
-        return cls(references, distilled, beside.submit(diagnose, sources, references, distilled).result)
 
-    def facts(self, workspace: Workspace) -> dict[str, Any]:
-        from kdmt.stages.references import bleu_of_words
+        def later(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+            return partial(function, *arguments) if beside is None else beside.submit(function, *arguments).result
 
-        against_reference = bleu_of_words(workspace, self.distilled, self.references)
+        links = later(count_links, sources, references)
+        bleu = later(bleu_of_words, workspace, distilled, references)
+        return cls(sources, references, distilled, links, bleu)
+
+    def facts(self) -> dict[str, Any]:
+        from kdmt.score.diagnostics import diagnose
+
+        found = diagnose(self.sources, self.references, self.distilled, count_real=self.links)
+        against_reference = self.bleu()
         return {
             "num_compared": len(self.distilled),
             "bleu_against_reference": against_reference.score,
             "bleu_signature": against_reference.signature,
-            "diagnostics": asdict(self.diagnose()),
+            "diagnostics": asdict(found),
         }
 
 
