@@ -235,6 +235,7 @@ def test_the_criterion_that_trains_masked_models_gives_the_same(imported) -> Non
     vocab = len(model.output_proj.weight)
     smoothing = SMOOTHING * (vocab - 1) / vocab
     objective = MaskedObjective(model, label_smoothing=smoothing, length_weight=0.1).train()
+    model.eval()  # as fairseq's was: without dropout
     target, seen = without_bos(arrays["tgt_tokens"]), without_bos(arrays["prev_tokens"])
     asked = target.masked_fill(seen.ne(UNK), PAD)
     terms = objective(batch_of(without_bos(arrays["src_tokens"]), target, asked, seen_BT=seen))
