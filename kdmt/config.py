@@ -35,7 +35,7 @@ from pydantic import (
 
 from kdmt.errors import UserError
 from kdmt.languages import code_from_yaml, missing_extra, parse_language, same_language
-from kdmt.types import ALIGNED, EDITING, POSITIONAL
+from kdmt.types import ALIGNED, EDITING, POSITIONAL, SPECIALS
 
 KINDS = ("result", "extend", "execution")
 
@@ -122,14 +122,26 @@ class Source(Section):
         return f"{origin}:{self.member}" if self.member else origin
 
 
+def _later(default: Any, **rules: Any) -> Any:
+    """A setting of a corpus that older records do not have: there it had its default."""
+    return Field(default, json_schema_extra={"later": True}, **rules)
+
+
 class ParallelText(Section):
-    """Two files with one sentence a line, or one TSV with a column for each language."""
+    """Two files with one sentence a line, or one TSV with a column for each language.
+
+    A row is malformed that has another number of columns than the TSV's first one, and a line that is longer than a
+    megabyte.
+    """
 
     source: Source | None = None
     target: Source | None = None
     tsv: Source | None = None
     source_column: int = Field(0, ge=0)
     target_column: int = Field(1, ge=0)
+    header: bool = _later(False)  # the first row of the TSV holds names of columns
+    quoted: bool = _later(False)  # columns of the TSV may be in double quotes, as pandas writes them
+    malformed: Literal["drop", "error"] = _later("error")  # drop: left out and counted in report.json
 
     @model_validator(mode="after")
     def _pair_or_tsv(self) -> ParallelText:
@@ -140,20 +152,37 @@ class ParallelText(Section):
             raise ValueError("give 'source' and 'target', or 'tsv'")
         if self.tsv is not None and self.source_column == self.target_column:
             raise ValueError("'source_column' and 'target_column' are the same")
+        for name in ("header", "quoted"):
+            if self.tsv is None and getattr(self, name):
+                raise ValueError(f"'{name}' is a setting of a 'tsv'")
         return self
+
+
+def _tag(token: str) -> str:
+    if token in SPECIALS:
+        raise ValueError(f"is one of the special symbols {' '.join(SPECIALS)}: choose another token, as <bt>")
+    return token
 
 
 class Corpus(ParallelText):
     """Training text."""
 
     weight: int = Field(1, ge=1)  # times that the corpus stands in the training data
-    tag: str | None = Field(None, pattern=r"^\S+$")  # a token put before each source sentence, as `<bt>`
+    # a token put before each source sentence, as `<bt>`
+    tag: Annotated[str, AfterValidator(_tag)] | None = Field(None, pattern=r"^\S+$")
+    malformed: Literal["drop", "error"] = _later("drop")
 
 
 class HeldOut(ParallelText):
     """Validation or test text; `raw_target` is the untokenised reference where the corpus itself is tokenised."""
 
     raw_target: Source | None = None
+
+    @model_validator(mode="after")
+    def _aligned(self) -> HeldOut:
+        if self.raw_target is not None and self.malformed == "drop":
+            raise ValueError("'malformed: drop' would leave 'raw_target' with lines that have no pair")
+        return self
 
 
 class Clean(Section):
@@ -1174,8 +1203,9 @@ def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator
     """`expected`: the section is there by default, so that what it does not say has its default."""
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
-        kind = str(extra["kind"]) if isinstance(extra, dict) else "result"
-        known = expected and not field.is_required()
+        kind = str(extra.get("kind", "result")) if isinstance(extra, dict) else "result"
+        later = isinstance(extra, dict) and extra.get("later") is True
+        known = (expected or later) and not field.is_required()
         default = field.get_default(call_default_factory=True) if known else REQUIRED
         yield from _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind)
 

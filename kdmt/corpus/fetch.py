@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import http.client
-import io
 import itertools
 import logging
 import re
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -24,6 +19,8 @@ from kdmt.checksum import file_sha256
 from kdmt.config import ParallelText, Source
 from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.subwords import join_subwords
+from kdmt.corpus.text_files import Malformed, TooLong, open_bounded_lines, too_long_reason
+from kdmt.corpus.tsv import MalformedRow, read_rows
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.types import PAD
@@ -32,7 +29,6 @@ _logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 60.0
 _BLOCK_BYTES = 1 << 20
-_BOM = b"\xef\xbb\xbf"
 
 # Told the bytes that are there and how many there will be, None while that is unknown.
 Progress = Callable[[int, int | None], None]
@@ -202,45 +198,36 @@ def _copy(
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def open_lines(path: Path, *, member: str | None = None, name: str | None = None) -> Iterator[str]:
-    r"""The lines of a UTF-8 text file, without their ends.
-
-    Only `\n` ends a line, carriage returns before it belonging to the end: `str.splitlines` would also cut at U+2028,
-    U+0085 and others that occur inside sentences. A byte order mark at the start is dropped.
-
-    Args:
-        path: a text file, gzipped where the name ends in `.gz`, or a zip archive.
-        member: the file to read inside the zip archive.
-        name: what to call the file in messages.
-
-    Raises:
-        UserError: no such file or member, a broken archive, or a line that is not UTF-8 (with its number).
-    """
-    name = name or (f"{path}:{member}" if member else str(path))
-    number = 0
-    try:
-        with ExitStack() as opened:
-            for number, line in enumerate(_open_bytes(path, member, name, opened), start=1):
-                if number == 1:
-                    line = line.removeprefix(_BOM)
-                yield line.rstrip(b"\r\n").decode()
-    except UnicodeDecodeError:
-        raise UserError(f"{name} line {number}: not UTF-8") from None
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
-    except OSError as error:
-        raise UserError(f"{name}: {error.strerror}") from None
-
-
 def source_lines(source: Source, path: Path) -> Iterator[str]:
-    """The lines of a source's local file: its text, or what the tokens of a data-bin spell.
+    """Yield the lines of a source's local file: its text, or what the tokens of a data-bin spell.
 
     Raises:
         UserError: see `open_lines`; an index or a dictionary that is missing or damaged, an id beyond it.
     """
+    for number, line in enumerate(bounded_source_lines(source, path), start=1):
+        if isinstance(line, TooLong):
+            raise UserError(f"{source.name} line {number}: {too_long_reason()}")
+        yield line
+
+
+def bounded_source_lines(source: Source, path: Path) -> Iterator[str | TooLong]:
+    """Yield the same, with a `TooLong` in the place of each line that is too long."""
     if not source.is_tokens:
-        return open_lines(path, member=source.member, name=source.name)
+        return open_bounded_lines(path, member=source.member, name=source.name)
     return _spelled(path, source.remove_bpe)
+
+
+def monolingual_lines(source: Source, path: Path, malformed: Malformed) -> Iterator[str]:
+    """Yield the lines of a text without translation; those that are too long are left out and counted.
+
+    Raises:
+        UserError: see `source_lines`.
+    """
+    for number, line in enumerate(bounded_source_lines(source, path), start=1):
+        if isinstance(line, TooLong):
+            malformed.add(too_long_reason(), source.name, number)
+        else:
+            yield line
 
 
 def token_companions(path: Path) -> list[Path]:
@@ -258,39 +245,42 @@ def _spelled(path: Path, joiner: str | None) -> Iterator[str]:
             yield join_subwords(dictionary.string(kept), joiner)
 
 
-def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) -> IO[bytes]:
-    if member is None:
-        file: IO[bytes] = opened.enter_context(path.open("rb"))
-    else:
-        archive = opened.enter_context(zipfile.ZipFile(path))
-        if member not in archive.namelist():
-            raise UserError(f"{name}: no such member; the archive holds {', '.join(archive.namelist()[:10])}")
-        try:
-            file = opened.enter_context(archive.open(member))
-        except RuntimeError as error:  # encrypted, or a compression that Python lacks
-            raise UserError(f"{name}: {error}") from None
-    if (member or path.name).endswith(".gz"):
-        file = cast(IO[bytes], opened.enter_context(gzip.GzipFile(fileobj=file)))
-    return io.BufferedReader(cast(io.RawIOBase, file), _BLOCK_BYTES)  # its line iteration is C for archives too
+def read_pairs(
+    corpus: ParallelText, paths: Sequence[Path], malformed: Malformed | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield the (source, target) lines of a corpus.
 
-
-def read_pairs(corpus: ParallelText, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """The (source, target) lines of a corpus.
+    Rows that cannot be read are dropped or refused as `corpus.malformed` says: a TSV row with another number of columns
+    than the first one, or a line that is too long.
 
     Args:
         corpus: two files, or a TSV whose columns are counted from 0.
         paths: what `fetch_corpus` gave for it.
+        malformed: counts the rows that are dropped.
 
     Raises:
-        UserError: see `open_lines`; two files of different length, a TSV line with too few columns, no line at all.
+        UserError: see `open_lines`; two files of different length, a TSV with too few columns, a malformed row that is
+            to be refused or more of them than others, no line at all.
     """
     names = [source.name for source in _sources(corpus)]
-    pairs = _read_tsv(corpus, paths[0], names[0]) if corpus.tsv is not None else _read_two_files(corpus, paths, names)
-    empty = True
-    for pair in pairs:
-        empty = False
-        yield pair
-    if empty:
+    malformed = Malformed() if malformed is None else malformed
+    rows = _read_tsv(corpus, paths[0], names[0]) if corpus.tsv is not None else _read_two_files(corpus, paths, names)
+    num_pairs = 0
+    for row in rows:
+        if not isinstance(row, MalformedRow):
+            num_pairs += 1
+            yield row
+            continue
+        if corpus.malformed == "error":
+            raise UserError(f"{row.name} line {row.line}: {row.reason}")
+        malformed.add(row.kind, row.name, row.line)
+    if malformed.total > num_pairs:
+        kind, first = next(iter(malformed.first_lines.items()))
+        raise UserError(
+            f"{' and '.join(names)}: {malformed.total:,} of {malformed.total + num_pairs:,} rows are malformed: "
+            f"{kind} ({first[0]})"
+        )
+    if not num_pairs:
         raise UserError(f"{' and '.join(names)}: the corpus is empty")
 
 
@@ -298,20 +288,27 @@ def _sources(corpus: ParallelText) -> list[Source]:
     return [source for source in (corpus.source, corpus.target, corpus.tsv) if source is not None]
 
 
-def _read_two_files(corpus: ParallelText, paths: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    lines = [source_lines(source, path) for path, source in zip(paths, _sources(corpus), strict=True)]
+def _read_two_files(
+    corpus: ParallelText, paths: Sequence[Path], names: Sequence[str]
+) -> Iterator[tuple[str, str] | MalformedRow]:
+    lines = [bounded_source_lines(source, path) for path, source in zip(paths, _sources(corpus), strict=True)]
     for num_pairs, (source_line, target_line) in enumerate(itertools.zip_longest(*lines)):
-        if source_line is None or target_line is None:
+        if isinstance(source_line, str) and isinstance(target_line, str):
+            yield source_line, target_line
+        elif source_line is None or target_line is None:
             longer = num_pairs + 1 + sum(1 for _ in lines[source_line is None])
             num_source, num_target = (num_pairs, longer) if source_line is None else (longer, num_pairs)
             raise UserError(f"{names[0]} has {num_source} lines, {names[1]} has {num_target}: they are no pairs")
-        yield source_line, target_line
+        else:
+            name = names[0] if isinstance(source_line, TooLong) else names[1]
+            yield MalformedRow(name, num_pairs + 1, too_long_reason())
 
 
-def _read_tsv(corpus: ParallelText, path: Path, name: str) -> Iterator[tuple[str, str]]:
+def _read_tsv(corpus: ParallelText, path: Path, name: str) -> Iterator[tuple[str, str] | MalformedRow]:
     needed = max(corpus.source_column, corpus.target_column) + 1
-    for number, line in enumerate(open_lines(path, member=cast(Source, corpus.tsv).member, name=name), start=1):
-        columns = line.split("\t")
-        if len(columns) < needed:
-            raise UserError(f"{name} line {number}: {len(columns)} columns, at least {needed} expected")
-        yield columns[corpus.source_column], columns[corpus.target_column]
+    lines = open_bounded_lines(path, member=cast(Source, corpus.tsv).member, name=name)
+    for columns in read_rows(lines, name=name, needed=needed, header=corpus.header, quoted=corpus.quoted):
+        if isinstance(columns, MalformedRow):
+            yield columns
+        else:
+            yield columns[corpus.source_column], columns[corpus.target_column]

@@ -1,6 +1,6 @@
 """Text files of the project's own making: UTF-8, `\\n` ends a line and nothing else does.
 
-Foreign files, with their byte order marks, carriage returns and broken bytes, come in through `fetch.open_lines`.
+Foreign files, with their byte order marks, carriage returns and broken bytes, come in through `text_files.open_lines`.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
-from kdmt.corpus.fetch import open_lines
 from kdmt.corpus.parallel import mapping_in_order
+from kdmt.corpus.text_files import open_lines
 from kdmt.distill.blocks import read_block
 from kdmt.distill.decoding import BlockTask
 from kdmt.distill.failures import FAILURES, find_token_failures

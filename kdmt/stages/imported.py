@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.fetch import open_lines
 from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.text_files import open_lines
 from kdmt.distill.candidates import format_candidate
 from kdmt.distill.selection import BEST
 from kdmt.errors import UserError

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.fetch import open_lines
 from kdmt.corpus.lines import write_lines
+from kdmt.corpus.text_files import open_lines
 from kdmt.errors import UserError
 from kdmt.stages.progress import block_progress
 from kdmt.stages.workers import open_executor, open_processes

@@ -1,0 +1,164 @@
+"""What a file is by its first bytes: everything that is no plain UTF-8 text, with the reason and what to do about it.
+
+The name of a file says nothing here: archives, markup and UTF-16 come under any name.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+
+from kdmt.errors import UserError
+
+HEAD_BYTES = 4096
+GZIP = b"\x1f\x8b"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_DECOMPRESS = "decompress it first (of compressed files, .gz and members of .zip are read)"
+_EXTRACT = "extract the text first"
+_CONVERT = "convert it to UTF-8, for example with 'iconv -t UTF-8'"
+
+# first bytes -> what the file is, what to do; a longer beginning comes before a shorter one that it starts with
+_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+    *((magic, "a zip archive", "name the file inside it as 'member', or unpack it") for magic in _ZIP),
+    (b"\xfd7zXZ\x00", "compressed with xz", _DECOMPRESS),
+    (b"]\x00\x00", "compressed with lzma", _DECOMPRESS),
+    (b"BZh", "compressed with bzip2", _DECOMPRESS),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", _DECOMPRESS),
+    *((bytes([0x50 + i]) + b"\x2a\x4d\x18", "compressed with zstd or lz4", _DECOMPRESS) for i in range(16)),
+    (b"\x04\x22\x4d\x18", "compressed with lz4", _DECOMPRESS),
+    (b"LZIP", "compressed with lzip", _DECOMPRESS),
+    (b"\x89LZO", "compressed with lzop", _DECOMPRESS),
+    (b"\x1f\x9d", "compressed with compress (.Z)", _DECOMPRESS),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _EXTRACT),
+    (b"Rar!\x1a\x07", "a rar archive", _EXTRACT),
+    (b"\x00\x00\xfe\xff", "UTF-32 text", _CONVERT),
+    (b"\xff\xfe\x00\x00", "UTF-32 text", _CONVERT),
+    (codecs.BOM_UTF16_LE, "UTF-16 text", _CONVERT),
+    (codecs.BOM_UTF16_BE, "UTF-16 text", _CONVERT),
+    (b"%PDF-", "a PDF document", _EXTRACT),
+    (b"{\\rtf", "an RTF document", _EXTRACT),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an office document", _EXTRACT),
+    (b"PAR1", "a Parquet table", "export its columns as text, one sentence a line"),
+    (b"ARROW1", "an Arrow table", "export its columns as text, one sentence a line"),
+    (b"Obj\x01", "an Avro file", "export its columns as text, one sentence a line"),
+    (b"SQLite format 3\x00", "an SQLite database", "export its columns as text, one sentence a line"),
+    (b"\x89HDF\r\n", "an HDF5 file", "export its columns as text, one sentence a line"),
+    (b"\x93NUMPY", "a NumPy array", "give a text file"),
+    (b"MMIDIDX\x00", "the index of a data-bin", "give the token file beside it, which ends in .bin"),
+    (b"TNTIDX\x00", "the index of a data-bin", "make the data-bin again with 'fairseq-preprocess --dataset-impl mmap'"),
+    (b"\x89PNG\r\n", "an image", "give a text file"),
+    (b"\x7fELF", "a program", "give a text file"),
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "the pointer of a file that Git LFS keeps elsewhere",
+        "fetch the file itself with 'git lfs pull'",
+    ),
+)
+_HTML = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
+# how WMT's SGML, IWSLT's and OPUS's XML, TMX and XLIFF begin, and the segments of SGML, which may come later
+_MARKUP = re.compile(
+    rb"<\?xml\s|<!doctype\s|<!--|<\?|<(srcset|refset|tstset|mteval|dataset|doc|document|url|tmx|xliff|tei|cesdoc|cesana|corpus"
+    rb"|transcript|talkid|seg)(\s[^<>]*)?>",
+    re.IGNORECASE,
+)
+_SEGMENT = re.compile(rb"<seg\s+id\s*=", re.IGNORECASE)
+_TAR_BYTES = 512  # of a header
+_TAR_CHECKSUM = slice(148, 156)
+_FEWEST_NULS = 0.1  # share of the bytes; a stray one occurs in crawled text
+
+
+def refuse_other_formats(head: bytes, name: str) -> None:
+    """Refuse a file that is no plain UTF-8 text.
+
+    Args:
+        head: its first bytes, `HEAD_BYTES` of them where it has as many.
+        name: of the file, for the message.
+
+    Raises:
+        UserError: saying what it is and what to do.
+    """
+    found = recognize(head)
+    if found is not None:
+        raise UserError(f"{name}: {found[0]}, not plain text: {found[1]}")
+
+
+def recognize(head: bytes) -> tuple[str, str] | None:
+    """What a file is that is no plain UTF-8 text, and what to do about it; None where nothing speaks against text."""
+    for magic, kind, remedy in _SIGNATURES:
+        if head.startswith(magic):
+            return kind, remedy
+    if head.startswith(GZIP):
+        return "compressed with gzip", "decompress it first"
+    if _is_tar(head):
+        return "a tar archive", "unpack it and give the text file inside it"
+    return _recognize_wide_text(head) or _recognize_markup(head)
+
+
+def _is_tar(head: bytes) -> bool:
+    """By its header's checksum: the old format has no other mark."""
+    header = head[:_TAR_BYTES]
+    if len(header) < _TAR_BYTES or not header[0]:
+        return False
+    field = header[_TAR_CHECKSUM].strip(b" \0")
+    if not re.fullmatch(rb"[0-7]{1,8}", field):
+        return False
+    blanks = len(header[_TAR_CHECKSUM]) * ord(" ")  # what the field counts as
+    return int(field, 8) == sum(header) - sum(header[_TAR_CHECKSUM]) + blanks
+
+
+def _recognize_wide_text(head: bytes) -> tuple[str, str] | None:
+    """UTF-16 and UTF-32 without a mark, and what else is full of NUL bytes."""
+    nuls = head.count(0)
+    if not nuls or (nuls < _FEWEST_NULS * len(head) and _is_utf8(head)):
+        return None
+    whole = head[: len(head) // 4 * 4]
+    for codec, kind in (
+        ("utf-32-le", "UTF-32"),
+        ("utf-32-be", "UTF-32"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+    ):
+        try:
+            text = codecs.getincrementaldecoder(codec)().decode(whole)
+        except UnicodeDecodeError:
+            continue
+        if text and "\0" not in text and sum(map(_is_of_text, text)) > 0.9 * len(text):
+            return f"{codec[:6].upper()} text without a byte order mark", _CONVERT
+    return "a binary file", "give a text file"
+
+
+def _is_of_text(character: str) -> bool:
+    return character.isprintable() or character.isspace()
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut off
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _recognize_markup(head: bytes) -> tuple[str, str] | None:
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if _HTML.match(start):
+        return "an HTML page", "check where it was downloaded from"
+    if _MARKUP.match(start) or _SEGMENT.search(head):
+        return "SGML or XML markup", f"{_EXTRACT}, one sentence a line"
+    if start[:1] == b"{" and _are_objects(start):
+        return "JSON", "export its fields as text, one sentence a line, or as TSV"
+    return None
+
+
+def _are_objects(start: bytes) -> bool:
+    """Whether the first line is a JSON object with a key; a sentence is none."""
+    first, newline, _ = start.partition(b"\n")
+    try:
+        value = json.loads(first)
+    except ValueError:
+        # an object over several lines, which begins with the brace alone or with its first key
+        return bool(newline) and re.match(rb'\{\s*"[^"\n]*"\s*:', start) is not None
+    except RecursionError:
+        return False
+    return isinstance(value, dict) and bool(value)

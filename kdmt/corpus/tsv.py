@@ -1,0 +1,124 @@
+"""Rows of a file of tab-separated values, plain or quoted as `csv.QUOTE_MINIMAL` writes them (pandas' `to_csv`)."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kdmt.corpus.text_files import MAX_LINE_BYTES, TooLong, too_long_reason
+from kdmt.errors import UserError
+
+_QUOTE = '"'
+_MAX_LINES = 100  # of a quoted row: a quote that is never closed shall not take the rest of the file
+
+
+@dataclass(frozen=True)
+class MalformedRow:
+    """A row that cannot be read.
+
+    Attributes:
+        name: of the file.
+        line: where the row begins, from 1.
+        kind: what is wrong with it.
+        detail: more about it, for a message.
+    """
+
+    name: str
+    line: int
+    kind: str
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        return f"{self.kind}{self.detail}"
+
+
+def read_rows(
+    lines: Iterator[str | TooLong], *, name: str, needed: int, header: bool, quoted: bool
+) -> Iterator[list[str] | MalformedRow]:
+    r"""Yield the columns of each row. The first row says how many there are.
+
+    Args:
+        lines: of the file, without their ends.
+        name: of the file, for messages.
+        needed: fewest columns.
+        header: whether the first row holds the columns' names, and no pair.
+        quoted: whether columns may be quoted: then they may hold tabs, and newlines, which become spaces.
+
+    Raises:
+        UserError: the first row has fewer columns than are needed.
+    """
+    num_columns = 0
+    for line, row in _quoted_rows(lines) if quoted else _plain_rows(lines):
+        if isinstance(row, str):
+            yield MalformedRow(name, line, row)
+        elif not num_columns:
+            num_columns = len(row)
+            if num_columns < needed:
+                raise UserError(f"{name} line {line}: {num_columns} columns, at least {needed} expected")
+            if not header:
+                yield row
+        elif len(row) != num_columns:
+            yield MalformedRow(
+                name, line, "another number of columns than the first row", f": {len(row)}, not {num_columns}"
+            )
+        else:
+            yield row
+
+
+def _plain_rows(lines: Iterator[str | TooLong]) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the line and the columns of each row, or what is wrong with it."""
+    for number, line in enumerate(lines, start=1):
+        yield number, too_long_reason() if isinstance(line, TooLong) else line.split("\t")
+
+
+def _quoted_rows(lines: Iterator[str | TooLong]) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the same for quoted rows.
+
+    Where a quote is not closed, the row's first line alone is malformed, and reading goes on with the next.
+    """
+    ahead: deque[str | TooLong] = deque()  # lines that were read and are part of no row yet
+    number = 1
+    while ahead or _fetch(lines, ahead):
+        first = ahead[0]
+        if isinstance(first, TooLong):
+            taken, row = 1, too_long_reason()
+        elif _QUOTE not in first:
+            taken, row = 1, first.split("\t")
+        else:
+            taken, row = _parse_quoted(lines, ahead)
+        for _ in range(taken):
+            ahead.popleft()
+        yield number, row
+        number += taken
+
+
+def _fetch(lines: Iterator[str | TooLong], ahead: deque[str | TooLong]) -> bool:
+    line = next(lines, None)
+    if line is None:
+        return False
+    ahead.append(line)
+    return True
+
+
+def _parse_quoted(lines: Iterator[str | TooLong], ahead: deque[str | TooLong]) -> tuple[int, list[str] | str]:
+    """How many lines a row has, and its columns, or what is wrong with its first line."""
+    taken = size = 0
+
+    def feed() -> Iterator[str]:
+        nonlocal taken, size
+        while taken < _MAX_LINES and (taken < len(ahead) or _fetch(lines, ahead)):
+            line = ahead[taken]
+            if isinstance(line, TooLong) or (size := size + len(line)) > MAX_LINE_BYTES:
+                return
+            taken += 1
+            yield f"{line}\n"
+
+    csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        row = next(csv.reader(feed(), delimiter="\t", quotechar=_QUOTE, strict=True))
+    except csv.Error:
+        return 1, "a quote that is not closed, or text behind one"
+    return taken, [" ".join(column.split("\n")) for column in row]

@@ -1,0 +1,230 @@
+"""Text from elsewhere: what a file is by its content, carriage returns, and lines that are too long."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmt.corpus.formats import recognize
+from kdmt.corpus.text_files import MAX_LINE_BYTES, TooLong, bounded_lines, open_bounded_lines, open_lines
+from kdmt.errors import UserError
+
+SENTENCES = "Ein Haus.\nZwei Häuser.\n"
+SGM = '<srcset setid="newstest2014" srclang="any">\n<doc docid="1">\n<seg id="1">A house.</seg>\n</doc>\n</srcset>\n'
+JAPANESE = "家がある。\n家が二つある。\n"
+
+
+def tar(*, style: int) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=style) as file:
+        info = tarfile.TarInfo("train.de")
+        info.size = len(SENTENCES.encode())
+        file.addfile(info, io.BytesIO(SENTENCES.encode()))
+    return archive.getvalue()
+
+
+def old_tar() -> bytes:
+    """The format before POSIX: without its mark, so that only the checksum speaks for it."""
+    header = bytearray(tar(style=tarfile.USTAR_FORMAT)[:512])
+    header[257:265] = bytes(8)
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * ord(" "))
+    return bytes(header) + SENTENCES.encode().ljust(1024, b"\0")
+
+
+def zip_archive() -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("train.de", SENTENCES)
+    return archive.getvalue()
+
+
+OTHER_FORMATS = {
+    "tar": (tar(style=tarfile.GNU_FORMAT), "a tar archive"),
+    "posix tar": (tar(style=tarfile.PAX_FORMAT), "a tar archive"),
+    "old tar": (old_tar(), "a tar archive"),
+    "zip": (zip_archive(), "a zip archive, not plain text: name the file inside it as 'member'"),
+    "empty zip": (b"PK\x05\x06" + bytes(18), "a zip archive"),
+    "xz": (lzma.compress(SENTENCES.encode()), "compressed with xz"),
+    "lzma": (lzma.compress(SENTENCES.encode(), format=lzma.FORMAT_ALONE), "compressed with lzma"),
+    "bz2": (bz2.compress(SENTENCES.encode()), "compressed with bzip2"),
+    "zstd": (bytes.fromhex("28b52ffd") + b"\x00\x58\x41\x00\x00" + SENTENCES.encode(), "compressed with zstd"),
+    "sgm": (SGM.encode(), "SGML or XML markup"),
+    "sgm behind a mark": (b"\xef\xbb\xbf\n" + SGM.encode(), "SGML or XML markup"),
+    "xml": (b'<?xml version="1.0" encoding="UTF-8"?>\n<mteval>\n', "SGML or XML markup"),
+    "iwslt": (b"<url>http://www.ted.com/talks/1</url>\n<keywords>talks</keywords>\nA house.\n", "SGML or XML markup"),
+    "segments": (b"A house.\n<seg id=1>A house.</seg>\n", "SGML or XML markup"),
+    "tmx": (b'<tmx version="1.4">\n<body>\n', "SGML or XML markup"),
+    "html": (b"<!DOCTYPE html>\n<html><body>404</body></html>\n", "an HTML page"),
+    "json": (b'{"translation": {"en": "A house.", "de": "Ein Haus."}}\n', "JSON"),
+    "json, indented": (b'{\n "en": "A house."\n}\n', "JSON"),
+    "utf-16": (SENTENCES.encode("utf-16"), "UTF-16 text"),
+    "utf-16-le": (SENTENCES.encode("utf-16-le"), "UTF-16 text without a byte order mark"),
+    "utf-16-be": (SENTENCES.encode("utf-16-be"), "UTF-16 text without a byte order mark"),
+    "utf-16-le, Japanese": (JAPANESE.encode("utf-16-le"), "UTF-16 text without a byte order mark"),
+    "utf-16-be, Japanese": (JAPANESE.encode("utf-16-be"), "UTF-16 text without a byte order mark"),
+    "utf-32": (SENTENCES.encode("utf-32"), "UTF-32 text"),
+    "utf-32-le": (SENTENCES.encode("utf-32-le"), "UTF-32 text without a byte order mark"),
+    "pdf": (b"%PDF-1.7\n1 0 obj\n", "a PDF document"),
+    "parquet": (b"PAR1\x15\x04\x15\x10", "a Parquet table"),
+    "sqlite": (b"SQLite format 3\x00\x10\x00", "an SQLite database"),
+    "index of a data-bin": (b"MMIDIDX\x00\x00" + bytes(17), "the index of a data-bin"),
+    "pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
+    "safetensors": ((400).to_bytes(8, "little") + b'{"weight":{"dtype":"F32"}}' + bytes(300), "a binary file"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+@pytest.mark.parametrize("packed", ["plain", "gzip", "member"])
+def test_what_is_no_text_is_refused_by_its_content(tmp_path: Path, name: str, packed: str) -> None:
+    content, reason = OTHER_FORMATS[name]
+    path, member = tmp_path / "train.de", None
+    if packed == "plain":
+        path.write_bytes(content)
+    elif packed == "gzip":
+        path.write_bytes(gzip.compress(content))
+    else:
+        member = "train.de"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(member, content)
+    with pytest.raises(UserError) as raised:
+        list(open_lines(path, member=member))
+    assert str(raised.value).startswith(f"{path}{':train.de' if member else ''}: ")
+    assert reason in str(raised.value)
+
+
+ORDINARY = [
+    "",
+    "\n",
+    "<s> a b </s>\n",
+    "<bt> <unk> ...\n",
+    "{ }\n{ x } = 5\n",
+    '{ "quoted" } text\n',
+    "< 5 and > 3\n",
+    "<b>bold</b> text of the web\n",
+    "BZ is a code\n",
+    "] 5\n",
+    "PK is a code\n",
+    "ab\x00cd with a stray NUL byte and much more text after it\n",
+    "[1, 2]\n",
+    "\ufeffwith a mark\n",
+    JAPANESE,
+]
+
+
+@pytest.mark.parametrize("number", range(len(ORDINARY)))
+def test_ordinary_text_is_read(tmp_path: Path, number: int) -> None:
+    text = ORDINARY[number]
+    for path, content in (("plain", text.encode()), ("packed", gzip.compress(text.encode()))):
+        (tmp_path / path).write_bytes(content)
+        expected = text.removeprefix("\ufeff").removesuffix("\n").split("\n") if text else []
+        assert list(open_lines(tmp_path / path)) == expected
+
+
+@given(st.text(st.characters(blacklist_categories=("Cc", "Cs")), max_size=600))
+def test_text_without_markup_is_never_taken_for_something_else(text: str) -> None:
+    start = text.removeprefix("\ufeff").lstrip()
+    if not start.startswith(("<", "{", "%PDF", "PK", "BZh", "PAR1", "Rar!", "LZIP", "Obj", "]")) and "<seg" not in text:
+        assert recognize(text.encode()[:4096]) is None
+
+
+def test_text_that_a_name_calls_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "train.de.gz"
+    path.write_text(SENTENCES, encoding="utf-8")
+    with pytest.raises(UserError, match=r"train\.de\.gz: .* not gzip but plain text: rename it"):
+        list(open_lines(path))
+    path.write_bytes(gzip.compress(gzip.compress(SENTENCES.encode())))
+    with pytest.raises(UserError, match=r"train\.de\.gz: compressed with gzip, not plain text"):
+        list(open_lines(path))
+
+
+def test_compressed_text_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "train.de").write_bytes(gzip.compress(SENTENCES.encode()))
+    assert list(open_lines(tmp_path / "train.de")) == ["Ein Haus.", "Zwei Häuser."]
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    """It gives a few bytes at a time and cannot be rewound."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = [f"line {number}" for number in range(5000)]
+
+    def write() -> None:
+        with pipe.open("w", buffering=1) as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert list(open_lines(pipe)) == lines
+    writer.join()
+
+
+# --------------------------------------------------------------------------------------------------- carriage returns
+
+
+@pytest.mark.parametrize("text", ["a\rb\rc", "a\rb\rc\r", "a\rb\rc\n", "a\rb\rc\r\n", "a\rb\nc\rd\n", "a\rb" * 400_000])
+def test_lines_that_end_in_carriage_returns_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mac.txt").write_bytes(text.encode())
+    with pytest.raises(UserError, match=r"mac\.txt: [\d,]+ carriage returns inside its lines.* end in '\\r' alone"):
+        list(open_lines(tmp_path / "mac.txt"))
+
+
+def test_mixed_ends_and_a_stray_return_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\r\nb\nc\rd\ne\r\r\n")
+    assert list(open_lines(tmp_path / "a")) == ["a", "b", "c\rd", "e"]
+
+
+# ------------------------------------------------------------------------------------------------------------ lengths
+
+
+def test_a_line_has_a_limit_and_the_next_one_is_read(tmp_path: Path) -> None:
+    longest, path = "x" * MAX_LINE_BYTES, tmp_path / "a"
+    path.write_bytes(f"a\n{longest}\r\n{longest}x\nb\n{longest}{longest}\n{longest}x".encode())
+    found = list(open_bounded_lines(path, member=None, name="a"))
+    assert [line if isinstance(line, TooLong) else len(line) for line in found] == [
+        *(1, MAX_LINE_BYTES, TooLong(0), 1, TooLong(0), TooLong(0))
+    ]
+    with pytest.raises(UserError, match=r"a line 3: longer than 1,000,000 bytes"):
+        list(open_lines(path))
+
+
+@given(st.lists(st.integers(0, 12), max_size=8), st.booleans())
+def test_bounded_lines_are_those_of_a_plain_reader(sizes: list[int], closed: bool) -> None:
+    unit = MAX_LINE_BYTES // 4
+    text = b"\n".join(b"y" * size * unit for size in sizes) + b"\n" * closed
+    expected = [len(line) if len(line.rstrip(b"\n")) <= MAX_LINE_BYTES else None for line in io.BytesIO(text)]
+    found = [None if isinstance(line, TooLong) else len(line) for line in bounded_lines(io.BytesIO(text))]
+    assert found == expected
+
+
+def test_a_huge_line_in_a_small_archive_takes_no_memory(tmp_path: Path) -> None:
+    """A line of 512 MB, read where there is memory for a third of it."""
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(64):
+            file.write(b"xa" * (4 << 20))
+        file.write(b"\nb\n")
+    code = (
+        "import resource, sys, pathlib\n"
+        "from kdmt.corpus.text_files import open_bounded_lines\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "lines = list(open_bounded_lines(pathlib.Path(sys.argv[1]), member=None, name='bomb'))\n"
+        "print(type(lines[0]).__name__, lines[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    kind, second, grown = done.stdout.split()
+    assert (kind, second) == ("TooLong", "b")
+    unit = 1024 if sys.platform != "darwin" else 1
+    assert int(grown) * unit < 170 << 20

@@ -1,0 +1,127 @@
+"""TSV corpora: rows that are malformed, header rows and quotes. What is quoted is written by Python's csv module."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmt.config import Corpus, HeldOut, Source
+from kdmt.corpus.fetch import read_pairs
+from kdmt.corpus.text_files import MAX_LINE_BYTES, Malformed
+from kdmt.corpus.tsv import MalformedRow, read_rows
+from kdmt.errors import UserError
+
+COLUMNS = "another number of columns than the first row"
+
+
+def pairs_of(path: Path, text: str, count: Malformed | None = None, **settings: Any) -> list[tuple[str, str]]:
+    path.write_bytes(text.encode())
+    return list(read_pairs(Corpus(tsv=Source(path=str(path)), **settings), [path], count))
+
+
+def test_rows_of_another_width_are_dropped_and_counted(tmp_path: Path) -> None:
+    text = "a\tx\nb\nc\tz\tz\nd\ty\n\n\te\tw\ne\tw\nf\tv\ng\tu\n"
+    malformed = Malformed()
+    path = tmp_path / "t.tsv"
+    pairs = pairs_of(path, text, malformed)
+    assert pairs == [("a", "x"), ("d", "y"), ("e", "w"), ("f", "v"), ("g", "u")]
+    assert malformed.as_dict() == {COLUMNS: {"rows": 4, "first": [f"{path} line {line}" for line in (2, 3, 5, 6)]}}
+    with pytest.raises(UserError, match=rf"t\.tsv line 2: {COLUMNS}: 1, not 2"):
+        pairs_of(path, text, malformed="error")
+    held_out = HeldOut(tsv=Source(path=str(path)))  # its lines are those of a published set: none is dropped
+    with pytest.raises(UserError, match=rf"t\.tsv line 2: {COLUMNS}: 1, not 2"):
+        list(read_pairs(held_out, [path]))
+
+
+def test_the_first_row_sets_the_width(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    assert pairs_of(path, "a\tx\t1\nb\ty\t2\n") == [("a", "x"), ("b", "y")]
+    with pytest.raises(UserError, match=r"t\.tsv line 1: 2 columns, at least 3 expected"):
+        pairs_of(path, "a\tx\nb\ty\n", target_column=2)
+    with pytest.raises(UserError, match=rf"t\.tsv: 3 of 4 rows are malformed: {COLUMNS} \(.*t\.tsv line 2\)"):
+        pairs_of(path, "a\tx\t1\nb\ty\nc\tz\nd\tw\n")
+
+
+def test_a_header_is_no_pair(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    assert pairs_of(path, "id\ten\tde\n1\ta\tx\n2\tb\ty\n", header=True, source_column=1, target_column=2) == [
+        ("a", "x"),
+        ("b", "y"),
+    ]
+    with pytest.raises(UserError, match="the corpus is empty"):
+        pairs_of(path, "en\tde\n", header=True)
+
+
+field = st.text(st.sampled_from("ab \"\t\n'é,"), max_size=8)
+
+
+@given(st.lists(st.tuples(field, field, field), min_size=1, max_size=8))
+def test_quoted_rows_are_those_that_were_written(rows: list[tuple[str, str, str]]) -> None:
+    """As `DataFrame.to_csv(sep="\\t")` writes them: the csv module's QUOTE_MINIMAL with a newline after each row."""
+    written = io.StringIO()
+    csv.writer(written, delimiter="\t", quoting=csv.QUOTE_MINIMAL, lineterminator="\n").writerows(rows)
+    lines = iter(written.getvalue().removesuffix("\n").split("\n"))
+    found = list(read_rows(lines, name="t", needed=2, header=False, quoted=True))
+    assert found == [[column.replace("\n", " ") for column in row] for row in rows]
+
+
+def test_a_quoted_corpus(tmp_path: Path) -> None:
+    text = '\ten\tde\r\n0\t"He said ""no""."\tEr sagte nein.\r\n1\t"two\tcolumns"\t"over\r\ntwo lines"\r\n'
+    pairs = pairs_of(tmp_path / "t.tsv", text, header=True, quoted=True, source_column=1, target_column=2)
+    assert pairs == [('He said "no".', "Er sagte nein."), ("two\tcolumns", "over two lines")]
+    assert pairs_of(tmp_path / "t.tsv", '"a\tx\nb"\ty\n') == [('"a', "x"), ('b"', "y")]  # by default a quote is itself
+
+
+def test_a_quote_that_is_never_closed_costs_its_line_alone() -> None:
+    lines = ["a\tx", '"b\ty', *(f"c{number}\tz" for number in range(500)), '5" disk\tw', '"d" e\tv', '"f"\tu']
+    found = list(read_rows(iter(lines), name="t", needed=2, header=False, quoted=True))
+    reason = "a quote that is not closed, or text behind one"
+    assert found == [
+        ["a", "x"],
+        MalformedRow("t", 2, reason),
+        *([f"c{number}", "z"] for number in range(500)),
+        ['5" disk', "w"],
+        MalformedRow("t", 504, reason),
+        ["f", "u"],
+    ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"quoted": True}])
+def test_a_row_that_is_too_long_is_dropped(tmp_path: Path, settings: dict[str, Any]) -> None:
+    text = f"a\tx\n{'b' * MAX_LINE_BYTES}\ty\nc\tz\n"
+    malformed = Malformed()
+    path = tmp_path / "t.tsv"
+    assert pairs_of(path, text, malformed, **settings) == [("a", "x"), ("c", "z")]
+    assert malformed.as_dict() == {"longer than 1,000,000 bytes": {"rows": 1, "first": [f"{path} line 2"]}}
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_line_that_is_too_long_takes_its_pair(tmp_path: Path, side: str) -> None:
+    files = {"source": ["a", "b", "c"], "target": ["x", "y", "z"]}
+    files[side][1] = "w" * (MAX_LINE_BYTES + 1)
+    for name, lines in files.items():
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    paths = [tmp_path / "source", tmp_path / "target"]
+    sources = {name: Source(path=str(path)) for name, path in zip(files, paths, strict=True)}
+    malformed = Malformed()
+    assert list(read_pairs(Corpus(**sources), paths, malformed)) == [("a", "x"), ("c", "z")]
+    assert malformed.as_dict() == {"longer than 1,000,000 bytes": {"rows": 1, "first": [f"{tmp_path / side} line 2"]}}
+    with pytest.raises(UserError, match=rf"{side} line 2: longer than 1,000,000 bytes"):
+        list(read_pairs(Corpus(**sources, malformed="error"), paths))
+    with pytest.raises(UserError, match=rf"{side} line 2: longer than 1,000,000 bytes"):
+        list(read_pairs(HeldOut(**sources), paths))
+
+
+def test_files_of_different_length_are_refused_whatever_becomes_of_malformed_rows(tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("a\nb\n" + "c" * (MAX_LINE_BYTES + 1), encoding="utf-8")
+    (tmp_path / "target").write_text("x\ny\n", encoding="utf-8")
+    paths = [tmp_path / "source", tmp_path / "target"]
+    corpus = Corpus(source=Source(path=str(paths[0])), target=Source(path=str(paths[1])))
+    with pytest.raises(UserError, match=r"source has 3 lines, .*target has 2"):
+        list(read_pairs(corpus, paths))
