@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
-        fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-memory bench-kd bench-gpu bench-toy \
+        fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         distclean
 
@@ -107,6 +107,9 @@ bench-train: $(VENV)/installed ## training speed beside the real fairseq (needs 
 
 bench-train-quality: $(VENV)/installed ## validation loss after 500 updates beside the real fairseq
 	$(BIN)/python benchmarks/bench_train.py --quality
+
+bench-precision: $(VENV)/installed ## bf16 against float32 on this CPU by model shape, for `train.precision: auto`
+	$(BIN)/python benchmarks/bench_precision.py
 
 bench-memory: $(VENV)/installed ## memory of training at a vocabulary of 32k
 	$(BIN)/python benchmarks/bench_memory.py

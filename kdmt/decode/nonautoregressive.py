@@ -23,6 +23,7 @@ from kdmt.decode.mask_predict import Filled, mask_predict, refine
 from kdmt.decode.transformer import TorchEngine, decode_in_batches
 from kdmt.errors import UserError
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
+from kdmt.models.attention import at_least_float32
 from kdmt.models.nonautoregressive import NATransformer, Policy
 from kdmt.models.transformer import EncoderOutput
 from kdmt.types import EOS, PAD, POSITIONAL, Hypothesis
@@ -136,7 +137,7 @@ def _ctc(
     features_BLD = model.decode_all(x_BLD, keep_BL, encoded)
     if search.ctc_beam == 1:
         return greedy(*model.best_symbols(features_BLD), keep_BL, blank=model.blank)
-    logits_BLV = features_BLD @ model.output_weight_VD.t()
+    logits_BLV = at_least_float32(features_BLD @ model.output_weight_VD.t())
     found = []
     for log_probs_LV, length in zip(logits_BLV.log_softmax(-1).cpu().numpy(), keep_BL.sum(1).tolist(), strict=True):
         tokens, score = prefix_beam_search(

@@ -19,8 +19,11 @@ def _init_projection(weight: Tensor, *, parts: int, gain: float) -> None:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """bfloat16 as float32, everything else as it is."""
-    return values.float() if values.dtype == torch.bfloat16 else values
+    """Return bfloat16 and float16 as float32, everything else as it is.
+
+    float16 ends at 65,504, which a mask's logit and the logarithm of a sum of many terms may exceed.
+    """
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def split_heads(x_BTD: Tensor, heads: int) -> Tensor:

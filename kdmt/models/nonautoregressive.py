@@ -143,7 +143,9 @@ class NATransformer(Transformer):
         if self.nat.family not in ALIGNED and not self._says_padding:
             logits_MV[:, self.pad] = -torch.inf  # where a draft ends is told by its padding
         peak_M, symbols_M = logits_MV.max(1)
-        total_M = logits_MV.sub_(peak_M[:, None]).exp_().sum(1)
+        # a sum over a flat distribution of 65,505 tokens or more is no number in float16
+        whole = torch.promote_types(logits_MV.dtype, torch.float32)
+        total_M = logits_MV.sub_(peak_M[:, None]).exp_().sum(1, dtype=whole)
         if self.nat.layout == "fairseq" and not self._says_padding:
             total_M += (pad_M - peak_M).exp()  # it is not written there either, but has its probability
         if self.nat.family != "ctc":

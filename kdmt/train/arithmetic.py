@@ -1,19 +1,22 @@
 """The number types and threads that a run computes with: chosen once, by what the machine can do, and kept.
 
-`precision: auto` means float32 on a processor without matrix units for bf16, bf16 on a GPU that has it, and on a CPU
-with AMX or AVX-512 BF16 whichever a short probe with a batch of the run's own finds fastest: tiny models lose more in
-conversions than their products gain, while the product with the vocabulary gains almost always. Weights, optimiser
-state, softmax and sums are float32 in every case.
+`precision: auto` is decided by the device and the shape of the model, never by a clock: two runs of one pipeline on one
+type of machine compute alike, whatever else the machines do meanwhile.
+
+- A GPU with bf16 units: `bf16`.
+- A CPU whose bf16 products are faster than float32's (`has_bf16_units`): `bf16_output` where the product with the
+  vocabulary is wide enough to pay for its conversions (`precision_by_shape`), else `float32`.
+- Everything else: `float32`.
+
+The measurements are in docs/scaling.md. Weights, optimiser state, softmax and sums are float32 in every case.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import torch
@@ -26,7 +29,10 @@ Precision = Literal["float32", "bf16", "bf16_output"]
 CHOICES: tuple[Precision, ...] = ("float32", "bf16_output", "bf16")
 FILE = "arithmetic.json"
 
-_PROBE_ROUNDS = 5
+MIN_WIDTH = 128  # a logit costs 6 operations for each unit of width and two conversions: narrow models gain nothing
+MIN_VOCABULARY = 2_000  # below, the product with the vocabulary is too small a part of an update
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,18 @@ class Arithmetic:
     Attributes:
         precision: `float32`; `bf16` for the products of the whole model; `bf16_output` for the output projection alone.
         threads: of PyTorch on the CPU.
-        probe_ms: milliseconds of a forward and backward pass for each precision that was tried; not a result.
     """
 
     precision: Precision
     threads: int
-    probe_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What of a model decides on its precision."""
+
+    width: int  # of the decoder
+    vocabulary: int  # target tokens
 
 
 def choose_threads(run: Path, settings: Train) -> int:
@@ -51,18 +63,13 @@ def choose_threads(run: Path, settings: Train) -> int:
 
 
 def choose_arithmetic(
-    run: Path,
-    settings: Train,
-    *,
-    device: torch.device,
-    measure: Callable[[Precision], float],
-    note: Callable[[str], None],
+    run: Path, settings: Train, *, device: torch.device, shape: ModelShape, note: Callable[[str], None]
 ) -> Arithmetic:
-    """What the run was begun with, or on its first start the choice for this machine, which is then stored.
+    """Return what the run was begun with, or on its first start the choice for this machine, which is then stored.
 
     Args:
         run: the run's folder; holds `arithmetic.json` once this was called.
-        measure: seconds of one forward and backward pass in a precision, changing nothing.
+        shape: of the model that is trained.
         note: receives what the user should know.
     """
     threads = torch.get_num_threads()
@@ -74,29 +81,51 @@ def choose_arithmetic(
             note(f"goes on with its {threads} threads on {cores} cores; train.threads={cores} would be faster")
         if stored.precision != "float32" and not has_bf16_units(device):
             note(f"goes on in {stored.precision}, for which this machine has no units: slower, and not the same bits")
-        return Arithmetic(stored.precision, threads, stored.probe_ms)
-    if settings.precision != "auto":
-        chosen = Arithmetic(settings.precision, threads)
-    elif not has_bf16_units(device):
-        chosen = Arithmetic("float32", threads)
-    elif device.type != "cpu":
-        chosen = Arithmetic("bf16", threads)
-    else:
-        seconds = _probe(measure)
-        fastest = min(CHOICES, key=seconds.__getitem__)
-        chosen = Arithmetic(fastest, threads, {key: round(1000 * value, 2) for key, value in seconds.items()})
-        note(f"computes in {fastest}: {', '.join(f'{key} {value} ms' for key, value in chosen.probe_ms.items())}")
+        return Arithmetic(stored.precision, threads)
+    chosen = Arithmetic(_precision(settings, device, shape), threads)
+    if settings.precision == "auto" and chosen.precision != "float32":
+        note(f"computes in {chosen.precision} (train.precision: auto)")
     _write(run, chosen)
     return chosen
 
 
+def _precision(settings: Train, device: torch.device, shape: ModelShape) -> Precision:
+    if settings.precision != "auto":
+        return settings.precision
+    if not has_bf16_units(device):
+        return "float32"
+    return "bf16" if device.type == "cuda" else precision_by_shape(shape)
+
+
+def precision_by_shape(shape: ModelShape) -> Precision:
+    """Return the precision of a model on a CPU with bf16 units."""
+    return "bf16_output" if shape.width >= MIN_WIDTH and shape.vocabulary >= MIN_VOCABULARY else "float32"
+
+
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether products of bf16 matrices are faster here than float32's."""
+    """Return whether products of bf16 matrices are faster here than float32's.
+
+    On a CPU: with AMX, or with AMD's AVX-512 BF16. Intel's AVX-512 BF16 has half the rate of its float32 units.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return bool(
+        torch.cpu._is_amx_tile_supported()
+        or (torch.cpu._is_avx512_bf16_supported() and cpu_vendor(_CPUINFO) == "AuthenticAMD")
+    )
+
+
+def cpu_vendor(cpuinfo: Path) -> str | None:
+    """Return the processor's vendor as Linux gives it in /proc/cpuinfo, None where there is no such file or entry."""
+    if not cpuinfo.is_file():
+        return None
+    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "vendor_id":
+            return value.strip()
+    return None
 
 
 def read_arithmetic(run: Path) -> Arithmetic | None:
@@ -109,28 +138,16 @@ def read_arithmetic(run: Path) -> Arithmetic | None:
     if not path.is_file():
         return None
     try:
-        return Arithmetic(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise UserError(f"{path}: damaged: expected precision, threads and probe_ms") from None
-
-
-def _probe(measure: Callable[[Precision], float]) -> dict[Precision, float]:
-    """Median seconds of each precision, measured in turn, since machines change their speed meanwhile."""
-    rounds = [{precision: measure(precision) for precision in CHOICES} for _ in range(1 + _PROBE_ROUNDS)]
-    return {precision: median(times[precision] for times in rounds[1:]) for precision in CHOICES}  # the first warms up
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        found = Arithmetic(stored["precision"], stored["threads"])  # earlier versions wrote what they had timed as well
+    except (ValueError, TypeError, KeyError):
+        found = None
+    if found is None or found.precision not in CHOICES or type(found.threads) is not int or found.threads < 1:
+        raise UserError(f"{path}: damaged: expected precision ({', '.join(CHOICES)}) and threads (1 or more)")
+    return found
 
 
 def _write(run: Path, arithmetic: Arithmetic) -> None:
     aside = run / f".partial-{FILE}"
     aside.write_text(json.dumps(asdict(arithmetic), indent=1) + "\n", encoding="utf-8")
     aside.replace(run / FILE)
-
-
-def timed_pass(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes; random numbers that it draws are given back."""
-    state = torch.get_rng_state()
-    started = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - started
-    torch.set_rng_state(state)
-    return seconds

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,7 @@ from kdmt.config import Train
 from kdmt.errors import Interrupted, UserError
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
 from kdmt.models.checkpoint_folder import checkpoint_update
-from kdmt.train.arithmetic import Precision, choose_arithmetic, timed_pass
+from kdmt.train.arithmetic import ModelShape, Precision, choose_arithmetic
 from kdmt.train.meter import Meter
 from kdmt.train.objectives import Objective
 from kdmt.train.parallel import ParallelObjective
@@ -359,32 +358,11 @@ class Trainer:
         """What the run computes in; the first rank decides on the first start."""
         if not self.ranks.is_first:
             return self.ranks.share("float32")
+        shape = ModelShape(self.model.config.decoder_embed_dim, self.model.tgt_vocab_size)
         arithmetic = choose_arithmetic(
-            self.folder.path, self.settings, device=self.device, measure=self._measure, note=self.progress.note
+            self.folder.path, self.settings, device=self.device, shape=shape, note=self.progress.note
         )
         return self.ranks.share(arithmetic.precision)
-
-    @cached_property
-    def _probe_batch(self) -> Batch:
-        batches = self.data.epoch(1)
-        some = [self.data.load(batches[place]) for place in range(0, len(batches), len(batches) // 9 + 1)]
-        return sorted(some, key=lambda batch: batch.num_tgt_tokens)[len(some) // 2].to(self.device)
-
-    def _measure(self, precision: Precision) -> float:
-        """Seconds of a pass over a middling batch; nothing is learned from it."""
-        batch = self._probe_batch
-        self.objective.train()
-        self.objective.use(precision)
-        memory = self.objective.memory()
-
-        def work() -> None:
-            terms = self.objective(self.objective.prepare(batch)).values()
-            torch.stack([term.sum * term.weight for term in terms if term.weight]).sum().backward()
-
-        seconds = timed_pass(work)
-        self.objective.zero_grad()
-        self.objective.remember(memory)
-        return seconds
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(

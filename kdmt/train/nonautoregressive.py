@@ -20,6 +20,7 @@ from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
 from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 from kdmt.losses.edits import compact, levenshtein_distance
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
+from kdmt.models.attention import at_least_float32
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
 from kdmt.train.glancing import Distance, glanced
@@ -157,7 +158,8 @@ class AlignedObjective(OwnPositionsObjective):
             shown_BL, aligned_BL = self._glance(x_BLD, keep_BL, encoded, words)
             with self.autocast(batch):
                 x_BLD = torch.where(shown_BL[:, :, None], self.model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
-        readings = self._read(x_BLD, keep_BL, encoded, words, deep=self.training and self.deep_supervision > 0.0)
+        deep = self.training and self.deep_supervision > 0.0
+        readings = self._read(x_BLD, keep_BL, encoded, words, deep=deep)
         found = [self.log_likelihood(each, words) for each in readings]
         # the likelihood of a target that hardly fits may be too small for a number
         counted_B = room.fits_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
@@ -167,7 +169,7 @@ class AlignedObjective(OwnPositionsObjective):
             "nll": LossTerm(sums[-1].detach(), counts["nll"], weight=0.0),
             "impossible": LossTerm((~counted_B).sum(), counts["impossible"], weight=0.0),
         }
-        if self.deep_supervision:
+        if deep:
             lower = torch.stack(sums[:-1]).mean()
             terms["deep"] = LossTerm(lower, counts["deep"], self.deep_supervision)
         return {**terms, **source_terms}
@@ -189,6 +191,7 @@ class AlignedObjective(OwnPositionsObjective):
         found_MK = gathered_log_probs(
             features_BLD[keep_BL], self.model.output_weight_VD, ids_BLK[keep_BL], product_type=self.product_type
         )
+        found_MK = at_least_float32(found_MK)  # sums over a path are beyond half precision
         return found_MK.new_zeros(ids_BLK.shape).masked_scatter(keep_BL[:, :, None], found_MK)
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -71,6 +72,29 @@ def test_the_batch_changes_nothing(
     assert [each[0].tokens for each in apart] == [each[0].tokens for each in whole]
     assert [each[0].steps for each in apart] == [each[0].steps for each in whole]
     assert [each[0].score for each in apart] == pytest.approx([each[0].score for each in whole], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("family", "search", "nat"), [*WAYS, ("dag", NATDecode(dag="greedy"), {})])
+def test_half_precision_scores_what_the_same_weights_score_in_double(
+    family: Family, search: NATDecode, nat: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """Tokens may differ where two are nearly equal; the best score may not."""
+    half, double = (
+        NATEngine(model, search=search, iterations=1).decode(sources(), Decode())
+        for model in (small(family, **nat).to(dtype), small(family, **nat).to(dtype).double())
+    )
+    for (found,), (expected,) in zip(half, double, strict=True):
+        assert found.score == pytest.approx(expected.score, rel=20 * torch.finfo(dtype).eps, abs=0.05)
+
+
+def test_a_flat_distribution_over_a_large_vocabulary_has_a_logarithm_in_float16() -> None:
+    config = architecture("transformer_tiny", {})
+    nat = NATConfig(family="nat")
+    model = build_nonautoregressive(config, nat, src_vocab_size=V, tgt_vocab_size=70_000).half().eval()
+    torch.nn.init.zeros_(model.output_proj.weight)
+    _, log_probs_BL = model.best_symbols(torch.ones(1, 1, config.decoder_embed_dim, dtype=torch.float16))
+    assert float(log_probs_BL.detach()) == pytest.approx(-math.log(70_000 - 1), rel=1e-4)  # padding is never written
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])

@@ -18,6 +18,7 @@ import torch
 from copy_task import (
     CPU,
     TINY,
+    VOCAB,
     GivenBatches,
     Validate,
     make_model,
@@ -36,7 +37,7 @@ from kdmt.models import checkpoint
 from kdmt.models.checkpoint import load_model, load_state
 from kdmt.models.checkpoint_folder import list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
-from kdmt.train import run_folder
+from kdmt.train import arithmetic, run_folder
 from kdmt.train.loop import Divergence, Outcome, Trainer
 from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.train.prefetch import TrainingData
@@ -485,6 +486,20 @@ def test_run_shorter_than_a_validation_interval_averages_its_end(tmp_path: Path,
     average, last = weights(tmp_path / "average"), weights(tmp_path / "checkpoint_1")
     assert all(torch.equal(average[name], last[name]) for name in last)
     assert resolve_checkpoint(tmp_path / "best").name == "checkpoint_1"
+
+
+@pytest.mark.parametrize(("smallest", "expected"), [(VOCAB, "bf16_output"), (VOCAB + 1, "float32")])
+def test_automatic_precision_is_that_of_the_models_shape(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch, smallest: int, expected: str
+) -> None:
+    monkeypatch.setattr(arithmetic, "has_bf16_units", lambda _: True)
+    monkeypatch.setattr(arithmetic, "MIN_WIDTH", TINY.decoder_embed_dim)
+    monkeypatch.setattr(arithmetic, "MIN_VOCABULARY", smallest)
+    settings = train_settings(max_updates=1, precision="auto")
+    make_trainer(tmp_path, open_data(pairs, settings), settings).run()
+    stored = arithmetic.read_arithmetic(tmp_path)
+    assert stored is not None
+    assert stored.precision == expected
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,33 @@ def test_a_target_too_improbable_for_a_number_is_left_out(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
+def test_deep_supervision_changes_no_validation_loss(tmp_path: Path, family: Family) -> None:
+    """It is a lesson of the training; that validation sees none must hold from the first one on."""
+    pairs = open_data(write_pairs(tmp_path, PAIRS), train_settings())
+    losses = []
+    for weight in (0.0, 0.5):
+        nat = NAT(family=family, deep_supervision=weight)
+        objective = nonautoregressive_objective(nat, small(family, 3, layers=2), {"label_smoothing": 0.1})
+        objective.train()(objective.prepare(batch_of(tmp_path / str(weight))))
+        losses.append(validation_loss(objective.eval(), pairs, [np.arange(5)], device=torch.device("cpu")))
+    assert losses[0] == losses[1]
+    assert math.isfinite(losses[0]["loss"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
+def test_a_model_in_half_precision_has_nearly_the_loss_of_the_same_weights_in_double(
+    tmp_path: Path, family: Family, dtype: torch.dtype
+) -> None:
+    batch, losses = batch_of(tmp_path), []
+    for model in (small(family, 3).to(dtype), small(family, 3).to(dtype).double()):
+        objective = nonautoregressive_objective(NAT(family=family), model, {"label_smoothing": 0.1}).eval()
+        with torch.no_grad():
+            losses.append(float(objective(batch)["loss"].sum))
+    assert losses[0] == pytest.approx(losses[1], rel=20 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
 def test_the_order_of_a_batch_and_its_padding_change_nothing(tmp_path: Path, family: Family) -> None:
     objective = nonautoregressive_objective(NAT(family=family), small(family), {"label_smoothing": 0.1}).eval()
     batch = batch_of(tmp_path)

@@ -1,0 +1,47 @@
+"""Nothing that changes results is decided by a clock: which modules read one, and what for."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import kdmt
+
+PACKAGE = Path(kdmt.__file__).parent
+CLOCKS = {"time", "timeit", "datetime"}
+READERS = {
+    # reports to the user, measured speeds
+    "score/latency.py": "sentences a second",
+    "stages/generate.py": "sentences a second",
+    "stages/progress.py": "progress of prepare and distill",
+    "train/meter.py": "tokens a second",
+    "train/prefetch.py": "share of the time that training waits for data",
+    "train/progress.py": "progress of training",
+    "distill/worker.py": "the worker's log",
+    # when something is saved, given up or tried again; what comes out is the same
+    "train/loop.py": "save_interval_minutes: a checkpoint more, which counts for no average",
+    "train/ranks.py": "how long ranks wait for one another",
+    "distill/crew.py": "workers that are silent for too long; their blocks are decoded again",
+    "distill/executors.py": "the same",
+    "distill/ray_executor.py": "the same",
+}
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_the_modules_that_read_a_clock_are_known() -> None:
+    """A new one is added above with its purpose, which must not be a choice that changes results."""
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if _imports(path) & CLOCKS and "fairseq_plugin" not in path.parts
+    }
+    assert found == set(READERS)
