@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from kdmt.config import Sample
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, begin, earlier_states, file_input, finish, make_plan, recorded_outputs
+from kdmt.stages.folders import earlier_states
+from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
 from kdmt.stages.measures import recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.rescore import check_reverse, reverse_inputs
 from kdmt.stages.stage import Shards, Stage, setting_up

@@ -28,6 +28,7 @@ from kdmt.corpus.text_files import open_lines
 from kdmt.distill.candidates import format_candidate
 from kdmt.distill.selection import BEST
 from kdmt.errors import UserError
+from kdmt.stages.folders import real_folder
 from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
 from kdmt.stages.measures import with_ratio
 from kdmt.stages.rescore import check_reverse, reverse_inputs
@@ -64,7 +65,7 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
 
     def make(plan: Plan) -> None:
         check_reverse(workspace)
-        with TemporaryDirectory(dir=workspace.root, prefix=".imported-") as scratch:
+        with TemporaryDirectory(dir=real_folder(folder).parent, prefix=".imported-") as scratch:
             asides = [Path(scratch) / name for name in CANDIDATES]
             write_imported(
                 path,

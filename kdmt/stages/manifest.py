@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -18,6 +17,8 @@ from typing import Any, Literal
 from kdmt.checksum import known_sha256
 from kdmt.config import REQUIRED, Section, flatten_settings
 from kdmt.errors import UserError
+from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints
+from kdmt.stages.folders import earlier_states, make_folder, move_aside, put_in_place
 
 State = Literal["fresh", "new", "unfinished", "extend", "stale"]
 
@@ -110,53 +111,35 @@ def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
     state = check_status(folder, plan).state
     if state in ("stale", "new"):
         move_aside(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / "plan.json", plan.as_dict())
     (folder / "manifest.json").unlink(missing_ok=True)  # after the plan: at no moment does the folder have neither
     write_json(folder / "config.json", config)
 
 
-def aside_of(folder: Path) -> Path:
-    """Where a stage's folder is kept when it is redone: `.previous` if it is complete, else `.unfinished`.
-
-    They are apart, so that a false start with a mistyped setting takes the place of no stage that was complete.
-    """
-    return folder.with_name(f"{folder.name}.{'previous' if (folder / 'manifest.json').is_file() else 'unfinished'}")
-
-
-def earlier_states(folder: Path) -> list[Path]:
-    """What was moved aside from this folder."""
-    states = (folder.with_name(f"{folder.name}.{ending}") for ending in ("unfinished", "previous"))
-    return [state for state in states if state.is_dir()]
-
-
 def take_back(folder: Path, plan: Plan) -> Path | None:
     """Where an earlier state that was moved aside fits the plan, let it change places with the folder.
 
-    So a setting that is put back after a mistake finds what it had made.
+    So a setting that is put back after a mistake finds what it had made. Of several that fit it is one that is complete,
+    else the one with the most updates.
 
     Returns:
         The name under which the earlier state was kept, None if none fits.
     """
-    for state in earlier_states(folder):
-        if check_status(state, plan).state in ("fresh", "extend", "unfinished"):
-            waiting = folder.with_name(f"{folder.name}.taken-back")
-            state.rename(waiting)
-            move_aside(folder)
-            if folder.exists():
-                folder.rmdir()  # empty: move_aside has taken what was in it
-            waiting.rename(folder)
-            return state
-    return None
+    fitting = {state: check_status(state, plan).state for state in earlier_states(folder)}
+    found = [state for state, status in fitting.items() if status in ("fresh", "extend", "unfinished")]
+    if not found:
+        return None
+    best = max(found, key=lambda state: (fitting[state] == "fresh", num_updates(state)))
+    move_aside(folder)  # first: a kill in between leaves both states under names that are searched
+    put_in_place(best, folder)
+    return best
 
 
-def move_aside(folder: Path) -> None:
-    """Keep the last state of a folder beside it, so that redoing a stage loses nothing at once."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    aside = aside_of(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
+def num_updates(folder: Path) -> int:
+    """Updates of a training run's newest checkpoint, 0 if there is none."""
+    folders = list_checkpoints(folder)
+    return checkpoint_update(folders[-1]) if folders else 0
 
 
 def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[str, Any]) -> None:
@@ -177,6 +160,11 @@ def recorded_outputs(folder: Path) -> dict[str, str]:
     """Outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
     manifest = read_json(folder / "manifest.json")
     return {} if manifest is None else manifest["outputs"]
+
+
+def output_path(folder: Path, name: str) -> Path:
+    """Where a recorded output lies; `../name` is beside the folder, also where the folder is a symbolic link."""
+    return Path(os.path.normpath(folder / name))
 
 
 def file_input(path: Path) -> str:
@@ -217,7 +205,7 @@ def write_json(path: Path, values: Any) -> None:
 def _damaged_outputs(folder: Path, outputs: Mapping[str, str]) -> list[str]:
     reasons = []
     for name, expected in outputs.items():
-        path = folder / name
+        path = output_path(folder, name)
         if not path.is_file():
             reasons.append(f"its output {name} is missing")
         elif known_sha256(path) != expected:

@@ -43,11 +43,14 @@ from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, read_chunks, train_
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.stages.data_bin import data_bin_hashes, take_data_bin
-from kdmt.stages.manifest import Plan, begin, finish, make_plan, move_aside, recorded_plan, write_json
+from kdmt.stages.folders import move_aside, real_folder
+from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_plan, write_json
 from kdmt.stages.measures import REPORT, spaced_sides
 from kdmt.stages.progress import count_pairs, download_progress
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace
+
+PARTIAL = ".partial"  # ends the name of the folder that the stage works in
 
 
 def prepare_stage(workspace: Workspace) -> Stage:
@@ -98,16 +101,16 @@ def _hash_local(path: str | None, known: str | None) -> str:
 
 
 def _prepare(workspace: Workspace, plan: Plan) -> None:
-    final = workspace.prepare
-    folder = final.with_name(f"{final.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)
+    final = real_folder(workspace.prepare)  # where it is a symbolic link, all of this happens on the link's disk
+    folder = final.with_name(f"{final.name}{PARTIAL}")
+    if folder.exists():
+        workspace.say(f"prepare: begins again; what a stopped run left in {folder} is removed")
+        shutil.rmtree(folder)
     begin(folder, plan, workspace.resolved_config())
     facts = _fill(workspace, folder)
     outputs = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
     finish(folder, plan, outputs=outputs, facts=facts)
     move_aside(final)
-    if final.exists():
-        final.rmdir()  # empty: move_aside has taken what was in it
     folder.rename(final)
 
 

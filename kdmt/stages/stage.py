@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, Status, aside_of, check_status, take_back
+from kdmt.locks import open_lock, take
+from kdmt.stages.folders import aside_of, make_folder, real_folder
+from kdmt.stages.manifest import Plan, Status, check_status, take_back
 from kdmt.train.ranks import ALONE, Ranks
 
 _NO_MORE = "no more stages"
@@ -102,7 +104,7 @@ def run_stage(stage: Stage, *, rebuild: bool, say: Callable[[str], None], follow
     plan = stage.plan()
     if check_status(stage.folder, plan).state == "fresh":
         return _nothing_to_do(stage, say)
-    with _locked(stage.folder):
+    with locked(stage.folder):
         status = _look(stage, plan, say)  # again: what is being made now may be done by another
         if status.state == "fresh":
             return _nothing_to_do(stage, say)
@@ -125,7 +127,7 @@ def run_shard(stage: Stage, shard: int, shards: int, *, rebuild: bool, say: Call
     plan = stage.plan()
     with setting_up(stage.folder):
         if check_status(stage.folder, plan).state in ("stale", "new"):
-            with _locked(stage.folder):  # no other is at work in the folder that is moved aside
+            with locked(stage.folder):  # no other is at work in the folder that is moved aside
                 status = _look(stage, plan, say)
                 if status.state in ("stale", "new"):
                     say(f"{stage.name}: {_announcement(status, stage)}")
@@ -134,7 +136,7 @@ def run_shard(stage: Stage, shard: int, shards: int, *, rebuild: bool, say: Call
             _nothing_to_do(stage, say)
             return
         at_work = ExitStack()
-        at_work.enter_context(_locked(stage.folder, alone=False))
+        at_work.enter_context(locked(stage.folder, alone=False))
     with at_work:
         stage.shards.make(plan, shard, shards)
 
@@ -143,7 +145,7 @@ def _look(stage: Stage, plan: Plan, say: Callable[[str], None]) -> Status:
     """How the stage stands; an earlier state of its folder that fits takes its place."""
     status = check_status(stage.folder, plan)
     if status.state in ("stale", "new") and (state := take_back(stage.folder, plan)):
-        say(f"{stage.name}: taken back from {state.name}, which was made with these settings")
+        say(f"{stage.name}: taken back from {_name_of(state, stage)}, which was made with these settings")
         status = check_status(stage.folder, plan)
     return status
 
@@ -164,17 +166,15 @@ def join_stages(stages: Iterable[Stage], ranks: Ranks) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, *, alone: bool = True) -> Iterator[None]:
+def locked(folder: Path, *, alone: bool = True) -> Iterator[None]:
     """Refuse a second process at work on the same stage; the lock ends with its process, however that ends.
 
     Args:
         alone: False where others that say so too may be at work.
     """
     with _lock_file(folder, "lock") as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another process is at work on it") from None
+        if not take(file, shared=not alone):
+            raise UserError(f"{folder}: another process is at work on it")
         yield
 
 
@@ -187,17 +187,33 @@ def setting_up(folder: Path) -> Iterator[None]:
 
 
 def _lock_file(folder: Path, ending: str) -> IO[str]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return (folder.parent / f".{folder.name}.{ending}").open("a+")  # writing, which a lock over NFS needs
+    """Beside the folder itself: two links to one folder have one lock."""
+    make_folder(folder.parent)
+    real = real_folder(folder)
+    if not real.parent.is_dir():
+        make_folder(folder)  # which says what is wrong with the link
+    return open_lock(real, ending)
 
 
 def _announcement(status: Status, stage: Stage) -> str:
     return {
-        "new": "starting",
+        "new": f"starting{_where(stage)}",
         "unfinished": f"going on: {status.explain()}",
         "extend": f"going on: {status.explain()}",
-        "stale": f"made anew: {status.explain()} (the old one is kept as {aside_of(stage.folder).name})",
+        "stale": f"made anew: {status.explain()} (the old one is kept as {_name_of(aside_of(stage.folder), stage)})",
     }[status.state]
+
+
+def _where(stage: Stage) -> str:
+    """A symbolic link to nothing may be a disk that is not mounted."""
+    if stage.folder.is_symlink() and not stage.folder.exists():
+        return f" in {real_folder(stage.folder)}, where the link {stage.folder} leads"
+    return ""
+
+
+def _name_of(state: Path, stage: Stage) -> str:
+    """An earlier state's name, or its path where it lies on a link's disk."""
+    return state.name if state.parent == stage.folder.parent else str(state)
 
 
 def _require(stage: Stage, *, rebuild: bool, say: Callable[[str], None], followers: Followers | None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdmt.checksum import file_sha256
 from kdmt.errors import UserError
-from kdmt.stages.manifest import read_json
+from kdmt.stages.manifest import output_path, read_json
 from kdmt.stages.stage import Stage
 from kdmt.stages.targets import NBEST, TrainingSet, merge_text, text_names
 from kdmt.stages.workers import open_executor
@@ -46,8 +46,9 @@ def _check_outputs(folder: Path) -> None:
     manifest = read_json(folder / "manifest.json")
     assert manifest is not None
     for name, sha256 in manifest["outputs"].items():
-        if file_sha256(folder / name) != sha256:
-            raise UserError(f"{folder / name}: not the file that was made: its sha256 differs")
+        path = output_path(folder, name)
+        if file_sha256(path) != sha256:
+            raise UserError(f"{path}: not the file that was made: its sha256 differs")
 
 
 def verify_decoding(work: Decoding, blocks: int, seed: int | None) -> None:

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "errors": set(),
     "languages": set(),
     "checksum": set(),
+    "locks": set(),
     "types": set(),
     "config": {"types"},
     "corpus": {"types", "config"},
@@ -39,13 +40,14 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"errors", "checksum", "languages", "score.metrics"}
+FOR_EVERYONE = {"errors", "checksum", "languages", "locks", "score.metrics"}
 NOTHING_OF_OURS = {"errors", "languages", "score.metrics"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
     "languages",
+    "locks",
     "types",
     "config",
     "cli",

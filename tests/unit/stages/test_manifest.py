@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -11,13 +12,14 @@ from tiny_pipeline import hash_tree
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Section, Teacher, Train
+from kdmt.stages.folders import aside_of, earlier_states
 from kdmt.stages.manifest import (
     Plan,
     begin,
     check_status,
-    earlier_states,
     finish,
     make_plan,
+    num_updates,
     recorded_outputs,
     recorded_plan,
     take_back,
@@ -160,25 +162,95 @@ def test_values_that_json_writes_otherwise_are_equal(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- begin and finish
 
 
-def test_redoing_keeps_the_last_complete_state_under_previous(folder: Path) -> None:
-    before = hash_tree(folder)
-    previous, unfinished = (folder.with_name(f"teacher.{ending}") for ending in ("previous", "unfinished"))
-    begin(folder, plan_of(Teacher(seed=2)), {})
-    assert hash_tree(previous) == before
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "plan.json"]
-
-    for seed in (3, 4):  # false starts take the place of one another, and of no complete state
-        false_start = hash_tree(folder)
+def test_redoing_keeps_every_earlier_state_under_a_name_of_its_own(folder: Path) -> None:
+    """Two false starts delete no long unfinished run, and two complete variants no complete teacher."""
+    kept: dict[str, dict[str, str]] = {}
+    for seed, name in [
+        *((2, "teacher.previous"), (3, "teacher.unfinished"), (4, "teacher.unfinished.2")),
+        *((5, "teacher.unfinished.3"), (6, "teacher.previous.2"), (7, "teacher.unfinished.4")),
+    ]:
+        kept[name] = hash_tree(folder)
+        assert aside_of(folder) == folder.with_name(name)  # what is announced is what happens
         begin(folder, plan_of(Teacher(seed=seed)), {})
-        assert hash_tree(unfinished) == false_start
-        assert hash_tree(previous) == before
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["teacher", previous.name, unfinished.name]
-    assert earlier_states(folder) == [unfinished, previous]
+        assert sorted(path.name for path in folder.iterdir()) == ["config.json", "plan.json"]
+        assert {state: hash_tree(folder.with_name(state)) for state in kept} == kept
+        if seed == 5:
+            finish(folder, plan_of(Teacher(seed=5)), outputs=[], facts={})
+    order = ("unfinished", "unfinished.2", "unfinished.3", "unfinished.4", "previous", "previous.2")
+    assert earlier_states(folder) == [folder.with_name(f"teacher.{name}") for name in order]
 
-    finish(folder, plan_of(Teacher(seed=4)), outputs=[], facts={})
-    second = hash_tree(folder)
-    begin(folder, plan_of(Teacher(seed=5)), {})
-    assert hash_tree(previous) == second
+
+def test_names_that_only_resemble_an_earlier_state_are_none(folder: Path) -> None:
+    for name in ("teacher.previous.0", "teacher.previous.x", "teacher.old", "teacher2.previous", "other.previous"):
+        folder.with_name(name).mkdir()
+    folder.with_name("teacher.previous").write_text("a file", encoding="utf-8")
+    assert not earlier_states(folder)
+    begin(folder, plan_of(Teacher(seed=2)), {})
+    assert earlier_states(folder) == [folder.with_name("teacher.previous.2")]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations("ABC")), ids="".join)
+def test_all_earlier_states_are_searched_for_the_one_that_fits(tmp_path: Path, order: tuple[str, ...]) -> None:
+    """From A to B to C and back to each of them in any order: nothing is made twice."""
+    folder, plans = tmp_path / "teacher", {name: plan_of(Teacher(seed=seed)) for seed, name in enumerate("ABC")}
+    made = {}
+    for name in "ABC":
+        begin(folder, plans[name], {})
+        (folder / "model").write_text(name, encoding="utf-8")
+        finish(folder, plans[name], outputs=[folder / "model"], facts={})
+        made[name] = hash_tree(folder)
+    for name in order:
+        assert (take_back(folder, plans[name]) is None) == (hash_tree(folder) == made[name] and name == "C" == order[0])
+        assert hash_tree(folder) == made[name]
+        states = [hash_tree(state) for state in earlier_states(folder)]
+        assert sorted(map(str, [hash_tree(folder), *states])) == sorted(map(str, made.values()))
+
+
+def test_of_several_states_that_fit_the_one_with_the_most_updates_is_taken_back(tmp_path: Path) -> None:
+    folder = tmp_path / "teacher"
+    for number, updates in enumerate((5, 40, 7), start=1):
+        state = tmp_path / f"teacher.unfinished{f'.{number}' if number > 1 else ''}"
+        begin(state, plan_of(), {})
+        (state / f"checkpoint_{updates}").mkdir()
+    assert take_back(folder, plan_of()) == tmp_path / "teacher.unfinished.2"
+    assert num_updates(folder) == 40
+
+
+def test_a_complete_state_is_taken_back_before_an_unfinished_one(folder: Path) -> None:
+    begin(folder.with_name("teacher.unfinished"), plan_of(), {})
+    (folder.with_name("teacher.unfinished") / "checkpoint_99").mkdir()
+    folder.rename(folder.with_name("teacher.previous"))
+    assert take_back(folder, plan_of()) == folder.with_name("teacher.previous")
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_kill_while_a_state_is_taken_back_loses_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    made = hash_tree(folder)
+    begin(folder, plan_of(Teacher(seed=2)), {})
+    mistake, calls, rename = hash_tree(folder), [], Path.rename
+
+    def dying(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == step:
+            raise InterruptedError
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dying)
+        with pytest.raises(InterruptedError):
+            take_back(folder, plan_of())
+    assert take_back(folder, plan_of()) == folder.with_name("teacher.previous")
+    assert hash_tree(folder) == made
+    assert [hash_tree(state) for state in earlier_states(folder)] == [mistake]
+
+
+def test_a_state_that_an_older_version_was_taking_back_is_found(folder: Path) -> None:
+    made = hash_tree(folder)
+    folder.rename(folder.with_name("teacher.taken-back"))
+    assert take_back(folder, plan_of()) == folder.with_name("teacher.taken-back")
+    assert hash_tree(folder) == made
 
 
 def test_a_state_that_fits_again_is_taken_back(folder: Path) -> None:
