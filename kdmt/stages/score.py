@@ -22,6 +22,7 @@ from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_output
 from kdmt.stages.references import join_words, read_references
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
+from kdmt.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def _show(workspace: Workspace) -> None:
     scores, significance, html = _reports(workspace)
     rows = [ScoreRow(**row) for row in json.loads(scores.read_text(encoding="utf-8"))]
     comparisons = [Comparison(**row) for row in json.loads(significance.read_text(encoding="utf-8"))]
-    print(render_table(rows, comparisons, width=_terminal_width()))
-    print(f"scores: {scores}   report: {html}   translations: {workspace.score}/")
+    print(printable(render_table(rows, comparisons, width=_terminal_width()), keep="\n"))
+    print(printable(f"scores: {scores}   report: {html}   translations: {workspace.score}/"))
 
 
 def _terminal_width() -> int:
