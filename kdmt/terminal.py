@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # which Python reads the bytes of file names that are not UTF-8
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _KEPT_BY_STREAMS = "\n\t"
-_LOGIN = re.compile(r"(?<=://)[^\s/?#]*@")
+# up to the last @ of the host's part of a URL; or behind a colon that begins no port: a password with a bare / in it
+_LOGIN = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#:@]*:(?![0-9]{1,5}[/?#])[^\s'\"]*@)")
 
 
 def printable(text: str, *, limit: int | None = None, keep: str = "") -> str:

@@ -52,6 +52,8 @@ def test_a_long_text_is_cut() -> None:
         ("no http://secret@host:80 or https://u:s@cr%40et@host", "no http://***@host:80 or https://***@host"),
         ("https://host/@user/x", "https://host/@user/x"),
         ("me@host", "me@host"),
+        ("https://user:se/cr#et@host/x", "https://***@host/x"),
+        ("http://127.0.0.1:8080/@user/x", "http://127.0.0.1:8080/@user/x"),
         ("https://host/a?mail=b@c", "https://host/a?mail=b@c"),
     ],
 )
