@@ -15,11 +15,13 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 import typer
 
 from kdmt.errors import Interrupted, UserError
+from kdmt.terminal import printable, printable_stderr
 
 app = typer.Typer(
     help="Sequence-level knowledge distillation for neural machine translation, end to end.",
@@ -37,6 +39,7 @@ Mirror = Annotated[
 ]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Bring stages that this one builds on up to date too.")]
 RUNS = Path("runs")
+_MAX_MESSAGE = 4000  # characters
 
 
 @app.callback()
@@ -280,7 +283,7 @@ def import_checkpoint(
         text=text,
     )
     for folder in import_checkpoints(checkpoints, out, settings):
-        print(folder)
+        print(printable(str(folder)))
 
 
 class ExportFormat(StrEnum):
@@ -327,7 +330,7 @@ def export(
         fairseq.export_checkpoint(checkpoint, out)
     else:
         onnx.export_checkpoint(checkpoint, out)
-    print(f"{to.value} model, {quantization.value}: {out}")
+    print(f"{to.value} model, {quantization.value}: {printable(str(out))}")
 
 
 def _run(
@@ -351,21 +354,33 @@ def _run(
 
 def main() -> None:
     """The entry point `kdmt`: a `UserError` or a full disk is one line on standard error and exit code 2."""
+    sys.excepthook = _print_traceback
+    with printable_stderr():
+        _main()
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    with printable_stderr():
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _main() -> None:
     try:
         app()
     except UserError as error:
         rank = os.environ.get("RANK", "0")  # under torchrun; an error of all ranks is said by all
-        print(f"kdmt: {f'rank {rank}: ' if rank != '0' else ''}error: {error}", file=sys.stderr)
+        message = printable(str(error), limit=_MAX_MESSAGE)
+        print(f"kdmt: {f'rank {rank}: ' if rank != '0' else ''}error: {message}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-        print(f"kdmt: error: {error.filename or 'the output'}: {reason}", file=sys.stderr)
+        print(f"kdmt: error: {printable(str(error.filename or 'the output'))}: {reason}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         if os.environ.get("RANK", "0") == "0":  # all ranks stop together
-            print(f"kdmt: {stop}", file=sys.stderr)
+            print(f"kdmt: {printable(str(stop))}", file=sys.stderr)
         sys.exit(128 + stop.signal_number)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import (
@@ -27,6 +28,8 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
     Strict,
     Tag,
     ValidationError,
@@ -89,7 +92,9 @@ Joiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"]
 class Source(Section):
     """Where one text file comes from: a local path or a URL with its sha256; `.gz` is opened on the fly.
 
-    A path may be a token file of a data-bin (`test.de-en.de.bin`), whose index and dictionary lie beside it.
+    The user and password of a URL (`https://user:password@host/file`) are kept apart in `login`: no message, manifest
+    or log has them. A path may be a token file of a data-bin (`test.de-en.de.bin`), whose index and dictionary lie
+    beside it.
     """
 
     path: str | None = None
@@ -97,6 +102,18 @@ class Source(Section):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     member: str | None = None  # a file inside a zip archive
     remove_bpe: Joiner | None = None  # of a token file: how its tokens are joined
+    _login: str | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _hide_login(cls, value: Any, validate: ModelWrapValidatorHandler[Source]) -> Source:
+        """Take the login out of the URL before anything else looks at it."""
+        if not (isinstance(value, dict) and isinstance(value.get("url"), str)):
+            return validate(value)
+        url, login = split_login(value["url"])
+        source = validate({**value, "url": url})
+        source._login = login
+        return source
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
@@ -109,6 +126,11 @@ class Source(Section):
         if (self.path or self.url or "").endswith(".zip") and self.member is None:
             raise ValueError("a zip archive needs 'member', the file inside it")
         return self
+
+    @property
+    def login(self) -> str | None:
+        """The `user:password` that the URL was given with."""
+        return self._login
 
     @property
     def is_tokens(self) -> bool:
@@ -125,6 +147,23 @@ class Source(Section):
 def _later(default: Any, **rules: Any) -> Any:
     """A setting of a corpus that older records do not have: there it had its default."""
     return Field(default, json_schema_extra={"later": True}, **rules)
+
+
+def split_login(url: str) -> tuple[str, str | None]:
+    """Split a URL into one without its login, and the login as `user:password`.
+
+    Raises:
+        ValueError: its host or port is not valid; quotes nothing of it.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme not in ("http", "https") or bool(parts.hostname and parts.port != 0)
+    except ValueError:  # quotes parts of what may be a password
+        is_valid = False
+    if not is_valid:
+        raise ValueError("the host or port of 'url' is not valid; in a password '/' is written %2F, '#' %23, '?' %3F")
+    login, at, host = parts.netloc.rpartition("@")
+    return (parts._replace(netloc=host).geturl(), unquote(login)) if at else (url, None)
 
 
 class ParallelText(Section):

@@ -192,6 +192,19 @@ def _replaced_streams(stdin: bytes) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
         sys.stdin, sys.stdout, sys.stderr = kept
 
 
+def read_pty(leader: int) -> str:
+    """All that arrives at the leader's end of a pseudo-terminal until the other end is closed; closes it."""
+    parts = []
+    try:
+        while part := os.read(leader, 65536):
+            parts.append(part)
+    except OSError:  # EIO is its end of file
+        pass
+    finally:
+        os.close(leader)
+    return b"".join(parts).decode()
+
+
 @contextmanager
 def working_in(folder: Path) -> Iterator[Path]:
     before = Path.cwd()

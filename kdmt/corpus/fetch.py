@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import http.client
 import itertools
 import logging
 import re
+import shutil
+import socket
+import string
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, TypeGuard, cast
 
 import numpy as np
 
 from kdmt.checksum import file_sha256
-from kdmt.config import ParallelText, Source
+from kdmt.config import ParallelText, Source, split_login
 from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.subwords import join_subwords
 from kdmt.corpus.text_files import Malformed, TooLong, open_bounded_lines, too_long_reason
@@ -27,7 +34,13 @@ from kdmt.types import PAD
 
 _logger = logging.getLogger(__name__)
 
-_TIMEOUT_SECONDS = 60.0
+_SCHEMES = ("http", "https")
+_HANDLERS = (urllib.request.HTTPHandler, urllib.request.HTTPSHandler)
+_TIMEOUT_SECONDS = 60.0  # of silence
+_STALL_SECONDS, _STALL_BYTES = 120.0, 10_000  # a download in which fewer come in so long has stalled
+_MAX_BYTES = 64 * 10**9  # of a download whose size the server does not tell
+_MAX_NAME = 60  # characters: at most four bytes each
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BLOCK_BYTES = 1 << 20
 
 # Told the bytes that are there and how many there will be, None while that is unknown.
@@ -64,7 +77,7 @@ def fetch(
     if source.path is not None:
         return _local_file(source, base)
     url, sha256 = cast(str, source.url), cast(str, source.sha256)  # `Source` is valid only with both
-    downloaded = downloads / f"{sha256[:16]}-{_url_path(url).name or 'download'}"
+    downloaded = downloads / f"{sha256[:16]}-{_file_name(url)}"
     if downloaded.is_file() and file_sha256(downloaded) == sha256:
         return downloaded
     if mirror is not None:
@@ -72,7 +85,7 @@ def fetch(
         if found is not None:
             return found
         _logger.warning("%s: not in the mirror %s, trying the network", url, mirror)
-    _download(url, sha256, downloaded, progress)
+    _download(source, downloaded, progress)
     return downloaded
 
 
@@ -89,6 +102,11 @@ def _local_file(source: Source, base: Path) -> Path:
 
 def _url_path(url: str) -> PurePosixPath:
     return PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path).lstrip("/"))
+
+
+def _file_name(url: str) -> str:
+    """A name for what a URL gives, without what makes no file name, or one too long."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f/]", "_", _url_path(url).name)[-_MAX_NAME:] or "download"
 
 
 def _find_in_mirror(url: str, sha256: str, mirror: Path) -> Path | None:
@@ -124,20 +142,26 @@ def _mirror_candidates(url: str, mirror: Path) -> Iterator[Path]:
     yield from sorted(path for path in mirror.rglob("*") if path.name == parts[-1])
 
 
-def _download(url: str, sha256: str, destination: Path, progress: Progress | None) -> None:
+def _download(source: Source, destination: Path, progress: Progress | None) -> None:
     """Download to `destination`, through a `.part` beside it that a later call goes on from."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    url, sha256 = cast(str, source.url), cast(str, source.sha256)
+    if urllib.parse.urlsplit(url).scheme not in _SCHEMES:
         raise UserError(f"{url}: only http and https can be downloaded")
     part = destination.with_name(destination.name + ".part")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        _download_rest(url, part, progress)
-    except urllib.error.HTTPError as error:
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        kept = f"; {part.stat().st_size} bytes are kept, a rerun resumes" if part.is_file() else ""
-        raise UserError(f"{url}: download failed: {reason}{kept}") from None
+    with _StallWatch() as watch:
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            _download_rest(source, part, watch, progress)
+        except urllib.error.HTTPError as error:
+            raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
+        except (http.client.HTTPException, OSError, ValueError) as error:  # URLError among them; ValueError: of a URL
+            if _is_of_disk(error):
+                raise OSError(error.errno, error.strerror, error.filename or str(part)) from None
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            if watch.has_stalled:
+                reason = f"fewer than {_STALL_BYTES:,} bytes came in {_STALL_SECONDS:g} seconds"
+            kept = f"; {part.stat().st_size} bytes are kept, a rerun resumes" if part.is_file() else ""
+            raise UserError(f"{url}: download failed: {reason}{kept}") from None
     found = file_sha256(part)
     if found != sha256:
         part.unlink()
@@ -145,16 +169,26 @@ def _download(url: str, sha256: str, destination: Path, progress: Progress | Non
     part.replace(destination)
 
 
-def _download_rest(url: str, part: Path, progress: Progress | None) -> None:
+def _is_of_disk(error: Exception) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_ERRORS)
+
+
+def _download_rest(source: Source, part: Path, watch: _StallWatch, progress: Progress | None) -> None:
     """Append to `part` what it lacks, or write it anew where the server cannot resume.
 
     Raises:
-        UserError: the connection was closed before all bytes came.
+        UserError: the connection was closed before all bytes came, or there are more than may come.
     """
+    url = cast(str, source.url)
     done = part.stat().st_size if part.is_file() else 0
-    headers = {"User-Agent": "kdmt", **({"Range": f"bytes={done}-"} if done else {})}
+    request = urllib.request.Request(urllib.parse.quote(url, safe=string.punctuation), headers={"User-Agent": "kdmt"})
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+    if source.login is not None:
+        encoded = base64.b64encode(source.login.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")  # for this server and no other
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS)
+        response = watch.open(request)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
             return  # nothing lies beyond the part: it is whole, or its sha256 will tell
@@ -162,37 +196,113 @@ def _download_rest(url: str, part: Path, progress: Progress | None) -> None:
     with response:
         if not _resumes_at(response, done):
             done = 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length is not None else None
+        total = None if response.length is None else done + response.length
+        _check_space(url, part, response.length)
         with part.open("ab" if done else "wb") as file:
-            done = _copy(response, file, done, total, progress)
+            done = _copy(response, file, done, total, watch, progress)
+    if watch.has_stalled and done != total:
+        raise ConnectionError
+    if done > _MAX_BYTES and total is None:
+        part.unlink()
+        raise UserError(f"{url}: more than {_MAX_BYTES / 1e9:g} GB came, and the server does not tell how many follow")
     if total is not None and done < total:
         raise UserError(f"{url}: truncated, {done} of {total} bytes came; they are kept, a rerun resumes")
 
 
+def _check_space(url: str, part: Path, wanted: int | None) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if wanted is not None and wanted > free:
+        raise UserError(f"{url}: {wanted:,} bytes are to come, and the disk of {part.parent} has {free:,} free")
+
+
 def _resumes_at(response: http.client.HTTPResponse, start: int) -> bool:
-    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    found = re.match(r"bytes ([0-9]{1,20})-", response.headers.get("Content-Range", ""))
     return response.status == http.HTTPStatus.PARTIAL_CONTENT and found is not None and int(found[1]) == start
 
 
 def _copy(
-    response: http.client.HTTPResponse, file: IO[bytes], done: int, total: int | None, progress: Progress | None
+    response: http.client.HTTPResponse,
+    file: IO[bytes],
+    done: int,
+    total: int | None,
+    watch: _StallWatch,
+    progress: Progress | None,
 ) -> int:
     """Bytes of the file after copying, `done` of which were there before."""
-    while True:
-        try:
-            block = response.read(_BLOCK_BYTES)
-        except http.client.IncompleteRead as error:
-            file.write(error.partial)
-            if total is None:  # sent in chunks: nobody knows how many bytes are missing
-                raise
-            return done + len(error.partial)
+    while total is not None or done <= _MAX_BYTES:
+        block = response.read1(_BLOCK_BYTES)  # what is there: `read` would wait for the whole block
         if not block:
-            return done
+            break
         file.write(block)
         done += len(block)
+        watch.num_bytes += len(block)
         if progress is not None:
             progress(done, total)
+    return done
+
+
+class _StallWatch:
+    """Opens connections, and closes one over which hardly anything comes.
+
+    The timeout of a socket is one of silence alone: with a byte now and then, or headers that never end, a server would
+    hold on to us for ever.
+    """
+
+    def __init__(self) -> None:
+        self.num_bytes = 0  # that have come
+        self.has_stalled = False
+        self._sockets: list[socket.socket] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _StallWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """The answer to a request, by way of redirections to http and https alone."""
+        opener = urllib.request.build_opener(_Redirects, *(self._handler(kind) for kind in _HANDLERS))
+        return cast(http.client.HTTPResponse, opener.open(request, timeout=_TIMEOUT_SECONDS))
+
+    def _handler(self, kind: type[urllib.request.AbstractHTTPHandler]) -> type[urllib.request.AbstractHTTPHandler]:
+        """A handler of urllib's whose connections are watched."""
+        sockets = self._sockets
+
+        class Handler(kind):  # type: ignore[valid-type, misc]
+            def do_open(self, http_class: Any, req: Any, **arguments: Any) -> Any:
+                class Connection(http_class):
+                    def connect(self) -> None:
+                        super().connect()
+                        sockets.append(self.sock)
+
+                return super().do_open(Connection, req, **arguments)
+
+        return Handler
+
+    def _watch(self) -> None:
+        before = 0
+        while not self._ended.wait(_STALL_SECONDS):
+            if self.num_bytes - before < _STALL_BYTES:
+                self.has_stalled = True
+                for opened in self._sockets:
+                    with suppress(OSError):  # closed already
+                        socket.socket.shutdown(opened, socket.SHUT_RDWR)
+            before = self.num_bytes
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to http and https; urllib itself follows to ftp as well."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urllib.parse.urlsplit(newurl).scheme not in _SCHEMES:
+            raise UserError(f"{req.full_url}: redirected to {newurl}: only http and https can be downloaded")
+        return super().redirect_request(req, fp, code, msg, headers, split_login(newurl)[0])
 
 
 # ----------------------------------------------------------------------------------------------------------- reading

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import secrets
 import signal
 import socket
 import time
@@ -26,6 +27,7 @@ from kdmt.errors import UserError
 _POLL_SECONDS = 0.25  # between two questions how far an actor is
 _NO_NODE_SECONDS = 60.0  # a cluster that has no node for us may be about to get one
 _KNOCK_SECONDS = 10.0
+_MAX_MESSAGE = 500  # characters
 _OBJECT_STORE_BYTES = 80 * 2**20  # the smallest that Ray allows, nearly: no data goes through it
 
 
@@ -52,7 +54,7 @@ class RayActors:
             UserError: also if Ray is not installed, there is no cluster at the address, or no node of it has what a
                 worker needs.
         """
-        ray = import_ray()
+        ray = import_ray(starts=not (self.address or os.environ.get("RAY_ADDRESS")))
         if not tasks:
             return []
         folder = self.log_folder.resolve()  # actors have working folders of their own
@@ -75,18 +77,35 @@ class RayActors:
             )
 
 
-def import_ray() -> ModuleType:
+def import_ray(*, starts: bool) -> ModuleType:
     """The package, which is told to report no usage to its makers unless the user has set otherwise.
+
+    Args:
+        starts: a Ray of our own is to be started, which then serves only those that know its token: whoever reaches the
+            ports of one without can run programs.
 
     Raises:
         UserError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if starts:
+        _set_token()
     try:
         import ray
     except ImportError:
         raise UserError("Ray is not installed: pip install 'kdmt[ray]'") from None
     return ray
+
+
+def _set_token() -> None:
+    """Have Ray ask for a token, by the variables that it reads when it is imported; what the user has set stays.
+
+    The token is a new one in the environment, where Ray's own would be a file in the user's home for all times.
+    """
+    if os.environ.setdefault("RAY_AUTH_MODE", "token").lower() == "token" and not any(
+        os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    ):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @contextmanager
@@ -120,8 +139,8 @@ def _connect(ray: Any, address: str | None) -> None:
     try:
         _knock(address)
         ray.init(address=address, **quiet)
-    except (OSError, RuntimeError) as error:  # ConnectionError among them; another version of Ray or Python
-        raise UserError(f"no Ray cluster to join at {address}: {' '.join(str(error).split())}") from None
+    except (OSError, RuntimeError, ray.exceptions.RayError) as error:  # another version of Ray or Python, no token
+        raise UserError(f"no Ray cluster to join at {address}: {' '.join(str(error).split())[:_MAX_MESSAGE]}") from None
 
 
 def _knock(address: str) -> None:

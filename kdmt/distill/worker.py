@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kdmt.distill.tasks import MAX_ATTEMPTS, Opener, Place, Task, Worker
 from kdmt.errors import UserError
+from kdmt.terminal import printable
 
 _MAX_MESSAGE = 500  # characters
 # Engines take and give back large arrays at every step. By default glibc has the kernel take them away and give them
@@ -50,7 +51,7 @@ class WorkerLog:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{now} {self._who} {text}\n")
+                file.write(printable(f"{now} {self._who} {text}", keep="\n\t") + "\n")
         except OSError:
             pass
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from kdmt.terminal import printable, progress_bar
+
 if TYPE_CHECKING:
     from kdmt.distill.executors import Progress
 
@@ -18,12 +20,11 @@ _LINE_EVERY_SECONDS = 10.0
 def sentence_progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """Give a function that takes numbers of sentences as they are done; a bar on a terminal, plain lines elsewhere."""
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(name, total=total)
+        description = TextColumn("{task.description}", markup=False)
+        with progress_bar(description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+            task = bar.add_task(printable(name), total=total)
             yield lambda count: bar.advance(task, count)
         return
     started = shown = time.perf_counter()
@@ -102,13 +103,11 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
 
 @contextmanager
 def _block_bar(name: str, before: int) -> Iterator[Callable[[Progress], None]]:
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task, started = bar.add_task(name, total=None, state=""), time.perf_counter()
+    description, state = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[state]}")
+    with progress_bar(description, BarColumn(), state, TimeRemainingColumn()) as bar:
+        task, started = bar.add_task(printable(name), total=None, state=""), time.perf_counter()
 
         def tell(progress: Progress) -> None:
             rate = progress.sentences / (time.perf_counter() - started)

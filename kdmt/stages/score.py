@@ -23,6 +23,7 @@ from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_references
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
+from kdmt.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ def _show(workspace: Workspace) -> None:
     scores, significance, html = _reports(workspace)
     rows = [ScoreRow(**row) for row in json.loads(scores.read_text(encoding="utf-8"))]
     comparisons = [Comparison(**row) for row in json.loads(significance.read_text(encoding="utf-8"))]
-    print(render_table(rows, comparisons, width=_terminal_width()))
-    print(f"scores: {scores}   report: {html}   translations: {workspace.score}/")
+    print(printable(render_table(rows, comparisons, width=_terminal_width()), keep="\n"))
+    print(printable(f"scores: {scores}   report: {html}   translations: {workspace.score}/"))
 
 
 def _terminal_width() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdmt.config import Pipeline, resolved
 from kdmt.errors import UserError
+from kdmt.terminal import printable
 from kdmt.train.ranks import ALONE, Ranks, cores_of_rank
 
 
@@ -110,7 +111,7 @@ class Workspace:
         """A line for the user, on standard error, from the first rank alone."""
         if not self.ranks.is_first:
             return
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 def use_threads(threads: int) -> int:

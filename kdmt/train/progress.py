@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.errors import UserError
+from kdmt.terminal import printable, progress_bar
 
 
 class Progress:
@@ -41,19 +42,17 @@ class Progress:
         if self.metrics is None or not sys.stderr.isatty():
             yield
             return
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
         )
-        with Bar(*columns, console=Console(stderr=True)) as self._bar:
-            self._task = self._bar.add_task(self.name, total=total, completed=update, figures="")
+        with progress_bar(*columns) as self._bar:
+            self._task = self._bar.add_task(printable(self.name), total=total, completed=update, figures="")
             yield
         self._bar = None
 
@@ -83,7 +82,7 @@ class Progress:
         """A line on standard error."""
         if self.metrics is None:
             return
-        line = f"{self.name}: {message}"
+        line = printable(f"{self.name}: {message}")
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False)
         else:

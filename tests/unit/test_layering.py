@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "languages": set(),
     "checksum": set(),
     "locks": set(),
+    "terminal": set(),
     "types": set(),
     "config": {"types"},
     "corpus": {"types", "config"},
@@ -40,14 +41,15 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"errors", "checksum", "languages", "locks", "score.metrics"}
-NOTHING_OF_OURS = {"errors", "languages", "score.metrics"}  # these import nothing of kdmt themselves
+FOR_EVERYONE = {"errors", "checksum", "languages", "locks", "terminal", "score.metrics"}
+NOTHING_OF_OURS = {"errors", "languages", "terminal", "score.metrics"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
     "languages",
     "locks",
+    "terminal",
     "types",
     "config",
     "cli",

@@ -1,17 +1,27 @@
+import base64
 import gzip
 import hashlib
 import http.server
+import json
+import pickle
 import re
+import shutil
 import socket
 import threading
+import time
+import urllib.parse
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from bad_input import refused
+from pydantic import ValidationError
+from tiny_pipeline import kdmt
 
-from kdmt.config import Corpus, Source
+from kdmt.config import Corpus, Source, flatten_settings, resolved
 from kdmt.corpus.fetch import fetch, fetch_corpus, read_pairs
 from kdmt.corpus.text_files import open_lines
 from kdmt.errors import UserError
@@ -236,6 +246,217 @@ def test_server_that_never_answers(get: Callable[..., Path], monkeypatch: pytest
 def test_only_http(get: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="file:///etc/hostname: only http and https"):
         get(Source(url="file:///etc/hostname", sha256=SHA256))
+
+
+# ------------------------------------------------------------------------------------------- servers that mean no good
+
+
+@contextmanager
+def raw_server(answer: Callable[[socket.socket, bytes], None]) -> Iterator[str]:
+    """The address of a server that reads a request's head and then does as it likes with the connection."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # it is closed
+                return
+            with connection, suppress(OSError):
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += connection.recv(65536)
+                answer(connection, head)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@pytest.fixture
+def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.mark.usefixtures("_direct")
+@pytest.mark.parametrize(
+    "location", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:text/plain,x", "gopher://127.0.0.1/", "//[x/"]
+)
+def test_redirections_keep_to_http(get: Callable[..., Path], location: str, tmp_path: Path) -> None:
+    def answer(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with raw_server(answer) as address, pytest.raises(UserError) as refused:
+        get(Source(url=f"{address}/a", sha256=SHA256))
+    assert str(refused.value).startswith(f"{address}/a: ")
+    assert not list((tmp_path / "downloads").iterdir())
+
+
+@pytest.mark.usefixtures("_direct")
+def test_a_login_goes_to_its_own_server_alone(get: Callable[..., Path]) -> None:
+    """As user and password (RFC 7617), not to where that server redirects, and into no name."""
+    heads: list[bytes] = []
+
+    def answer(connection: socket.socket, head: bytes) -> None:
+        heads.append(head)
+        if b"GET /first" in head:
+            other = address.replace("127.0.0.1", "other:word@localhost")
+            connection.sendall(f"HTTP/1.1 301 M\r\nLocation: {other}/second\r\nContent-Length: 0\r\n\r\n".encode())
+        else:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n" + CONTENT)
+
+    with raw_server(answer) as address:
+        source = Source(url=address.replace("://", "://user:s%2Fcr%40t@") + "/first", sha256=SHA256)
+        path = get(source)
+    assert path.read_bytes() == CONTENT
+    expected = base64.b64encode(b"user:s/cr@t")
+    assert [b"Authorization: Basic " + expected in head for head in heads] == [True, False]
+    assert source.url == f"{address}/first"
+    shown = [
+        repr(source),
+        str(source),
+        source.name,
+        json.dumps(resolved(source)),
+        str(path),
+        str(list(_leaves(source))),
+    ]
+    assert not [text for text in shown if "cr@t" in text or "cr%40t" in text or "user" in text]
+    assert pickle.loads(pickle.dumps(source)).login == source.model_copy().login == "user:s/cr@t"
+
+
+def _leaves(source: Source) -> Iterator[object]:
+    corpus = Corpus(source=source, target=source)
+    yield from flatten_settings(corpus, "result").items()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:se/cret@host/x", "http://user:secret@/x", "http://[secret/x", "http://user:secret@host:port/x"]
+)
+def test_a_url_that_is_not_valid_is_not_quoted(url: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Source(url=url, sha256=SHA256)
+    (problem,) = refused.value.errors()
+    assert problem["msg"].startswith("Value error, the host or port of 'url' is not valid")
+
+
+@pytest.mark.usefixtures("_direct")
+@pytest.mark.parametrize("length", ["abc", "-5", "²", "1e3", "99999999999999999999"])
+def test_lengths_that_are_none(get: Callable[..., Path], length: str) -> None:
+    def answer(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode() + b"x" * 1000)
+
+    with raw_server(answer) as address, pytest.raises(UserError, match=r"the sha256 of what came|are to come"):
+        get(Source(url=f"{address}/a", sha256=SHA256))
+
+
+@pytest.mark.usefixtures("_direct")
+@pytest.mark.parametrize("coding", ["", "Transfer-Encoding: chunked\r\n"])
+def test_a_download_without_a_length_has_a_bound(
+    get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, coding: str
+) -> None:
+    def answer(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{coding}\r\n".encode())
+        body = b"x" * 0x10000
+        while True:  # until the other side hangs up
+            connection.sendall(b"10000\r\n" + body + b"\r\n" if coding else body)
+
+    monkeypatch.setattr("kdmt.corpus.fetch._MAX_BYTES", 10**7)
+    with raw_server(answer) as address, pytest.raises(UserError, match=r"more than 0\.01 GB came"):
+        get(Source(url=f"{address}/a", sha256=SHA256))
+    assert parts(tmp_path) == []
+
+
+def test_a_download_larger_than_the_disk(
+    get: Callable[..., Path], server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, len(CONTENT) - 1))
+    with pytest.raises(UserError, match=r"1,048,576 bytes are to come, and the disk of .*downloads has 1,048,575 free"):
+        get(Source(url=server.url, sha256=SHA256))
+    assert parts(tmp_path) == []
+
+
+def _drip(connection: socket.socket, start: bytes, piece: bytes) -> None:
+    connection.sendall(start)
+    while True:
+        connection.sendall(piece)
+        time.sleep(0.005)
+
+
+@pytest.mark.usefixtures("_direct")
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ],
+    ids=["length", "none", "chunks", "size of a chunk", "head", "continue"],
+)
+def test_a_server_that_drips_has_stalled(
+    get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes
+) -> None:
+    monkeypatch.setattr("kdmt.corpus.fetch._STALL_SECONDS", 0.2)
+    message = "download failed: fewer than 10,000 bytes came in 0.2 seconds"
+    with raw_server(lambda connection, _: _drip(connection, start, piece)) as address:  # noqa: SIM117
+        with pytest.raises(UserError, match=rf"{address}/a: {message}"):
+            get(Source(url=f"{address}/a", sha256=SHA256))
+
+
+@pytest.mark.usefixtures("_direct")
+@pytest.mark.parametrize("path", ["gr%C3%BCn", "grün", "a b", "%00", "a%1b[31m", "x" * 300, "a%2Fb", ""])
+def test_any_path_makes_a_file_name(get: Callable[..., Path], path: str, tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    def answer(connection: socket.socket, head: bytes) -> None:
+        heads.append(head)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n" + CONTENT)
+
+    with raw_server(answer) as address:
+        found = get(Source(url=f"{address}/{path}", sha256=SHA256))
+    assert found.parent == tmp_path / "downloads"
+    assert found.read_bytes() == CONTENT
+    asked = heads[0].split(b" ")[1].decode("ascii")
+    assert urllib.parse.unquote(asked) == urllib.parse.unquote(f"/{path}")
+
+
+@pytest.mark.usefixtures("_direct", "pipeline")
+def test_a_login_and_control_characters_of_a_server_appear_nowhere() -> None:
+    """Through the command line: neither in what it says nor in any file that it writes, in success and failure."""
+    text = Path("text/train.en").read_bytes()
+
+    def answer(connection: socket.socket, head: bytes) -> None:
+        if b"GET /good" in head:
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
+        else:
+            connection.sendall(b"HTTP/1.1 404 \x1b[31mGone\x9b2J\r\nContent-Length: 0\r\n\r\n")
+
+    with raw_server(answer) as address:
+        url, sha256 = address.replace("://", "://user:secret@"), hashlib.sha256(text).hexdigest()
+        source = "prepare.train.0.source"
+        for path, code in (("bad", 2), ("good", 0)):
+            given = f"{{url: '{url}/{path}', sha256: {sha256}}}"
+            result = kdmt("prepare", "tiny.yaml", "--set", f"{source}={given}")
+            assert result.code == code, result.err
+            assert "secret" not in result.out + result.err
+            assert "\x1b" not in result.err
+            assert "\x9b" not in result.err
+            if path == "bad":
+                assert f"{address}/bad: the server answers 404 \\x1b[31mGone\\x9b2J\n" in result.err
+        again = kdmt("prepare", "tiny.yaml", "--set", f"{source}={given.replace('secret', 'other')}")
+        assert "nothing to do" in again.err  # the password is no setting that changes results
+    assert not [path for path in Path("runs").rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+    for wrong in (f"{source}={url}/x", f"{source}.url=[{url}/x]", f"name={url}/x", f"{url}=x"):
+        assert "secret" not in refused("prepare", "tiny.yaml", "--set", wrong)
+    Path("broken.yaml").write_text(f"name: {url}/x: y\n", encoding="utf-8")
+    assert "secret" not in refused("prepare", "broken.yaml")
 
 
 # ------------------------------------------------------------------------------------------------------------- lines

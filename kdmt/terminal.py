@@ -1,0 +1,92 @@
+"""Text for people: nothing that a file, a server or an archive names can control the terminal, or show a password.
+
+Control characters are escaped where text leaves the program (`printable_stderr`, `printable`), so that no message has
+to remember it. A URL's user and password are replaced in the same place.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+# C0, C1 and DEL; line and paragraph separators; what changes the direction of writing; halves of surrogate pairs, as
+# which Python reads the bytes of file names that are not UTF-8
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_KEPT_BY_STREAMS = "\n\t"
+# up to the last @ of the host's part of a URL; or behind a colon that begins no port: a password with a bare / in it
+_LOGIN = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#:@]*:(?![0-9]{1,5}[/?#])[^\s'\"]*@)")
+
+
+def printable(text: str, *, limit: int | None = None, keep: str = "") -> str:
+    r"""Return text with its control characters escaped, as `\x1b`, and without the logins of URLs.
+
+    Args:
+        limit: most characters; what is longer is cut and ends in an ellipsis.
+        keep: control characters that stay.
+    """
+    text = without_logins(text)
+    if not text.isprintable():
+        text = _CONTROLS.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+    if limit is not None and len(text) > limit:
+        text = f"{text[: limit - 1]}…"
+    return text
+
+
+def without_logins(text: str) -> str:
+    """Return text in which `***` stands for the user and password of each URL."""
+    return _LOGIN.sub("***@", text) if "://" in text else text
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+class PrintableStream:
+    """A text stream for people: what is written to it is escaped, but for the ends of lines and tabs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(printable(text, keep=_KEPT_BY_STREAMS))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # by which libraries would get around this class
+            raise AttributeError(name)
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def printable_stderr() -> Iterator[None]:
+    """Escape all that Python code writes to standard error while the body runs: warnings and tracebacks too."""
+    before = sys.stderr
+    sys.stderr = cast(TextIO, PrintableStream(before))
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+@contextmanager
+def progress_bar(*columns: str | ProgressColumn) -> Iterator[Progress]:
+    """Show a progress bar on standard error, whose own control characters are not escaped."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    stream = sys.stderr
+    while isinstance(stream, PrintableStream):
+        stream = stream.stream
+    # rich puts a stream of its own in place of standard error, which the inner `printable_stderr` covers
+    with Progress(*columns, console=Console(file=stream)) as bar, printable_stderr():
+        yield bar
