@@ -10,7 +10,6 @@ kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from enum import StrEnum
@@ -350,23 +349,29 @@ def _run(
 
 
 def main() -> None:
-    """The entry point `kdmt`: a `UserError` or a full disk is one line on standard error and exit code 2."""
+    """The entry point `kdmt`: a `UserError`, or an error of the operating system that concerns a file, is one line on
+    standard error and exit code 2."""
     try:
         app()
     except UserError as error:
-        rank = os.environ.get("RANK", "0")  # under torchrun; an error of all ranks is said by all
-        print(f"kdmt: {f'rank {rank}: ' if rank != '0' else ''}error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        from kdmt.files import explain_os_error
+
+        line = explain_os_error(error)
+        if line is None:
             raise
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-        print(f"kdmt: error: {error.filename or 'the output'}: {reason}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(line)
     except Interrupted as stop:
         if os.environ.get("RANK", "0") == "0":  # all ranks stop together
             print(f"kdmt: {stop}", file=sys.stderr)
         sys.exit(128 + stop.signal_number)
+
+
+def _refuse(message: str) -> None:
+    rank = os.environ.get("RANK", "0")  # under torchrun; an error of all ranks is said by all
+    print(f"kdmt: {f'rank {rank}: ' if rank != '0' else ''}error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

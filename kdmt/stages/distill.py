@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from kdmt.config import Sample
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.stages.manifest import Plan, begin, earlier_states, file_input, finish, make_plan, recorded_outputs
 from kdmt.stages.rescore import check_reverse, reverse_inputs
 from kdmt.stages.stage import Shards, Stage, setting_up
@@ -226,7 +227,8 @@ class Decoding:
         """What the blocks hold as text, into the folder `out`."""
         from kdmt.distill.candidates import write_candidates
 
-        np.save(out / SENTENCES, sources.numbers_L)
+        with naming(self.folder / SENTENCES):
+            np.save(out / SENTENCES, sources.numbers_L)
         return write_candidates(
             tasks,
             self.blocks,

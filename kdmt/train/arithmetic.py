@@ -20,6 +20,7 @@ import torch
 
 from kdmt.config import Train
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.train.ranks import cores_of_rank
 
 Precision = Literal["float32", "bf16", "bf16_output"]
@@ -122,7 +123,8 @@ def _probe(measure: Callable[[Precision], float]) -> dict[Precision, float]:
 
 def _write(run: Path, arithmetic: Arithmetic) -> None:
     aside = run / f".partial-{FILE}"
-    aside.write_text(json.dumps(asdict(arithmetic), indent=1) + "\n", encoding="utf-8")
+    with naming(run / FILE):
+        aside.write_text(json.dumps(asdict(arithmetic), indent=1) + "\n", encoding="utf-8")
     aside.replace(run / FILE)
 
 

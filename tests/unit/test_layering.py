@@ -22,6 +22,7 @@ PACKAGE = Path(kdmt.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "checksum": set(),
+    "files": set(),
     "types": set(),
     "config": {"types"},
     "corpus": {"types", "config"},
@@ -38,12 +39,13 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"errors", "checksum", "score.metrics"}
+FOR_EVERYONE = {"errors", "checksum", "files", "score.metrics"}
 NOTHING_OF_OURS = {"errors", "score.metrics"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
+    "files",
     "types",
     "config",
     "cli",
