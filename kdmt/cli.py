@@ -10,7 +10,6 @@ kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from enum import StrEnum
@@ -353,7 +352,8 @@ def _run(
 
 
 def main() -> None:
-    """The entry point `kdmt`: a `UserError` or a full disk is one line on standard error and exit code 2."""
+    """The entry point `kdmt`: a `UserError`, or an error of the operating system that concerns a file, is one line on
+    standard error and exit code 2."""
     sys.excepthook = _print_traceback
     with printable_stderr():
         _main()
@@ -368,20 +368,24 @@ def _main() -> None:
     try:
         app()
     except UserError as error:
-        rank = os.environ.get("RANK", "0")  # under torchrun; an error of all ranks is said by all
-        message = printable(str(error), limit=_MAX_MESSAGE)
-        print(f"kdmt: {f'rank {rank}: ' if rank != '0' else ''}error: {message}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        from kdmt.files import explain_os_error
+
+        line = explain_os_error(error)
+        if line is None:
             raise
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-        print(f"kdmt: error: {printable(str(error.filename or 'the output'))}: {reason}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(line)
     except Interrupted as stop:
         if os.environ.get("RANK", "0") == "0":  # all ranks stop together
             print(f"kdmt: {printable(str(stop))}", file=sys.stderr)
         sys.exit(128 + stop.signal_number)
+
+
+def _refuse(message: str) -> None:
+    rank = os.environ.get("RANK", "0")  # under torchrun; an error of all ranks is said by all
+    print(f"kdmt: {f'rank {rank}: ' if rank != '0' else ''}error: {printable(message, limit=_MAX_MESSAGE)}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import re
+import unicodedata
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,13 @@ from pydantic import (
     Strict,
     Tag,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from kdmt.errors import UserError
+from kdmt.files import check_file
 from kdmt.languages import code_from_yaml, missing_extra, parse_language, same_language
 from kdmt.types import ALIGNED, EDITING, POSITIONAL, SPECIALS
 
@@ -55,6 +59,66 @@ class Section(BaseModel):
     """A frozen mapping of the YAML file in which unknown keys are fatal and types are not guessed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        check_bounds(str(info.field_name), value)
+        return value
+
+
+# Upper bounds of numbers by the name of their setting, far above what anyone has a use for: a number with a digit too
+# many is refused by its name before memory is asked for. Of numbers that may be negative it bounds the size.
+_LARGEST: dict[str, float] = {
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "peers", "passes", "upsample", "max_len_a"), 1_000),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads", "link_heads"), 4_096),
+    **dict.fromkeys(("encoder_embed_dim", "decoder_embed_dim", "padding_factor", "crf_rank"), 65_536),
+    **dict.fromkeys(("encoder_ffn_embed_dim", "decoder_ffn_embed_dim"), 1_048_576),
+    **dict.fromkeys(("max_source_positions", "max_target_positions"), 1_000_000),
+    **dict.fromkeys(("max_source_tokens", "max_target_tokens", "max_len_b", "crf_candidates", "k"), 1_000_000),
+    **dict.fromkeys(("vocab_size", "src_vocab_size", "tgt_vocab_size", "per_token", "frequent"), 10_000_000),
+    **dict.fromkeys(("beam", "nbest", "beams", "validate_beam", "ctc_beam", "iterations"), 10_000),
+    **dict.fromkeys(("workers", "threads", "average_checkpoints", "repetition_times"), 10_000),
+    **dict.fromkeys(("source_column", "target_column"), 100_000),
+    **dict.fromkeys(("update_freq", "batch_size", "bootstrap_samples", "weight", "temperature"), 1_000_000),
+    **dict.fromkeys(("temperatures", "insertion_temperature", "eos_penalty"), 1_000_000),
+    **dict.fromkeys(("max_tokens", "block_size", "queue"), 100_000_000),
+    **dict.fromkeys(("lenpen", "dag_lenpen"), 100),
+    "seed": 2**63 - 1,
+    "seeds": 2**63 - 1,
+    "lr": 1e30,
+}
+_LARGEST_ELSE = 1_000_000_000
+_LONGEST_TEXT = 4096  # characters of a setting; a path has no more
+
+
+def largest(name: str) -> float:
+    """Return the upper bound of a setting's number, or of numbers in its lists."""
+    return _LARGEST.get(name, _LARGEST_ELSE)
+
+
+def check_bounds(name: str, value: Any) -> None:
+    """Refuse numbers beyond the bound of a setting, and text that no setting has.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            check_bounds(name, item)
+    elif isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) <= largest(name):
+        bound = largest(name)
+        shown = f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+        raise ValueError(f"should be at most {shown}" if value > 0 else f"should be at least -{shown}")
+
+
+def _check_text(text: str) -> None:
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"has {len(text):,} characters, more than {_LONGEST_TEXT}")
+    if wrong := next((char for char in text if unicodedata.category(char) in ("Cc", "Cs")), None):
+        raise ValueError(f"holds the control character U+{ord(wrong):04X}")
 
 
 def _changed(section: Section) -> list[str]:
@@ -1110,17 +1174,17 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 
     Raises:
         UserError: naming the file, or the YAML path of each offending setting.
+        OSError: the file cannot be read.
     """
+    check_file(path, missing="there is no such pipeline file")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise UserError(f"{path}: larger than {_LARGEST_FILE >> 20} MB, which no pipeline file is")
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such pipeline file") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        document = _read_yaml(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not valid YAML: {_shorten(' '.join(str(error).split()), _LONGEST_MESSAGE)}") from None
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected a mapping of settings at the top level")
     for override in overrides:
@@ -1131,54 +1195,177 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         raise UserError(f"{path}: {_describe(error)}") from None
 
 
+_LARGEST_FILE = 1 << 20  # bytes
+_MOST_NODES = 100_000  # values of a document, those of an alias counted wherever it is used
+_LONGEST_NUMBER = 100  # characters
+_SHOWN = 200  # characters of a value that a message quotes
+_LONGEST_MESSAGE = 600
+
+
+def _read_yaml(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or its values are too many, too deep or cannot be read.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_nodes(node)
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+def _count_nodes(root: yaml.Node) -> None:
+    """Refuse a document that becomes too large once its aliases and merges are written out, or contains itself."""
+    counts: dict[int, int | None] = {}  # None while a node's own content is counted
+
+    def count(node: yaml.Node) -> int:
+        known = counts.get(id(node), 0)
+        if known is None:
+            raise yaml.constructor.ConstructorError(None, None, "an anchor that contains itself", node.start_mark)
+        if known:
+            return known
+        counts[id(node)] = None
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            below = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            below = node.value
+        total = 1 + sum(map(count, below))
+        if total > _MOST_NODES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {_MOST_NODES:,} values, aliases written out", node.start_mark
+            )
+        counts[id(node)] = total
+        return total
+
+    count(root)
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error rather than the last one winning, and `5e-4` is a number."""
+    """YAML in which a key given twice is an error rather than the last one winning, and `5e-4` is a number.
+
+    Tags are those of JSON's values alone. What YAML 1.1 takes for a date or a number to the base of 60 or 8 (`1:30`,
+    `010`) is text here, so that a setting that is a number refuses it.
+    """
+
+    _nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:  # long before a large file is read to its end
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"more than {_MOST_NODES:,} values", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys may be given again
+            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`, whose keys may be given again
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 continue  # refused below, with its place
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                    None, None, f"the key {_quote(key)} is given twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
+_TAG = "tag:yaml.org,2002:"
+
+
+def _construct_scalar(tag: str) -> Any:
+    """A constructor of PyYAML's that says where a value is that it cannot read (`!!int abc`)."""
+    construct = yaml.SafeLoader.yaml_constructors[f"{_TAG}{tag}"]
+
+    def checked(loader: _Loader, node: yaml.Node) -> Any:
+        if tag in ("int", "float") and len(str(node.value)) > _LONGEST_NUMBER:
+            reason = f"a number of more than {_LONGEST_NUMBER} characters"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
+        try:
+            return construct(loader, node)
+        except (ValueError, KeyError, OverflowError):
+            reason = f"{_quote(node.value)} cannot be read as {tag}"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
+
+    return checked
+
+
+_Loader.yaml_constructors = {
+    **{f"{_TAG}{tag}": _construct_scalar(tag) for tag in ("bool", "int", "float")},
+    **{f"{_TAG}{tag}": yaml.SafeLoader.yaml_constructors[f"{_TAG}{tag}"] for tag in ("null", "str", "seq", "map")},
+    None: yaml.SafeLoader.yaml_constructors[None],
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in (f"{_TAG}timestamp", f"{_TAG}int", f"{_TAG}float", f"{_TAG}value")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    f"{_TAG}int",
+    re.compile(r"[-+]?(0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
 # YAML 1.1 takes an exponent for a number only after a decimal point and with a sign
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    f"{_TAG}float",
+    re.compile(
+        r"([-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+    list("-+.0123456789"),
 )
+
+
+def _quote(value: Any) -> str:
+    """A value as a message shows it: never more than 200 characters of it."""
+    if isinstance(value, str):
+        return repr(_shorten(value, _SHOWN))
+    try:
+        return _shorten(repr(value), _SHOWN)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists within lists
+        return f"a value of type {type(value).__name__}"
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def _apply_override(document: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
-    keys = dotted.strip().split(".")
+    keys, shown = dotted.strip().split("."), f"--set {_quote(override)}"
     if not equals or not all(keys):
-        raise UserError(f"--set {override!r}: expected a.b=value")
+        raise UserError(f"{shown}: expected a.b=value")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = _read_yaml(text)
     except yaml.YAMLError:
-        raise UserError(f"--set {override!r}: {text!r} is not a YAML value") from None
+        raise UserError(f"{shown}: {_quote(text)} is not a YAML value") from None
     node: Any = document
     for depth, key in enumerate(keys):
         if isinstance(node, list):
-            if not key.isdigit() or int(key) >= len(node):
-                raise UserError(f"--set {override!r}: {'.'.join(keys[:depth])} is a list of {len(node)}")
+            if not re.fullmatch(r"[0-9]{1,9}", key) or int(key) >= len(node):
+                raise UserError(f"{shown}: {_shorten('.'.join(keys[:depth]), _SHOWN)} is a list of {len(node)}")
             key = int(key)  # type: ignore[assignment]
         elif not isinstance(node, dict):
-            raise UserError(f"--set {override!r}: {'.'.join(keys[:depth])} holds no further settings")
+            raise UserError(f"{shown}: {_shorten('.'.join(keys[:depth]), _SHOWN)} holds no further settings")
         if depth == len(keys) - 1:
             node[key] = value
         else:
             below = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
             if below is None:  # an empty mapping in the file, as `clean:` with nothing under it
-                raise UserError(f"--set {override!r}: {'.'.join(keys[: depth + 1])} is empty in the file")
+                raise UserError(f"{shown}: {_shorten('.'.join(keys[: depth + 1]), _SHOWN)} is empty in the file")
             node[key] = copy.copy(below)  # an anchor's aliases share one object, and only this path is meant
             node = node[key]
 
@@ -1206,12 +1393,19 @@ def _describe(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
         if problem["type"] in _MESSAGES:
             message = _MESSAGES[problem["type"]].format(**problem.get("ctx", {}))
+        message = _LONG_QUOTE.sub(r"\1\2...\1", message)
         if problem["type"] not in ("extra_forbidden", "missing") and not isinstance(
             problem["input"], (dict, BaseModel)
         ):
-            message += f" (it is {problem['input']!r})"
-        problems.append(f"{where}: {message}" if where else message)
-    return "; ".join(dict.fromkeys(problems))
+            message += f" (it is {_quote(problem['input'])})"
+        problems.append(f"{_shorten(where, _SHOWN)}: {message}" if where else message)
+    distinct = list(dict.fromkeys(problems))
+    more = [f"and {len(distinct) - _MOST_PROBLEMS:,} more"] if len(distinct) > _MOST_PROBLEMS else []
+    return "; ".join(distinct[:_MOST_PROBLEMS] + more)
+
+
+_LONG_QUOTE = re.compile(rf"(['\"])(.{{{_SHOWN}}}).+?\1", re.DOTALL)  # of a value in the message of a rule
+_MOST_PROBLEMS = 20
 
 
 def resolved(section: Section) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from kdmt.corpus.indexed import IndexedWriter
 from kdmt.corpus.tokenizer import SubwordModel, Tokenizers, count_lines, read_chunks
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.types import EOS, UNK
 
 CHUNK_LINES = 20_000
@@ -106,7 +107,11 @@ def build_data_bin(
     if check_lengths(text) == 0:
         raise UserError(f"{text.source}: the training text is empty")
     data_bin.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=data_bin) as source_file, tempfile.TemporaryFile(dir=data_bin) as target_file:
+    with (
+        naming(data_bin),
+        tempfile.TemporaryFile(dir=data_bin) as source_file,
+        tempfile.TemporaryFile(dir=data_bin) as target_file,
+    ):
         source = _spool(_encode(text.source, tokenizers.source, threads, text.tags), tokenizers.source, source_file)
         target = _spool(_encode(text.target, tokenizers.target, threads), tokenizers.target, target_file)
         dictionaries = _learn_dictionaries(source.counts, target.counts, vocabulary)

@@ -46,6 +46,7 @@ from kdmt.corpus.lengths import Lengths, RatioMedian, count_characters, length_r
 from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.errors import UserError
+from kdmt.files import naming
 
 Pair = tuple[str, str]  # (source line, target line)
 Flags = npt.NDArray[np.bool_]
@@ -362,7 +363,8 @@ def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
     shutil.rmtree(workdir, ignore_errors=True)
     try:
         workdir.mkdir(parents=True)
-        yield
+        with naming(workdir):
+            yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.types import EOS
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -83,7 +84,8 @@ class IndexedWriter:
             raise ValueError(f"sizes add up to {int(sizes.sum())}, there are {len(tokens)} tokens")
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self._vocab_size:
             raise ValueError(f"a token id is outside the vocabulary of {self._vocab_size}")
-        self._file.write(np.ascontiguousarray(tokens, dtype=self.dtype).data)
+        with naming(self._bin_part):
+            self._file.write(np.ascontiguousarray(tokens, dtype=self.dtype).data)
         self._sizes.frombytes(np.ascontiguousarray(sizes, dtype=np.int32).tobytes())
 
     def __exit__(
@@ -91,7 +93,8 @@ class IndexedWriter:
     ) -> None:
         try:
             if self._file is not None:
-                self._file.close()  # may fail too: what is buffered is written here
+                with naming(self._bin_part):  # what is buffered is written here
+                    self._file.close()
             if kind is None:
                 self._write_index()
                 # In this order a kill leaves no index beside tokens that it does not describe.
@@ -105,7 +108,7 @@ class IndexedWriter:
 
     def _write_index(self) -> None:
         sizes = np.frombuffer(self._sizes, dtype=np.int32) if self._sizes else np.empty(0, dtype=np.int32)
-        with self._idx_part.open("wb") as file:
+        with naming(self._idx_part), self._idx_part.open("wb") as file:
             file.write(HEADER.pack(MAGIC, VERSION, _dtype_code(self.dtype), len(sizes)))
             file.write(sizes.astype("<i4").data)
             file.write(_pointers(sizes, self.dtype).data)

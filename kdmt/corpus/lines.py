@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kdmt.errors import UserError
+from kdmt.files import naming
 
 _READ_BYTES = 1 << 20
 
@@ -32,7 +33,7 @@ def read_lines(path: Path) -> list[str]:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Each line with its end."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with naming(path), path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 

@@ -31,6 +31,7 @@ from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 MAX_CACHED_WORDS = 1_000_000  # about 200 MB
@@ -276,10 +277,13 @@ def train_tokenizer(
         folder = Path(scratch) / out_dir.name
         folder.mkdir()
         for name, text, model in zip(names, texts, given, strict=False):
-            (folder / name).write_bytes(_learn(settings, text) if model is None else _read_given(Path(model)))
+            content = _learn(settings, text) if model is None else _read_given(Path(model))
+            with naming(out_dir / name):
+                (folder / name).write_bytes(content)
         sides = [{"file": name, "sha256": file_sha256(folder / name)} for name in (names[0], names[-1])]
         description = {"type": settings.type, "langs": list(langs), "source": sides[0], "target": sides[1]}
-        (folder / "tokenizer.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        with naming(out_dir / "tokenizer.json"):
+            (folder / "tokenizer.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         load_tokenizer(folder)  # a given file may be no model at all: say so before an older folder is replaced
         shutil.rmtree(out_dir, ignore_errors=True)
         folder.rename(out_dir)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.types import BOS, EOS, SPECIALS, UNK
 
 OVERWRITE = "#fairseq:overwrite"
@@ -114,7 +115,7 @@ class Dictionary:
         A token that overwrote an earlier one gets its `#fairseq:overwrite` back, so that the file can be read again.
         """
         part = path.with_name(path.name + ".part")
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        with naming(path), part.open("w", encoding="utf-8", newline="\n") as file:
             seen = set(SPECIALS)
             for token, count in zip(self.symbols[len(SPECIALS) :], self.counts[len(SPECIALS) :], strict=True):
                 file.write(f"{token} {count} {OVERWRITE}\n" if token in seen else f"{token} {count}\n")

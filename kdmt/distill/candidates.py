@@ -30,6 +30,7 @@ from kdmt.distill.decoding import BlockTask
 from kdmt.distill.failures import FAILURES, find_token_failures
 from kdmt.distill.selection import Candidate
 from kdmt.errors import UserError
+from kdmt.files import naming
 
 NO_FAILURE = "-"
 _NAMES = (NO_FAILURE, *FAILURES)
@@ -96,14 +97,15 @@ def write_candidates(
     found: list[_Spelled] = []
     first = 1
     spell = partial(_spell_block, blocks, made_from, to_words, settings)
-    with out.open("wb") as file, mapping_in_order(spell, workers) as map_in_order:
+    with naming(out), out.open("wb") as file, mapping_in_order(spell, workers) as map_in_order:
         for task, spelled in zip(tasks, map_in_order(tasks), strict=True):
             file.write(spelled.text)
             offsets[first : first + task.count] = spelled.sizes_N
             first += task.count
             found.append(replace(spelled, text=b"", sizes_N=offsets[:0]))
     np.cumsum(offsets, out=offsets)
-    np.save(out_offsets, offsets)
+    with naming(out_offsets):
+        np.save(out_offsets, offsets)
     return Written(
         [spelled.made_with for spelled in found],
         np.concatenate([spelled.scores_B for spelled in found] or [np.empty(0, np.float32)]),
@@ -208,5 +210,6 @@ def read_scores(path: Path, nbest: Path, offsets: Path, workdir: Path) -> GivenS
         scores.append(score)
     if len(scores) != counts_U.sum():
         raise UserError(f"{path}: {len(scores):,} scores for the {int(counts_U.sum()):,} lines of {nbest}")
-    np.save(out, np.frombuffer(scores, dtype=np.float64))
+    with naming(out):
+        np.save(out, np.frombuffer(scores, dtype=np.float64))
     return GivenScores(out, np.cumsum(counts_U) - counts_U)

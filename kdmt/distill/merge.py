@@ -29,6 +29,7 @@ from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
 from kdmt.distill.failures import FAILURES, find_text_failures
 from kdmt.distill.selection import BEST, Candidate, Selector
 from kdmt.errors import UserError
+from kdmt.files import naming
 
 _CHUNK_LINES = 10_000
 _FILES = ("source", "target", "tags")
@@ -147,11 +148,13 @@ def merge_candidates(
         with mapping_in_order(choose, workers) as map_in_order:
             for chosen in map_in_order(_chunks(texts, numbers_L, bounds_U, given)):
                 for name, data in chosen.text.items():
-                    files[name].write(data)
+                    with naming(files[name].name):
+                        files[name].write(data)
                 _add(report, chosen.report)
     finally:
         for file in files.values():
-            file.close()
+            with naming(file.name):
+                file.close()
     if not any(text.tags for text in texts):
         out.tags.unlink()
     return report

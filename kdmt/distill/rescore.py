@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.distill.tasks import Place, Worker
+from kdmt.files import naming
 
 LINES_A_TASK = 2000
 _LINES_AT_ONCE = 500  # between two messages of progress
@@ -93,7 +94,8 @@ class PairScorer:
             scores[start:stop] = self._score_lines(codec, engine, limits, sources[start:stop], targets[start:stop])
             progress(stop - start)
         aside = task.out.with_name(f".partial-{task.out.name}")
-        np.save(aside, scores)
+        with naming(task.out):
+            np.save(aside, scores)
         aside.replace(task.out)
 
     def _score_lines(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from kdmt.distill.tasks import MAX_ATTEMPTS, Opener, Place, Task, Worker
 from kdmt.errors import UserError
+from kdmt.files import LASTING
 from kdmt.terminal import printable
 
 _MAX_MESSAGE = 500  # characters
@@ -34,7 +34,7 @@ class Trouble:
     def of(cls, error: Exception) -> Trouble:
         if isinstance(error, UserError):
             return cls(str(error), UserError(str(error)))
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in LASTING:
             return cls(one_line(error), OSError(error.errno, error.strerror, error.filename and str(error.filename)))
         return cls(one_line(error))
 

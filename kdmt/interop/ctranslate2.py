@@ -23,6 +23,7 @@ from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.interop.folder import check_new, exported_folder, record_file
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.checkpoint import load_model
@@ -96,9 +97,11 @@ def export_model(
     spec = _specification(model, src_symbols, tgt_symbols)
     spec.optimize(quantization=quantization)
     with exported_folder(folder, model, companions) as aside:
-        spec.save(str(aside))
+        with naming(folder / "model.bin"):
+            spec.save(str(aside))
         options = translate_options(decode or Decode(), model.config.max_target_positions)
-        (aside / OPTIONS_FILE).write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+        with naming(folder / OPTIONS_FILE):
+            (aside / OPTIONS_FILE).write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
 
 
 def translate_options(decode: Decode, max_target_positions: int) -> dict[str, Any]:
@@ -139,7 +142,8 @@ def add_shortlist(folder: Path, frequent: Iterable[int], of_token: Mapping[int, 
     for token in sorted(of_token):
         lines.append(f"{_spelled([token], src_symbols)}\t{_spelled(of_token[token], tgt_symbols)}")
     aside = folder / ".partial-vmap.txt"
-    aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with naming(folder / SHORTLIST_FILE):
+        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     aside.replace(folder / SHORTLIST_FILE)
     record_file(folder, folder / SHORTLIST_FILE)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from kdmt.checksum import file_sha256
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.models.build import describe_model
 from kdmt.models.transformer import Transformer
 
@@ -52,7 +53,8 @@ def described_folder(folder: Path, description: Mapping[str, Any], companions: S
         yield aside
         for companion in companions:
             if companion.is_dir():
-                shutil.copytree(companion, aside / companion.name)
+                with naming(folder / companion.name):
+                    shutil.copytree(companion, aside / companion.name)
             else:
                 shutil.copy2(companion, aside / companion.name)
         _write_json(aside / "model.json", description)
@@ -72,4 +74,5 @@ def record_file(folder: Path, path: Path) -> None:
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with naming(path):
+        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.interop.folder import check_new, described_folder
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -600,11 +601,15 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
     }
     with described_folder(folder, description) as aside:
         try:
-            Converter(str(tokenizer.folder)).convert(str(aside), force=True)
+            with naming(folder / "model.bin"):
+                Converter(str(tokenizer.folder)).convert(str(aside), force=True)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the model
+                raise
             raise UserError(f"{tokenizer.folder}: CTranslate2 cannot take it: {_one_line(error)}") from None
         symbols = json.dumps(vocabulary.symbols, ensure_ascii=False)
-        (aside / SYMBOLS_FILE).write_text(symbols + "\n", encoding="utf-8")
+        with naming(folder / SYMBOLS_FILE):
+            (aside / SYMBOLS_FILE).write_text(symbols + "\n", encoding="utf-8")
 
 
 def _check_pad(folder: Path, model: Any) -> None:

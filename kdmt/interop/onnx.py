@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.interop.folder import check_new, exported_folder
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
@@ -78,7 +79,8 @@ def export_model(model: Transformer, folder: Path, *, companions: Sequence[Path]
             dynamic_shapes={"src_tokens_BS": sizes},
         )
         assert program is not None  # it is only where a file is given
-        program.save(str(aside / "model.onnx"), external_data=False)
+        with naming(folder / "model.onnx"):
+            program.save(str(aside / "model.onnx"), external_data=False)
 
 
 class _BestSymbols(nn.Module):

@@ -12,6 +12,7 @@ average/                                        a folder without training state
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from kdmt.checksum import file_sha256, verify_checkpoint
 from kdmt.errors import UserError
+from kdmt.files import explain_number, naming
 from kdmt.models.build import build_model, describe_model
 from kdmt.models.checkpoint_folder import ASIDE, sync
 from kdmt.models.transformer import Transformer
@@ -62,7 +64,8 @@ def save_checkpoint(
     _write_json(aside / "model.json", describe_model(model))
     for companion in companions:
         if companion.is_dir():
-            shutil.copytree(companion, aside / companion.name)
+            with naming(aside / companion.name):
+                shutil.copytree(companion, aside / companion.name)
         else:
             shutil.copy2(companion, aside / companion.name)
     if state is not None:
@@ -141,8 +144,11 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
-        raise UserError(f"{path}: could not be written: {error}; earlier checkpoints are kept") from None
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        reason = explain_number(int(number[1])) if number else str(error)
+        raise UserError(f"{path}: could not be written: {reason}; earlier checkpoints are kept") from None
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with naming(path):
+        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

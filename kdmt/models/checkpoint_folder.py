@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.errors import UserError
+from kdmt.files import naming
 
 PREFIX = "checkpoint_"
 ASIDE = ".partial-"  # begins the names of what is being written
@@ -30,7 +31,8 @@ def checkpoint_sha256(folder: Path) -> str:
 def point(pointer: Path, folder: Path) -> None:
     """Make a pointer file (`best`, `last`) name a checkpoint folder beside it."""
     aside = pointer.with_name(f"{ASIDE}{pointer.name}")
-    aside.write_text(f"{folder.name}\n")
+    with naming(pointer):
+        aside.write_text(f"{folder.name}\n")
     sync(aside)
     aside.replace(pointer)
 
@@ -89,6 +91,7 @@ def sync(path: Path) -> None:
     """Make sure that a file's content, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

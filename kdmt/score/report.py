@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdmt.files import naming
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.significance import mean_and_sd
 
@@ -323,5 +324,6 @@ def _write_json(path: Path, value: object) -> None:
 
 def _write_atomically(path: Path, text: str) -> None:
     aside = path.with_name(f".partial-{path.name}")
-    aside.write_text(text, encoding="utf-8")
+    with naming(path):
+        aside.write_text(text, encoding="utf-8")
     aside.replace(path)

@@ -23,6 +23,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.interop.fairseq.data_bin import DataBin, Split
 from kdmt.stages.manifest import write_json
 from kdmt.stages.measures import REPORT, training_chunks
@@ -130,6 +131,7 @@ def _take(splits: list[Split], name: str, sides: list[_Side], folder: Path, lang
         datasets = [(split.source, split.target)[number] for split in splits]
         prefix = data_prefix(folder / "data-bin", name, langs, side.lang)
         with (
+            naming(folder / f"{name}.{side.lang}"),
             IndexedWriter(prefix, len(side.dictionary)) as writer,
             (folder / f"{name}.{side.lang}").open("w", encoding="utf-8", newline="\n") as text,
         ):

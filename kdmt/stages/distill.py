@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from kdmt.config import Sample
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.stages.folders import earlier_states
 from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
 from kdmt.stages.measures import recorded_tokenizer, with_ratio, with_tokenizer
@@ -228,7 +229,8 @@ class Decoding:
         """What the blocks hold as text, into the folder `out`."""
         from kdmt.distill.candidates import write_candidates
 
-        np.save(out / SENTENCES, sources.numbers_L)
+        with naming(self.folder / SENTENCES):
+            np.save(out / SENTENCES, sources.numbers_L)
         return write_candidates(
             tasks,
             self.blocks,

@@ -22,6 +22,7 @@ from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
@@ -298,7 +299,7 @@ def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
     path = flags.results_path / f"generate-{flags.gen_subset}{shard}.txt"
     aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
+        with naming(path), aside.open("w", encoding="utf-8", newline="\n") as file:
             yield _writer(file)
         aside.replace(path)
     finally:

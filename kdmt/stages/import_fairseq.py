@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.interop.fairseq.data_bin import DataBin
 
 _HEAD = """\
@@ -102,7 +103,8 @@ def _write_valid(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".partial-{path.name}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        with naming(path):
+            aside.write_text(text, encoding="utf-8")
         try:
             load_pipeline(aside)
         except UserError as error:

@@ -28,6 +28,7 @@ from kdmt.corpus.text_files import open_lines
 from kdmt.distill.candidates import format_candidate
 from kdmt.distill.selection import BEST
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.stages.folders import real_folder
 from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
 from kdmt.stages.measures import with_ratio
@@ -116,8 +117,10 @@ def write_imported(
         _write_in_order(unordered, places_L, nbest)
     finally:
         unordered.unlink(missing_ok=True)
-    np.save(offsets, np.concatenate([[0], np.cumsum(places_L[:, 1])]).astype("<i8"))
-    np.save(sentences, np.arange(count, dtype=np.int64))
+    with naming(offsets):
+        np.save(offsets, np.concatenate([[0], np.cumsum(places_L[:, 1])]).astype("<i8"))
+    with naming(sentences):
+        np.save(sentences, np.arange(count, dtype=np.int64))
 
 
 def _write_unordered(
@@ -125,7 +128,7 @@ def _write_unordered(
 ) -> None:
     lines_L = np.zeros(len(places_L), dtype=np.int64)  # of the file, from 1; 0 for none
     start = 0
-    with out.open("wb") as file:
+    with naming(out), out.open("wb") as file:
         for number, index, text in _indexed_lines(path, len(places_L)):
             if lines_L[index]:
                 raise UserError(f"{path}:{number}: index {index} stands in line {lines_L[index]} already")
@@ -194,6 +197,6 @@ def _write_in_order(unordered: Path, places_L: NDArray[np.int64], out: Path) -> 
     if (np.diff(places_L[:, 0]) > 0).all():
         unordered.replace(out)
         return
-    with unordered.open("rb") as source, out.open("wb") as target:
+    with naming(out), unordered.open("rb") as source, out.open("wb") as target:
         for start, size in places_L.tolist():
             target.write(os.pread(source.fileno(), size, start))

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from kdmt.checksum import known_sha256
 from kdmt.config import REQUIRED, Section, flatten_settings
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints
 from kdmt.stages.folders import earlier_states, make_folder, move_aside, put_in_place
 
@@ -195,7 +196,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_json(path: Path, values: Any) -> None:
     """Whole or not at all."""
     aside = path.with_name(f".partial-{path.name}")
-    with aside.open("w", encoding="utf-8") as file:
+    with naming(path), aside.open("w", encoding="utf-8") as file:
         file.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -42,6 +42,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.stages.data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.folders import move_aside, real_folder
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_plan, write_json
@@ -266,6 +267,7 @@ def _process_in_place(path: Path, process: Callable[[str], str], workers: int) -
     """Apply text processing line by line, in bounded memory."""
     aside = path.with_name(f"{path.name}.part")
     with (
+        naming(path),
         aside.open("w", encoding="utf-8", newline="\n") as file,
         mapping_in_order(partial(_process_lines, process), workers) as map_in_order,
     ):

@@ -16,6 +16,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import write_lines
 from kdmt.corpus.text_files import open_lines
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.stages.progress import block_progress
 from kdmt.stages.workers import open_executor, open_processes
 from kdmt.stages.workspace import Workspace
@@ -143,7 +144,8 @@ def drop_improbable(workspace: Workspace, folder: Path, files: Outputs, report: 
     if settings is None:
         return
     entropies = _cross_entropies(workspace, folder, files, settings)
-    np.save(files.source.with_name(SCORES), entropies.astype("<f4"))
+    with naming(folder / SCORES):
+        np.save(files.source.with_name(SCORES), entropies.astype("<f4"))
     is_kept = _best(entropies, settings.drop_percent)
     for path in (files.source, files.target, files.tags):
         if path.exists():
@@ -182,7 +184,7 @@ def _best(entropies: NDArray[np.float64], drop_percent: float) -> NDArray[np.boo
 
 def _keep_lines(path: Path, is_kept: NDArray[np.bool_]) -> None:
     aside = path.with_name(f"{path.name}.kept")
-    with path.open("rb") as source, aside.open("wb") as target:
+    with naming(aside), path.open("rb") as source, aside.open("wb") as target:
         target.writelines(line for line, kept in zip(source, is_kept.tolist(), strict=True) if kept)
     aside.replace(path)
 
@@ -191,7 +193,7 @@ def _note_dropped(rejected: Path, report: MergeReport, is_kept: NDArray[np.bool_
     """In the file of rejections, which is in the order of lines, and in the report."""
     dropped = np.frombuffer(report.indices, dtype=np.int64)[~is_kept].tolist()
     aside = rejected.with_name(f"{rejected.name}.merged")
-    with rejected.open(encoding="utf-8") as before, aside.open("w", encoding="utf-8") as after:
+    with naming(aside), rejected.open(encoding="utf-8") as before, aside.open("w", encoding="utf-8") as after:
         earlier = ((int(line.partition("\t")[0]), line) for line in before)
         ours = ((index, f"{index}\t{REVERSE}\tdropped\n") for index in dropped)
         after.writelines(line for _, line in heapq.merge(earlier, ours))

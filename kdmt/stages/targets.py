@@ -23,6 +23,7 @@ from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.parallel import process_beside
 from kdmt.distill.failures import FAILURES
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.stages.measures import spaced_sides, typical_ratio
 from kdmt.stages.rescore import SCORES, drop_improbable
 from kdmt.stages.training import WEIGHTS
@@ -97,7 +98,8 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
         compared = None if made_of.select.weighs else _Comparison.begin(workspace, report, folder, beside)
         binarize_distilled(workspace, folder)
         if made_of.select.weighs:
-            np.save(folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
+            with naming(folder / WEIGHTS):
+                np.save(folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
         if compared is not None:
             facts |= compared.facts()
     workspace.say(f"{folder.name}: {_summary(facts)}")

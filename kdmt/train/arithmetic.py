@@ -23,6 +23,7 @@ import torch
 
 from kdmt.config import Train
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.train.ranks import cores_of_rank
 
 Precision = Literal["float32", "bf16", "bf16_output"]
@@ -149,5 +150,6 @@ def read_arithmetic(run: Path) -> Arithmetic | None:
 
 def _write(run: Path, arithmetic: Arithmetic) -> None:
     aside = run / f".partial-{FILE}"
-    aside.write_text(json.dumps(asdict(arithmetic), indent=1) + "\n", encoding="utf-8")
+    with naming(run / FILE):
+        aside.write_text(json.dumps(asdict(arithmetic), indent=1) + "\n", encoding="utf-8")
     aside.replace(run / FILE)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.terminal import printable, progress_bar
 
 
@@ -103,13 +104,14 @@ class Progress:
             if record["update"] <= update:
                 kept.append(line + "\n")
         aside = self.metrics.with_name(f".partial-{self.metrics.name}")
-        aside.write_text("".join(kept), encoding="utf-8")
+        with naming(self.metrics):
+            aside.write_text("".join(kept), encoding="utf-8")
         aside.replace(self.metrics)
 
     def _record(self, kind: str, update: int, figures: dict[str, Any]) -> None:
         if self.metrics is None:
             return
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "update": update, **figures}) + "\n")
         if self.writer is not None:
             for key, value in figures.items():

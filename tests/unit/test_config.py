@@ -236,7 +236,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     broken.write_bytes(b"name: \xff")
     for path, problem in (
         (broken, "not UTF-8 (invalid start byte at byte 6)"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "a folder, expected a file"),
         (tmp_path / "none.yaml", "there is no such pipeline file"),
     ):
         with pytest.raises(UserError) as caught:
@@ -329,7 +329,7 @@ def test_set_changes_no_alias_of_what_it_names(load: Load, changed: str) -> None
 
 
 @settings(max_examples=20)
-@given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-300, max_value=1e300))
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-300, max_value=1e30))
 def test_a_number_is_read_as_python_writes_it(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
     path = tmp_path_factory.getbasetemp() / "number.yaml"
     if not path.exists():

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "checksum": set(),
     "locks": set(),
     "terminal": set(),
+    "files": set(),
     "types": set(),
     "config": {"types"},
     "corpus": {"types", "config"},
@@ -41,8 +42,8 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"errors", "checksum", "languages", "locks", "terminal", "score.metrics"}
-NOTHING_OF_OURS = {"errors", "languages", "terminal", "score.metrics"}  # these import nothing of kdmt themselves
+FOR_EVERYONE = {"checksum", "errors", "files", "languages", "locks", "score.metrics", "terminal"}
+NOTHING_OF_OURS = {"errors", "languages", "score.metrics", "terminal"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
@@ -50,6 +51,7 @@ WITHOUT_TORCH = {
     "languages",
     "locks",
     "terminal",
+    "files",
     "types",
     "config",
     "cli",

@@ -22,6 +22,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.files import naming
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
 from kdmt.interop.fairseq.data_bin import choose_langs
 from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multilingual, language_tokens
@@ -237,13 +238,23 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".partial-{path.name}")
     try:
-        torch.save(content, aside)
+        _save(content, aside, path)
         for dictionary in dictionaries:
             if not (path.parent / dictionary.name).exists():
                 shutil.copyfile(dictionary, path.parent / dictionary.name)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _save(content: dict[str, Any], aside: Path, path: Path) -> None:
+    try:
+        with naming(path), aside.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # PyTorch's, as it closes a file that could not be written whole
+        if not isinstance(error.__context__, OSError):
+            raise
+        raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
 
 
 def checkpoint_content(model: Transformer, source_lang: str, target_lang: str) -> dict[str, Any]:
@@ -318,7 +329,8 @@ def _write_text(folder: Path, langs: tuple[str, str], settings: TextSettings) ->
     _write_tokenizer(folder / "tokenizer", langs, settings)
     processor = TextProcessor(settings.text, *langs)
     description = json.dumps(processor.to_dict(), indent=1, ensure_ascii=False)
-    (folder / TEXT_FILE).write_text(description + "\n", encoding="utf-8")
+    with naming(folder / TEXT_FILE):
+        (folder / TEXT_FILE).write_text(description + "\n", encoding="utf-8")
 
 
 def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSettings) -> None:
@@ -326,7 +338,9 @@ def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSetting
         given = TokenizerSettings(source_path=str(settings.sentencepiece))
     elif settings.bpe_codes is not None:
         codes = folder.with_name("codes")
-        codes.write_bytes(_merges(settings.bpe_codes))
+        merges = _merges(settings.bpe_codes)
+        with naming(codes):
+            codes.write_bytes(merges)
         given = TokenizerSettings(type="subword-nmt", model="bpe", source_path=str(codes))
     else:
         given = TokenizerSettings(type="words")
