@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -106,9 +107,10 @@ class Runner:
         changed = sorted(path for path in whole.keys() | damaged.keys() if whole.get(path) != damaged.get(path))
         for path in changed:
             here = folder / path
-            if here.is_dir() and not here.is_symlink() and whole.get(path) != "folder":
+            is_folder = here.is_dir() and not here.is_symlink()
+            if is_folder and whole.get(path) != "folder":
                 shutil.rmtree(here)
-            elif (here.exists() or here.is_symlink()) and whole.get(path) != "folder":
+            elif not is_folder and os.path.lexists(here):
                 here.unlink()
         for path in changed:
             here, there = folder / path, self.world.folder / path

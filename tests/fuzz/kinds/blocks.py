@@ -19,10 +19,10 @@ def damage(rng: random.Random, folder: Path) -> Case:
     path = rng.choice(blocks if rng.random() < 0.6 else others)
     what = f"{path.relative_to(folder)}: {damage_any(rng, path)}"
     choice = rng.random()
-    if choice < 0.4:
+    if choice < 0.25:
         rewrite_manifest(made)
         what += "; manifest rewritten"
-    elif choice < 0.7:  # so that the blocks are read again
+    elif choice < 0.8:  # so that the blocks are read again
         (made / "nbest").unlink(missing_ok=True)
         what += "; nbest missing"
     return Case(what, (_command(rng),))

@@ -25,7 +25,7 @@ def damage(rng: random.Random, folder: Path) -> Case:
         data, what = damage_bytes(rng, b"\n".join(lines) + b"\n")
         name = what if name == "bytes" else name
     if rng.random() < 0.6:
-        return Case(f"standard input: {name}", (_translate(rng, data),))
+        return Case(f"standard input: {name}", (_translate(rng, data),), again=_translate(rng, b"ba be\n"))
     (folder / "lines").write_bytes(data)
     if name == "a path":
         name = replace_path(rng, folder / "lines")
