@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from fuzz.case import Case, Command, drawn
@@ -64,6 +65,8 @@ class Runner:
             keep: a new folder that the input is copied to before anything is run.
         """
         kind = KINDS[each.kind]
+        for library in kind.libraries:
+            import_module(library)
         with self._folder() as folder:
             self.world.copy(kind.parts, folder)
             whole = look_at(folder)

@@ -34,10 +34,12 @@ class Kind:
     Attributes:
         parts: of the world, copied into a folder.
         damage: damages that folder and says which commands are given it.
+        libraries: loaded before the first of them, so that not every command loads them anew.
     """
 
     parts: tuple[str, ...]
     damage: Callable[[random.Random, Path], Case]
+    libraries: tuple[str, ...] = ()
 
 
 # those that load more libraries come last
@@ -57,5 +59,5 @@ KINDS = {
     "pickles": Kind(("pipeline", "fairseq"), pickles.damage),
     "ct2": Kind(("ct2",), exported.damage_ct2),
     "onnx": Kind(("onnx",), exported.damage_onnx),
-    "hub": Kind(("pipeline", "hub"), hub.damage),
+    "hub": Kind(("pipeline", "hub"), hub.damage, hub.LIBRARIES),
 }

@@ -33,8 +33,8 @@ def _damage(rng: random.Random, exported: Path, name: str) -> Case:
         if rng.random() < 0.8:
             rewrite_checksums(exported)
             what += "; checksums rewritten"
-    command = Command(("translate", name), stdin=b"ba be\n\nbi\n", lines=3)
+    command = translate = Command(("translate", name), stdin=b"ba be\n\nbi\n", lines=3)
     if name == "ct2" and rng.random() < 0.15:
         (exported.parent / "a").write_bytes(b"ba be\nbi\n")
         command = Command(("rescore", "ct2", "a", "a", "--workers", "1"), lines=2)
-    return Case(f"{name}/{what}", (command,))
+    return Case(f"{name}/{what}", (command,), again=translate)

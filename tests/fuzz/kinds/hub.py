@@ -10,6 +10,13 @@ from fuzz.case import Case, Command, stage
 from fuzz.damage import ESCAPES, PWNED
 from fuzz.formats import damage_any
 
+LIBRARIES = (
+    "transformers.models.marian.modeling_marian",
+    "transformers.models.marian.tokenization_marian",
+    "transformers.models.m2m_100.modeling_m2m_100",
+    "transformers.models.m2m_100.tokenization_m2m_100",
+    "transformers.models.auto.tokenization_auto",
+)
 CODES = {"marian": "", "m2m100": ", source_code: en, target_code: de"}
 
 
