@@ -9,7 +9,7 @@ YAML     := pipelines/$(PIPELINE).yaml
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow check format prepare teacher distill knowledge student score toy-corpus \
+.PHONY: help setup setup-dev demo test test-slow fuzz check format prepare teacher distill knowledge student score toy-corpus \
         fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         distclean
@@ -71,6 +71,10 @@ test: $(VENV)/installed-dev ## unit tests, then the toy pipeline end to end and 
 
 test-slow: $(VENV)/installed-dev ## what takes longer; the summary goes to benchmarks/results/
 	$(BIN)/python benchmarks/run_slow_tests.py
+
+# SEED=2 for other inputs, ONLY=corpora:17 to repeat one
+fuzz: $(VENV)/installed-dev ## give generated hostile inputs to every command: no traceback, no hang, no harm
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY),--results)
 
 check: $(VENV)/installed-dev ## lint, format check and types
 	$(BIN)/ruff check .

@@ -1,0 +1,73 @@
+"""Checkpoint folders: a file of them damaged, with checksums that fit or do not."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from fuzz.case import Case, Command, stage
+from fuzz.damage import damage_json, replace_path
+from fuzz.formats import damage_any, rewrite_checksums
+
+TEACHER, CTC = "runs/tiny/teacher", "runs/tiny/students/ctc/seed_1"
+
+
+def damage(rng: random.Random, folder: Path) -> Case:
+    run = rng.choice([TEACHER, TEACHER, CTC])
+    resumed = run == TEACHER and rng.random() < 0.25
+    name = "average"
+    if resumed:
+        name = (folder / run / "last").read_text().strip()
+    checkpoint = folder / run / name
+    what = _damage(rng, checkpoint)
+    if resumed:
+        return Case(f"{run}/{name}/{what}", (stage("teacher", "teacher.train.max_updates=62"),))
+    return Case(f"{run}/{name}/{what}", (_command(rng, run),))
+
+
+def _damage(rng: random.Random, checkpoint: Path) -> str:
+    choice = rng.random()
+    if choice < 0.1:
+        return f"checksums.json: {_damage_checksums(rng, checkpoint)}"
+    if choice < 0.15:
+        return f": {replace_path(rng, checkpoint)}"
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != "checksums.json")
+    what = damage_any(rng, rng.choice(files))
+    if rng.random() < 0.75:
+        rewrite_checksums(checkpoint)
+        what += "; checksums rewritten"
+    return what
+
+
+def _damage_checksums(rng: random.Random, checkpoint: Path) -> str:
+    path = checkpoint / "checksums.json"
+    data, what = damage_json(rng, path.read_bytes())
+    path.write_bytes(data)
+    return what
+
+
+def _command(rng: random.Random, run: str) -> Command:
+    translate = Command(("translate", run), stdin=b"ba be\n\nbi\n", lines=3)
+    if run == CTC:
+        return rng.choice([translate, translate, stage("score", "score.max_len_b=9")])
+    data = "runs/tiny/prepare/data-bin"
+    return rng.choice(
+        [
+            translate,
+            translate,
+            Command(("export", "--to", "ctranslate2", run, "out"), makes="out"),
+            Command(("export", "--to", "fairseq", run, "out.pt"), makes="out.pt"),
+            Command(("generate", data, "--path", run, "--cpu", "--beam", "2")),
+            Command(("rescore", run, "text/test.en", "text/test.de", "--workers", "1")),
+            stage("distill", "distill.decode.max_len_b=6"),
+            stage("distill", "distill.teachers=[runs/tiny/teacher/average]", "distill.engine=torch"),
+            stage("knowledge", "knowledge.k=3"),
+            stage("student", "students.raw.train.init_from=runs/tiny/teacher/average", *_TEACHERS_SHAPE),
+            stage("student", "students.raw.embeddings_from_teacher=true", more=("--student", "raw")),
+            stage("student", "students.raw.word_kd={}", more=("--student", "raw")),
+            stage("score", "score.max_len_b=9"),
+        ]
+    )
+
+
+_TEACHERS_SHAPE = ("students.raw.train.max_updates=3",)
