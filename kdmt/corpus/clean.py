@@ -143,9 +143,9 @@ class CleaningReport:
     def warnings(self) -> Iterator[str]:
         """Yield the lines of warnings: of each corpus that loses much, with examples, and of all together."""
         for corpus in self.corpora:
-            yield from warning_lines(corpus.name, "pairs", corpus.pairs_in, corpus.dropped, corpus.examples)
+            yield from warning_lines(corpus.name, "pairs dropped", corpus.pairs_in, corpus.dropped, corpus.examples)
         if len(self.corpora) > 1:
-            yield from warning_lines("all corpora", "pairs", self.pairs_in, self.dropped, {})
+            yield from warning_lines("all corpora", "pairs dropped", self.pairs_in, self.dropped, {})
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
