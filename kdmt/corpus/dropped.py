@@ -43,13 +43,13 @@ def warning_lines(
 
     Args:
         name: the corpus.
-        what: it loses, as "pairs".
+        what: becomes of what it loses, as "pairs dropped".
         examples: of the rules.
     """
     if not lost_much(total, dropped):
         return
     lost = sum(dropped.values())
-    yield f"WARNING: {name}: {lost:,} of {total:,} {what}{_share(lost, total)} lost: {describe_dropped(total, dropped)}"
+    yield f"WARNING: {name}: {lost:,} of {total:,} {what}{_share(lost, total)}: {describe_dropped(total, dropped)}"
     worst = max(dropped.values())
     for rule, count in dropped.items():
         if count > MUCH_OF_ONE * total or count == worst:

@@ -14,7 +14,7 @@ from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
 from kdmt.stages.architectures import learns_from_cache, learns_from_running
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, read_json, recorded_outputs, write_json
-from kdmt.stages.measures import require_packages, words_tokenizer
+from kdmt.stages.measures import require_packages, tokenizer_note, words_tokenizer
 from kdmt.stages.objectives import Job, make_objective
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
