@@ -45,12 +45,21 @@ UnicodeForm = Literal["NFC", "NFKC", "none"]
 
 _CHUNK_PAIRS = 10_000
 
-# Control characters and those format characters that only steer how text is laid out: soft hyphen, zero-width space,
-# direction marks, word joiner, byte order mark, annotation marks. Whitespace among the controls (tab, U+0085, ...) is
-# left to become a space. Zero-width joiner and non-joiner stay, since Persian, the scripts of India and emoji
-# spell with them; so do Arabic and Syriac number signs, which are visible, and the tags that make up flags.
+# Runs of control characters and of those format characters that only steer how text is laid out: soft hyphen,
+# zero-width space, direction marks, word joiner, byte order mark, annotation marks. Whitespace among the controls (tab,
+# U+0085, ...) is left to become a space. Zero-width joiner and non-joiner stay, since Persian, the scripts of India and
+# emoji spell with them; so do Arabic and Syriac number signs, which are visible, and the tags that make up flags.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]+"
+)
+# Those that separate what is on both sides of them: the dashes of Windows-1252 read as Latin-1, and the mark between a
+# word and its annotation.
+_SEPARATORS = "\x96\x97\ufffa"
+_ZERO_WIDTH_SPACE = "\u200b"
+# Scripts of South-East Asia and Tibet, which write no space between words: there a zero-width space is the boundary of
+# two words. Elsewhere, in Chinese and Japanese too, it only permits a line break.
+_UNSPACED_LETTER = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf\U00011700-\U0001174f]"
 )
 
 
@@ -108,8 +117,30 @@ class CleaningReport:
 
 
 def remove_invisible(line: str) -> str:
-    """Without control characters (but for whitespace) and invisible format characters; joiners stay."""
-    return line if line.isprintable() else _INVISIBLE.sub("", line)
+    """Remove control characters (but for whitespace) and invisible format characters; joiners stay.
+
+    Where they separate two words, as a zero-width space does in Thai or Khmer, a space takes their place.
+    """
+    return line if line.isprintable() else _INVISIBLE.sub(_space_or_nothing, line)
+
+
+def find_invisible(line: str) -> set[str]:
+    """Return the characters that `remove_invisible` takes out."""
+    return set().union(*_INVISIBLE.findall(line))
+
+
+def _space_or_nothing(match: re.Match[str]) -> str:
+    line, run = match.string, match[0]
+    around = line[match.start() - 1 : match.start()] + line[match.end() : match.end() + 1]
+    if len(around) < 2 or not all(map(_is_of_word, around)):
+        return ""
+    separates = any(character in run for character in _SEPARATORS)
+    return " " if separates or (_ZERO_WIDTH_SPACE in run and _UNSPACED_LETTER.search(around)) else ""
+
+
+def _is_of_word(character: str) -> bool:
+    """Whether it is a letter, a combining mark or a digit."""
+    return unicodedata.category(character)[0] in "LMN"
 
 
 def normalize_unicode(line: str, form: UnicodeForm) -> str:
@@ -161,8 +192,8 @@ def clean_chunk(pairs: Sequence[Pair], clean: Clean, forbidden: Forbidden | None
     counts: collections.Counter[str] = collections.Counter()
     sources, targets, digests = [], [], []
     for raw_source, raw_target in pairs:
-        source = _clean_line(raw_source, clean, counts)
-        target = _clean_line(raw_target, clean, counts)
+        source = clean_line(raw_source, clean.unicode_form, counts)
+        target = clean_line(raw_target, clean.unicode_form, counts)
         rule = broken_rule(source, target, clean)
         if rule is None and forbidden is not None:
             matches = forbidden.matches(source, target)
@@ -185,11 +216,12 @@ def keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     return CleanedChunk(source, target, b"", len(pairs), len(pairs), collections.Counter())
 
 
-def _clean_line(line: str, clean: Clean, counts: collections.Counter[str]) -> str:
+def clean_line(line: str, form: UnicodeForm, counts: collections.Counter[str]) -> str:
+    """Apply the rules that change a line, and count it under each that does."""
     visible = remove_invisible(line)
     if visible is not line and visible != line:
         counts["invisible"] += 1
-    normal = normalize_unicode(visible, clean.unicode_form)
+    normal = normalize_unicode(visible, form)
     if normal is not visible:
         counts["unicode"] += 1
     collapsed = collapse_whitespace(normal)
