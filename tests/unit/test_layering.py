@@ -21,6 +21,7 @@ PACKAGE = Path(kdmt.__file__).parent
 # losses and settings nothing but `types`, decode no train
 MAY_IMPORT = {
     "errors": set(),
+    "languages": set(),
     "checksum": set(),
     "types": set(),
     "config": {"types"},
@@ -38,12 +39,13 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"errors", "checksum", "score.metrics"}
-NOTHING_OF_OURS = {"errors", "score.metrics"}  # these import nothing of kdmt themselves
+FOR_EVERYONE = {"errors", "checksum", "languages", "score.metrics"}
+NOTHING_OF_OURS = {"errors", "languages", "score.metrics"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
+    "languages",
     "types",
     "config",
     "cli",
