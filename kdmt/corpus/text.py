@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from kdmt.config import Text
 from kdmt.corpus.clean import UnicodeForm, collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
+from kdmt.languages import moses_language, parse_language
 
 if TYPE_CHECKING:
     from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
@@ -107,14 +108,17 @@ class TextProcessor:
 
 @functools.cache
 def _moses_language(code: str) -> str:
-    """The two-letter code by which sacremoses knows a language, "en" for those it has no rules for."""
-    import pycountry
-    from sacremoses.corpus import NonbreakingPrefixes
+    """The code by which sacremoses knows the language, "en" for those it has no rules for, as Moses itself does.
 
-    known = {*NonbreakingPrefixes().available_langs.values(), "ja", "ko"}  # for these two it knows the alphabet only
-    language = pycountry.languages.get(alpha_3=code)
-    short = getattr(language, "alpha_2", code)
-    return next((candidate for candidate in (code, short) if candidate in known), "en")
+    A pipeline processes no text of such a language; corpora and checkpoints of others may come from Moses.
+    """
+    try:
+        language = parse_language(code).language
+    except ValueError:  # of a checkpoint from elsewhere
+        return "en"
+    if language in ("ja", "ko"):  # it knows how these are written, but no abbreviations
+        return language
+    return moses_language(code) or "en"
 
 
 @functools.cache

@@ -6,8 +6,8 @@
         tokenizer/, text.json, dict.<lang>.txt      what every checkpoint carries
         monolingual.<source>                        clean text without a translation, where there is any
         data-bin/                                   fairseq's files
-        report.json                                 counts of the cleaning pass, held-out lines that it would change, lines
-                                                    of training that do not survive processing and back
+        report.json                                 counts of the cleaning pass, of held-out lines that it would
+                                                    change, of lines that do not survive processing and back
 
 The stage works in `prepare.partial` and renames it, so that a failure leaves an earlier `prepare` as it was.
 """

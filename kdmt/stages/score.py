@@ -94,7 +94,10 @@ def score_stage(
             inputs[f"{system.name}/seed_{system.seed}"] = _weights_sha256(system, settings.checkpoint)
         if settings.nat.ctc_lm is not None:
             inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
-        return make_plan({"score": settings}, {"baseline": _baseline(workspace.config, systems)}, inputs)
+        extra: dict[str, Any] = {"baseline": _baseline(workspace.config, systems)}
+        if workspace.config.scores_lowercased and not settings.lowercase:
+            extra["lowercase"] = True
+        return make_plan({"score": settings}, extra, inputs)
 
     upstream = (prepare, teacher, *trained.values())
     return Stage(
@@ -276,10 +279,10 @@ def _measure(workspace: Workspace, test_set: str, first: list[str], second: list
     """The scores of translations in both forms, each with its signature."""
     from kdmt.score.metrics import bleu, chrf
 
-    score = workspace.config.score
+    score, lowercase = workspace.config.score, workspace.config.scores_lowercased
     references = read_references(workspace, test_set)
-    first_bleu = bleu(first, references, tokenize=score.tokenize, lowercase=score.lowercase)
-    first_chrf = chrf(first, references, lowercase=score.lowercase)
+    first_bleu = bleu(first, references, tokenize=score.tokenize, lowercase=lowercase)
+    first_chrf = chrf(first, references, lowercase=lowercase)
     second_bleu = _second_bleu(workspace, test_set, second)
     return {
         "bleu": first_bleu.score,
@@ -333,7 +336,7 @@ def _compare_with(workspace: Workspace, base: _Run, run: _Run) -> Any:
         baseline=base.system.name,
         samples=score.bootstrap_samples,
         tokenize=score.tokenize,
-        lowercase=score.lowercase,
+        lowercase=workspace.config.scores_lowercased,
     )
     bleu_p, chrf_p = (scores[run.system.name].p_value for scores in (found.bleu, found.chrf))
     if bleu_p is None or chrf_p is None:

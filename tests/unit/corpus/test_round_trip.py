@@ -15,7 +15,8 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
 
 SYLLABLES = ["ba", "no", "ti", "ke", "Lu", "ßo", "ära", "win"]
-ODD = "usr@ihtIİ▁ ＡＢｆｉ&#ampd"  # characters of the lines below, for the tokenizers to know them
+MARKED = "user@@ sieht"  # often enough in the text for its marks to be one symbol of the subwords
+ODD = 'lLiIİ▁ＡＢﬁ&;am p"„-,!'  # other characters of the lines below, for the tokenizers to know them
 
 
 def make_lines(count: int) -> list[str]:
@@ -26,7 +27,7 @@ def make_lines(count: int) -> list[str]:
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "train.de"
-    path.write_text("".join(f"{line}\n" for line in [*make_lines(300), *ODD.replace("▁", "")]), encoding="utf-8")
+    path.write_text("".join(f"{line}\n" for line in [*make_lines(300), *[MARKED] * 50, ODD]), encoding="utf-8")
     return path
 
 
@@ -36,7 +37,7 @@ def learn(text: Path, folder: Path, **settings: Any) -> SubwordModel:
 
 @pytest.fixture(scope="module")
 def pieces(text: Path) -> SubwordModel:
-    return learn(text, text.parent / "sentencepiece", vocab_size=60)
+    return learn(text, text.parent / "sentencepiece", vocab_size=70)
 
 
 def measure(lines: list[str], model: SubwordModel, lang: str = "de", **settings: bool) -> RoundTrip:
@@ -47,13 +48,13 @@ def measure(lines: list[str], model: SubwordModel, lang: str = "de", **settings:
 def test_ordinary_text_survives(pieces: SubwordModel) -> None:
     lines = [*make_lines(50), ""]
     for settings in ({}, {"lowercase": True}, {"moses": True}, {"moses": True, "normalize": True, "lowercase": True}):
-        found = measure([line for line in lines if "ßo" not in line.lower()], pieces, **settings)
+        found = measure(lines, pieces, **settings)
         assert (found.num_changed, found.warning()) == (0, None)
 
 
 def test_a_joiner_in_raw_text_is_counted_under_subword_nmt(text: Path, tmp_path: Path) -> None:
     model = learn(text, tmp_path, type="subword-nmt", model="bpe", vocab_size=40)
-    lines = [*make_lines(49), "user@@ sieht"]
+    lines = [*make_lines(49), MARKED]
     found = measure(lines, model)
     assert found.as_dict() == {
         "lines": 50,
@@ -61,7 +62,7 @@ def test_a_joiner_in_raw_text_is_counted_under_subword_nmt(text: Path, tmp_path:
         "moses": 0,
         "lowercase": 0,
         "tokenizer": 1,
-        "examples": {"tokenizer": [("user@@ sieht", "usersieht")]},
+        "examples": {"tokenizer": [(MARKED, "usersieht")]},
     }
     warning = found.warning()
     assert warning is not None
@@ -136,7 +137,7 @@ def test_turkish_capitals_are_counted_where_text_is_lowercased(pieces: SubwordMo
 
 def test_text_of_other_authors_is_taken_as_words(text: Path, tmp_path: Path) -> None:
     model = learn(text, tmp_path, type="subword-nmt", model="bpe", vocab_size=40)
-    lines = ["ba &amp; no", "user@@ sieht", "Isparta"]
+    lines = ["ba &amp; no", MARKED, "Isparta"]
     found = measure(lines, model, lang="tr", moses=True, lowercase=True, already_applied=True)
     assert found.changed == {"moses": 0, "lowercase": 0, "tokenizer": 1}
 
