@@ -56,11 +56,21 @@ _INVISIBLE = re.compile(
 # word and its annotation.
 _SEPARATORS = "\x96\x97\ufffa"
 _ZERO_WIDTH_SPACE = "\u200b"
-# Scripts of South-East Asia and Tibet, which write no space between words: there a zero-width space is the boundary of
-# two words. Elsewhere, in Chinese and Japanese too, it only permits a line break.
-_UNSPACED_LETTER = re.compile(
-    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf\U00011700-\U0001174f]"
+# Blocks of scripts of South-East Asia and Tibet, which write no space between words: there a zero-width space is the
+# boundary of two words. Elsewhere, in Chinese and Japanese too, it only permits a line break.
+_UNSPACED_BLOCKS = (
+    *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19FF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0xA980, 0xA9FF)),
+    *((0xAA60, 0xAADF), (0x11700, 0x1174F)),
 )
+
+
+def _is_of_word(character: str) -> bool:
+    """Whether it is a letter, a combining mark or a digit."""
+    return unicodedata.category(character)[0] in "LMN"
+
+
+_UNSPACED = "".join(filter(_is_of_word, (chr(code) for a, b in _UNSPACED_BLOCKS for code in range(a, b + 1))))
+_BOUNDARY = re.compile(f"(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])")  # most of them by far
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,11 @@ def remove_invisible(line: str) -> str:
 
     Where they separate two words, as a zero-width space does in Thai or Khmer, a space takes their place.
     """
-    return line if line.isprintable() else _INVISIBLE.sub(_space_or_nothing, line)
+    if line.isprintable():
+        return line
+    if _ZERO_WIDTH_SPACE in line:
+        line = _BOUNDARY.sub(" ", line)
+    return _INVISIBLE.sub(_space_or_nothing, line)
 
 
 def find_invisible(line: str) -> set[str]:
@@ -134,13 +148,9 @@ def _space_or_nothing(match: re.Match[str]) -> str:
     around = line[match.start() - 1 : match.start()] + line[match.end() : match.end() + 1]
     if len(around) < 2 or not all(map(_is_of_word, around)):
         return ""
-    separates = any(character in run for character in _SEPARATORS)
-    return " " if separates or (_ZERO_WIDTH_SPACE in run and _UNSPACED_LETTER.search(around)) else ""
-
-
-def _is_of_word(character: str) -> bool:
-    """Whether it is a letter, a combining mark or a digit."""
-    return unicodedata.category(character)[0] in "LMN"
+    if _ZERO_WIDTH_SPACE in run and any(character in _UNSPACED for character in around):
+        return " "
+    return " " if any(character in _SEPARATORS for character in run) else ""
 
 
 def normalize_unicode(line: str, form: UnicodeForm) -> str:
