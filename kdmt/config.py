@@ -23,6 +23,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -33,6 +34,7 @@ from pydantic import (
 )
 
 from kdmt.errors import UserError
+from kdmt.languages import code_from_yaml, missing_extra, parse_language, same_language
 from kdmt.types import ALIGNED, EDITING, POSITIONAL
 
 KINDS = ("result", "extend", "execution")
@@ -59,6 +61,23 @@ def _changed(section: Section) -> list[str]:
         name for name, field in fields.items() if not field.is_required() and getattr(section, name) != field.default
     ]
 
+
+def _ratio(value: float) -> float:
+    if 0.0 < value <= 1.0:
+        raise ValueError("should be greater than 1, or 0 for no limit")
+    return value
+
+
+def _two_or_none(value: int) -> int:
+    if value == 1:
+        raise ValueError("should be at least 2, or 0 for no limit")
+    return value
+
+
+Ratio = Annotated[float, AfterValidator(_ratio)]
+TokenLimit = Annotated[int, AfterValidator(_two_or_none)]
+RepetitionTimes = Annotated[int, AfterValidator(_two_or_none)]
+LanguageCode = Annotated[str, BeforeValidator(code_from_yaml)]
 
 # --------------------------------------------------------------------------------------------------------- prepare
 
@@ -138,18 +157,26 @@ class HeldOut(ParallelText):
 
 
 class Clean(Section):
-    """Rules of the cleaning pass; lengths are in whitespace-separated words of the untokenised text."""
+    """Rules of the cleaning pass, on the untokenised text. A limit of 0 is none.
+
+    Words are what stands between spaces. A side whose language is written without them (`kdmt.languages`) has none to
+    count, unless its text comes tokenised (`text.already_applied`, `tokenizer.type: words`): then only
+    `max_characters` and `max_ratio` limit its length.
+    """
 
     unicode_form: Literal["NFC", "NFKC", "none"] = "NFC"
-    min_words: int = Field(1, ge=1)
-    max_words: int = Field(250, ge=1)
-    max_ratio: float = Field(3.0, gt=1.0)  # longer side over shorter side
+    min_words: int = Field(1, ge=0)  # of either side
+    max_words: int = Field(250, ge=0)
+    max_characters: int = Field(2500, ge=0)
+    # longer over shorter side in characters, once the target is divided by the corpora's typical ratio of target to
+    # source, their median; 10 characters are added to both sides first, so that short lines may differ by more
+    max_ratio: Ratio = Field(3.0, ge=0.0)
     drop_duplicates: bool = True  # exact duplicates of a pair, the first is kept
     drop_copies: bool = True  # target is the source
 
     @model_validator(mode="after")
     def _order(self) -> Clean:
-        if self.min_words > self.max_words:
+        if self.max_words and self.min_words > self.max_words:
             raise ValueError("'min_words' is larger than 'max_words'")
         return self
 
@@ -173,7 +200,7 @@ class Tokenizer(Section):
     vocab_size: int = Field(10000, ge=8)  # SentencePiece: pieces; subword-nmt: merge operations
     joint: bool = True
     character_coverage: float = Field(1.0, gt=0.0, le=1.0)
-    train_sentences: int = Field(500_000, ge=1)  # learnt on at most so many lines, drawn evenly over the corpus
+    train_sentences: int = Field(500_000, ge=0)  # learnt on at most so many lines, drawn evenly; 0 for all
     source_path: str | None = None  # a given model instead of a learnt one
     target_path: str | None = None
     # of words: how the subwords among them are joined for people and for scores, as by fairseq's flag of this name
@@ -337,14 +364,14 @@ class Train(Section):
     clip_norm: float = Field(0.0, ge=0.0)  # 0: no clipping
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
     validate_interval_updates: int = Field(500, ge=1)
-    validate_bleu: bool = True
+    validate_bleu: bool = True  # translate the validation set, for BLEU and, where it is the best metric, chrF
     validate_beam: int = Field(1, ge=1)
     validate_sentences: int = Field(0, ge=0)  # decode only the first n validation sentences; 0 for all
-    best_metric: Literal["loss", "bleu"] = "bleu"
+    best_metric: Literal["loss", "bleu", "chrf"] = "bleu"
     patience: int = Field(0, ge=0)  # validations without a better score; 0: never stop early
     average_checkpoints: int = Field(5, ge=1)  # checkpoints that `average` is made of
-    max_source_tokens: int = Field(1024, ge=2)  # longer pairs are left out and counted
-    max_target_tokens: int = Field(1024, ge=2)
+    max_source_tokens: TokenLimit = Field(1024, ge=0)  # longer pairs are left out and counted; 0: none is
+    max_target_tokens: TokenLimit = Field(1024, ge=0)
     precision: Literal["auto", "float32", "bf16", "bf16_output"] = "auto"  # what `auto` chose stays with the run
     compile: bool = False  # with torch.compile; sentences are padded to few different lengths
     on_divergence: Literal["stop", "skip"] = _extend("stop")  # a loss or gradient that is not finite, or explodes
@@ -363,8 +390,8 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:
-        if self.best_metric == "bleu" and not self.validate_bleu:
-            raise ValueError("'best_metric: bleu' needs 'validate_bleu: true'")
+        if self.best_metric != "loss" and not self.validate_bleu:
+            raise ValueError(f"'best_metric: {self.best_metric}' needs 'validate_bleu: true'")
         if self.init_optimizer and self.init_from is None:
             raise ValueError("'init_optimizer' is given without 'init_from'")
         if not all(0.0 <= beta < 1.0 for beta in self.adam_betas):
@@ -416,12 +443,6 @@ def _script(name: str) -> str:
     return name
 
 
-def _ratio(value: float) -> float:
-    if 0.0 < value <= 1.0:
-        raise ValueError("should be greater than 1, or 0 for no limit")
-    return value
-
-
 class Failures(Section):
     """What becomes of a hypothesis that fails: kept, replaced by the reference, or dropped with its index recorded.
 
@@ -432,12 +453,11 @@ class Failures(Section):
     too_long: OnFailure = "reference"  # reached the maximum length
     repetition: OnFailure = "reference"  # an n-gram (1 to 4 tokens) repeated `repetition_times` in a row
     unk: OnFailure = "keep"
-    ratio: OnFailure = "reference"  # far more or fewer words than the source, see `max_ratio`
+    ratio: OnFailure = "reference"  # far longer or shorter than the source, see `max_ratio`
     copied: OnFailure = "reference"  # the source again, but for case and spaces, with a letter in it
     script: OnFailure = "reference"  # in another script than `scripts`
-    repetition_times: int = Field(4, ge=2)
-    # longer side over shorter side in words between spaces, as `clean.max_ratio`; 0: no limit, for languages without
-    max_ratio: Annotated[float, AfterValidator(_ratio)] = Field(3.0, ge=0.0)
+    repetition_times: RepetitionTimes = Field(4, ge=0)  # 0: no repetition fails
+    max_ratio: Ratio = Field(3.0, ge=0.0)  # as `prepare.clean.max_ratio`, with the same typical ratio; 0: no limit
     # Unicode's names for the target's, as [Latin] or [Han, Hiragana, Katakana]; empty: not checked
     scripts: list[Annotated[str, AfterValidator(_script)]] = Field(default_factory=list)
     max_foreign: float = Field(0.5, ge=0.0, lt=1.0)  # share of the letters that may be of other scripts
@@ -484,7 +504,7 @@ class Shortlist(Section):
 
     per_token: int = Field(100, ge=1)  # most probable target tokens of each source token
     frequent: int = Field(200, ge=0)  # and the most frequent ones of all
-    pairs: int = Field(200_000, ge=1)  # of the training set that are learnt from, evenly drawn
+    pairs: int = Field(200_000, ge=0)  # of the training set that are learnt from, evenly drawn; 0 for all
 
 
 class Reverse(Section):
@@ -501,8 +521,8 @@ class ForeignTeacher(Section):
     huggingface: str = Field(min_length=1)  # a folder, or a model's name on the hub
     revision: str | None = None  # of the hub: a branch, a tag or a commit
     # languages by the tokenizer's codes, as en_XX (mBART-50), en (M2M-100), eng_Latn (NLLB), deu (Marian's >>deu<<)
-    source_code: str | None = None
-    target_code: str | None = None
+    source_code: LanguageCode | None = None
+    target_code: LanguageCode | None = None
 
 
 _CHECKPOINT, _FOREIGN = "<a checkpoint>", "<a foreign model>"
@@ -537,7 +557,8 @@ class Distill(Section):
     executor: Literal["processes", "inline", "ray"] = _execution("processes")
     workers: int = _execution(0, ge=0)  # 0 for as many as there are cores for, or GPUs
     threads: int = _execution(1, ge=1)  # of a worker; the last digits of scores may depend on it
-    silence_minutes: float = _execution(30.0, gt=0.0)  # a worker of which nothing is heard for so long is replaced
+    # a worker of which nothing is heard for so long is replaced; 0: none is
+    silence_minutes: float = _execution(30.0, ge=0.0)
     device: str = _execution("auto")
 
     @model_validator(mode="after")
@@ -611,7 +632,8 @@ class WordKD(Section):
     rate: float = Field(0.5, gt=0.0, le=1.0)  # share of them, in the micro-batch or among the last `queue` tokens
     queue: int = Field(30_000, ge=1)
     min_confidence: float = Field(0.0, ge=0.0, lt=1.0)  # teach where the teacher's best token has at least so much
-    max_entropy: float | None = Field(None, gt=0.0)  # teach where the teacher's entropy is at most so many nats
+    # teach where the teacher's entropy is at most so many nats; null or 0: everywhere
+    max_entropy: float | None = Field(None, ge=0.0)
     top1_ranking: int = Field(0, ge=0)  # K of TIE-KD's ranking loss, 0 for none
     mutual_information: float = 0.0  # weight of KL(student || teacher's marginal)
     marginal_momentum: float = Field(0.0, ge=0.0, lt=1.0)  # of its running average; 0: the batch's own
@@ -884,7 +906,9 @@ class Score(Section):
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)
     batch_size: int = Field(128, ge=1)
-    tokenize: Literal["13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"] = "13a"
+    # sacreBLEU's, for BLEU; auto: what it chooses for the target language (zh, ja-mecab, ko-mecab), char for other
+    # scripts without spaces, 13a else. Validation and distillation go by it too: what they began with stays with them
+    tokenize: Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"] = "auto"
     lowercase: bool = False
     detokenized: bool = True  # False: the words between spaces as they are, against the corpus's own target file
     baseline: str | None = None  # what significance is measured against; the first student on raw data by default
@@ -905,6 +929,15 @@ class Score(Section):
         )
 
     @model_validator(mode="after")
+    def _has_the_tokenizer(self) -> Score:
+        extra = missing_extra(self.tokenize)
+        if extra is not None:
+            raise ValueError(
+                f"'tokenize: {self.tokenize}' needs packages that are not installed: pip install 'kdmt[{extra}]'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _distinct(self) -> Score:
         for name in ("beams", "iterations"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
@@ -916,8 +949,9 @@ class Pipeline(Section):
     """The whole YAML file."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
-    source_lang: str
-    target_lang: str
+    # BCP 47 tags or ISO 639 codes, see `kdmt.languages`; they stand in names of files as they are written here
+    source_lang: LanguageCode
+    target_lang: LanguageCode
     prepare: Prepare
     teacher: Teacher = Teacher()
     distill: Distill = Distill()
@@ -928,9 +962,15 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _languages(self) -> Pipeline:
         for key in ("source_lang", "target_lang"):
-            _check_language(key, getattr(self, key))
-        if self.source_lang == self.target_lang:
-            raise ValueError(f"'source_lang' and 'target_lang' are both {self.source_lang!r}")
+            try:
+                parse_language(getattr(self, key))
+            except ValueError as error:
+                raise ValueError(f"'{key}': {error}") from None
+        source, target = self.source_lang, self.target_lang
+        if source == target:
+            raise ValueError(f"'source_lang' and 'target_lang' are both {source!r}")
+        if same_language(source, target):
+            raise ValueError(f"'source_lang' and 'target_lang' are the same language: {source!r} and {target!r}")
         return self
 
     @model_validator(mode="after")
@@ -1000,16 +1040,6 @@ class Pipeline(Section):
                         f"'prepare.test.{name}' is processed text: 'score.detokenized: true' needs its 'raw_target'"
                     )
         return self
-
-
-def _check_language(key: str, code: str) -> None:
-    """An ISO 639 code, or one of the range qaa-qtz that the standard keeps for private use."""
-    if re.fullmatch(r"q[a-t][a-z]", code):
-        return
-    import pycountry
-
-    if not (pycountry.languages.get(alpha_2=code) or pycountry.languages.get(alpha_3=code)):
-        raise ValueError(f"'{key}': {code!r} is no ISO 639 language code")
 
 
 def _check_moses(key: str, code: str, *, already_applied: bool) -> None:

@@ -200,7 +200,10 @@ def same_language(first: str, second: str) -> bool:
     """Whether two codes name one language in one script and region: `en` and `eng`, `zh` and `zh-Hans`."""
     if first == second:
         return True
-    one, other = parse_language(first), parse_language(second)
+    try:
+        one, other = parse_language(first), parse_language(second)
+    except ValueError:  # names of others, that are no codes
+        return False
     return replace(one, script=one.written_in) == replace(other, script=other.written_in)
 
 
@@ -220,17 +223,14 @@ def writes_spaces(code: str) -> bool:
     return parse_language(code).writes_spaces
 
 
-def language_setting(value: object) -> str:
-    """Return the value of a setting that is a language's code, which is checked.
+def code_from_yaml(value: object) -> object:
+    """Return the value of a setting that is a language's code as it is.
 
     Raises:
-        ValueError: it is none; explains YAML 1.1's `no`.
+        ValueError: it is false, which is how YAML 1.1 reads `no`.
     """
     if value is False:
         raise ValueError('YAML reads no without quotes as false: write "no" in quotes for Norwegian, or nb or nn')
-    if not isinstance(value, str):
-        raise ValueError(f"should be the code of a language, as de or zh-Hans (it is {value!r})")
-    parse_language(value)
     return value
 
 
@@ -303,14 +303,22 @@ def bleu_tokenizer(code: str) -> str:
     It is what sacreBLEU chooses by itself, `zh`, `ja-mecab` and `ko-mecab`, where its packages are installed. Other
     scripts without spaces get `char`, as Japanese does without the packages, and everything else `13a`.
     """
+    usual = usual_bleu_tokenizer(code)
+    if missing_extra(usual) is None:
+        return usual
+    return "13a" if writes_spaces(code) else "char"
+
+
+def usual_bleu_tokenizer(code: str) -> str:
+    """Return what `bleu_tokenizer` does where all packages are installed."""
     language = parse_language(code)
     if language.written_in in _HAN:
         return "zh"
-    if language.writes_spaces:
-        korean = language.language == "ko" and language.written_in in ("Kore", "Hang")
-        return "ko-mecab" if korean and missing_extra("ko-mecab") is None else "13a"
-    japanese = language.language == "ja" and missing_extra("ja-mecab") is None
-    return "ja-mecab" if japanese else "char"
+    if language.language == "ja" and not language.writes_spaces:
+        return "ja-mecab"
+    if language.language == "ko" and language.written_in in ("Kore", "Hang"):
+        return "ko-mecab"
+    return "13a" if language.writes_spaces else "char"
 
 
 def missing_extra(tokenizer: str) -> str | None:

@@ -87,9 +87,11 @@ def join_data(every: Sequence[ParallelData]) -> ParallelData:
 def filter_by_size(
     src_sizes: IntArray, tgt_sizes: IntArray | None, *, max_source_tokens: int, max_target_tokens: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Indices of the pairs within both limits, int64 ascending, and how many pairs are left out."""
-    fits = np.asarray(src_sizes) <= max_source_tokens
-    if tgt_sizes is not None:
+    """Indices of the pairs within both limits, of which 0 is none, int64 ascending, and how many are left out."""
+    fits = np.ones(len(src_sizes), dtype=bool)
+    if max_source_tokens:
+        fits &= np.asarray(src_sizes) <= max_source_tokens
+    if tgt_sizes is not None and max_target_tokens:
         fits &= np.asarray(tgt_sizes) <= max_target_tokens
     kept = np.flatnonzero(fits)
     return kept, len(fits) - len(kept)

@@ -1,11 +1,13 @@
 """The cleaning pass: raw training pairs in, clean text out, with a count for each rule.
 
 Rules, in their order. Three change a line: characters that cannot be seen are removed, Unicode is normalised,
-whitespace is collapsed. The others drop a pair: an empty side, too few or too many words, a length ratio, a copy, a
-sentence of a validation or test set, an exact duplicate of an earlier pair of any corpus.
+whitespace is collapsed. The others drop a pair: an empty side, too few or too many words, too many characters, a copy,
+a sentence of a validation or test set, sides whose lengths do not fit each other, an exact duplicate of an earlier pair
+of any corpus.
 
 The pairs are streamed twice: the first pass, which worker processes may share, writes what passes all rules but the
-last to a work folder; duplicates are then known (`duplicates.py`), and the second pass copies what is left.
+last two to a work folder; the typical ratio of lengths (`lengths.py`) and the duplicates (`duplicates.py`) are then
+known, and the second pass copies what is left.
 """
 
 from __future__ import annotations
@@ -30,7 +32,18 @@ import numpy.typing as npt
 
 from kdmt.config import Clean
 from kdmt.corpus.decontaminate import Forbidden
+from kdmt.corpus.dropped import (
+    NUM_EXAMPLES,
+    Examples,
+    add_examples,
+    cut_texts,
+    describe_dropped,
+    lost_much,
+    warning_lines,
+)
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
+from kdmt.corpus.lengths import Lengths, RatioMedian, count_characters, length_ratios
+from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.errors import UserError
 
@@ -39,7 +52,10 @@ Flags = npt.NDArray[np.bool_]
 
 CHANGING_RULES = ("invisible", "unicode", "whitespace")
 # The rules that drop a pair, in the order in which they are asked.
-DROPPING_RULES = ("empty", "min_words", "max_words", "max_ratio", "copy", "held_out", "duplicate")
+DROPPING_RULES = (
+    *("empty", "min_words", "max_words", "max_characters", "copy", "held_out"),
+    *("max_ratio", "duplicate"),  # these are asked when all pairs have been seen
+)
 
 UnicodeForm = Literal["NFC", "NFKC", "none"]
 
@@ -96,6 +112,7 @@ class CorpusCounts:
     held_out_matches: dict[str, int]  # "test_2016.source" -> pairs with a source line of this set
     pairs_kept: int
     pairs_out: int  # weight times pairs_kept
+    examples: Examples  # of the pairs that each rule dropped: their beginnings
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,7 @@ class CleaningReport:
     """Counts for each corpus, in the order of the output."""
 
     corpora: tuple[CorpusCounts, ...]
+    typical_ratio: float  # target over source characters: the median of the pairs that pass the other rules
 
     @property
     def pairs_in(self) -> int:
@@ -120,7 +138,39 @@ class CleaningReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
-        return {"pairs_in": self.pairs_in, "pairs_out": self.pairs_out, "dropped": self.dropped, "corpora": corpora}
+        for corpus in corpora:
+            del corpus["examples"]  # text is in no report
+        return {
+            "pairs_in": self.pairs_in,
+            "pairs_out": self.pairs_out,
+            "typical_ratio": self.typical_ratio,
+            "dropped": self.dropped,
+            "corpora": corpora,
+        }
+
+    @property
+    def loses_much(self) -> bool:
+        """Whether all corpora together lose so much that it is a warning."""
+        return lost_much(self.pairs_in, self.dropped)
+
+    def example(self) -> str:
+        """Return the first pair that fell to the rule that drops the most, as the end of a message; empty if none."""
+        rule = max(self.dropped, key=self.dropped.__getitem__)
+        pairs = [pair for corpus in self.corpora for pair in corpus.examples.get(rule, ())]
+        return f"; {rule} dropped {' -> '.join(map(repr, pairs[0]))}, for example" if pairs else ""
+
+    def warnings(self) -> Iterator[str]:
+        """Yield the lines of warnings: of each corpus that loses much, and of all of them if none does by itself."""
+        told = False
+        for corpus in self.corpora:
+            for line in warning_lines(corpus.name, "pairs", corpus.pairs_in, corpus.dropped, corpus.examples):
+                told = True
+                yield line
+        if not told and len(self.corpora) > 1:
+            examples: Examples = {}
+            for corpus in self.corpora:
+                add_examples(examples, corpus.examples)
+            yield from warning_lines("all corpora", "pairs", self.pairs_in, self.dropped, examples)
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
@@ -168,18 +218,26 @@ def collapse_whitespace(line: str) -> str:
     return " ".join(line.split())
 
 
-def broken_rule(source: str, target: str, clean: Clean) -> str | None:
-    """The first rule on a single pair that drops this one; lines are as `collapse_whitespace` gives them."""
+def broken_rule(source: str, target: str, clean: Clean, *, spaced: tuple[bool, bool] = (True, True)) -> str | None:
+    """The first rule on a single pair that drops this one; lines are as `collapse_whitespace` gives them.
+
+    Args:
+        spaced: whether the text of each side has words between spaces, which are counted then.
+    """
     if not source or not target:
         return "empty"
-    num_source, num_target = source.count(" ") + 1, target.count(" ") + 1
-    shorter, longer = (num_source, num_target) if num_source < num_target else (num_target, num_source)
-    if shorter < clean.min_words:
+    of_source, of_target = spaced
+    least, most = clean.min_words, clean.max_words
+    if least > 1 and ((of_source and source.count(" ") + 1 < least) or (of_target and target.count(" ") + 1 < least)):
         return "min_words"
-    if longer > clean.max_words:
+    # n words have at least 2n - 1 characters: most lines need not be counted
+    if most and (
+        (of_source and len(source) > 2 * most and source.count(" ") >= most)
+        or (of_target and len(target) > 2 * most and target.count(" ") >= most)
+    ):
         return "max_words"
-    if longer > shorter * clean.max_ratio:
-        return "max_ratio"
+    if clean.max_characters and (len(source) > clean.max_characters or len(target) > clean.max_characters):
+        return "max_characters"
     if clean.drop_copies and source == target:
         return "copy"
     return None
@@ -195,16 +253,21 @@ class CleanedChunk:
     pairs_in: int
     num_pairs: int
     counts: collections.Counter[str]  # rule, or held-out set and side -> lines or pairs
+    characters: tuple[Lengths, Lengths]  # of each line of what is left
+    examples: Examples
 
 
-def clean_chunk(pairs: Sequence[Pair], clean: Clean, forbidden: Forbidden | None) -> CleanedChunk:
-    """Every rule but that on duplicates, applied to each pair by itself."""
+def clean_chunk(
+    pairs: Sequence[Pair], clean: Clean, forbidden: Forbidden | None, *, spaced: tuple[bool, bool] = (True, True)
+) -> CleanedChunk:
+    """Every rule on a single pair, applied to each by itself."""
     counts: collections.Counter[str] = collections.Counter()
+    examples: Examples = {}
     sources, targets, digests = [], [], []
     for raw_source, raw_target in pairs:
         source = clean_line(raw_source, clean.unicode_form, counts)
         target = clean_line(raw_target, clean.unicode_form, counts)
-        rule = broken_rule(source, target, clean)
+        rule = broken_rule(source, target, clean, spaced=spaced)
         if rule is None and forbidden is not None:
             matches = forbidden.matches(source, target)
             if matches:
@@ -212,18 +275,40 @@ def clean_chunk(pairs: Sequence[Pair], clean: Clean, forbidden: Forbidden | None
                 counts.update(matches)
         if rule is not None:
             counts[rule] += 1
+            if counts[rule] <= NUM_EXAMPLES:
+                examples.setdefault(rule, []).append(cut_texts(raw_source, raw_target))
             continue
         sources.append(source)
         targets.append(target)
         if clean.drop_duplicates:
             digests.append(_digest(source, target))
-    return CleanedChunk(_join(sources), _join(targets), b"".join(digests), len(pairs), len(sources), counts)
+    return _make_chunk(sources, targets, digests, len(pairs), counts, examples)
 
 
 def keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Every line as it is."""
-    source, target = _join([pair[0] for pair in pairs]), _join([pair[1] for pair in pairs])
-    return CleanedChunk(source, target, b"", len(pairs), len(pairs), collections.Counter())
+    sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return _make_chunk(sources, targets, [], len(pairs), collections.Counter(), {})
+
+
+def _make_chunk(
+    sources: list[str],
+    targets: list[str],
+    digests: list[bytes],
+    pairs_in: int,
+    counts: collections.Counter[str],
+    examples: Examples,
+) -> CleanedChunk:
+    return CleanedChunk(
+        source=_join(sources),
+        target=_join(targets),
+        digests=b"".join(digests),
+        pairs_in=pairs_in,
+        num_pairs=len(sources),
+        counts=counts,
+        characters=(count_characters(sources), count_characters(targets)),
+        examples=examples,
+    )
 
 
 def clean_line(line: str, form: UnicodeForm, counts: collections.Counter[str]) -> str:
@@ -262,6 +347,7 @@ def clean_corpora(
     out_tags: Path,
     workdir: Path,
     workers: int = 1,
+    spaced: tuple[bool, bool] = (True, True),
 ) -> CleaningReport:
     """Clean training corpora into one text file a side.
 
@@ -276,8 +362,9 @@ def clean_corpora(
         out_tags: if any corpus has a tag, the tag of each pair on a line of its own, an empty line for none; with no
             tag at all there is no such file afterwards.
         workdir: a folder for this pass alone: emptied at the start, removed at the end, even after an error. It takes
-            the size of the text and 25 bytes a pair.
+            the size of the text and 33 bytes a pair.
         workers: processes that share the first pass; 1 for none but this one.
+        spaced: whether the text of each side has words between spaces: limits on words hold for such sides alone.
 
     Raises:
         UserError: no pair is left, or the disk is full; or whatever reading the pairs raises. The files under the
@@ -287,17 +374,21 @@ def clean_corpora(
     asides = [path.with_name(path.name + ".part") for path in finals]
     apply_rules: Callable[[list[Pair]], CleanedChunk] = keep_chunk
     if clean != "none":
-        apply_rules = functools.partial(clean_chunk, clean=clean, forbidden=forbidden)
+        apply_rules = functools.partial(clean_chunk, clean=clean, forbidden=forbidden, spaced=spaced)
     with _clearing_up(workdir, asides), DuplicateFinder(workdir) as finder:
-        passed = _clean_all(workdir, corpora, apply_rules, finder, workers)
+        median = RatioMedian()
+        passed = _clean_all(workdir, corpora, apply_rules, finder, median, workers)
         repeats = _split(finder.find(), [one.num_digests for one in passed])
+        typical = median.value()
+        max_ratio = 0.0 if clean == "none" else clean.max_ratio
+        losses = [_Losses(_unfit(one, typical, max_ratio), own) for one, own in zip(passed, repeats, strict=True)]
         held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
-        report = CleaningReport(
-            tuple(_count(one, repeats_N, held_out_sides) for one, repeats_N in zip(passed, repeats, strict=True))
-        )
+        counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
+        report = CleaningReport(tuple(counted), typical)
         _require_pairs(report)
-        _write_side([one.source for one in passed], report, repeats, asides[0])
-        _write_side([one.target for one in passed], report, repeats, asides[1])
+        dropped = [own.dropped_N for own in losses]
+        _write_side([one.source for one in passed], report, dropped, asides[0])
+        _write_side([one.target for one in passed], report, dropped, asides[1])
         _write_tags(report, asides[2])
         for aside, final in zip(asides, finals, strict=True):
             if aside.exists():
@@ -335,6 +426,33 @@ class _FirstPass:
     num_pairs: int
     num_digests: int  # num_pairs, or 0 if no duplicates are looked for
     counts: collections.Counter[str]
+    characters: Path  # of the two sides of each pair, uint32
+    examples: Examples
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """What a corpus loses when all pairs have been seen, by their places in the text of the first pass.
+
+    Attributes:
+        unfit_N: pairs whose sides do not fit each other; empty if that is not asked.
+        repeats_N: pairs that repeat earlier ones; empty if that is not asked.
+    """
+
+    unfit_N: Flags
+    repeats_N: Flags
+
+    @property
+    def dropped_N(self) -> Flags:
+        """Empty if nothing is asked."""
+        if len(self.unfit_N) and len(self.repeats_N):
+            return self.unfit_N | self.repeats_N
+        return self.unfit_N if len(self.unfit_N) else self.repeats_N
+
+    def places(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Rule -> the pairs that it drops. What is unfit repeats nothing: its equals are unfit too."""
+        repeats_N = self.repeats_N & ~self.unfit_N if len(self.unfit_N) and len(self.repeats_N) else self.repeats_N
+        return {"max_ratio": np.flatnonzero(self.unfit_N), "duplicate": np.flatnonzero(repeats_N)}
 
 
 def _clean_all(
@@ -342,6 +460,7 @@ def _clean_all(
     corpora: Iterable[TrainingCorpus],
     apply_rules: Callable[[list[Pair]], CleanedChunk],
     finder: DuplicateFinder,
+    median: RatioMedian,
     workers: int,
 ) -> list[_FirstPass]:
     """The first pass over all corpora."""
@@ -349,27 +468,48 @@ def _clean_all(
     with mapping_in_order(apply_rules, workers) as map_in_order:
         for number, corpus in enumerate(corpora):
             chunks = map_in_order(_chunks(corpus.pairs))
-            passed.append(
-                _clean_one(corpus, chunks, finder, workdir / f"{number}.source", workdir / f"{number}.target")
-            )
+            passed.append(_clean_one(corpus, chunks, finder, median, workdir, number))
     return passed
 
 
 def _clean_one(
-    corpus: TrainingCorpus, chunks: Iterable[CleanedChunk], finder: DuplicateFinder, source: Path, target: Path
+    corpus: TrainingCorpus,
+    chunks: Iterable[CleanedChunk],
+    finder: DuplicateFinder,
+    median: RatioMedian,
+    workdir: Path,
+    number: int,
 ) -> _FirstPass:
+    paths = [workdir / f"{number}.{what}" for what in ("source", "target", "characters")]
     pairs_in = num_pairs = num_digests = 0
     counts: collections.Counter[str] = collections.Counter()
-    with source.open("wb") as source_file, target.open("wb") as target_file:
+    examples: Examples = {}
+    with paths[0].open("wb") as source, paths[1].open("wb") as target, paths[2].open("wb") as characters:
         for chunk in chunks:
-            source_file.write(chunk.source)
-            target_file.write(chunk.target)
+            source.write(chunk.source)
+            target.write(chunk.target)
+            characters.write(np.stack(chunk.characters, axis=1).tobytes())
+            median.add(*chunk.characters)
             finder.add(chunk.digests)
             pairs_in += chunk.pairs_in
             num_pairs += chunk.num_pairs
             num_digests += len(chunk.digests) // DIGEST_BYTES
             counts += chunk.counts
-    return _FirstPass(corpus, source, target, pairs_in, num_pairs, num_digests, counts)
+            add_examples(examples, chunk.examples)
+    return _FirstPass(corpus, paths[0], paths[1], pairs_in, num_pairs, num_digests, counts, paths[2], examples)
+
+
+def _unfit(one: _FirstPass, typical: float, max_ratio: float) -> Flags:
+    """Which pairs have sides whose lengths do not fit each other; empty if there is no limit."""
+    if not max_ratio:
+        return np.zeros(0, dtype=bool)
+    unfit_N = np.zeros(one.num_pairs, dtype=bool)
+    with one.characters.open("rb") as file:
+        for start in range(0, one.num_pairs, _CHUNK_PAIRS):
+            stop = min(start + _CHUNK_PAIRS, one.num_pairs)
+            lengths_N2 = np.fromfile(file, dtype=np.uint32, count=2 * (stop - start)).reshape(-1, 2)
+            unfit_N[start:stop] = length_ratios(lengths_N2[:, 0], lengths_N2[:, 1], typical) > max_ratio
+    return unfit_N
 
 
 def _chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
@@ -410,23 +550,38 @@ def _write_tags(report: CleaningReport, out_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ counts
 
 
-def _count(one: _FirstPass, repeats_N: Flags, held_out_sides: Sequence[str]) -> CorpusCounts:
-    num_repeats = int(np.count_nonzero(repeats_N))
-    kept = one.num_pairs - num_repeats
+def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
+    places = losses.places()
+    seen_late = {rule: len(found) for rule, found in places.items()}
+    kept = one.num_pairs - sum(seen_late.values())
+    examples = dict(one.examples)
+    for rule, found in places.items():
+        if len(found):
+            examples[rule] = _texts_at(one, found[:NUM_EXAMPLES].tolist())
     return CorpusCounts(
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
         pairs_in=one.pairs_in,
         lines_changed={rule: one.counts[rule] for rule in CHANGING_RULES},
-        dropped={rule: one.counts[rule] for rule in DROPPING_RULES} | {"duplicate": num_repeats},
+        dropped={rule: one.counts[rule] for rule in DROPPING_RULES} | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
         pairs_kept=kept,
         pairs_out=kept * one.corpus.weight,
+        examples=examples,
     )
+
+
+def _texts_at(one: _FirstPass, places: list[int]) -> list[tuple[str, ...]]:
+    """The beginnings of the pairs at these places, which ascend."""
+    pairs = zip(iterate_lines(one.source), iterate_lines(one.target), strict=True)
+    numbered = itertools.islice(enumerate(pairs), places[-1] + 1)
+    return [cut_texts(*pair) for place, pair in numbered if place in places]
 
 
 def _require_pairs(report: CleaningReport) -> None:
     if report.pairs_out == 0:
-        dropped = ", ".join(f"{rule} {count}" for rule, count in report.dropped.items() if count)
-        raise UserError(f"cleaning leaves none of {report.pairs_in} training pairs; dropped: {dropped or 'none'}")
+        raise UserError(
+            f"cleaning leaves none of {report.pairs_in} training pairs; dropped: "
+            f"{describe_dropped(report.pairs_in, report.dropped)}{report.example()}"
+        )

@@ -41,6 +41,10 @@ TRAINING_THREADS = 4
 # -------------------------------------------------------------------------------------------------------------- models
 
 
+class TooLittleText(UserError):
+    """The training text holds too little to learn a tokenizer of the wanted size from."""
+
+
 @dataclass(frozen=True)
 class Surfaces:
     """What each symbol of a vocabulary adds to the text of a line, where that depends on its place alone.
@@ -255,7 +259,7 @@ def train_tokenizer(
 
     Args:
         sources: training text of the source and the target side; at most `settings.train_sentences` lines of it are
-            learnt from for one model, drawn at even distances.
+            learnt from for one model, drawn at even distances; 0 for all.
         out_dir: made anew beside its name and renamed; an older one is replaced.
         langs: source and target language.
 
@@ -318,7 +322,7 @@ def _learn(settings: TokenizerSettings, texts: Sequence[Path]) -> bytes:
     lines = sample_lines(texts, settings.train_sentences)
     first = next(lines, None)
     if first is None:
-        raise UserError(f"{', '.join(map(str, texts))}: no text to learn a tokenizer from")
+        raise TooLittleText(f"{', '.join(map(str, texts))}: no text to learn a tokenizer from")
     lines = itertools.chain([first], lines)
     return _learn_sentencepiece(settings, lines) if settings.type == "sentencepiece" else _learn_bpe(settings, lines)
 
@@ -345,7 +349,8 @@ def _learn_sentencepiece(settings: TokenizerSettings, lines: Iterator[str]) -> b
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
     except RuntimeError as error:
         reason = str(error).rpartition("] ")[2]  # before it stands the line of C++ that noticed
-        raise UserError(f"tokenizer.vocab_size {settings.vocab_size}: {reason}") from None
+        error_type = TooLittleText if "too high" in reason else UserError
+        raise error_type(f"tokenizer.vocab_size {settings.vocab_size}: {reason}") from None
     return model.getvalue()
 
 
@@ -356,7 +361,7 @@ def _learn_bpe(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
     codes = io.StringIO()
     words = Counter(word for line in lines for word in line.split())
     if all(len(word) == 1 for word in words):
-        raise UserError("no word of the training text has two letters: there is nothing for subword-nmt to merge")
+        raise TooLittleText("no word of the training text has two letters: there is nothing for subword-nmt to merge")
     counted = [f"{word} {count}" for word, count in words.items()]
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
         learn_bpe(counted, codes, settings.vocab_size, is_dict=True)
@@ -399,11 +404,11 @@ def count_lines(path: Path) -> int:
 
 
 def sample_lines(paths: Sequence[Path], limit: int) -> Iterator[str]:
-    """At most `limit` lines of all the files together, at even distances; empty ones are drawn but not given."""
+    """At most `limit` lines of all files together (0: all), at even distances; empty ones are drawn but not given."""
     total = sum(map(count_lines, paths))
     lines = itertools.chain.from_iterable(chunk for path in paths for chunk in read_chunks(path))
     for number, line in enumerate(lines):
-        drawn = total <= limit or (number + 1) * limit // total > number * limit // total
+        drawn = not limit or total <= limit or (number + 1) * limit // total > number * limit // total
         if drawn and (words := line.split()):
             yield " ".join(words)
 

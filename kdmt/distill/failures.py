@@ -1,7 +1,7 @@
 """Hypotheses that fail, and what becomes of them.
 
 A hypothesis fails by the first that applies, in the order of `FAILURES`: `empty`, no tokens or no words; `too_long`,
-the maximum length reached; `repetition`, a loop; `unk`, one inside; `ratio`, far more or fewer words than the source;
+the maximum length reached; `repetition`, a loop; `unk`, one inside; `ratio`, far longer or shorter than the source;
 `copied`, the source again; `script`, letters of a script that is not the target's. The first four are seen in its
 tokens, the others in its words. Where there are many hypotheses a failure is a code, its place in `FAILURES` plus 1,
 and 0 is none. Shape legend: N hypotheses, M tokens of all of them, C characters of all of them.
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
+from kdmt.corpus.lengths import count_characters, length_ratios
 from kdmt.types import UNK
 
 Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script"]
@@ -37,7 +38,7 @@ def find_token_failures(
     """What fails in the tokens of hypotheses: codes, uint8 [N], of the first four of `FAILURES`.
 
     A loop is an n-gram of 1 to `MAX_NGRAM` tokens that stands `repetition_times` times in a row, which is a run of
-    n * (repetition_times - 1) positions with tokens[i] == tokens[i + n].
+    n * (repetition_times - 1) positions with tokens[i] == tokens[i + n]; with 0 times there is none.
 
     Args:
         tokens: target ids without </s>, back to back [M = sum(sizes)].
@@ -53,7 +54,7 @@ def find_token_failures(
     codes_N = np.zeros(len(sizes), dtype=np.uint8)
     # the last that is written is the first that applies
     codes_N[_owners(np.flatnonzero(tokens == UNK), ends_N)] = CODES["unk"]
-    for n in range(1, MAX_NGRAM + 1):
+    for n in range(1, MAX_NGRAM + 1) if repetition_times else ():
         codes_N[_owners(_loops(tokens, ends_N, n, repetition_times), ends_N)] = CODES["repetition"]
     codes_N[np.asarray(at_limit, dtype=bool)] = CODES["too_long"]
     codes_N[sizes == 0] = CODES["empty"]
@@ -80,17 +81,19 @@ def _loops(tokens: NDArray[np.integer[Any]], ends_N: NDArray[np.int64], n: int, 
 # ----------------------------------------------------------------------------------------------------------- by words
 
 
-def find_text_failures(words: Sequence[str], sources: Sequence[str], settings: Failures) -> Codes:
+def find_text_failures(
+    words: Sequence[str], sources: Sequence[str], settings: Failures, *, typical_ratio: float
+) -> Codes:
     """What fails in the words of hypotheses, beside their sources: codes, uint8 [N], `empty` or the last three.
 
-    `ratio` is the rule of cleaning, longer > shorter * max_ratio in words between spaces: it means nothing in a
-    language that is written without them. `copied` does not see case and whitespace, and asks for a letter: a line of
-    figures may be its own translation. `script` is more than `max_foreign` of the letters in other scripts than
-    `scripts`; letters of no script of their own, as ー, are never foreign.
+    `ratio` is the rule of cleaning (`kdmt.corpus.lengths.length_ratios`). `copied` does not see case and whitespace,
+    and asks for a letter: a line of figures may be its own translation. `script` is more than `max_foreign` of the
+    letters in other scripts than `scripts`; letters of no script of their own, as ー, are never foreign.
 
     Args:
         words: text of each hypothesis as the tokenizer sees it [N].
         sources: its source line, likewise [N].
+        typical_ratio: target characters for one of the source.
 
     Raises:
         ValueError: there are not as many of both.
@@ -105,8 +108,8 @@ def find_text_failures(words: Sequence[str], sources: Sequence[str], settings: F
         if _is_copy(words[i], sources[i]):
             codes_N[i] = CODES["copied"]
     if settings.max_ratio:
-        longer_N, shorter_N = np.maximum(num_words_N, num_source_N), np.minimum(num_words_N, num_source_N)
-        codes_N[longer_N > shorter_N * settings.max_ratio] = CODES["ratio"]
+        ratios_N = length_ratios(count_characters(sources), count_characters(words), typical_ratio)
+        codes_N[ratios_N > settings.max_ratio] = CODES["ratio"]
     codes_N[num_words_N == 0] = CODES["empty"]
     return codes_N
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
+from kdmt.corpus.dropped import NUM_EXAMPLES, Examples, add_examples, cut_texts
 from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.tokenizer import count_lines
@@ -69,6 +70,7 @@ class MergeReport:
     failures: Counter[str] = field(default_factory=Counter)
     replaced: Counter[str] = field(default_factory=Counter)  # failures for which the reference stands there
     dropped: Counter[str] = field(default_factory=Counter)
+    examples: Examples = field(default_factory=dict)  # failure -> source and hypothesis of the first lines
     indices: array[int] = field(default_factory=lambda: array("q"))  # of each written line: its line in the text
     weights: array[float] = field(default_factory=lambda: array("f"))  # where the selection weighs them
     of_teacher: bytearray = field(default_factory=bytearray)  # 1 for each written line that is no reference
@@ -112,6 +114,7 @@ def merge_candidates(
     offsets: Path,
     settings: Failures,
     select: Selector,
+    typical_ratio: float,
     given: GivenScores | None = None,
     out: Outputs,
     workers: int,
@@ -124,6 +127,7 @@ def merge_candidates(
         nbest, offsets: what `write_candidates` wrote.
         settings: what becomes of failures.
         select: chooses among the candidates that do not fail.
+        typical_ratio: target characters for one of the source.
         given: scores for `select`, where it goes by them.
         out: the new files; of tags there is none where no text has them.
         workers: processes.
@@ -137,7 +141,7 @@ def merge_candidates(
         raise UserError(f"{names}: {total} lines of text for {len(numbers_L)} sentences")
     report = MergeReport()
     bounds_U = np.load(offsets, mmap_mode="r")
-    choose = partial(_choose_chunk, nbest, settings, select)
+    choose = partial(_choose_chunk, nbest, settings, select, typical_ratio)
     files = {name: path.open("wb") for name, path in zip((*_FILES, "rejected"), out.paths(), strict=True)}
     try:
         with mapping_in_order(choose, workers) as map_in_order:
@@ -175,7 +179,7 @@ def _chunks(
 # ------------------------------------------------------------------------------------------------------------- choices
 
 
-def _choose_chunk(nbest: Path, settings: Failures, select: Selector, chunk: _Chunk) -> _Chosen:
+def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_ratio: float, chunk: _Chunk) -> _Chosen:
     count = len(chunk.starts_N)
     references, tags = (None if path is None else chunk.pieces[path].read() for path in chunk.text.paths()[1:])
     sources = chunk.pieces[chunk.text.source].read()
@@ -186,7 +190,7 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, chunk: _Chu
         candidates.close()
     if chunk.given is not None:
         found = _with_scores(found, *chunk.given)
-    found = _with_text_failures(found, sources, settings)
+    found = _with_text_failures(found, sources, settings, typical_ratio)
     report = MergeReport()
     out: dict[str, list[str]] = {name: [] for name in (*_FILES, "rejected")}
     for place, own in enumerate(found):
@@ -196,6 +200,10 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, chunk: _Chu
         report.indices.extend([index] * len(lines))
         if rejection is not None:
             out["rejected"].append(f"{index}\t{rejection}\n")
+            failure = rejection.partition("\t")[0]
+            if report.failures[failure] <= NUM_EXAMPLES:
+                shown = cut_texts(sources[place], own[0][0].words if own else "")
+                add_examples(report.examples, {failure: [shown]})
         for words, weight in lines:
             out["source"].append(f"{sources[place]}\n")
             out["target"].append(f"{words}\n")
@@ -206,11 +214,13 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, chunk: _Chu
     return _Chosen({name: "".join(lines).encode() for name, lines in out.items()}, report)
 
 
-def _with_text_failures(found: list[Nbest], sources: Sequence[str], settings: Failures) -> list[Nbest]:
+def _with_text_failures(
+    found: list[Nbest], sources: Sequence[str], settings: Failures, typical_ratio: float
+) -> list[Nbest]:
     """The same candidates; those without a failure have the one that their words show."""
     words = [candidate.words for nbest in found for candidate, _ in nbest]
     beside = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
-    codes = iter(find_text_failures(words, beside, settings).tolist())
+    codes = iter(find_text_failures(words, beside, settings, typical_ratio=typical_ratio).tolist())
     names = (NO_FAILURE, *FAILURES)
 
     def seen(failure: str) -> str:
@@ -273,6 +283,7 @@ def _add(report: MergeReport, more: MergeReport) -> None:
     report.failures += more.failures
     report.replaced += more.replaced
     report.dropped += more.dropped
+    add_examples(report.examples, more.examples)
     report.indices.extend(more.indices)
     report.weights.extend(more.weights)
     report.of_teacher.extend(more.of_teacher)

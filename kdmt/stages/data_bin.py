@@ -17,6 +17,7 @@ from kdmt.corpus.binarize import data_prefix, dictionary_path
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.detokenizer import Detokenizer
 from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, checked_chunks, idx_path
+from kdmt.corpus.lengths import typical_ratio
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
@@ -24,6 +25,7 @@ from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.interop.fairseq.data_bin import DataBin, Split
 from kdmt.stages.manifest import write_json
+from kdmt.stages.measures import REPORT, training_chunks
 from kdmt.stages.workspace import Workspace
 from kdmt.types import UNK
 
@@ -92,8 +94,9 @@ def take_data_bin(workspace: Workspace, folder: Path) -> dict[str, object]:
         _write_raw(codec, name, folder)
     _check_tokenizer(sides)
     others = {side.lang: len(side.others) for side in sides}
-    report = {"data_bin": settings.data_bin.path, "pairs": pairs, "cut_otherwise": others}
-    write_json(folder / "report.json", report)
+    ratio = typical_ratio(training_chunks(folder, data.langs))
+    report = {"data_bin": settings.data_bin.path, "pairs": pairs, "typical_ratio": ratio, "cut_otherwise": others}
+    write_json(folder / REPORT, report)
     workspace.say(f"prepare: {pairs:,} pairs for training, taken from {data.folder}")
     facts: dict[str, object] = {"pairs_in": pairs, "pairs_out": pairs, "dropped": {}, "cut_otherwise": others}
     return facts | {

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from kdmt.config import Sample
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, earlier_states, file_input, finish, make_plan, recorded_outputs
+from kdmt.stages.measures import recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.rescore import check_reverse, reverse_inputs
 from kdmt.stages.stage import Shards, Stage, setting_up
 from kdmt.stages.targets import (
@@ -128,7 +129,7 @@ class Decoding:
         made_from = make_plan({"distill": workspace.config.distill}, {}, inputs)
         left_out = tuple(f"distill.{name}" for name in self.foreign)
         own = {key: value for key, value in made_from.settings.items() if not key.startswith(left_out)}
-        return replace(made_from, settings=own)
+        return with_ratio(workspace, replace(made_from, settings=own))
 
     def make(self, plan: Plan) -> None:
         """Decode what is missing, and write the training set."""
@@ -308,11 +309,13 @@ def interpolated_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) 
         from kdmt.distill.selection import interpolated
         from kdmt.distill.similarity import bleu_nearness, chrf_nearness
 
-        words = "none" if workspace.config.prepare.text.moses else "13a"
-        return interpolated(chrf_nearness if settings.interpolate == "chrf" else bleu_nearness(words))
+        if settings.interpolate == "chrf":
+            return interpolated(chrf_nearness)
+        return interpolated(bleu_nearness(recorded_tokenizer(workspace, workspace.interpolated)))
 
     extra = {"distill.interpolate": settings.interpolate}
-    return _choosing_stage(Choosing(workspace, workspace.interpolated, rule, extra), prepare, distill)
+    by_bleu = settings.interpolate == "sentence_bleu"
+    return _choosing_stage(Choosing(workspace, workspace.interpolated, rule, extra, by_bleu=by_bleu), prepare, distill)
 
 
 def mbr_stage(workspace: Workspace, *, prepare: Stage, distill: Stage) -> Stage:
@@ -358,6 +361,7 @@ class Choosing:
         rule: gives the rule of choice.
         extra: settings that the rule depends on.
         scores: a file that it goes by.
+        by_bleu: whether it goes by BLEU, and so depends on a tokenizer for it.
     """
 
     workspace: Workspace
@@ -365,13 +369,17 @@ class Choosing:
     rule: Callable[[], Selector]
     extra: dict[str, Any] = field(default_factory=dict)
     scores: Path | None = None
+    by_bleu: bool = False
 
     def plan(self) -> Plan:
         inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(self.workspace.distill).items()}
         inputs |= reverse_inputs(self.workspace)
         if self.scores is not None:
             inputs[str(self.scores)] = file_input(self.scores)
-        return make_plan(choice_settings(self.workspace.config.distill), self.extra, inputs)
+        plan = with_ratio(self.workspace, make_plan(choice_settings(self.workspace.config.distill), self.extra, inputs))
+        if self.by_bleu:
+            plan = with_tokenizer(self.workspace, plan, self.folder)
+        return plan
 
     def make(self, plan: Plan) -> None:
         check_reverse(self.workspace)

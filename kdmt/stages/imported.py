@@ -29,6 +29,7 @@ from kdmt.distill.candidates import format_candidate
 from kdmt.distill.selection import BEST
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
+from kdmt.stages.measures import with_ratio
 from kdmt.stages.rescore import check_reverse, reverse_inputs
 from kdmt.stages.stage import Stage
 from kdmt.stages.targets import (
@@ -59,7 +60,7 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
         extra: dict[str, Any] = {"distill.monolingual": settings.monolingual}
         if settings.imported_sources:
             extra["distill.imported_sources"] = True
-        return make_plan(choice_settings(settings), extra, inputs)
+        return with_ratio(workspace, make_plan(choice_settings(settings), extra, inputs))
 
     def make(plan: Plan) -> None:
         check_reverse(workspace)

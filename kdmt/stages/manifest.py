@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,10 @@ class Plan:
     extend: dict[str, Any]  # extend settings
     inputs: dict[str, str]  # name -> sha256
     defaults: dict[str, Any] = field(default_factory=dict)  # of settings that have one; not written
+
+    def depending_on(self, name: str, value: Any, *, default: Any) -> Plan:
+        """Return the plan with a further setting, which had the default where a record does not know it."""
+        return replace(self, settings=self.settings | {name: value}, defaults=self.defaults | {name: default})
 
     def as_dict(self) -> dict[str, Any]:
         # through JSON, so that a plan compares equal to one that was read back

@@ -33,19 +33,21 @@ from kdmt.corpus.binarize import (
     dictionary_path,
 )
 from kdmt.corpus.characters import find_foreign_forms
-from kdmt.corpus.clean import TrainingCorpus, clean_corpora
+from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
+from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import fetch, fetch_corpus, read_pairs, source_lines, token_companions
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer, read_chunks, train_tokenizer
+from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.stages.data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, move_aside, recorded_plan, write_json
+from kdmt.stages.measures import REPORT, spaced_sides
 from kdmt.stages.progress import count_pairs, download_progress
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace
@@ -133,10 +135,12 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         out_tags=folder / "train.tags",
         workdir=folder / "cleaning",
         workers=workers,
+        spaced=spaced_sides(workspace),
     )
     workspace.say(
         f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}"
     )
+    _warn(workspace, report)
     monolingual = _write_monolingual(workspace, folder, forbidden, workers) if settings.monolingual else {}
     samples = [spread_lines(folder / f"train.{lang}", SAMPLED_LINES) for lang in langs]
     if not (settings.text.changes_nothing or settings.text.already_applied):
@@ -146,11 +150,9 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         _process_in_place(folder / f"train.{langs[1]}", processor.preprocess_target, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
     train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
-    tokenizers = train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", langs)
+    tokenizers = _train_tokenizer(settings, train_text, folder, langs, report)
     round_trips = _round_trips(workspace, samples, processor, folder / "tokenizer")
-    write_json(
-        folder / "report.json", report.as_dict() | {"held_out_characters": foreign_forms, "round_trip": round_trips}
-    )
+    write_json(folder / REPORT, report.as_dict() | {"held_out_characters": foreign_forms, "round_trip": round_trips})
     counts = _binarize(workspace, folder, tokenizers, list(held_out), workers)
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
     return pairs | monolingual | counts
@@ -169,18 +171,16 @@ def _foreign_forms(
             path = folder / f"{split}.raw.{lang}"
             found = find_foreign_forms(iterate_lines(path), processor.unicode_form)
             counts[split][lang] = found.as_dict()
-            if found.changed:
-                workspace.say(
-                    f"prepare: warning: {split}, {lang}: {found.explain()} have characters that clean training text "
-                    f"cannot contain; {_FATES[lang == processor.target_lang]}"
-                )
+            if not found.changed:
+                continue
+            fate = "sources are translated as cleaning leaves them"
+            if lang == processor.target_lang:
+                fate = "references are scored as published, so no translation matches them in full"
+            workspace.say(
+                f"prepare: WARNING: {split}, {lang}: {found.explain()} have characters that clean training text "
+                f"cannot contain; {fate}"
+            )
     return counts
-
-
-_FATES = (
-    "sources are translated as cleaning leaves them",
-    "references are scored as published, so no translation matches them in full",
-)
 
 
 def _round_trips(
@@ -194,13 +194,41 @@ def _round_trips(
         found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
         counts[lang] = found.as_dict()
         if (warning := found.warning()) is not None:
-            workspace.say(f"prepare: warning: {lang}: {warning}")
+            workspace.say(f"prepare: WARNING: {lang}: {warning}")
     return counts
 
 
 def _dropped(dropped: dict[str, int]) -> str:
     found = [f"{rule} {count:,}" for rule, count in dropped.items() if count]
     return f"dropped: {', '.join(found)}" if found else "none dropped"
+
+
+def _warn(workspace: Workspace, report: CleaningReport) -> None:
+    for line in report.warnings():
+        workspace.say(f"prepare: {line}")
+
+
+def _train_tokenizer(
+    settings: Prepare,
+    train_text: tuple[Path, Path],
+    folder: Path,
+    langs: tuple[str, str],
+    report: CleaningReport,
+) -> Tokenizers:
+    """Learn the tokenizer; where cleaning has left too little text, that is the reason and not the vocabulary.
+
+    Raises:
+        UserError: as `train_tokenizer`.
+    """
+    try:
+        return train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", langs)
+    except TooLittleText as error:
+        if not report.loses_much:
+            raise
+        raise UserError(
+            f"cleaning leaves {report.pairs_out:,} of {report.pairs_in:,} training pairs, too few to learn the "
+            f"tokenizer from; dropped: {describe_dropped(report.pairs_in, report.dropped)}{report.example()}"
+        ) from error
 
 
 def _training_corpus(workspace: Workspace, index: int, corpus: Corpus) -> TrainingCorpus:
@@ -224,11 +252,13 @@ def _write_monolingual(
         out_tags=folder / "monolingual.tags",
         workdir=folder / "cleaning",
         workers=workers,
+        spaced=spaced_sides(workspace)[:1] * 2,
     )
     (folder / "monolingual.copy").unlink()
     workspace.say(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
+    _warn(workspace, report)
     counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
     return {"monolingual": counts}
 

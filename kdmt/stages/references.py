@@ -6,6 +6,7 @@ from typing import Any
 
 from kdmt.corpus.lines import read_lines
 from kdmt.corpus.subwords import join_subwords
+from kdmt.stages.measures import words_tokenizer
 from kdmt.stages.workspace import Workspace
 
 
@@ -21,12 +22,22 @@ def join_words(workspace: Workspace, words: list[str]) -> list[str]:
     return [join_subwords(line, workspace.config.prepare.tokenizer.remove_bpe) for line in words]
 
 
-def bleu_of_words(workspace: Workspace, hypotheses: list[str], references: list[str]) -> Any:
+def bleu_of_words(
+    workspace: Workspace, hypotheses: list[str], references: list[str], *, tokenize: str | None = None
+) -> Any:
     """BLEU of text as the tokenizer sees it, whatever `score` asks for: what training and distillation go by.
 
-    Text that was tokenised by Moses is not tokenised again.
+    Args:
+        tokenize: sacreBLEU's tokenizer; by default that for text of this kind in the target language.
     """
     from kdmt.score.metrics import bleu
 
-    tokenize = "none" if workspace.config.prepare.text.moses else "13a"
+    tokenize = tokenize or words_tokenizer(workspace)
     return bleu(join_words(workspace, hypotheses), join_words(workspace, references), tokenize=tokenize)
+
+
+def chrf_of_words(workspace: Workspace, hypotheses: list[str], references: list[str]) -> Any:
+    """chrF of the same text; spaces do not count."""
+    from kdmt.score.metrics import chrf
+
+    return chrf(join_words(workspace, hypotheses), join_words(workspace, references))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kdmt.config import NATDecode, Pipeline, Score
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
+from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_references
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
@@ -94,10 +95,10 @@ def score_stage(
             inputs[f"{system.name}/seed_{system.seed}"] = _weights_sha256(system, settings.checkpoint)
         if settings.nat.ctc_lm is not None:
             inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
-        extra: dict[str, Any] = {"baseline": _baseline(workspace.config, systems)}
-        if workspace.config.scores_lowercased and not settings.lowercase:
-            extra["lowercase"] = True
-        return make_plan({"score": settings}, extra, inputs)
+        made_from = make_plan({"score": settings}, {"baseline": _baseline(workspace.config, systems)}, inputs)
+        # a record of 13a is up to date where that is what `auto` comes to
+        resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
+        return replace(made_from, settings=made_from.settings | resolved)
 
     upstream = (prepare, teacher, *trained.values())
     return Stage(
@@ -137,6 +138,8 @@ def _score(workspace: Workspace, systems: Sequence[_System], plan: Plan) -> None
     threads = use_threads(config.score.threads)
     pick_device(config.score.device)  # refused before anything is moved
     begin(folder, plan, workspace.resolved_config())
+    if note := tokenizer_note(workspace):
+        workspace.say(f"score: {note}")
     scored = [pair for system in systems for pair in _score_system(workspace, system, threads)]
     rows = [row for row, _ in scored]
     comparisons = _compare(workspace, [run for _, run in scored], _baseline(config, systems))
@@ -279,9 +282,9 @@ def _measure(workspace: Workspace, test_set: str, first: list[str], second: list
     """The scores of translations in both forms, each with its signature."""
     from kdmt.score.metrics import bleu, chrf
 
-    score, lowercase = workspace.config.score, workspace.config.scores_lowercased
+    lowercase = workspace.config.scores_lowercased
     references = read_references(workspace, test_set)
-    first_bleu = bleu(first, references, tokenize=score.tokenize, lowercase=lowercase)
+    first_bleu = bleu(first, references, tokenize=bleu_tokenizer(workspace), lowercase=lowercase)
     first_chrf = chrf(first, references, lowercase=lowercase)
     second_bleu = _second_bleu(workspace, test_set, second)
     return {
@@ -306,9 +309,12 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
         return None  # the corpus has no raw text to compare with
     if workspace.config.score.detokenized:
         references = join_words(workspace, read_lines(workspace.prepare / f"{test_set}.{tgt}"))
-        return bleu(hypotheses, references, tokenize="none")
+        # the words of the text, where it has any
+        return bleu(
+            hypotheses, references, tokenize="none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
+        )
     references = read_lines(workspace.prepare / f"{test_set}.raw.{tgt}")
-    return bleu(hypotheses, references, tokenize="13a", lowercase=text.lowercase)
+    return bleu(hypotheses, references, tokenize=bleu_tokenizer(workspace), lowercase=text.lowercase)
 
 
 def _compare(workspace: Workspace, runs: Sequence[_Run], baseline: str) -> list[Any]:
@@ -335,7 +341,7 @@ def _compare_with(workspace: Workspace, base: _Run, run: _Run) -> Any:
         read_references(workspace, base.test_set),
         baseline=base.system.name,
         samples=score.bootstrap_samples,
-        tokenize=score.tokenize,
+        tokenize=bleu_tokenizer(workspace),
         lowercase=workspace.config.scores_lowercased,
     )
     bleu_p, chrf_p = (scores[run.system.name].p_value for scores in (found.bleu, found.chrf))

@@ -17,9 +17,13 @@ import numpy as np
 
 from kdmt.config import Distill, Section
 from kdmt.corpus.binarize import data_prefix
+from kdmt.corpus.dropped import warning_lines
+from kdmt.corpus.lengths import split_words
 from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.parallel import process_beside
+from kdmt.distill.failures import FAILURES
 from kdmt.errors import UserError
+from kdmt.stages.measures import spaced_sides, typical_ratio
 from kdmt.stages.rescore import SCORES, drop_improbable
 from kdmt.stages.training import WEIGHTS
 from kdmt.stages.workers import cores, helpers
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     from kdmt.distill.selection import Selector
     from kdmt.score.diagnostics import LinkCounts
 
-WARN_REPLACED = 0.1  # share of lines
 _WORTH_A_PROCESS = 5000  # lines to compare: half a second
 NBEST, OFFSETS, SENTENCES, REJECTED = "nbest", "nbest.npy", "sentences.npy", "rejected"
 CANDIDATES = (NBEST, OFFSETS, SENTENCES)
@@ -98,6 +101,8 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
         if compared is not None:
             facts |= compared.facts()
     workspace.say(f"{folder.name}: {_summary(facts)}")
+    for line in _warning(report):
+        workspace.say(f"{folder.name}: {line}")
     return facts
 
 
@@ -149,6 +154,7 @@ def merge_text(workspace: Workspace, folder: Path, made_of: TrainingSet, out: Pa
         offsets=offsets,
         settings=workspace.config.distill.failures,
         select=made_of.select,
+        typical_ratio=typical_ratio(workspace),
         given=given,
         out=files,
         workers=helpers(len(numbers_L), compared=made_of.select.depth > 1),
@@ -174,6 +180,16 @@ def _require_words(workspace: Workspace, report: MergeReport, name: str) -> None
         raise UserError(
             f"{name}: none of {report.num_sentences:,} sentences has a translation to train on; failures: {failures}"
         )
+
+
+def _warning(report: MergeReport) -> Iterator[str]:
+    """Yield the lines of the warning that much is no translation of the teacher's, by the rules that found it so.
+
+    What the reverse model drops does not count: its share is a setting.
+    """
+    lost = {failure: report.replaced[failure] + report.dropped[failure] for failure in FAILURES}
+    what = "sentences, replaced by references or dropped,"
+    return warning_lines("what the teacher wrote", what, report.num_sentences, lost, report.examples)
 
 
 def _counts(report: MergeReport) -> dict[str, Any]:
@@ -218,8 +234,11 @@ class _Comparison:
         def later(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
             return partial(function, *arguments) if beside is None else beside.submit(function, *arguments).result
 
-        links = later(count_links, sources, references)
         bleu = later(bleu_of_words, workspace, distilled, references)
+        of_source, of_target = spaced_sides(workspace)
+        sources = _with_spaces(sources, spaced=of_source)
+        references, distilled = (_with_spaces(lines, spaced=of_target) for lines in (references, distilled))
+        links = later(count_links, sources, references)
         return cls(sources, references, distilled, links, bleu)
 
     def facts(self) -> dict[str, Any]:
@@ -233,6 +252,11 @@ class _Comparison:
             "bleu_signature": against_reference.signature,
             "diagnostics": asdict(found),
         }
+
+
+def _with_spaces(lines: list[str], *, spaced: bool) -> list[str]:
+    """Lines as the diagnostics take them: with a space between what counts as a word."""
+    return lines if spaced else [" ".join(split_words(line, spaced=False)) for line in lines]
 
 
 def _sample_lines(workspace: Workspace, report: MergeReport, folder: Path) -> tuple[list[str], list[str], list[str]]:
@@ -277,10 +301,6 @@ def _lines_at(path: Path, places: np.ndarray) -> Iterator[str]:
 def _summary(facts: dict[str, Any]) -> str:
     failures = ", ".join(f"{name} {count:,}" for name, count in facts["failures"].items()) or "none"
     text = f"{facts['num_lines']:,} lines for {facts['num_sentences']:,} sentences; failures: {failures}"
-    replaced = sum(facts["replaced_by_reference"].values())
-    if replaced > WARN_REPLACED * facts["num_lines"]:
-        share = 100 * replaced / facts["num_lines"]
-        text += f"; WARNING: {share:.0f}% of the lines are references, not translations: is the teacher trained?"
     if "diagnostics" in facts:
         diagnostics = facts["diagnostics"]
         text += (

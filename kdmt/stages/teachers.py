@@ -219,7 +219,7 @@ def _write_shortlist(workspace: Workspace, exported: Path) -> None:
         targets,  # type: ignore[arg-type]
         per_token=settings.per_token,
         frequent=settings.frequent,
-        max_pairs=settings.pairs,
+        max_pairs=settings.pairs or len(sources),
     )
     add_shortlist(exported, made.frequent.tolist(), {token: ids.tolist() for token, ids in made.of_token.items()})
 

@@ -13,11 +13,13 @@ from kdmt.config import NAT, Decode, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
 from kdmt.stages.architectures import learns_from_cache, learns_from_running
-from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
+from kdmt.stages.manifest import Plan, begin, finish, make_plan, read_json, recorded_outputs, write_json
+from kdmt.stages.measures import require_packages, tokenizer_note, words_tokenizer
 from kdmt.stages.objectives import Job, make_objective
 from kdmt.stages.stage import Stage
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
 
+VALIDATION = "validation.json"  # what a run's validations are measured by
 WEIGHTS = "weights.npy"  # of a training set's pairs, where they count differently
 
 if TYPE_CHECKING:
@@ -211,6 +213,7 @@ def _train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     num_batches = len(data.batches())
     if plan is not None:
         begin(job.folder, plan, workspace.resolved_config())  # after all that may refuse: a mistake then moves nothing
+        _keep_tokenizer(workspace, job.folder)
     ranks.wait()
     threads = use_threads(choose_threads(job.folder, job.train))
     progress = Progress(
@@ -368,10 +371,31 @@ def _initialise_student(workspace: Workspace, student: Student, model: Any) -> N
     )
 
 
+def _keep_tokenizer(workspace: Workspace, run: Path) -> None:
+    """Write down the tokenizer for validation BLEU where a run begins, or one goes on that does not know its own.
+
+    Scores that differ in it cannot be compared, so that a run goes on with what it was begun with.
+
+    Raises:
+        UserError: the packages of that are missing.
+    """
+    if (kept := _kept_tokenizer(run)) is not None:
+        require_packages(kept, run)
+        return
+    write_json(run / VALIDATION, {"bleu_tokenizer": words_tokenizer(workspace)})
+    if note := tokenizer_note(workspace):
+        workspace.say(note)
+
+
+def _kept_tokenizer(run: Path) -> str | None:
+    recorded = read_json(run / VALIDATION)
+    return None if recorded is None else str(recorded["bleu_tokenizer"])
+
+
 def _validator(workspace: Workspace, job: Job, codec: Any, device: Any) -> Callable[[Any], dict[str, float]]:
-    """Loss and BLEU on the real validation set, also when the training data is distilled."""
+    """Loss, BLEU and where it is wanted chrF on the real validation set, also when the training data is distilled."""
     from kdmt.decode.translator import Translator
-    from kdmt.stages.references import bleu_of_words
+    from kdmt.stages.references import bleu_of_words, chrf_of_words
     from kdmt.train.data import BinarizedData
     from kdmt.train.ranks import interleave
     from kdmt.train.validation import validation_loss
@@ -394,7 +418,10 @@ def _validator(workspace: Workspace, job: Job, codec: Any, device: Any) -> Calla
             translator = Translator.of_model(objective.model, codec, device=device)
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
             hypotheses = interleave(parts)
-            figures["bleu"] = bleu_of_words(workspace, hypotheses, references).score
+            tokenize = _kept_tokenizer(job.folder)
+            figures["bleu"] = bleu_of_words(workspace, hypotheses, references, tokenize=tokenize).score
+            if job.train.best_metric == "chrf":
+                figures["chrf"] = chrf_of_words(workspace, hypotheses, references).score
         return figures
 
     return validate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def helpers(sentences: int, *, compared: bool = False) -> int:
 def open_executor(workspace: Workspace, folder: Path) -> Executor:
     """The workers that `distill` asks for; their logs lie below the stage's folder."""
     settings = workspace.config.distill
-    silence = 60 * settings.silence_minutes
+    silence = 60 * settings.silence_minutes or math.inf
     if settings.executor == "ray":
         from kdmt.distill.ray_executor import RayActors
 

@@ -127,7 +127,7 @@ class WordLesson(Lesson):
             temperature=settings.temperature,
             taught_M=self._select(student, targets_M),
             min_confidence=settings.min_confidence,
-            max_entropy=math.inf if settings.max_entropy is None else settings.max_entropy,
+            max_entropy=settings.max_entropy or math.inf,
             ranking=settings.top1_ranking,
             log_marginal_V=log_marginal_V,
             mutual_information=settings.mutual_information,

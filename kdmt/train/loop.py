@@ -63,8 +63,8 @@ class Trainer:
         seed: of the random state (dropout); the data order has it already.
         run: folder for checkpoints and `metrics.jsonl`, one that all ranks see.
         companions: files that every checkpoint carries.
-        validate: gives `loss` (nats a token), `nll` and, where set, `bleu`, of an objective in evaluation mode. Every
-            rank calls it at the same time and must get the same figures.
+        validate: gives `loss` (nats a token), `nll` and, where set, `bleu` and `chrf`, of an objective in evaluation
+            mode. Every rank calls it at the same time and must get the same figures.
         progress: receives figures as they come; silent on all ranks but the first.
         ranks: who trains together.
         init_state: the optimiser's state of another run, to be kept.
@@ -301,7 +301,7 @@ class Trainer:
             raise Divergence(f"update {position.update}: the validation loss is not finite")
         score = figures[self.settings.best_metric]
         position.validated = position.update
-        sign = 1 if self.settings.best_metric == "bleu" else -1
+        sign = -1 if self.settings.best_metric == "loss" else 1
         if position.best_score is None or (scheduled and sign * score > sign * position.best_score):
             position.best_score, position.best_update, position.bad_validations = score, position.update, 0
         elif scheduled:

@@ -73,10 +73,11 @@ class Progress:
 
     def log_validation(self, *, update: int, **figures: Any) -> None:
         self._record("valid", update, figures)
-        self._show({key: figures[key] for key in ("bleu",) if key in figures})
-        bleu = f" bleu {figures['bleu']:.2f}" if "bleu" in figures else ""
+        scores = {key: figures[key] for key in ("bleu", "chrf") if key in figures}
+        self._show(scores)
+        shown = "".join(f" {key} {score:.2f}" for key, score in scores.items())
         best = " (best)" if figures["best_update"] == update else f" (best at {figures['best_update']})"
-        self.note(f"validation at {update}: loss {figures['loss']:.3f} nll {figures['nll']:.3f}{bleu}{best}")
+        self.note(f"validation at {update}: loss {figures['loss']:.3f} nll {figures['nll']:.3f}{shown}{best}")
 
     def note(self, message: str) -> None:
         """A line on standard error."""

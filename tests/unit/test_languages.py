@@ -13,7 +13,7 @@ from kdmt import languages
 from kdmt.languages import (
     Language,
     bleu_tokenizer,
-    language_setting,
+    code_from_yaml,
     missing_extra,
     parse_language,
     same_language,
@@ -107,12 +107,10 @@ def test_the_range_of_private_use() -> None:
         parse_language("qua1")
 
 
-def test_a_setting_is_a_code_and_no_is_explained() -> None:
-    assert language_setting("zh-CN") == "zh-CN"
+def test_yaml_reads_no_as_false() -> None:
+    assert [code_from_yaml(value) for value in ("no", True, 3, None)] == ["no", True, 3, None]
     with pytest.raises(ValueError, match='write "no" in quotes for Norwegian'):
-        language_setting(False)
-    with pytest.raises(ValueError, match=r"should be the code of a language, as de or zh-Hans \(it is 3\)"):
-        language_setting(3)
+        code_from_yaml(False)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +126,8 @@ def test_a_setting_is_a_code_and_no_is_explained() -> None:
         ("pt-PT", "pt-BR", False),
         ("de", "de-x-toy", False),
         ("nb", "nn", False),
+        ("src", "src", True),  # names that are no codes
+        ("src!", "SRC!", False),
     ],
 )
 def test_same_language(first: str, second: str, same: bool) -> None:

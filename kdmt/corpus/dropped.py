@@ -1,0 +1,62 @@
+"""What a pass over a corpus loses to its rules, told with examples, where it is much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+MUCH_OF_ALL = 0.2  # share of a corpus that all rules together may drop without a warning
+MUCH_OF_ONE = 0.1  # and one rule
+NUM_EXAMPLES = 3  # of each rule
+_SHOWN = 60  # characters of a line
+
+Texts = tuple[str, ...]  # a pair of lines
+Examples = dict[str, list[Texts]]  # rule -> the first pairs that it dropped
+
+
+def add_examples(examples: Examples, more: Mapping[str, Sequence[Texts]]) -> None:
+    """Take over examples of each rule, up to `NUM_EXAMPLES`."""
+    for rule, found in more.items():
+        own = examples.setdefault(rule, [])
+        own += found[: NUM_EXAMPLES - len(own)]
+
+
+def cut_texts(*lines: str) -> Texts:
+    """Return the beginnings of lines, as much as is ever shown."""
+    return tuple(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..." for line in lines)
+
+
+def lost_much(total: int, dropped: Mapping[str, int]) -> bool:
+    """Return whether a corpus loses more than `MUCH_OF_ALL`, or to one rule more than `MUCH_OF_ONE`."""
+    return sum(dropped.values()) > MUCH_OF_ALL * total or any(lost > MUCH_OF_ONE * total for lost in dropped.values())
+
+
+def describe_dropped(total: int, dropped: Mapping[str, int]) -> str:
+    """Return the counts of the rules, the largest first, as `max_ratio 3,857 (96%), empty 2`."""
+    ordered = sorted((count, rule) for rule, count in dropped.items() if count)[::-1]
+    return ", ".join(f"{rule} {count:,}{_share(count, total)}" for count, rule in ordered) or "none"
+
+
+def warning_lines(
+    name: str, what: str, total: int, dropped: Mapping[str, int], examples: Mapping[str, Sequence[Texts]]
+) -> Iterator[str]:
+    """Yield the lines of the warning that a corpus loses much; none where it does not.
+
+    Args:
+        name: the corpus.
+        what: it loses, as "pairs".
+        examples: of the rules.
+    """
+    if not lost_much(total, dropped):
+        return
+    lost = sum(dropped.values())
+    yield f"WARNING: {name}: {lost:,} of {total:,} {what}{_share(lost, total)} lost: {describe_dropped(total, dropped)}"
+    worst = max(dropped.values())
+    for rule, count in dropped.items():
+        if count > MUCH_OF_ONE * total or count == worst:
+            for texts in examples.get(rule, ()):
+                yield f"  {rule}: {' -> '.join(map(repr, texts))}"
+
+
+def _share(count: int, total: int) -> str:
+    share = 100 * count / total if total else 0.0
+    return f" ({share:.0f}%)" if share >= 1 else ""
