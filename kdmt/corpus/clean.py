@@ -160,17 +160,11 @@ class CleaningReport:
         return f"; {rule} dropped {' -> '.join(map(repr, pairs[0]))}, for example" if pairs else ""
 
     def warnings(self) -> Iterator[str]:
-        """Yield the lines of warnings: of each corpus that loses much, and of all of them if none does by itself."""
-        told = False
+        """Yield the lines of warnings: of each corpus that loses much, with examples, and of all together."""
         for corpus in self.corpora:
-            for line in warning_lines(corpus.name, "pairs", corpus.pairs_in, corpus.dropped, corpus.examples):
-                told = True
-                yield line
-        if not told and len(self.corpora) > 1:
-            examples: Examples = {}
-            for corpus in self.corpora:
-                add_examples(examples, corpus.examples)
-            yield from warning_lines("all corpora", "pairs", self.pairs_in, self.dropped, examples)
+            yield from warning_lines(corpus.name, "pairs", corpus.pairs_in, corpus.dropped, corpus.examples)
+        if len(self.corpora) > 1:
+            yield from warning_lines("all corpora", "pairs", self.pairs_in, self.dropped, {})
 
 
 # ------------------------------------------------------------------------------------------------------------- rules

@@ -35,7 +35,7 @@ def length_ratios(source_N: Lengths, target_N: Lengths, typical: float) -> NDArr
     """Return the longer over the shorter side of pairs, each measured against the typical ratio [N].
 
     With r = `typical`, the lengths compared are source · √r + SLACK and target / √r + SLACK, so that a typical pair
-    has 1, and exchanging the two sides (and r for 1/r) changes nothing.
+    has 1, and exchanging the two sides (and r for 1/r) changes nothing. Where one side alone is empty it is infinite.
 
     Args:
         source_N, target_N: characters of each side.
@@ -44,7 +44,9 @@ def length_ratios(source_N: Lengths, target_N: Lengths, typical: float) -> NDArr
     scale = math.sqrt(typical)
     expected_N = source_N * scale + SLACK
     found_N = target_N / scale + SLACK
-    return np.maximum(expected_N, found_N) / np.minimum(expected_N, found_N)
+    ratios_N = np.maximum(expected_N, found_N) / np.minimum(expected_N, found_N)
+    ratios_N[(source_N == 0) != (target_N == 0)] = np.inf
+    return ratios_N
 
 
 @dataclass

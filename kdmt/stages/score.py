@@ -309,10 +309,8 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
         return None  # the corpus has no raw text to compare with
     if workspace.config.score.detokenized:
         references = join_words(workspace, read_lines(workspace.prepare / f"{test_set}.{tgt}"))
-        # the words of the text, where it has any
-        return bleu(
-            hypotheses, references, tokenize="none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
-        )
+        tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
+        return bleu(hypotheses, references, tokenize=tokenize)
     references = read_lines(workspace.prepare / f"{test_set}.raw.{tgt}")
     return bleu(hypotheses, references, tokenize=bleu_tokenizer(workspace), lowercase=text.lowercase)
 

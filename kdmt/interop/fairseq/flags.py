@@ -15,6 +15,7 @@ from typing import Literal, NoReturn
 
 from kdmt.corpus.subwords import JOINERS, join_subwords
 from kdmt.errors import UserError
+from kdmt.languages import missing_extra
 
 Scoring = Literal["bleu", "sacrebleu", "chrf"]
 SCORINGS = ("bleu", "sacrebleu", "chrf")
@@ -124,6 +125,11 @@ def parse_generate(arguments: Sequence[str]) -> GenerateFlags:
 def _flags(given: argparse.Namespace) -> GenerateFlags:
     _check_values(given)
     join_subwords("", given.remove_bpe)  # a value that it does not know
+    if extra := missing_extra(given.sacrebleu_tokenizer):
+        raise UserError(
+            f"--sacrebleu-tokenizer {given.sacrebleu_tokenizer}: needs packages that are not installed: "
+            f"pip install 'kdmt[{extra}]'"
+        )
     moses = ("moses",) if given.tokenizer == "moses" else ()
     limited = given.max_tokens is not None or given.batch_size is not None
     return GenerateFlags(

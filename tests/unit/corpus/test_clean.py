@@ -1,5 +1,10 @@
 import dataclasses
+import gzip
+import itertools
 import json
+import math
+import random
+import statistics
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +28,7 @@ from kdmt.corpus.clean import (
 )
 from kdmt.corpus.decontaminate import collect_forbidden
 from kdmt.errors import UserError
+from kdmt.languages import writes_spaces
 
 Pairs = list[tuple[str, str]]
 
@@ -137,19 +143,38 @@ def words(number: int) -> str:
         ("", "", "empty"),
         (words(1), words(3), "min_words"),
         (words(3), words(1), "min_words"),
-        (words(2), words(4), None),
-        (words(2), words(5), "max_ratio"),
-        (words(5), words(2), "max_ratio"),
+        (words(2), words(5), None),
         (words(10), words(9), None),
+        ("a b " + 96 * "c", "a b", None),
+        ("a b " + 97 * "c", "a b", "max_characters"),
+        ("a b", "a b " + 97 * "c", "max_characters"),
         (words(9), words(11), "max_words"),
         (words(11), words(9), "max_words"),
         (words(3), words(3), "copy"),
     ],
 )
 def test_broken_rule(source: str, target: str, rule: str | None) -> None:
-    clean = Clean(min_words=2, max_words=10, max_ratio=2.0)
+    clean = Clean(min_words=2, max_words=10, max_characters=100)
     assert broken_rule(source, target, clean) == rule
     assert broken_rule("a b", "a b", Clean(drop_copies=False)) is None
+
+
+def test_words_are_counted_on_the_sides_that_have_them() -> None:
+    clean = Clean(min_words=2, max_words=3)
+    assert broken_rule("a b", "はい", clean) == "min_words"
+    assert broken_rule("a b", "はい", clean, spaced=(True, False)) is None
+    assert broken_rule("はい", "a", clean, spaced=(False, True)) == "min_words"
+    assert broken_rule("a b c d", "一 二 三 四 五", clean, spaced=(False, False)) is None
+    assert broken_rule("a b", "一 二 三 四 五", clean) == "max_words"
+
+
+def test_zero_switches_limits_off() -> None:
+    long = words(5000)
+    none = Clean(min_words=0, max_words=0, max_characters=0, max_ratio=0.0)
+    assert broken_rule(long, "x", Clean(max_words=0)) == "max_characters"
+    assert broken_rule(long, "x", Clean(max_characters=0)) == "max_words"
+    assert broken_rule(long, "x", none) is None
+    assert broken_rule("", "x", none) == "empty"
 
 
 # -------------------------------------------------------------------------------------------------------- whole pass
@@ -167,8 +192,8 @@ def plain_clean(pairs: Pairs, clean: Clean, seen: set[tuple[str, str]]) -> tuple
             dropped["min_words"] += 1
         elif lengths[1] > clean.max_words:
             dropped["max_words"] += 1
-        elif lengths[1] / lengths[0] > clean.max_ratio:
-            dropped["max_ratio"] += 1
+        elif max(len(source), len(target)) > clean.max_characters:
+            dropped["max_characters"] += 1
         elif source == target:
             dropped["copy"] += 1
         elif (source, target) in seen:
@@ -188,7 +213,7 @@ some_pairs = st.lists(st.tuples(line.map("".join), line.map("".join)), max_size=
 @settings(max_examples=25, deadline=None)
 @given(some_pairs, some_pairs)
 def test_agrees_with_the_plain_rules(tmp_path_factory: pytest.TempPathFactory, first: Pairs, second: Pairs) -> None:
-    clean = Clean(min_words=2, max_words=4, max_ratio=1.5)
+    clean = Clean(min_words=2, max_words=4, max_characters=9, max_ratio=0.0)
     seen: set[tuple[str, str]] = {("sure to", "be left")}
     always = [("sure to", "be left")]
     (first_kept, first_dropped), (second_kept, second_dropped) = (
@@ -296,6 +321,154 @@ def test_report_is_json(tmp_path: Path) -> None:
     assert report["corpora"][0]["pairs_kept"] == 1
 
 
+# ------------------------------------------------------------------------------------------------- ratio of the lengths
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=60),
+    st.sampled_from([1.2, 2.0, 3.0]),
+    st.booleans(),
+)
+def test_ratio_is_taken_against_the_median(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int]], max_ratio: float, duplicates: bool
+) -> None:
+    pairs = [("a b", "b a"), *((size * "a", other * "b") for size, other in sizes)]
+    clean = Clean(max_ratio=max_ratio, drop_duplicates=duplicates)
+    cleaned = clean_in(tmp_path_factory.mktemp("clean"), TrainingCorpus("a", pairs), clean=clean)
+    report, typical = cleaned.report, cleaned.report.typical_ratio
+    exact = statistics.median_low(len(target) / len(source) for source, target in pairs)
+    assert typical == pytest.approx(exact, rel=6e-4, abs=6e-5)
+    kept = []
+    for source, target in pairs:
+        expected, found = len(source) * math.sqrt(typical) + 10, len(target) / math.sqrt(typical) + 10
+        if max(expected, found) / min(expected, found) <= max_ratio:
+            kept.append((source, target))
+    assert cleaned.pairs == (kept if not duplicates else list(dict.fromkeys(kept)))
+    assert report.dropped["max_ratio"] == len(pairs) - len(kept)
+    assert report.dropped["duplicate"] == len(kept) - len(cleaned.pairs)
+
+
+def test_one_ratio_for_all_corpora_and_none_where_it_is_switched_off(tmp_path: Path) -> None:
+    """The pairs of the small corpus are typical by themselves and not beside the large one."""
+    large = [(f"{n:03} " + 96 * "a", f"{n:03} " + 46 * "b") for n in range(20)]
+    small = [(f"{n:03} " + 16 * "a", f"{n:03} " + 196 * "b") for n in range(3)]
+    cleaned = clean_in(tmp_path, TrainingCorpus("large", large), TrainingCorpus("small", small))
+    assert cleaned.report.typical_ratio == pytest.approx(0.5, rel=1e-3)
+    assert cleaned.pairs == large
+    assert [counts.dropped["max_ratio"] for counts in cleaned.report.corpora] == [0, 3]
+    for clean in (Clean(max_ratio=0.0), "none"):
+        assert clean_in(
+            tmp_path, TrainingCorpus("large", large), TrainingCorpus("small", small), clean=clean
+        ).pairs == [*large, *small]
+
+
+def test_short_lines_are_dropped_by_no_ratio(tmp_path: Path) -> None:
+    talk = [("Yes.", "はい"), ("OK", "わかりました"), ("Thank you very much.", "どうも"), ("No!", "いいえ、違います")]
+    text = [
+        (f"This is sentence number {n}, and it is a plain one.", f"これは普通の文の{n}番目です。") for n in range(20)
+    ]
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", [*talk, *text]), spaced=(True, False))
+    assert cleaned.pairs == [*talk, *text]
+
+
+def test_a_line_of_5000_characters_without_a_space_is_too_long(tmp_path: Path) -> None:
+    pairs = [("a" * 5000, "b" * 5000), ("中" * 5000, "b b"), ("a", "文" * 5000), ("a b", "c d")]
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", pairs), spaced=(False, False))
+    assert cleaned.pairs == [("a b", "c d")]
+    assert cleaned.report.dropped["max_characters"] == 3
+
+
+# Characters of a sentence for 100 of an English one, and how much that varies between sentences (standard deviation of
+# its logarithm): of the UDHR's paragraphs, and of subtitles, which vary more.
+WORDS = ["ein", "zwei", "drei", "the", "of", "and", "Haus", "lumière", "garçon", "Donaudampfschifffahrt", "un", "à"]
+
+
+@pytest.mark.parametrize(
+    ("target", "share"), [("ja", 0.45), ("zh", 0.31), ("th", 0.95), ("de", 1.15), ("km", 1.1), ("my", 1.4)]
+)
+def test_ordinary_text_is_kept(tmp_path: Path, target: str, share: float) -> None:
+    """Sentences of 1 to 60 words whose lengths spread as those of translations do, sigma 0.3 of the logarithm."""
+    draw = random.Random(5)
+    pairs = []
+    for number in range(2000):
+        source = " ".join(draw.choice(WORDS) for _ in range(min(60, max(1, int(draw.lognormvariate(2.6, 0.8))))))
+        length = max(1, round(len(source) * share * draw.lognormvariate(0, 0.3)))
+        pairs.append(
+            (f"{source} {number}", "".join(draw.choice("あいうえお漢字仮名交じり文กขคง") for _ in range(length)))
+        )
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", pairs), spaced=(True, target == "de"))
+    assert len(cleaned.pairs) >= 0.97 * len(pairs)
+    shuffled = [(source, pairs[(3 * place + 7) % len(pairs)][1]) for place, (source, _) in enumerate(pairs)]
+    wrong = clean_in(tmp_path, TrainingCorpus("a", shuffled), spaced=(True, target == "de"))
+    assert wrong.report.dropped["max_ratio"] > 0.1 * len(pairs)  # the rule is not there for nothing
+
+
+UDHR = Path(__file__).parents[3].parent / "shared" / "data" / "udhr"
+
+
+@pytest.mark.skipif(not UDHR.is_dir(), reason="../shared/data/udhr is not here")
+def test_the_udhr_between_english_and_23_languages(tmp_path: Path) -> None:
+    texts = {path.suffix[1:]: path.read_text(encoding="utf-8").splitlines() for path in sorted(UDHR.glob("udhr.*"))}
+    assert len(texts) == 24
+    lost = {}
+    for source, target in (pair for pair in itertools.permutations(texts, 2) if "en" in pair):
+        spaced = (writes_spaces(source), writes_spaces(target))
+        pairs = list(zip(texts[source], texts[target], strict=True))
+        report = clean_in(tmp_path, TrainingCorpus("udhr", pairs), spaced=spaced).report
+        if report.pairs_out < 0.97 * len(pairs):
+            lost[source, target] = report.dropped
+    assert lost == {}
+
+
+MULTI30K = UDHR.parent / "multi30k" / "raw"
+
+
+@pytest.mark.skipif(not MULTI30K.is_dir(), reason="../shared/data/multi30k is not here")
+@pytest.mark.parametrize(("source", "target"), [("en", "de"), ("de", "fr")])
+def test_multi30k(tmp_path: Path, source: str, target: str) -> None:
+    sides = (gzip.decompress((MULTI30K / f"train.{lang}.gz").read_bytes()).decode() for lang in (source, target))
+    pairs = list(zip(*(side.splitlines() for side in sides), strict=True))
+    assert len(clean_in(tmp_path, TrainingCorpus("multi30k", pairs)).pairs) >= 0.999 * len(pairs)
+
+
+# ------------------------------------------------------------------------------------------------------------ warnings
+
+
+def warned(tmp_path: Path, *corpora: TrainingCorpus, clean: Any = None) -> list[str]:
+    return list(clean_in(tmp_path, *corpora, clean=clean).report.warnings())
+
+
+def test_a_corpus_that_loses_much_is_a_warning_with_three_examples(tmp_path: Path) -> None:
+    good = [(f"a b {n}", f"c d {n}") for n in range(60)]
+    bad = [(f"{n} \x1b[31m{'w' * 100}", "c") for n in range(11)]
+    assert warned(tmp_path, TrainingCorpus("x", good + bad[:6]), clean=Clean(max_characters=50)) == []
+    lines = warned(tmp_path, TrainingCorpus("x", [*good, *bad, ("", "z")]), clean=Clean(max_characters=50))
+    assert lines[0] == "WARNING: x: 12 of 72 pairs (17%) lost: max_characters 11 (15%), empty 1 (1%)"
+    assert lines[1:] == [f"  max_characters: '{n} \\x1b[31m{'w' * 53}...' -> 'c'" for n in range(3)]
+
+
+def test_rules_that_see_all_pairs_have_examples_too(tmp_path: Path) -> None:
+    good = [(f"a b {n} {'x' * 50}", f"c d {n} {'x' * 50}") for n in range(40)]
+    unfit = [(f"u {n}", "v" * 300) for n in range(5)]
+    lines = warned(tmp_path, TrainingCorpus("x", [*good, *unfit, *good[:6]]))
+    assert lines[0] == "WARNING: x: 11 of 51 pairs (22%) lost: duplicate 6 (12%), max_ratio 5 (10%)"
+    assert lines[1:] == [f"  duplicate: 'a b {n} {'x' * 50}' -> 'c d {n} {'x' * 50}'" for n in range(3)]
+    assert warned(tmp_path, TrainingCorpus("x", [*good, *unfit[:4], *good[:4]])) == []  # 17% in all, 8% to each
+
+
+def test_each_corpus_and_all_together_are_told(tmp_path: Path) -> None:
+    kept = [(f"a {n}", f"b {n}") for n in range(200)]
+    large, small = TrainingCorpus("large", kept[:100]), TrainingCorpus("small", [*kept[100:], ("", "z"), ("", "z")])
+    bad = TrainingCorpus("bad", [("", "z")] * 100)
+    assert warned(tmp_path, large, small) == []
+    assert warned(tmp_path, large, small, bad) == [
+        "WARNING: bad: 100 of 100 pairs (100%) lost: empty 100 (100%)",
+        *["  empty: '' -> 'z'"] * 3,
+        "WARNING: all corpora: 102 of 302 pairs (34%) lost: empty 102 (34%)",
+    ]
+
+
 # ------------------------------------------------------------------------------------------------------------ failure
 
 
@@ -314,10 +487,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_everything_filtered_away(folder: Path) -> None:
-    pairs = [("", "a"), ("a", "a"), ("b", "b"), (words(9), "a")]
-    message = "leaves none of 4 training pairs; dropped: empty 1, max_ratio 1, copy 2"
-    with pytest.raises(UserError, match=message):
+    pairs = [("", "a"), ("a", "a"), ("b", "b"), (2501 * "w", "a")]
+    with pytest.raises(UserError) as error:
         clean_in(folder, TrainingCorpus("a", pairs))
+    assert str(error.value) == (
+        "cleaning leaves none of 4 training pairs; dropped: copy 2 (50%), max_characters 1 (25%), empty 1 (25%); "
+        "copy dropped 'a' -> 'a', for example"
+    )
     assert_untouched(folder)
 
 

@@ -121,6 +121,12 @@ def test_no_loop_goes_from_one_hypothesis_into_the_next(nbest: list[list[int]]) 
     assert set(map(name, codes.tolist())) <= {None, "empty"}  # five tokens repeat nothing six times
 
 
+def test_zero_times_is_no_repetition() -> None:
+    flat, sizes = np.array([7] * 50 + [4, 5]), np.array([50, 2])
+    codes = find_token_failures(flat, sizes, np.zeros(2, dtype=bool), repetition_times=0)
+    assert list(map(name, codes.tolist())) == [None, None]
+
+
 @pytest.mark.parametrize(("num_tokens", "num_flags"), [(2, 2), (3, 1), (4, 2)])
 def test_arrays_that_do_not_belong_together(num_tokens: int, num_flags: int) -> None:
     with pytest.raises(ValueError, match="do not belong together"):
@@ -132,16 +138,17 @@ def test_arrays_that_do_not_belong_together(num_tokens: int, num_flags: int) -> 
 LATIN = Failures(scripts=["Latin"], max_ratio=2.0)
 
 
-def text_failure(words: str, source: str, settings: Failures = LATIN) -> str | None:
+def text_failure(words: str, source: str, settings: Failures = LATIN, typical_ratio: float = 1.0) -> str | None:
     """As the documentation has it, by the names of the characters: enough for the scripts of these tests."""
-    longer, shorter = sorted((len(words.split()), len(source.split())), reverse=True)
+    expected, found = len(source) * typical_ratio**0.5 + 10, len(words) / typical_ratio**0.5 + 10
     letters = [character for character in words if character.isalpha()]
     names = [unicodedata.name(letter, "") for letter in letters]
     allowed = tuple(script.upper() for script in settings.scripts)
     foreign = sum(not each.startswith(allowed) and each not in NO_SCRIPT for each in names)
     if not words.split():
         return "empty"
-    if settings.max_ratio and longer > shorter * settings.max_ratio:
+    one_is_empty = bool(words) != bool(source)
+    if settings.max_ratio and (one_is_empty or max(expected / found, found / expected) > settings.max_ratio):
         return "ratio"
     if letters and " ".join(words.split()).casefold() == " ".join(source.split()).casefold():
         return "copied"
@@ -151,7 +158,7 @@ def text_failure(words: str, source: str, settings: Failures = LATIN) -> str | N
 
 
 NO_SCRIPT = {"MICRO SIGN", "KATAKANA-HIRAGANA PROLONGED SOUND MARK"}
-lines = st.text(st.sampled_from("aBß1 .\u00a0\tжЖひカーµ\U0001f600"), max_size=8)
+lines = st.text(st.sampled_from("aBß1 .\u00a0\tжЖひカーµ\U0001f600"), max_size=20)
 
 
 @given(
@@ -159,14 +166,17 @@ lines = st.text(st.sampled_from("aBß1 .\u00a0\tжЖひカーµ\U0001f600"), max
     st.sampled_from([[], ["Latin"], ["Cyrillic"], ["Hiragana", "Katakana"]]),
     st.sampled_from([0.0, 1.5, 3.0]),
     st.sampled_from([0.0, 0.5, 0.9]),
+    st.sampled_from([0.2, 1.0, 3.0]),
 )
 def test_words_fail_as_documented(
-    pairs: list[tuple[str, str]], scripts: list[str], max_ratio: float, max_foreign: float
+    pairs: list[tuple[str, str]], scripts: list[str], max_ratio: float, max_foreign: float, typical_ratio: float
 ) -> None:
     settings = Failures(scripts=scripts, max_ratio=max_ratio, max_foreign=max_foreign)
-    codes = find_text_failures([words for words, _ in pairs], [source for _, source in pairs], settings)
+    hypotheses, sources = [words for words, _ in pairs], [source for _, source in pairs]
+    codes = find_text_failures(hypotheses, sources, settings, typical_ratio=typical_ratio)
     assert codes.dtype == np.uint8
-    assert list(map(name, codes.tolist())) == [text_failure(words, source, settings) for words, source in pairs]
+    expected = [text_failure(words, source, settings, typical_ratio) for words, source in pairs]
+    assert list(map(name, codes.tolist())) == expected
 
 
 @pytest.mark.parametrize(
@@ -174,9 +184,10 @@ def test_words_fail_as_documented(
     [
         ("", "a b", "empty"),
         (" \u00a0 ", "a b", "empty"),
-        ("a b c d", "x y", None),
-        ("a b c d e", "x y", "ratio"),
-        ("a b", "v w x y z", "ratio"),
+        (30 * "a", 10 * "x", None),  # 40 against 20, with 10 characters more on both sides
+        (31 * "a", 10 * "x", "ratio"),
+        (10 * "a", 31 * "x", "ratio"),
+        ("Yes.", "x" * 18, None),
         ("a", "", "ratio"),  # there is nothing that it could be the translation of
         ("Die  Straße", "die STRASSE", "copied"),
         ("die Straßen", "die Straße", None),
@@ -187,22 +198,33 @@ def test_words_fail_as_documented(
         ("120 µ", "120 microns", None),  # the micro sign is of no script
         ("😀 !", "hello there", None),
         ("привет", "привет", "copied"),  # before `script`
-        ("привет", "a b c", "ratio"),  # before both
+        ("привет", 23 * "a", "ratio"),  # before both
     ],
 )
 def test_failures_of_words_by_hand(words: str, source: str, expected: str | None) -> None:
-    (code,) = find_text_failures([words], [source], LATIN).tolist()
+    (code,) = find_text_failures([words], [source], LATIN, typical_ratio=1.0).tolist()
     assert name(code) == expected
     assert text_failure(words, source) == expected
 
 
 def test_a_lone_surrogate_is_no_letter() -> None:
-    assert find_text_failures(["\ud800 да"], ["a b"], LATIN).tolist() == [FAILURES.index("script") + 1]
+    (code,) = find_text_failures(["\ud800 да"], ["a b"], LATIN, typical_ratio=1.0).tolist()
+    assert name(code) == "script"
 
 
 def test_as_many_sources_as_hypotheses() -> None:
     with pytest.raises(ValueError, match="2 hypotheses of 1 sources"):
-        find_text_failures(["a", "b"], ["a"], LATIN)
+        find_text_failures(["a", "b"], ["a"], LATIN, typical_ratio=1.0)
+
+
+def test_ratio_of_a_language_with_short_lines() -> None:
+    """A perfect Japanese translation has a third of the characters, and a third of that is no translation."""
+    sources = ["It is a fine day today, so let us go for a walk in the park together."] * 3
+    hypotheses = ["今日はいい天気なので、一緒に公園を散歩しましょう。", "はい", "今日は" * 60]
+    codes = find_text_failures(hypotheses, sources, Failures(), typical_ratio=0.36)
+    assert list(map(name, codes.tolist())) == [None, "ratio", "ratio"]
+    codes = find_text_failures(hypotheses, sources, Failures(max_ratio=0.0), typical_ratio=0.36)
+    assert list(map(name, codes.tolist())) == [None, None, None]
 
 
 def test_every_failure_has_a_setting_in_its_order() -> None:

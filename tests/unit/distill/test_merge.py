@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import kdmt.distill.merge
 from kdmt.config import Failures
+from kdmt.corpus.lengths import SLACK
 from kdmt.distill.candidates import GivenScores, format_candidate
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.merge import MergeReport, Outputs, TrainingText, merge_candidates
@@ -25,6 +26,7 @@ from kdmt.errors import UserError
 
 ACTIONS = ("keep", "reference", "drop")
 LENPEN = 0.7
+TYPICAL_RATIO = 1.0
 TOKEN_FAILURES = ("-", "-", "-", "too_long", "repetition", "unk", "empty")  # `-` is common
 
 
@@ -108,6 +110,7 @@ class Corpus:
             offsets=folder / "nbest.npy",
             settings=failures,
             select=RULES[rule],
+            typical_ratio=TYPICAL_RATIO,
             given=given,
             out=outputs(folder),
             workers=workers,
@@ -149,10 +152,10 @@ class Expected:
 def failure_of(hypo: Hypo, source: str, failures: Failures) -> str:
     if hypo.failure != "-":
         return hypo.failure
-    ours, theirs = len(hypo.words.split()), len(source.split())
-    if not ours:
+    if not hypo.words.split():
         return "empty"
-    if max(ours, theirs) > failures.max_ratio * min(ours, theirs):
+    ours, theirs = len(hypo.words) + SLACK, len(source) + SLACK
+    if not source or max(ours, theirs) > failures.max_ratio * min(ours, theirs):
         return "ratio"
     if hypo.words.casefold().split() == source.casefold().split():
         return "copied"
@@ -338,6 +341,7 @@ def test_texts_of_another_number_of_lines_are_refused(tmp_path: Path) -> None:
         "offsets": tmp_path / "nbest.npy",
         "settings": Failures(),
         "select": BEST,
+        "typical_ratio": 1.0,
         "out": outputs(tmp_path),
         "workers": 1,
     }

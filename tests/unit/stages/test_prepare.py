@@ -154,15 +154,16 @@ def test_each_rule_has_its_count() -> None:
     clean = list(dict.fromkeys(clean))
     dirty = {
         "empty": [("", "ok"), ("ba", "   ")],
-        "max_words": [(" ".join(["ba"] * 9), " ".join(["ok"] * 8))],
-        "max_ratio": [("ba be bi da", "ok")],
+        "max_words": [(" ".join(["a"] * 22), " ".join(["o"] * 21))],
+        "max_characters": [("ba", "k" * 70)],
+        "max_ratio": [("ba " * 20 + "be", "ok")],
         "copy": [("ba ba", "ba ba")],
         "duplicate": [clean[0], clean[1], clean[1]],
     }
     pairs = [*clean, *(pair for found in dirty.values() for pair in found)]
     for side, lang in enumerate(("en", "de")):
         write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in pairs])
-    change(clean={"max_words": 8}, decontaminate=False, tokenizer={"vocab_size": 26})
+    change(clean={"max_words": 21, "max_characters": 69}, decontaminate=False, tokenizer={"vocab_size": 26})
     said = run_stages("prepare")[0].err
     expected = {rule: len(found) for rule, found in dirty.items()}
     assert {rule: count for rule, count in report()["dropped"].items() if count} == expected
