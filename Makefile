@@ -9,7 +9,7 @@ YAML     := pipelines/$(PIPELINE).yaml
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow fuzz check format prepare teacher distill knowledge student score toy-corpus \
+.PHONY: help setup setup-dev demo test test-slow fuzz check format prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
         fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         distclean
@@ -40,7 +40,10 @@ setup-dev: $(VENV)/installed-dev ## the same with what tests and checks need
 toy-corpus: $(VENV)/installed
 	@$(BIN)/python data/toy/generate.py --out data/toy/corpus
 
-prepare: $(VENV)/installed $(if $(findstring toy,$(PIPELINE)),toy-corpus) ## clean, tokenise and binarise the corpora
+toy-th-corpus: $(VENV)/installed
+	@$(BIN)/python data/toy/generate.py --no-spaces --out data/toy/corpus-th
+
+prepare: $(VENV)/installed $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus)) ## clean, tokenise and binarise the corpora
 	$(BIN)/kdmt prepare $(YAML) $(FLAGS)
 
 teacher: $(VENV)/installed ## train the teacher

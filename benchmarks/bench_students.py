@@ -236,7 +236,7 @@ def bleu_of(config: Pipeline, run: Path, codec: Any, test_set: str, translations
     words = [codec.decode_target(tokens) for tokens in translations]
     text = [codec.finish_target(line) for line in words] if score.detokenized else words
     references = read_references(Workspace(config, run.parent, None), test_set)
-    return bleu(text, references, tokenize=score.tokenize, lowercase=score.lowercase).score
+    return bleu(text, references, tokenize=score.tokenize, lowercase=config.scores_lowercased).score
 
 
 def figures_of(systems: Sequence[System], num_sentences: int) -> list[Figure]:

@@ -1106,6 +1106,18 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _moses(self) -> Pipeline:
+        for key in ("source_lang", "target_lang"):
+            if self.prepare.text.moses:
+                _check_moses(key, getattr(self, key), already_applied=self.prepare.text.already_applied)
+        return self
+
+    @property
+    def scores_lowercased(self) -> bool:
+        """Whether systems are scored without regard to case: text that was lowercased comes out without any."""
+        return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
+
+    @model_validator(mode="after")
     def _monolingual(self) -> Pipeline:
         for name, student in self.students.items():
             wanted = student.self_supervised is not None and student.self_supervised.monolingual
@@ -1160,6 +1172,24 @@ class Pipeline(Section):
                         f"'prepare.test.{name}' is processed text: 'score.detokenized: true' needs its 'raw_target'"
                     )
         return self
+
+
+def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
+    """Refuse Moses' tokenisation of a language without rules; of others' text, what cannot be joined again."""
+    from kdmt.languages import moses_language, script_of, writes_spaces
+
+    if moses_language(code) is not None:
+        return
+    if not already_applied:
+        raise ValueError(
+            f"'prepare.text.moses': Moses has no rules for {code!r} ('{key}'): leave out 'moses' and let SentencePiece "
+            f"('prepare.tokenizer') cut the raw text"
+        )
+    if not writes_spaces(code) and script_of(code) not in ("Jpan", "Hans", "Hant"):
+        raise ValueError(
+            f"'prepare.text.moses': Moses cannot join the words of {code!r} ('{key}') again: leave out 'moses' and set "
+            f"'score.detokenized: false'"
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------- loading

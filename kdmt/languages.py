@@ -332,3 +332,20 @@ def _installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # `sys.modules` holds something without a spec under this name
         return False
+
+
+# ------------------------------------------------------------------------------------------------------ rules of Moses
+
+
+@functools.cache
+def moses_language(code: str) -> str | None:
+    """Return the code by which sacremoses knows a language's abbreviations; None where it has no rules for it.
+
+    Its rules are for the language's usual script. Chinese has them in both of its own.
+    """
+    from sacremoses.corpus import NonbreakingPrefixes
+
+    language = parse_language(code)
+    scripts = {language.written_in, usual_script(language.language)}
+    known = language.language in NonbreakingPrefixes().available_langs.values()
+    return language.language if known and (len(scripts) == 1 or scripts <= _HAN) else None

@@ -1,8 +1,9 @@
 """Write the toy corpus: parallel text whose every translation has a known probability.
 
-    python data/toy/generate.py --out DIR [--train 20000 --valid 500 --test 500 --seed 1] [--statistics]
+    python data/toy/generate.py --out DIR [--train 20000 --valid 500 --test 500 --seed 1] [--no-spaces] [--statistics]
 
-DIR gets {train,valid,test}.{en,de} and manifest.json. Each target is one draw from p(target | source). No source and no
+DIR gets {train,valid,test}.{en,de} and manifest.json; with --no-spaces the same sentences, the German ones in Thai
+letters without spaces, as {train,valid,test}.{en,th}. Each target is one draw from p(target | source). No source and no
 target of valid or test, lowercased and without punctuation, occurs anywhere else; training holds no pair twice.
 A folder whose manifest and files already match is left as it is. `--statistics` describes the corpus on the terminal.
 """
@@ -19,14 +20,16 @@ from pathlib import Path
 
 from language import entropy, render_source, target_distribution
 from sampling import sample_meaning, sample_translation
+from unspaced import remove_spaces, restore_spaces
 
 Pair = tuple[str, str]  # source, target
 
 HERE = Path(__file__).parent
-INGREDIENTS = ("generate.py", "language.py", "lexicon.py", "lexicon.txt", "sampling.py")
+INGREDIENTS = ("generate.py", "language.py", "lexicon.py", "lexicon.txt", "sampling.py", "unspaced.py")
 SPLITS = ("test", "valid", "train")  # in the order of their making: training gives way to the others
 LANGUAGES = ("en", "de")
 FILES = [f"{split}.{language}" for split in SPLITS for language in LANGUAGES]
+UNSPACED_LANGUAGES = ("en", "th")  # of the files that --no-spaces writes
 
 
 def main() -> None:
@@ -37,6 +40,7 @@ def main() -> None:
     parser.add_argument("--valid", type=_count, default=500, metavar="PAIRS")
     parser.add_argument("--test", type=_count, default=500, metavar="PAIRS")
     parser.add_argument("--seed", type=_count, default=1)
+    parser.add_argument("--no-spaces", action="store_true")
     parser.add_argument("--statistics", action="store_true")
     args = parser.parse_args()
     if args.out.exists() and not args.out.is_dir():
@@ -44,13 +48,14 @@ def main() -> None:
     if args.statistics and args.test < 2:
         parser.error("--statistics needs a --test of 2 or more")
     counts = {split: getattr(args, split) for split in SPLITS}
-    if is_up_to_date(args.out, counts, args.seed):
+    languages = UNSPACED_LANGUAGES if args.no_spaces else LANGUAGES
+    if is_up_to_date(args.out, counts, args.seed, languages):
         print(f"{args.out}: up to date")
     else:
-        write_corpus(args.out, counts, args.seed)
+        write_corpus(args.out, counts, args.seed, languages)
         print(f"{args.out}: {', '.join(f'{counts[split]} {split}' for split in reversed(SPLITS))} pairs")
     if args.statistics:
-        print_statistics(args.out)
+        print_statistics(args.out, languages)
 
 
 def _count(text: str) -> int:
@@ -83,24 +88,28 @@ def normalize(text: str) -> str:
     return re.sub(r"[^\w\s]", "", text.lower())
 
 
-def write_corpus(out: Path, counts: dict[str, int], seed: int) -> None:
+def write_corpus(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> None:
     """Write the text files, each under its name only when complete, and last the manifest."""
     out.mkdir(parents=True, exist_ok=True)
     hashes = {}
     for split, pairs in make_corpus(counts, seed).items():
-        for side, language in enumerate(LANGUAGES):
-            data = "".join(pair[side] + "\n" for pair in pairs).encode()
+        for side, language in enumerate(languages):
+            lines = [pair[side] for pair in pairs]
+            if language == "th":
+                lines = [remove_spaces(line) for line in lines]
+            data = "".join(f"{line}\n" for line in lines).encode()
             _write(out / f"{split}.{language}", data)
             hashes[f"{split}.{language}"] = hashlib.sha256(data).hexdigest()
     manifest = _request(counts, seed) | {"sha256": hashes}
     _write(out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
 
 
-def is_up_to_date(out: Path, counts: dict[str, int], seed: int) -> bool:
+def is_up_to_date(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> bool:
     """Whether the folder holds just this corpus, made by this generator."""
     try:
         manifest = json.loads((out / "manifest.json").read_bytes())
-        hashes = {name: _sha256(out / name) for name in FILES}
+        names = [f"{split}.{language}" for split in SPLITS for language in languages]
+        hashes = {name: _sha256(out / name) for name in names}
     except (FileNotFoundError, ValueError):
         return False
     return manifest == _request(counts, seed) | {"sha256": hashes}
@@ -122,10 +131,12 @@ def _write(path: Path, data: bytes) -> None:
     aside.replace(path)
 
 
-def print_statistics(out: Path) -> None:
+def print_statistics(out: Path, languages: Pair = LANGUAGES) -> None:
     """Vocabularies, lengths, repeated sources and, over the test set, how many translations a source has."""
-    for language in LANGUAGES:
+    for language in languages:
         lines = [line for split in SPLITS for line in (out / f"{split}.{language}").read_text("utf-8").splitlines()]
+        if language == "th":
+            lines = [restore_spaces(line) for line in lines]
         words = [re.findall(r"[\w'-]+", line) for line in lines]
         lengths = [len(line) for line in words]
         types = {word.lower() for line in words for word in line}

@@ -62,13 +62,32 @@ UnicodeForm = Literal["NFC", "NFKC", "none"]
 
 _CHUNK_PAIRS = 10_000
 
-# Control characters and those format characters that only steer how text is laid out: soft hyphen, zero-width space,
-# direction marks, word joiner, byte order mark, annotation marks. Whitespace among the controls (tab, U+0085, ...) is
-# left to become a space. Zero-width joiner and non-joiner stay, since Persian, the scripts of India and emoji
-# spell with them; so do Arabic and Syriac number signs, which are visible, and the tags that make up flags.
+# Runs of control characters and of those format characters that only steer how text is laid out: soft hyphen,
+# zero-width space, direction marks, word joiner, byte order mark, annotation marks. Whitespace among the controls (tab,
+# U+0085, ...) is left to become a space. Zero-width joiner and non-joiner stay, since Persian, the scripts of India and
+# emoji spell with them; so do Arabic and Syriac number signs, which are visible, and the tags that make up flags.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]+"
 )
+# Those that separate what is on both sides of them: the dashes of Windows-1252 read as Latin-1, and the mark between a
+# word and its annotation.
+_SEPARATORS = "\x96\x97\ufffa"
+_ZERO_WIDTH_SPACE = "\u200b"
+# Blocks of scripts of South-East Asia and Tibet, which write no space between words: there a zero-width space is the
+# boundary of two words. Elsewhere, in Chinese and Japanese too, it only permits a line break.
+_UNSPACED_BLOCKS = (
+    *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19FF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0xA980, 0xA9FF)),
+    *((0xAA60, 0xAADF), (0x11700, 0x1174F)),
+)
+
+
+def _is_of_word(character: str) -> bool:
+    """Whether it is a letter, a combining mark or a digit."""
+    return unicodedata.category(character)[0] in "LMN"
+
+
+_UNSPACED = "".join(filter(_is_of_word, (chr(code) for a, b in _UNSPACED_BLOCKS for code in range(a, b + 1))))
+_BOUNDARY = re.compile(f"(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])")  # most of them by far
 
 
 @dataclass(frozen=True)
@@ -153,8 +172,30 @@ class CleaningReport:
 
 
 def remove_invisible(line: str) -> str:
-    """Without control characters (but for whitespace) and invisible format characters; joiners stay."""
-    return line if line.isprintable() else _INVISIBLE.sub("", line)
+    """Remove control characters (but for whitespace) and invisible format characters; joiners stay.
+
+    Where they separate two words, as a zero-width space does in Thai or Khmer, a space takes their place.
+    """
+    if line.isprintable():
+        return line
+    if _ZERO_WIDTH_SPACE in line:
+        line = _BOUNDARY.sub(" ", line)
+    return _INVISIBLE.sub(_space_or_nothing, line)
+
+
+def find_invisible(line: str) -> set[str]:
+    """Return the characters that `remove_invisible` takes out."""
+    return set().union(*_INVISIBLE.findall(line))
+
+
+def _space_or_nothing(match: re.Match[str]) -> str:
+    line, run = match.string, match[0]
+    around = line[match.start() - 1 : match.start()] + line[match.end() : match.end() + 1]
+    if len(around) < 2 or not all(map(_is_of_word, around)):
+        return ""
+    if _ZERO_WIDTH_SPACE in run and any(character in _UNSPACED for character in around):
+        return " "
+    return " " if any(character in _SEPARATORS for character in run) else ""
 
 
 def normalize_unicode(line: str, form: UnicodeForm) -> str:
@@ -219,8 +260,8 @@ def clean_chunk(
     examples: Examples = {}
     sources, targets, digests = [], [], []
     for raw_source, raw_target in pairs:
-        source = _clean_line(raw_source, clean, counts)
-        target = _clean_line(raw_target, clean, counts)
+        source = clean_line(raw_source, clean.unicode_form, counts)
+        target = clean_line(raw_target, clean.unicode_form, counts)
         rule = broken_rule(source, target, clean, spaced=spaced)
         if rule is None and forbidden is not None:
             matches = forbidden.matches(source, target)
@@ -265,11 +306,12 @@ def _make_chunk(
     )
 
 
-def _clean_line(line: str, clean: Clean, counts: collections.Counter[str]) -> str:
+def clean_line(line: str, form: UnicodeForm, counts: collections.Counter[str]) -> str:
+    """Apply the rules that change a line, and count it under each that does."""
     visible = remove_invisible(line)
     if visible is not line and visible != line:
         counts["invisible"] += 1
-    normal = normalize_unicode(visible, clean.unicode_form)
+    normal = normalize_unicode(visible, form)
     if normal is not visible:
         counts["unicode"] += 1
     collapsed = collapse_whitespace(normal)

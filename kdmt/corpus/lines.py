@@ -31,6 +31,29 @@ def read_lines(path: Path) -> list[str]:
     return list(iterate_lines(path))
 
 
+def spread_lines(path: Path, limit: int) -> list[str]:
+    """Return at most `limit` lines that are spread evenly over a file; all of them where there are no more.
+
+    Of a large file only these are read: those that follow places at even distances.
+    """
+    size = path.stat().st_size
+    if size <= _READ_BYTES:
+        lines = read_lines(path)
+        count = min(limit, len(lines))
+        return [lines[number * len(lines) // count] for number in range(count)]
+    found: dict[int, str] = {}  # by the place of its first byte: a line may be longer than the distance
+    with path.open("rb") as file:
+        for number in range(limit):
+            start = number * size // limit
+            file.seek(max(start - 1, 0))
+            if start:
+                file.readline()  # the rest of a line; the end alone where one begins at `start`
+            start = file.tell()
+            if start not in found and (line := file.readline()):
+                found[start] = line.decode().removesuffix("\n")
+    return list(found.values())
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Each line with its end."""
     with naming(path), path.open("w", encoding="utf-8", newline="\n") as file:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from kdmt.config import Text
 from kdmt.corpus.clean import UnicodeForm, collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
+from kdmt.languages import moses_language, parse_language
 
 if TYPE_CHECKING:
     from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
@@ -38,19 +39,19 @@ class TextProcessor:
 
     def preprocess_source(self, line: str) -> str:
         """A raw source line as the tokenizer sees it. Never holds a newline unless the line did."""
-        return self._preprocess(line, self.source_lang)
+        return self.preprocess(line, self.source_lang)
 
     def preprocess_target(self, line: str) -> str:
         """A raw target line as the tokenizer sees it."""
-        return self._preprocess(line, self.target_lang)
+        return self.preprocess(line, self.target_lang)
 
     def postprocess_source(self, line: str) -> str:
         """Finished text of a source line in the form that `preprocess_source` gives; case is not restored."""
-        return self._postprocess(line, self.source_lang)
+        return self.postprocess(line, self.source_lang)
 
     def postprocess_target(self, line: str) -> str:
         """Finished text of a target line in the form that `preprocess_target` gives; case is not restored."""
-        return self._postprocess(line, self.target_lang)
+        return self.postprocess(line, self.target_lang)
 
     def tidy(self, line: str) -> str:
         """A line with invisible characters, Unicode form and whitespace as cleaning leaves them."""
@@ -58,15 +59,19 @@ class TextProcessor:
             return line
         return collapse_whitespace(normalize_unicode(remove_invisible(line), self.unicode_form))
 
-    def _preprocess(self, line: str, lang: str) -> str:
-        line = self.tidy(line)
-        if self.text.normalize:
-            line = _normalizer(lang).normalize(line)
+    def normalize(self, line: str, lang: str) -> str:
+        """Normalise a line's punctuation by Moses' rules, if `text.normalize` asks for it."""
+        return _normalizer(lang).normalize(line) if self.text.normalize else line
+
+    def preprocess(self, line: str, lang: str) -> str:
+        """Return a raw line of a language as the tokenizer sees it."""
+        line = self.normalize(self.tidy(line), lang)
         if self.text.moses:
             line = _tokenizer(lang).tokenize(line, return_str=True, escape=self.text.already_applied)
         return line.lower() if self.text.lowercase else line
 
-    def _postprocess(self, line: str, lang: str) -> str:
+    def postprocess(self, line: str, lang: str) -> str:
+        """Return finished text of a line that `preprocess` gave; case is not restored."""
         if not self.text.moses:
             return line
         return _detokenizer(lang).detokenize(line.split(), unescape=self.text.already_applied)
@@ -103,14 +108,17 @@ class TextProcessor:
 
 @functools.cache
 def _moses_language(code: str) -> str:
-    """The two-letter code by which sacremoses knows a language, "en" for those it has no rules for."""
-    import pycountry
-    from sacremoses.corpus import NonbreakingPrefixes
+    """The code by which sacremoses knows the language, "en" for those it has no rules for, as Moses itself does.
 
-    known = {*NonbreakingPrefixes().available_langs.values(), "ja", "ko"}  # for these two it knows the alphabet only
-    language = pycountry.languages.get(alpha_3=code)
-    short = getattr(language, "alpha_2", code)
-    return next((candidate for candidate in (code, short) if candidate in known), "en")
+    A pipeline processes no text of such a language; corpora and checkpoints of others may come from Moses.
+    """
+    try:
+        language = parse_language(code).language
+    except ValueError:  # of a checkpoint from elsewhere
+        return "en"
+    if language in ("ja", "ko"):  # it knows how these are written, but no abbreviations
+        return language
+    return moses_language(code) or "en"
 
 
 @functools.cache

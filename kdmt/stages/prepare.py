@@ -6,7 +6,8 @@
         tokenizer/, text.json, dict.<lang>.txt      what every checkpoint carries
         monolingual.<source>                        clean text without a translation, where there is any
         data-bin/                                   fairseq's files
-        report.json                                 counts of the cleaning pass
+        report.json                                 counts of the cleaning pass, of held-out lines that it would
+                                                    change, of lines that do not survive processing and back
 
 The stage works in `prepare.partial` and renames it, so that a failure leaves an earlier `prepare` as it was.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -31,15 +32,17 @@ from kdmt.corpus.binarize import (
     data_prefix,
     dictionary_path,
 )
+from kdmt.corpus.characters import find_foreign_forms
 from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import fetch, fetch_corpus, read_pairs, source_lines, token_companions
-from kdmt.corpus.lines import iterate_lines, write_lines
+from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.parallel import mapping_in_order
+from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, read_chunks, train_tokenizer
+from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -125,6 +128,7 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     held_out = _held_out(settings)
     for split, corpus in held_out.items():
         _write_held_out(workspace, folder, split, corpus, processor)
+    foreign_forms = _foreign_forms(workspace, folder, held_out, processor)
     forbidden = _forbidden(workspace, folder, held_out) if settings.decontaminate else None
     report = clean_corpora(
         (_training_corpus(workspace, index, corpus) for index, corpus in enumerate(settings.train)),
@@ -137,12 +141,12 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         workers=workers,
         spaced=spaced_sides(workspace),
     )
-    write_json(folder / REPORT, report.as_dict())
     workspace.say(
         f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}"
     )
     _warn(workspace, report)
     monolingual = _write_monolingual(workspace, folder, forbidden, workers) if settings.monolingual else {}
+    samples = [spread_lines(folder / f"train.{lang}", SAMPLED_LINES) for lang in langs]
     if not (settings.text.changes_nothing or settings.text.already_applied):
         _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, workers)
         if settings.monolingual:
@@ -151,9 +155,51 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     write_json(folder / TEXT_FILE, processor.to_dict())
     train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
     tokenizers = _train_tokenizer(settings, train_text, folder, langs, report)
+    round_trips = _round_trips(workspace, samples, processor, folder / "tokenizer")
+    write_json(folder / REPORT, report.as_dict() | {"held_out_characters": foreign_forms, "round_trip": round_trips})
     counts = _binarize(workspace, folder, tokenizers, list(held_out), workers)
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
     return pairs | monolingual | counts
+
+
+def _foreign_forms(
+    workspace: Workspace, folder: Path, held_out: Iterable[str], processor: TextProcessor
+) -> dict[str, dict[str, Any]]:
+    """Count held-out lines with characters that clean training text cannot contain: split -> language -> counts."""
+    if processor.unicode_form is None:
+        return {}
+    counts: dict[str, dict[str, Any]] = {}
+    for split in held_out:
+        counts[split] = {}
+        for lang in workspace.langs:
+            path = folder / f"{split}.raw.{lang}"
+            found = find_foreign_forms(iterate_lines(path), processor.unicode_form)
+            counts[split][lang] = found.as_dict()
+            if not found.changed:
+                continue
+            fate = "sources are translated as cleaning leaves them"
+            if lang == processor.target_lang:
+                fate = "references are scored as published, so no translation matches them in full"
+            workspace.say(
+                f"prepare: WARNING: {split}, {lang}: {found.explain()} have characters that clean training text "
+                f"cannot contain; {fate}"
+            )
+    return counts
+
+
+def _round_trips(
+    workspace: Workspace, samples: Sequence[list[str]], processor: TextProcessor, tokenizer: Path
+) -> dict[str, Any]:
+    """Count the training lines that do not survive processing and back, of a sample of each side."""
+    counts = {}
+    tokenizers = load_tokenizer(tokenizer)  # of its own: a model numbers its symbols as it meets them
+    models = (tokenizers.source, tokenizers.target)
+    for lang, lines, model in zip(workspace.langs, samples, models, strict=True):
+        found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
+        counts[lang] = found.as_dict()
+        if (warning := found.warning()) is not None:
+            workspace.say(f"prepare: WARNING: {lang}: {warning}")
+    return counts
 
 
 def _dropped(dropped: dict[str, int]) -> str:

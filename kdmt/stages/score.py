@@ -98,7 +98,7 @@ def score_stage(
             inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
         made_from = make_plan({"score": settings}, {"baseline": _baseline(workspace.config, systems)}, inputs)
         # a record of 13a is up to date where that is what `auto` comes to
-        resolved = {"score.tokenize": bleu_tokenizer(workspace)}
+        resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
         return replace(made_from, settings=made_from.settings | resolved)
 
     upstream = (prepare, teacher, *trained.values())
@@ -283,10 +283,10 @@ def _measure(workspace: Workspace, test_set: str, first: list[str], second: list
     """The scores of translations in both forms, each with its signature."""
     from kdmt.score.metrics import bleu, chrf
 
-    score = workspace.config.score
+    lowercase = workspace.config.scores_lowercased
     references = read_references(workspace, test_set)
-    first_bleu = bleu(first, references, tokenize=bleu_tokenizer(workspace), lowercase=score.lowercase)
-    first_chrf = chrf(first, references, lowercase=score.lowercase)
+    first_bleu = bleu(first, references, tokenize=bleu_tokenizer(workspace), lowercase=lowercase)
+    first_chrf = chrf(first, references, lowercase=lowercase)
     second_bleu = _second_bleu(workspace, test_set, second)
     return {
         "bleu": first_bleu.score,
@@ -341,7 +341,7 @@ def _compare_with(workspace: Workspace, base: _Run, run: _Run) -> Any:
         baseline=base.system.name,
         samples=score.bootstrap_samples,
         tokenize=bleu_tokenizer(workspace),
-        lowercase=score.lowercase,
+        lowercase=workspace.config.scores_lowercased,
     )
     bleu_p, chrf_p = (scores[run.system.name].p_value for scores in (found.bleu, found.chrf))
     if bleu_p is None or chrf_p is None:

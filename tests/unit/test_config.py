@@ -209,6 +209,47 @@ def test_settings_that_contradict_each_other(
     assert f"/p.yaml: {path}{': ' if path else ''}{problem}" in refusal(*overrides)
 
 
+@pytest.mark.parametrize("code", ["th", "km", "ja", "ko", "tr", "vi", "sr-Latn", "qaa", "hi-Latn"])
+@pytest.mark.parametrize("key", ["source_lang", "target_lang"])
+def test_moses_is_refused_for_languages_it_has_no_rules_for(
+    refusal: Callable[..., str], load: Load, key: str, code: str
+) -> None:
+    message = refusal(f"{key}={code}", "prepare.text.moses=true")
+    assert (
+        f"/p.yaml: 'prepare.text.moses': Moses has no rules for '{code}' ('{key}'): leave out 'moses' and " in message
+    )
+    assert "SentencePiece" in message
+    assert load(f"{key}={code}", "prepare.text={normalize: true, lowercase: true}").prepare.text.normalize
+
+
+@pytest.mark.parametrize("code", ["fr", "deu", "pt-BR", "zh", "zh-Hant", "yue", "ta", "lv", "mni"])
+def test_moses_has_rules_for_a_language_whatever_its_code(load: Load, code: str) -> None:
+    assert load(f"source_lang={code}", "target_lang=en", "prepare.text.moses=true").prepare.text.moses
+
+
+def test_text_that_others_tokenised_by_moses_must_be_joined_again(refusal: Callable[..., str], load: Load) -> None:
+    given = ("prepare.text={moses: true, already_applied: true}", "prepare.test={}")
+    for code in ("tr", "ja", "zh-CN", "qaa"):
+        assert load(f"source_lang={code}", *given).prepare.text.moses
+    message = refusal("source_lang=km", *given)
+    assert "Moses cannot join the words of 'km' ('source_lang') again: leave out 'moses' and set " in message
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "lowercased"),
+    [
+        ("{}", "{}", False),
+        ("{}", "{lowercase: true}", True),
+        ("{lowercase: true}", "{}", True),
+        ("{lowercase: true}", "{lowercase: false}", True),
+        ("{lowercase: true}", "{detokenized: false}", False),  # of words in lower case, against such words
+        ("{lowercase: true}", "{detokenized: false, lowercase: true}", True),
+    ],
+)
+def test_lowercased_text_is_scored_without_regard_to_case(load: Load, text: str, score: str, lowercased: bool) -> None:
+    assert load(f"prepare.text={text}", f"score={score}").scores_lowercased is lowercased
+
+
 def test_all_problems_are_told_at_once(refusal: Callable[..., str]) -> None:
     message = refusal("teacher.seed=-1", "score.lenpen=x", "foo=1")
     assert message.count("; ") == 2

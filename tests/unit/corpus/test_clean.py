@@ -21,6 +21,7 @@ from kdmt.corpus.clean import (
     TrainingCorpus,
     broken_rule,
     clean_corpora,
+    clean_line,
     collapse_whitespace,
     normalize_unicode,
     remove_invisible,
@@ -72,6 +73,43 @@ def test_invisible_characters() -> None:
     assert remove_invisible("a\x00b\x07c\x7fd\x9fe\u00adf\u200bg\ufeffh\u202ei\u2066j") == "abcdefghij"
     for kept in ("می\u200cخواهم", "क्\u200dष", "👩\u200d🔬", "\u0601\u06dd", "a\tb\x85c\u2028d\u00a0e", "plain"):
         assert remove_invisible(kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("line", "cleaned"),
+    [
+        ("ខ្ញុំ\u200bចង់\u200bញ៉ាំ\u200bបាយ", "ខ្ញុំ ចង់ ញ៉ាំ បាយ"),  # Khmer: "I want to eat rice"
+        ("ฉัน\u200bกิน\u200bข้าว", "ฉัน กิน ข้าว"),  # Thai
+        ("ຂ້ອຍ\u200bກິນ\u200bເຂົ້າ", "ຂ້ອຍ ກິນ ເຂົ້າ"),  # Lao
+        ("ကျွန်တော်\u200bစား", "ကျွန်တော် စား"),  # Burmese
+        ("ฉัน\u200bEnglish\u200b5\u200bคน", "ฉัน English\u200b5 คน"),  # at a border of scripts too
+        ("กิน\u200b\u200b\u2060\u200bข้าว", "กิน ข้าว"),  # a run of them is one boundary
+        ("\u200bกิน\u200b \u200bข้าว\u200b", "กิน ข้าว"),
+        ("กิน\u200b(ข้าว)", "กิน(ข้าว)"),  # beside punctuation nothing is joined
+        ("これは\u200bペン", "これはペン"),  # Chinese and Japanese: a place to break the line
+        ("Donau\u200bdampf", "Donaudampf"),  # where words have spaces: the same
+        ("กิน\u00adข้าว\u2060\ufeffแล้ว", "กินข้าวแล้ว"),  # those that say "no word ends here"
+        ("1990\x962000, so\x97ja, don\x92t, a \x96 b", "1990 2000, so ja, dont, a b"),  # Windows-1252 dashes
+        ("\ufff9東京\ufffaとうきょう\ufffb", "東京 とうきょう"),  # a word and its annotation
+    ],
+)
+def test_what_separates_words_becomes_a_space(line: str, cleaned: str) -> None:
+    expected = cleaned.replace("\u200b", "")
+    counts: Counter[str] = Counter()
+    assert clean_line(line, "NFC", counts) == expected
+    assert counts["invisible"] == 1
+    assert clean_line(expected, "NFC", counts) == expected
+    assert counts["invisible"] == 1
+
+
+@given(st.text(st.sampled_from("กขAa1 ,\u200b\u2060\u00ad\x96\x00\t"), max_size=12))
+def test_removing_keeps_every_visible_character_in_order(line: str) -> None:
+    removed = "\u200b\u2060\u00ad\x96\x00"
+    cleaned = remove_invisible(line)
+    visible = "".join(character for character in line if character not in removed)
+    assert not set(cleaned) & set(removed)
+    assert cleaned.replace(" ", "") == visible.replace(" ", "")
+    assert remove_invisible(cleaned) == cleaned
 
 
 def test_invisible_covers_every_control_character() -> None:

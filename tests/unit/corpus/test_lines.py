@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kdmt.corpus.lines
-from kdmt.corpus.lines import Piece, cut_lines, iterate_lines
+from kdmt.corpus.lines import Piece, cut_lines, iterate_lines, spread_lines
 from kdmt.errors import UserError
 
 
@@ -90,3 +90,26 @@ def test_a_file_that_changed_meanwhile_is_named(tmp_path: Path) -> None:
 def test_a_piece_says_where_it_lies(tmp_path: Path) -> None:
     (path,) = write(tmp_path, "é\nab\n\nc")
     assert [piece for (piece,) in cut_lines([path], 2)] == [Piece(path, 0, 6, 2), Piece(path, 6, 2, 2)]
+
+
+@given(st.lists(st.text("ab é😀", max_size=12), max_size=60), st.integers(1, 70), st.sampled_from([0, 1 << 20]))
+def test_lines_that_are_spread_are_the_files_own_in_their_order(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str], limit: int, read_bytes: int
+) -> None:
+    lines = [f"{number} {word}" for number, word in enumerate(words)]  # no two alike
+    (path,) = write(tmp_path_factory.getbasetemp(), "".join(f"{line}\n" for line in lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kdmt.corpus.lines, "_READ_BYTES", read_bytes)
+        found = spread_lines(path, limit)
+    assert len(found) <= limit
+    numbers = [lines.index(line) for line in found]
+    assert numbers == sorted(set(numbers))
+    if read_bytes:  # read whole
+        assert len(found) == min(limit, len(lines))
+
+
+def test_lines_are_spread_over_all_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kdmt.corpus.lines, "_READ_BYTES", 0)
+    (path,) = write(tmp_path, "".join(f"{number:04}\n" for number in range(1000)))
+    assert spread_lines(path, 10) == [f"{number:04}" for number in range(0, 1000, 100)]
+    assert spread_lines(path, 1000) == [f"{number:04}" for number in range(1000)]

@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import pickle
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdmt.config import Text
+from kdmt.corpus.clean import clean_line
 from kdmt.corpus.text import TextProcessor
 from kdmt.errors import UserError
 
@@ -52,6 +54,14 @@ def test_three_letter_codes_and_unknown_languages() -> None:
     assert TextProcessor(moses, "deu", "en").preprocess_source(line) == german
     assert TextProcessor(moses, "sw", "en").preprocess_source(line) == english
     assert TextProcessor(moses, "qaa", "qtz").preprocess_source(line) == english
+
+
+@given(st.text(st.sampled_from("aé กข็ខ។1,\u0301\u200b\u2060\ufeff\u00ad\u200f\x96\x00\t\u00a0"), max_size=20))
+def test_raw_lines_are_made_as_clean_as_training_text(line: str) -> None:
+    for form in ("NFC", "NFKC", "none"):
+        processor = TextProcessor(Text(), "th", "km", form)
+        assert processor.preprocess_source(line) == clean_line(line, form, Counter())
+        assert processor.preprocess_target(line) == clean_line(line, form, Counter())
 
 
 def test_xml_entities_only_where_the_corpora_came_with_them() -> None:

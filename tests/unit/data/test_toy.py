@@ -10,6 +10,7 @@ import random
 import re
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ generate = importlib.import_module("generate")
 language = importlib.import_module("language")
 lexicon = importlib.import_module("lexicon")
 sampling = importlib.import_module("sampling")
+unspaced = importlib.import_module("unspaced")
 
 SMALL = {"train": 1000, "valid": 100, "test": 100}
 SMALL_SHA256 = "c409c9beeec10ddcc8b2d9a1092055c05b837c6f7fbf1e40583b4b32ccae8838"
@@ -341,6 +343,47 @@ def test_bytes_are_the_same_on_every_machine(tmp_path: Path) -> None:
     generate.write_corpus(tmp_path, SMALL, seed=1)
     data = b"".join((tmp_path / name).read_bytes() for name in sorted(generate.FILES))
     assert hashlib.sha256(data).hexdigest() == SMALL_SHA256
+
+
+# ---------------------------------------------------------------------------------------------------- without spaces
+
+
+def test_sentences_without_spaces_are_thai_and_come_back(corpus: Corpus) -> None:
+    targets = [target for _, target in corpus["train"]]
+    written = [unspaced.remove_spaces(target) for target in targets]
+    assert [unspaced.restore_spaces(line) for line in written] == targets
+    assert len(set(written)) == len(set(targets))  # as many as before: distributions stay what they are
+    thai = re.compile("[\u0e01-\u0e4e.,]+")  # letters and marks of Thai, and the punctuation
+    assert all(thai.fullmatch(line) for line in written)
+    assert all(line == unicodedata.normalize("NFC", line) for line in written)
+
+
+def test_each_word_starts_with_a_mark() -> None:
+    """a to z are the first Thai consonants, in order; U+0E48 marks a capital, U+0E38 a small letter."""
+    assert unspaced.remove_spaces("Abc ab, cb.") == "ก\u0e48ขคก\u0e38ข,ค\u0e38ข."
+
+
+@pytest.mark.parametrize("sentence", ["DER Hund.", "Der  Hund.", "Der Hund .", "Ğ", "ก", " Der"])
+def test_other_sentences_are_refused(sentence: str) -> None:
+    with pytest.raises(ValueError, match="not a sentence of the toy language"):
+        unspaced.remove_spaces(sentence)
+
+
+def test_command_writes_the_same_sentences_without_spaces(tmp_path: Path) -> None:
+    sizes = ["--train", "60", "--valid", "20", "--test", "20"]
+    assert run_generate("--out", str(tmp_path / "toy"), *sizes).returncode == 0
+    arguments = ["--out", str(tmp_path / "thai"), *sizes, "--no-spaces"]
+    made = run_generate(*arguments, "--statistics")
+    assert made.returncode == 0, made.stderr
+    assert re.search(r"^th: \d+ words", made.stdout, re.MULTILINE)
+    for split in ("train", "valid", "test"):
+        plain, thai = (tmp_path / name for name in (f"toy/{split}.de", f"thai/{split}.th"))
+        lines = thai.read_text(encoding="utf-8").splitlines()
+        assert [unspaced.restore_spaces(line) for line in lines] == plain.read_text(encoding="utf-8").splitlines()
+        assert not any(" " in line for line in lines)
+        assert (tmp_path / f"thai/{split}.en").read_bytes() == (tmp_path / f"toy/{split}.en").read_bytes()
+    assert "up to date" in run_generate(*arguments).stdout
+    assert "60 train" in run_generate(*arguments[:-1]).stdout  # the folder of the other form is made anew
 
 
 def run_generate(*arguments: str) -> subprocess.CompletedProcess[str]:

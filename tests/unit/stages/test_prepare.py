@@ -227,6 +227,71 @@ def test_text_is_processed_and_raw_references_are_kept() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+def test_lines_that_do_not_survive_processing_are_counted_and_shown() -> None:
+    for lang, odd in (("en", "ba▁be"), ("de", "Ok Isparta rım")):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [odd, *read_lines(path)])
+    document = settings() | {"target_lang": "tr"}
+    document["prepare"] |= {"text": {"lowercase": True}, "tokenizer": {"vocab_size": 37}}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    (made,) = run_stages("prepare")
+    english, turkish = report()["round_trip"]["en"], report()["round_trip"]["tr"]
+    assert english["lines"] == turkish["lines"] == SIZES["train"] + 1
+    assert (english["changed"], english["tokenizer"], english["lowercase"]) == (1, 1, 0)
+    assert (turkish["changed"], turkish["tokenizer"], turkish["lowercase"]) == (1, 0, 1)
+    assert english["examples"] == {"tokenizer": [["ba▁be", "ba be"]]}
+    warnings = [line for line in made.err.splitlines() if "WARNING" in line]
+    assert warnings == [
+        "prepare: WARNING: en: 1 of 81 lines do not survive processing and back ('prepare.tokenizer' 1): "
+        "'ba▁be' comes back as 'ba be'",
+        "prepare: WARNING: tr: 1 of 81 lines do not survive processing and back ('prepare.text.lowercase' 1): "
+        "'Ok Isparta rım' comes back as 'ok isparta rım'",
+    ]
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("kind", ["sentencepiece", "subword-nmt"])
+def test_counting_lines_that_survive_leaves_dictionaries_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    model = {"type": "subword-nmt", "model": "bpe"} if kind == "subword-nmt" else {}
+    change(tokenizer={"vocab_size": 32, **model})
+    run_stages("prepare")
+    made = hash_tree(MADE)
+    monkeypatch.setattr("kdmt.stages.prepare._round_trips", lambda *_: {})
+    assert kdmt("prepare", "tiny.yaml", "--runs", "elsewhere").code == 0
+    without = hash_tree(Path("elsewhere/tiny/prepare"))
+    assert {name for name in made if made[name] != without[name]} == {"report.json", "manifest.json"}
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_held_out_characters_that_cleaning_takes_out_are_a_warning() -> None:
+    source, target = (read_lines(Path(f"text/test.{lang}")) for lang in ("en", "de"))
+    odd = [f"{target[0]}\u00ad!", f"o\u0308{target[1]}", f"\u200f{target[2]}", *target[3:]]
+    write_lines(Path("text/test.de"), odd)
+    write_lines(Path("text/test.en"), [source[0].replace(" ", "\u200b \ufeff", 1), *source[1:]])
+    (made,) = run_stages("prepare")
+    counts = report()["held_out_characters"]
+    none = {"lines": SIZES["valid"], "changed": 0, "unicode": 0, "invisible": {}}
+    assert counts["valid"] == {"en": none, "de": none}
+    invisible = {"U+00AD": 1, "U+200F": 1}
+    assert counts["test"]["de"] == {"lines": SIZES["test"], "changed": 3, "unicode": 1, "invisible": invisible}
+    assert [line for line in made.err.splitlines() if "WARNING" in line] == [
+        "prepare: WARNING: test, en: 1 of 5 lines (U+200B 1, U+FEFF 1) have characters that clean training text cannot "
+        "contain; sources are translated as cleaning leaves them",
+        "prepare: WARNING: test, de: 3 of 5 lines (not in NFC 1, U+00AD 1, U+200F 1) have characters that clean "
+        "training text cannot contain; references are scored as published, so no translation matches them in full",
+    ]
+    assert read_lines(MADE / "test.raw.de") == odd
+    assert read_lines(MADE / "test.de") == [f"{target[0]}!", f"\u00f6{target[1]}", *target[2:]]
+    assert read_lines(MADE / "test.en") == source  # what the model translates
+    change(clean="none", decontaminate=False)
+    (made,) = run_stages("prepare")
+    assert "WARNING" not in made.err  # such training text may contain anything
+    assert report()["held_out_characters"] == {}
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_text_that_was_processed_by_its_authors_stays_as_it_is() -> None:
     raw = [f"{line.capitalize()}!" for line in read_lines(Path("text/test.de"))]
     write_lines(Path("text/raw.de"), raw)

@@ -144,6 +144,7 @@ def test_processed_text_has_two_figures_and_a_long_source_is_cut() -> None:
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     run_stages("prepare", "teacher", "score")
     (row,) = rows()
+    assert "case:lc" in row["bleu_signature"]  # no case comes out of lowercased text
     assert "tok:13a" in row["bleu_signature"]
     assert "tok:none" in row["bleu_second_signature"]
     assert score("score={detokenized: false, tokenize: none, beams: [1], threads: 1}").code == 0

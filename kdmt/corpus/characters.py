@@ -1,0 +1,47 @@
+"""Characters of validation and test text that the clean training text cannot contain."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdmt.corpus.clean import UnicodeForm, find_invisible, normalize_unicode, remove_invisible
+
+
+@dataclass
+class ForeignForms:
+    """Lines of a text that cleaning would change, whitespace aside: no model that reads or writes clean text can."""
+
+    form: UnicodeForm
+    lines: int = 0
+    changed: int = 0  # lines of either kind
+    unicode: int = 0  # lines in another normalisation form
+    invisible: dict[str, int] = field(default_factory=dict)  # "U+00AD" -> lines that contain it
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"lines": self.lines, "changed": self.changed, "unicode": self.unicode, "invisible": self.invisible}
+
+    def explain(self) -> str:
+        """The characters and the number of their lines, for a message."""
+        parts = [f"not in {self.form} {self.unicode:,}"] if self.unicode else []
+        parts += [f"{name} {count:,}" for name, count in self.invisible.items()]
+        return f"{self.changed:,} of {self.lines:,} lines ({', '.join(parts)})"
+
+
+def find_foreign_forms(lines: Iterable[str], form: UnicodeForm) -> ForeignForms:
+    """Count the lines with characters that `remove_invisible` and `normalize_unicode` take out of training text."""
+    found = ForeignForms(form)
+    invisible: collections.Counter[str] = collections.Counter()
+    for line in lines:
+        found.lines += 1
+        visible = remove_invisible(line)
+        is_normal = normalize_unicode(visible, form) == visible
+        found.unicode += not is_normal
+        found.changed += visible != line or not is_normal
+        if visible != line:
+            invisible.update({f"U+{ord(character):04X}" for character in find_invisible(line)})
+    found.invisible = dict(sorted(invisible.items()))
+    return found

@@ -1,0 +1,119 @@
+"""Lines that do not come back as they were: processed, cut into tokens, joined and finished again.
+
+A model's output goes the second half of this way, so text that a step changes for good is text that no output can
+match. What a setting is meant to change is not counted: `normalize` is compared after it, whitespace as single spaces,
+and `lowercase` without regard to case. What lowercasing counts are letters that have another length in lower case, or
+that the language's own capitals do not give back, as Turkish `İ` and `I`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.tokenizer import SubwordModel
+
+Step = Literal["moses", "lowercase", "tokenizer"]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+SAMPLED_LINES = 5000  # of a side: Moses, the slowest step, takes about two seconds for them
+WARNING_SHARE = 0.01
+_MOST_EXAMPLES = 3
+_SHOWN_CHARACTERS = 40
+
+
+@dataclass
+class RoundTrip:
+    """Counts of one side's lines, each under the first step that changes it."""
+
+    lines: int
+    changed: dict[Step, int] = field(default_factory=lambda: dict.fromkeys(STEPS, 0))
+    examples: dict[Step, list[tuple[str, str]]] = field(default_factory=lambda: {step: [] for step in STEPS})
+
+    @property
+    def num_changed(self) -> int:
+        return sum(self.changed.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        examples = {step: pairs for step, pairs in self.examples.items() if pairs}
+        return {"lines": self.lines, "changed": self.num_changed, **self.changed, "examples": examples}
+
+    def warning(self) -> str | None:
+        """What to tell the user where more than 1% of the lines change; else None."""
+        if self.num_changed <= WARNING_SHARE * self.lines:
+            return None
+        steps = ", ".join(f"'prepare.{_SETTINGS[step]}' {count:,}" for step, count in self.changed.items() if count)
+        examples = "; ".join(
+            f"{before!r} comes back as {after!r}" for pairs in self.examples.values() for before, after in pairs
+        )
+        return f"{self.num_changed:,} of {self.lines:,} lines do not survive processing and back ({steps}): {examples}"
+
+
+_SETTINGS: dict[Step, str] = {"moses": "text.moses", "lowercase": "text.lowercase", "tokenizer": "tokenizer"}
+
+
+def measure_round_trip(lines: Sequence[str], *, processor: TextProcessor, lang: str, model: SubwordModel) -> RoundTrip:
+    """Count the lines that change on their way to tokens and back.
+
+    Args:
+        lines: clean text of the language `lang`: what `processor` makes words of, or words where their authors did.
+        model: cuts words into tokens.
+    """
+    found = RoundTrip(len(lines))
+    is_words = processor.text.already_applied
+    words = lines if is_words else [processor.preprocess(line, lang) for line in lines]
+    joined = [model.decode(tokens) for tokens in model.encode_lines(words)]
+    for line, processed, back in zip(lines, words, joined, strict=True):
+        step, before, after = _first_change(line, processed, back, processor, lang)
+        if step is not None:
+            found.changed[step] += 1
+            if len(found.examples[step]) < _MOST_EXAMPLES:
+                found.examples[step].append(_around_difference(before, after))
+    return found
+
+
+def _first_change(
+    line: str, processed: str, back: str, processor: TextProcessor, lang: str
+) -> tuple[Step | None, str, str]:
+    """The first step that changes a line for good, and the text before and after it; no step if it survives."""
+    text = processor.text
+    if not text.already_applied:
+        if text.lowercase and not survives_lowercasing(line, lang):
+            return "lowercase", line, line.lower()
+        if text.moses:
+            wanted = processor.normalize(line, lang)
+            wanted = _single_spaces(wanted.lower() if text.lowercase else wanted)
+            finished = _single_spaces(processor.postprocess(processed, lang))
+            if finished != wanted:
+                return "moses", wanted, finished
+    before = _single_spaces(processed)
+    return (None, "", "") if back == before else ("tokenizer", before, back)
+
+
+def survives_lowercasing(line: str, lang: str) -> bool:
+    """Whether the capitals of the language give the line's capitals back from its lower case, letter for letter."""
+    lower = line.lower()
+    return len(lower) == len(line) and _upper(lower, lang) == _upper(line, lang)
+
+
+def _upper(line: str, lang: str) -> str:
+    return (line.replace("i", "İ") if lang in _DOTTED else line).upper()
+
+
+_DOTTED = ("tr", "tur", "az", "aze")  # their `i` keeps its dot as a capital
+
+
+def _single_spaces(line: str) -> str:
+    return " ".join(line.split())
+
+
+def _around_difference(before: str, after: str) -> tuple[str, str]:
+    """Both texts from shortly before the first character that differs."""
+    first = next(
+        (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
+    start = max(0, first - _SHOWN_CHARACTERS // 2)
+    return before[start : start + _SHOWN_CHARACTERS], after[start : start + _SHOWN_CHARACTERS]

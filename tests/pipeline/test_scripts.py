@@ -1,0 +1,231 @@
+"""Languages of many scripts, with and without spaces, through `prepare`, `teacher`, `distill` and `score`.
+
+Nothing that goes by the language is set: cleaning, lengths, BLEU's tokenizer and the rules for failures are the
+defaults. Only models and training are small.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_pipeline
+from scripts_corpus import SCRIPTS, make_pairs
+from tiny_pipeline import kdmt, read_lines, write_lines
+
+from kdmt.score.metrics import bleu
+
+pytestmark = pytest.mark.pipeline
+
+REPOSITORY = Path(__file__).parents[2]
+UDHR = REPOSITORY / "../shared/data/udhr"
+SIZES = {"train": 400, "valid": 30, "test": 30}
+STAGES = ("prepare", "teacher", "distill", "score")
+MECAB = all(importlib.util.find_spec(name) for name in ("MeCab", "ipadic"))
+TOKENIZERS = {
+    **dict.fromkeys(("ru", "ar", "hi"), "13a"),
+    **dict.fromkeys(("th", "km"), "char"),
+    "zh": "zh",
+    "ja": "ja-mecab" if MECAB else "char",
+}
+
+MODEL = tiny_pipeline.MODEL | {
+    **{f"{side}_embed_dim": 48 for side in ("encoder", "decoder")},
+    **{f"{side}_ffn_embed_dim": 96 for side in ("encoder", "decoder")},
+    "dropout": 0.0,
+}
+TRAIN = tiny_pipeline.TRAIN | {
+    "max_updates": 320,
+    "max_tokens": 600,
+    "lr": 0.006,
+    "warmup_updates": 80,
+    "validate_interval_updates": 80,
+    "save_interval_updates": 80,
+    "log_interval_updates": 80,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline after its stages.
+
+    Attributes:
+        folder: of the run.
+        lang: the target language.
+        tokenizer: that BLEU has to have.
+        said: stage -> standard error.
+    """
+
+    folder: Path
+    lang: str
+    tokenizer: str
+    said: dict[str, str]
+
+    def load(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        return self.load(f"{stage}/manifest.json")["facts"]
+
+    def validations(self) -> dict[int, float]:
+        """Update -> validation BLEU of the teacher."""
+        rows = map(json.loads, read_lines(self.folder / "teacher/metrics.jsonl"))
+        return {row["update"]: row["bleu"] for row in rows if "bleu" in row}
+
+    def references(self, split: str) -> list[str]:
+        return read_lines(self.folder / f"prepare/{split}.raw.{self.lang}")
+
+
+def run_stages(yaml: Path, sets: Iterable[str] = ()) -> dict[str, str]:
+    said = {}
+    for stage in STAGES:
+        finished = kdmt(stage, yaml, *(part for setting in sets for part in ("--set", setting)))
+        assert finished.code == 0, finished.err
+        said[stage] = finished.err
+    return said
+
+
+@pytest.fixture(scope="module", params=[*SCRIPTS, "toy"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """English to a language of the table, or the toy corpus without spaces, after all stages."""
+    with tiny_pipeline.working_in(tmp_path_factory.mktemp(request.param)) as folder:
+        return run_toy(folder) if request.param == "toy" else run_words(folder, request.param)
+
+
+ONLY_WORDS = pytest.mark.parametrize("run", SCRIPTS, indirect=True)
+
+
+def run_words(folder: Path, lang: str) -> Run:
+    """Train on word-for-word translations; a perfect system's are there to be imported."""
+    pairs = make_pairs(lang, sum(SIZES.values()))
+    letters = {character for pair in pairs for character in "".join(pair)}
+    (folder / "text").mkdir()
+    for split, size in SIZES.items():
+        own, pairs = pairs[:size], pairs[size:]
+        for side, code in enumerate(("en", lang)):
+            write_lines(folder / f"text/{split}.{code}", [pair[side] for pair in own])
+    perfect = [f"{number}\t{line}" for number, line in enumerate(read_lines(folder / f"text/train.{lang}"))]
+    write_lines(folder / "text/perfect.tsv", perfect)
+    (folder / "tiny.yaml").write_text(tiny_pipeline.to_yaml(word_settings(lang, len(letters) + 20)), encoding="utf-8")
+    return Run(folder / "runs/tiny", lang, TOKENIZERS[lang], run_stages(Path("tiny.yaml")))
+
+
+def word_settings(lang: str, vocab_size: int) -> dict[str, Any]:
+    split = {name: {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.{lang}"}} for name in SIZES}
+    return json.loads(
+        json.dumps(
+            {
+                "name": "tiny",
+                "source_lang": "en",
+                "target_lang": lang,
+                "prepare": {
+                    "train": [split["train"]],
+                    "valid": split["valid"],
+                    "test": {"test": split["test"]},
+                    "tokenizer": {"vocab_size": vocab_size},
+                    "workers": 1,
+                },
+                "teacher": {"model": MODEL, "train": TRAIN},
+                "distill": {"block_size": 200, "executor": "inline", "imported": "text/perfect.tsv"},
+                "students": {"perfect": {"data": "imported"}, "distilled": {"data": "distilled"}},
+                "score": {"bootstrap_samples": 20, "speed_sentences": 2, "threads": 1, "checkpoint": "best"},
+            }
+        )
+    )
+
+
+def run_toy(folder: Path) -> Run:
+    """Run pipelines/toy-th.yaml on a smaller corpus, with a smaller teacher."""
+    generator = [sys.executable, REPOSITORY / "data/toy/generate.py", "--no-spaces", "--out", "data/toy/corpus-th"]
+    sizes = ["--train", "800", "--valid", "40", "--test", "40"]
+    subprocess.run([*generator, *sizes], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    sets = ["prepare.tokenizer.vocab_size=400", "prepare.workers=1", "distill.executor=inline"]
+    sets += ["score={checkpoint: best, beams: [5], bootstrap_samples: 20, speed_sentences: 2, threads: 1}"]
+    sets += [f"teacher.model.{side}_embed_dim=64" for side in ("encoder", "decoder")]
+    training = ["max_updates=240", "max_tokens=1200", "lr=0.008", "warmup_updates=60", "threads=1"]
+    training += ["validate_interval_updates=60", "validate_sentences=40", "precision=float32"]
+    sets += [f"teacher.train.{setting}" for setting in training]
+    said = run_stages(REPOSITORY / "pipelines/toy-th.yaml", sets)
+    return Run(folder / "runs/toy-th", "th", "char", said)
+
+
+def test_cleaning_keeps_the_pairs(run: Run) -> None:
+    report = run.load("prepare/report.json")
+    assert report["pairs_out"] >= 0.97 * report["pairs_in"] > 0
+    assert "WARNING" not in run.said["prepare"]
+    assert {lang: counts["changed"] for lang, counts in report["round_trip"].items()} == {"en": 0, run.lang: 0}
+
+
+def test_validation_bleu_rises_and_the_best_checkpoint_is_not_the_first(run: Run) -> None:
+    by_update = run.validations()
+    updates = sorted(by_update)
+    best = max(updates, key=lambda update: (by_update[update], -update))
+    assert len(updates) >= 4
+    assert by_update[best] > by_update[updates[0]] + 10
+    assert best > updates[0]
+    assert (run.folder / "teacher/best").read_text(encoding="utf-8").strip() == f"checkpoint_{best}"
+
+
+def test_what_a_trained_teacher_writes_is_taken(run: Run) -> None:
+    facts = run.facts("distill")
+    assert facts["failures"].get("ratio", 0) <= 0.01 * facts["num_sentences"]
+    assert sum(facts["replaced_by_reference"].values()) <= 0.1 * facts["num_sentences"]
+    assert f"|tok:{run.tokenizer}" in facts["bleu_signature"]
+    assert facts["bleu_against_reference"] > 10
+
+
+def test_scores_are_of_the_languages_tokenizer_and_not_zero(run: Run) -> None:
+    rows = run.load("scores.json")
+    assert rows
+    for row in rows:
+        assert f"|tok:{run.tokenizer}" in row["bleu_signature"]
+        hypotheses = read_lines(run.folder / f"score/teacher.seed_1.test.beam{row['beam']}.{run.lang}")
+        assert row["bleu"] == pytest.approx(bleu(hypotheses, run.references("test"), tokenize=run.tokenizer).score)
+        assert row["bleu"] > 10
+
+
+def test_translations_that_are_the_references_are_perfect(run: Run) -> None:
+    for split in ("valid", "test"):
+        references = run.references(split)
+        assert bleu(references, references, tokenize=run.tokenizer).score == pytest.approx(100)
+
+
+@ONLY_WORDS
+def test_a_perfect_systems_translations_are_all_kept(run: Run) -> None:
+    facts = run.facts("imported")
+    assert (facts["failures"], facts["replaced_by_reference"]) == ({}, {})
+    assert facts["bleu_against_reference"] == pytest.approx(100)
+    assert read_lines(run.folder / f"imported/distilled.{run.lang}") == read_lines(
+        run.folder / f"prepare/train.{run.lang}"
+    )
+
+
+@ONLY_WORDS
+def test_a_trained_teacher_translates_word_for_word(run: Run) -> None:
+    """The task has one right answer and few words, so that figures say whether anything along the way is lost."""
+    assert max(run.validations().values()) > 60
+    assert min(row["bleu"] for row in run.load("scores.json")) > 60
+
+
+@pytest.mark.skipif(not UDHR.is_dir(), reason="no ../shared/data/udhr beside the repository")
+@pytest.mark.parametrize("lang", ["ar", "bo", "hi", "ja", "km", "ko", "lo", "my", "ru", "th", "zh"])
+def test_paragraphs_of_a_declaration_are_kept(lang: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").mkdir()
+    for code in ("en", lang):
+        lines = read_lines(UDHR / f"udhr.{code}")
+        for split, own in {"train": lines[4:], "valid": lines[:2], "test": lines[2:4]}.items():
+            write_lines(tmp_path / f"text/{split}.{code}", own)
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(word_settings(lang, 800)), encoding="utf-8")
+    made = kdmt("prepare", "tiny.yaml", "--set", "prepare.tokenizer.model=bpe")
+    assert made.code == 0, made.err
+    report = json.loads(Path("runs/tiny/prepare/report.json").read_text(encoding="utf-8"))
+    assert report["pairs_in"] == report["pairs_out"] == 46
+    assert " pairs lost" not in made.err
