@@ -2,7 +2,8 @@
 
 Rules, in their order. Three change a line: characters that cannot be seen are removed, Unicode is normalised,
 whitespace is collapsed. The others drop a pair: an empty side, too few or too many words, a length ratio, a copy, a
-sentence of a validation or test set, an exact duplicate of an earlier pair of any corpus.
+sentence of a validation or test set, an exact duplicate of an earlier pair of any corpus (of a pair in a tagged and an
+untagged corpus the untagged one is kept, whichever comes first).
 
 The pairs are streamed twice: the first pass, which worker processes may share, writes what passes all rules but the
 last to a work folder; duplicates are then known (`duplicates.py`), and the second pass copies what is left.
@@ -29,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdmt.config import Clean
+from kdmt.corpus.combining import limit_marks
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
 from kdmt.corpus.parallel import mapping_in_order
@@ -113,7 +115,8 @@ def remove_invisible(line: str) -> str:
 
 
 def normalize_unicode(line: str, form: UnicodeForm) -> str:
-    """In the given normalisation form (Unicode Standard Annex #15)."""
+    """In the given normalisation form (Unicode Standard Annex #15), no more than 30 combining marks in a row."""
+    line = limit_marks(line)
     if form == "none" or line.isascii() or unicodedata.is_normalized(form, line):
         return line
     return unicodedata.normalize(form, line)
@@ -322,7 +325,7 @@ def _clean_one(
         for chunk in chunks:
             source_file.write(chunk.source)
             target_file.write(chunk.target)
-            finder.add(chunk.digests)
+            finder.add(chunk.digests, second=corpus.tag is not None)
             pairs_in += chunk.pairs_in
             num_pairs += chunk.num_pairs
             num_digests += len(chunk.digests) // DIGEST_BYTES

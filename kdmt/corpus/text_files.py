@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from kdmt.corpus.formats import GZIP, HEAD_BYTES, recognize, refuse_other_formats
+from kdmt.corpus.formats import GZIP, HEAD_BYTES, recognize, recognize_markup, refuse_other_formats
 from kdmt.errors import UserError
 
 MAX_LINE_BYTES = 1_000_000  # without the end of the line
@@ -176,7 +176,7 @@ def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) ->
         file = cast(IO[bytes], opened.enter_context(gzip.GzipFile(fileobj=_rewound(head, file))))
         head = _read_head(file)
     elif (member or path.name).endswith(".gz") and head:
-        what, remedy = recognize(head) or ("plain text", "rename it")
+        what, remedy = recognize(head) or recognize_markup(head) or ("plain text", "rename it")
         raise UserError(f"{name}: truncated or damaged after line 0: not gzip but {what}: {remedy}")
     refuse_other_formats(head, name)
     return _rewound(head, file)

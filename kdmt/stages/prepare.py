@@ -34,13 +34,15 @@ from kdmt.corpus.binarize import (
 from kdmt.corpus.clean import TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
-from kdmt.corpus.fetch import fetch, fetch_corpus, read_pairs, source_lines, token_companions
+from kdmt.corpus.fetch import fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines, token_companions
 from kdmt.corpus.lines import iterate_lines, write_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.text_files import Malformed
 from kdmt.corpus.tokenizer import Tokenizers, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.stages.corpus_checks import check_held_out, check_malformed, check_sides, check_specials
 from kdmt.stages.data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, move_aside, recorded_plan, write_json
 from kdmt.stages.progress import count_pairs, download_progress
@@ -120,8 +122,9 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     for split, corpus in held_out.items():
         _write_held_out(workspace, folder, split, corpus, processor)
     forbidden = _forbidden(workspace, folder, held_out) if settings.decontaminate else None
+    malformed: dict[str, Malformed] = {}
     report = clean_corpora(
-        (_training_corpus(workspace, index, corpus) for index, corpus in enumerate(settings.train)),
+        (_training_corpus(workspace, index, corpus, malformed) for index, corpus in enumerate(settings.train)),
         clean=settings.clean,
         forbidden=forbidden,
         out_source=folder / f"train.{langs[0]}",
@@ -130,11 +133,19 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         workdir=folder / "cleaning",
         workers=workers,
     )
-    write_json(folder / "report.json", report.as_dict())
+    pairs_of = {split: list(_held_out_pairs(workspace, folder, split)) for split in held_out}
+    checks = {
+        "held_out": check_held_out(pairs_of),
+        "sides": check_sides(
+            (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}"),
+            {corpus.name: corpus.pairs_out for corpus in report.corpora},
+            pairs_of,
+        ),
+    }
     workspace.say(
         f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}"
     )
-    monolingual = _write_monolingual(workspace, folder, forbidden, workers) if settings.monolingual else {}
+    monolingual = _write_monolingual(workspace, folder, forbidden, malformed, workers) if settings.monolingual else {}
     if not (settings.text.changes_nothing or settings.text.already_applied):
         _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, workers)
         if settings.monolingual:
@@ -143,7 +154,12 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     write_json(folder / TEXT_FILE, processor.to_dict())
     train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
     tokenizers = train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", langs)
-    counts = _binarize(workspace, folder, tokenizers, list(held_out), workers)
+    counts, specials = _binarize(workspace, folder, tokenizers, list(held_out), workers)
+    checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
+    for _, warnings in checks.values():
+        for warning in warnings:
+            workspace.say(f"prepare: warning: {warning}")
+    write_json(folder / "report.json", report.as_dict() | {name: found for name, (found, _) in checks.items()})
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
     return pairs | monolingual | counts
 
@@ -153,20 +169,23 @@ def _dropped(dropped: dict[str, int]) -> str:
     return f"dropped: {', '.join(found)}" if found else "none dropped"
 
 
-def _training_corpus(workspace: Workspace, index: int, corpus: Corpus) -> TrainingCorpus:
-    paths = fetch_corpus(corpus, **_places(workspace))
-    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths))
-    return TrainingCorpus(f"train.{index} {_sources(corpus)[0].name}", pairs, weight=corpus.weight, tag=corpus.tag)
+def _training_corpus(
+    workspace: Workspace, index: int, corpus: Corpus, malformed: dict[str, Malformed]
+) -> TrainingCorpus:
+    paths, name = fetch_corpus(corpus, **_places(workspace)), f"train.{index} {_sources(corpus)[0].name}"
+    malformed[name] = Malformed()
+    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
+    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag)
 
 
 def _write_monolingual(
-    workspace: Workspace, folder: Path, forbidden: Forbidden | None, workers: int
+    workspace: Workspace, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
 ) -> dict[str, object]:
     """Clean text of the source language, which passes through the rules of pairs as its own translation; its counts."""
     settings, place = workspace.config.prepare, folder / f"monolingual.{workspace.langs[0]}"
     clean = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
     report = clean_corpora(
-        (_monolingual_corpus(workspace, index, source) for index, source in enumerate(settings.monolingual)),
+        (_monolingual_corpus(workspace, index, source, malformed) for index, source in enumerate(settings.monolingual)),
         clean=clean,
         forbidden=forbidden,
         out_source=place,
@@ -183,10 +202,13 @@ def _write_monolingual(
     return {"monolingual": counts}
 
 
-def _monolingual_corpus(workspace: Workspace, index: int, source: Source) -> TrainingCorpus:
-    path = fetch(source, **_places(workspace))
-    lines = ((line, line) for line in source_lines(source, path))
-    return TrainingCorpus(f"monolingual.{index} {source.name}", count_pairs(f"prepare: monolingual.{index}", lines))
+def _monolingual_corpus(
+    workspace: Workspace, index: int, source: Source, malformed: dict[str, Malformed]
+) -> TrainingCorpus:
+    path, name = fetch(source, **_places(workspace)), f"monolingual.{index} {source.name}"
+    malformed[name] = Malformed()
+    lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
+    return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
 
 
 def _write_held_out(workspace: Workspace, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
@@ -215,14 +237,13 @@ def _places(workspace: Workspace) -> dict[str, Any]:
 
 
 def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
-    # in the form that the training text has when it is compared: Moses' entities are letters to a comparison
+    return collect_forbidden((split, _held_out_pairs(workspace, folder, split)) for split in held_out)
+
+
+def _held_out_pairs(workspace: Workspace, folder: Path, split: str) -> Iterator[tuple[str, str]]:
+    """In the form that the training text has when it is compared: Moses' entities are letters to a comparison."""
     form = "" if workspace.config.prepare.text.already_applied else "raw."
-
-    def pairs(split: str) -> Iterator[tuple[str, str]]:
-        sides = (iterate_lines(folder / f"{split}.{form}{lang}") for lang in workspace.langs)
-        return zip(*sides, strict=True)
-
-    return collect_forbidden((split, pairs(split)) for split in held_out)
+    return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in workspace.langs), strict=True)
 
 
 def _process_in_place(path: Path, process: Callable[[str], str], workers: int) -> None:
@@ -243,7 +264,8 @@ def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
 
 def _binarize(
     workspace: Workspace, folder: Path, tokenizers: Tokenizers, held_out: list[str], workers: int
-) -> dict[str, object]:
+) -> tuple[dict[str, object], dict[str, dict[str, int]]]:
+    """Write the data-bin; returns facts, and for each language its words that are spelled like special symbols."""
     langs, data_bin = workspace.langs, folder / "data-bin"
     tags = folder / "train.tags"
     text = TextPair(folder / f"train.{langs[0]}", folder / f"train.{langs[1]}", tags if tags.exists() else None)
@@ -279,7 +301,7 @@ def _binarize(
     facts: dict[str, object] = {}
     for lang, counts, dictionary in sides:
         facts[lang] = {"symbols": len(dictionary), "tokens": counts.num_tokens, "unk": counts.num_unk}
-    return facts
+    return facts, dict(zip(langs, (made.source.literal_specials, made.target.literal_specials), strict=True))
 
 
 def binarize_distilled(workspace: Workspace, folder: Path) -> None:

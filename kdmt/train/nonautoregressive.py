@@ -44,8 +44,10 @@ class Words:
         tokens_BT = batch.tgt_tokens_BT[:, :-1]  # the longest one's </s>, or padding
         if not tokens_BT.size(1):  # no target has a word
             tokens_BT = torch.full_like(batch.tgt_tokens_BT, PAD)
-        tokens_BT = tokens_BT.masked_fill(tokens_BT.eq(EOS), PAD)
-        return cls(tokens_BT, tokens_BT.ne(PAD).sum(1))
+        # by lengths: a sentence of a data-bin may have an </s> inside it as well
+        lengths_B = (batch.tgt_tokens_BT.ne(PAD).sum(1) - 1).clamp_min(0)
+        columns_T = torch.arange(tokens_BT.size(1), device=tokens_BT.device)
+        return cls(tokens_BT.masked_fill(columns_T >= lengths_B[:, None], PAD), lengths_B)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.formats import recognize
+from kdmt.corpus.formats import recognize, recognize_markup
 from kdmt.corpus.text_files import MAX_LINE_BYTES, TooLong, bounded_lines, open_bounded_lines, open_lines
 from kdmt.errors import UserError
 
@@ -114,6 +114,8 @@ ORDINARY = [
     '{ "quoted" } text\n',
     "< 5 and > 3\n",
     "<b>bold</b> text of the web\n",
+    "<url> is a site\n<doc> is a mark\n",
+    "<doc>\nA document.\n</doc>\n",
     "BZ is a code\n",
     "] 5\n",
     "PK is a code\n",
@@ -138,6 +140,7 @@ def test_text_without_markup_is_never_taken_for_something_else(text: str) -> Non
     start = text.removeprefix("\ufeff").lstrip()
     if not start.startswith(("<", "{", "%PDF", "PK", "BZh", "PAR1", "Rar!", "LZIP", "Obj", "]")) and "<seg" not in text:
         assert recognize(text.encode()[:4096]) is None
+        assert recognize_markup(text.encode()[:4096]) is None
 
 
 def test_text_that_a_name_calls_compressed(tmp_path: Path) -> None:

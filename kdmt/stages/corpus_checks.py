@@ -1,0 +1,128 @@
+"""What looks wrong about the corpora of a pipeline: counts for report.json, and a warning for each finding."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdmt.corpus.decontaminate import comparison_key
+from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.swapped import MAX_LINES, Sides
+from kdmt.corpus.text_files import Malformed
+from kdmt.types import SPECIALS, UNK
+
+Pair = tuple[str, str]
+
+_LEAST_SHARED = 0.05  # share of a test set's sentences that another held-out set may have by chance
+
+
+def check_malformed(found: Mapping[str, Malformed]) -> tuple[dict[str, Any], list[str]]:
+    """Count the rows that were left out of each corpus.
+
+    Args:
+        found: name of the corpus -> its malformed rows.
+
+    Returns:
+        Values for report.json, and warnings.
+    """
+    report = {name: malformed.as_dict() for name, malformed in found.items() if malformed.total}
+    warnings = [
+        f"{name}: {count:,} malformed rows were left out: {kind} ({', '.join(found[name].first_lines[kind])}"
+        f"{', ...' if count > len(found[name].first_lines[kind]) else ''})"
+        for name in report
+        for kind, count in found[name].counts.items()
+    ]
+    return report, warnings
+
+
+def check_held_out(held_out: Mapping[str, Sequence[Pair]]) -> tuple[dict[str, Any], list[str]]:
+    """Count empty lines of held-out sets, and sentences that a test set shares with the validation set or another one.
+
+    Args:
+        held_out: split -> its pairs; a translation of the validation set's sentences by others is no other set.
+
+    Returns:
+        Values for report.json, and warnings.
+    """
+    report: dict[str, Any] = {}
+    warnings: list[str] = []
+    for split, pairs in held_out.items():
+        empty = {
+            side: sum(not pair[number].strip() for pair in pairs) for number, side in enumerate(("source", "target"))
+        }
+        report[split] = {"lines": len(pairs), **{f"empty_{side}": count for side, count in empty.items()}}
+        warnings += [
+            f"{split}: {count:,} of {len(pairs):,} {side} lines are empty" for side, count in empty.items() if count
+        ]
+    keys = {split: [(comparison_key(s), comparison_key(t)) for s, t in pairs] for split, pairs in held_out.items()}
+    for first, second in itertools.combinations(keys, 2):
+        shared = _count_shared(keys[first], keys[second], sides=1 if "valid" in (first, second) else 2)
+        report[second].setdefault("shared", {})[first] = shared
+        if shared and shared >= _LEAST_SHARED * len(keys[second]):
+            what = "source sentences" if first == "valid" else "pairs"
+            warnings.append(
+                f"{second}: {shared:,} of {len(keys[second]):,} {what} are those of {first}"
+                + (": what is chosen by the validation set is not tested by them" if first == "valid" else "")
+            )
+    return report, warnings
+
+
+def _count_shared(first: Sequence[tuple[bytes, ...]], second: Sequence[tuple[bytes, ...]], *, sides: int) -> int:
+    known = {keys[:sides] for keys in first}
+    return sum(keys[:sides] in known for keys in second if all(keys[:sides]))
+
+
+def check_sides(
+    sides: tuple[Path, Path], parts: Mapping[str, int], held_out: Mapping[str, Sequence[Pair]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Count the pairs whose source and target seem to be exchanged, compared with the validation set.
+
+    Args:
+        sides: training text, source and target.
+        parts: name of each corpus in it, in order -> its lines.
+        held_out: split -> its pairs, in the same form as the text.
+
+    Returns:
+        Values for report.json, and warnings.
+    """
+    valid = Sides(held_out["valid"])
+    samples = {split: list(_spread(iter(pairs), len(pairs))) for split, pairs in held_out.items() if split != "valid"}
+    lines = zip(*map(iterate_lines, sides), strict=True)
+    samples |= {name: list(_spread(itertools.islice(lines, count), count)) for name, count in parts.items()}
+    report: dict[str, Any] = {}
+    warnings: list[str] = []
+    for name, pairs in samples.items():
+        found = valid.compare(pairs)
+        report[name] = {"compared": found.num_pairs, "exchanged": found.num_exchanged}
+        if found.is_suspicious:
+            warnings.append(
+                f"{name}: source and target seem to be exchanged in {found.num_exchanged:,} of {found.num_pairs:,} pairs "
+                "that were compared with valid"
+            )
+    return report, warnings
+
+
+def _spread(pairs: Iterator[Pair], count: int) -> Iterator[Pair]:
+    """At most about `MAX_LINES` of so many pairs, at even distances."""
+    return itertools.islice(pairs, 0, None, max(1, count // MAX_LINES))
+
+
+def check_specials(counts: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, Any], list[str]]:
+    """Count the words that are spelled like special symbols.
+
+    Args:
+        counts: language -> symbol -> words of the training text, or ids inside sentences of a data-bin.
+
+    Returns:
+        Values for report.json, and warnings.
+    """
+    report = {lang: dict(found) for lang, found in counts.items() if found}
+    warnings = [
+        f"the {lang} side of the training text has {symbol} as a word, {found[symbol]:,} times: it is <unk> there"
+        for lang, found in report.items()
+        for symbol in SPECIALS[:UNK]
+        if symbol in found
+    ]
+    return report, warnings
