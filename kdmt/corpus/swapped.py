@@ -1,7 +1,7 @@
 """Training text whose source and target are exchanged, found without knowing the languages.
 
-What the two sides look like is learnt from the character trigrams of a held-out set. A pair is taken for exchanged where
-its sides are far more probable the other way round; languages that are alike are never that far apart.
+What the two sides look like is learnt from the character trigrams of a held-out set. A pair is taken for exchanged
+where its sides are far more probable the other way round; languages that are alike are never that far apart.
 """
 
 from __future__ import annotations

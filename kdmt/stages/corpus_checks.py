@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdmt.corpus.clean import remove_invisible
 from kdmt.corpus.decontaminate import comparison_key
 from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.swapped import MAX_LINES, Sides
 from kdmt.corpus.text_files import Malformed
-from kdmt.types import SPECIALS, UNK
+from kdmt.types import PAD, SPECIALS, UNK
 
 Pair = tuple[str, str]
+Finding = tuple[dict[str, Any], list[str]]  # values for report.json, and warnings
 
 _LEAST_SHARED = 0.05  # share of a test set's sentences that another held-out set may have by chance
 
 
-def check_malformed(found: Mapping[str, Malformed]) -> tuple[dict[str, Any], list[str]]:
+def check_malformed(found: Mapping[str, Malformed]) -> Finding:
     """Count the rows that were left out of each corpus.
 
     Args:
@@ -37,7 +39,7 @@ def check_malformed(found: Mapping[str, Malformed]) -> tuple[dict[str, Any], lis
     return report, warnings
 
 
-def check_held_out(held_out: Mapping[str, Sequence[Pair]]) -> tuple[dict[str, Any], list[str]]:
+def check_held_out(held_out: Mapping[str, Sequence[Pair]]) -> Finding:
     """Count empty lines of held-out sets, and sentences that a test set shares with the validation set or another one.
 
     Args:
@@ -49,13 +51,11 @@ def check_held_out(held_out: Mapping[str, Sequence[Pair]]) -> tuple[dict[str, An
     report: dict[str, Any] = {}
     warnings: list[str] = []
     for split, pairs in held_out.items():
-        empty = {
-            side: sum(not pair[number].strip() for pair in pairs) for number, side in enumerate(("source", "target"))
-        }
-        report[split] = {"lines": len(pairs), **{f"empty_{side}": count for side, count in empty.items()}}
-        warnings += [
-            f"{split}: {count:,} of {len(pairs):,} {side} lines are empty" for side, count in empty.items() if count
-        ]
+        report[split] = {"lines": len(pairs)}
+        for side, lines in zip(("source", "target"), zip(*pairs, strict=True), strict=True):
+            report[split][f"empty_{side}"] = count = sum(not remove_invisible(line).strip() for line in lines)
+            if count:
+                warnings.append(f"{split}: {count:,} of {len(pairs):,} {side} lines are empty")
     keys = {split: [(comparison_key(s), comparison_key(t)) for s, t in pairs] for split, pairs in held_out.items()}
     for first, second in itertools.combinations(keys, 2):
         shared = _count_shared(keys[first], keys[second], sides=1 if "valid" in (first, second) else 2)
@@ -74,9 +74,7 @@ def _count_shared(first: Sequence[tuple[bytes, ...]], second: Sequence[tuple[byt
     return sum(keys[:sides] in known for keys in second if all(keys[:sides]))
 
 
-def check_sides(
-    sides: tuple[Path, Path], parts: Mapping[str, int], held_out: Mapping[str, Sequence[Pair]]
-) -> tuple[dict[str, Any], list[str]]:
+def check_sides(sides: tuple[Path, Path], parts: Mapping[str, int], held_out: Mapping[str, Sequence[Pair]]) -> Finding:
     """Count the pairs whose source and target seem to be exchanged, compared with the validation set.
 
     Args:
@@ -98,8 +96,8 @@ def check_sides(
         report[name] = {"compared": found.num_pairs, "exchanged": found.num_exchanged}
         if found.is_suspicious:
             warnings.append(
-                f"{name}: source and target seem to be exchanged in {found.num_exchanged:,} of {found.num_pairs:,} pairs "
-                "that were compared with valid"
+                f"{name}: source and target seem to be exchanged in {found.num_exchanged:,} of the "
+                f"{found.num_pairs:,} pairs that were compared with valid"
             )
     return report, warnings
 
@@ -109,20 +107,31 @@ def _spread(pairs: Iterator[Pair], count: int) -> Iterator[Pair]:
     return itertools.islice(pairs, 0, None, max(1, count // MAX_LINES))
 
 
-def check_specials(counts: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, Any], list[str]]:
-    """Count the words that are spelled like special symbols.
+def check_specials(counts: Mapping[str, Mapping[str, int]], *, ids: bool = False) -> Finding:
+    """Count what the training set has of special symbols inside its sentences.
 
     Args:
-        counts: language -> symbol -> words of the training text, or ids inside sentences of a data-bin.
+        counts: language -> symbol -> how often.
+        ids: whether these are the symbols' own ids in a data-bin, not words of text that are spelled like them.
 
     Returns:
         Values for report.json, and warnings.
     """
     report = {lang: dict(found) for lang, found in counts.items() if found}
+    what = "ids of {} inside sentences" if ids else "words {}"
     warnings = [
-        f"the {lang} side of the training text has {symbol} as a word, {found[symbol]:,} times: it is <unk> there"
+        f"the {lang} side of the training set has {found[symbol]:,} {what.format(symbol)}"
+        + (": they count as <unk>" if not ids or symbol == SPECIALS[PAD] else "")
         for lang, found in report.items()
         for symbol in SPECIALS[:UNK]
         if symbol in found
     ]
     return report, warnings
+
+
+def report_findings(findings: Mapping[str, Finding], say: Callable[[str], None]) -> dict[str, Any]:
+    """Say every warning; returns what report.json has of the findings."""
+    for _, warnings in findings.values():
+        for warning in warnings:
+            say(f"prepare: warning: {warning}")
+    return {name: report for name, (report, _) in findings.items()}

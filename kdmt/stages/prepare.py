@@ -42,7 +42,7 @@ from kdmt.corpus.text_files import Malformed
 from kdmt.corpus.tokenizer import Tokenizers, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.stages.corpus_checks import check_held_out, check_malformed, check_sides, check_specials
+from kdmt.stages.corpus_checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
 from kdmt.stages.data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, move_aside, recorded_plan, write_json
 from kdmt.stages.progress import count_pairs, download_progress
@@ -134,32 +134,23 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         workers=workers,
     )
     pairs_of = {split: list(_held_out_pairs(workspace, folder, split)) for split in held_out}
-    checks = {
-        "held_out": check_held_out(pairs_of),
-        "sides": check_sides(
-            (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}"),
-            {corpus.name: corpus.pairs_out for corpus in report.corpora},
-            pairs_of,
-        ),
-    }
+    train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
+    parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
+    checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(train_text, parts, pairs_of)}
     workspace.say(
         f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}"
     )
     monolingual = _write_monolingual(workspace, folder, forbidden, malformed, workers) if settings.monolingual else {}
     if not (settings.text.changes_nothing or settings.text.already_applied):
-        _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, workers)
+        _process_in_place(train_text[0], processor.preprocess_source, workers)
         if settings.monolingual:
             _process_in_place(folder / f"monolingual.{langs[0]}", processor.preprocess_source, workers)
-        _process_in_place(folder / f"train.{langs[1]}", processor.preprocess_target, workers)
+        _process_in_place(train_text[1], processor.preprocess_target, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
-    train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
     tokenizers = train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", langs)
     counts, specials = _binarize(workspace, folder, tokenizers, list(held_out), workers)
     checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
-    for _, warnings in checks.values():
-        for warning in warnings:
-            workspace.say(f"prepare: warning: {warning}")
-    write_json(folder / "report.json", report.as_dict() | {name: found for name, (found, _) in checks.items()})
+    write_json(folder / "report.json", report.as_dict() | report_findings(checks, workspace.say))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
     return pairs | monolingual | counts
 
