@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import itertools
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -120,22 +121,30 @@ def bounded_lines(file: IO[bytes]) -> Iterator[bytes | TooLong]:
 
 
 def _checked_lines(file: IO[bytes], name: str) -> Iterator[bytes | TooLong]:
-    r"""Yield lines without their ends, and refuse a file of `\r` alone."""
-    lines = num_returns = 0
-    for line in bounded_lines(file):
-        lines += 1
+    r"""Yield lines without their ends, and refuse a file of `\r` alone, where it is one line before that is read."""
+    lines = bounded_lines(file)
+    first = next(lines, None)
+    if first is None:
+        return
+    if isinstance(first, TooLong):
+        num_returns = first.num_returns
+    else:
+        first = first.removeprefix(codecs.BOM_UTF8)
+        num_returns = first.rstrip(b"\r\n").count(b"\r")
+    second = next(lines, None) if num_returns else None
+    if num_returns and (second is None or (isinstance(first, TooLong) and num_returns > 1)):
+        raise _of_returns(name, num_returns)
+    num_lines = num_returns = 0
+    for line in itertools.chain([first], [] if second is None else [second], lines):
+        num_lines += 1
         if isinstance(line, TooLong):
-            if lines == 1 and line.num_returns > 1:
-                raise _of_returns(name, line.num_returns)
             yield line
             continue
-        if lines == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
         line = line.rstrip(b"\r\n")
         if b"\r" in line:
             num_returns += line.count(b"\r")
         yield line
-    if num_returns and num_returns >= lines:
+    if num_returns and num_returns >= num_lines:
         raise _of_returns(name, num_returns)
 
 
