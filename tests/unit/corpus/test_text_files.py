@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.corpus.formats import recognize, recognize_markup
-from kdmt.corpus.text_files import MAX_LINE_BYTES, TooLong, bounded_lines, open_bounded_lines, open_lines
+from kdmt.corpus.text_files import MAX_LINE_BYTES, TOO_LONG, TooLong, bounded_lines, open_bounded_lines, open_lines
 from kdmt.errors import UserError
 
 SENTENCES = "Ein Haus.\nZwei Häuser.\n"
@@ -186,6 +186,8 @@ def test_lines_that_end_in_carriage_returns_alone(tmp_path: Path, text: str) -> 
 
 
 def test_mixed_ends_and_a_stray_return_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\r" + b"b" * 5000 + b"\nc\n")
+    assert [len(line) for line in open_lines(tmp_path / "a")] == [5002, 1]
     (tmp_path / "a").write_bytes(b"a\r\nb\nc\rd\ne\r\r\n")
     assert list(open_lines(tmp_path / "a")) == ["a", "b", "c\rd", "e"]
 
@@ -198,7 +200,7 @@ def test_a_line_has_a_limit_and_the_next_one_is_read(tmp_path: Path) -> None:
     path.write_bytes(f"a\n{longest}\r\n{longest}x\nb\n{longest}{longest}\n{longest}x".encode())
     found = list(open_bounded_lines(path, member=None, name="a"))
     assert [line if isinstance(line, TooLong) else len(line) for line in found] == [
-        *(1, MAX_LINE_BYTES, TooLong(0), 1, TooLong(0), TooLong(0))
+        *(1, MAX_LINE_BYTES, TOO_LONG, 1, TOO_LONG, TOO_LONG)
     ]
     with pytest.raises(UserError, match=r"a line 3: longer than 1,000,000 bytes"):
         list(open_lines(path))
