@@ -1,12 +1,12 @@
 """The prepare stage: raw text to clean text, tokenizer, dictionaries and data-bin.
 
     prepare/
-        train.<lang>, valid.<lang>, test*.<lang>    words: clean text as the tokenizer sees it
-        valid.raw.<lang>, test*.raw.<lang>          held-out text before processing; translations are held against it
+        train.<lang>, valid.<lang>, <test set>.<lang>   words: clean text as the tokenizer sees it
+        valid.raw.<lang>, <test set>.raw.<lang>     held-out text before processing; translations are held against it
         tokenizer/, text.json, dict.<lang>.txt      what every checkpoint carries
         monolingual.<source>                        clean text without a translation, where there is any
         data-bin/                                   fairseq's files
-        report.json                                 counts of the cleaning pass
+        report.json                                 counts of the cleaning pass, and what looks wrong about the corpora
 
 The stage works in `prepare.partial` and renames it, so that a failure leaves an earlier `prepare` as it was.
 """
