@@ -10,6 +10,8 @@ import codecs
 import functools
 import gzip
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -108,9 +110,11 @@ def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator
                 raise _of_returns(name, num_returns)
     except UnicodeDecodeError:
         raise UserError(f"{name} line {number}: not UTF-8") from None
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+    except (EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, struct.error) as error:
         raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
     except OSError as error:
+        if error.errno is None:  # gzip's and bzip2's own
+            raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
         raise UserError(f"{name}: {error.strerror}") from None
 
 

@@ -7,6 +7,8 @@ import gzip
 import io
 import lzma
 import os
+import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -152,6 +154,35 @@ def test_text_that_a_name_calls_compressed(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.compress(SENTENCES.encode())))
     with pytest.raises(UserError, match=r"train\.de\.gz: compressed with gzip, not plain text"):
         list(open_lines(path))
+
+
+ARCHIVES = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("compression", [None, *ARCHIVES])
+def test_damaged_files_are_one_message(tmp_path: Path, compression: int | None) -> None:
+    """Bytes changed, cut off and put in at random, always the same ones."""
+    rng = random.Random(f"{compression}")
+    text = SENTENCES.encode() * 100
+    whole, member = gzip.compress(text, mtime=0), None
+    if compression is not None:
+        archive, member = io.BytesIO(), "a"
+        with zipfile.ZipFile(archive, "w", compression) as file:
+            file.writestr(zipfile.ZipInfo(member), text, compression)
+        whole = archive.getvalue()
+    path, messages = tmp_path / "a", []
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(len(data))
+            data[place : place + rng.choice([0, 1, 1, 1, 20])] = rng.randbytes(rng.choice([0, 1, 1, 5]))
+        path.write_bytes(data)
+        try:
+            list(open_bounded_lines(path, member=member, name="a file"))
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert all(re.match(r"a file.*: .*\w", message) and "None" not in message for message in messages)
 
 
 def test_compressed_text_under_any_name(tmp_path: Path) -> None:
