@@ -389,6 +389,27 @@ CleanOrNone = Annotated[
 ]
 
 
+_RESERVED_SPLITS = re.compile(
+    # files of these are in the folders of the splits; fairseq reads train1, train2, ... together with train
+    r"((train|valid|monolingual|distilled)\d*|dict)(\..*)?"
+)
+
+
+def _check_split_names(names: Sequence[str]) -> None:
+    """Names of test sets, which become parts of the names of files."""
+    for name in names:
+        if not re.fullmatch(r"\w[\w.+-]*", name) or len(name.encode()) > 100:
+            raise ValueError(
+                f"test set {name[:100]!r}: a name begins with a letter, a digit or '_', goes on with these, '-', '+' "
+                "and '.', and has at most 100 bytes"
+            )
+        if _RESERVED_SPLITS.fullmatch(name.casefold()) or {"raw", "part"} & set(name.casefold().split(".")):
+            raise ValueError(f"test set {name!r}: the name is taken by files of the pipeline's own")
+        twin = next((other for other in names if other != name and other.casefold() == name.casefold()), None)
+        if twin is not None:
+            raise ValueError(f"test sets {name!r} and {twin!r}: names that differ in case alone are one on some disks")
+
+
 class FairseqData(Section):
     """A data-bin that fairseq-preprocess made, taken as it is in place of corpora; its train1, train2, ... too."""
 
@@ -434,9 +455,7 @@ class Prepare(Section):
 
     @model_validator(mode="after")
     def _names(self) -> Prepare:
-        for name in self.test_sets:
-            if not re.fullmatch(r"test\w*", name):
-                raise ValueError(f"test set {name!r}: names begin with 'test' and hold letters, digits and '_'")
+        _check_split_names(self.test_sets)
         if self.vocabulary.joined and not self.tokenizer.joint:
             raise ValueError("a joined vocabulary needs a joint tokenizer ('tokenizer.joint: true')")
         if self.clean == "none" and self.decontaminate:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.indexed import IndexedDataset, without_padding
 from kdmt.errors import UserError
 from kdmt.types import EOS, PAD, Batch
 
@@ -175,13 +175,22 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
 
 
 def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Tensor:
-    """int64 [B, the longest one's length or the next multiple], padded on the right."""
+    """int64 [B, the longest one's length or the next multiple], padded on the right.
+
+    Padding is a matter of lengths: see `without_padding`. So all that tells padding by its id sees the sentence's own
+    length.
+    """
     import torch
 
     length = -(-max(map(len, sentences)) // multiple) * multiple
     tokens_BL = np.full((len(sentences), length), PAD, dtype=np.int64)
+    num_tokens = 0
     for row, sentence in zip(tokens_BL, sentences, strict=True):
         row[: len(sentence)] = sentence
+        num_tokens += len(sentence)
+    if np.count_nonzero(tokens_BL == PAD) > tokens_BL.size - num_tokens:
+        for row, sentence in zip(tokens_BL, sentences, strict=True):
+            row[: len(sentence)] = without_padding(sentence)
     return torch.from_numpy(tokens_BL)
 
 

@@ -47,11 +47,15 @@ class TextPair:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """What was written for one side; `</s>` is a token, and `num_unk` of the tokens are `<unk>`."""
+    """What was written for one side; `</s>` is a token, and `num_unk` of the tokens are `<unk>`.
+
+    `literal_specials` counts words of the text that are spelled like special symbols, which are `<unk>` too.
+    """
 
     num_lines: int
     num_tokens: int
     num_unk: int
+    literal_specials: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ def build_data_bin(
         written = []
         for lang, spool, dictionary in zip(langs, (source, target), dictionaries, strict=True):
             dictionary.save(dictionary_path(data_bin, lang))
-            chunks = _translate(spool.read(), spool.model, dictionary)
-            written.append(_write(chunks, data_prefix(data_bin, split, langs, lang), len(dictionary)))
+            specials: Counter[str] = Counter()
+            chunks = _translate(spool.read(), spool.model, dictionary, specials)
+            written.append(_write(chunks, data_prefix(data_bin, split, langs, lang), len(dictionary), specials))
     return BinarizedPair(*dictionaries, *written)
 
 
@@ -152,8 +157,9 @@ def binarize_text(
     path: Path, prefix: Path, *, model: SubwordModel, dictionary: Dictionary, threads: int = 0, tags: Path | None = None
 ) -> TokenCounts:
     """Tokenise one side, or text that has but one, and write it with a dictionary that is there already."""
-    chunks = _translate(_encode(path, model, threads, tags), model, dictionary)
-    return _write(chunks, prefix, len(dictionary))
+    specials: Counter[str] = Counter()
+    chunks = _translate(_encode(path, model, threads, tags), model, dictionary, specials)
+    return _write(chunks, prefix, len(dictionary), specials)
 
 
 def check_lengths(text: TextPair) -> int:
@@ -216,16 +222,24 @@ def _prepend_tags(tokens: NDArray[np.int32], sizes: NDArray[np.int32], tag_ids: 
     return np.insert(tokens, starts[tagged], tag_ids[tagged]), sizes + tagged.astype(np.int32)
 
 
-def _translate(chunks: Iterable[Chunk], model: SubwordModel, dictionary: Dictionary) -> Iterator[Chunk]:
-    """From the model's ids to the dictionary's, with `</s>` after each sentence."""
+def _translate(
+    chunks: Iterable[Chunk], model: SubwordModel, dictionary: Dictionary, specials: Counter[str]
+) -> Iterator[Chunk]:
+    """From the model's ids to the dictionary's, with `</s>` after each sentence.
+
+    Args:
+        specials: counts the words of the text that are spelled like special symbols.
+    """
     table = np.empty(0, dtype=np.int32)
     for tokens, sizes in chunks:
         if len(table) < len(model.symbols):  # it grows while text is encoded
             table = np.array([dictionary.index(symbol) for symbol in model.symbols], dtype=np.int32)
+        for number, special in model.literal_specials.items():
+            specials[special] += int(np.count_nonzero(tokens == number))
         yield np.insert(table[tokens], np.cumsum(sizes, dtype=np.int64), EOS), sizes + 1
 
 
-def _write(chunks: Iterable[Chunk], prefix: Path, vocab_size: int) -> TokenCounts:
+def _write(chunks: Iterable[Chunk], prefix: Path, vocab_size: int, specials: Counter[str] | None = None) -> TokenCounts:
     num_lines = num_tokens = num_unk = 0
     with IndexedWriter(prefix, vocab_size) as writer:
         for tokens, sizes in chunks:
@@ -233,7 +247,7 @@ def _write(chunks: Iterable[Chunk], prefix: Path, vocab_size: int) -> TokenCount
             num_lines += len(sizes)
             num_tokens += len(tokens)
             num_unk += int(np.count_nonzero(tokens == UNK))
-    return TokenCounts(num_lines, num_tokens, num_unk)
+    return TokenCounts(num_lines, num_tokens, num_unk, dict(+(specials or Counter())))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 Rules, in their order. Three change a line: characters that cannot be seen are removed, Unicode is normalised,
 whitespace is collapsed. The others drop a pair: an empty side, too few or too many words, too many characters, a copy,
 a sentence of a validation or test set, sides whose lengths do not fit each other, an exact duplicate of an earlier pair
-of any corpus.
+of any corpus (of a pair in a tagged and an untagged corpus the untagged one is kept, whichever comes first).
 
 The pairs are streamed twice: the first pass, which worker processes may share, writes what passes all rules but the
 last two to a work folder; the typical ratio of lengths (`lengths.py`) and the duplicates (`duplicates.py`) are then
@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdmt.config import Clean
+from kdmt.corpus.combining import limit_marks
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
@@ -199,7 +200,8 @@ def _space_or_nothing(match: re.Match[str]) -> str:
 
 
 def normalize_unicode(line: str, form: UnicodeForm) -> str:
-    """In the given normalisation form (Unicode Standard Annex #15)."""
+    """In the given normalisation form (Unicode Standard Annex #15), no more than 30 combining marks in a row."""
+    line = limit_marks(line)
     if form == "none" or line.isascii() or unicodedata.is_normalized(form, line):
         return line
     return unicodedata.normalize(form, line)
@@ -486,7 +488,7 @@ def _clean_one(
             target.write(chunk.target)
             characters.write(np.stack(chunk.characters, axis=1).tobytes())
             median.add(*chunk.characters)
-            finder.add(chunk.digests)
+            finder.add(chunk.digests, second=corpus.tag is not None)
             pairs_in += chunk.pairs_in
             num_pairs += chunk.num_pairs
             num_digests += len(chunk.digests) // DIGEST_BYTES

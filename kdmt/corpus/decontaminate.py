@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from kdmt.corpus.combining import limit_marks
+
 _ASCII_LOWER = bytes(range(128)).lower() + bytes(range(128, 256))
 _ASCII_DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
 _NO_LETTER_OR_DIGIT = re.compile(r"[\W_]")
@@ -20,6 +22,7 @@ def comparison_key(line: str) -> bytes:
     the empty key.
     """
     if not line.isascii():
+        line = limit_marks(line)
         line = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", line).casefold())
     # ASCII is done on bytes, many times faster; most lines have nothing left to remove after that.
     key = line.encode().translate(_ASCII_LOWER, _ASCII_DROPPED)

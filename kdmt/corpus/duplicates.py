@@ -15,6 +15,7 @@ DIGEST_BYTES = 16
 _NUM_PARTITIONS = 128  # a billion items make partitions of under 200 MB, and macOS lets 256 files be open
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("index", "<u8")])
 _ZEROS = bytes(1 << 20)
+_SECOND = np.uint64(1 << 63)  # set in the index of items that come after those without it
 
 
 class DuplicateFinder:
@@ -47,12 +48,18 @@ class DuplicateFinder:
     ) -> None:
         self._files.__exit__(kind, error, traceback)
 
-    def add(self, digests: bytes) -> None:
-        """Append items by their digests, 16 bytes each, back to back."""
+    def add(self, digests: bytes, *, second: bool = False) -> None:
+        """Append items by their digests, 16 bytes each, back to back.
+
+        Args:
+            second: whether these count as later than all others that are not `second`, whenever they were added.
+        """
         high_low_N2 = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
         records_N = np.empty(len(high_low_N2), dtype=_RECORD)
         records_N["high"], records_N["low"] = high_low_N2.T
         records_N["index"] = np.arange(self._num_items, self._num_items + len(records_N))
+        if second:
+            records_N["index"] |= _SECOND
         self._num_items += len(records_N)
         partition_N = records_N["high"] % _NUM_PARTITIONS
         records_N = records_N[np.argsort(partition_N, kind="stable")]
@@ -61,7 +68,7 @@ class DuplicateFinder:
             partition.write(records.tobytes())
 
     def find(self) -> npt.NDArray[np.bool_]:
-        """Bool [items]: True where an item's digest is that of an earlier item. Mapped from a file in the workdir."""
+        """Bool [items]: True where an item's digest is that of an item before it. Mapped from a file in the workdir."""
         repeats_N = _map_zeros(self._workdir / "repeats", self._num_items, np.dtype(bool))
         for indices_M, firsts_M in self._occurrences():
             repeats_N[indices_M[indices_M != firsts_M]] = True
@@ -85,12 +92,14 @@ class DuplicateFinder:
 
 def _first_occurrences(records_M: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Indices in some order, and the first record's of the same digest; records come in the order of theirs."""
-    order_M = np.lexsort((records_M["low"], records_M["high"]))  # stable: the order of indices stays within a digest
+    # stable: within a digest the order of indices stays, those that are second behind the others
+    order_M = np.lexsort((records_M["index"] & _SECOND, records_M["low"], records_M["high"]))
     sorted_M = records_M[order_M]
     is_new_M = np.ones(len(sorted_M), dtype=bool)
     is_new_M[1:] = (sorted_M["high"][1:] != sorted_M["high"][:-1]) | (sorted_M["low"][1:] != sorted_M["low"][:-1])
     starts = np.flatnonzero(is_new_M)
-    return sorted_M["index"], sorted_M["index"][starts][np.cumsum(is_new_M) - 1]
+    index_M = sorted_M["index"] & ~_SECOND
+    return index_M, index_M[starts][np.cumsum(is_new_M) - 1]
 
 
 def _map_zeros(path: Path, length: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -23,11 +23,11 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     *((magic, "a zip archive", "name the file inside it as 'member', or unpack it") for magic in _ZIP),
     (b"\xfd7zXZ\x00", "compressed with xz", _DECOMPRESS),
     (b"]\x00\x00", "compressed with lzma", _DECOMPRESS),
-    (b"BZh", "compressed with bzip2", _DECOMPRESS),
+    *((b"BZh%d1AY&SY" % level, "compressed with bzip2", _DECOMPRESS) for level in range(1, 10)),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", _DECOMPRESS),
     *((bytes([0x50 + i]) + b"\x2a\x4d\x18", "compressed with zstd or lz4", _DECOMPRESS) for i in range(16)),
     (b"\x04\x22\x4d\x18", "compressed with lz4", _DECOMPRESS),
-    (b"LZIP", "compressed with lzip", _DECOMPRESS),
+    (b"LZIP\x01", "compressed with lzip", _DECOMPRESS),
     (b"\x89LZO", "compressed with lzop", _DECOMPRESS),
     (b"\x1f\x9d", "compressed with compress (.Z)", _DECOMPRESS),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _EXTRACT),
@@ -39,8 +39,8 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"%PDF-", "a PDF document", _EXTRACT),
     (b"{\\rtf", "an RTF document", _EXTRACT),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an office document", _EXTRACT),
-    (b"PAR1", "a Parquet table", "export its columns as text, one sentence a line"),
-    (b"ARROW1", "an Arrow table", "export its columns as text, one sentence a line"),
+    (b"PAR1\x15", "a Parquet table", "export its columns as text, one sentence a line"),
+    (b"ARROW1\x00\x00", "an Arrow table", "export its columns as text, one sentence a line"),
     (b"Obj\x01", "an Avro file", "export its columns as text, one sentence a line"),
     (b"SQLite format 3\x00", "an SQLite database", "export its columns as text, one sentence a line"),
     (b"\x89HDF\r\n", "an HDF5 file", "export its columns as text, one sentence a line"),
@@ -56,10 +56,11 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     ),
 )
 _HTML = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
-# how WMT's SGML, IWSLT's and OPUS's XML, TMX and XLIFF begin, and the segments of SGML, which may come later
+# How WMT's SGML, IWSLT's and OPUS's XML, TMX and XLIFF begin: a tag with an attribute, one that nothing else has, or
+# one that is closed on its line. Placeholders of tokenised text look like tags too (`<url> is a site`).
 _MARKUP = re.compile(
-    rb"<\?xml\s|<!doctype\s|<!--|<\?|<(srcset|refset|tstset|mteval|dataset|doc|document|url|tmx|xliff|tei|cesdoc|cesana|corpus"
-    rb"|transcript|talkid|seg)(\s[^<>]*)?>",
+    rb"<\?xml\s|<!doctype\s|<!--|<(srcset|refset|tstset|mteval|tmx|xliff|cesdoc|cesana)[\s>]"
+    rb"|<[a-z]+(\s+[\w:]+\s*=[^<>]*)+>|<(url|doc|talkid|keywords|speaker|transcript|seg)>[^<>\n]*</",
     re.IGNORECASE,
 )
 _SEGMENT = re.compile(rb"<seg\s+id\s*=", re.IGNORECASE)
@@ -68,23 +69,24 @@ _TAR_CHECKSUM = slice(148, 156)
 _FEWEST_NULS = 0.1  # share of the bytes; a stray one occurs in crawled text
 
 
-def refuse_other_formats(head: bytes, name: str) -> None:
+def refuse_other_formats(head: bytes, name: str, *, sentences: bool = True) -> None:
     """Refuse a file that is no plain UTF-8 text.
 
     Args:
         head: its first bytes, `HEAD_BYTES` of them where it has as many.
         name: of the file, for the message.
+        sentences: whether it is to have sentences: then markup is refused too.
 
     Raises:
         UserError: saying what it is and what to do.
     """
-    found = recognize(head)
+    found = recognize(head) or (recognize_markup(head) if sentences else None)
     if found is not None:
         raise UserError(f"{name}: {found[0]}, not plain text: {found[1]}")
 
 
 def recognize(head: bytes) -> tuple[str, str] | None:
-    """What a file is that is no plain UTF-8 text, and what to do about it; None where nothing speaks against text."""
+    """What a file is that is no UTF-8 text, and what to do about it; None where nothing speaks against it."""
     for magic, kind, remedy in _SIGNATURES:
         if head.startswith(magic):
             return kind, remedy
@@ -92,7 +94,7 @@ def recognize(head: bytes) -> tuple[str, str] | None:
         return "compressed with gzip", "decompress it first"
     if _is_tar(head):
         return "a tar archive", "unpack it and give the text file inside it"
-    return _recognize_wide_text(head) or _recognize_markup(head)
+    return _recognize_wide_text(head)
 
 
 def _is_tar(head: bytes) -> bool:
@@ -113,12 +115,7 @@ def _recognize_wide_text(head: bytes) -> tuple[str, str] | None:
     if not nuls or (nuls < _FEWEST_NULS * len(head) and _is_utf8(head)):
         return None
     whole = head[: len(head) // 4 * 4]
-    for codec, kind in (
-        ("utf-32-le", "UTF-32"),
-        ("utf-32-be", "UTF-32"),
-        ("utf-16-le", "UTF-16"),
-        ("utf-16-be", "UTF-16"),
-    ):
+    for codec in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
         try:
             text = codecs.getincrementaldecoder(codec)().decode(whole)
         except UnicodeDecodeError:
@@ -140,7 +137,8 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _recognize_markup(head: bytes) -> tuple[str, str] | None:
+def recognize_markup(head: bytes) -> tuple[str, str] | None:
+    """The same for text that has no sentences one a line."""
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if _HTML.match(start):
         return "an HTML page", "check where it was downloaded from"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from kdmt.errors import UserError
 from kdmt.files import naming
-from kdmt.types import EOS
+from kdmt.types import EOS, PAD, UNK
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -80,7 +80,9 @@ class IndexedWriter:
         """
         if self._file is None:
             raise ValueError("an IndexedWriter is used inside its 'with' block")
-        if int(sizes.sum()) != len(tokens):
+        if len(sizes) and int(sizes.min()) <= 0:
+            raise ValueError("a sentence has no token: even an empty one has its </s>")
+        if int(sizes.sum(dtype=np.int64)) != len(tokens):
             raise ValueError(f"sizes add up to {int(sizes.sum())}, there are {len(tokens)} tokens")
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self._vocab_size:
             raise ValueError(f"a token id is outside the vocabulary of {self._vocab_size}")
@@ -152,6 +154,11 @@ class IndexedDataset:
         return IndexedDataset, (self.prefix,)
 
 
+def without_padding(sentence: IntArray) -> IntArray:
+    """A sentence as models read it: `<unk>` in the place of an id of `<pad>` inside it, which some data-bins have."""
+    return np.where(sentence == PAD, UNK, sentence)
+
+
 def checked_chunks(
     dataset: IndexedDataset, vocab_size: int, *, chunk: int = 20_000
 ) -> Iterator[tuple[IntArray, NDArray[np.int32]]]:
@@ -211,6 +218,9 @@ def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:
         expected = HEADER.size + 12 * count
         raise UserError(f"{path}: {state}: {HEADER.size + len(rest)} bytes, {count} sentences take {expected}")
     sizes = rest[: 4 * count].view("<i4").copy()  # a copy of its own: the pointers' bytes need not stay
+    wrong = np.flatnonzero(sizes <= 0)  # even an empty sentence has its </s>
+    if len(wrong):
+        raise UserError(f"{path}: damaged: sentence {wrong[0]} (from 0) has the size {sizes[wrong[0]]}")
     if not np.array_equal(rest[4 * count :].view("<i8"), _pointers(sizes, dtype)):
         raise UserError(f"{path}: damaged: the pointers do not follow from the sizes")
     return dtype, sizes

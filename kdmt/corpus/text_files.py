@@ -7,8 +7,11 @@ no file takes more memory than a line of `MAX_LINE_BYTES`.
 from __future__ import annotations
 
 import codecs
+import functools
 import gzip
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,12 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from kdmt.corpus.formats import GZIP, HEAD_BYTES, recognize, refuse_other_formats
+from kdmt.corpus.formats import GZIP, HEAD_BYTES, recognize, recognize_markup, refuse_other_formats
 from kdmt.errors import UserError
 
 MAX_LINE_BYTES = 1_000_000  # without the end of the line
+_LIMIT = MAX_LINE_BYTES + len(b"\r\n")
 _BLOCK_BYTES = 1 << 20
 _NUM_SHOWN = 5
+_MANY_RETURNS = 10  # in the head of a file without an end of a line
 
 
 @dataclass
@@ -54,11 +59,11 @@ class Malformed:
         return {kind: {"rows": count, "first": self.first_lines[kind]} for kind, count in self.counts.items()}
 
 
-@dataclass(frozen=True)
 class TooLong:
     """Stands in the place of a line that is longer than `MAX_LINE_BYTES`."""
 
-    num_returns: int  # carriage returns in it
+
+TOO_LONG = TooLong()
 
 
 def open_lines(path: Path, *, member: str | None = None, name: str | None = None) -> Iterator[str]:
@@ -90,52 +95,49 @@ def too_long_reason() -> str:
 
 def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator[str | TooLong]:
     """Yield lines as `open_lines` does, with a `TooLong` in the place of each that is too long."""
-    number = 0
+    number = num_returns = 0
     try:
         with ExitStack() as opened:
             file = _open_bytes(path, member, name, opened)
-            for line in _checked_lines(file, name):
+            # one loop with all checks: a corpus has hundreds of millions of lines
+            for line in iter(functools.partial(file.readline, _LIMIT), b""):
                 number += 1
-                yield line if isinstance(line, TooLong) else line.decode()
+                text = line.rstrip(b"\r\n")
+                if b"\r" in text:
+                    num_returns += text.count(b"\r")
+                yield _skip_rest(file, line) if len(text) > MAX_LINE_BYTES else text.decode()
+            if num_returns and num_returns >= number:
+                raise _of_returns(name, num_returns)
     except UnicodeDecodeError:
         raise UserError(f"{name} line {number}: not UTF-8") from None
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+    except (EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, struct.error) as error:
         raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
     except OSError as error:
+        if error.errno is None:  # gzip's and bzip2's own
+            raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
         raise UserError(f"{name}: {error.strerror}") from None
 
 
 def bounded_lines(file: IO[bytes]) -> Iterator[bytes | TooLong]:
     r"""Yield the lines of a stream with their `\n`; of one that is too long nothing is kept."""
-    limit = MAX_LINE_BYTES + len(b"\r\n")
-    while line := file.readline(limit):
-        if len(line) <= MAX_LINE_BYTES or len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES:
-            yield line
-            continue
-        num_returns = line.count(b"\r")
-        while line and not line.endswith(b"\n"):
-            line = file.readline(_BLOCK_BYTES)
-            num_returns += line.count(b"\r")
-        yield TooLong(num_returns)
+    for line in iter(functools.partial(file.readline, _LIMIT), b""):
+        is_short = len(line) <= MAX_LINE_BYTES or len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES
+        yield line if is_short else _skip_rest(file, line)
 
 
-def _checked_lines(file: IO[bytes], name: str) -> Iterator[bytes | TooLong]:
-    r"""Yield lines without their ends, and refuse a file of `\r` alone."""
-    lines = num_returns = 0
-    for line in bounded_lines(file):
-        lines += 1
-        if isinstance(line, TooLong):
-            if lines == 1 and line.num_returns > 1:
-                raise _of_returns(name, line.num_returns)
-            yield line
-            continue
-        if lines == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
-        line = line.rstrip(b"\r\n")
-        if b"\r" in line:
-            num_returns += line.count(b"\r")
-        yield line
-    if num_returns and num_returns >= lines:
+def _skip_rest(file: IO[bytes], line: bytes) -> TooLong:
+    """Read the rest of a line that is too long."""
+    while line and not line.endswith(b"\n"):
+        line = file.readline(_BLOCK_BYTES)
+    return TOO_LONG
+
+
+def _refuse_one_line_of_returns(head: bytes, name: str) -> None:
+    r"""Refuse a file of `\r` alone before what seems to be its one line is read."""
+    text = head.rstrip(b"\r\n")
+    num_returns = text.count(b"\r")
+    is_whole = len(head) < HEAD_BYTES
+    if num_returns and b"\n" not in text and (is_whole or num_returns >= _MANY_RETURNS):
         raise _of_returns(name, num_returns)
 
 
@@ -162,11 +164,11 @@ class _Rewound(io.RawIOBase):
         return len(data)
 
 
-def _rewound(head: bytes, file: IO[bytes]) -> IO[bytes]:
-    return cast(IO[bytes], io.BufferedReader(_Rewound(head, file), _BLOCK_BYTES))
+def _rewound(head: bytes, file: IO[bytes]) -> io.BufferedReader:
+    return io.BufferedReader(_Rewound(head, file), _BLOCK_BYTES)
 
 
-def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) -> IO[bytes]:
+def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) -> io.BufferedReader:
     """Open a file or a member of an archive, decompressed where it is gzip; refuse what is no text."""
     file: IO[bytes] = opened.enter_context(path.open("rb"))
     if member is not None:
@@ -176,10 +178,11 @@ def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) ->
         file = cast(IO[bytes], opened.enter_context(gzip.GzipFile(fileobj=_rewound(head, file))))
         head = _read_head(file)
     elif (member or path.name).endswith(".gz") and head:
-        what, remedy = recognize(head) or ("plain text", "rename it")
+        what, remedy = recognize(head) or recognize_markup(head) or ("plain text", "rename it")
         raise UserError(f"{name}: truncated or damaged after line 0: not gzip but {what}: {remedy}")
     refuse_other_formats(head, name)
-    return _rewound(head, file)
+    _refuse_one_line_of_returns(head, name)
+    return _rewound(head.removeprefix(codecs.BOM_UTF8), file)
 
 
 def _open_member(file: IO[bytes], member: str, name: str, opened: ExitStack) -> IO[bytes]:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
+from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -73,6 +74,14 @@ class SubwordModel(ABC):
     def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = list(symbols)
         self._ids = {symbol: number for number, symbol in enumerate(self.symbols)}
+        self.literal_specials: dict[int, str] = {}  # ids of words that are spelled like a special: `<unk>`, not it
+
+    def _take_specials_for_words(self) -> None:
+        """Give what the text spells like a special symbol an id of its own, whose symbol is `<unk>`."""
+        for special in SPECIALS:
+            self._ids[special] = len(self.symbols)
+            self.literal_specials[len(self.symbols)] = special
+            self.symbols.append(SPECIALS[UNK])
 
     @abstractmethod
     def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -121,6 +130,10 @@ class SentencePieceModel(SubwordModel):
         pieces = [self._processor.id_to_piece(number) for number in range(self._processor.get_piece_size())]
         pieces[self._processor.unk_id()] = SPECIALS[UNK]  # a given model may spell it otherwise
         super().__init__(pieces)
+        for number, piece in enumerate(pieces):  # a given model may have such a piece for the text
+            if piece in SPECIALS[:UNK] and not self._processor.is_control(number):
+                self.literal_specials[number] = piece
+                self.symbols[number] = SPECIALS[UNK]
 
     def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         # A printable line has no whitespace but the space: no need to look for any.
@@ -168,8 +181,9 @@ class SubwordNmtModel(SubwordModel):
         from subword_nmt.apply_bpe import BPE
 
         super().__init__(SPECIALS)
+        self._take_specials_for_words()
         try:
-            with path.open(encoding="utf-8") as codes:
+            with path.open(encoding="utf-8-sig") as codes:  # behind a mark the line of the version is none
                 self._bpe = BPE(codes)
         except (SystemExit, ValueError):  # subword-nmt leaves the process on a line that it cannot read
             raise UserError(f"{path}: not a file of subword-nmt merge operations") from None
@@ -215,6 +229,7 @@ class WordsModel(SubwordModel):
 
     def __init__(self, path: Path) -> None:
         super().__init__(SPECIALS)
+        self._take_specials_for_words()
         self._joiner = path.read_text(encoding="utf-8").strip() or None
 
     def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:  # noqa: ARG002
@@ -277,7 +292,7 @@ def train_tokenizer(
         folder = Path(scratch) / out_dir.name
         folder.mkdir()
         for name, text, model in zip(names, texts, given, strict=False):
-            content = _learn(settings, text) if model is None else _read_given(Path(model))
+            content = _learn(settings, text) if model is None else _read_given(Path(model), settings.type)
             with naming(out_dir / name):
                 (folder / name).write_bytes(content)
         sides = [{"file": name, "sha256": file_sha256(folder / name)} for name in (names[0], names[-1])]
@@ -313,11 +328,14 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     return Tokenizers(source, source if files[0] == files[1] else model_class(files[1][0]))
 
 
-def _read_given(path: Path) -> bytes:
+def _read_given(path: Path, kind: str) -> bytes:
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such tokenizer model") from None
+    if kind == "subword-nmt":
+        refuse_other_formats(data[:HEAD_BYTES], str(path), sentences=False)
+    return data
 
 
 def _learn(settings: TokenizerSettings, texts: Sequence[Path]) -> bytes:

@@ -83,6 +83,7 @@ def _quoted_rows(lines: Iterator[str | TooLong]) -> Iterator[tuple[int, list[str
     number = 1
     while ahead or _fetch(lines, ahead):
         first = ahead[0]
+        row: list[str] | str
         if isinstance(first, TooLong):
             taken, row = 1, too_long_reason()
         elif _QUOTE not in first:

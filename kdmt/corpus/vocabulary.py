@@ -6,6 +6,7 @@ Rules of order, threshold and padding are those of `Dictionary` in fairseq/data/
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.types import BOS, EOS, SPECIALS, UNK
@@ -23,7 +25,8 @@ OVERWRITE = "#fairseq:overwrite"
 class Dictionary:
     """Tokens and their ids. `symbols[id]` is the token and `counts[id]` how often it was seen in training.
 
-    A token of the text that is spelled like a special (`<unk>`, `<pad>`, ...) is that special, as in fairseq.
+    A token that is spelled like a special (`<unk>`, `<pad>`, ...) is that special, as in fairseq. Tokenizers give
+    no such token for a word of the text.
     """
 
     def __init__(self) -> None:
@@ -99,6 +102,8 @@ class Dictionary:
             data = path.read_bytes()
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such dictionary") from None
+        refuse_other_formats(data[:HEAD_BYTES], str(path), sentences=False)
+        data = data.removeprefix(codecs.BOM_UTF8)
         dictionary = cls()
         for number, line in enumerate(io.BytesIO(data), start=1):
             try:
@@ -128,6 +133,8 @@ class Dictionary:
         self.counts.append(count)
 
     def _add_line(self, line: str) -> None:
+        if "\r" in line.rstrip():
+            raise ValueError("a carriage return inside the line: end lines in '\\n'")
         token, space, field = line.rstrip().rpartition(" ")
         overwrite = field == OVERWRITE
         if overwrite:

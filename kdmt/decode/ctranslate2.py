@@ -47,6 +47,7 @@ import numpy as np
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
+from kdmt.corpus.indexed import without_padding
 from kdmt.decode.engine import Sampling, check_sentences, length_batches
 from kdmt.decode.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError
@@ -531,7 +532,7 @@ class CTranslate2Engine:
         return tuple(self._tgt_ids[token] for token in tokens)
 
     def _spell(self, source: np.ndarray) -> list[str]:
-        own = [self._src_symbols[token] for token in source.tolist()[:-1]]
+        own = [self._src_symbols[token] for token in without_padding(source[:-1]).tolist()]
         return [*self._around.source_prefix, *own, *self._around.source_suffix]
 
     def _prefixes(self, count: int) -> list[list[str]] | None:

@@ -17,6 +17,7 @@ import torch
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
+from kdmt.corpus.indexed import without_padding
 from kdmt.decode.ctc import greedy
 from kdmt.decode.engine import check_sentences, length_batches
 from kdmt.errors import UserError
@@ -61,7 +62,9 @@ class OnnxEngine:
 
     def _translate(self, sources: list[np.ndarray]) -> list[Hypothesis]:
         """Of sources of one length."""
-        symbols_BL, log_probs_BL = self._session.run(None, {"src_tokens": np.stack(sources).astype(np.int64)})
+        symbols_BL, log_probs_BL = self._session.run(
+            None, {"src_tokens": without_padding(np.stack(sources)).astype(np.int64)}
+        )
         keep_BL = torch.ones(symbols_BL.shape, dtype=torch.bool)
         return greedy(torch.from_numpy(symbols_BL), torch.from_numpy(log_probs_BL), keep_BL, blank=self._blank)
 

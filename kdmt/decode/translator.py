@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import torch
 
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source
+from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
+from kdmt.corpus.text_files import TooLong, bounded_lines, too_long_reason
 from kdmt.decode.ctc import Fusion
 from kdmt.decode.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engine import Engine
@@ -26,6 +29,8 @@ from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import Hypothesis
+
+_SHORT_LINE = 16  # bytes: too few to tell what they are
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,10 @@ def translate_stream(
 ) -> None:
     """Translate a stream of UTF-8 lines in bounded memory, one line for one line.
 
+    A line that is too long is named and stays empty.
+
     Raises:
-        UserError: a line is not UTF-8; names it.
+        UserError: a line is not UTF-8, naming it; or the stream is no text.
     """
     done = 0
     lines = _decode_lines(source)
@@ -123,7 +130,15 @@ def translate_stream(
 
 
 def _decode_lines(source: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(source, start=1):
+    for number, line in enumerate(bounded_lines(source), start=1):
+        if isinstance(line, TooLong):
+            print(f"line {number}: {too_long_reason()}, not translated", file=sys.stderr)
+            yield ""
+            continue
+        if number == 1 and len(line) > _SHORT_LINE:
+            refuse_other_formats(line[:HEAD_BYTES], "standard input", sentences=False)
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         try:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:

@@ -6,6 +6,7 @@ Token files and dictionaries keep their bytes (several training splits become on
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +19,18 @@ from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.detokenizer import Detokenizer
 from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, checked_chunks, idx_path
 from kdmt.corpus.lengths import typical_ratio
-from kdmt.corpus.lines import read_lines, write_lines
+from kdmt.corpus.lines import iterate_lines, read_lines, write_lines
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.fairseq.data_bin import DataBin, Split
+from kdmt.stages.corpus_checks import Finding, check_held_out, check_sides, check_specials, report_findings
 from kdmt.stages.manifest import write_json
 from kdmt.stages.measures import REPORT, training_chunks
 from kdmt.stages.workspace import Workspace
-from kdmt.types import UNK
+from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 _MOST_OTHERS = 0.5  # share of sentences that a given tokenizer may cut otherwise
 
@@ -60,6 +62,7 @@ class _Side:
     spell: Detokenizer
     tokens: int = 0  # of the training set, </s> counted
     unk: int = 0
+    specials: Counter[str] = field(default_factory=Counter)  # ids of the training set inside its sentences
     tried: int = 0  # sentences whose text was cut into tokens again, without <unk>
     others: list[str] = field(default_factory=list)  # those that became other tokens: where they stand and what
 
@@ -97,11 +100,24 @@ def take_data_bin(workspace: Workspace, folder: Path) -> dict[str, object]:
     others = {side.lang: len(side.others) for side in sides}
     ratio = typical_ratio(training_chunks(folder, data.langs))
     report = {"data_bin": settings.data_bin.path, "pairs": pairs, "typical_ratio": ratio, "cut_otherwise": others}
-    write_json(folder / REPORT, report)
+    findings = _check_text(folder, sides, ["valid", *settings.data_bin.test], pairs)
+    write_json(folder / REPORT, report | report_findings(findings, workspace.say))
     workspace.say(f"prepare: {pairs:,} pairs for training, taken from {data.folder}")
     facts: dict[str, object] = {"pairs_in": pairs, "pairs_out": pairs, "dropped": {}, "cut_otherwise": others}
     return facts | {
         side.lang: {"symbols": len(side.dictionary), "tokens": side.tokens, "unk": side.unk} for side in sides
+    }
+
+
+def _check_text(folder: Path, sides: list[_Side], held_out: list[str], num_pairs: int) -> dict[str, Finding]:
+    """What looks wrong about the text that the ids spell."""
+    paths = {name: [folder / f"{name}.{side.lang}" for side in sides] for name in ("train", *held_out)}
+    pairs_of = {name: list(zip(*map(iterate_lines, paths[name]), strict=True)) for name in held_out}
+    source, target = paths["train"]
+    return {
+        "held_out": check_held_out(pairs_of),
+        "sides": check_sides((source, target), {"train": num_pairs}, pairs_of),
+        "special_ids": check_specials({side.lang: +side.specials for side in sides}, ids=True),
     }
 
 
@@ -149,6 +165,8 @@ def _taken(dataset: IndexedDataset, side: _Side, writer: IndexedWriter, *, count
         if counted:
             side.tokens += len(tokens)
             side.unk += int(np.count_nonzero(tokens == UNK))
+            for special, ends in ((BOS, 0), (PAD, 0), (EOS, len(sizes))):
+                side.specials[SPECIALS[special]] += int(np.count_nonzero(tokens == special)) - ends
         lines = side.spell.decode(tokens, sizes)
         if not done:
             _try_tokenizer(dataset, lines, side)

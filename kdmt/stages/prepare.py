@@ -1,13 +1,14 @@
 """The prepare stage: raw text to clean text, tokenizer, dictionaries and data-bin.
 
     prepare/
-        train.<lang>, valid.<lang>, test*.<lang>    words: clean text as the tokenizer sees it
-        valid.raw.<lang>, test*.raw.<lang>          held-out text before processing; translations are held against it
+        train.<lang>, valid.<lang>, <test set>.<lang>   words: clean text as the tokenizer sees it
+        valid.raw.<lang>, <test set>.raw.<lang>     held-out text before processing; translations are held against it
         tokenizer/, text.json, dict.<lang>.txt      what every checkpoint carries
         monolingual.<source>                        clean text without a translation, where there is any
         data-bin/                                   fairseq's files
         report.json                                 counts of the cleaning pass, of held-out lines that it would
-                                                    change, of lines that do not survive processing and back
+                                                    change, of lines that do not survive processing and back, and what
+                                                    looks wrong about the corpora
 
 The stage works in `prepare.partial` and renames it, so that a failure leaves an earlier `prepare` as it was.
 """
@@ -37,15 +38,17 @@ from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
-from kdmt.corpus.fetch import fetch, fetch_corpus, read_pairs, source_lines, token_companions
+from kdmt.corpus.fetch import fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines, token_companions
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.parallel import mapping_in_order
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.text_files import Malformed
 from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import naming
+from kdmt.stages.corpus_checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
 from kdmt.stages.data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.folders import move_aside, real_folder
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_plan, write_json
@@ -130,8 +133,9 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         _write_held_out(workspace, folder, split, corpus, processor)
     foreign_forms = _foreign_forms(workspace, folder, held_out, processor)
     forbidden = _forbidden(workspace, folder, held_out) if settings.decontaminate else None
+    malformed: dict[str, Malformed] = {}
     report = clean_corpora(
-        (_training_corpus(workspace, index, corpus) for index, corpus in enumerate(settings.train)),
+        (_training_corpus(workspace, index, corpus, malformed) for index, corpus in enumerate(settings.train)),
         clean=settings.clean,
         forbidden=forbidden,
         out_source=folder / f"train.{langs[0]}",
@@ -141,23 +145,29 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         workers=workers,
         spaced=spaced_sides(workspace),
     )
+    pairs_of = {split: list(_held_out_pairs(workspace, folder, split)) for split in held_out}
+    train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
+    parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
+    checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(train_text, parts, pairs_of)}
     workspace.say(
         f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}"
     )
     _warn(workspace, report)
-    monolingual = _write_monolingual(workspace, folder, forbidden, workers) if settings.monolingual else {}
-    samples = [spread_lines(folder / f"train.{lang}", SAMPLED_LINES) for lang in langs]
+    monolingual = _write_monolingual(workspace, folder, forbidden, malformed, workers) if settings.monolingual else {}
+    samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
     if not (settings.text.changes_nothing or settings.text.already_applied):
-        _process_in_place(folder / f"train.{langs[0]}", processor.preprocess_source, workers)
+        _process_in_place(train_text[0], processor.preprocess_source, workers)
         if settings.monolingual:
             _process_in_place(folder / f"monolingual.{langs[0]}", processor.preprocess_source, workers)
-        _process_in_place(folder / f"train.{langs[1]}", processor.preprocess_target, workers)
+        _process_in_place(train_text[1], processor.preprocess_target, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
-    train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
     tokenizers = _train_tokenizer(settings, train_text, folder, langs, report)
     round_trips = _round_trips(workspace, samples, processor, folder / "tokenizer")
-    write_json(folder / REPORT, report.as_dict() | {"held_out_characters": foreign_forms, "round_trip": round_trips})
-    counts = _binarize(workspace, folder, tokenizers, list(held_out), workers)
+    counts, specials = _binarize(workspace, folder, tokenizers, list(held_out), workers)
+    checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
+    findings = report_findings(checks, workspace.say)
+    measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
+    write_json(folder / REPORT, report.as_dict() | measured | findings)
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
     return pairs | monolingual | counts
 
@@ -235,20 +245,23 @@ def _train_tokenizer(
         ) from error
 
 
-def _training_corpus(workspace: Workspace, index: int, corpus: Corpus) -> TrainingCorpus:
-    paths = fetch_corpus(corpus, **_places(workspace))
-    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths))
-    return TrainingCorpus(f"train.{index} {_sources(corpus)[0].name}", pairs, weight=corpus.weight, tag=corpus.tag)
+def _training_corpus(
+    workspace: Workspace, index: int, corpus: Corpus, malformed: dict[str, Malformed]
+) -> TrainingCorpus:
+    paths, name = fetch_corpus(corpus, **_places(workspace)), f"train.{index} {_sources(corpus)[0].name}"
+    malformed[name] = Malformed()
+    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
+    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag)
 
 
 def _write_monolingual(
-    workspace: Workspace, folder: Path, forbidden: Forbidden | None, workers: int
+    workspace: Workspace, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
 ) -> dict[str, object]:
     """Clean text of the source language, which passes through the rules of pairs as its own translation; its counts."""
     settings, place = workspace.config.prepare, folder / f"monolingual.{workspace.langs[0]}"
     clean = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
     report = clean_corpora(
-        (_monolingual_corpus(workspace, index, source) for index, source in enumerate(settings.monolingual)),
+        (_monolingual_corpus(workspace, index, source, malformed) for index, source in enumerate(settings.monolingual)),
         clean=clean,
         forbidden=forbidden,
         out_source=place,
@@ -267,10 +280,13 @@ def _write_monolingual(
     return {"monolingual": counts}
 
 
-def _monolingual_corpus(workspace: Workspace, index: int, source: Source) -> TrainingCorpus:
-    path = fetch(source, **_places(workspace))
-    lines = ((line, line) for line in source_lines(source, path))
-    return TrainingCorpus(f"monolingual.{index} {source.name}", count_pairs(f"prepare: monolingual.{index}", lines))
+def _monolingual_corpus(
+    workspace: Workspace, index: int, source: Source, malformed: dict[str, Malformed]
+) -> TrainingCorpus:
+    path, name = fetch(source, **_places(workspace)), f"monolingual.{index} {source.name}"
+    malformed[name] = Malformed()
+    lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
+    return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
 
 
 def _write_held_out(workspace: Workspace, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
@@ -299,14 +315,13 @@ def _places(workspace: Workspace) -> dict[str, Any]:
 
 
 def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
-    # in the form that the training text has when it is compared: Moses' entities are letters to a comparison
+    return collect_forbidden((split, _held_out_pairs(workspace, folder, split)) for split in held_out)
+
+
+def _held_out_pairs(workspace: Workspace, folder: Path, split: str) -> Iterator[tuple[str, str]]:
+    """In the form that the training text has when it is compared: Moses' entities are letters to a comparison."""
     form = "" if workspace.config.prepare.text.already_applied else "raw."
-
-    def pairs(split: str) -> Iterator[tuple[str, str]]:
-        sides = (iterate_lines(folder / f"{split}.{form}{lang}") for lang in workspace.langs)
-        return zip(*sides, strict=True)
-
-    return collect_forbidden((split, pairs(split)) for split in held_out)
+    return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in workspace.langs), strict=True)
 
 
 def _process_in_place(path: Path, process: Callable[[str], str], workers: int) -> None:
@@ -328,7 +343,8 @@ def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
 
 def _binarize(
     workspace: Workspace, folder: Path, tokenizers: Tokenizers, held_out: list[str], workers: int
-) -> dict[str, object]:
+) -> tuple[dict[str, object], dict[str, dict[str, int]]]:
+    """Write the data-bin; returns facts, and for each language its words that are spelled like special symbols."""
     langs, data_bin = workspace.langs, folder / "data-bin"
     tags = folder / "train.tags"
     text = TextPair(folder / f"train.{langs[0]}", folder / f"train.{langs[1]}", tags if tags.exists() else None)
@@ -364,7 +380,7 @@ def _binarize(
     facts: dict[str, object] = {}
     for lang, counts, dictionary in sides:
         facts[lang] = {"symbols": len(dictionary), "tokens": counts.num_tokens, "unk": counts.num_unk}
-    return facts
+    return facts, dict(zip(langs, (made.source.literal_specials, made.target.literal_specials), strict=True))
 
 
 def binarize_distilled(workspace: Workspace, folder: Path) -> None:

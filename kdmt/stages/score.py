@@ -90,7 +90,9 @@ def score_stage(
 
     def plan() -> Plan:
         outputs = recorded_outputs(workspace.prepare)
-        wanted = ("tokenizer/", "text.json", "dict.", "test", "data-bin/test")
+        splits = workspace.config.prepare.test_sets
+        text = [f"{place}{split}." for split in splits for place in ("", "data-bin/")]
+        wanted = ("tokenizer/", "text.json", "dict.", *text)
         inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
         for system in systems:
             inputs[f"{system.name}/seed_{system.seed}"] = _weights_sha256(system, settings.checkpoint)

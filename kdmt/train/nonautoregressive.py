@@ -26,7 +26,7 @@ from kdmt.models.transformer import EncoderOutput
 from kdmt.train.glancing import Distance, glanced
 from kdmt.train.own_positions import OwnPositionsObjective
 from kdmt.train.schedule import piecewise_linear
-from kdmt.types import BOS, EOS, PAD, Batch, LossTerm, LossTerms
+from kdmt.types import BOS, EOS, PAD, UNK, Batch, LossTerm, LossTerms
 
 TooLong = Literal["skip", "upsample"]
 
@@ -45,8 +45,11 @@ class Words:
         tokens_BT = batch.tgt_tokens_BT[:, :-1]  # the longest one's </s>, or padding
         if not tokens_BT.size(1):  # no target has a word
             tokens_BT = torch.full_like(batch.tgt_tokens_BT, PAD)
-        tokens_BT = tokens_BT.masked_fill(tokens_BT.eq(EOS), PAD)
-        return cls(tokens_BT, tokens_BT.ne(PAD).sum(1))
+        # by lengths: a sentence of a data-bin may have <s> and </s> inside it too, which frame drafts and are no words
+        lengths_B = (batch.tgt_tokens_BT.ne(PAD).sum(1) - 1).clamp_min(0)
+        columns_T = torch.arange(tokens_BT.size(1), device=tokens_BT.device)
+        words_BT = torch.where(tokens_BT.eq(BOS) | tokens_BT.eq(EOS), UNK, tokens_BT)
+        return cls(words_BT.masked_fill(columns_T >= lengths_B[:, None], PAD), lengths_B)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from torch import Tensor
 from kdmt.config import Text
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
+from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
@@ -356,6 +358,8 @@ def _merges(path: Path) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file of merge operations") from None
+    refuse_other_formats(data[:HEAD_BYTES], str(path), sentences=False)
+    data = data.removeprefix(codecs.BOM_UTF8)
     lines = [line.split(b" ") for line in data.splitlines()]
     if not lines or any(len(line) != 3 or not line[2].isdigit() for line in lines):
         return data

@@ -97,7 +97,7 @@ def _listed_languages(path: Path) -> list[str]:
         )
     languages = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for line in file:
                 if name := line.strip():
                     if not is_language(name):

@@ -156,6 +156,8 @@ def test_collate_equals_a_naive_loop(mixed):
     indices = [3, 1, 2]
     batch = collate(indices, mixed)
     sources, targets = zip(*[[side.tolist() for side in mixed[i]] for i in indices], strict=True)
+    assert sources[1] == [6, 7, 1, 2]
+    sources = [sources[0], [6, 7, 3, 2], sources[2]]  # <pad> inside a sentence reads <unk>: it is no padding
     assert batch.index_B.tolist() == indices
     assert batch.src_tokens_BS.tolist() == naive(sources)
     assert batch.tgt_tokens_BT.tolist() == naive(targets)
@@ -164,6 +166,18 @@ def test_collate_equals_a_naive_loop(mixed):
     assert {str(tensor.dtype) for tensor in (batch.index_B, batch.src_tokens_BS, batch.tgt_tokens_BT)} == {
         "torch.int64"
     }
+
+
+def test_padding_is_what_lies_behind_a_sentence(tmp_path):
+    sentences = [[5, 1, 1, 6], [1], [7, 1]]
+    batch = collate(
+        [0, 1, 2], open_parallel([(write(tmp_path / "a.en", sentences), write(tmp_path / "a.de", sentences))])
+    )
+    for tokens, ends in ((batch.src_tokens_BS, 1), (batch.tgt_tokens_BT, 1), (batch.prev_tokens_BT, 1)):
+        assert tokens.ne(1).sum(1).tolist() == [len(sentence) + ends for sentence in sentences]
+        assert not tokens.eq(1).cummax(1).values.logical_and(tokens.ne(1)).any()
+    assert batch.tgt_tokens_BT.tolist() == naive([[5, 3, 3, 6, 2], [3, 2], [7, 3, 2]])
+    assert batch.prev_tokens_BT.tolist() == naive([[2, 5, 3, 3, 6], [2, 3], [2, 7, 3]])
 
 
 def test_collate_without_targets(tmp_path):

@@ -259,6 +259,22 @@ def test_duplicates_are_dropped_over_corpora_and_the_first_stays(tmp_path: Path)
     assert [counts.dropped["duplicate"] for counts in cleaned.report.corpora] == [0, 2]
 
 
+def test_of_a_tagged_and_an_untagged_pair_the_untagged_one_stays(tmp_path: Path) -> None:
+    cleaned = clean_in(
+        tmp_path,
+        TrainingCorpus("synthetic", [("c", "d"), ("a", "d"), ("a", "d")], tag="<bt>"),
+        TrainingCorpus("other", [("a", "d"), ("e", "f")], tag="<web>"),
+        TrainingCorpus("real", [("a", "b"), ("c", "d"), ("c", "d")]),
+    )
+    assert list(zip(cleaned.pairs, cleaned.tags or [], strict=True)) == [
+        (("a", "d"), "<bt>"),
+        (("e", "f"), "<web>"),
+        (("a", "b"), ""),
+        (("c", "d"), ""),
+    ]
+    assert [counts.dropped["duplicate"] for counts in cleaned.report.corpora] == [2, 1, 1]
+
+
 def test_weight_repeats_whole_passes_with_their_tags(tmp_path: Path) -> None:
     corpora = (
         TrainingCorpus("a", [("1", "eins"), ("2", "zwei")], weight=2, tag="<a>"),
@@ -307,7 +323,7 @@ def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     forbidden = collect_forbidden([("test", [("w0", "w0 y")])])
     outputs = []
     for workers in (1, 2):
-        corpora = [TrainingCorpus("a", pairs[:150], weight=2, tag="<a>"), TrainingCorpus("b", pairs[150:])]
+        corpora = [TrainingCorpus("a", pairs[:150], weight=2), TrainingCorpus("b", pairs[150:], tag="<b>")]
         cleaned = clean_in(tmp_path, *corpora, clean=clean, forbidden=forbidden, workers=workers)
         outputs.append((cleaned.pairs, cleaned.tags, cleaned.report))
     assert outputs[0] == outputs[1]

@@ -62,6 +62,24 @@ def test_finds_where_a_dictionary_has_it_from(
     assert found == first_by_dictionary(list(itertools.chain(*digests)))
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 12))), max_size=8))
+def test_those_that_are_second_come_behind_the_others(
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[tuple[bool, list[int]]]
+) -> None:
+    """As if all chunks that are not second had been added before them, the numbers of the items aside."""
+    items = [(second, item) for second, chunk in chunks for item in chunk]
+    order = sorted(range(len(items)), key=lambda number: items[number][0])
+    firsts: dict[int, int] = {}
+    for number in order:
+        firsts.setdefault(items[number][1], number)
+    with DuplicateFinder(tmp_path_factory.mktemp("work")) as finder:
+        for second, chunk in chunks:
+            finder.add(b"".join(map(digest, chunk)), second=second)
+        assert finder.find().tolist() == [firsts[item] != number for number, (_, item) in enumerate(items)]
+        assert finder.find_first().tolist() == [firsts[item] for _, item in items]
+
+
 def test_the_first_of_many(tmp_path: Path) -> None:
     digests = [digest(item) for item in np.random.default_rng(1).integers(0, 20_000, 50_000).tolist()]
     chunks = [digests[start : start + 7_001] for start in range(0, len(digests), 7_001)]

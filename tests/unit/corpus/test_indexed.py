@@ -39,7 +39,7 @@ def test_dtype_bounds_are_fairseqs(vocab_size, dtype):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    sentences=st.lists(st.lists(st.integers(0, 69_999), max_size=6), max_size=8),
+    sentences=st.lists(st.lists(st.integers(0, 69_999), min_size=1, max_size=6), max_size=8),
     vocab_size=st.sampled_from([70_000, 5_000_000_000]),
 )
 def test_what_is_written_is_read(tmp_path_factory, sentences, vocab_size):
@@ -53,10 +53,10 @@ def test_what_is_written_is_read(tmp_path_factory, sentences, vocab_size):
 
 
 def test_flat_equals_one_by_one(tmp_path):
-    sentences = [[4, 5, 2], [], [2], [9, 9, 9, 2]]
+    sentences = [[4, 5, 2], [2], [9, 9, 9, 2]]
     write(tmp_path / "one", sentences)
     with IndexedWriter(tmp_path / "flat", 100) as writer:
-        writer.add_flat(np.array([4, 5, 2]), np.array([3, 0]))
+        writer.add_flat(np.array([4, 5, 2]), np.array([3]))
         writer.add_flat(np.array([2, 9, 9, 9, 2]), np.array([1, 4]))
     for suffix in (".bin", ".idx"):
         assert (tmp_path / f"flat{suffix}").read_bytes() == (tmp_path / f"one{suffix}").read_bytes()
@@ -131,6 +131,24 @@ def test_index_damaged(tmp_path, place, message):
     idx_path(tmp_path / "data").write_bytes(data)
     with pytest.raises(UserError, match=message):
         IndexedDataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize(("sizes", "wrong"), [((7, -3, 9), 1), ((0, 6), 0), ((6, 7, 0), 2), ((2**31 - 1, -(2**31)), 1)])
+def test_sizes_below_one_are_refused(tmp_path, sizes, wrong):
+    """Their sum, the pointers and the length of the token file all fit."""
+    pointers = [2 * sum(sizes[:number]) for number in range(len(sizes))]
+    count = len(sizes)
+    header = b"MMIDIDX\x00\x00" + struct.pack("<QBQ", 1, 8, count)
+    idx_path(tmp_path / "a").write_bytes(header + struct.pack(f"<{count}i{count}q", *sizes, *pointers))
+    bin_path(tmp_path / "a").write_bytes(struct.pack("<H", 2) * max(sum(sizes), 0))
+    with pytest.raises(UserError, match=rf"a\.idx: damaged: sentence {wrong} \(from 0\) has the size {sizes[wrong]}"):
+        IndexedDataset(tmp_path / "a")
+
+
+def test_a_sentence_without_tokens_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="has no token"), IndexedWriter(tmp_path / "data", 100) as writer:
+        writer.add_flat(np.array([4, 2]), np.array([2, 0]))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".idx"])

@@ -7,6 +7,8 @@ import gzip
 import io
 import lzma
 import os
+import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,8 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.formats import recognize
-from kdmt.corpus.text_files import MAX_LINE_BYTES, TooLong, bounded_lines, open_bounded_lines, open_lines
+from kdmt.corpus.formats import recognize, recognize_markup
+from kdmt.corpus.text_files import MAX_LINE_BYTES, TOO_LONG, TooLong, bounded_lines, open_bounded_lines, open_lines
 from kdmt.errors import UserError
 
 SENTENCES = "Ein Haus.\nZwei Häuser.\n"
@@ -114,7 +116,10 @@ ORDINARY = [
     '{ "quoted" } text\n',
     "< 5 and > 3\n",
     "<b>bold</b> text of the web\n",
-    "BZ is a code\n",
+    "<url> is a site\n<doc> is a mark\n",
+    "<doc>\nA document.\n</doc>\n",
+    "BZh9 is a code\n",
+    "PAR1 is a receptor\n",
     "] 5\n",
     "PK is a code\n",
     "ab\x00cd with a stray NUL byte and much more text after it\n",
@@ -138,6 +143,7 @@ def test_text_without_markup_is_never_taken_for_something_else(text: str) -> Non
     start = text.removeprefix("\ufeff").lstrip()
     if not start.startswith(("<", "{", "%PDF", "PK", "BZh", "PAR1", "Rar!", "LZIP", "Obj", "]")) and "<seg" not in text:
         assert recognize(text.encode()[:4096]) is None
+        assert recognize_markup(text.encode()[:4096]) is None
 
 
 def test_text_that_a_name_calls_compressed(tmp_path: Path) -> None:
@@ -148,6 +154,35 @@ def test_text_that_a_name_calls_compressed(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.compress(SENTENCES.encode())))
     with pytest.raises(UserError, match=r"train\.de\.gz: compressed with gzip, not plain text"):
         list(open_lines(path))
+
+
+ARCHIVES = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("compression", [None, *ARCHIVES])
+def test_damaged_files_are_one_message(tmp_path: Path, compression: int | None) -> None:
+    """Bytes changed, cut off and put in at random, always the same ones."""
+    rng = random.Random(f"{compression}")
+    text = SENTENCES.encode() * 100
+    whole, member = gzip.compress(text, mtime=0), None
+    if compression is not None:
+        archive, member = io.BytesIO(), "a"
+        with zipfile.ZipFile(archive, "w", compression) as file:
+            file.writestr(zipfile.ZipInfo(member), text, compression)
+        whole = archive.getvalue()
+    path, messages = tmp_path / "a", []
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(len(data))
+            data[place : place + rng.choice([0, 1, 1, 1, 20])] = rng.randbytes(rng.choice([0, 1, 1, 5]))
+        path.write_bytes(data)
+        try:
+            list(open_bounded_lines(path, member=member, name="a file"))
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert all(re.match(r"a file.*: .*\w", message) and "None" not in message for message in messages)
 
 
 def test_compressed_text_under_any_name(tmp_path: Path) -> None:
@@ -182,6 +217,8 @@ def test_lines_that_end_in_carriage_returns_alone(tmp_path: Path, text: str) -> 
 
 
 def test_mixed_ends_and_a_stray_return_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\r" + b"b" * 5000 + b"\nc\n")
+    assert [len(line) for line in open_lines(tmp_path / "a")] == [5002, 1]
     (tmp_path / "a").write_bytes(b"a\r\nb\nc\rd\ne\r\r\n")
     assert list(open_lines(tmp_path / "a")) == ["a", "b", "c\rd", "e"]
 
@@ -194,7 +231,7 @@ def test_a_line_has_a_limit_and_the_next_one_is_read(tmp_path: Path) -> None:
     path.write_bytes(f"a\n{longest}\r\n{longest}x\nb\n{longest}{longest}\n{longest}x".encode())
     found = list(open_bounded_lines(path, member=None, name="a"))
     assert [line if isinstance(line, TooLong) else len(line) for line in found] == [
-        *(1, MAX_LINE_BYTES, TooLong(0), 1, TooLong(0), TooLong(0))
+        *(1, MAX_LINE_BYTES, TOO_LONG, 1, TOO_LONG, TOO_LONG)
     ]
     with pytest.raises(UserError, match=r"a line 3: longer than 1,000,000 bytes"):
         list(open_lines(path))

@@ -134,6 +134,54 @@ def test_text_cannot_spell_a_special(folders, kind):
     assert not {"<s>", "</s>", "<pad>"} & set(tokens)
 
 
+@pytest.mark.parametrize("kind", ["words", "subword-nmt"])
+def test_words_that_are_spelled_like_specials_are_unknown_words(tmp_path, kind):
+    """Whole words, of which subword-nmt would have a merge operation; the model knows how many there were."""
+    text = tmp_path / "text"
+    text.write_text("<pad> <s> </s> <unk> ab\n" * 20, encoding="utf-8")
+    settings = Tokenizer(type=kind, **({"model": "bpe", "vocab_size": 60} if kind == "subword-nmt" else {}))
+    model = train_tokenizer(settings, (text, text), tmp_path / "tokenizer", ("en", "de")).source
+    assert model.encode_lines(["<s> <pad> ab <pad> </s> <unk>"]) == ["<unk> <unk> ab <unk> <unk> <unk>"]
+    tokens, _ = model.encode_ids(["<s> <pad> ab <pad>"])
+    assert [model.literal_specials.get(token) for token in tokens.tolist()] == ["<s>", "<pad>", None, "<pad>"]
+
+
+def test_a_given_sentencepiece_model_with_specials_for_the_text(tmp_path):
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["ab cd <pad> ab </s>"] * 50),
+        model_writer=model,
+        vocab_size=14,
+        hard_vocab_limit=False,
+        user_defined_symbols=["<pad>"],
+        pad_id=-1,
+        minloglevel=2,
+    )
+    (tmp_path / "given.model").write_bytes(model.getvalue())
+    settings = Tokenizer(source_path=str(tmp_path / "given.model"))
+    tokenizer = train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", ("en", "de")).source
+    tokens, _ = tokenizer.encode_ids(["ab<pad>cd"])
+    assert "<pad>" not in tokenizer.encode_lines(["ab<pad>cd"])[0].split()
+    assert [tokenizer.literal_specials[token] for token in tokens.tolist() if token in tokenizer.literal_specials] == [
+        "<pad>"
+    ]
+
+
+def test_merge_operations_behind_a_byte_order_mark(folders, tmp_path):
+    """The mark would hide the line of the version, and words would be cut by the rules of the first one."""
+    codes = folders["subword-nmt"] / "joint.codes"
+    (tmp_path / "codes").write_bytes(b"\xef\xbb\xbf" + codes.read_bytes())
+    settings = Tokenizer(type="subword-nmt", model="bpe", source_path=str(tmp_path / "codes"))
+    model = train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", ("en", "de")).source
+    lines = ["ba no ti ke win ßo banoti"]
+    assert model.encode_lines(lines) == load_tokenizer(folders["subword-nmt"]).source.encode_lines(lines)
+    (tmp_path / "codes").write_bytes(codes.read_text(encoding="utf-8").encode("utf-16"))
+    with pytest.raises(UserError, match="codes: UTF-16 text, not plain text"):
+        train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", ("en", "de"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_whitespace_is_a_space(folders, kind):
     model = load_tokenizer(folders[kind]).source

@@ -1,5 +1,7 @@
 """The dictionary's rules and its file; what real fairseq makes of the same text is compared in test_binarize.py."""
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,6 +115,24 @@ def test_malformed_file(tmp_path, text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="there is no such dictionary"):
         Dictionary.load(tmp_path / "dict.en.txt")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_token(tmp_path):
+    assert load(tmp_path, "\ufeffa 5\n\ufeffb 3\n").symbols[4:] == ["a", "\ufeffb"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("a 5\n".encode("utf-16"), "dict.en.txt: UTF-16 text, not plain text: convert it"),
+        (gzip.compress(b"a 5\n"), "dict.en.txt: compressed with gzip"),
+        (b"a 5\rb 3\r", "dict.en.txt:1: a carriage return inside the line"),
+        (b"a 5\rb 3\n", "dict.en.txt:1: a carriage return inside the line"),
+    ],
+)
+def test_what_is_no_dictionary(tmp_path, data, message):
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, data)
 
 
 def test_windows_line_ends(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import shutil
 from pathlib import Path
@@ -76,6 +77,29 @@ def test_a_line_that_is_not_utf8_is_named() -> None:
     assert result.code == 2
     assert result.err == "kdmt: error: standard input line 3: not UTF-8\n"
     assert result.out == translate("ba\nbe\n").out  # what came before it
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_line_that_is_too_long_stays_empty_and_is_named() -> None:
+    result = translate("ba\n" + "b" * 1_000_001 + "\nda\n")
+    assert (result.code, result.err) == (0, "line 2: longer than 1,000,000 bytes, not translated\n")
+    before, empty, after = result.out.removesuffix("\n").split("\n")
+    assert empty == ""
+    assert [before, after] == translate("ba\nda\n").out.splitlines()
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_stream_that_is_no_text_is_refused() -> None:
+    for stdin, what in (
+        (gzip.compress(b"ba be\nda\n" * 9), "compressed with gzip"),
+        ("ba be da ga\n".encode("utf-16"), "UTF-16 text"),
+        ("ba be da ga\n".encode("utf-16-le"), "UTF-16 text"),
+    ):
+        result = translate(stdin)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith(f"kdmt: error: standard input: {what}")
+    marked = translate(b"\xef\xbb\xbfba be\n")
+    assert marked.out == translate("ba be\n").out
 
 
 @pytest.mark.usefixtures("finished")

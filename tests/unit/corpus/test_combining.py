@@ -1,0 +1,50 @@
+"""The limit on combining marks in a row."""
+
+import sys
+import unicodedata
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmt.corpus import combining
+from kdmt.corpus.clean import normalize_unicode
+from kdmt.corpus.combining import MAX_MARKS, limit_marks
+from kdmt.corpus.decontaminate import comparison_key
+
+characters = st.one_of(st.sampled_from("\u0301\u0323\u0345\u3099\u05b0\u302e"), st.characters())
+
+
+def plainly_limited(line: str) -> str:
+    kept, run = [], 0
+    for character in line:
+        run = run + 1 if unicodedata.combining(character) else 0
+        if run <= MAX_MARKS:
+            kept.append(character)
+    return "".join(kept)
+
+
+@given(st.lists(st.tuples(characters, st.integers(1, 80)), max_size=6))
+def test_what_is_beyond_the_limit_is_left_out(parts: list[tuple[str, int]]) -> None:
+    line = "".join(character * count for character, count in parts)
+    with mock.patch.object(combining, "_SHORT", 0):
+        assert limit_marks(line) == plainly_limited(line)
+
+
+def test_no_combining_mark_is_a_letter_or_a_space() -> None:
+    """Which is how runs of them are found."""
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
+    assert len(marks) > 800
+    with mock.patch.object(combining, "_SHORT", 0):
+        for mark in marks:
+            assert limit_marks(mark * (MAX_MARKS + 9)) == mark * MAX_MARKS
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKC"])
+@pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0323\u0301\u0345"])
+def test_a_line_of_marks_is_normalised_at_once(form: str, marks: str) -> None:
+    """Without the limit it takes 20 seconds: that it ends is the test."""
+    line = "a" + marks * 100_000
+    assert len(normalize_unicode(line, form)) <= MAX_MARKS + 1  # type: ignore[arg-type]
+    assert len(comparison_key(line).decode()) <= MAX_MARKS + 1
