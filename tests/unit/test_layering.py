@@ -22,6 +22,7 @@ PACKAGE = Path(kdmt.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "checksum": set(),
+    "streams": set(),
     "types": set(),
     "config": {"types"},
     "corpus": {"types", "config"},
@@ -33,7 +34,8 @@ MAY_IMPORT = {
     "score": {"types", "config", "corpus", "models", "losses", "train", "decode", "distill"},
     "interop": {"types", "config", "corpus", "models"},
     "stages": {
-        *("types", "config", "corpus", "models", "losses", "train", "decode", "distill", "score", "interop", "stages")
+        *("types", "config", "corpus", "models", "losses", "train", "decode", "distill", "score", "interop", "stages"),
+        "streams",
     },
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
@@ -44,6 +46,7 @@ WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
+    "streams",
     "types",
     "config",
     "cli",
