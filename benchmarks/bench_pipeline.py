@@ -42,7 +42,8 @@ def main() -> None:
     for stage in STAGES:
         subprocess.run([str(KDMT), stage, str(options.pipeline), *flags], check=True)
     run = Path("runs") / options.pipeline.stem
-    rows = json.loads((run / "scores.json").read_text())
+    entries = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    rows = [entry for entry in entries if "missing" not in entry]
     settings = {
         "pipeline": str(options.pipeline),
         "overrides": options.overrides,

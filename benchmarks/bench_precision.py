@@ -1,13 +1,14 @@
 """What bf16 gains on a CPU, by model shape: the measurements behind the rule of `train.precision: auto`.
 
-    make bench-precision    (python benchmarks/bench_precision.py [--rounds 5] [--threads 2] [--tokens 2048])
+    make bench-precision    (python benchmarks/bench_precision.py [--rounds 5] [--threads 1] [--tokens 1024])
 
 Every model makes a forward and a backward pass over the same batch in `float32`, `bf16_output` and `bf16` in turn; a
-gain is the median over the rounds of float32's seconds over the other's. Batches are drawn: sentences of 5 to 30
+gain is the median over the rounds of float32's CPU seconds over the other's. CPU seconds of one thread are those that
+other programs on the machine disturb least. Batches are drawn: sentences of 5 to 30
 tokens, about --tokens of them on each side. Weights are random.
 
 precision_gain_<precision>_d<width>_v<vocabulary>   above 1 where the precision is faster than float32
-precision_rule_loss_d<width>_v<vocabulary>          seconds of the precision that the rule takes over the best one's
+precision_rule_loss_d<width>_v<vocabulary>          CPU seconds of the precision that the rule takes over the best one's
 precision_rule_loss                                 the largest of these
 """
 
@@ -22,17 +23,16 @@ from typing import Any
 
 from figures import Figure, report_figures
 
-# width and layers of the architectures, and vocabularies from a toy corpus's to fairseq's usual 32k and NLLB-like 64k
-SHAPES = {64: 2, 128: 4, 256: 4, 512: 3, 1024: 1}  # the layers of wide models say no more than one of them does
-VOCABULARIES = (500, 2_000, 10_000, 32_000)
+SHAPES = {64: 2, 128: 4, 256: 4, 512: 3}  # width: layers of encoder and decoder; more layers say no more than these
+VOCABULARIES = (1_000, 10_000, 32_000)
 SHORTEST, LONGEST = 5, 30  # tokens of a sentence
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=2048, help="of a batch, on each side")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=1024, help="of a batch, on each side")
     options = parser.parse_args()
     import torch
 
@@ -108,16 +108,16 @@ def draw_batch(vocabulary: int, tokens: int) -> Any:
 
 
 def seconds_of_each(model: Any, batch: Any) -> dict[str, float]:
-    """Seconds of a forward and a backward pass in each precision."""
+    """CPU seconds of a forward and a backward pass in each precision."""
     from kdmt.train.arithmetic import CHOICES
     from kdmt.train.objectives import CrossEntropyObjective
 
     objective, seconds = CrossEntropyObjective(model, label_smoothing=0.1).train(), {}
     for precision in CHOICES:
         objective.use(precision)
-        started = time.perf_counter()
+        started = time.process_time()
         objective(batch)["loss"].sum.backward()
-        seconds[precision] = time.perf_counter() - started
+        seconds[precision] = time.process_time() - started
         objective.zero_grad()
     return seconds
 

@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from kdmt.errors import Interrupted, UserError
+from kdmt.streams import flushed_output, input_bytes, output_bytes, output_text, protect_streams
 from kdmt.terminal import printable, printable_stderr
 
 app = typer.Typer(
@@ -189,11 +190,12 @@ def translate(
     from kdmt.decode.translator import Translator, translate_stream
     from kdmt.stages.workspace import pick_device, use_threads
 
+    source, target = input_bytes(), output_bytes()
     use_threads(threads)
     search = NATDecode(length_beam=length_beam)
     translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
     settings = Decode(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
-    translate_stream(translator, settings, sys.stdin.buffer, sys.stdout.buffer, buffer_size=buffer_size)
+    translate_stream(translator, settings, source, target, buffer_size=buffer_size)
 
 
 @app.command(
@@ -237,16 +239,17 @@ def rescore(
     """Write the log-probability of each target given its source, and its number of tokens, to standard output."""
     from kdmt.stages.rescore import rescore as write_scores
 
-    write_scores(
-        checkpoint,
-        source,
-        target,
-        sys.stdout,
-        compute_type=compute_type.value,
-        workers=workers,
-        threads=threads,
-        device=device,
-    )
+    with output_text() as out:
+        write_scores(
+            checkpoint,
+            source,
+            target,
+            out,
+            compute_type=compute_type.value,
+            workers=workers,
+            threads=threads,
+            device=device,
+        )
 
 
 @app.command()
@@ -354,6 +357,7 @@ def _run(
 def main() -> None:
     """The entry point `kdmt`: a `UserError`, or an error of the operating system that concerns a file, is one line on
     standard error and exit code 2."""
+    protect_streams()
     sys.excepthook = _print_traceback
     with printable_stderr():
         _main()
@@ -366,7 +370,8 @@ def _print_traceback(kind: type[BaseException], error: BaseException, traceback:
 
 def _main() -> None:
     try:
-        app()
+        with flushed_output():
+            app()
     except UserError as error:
         _refuse(str(error))
     except OSError as error:

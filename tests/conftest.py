@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import tiny_pipeline
+from environment import isolate
 
-hypothesis.settings.register_profile("untimed", deadline=None)  # machines are busy; nothing is timed in tests
-hypothesis.settings.load_profile("untimed")
+# machines are busy, so nothing is timed; every process and every run tries the same examples, and keeps none
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+_HOME = tempfile.mkdtemp(prefix="kdmt-tests-home-")
+isolate(_HOME)  # before the modules of the tests are imported, which may read the environment
 
 STAGES = ("prepare", "teacher", "distill", "student", "score")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

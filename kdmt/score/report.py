@@ -63,6 +63,15 @@ class Comparison:
     iterations: int | None = None
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A student of the pipeline that was never trained: an entry of scores.json without scores."""
+
+    system: str
+    seed: int
+    missing: str = "never trained"  # why
+
+
 Group = list[ScoreRow]  # rows that differ in their seed alone: a line of a table
 
 
@@ -80,14 +89,30 @@ class _Table:
     title: str
     columns: list[_Column]
     groups: list[Group]
+    missing: Sequence[str] = ()  # systems without scores
 
     def lines(self) -> list[list[str]]:
-        return [[column.cell(group) for column in self.columns] for group in self.groups]
+        lines = [[column.cell(group) for column in self.columns] for group in self.groups]
+        place = [column.header for column in self.columns].index("BLEU") if self.missing else 0
+        for name in self.missing:
+            cells = [""] * len(self.columns)
+            cells[0], cells[place] = name, "missing"
+            lines.append(cells)
+        return lines
 
 
-def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
-    """Write scores.json, a list with one object a row."""
-    _write_json(path, [asdict(row) for row in rows])
+def write_scores(path: Path, rows: Sequence[ScoreRow], missing: Sequence[Missing] = ()) -> None:
+    """Write scores.json: a list with an object for each row, then one with the key `missing` for each other system."""
+    _write_json(path, [asdict(entry) for entry in (*rows, *missing)])
+
+
+def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
+    """Return the rows of scores.json and the systems that have none."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        [ScoreRow(**entry) for entry in entries if "missing" not in entry],
+        [Missing(**entry) for entry in entries if "missing" in entry],
+    )
 
 
 def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
@@ -95,7 +120,14 @@ def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
     _write_json(path, [asdict(comparison) for comparison in comparisons])
 
 
-def render_table(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison] = (), *, width: int = 100) -> str:
+def render_table(
+    rows: Sequence[ScoreRow],
+    comparisons: Sequence[Comparison] = (),
+    *,
+    missing: Sequence[Missing] = (),
+    width: int = 100,
+    ascii_only: bool = False,
+) -> str:
     """The scores as plain text: a table of scores for each test set, one of sizes and speeds, and the signatures.
 
     A line stands for a system and a way to decode it; over several seeds it gives mean ± sample standard deviation
@@ -104,7 +136,9 @@ def render_table(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison] = (
     Args:
         rows: as in scores.json.
         comparisons: for the columns of p-values; none, no column.
+        missing: systems without scores, each a line of the tables of scores.
         width: columns of the terminal. Where they are few, names are broken over lines; figures never are.
+        ascii_only: for a terminal that shows nothing else: what the table itself draws is ASCII.
 
     Raises:
         ValueError: no rows.
@@ -113,30 +147,37 @@ def render_table(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison] = (
 
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    for table in _tables(rows, comparisons):
-        console.print(_rich_table(table), crop=False)
+    for table in _tables(rows, comparisons, missing):
+        console.print(_rich_table(table, ascii_only=ascii_only), crop=False)
         console.print()
-    console.print("\n".join(_notes(rows, comparisons)), soft_wrap=True, markup=False, highlight=False)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    notes = "\n".join(_notes(rows, comparisons, missing))
+    console.print(notes, soft_wrap=True, markup=False, highlight=False)
+    drawn = _in_ascii(text.getvalue()) if ascii_only else text.getvalue()
+    return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
 
 
 def write_html(
-    path: Path, rows: Sequence[ScoreRow], comparisons: Sequence[Comparison] = (), *, title: str = "Scores"
+    path: Path,
+    rows: Sequence[ScoreRow],
+    comparisons: Sequence[Comparison] = (),
+    *,
+    missing: Sequence[Missing] = (),
+    title: str = "Scores",
 ) -> None:
     """Write the same tables and signatures, and pictures of BLEU against speed, as one page that needs no other file.
 
     Raises:
         ValueError: no rows.
     """
-    tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons)), *_pictures(rows)])
-    notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons))
+    tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons, missing)), *_pictures(rows)])
+    notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing))
     _write_atomically(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
 
 
 # ------------------------------------------------------------------------------------------------------------ content
 
 
-def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[_Table]:
+def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing]) -> list[_Table]:
     if not rows:
         raise ValueError("there are no scores to report")
     names = [_Column("system", lambda group: group[0].system, is_figure=False)]
@@ -152,11 +193,19 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list
         rows_here = [row for row in rows if row.test_set == test_set]
         comparisons_here = [comparison for comparison in comparisons if comparison.test_set == test_set]
         columns = names + _score_columns(rows_here, comparisons_here)
-        tables.append(_Table(test_set, columns, _groups(rows_here)))
+        tables.append(_Table(test_set, columns, _groups(rows_here), list(_missing_names(rows, missing))))
     return [
         *tables,
         _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), _groups(rows)),
     ]
+
+
+def _missing_names(rows: Sequence[ScoreRow], missing: Sequence[Missing]) -> Iterator[str]:
+    """Each system without scores once; with its seed where other seeds have some."""
+    scored = {row.system for row in rows}
+    yield from dict.fromkeys(
+        f"{each.system}, seed {each.seed}" if each.system in scored else each.system for each in missing
+    )
 
 
 def _groups(rows: Iterable[ScoreRow]) -> list[Group]:
@@ -228,7 +277,7 @@ def _p_values(comparisons: Iterable[Comparison], group: Group) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[str]:
+def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing]) -> list[str]:
     """The signatures of all that the tables show, and how the figures were taken."""
     signatures = [("BLEU", row.bleu_signature) for row in rows]
     signatures += [("BLEU (2)", row.bleu_second_signature) for row in rows if row.bleu_second_signature is not None]
@@ -240,18 +289,31 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[
         notes.append(f"decoded with {engines.pop()}")
     if any(len({row.seed for row in group}) > 1 for group in _groups(rows)):
         notes.append("± is the sample standard deviation over seeds; p is the range over seeds")
+    if comparisons:
+        notes.append(
+            "p is one-tailed: the share of resampled test sets whose difference exceeds their mean by more than the "
+            "observed one (two-sided at 5%: p < 0.025); 1 for equal scores"
+        )
+    notes += [f"missing: {each.system} seed {each.seed}: {each.missing}" for each in missing]
     return notes
 
 
 # --------------------------------------------------------------------------------------------------------------- form
 
 
-def _rich_table(content: _Table) -> Table:
+def _in_ascii(text: str) -> str:
+    """Return what the tables draw and write themselves in ASCII; names of systems are the user's."""
+    return text.replace("±", "+/-").replace("–", "-").replace("─", "-")
+
+
+def _rich_table(content: _Table, *, ascii_only: bool) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text  # a cell that is Text holds no markup, whatever brackets a name has
 
     lines = content.lines()
+    if ascii_only:  # before the columns are measured
+        lines = [[_in_ascii(cell) for cell in cells] for cells in lines]
     table = Table(title=Text(content.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column, cells in zip(content.columns, zip(*lines, strict=True), strict=True):
         widest = max(len(part) for text in (column.header, *cells) for part in text.split("\n"))

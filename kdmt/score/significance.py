@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ class Estimate:
     score: float
     mean: float  # over the resampled test sets
     half_width: float  # of the 95% confidence interval around that mean
-    p_value: float | None  # of no difference from the baseline; None for the baseline itself
+    p_value: float | None  # see `paired_bootstrap`; 1 for equal scores, None for the baseline itself
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,14 @@ def paired_bootstrap(
 ) -> PairedBootstrap:
     """Compare each system with the baseline by paired bootstrap resampling (Koehn 2004), in one process.
 
-    Test sets are drawn with replacement, the same sentences for both systems. p is sacreBLEU's (and the Moses
-    script's): the share of draws whose absolute difference exceeds the mean absolute difference by more than the
-    difference observed, (hits + 1) / (samples + 1). It looks at one tail only: for a two-sided test at 5% ask for
-    p < 0.025. Identical texts get p = 1, where that formula would find the strongest evidence of a difference.
+    Test sets are drawn with replacement, the same sentences for both systems. With d the observed difference of the
+    corpus scores and d_1 ... d_n those of the drawn test sets,
+
+        p = (#{i : |d_i| - mean_j |d_j| > |d|} + 1) / (n + 1)
+
+    as sacreBLEU and the script of Moses have it. It is the probability of one tail: for a two-sided test at 5% ask for
+    p < 0.025; the smallest p is 1 / (n + 1). Systems with equal scores have p = 1, where the formula would say 1 /
+    (n + 1) of equal statistics (no d_i differs from the mean) and about 0.4 of scores that are equal by chance.
 
     Args:
         systems: hypotheses of each system, line for line with the references.
@@ -80,14 +84,13 @@ def paired_bootstrap(
     with _sacrebleu_seed(seed):
         test = PairedTest(ordered, metrics, [references], test_type="bs", n_samples=samples, n_jobs=1)
     signatures, results = test()
-    same = {name for name in systems if list(systems[name]) == list(systems[baseline])}
     names = [name for name, _ in ordered]
     return PairedBootstrap(
         baseline=baseline,
         samples=samples,
         seed=seed,
-        bleu=_estimates(names, same, results["BLEU"]),
-        chrf=_estimates(names, same, results["chrF2"]),
+        bleu=_estimates(names, results["BLEU"]),
+        chrf=_estimates(names, results["chrF2"]),
         bleu_signature=str(signatures["BLEU"]),
         chrf_signature=str(signatures["chrF2"]),
     )
@@ -128,9 +131,11 @@ def _check_systems(systems: Mapping[str, Sequence[str]], references: Sequence[st
             raise ValueError(f"{name}: {len(hypotheses)} hypotheses against {len(references)} references")
 
 
-def _estimates(names: Sequence[str], same: Collection[str], results: Sequence[Any]) -> dict[str, Estimate]:
+def _estimates(names: Sequence[str], results: Sequence[Any]) -> dict[str, Estimate]:
+    """Take over sacreBLEU's results, the baseline's first, but for p where there is no difference to explain."""
     estimates = {}
     for name, result in zip(names, results, strict=True):
-        p_value = 1.0 if result.p_value is not None and name in same else result.p_value
+        is_equal = result.p_value is not None and result.score == results[0].score
+        p_value = 1.0 if is_equal else result.p_value
         estimates[name] = Estimate(float(result.score), float(result.mean), float(result.ci), p_value)
     return estimates

@@ -27,6 +27,7 @@ from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batc
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
 from kdmt.stages.workspace import pick_device, use_threads
+from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
 from kdmt.types import EDITING
 
@@ -291,8 +292,8 @@ def _limit(models: list[Any], flags: GenerateFlags, side: str) -> int:
 @contextmanager
 def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
     if flags.results_path is None:
-        stdout = sys.stdout
-        yield _writer(PrintableStream(stdout) if stdout.isatty() else stdout)
+        with output_text() as out:
+            yield _writer(PrintableStream(out) if out.isatty() else out)
         return
     flags.results_path.mkdir(parents=True, exist_ok=True)
     shard = f".{flags.shard_id}-of-{flags.num_shards}" if flags.num_shards > 1 else ""

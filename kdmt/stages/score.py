@@ -3,6 +3,8 @@
 scores.json, significance.json, report.html     beside the stages' folders
 score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were scored, of non-autoregressive
                                                     models `iter<n>` in place of the beam
+score/decoded/                                      the same as the decoder wrote them: they depend on the checkpoint
+                                                    and how it decodes, and are scored again when a metric changes
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,17 @@ from kdmt.checksum import known_sha256
 from kdmt.config import NATDecode, Pipeline, Score
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
+from kdmt.stages.folders import earlier_states
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_references
 from kdmt.stages.stage import Stage
+from kdmt.stages.translations import Decoded, Translations
 from kdmt.stages.workspace import Workspace, pick_device, use_threads
+from kdmt.streams import shows_unicode
 from kdmt.terminal import printable
+
+_DECODED = "decoded"  # below the stage's folder
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,11 @@ class _Run:
     @property
     def file(self) -> str:
         """The translations' name, without the language."""
-        return f"{self.system.name}.seed_{self.system.seed}.{self.test_set}.{self.way.name}"
+        return _file_name(self.system, self.test_set, self.way)
+
+
+def _file_name(system: _System, test_set: str, way: _Way) -> str:
+    return f"{system.name}.seed_{system.seed}.{test_set}.{way.name}"
 
 
 def check_language_model(score: Score) -> None:
@@ -75,7 +87,7 @@ def check_language_model(score: Score) -> None:
 def score_stage(
     workspace: Workspace, *, prepare: Stage, teacher: Stage, students: Mapping[str, Mapping[int, Stage]]
 ) -> Stage:
-    """Scores the teacher and the students that were trained; those never started are left out."""
+    """Scores the teacher and the students that were trained; those never started are named as missing."""
     settings = workspace.config.score
     trained = {
         (name, seed): stage
@@ -87,6 +99,7 @@ def score_stage(
         _System("teacher", workspace.config.teacher.seed, teacher.folder),
         *(_System(name, seed, stage.folder) for (name, seed), stage in trained.items()),
     ]
+    untrained = [(name, seed) for name, seeds in students.items() for seed in seeds if (name, seed) not in trained]
 
     def plan() -> Plan:
         outputs = recorded_outputs(workspace.prepare)
@@ -98,10 +111,14 @@ def score_stage(
             inputs[f"{system.name}/seed_{system.seed}"] = _weights_sha256(system, settings.checkpoint)
         if settings.nat.ctc_lm is not None:
             inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
-        made_from = make_plan({"score": settings}, {"baseline": _baseline(workspace.config, systems)}, inputs)
+        extra: dict[str, Any] = {"baseline": _baseline(workspace.config, systems)}
+        extra["never trained"] = [f"{name} seed {seed}" for name, seed in untrained]
+        made = make_plan({"score": settings}, extra, inputs)
         # a record of 13a is up to date where that is what `auto` comes to
         resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
-        return replace(made_from, settings=made_from.settings | resolved)
+        # a report of before these were named is out of date only where there are some
+        defaults = {**made.defaults, "never trained": []}
+        return replace(made, settings=made.settings | resolved, defaults=defaults)
 
     upstream = (prepare, teacher, *trained.values())
     return Stage(
@@ -110,7 +127,7 @@ def score_stage(
         workspace.score,
         upstream,
         plan,
-        make=lambda made: _score(workspace, systems, made),
+        make=lambda made: _score(workspace, systems, untrained, made),
         show=lambda: _show(workspace),
     )
 
@@ -132,8 +149,8 @@ def _baseline(config: Pipeline, systems: Sequence[_System]) -> str:
     return raw[0] if raw else "teacher"
 
 
-def _score(workspace: Workspace, systems: Sequence[_System], plan: Plan) -> None:
-    from kdmt.score.report import write_comparisons, write_html, write_scores
+def _score(workspace: Workspace, systems: Sequence[_System], untrained: Sequence[tuple[str, int]], plan: Plan) -> None:
+    from kdmt.score.report import Missing, write_comparisons, write_html, write_scores
 
     config, folder = workspace.config, workspace.score
     if not config.prepare.test_sets:
@@ -143,16 +160,20 @@ def _score(workspace: Workspace, systems: Sequence[_System], plan: Plan) -> None
     begin(folder, plan, workspace.resolved_config())
     if note := tokenizer_note(workspace):
         workspace.say(f"score: {note}")
-    scored = [pair for system in systems for pair in _score_system(workspace, system, threads)]
+    earlier = [state / _DECODED for state in earlier_states(folder)]
+    translations = Translations(folder / _DECODED, earlier, workspace.langs[1])
+    scored = [pair for system in systems for pair in _score_system(workspace, system, threads, translations)]
     rows = [row for row, _ in scored]
+    missing = [Missing(name, seed) for name, seed in untrained]
     comparisons = _compare(workspace, [run for _, run in scored], _baseline(config, systems))
     reports = _reports(workspace)
-    write_scores(reports[0], rows)
+    write_scores(reports[0], rows, missing)
     write_comparisons(reports[1], comparisons)
-    write_html(reports[2], rows, comparisons, title=config.name)
-    _show(workspace)
-    translations = [folder / f"{run.file}.{workspace.langs[1]}" for _, run in scored]
-    finish(folder, plan, outputs=[*translations, *reports], facts={"systems": len(systems)})
+    write_html(reports[2], rows, comparisons, missing=missing, title=config.name)
+    texts = [folder / f"{run.file}.{workspace.langs[1]}" for _, run in scored]
+    decoded = [path for _, run in scored for path in translations.files(run.file)]
+    finish(folder, plan, outputs=[*texts, *decoded, *reports], facts={"systems": len(systems)})
+    _show(workspace)  # last: a reader of standard output who has gone costs nothing then
 
 
 def _reports(workspace: Workspace) -> list[Path]:
@@ -161,12 +182,13 @@ def _reports(workspace: Workspace) -> list[Path]:
 
 def _show(workspace: Workspace) -> None:
     """The table, from the files that hold it, and where they are."""
-    from kdmt.score.report import Comparison, ScoreRow, render_table
+    from kdmt.score.report import Comparison, read_scores, render_table
 
     scores, significance, html = _reports(workspace)
-    rows = [ScoreRow(**row) for row in json.loads(scores.read_text(encoding="utf-8"))]
+    rows, missing = read_scores(scores)
     comparisons = [Comparison(**row) for row in json.loads(significance.read_text(encoding="utf-8"))]
-    print(printable(render_table(rows, comparisons, width=_terminal_width()), keep="\n"))
+    table = render_table(rows, comparisons, missing=missing, width=_terminal_width(), ascii_only=not shows_unicode())
+    print(printable(table, keep="\n"))
     print(printable(f"scores: {scores}   report: {html}   translations: {workspace.score}/"))
 
 
@@ -174,7 +196,9 @@ def _terminal_width() -> int:
     return shutil.get_terminal_size(fallback=(110, 24)).columns
 
 
-def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterator[tuple[Any, _Run]]:
+def _score_system(
+    workspace: Workspace, system: _System, threads: int, translations: Translations
+) -> Iterator[tuple[Any, _Run]]:
     """A row and the translations for each test set and way of decoding."""
     from kdmt.corpus.codec import TextCodec
     from kdmt.decode.translator import Translator
@@ -188,20 +212,38 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
     folder = resolve_checkpoint(system.run / score.checkpoint)
     model = load_model(folder)
     codec, device = TextCodec.load(workspace.prepare), pick_device(score.device)
-    teacher = _rescorer(workspace) if isinstance(model, NATransformer) and score.nat.rescore else None
-    for way in _ways(score, model):
-        translator = Translator.of_model(
+    rescores = isinstance(model, NATransformer) and score.nat.rescore
+
+    @cache
+    def teacher() -> Any:
+        return _rescorer(workspace)
+
+    @cache
+    def translator(way: _Way) -> Translator:
+        return Translator.of_model(
             model,
             codec,
             device=device,
             search=score.nat,
             iterations=way.iterations or 1,
-            teacher=teacher,
+            teacher=teacher() if rescores else None,
             fusion=_fusion(score.nat, model, codec),
         )
+
+    for way in _ways(score, model):
         for test_set in workspace.config.prepare.test_sets:
-            workspace.say(f"score: {system.name} seed {system.seed} on {test_set}, {way.name}")
-            run, figures = _translate(workspace, translator, system, test_set, way)
+            name = _file_name(system, test_set, way)
+            made_from = _made_from(workspace, folder, test_set, way, rescores=rescores)
+            made_from |= {"threads": threads, "device": str(device)}  # speeds are measured too
+            decoded = translations.find(name, made_from)
+            where = f"{system.name} seed {system.seed} on {test_set}, {way.name}"
+            if decoded is None:
+                workspace.say(f"score: {where}")
+                decoded = _decode(workspace, translator(way), test_set, way)
+                translations.keep(name, made_from, decoded)
+            else:
+                workspace.say(f"score: {where}: translated before, scored again")
+            run, figures = _evaluate(workspace, codec, decoded, system, test_set, way)
             row = ScoreRow(
                 system=system.name,
                 test_set=test_set,
@@ -216,6 +258,28 @@ def _score_system(workspace: Workspace, system: _System, threads: int) -> Iterat
                 **figures,
             )
             yield row, run
+
+
+def _made_from(workspace: Workspace, checkpoint: Path, test_set: str, way: _Way, *, rescores: bool) -> dict[str, Any]:
+    """What a system's translations of a test set depend on: nothing of how they are scored."""
+    from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+
+    score, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
+    text = ("tokenizer/", "text.json", "dict.")
+    made_from: dict[str, Any] = {
+        "checkpoint": checkpoint_sha256(checkpoint),
+        "source": known_sha256(workspace.prepare / f"{test_set}.{workspace.langs[0]}"),
+        "text": {name: sha for name, sha in outputs.items() if name.startswith(text)},
+        "decode": score.decode(way.beam).model_dump(),
+        "speed_sentences": score.speed_sentences,
+    }
+    if way.iterations is not None:
+        made_from |= {"iterations": way.iterations, "search": score.nat.model_dump()}
+        if score.nat.ctc_lm is not None:
+            made_from["ctc_lm"] = known_sha256(Path(score.nat.ctc_lm))
+        if rescores:
+            made_from["rescorer"] = checkpoint_sha256(resolve_checkpoint(workspace.teacher / score.checkpoint))
+    return made_from
 
 
 def _ways(score: Score, model: Any) -> list[_Way]:
@@ -248,10 +312,8 @@ def _rescorer(workspace: Workspace) -> Any:
     return load_model(resolve_checkpoint(workspace.teacher / workspace.config.score.checkpoint))
 
 
-def _translate(
-    workspace: Workspace, translator: Any, system: _System, test_set: str, way: _Way
-) -> tuple[_Run, dict[str, Any]]:
-    """Translate a test set, keep the text, and measure it."""
+def _decode(workspace: Workspace, translator: Any, test_set: str, way: _Way) -> Decoded:
+    """Translate a test set and measure how fast that goes."""
     from kdmt.score.latency import measure_speed
 
     score = workspace.config.score
@@ -270,14 +332,22 @@ def _translate(
         batch_1_sentences=score.speed_sentences,
         repeats=1,
     )
-    finished = [codec.finish_target(line) for line in words]
-    words = join_words(workspace, words)
-    first, second = (finished, words) if score.detokenized else (words, finished)
+    return Decoded(words, steps, speed.batch_1, speed.full_batch)
+
+
+def _evaluate(
+    workspace: Workspace, codec: Any, decoded: Decoded, system: _System, test_set: str, way: _Way
+) -> tuple[_Run, dict[str, Any]]:
+    """Keep a decoded test set as text, and measure it."""
+    finished = [codec.finish_target(line) for line in decoded.words]
+    words = join_words(workspace, decoded.words)
+    first, second = (finished, words) if workspace.config.score.detokenized else (words, finished)
     run = _Run(system, test_set, way, first)
     write_lines(workspace.score / f"{run.file}.{workspace.langs[1]}", first)
     figures = _measure(workspace, test_set, first, second)
-    figures["steps"] = None if way.iterations is None else steps
-    figures |= {"sentences_per_second_batch1": speed.batch_1, "sentences_per_second_max": speed.full_batch}
+    figures["steps"] = None if way.iterations is None else decoded.steps
+    figures["sentences_per_second_batch1"] = decoded.sentences_per_second_batch1
+    figures["sentences_per_second_max"] = decoded.sentences_per_second_max
     return run, figures
 
 

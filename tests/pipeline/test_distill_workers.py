@@ -104,7 +104,7 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> Non
 
 
 def wait_for_the_end_of(pids: set[int]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while any(map(is_alive, pids)):
         assert time.monotonic() < end, f"processes are left: {pids}"
         time.sleep(SLOWLY)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny_pipeline
-from commands import run, start
+from commands import TIMEOUT_SECONDS, run, start
 from tiny_pipeline import hash_tree
 
 pytestmark = pytest.mark.pipeline
@@ -81,7 +81,7 @@ def checkpoints(run_folder: Path) -> list[Path]:
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
     """Send a signal; gives what the process said on standard error until its end."""
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
     return err
 
 

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "locks": set(),
     "terminal": set(),
     "files": set(),
+    "streams": set(),
     "types": set(),
     "config": {"types"},
     "corpus": {"types", "config"},
@@ -37,7 +38,8 @@ MAY_IMPORT = {
     "score": {"types", "config", "corpus", "models", "losses", "train", "decode", "distill"},
     "interop": {"types", "config", "corpus", "models"},
     "stages": {
-        *("types", "config", "corpus", "models", "losses", "train", "decode", "distill", "score", "interop", "stages")
+        *("types", "config", "corpus", "models", "losses", "train", "decode", "distill", "score", "interop", "stages"),
+        "streams",
     },
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
@@ -52,6 +54,7 @@ WITHOUT_TORCH = {
     "locks",
     "terminal",
     "files",
+    "streams",
     "types",
     "config",
     "cli",

@@ -1,7 +1,6 @@
 import gzip
 import itertools
 import json
-import os
 import pickle
 from collections import Counter
 from functools import cache
@@ -16,7 +15,7 @@ from kdmt.corpus.clean import clean_line
 from kdmt.corpus.text import TextProcessor
 from kdmt.errors import UserError
 
-MULTI30K = Path(os.environ.get("KDMT_MIRROR", Path(__file__).parents[3] / "../shared/data")) / "multi30k"
+MULTI30K = Path(__file__).parents[3] / "../shared/data/multi30k"
 
 moses = Text(normalize=True, moses=True)
 lines = st.text(st.characters(codec="utf-8", exclude_characters="\n"))
@@ -122,7 +121,7 @@ def test_from_dict_refuses_what_it_does_not_know() -> None:
             TextProcessor.from_dict(bad)
 
 
-@pytest.mark.skipif(not MULTI30K.is_dir(), reason="Multi30k is not in the mirror folder")
+@pytest.mark.skipif(not MULTI30K.is_dir(), reason="Multi30k is not beside the repository")
 @pytest.mark.parametrize("lang", ["en", "de"])
 def test_agrees_with_the_perl_scripts_on_multi30k(lang: str) -> None:
     """The authors' own processed files, made with Moses' perl scripts, are the independent truth."""

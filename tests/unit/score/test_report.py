@@ -6,7 +6,16 @@ from dataclasses import fields, replace
 
 import pytest
 
-from kdmt.score.report import Comparison, ScoreRow, render_table, write_comparisons, write_html, write_scores
+from kdmt.score.report import (
+    Comparison,
+    Missing,
+    ScoreRow,
+    read_scores,
+    render_table,
+    write_comparisons,
+    write_html,
+    write_scores,
+)
 
 BLEU_SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 SECOND_SIGNATURE = "nrefs:1|case:lc|eff:no|tok:none|smooth:exp|version:2.6.0"
@@ -141,6 +150,34 @@ def test_each_signature_stands_below_once():
         f"p (BLEU, paired bootstrap): {TEST_SIGNATURE}",
     ]
     assert "decoded with pytorch float32, 2 threads" in notes
+
+
+def test_the_table_says_what_kind_of_p_it_is():
+    note = "p is one-tailed: the share of resampled test sets"
+    assert note in render_table(*three_seeds())
+    assert note not in render_table([ROW])
+
+
+def test_in_ascii_the_table_says_the_same():
+    rows, comparisons = three_seeds()
+    settings = {"missing": [Missing("raw", 4)], "width": 120}
+    text = render_table(rows, comparisons, **settings, ascii_only=True)
+    assert text.isascii()
+    assert text.count("37.00 +/- 1.00") == text.count("0.001-0.003") == 4
+    whole = render_table(rows, comparisons, **settings)
+    replaced = whole.replace("±", "+/-").replace("–", "-").replace("─", "")
+    assert [word for word in text.split() if set(word) != {"-"}] == replaced.split()
+
+
+def test_systems_without_scores_are_named_in_each_table_of_scores(tmp_path):
+    rows, comparisons = three_seeds()
+    missing = [Missing("raw", 4), Missing("deep", 1), Missing("deep", 2)]
+    text = render_table(rows, comparisons, missing=missing)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines.count("raw, seed 4 missing") == lines.count("deep missing") == 2  # test sets
+    assert "missing: deep seed 2: never trained" in lines
+    write_scores(tmp_path / "scores.json", rows, missing)
+    assert read_scores(tmp_path / "scores.json") == (rows, missing)
 
 
 def test_engines_get_a_column_when_there_are_several():

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.significance import PairedTest
 
 from kdmt.score.metrics import bleu
 from kdmt.score.significance import mean_and_sd, paired_bootstrap
@@ -98,6 +100,55 @@ def test_identical_texts_are_no_evidence(corpus):
     )
     assert found.bleu["same"] == replace(found.bleu["same"], score=found.bleu["raw"].score, p_value=1.0)
     assert found.chrf["same"].p_value == 1.0
+
+
+REFERENCES = ["the cat sat on the mat today", "a dog barked at the moon last night", "we eat bread and butter at noon"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "lowercase"),
+    [
+        pytest.param(["x y z", "p q", "u v w"], ["a", "b c d", "e"], False, id="nothing right on either side"),
+        pytest.param(["", "", ""], ["x", "y", "z"], False, id="nothing at all"),
+        pytest.param(
+            ["the cat sat on xx mat today", *REFERENCES[1:]],
+            ["the cat sat on yy mat today", *REFERENCES[1:]],
+            False,
+            id="one wrong word for another",
+        ),
+        pytest.param(REFERENCES, [f"  {line} ".replace(" ", "  ") for line in REFERENCES], False, id="white space"),
+        pytest.param(REFERENCES, [line.title() for line in REFERENCES], True, id="case that is not compared"),
+    ],
+)
+def test_differences_that_the_metric_cannot_see_are_none(first, second, lowercase):
+    """sacreBLEU itself gives the smallest possible p there: none of its draws is above their mean, which is 0."""
+    systems, metric = {"raw": first, "other": second}, {"BLEU": BLEU(lowercase=lowercase)}
+    found = paired_bootstrap(systems, REFERENCES, baseline="raw", samples=50, lowercase=lowercase)
+    _, peers = PairedTest(list(systems.items()), metric, [REFERENCES], test_type="bs", n_samples=50)()
+    assert peers["BLEU"][1].p_value == pytest.approx(1 / 51)
+    assert peers["BLEU"][1].score == found.bleu["other"].score == found.bleu["raw"].score
+    assert found.bleu["other"].p_value == 1.0
+
+
+def test_scores_that_are_equal_by_chance_are_no_difference():
+    """The same mistake in one of two equal sentences: the draws differ, the scores do not."""
+    references = ["the cat sat on the mat today"] * 2 + REFERENCES[1:]
+    first, second = list(references), list(references)
+    first[0] = second[1] = "the cat sat on a mat today"
+    found = paired_bootstrap({"raw": first, "other": second}, references, baseline="raw", samples=50)
+    assert found.bleu["other"].score == found.bleu["raw"].score < 100
+    assert found.bleu["other"].mean != found.bleu["raw"].mean
+    assert (found.bleu["other"].p_value, found.chrf["other"].p_value) == (1.0, 1.0)
+
+
+def test_what_chrf_sees_and_bleu_does_not_has_a_p_of_chrf():
+    """A wrong word that is nearly right: BLEU's p is 1, chrF's is that of the formula."""
+    references = [line for line in REFERENCES for _ in range(4)]
+    near = [line.replace("bread", "breat").replace("cat", "caq").replace("dog", "dob") for line in references]
+    far = [line.replace("bread", "xyzuv").replace("cat", "xyz").replace("dog", "xyz") for line in references]
+    found = paired_bootstrap({"raw": far, "near": near}, references, baseline="raw", samples=50)
+    assert found.bleu["near"].p_value == 1.0
+    assert found.chrf["near"].p_value == pytest.approx(1 / 51)
 
 
 def test_the_same_seed_gives_the_same_figures_and_stands_in_the_signature(corpus, monkeypatch):

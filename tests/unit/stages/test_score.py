@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ import pytest
 import sacrebleu
 from safetensors.numpy import load_file
 from tiny_pipeline import Finished, hash_tree, kdmt, read_lines, run_stages, settings, to_yaml, write_lines
+
+from kdmt.cli import main
+from kdmt.decode.translator import Translator
 
 TINY = Path("runs/tiny")
 RUNS = {"teacher": "teacher", "raw": "students/raw/seed_1", "distilled": "students/distilled/seed_1"}
@@ -24,8 +30,13 @@ def score(*sets: str) -> Finished:
     return kdmt("score", "tiny.yaml", *(part for setting in sets for part in ("--set", setting)))
 
 
-def rows() -> list[dict[str, Any]]:
+def entries() -> list[dict[str, Any]]:
     return json.loads((TINY / "scores.json").read_text(encoding="utf-8"))
+
+
+def rows() -> list[dict[str, Any]]:
+    """Of the systems that have scores."""
+    return [entry for entry in entries() if "missing" not in entry]
 
 
 def significance() -> list[dict[str, Any]]:
@@ -86,14 +97,155 @@ def test_a_table_ends_the_pipeline() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_student_that_was_never_trained_is_left_out_and_one_that_is_stale_stops_it() -> None:
-    assert score("students.new={}").err == "score: up to date, nothing to do\n"
+def test_a_student_that_was_never_trained_is_named_as_missing_and_one_that_is_stale_stops_it() -> None:
+    before = rows()
+    result = score("students.new={}", "students.raw.seeds=[1, 2]")
+    assert result.code == 0
+    assert "the setting never trained changed from [] to ['raw seed 2', 'new seed 1']" in result.err
+    assert entries() == [
+        *before,
+        {"system": "raw", "seed": 2, "missing": "never trained"},
+        {"system": "new", "seed": 1, "missing": "never trained"},
+    ]
+    assert re.search(r"^raw, seed 2 +missing$", result.out, re.MULTILINE)
+    assert re.search(r"^new +missing$", result.out, re.MULTILINE)
+    assert "missing: new seed 1: never trained" in result.out
+    html = (TINY / "report.html").read_text(encoding="utf-8")
+    assert '<td>new</td><td class="figure"></td><td class="figure">missing</td>' in html
+    assert "<code>missing: raw seed 2: never trained</code>" in html
+    again = score("students.new={}", "students.raw.seeds=[1, 2]")
+    assert (again.err, again.out) == ("score: up to date, nothing to do\n", result.out)
+    assert score().code == 0
+    assert entries() == before  # nothing is missing of the pipeline as it is
+
     result = score("students.raw.train.lr=0.5")
     assert result.code == 2
     assert "student raw seed 1 is not up to date: the setting students.raw.train.lr changed" in result.err
     result = score("students.new={}", "score.baseline=new")
     assert result.code == 2
     assert "score.baseline: 'new' is none of the trained teacher, raw, distilled" in result.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_report_of_before_missing_students_were_named_is_up_to_date() -> None:
+    manifest = TINY / "score/manifest.json"
+    record = json.loads(manifest.read_text(encoding="utf-8"))
+    del record["settings"]["never trained"]
+    manifest.write_text(json.dumps(record), encoding="utf-8")
+    assert score().err == "score: up to date, nothing to do\n"
+
+
+@pytest.fixture
+def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing is decoded: what would be is an error."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a test set is decoded again")
+
+    monkeypatch.setattr(Translator, "best_hypotheses", refuse)
+
+
+@pytest.mark.usefixtures("finished", "undecoded")
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("score.tokenize=char", {"tokenize": "char"}),
+        ("score.lowercase=true", {"lowercase": True}),
+        (
+            "score={tokenize: none, detokenized: false, beams: [1, 2], threads: 1, speed_sentences: 2}",
+            {"tokenize": "none"},
+        ),
+    ],
+)
+def test_another_metric_scores_the_stored_translations_again(setting: str, expected: dict[str, Any]) -> None:
+    before = rows()
+    result = score(setting)
+    assert result.code == 0, result.err
+    assert result.err.count(": translated before, scored again\n") == len(before) == 6
+    references = [read_lines(Path("text/test.de"))]
+    for row, old in zip(rows(), before, strict=True):
+        hypotheses = read_lines(TINY / "score" / f"{row['system']}.seed_1.test.beam{row['beam']}.de")
+        assert row["bleu"] == pytest.approx(sacrebleu.corpus_bleu(hypotheses, references, **expected).score)
+        assert row["bleu_signature"] != old["bleu_signature"]
+        measured = ("sentences_per_second_batch1", "sentences_per_second_max", "checkpoint_sha256", "parameters")
+        assert [row[key] for key in measured] == [old[key] for key in measured]
+
+
+@pytest.mark.usefixtures("finished", "undecoded")
+def test_more_samples_another_baseline_and_fewer_beams_decode_nothing() -> None:
+    assert score("score.bootstrap_samples=30", "score.baseline=teacher", "score.beams=[2]").code == 0
+    assert [row["beam"] for row in rows()] == [2, 2, 2]
+    assert all("bs:30" in each["bleu_signature"] for each in significance())
+    assert score().code == 0  # and back
+    assert len(rows()) == 6
+
+
+def decoded(result: Finished) -> list[str]:
+    """What a command has decoded, by its own account."""
+    lines = [line for line in result.err.splitlines() if line.startswith("score: ") and " seed 1 on test, " in line]
+    return [line.removeprefix("score: ") for line in lines if "translated before" not in line]
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_is_decoded_otherwise_is_decoded_again_and_nothing_else() -> None:
+    assert decoded(score("score.beams=[2, 3]")) == [f"{name} seed 1 on test, beam3" for name in RUNS]
+    assert len(decoded(score("score.beams=[2, 3]", "score.lenpen=0.5"))) == 6
+    assert len(decoded(score("score.beams=[2]", "score.checkpoint=best"))) == 3
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("ending", ["de", "json"])
+def test_a_damaged_translation_is_decoded_again_alone(ending: str) -> None:
+    found, path = rows(), TINY / f"score/decoded/raw.seed_1.test.beam1.{ending}"
+    path.write_bytes(path.read_bytes()[:-7])
+    result = score()
+    assert f"its output decoded/{path.name} was changed" in result.err
+    assert decoded(result) == ["raw seed 1 on test, beam1"]
+    assert [row["bleu"] for row in rows()] == [row["bleu"] for row in found]
+
+
+@pytest.mark.usefixtures("finished")
+def test_an_interrupted_scoring_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the second test set is decoded."""
+    decode, calls = Translator.best_hypotheses, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 5:  # a warm-up, two single sentences and the whole set before
+            raise KeyboardInterrupt
+        return decode(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Translator, "best_hypotheses", interrupted)
+        assert score("score.lenpen=0.5").code != 0
+    result = score("score.lenpen=0.5")
+    assert result.code == 0
+    assert "score: going on: it was started and not finished" in result.err
+    assert len(decoded(result)) == 5
+
+
+class Gone(io.BytesIO):
+    """A pipe whose reader has ended."""
+
+    def write(self, _: object) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_table_that_nobody_reads_costs_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["kdmt", "score", "tiny.yaml", "--set", "score.tokenize=char"])
+        patch.setattr(sys, "stdout", io.TextIOWrapper(Gone(), encoding="utf-8", write_through=True))
+        patch.setattr(sys, "stderr", messages)
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 1
+    assert "Traceback" not in messages.getvalue()
+    assert all("tok:char" in row["bleu_signature"] for row in rows())
+    again = score("score.tokenize=char")
+    assert (again.code, again.err) == (0, "score: up to date, nothing to do\n")
+    assert "tok:char" in again.out
 
 
 @pytest.mark.usefixtures("finished")

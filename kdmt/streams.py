@@ -1,0 +1,164 @@
+"""Standard streams that cost no work: readers who have gone, closed streams, terminals of other encodings, full disks.
+
+Text for people goes to `print` and is escaped where the terminal cannot show it. Data, one line for one line, is UTF-8
+bytes whatever the locale says.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, TextIO
+
+from kdmt.errors import UserError
+
+_NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe whose reader has ended; a terminal that was closed
+
+
+class _Messages(io.FileIO):
+    """Standard error: what nobody reads any more is dropped, and the work goes on."""
+
+    def write(self, data: object) -> int:
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError as error:
+            if error.errno not in _NOBODY_READS:
+                raise
+            _point_nowhere(self.fileno())
+            return super().write(data)  # type: ignore[arg-type]
+
+
+def protect_streams() -> None:
+    """Prepare the streams of this process for all that it will print; call it once, before anything is opened.
+
+    Standard output escapes what its encoding lacks, as standard error always does. Standard error goes on when its
+    reader has gone: progress that nobody reads is no reason to lose a training. Streams that the caller closed lead
+    nowhere, so that no file that is opened later takes their place.
+    """
+    closed = [number for number in range(3) if not _is_open(number)]
+    for number in closed:
+        _point_nowhere(number)
+    if sys.stderr is None:
+        sys.stderr = _messages(2)
+    elif _is_real(sys.stderr, 2):
+        sys.stderr = _messages(2, encoding=sys.stderr.encoding)
+    if sys.stdout is None:
+        sys.stdout = _Closed(io.FileIO(1, "w", closefd=False), encoding="utf-8")  # type: ignore[arg-type]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class _Closed(io.TextIOWrapper):
+    """Standard output that the caller closed."""
+
+
+@contextmanager
+def flushed_output() -> Iterator[None]:
+    """Write out standard output when the body ends: a full disk is an error here, not a message after the end.
+
+    A reader who has gone, as `head` does, ends the process with exit code 1 and without a message.
+
+    Raises:
+        OSError: standard output cannot be written.
+    """
+    failed = True
+    try:
+        yield
+        failed = False
+    except SystemExit as end:
+        failed = bool(end.code)
+        raise
+    finally:
+        _flush(is_first_error=not failed)
+
+
+def _flush(*, is_first_error: bool) -> None:
+    """Write out standard output, or give it up: what ends the program already is not replaced."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if _is_real(sys.stdout, 1):
+            _point_nowhere(1)  # the interpreter would try again when it ends
+        if not is_first_error:
+            return
+        if error.errno == errno.EPIPE:
+            sys.exit(1)
+        raise
+
+
+def shows_unicode() -> bool:
+    """Return whether standard output can show more than ASCII and Latin letters."""
+    return (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
+
+
+def input_bytes() -> BinaryIO:
+    """Return standard input as bytes.
+
+    Raises:
+        UserError: it is closed.
+    """
+    if sys.stdin is None:
+        raise UserError("standard input is closed: there is nothing to read from")
+    return sys.stdin.buffer
+
+
+def output_bytes() -> BinaryIO:
+    """Return standard output for data, as bytes.
+
+    Raises:
+        UserError: it is closed.
+    """
+    if isinstance(sys.stdout, _Closed):
+        raise UserError("standard output is closed: there is nowhere to write to")
+    sys.stdout.flush()
+    return sys.stdout.buffer
+
+
+@contextmanager
+def output_text() -> Iterator[TextIO]:
+    """Give standard output for lines of data: UTF-8, whatever the locale says, lines ended by a line feed alone.
+
+    Raises:
+        UserError: it is closed.
+    """
+    text = io.TextIOWrapper(output_bytes(), encoding="utf-8", newline="\n")
+    try:
+        yield text
+        text.flush()
+    finally:
+        if not text.closed:
+            text.detach()
+
+
+def _messages(number: int, *, encoding: str = "utf-8") -> TextIO:
+    raw = _Messages(number, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True, write_through=True
+    )
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _is_real(stream: TextIO, number: int) -> bool:
+    """Whether a stream is that of the process, not one that a caller in the same process put in its place."""
+    try:
+        return stream.fileno() == number
+    except (OSError, ValueError):  # no file behind it, or detached
+        return False
+
+
+def _point_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)

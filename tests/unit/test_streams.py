@@ -1,0 +1,110 @@
+"""Standard streams through real pipes: a reader who has gone, closed streams, other encodings, a full disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kdmt
+
+PACKAGES = str(Path(kdmt.__file__).parents[1])
+PREPARE = "import sys\nfrom kdmt.streams import *\nprotect_streams()\n"
+
+
+def environment(**settings: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": PACKAGES, **settings}
+
+
+def pipe_without_reader() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def kdmt_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "kdmt", *arguments]
+
+
+def program(*lines: str) -> list[str]:
+    return [sys.executable, "-c", PREPARE + "\n".join(lines)]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fairseq-plugin"]], ids=" ".join)
+def test_a_reader_of_standard_output_who_has_gone_is_no_error_message(arguments: list[str]) -> None:
+    """As `kdmt ... | head` may have it."""
+    writing = pipe_without_reader()
+    done = subprocess.run(kdmt_command(*arguments), stdout=writing, stderr=subprocess.PIPE, env=environment())
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_an_error_even_at_the_end() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            kdmt_command("fairseq-plugin"), stdout=full, stderr=subprocess.PIPE, text=True, env=environment()
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("kdmt: error: ")
+    assert "disk is full" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_messages_that_nobody_reads_do_not_end_the_work(tmp_path: Path) -> None:
+    writing = pipe_without_reader()
+    work = "from pathlib import Path\nfor line in range(1000): print('update', line, file=sys.stderr, flush=True)"
+    lines = [work, "sys.stderr.write('no end of line')", f"Path({str(tmp_path / 'saved')!r}).touch()", "print('done')"]
+    done = subprocess.run(program(*lines), stdout=subprocess.PIPE, stderr=writing, env=environment())
+    os.close(writing)
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+    assert (tmp_path / "saved").exists()
+
+
+def test_messages_do_not_go_to_standard_output_where_standard_error_is_closed() -> None:
+    command = program("print('message', file=sys.stderr)", "print('data')", "sys.stderr.isatty()")
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], capture_output=True, env=environment())
+    assert (done.returncode, done.stdout) == (0, b"data\n")
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    command = program(f"file = open({str(path)!r}, 'w')", "print('text')", "sys.stdout.flush()", "file.write('own')")
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command], env=environment())
+    assert done.returncode == 0
+    assert path.read_text() == "own"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "message"),
+    [
+        (">&-", "kdmt: error: standard output is closed: there is nowhere to write to\n"),
+        ("<&-", "kdmt: error: standard input is closed: there is nothing to read from\n"),
+    ],
+)
+def test_data_needs_its_stream(redirection: str, message: str) -> None:
+    command = kdmt_command("translate", "nowhere")
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", *command], stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert (done.returncode, done.stderr) == (2, message)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
+def test_text_is_escaped_where_the_terminal_lacks_a_letter_and_data_is_utf8(encoding: str) -> None:
+    lines = ["print('naïve ± жук', shows_unicode(), flush=True)", "with output_text() as out: out.write('жук é\\n')"]
+    done = subprocess.run(
+        program(*lines), capture_output=True, env=environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0"), check=True
+    )
+    text, data, end = done.stdout.split(b"\n")
+    escaped = "naïve ± жук False".encode(encoding.partition(":")[0], "backslashreplace")
+    assert (text, data, end) == (escaped, "жук é".encode(), b"")
+
+
+def test_text_is_itself_where_the_terminal_has_all_letters() -> None:
+    lines = ["print('naïve ± жук', shows_unicode())"]
+    done = subprocess.run(program(*lines), capture_output=True, env=environment(PYTHONIOENCODING="utf-8"), check=True)
+    assert done.stdout.decode() == "naïve ± жук True\n"
