@@ -26,12 +26,14 @@ from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.subwords import join_subwords
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.locks import writing
 from kdmt.types import PAD
 
 _logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 60.0
 _BLOCK_BYTES = 1 << 20
+_PART = ".part"  # ends the name of a download that is not whole
 _BOM = b"\xef\xbb\xbf"
 
 # Told the bytes that are there and how many there will be, None while that is unknown.
@@ -68,7 +70,7 @@ def fetch(
     if source.path is not None:
         return _local_file(source, base)
     url, sha256 = cast(str, source.url), cast(str, source.sha256)  # `Source` is valid only with both
-    downloaded = downloads / f"{sha256[:16]}-{_url_path(url).name or 'download'}"
+    downloaded = _download_path(url, sha256, downloads)
     if downloaded.is_file() and file_sha256(downloaded) == sha256:
         return downloaded
     if mirror is not None:
@@ -76,8 +78,25 @@ def fetch(
         if found is not None:
             return found
         _logger.warning("%s: not in the mirror %s, trying the network", url, mirror)
-    _download(url, sha256, downloaded, progress)
+    with writing(downloaded, wait=lambda: _logger.warning("%s: another process downloads it, waiting", url)):
+        if not (downloaded.is_file() and file_sha256(downloaded) == sha256):
+            _download(url, sha256, downloaded, progress)
     return downloaded
+
+
+def _download_path(url: str, sha256: str, downloads: Path) -> Path:
+    return downloads / f"{sha256[:16]}-{_url_path(url).name or 'download'}"
+
+
+def partial_download(source: Source, downloads: Path) -> Path | None:
+    """Where the beginning of a download is kept; None for a source without a URL."""
+    if source.url is None or source.sha256 is None:
+        return None
+    return _part_of(_download_path(source.url, source.sha256, downloads))
+
+
+def _part_of(destination: Path) -> Path:
+    return destination.with_name(f"{destination.name}{_PART}")
 
 
 def _local_file(source: Source, base: Path) -> Path:
@@ -132,7 +151,7 @@ def _download(url: str, sha256: str, destination: Path, progress: Progress | Non
     """Download to `destination`, through a `.part` beside it that a later call goes on from."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise UserError(f"{url}: only http and https can be downloaded")
-    part = destination.with_name(destination.name + ".part")
+    part = _part_of(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         _download_rest(url, part, progress)
