@@ -6,6 +6,7 @@ kdmt translate runs/x/teacher < input.txt > output.txt
 kdmt generate DATA_BIN --path runs/x/teacher --beam 5 --remove-bpe
 kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
 kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
+kdmt clean pipelines/x.yaml [--yes]
 """
 
 from __future__ import annotations
@@ -168,6 +169,25 @@ def score(
 ) -> None:
     """Translate the test sets with every system and report BLEU, chrF, speed and significance."""
     _run("score", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def clean(
+    pipeline: PipelineFile,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Only these, as they are listed, as teacher.previous (default: all)."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed (default: list only).")] = False,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+) -> None:
+    """List earlier states of stages and half-done folders with their sizes, and remove them on request."""
+    from kdmt.config import load_pipeline
+    from kdmt.stages.clean import clean as clean_up
+    from kdmt.stages.workspace import Workspace
+
+    clean_up(Workspace(load_pipeline(pipeline, set_ or ()), runs), names or (), removing=yes, show=print)
 
 
 @app.command()

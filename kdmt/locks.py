@@ -73,6 +73,6 @@ def _locked_file(path: Path, wait: Callable[[], None] | None) -> IO[str]:
 def _is_current(file: IO[str]) -> bool:
     """Whether the opened file is still the one under its name."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+        return os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
     except FileNotFoundError:
         return False

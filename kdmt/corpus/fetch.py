@@ -30,6 +30,7 @@ from kdmt.corpus.text_files import Malformed, TooLong, open_bounded_lines, too_l
 from kdmt.corpus.tsv import MalformedRow, read_rows
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.locks import writing
 from kdmt.types import PAD
 
 _logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ _MAX_BYTES = 64 * 10**9  # of a download whose size the server does not tell
 _MAX_NAME = 60  # characters: at most four bytes each
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BLOCK_BYTES = 1 << 20
+_PART = ".part"  # ends the name of a download that is not whole
 
 # Told the bytes that are there and how many there will be, None while that is unknown.
 Progress = Callable[[int, int | None], None]
@@ -77,7 +79,7 @@ def fetch(
     if source.path is not None:
         return _local_file(source, base)
     url, sha256 = cast(str, source.url), cast(str, source.sha256)  # `Source` is valid only with both
-    downloaded = downloads / f"{sha256[:16]}-{_file_name(url)}"
+    downloaded = _download_path(url, sha256, downloads)
     if downloaded.is_file() and file_sha256(downloaded) == sha256:
         return downloaded
     if mirror is not None:
@@ -85,8 +87,25 @@ def fetch(
         if found is not None:
             return found
         _logger.warning("%s: not in the mirror %s, trying the network", url, mirror)
-    _download(source, downloaded, progress)
+    with writing(downloaded, wait=lambda: _logger.warning("%s: another process downloads it, waiting", url)):
+        if not (downloaded.is_file() and file_sha256(downloaded) == sha256):
+            _download(source, downloaded, progress)
     return downloaded
+
+
+def _download_path(url: str, sha256: str, downloads: Path) -> Path:
+    return downloads / f"{sha256[:16]}-{_file_name(url)}"
+
+
+def partial_download(source: Source, downloads: Path) -> Path | None:
+    """Where the beginning of a download is kept; None for a source without a URL."""
+    if source.url is None or source.sha256 is None:
+        return None
+    return _part_of(_download_path(source.url, source.sha256, downloads))
+
+
+def _part_of(destination: Path) -> Path:
+    return destination.with_name(f"{destination.name}{_PART}")
 
 
 def _local_file(source: Source, base: Path) -> Path:
@@ -147,7 +166,7 @@ def _download(source: Source, destination: Path, progress: Progress | None) -> N
     url, sha256 = cast(str, source.url), cast(str, source.sha256)
     if urllib.parse.urlsplit(url).scheme not in _SCHEMES:
         raise UserError(f"{url}: only http and https can be downloaded")
-    part = destination.with_name(destination.name + ".part")
+    part = _part_of(destination)
     with _StallWatch() as watch:
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,7 @@ __all__ = ["Executor", "Failed", "Inline", "Opener", "Place", "Processes", "Prog
 _TELL_SECONDS = 0.2  # between two messages of progress
 _LEAVE_SECONDS = 5.0  # for a worker that was dismissed, or killed
 _DUMP_SECONDS = 0.2  # for a stack trace
+_OF_THE_DRIVER = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}  # signals that a worker leaves to it
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class Teller:
 class Processes:
     """Workers in processes of this machine, each on its own cores where there are enough.
 
-    Workers ignore SIGINT, which Ctrl-C sends to all: the driver decides. They end when the driver is gone.
+    Workers ignore SIGINT and SIGHUP, which Ctrl-C and a closed terminal send to all: the driver decides. They end when
+    the driver is gone.
     """
 
     workers: int
@@ -278,7 +280,7 @@ def _describe_exit(exit_code: int | None) -> str:
 def _before_start(threads: int) -> Iterator[None]:
     """What a child must find when its interpreter starts: later libraries may be loaded, and Ctrl-C may have come."""
     before = dict(os.environ)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_DRIVER)
     os.environ.update(worker_environment(threads))
     try:
         yield
@@ -293,13 +295,14 @@ def _before_start(threads: int) -> Iterator[None]:
 
 def _serve(connection: Connection, opener: bytes, place: Place, cores: set[int] | None) -> None:
     """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     if cores is not None:
         os.sched_setaffinity(0, cores)
     with place.log.open("a", encoding="utf-8") as stacks:
         _show_stacks(stacks)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_DRIVER)
         with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the driver has closed its end
             _work(connection, opener, place, WorkerLog(place.log))
     sys.stdout.flush()

@@ -82,7 +82,7 @@ class Executor(Protocol):
             UserError: a worker raised it, or no worker could be opened. As with any error that is raised here, no
                 worker is left.
             OSError: a worker found the disk full.
-            Interrupted: by SIGINT or SIGTERM.
+            Interrupted: by SIGINT, SIGTERM, SIGHUP or SIGUSR1.
         """
 
 

@@ -6,9 +6,11 @@ Nothing here loads torch: most stages want to know no more than which checkpoint
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from kdmt.checksum import verify_checkpoint
@@ -17,6 +19,10 @@ from kdmt.files import naming
 
 PREFIX = "checkpoint_"
 ASIDE = ".partial-"  # begins the names of what is being written
+AVERAGE = "average"
+AVERAGE_OF = "average_of"  # in a run and in its average: the updates of the checkpoints that the average is the mean of
+
+_logger = logging.getLogger(__name__)
 
 
 def checkpoint_sha256(folder: Path) -> str:
@@ -30,27 +36,68 @@ def checkpoint_sha256(folder: Path) -> str:
 
 def point(pointer: Path, folder: Path) -> None:
     """Make a pointer file (`best`, `last`) name a checkpoint folder beside it."""
-    aside = pointer.with_name(f"{ASIDE}{pointer.name}")
-    with naming(pointer):
-        aside.write_text(f"{folder.name}\n")
+    _write_whole(pointer, f"{folder.name}\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    aside = path.with_name(f"{ASIDE}{path.name}")
+    with naming(path):
+        aside.write_text(text)
     sync(aside)
-    aside.replace(pointer)
+    aside.replace(path)
 
 
 def resolve_checkpoint(path: Path) -> Path:
     """The checkpoint folder that `path` is, points to, or (a training run) holds: average, else best, else last.
 
+    The average of a run that has gone on since is made anew from the run's checkpoints.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the average cannot be made anew.
     """
     if path.is_file():
         return resolve_checkpoint(path.parent / path.read_text().strip())
     if (path / "model.safetensors").is_file():
+        if path.name == AVERAGE and is_outdated(path.parent):
+            _warn_once(f"{path}: older than the run's last validation; {path.parent} names a newer one")
         return path
-    for name in ("average", "best", "last"):
+    if (path / AVERAGE).exists() and is_outdated(path):
+        from kdmt.models.averages import renew_average
+
+        renew_average(path)
+    for name in (AVERAGE, "best", "last"):
         if (path / name).exists():
             return resolve_checkpoint(path / name)
     raise UserError(f"{path}: neither a checkpoint folder nor a run that has one")
+
+
+def is_outdated(run: Path) -> bool:
+    """Whether a run has validated since its average was made."""
+    made_of, wanted = average_of(run / AVERAGE), average_of(run)
+    if made_of is not None and wanted is not None:
+        return max(wanted, default=0) > max(made_of, default=0)
+    # a run of an older version, which keeps no lists: a record without a manifest is that of a run that goes on
+    return made_of is None and (run / "plan.json").is_file() and not (run / "manifest.json").is_file()
+
+
+def average_of(folder: Path) -> list[int] | None:
+    """Which updates an average was made of or, of a run, is to be made of; None where an older version wrote it."""
+    try:
+        return [int(line) for line in (folder / AVERAGE_OF).read_text().split()]
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"{folder / AVERAGE_OF}: not a list of updates") from None
+
+
+def write_average_of(folder: Path, checkpoints: Sequence[Path]) -> None:
+    """Record which checkpoints an average was made of or, in a run, is to be made of."""
+    _write_whole(folder / AVERAGE_OF, "".join(f"{checkpoint_update(checkpoint)}\n" for checkpoint in checkpoints))
+
+
+@cache
+def _warn_once(message: str) -> None:
+    _logger.warning(message)
 
 
 def list_checkpoints(run: Path) -> list[Path]:

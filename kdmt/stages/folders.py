@@ -1,7 +1,7 @@
 """Stage folders on disk: symbolic links to other disks, and earlier states that are kept beside the current one.
 
-`<stage>.previous` is a complete state that was redone, `<stage>.unfinished` an incomplete one; further ones get numbers,
-`<stage>.previous.2` and so on. None takes the place of another.
+`<stage>.previous` is a complete state that was redone, `<stage>.unfinished` an incomplete one; further ones get
+numbers, `<stage>.previous.2` and so on. None takes the place of another.
 """
 
 from __future__ import annotations
@@ -126,16 +126,16 @@ def put_in_place(state: Path, folder: Path) -> None:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(state, copy, symlinks=True)
         copy.rename(real)
-        remove_tree(state)
+        remove(state)
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder so that a kill half-way leaves nothing that looks like an earlier state."""
-    if folder.is_symlink():
-        folder.unlink()
+def remove(path: Path) -> None:
+    """Remove a folder so that a kill half-way leaves nothing that looks like an earlier state; or a file, or a link."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
         return
-    aside = folder if folder.name.startswith(REMOVED) else folder.with_name(f"{REMOVED}{folder.name}")
-    if aside != folder:
+    aside = path if path.name.startswith(REMOVED) else path.with_name(f"{REMOVED}{path.name}")
+    if aside != path:
         shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
+        path.rename(aside)
     shutil.rmtree(aside)

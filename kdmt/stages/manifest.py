@@ -121,8 +121,8 @@ def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
 def take_back(folder: Path, plan: Plan) -> Path | None:
     """Where an earlier state that was moved aside fits the plan, let it change places with the folder.
 
-    So a setting that is put back after a mistake finds what it had made. Of several that fit it is one that is complete,
-    else the one with the most updates.
+    So a setting that is put back after a mistake finds what it had made. Of several that fit it is one that is
+    complete, else the one with the most updates.
 
     Returns:
         The name under which the earlier state was kept, None if none fits.

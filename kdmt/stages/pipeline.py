@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kdmt.errors import UserError
 from kdmt.stages.architectures import check_architectures
+from kdmt.stages.circles import check_circles, given_checkpoints
 from kdmt.stages.distill import (
     distill_stage,
     interpolated_stage,
@@ -78,6 +79,28 @@ def _text_stages(workspace: Workspace, prepare: Stage, teacher: Stage) -> dict[s
     return text
 
 
+def _checked_stages(workspace: Workspace) -> Stages:
+    """The stages, none of which would be made from itself.
+
+    Raises:
+        UserError: one would.
+    """
+    stages = build_stages(workspace)
+    owners: list[tuple[str, list[Stage]]] = [
+        ("teacher.", [stages.teacher]),
+        ("distill.teachers.", [stage for stage in stages.text.values() if stage.shards is not None]),
+        ("distill.reverse.", list(stages.text.values())),
+        *((f"students.{name}.", list(seeds.values())) for name, seeds in stages.students.items()),
+    ]
+    given: dict[str, list[tuple[str, str]]] = {}
+    for setting, path in given_checkpoints(workspace.config):
+        for beginning, own in owners:
+            for stage in own if setting.startswith(beginning) else ():
+                given.setdefault(stage.name, []).append((setting, path))
+    check_circles(given, stages.all())
+    return stages
+
+
 def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) -> None:
     """Make one of the shares of the stages that the teacher decodes in.
 
@@ -87,7 +110,7 @@ def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) 
     if not 0 <= shard < shards:
         raise UserError(f"--shard {shard}/{shards}: expected a shard from 0 on and less than their number")
     check_architectures(workspace.config)
-    for stage in build_stages(workspace).text.values():
+    for stage in _checked_stages(workspace).text.values():
         if stage.shards is not None:
             run_shard(stage, shard, shards, rebuild=rebuild, say=workspace.say)
 
@@ -110,7 +133,7 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
     """
     check_architectures(workspace.config)
     check_language_model(workspace.config.score)
-    stages = build_stages(workspace)
+    stages = _checked_stages(workspace)
     wanted = {
         "prepare": [stages.prepare],
         "teacher": [stages.teacher],

@@ -76,9 +76,7 @@ def _input_hashes(workspace: Workspace) -> dict[str, str]:
     A local file that is gone counts as unchanged where the stage was made from it: only making it again needs the file.
     """
     settings, made = workspace.config.prepare, workspace.prepare
-    sources = list(chain(*(_sources(corpus) for corpus in settings.train)))
-    sources += chain(*(_sources(text) for text in _held_out(settings).values()))
-    sources += settings.monolingual
+    sources = text_sources(settings)
     given = (settings.tokenizer, settings.vocabulary)
     paths = [path for part in given for path in (part.source_path, part.target_path) if path is not None]
     paths += [str(path) for source in sources if source.is_tokens for path in token_companions(Path(source.path or ""))]
@@ -87,6 +85,12 @@ def _input_hashes(workspace: Workspace) -> dict[str, str]:
     hashes = {source.name: source.sha256 or _hash_local(source.path, known.get(source.name)) for source in sources}
     hashes |= {path: _hash_local(path, known.get(path)) for path in paths}
     return hashes if settings.data_bin is None else hashes | data_bin_hashes(workspace, known)
+
+
+def text_sources(settings: Prepare) -> list[Source]:
+    """Every text that the settings name."""
+    texts: list[ParallelText] = [*settings.train, *_held_out(settings).values()]
+    return [*chain(*map(_sources, texts)), *settings.monolingual]
 
 
 def _held_out(settings: Prepare) -> dict[str, HeldOut]:

@@ -12,6 +12,11 @@ from kdmt.errors import UserError
 from kdmt.terminal import printable
 from kdmt.train.ranks import ALONE, Ranks, cores_of_rank
 
+# training set -> folder of its stage
+TRAINING_SETS = {"raw": "prepare", "distilled": "distill"} | {
+    name: name for name in ("interpolated", "mbr", "scored", "nbest", "sampled", "imported")
+}
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -79,16 +84,7 @@ class Workspace:
 
     def training_set(self, data: str) -> Path:
         """The folder of the stage that makes a training set; it has `data-bin/train.*`."""
-        return {
-            "raw": self.prepare,
-            "distilled": self.distill,
-            "interpolated": self.interpolated,
-            "mbr": self.mbr,
-            "scored": self.scored,
-            "nbest": self.nbest,
-            "sampled": self.sampled,
-            "imported": self.imported,
-        }[data]
+        return self.root / TRAINING_SETS[data]
 
     def knowledge(self, data: str) -> Path:
         return self.root / "knowledge" / data

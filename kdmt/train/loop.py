@@ -99,7 +99,7 @@ class Trainer:
         """Train from the newest checkpoint, or from the start, to `max_updates` or until patience ends.
 
         Raises:
-            Interrupted: by SIGINT or SIGTERM, after saving.
+            Interrupted: by SIGINT, SIGTERM, SIGHUP or SIGUSR1, after saving.
             Divergence: the loss or the gradient is of no use; the last good checkpoint stays.
         """
         self.folder.path.mkdir(parents=True, exist_ok=True)
@@ -298,15 +298,47 @@ class Trainer:
         position = self.position
         if not math.isfinite(figures["loss"]):
             raise Divergence(f"update {position.update}: the validation loss is not finite")
-        score = figures[self.settings.best_metric]
         position.validated = position.update
-        sign = -1 if self.settings.best_metric == "loss" else 1
-        if position.best_score is None or (scheduled and sign * score > sign * position.best_score):
-            position.best_score, position.best_update, position.bad_validations = score, position.update, 0
-        elif scheduled:
+        if scheduled and (position.lowest_loss is None or figures["loss"] < position.lowest_loss):
+            position.lowest_loss, position.lowest_loss_update = figures["loss"], position.update
+        if self._is_best(figures, scheduled=scheduled):
+            position.best_score, position.best_loss = figures[self.settings.best_metric], figures["loss"]
+            position.best_update, position.bad_validations = position.update, 0
+        elif scheduled and self._counts_for_patience():
             position.bad_validations += 1
         self.progress.log_validation(
             update=position.update, epoch=position.epoch, best_update=position.best_update, **figures
+        )
+
+    def _is_best(self, figures: dict[str, float], *, scheduled: bool) -> bool:
+        """Whether a validation is the best so far: by `best_metric`, where that is equal by the loss."""
+        position, metric = self.position, self.settings.best_metric
+        if position.best_score is None or position.best_update is None:
+            return True
+        if not scheduled:
+            return False
+        if position.best_update % self.settings.validate_interval_updates:
+            return True  # the best so far is the end of a run that was extended since: off the schedule
+        sign = -1 if metric == "loss" else 1
+        best_loss = math.inf if position.best_loss is None else position.best_loss  # None: saved by an older version
+        return (sign * figures[metric], -figures["loss"]) > (sign * position.best_score, -best_loss)
+
+    def _counts_for_patience(self) -> bool:
+        """Not during the warmup, nor as long as nothing was translated right: neither says that learning is over."""
+        position, metric = self.position, self.settings.best_metric
+        warm = position.update + position.schedule_offset >= self.settings.warmup_updates
+        return warm and not (metric != "loss" and position.best_score == 0.0)
+
+    def _note_falling_loss(self) -> None:
+        """Say so where the loss was lowest in the later half of the updates since the best: learning is not over."""
+        position, settings = self.position, self.settings
+        if position.best_update is None or 2 * position.lowest_loss_update <= position.best_update + position.update:
+            return
+        self.progress.note(
+            f"'patience: {settings.patience}' ends training at update {position.update} while the validation loss "
+            f"still falls: the best {settings.best_metric} was at update {position.best_update}, the lowest loss "
+            f"({position.lowest_loss:.3f}) at update {position.lowest_loss_update}; a larger 'patience' or "
+            "'best_metric: loss' trains on"
         )
 
     # ------------------------------------------------------------------------------------- saving and going on
@@ -447,6 +479,8 @@ class Trainer:
     def _finish(self) -> Outcome:
         """Validate and save a last update off the schedule, and write `average`."""
         ending = self._ending()
+        if ending == "patience":
+            self._note_falling_loss()
         if self.position.validated != self.position.update:
             self._save()  # a validation may take long
             self._validate(scheduled=False)

@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from kdmt.config import Train
-from kdmt.models.checkpoint import TrainingState, average_weights, save_checkpoint
+from kdmt.models.averages import save_average
+from kdmt.models.checkpoint import TrainingState, save_checkpoint
 from kdmt.models.checkpoint_folder import (
     PREFIX,
     checkpoint_update,
@@ -18,6 +19,7 @@ from kdmt.models.checkpoint_folder import (
     newest_valid_checkpoint,
     point,
     remove_unfinished,
+    write_average_of,
 )
 from kdmt.models.transformer import Transformer
 
@@ -32,6 +34,9 @@ class Position:
     schedule_offset: int = 0  # updates of an earlier run whose optimiser is kept
     best_score: float | None = None
     best_update: int | None = None
+    best_loss: float | None = None  # of the same validation
+    lowest_loss: float | None = None  # of all validations
+    lowest_loss_update: int = 0
     bad_validations: int = 0
     validated: int = 0  # update of the last validation
     world: int = 1  # ranks that train together
@@ -62,6 +67,7 @@ class RunFolder:
 
     def mend_pointers(self, folder: Path, position: Position) -> None:
         """A kill may have come between a checkpoint and its pointers."""
+        write_average_of(self.path, self.averaged())
         point(self.path / "last", folder)
         if position.best_update is not None:
             point(self.path / "best", self.path / f"{PREFIX}{position.best_update}")
@@ -78,6 +84,7 @@ class RunFolder:
         folder = self.folder_of(position.update)
         state = TrainingState(tensors, asdict(position))
         save_checkpoint(folder, model, weights=weights, companions=self.companions, state=state)
+        write_average_of(self.path, self.averaged())
         if position.best_update == position.update:
             point(self.path / "best", folder)
         point(self.path / "last", folder)
@@ -89,8 +96,7 @@ class RunFolder:
 
     def write_average(self, model: Transformer) -> None:
         """`average`: the mean of the checkpoints that count. The model itself is left as it is."""
-        weights = average_weights(self.averaged())
-        save_checkpoint(self.path / "average", model, weights=weights, companions=self.companions)
+        save_average(self.path, self.averaged(), model, self.companions)
 
     def averaged(self) -> list[Path]:
         """The last checkpoints that were written at validations, and that of the last update of all.

@@ -127,7 +127,7 @@ def test_an_error_in_the_driver_is_its_own(executor: Executor, folder: Path) -> 
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_the_run(executor: Executor, folder: Path, number: int) -> None:
     before = signal.getsignal(number)
     threading.Timer(1.0, os.kill, (os.getpid(), number)).start()
@@ -251,11 +251,15 @@ def test_workers_end_when_the_driver_is_killed(driver: subprocess.Popen[str]) ->
     wait_until(lambda: not any(map(is_alive, family)), seconds=GUARD)
 
 
-def test_control_c_is_the_drivers_to_act_upon(driver: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
+def test_a_signal_to_the_whole_group_is_the_drivers_to_act_upon(
+    driver: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    """As Ctrl-C, a closed terminal, and a batch system that signals a whole step."""
     family = children_of(driver.pid)
-    os.killpg(driver.pid, signal.SIGINT)
+    os.killpg(driver.pid, number)
     _, errors = driver.communicate(timeout=GUARD)
-    assert "Interrupted: stopped by SIGINT; saved every finished block; run it again to go on" in errors
+    assert f"Interrupted: stopped by {number.name}; saved every finished block; run it again to go on" in errors
     assert errors.count("Traceback") == 1
     wait_until(lambda: not any(map(is_alive, family)), seconds=GUARD)  # multiprocessing's own process is the last
 

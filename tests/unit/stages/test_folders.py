@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,7 @@ def link(tmp_path: Path, big: Path) -> Path:
 
 
 @pytest.fixture
-def _two_disks(monkeypatch: pytest.MonkeyPatch, big: Path) -> Iterator[None]:
+def _two_disks(monkeypatch: pytest.MonkeyPatch, big: Path) -> None:
     """Renaming between `big` and elsewhere fails as between two disks."""
     rename, replace = Path.rename, Path.replace
 
@@ -68,7 +67,6 @@ def _two_disks(monkeypatch: pytest.MonkeyPatch, big: Path) -> Iterator[None]:
 
     monkeypatch.setattr(Path, "rename", checked_rename)
     monkeypatch.setattr(Path, "replace", checked_replace)
-    yield
 
 
 @pytest.mark.usefixtures("_two_disks")

@@ -28,14 +28,17 @@ from copy_task import (
     write_copy_task,
 )
 from safetensors.torch import load_file
+from tiny_pipeline import hash_tree
 
+from kdmt.checksum import file_sha256
 from kdmt.config import Decode, Train
 from kdmt.corpus.batching import ParallelData
 from kdmt.decode.transformer import TorchEngine
-from kdmt.errors import Interrupted
-from kdmt.models import checkpoint
+from kdmt.errors import Interrupted, UserError
+from kdmt.locks import open_lock, take
+from kdmt.models import averages, checkpoint
 from kdmt.models.checkpoint import load_model, load_state
-from kdmt.models.checkpoint_folder import list_checkpoints, resolve_checkpoint
+from kdmt.models.checkpoint_folder import average_of, checkpoint_update, list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
 from kdmt.train import arithmetic, run_folder
 from kdmt.train.loop import Divergence, Outcome, Trainer
@@ -211,7 +214,11 @@ def assert_same_run(run: Path, outcome: Outcome, undisturbed: tuple[Path, Outcom
 
 
 @pytest.mark.parametrize(
-    ("number", "at"), [(signal.SIGTERM, 1), (signal.SIGINT, 11), (signal.SIGTERM, 42), (signal.SIGINT, 60)]
+    ("number", "at"),
+    [
+        *((signal.SIGTERM, 1), (signal.SIGINT, 11), (signal.SIGTERM, 42), (signal.SIGINT, 60)),
+        *((signal.SIGHUP, 11), (signal.SIGUSR1, 42)),
+    ],
 )
 def test_run_stopped_by_a_signal_ends_as_the_undisturbed_one(
     tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], number: int, at: int
@@ -252,7 +259,7 @@ def test_run_killed_ends_as_the_undisturbed_one(
         (checkpoint, "save_file", 4),  # in the second checkpoint: its weights are there, the training state is not
         (checkpoint, "verify_checkpoint", 2),  # not yet renamed
         (run_folder, "point", 3),  # the checkpoint is there, `best` still names the one before
-        (run_folder, "average_weights", 1),  # all is done but `average`
+        (averages, "average_weights", 1),  # all is done but `average`
     ],
 )
 def test_run_killed_while_saving_ends_as_the_undisturbed_one(
@@ -463,9 +470,267 @@ def test_higher_bleu_is_better(tmp_path: Path, pairs: ParallelData) -> None:
 
 
 def test_patience_that_ran_out_stays_so_after_a_restart(tmp_path: Path, pairs: ParallelData) -> None:
-    first = run_with_scores(tmp_path, pairs, [1.0, 2.0], patience=2)
+    first = run_with_scores(tmp_path, pairs, [1.0, 2.0], patience=2, warmup_updates=1)
     assert first == Outcome("patience", update=6, best_update=2, best_score=1.0)
-    assert run_with_scores(tmp_path, pairs, [0.0], patience=2) == first
+    assert run_with_scores(tmp_path, pairs, [0.0], patience=2, warmup_updates=1) == first
+
+
+def scripted_figures(figures: Sequence[tuple[float, float]]) -> Validate:
+    """Validation at every second update that gives these BLEU scores and losses, by the update: also after a stop."""
+
+    def validate(objective: Any) -> dict[str, float]:
+        bleu, loss = figures[min(trainer_of[objective].position.update // 2, len(figures)) - 1]
+        return {"loss": loss, "nll": loss, "bleu": bleu}
+
+    trainer_of: dict[Any, Trainer] = {}
+    validate.trainer_of = trainer_of  # type: ignore[attr-defined]
+    return validate
+
+
+def bleu_trainer(run: Path, data: TrainingData, figures: Sequence[tuple[float, float]], **changes: Any) -> Trainer:
+    defaults = {"best_metric": "bleu", "validate_bleu": True, "validate_interval_updates": 2, "warmup_updates": 1}
+    validate = scripted_figures(figures)
+    trainer = make_trainer(run, data, train_settings(**{**defaults, **changes}), validate=validate)
+    validate.trainer_of[trainer.objective] = trainer  # type: ignore[attr-defined]
+    return trainer
+
+
+def expected_outcome(
+    figures: Sequence[tuple[float, float]], *, patience: int, warmup: int, max_updates: int
+) -> tuple[str, int, int]:
+    """Ending, last update and best update, from the list of all validations so far at each of them."""
+    bad = 0
+    for number in range(1, max_updates // 2 + 1):
+        seen = [figures[min(place, len(figures) - 1)] for place in range(number)]
+        ranked = sorted(range(number), key=lambda place: (-seen[place][0], seen[place][1], place))
+        best, update = 2 * (ranked[0] + 1), 2 * number
+        if best == update:
+            bad = 0
+        elif update >= warmup and max(bleu for bleu, _ in seen) > 0.0:
+            bad += 1
+        if bad == patience and update < max_updates:
+            return "patience", update, best
+    return "max_updates", max_updates, best
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_best_and_patience_go_by_bleu_then_by_loss(tmp_path: Path, pairs: ParallelData, seed: int) -> None:
+    """Against a ranking of all validations; few values, so that many are equal, the first ones without any BLEU."""
+    rng = np.random.default_rng(seed)
+    bleu = np.where(np.arange(15) < rng.integers(0, 7), 0.0, rng.integers(0, 4, 15).astype(float))
+    figures = list(zip(bleu.tolist(), rng.integers(1, 5, 15).astype(float).tolist(), strict=True))
+    patience, warmup = int(rng.integers(2, 5)), int(rng.integers(1, 9))
+    ending, update, best = expected_outcome(figures, patience=patience, warmup=warmup, max_updates=30)
+    data = open_data(pairs, train_settings())
+    outcome = bleu_trainer(tmp_path, data, figures, patience=patience, warmup_updates=warmup).run()
+    assert (outcome.ending, outcome.update, outcome.best_update) == (ending, update, best)
+    assert outcome.best_score == figures[best // 2 - 1][0]
+    assert resolve_checkpoint(tmp_path / "best").name == f"checkpoint_{best}"
+
+
+def test_patience_does_not_count_while_bleu_is_zero(tmp_path: Path, pairs: ParallelData) -> None:
+    """The loss falls all the time; of checkpoints that translate equally badly the one with the lowest loss is best."""
+    figures = [
+        (0.0, 9.0),
+        (0.0, 8.0),
+        (0.0, 8.5),
+        (0.0, 8.2),
+        (0.0, 8.4),
+        (0.0, 7.0),
+        (0.5, 6.0),
+        (0.5, 6.5),
+        (0.0, 7.0),
+    ]
+    outcome = bleu_trainer(tmp_path, open_data(pairs, train_settings()), figures, patience=2).run()
+    assert outcome == Outcome("patience", update=18, best_update=14, best_score=0.5)
+
+
+@pytest.mark.parametrize(("warmup", "end"), [(1, 6), (8, 10), (20, 22)])
+def test_patience_does_not_count_before_the_warmup_ends(
+    tmp_path: Path, pairs: ParallelData, warmup: int, end: int
+) -> None:
+    outcome = run_with_scores(tmp_path, pairs, [1.0, 2.0], patience=2, warmup_updates=warmup)
+    assert outcome == Outcome("patience", update=end, best_update=2, best_score=1.0)
+
+
+def test_patience_counts_the_updates_of_an_optimiser_that_is_kept(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=10, validate_interval_updates=5)
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path / "first", data, settings).run()
+    folder = tmp_path / "first" / "checkpoint_10"
+    settings = train_settings(validate_interval_updates=2, warmup_updates=12, patience=2)
+    trainer = make_trainer(
+        tmp_path / "kept", data, settings, model=load_model(folder), init_state=load_state(folder),
+        validate=scripted([1.0, 2.0]),
+    )  # fmt: skip
+    assert trainer.run() == Outcome("patience", update=6, best_update=2, best_score=1.0)
+
+
+@pytest.mark.parametrize("at", [7, 13, 16])
+def test_patience_of_a_killed_run_ends_as_of_the_undisturbed_one(tmp_path: Path, pairs: ParallelData, at: int) -> None:
+    figures = [(0.0, 9.0), (0.0, 8.0), (3.0, 7.0), (3.0, 6.5), (3.0, 6.6), (2.0, 6.0), (3.0, 6.5), (1.0, 5.0)]
+    settings = {"patience": 4, "save_interval_updates": 1}
+    data = open_data(pairs, train_settings())
+    undisturbed = bleu_trainer(tmp_path / "straight", data, figures, **settings).run()
+    assert undisturbed == Outcome("patience", update=16, best_update=8, best_score=3.0)
+    with pytest.raises(Killed):
+        bleu_trainer(tmp_path / "killed", Disturbed(data, at=at, happening=kill), figures, **settings).run()
+    assert bleu_trainer(tmp_path / "killed", data, figures, **settings).run() == undisturbed
+    last = "checkpoint_16/checksums.json"
+    assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "straight" / last).read_bytes()
+    assert read_metrics(tmp_path / "killed") == read_metrics(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("losses", "lowest"),
+    [([9.0, 8.0, 7.5, 7.0, 6.5], "6.500) at update 10"), ([9.0, 8.0, 7.0, 6.5, 6.6], "6.500) at update 8")],
+)
+def test_patience_that_ends_while_the_loss_falls_says_so(
+    tmp_path: Path, pairs: ParallelData, capsys: pytest.CaptureFixture[str], losses: list[float], lowest: str
+) -> None:
+    figures = [(5.0, losses[0]), *((4.0, loss) for loss in losses[1:])]
+    bleu_trainer(tmp_path, open_data(pairs, train_settings()), figures, patience=4).run()
+    assert (
+        "test: 'patience: 4' ends training at update 10 while the validation loss still falls: the best bleu was at "
+        f"update 2, the lowest loss ({lowest}; a larger 'patience' or 'best_metric: loss' trains on\n"
+    ) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("losses", [[9.0, 9.1, 9.2, 9.3, 9.4], [9.0, 8.0, 8.5, 8.6, 8.7]])
+def test_patience_that_ends_while_the_loss_rises_says_nothing_of_it(
+    tmp_path: Path, pairs: ParallelData, capsys: pytest.CaptureFixture[str], losses: list[float]
+) -> None:
+    figures = [(5.0, losses[0]), *((4.0, loss) for loss in losses[1:])]
+    bleu_trainer(tmp_path, open_data(pairs, train_settings()), figures, patience=4).run()
+    assert "still falls" not in capsys.readouterr().err
+
+
+def test_a_best_off_the_schedule_gives_way_when_the_run_is_extended(tmp_path: Path, pairs: ParallelData) -> None:
+    """A run of the longer length at once would never have seen it."""
+    figures = [(5.0, 5.0), (4.0, 6.0), (3.0, 7.0)]
+    data = open_data(pairs, train_settings())
+    for max_updates in (1, 6):
+        bleu_trainer(tmp_path / "extended", data, figures, max_updates=max_updates).run()
+    straight = bleu_trainer(tmp_path / "straight", data, figures, max_updates=6).run()
+    assert straight.best_update == 2
+    assert (tmp_path / "extended/best").read_text() == (tmp_path / "straight/best").read_text()
+
+
+def test_a_checkpoint_of_an_older_version_is_gone_on_from(tmp_path: Path, pairs: ParallelData) -> None:
+    """Its position has no losses; the first equal score takes the place of its best."""
+    data = open_data(pairs, train_settings())
+    figures = [(5.0, 5.0), (4.0, 6.0), (5.0, 9.0), (5.0, 9.0)]
+    bleu_trainer(tmp_path, data, figures, max_updates=4).run()
+    path = tmp_path / "checkpoint_4"
+    values = json.loads((path / "training_state.json").read_text())
+    for name in ("best_loss", "lowest_loss", "lowest_loss_update"):
+        del values[name]
+    (path / "training_state.json").write_text(json.dumps(values))
+    checksums = json.loads((path / "checksums.json").read_text())
+    checksums["training_state.json"] = file_sha256(path / "training_state.json")
+    (path / "checksums.json").write_text(json.dumps(checksums))
+    assert bleu_trainer(tmp_path, data, figures, max_updates=8).run().best_update == 6
+
+
+# ------------------------------------------------------------------------------------ the average of a run that goes on
+
+
+def extend_and_kill(run: Path, data: TrainingData, *, at: int = 45, **changes: Any) -> None:
+    """Train to update 20, with an average, then on towards 60 until a kill at the `at`-th micro-batch."""
+    settings = {"save_interval_updates": 5, **changes}
+    make_trainer(run, data, train_settings(max_updates=20, **settings)).run()
+    longer = make_trainer(run, Disturbed(data, at=at, happening=kill), train_settings(max_updates=60, **settings))
+    with pytest.raises(Killed):
+        longer.run()
+
+
+def test_an_average_from_before_an_interrupted_extension_is_made_anew(
+    tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is that of a run which ends at the last validation."""
+    data = open_data(pairs, train_settings())
+    extend_and_kill(tmp_path / "run", data)
+    last = checkpoint_update(resolve_checkpoint(tmp_path / "run/last"))
+    assert last >= 30
+    before = weights(tmp_path / "run/average")
+    end = last - last % 10
+    make_trainer(tmp_path / "straight", data, train_settings(max_updates=end, save_interval_updates=5)).run()
+    assert resolve_checkpoint(tmp_path / "run") == tmp_path / "run/average"
+    assert not same(weights(tmp_path / "run/average"), before)
+    assert hash_tree(tmp_path / "run/average") == hash_tree(tmp_path / "straight/average")
+    assert f"made anew of updates {end - 10}, {end}" in caplog.text
+    made = (tmp_path / "run/average/model.safetensors").stat().st_mtime_ns
+    assert resolve_checkpoint(tmp_path / "run") == tmp_path / "run/average"
+    assert (tmp_path / "run/average/model.safetensors").stat().st_mtime_ns == made
+    assert not [name for name in names(tmp_path / "run") if name.startswith(".")]
+    load_model(resolve_checkpoint(tmp_path / "run"))
+
+
+def test_an_average_is_kept_until_the_run_validates_again(tmp_path: Path, pairs: ParallelData) -> None:
+    """Also one of an end off the schedule, which is later than the validations before it."""
+    data = open_data(pairs, train_settings())
+    make_trainer(tmp_path, data, train_settings(max_updates=23)).run()
+    made = hash_tree(tmp_path / "average")
+    settings = train_settings(max_updates=60, save_interval_updates=1)
+    longer = make_trainer(tmp_path, Disturbed(data, at=5, happening=kill), settings)
+    with pytest.raises(Killed):
+        longer.run()
+    assert checkpoint_update(resolve_checkpoint(tmp_path / "last")) > 23
+    assert resolve_checkpoint(tmp_path) == tmp_path / "average"
+    assert hash_tree(tmp_path / "average") == made
+
+
+def test_an_average_that_cannot_be_made_anew_is_refused_with_the_alternatives(
+    tmp_path: Path, pairs: ParallelData
+) -> None:
+    run = tmp_path / "run"
+    extend_and_kill(run, open_data(pairs, train_settings()))
+    made = hash_tree(run / "average")
+    newest = list_checkpoints(run)[-1]
+    where = f"{run}/average: older than the run's last validation, and it cannot be made anew"
+    what = f"finish the run's training, or name {run}/best or {run}/last, or {run}/average for the old one"
+    with open_lock(run) as file:
+        assert take(file)
+        with pytest.raises(UserError) as caught:
+            resolve_checkpoint(run)
+    assert str(caught.value) == f"{where} (it is being trained now); {what}"
+    used = run / f"checkpoint_{average_of(run)[0]}"
+    used.rename(tmp_path / "away")
+    with pytest.raises(UserError) as caught:
+        resolve_checkpoint(run)
+    assert str(caught.value) == f"{where} ({used}: not a checkpoint: it has no checksums.json); {what}"
+    (run / "average_of").unlink()
+    (run / "average" / "average_of").unlink()
+    (run / "plan.json").write_text("{}")
+    with pytest.raises(UserError, match="an older version trained it"):
+        resolve_checkpoint(run)
+    (run / "manifest.json").write_text("{}")  # complete
+    assert resolve_checkpoint(run) == run / "average"
+    assert resolve_checkpoint(run / "last") == newest
+    del made["average_of"]
+    assert hash_tree(run / "average") == made
+
+
+def test_an_old_average_that_is_named_is_used_with_a_warning(
+    tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
+) -> None:
+    extend_and_kill(tmp_path, open_data(pairs, train_settings()))
+    made = hash_tree(tmp_path / "average")
+    assert resolve_checkpoint(tmp_path / "average") == tmp_path / "average"
+    assert hash_tree(tmp_path / "average") == made
+    assert f"{tmp_path}/average: older than the run's last validation" in caplog.text
+
+
+def test_best_is_that_of_the_last_validation_after_an_interrupted_extension(
+    tmp_path: Path, pairs: ParallelData
+) -> None:
+    data = open_data(pairs, train_settings())
+    extend_and_kill(tmp_path, data)
+    scores = {record["update"]: record["loss"] for record in read_metrics(tmp_path) if record["kind"] == "valid"}
+    last = checkpoint_update(resolve_checkpoint(tmp_path / "last"))
+    best = min((update for update in scores if update <= last), key=lambda update: scores[update])
+    assert best > 20
+    assert resolve_checkpoint(tmp_path / "best").name == f"checkpoint_{best}"
 
 
 @pytest.mark.parametrize("save_interval", [1000, 1])
@@ -518,6 +783,7 @@ def test_pruning_keeps_the_best_those_of_the_average_and_two_to_resume_from(
         *(f"checkpoint_{update}" for update in kept),
         "arithmetic.json",
         "average",
+        "average_of",
         "best",
         "last",
         "metrics.jsonl",

@@ -1,0 +1,97 @@
+"""The mean of a run's checkpoints: written at its end, and made anew where the run has gone on since."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdmt.checksum import verify_checkpoint
+from kdmt.errors import UserError
+from kdmt.locks import Locked, open_lock, take, writing
+from kdmt.models.checkpoint import average_weights, load_model, save_checkpoint
+from kdmt.models.checkpoint_folder import (
+    ASIDE,
+    AVERAGE,
+    AVERAGE_OF,
+    PREFIX,
+    average_of,
+    is_outdated,
+    write_average_of,
+)
+from kdmt.models.transformer import Transformer
+
+_logger = logging.getLogger(__name__)
+
+_NOT_COMPANIONS = {"model.safetensors", "model.json", "checksums.json", AVERAGE_OF}
+
+
+def save_average(run: Path, checkpoints: Sequence[Path], model: Transformer, companions: Sequence[Path]) -> None:
+    """Write the run's `average`.
+
+    Args:
+        run: the run's folder.
+        checkpoints: whose mean it is, oldest first.
+        model: of their shape; it is left as it is.
+        companions: files and folders that every checkpoint carries.
+    """
+    with tempfile.TemporaryDirectory(dir=run, prefix=ASIDE) as scratch:
+        write_average_of(Path(scratch), checkpoints)
+        save_checkpoint(
+            run / AVERAGE,
+            model,
+            weights=average_weights(checkpoints),
+            companions=[*companions, Path(scratch) / AVERAGE_OF],
+        )
+
+
+def renew_average(run: Path) -> None:
+    """Make the average of a run anew that has gone on since it was made, as after an interrupted extension.
+
+    Raises:
+        UserError: naming the alternatives, if the run is being trained, or its checkpoints are not there or damaged, or
+            nothing can be written there.
+    """
+    try:
+        with writing(run / AVERAGE, wait=lambda: None):  # ranks that read the same run do it one after the other
+            if is_outdated(run):
+                _renew(run)
+    except UserError as error:
+        raise UserError(_with_alternatives(run, str(error))) from None
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(_with_alternatives(run, f"{error.filename}: {error.strerror}")) from None
+
+
+def _renew(run: Path) -> None:
+    updates = average_of(run)
+    if not updates:
+        raise UserError("an older version trained it, which did not record what its average is made of")
+    folders = [run / f"{PREFIX}{update}" for update in updates]
+    with open_lock(run.resolve()) as file:
+        if not take(file):
+            raise Locked("it is being trained now")
+        for folder in folders:
+            verify_checkpoint(folder)
+        companions = [
+            path
+            for path in sorted(folders[-1].iterdir())
+            if path.name not in _NOT_COMPANIONS and not path.name.startswith("training_state.")
+        ]
+        save_average(run, folders, load_model(folders[-1]), companions)
+    _logger.warning(
+        "%s: was older than the run's last validation; made anew of updates %s",
+        run / AVERAGE,
+        ", ".join(map(str, updates)),
+    )
+
+
+def _with_alternatives(run: Path, problem: str) -> str:
+    others = " or ".join(str(run / name) for name in ("best", "last") if (run / name).exists())
+    return (
+        f"{run / AVERAGE}: older than the run's last validation, and it cannot be made anew ({problem}); "
+        f"finish the run's training, or name {others or 'a checkpoint'}, or {run / AVERAGE} for the old one"
+    )

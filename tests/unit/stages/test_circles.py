@@ -1,0 +1,130 @@
+"""Settings that would make a stage from itself are refused with the path, before anything is run or moved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_pipeline import hash_tree, kdmt, settings, working_in, write_pipeline
+
+ROOT = Path("runs/tiny")
+RAW, DISTILLED = (ROOT / f"students/{name}/seed_1" for name in ("raw", "distilled"))
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path) -> Iterator[None]:
+    with working_in(tmp_path):
+        write_pipeline(tmp_path)
+        yield
+
+
+def configure(**values: Any) -> None:
+    """Write the pipeline with these settings, dots in their names as `__`."""
+    document = settings()
+    for name, value in values.items():
+        *path, last = name.split("__")
+        section = document
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    Path("tiny.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+
+
+def refused(command: str = "prepare") -> str:
+    before = hash_tree(Path())
+    result = kdmt(command, "tiny.yaml")
+    assert result.code == 2
+    assert hash_tree(Path()) == before
+    return result.err.removeprefix("kdmt: error: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize("path", ["runs/tiny/teacher", "runs/tiny/teacher/best", "./runs/tiny/teacher/checkpoint_5"])
+@pytest.mark.parametrize("command", ["prepare", "teacher"])
+def test_a_runs_own_folder(command: str, path: str) -> None:
+    configure(teacher__train__init_from=path)
+    assert refused(command) == (
+        f"teacher.train.init_from: teacher would be made from itself: {path} lies in its own folder"
+    )
+
+
+def test_a_runs_own_folder_by_another_name(tmp_path: Path) -> None:
+    ROOT.mkdir(parents=True)
+    (tmp_path / "big").mkdir()
+    (ROOT / "teacher").symlink_to(tmp_path / "big")
+    for path in (tmp_path / "big", tmp_path / ROOT / "teacher"):
+        configure(teacher__train__init_from=str(path))
+        assert f"teacher would be made from itself: {path} lies in its own folder" in refused()
+    Path("alias").symlink_to(ROOT)
+    configure(teacher__train__init_from="alias/teacher/average")
+    assert "alias/teacher/average lies in its own folder" in refused()
+
+
+def test_a_student_that_comes_from_the_teacher() -> None:
+    configure(
+        teacher__train__init_from=str(RAW), students__raw__train__init_from="runs/tiny/teacher", students__distilled={}
+    )
+    assert refused() == (
+        f"teacher.train.init_from: teacher would be made from itself: {RAW} is made from it "
+        "(student raw seed 1 <- teacher)"
+    )
+
+
+def test_a_student_that_learned_from_the_teachers_translations() -> None:
+    configure(teacher__train__init_from=str(DISTILLED))
+    assert refused().endswith("is made from it (student distilled seed 1 <- distill <- teacher)")
+    configure(distill__teachers=[str(DISTILLED)])
+    assert refused() == (
+        f"distill.teachers.0: distill would be made from itself: {DISTILLED} is made from it "
+        "(student distilled seed 1 <- distill)"
+    )
+
+
+def test_a_second_seed_and_a_second_student() -> None:
+    configure(students__raw__seeds=[1, 2], students__raw__train__init_from="runs/tiny/students/raw/seed_2")
+    assert "student raw seed 2 would be made from itself" in refused()
+    configure(
+        students__raw__word_kd={"teachers": [str(DISTILLED)]},
+        students__distilled__train__init_from=str(RAW / "average"),
+    )
+    assert refused() == (
+        f"students.distilled.train.init_from: student distilled seed 1 would be made from itself: {RAW}/average is "
+        "made from it (student raw seed 1 <- student distilled seed 1)"
+    )
+    configure(students__raw__word_kd={"teachers": [str(RAW)]})
+    assert refused().startswith("students.raw.word_kd.teachers.0: student raw seed 1 would be made from itself: ")
+
+
+def test_by_way_of_runs_of_other_pipelines() -> None:
+    """Their own records say what they were made from; `first` and `second` are of each other as well."""
+    for run, inputs in {
+        "first": {"init_from runs/second": "1", "prepare/train.en": "2"},
+        "second": {"teacher runs/first/best": "3", "init_from runs/tiny/teacher/average": "4", "teacher": "5"},
+    }.items():
+        Path("runs", run).mkdir(parents=True)
+        record = {"settings": {}, "extend": {}, "inputs": inputs}
+        Path("runs", run, "plan.json").write_text(json.dumps(record), encoding="utf-8")
+    configure(teacher__train__init_from="runs/first/last")
+    assert refused() == (
+        "teacher.train.init_from: teacher would be made from itself: runs/first/last is made from it "
+        "(runs/first/last <- runs/second <- teacher)"
+    )
+    configure(students__raw__train__init_from="runs/first")
+    assert kdmt("prepare", "tiny.yaml").code == 0
+
+
+def test_what_goes_one_way_is_let_through() -> None:
+    """Also through earlier states of the stage itself, and names that only begin alike."""
+    (ROOT / "teacher.previous").mkdir(parents=True)
+    configure(
+        teacher__train__init_from="runs/tiny/teacher.previous",
+        students__raw__train__init_from="runs/tiny/teacher",
+        students__distilled__train__init_from=str(RAW),
+        distill__teachers=["runs/tiny/teacher/best", "runs/tiny2/teacher"],
+    )
+    assert kdmt("prepare", "tiny.yaml").code == 0
+    configure(teacher__train__init_from=str(RAW), students__raw__seeds=[10])
+    assert kdmt("prepare", "tiny.yaml").code == 0
