@@ -17,7 +17,7 @@ import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -36,6 +36,7 @@ from pydantic import (
 )
 
 from kdmt.errors import UserError
+from kdmt.recognition import wrong_path
 from kdmt.types import ALIGNED, EDITING, POSITIONAL
 
 KINDS = ("result", "extend", "execution")
@@ -420,9 +421,9 @@ class Teacher(Section):
 class Decode(Section):
     """Beam search. Maximum length is max_len_a * S + max_len_b, S the sentence's own tokens with </s>."""
 
-    beam: int = Field(5, ge=1)
+    beam: int = Field(5, ge=1, le=10_000)
     nbest: int = Field(1, ge=1)
-    lenpen: float = 1.0
+    lenpen: float = Field(1.0, ge=-100.0, le=100.0)
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)  # source tokens in a batch, padded
@@ -918,7 +919,7 @@ class Score(Section):
         [10], min_length=1
     )  # at most, of cmlm, inat and those that edit
     nat: NATDecode = NATDecode()
-    lenpen: float = 1.0
+    lenpen: float = Field(1.0, ge=-100.0, le=100.0)
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)
@@ -1042,6 +1043,9 @@ def _check_language(key: str, code: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- loading
 
 
+_NO_PIPELINE = "not a pipeline's YAML file"
+
+
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read, override and validate a pipeline file.
 
@@ -1052,6 +1056,8 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     Raises:
         UserError: naming the file, or the YAML path of each offending setting.
     """
+    if path.is_dir():
+        raise wrong_path(path, _NO_PIPELINE)
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
@@ -1059,11 +1065,11 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise wrong_path(path, f"{_NO_PIPELINE}, not UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a mapping of settings at the top level")
+        raise wrong_path(path, "expected a mapping of settings at the top level")
     for override in overrides:
         _apply_override(document, override)
     try:
@@ -1153,6 +1159,21 @@ def _describe(error: ValidationError) -> str:
             message += f" (it is {problem['input']!r})"
         problems.append(f"{where}: {message}" if where else message)
     return "; ".join(dict.fromkeys(problems))
+
+
+_Kind = TypeVar("_Kind", bound=Section)
+
+
+def checked(kind: type[_Kind], where: str, **values: Any) -> _Kind:
+    """Return a section with values that come from elsewhere than a pipeline: options of a command, another file.
+
+    Raises:
+        UserError: `where`, and each value that is not valid by its name.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_describe(error)}") from None
 
 
 def resolved(section: Section) -> dict[str, Any]:

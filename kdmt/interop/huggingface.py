@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from kdmt.errors import UserError
 from kdmt.interop.folder import check_new, described_folder
+from kdmt.recognition import wrong_path
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 Kind = Literal["marian", "mbart50", "m2m100", "nllb"]
@@ -93,7 +94,9 @@ def find_model(name: str, revision: str | None = None) -> Path:
         if revision is not None:
             raise UserError(f"{name} is a folder: a 'revision' is that of a model on the hub")
         return folder
-    if folder.exists() or not _HUB_NAME.fullmatch(name):
+    if folder.exists():
+        raise wrong_path(folder, "not the folder of a Hugging Face model")
+    if not _HUB_NAME.fullmatch(name):
         raise UserError(f"{name}: there is no such folder, and a model on the hub is called OWNER/NAME")
     return _fetch(name, revision)
 
@@ -175,7 +178,7 @@ def model_files(folder: Path) -> list[Path]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: not a Hugging Face model: it has no config.json")
+        raise wrong_path(folder, "not a Hugging Face model, it has no config.json")
     return _read_json(folder / "config.json")
 
 

@@ -22,6 +22,7 @@ PACKAGE = Path(kdmt.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "checksum": set(),
+    "recognition": set(),
     "terminal": set(),
     "types": set(),
     "config": {"types"},
@@ -39,12 +40,13 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"errors", "checksum", "terminal", "score.metrics"}
+FOR_EVERYONE = {"errors", "checksum", "recognition", "terminal", "score.metrics"}
 NOTHING_OF_OURS = {"errors", "terminal", "score.metrics"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
+    "recognition",
     "terminal",
     "types",
     "config",

@@ -406,7 +406,7 @@ def test_weights_that_are_not_those_of_the_configuration_are_refused(copy: Path)
 
 
 def test_a_folder_that_is_no_model_is_refused(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a Hugging Face model: it has no config\.json"):
+    with pytest.raises(UserError, match=r"not a Hugging Face model, it has no config\.json: "):
         read_kind(tmp_path)
     with pytest.raises(UserError, match="there is no such folder, and a model on the hub is called OWNER/NAME"):
         find_model(str(tmp_path / "none"))

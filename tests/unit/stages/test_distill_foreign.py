@@ -218,7 +218,10 @@ def test_processes_and_shards_write_the_same_bytes() -> None:
     ("changes", "message"),
     [
         ({"teachers": [{"huggingface": "./models/none"}]}, "./models/none: there is no such folder"),
-        ({"teachers": [{"huggingface": "text"}]}, "text: not a Hugging Face model: it has no config.json"),
+        (
+            {"teachers": [{"huggingface": "text"}]},
+            "text: not a Hugging Face model, it has no config.json: it is a folder with test.de, ",
+        ),
         (
             {"teachers": [{"huggingface": str(MODEL), "source_code": "eng_Latn", "target_code": "tlh_Latn"}]},
             "distill.teachers.0.target_code: the tokenizer of models/nllb (NLLB) does not know 'tlh_Latn'; it knows",
