@@ -543,6 +543,7 @@ class ForeignTeacher(Section):
     # languages by the tokenizer's codes, as en_XX (mBART-50), en (M2M-100), eng_Latn (NLLB), deu (Marian's >>deu<<)
     source_code: str | None = None
     target_code: str | None = None
+    other_languages: bool = _execution(False)  # the codes, or Marian's own, need not be the pipeline's languages
 
 
 _CHECKPOINT, _FOREIGN = "<a checkpoint>", "<a foreign model>"

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from kdmt.errors import UserError
 from kdmt.interop.folder import check_new, described_folder
+from kdmt.languages import Language, parse_language
 from kdmt.recognition import wrong_path
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -64,6 +65,7 @@ _TOKENIZER_FILES = (
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SHOWN = 8
+_LONGEST_CODE = 40  # characters of a language's code in a message
 _NOT_INSTALLED = "Transformers is not installed: pip install 'kdmt[huggingface]'"
 
 
@@ -153,6 +155,8 @@ def read_kind(folder: Path) -> Kind:
     for choice in _TOKENIZER_NEEDS[kind]:
         if not any((folder / file).is_file() for file in choice):
             raise UserError(f"{folder / choice[0]}: there is no such file: the tokenizer of {_NAMES[kind]} needs it")
+    if (folder / "adapter_config.json").exists():  # which Transformers would follow to another folder's model
+        raise UserError(f"{folder / 'adapter_config.json'}: an adapter for a model: merge it into the model's own weights")
     if not any((folder / file).is_file() for file in _WEIGHTS):
         raise UserError(f"{folder}: has no weights: neither model.safetensors nor pytorch_model.bin")
     return kind
@@ -193,6 +197,66 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object")
     return values
+
+
+# ----------------------------------------------------------------------------------------------------------- languages
+
+# members of a macrolanguage (ISO 639-3) by which models name what pipelines name by the macrolanguage
+_MACROLANGUAGE_OF = {
+    member: whole
+    for whole, members in {
+        **{"ak": "fat tw", "ar": "arb", "ay": "ayr", "az": "azj", "bho": "bho", "din": "dik", "et": "ekk", "fa": "pes"},
+        **{"ff": "fuv", "gn": "gug", "iu": "ike", "kr": "knc", "ku": "ckb kmr", "kv": "kpv", "lv": "lvs", "mg": "plt"},
+        **{"mn": "khk", "ms": "zsm", "ne": "npi", "no": "nb nn", "oj": "ojg", "om": "gaz", "or": "ory", "ps": "pbt"},
+        **{"qu": "quy quz", "sq": "als", "sw": "swh", "tl": "fil", "uz": "uzn", "yi": "ydd", "zh": "cmn"},
+    }.items()
+    for member in members.split()
+}
+_SAME_SCRIPT = {"Hang": "Kore", "Hrkt": "Jpan", "Hani": "Hans"}
+
+
+def check_languages(
+    folder: Path, kind: Kind, codes: tuple[str | None, str | None], langs: tuple[str, str], *, setting: str
+) -> None:
+    """Refuse a model between other languages than the pipeline's, as far as its files and the codes tell them.
+
+    Args:
+        codes: for the source and the target; a Marian model's own `tokenizer_config.json` tells what they do not.
+        langs: the pipeline's.
+        setting: names the teacher in messages.
+
+    Raises:
+        UserError: naming both languages, and the setting that takes the model all the same.
+    """
+    told = _read_json(folder / "tokenizer_config.json") if kind == "marian" else {}
+    for side, code, lang in zip(("source", "target"), codes, langs, strict=True):
+        where = f"{setting}{side}_code" if code is not None else f"{folder / 'tokenizer_config.json'}: {side}_lang"
+        found = code if code is not None else told.get(f"{side}_lang")
+        if isinstance(found, str) and _is_language(found, lang) is False:
+            raise UserError(
+                f"{where}: {found[:_LONGEST_CODE]!r}, and the pipeline's '{side}_lang' is {lang!r}; "
+                f"'{setting}other_languages: true' takes the model all the same"
+            )
+
+
+def _is_language(code: str, lang: str) -> bool | None:
+    """Whether a model's code names a pipeline's language, in its script; None if it names none, as `roa` or `en+de`."""
+    try:
+        theirs, ours = parse_language(code), parse_language(lang)
+    except ValueError:
+        return None
+    if _macrolanguage(theirs.language) != _macrolanguage(ours.language):
+        return False
+    names_script = theirs.script is not None or theirs.region is not None
+    return not names_script or _script(theirs) == _script(ours)
+
+
+def _macrolanguage(language: str) -> str:
+    return _MACROLANGUAGE_OF.get(language, language)
+
+
+def _script(language: Language) -> str:
+    return _SAME_SCRIPT.get(language.written_in, language.written_in)
 
 
 # ---------------------------------------------------------------------------------------------------------- tokenizers
@@ -515,6 +579,8 @@ def load_weights(folder: Path, kind: Kind) -> Any:
     try:
         model, told = getattr(transformers, _CLASSES[kind][0]).from_pretrained(
             str(folder),
+            config=_own_config(folder, kind),
+            attn_implementation="sdpa",  # or a configuration names another, of a package that is loaded from the hub
             dtype=torch.float32,
             local_files_only=True,
             weights_only=True,
@@ -528,6 +594,22 @@ def load_weights(folder: Path, kind: Kind) -> Any:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{weights}: not the weights of its config.json: {what} {names[0]}{more}")
     return model.eval()
+
+
+# of a configuration, what names code or how to load: classes, kernels, quantizers, compression, another model's adapter
+_NOT_OF_THE_MODEL = (
+    *("auto_map", "custom_pipelines", "quantization_config", "compression_config", "adapter_config"),
+    *("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "attn_implementation_internal"),
+    *("experts_implementation", "_experts_implementation", "_experts_implementation_internal", "use_kernels"),
+    *("kernel_config", "dtype", "torch_dtype", "name_or_path", "_name_or_path", "torchscript"),
+)
+
+
+def _own_config(folder: Path, kind: Kind) -> Any:
+    """A model's configuration, of the class that Transformers has for it, without what could name code."""
+    values = _read_config(folder)
+    kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_MODEL}
+    return getattr(_transformers(), _CLASSES[kind][0]).config_class.from_dict(kept)
 
 
 def check_weights(tokenizer: ForeignTokenizer, *, ctranslate2: bool) -> None:
@@ -557,7 +639,13 @@ def _transformers() -> ModuleType:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    """Type and message, without the advice of PyTorch and Transformers to read a file so that code in it is run."""
+    text = " ".join(str(error).split())
+    if re.search(r"weights_only|safe_globals|trust_remote_code", text):
+        text = "it holds more than tensors and plain values" + "".join(
+            f": {name}" for name in re.findall(r"GLOBAL (\S+)", text)[:1]
+        )
+    return f"{type(error).__name__}: {text}"[:300]
 
 
 # --------------------------------------------------------------------------------------------------------- CTranslate2

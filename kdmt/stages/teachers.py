@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kdmt.interop.huggingface import ForeignModel, ForeignTokenizer
 
 ENGINE_FOLDER = "engine"  # below the stage's folder: the model as CTranslate2 reads it
+_FOREIGN_SETTING = "distill.teachers.0."
 _OF_SEARCH = ("distill.decode.", "distill.sample.")
 _OF_PARALLEL_MODELS = ("nat.", "iterations")
 
@@ -301,7 +302,7 @@ class HuggingFaceTeacher:
             read_kind(self.folder),
             settings.source_code,
             settings.target_code,
-            setting="distill.teachers.0.",
+            setting=_FOREIGN_SETTING,
         )
 
     @property
@@ -310,14 +311,18 @@ class HuggingFaceTeacher:
 
 
 def _foreign_teacher(workspace: Workspace) -> HuggingFaceTeacher:
-    from kdmt.interop.huggingface import find_model, read_kind
+    from kdmt.interop.huggingface import check_languages, find_model, read_kind
 
     settings = workspace.config.distill
     assert settings.foreign is not None
-    folder = find_model(settings.foreign.huggingface, settings.foreign.revision)
-    read_kind(folder)  # which refuses what is none
+    foreign = settings.foreign
+    folder = find_model(foreign.huggingface, foreign.revision)
+    kind = read_kind(folder)  # which refuses what is none
+    if not foreign.other_languages:
+        codes = (foreign.source_code, foreign.target_code)
+        check_languages(folder, kind, codes, workspace.langs, setting=_FOREIGN_SETTING)
     engine = "torch" if settings.engine == "torch" else "ctranslate2"
-    return HuggingFaceTeacher(workspace, folder, settings.foreign.huggingface, engine)
+    return HuggingFaceTeacher(workspace, folder, foreign.huggingface, engine)
 
 
 @dataclass(frozen=True)

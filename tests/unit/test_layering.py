@@ -21,6 +21,7 @@ PACKAGE = Path(kdmt.__file__).parent
 # losses and settings nothing but `types`, decode no train
 MAY_IMPORT = {
     "errors": set(),
+    "languages": set(),
     "checksum": set(),
     "recognition": set(),
     "terminal": set(),
@@ -40,12 +41,13 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"errors", "checksum", "recognition", "terminal", "score.metrics"}
-NOTHING_OF_OURS = {"errors", "terminal", "score.metrics"}  # these import nothing of kdmt themselves
+FOR_EVERYONE = {"errors", "checksum", "languages", "recognition", "terminal", "score.metrics"}
+NOTHING_OF_OURS = {"errors", "languages", "terminal", "score.metrics"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
+    "languages",
     "recognition",
     "terminal",
     "types",

