@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from kdmt.errors import UserError
 from kdmt.interop.folder import check_new, described_folder
 from kdmt.languages import Language, parse_language
 from kdmt.recognition import wrong_path
+from kdmt.terminal import printable, unescaped_stderr
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 Kind = Literal["marian", "mbart50", "m2m100", "nllb"]
@@ -106,14 +108,25 @@ def find_model(name: str, revision: str | None = None) -> Path:
 def _fetch(name: str, revision: str | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import tqdm
     except ImportError:
         raise UserError(_NOT_INSTALLED) from None
+
+    class Bar(tqdm):  # type: ignore[misc]
+        """Moves the cursor, where all else that goes to standard error is escaped."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            description = printable(str(options.pop("desc", None) or "download"))
+            super().__init__(*args, desc=description, **options | {"file": unescaped_stderr()})
+
     problem = "it has no weights for PyTorch"
     for offline in (True, False):
         for weights in ("model*.safetensors*", "pytorch_model*"):  # older ones have a pickle alone
             patterns = ["config.json", *_TOKENIZER_FILES, weights]
             try:
-                fetched = snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=offline)
+                fetched = snapshot_download(
+                    name, revision=revision, allow_patterns=patterns, local_files_only=offline, tqdm_class=Bar
+                )
             except Exception as error:  # of HTTP, of the network, of the disk
                 problem = _one_line(error)
                 break
@@ -156,7 +169,9 @@ def read_kind(folder: Path) -> Kind:
         if not any((folder / file).is_file() for file in choice):
             raise UserError(f"{folder / choice[0]}: there is no such file: the tokenizer of {_NAMES[kind]} needs it")
     if (folder / "adapter_config.json").exists():  # which Transformers would follow to another folder's model
-        raise UserError(f"{folder / 'adapter_config.json'}: an adapter for a model: merge it into the model's own weights")
+        raise UserError(
+            f"{folder / 'adapter_config.json'}: an adapter for another model: merge it into that one's weights"
+        )
     if not any((folder / file).is_file() for file in _WEIGHTS):
         raise UserError(f"{folder}: has no weights: neither model.safetensors nor pytorch_model.bin")
     return kind
@@ -212,6 +227,7 @@ _MACROLANGUAGE_OF = {
     }.items()
     for member in members.split()
 }
+_OF_THEIR_OWN = {"ns": "nso", "ajp_Arab": "apc_Arab"}  # M2M-100's for Northern Sotho; NLLB's, retired in ISO 639-3 since
 _SAME_SCRIPT = {"Hang": "Kore", "Hrkt": "Jpan", "Hani": "Hans"}
 
 
@@ -242,7 +258,7 @@ def check_languages(
 def _is_language(code: str, lang: str) -> bool | None:
     """Whether a model's code names a pipeline's language, in its script; None if it names none, as `roa` or `en+de`."""
     try:
-        theirs, ours = parse_language(code), parse_language(lang)
+        theirs, ours = parse_language(_OF_THEIR_OWN.get(code, code)), parse_language(lang)
     except ValueError:
         return None
     if _macrolanguage(theirs.language) != _macrolanguage(ours.language):
@@ -596,19 +612,18 @@ def load_weights(folder: Path, kind: Kind) -> Any:
     return model.eval()
 
 
-# of a configuration, what names code or how to load: classes, kernels, quantizers, compression, another model's adapter
+# of a configuration, what names code or how to load: classes, kernels, quantizers, another folder
 _NOT_OF_THE_MODEL = (
-    *("auto_map", "custom_pipelines", "quantization_config", "compression_config", "adapter_config"),
-    *("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "attn_implementation_internal"),
-    *("experts_implementation", "_experts_implementation", "_experts_implementation_internal", "use_kernels"),
-    *("kernel_config", "dtype", "torch_dtype", "name_or_path", "_name_or_path", "torchscript"),
+    *("auto_map", "custom_pipelines", "quantization_config", "compression_config", "adapter_config", "kernel_config"),
+    *("attn_implementation", "experts_implementation", "use_kernels", "dtype", "torch_dtype", "torchscript"),
+    *("name_or_path", "attn_implementation_internal", "experts_implementation_internal"),
 )
 
 
 def _own_config(folder: Path, kind: Kind) -> Any:
     """A model's configuration, of the class that Transformers has for it, without what could name code."""
     values = _read_config(folder)
-    kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_MODEL}
+    kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_MODEL and not name.startswith("_")}
     return getattr(_transformers(), _CLASSES[kind][0]).config_class.from_dict(kept)
 
 
@@ -689,9 +704,10 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
         "config": {"max_source_positions": source_limit, "max_target_positions": target_limit},
         "frame": asdict(tokenizer.frame),
     }
-    with described_folder(folder, description) as aside:
+    with described_folder(folder, description) as aside, TemporaryDirectory(prefix="kdmt-config-") as scratch:
         try:
-            Converter(str(tokenizer.folder)).convert(str(aside), force=True)
+            model.config.save_pretrained(scratch)  # which the converter reads, in place of the folder's own
+            Converter(scratch).convert(str(aside), force=True)
         except Exception as error:
             raise UserError(f"{tokenizer.folder}: CTranslate2 cannot take it: {_one_line(error)}") from None
         symbols = json.dumps(vocabulary.symbols, ensure_ascii=False)

@@ -243,9 +243,13 @@ class HuggingFaceTeacher:
 
     def check(self, sample: Sample | None) -> None:
         del sample  # it draws them as it searches
-        from kdmt.interop.huggingface import check_weights
+        from kdmt.interop.huggingface import check_languages, check_weights
 
-        check_weights(self._tokenizer, ctranslate2=self.engine == "ctranslate2")
+        tokenizer, foreign = self._tokenizer, self.workspace.config.distill.foreign
+        if foreign is not None and not foreign.other_languages:
+            codes = (tokenizer.source_code, tokenizer.target_code)
+            check_languages(self.folder, tokenizer.kind, codes, self.workspace.langs, setting=_FOREIGN_SETTING)
+        check_weights(tokenizer, ctranslate2=self.engine == "ctranslate2")
 
     def made_from(self, plan: Plan) -> dict[str, Any]:
         compute_type = ["distill.compute_type"] if self.engine == "ctranslate2" else []
@@ -311,18 +315,14 @@ class HuggingFaceTeacher:
 
 
 def _foreign_teacher(workspace: Workspace) -> HuggingFaceTeacher:
-    from kdmt.interop.huggingface import check_languages, find_model, read_kind
+    from kdmt.interop.huggingface import find_model, read_kind
 
     settings = workspace.config.distill
     assert settings.foreign is not None
-    foreign = settings.foreign
-    folder = find_model(foreign.huggingface, foreign.revision)
-    kind = read_kind(folder)  # which refuses what is none
-    if not foreign.other_languages:
-        codes = (foreign.source_code, foreign.target_code)
-        check_languages(folder, kind, codes, workspace.langs, setting=_FOREIGN_SETTING)
+    folder = find_model(settings.foreign.huggingface, settings.foreign.revision)
+    read_kind(folder)  # which refuses what is none
     engine = "torch" if settings.engine == "torch" else "ctranslate2"
-    return HuggingFaceTeacher(workspace, folder, foreign.huggingface, engine)
+    return HuggingFaceTeacher(workspace, folder, settings.foreign.huggingface, engine)
 
 
 @dataclass(frozen=True)
