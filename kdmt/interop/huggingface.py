@@ -227,7 +227,10 @@ _MACROLANGUAGE_OF = {
     }.items()
     for member in members.split()
 }
-_OF_THEIR_OWN = {"ns": "nso", "ajp_Arab": "apc_Arab"}  # M2M-100's for Northern Sotho; NLLB's, retired in ISO 639-3 since
+_OF_THEIR_OWN = {
+    "ns": "nso",
+    "ajp_Arab": "apc_Arab",
+}  # M2M-100's Northern Sotho; NLLB's, which ISO 639-3 has retired
 _SAME_SCRIPT = {"Hang": "Kore", "Hrkt": "Jpan", "Hani": "Hans"}
 
 
