@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +130,12 @@ def translate_stream(
             text = _read_line(line, number)
             refused += [number] if text is None else []
             texts.append(text or "")
-        translations = translator.translate(texts, settings, first_line=done + 1)
+        try:
+            translations = translator.translate(texts, settings, first_line=done + 1)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise UserError(f"out of memory: less than a beam of {settings.beam:,} needs less") from None
         if is_terminal:
             translations = [printable(line, keep="\t") for line in translations]
         target.writelines(line.encode() + b"\n" for line in translations)
@@ -140,6 +146,12 @@ def translate_stream(
             f"standard input: {len(refused):,} of {done:,} lines cannot be read, the first is line {refused[0]}; their "
             "translations are empty"
         )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch or CTranslate2 got no memory, for which on a CPU they have no exception of its own."""
+    is_out = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_out or re.search(r"can't allocate memory|out of memory|bad_alloc", str(error)) is not None
 
 
 def _read_line(line: bytes, number: int) -> str | None:

@@ -112,7 +112,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     except ImportError:
         raise UserError(_NOT_INSTALLED) from None
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(tqdm):
         """Moves the cursor, where all else that goes to standard error is escaped."""
 
         def __init__(self, *args: Any, **options: Any) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import torch
 from tiny_pipeline import Finished, hash_tree, kdmt, read_pty, run_stages, settings, to_yaml
 
 from kdmt.config import Decode
@@ -283,6 +284,27 @@ def test_a_terminal_is_answered_line_by_line() -> None:
         os.write(leader, b"\x04")  # the end of input
         assert read_pty(leader) == ""
     assert process.returncode == 0
+
+
+def test_memory_that_is_not_there_is_one_line() -> None:
+    """By what PyTorch itself raises; other errors stay what they are."""
+
+    class Greedy:
+        def translate(self, *_: object, **__: object) -> list[str]:
+            torch.empty(10**15)
+            return []
+
+    class Broken:
+        def translate(self, *_: object, **__: object) -> list[str]:
+            raise RuntimeError("something else")
+
+    def run(translator: object) -> None:
+        translate_stream(cast(Translator, translator), Decode(), io.BytesIO(b"a\n"), io.BytesIO(), buffer_size=1)
+
+    with pytest.raises(UserError, match="out of memory: less than a beam of 5 needs less"):
+        run(Greedy())
+    with pytest.raises(RuntimeError, match="something else"):
+        run(Broken())
 
 
 def test_a_translation_is_escaped_on_a_terminal_alone() -> None:
