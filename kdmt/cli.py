@@ -41,6 +41,7 @@ Mirror = Annotated[
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Bring stages that this one builds on up to date too.")]
 RUNS = Path("runs")
 _MAX_MESSAGE = 4000  # characters
+_MOST_THREADS = 1024
 
 
 @app.callback()
@@ -195,26 +196,34 @@ def translate(
     checkpoint: Annotated[
         Path, typer.Argument(help="A checkpoint folder, a run that holds one, or what 'kdmt export' wrote.")
     ],
-    beam: Annotated[int, typer.Option(min=1)] = 5,
-    lenpen: Annotated[float, typer.Option()] = 1.0,
-    max_len_a: Annotated[float, typer.Option(min=0.0)] = 1.2,
-    max_len_b: Annotated[int, typer.Option(min=1)] = 10,
-    iterations: Annotated[int, typer.Option(min=1, help="At most, of a non-autoregressive model.")] = 10,
+    beam: Annotated[int | None, typer.Option(min=1, help="Default: what 'kdmt export' was given, else 5.")] = None,
+    lenpen: Annotated[
+        float | None, typer.Option(help="Exponent of the length; default: what 'kdmt export' was given, else 1.")
+    ] = None,
+    max_len_a: Annotated[float, typer.Option()] = 1.2,
+    max_len_b: Annotated[int, typer.Option()] = 10,
+    iterations: Annotated[int, typer.Option(min=1, max=10_000, help="At most, of a non-autoregressive model.")] = 10,
     length_beam: Annotated[int, typer.Option(min=1, max=256, help="Lengths tried, of a non-autoregressive model.")] = 1,
-    buffer_size: Annotated[int, typer.Option(min=1, help="Lines read before they are translated together.")] = 1024,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for one a core.")] = 0,
+    buffer_size: Annotated[int, typer.Option(min=1, help="Lines that are translated together at most.")] = 1024,
+    threads: Annotated[int, typer.Option(min=0, max=_MOST_THREADS, help="CPU threads; 0 for one a core.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
-    """Translate raw text from standard input to standard output, one line for one line."""
-    from kdmt.config import Decode, NATDecode
+    """Translate raw text from standard input to standard output, one line for one line, as it arrives.
+
+    A line that is not UTF-8 is named on standard error and has an empty translation; the exit code is 2 at the end.
+    """
+    from kdmt.config import Decode, NATDecode, checked
     from kdmt.decode.translator import Translator, translate_stream
+    from kdmt.interop.ctranslate2 import proposed_search
     from kdmt.stages.workspace import pick_device, use_threads
 
     source, target = input_bytes(), output_bytes()
+    given = {name: value for name, value in (("beam", beam), ("lenpen", lenpen)) if value is not None}
+    checked(Decode, "translate", max_len_a=max_len_a, max_len_b=max_len_b, **given)
     use_threads(threads)
     search = NATDecode(length_beam=length_beam)
     translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
-    settings = Decode(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
+    settings = Decode(**{"max_len_a": max_len_a, "max_len_b": max_len_b} | proposed_search(checkpoint) | given)
     translate_stream(translator, settings, source, target, buffer_size=buffer_size)
 
 
@@ -253,7 +262,7 @@ def rescore(
         ComputeType, typer.Option(help="Of CTranslate2; float16 is for GPUs.")
     ] = ComputeType.float32,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core, or one a GPU.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="CPU threads of each.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Write the log-probability of each target given its source, and its number of tokens, to standard output."""
@@ -334,16 +343,19 @@ def export(
     quantization: Annotated[
         Quantization, typer.Option(help="How CTranslate2's weights are stored; float16 is for GPUs.")
     ] = Quantization.float32,
-    beam: Annotated[int, typer.Option(help="Proposed beside a CTranslate2 model, in translate.json.", min=1)] = 5,
+    beam: Annotated[
+        int,
+        typer.Option(min=1, help="Of CTranslate2's model: 'kdmt translate' takes it by default."),
+    ] = 5,
     lenpen: Annotated[float, typer.Option(help="The same: the exponent of the length.")] = 1.0,
 ) -> None:
     """Write a trained model for another toolkit, with its tokenizer and text processing."""
-    from kdmt.config import Decode
+    from kdmt.config import Decode, checked
     from kdmt.interop import ctranslate2, onnx
     from kdmt.interop.fairseq import checkpoints as fairseq
 
     if to is ExportFormat.ctranslate2:
-        decode = Decode(beam=beam, lenpen=lenpen)
+        decode = checked(Decode, "export", beam=beam, lenpen=lenpen)
         ctranslate2.export_checkpoint(checkpoint, out, quantization=quantization.value, decode=decode)
     elif quantization is not Quantization.float32:
         name = "ONNX" if to is ExportFormat.onnx else "fairseq"

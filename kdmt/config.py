@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -42,6 +42,7 @@ from pydantic import (
 from kdmt.errors import UserError
 from kdmt.files import check_file
 from kdmt.languages import code_from_yaml, missing_extra, parse_language, same_language
+from kdmt.recognition import wrong_path
 from kdmt.types import ALIGNED, EDITING, POSITIONAL, SPECIALS
 
 KINDS = ("result", "extend", "execution")
@@ -559,9 +560,9 @@ class Teacher(Section):
 class Decode(Section):
     """Beam search. Maximum length is max_len_a * S + max_len_b, S the sentence's own tokens with </s>."""
 
-    beam: int = Field(5, ge=1)
+    beam: int = Field(5, ge=1, le=10_000)
     nbest: int = Field(1, ge=1)
-    lenpen: float = 1.0
+    lenpen: float = Field(1.0, ge=-100.0, le=100.0)
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)  # source tokens in a batch, padded
@@ -674,6 +675,7 @@ class ForeignTeacher(Section):
     # languages by the tokenizer's codes, as en_XX (mBART-50), en (M2M-100), eng_Latn (NLLB), deu (Marian's >>deu<<)
     source_code: LanguageCode | None = None
     target_code: LanguageCode | None = None
+    other_languages: bool = _execution(False)  # the codes, or Marian's own, need not be the pipeline's languages
 
 
 _CHECKPOINT, _FOREIGN = "<a checkpoint>", "<a foreign model>"
@@ -1052,7 +1054,7 @@ class Score(Section):
         [10], min_length=1
     )  # at most, of cmlm, inat and those that edit
     nat: NATDecode = NATDecode()
-    lenpen: float = 1.0
+    lenpen: float = Field(1.0, ge=-100.0, le=100.0)
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)
@@ -1214,6 +1216,9 @@ def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
 # ----------------------------------------------------------------------------------------------------------- loading
 
 
+_NO_PIPELINE = "not a pipeline's YAML file"
+
+
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read, override and validate a pipeline file.
 
@@ -1225,17 +1230,19 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         UserError: naming the file, or the YAML path of each offending setting.
         OSError: the file cannot be read.
     """
+    if path.is_dir():
+        raise wrong_path(path, _NO_PIPELINE)
     check_file(path, missing="there is no such pipeline file")
     if path.stat().st_size > _LARGEST_FILE:
-        raise UserError(f"{path}: larger than {_LARGEST_FILE >> 20} MB, which no pipeline file is")
+        raise wrong_path(path, f"{_NO_PIPELINE}, larger than {_LARGEST_FILE >> 20} MB")
     try:
         document = _read_yaml(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise wrong_path(path, f"{_NO_PIPELINE}, not UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {_shorten(' '.join(str(error).split()), _LONGEST_MESSAGE)}") from None
     if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a mapping of settings at the top level")
+        raise wrong_path(path, "expected a mapping of settings at the top level")
     for override in overrides:
         _apply_override(document, override)
     try:
@@ -1455,6 +1462,21 @@ def _describe(error: ValidationError) -> str:
 
 _LONG_QUOTE = re.compile(rf"(['\"])(.{{{_SHOWN}}}).+?\1", re.DOTALL)  # of a value in the message of a rule
 _MOST_PROBLEMS = 20
+
+
+_Kind = TypeVar("_Kind", bound=Section)
+
+
+def checked(kind: type[_Kind], where: str, **values: Any) -> _Kind:
+    """Return a section with values that come from elsewhere than a pipeline: options of a command, another file.
+
+    Raises:
+        UserError: `where`, and each value that is not valid by its name.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_describe(error)}") from None
 
 
 def resolved(section: Section) -> dict[str, Any]:

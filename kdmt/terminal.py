@@ -78,15 +78,20 @@ def printable_stderr() -> Iterator[None]:
         sys.stderr = before
 
 
+def unescaped_stderr() -> TextIO:
+    """Return standard error as it was before `printable_stderr`, for what moves the cursor."""
+    stream = sys.stderr
+    while isinstance(stream, PrintableStream):
+        stream = stream.stream
+    return stream
+
+
 @contextmanager
 def progress_bar(*columns: str | ProgressColumn) -> Iterator[Progress]:
     """Show a progress bar on standard error, whose own control characters are not escaped."""
     from rich.console import Console
     from rich.progress import Progress
 
-    stream = sys.stderr
-    while isinstance(stream, PrintableStream):
-        stream = stream.stream
     # rich puts a stream of its own in place of standard error, which the inner `printable_stderr` covers
-    with Progress(*columns, console=Console(file=stream)) as bar, printable_stderr():
+    with Progress(*columns, console=Console(file=unescaped_stderr())) as bar, printable_stderr():
         yield bar

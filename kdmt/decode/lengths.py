@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -15,5 +16,13 @@ def max_lengths(src_lengths_B: Sequence[int], a: float, b: float, *, limit: int 
 
 
 def normalized_score(log_prob_sum: float, length: int, lenpen: float) -> float:
-    """sum(log p) / length ** lenpen, where `length` counts </s>. Every hypothesis is ranked by it."""
-    return log_prob_sum / length**lenpen
+    """sum(log p) / length ** lenpen, where `length` counts </s>. Every hypothesis is ranked by it.
+
+    It is -inf or 0 where the power is beyond the numbers that there are, as 1000 ** 200.
+    """
+    try:
+        return log_prob_sum / float(length) ** lenpen
+    except OverflowError:
+        return 0.0
+    except ZeroDivisionError:
+        return -math.inf if log_prob_sum else 0.0

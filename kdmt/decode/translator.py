@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +16,8 @@ import torch
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
-from kdmt.corpus.text_files import TooLong, bounded_lines, too_long_reason
+from kdmt.corpus.text_files import MAX_LINE_BYTES, too_long_reason
+from kdmt.decode.arrivals import arriving_lines
 from kdmt.decode.ctc import Fusion
 from kdmt.decode.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engine import Engine
@@ -28,6 +29,7 @@ from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
+from kdmt.terminal import printable
 from kdmt.types import Hypothesis
 
 _SHORT_LINE = 16  # bytes: too few to tell what they are
@@ -113,33 +115,60 @@ class Translator:
 def translate_stream(
     translator: Translator, settings: Decode, source: BinaryIO, target: BinaryIO, *, buffer_size: int
 ) -> None:
-    """Translate a stream of UTF-8 lines in bounded memory, one line for one line.
+    """Translate a stream of UTF-8 lines in bounded memory, one line for one line, as they arrive.
 
-    A line that is too long is named and stays empty.
+    A line that is not UTF-8, or longer than `MAX_LINE_BYTES`, is named on standard error and has an empty translation;
+    the others are translated. On a terminal control characters are escaped.
+
+    Args:
+        buffer_size: lines that are translated together at most.
 
     Raises:
-        UserError: a line is not UTF-8, naming it; or the stream is no text.
+        UserError: at the end, where there were such lines; at once, where the stream is no text.
     """
-    done = 0
-    lines = _decode_lines(source)
-    while buffer := list(islice(lines, buffer_size)):
-        for line in translator.translate(buffer, settings, first_line=done + 1):
-            target.write(line.encode() + b"\n")
-        target.flush()
-        done += len(buffer)
-
-
-def _decode_lines(source: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(bounded_lines(source), start=1):
-        if isinstance(line, TooLong):
-            print(f"line {number}: {too_long_reason()}, not translated", file=sys.stderr)
-            yield ""
-            continue
-        if number == 1 and len(line) > _SHORT_LINE:
-            refuse_other_formats(line[:HEAD_BYTES], "standard input", sentences=False)
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
+    done, refused = 0, list[int]()
+    is_terminal = target.isatty()
+    for lines in arriving_lines(source, buffer_size):
+        texts = []
+        for number, line in enumerate(lines, start=done + 1):
+            text = _read_line(line, number)
+            refused += [number] if text is None else []
+            texts.append(text or "")
         try:
-            yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise UserError(f"standard input line {number}: not UTF-8") from None
+            translations = translator.translate(texts, settings, first_line=done + 1)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise UserError(f"out of memory: less than a beam of {settings.beam:,} needs less") from None
+        if is_terminal:
+            translations = [printable(line, keep="\t") for line in translations]
+        target.writelines(line.encode() + b"\n" for line in translations)
+        target.flush()
+        done += len(lines)
+    if refused:
+        raise UserError(
+            f"standard input: {len(refused):,} of {done:,} lines cannot be read, the first is line {refused[0]}; their "
+            "translations are empty"
+        )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch or CTranslate2 got no memory, for which on a CPU they have no exception of its own."""
+    is_out = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_out or re.search(r"can't allocate memory|out of memory|bad_alloc", str(error)) is not None
+
+
+def _read_line(line: bytes, number: int) -> str | None:
+    """The text of a line of standard input; None where it cannot be read, which is told."""
+    if number == 1:
+        if len(line) > _SHORT_LINE:
+            refuse_other_formats(line[:HEAD_BYTES], "standard input", sentences=False)
+        line = line.removeprefix(codecs.BOM_UTF8)
+    try:
+        if len(line) <= MAX_LINE_BYTES:
+            return line.decode().rstrip("\r")
+        problem = too_long_reason()
+    except UnicodeDecodeError:
+        problem = "not UTF-8"
+    print(f"line {number}: {problem}, its translation is empty", file=sys.stderr)
+    return None

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmt.checksum import verify_checkpoint
-from kdmt.config import Decode
+from kdmt.config import Decode, checked
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -119,6 +119,24 @@ def translate_options(decode: Decode, max_target_positions: int) -> dict[str, An
         "suppress_sequences": [[SPECIALS[PAD]]],
         "end_token": SPECIALS[EOS],
     }
+
+
+def proposed_search(folder: Path) -> dict[str, Any]:
+    """Return the `beam` and `lenpen` that `translate.json` proposes for a model; none where there is no such file.
+
+    Raises:
+        UserError: the file does not hold them.
+    """
+    path = folder / OPTIONS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+        found = {"beam": options["beam_size"], "lenpen": float(options["length_penalty"])}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not the options that 'kdmt export' wrote") from None
+    checked(Decode, str(path), **found)
+    return found
 
 
 def add_shortlist(folder: Path, frequent: Iterable[int], of_token: Mapping[int, Iterable[int]]) -> None:

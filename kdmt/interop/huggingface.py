@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, Literal
 
@@ -38,6 +39,9 @@ from torch import Tensor, nn
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.folder import check_new, described_folder
+from kdmt.languages import Language, parse_language
+from kdmt.recognition import wrong_path
+from kdmt.terminal import printable, unescaped_stderr
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 Kind = Literal["marian", "mbart50", "m2m100", "nllb"]
@@ -64,6 +68,7 @@ _TOKENIZER_FILES = (
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SHOWN = 8
+_LONGEST_CODE = 40  # characters of a language's code in a message
 _NOT_INSTALLED = "Transformers is not installed: pip install 'kdmt[huggingface]'"
 
 
@@ -94,7 +99,9 @@ def find_model(name: str, revision: str | None = None) -> Path:
         if revision is not None:
             raise UserError(f"{name} is a folder: a 'revision' is that of a model on the hub")
         return folder
-    if folder.exists() or not _HUB_NAME.fullmatch(name):
+    if folder.exists():
+        raise wrong_path(folder, "not the folder of a Hugging Face model")
+    if not _HUB_NAME.fullmatch(name):
         raise UserError(f"{name}: there is no such folder, and a model on the hub is called OWNER/NAME")
     return _fetch(name, revision)
 
@@ -102,14 +109,25 @@ def find_model(name: str, revision: str | None = None) -> Path:
 def _fetch(name: str, revision: str | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import tqdm
     except ImportError:
         raise UserError(_NOT_INSTALLED) from None
+
+    class Bar(tqdm):
+        """Moves the cursor, where all else that goes to standard error is escaped."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            description = printable(str(options.pop("desc", None) or "download"))
+            super().__init__(*args, desc=description, **options | {"file": unescaped_stderr()})
+
     problem = "it has no weights for PyTorch"
     for offline in (True, False):
         for weights in ("model*.safetensors*", "pytorch_model*"):  # older ones have a pickle alone
             patterns = ["config.json", *_TOKENIZER_FILES, weights]
             try:
-                fetched = snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=offline)
+                fetched = snapshot_download(
+                    name, revision=revision, allow_patterns=patterns, local_files_only=offline, tqdm_class=Bar
+                )
             except Exception as error:  # of HTTP, of the network, of the disk
                 problem = _one_line(error)
                 break
@@ -151,6 +169,10 @@ def read_kind(folder: Path) -> Kind:
     for choice in _TOKENIZER_NEEDS[kind]:
         if not any((folder / file).is_file() for file in choice):
             raise UserError(f"{folder / choice[0]}: there is no such file: the tokenizer of {_NAMES[kind]} needs it")
+    if (folder / "adapter_config.json").exists():  # which Transformers would follow to another folder's model
+        raise UserError(
+            f"{folder / 'adapter_config.json'}: an adapter for another model: merge it into that one's weights"
+        )
     if not any((folder / file).is_file() for file in _WEIGHTS):
         raise UserError(f"{folder}: has no weights: neither model.safetensors nor pytorch_model.bin")
     return kind
@@ -176,7 +198,7 @@ def model_files(folder: Path) -> list[Path]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: not a Hugging Face model: it has no config.json")
+        raise wrong_path(folder, "not a Hugging Face model, it has no config.json")
     return _read_json(folder / "config.json")
 
 
@@ -191,6 +213,70 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object")
     return values
+
+
+# ----------------------------------------------------------------------------------------------------------- languages
+
+# members of a macrolanguage (ISO 639-3) by which models name what pipelines name by the macrolanguage
+_MACROLANGUAGE_OF = {
+    member: whole
+    for whole, members in {
+        **{"ak": "fat tw", "ar": "arb", "ay": "ayr", "az": "azj", "bho": "bho", "din": "dik", "et": "ekk", "fa": "pes"},
+        **{"ff": "fuv", "gn": "gug", "iu": "ike", "kr": "knc", "ku": "ckb kmr", "kv": "kpv", "lv": "lvs", "mg": "plt"},
+        **{"mn": "khk", "ms": "zsm", "ne": "npi", "no": "nb nn", "oj": "ojg", "om": "gaz", "or": "ory", "ps": "pbt"},
+        **{"qu": "quy quz", "sq": "als", "sw": "swh", "tl": "fil", "uz": "uzn", "yi": "ydd", "zh": "cmn"},
+    }.items()
+    for member in members.split()
+}
+_OF_THEIR_OWN = {
+    "ns": "nso",
+    "ajp_Arab": "apc_Arab",
+}  # M2M-100's Northern Sotho; NLLB's, which ISO 639-3 has retired
+_SAME_SCRIPT = {"Hang": "Kore", "Hrkt": "Jpan", "Hani": "Hans"}
+
+
+def check_languages(
+    folder: Path, kind: Kind, codes: tuple[str | None, str | None], langs: tuple[str, str], *, setting: str
+) -> None:
+    """Refuse a model between other languages than the pipeline's, as far as its files and the codes tell them.
+
+    Args:
+        codes: for the source and the target; a Marian model's own `tokenizer_config.json` tells what they do not.
+        langs: the pipeline's.
+        setting: names the teacher in messages.
+
+    Raises:
+        UserError: naming both languages, and the setting that takes the model all the same.
+    """
+    told = _read_json(folder / "tokenizer_config.json") if kind == "marian" else {}
+    for side, code, lang in zip(("source", "target"), codes, langs, strict=True):
+        where = f"{setting}{side}_code" if code is not None else f"{folder / 'tokenizer_config.json'}: {side}_lang"
+        found = code if code is not None else told.get(f"{side}_lang")
+        if isinstance(found, str) and _is_language(found, lang) is False:
+            raise UserError(
+                f"{where}: {found[:_LONGEST_CODE]!r}, and the pipeline's '{side}_lang' is {lang!r}; "
+                f"'{setting}other_languages: true' takes the model all the same"
+            )
+
+
+def _is_language(code: str, lang: str) -> bool | None:
+    """Whether a model's code names a pipeline's language, in its script; None if it names none, as `roa` or `en+de`."""
+    try:
+        theirs, ours = parse_language(_OF_THEIR_OWN.get(code, code)), parse_language(lang)
+    except ValueError:
+        return None
+    if _macrolanguage(theirs.language) != _macrolanguage(ours.language):
+        return False
+    names_script = theirs.script is not None or theirs.region is not None
+    return not names_script or _script(theirs) == _script(ours)
+
+
+def _macrolanguage(language: str) -> str:
+    return _MACROLANGUAGE_OF.get(language, language)
+
+
+def _script(language: Language) -> str:
+    return _SAME_SCRIPT.get(language.written_in, language.written_in)
 
 
 # ---------------------------------------------------------------------------------------------------------- tokenizers
@@ -513,6 +599,8 @@ def load_weights(folder: Path, kind: Kind) -> Any:
     try:
         model, told = getattr(transformers, _CLASSES[kind][0]).from_pretrained(
             str(folder),
+            config=_own_config(folder, kind),
+            attn_implementation="sdpa",  # or a configuration names another, of a package that is loaded from the hub
             dtype=torch.float32,
             local_files_only=True,
             weights_only=True,
@@ -526,6 +614,21 @@ def load_weights(folder: Path, kind: Kind) -> Any:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{weights}: not the weights of its config.json: {what} {names[0]}{more}")
     return model.eval()
+
+
+# of a configuration, what names code or how to load: classes, kernels, quantizers, another folder
+_NOT_OF_THE_MODEL = (
+    *("auto_map", "custom_pipelines", "quantization_config", "compression_config", "adapter_config", "kernel_config"),
+    *("attn_implementation", "experts_implementation", "use_kernels", "dtype", "torch_dtype", "torchscript"),
+    *("name_or_path", "attn_implementation_internal", "experts_implementation_internal"),
+)
+
+
+def _own_config(folder: Path, kind: Kind) -> Any:
+    """A model's configuration, of the class that Transformers has for it, without what could name code."""
+    values = _read_config(folder)
+    kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_MODEL and not name.startswith("_")}
+    return getattr(_transformers(), _CLASSES[kind][0]).config_class.from_dict(kept)
 
 
 def check_weights(tokenizer: ForeignTokenizer, *, ctranslate2: bool) -> None:
@@ -555,7 +658,13 @@ def _transformers() -> ModuleType:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    """Type and message, without the advice of PyTorch and Transformers to read a file so that code in it is run."""
+    text = " ".join(str(error).split())
+    if re.search(r"weights_only|safe_globals|trust_remote_code", text):
+        text = "it holds more than tensors and plain values" + "".join(
+            f": {name}" for name in re.findall(r"GLOBAL (\S+)", text)[:1]
+        )
+    return f"{type(error).__name__}: {text}"[:300]
 
 
 # --------------------------------------------------------------------------------------------------------- CTranslate2
@@ -599,10 +708,11 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
         "config": {"max_source_positions": source_limit, "max_target_positions": target_limit},
         "frame": asdict(tokenizer.frame),
     }
-    with described_folder(folder, description) as aside:
+    with described_folder(folder, description) as aside, TemporaryDirectory(prefix="kdmt-config-") as scratch:
         try:
+            model.config.save_pretrained(scratch)  # which the converter reads, in place of the folder's own
             with naming(folder / "model.bin"):
-                Converter(str(tokenizer.folder)).convert(str(aside), force=True)
+                Converter(scratch).convert(str(aside), force=True)
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the model
                 raise

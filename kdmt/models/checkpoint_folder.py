@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,11 +17,14 @@ from pathlib import Path
 from kdmt.checksum import verify_checkpoint
 from kdmt.errors import UserError
 from kdmt.files import naming
+from kdmt.recognition import wrong_path
 
 PREFIX = "checkpoint_"
 ASIDE = ".partial-"  # begins the names of what is being written
 AVERAGE = "average"
 AVERAGE_OF = "average_of"  # in a run and in its average: the updates of the checkpoints that the average is the mean of
+_POINTER_BYTES = 200  # most of a pointer file
+_NO_CHECKPOINT = "neither a checkpoint folder nor a run that has one"
 
 _logger = logging.getLogger(__name__)
 
@@ -56,8 +60,8 @@ def resolve_checkpoint(path: Path) -> Path:
         UserError: there is none, or the average cannot be made anew.
     """
     if path.is_file():
-        return resolve_checkpoint(path.parent / path.read_text().strip())
-    if (path / "model.safetensors").is_file():
+        return resolve_checkpoint(_pointed(path))
+    if (path / "model.safetensors").is_file() and ((path / "model.json").is_file() or not _is_foreign(path)):
         if path.name == AVERAGE and is_outdated(path.parent):
             _warn_once(f"{path}: older than the run's last validation; {path.parent} names a newer one")
         return path
@@ -68,7 +72,26 @@ def resolve_checkpoint(path: Path) -> Path:
     for name in (AVERAGE, "best", "last"):
         if (path / name).exists():
             return resolve_checkpoint(path / name)
-    raise UserError(f"{path}: neither a checkpoint folder nor a run that has one")
+    raise wrong_path(path, _NO_CHECKPOINT)
+
+
+def _pointed(pointer: Path) -> Path:
+    """The folder that a pointer file names: a name and nothing else, of what lies beside it.
+
+    Raises:
+        UserError: it is another file.
+    """
+    with pointer.open("rb") as file:
+        name = os.fsdecode(file.read(_POINTER_BYTES + 1)).strip()
+    is_name = len(name) <= _POINTER_BYTES and re.fullmatch(r"[\w.-]+", name) is not None
+    if not is_name or not (name.startswith(PREFIX) or (pointer.parent / name).is_dir()):
+        raise wrong_path(pointer, _NO_CHECKPOINT)
+    return pointer.parent / name
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder is a model of Hugging Face's, whose weights have the name that ours have."""
+    return (folder / "config.json").is_file()
 
 
 def is_outdated(run: Path) -> bool:

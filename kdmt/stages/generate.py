@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.config import Decode, NATDecode
+from kdmt.config import Decode, NATDecode, checked
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
@@ -240,7 +240,9 @@ def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
 
 def _settings(flags: GenerateFlags, sentences: int) -> Decode:
     """Of one batch, which is not to be cut again."""
-    return Decode(
+    return checked(
+        Decode,
+        "generate",
         beam=flags.beam,
         nbest=flags.nbest,
         lenpen=flags.lenpen,

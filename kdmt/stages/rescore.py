@@ -58,8 +58,14 @@ def rescore(
 
     with TemporaryDirectory(prefix="kdmt-rescore-") as scratch:
         folder = Path(scratch)
-        for side, path in (("source", source), ("target", target)):
+        counts = [
             write_lines(folder / side, open_lines(path, member=None, name=str(path)))
+            for side, path in (("source", source), ("target", target))
+        ]
+        if counts[0] != counts[1]:
+            raise UserError(
+                f"{source} has {counts[0]:,} lines, {target} has {counts[1]:,}: give a translation for each line"
+            )
         scorer = open_scorer(checkpoint, folder / "engine", compute_type=compute_type, raw=True)
         tasks = pair_tasks(folder / "source", folder / "target", folder, key={})
         executor = open_processes(folder, device=device, workers=workers, threads=threads)

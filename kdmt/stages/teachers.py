@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kdmt.interop.huggingface import ForeignModel, ForeignTokenizer
 
 ENGINE_FOLDER = "engine"  # below the stage's folder: the model as CTranslate2 reads it
+_FOREIGN_SETTING = "distill.teachers.0."
 _OF_SEARCH = ("distill.decode.", "distill.sample.")
 _OF_PARALLEL_MODELS = ("nat.", "iterations")
 
@@ -242,9 +243,13 @@ class HuggingFaceTeacher:
 
     def check(self, sample: Sample | None) -> None:
         del sample  # it draws them as it searches
-        from kdmt.interop.huggingface import check_weights
+        from kdmt.interop.huggingface import check_languages, check_weights
 
-        check_weights(self._tokenizer, ctranslate2=self.engine == "ctranslate2")
+        tokenizer, foreign = self._tokenizer, self.workspace.config.distill.foreign
+        if foreign is not None and not foreign.other_languages:
+            codes = (tokenizer.source_code, tokenizer.target_code)
+            check_languages(self.folder, tokenizer.kind, codes, self.workspace.langs, setting=_FOREIGN_SETTING)
+        check_weights(tokenizer, ctranslate2=self.engine == "ctranslate2")
 
     def made_from(self, plan: Plan) -> dict[str, Any]:
         compute_type = ["distill.compute_type"] if self.engine == "ctranslate2" else []
@@ -301,7 +306,7 @@ class HuggingFaceTeacher:
             read_kind(self.folder),
             settings.source_code,
             settings.target_code,
-            setting="distill.teachers.0.",
+            setting=_FOREIGN_SETTING,
         )
 
     @property

@@ -237,3 +237,42 @@ def test_distilling_by_processes_that_are_killed_many_times(
     wait_for_the_end_of(family)
     run(taught, "distill", "tiny.yaml", sets=SETS)
     assert take_away(taught) == inline
+
+
+def test_whoever_has_no_token_cannot_join_a_ray_of_our_own(tmp_path: Path) -> None:
+    """In processes of their own: a Ray is started as the executor does, and another one knocks at its door."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    starter = """
+import sys
+from kdmt.distill.ray_executor import connected, import_ray
+ray = import_ray(starts=True)
+with connected(ray, None):
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdin.read()
+"""
+    joiner = """
+import sys
+from kdmt.distill.ray_executor import connected, import_ray
+from kdmt.errors import UserError
+try:
+    with connected(import_ray(starts=False), sys.argv[1]):
+        print("joined")
+except UserError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", starter]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        stranger = environment | {"RAY_AUTH_MODE": "disabled"}
+        told = subprocess.run(
+            [sys.executable, "-c", joiner, address], env=stranger, capture_output=True, text=True, check=True
+        ).stdout
+        process.communicate("")
+    assert told.startswith(f"no Ray cluster to join at {address}: ")
+    assert told.count("\n") == 1
+    assert process.returncode == 0
+    assert not (tmp_path / ".ray/auth_token").exists()  # the token is in the environment alone

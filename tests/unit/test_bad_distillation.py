@@ -115,7 +115,8 @@ def test_a_teacher_of_other_languages() -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_a_teacher_that_is_none_or_damaged() -> None:
-    assert untaught(FROM_ELSEWHERE) == "elsewhere: neither a checkpoint folder nor a run that has one"
+    nothing = "neither a checkpoint folder nor a run that has one: there is no such file or folder"
+    assert untaught(FROM_ELSEWHERE) == f"elsewhere: {nothing}"
     take_teacher_elsewhere()
     path = ELSEWHERE / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-2] + b"ab")

@@ -284,8 +284,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_bytes(b"name: \xff")
     for path, problem in (
-        (broken, "not UTF-8 (invalid start byte at byte 6)"),
-        (tmp_path, "a folder, expected a file"),
+        (
+            broken,
+            "not a pipeline's YAML file, not UTF-8 (invalid start byte at byte 6): "
+            "it is a binary file of no kind that kdmt knows",
+        ),
+        (tmp_path, "not a pipeline's YAML file: it is a folder with broken.yaml"),
         (tmp_path / "none.yaml", "there is no such pipeline file"),
     ):
         with pytest.raises(UserError) as caught:

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "languages": set(),
     "checksum": set(),
     "locks": set(),
+    "recognition": set(),
     "terminal": set(),
     "files": set(),
     "streams": set(),
@@ -44,7 +45,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"checksum", "errors", "files", "languages", "locks", "score.metrics", "terminal"}
+FOR_EVERYONE = {"checksum", "errors", "files", "languages", "locks", "recognition", "score.metrics", "terminal"}
 NOTHING_OF_OURS = {"errors", "languages", "score.metrics", "terminal"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
@@ -55,6 +56,7 @@ WITHOUT_TORCH = {
     "terminal",
     "files",
     "streams",
+    "recognition",
     "types",
     "config",
     "cli",

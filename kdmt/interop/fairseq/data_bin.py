@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kdmt.corpus.indexed import IndexedDataset, bin_path, checked_chunks, idx_path
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.recognition import wrong_path
 
 _OTHER_FORMATS = {b"TNTIDX\x00\x00": "lazy or cached", b"HUFFIDX\x00": "huffman"}
 _FILE = re.compile(r"(?P<split>.+)\.(?P<pair>[^.]+-[^.]+)\.(?P<lang>[^.]+)(\.(bin|idx))?")
@@ -170,10 +171,10 @@ def choose_langs(folder: Path, source_lang: str | None = None, target_lang: str 
         UserError: there is no such folder, it is no data-bin, it is of other languages, or they cannot be told.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder")
+        raise wrong_path(folder, "not a data-bin" if folder.exists() else "there is no such folder")
     pairs = sorted({match["pair"] for match in _files(folder)})
     if not pairs:
-        raise UserError(f"{folder}: not a data-bin: it has no file <split>.<src>-<tgt>.<lang>.idx")
+        raise wrong_path(folder, "not a data-bin, it has no file <split>.<src>-<tgt>.<lang>.idx")
     if source_lang is None or target_lang is None:
         return _infer_langs(folder, pairs, source_lang, target_lang)
     if {f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"}.isdisjoint(pairs):

@@ -21,6 +21,7 @@ from torch._weights_only_unpickler import _get_allowed_globals
 
 from kdmt.errors import UserError
 from kdmt.interop.fairseq.names import is_zip, named_in
+from kdmt.recognition import wrong_path
 
 
 class Inert:
@@ -108,8 +109,10 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is damaged, is no checkpoint, or carries something else, which is named.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: there is no such file")
+    if not is_checkpoint_file(path):
+        raise wrong_path(path, "not a checkpoint that can be read, or a damaged one")
     allowed = [(stand_in, name) for name, stand_in in HARMLESS.items()]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):  # type: ignore[arg-type]
         warnings.simplefilter("ignore")  # of pickle protocols and storage classes

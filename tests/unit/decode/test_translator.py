@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import pty
+import select
 import shutil
+import subprocess
+import sys
+import termios
 from pathlib import Path
+from typing import cast
 
 import pytest
-from tiny_pipeline import Finished, hash_tree, kdmt, run_stages, settings, to_yaml
+import torch
+from tiny_pipeline import Finished, hash_tree, kdmt, read_pty, run_stages, settings, to_yaml
 
 from kdmt.config import Decode
 from kdmt.decode.translator import Translator, translate_stream
 from kdmt.errors import UserError
+from kdmt.interop.ctranslate2 import proposed_search
 
 TEACHER = Path("runs/tiny/teacher")
 MAX_SOURCE_TOKENS = 64  # the tiny model's positions
@@ -73,10 +82,15 @@ def test_the_buffer_changes_nothing(buffer_size: str) -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_a_line_that_is_not_utf8_is_named() -> None:
-    result = translate(b"ba\nbe\nb\xffa\nda\n", "--buffer-size", "2")
+    result = translate(b"ba\nbe\nb\xffa\nda\n\xc3\n", "--buffer-size", "2")
     assert result.code == 2
-    assert result.err == "kdmt: error: standard input line 3: not UTF-8\n"
-    assert result.out == translate("ba\nbe\n").out  # what came before it
+    *lines, last = result.err.splitlines()
+    assert lines == [f"line {number}: not UTF-8, its translation is empty" for number in (3, 5)]
+    assert last == (
+        "kdmt: error: standard input: 2 of 5 lines cannot be read, the first is line 3; their translations are empty"
+    )
+    first, second, fourth = translate("ba\nbe\nda\n").out.splitlines()
+    assert result.out == f"{first}\n{second}\n\n{fourth}\n\n"
 
 
 @pytest.mark.usefixtures("finished")
@@ -164,5 +178,181 @@ def test_the_library_gives_what_the_command_gives() -> None:
     translate_stream(translator, Decode(), io.BytesIO("\n".join(lines).encode()), target, buffer_size=2)
     assert target.getvalue().decode().split("\n")[:-1] == translator.translate(lines, Decode())
     assert target.getvalue().decode() == translate("\n".join(lines)).out
-    with pytest.raises(UserError, match="line 1: not UTF-8"):
-        translate_stream(translator, Decode(), io.BytesIO(b"\xff"), io.BytesIO(), buffer_size=2)
+    target = io.BytesIO()
+    with pytest.raises(UserError, match="1 of 2 lines cannot be read, the first is line 1"):
+        translate_stream(translator, Decode(), io.BytesIO(b"\xff\nba be"), target, buffer_size=2)
+    assert target.getvalue().decode().split("\n") == ["", *translator.translate(["ba be"], Decode()), ""]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    assert translate(b"\xef\xbb\xbfba be\nda\n") == translate("ba be\nda\n")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_line_that_is_too_long_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdmt.decode.arrivals.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("kdmt.decode.translator.MAX_LINE_BYTES", 100)
+    fits, long = "ba " * 33 + "b", "ba " * 100_000
+    result = translate(f"da\n{fits}\n{fits}a\n{long}\nda\n{long}")
+    assert result.code == 2
+    da = translate("da\n").out
+    assert result.out == f"{da}{translate(fits).out}\n\n{da}\n"
+    assert result.err.count("longer than 100 bytes, its translation is empty\n") == 3
+    assert "3 of 6 lines cannot be read, the first is line 3" in result.err
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(("--lenpen", value) for value in ("1000", "-1000", "nan", "inf", "-inf")),
+        *(("--max-len-a", value) for value in ("nan", "inf")),
+        ("--beam", "1000000000000"),
+        ("--device", "cuda:99999999999999999999"),
+        ("--device", "\x1b[31m"),
+    ],
+    ids=" ".join,
+)
+def test_extreme_options_are_one_line(options: tuple[str, str]) -> None:
+    result = translate("ba be\n", *options)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("kdmt: error: ")
+    assert result.err.count("\n") == 1
+    assert options[0].removeprefix("--").replace("-", "_") in result.err
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("lenpen", ["100", "-100", "0"])
+@pytest.mark.parametrize("checkpoint", [TEACHER, Path("out")], ids=["torch", "ctranslate2"])
+def test_penalties_at_the_ends_of_their_range_translate(lenpen: str, checkpoint: Path) -> None:
+    if checkpoint != TEACHER:
+        assert kdmt("export", TEACHER, checkpoint, "--to", "ctranslate2").code == 0
+    result = translate("ba be bi\nda\n", "--lenpen", lenpen, checkpoint=checkpoint)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.count("\n") == 2
+
+
+@pytest.mark.usefixtures("finished")
+def test_an_exported_model_is_searched_as_it_was_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def remember(_: object, settings: Decode, *__: object, **___: object) -> None:
+        seen.append((settings.beam, settings.lenpen))
+
+    assert kdmt("export", TEACHER, "out", "--to", "ctranslate2", "--beam", "3", "--lenpen", "0.6").code == 0
+    monkeypatch.setattr("kdmt.decode.translator.translate_stream", remember)
+    for options, checkpoint in (
+        ((), Path("out")),
+        (("--beam", "2"), Path("out")),
+        (("--lenpen", "1"), Path("out")),
+        ((), TEACHER),
+    ):
+        assert translate("ba\n", *options, checkpoint=checkpoint).code == 0
+    assert seen == [(3, 0.6), (2, 0.6), (3, 1.0), (5, 1.0)]
+    for wrong in ("{}", "[]", '{"beam_size": 0, "length_penalty": 1}', '{"beam_size": 2, "length_penalty": NaN}', "x"):
+        Path("out/translate.json").write_text(wrong, encoding="utf-8")
+        result = translate("ba\n", checkpoint=Path("out"))
+        assert result.code == 2
+        assert result.err == "kdmt: error: out/translate.json: damaged: its sha256 is not the one in checksums.json\n"
+        with pytest.raises(UserError, match=r"^out/translate\.json: "):
+            proposed_search(Path("out"))
+
+
+def _lines_from(descriptor: int, count: int) -> list[str]:
+    """So many lines as they come, while nothing more is written to the command and its input is open."""
+    data = b""
+    while data.count(b"\n") < count:
+        assert select.select([descriptor], [], [], 120)[0], data  # a bound for what hangs
+        data += os.read(descriptor, 65536)
+    return data.decode().replace("\r\n", "\n").split("\n")[:-1]
+
+
+def _start(stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "kdmt", "translate", str(TEACHER), "--threads", "1"]
+    return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_pipe_that_pauses_gets_what_has_arrived() -> None:
+    """Whole lines while the pipe stays open, at any division of the bytes; a broken line costs itself."""
+    pieces = [b"ba be\n", b"da\n\nb\xff\ngi", b" ga\n", "grün".encode()[:3], "grün".encode()[3:] + b"\nbi"]
+    expected = translate(b"".join(pieces))
+    with _start(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        found = []
+        for piece in pieces:
+            process.stdin.write(piece)
+            process.stdin.flush()
+            found += _lines_from(process.stdout.fileno(), piece.count(b"\n"))
+        process.stdin.close()
+        found += _lines_from(process.stdout.fileno(), 1)
+        assert (process.stdout.read(), process.stderr.read().decode()) == (b"", expected.err)
+    assert found == expected.out.split("\n")[:-1]
+    assert process.returncode == expected.code == 2
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_terminal_is_answered_line_by_line() -> None:
+    leader, follower = pty.openpty()
+    modes = termios.tcgetattr(follower)
+    modes[3] &= ~termios.ECHO
+    termios.tcsetattr(follower, termios.TCSANOW, modes)
+    with _start(follower, follower, subprocess.PIPE) as process:
+        os.close(follower)
+        for line in ("ba be", "", "da"):
+            os.write(leader, f"{line}\n".encode())
+            assert _lines_from(leader, 1) == translate(f"{line}\n").out.split("\n")[:-1]
+        os.write(leader, b"\x04")  # the end of input
+        assert read_pty(leader) == ""
+    assert process.returncode == 0
+
+
+def test_memory_that_is_not_there_is_one_line() -> None:
+    """By what PyTorch itself raises; other errors stay what they are."""
+
+    class Greedy:
+        def translate(self, *_: object, **__: object) -> list[str]:
+            torch.empty(10**15)
+            return []
+
+    class Broken:
+        def translate(self, *_: object, **__: object) -> list[str]:
+            raise RuntimeError("something else")
+
+    def run(translator: object) -> None:
+        translate_stream(cast(Translator, translator), Decode(), io.BytesIO(b"a\n"), io.BytesIO(), buffer_size=1)
+
+    with pytest.raises(UserError, match="out of memory: less than a beam of 5 needs less"):
+        run(Greedy())
+    with pytest.raises(RuntimeError, match="something else"):
+        run(Broken())
+
+
+def test_a_translation_is_escaped_on_a_terminal_alone() -> None:
+    class Terminal(io.BytesIO):
+        def isatty(self) -> bool:
+            return True
+
+    class Evil:
+        def translate(self, lines: list[str], *_: object, **__: object) -> list[str]:
+            return ["\x1b[31m\tä" for _ in lines]
+
+    for target, expected in ((io.BytesIO(), "\x1b[31m\tä\n"), (Terminal(), "\\x1b[31m\tä\n")):
+        translate_stream(cast(Translator, Evil()), Decode(), io.BytesIO(b"a\n"), target, buffer_size=1)
+        assert target.getvalue().decode() == expected
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "| head -n 1"])
+def test_streams_that_are_not_there(closed: str) -> None:
+    command = f"{sys.executable} -m kdmt translate {TEACHER} --threads 1 {closed}"
+    result = subprocess.run(command, shell=True, input=b"ba\n" * 5000, capture_output=True, check=False)
+    assert b"Traceback" not in result.stderr
+    if "head" in closed:
+        assert result.stdout == translate("ba\n").out.encode()
+    else:
+        assert (result.returncode, result.stdout) == (2, b"")
+        assert result.stderr.startswith(b"kdmt: error: ")

@@ -193,3 +193,31 @@ def test_ray_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[ray\]'"):
         actors(folder).run(Scribes(folder), make_tasks(1), lambda _: None)
+
+
+_AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@pytest.mark.parametrize(
+    ("given", "starts", "expected"),
+    [
+        ({}, True, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "<new>"}),
+        ({}, False, {}),
+        ({"RAY_AUTH_MODE": "disabled"}, True, {"RAY_AUTH_MODE": "disabled"}),
+        ({"RAY_AUTH_TOKEN": "mine"}, True, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "mine"}),
+        ({"RAY_AUTH_TOKEN_PATH": "/file"}, True, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/file"}),
+    ],
+)
+def test_a_ray_of_our_own_asks_for_a_token(
+    given: dict[str, str], starts: bool, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in _AUTH} | given
+    monkeypatch.setattr(os, "environ", environment)
+    ray_executor.import_ray(starts=starts)
+    found = {name: environment[name] for name in _AUTH if name in environment}
+    if expected.get("RAY_AUTH_TOKEN") == "<new>":
+        assert re.fullmatch("[0-9a-f]{64}", found["RAY_AUTH_TOKEN"])
+        ray_executor.import_ray(starts=True)
+        assert environment["RAY_AUTH_TOKEN"] == found["RAY_AUTH_TOKEN"]
+        found["RAY_AUTH_TOKEN"] = "<new>"
+    assert found == expected

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -24,6 +27,7 @@ from kdmt.errors import UserError
 from kdmt.interop.huggingface import (
     ForeignModel,
     ForeignTokenizer,
+    check_languages,
     export_to_ctranslate2,
     find_model,
     load_weights,
@@ -31,6 +35,7 @@ from kdmt.interop.huggingface import (
     position_limits,
     read_kind,
 )
+from kdmt.terminal import printable_stderr
 from kdmt.types import EOS, PAD, Hypothesis
 
 transformers = pytest.importorskip("transformers")
@@ -367,8 +372,9 @@ def test_a_pickle_that_would_run_code_is_refused(copy: Path, tmp_path: Path) -> 
             torch.save({"model.shared.weight": Attack(tmp_path / "ran")}, copy / "pytorch_model.bin")
         else:
             (copy / "pytorch_model.bin").write_bytes(attack)
-        with pytest.raises(UserError, match=r"pytorch_model\.bin: the weights cannot be read: \w"):
+        with pytest.raises(UserError, match=r"pytorch_model\.bin: the weights cannot be read: \w") as refused:
             load_weights(copy, "marian")
+        assert not re.search("weights_only|safe_globals|trusted|set to", str(refused.value))
         assert not (tmp_path / "ran").exists()
 
 
@@ -383,6 +389,118 @@ def test_remote_code_is_never_run(copy: Path, tmp_path: Path) -> None:
     export_to_ctranslate2(tokenizer, tmp_path / "engine")
     assert ForeignModel(tokenizer)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attn_implementation": "evil/kernel"},
+        {"_attn_implementation": "evil/kernel:f"},
+        {"_attn_implementation_internal": "evil/kernel"},
+        {"attn_implementation": "flash_attention_2"},
+        {"attn_implementation": {"": "evil/kernel"}},
+        {"experts_implementation": "evil/kernel", "use_kernels": True},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+        {"quantization_config": {"quant_method": "evil"}, "compression_config": {"quant_method": "evil"}},
+        {"torch_dtype": "float16", "dtype": "evil"},
+        {"_name_or_path": "evil/model", "name_or_path": "evil/model"},
+    ],
+    ids=str,
+)
+def test_a_configuration_names_neither_code_nor_how_to_load(
+    marian: Saved, copy: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """The model is the same in every value, in the attention of PyTorch, for both engines."""
+    config = copy / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    model, plain = load_weights(copy, "marian"), load_weights(marian.folder, "marian")
+    assert model.config._attn_implementation == plain.config._attn_implementation == "sdpa"
+    assert not hasattr(model.config, "quantization_config")
+    own = model.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in plain.state_dict().items())
+    export_to_ctranslate2(ForeignTokenizer(copy, "marian"), tmp_path / "engine")
+
+
+def test_an_adapter_does_not_lead_to_another_folder(copy: Path, tmp_path: Path) -> None:
+    adapter = {"base_model_name_or_path": str(tmp_path), "peft_type": "LORA"}
+    (copy / "adapter_config.json").write_text(json.dumps(adapter), encoding="utf-8")
+    with pytest.raises(UserError, match=r"adapter_config\.json: an adapter for another model"):
+        read_kind(copy)
+
+
+# ----------------------------------------------------------------------------------------------------------- languages
+
+
+@pytest.mark.parametrize(
+    ("code", "lang", "fits"),
+    [
+        *(("deu_Latn", lang, lang in ("de", "deu", "ger", "de-AT")) for lang in ("de", "deu", "ger", "de-AT", "en")),
+        *(("zho_Hans", lang, lang != "zh-Hant") for lang in ("zh", "zh-CN", "zh-Hans", "cmn", "zh-Hant")),
+        *(("zho_Hant", lang, lang in ("zh-TW", "zh-Hant")) for lang in ("zh", "zh-TW", "zh-Hant")),
+        *(("arb_Arab", "ar", True), ("ary_Arab", "ar", False), ("nob_Latn", "no", True), ("nno_Latn", "no", True)),
+        *(("nob_Latn", "nn", True), ("npi_Deva", "ne", True), ("pes_Arab", "fa", True), ("swh_Latn", "sw", True)),
+        *(("lvs_Latn", "lv", True), ("kor_Hang", "ko", True), ("jpn_Jpan", "ja", True), ("srp_Cyrl", "sr", True)),
+        *(("srp_Cyrl", "sr-Latn", False), ("en_XX", "en", True), ("zh_CN", "zh", True), ("de_DE", "en", False)),
+        *(("pt_XX", "pt-BR", True), ("en", "de", False), ("sr", "sr-Latn", True), ("tl", "fil", True)),
+        *(("cmn_Hans", "zh", True), ("por", "pt", True), ("eng_Latn", "qaa", False)),
+    ],
+)
+def test_codes_of_models_are_compared_with_languages(code: str, lang: str, fits: bool, tmp_path: Path) -> None:
+    for kind, codes, langs in (
+        ("nllb", (code, "fra_Latn"), (lang, "fr")),
+        ("nllb", ("fra_Latn", code), ("fr", lang)),
+        ("marian", (None, code), ("fr", lang)),
+    ):
+        side = "target" if codes[0] != code else "source"
+        expected = (
+            contextlib.nullcontext()
+            if fits
+            else pytest.raises(
+                UserError,
+                match=rf"^distill\.teachers\.0\.{side}_code: '{code}', and the pipeline's '{side}_lang' is '{lang}'; "
+                r"'distill\.teachers\.0\.other_languages: true'",
+            )
+        )
+        with expected:
+            check_languages(tmp_path, kind, codes, langs, setting="distill.teachers.0.")
+
+
+def test_every_code_that_transformers_knows_is_that_of_a_language() -> None:
+    """Each is itself as a tag of BCP 47, and no other's with another language."""
+    from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES as M2M
+    from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES as MBART
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB
+
+    for kind, codes in (("m2m100", M2M["m2m100"]), ("mbart50", MBART), ("nllb", NLLB)):
+        assert len(codes) > 50
+        for code in codes:
+            tag = {"ns": "nso", "ajp_Arab": "apc"}.get(code, code.replace("_", "-"))
+            check_languages(Path(), kind, (code, code), (tag, tag), setting="")
+            other = "fr" if not code.startswith("fr") else "de"
+            with pytest.raises(UserError, match="other_languages"):
+                check_languages(Path(), kind, (code, code), (other, other), setting="")
+
+
+@pytest.mark.parametrize(
+    ("declared", "langs", "wrong"),
+    [
+        (("en", "de"), ("en", "de"), None),
+        (("eng", "deu"), ("en", "de"), None),
+        (("en", "de"), ("de", "en"), "source_lang: 'en'"),
+        (("en", "fr"), ("en", "de"), "target_lang: 'fr'"),
+        (("gmw", "en+de"), ("en", "de"), None),  # families and lists tell nothing
+        ((None, 7), ("en", "de"), None),
+    ],
+)
+def test_marian_tells_its_languages_itself(
+    copy: Path, declared: tuple[Any, Any], langs: tuple[str, str], wrong: str | None
+) -> None:
+    path = copy / "tokenizer_config.json"
+    told = dict(zip(("source_lang", "target_lang"), declared, strict=True))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | told), encoding="utf-8")
+    match = rf"tokenizer_config\.json: {wrong}, and the pipeline's"
+    with contextlib.nullcontext() if wrong is None else pytest.raises(UserError, match=match):
+        check_languages(copy, "marian", (None, None), langs, setting="distill.teachers.0.")
 
 
 def test_weights_that_are_not_those_of_the_configuration_are_refused(copy: Path) -> None:
@@ -406,7 +524,7 @@ def test_weights_that_are_not_those_of_the_configuration_are_refused(copy: Path)
 
 
 def test_a_folder_that_is_no_model_is_refused(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a Hugging Face model: it has no config\.json"):
+    with pytest.raises(UserError, match=r"not a Hugging Face model, it has no config\.json: "):
         read_kind(tmp_path)
     with pytest.raises(UserError, match="there is no such folder, and a model on the hub is called OWNER/NAME"):
         find_model(str(tmp_path / "none"))
@@ -486,7 +604,13 @@ def test_the_hub_is_asked_only_for_what_is_not_there(marian: Saved, monkeypatch:
 
     asked: list[tuple[str, str | None, bool]] = []
 
-    def download(name: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool) -> str:
+    def download(
+        name: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool, tqdm_class: Any
+    ) -> str:
+        with contextlib.redirect_stderr(io.StringIO()) as shown, printable_stderr():
+            tqdm_class(["a", "b"], desc="evil\x1b]0;title\x07").update(1)
+        assert "evil\\x1b]0;title\\x07" in shown.getvalue()
+        assert "\r" in shown.getvalue()
         assert not any(pattern.endswith((".py", "*")) and "model" not in pattern for pattern in allow_patterns)
         asked.append((name, revision, local_files_only))
         if local_files_only and name == "someone/else":

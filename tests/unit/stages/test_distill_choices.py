@@ -453,7 +453,8 @@ def test_a_model_that_does_not_read_the_targets_is_refused() -> None:
     assert message.startswith("distill.reverse.checkpoint: runs/reverse/teacher was trained on other text: moses False")
     with unharmed():
         message = refused("distill", "tiny.yaml", sets=("distill.reverse={checkpoint: nowhere}",))
-    assert message == "nowhere: neither a checkpoint folder nor a run that has one"
+    nothing = "neither a checkpoint folder nor a run that has one: there is no such file or folder"
+    assert message == f"nowhere: {nothing}"
 
 
 # ------------------------------------------------------------------------------------------------------ other teachers

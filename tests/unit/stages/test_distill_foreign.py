@@ -177,6 +177,13 @@ def test_other_languages_and_settings_of_search_are_other_blocks_and_failures_ar
     assert "3 of 3 blocks are there" in distill(failures=KEEP | {"copied": "drop"}).err
     # a vocabulary of the data that changes leaves what a foreign model wrote as it is
     teacher = Saved(MODEL, "nllb", "eng_Latn", "fra_Latn").setting()
+    refused = distill(teachers=[teacher])
+    assert refused.code == 2
+    assert "distill.teachers.0.target_code: 'fra_Latn', and the pipeline's 'target_lang' is 'de'" in refused.err
+    own = Saved(MODEL, "nllb", *CODES["nllb"]).setting()
+    assert "up to date, nothing to do" in distill(teachers=[own | {"other_languages": True}], failures=KEEP).err
+    assert "3 of 3 blocks are there" in distill(failures=KEEP | {"copied": "drop", "unk": "drop"}).err
+    teacher |= {"other_languages": True}
     assert "0 of 3 blocks are there" in distill(teachers=[teacher]).err
 
 
@@ -218,7 +225,10 @@ def test_processes_and_shards_write_the_same_bytes() -> None:
     ("changes", "message"),
     [
         ({"teachers": [{"huggingface": "./models/none"}]}, "./models/none: there is no such folder"),
-        ({"teachers": [{"huggingface": "text"}]}, "text: not a Hugging Face model: it has no config.json"),
+        (
+            {"teachers": [{"huggingface": "text"}]},
+            "text: not a Hugging Face model, it has no config.json: it is a folder with test.de, ",
+        ),
         (
             {"teachers": [{"huggingface": str(MODEL), "source_code": "eng_Latn", "target_code": "tlh_Latn"}]},
             "distill.teachers.0.target_code: the tokenizer of models/nllb (NLLB) does not know 'tlh_Latn'; it knows",

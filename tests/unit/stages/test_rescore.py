@@ -84,9 +84,10 @@ def test_raw_text_is_processed_and_odd_lines_keep_their_places() -> None:
 def test_what_has_no_scores_is_refused() -> None:
     write_lines(Path("short"), read_lines(TARGET)[:-1])
     with unharmed():
-        for source, target in ((SOURCE, Path("short")), (Path("short"), SOURCE)):
-            result = rescore(source, target)
-            assert message_of(result).endswith("files of different length")
+        short, lines = Path("short"), len(read_lines(TARGET))
+        for source, target, counts in ((SOURCE, short, (lines, lines - 1)), (short, SOURCE, (lines - 1, lines))):
+            message = message_of(rescore(source, target))
+            assert message.startswith(f"{source} has {counts[0]} lines, {target} has {counts[1]}: ")
         assert message_of(rescore(Path("nowhere"), TARGET)).startswith("nowhere: ")
         assert message_of(rescore(model=Path("nowhere"))).startswith("nowhere: neither a checkpoint folder nor")
         Path("bad").write_bytes(b"ba\n\xff\n")

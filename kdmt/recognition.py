@@ -1,0 +1,188 @@
+"""What a path holds, by its content: for messages about a path that is not what a command expects.
+
+Nothing is trusted: few bytes are read, and of ordinary files alone. A pipe or a device is not opened.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdmt.errors import UserError
+
+_HEAD_BYTES = 4096
+_MOST_ENTRIES = 10_000  # of a folder that are looked at
+_RUN_POINTERS = ("average", "best", "last")
+_HUGGING_FACE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_PIPELINE = re.compile(r"^(name|source_lang|target_lang|prepare|teacher|students|distill)\s*:", re.MULTILINE)
+_ARCHIVES = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"7z\xbc\xaf": "7z",
+}
+_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def wrong_path(path: Path, expected: str) -> UserError:
+    """Return an error that tells what a path holds instead, and which command takes that.
+
+    Args:
+        expected: begins the message after the path, as "not a data-bin".
+    """
+    return UserError(f"{path}: {expected}: {describe_path(path)}")
+
+
+def describe_path(path: Path) -> str:
+    """Return what a path holds, as a noun phrase; for what a command of ours takes, with that command."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return "there is no such file or folder"
+    try:
+        if stat.S_ISDIR(mode):
+            return _describe_folder(path)
+        if not stat.S_ISREG(mode):
+            return f"it is {_SPECIAL.get(stat.S_IFMT(mode), 'a special file')}"
+        return _describe_file(path)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
+
+
+def _describe_folder(folder: Path) -> str:
+    names = {path.name for path, _ in zip(folder.iterdir(), range(_MOST_ENTRIES), strict=False)}
+    if not names:
+        return "it is an empty folder"
+    if "model.bin" in names or "model.onnx" in names:
+        return _describe_export(folder, "ctranslate2" if "model.bin" in names else "onnx", "model.json" in names)
+    if "config.json" in names and names.intersection(_HUGGING_FACE_WEIGHTS) and "model.json" not in names:
+        return (
+            "it is a model of Hugging Face's Transformers, which can be a teacher: "
+            f"'distill.teachers: [{{huggingface: {folder}, ...}}]'"
+        )
+    if "model.safetensors" in names and "checksums.json" in names:
+        return f"it is a checkpoint folder of kdmt's: 'kdmt translate {folder}' runs it, 'kdmt export' converts it"
+    if "model.json" in names and "checksums.json" in names:
+        return "it is a checkpoint folder without its weights (model.safetensors)"
+    return _describe_outputs(folder, names)
+
+
+def _describe_export(folder: Path, toolkit: str, ours: bool) -> str:
+    name = {"ctranslate2": "CTranslate2", "onnx": "ONNX"}[toolkit]
+    if not ours:
+        return f"it is a {name} model that 'kdmt export' did not write"
+    return (
+        f"it is a {name} model that 'kdmt export' wrote: 'kdmt translate {folder}' runs it, and the checkpoint that it "
+        "was made from serves for all else"
+    )
+
+
+def _describe_outputs(folder: Path, names: set[str]) -> str:
+    """Of a folder without a model: what stages write, and what fairseq writes."""
+    if any(name.startswith("dict.") for name in names) and any(name.endswith((".idx", ".bin")) for name in names):
+        return (
+            f"it is a data-bin of fairseq's: 'kdmt import-fairseq {folder} PIPELINE.yaml' makes a pipeline of it, "
+            f"'kdmt generate {folder} --path CHECKPOINT' translates it"
+        )
+    if "data-bin" in names:
+        return f"it is the folder of a stage that makes data: {folder / 'data-bin'} is its data-bin"
+    if _is_run(names):
+        return f"it is a training run: 'kdmt translate {folder}' runs its model"
+    if runs := sorted(str(run) for run in _runs_below(folder)):
+        return f"it holds training runs: {', '.join(runs[:3])}" + (", ..." if len(runs) > 3 else "")
+    if "metrics.jsonl" in names:
+        return "it is a training run that has no checkpoint yet"
+    if files := sorted(name for name in names if name.endswith(".pt")):
+        return (
+            f"it is a folder of PyTorch files: 'kdmt import-checkpoint {folder / files[0]} OUT --data DATA_BIN' makes "
+            "a checkpoint folder of one of fairseq's"
+        )
+    return f"it is a folder with {', '.join(sorted(names)[:5])}" + (", ..." if len(names) > 5 else "")
+
+
+def _is_run(names: set[str]) -> bool:
+    return not names.isdisjoint(_RUN_POINTERS) or any(name.startswith("checkpoint_") for name in names)
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """As below the outputs of a pipeline: `teacher`, `students/NAME/seed_N`."""
+    for pattern in ("*", "*/*", "students/*/*"):
+        for below, _ in zip(folder.glob(pattern), range(_MOST_ENTRIES), strict=False):
+            if below.is_dir() and not below.is_symlink() and any((below / name).is_file() for name in _RUN_POINTERS):
+                yield below
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def _describe_file(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if not head:
+        return "it is an empty file"
+    if head.startswith(b"PK"):
+        return _describe_pytorch(path) if _is_pytorch(path) else "it is a zip archive"
+    if _PICKLE.match(head):
+        return _describe_pytorch(path)
+    if head.startswith((b"MMIDIDX", b"TNTIDX")) or (path.suffix == ".bin" and path.with_suffix(".idx").exists()):
+        return f"it is a file of a data-bin: 'kdmt generate {path.parent} --path CHECKPOINT' takes the folder"
+    if path.name in ("model.bin", "model.onnx"):
+        return f"it is the weights of a model that was exported: give its folder, {path.parent}"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        return f"it is a safetensors file, weights alone: give its folder, {path.parent}"
+    if head.startswith(b"\n") and b"<unk>" in head[:64]:
+        return "it is a SentencePiece model: 'tokenizer.source_path' in a pipeline, --sentencepiece for fairseq's"
+    for magic, name in _ARCHIVES.items():
+        if head.startswith(magic):
+            return f"it is a {name} archive"
+    if head[257:262] == b"ustar":
+        return "it is a tar archive"
+    return _describe_text(path, head)
+
+
+def _is_pytorch(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") or name == "data.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # one that is cut short, most likely
+        return path.suffix == ".pt"
+
+
+def _describe_pytorch(path: Path) -> str:
+    return (
+        f"it is a file of PyTorch's: if fairseq wrote it, 'kdmt import-checkpoint {path} OUT --data DATA_BIN' makes a "
+        "checkpoint folder of it"
+    )
+
+
+def _describe_text(path: Path, head: bytes) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it is text in UTF-16"
+    try:
+        text = head.decode() if len(head) < _HEAD_BYTES else head[:-4].decode(errors="ignore")
+        if len(head) == _HEAD_BYTES and len(text.encode()) < len(head) - 8:
+            raise ValueError
+    except ValueError:
+        return "it is a binary file of no kind that kdmt knows"
+    if "\0" in text:
+        return "it is a binary file of no kind that kdmt knows"
+    start = text.lstrip("\ufeff \t\r\n")
+    if _PIPELINE.search(text):
+        return f"it is a pipeline: 'kdmt prepare {path}', 'teacher', 'distill', 'student' and 'score' take it"
+    if re.fullmatch(r"dict\..+\.txt", path.name):
+        return f"it is a dictionary of fairseq's: give its folder, {path.parent}"
+    if start.startswith("#version:"):
+        return "it is a file of merge operations: --bpe-codes for fairseq's, 'tokenizer.source_path' in a pipeline"
+    if start.startswith(("{", "[")):
+        return "it is a JSON file"
+    if start.startswith("<"):
+        return "it is an XML, SGML or HTML file"
+    return "it is a text file"

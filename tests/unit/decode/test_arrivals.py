@@ -1,0 +1,82 @@
+"""Lines of a stream, however its bytes are divided."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmt.decode import arrivals
+from kdmt.decode.arrivals import arriving_lines
+
+
+@contextmanager
+def pipe(pieces: Sequence[bytes], pause: float = 0.0) -> Iterator[BinaryIO]:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as file:
+            for piece in pieces:
+                file.write(piece)
+                time.sleep(pause)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    with os.fdopen(reading, "rb") as stream:
+        yield stream
+    thread.join()
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"\n", b"\n\n", b"bc\nd", b"\r\n", b"\xff"])), st.integers(1, 4))
+def test_lines_are_those_of_the_whole(pieces: list[bytes], most: int) -> None:
+    whole = b"".join(pieces)
+    expected = whole.split(b"\n")
+    if not expected[-1]:
+        expected.pop()
+    with pipe(pieces) as stream:
+        groups = list(arriving_lines(stream, most))
+    assert [line for group in groups for line in group] == expected
+    assert all(1 <= len(group) <= most for group in groups)
+    in_memory = list(arriving_lines(io.BytesIO(whole), most))
+    assert [line for group in in_memory for line in group] == expected
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "memory"])
+def test_bulk_makes_full_groups(kind: str, tmp_path: Path) -> None:
+    """What is there already is taken together, whatever the size of a read."""
+    data = b"a line of some words\n" * 20_000
+    (tmp_path / "file").write_bytes(data)
+    streams = {"pipe": pipe([data]), "file": (tmp_path / "file").open("rb"), "memory": io.BytesIO(data)}
+    with streams[kind] as stream:
+        sizes = [len(group) for group in arriving_lines(stream, 1024)]
+    assert sum(sizes) == 20_000
+    if kind != "pipe":  # whose writer may have to wait for a core
+        assert sizes == [1024] * 19 + [20_000 % 1024]
+    assert len(sizes) < 100
+
+
+def test_lines_one_by_one_are_gathered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(arrivals, "_GATHER_SECONDS", 0.1)
+    with pipe([b"x\n"] * 100, pause=0.005) as stream:
+        sizes = [len(group) for group in arriving_lines(stream, 1024)]
+    assert sum(sizes) == 100
+    assert 1 < len(sizes) < 100
+
+
+def test_a_line_without_an_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "MAX_LINE_BYTES", 1000)
+    with pipe([b"a\n", b"x" * 10_000_000, b"\nb\n", b"y" * 1001]) as stream:
+        lines = [line for group in arriving_lines(stream, 8) for line in group]
+    assert [len(line) for line in lines[::2]] == [1, 1]
+    assert all(1000 < len(line) < 200_000 for line in lines[1::2])
+    assert [line[:1] for line in lines] == [b"a", b"x", b"b", b"y"]
