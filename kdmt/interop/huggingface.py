@@ -35,8 +35,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.errors import UserError, describe_error
+from kdmt.files import naming, read_json_object
 from kdmt.interop.folder import check_new, described_folder
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -184,13 +184,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if there is no such file."""
     if not path.is_file():
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path}: not valid JSON") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return values
+    return read_json_object(path)
 
 
 # ---------------------------------------------------------------------------------------------------------- tokenizers
@@ -555,7 +549,7 @@ def _transformers() -> ModuleType:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return describe_error(error)
 
 
 # --------------------------------------------------------------------------------------------------------- CTranslate2

@@ -5,26 +5,25 @@ Nothing here loads torch: most stages want to know no more than which checkpoint
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
-from kdmt.checksum import verify_checkpoint
+from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
 from kdmt.errors import UserError
 from kdmt.files import naming
 
 PREFIX = "checkpoint_"
+_NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
 ASIDE = ".partial-"  # begins the names of what is being written
 
 
 def checkpoint_sha256(folder: Path) -> str:
     """The identity of a checkpoint: the sha256 of its weights."""
-    try:
-        checksums: Mapping[str, str] = json.loads((folder / "checksums.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder}: not a checkpoint: it has no checksums.json") from None
+    checksums = read_checksums(folder)
+    if "model.safetensors" not in checksums:
+        raise UserError(f"{folder / CHECKSUMS}: does not list model.safetensors")
     return checksums["model.safetensors"]
 
 
@@ -44,7 +43,7 @@ def resolve_checkpoint(path: Path) -> Path:
         UserError: there is none.
     """
     if path.is_file():
-        return resolve_checkpoint(path.parent / path.read_text().strip())
+        return resolve_checkpoint(_pointed_at(path))
     if (path / "model.safetensors").is_file():
         return path
     for name in ("average", "best", "last"):
@@ -53,9 +52,25 @@ def resolve_checkpoint(path: Path) -> Path:
     raise UserError(f"{path}: neither a checkpoint folder nor a run that has one")
 
 
+_LONGEST_NAME = 255  # bytes
+
+
+def _pointed_at(pointer: Path) -> Path:
+    """The folder that a pointer file names, which lies beside it."""
+    with pointer.open("rb") as file:
+        content = file.read(_LONGEST_NAME + 2)
+    name = content.decode("utf-8", errors="replace").strip()
+    if len(content) > _LONGEST_NAME or not name.isprintable() or Path(name).name != name:
+        raise UserError(f"{pointer}: neither a checkpoint folder nor a file that names one beside it")
+    folder = pointer.parent / name
+    if not folder.is_dir():
+        raise UserError(f"{pointer}: names {name!r}, and there is no such checkpoint folder beside it")
+    return folder
+
+
 def list_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoint folders, oldest first."""
-    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and path.name.removeprefix(PREFIX).isdigit()]
+    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and _NAME.fullmatch(path.name)]
     return sorted(folders, key=checkpoint_update)
 
 

@@ -7,7 +7,6 @@ score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were s
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.checksum import known_sha256
-from kdmt.config import NATDecode, Pipeline, Score
+from kdmt.config import NATDecode, Pipeline, Score, read_record
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
+from kdmt.files import read_json
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.stages.references import join_words, read_references
 from kdmt.stages.stage import Stage
@@ -155,8 +155,8 @@ def _show(workspace: Workspace) -> None:
     from kdmt.score.report import Comparison, ScoreRow, render_table
 
     scores, significance, html = _reports(workspace)
-    rows = [ScoreRow(**row) for row in json.loads(scores.read_text(encoding="utf-8"))]
-    comparisons = [Comparison(**row) for row in json.loads(significance.read_text(encoding="utf-8"))]
+    rows = read_record(list[ScoreRow], read_json(scores), str(scores))
+    comparisons = read_record(list[Comparison], read_json(significance), str(significance))
     print(render_table(rows, comparisons, width=_terminal_width()))
     print(f"scores: {scores}   report: {html}   translations: {workspace.score}/")
 

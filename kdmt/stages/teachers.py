@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -153,6 +152,7 @@ class OwnTeacher:
 
 def _own_teacher(workspace: Workspace) -> OwnTeacher:
     from kdmt.models.checkpoint_folder import resolve_checkpoint
+    from kdmt.models.description import read_description
 
     settings = workspace.config.distill
     names = tuple(settings.checkpoints) or (f"teacher/{settings.checkpoint}",)
@@ -160,7 +160,7 @@ def _own_teacher(workspace: Workspace) -> OwnTeacher:
     checkpoints = tuple(resolve_checkpoint(path) for path in wanted)
     for checkpoint in checkpoints:
         check_vocabulary(checkpoint, workspace.prepare, langs=workspace.langs)
-    models = tuple(json.loads((folder / "model.json").read_text(encoding="utf-8")) for folder in checkpoints)
+    models = tuple(read_description(folder) for folder in checkpoints)
     return OwnTeacher(workspace, checkpoints, names, _engine(settings, names, models), models)
 
 

@@ -18,9 +18,8 @@ from typing import Literal
 
 import torch
 
-from kdmt.config import Train
-from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.config import Train, read_record
+from kdmt.files import naming, read_json_object
 from kdmt.train.ranks import cores_of_rank
 
 Precision = Literal["float32", "bf16", "bf16_output"]
@@ -107,12 +106,9 @@ def read_arithmetic(run: Path) -> Arithmetic | None:
         UserError: the file is damaged.
     """
     path = run / FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        return Arithmetic(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise UserError(f"{path}: damaged: expected precision, threads and probe_ms") from None
+    return read_record(Arithmetic, read_json_object(path), f"{path}: damaged")
 
 
 def _probe(measure: Callable[[Precision], float]) -> dict[Precision, float]:

@@ -107,7 +107,7 @@ def test_other_threads_than_before_are_mentioned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{}", '{"precision": "float32"}', "[1]"])
 def test_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
-    with pytest.raises(UserError, match=r"arithmetic\.json: damaged"):
+    with pytest.raises(UserError, match=r"arithmetic\.json: (damaged: |not valid JSON|not a JSON object)"):
         read_arithmetic(tmp_path)
 
 
