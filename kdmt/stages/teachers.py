@@ -35,6 +35,11 @@ _OF_PARALLEL_MODELS = ("nat.", "iterations")
 class ChosenTeacher(Protocol):
     """What the settings ask for, in all that a stage needs of it."""
 
+    @property
+    def vocab_size(self) -> int:
+        """Of its hypotheses' ids."""
+        ...
+
     def inputs(self) -> dict[str, str]:
         """The sha256 of its files, for a plan."""
         ...
@@ -93,6 +98,10 @@ class OwnTeacher:
         """Whether it writes all positions at once."""
         return self.models[0]["family"] == "nonautoregressive"
 
+    @property
+    def vocab_size(self) -> int:
+        return self.models[0]["tgt_vocab_size"]
+
     def inputs(self) -> dict[str, str]:
         from kdmt.models.checkpoint_folder import checkpoint_sha256
 
@@ -125,7 +134,7 @@ class OwnTeacher:
             "settings": settings.decode,
             "max_source_tokens": self._limit("source"),
             "max_target_tokens": self._limit("target"),
-            "vocab_size": self.models[0]["tgt_vocab_size"],
+            "vocab_size": self.vocab_size,
             "sample": sample,
         }
         if self.engine == "torch":
@@ -237,6 +246,10 @@ class HuggingFaceTeacher:
     name: str  # for messages and plans
     engine: str  # ctranslate2 or torch
 
+    @property
+    def vocab_size(self) -> int:
+        return len(self._tokenizer.vocabulary)
+
     def inputs(self) -> dict[str, str]:
         return {f"{self.name}/{file}": sha for file, sha in self._sha256_of_files().items()}
 
@@ -264,7 +277,7 @@ class HuggingFaceTeacher:
             "settings": self.workspace.config.distill.decode,
             "max_source_tokens": max_source,
             "max_target_tokens": max_target,
-            "vocab_size": len(self._tokenizer.vocabulary),
+            "vocab_size": self.vocab_size,
             "sample": sample,
         }
         if self.engine == "torch":
