@@ -3,38 +3,71 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kdmt.errors import UserError
+from kdmt.files import check_file, read_json_object
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal.
+    """Return the sha256 of a file's content, in hexadecimal.
 
     Raises:
         UserError: there is no such file.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
+    check_file(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+CHECKSUMS = "checksums.json"
+WEIGHTS = ("model.safetensors", "model.bin", "model.onnx")
+# what is read from a checkpoint or an exported model, and so has to be listed; other files may lie there unlisted
+_READ = (
+    *WEIGHTS,
+    *("model.json", "training_state.*", "tokenizer/*", "text.json", "dict.*.txt"),
+    *("config.json", "*vocabulary.*", "symbols.json", "vmap.txt", "translate.json", "*.onnx.data"),
+)
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file of a checkpoint or an exported model, by its path within the folder.
+
+    Raises:
+        UserError: there are none, or they are not in their form or lack the model.
+    """
+    path = folder / CHECKSUMS
+    if not path.exists():
+        raise UserError(f"{folder}: not a checkpoint: it has no {CHECKSUMS}")
+    checksums = read_json_object(path)
+    for name, sha256 in checksums.items():
+        if not is_below(name):
+            raise UserError(f"{path}: {name[:80]!r} is not the name of a file in the folder")
+        if not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)):
+            raise UserError(f"{path}: {name[:80]!r} has no sha256")
+    if "model.json" not in checksums or not checksums.keys() & set(WEIGHTS):
+        raise UserError(f"{path}: lists no model: model.json and one of {', '.join(WEIGHTS)} belong there")
+    return checksums
+
+
+def is_below(name: str) -> bool:
+    """Whether a name is a relative path that stays in its folder."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and name.isprintable()
 
 
 def verify_checkpoint(folder: Path) -> None:
     """Compare every file with its checksum.
 
     Raises:
-        UserError: naming the file that is missing or differs.
+        UserError: naming the file that is missing, differs or is read and not listed.
     """
-    try:
-        checksums = json.loads((folder / "checksums.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder}: not a checkpoint: it has no checksums.json") from None
-    except ValueError:
-        raise UserError(f"{folder / 'checksums.json'}: not valid JSON") from None
+    checksums = read_checksums(folder)
+    for path in sorted(found for pattern in _READ for found in folder.glob(pattern)):
+        if str(path.relative_to(folder)) not in checksums:
+            raise UserError(f"{path}: not listed in {CHECKSUMS}: nothing says that it belongs to the model")
     for name, expected in checksums.items():
         path = folder / name
         if not path.is_file():

@@ -13,6 +13,8 @@ Every setting is of one of three kinds, read by `flatten_settings`:
 from __future__ import annotations
 
 import copy
+import functools
+import json
 import re
 import unicodedata
 from collections.abc import Hashable, Iterator, Sequence
@@ -33,6 +35,7 @@ from pydantic import (
     PrivateAttr,
     Strict,
     Tag,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -382,7 +385,7 @@ class Vocabulary(Section):
         return self
 
 
-# pydantic puts the tag of the branch that it took into an error's location; `_describe` takes it out again
+# pydantic puts the tag of the branch that it took into an error's location; `describe_problems` takes it out again
 _RULES, _NONE = "<cleaning rules>", "<no cleaning>"
 CleanOrNone = Annotated[
     Annotated[Clean, Tag(_RULES)] | Annotated[Literal["none"], Tag(_NONE)],
@@ -1248,7 +1251,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     try:
         return Pipeline.model_validate(document)
     except ValidationError as error:
-        raise UserError(f"{path}: {_describe(error)}") from None
+        raise UserError(f"{path}: {describe_problems(error)}") from None
 
 
 _LARGEST_FILE = 1 << 20  # bytes
@@ -1429,6 +1432,7 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
 _MESSAGES = {
     "extra_forbidden": "unknown setting",
     "missing": "missing",
+    "unexpected_keyword_argument": "unknown",
     "model_type": "expected a mapping of settings",
     "dict_type": "expected a mapping",
     "list_type": "expected a list",
@@ -1441,8 +1445,8 @@ _MESSAGES = {
 _BRANCHES = (_RULES, _NONE, _BY_RULE, _BY_PAIRS, _CHECKPOINT, _FOREIGN, "[key]")
 
 
-def _describe(error: ValidationError) -> str:
-    """All problems on one line, each with its YAML path."""
+def describe_problems(error: ValidationError) -> str:
+    """Return all problems on one line, each with its YAML path."""
     problems = []
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"] if part not in _BRANCHES)
@@ -1450,7 +1454,7 @@ def _describe(error: ValidationError) -> str:
         if problem["type"] in _MESSAGES:
             message = _MESSAGES[problem["type"]].format(**problem.get("ctx", {}))
         message = _LONG_QUOTE.sub(r"\1\2...\1", message)
-        if problem["type"] not in ("extra_forbidden", "missing") and not isinstance(
+        if problem["type"] not in ("extra_forbidden", "missing", "unexpected_keyword_argument") and not isinstance(
             problem["input"], (dict, BaseModel)
         ):
             message += f" (it is {_quote(problem['input'])})"
@@ -1458,6 +1462,29 @@ def _describe(error: ValidationError) -> str:
     distinct = list(dict.fromkeys(problems))
     more = [f"and {len(distinct) - _MOST_PROBLEMS:,} more"] if len(distinct) > _MOST_PROBLEMS else []
     return "; ".join(distinct[:_MOST_PROBLEMS] + more)
+
+
+_Record = TypeVar("_Record")
+
+
+def read_record(kind: type[_Record], values: Any, where: str) -> _Record:
+    """Return a dataclass from the JSON values that it was written as.
+
+    Args:
+        where: begins the message.
+
+    Raises:
+        UserError: a value is missing or of another type.
+    """
+    try:
+        return _adapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{where}: {describe_problems(error)}") from None
+
+
+@functools.cache
+def _adapter(kind: type[_Record]) -> TypeAdapter[_Record]:
+    return TypeAdapter(kind)
 
 
 _LONG_QUOTE = re.compile(rf"(['\"])(.{{{_SHOWN}}}).+?\1", re.DOTALL)  # of a value in the message of a rule

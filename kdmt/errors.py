@@ -12,6 +12,14 @@ class UserError(Exception):
     """
 
 
+_LONGEST_REASON = 300  # characters
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type and the message of another library's exception on one line, not too long."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_REASON]
+
+
 class Interrupted(Exception):
     """A signal asked for a stop, and what was done so far is saved. The exit code is 128 + the signal's number."""
 

@@ -124,16 +124,16 @@ def make_sources(lengths: list[int], *, seed: int = 0) -> list[np.ndarray]:
     return [np.append(rng.integers(3, SRC_VOCAB, size=length), EOS).astype(np.int32) for length in lengths]
 
 
-def write_text_processing(folder: Path) -> tuple[int, list[Path]]:
-    """A tokenizer and dictionaries of words of a and b, as a checkpoint carries them: the size of the vocabulary, which
-    both languages share, and the files."""
+def write_text_processing(folder: Path, *, multiple: int = 8) -> tuple[int, list[Path]]:
+    """A tokenizer and dictionaries of words of a and b, as a checkpoint carries them: the size of the vocabulary, a
+    multiple of a number, which both languages share, and the files."""
     folder.mkdir()
     text = folder / "train"
     text.write_text("abba baba\nab ba bab\n" * 5)
     settings = Tokenizer(type="subword-nmt", model="bpe", vocab_size=8)
     train_tokenizer(settings, (text, text), folder / "tokenizer", ("en", "de"))
     (folder / "text.json").write_text(json.dumps(TextProcessor(Text(), "en", "de").to_dict()))
-    dictionary = Dictionary.from_counts({"a": 3, "b": 2, "ba@@": 1})
+    dictionary = Dictionary.from_counts({"a": 3, "b": 2, "ba@@": 1}, padding_factor=multiple)
     for lang in ("en", "de"):
         dictionary.save(folder / f"dict.{lang}.txt")
     return len(dictionary), TextCodec.load(folder).companions(folder)

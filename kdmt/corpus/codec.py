@@ -6,7 +6,6 @@ such a folder.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +20,11 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.files import read_json_object
 from kdmt.types import EOS
 
 TEXT_FILE = "text.json"
+MODEL_FILE = "model.json"
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,15 @@ class TextCodec:
         """From a checkpoint or a `prepare` folder.
 
         Raises:
-            UserError: naming the file that is missing or unreadable.
+            UserError: naming the file that is missing or unreadable, or a dictionary that is not the model's.
         """
         text = load_text_processor(folder / TEXT_FILE)
+        source, target = load_dictionaries(folder, text)
         return cls(
             text=text,
             tokenizers=load_tokenizer(folder / "tokenizer"),
-            src_dictionary=Dictionary.load(folder / f"dict.{text.source_lang}.txt"),
-            tgt_dictionary=Dictionary.load(folder / f"dict.{text.target_lang}.txt"),
+            src_dictionary=source,
+            tgt_dictionary=target,
         )
 
     def companions(self, folder: Path) -> list[Path]:
@@ -90,20 +92,47 @@ class TextCodec:
         return self.text.postprocess_target(self.tokenizers.target.join(words))
 
 
+def load_dictionaries(folder: Path, text: TextProcessor) -> tuple[Dictionary, Dictionary]:
+    """Return the source and the target dictionary of a folder.
+
+    Raises:
+        UserError: one is missing or unreadable, or has another size than the model in the same folder.
+    """
+    paths = [folder / f"dict.{lang}.txt" for lang in (text.source_lang, text.target_lang)]
+    source, target = (Dictionary.load(path) for path in paths)
+    check_sizes(folder, paths, (len(source), len(target)))
+    return source, target
+
+
+def check_sizes(folder: Path, paths: Sequence[Path], sizes: Sequence[int]) -> None:
+    """Refuse dictionaries, source and target, that have another size than the model beside them says, if there is one.
+
+    Args:
+        paths: of the dictionaries, for messages.
+        sizes: their symbols, the special ones included.
+
+    Raises:
+        UserError: naming the dictionary and both sizes.
+    """
+    if not (folder / MODEL_FILE).exists():
+        return
+    description = read_json_object(folder / MODEL_FILE)
+    for side, path, size in zip(("src", "tgt"), paths, sizes, strict=True):
+        wanted = description.get(f"{side}_vocab_size")
+        if wanted != size:
+            raise UserError(
+                f"{path}: has {size} symbols, and the model in {folder / MODEL_FILE} {str(wanted)[:80]}: "
+                "not the dictionary that it was trained with"
+            )
+
+
 def load_text_processor(path: Path) -> TextProcessor:
     """The text processing of a checkpoint or a `prepare` folder, from its `text.json`.
 
     Raises:
         UserError: the file is missing or is none.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file: not a folder that carries its text processing") from None
-    except ValueError:
-        raise UserError(f"{path}: not valid JSON") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object")
+    values = read_json_object(path, missing="there is no such file: not a folder that carries its text processing")
     try:
         return TextProcessor.from_dict(values)
     except UserError as error:
@@ -129,16 +158,17 @@ def check_vocabulary(checkpoint: Path, data: Path, *, langs: tuple[str, str]) ->
     Raises:
         UserError: naming both files and the first symbol that differs.
     """
+    sizes = []
     for lang in langs:
         ours, theirs = (folder / f"dict.{lang}.txt" for folder in (checkpoint, data))
         if not ours.is_file():
             raise UserError(f"{ours}: there is no such file: the checkpoint was made for another language pair")
-        if ours.read_bytes() == theirs.read_bytes():
-            continue
         a, b = Dictionary.load(ours).symbols, Dictionary.load(theirs).symbols
         first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        sizes.append(len(a))
         if a == b:
-            continue  # the same symbols with other counts: ids mean the same
+            continue  # perhaps with other counts: ids mean the same
         raise UserError(
             f"{ours} does not match {theirs}: {len(a)} symbols against {len(b)}, different from symbol {first} on"
         )
+    check_sizes(checkpoint, [checkpoint / f"dict.{lang}.txt" for lang in langs], sizes)

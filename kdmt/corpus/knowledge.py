@@ -34,8 +34,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.checksum import file_sha256
-from kdmt.errors import UserError
+from kdmt.checksum import file_sha256, is_below
+from kdmt.config import largest
+from kdmt.errors import UserError, describe_error
+from kdmt.files import check_file, naming, read_json, read_json_object
 from kdmt.types import Knowledge
 
 FORMAT, VERSION = "kdmt-knowledge", 1
@@ -91,7 +93,7 @@ class KnowledgeWriter:
         """Keep the blocks of an earlier try at the same cache, and no others."""
         claim = {**_shape_values(self.shape), "made_from": self.made_from}
         path = self.folder / "claim.json"
-        if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != claim:
+        if not path.exists() or read_json(path) != claim:
             shutil.rmtree(self.blocks, ignore_errors=True)
             (self.folder / HEADER).unlink(missing_ok=True)
             self.blocks.mkdir(parents=True)
@@ -171,24 +173,27 @@ class KnowledgeCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         header = _read_header(folder)
-        self.shape = Shape(
-            k=header["k"],
-            vocab_size=header["vocab_size"],
-            temperatures=tuple(header["temperatures"]),
-            value_type=header["value_type"],
-            block_size=header["block_size"],
-        )
+        self.shape = _read_shape(folder / HEADER, header)
         self.made_from: dict[str, str] = header["made_from"]
         self.files = [folder / each["file"] for each in header["blocks"]]
-        self.sizes: NDArray[np.int32] = np.load(folder / "sizes.npy")
-        for path, about in zip(self.files, header["blocks"], strict=True):
-            _check_length(path, about["num_tokens"], self.shape)
+        self.sizes: NDArray[np.int32] = _load(folder / "sizes.npy", "<i4", header["num_sentences"])
+        if (self.sizes < 0).any() or int(self.sizes.sum(dtype=np.int64)) != header["num_tokens"]:
+            raise UserError(f"{folder / 'sizes.npy'}: damaged: not the sizes of {header['num_tokens']} tokens")
+        starts = range(0, len(self.sizes), self.shape.block_size)
+        tokens = [int(self.sizes[start : start + self.shape.block_size].sum(dtype=np.int64)) for start in starts]
+        if tokens != [each["num_tokens"] for each in header["blocks"]]:
+            raise UserError(f"{folder / HEADER}: damaged: its blocks do not have the tokens of sizes.npy")
+        for path, num_tokens in zip(self.files, tokens, strict=True):
+            _load(path, self.shape.record, num_tokens)
         self._open: dict[int, NDArray[Any]] = {}
 
     @cached_property
     def marginal(self) -> NDArray[np.float32]:
         """The teacher's mean distribution, [V]."""
-        marginal: NDArray[np.float32] = np.load(self.folder / "marginal.npy")
+        path = self.folder / "marginal.npy"
+        marginal: NDArray[np.float32] = np.array(_load(path, "<f4", self.shape.vocab_size))
+        if not (np.isfinite(marginal).all() and (marginal >= 0).all()):
+            raise UserError(f"{path}: damaged: not the probabilities of a vocabulary")
         return marginal
 
     @cached_property
@@ -226,9 +231,15 @@ class KnowledgeCache:
         """The records of a sentence's tokens, [T]."""
         block = index // self.shape.block_size
         if block not in self._open:
-            self._open[block] = np.load(self.files[block], mmap_mode="r")
+            self._open[block] = _load(self.files[block], self.shape.record, None)
         start = self._starts[index]
-        return self._open[block][start : start + self.sizes[index]]
+        records = self._open[block][start : start + self.sizes[index]]
+        if records.size and (records["ids"].max() >= self.shape.vocab_size or np.isnan(records["log_probs"]).any()):
+            raise UserError(
+                f"{self.files[block]}: damaged: sentence {index} has an id beyond the vocabulary's "
+                f"{self.shape.vocab_size} symbols, or a log-probability that is not a number"
+            )
+        return records
 
 
 class KnowledgeSource:
@@ -276,26 +287,64 @@ def _shape_values(shape: Shape) -> dict[str, Any]:
 
 def _read_header(folder: Path) -> dict[str, Any]:
     path = folder / HEADER
-    try:
-        header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no knowledge cache, or an unfinished one: it has no {HEADER}") from None
-    except ValueError:
-        raise UserError(f"{path}: not valid JSON") from None
+    header = read_json_object(
+        path, missing=f"there is no such file: {folder} is no knowledge cache, or an unfinished one"
+    )
     if header.get("format") != FORMAT or header.get("version") != VERSION:
         raise UserError(f"{path}: not version {VERSION} of the format {FORMAT}")
+    made_from = header.get("made_from")
+    if not isinstance(made_from, dict) or not all(isinstance(sha256, str) for sha256 in made_from.values()):
+        raise UserError(f"{path}: damaged: it does not say what the cache was made from")
+    blocks = header.get("blocks")
+    if not isinstance(blocks, list) or not all(_is_block(each) for each in blocks):
+        raise UserError(f"{path}: damaged: it does not say which blocks there are")
+    for name in ("num_sentences", "num_tokens"):
+        if not _is_count(header.get(name)):
+            raise UserError(f"{path}: damaged: {name} is {str(header.get(name))[:80]!r}")
     return header
 
 
-def _check_length(path: Path, num_tokens: int, shape: Shape) -> None:
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_block(about: Any) -> bool:
+    if not isinstance(about, dict):
+        return False
+    file = about.get("file")
+    return isinstance(file, str) and is_below(file) and _is_count(about.get("num_tokens"))
+
+
+def _read_shape(path: Path, header: Mapping[str, Any]) -> Shape:
+    """What the records look like, once every value is known to be possible."""
+    for name in ("k", "vocab_size", "block_size"):
+        value = header.get(name)
+        if not _is_count(value) or not 1 <= value <= largest(name):
+            raise UserError(f"{path}: damaged: {name} is {str(value)[:80]!r}")
+    temperatures = header.get("temperatures")
+    if not isinstance(temperatures, list) or not all(type(each) in (int, float) and each > 0 for each in temperatures):
+        raise UserError(f"{path}: damaged: temperatures are {str(temperatures)[:80]!r}")
+    if header.get("value_type") not in ("float16", "float32"):
+        raise UserError(f"{path}: damaged: value_type is {str(header.get('value_type'))[:80]!r}")
+    return Shape(
+        k=header["k"],
+        vocab_size=header["vocab_size"],
+        temperatures=tuple(temperatures),
+        value_type=header["value_type"],
+        block_size=header["block_size"],
+    )
+
+
+def _load(path: Path, dtype: Any, length: int | None) -> NDArray[Any]:
+    """A one-dimensional array of a type and, where it is given, a length, memory-mapped."""
+    check_file(path, missing="the knowledge cache's file is missing")
     try:
-        records = np.load(path, mmap_mode="r") if num_tokens else np.load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: the knowledge cache's block is missing") from None
-    except ValueError as error:
-        raise UserError(f"{path}: damaged or cut short: {error}") from None
-    if records.dtype != shape.record or len(records) != num_tokens:
-        raise UserError(f"{path}: damaged: {len(records)} records of {records.dtype.itemsize} bytes")
+        array = np.load(path, mmap_mode="r" if length != 0 else None)
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        raise UserError(f"{path}: damaged or cut short: {describe_error(error)}") from None
+    if array.dtype != np.dtype(dtype) or array.ndim != 1 or (length is not None and len(array) != length):
+        raise UserError(f"{path}: damaged: {list(array.shape)} records of {array.dtype.itemsize} bytes")
+    return array
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> None:
@@ -309,7 +358,7 @@ def _write_text(path: Path, text: str) -> None:
 def _write(path: Path, fill: Callable[[Any], Any]) -> None:
     aside = path.with_name(f".partial-{path.name}")
     try:
-        with aside.open("wb") as file:
+        with naming(path), aside.open("wb") as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())

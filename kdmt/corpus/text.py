@@ -94,15 +94,18 @@ class TextProcessor:
         """
         expected = {"text", "source_lang", "target_lang", "unicode_form"}
         if set(values) != expected:
-            raise UserError(f"text processing: expected {sorted(expected)}, found {sorted(values)}")
+            raise UserError(f"text processing: expected {sorted(expected)}, found {str(sorted(values))[:200]}")
         try:
             text = Text.model_validate(values["text"])
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            raise UserError(f"text processing: {problem['loc']}: {problem['msg']}") from None
+            raise UserError(f"text processing: {str(problem['loc'])[:200]}: {problem['msg']}") from None
+        for side in ("source_lang", "target_lang"):  # parts of the names of files
+            if not (isinstance(values[side], str) and re.fullmatch(r"\w[\w@.-]{0,63}", values[side])):
+                raise UserError(f"text processing: {side}: {str(values[side])[:80]!r} is no name of a language")
         form = values["unicode_form"]
         if form not in ("NFC", "NFKC", "none", None):
-            raise UserError(f"text processing: unicode_form: {form!r} is no normalisation form")
+            raise UserError(f"text processing: unicode_form: {str(form)[:80]!r} is no normalisation form")
         return cls(text, str(values["source_lang"]), str(values["target_lang"]), form)
 
 

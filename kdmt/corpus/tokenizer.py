@@ -32,7 +32,7 @@ from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import check_file, naming, read_json_object
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 MAX_CACHED_WORDS = 1_000_000  # about 200 MB
@@ -313,15 +313,15 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     """
     index = folder / "tokenizer.json"
     try:
-        description = json.loads(index.read_text(encoding="utf-8"))
+        description = read_json_object(index)
         model_class = _MODELS[description["type"]]
         sides = [description[side] for side in ("source", "target")]
         files = [(folder / side["file"], side["sha256"]) for side in sides]
-    except FileNotFoundError:
-        raise UserError(f"{index}: there is no such file") from None
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         raise UserError(f"{index}: not the description of a tokenizer") from None
     for path, sha256 in files:
+        if path.parent != folder:
+            raise UserError(f"{index}: names a file that is not beside it")
         if file_sha256(path) != sha256:
             raise UserError(f"{path}: not the file that {index} describes (its sha256 differs)")
     source = model_class(files[0][0])
@@ -329,10 +329,8 @@ def load_tokenizer(folder: Path) -> Tokenizers:
 
 
 def _read_given(path: Path, kind: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such tokenizer model") from None
+    check_file(path, missing="there is no such tokenizer model")
+    data = path.read_bytes()
     if kind == "subword-nmt":
         refuse_other_formats(data[:HEAD_BYTES], str(path), sentences=False)
     return data

@@ -34,8 +34,8 @@ renormalising added. A Marian model has no <pad> there: nothing is renormalised 
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,10 +47,13 @@ import numpy as np
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
+from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.corpus.indexed import without_padding
 from kdmt.decode.engine import Sampling, check_sentences, length_batches
 from kdmt.decode.lengths import max_lengths, normalized_score
-from kdmt.errors import UserError
+from kdmt.errors import UserError, describe_error
+from kdmt.files import read_json, read_json_object
+from kdmt.models.description import check_size, read_description
 from kdmt.types import EOS, PAD, SPECIALS, Hypothesis
 
 SHORTLIST_FILE = "vmap.txt"
@@ -60,6 +63,8 @@ _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it stil
 _OFTEN = 0.1  # of a block's sentences so far
 _LIKELY = math.log(0.5)  # of </s> as the first token: what is left for others is no longer known precisely
 _SMALL_BATCH = 16  # sentences, with little to compute for each: what is computed stays in the processor's caches
+_SHOWN = 80  # characters of a token in a message
+_OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
 _NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
 
 
@@ -149,15 +154,20 @@ class CTranslate2Engine:
         if shortlist and not (folder / SHORTLIST_FILE).is_file():
             raise UserError(f"{folder}: has no lexical shortlist ({SHORTLIST_FILE})")
         self._shortlist = shortlist
-        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        self.max_source_positions: int = model["config"]["max_source_positions"]
-        self.max_target_positions: int = model["config"]["max_target_positions"]
+        self._folder = folder
+        model = read_json_object(folder / "model.json")
+        is_foreign = "frame" in model
+        if not is_foreign:
+            read_description(folder)
+        self.max_source_positions = _position_limit(folder, model, "max_source_positions")
+        self.max_target_positions = _position_limit(folder, model, "max_target_positions")
         self._src_symbols, self._columns = _vocabularies(folder)
         self._tgt_symbols = self._columns
         self._around = _Around()
-        if "frame" in model:
-            self._around = _Around(**{name: tuple(symbols) for name, symbols in model["frame"].items()})
-            self._src_symbols = self._tgt_symbols = json.loads((folder / "symbols.json").read_text(encoding="utf-8"))
+        if is_foreign:
+            self._src_symbols = self._tgt_symbols = _read_symbols(folder / "symbols.json")
+            self._around = _frame(folder, model["frame"], self._columns)
+        _check_symbols(folder, model, self._src_symbols, self._tgt_symbols, self._columns)
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._eos_column = self._columns.index(SPECIALS[EOS])
         self._min_len = 1 if self._around.target_prefix else 0  # tokens before </s> in every search
@@ -269,7 +279,8 @@ class CTranslate2Engine:
         if not sources:
             return []
         forced = len(self._around.target_prefix)
-        results = translator.translate_batch(
+        results = self._run(
+            translator.translate_batch,
             sources,
             self._prefixes(len(sources)),
             max_batch_size=0,
@@ -329,7 +340,8 @@ class CTranslate2Engine:
         penalty = _finishing_order(forced + max_len)
         count = 2 * beam if everything else beam + spare
         # every option that changes what is found stands here: some defaults are not fairseq's
-        results = self._translator.translate_batch(
+        results = self._run(
+            self._translator.translate_batch,
             sources,
             self._prefixes(len(sources)),
             max_batch_size=0,
@@ -353,6 +365,8 @@ class CTranslate2Engine:
             sampling_topk=1,
             replace_unknowns=False,
         )
+        for result in results:
+            self._check_finite(result.scores)
         return [_in_order(result, penalty, forced) for result in results]
 
     def _end(self, given: _Given, places: list[int], early: dict[int, float]) -> dict[int, list[_Found]]:
@@ -442,7 +456,8 @@ class CTranslate2Engine:
         """Of each token after each of some prefixes of one length: float64 [K, V]."""
         begun = [[*self._around.target_prefix, *prefix.tokens] for prefix in live]
         length = len(begun[0])
-        results = self._translator.translate_batch(
+        results = self._run(
+            self._translator.translate_batch,
             [source] * len(live),
             begun,
             beam_size=1,
@@ -521,12 +536,30 @@ class CTranslate2Engine:
         targets = [[*self._around.target_prefix, *target] for target in targets] if forced else targets
         lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
         for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
-            results = self._translator.score_batch(
-                _of(sources, batch), _of(targets, batch), max_batch_size=0, max_input_length=0
+            results = self._run(
+                self._translator.score_batch,
+                _of(sources, batch),
+                _of(targets, batch),
+                max_batch_size=0,
+                max_input_length=0,
             )
             for place, result in zip(batch, results, strict=True):
+                self._check_finite(result.log_probs)
                 scores[place] = np.array(result.log_probs, dtype=np.float32)[forced:]
         return scores
+
+    def _run(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What a call of CTranslate2's gives; what is wrong with the model is said with its folder."""
+        try:
+            return call(*arguments, **options)
+        except (ValueError, RuntimeError) as error:
+            if _OF_DEVICES.search(str(error)):  # may pass: it is tried again
+                raise
+            raise UserError(f"{self._folder}: CTranslate2 cannot run it: {describe_error(error)}") from None
+
+    def _check_finite(self, scores: Sequence[float]) -> None:
+        if any(map(math.isnan, scores)):
+            raise UserError(f"{self._folder}: its scores are no numbers: are there weights that are NaN or infinite?")
 
     def _read(self, tokens: list[str]) -> tuple[int, ...]:
         return tuple(self._tgt_ids[token] for token in tokens)
@@ -576,8 +609,67 @@ def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:
     """The source's and the target's token of each id; one file holds both where they are the same."""
     shared = folder / "shared_vocabulary.json"
     files = [shared, shared] if shared.is_file() else [folder / f"{side}_vocabulary.json" for side in _SIDES]
-    source, target = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    source, target = map(_read_symbols, files)
     return source, target
+
+
+def _read_symbols(path: Path) -> list[str]:
+    """The token of each id."""
+    symbols = read_json(path)
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise UserError(f"{path}: not a list of tokens")
+    if len(set(symbols)) < len(symbols):
+        raise UserError(f"{path}: lists a token twice")
+    if SPECIALS[EOS] not in symbols:
+        raise UserError(f"{path}: has no {SPECIALS[EOS]}")
+    return symbols
+
+
+def _position_limit(folder: Path, model: dict[str, Any], name: str) -> int:
+    config = model.get("config")
+    try:
+        return check_size(config if isinstance(config, dict) else {}, name)
+    except UserError as error:
+        raise UserError(f"{folder / 'model.json'}: config.{error}") from None
+
+
+def _frame(folder: Path, values: Any, columns: Sequence[str]) -> _Around:
+    """What stands around every sentence, of a model that is not ours."""
+    parts = ("source_prefix", "source_suffix", "target_prefix")
+    if not isinstance(values, dict) or set(values) != set(parts):
+        raise UserError(f"{folder / 'model.json'}: frame: expected {', '.join(parts)}")
+    known = set(columns)
+    for name, symbols in values.items():
+        if not isinstance(symbols, list) or not all(isinstance(each, str) and each in known for each in symbols):
+            raise UserError(f"{folder / 'model.json'}: frame.{name}: not a list of the model's tokens")
+    return _Around(**{name: tuple(symbols) for name, symbols in values.items()})
+
+
+def _check_symbols(
+    folder: Path, model: dict[str, Any], source: Sequence[str], target: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Refuse a model whose vocabularies are not those that ids and text are made with.
+
+    Raises:
+        UserError: naming the file that differs.
+    """
+    for side, symbols in (("src", source), ("tgt", target)):
+        if model.get(f"{side}_vocab_size") != len(symbols):
+            raise UserError(
+                f"{folder}: its vocabulary has {len(symbols)} {side} tokens, and model.json says "
+                f"{str(model.get(f'{side}_vocab_size'))[:_SHOWN]}"
+            )
+    if strangers := set(columns) - set(target):
+        raise UserError(f"{folder}: {min(strangers)[:_SHOWN]!r} is in its vocabulary and not among its symbols")
+    if not (folder / TEXT_FILE).exists():
+        return
+    text = load_text_processor(folder / TEXT_FILE)
+    dictionaries = load_dictionaries(folder, text)
+    for lang, dictionary, symbols in zip(
+        (text.source_lang, text.target_lang), dictionaries, (source, target), strict=True
+    ):
+        if list(symbols) != dictionary.symbols:
+            raise UserError(f"{folder / f'dict.{lang}.txt'}: not the vocabulary of the model in this folder")
 
 
 def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
@@ -596,5 +688,6 @@ def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
             inter_threads=1,
             intra_threads=threads,
         )
-    except (ValueError, RuntimeError) as error:  # an unknown type or device, one that is not there
-        raise UserError(f"{folder}: CTranslate2 cannot load it on {device} as {compute_type}: {error}") from None
+    except (ValueError, RuntimeError, MemoryError) as error:  # an unknown type or device, a file that is damaged
+        reason = describe_error(error)
+        raise UserError(f"{folder}: CTranslate2 cannot load it on {device} as {compute_type}: {reason}") from None

@@ -6,7 +6,6 @@ depend on the others but for float order.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +16,12 @@ import torch
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
+from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.corpus.indexed import without_padding
 from kdmt.decode.ctc import greedy
 from kdmt.decode.engine import check_sentences, length_batches
-from kdmt.errors import UserError
+from kdmt.errors import UserError, describe_error
+from kdmt.models.description import read_description
 from kdmt.types import Hypothesis
 
 
@@ -39,10 +40,13 @@ class OnnxEngine:
         if not (folder / "model.json").is_file() or not (folder / "model.onnx").is_file():
             raise UserError(f"{folder}: not a model that 'kdmt export --to onnx' wrote")
         verify_checkpoint(folder)
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        description = read_description(folder)
+        if (folder / TEXT_FILE).exists():
+            load_dictionaries(folder, load_text_processor(folder / TEXT_FILE))  # which must have the model's sizes
         self.max_source_positions: int = description["config"]["max_source_positions"]
         self._blank: int = description["tgt_vocab_size"]
-        self._session = _load(folder / "model.onnx", threads)
+        self._file = folder / "model.onnx"
+        self._session = _load(self._file, threads)
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
@@ -62,11 +66,26 @@ class OnnxEngine:
 
     def _translate(self, sources: list[np.ndarray]) -> list[Hypothesis]:
         """Of sources of one length."""
-        symbols_BL, log_probs_BL = self._session.run(
-            None, {"src_tokens": without_padding(np.stack(sources)).astype(np.int64)}
-        )
+        src_tokens_BS = without_padding(np.stack(sources)).astype(np.int64)
+        try:
+            symbols_BL, log_probs_BL = self._session.run(["symbols", "log_probs"], {"src_tokens": src_tokens_BS})
+        except Exception as error:  # ONNX Runtime's own, of many types
+            raise UserError(f"{self._file}: ONNX Runtime cannot run it: {describe_error(error)}") from None
+        self._check(symbols_BL, log_probs_BL, len(sources))
         keep_BL = torch.ones(symbols_BL.shape, dtype=torch.bool)
         return greedy(torch.from_numpy(symbols_BL), torch.from_numpy(log_probs_BL), keep_BL, blank=self._blank)
+
+    def _check(self, symbols_BL: np.ndarray, log_probs_BL: np.ndarray, count: int) -> None:
+        """Refuse outputs that no model of ours has."""
+        shaped = symbols_BL.ndim == 2 and symbols_BL.shape == log_probs_BL.shape and len(symbols_BL) == count
+        if not shaped or symbols_BL.dtype != np.int64 or log_probs_BL.dtype != np.float32:
+            raise UserError(f"{self._file}: its outputs are not those of a model that 'kdmt export --to onnx' wrote")
+        if np.isnan(log_probs_BL).any():
+            raise UserError(
+                f"{self._file}: its probabilities are no numbers: are there weights that are NaN or infinite?"
+            )
+        if symbols_BL.size and not 0 <= symbols_BL.min() <= symbols_BL.max() <= self._blank:
+            raise UserError(f"{self._file}: it writes tokens beyond the dictionary's {self._blank} symbols")
 
 
 def _load(file: Path, threads: int) -> Any:
@@ -77,4 +96,8 @@ def _load(file: Path, threads: int) -> Any:
         raise UserError("ONNX Runtime is not installed: pip install 'kdmt[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # what is wrong is said below
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own, of many types
+        raise UserError(f"{file}: ONNX Runtime cannot load it: {describe_error(error)}") from None

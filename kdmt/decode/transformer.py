@@ -20,8 +20,11 @@ from kdmt.decode.beam import Stepper, beam_search
 from kdmt.decode.engine import Sampling, check_sentences, length_batches
 from kdmt.decode.lengths import max_lengths
 from kdmt.decode.sampling import sample
+from kdmt.errors import UserError
 from kdmt.models.transformer import DecoderCache, Transformer
 from kdmt.types import EOS, Hypothesis
+
+_WHY = "are weights NaN, infinite or far too large?"
 
 
 class TorchEngine:
@@ -143,6 +146,8 @@ class TorchEngine:
                 )
                 for index, log_probs_T in zip(batch, log_probs_BT.cpu().numpy(), strict=True):
                     scores[index] = log_probs_T[: len(targets[index])].copy()
+                    if np.isnan(scores[index]).any():
+                        raise UserError(f"the model cannot score: the score of pair {index} is NaN: {_WHY}")
         return scores
 
     def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
@@ -168,7 +173,13 @@ def decode_in_batches(
     lengths = [len(source) for source in sources]
     with _inference(models):
         for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
-            for place, nbest in zip(batch, translate(batch), strict=True):
+            try:
+                found = translate(batch)
+            except FloatingPointError as error:
+                raise UserError(f"the model cannot translate: {error}: {_WHY}") from None
+            for place, nbest in zip(batch, found, strict=True):
+                if any(math.isnan(hypothesis.score) for hypothesis in nbest):
+                    raise UserError(f"the model cannot translate: the score of sentence {place} is NaN: {_WHY}")
                 hypotheses[place] = nbest
             if progress is not None:
                 progress(len(batch))

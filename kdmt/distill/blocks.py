@@ -30,11 +30,13 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.indexed import fitting_dtype
 from kdmt.errors import UserError
+from kdmt.files import check_file, naming, parse_json
 from kdmt.types import EOS, Hypothesis
 
 FORMAT = 3
 _DIGEST_BYTES = 32
 _HEADER_KEYS = {"block", "first", "count", "sources", "made_from", "made_with", "columns"}
+_LONGEST_HEADER = 1 << 20  # bytes
 _COMPRESSION = 1  # of gzip: larger ones take three times as long for a tenth less
 
 
@@ -119,7 +121,7 @@ def write_block(
     # of this process alone: a worker that was given up for lost may still be writing the same block
     aside = path.with_name(f".partial-{os.uname().nodename}-{os.getpid()}-{path.name}")
     try:
-        with aside.open("wb") as file:
+        with naming(path), aside.open("wb") as file:
             file.write(_encode(block, decoded, made_from, made_with))
             file.flush()
             os.fsync(file.fileno())
@@ -133,16 +135,22 @@ def write_block(
 
 
 def read_block(
-    folder: Path, block: Block, *, made_from: Mapping[str, Any], hashes_N: NDArray[np.uint64]
+    folder: Path,
+    block: Block,
+    *,
+    made_from: Mapping[str, Any],
+    hashes_N: NDArray[np.uint64],
+    vocab_size: int | None = None,
 ) -> tuple[dict[str, Any], Decoded]:
     """A block's header and content, after all of it was checked.
 
     Args:
         made_from: what it must have been made from.
         hashes_N: of the sources that the block is to hold.
+        vocab_size: of the target dictionary, which all ids are then within.
 
     Raises:
-        DamagedBlock: missing, cut short or damaged.
+        DamagedBlock: missing, cut short or damaged, or with columns that do not fit each other.
         ForeignBlock: of another teacher, vocabulary, settings or text; says which differs.
     """
     path = block.path(folder)
@@ -156,6 +164,8 @@ def read_block(
     if not np.array_equal(decoded.hashes_N, hashes_N):
         place = int(np.flatnonzero(decoded.hashes_N != hashes_N)[0])
         raise ForeignBlock(f"{path}: the source of sentence {block.first + place} is not the one of the training text")
+    if vocab_size is not None and decoded.tokens_T.size and int(decoded.tokens_T.max()) >= vocab_size:
+        raise DamagedBlock(f"{path}: has the id {int(decoded.tokens_T.max())}, the dictionary {vocab_size} symbols")
     return header, decoded
 
 
@@ -165,11 +175,10 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         DamagedBlock: missing or not readable.
     """
+    _check(path)
     try:
         with gzip.open(path, "rb") as file:
-            return _parse_header(path, file.readline())
-    except FileNotFoundError:
-        raise DamagedBlock(f"{path}: the block is missing") from None
+            return _parse_header(path, file.readline(_LONGEST_HEADER))
     except (OSError, EOFError, zlib.error) as error:
         raise DamagedBlock(f"{path}: damaged or cut short: {error}") from None
 
@@ -186,6 +195,13 @@ def fits(path: Path, block: Block, made_from: Mapping[str, Any], hashes_N: NDArr
         and header["made_from"] == dict(made_from)
         and header["sources"] == sources_sha256(hashes_N)
     )
+
+
+def _check(path: Path) -> None:
+    try:
+        check_file(path, missing="the block is missing")
+    except UserError as error:
+        raise DamagedBlock(str(error)) from None
 
 
 def sources_sha256(hashes_N: NDArray[np.uint64]) -> str:
@@ -230,10 +246,9 @@ def _columns(decoded: Decoded) -> list[tuple[Any, NDArray[Any]]]:
 
 def _decode(path: Path) -> tuple[dict[str, Any], Decoded]:
     """Header and columns of a file whose checksum is right."""
+    _check(path)
     try:
         content = gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
-        raise DamagedBlock(f"{path}: the block is missing") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DamagedBlock(f"{path}: damaged or cut short: {error}") from None
     if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
@@ -241,21 +256,86 @@ def _decode(path: Path) -> tuple[dict[str, Any], Decoded]:
     start = content.find(b"\n") + 1
     header = _parse_header(path, content[:start])
     columns = {}
-    for name, dtype, count in header["columns"]:
+    for name, dtype, count in _described_columns(path, header):
+        size = count * np.dtype(dtype).itemsize
+        if start + size > len(content) - _DIGEST_BYTES:
+            raise DamagedBlock(f"{path}: damaged: it is shorter than its columns")
         columns[name] = np.frombuffer(content, dtype=dtype, count=count, offset=start)
-        start += columns[name].nbytes
-    return header, Decoded(**columns)
+        start += size
+    if start != len(content) - _DIGEST_BYTES:
+        raise DamagedBlock(f"{path}: damaged: it is longer than its columns")
+    decoded = Decoded(**columns)
+    if problem := _disagreement(header, decoded):
+        raise DamagedBlock(f"{path}: damaged: {problem}")
+    return header, decoded
+
+
+_DTYPES = {
+    "hashes_N": ("<u8",),
+    "counts_N": ("<i4",),
+    "scores_H": ("<f4",),
+    "at_limit_H": ("|u1",),
+    "sizes_H": ("<i4",),
+    "tokens_T": ("<u2", "<u4", "<i8"),  # see `fitting_dtype`
+}
+
+
+def _described_columns(path: Path, header: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Name, type and length of each column, as the header has them."""
+    columns = header["columns"]
+    try:
+        found = [(str(name), str(dtype), count) for name, dtype, count in columns]
+    except (TypeError, ValueError):
+        found = []
+    if [name for name, _, _ in found] != list(_DTYPES):
+        raise DamagedBlock(f"{path}: damaged: its columns are not {', '.join(_DTYPES)}")
+    for name, dtype, count in found:
+        if dtype not in _DTYPES[name] or type(count) is not int or count < 0:
+            raise DamagedBlock(
+                f"{path}: damaged: its column {name} has {str(count)[:40]} values of type {dtype[:40]!r}"
+            )
+    return found
+
+
+def _disagreement(header: Mapping[str, Any], decoded: Decoded) -> str | None:
+    """What is wrong with columns whose checksum is right, if anything is."""
+    hypotheses = int(decoded.counts_N.sum(dtype=np.int64))
+    lengths = {
+        "sources": (len(decoded.hashes_N), header["count"]),
+        "numbers of hypotheses": (len(decoded.counts_N), header["count"]),
+        "scores": (len(decoded.scores_H), hypotheses),
+        "marks of the maximum length": (len(decoded.at_limit_H), hypotheses),
+        "sizes": (len(decoded.sizes_H), hypotheses),
+        "tokens": (len(decoded.tokens_T), int(decoded.sizes_H.sum(dtype=np.int64))),
+    }
+    if (decoded.counts_N < 0).any() or (decoded.sizes_H < 0).any():
+        return "a number of hypotheses or a size is negative"
+    for name, (found, wanted) in lengths.items():
+        if found != wanted:
+            return f"it has {found} {name} where {wanted} belong"
+    if np.isnan(decoded.scores_H).any():
+        return "a score is not a number"
+    if (decoded.at_limit_H > 1).any():
+        return "a mark of the maximum length is neither 0 nor 1"
+    if decoded.tokens_T.size and int(decoded.tokens_T.min()) < 0:
+        return "an id is negative"
+    return None
 
 
 def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(line)
+        header = parse_json(line)
     except ValueError:
         raise DamagedBlock(f"{path}: not a block of decoded sentences") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DamagedBlock(f"{path}: not in the form that this version writes")
     if not header.keys() >= _HEADER_KEYS:
         raise DamagedBlock(f"{path}: damaged: its header is not whole")
+    numbers = [header[name] for name in ("block", "first", "count")]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise DamagedBlock(f"{path}: damaged: its header does not say which sentences it holds")
+    if not (isinstance(header["made_from"], dict) and isinstance(header["made_with"], dict)):
+        raise DamagedBlock(f"{path}: damaged: its header does not say what it was made from")
     return header
 
 

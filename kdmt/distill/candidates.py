@@ -82,6 +82,7 @@ def write_candidates(
     out: Path,
     out_offsets: Path,
     workers: int,
+    vocab_size: int | None = None,
 ) -> Written:
     """Write `nbest` and its offsets from all blocks, each of which is checked.
 
@@ -89,6 +90,7 @@ def write_candidates(
         to_words: can be sent to other processes.
         out, out_offsets: the new files.
         workers: processes.
+        vocab_size: of the target dictionary, which all ids are to be within.
 
     Raises:
         UserError: a block is missing, damaged or made from something else.
@@ -96,7 +98,7 @@ def write_candidates(
     offsets = np.zeros(1 + sum(task.count for task in tasks), dtype="<i8")
     found: list[_Spelled] = []
     first = 1
-    spell = partial(_spell_block, blocks, made_from, to_words, settings)
+    spell = partial(_spell_block, blocks, made_from, to_words, settings, vocab_size)
     with naming(out), out.open("wb") as file, mapping_in_order(spell, workers) as map_in_order:
         for task, spelled in zip(tasks, map_in_order(tasks), strict=True):
             file.write(spelled.text)
@@ -114,9 +116,14 @@ def write_candidates(
 
 
 def _spell_block(
-    blocks: Path, made_from: dict[str, Any], to_words: ToWords, settings: Failures, task: BlockTask
+    blocks: Path,
+    made_from: dict[str, Any],
+    to_words: ToWords,
+    settings: Failures,
+    vocab_size: int | None,
+    task: BlockTask,
 ) -> _Spelled:
-    header, decoded = read_block(blocks, task.block, made_from=made_from, hashes_N=task.hashes_N)
+    header, decoded = read_block(blocks, task.block, made_from=made_from, hashes_N=task.hashes_N, vocab_size=vocab_size)
     codes_H = find_token_failures(
         decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H > 0, repetition_times=settings.repetition_times
     )

@@ -150,7 +150,7 @@ def _knock(address: str) -> None:
         OSError: nobody does.
     """
     host, _, port = address.rpartition(":")
-    if port.isdigit():
+    if port.isascii() and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 

@@ -23,7 +23,7 @@ from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode, checked
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import naming, read_json
 from kdmt.interop.folder import check_new, exported_folder, record_file
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.checkpoint import load_model
@@ -172,7 +172,7 @@ def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:
     files = [shared, shared] if shared.is_file() else [folder / f"{side}_vocabulary.json" for side in _SIDES]
     if not all(file.is_file() for file in files):
         raise UserError(f"{folder}: not a model that 'kdmt export --to ctranslate2' wrote")
-    source, target = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    source, target = (read_json(file) for file in files)
     return source, target
 
 

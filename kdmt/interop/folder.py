@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdmt.checksum import file_sha256
+from kdmt.checksum import file_sha256, read_checksums
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.models.build import describe_model
@@ -67,7 +67,7 @@ def described_folder(folder: Path, description: Mapping[str, Any], companions: S
 
 def record_file(folder: Path, path: Path) -> None:
     """Enter a file that came later into a folder's checksums."""
-    checksums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
+    checksums = read_checksums(folder)
     aside = folder / ".partial-checksums.json"
     _write_json(aside, {**checksums, str(path.relative_to(folder)): file_sha256(path)})
     aside.replace(folder / "checksums.json")

@@ -36,8 +36,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kdmt.config import largest
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import naming, read_json_object
 from kdmt.interop.folder import check_new, described_folder
 from kdmt.languages import Language, parse_language
 from kdmt.recognition import wrong_path
@@ -199,20 +200,46 @@ def model_files(folder: Path) -> list[Path]:
 def _read_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise wrong_path(folder, "not a Hugging Face model, it has no config.json")
-    return _read_json(folder / "config.json")
+    config = _read_json(folder / "config.json")
+    for theirs, ours in _SIZES.items():
+        value, most = config.get(theirs), largest(ours)
+        if value is not None and not (type(value) is int and 0 <= value <= most):
+            shown = str(value)[:_LONGEST_SHOWN]
+            raise UserError(f"{folder / 'config.json'}: {theirs} is {shown!r}, expected a whole number up to {most:,}")
+    return config
+
+
+_LONGEST_SHOWN = 80  # characters
+_SIZES = {  # names in a configuration, and the setting of ours that has the same bound
+    **dict.fromkeys(("vocab_size", "decoder_vocab_size"), "vocab_size"),
+    "d_model": "encoder_embed_dim",
+    "max_position_embeddings": "max_source_positions",
+    "num_hidden_layers": "encoder_layers",
+    **{f"{side}_layers": f"{side}_layers" for side in ("encoder", "decoder")},
+    **{f"{side}_ffn_dim": f"{side}_ffn_embed_dim" for side in ("encoder", "decoder")},
+    **{f"{side}_attention_heads": f"{side}_attention_heads" for side in ("encoder", "decoder")},
+}
+
+
+def _check_fits(folder: Path, weights: Sequence[Path]) -> None:
+    """Refuse a configuration of a model that is larger than the files of its weights, before it is built."""
+    config = _read_config(folder)
+    layers = sum(config.get(f"{side}_layers") or 0 for side in ("encoder", "decoder"))
+    dim = config.get("d_model") or 0
+    described = (config.get("vocab_size") or 0) * dim + 4 * layers * dim**2
+    there = sum(path.stat().st_size for path in weights)
+    if described > there:  # a weight takes a byte at least
+        raise UserError(
+            f"{weights[0]}: not the weights of its config.json, which describes at least {described:,} of them: "
+            f"there are {there:,} bytes"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if there is no such file."""
     if not path.is_file():
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path}: not valid JSON") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return values
+    return read_json_object(path)
 
 
 # ----------------------------------------------------------------------------------------------------------- languages
@@ -595,7 +622,9 @@ def load_weights(folder: Path, kind: Kind) -> Any:
         UserError: as for `ForeignModel`.
     """
     transformers = _transformers()
-    weights = model_files(folder)[1]
+    files = model_files(folder)
+    weights = files[1]
+    _check_fits(folder, [path for path in files if path.suffix in (".safetensors", ".bin")])
     try:
         model, told = getattr(transformers, _CLASSES[kind][0]).from_pretrained(
             str(folder),
@@ -613,6 +642,9 @@ def load_weights(folder: Path, kind: Kind) -> Any:
         if names := sorted(map(str, told[f"{what}_keys"])):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{weights}: not the weights of its config.json: {what} {names[0]}{more}")
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{weights}: {name[:_LONGEST_SHOWN]} has weights that are NaN or infinite")
     return model.eval()
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
 from kdmt.errors import UserError
 from kdmt.types import ALIGNED
 
@@ -17,6 +19,8 @@ from kdmt.types import ALIGNED
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """Everything that shapes a Transformer but its vocabularies. The defaults are fairseq's `transformer`."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # where it is read from JSON
 
     encoder_layers: int = 6
     decoder_layers: int = 6
@@ -48,6 +52,8 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         for side in ("encoder", "decoder"):
             dim, heads = getattr(self, f"{side}_embed_dim"), getattr(self, f"{side}_attention_heads")
+            if heads < 1:
+                raise UserError(f"model.{side}_attention_heads ({heads}) is less than 1")
             if dim % heads:
                 raise UserError(f"model.{side}_embed_dim ({dim}) is not a multiple of its attention heads ({heads})")
         if self.share_all_embeddings and self.encoder_embed_dim != self.decoder_embed_dim:
@@ -80,6 +86,8 @@ class NATConfig:
         early_exit: of `levenshtein`, decoder layers that say what is deleted, where and how much is missing, and which
             words; None for all layers each time.
     """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     family: Family
     upsample: int = 3

@@ -9,6 +9,7 @@ from torch import nn
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.description import check_description, check_numbers
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import PAD
@@ -33,11 +34,26 @@ def build_nonautoregressive(
 
 
 def _check_sizes(config: TransformerConfig, src_vocab_size: int, tgt_vocab_size: int) -> None:
+    check_numbers(config, "model")
+    if count_stored(config, src_vocab_size, tgt_vocab_size) > _MOST_WEIGHTS:
+        raise UserError(f"model: it would have more than {_MOST_WEIGHTS:,} weights")
     if config.share_all_embeddings and src_vocab_size != tgt_vocab_size:
         raise UserError(
             f"model.share_all_embeddings needs a joined vocabulary; "
             f"source has {src_vocab_size} symbols, target {tgt_vocab_size}"
         )
+
+
+_MOST_WEIGHTS = 100_000_000_000  # 400 GB
+
+
+def count_stored(config: TransformerConfig, src_vocab_size: int, tgt_vocab_size: int) -> int:
+    """Return how many weights a model has at least: embeddings, and the matrices of its layers."""
+    encoder, decoder = config.encoder_embed_dim, config.decoder_embed_dim
+    embeddings = max(src_vocab_size * encoder, tgt_vocab_size * decoder)  # once, where they are shared
+    encoder_layer = 4 * encoder**2 + 2 * encoder * config.encoder_ffn_embed_dim
+    decoder_layer = 6 * decoder**2 + 2 * decoder * config.decoder_ffn_embed_dim
+    return embeddings + config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer
 
 
 def _transformer_from(description: Mapping[str, Any]) -> Transformer:
@@ -80,12 +96,10 @@ def build_model(description: Mapping[str, Any]) -> Transformer:
     """The model that `describe_model` described, with fresh weights.
 
     Raises:
-        UserError: for an unknown family.
+        UserError: for an unknown family, or a value that is missing, unknown or out of range.
     """
-    family = description["family"]
-    if family not in MODELS:
-        raise UserError(f"model family {family!r} is none of {', '.join(MODELS)}")
-    return MODELS[family](description)
+    check_description(description)
+    return MODELS[description["family"]](description)
 
 
 def count_parameters(model: nn.Module) -> int:

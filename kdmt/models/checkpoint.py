@@ -26,10 +26,15 @@ from torch import Tensor, nn
 
 from kdmt.checksum import file_sha256, verify_checkpoint
 from kdmt.errors import UserError
-from kdmt.files import explain_number, naming
-from kdmt.models.build import build_model, describe_model
+from kdmt.files import check_file, explain_number, naming, read_json_object
+from kdmt.models.architecture import TransformerConfig
+from kdmt.models.build import build_model, count_stored, describe_model
 from kdmt.models.checkpoint_folder import ASIDE, sync
+from kdmt.models.description import read_description
 from kdmt.models.transformer import Transformer
+
+_SHOWN = 80  # characters of a weight's name
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,9 @@ def load_model(folder: Path) -> Transformer:
         UserError: the folder is damaged or its weights do not fit its description.
     """
     verify_checkpoint(folder)
-    model = build_model(json.loads((folder / "model.json").read_text()))
+    description = read_description(folder)
+    _check_fits(description, folder / "model.safetensors")
+    model = build_model(description)
     load_weights(model, folder)
     return model.eval()
 
@@ -102,16 +109,14 @@ def load_model(folder: Path) -> Transformer:
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Fill a model from a checkpoint; aliases of shared tensors, which are stored once, are tied already."""
     path = folder / "model.safetensors"
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not readable: {error}") from None
+    weights = _load_tensors(path)
     expected = _weights(model)
     if mismatched := sorted(set(expected) ^ set(weights)):
-        raise UserError(f"{path}: does not fit the model: {mismatched[0]} is in one of the two only")
+        raise UserError(f"{path}: does not fit the model: {mismatched[0][:_SHOWN]} is in one of the two only")
     for name, tensor in expected.items():
         if tensor.shape != weights[name].shape:
             raise UserError(f"{path}: {name} is {list(weights[name].shape)}, the model has {list(tensor.shape)}")
+        check_finite(weights[name], name, path)
         with torch.no_grad():
             tensor.copy_(weights[name])
 
@@ -121,7 +126,7 @@ def load_state(folder: Path) -> TrainingState:
     values_file = folder / "training_state.json"
     if not values_file.is_file():
         raise UserError(f"{folder}: holds no training state; only 'checkpoint_<update>' folders do")
-    return TrainingState(load_file(folder / "training_state.safetensors"), json.loads(values_file.read_text()))
+    return TrainingState(_load_tensors(folder / "training_state.safetensors"), read_json_object(values_file))
 
 
 def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
@@ -129,10 +134,49 @@ def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
     totals: dict[str, Tensor] = {}
     types: dict[str, torch.dtype] = {}
     for folder in folders:
-        for name, tensor in load_file(folder / "model.safetensors").items():
+        path = folder / "model.safetensors"
+        for name, tensor in _load_tensors(path).items():
+            if totals and (name not in totals or totals[name].shape != tensor.shape) and folder != folders[0]:
+                raise UserError(f"{path}: {name[:_SHOWN]} is not as in {folders[0]}: they are of different models")
             totals[name] = totals.get(name, 0.0) + tensor.double()
             types[name] = tensor.dtype
     return {name: (total / len(folders)).to(types[name]) for name, total in totals.items()}
+
+
+def check_finite(tensor: Tensor, name: str, path: Path) -> None:
+    """Refuse a weight that is not made of finite floating-point numbers.
+
+    Raises:
+        UserError: naming the file and the weight.
+    """
+    if not tensor.is_floating_point():
+        raise UserError(f"{path}: {name[:_SHOWN]} is of type {tensor.dtype}, expected floating-point numbers")
+    if not tensor.isfinite().all():
+        raise UserError(
+            f"{path}: {name[:_SHOWN]} has weights that are NaN or infinite: nothing can be computed with it"
+        )
+
+
+def _check_fits(description: Mapping[str, Any], path: Path) -> None:
+    """Refuse a description of a model that is larger than the file of its weights, before it is built."""
+    check_file(path)
+    there = path.stat().st_size
+    described = count_stored(
+        TransformerConfig(**description["config"]), description["src_vocab_size"], description["tgt_vocab_size"]
+    )
+    if described > there:  # a weight takes a byte at least
+        raise UserError(
+            f"{path}: does not fit the model: model.json describes at least {described:,} weights, "
+            f"and the file has {there:,} bytes"
+        )
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    check_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: not readable: {' '.join(str(error).split())[:_LONGEST_REASON]}") from None
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -5,21 +5,21 @@ Nothing here loads torch: most stages want to know no more than which checkpoint
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from kdmt.checksum import verify_checkpoint
+from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.recognition import wrong_path
 
 PREFIX = "checkpoint_"
+_NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
 ASIDE = ".partial-"  # begins the names of what is being written
 AVERAGE = "average"
 AVERAGE_OF = "average_of"  # in a run and in its average: the updates of the checkpoints that the average is the mean of
@@ -31,10 +31,9 @@ _logger = logging.getLogger(__name__)
 
 def checkpoint_sha256(folder: Path) -> str:
     """The identity of a checkpoint: the sha256 of its weights."""
-    try:
-        checksums: Mapping[str, str] = json.loads((folder / "checksums.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder}: not a checkpoint: it has no checksums.json") from None
+    checksums = read_checksums(folder)
+    if "model.safetensors" not in checksums:
+        raise UserError(f"{folder / CHECKSUMS}: does not list model.safetensors")
     return checksums["model.safetensors"]
 
 
@@ -86,7 +85,10 @@ def _pointed(pointer: Path) -> Path:
     is_name = len(name) <= _POINTER_BYTES and re.fullmatch(r"[\w.-]+", name) is not None
     if not is_name or not (name.startswith(PREFIX) or (pointer.parent / name).is_dir()):
         raise wrong_path(pointer, _NO_CHECKPOINT)
-    return pointer.parent / name
+    folder = pointer.parent / name
+    if not folder.is_dir():
+        raise UserError(f"{pointer}: names {name!r}, and there is no such checkpoint folder beside it")
+    return folder
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -125,7 +127,7 @@ def _warn_once(message: str) -> None:
 
 def list_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoint folders, oldest first."""
-    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and path.name.removeprefix(PREFIX).isdigit()]
+    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and _NAME.fullmatch(path.name)]
     return sorted(folders, key=checkpoint_update)
 
 

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdmt.files import naming
+from kdmt.config import read_record
+from kdmt.files import naming, read_json
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.significance import mean_and_sd
 
@@ -107,12 +108,14 @@ def write_scores(path: Path, rows: Sequence[ScoreRow], missing: Sequence[Missing
 
 
 def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
-    """Return the rows of scores.json and the systems that have none."""
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    return (
-        [ScoreRow(**entry) for entry in entries if "missing" not in entry],
-        [Missing(**entry) for entry in entries if "missing" in entry],
-    )
+    """Return the rows of scores.json and the systems that have none.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    entries: list[ScoreRow | Missing] = read_record(list[ScoreRow | Missing], read_json(path), str(path))
+    rows = [entry for entry in entries if isinstance(entry, ScoreRow)]
+    return rows, [entry for entry in entries if isinstance(entry, Missing)]
 
 
 def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:

@@ -231,11 +231,13 @@ class Decoding:
 
         with naming(self.folder / SENTENCES):
             np.save(out / SENTENCES, sources.numbers_L)
+        teacher = self.teacher()
         return write_candidates(
             tasks,
             self.blocks,
             made_from=made_from,
-            to_words=self.teacher().to_words(),
+            to_words=teacher.to_words(),
+            vocab_size=teacher.vocab_size,
             settings=self.workspace.config.distill.failures,
             out=out / NBEST,
             out_offsets=out / OFFSETS,

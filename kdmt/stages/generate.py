@@ -173,12 +173,12 @@ def _load(path: Path, data: DataBin) -> Any:
     if is_checkpoint_file(path):
         return _load_fairseqs(path, data)
     folder = resolve_checkpoint(path)
-    check_vocabulary(folder, data.folder, langs=data.langs)
     text = load_text_processor(folder / TEXT_FILE)
     if (text.source_lang, text.target_lang) != data.langs:
         raise UserError(
             f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from {' to '.join(data.langs)}"
         )
+    check_vocabulary(folder, data.folder, langs=data.langs)
     return load_model(folder)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from kdmt.checksum import known_sha256
 from kdmt.config import REQUIRED, Section, flatten_settings
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import check_file, naming, read_json_object
 from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints
 from kdmt.stages.folders import earlier_states, make_folder, move_aside, put_in_place
 
@@ -90,6 +90,7 @@ def check_status(folder: Path, plan: Plan) -> Status:
         return Status("stale", reasons)
     if not complete:
         return Status("unfinished", ["it was started and not finished"])
+    _check_record(folder / "manifest.json", recorded, ("outputs",))
     if damaged := _damaged_outputs(folder, recorded["outputs"]):
         return Status("unfinished", damaged)  # it is made again from what is there: checkpoints, blocks
     if extended := _differences("setting", recorded["extend"], wanted["extend"]):
@@ -98,7 +99,22 @@ def check_status(folder: Path, plan: Plan) -> Status:
 
 
 def _recorded(folder: Path) -> dict[str, Any] | None:
-    return read_json(folder / "manifest.json") or read_json(folder / "plan.json")
+    for name in ("manifest.json", "plan.json"):
+        record = read_json(folder / name)
+        if record is not None:
+            _check_record(folder / name, record, ("settings", "extend", "inputs"))
+            return record
+    return None
+
+
+def _check_record(path: Path, record: Mapping[str, Any], parts: Iterable[str]) -> None:
+    """Refuse a plan or a manifest that is not in its form."""
+    for part in parts:
+        if not isinstance(record.get(part), dict):
+            raise UserError(f"{path}: not the record of a stage: it has no {part!r}")
+    for part in ("inputs", "outputs"):
+        if not all(isinstance(sha256, str) for sha256 in record.get(part, {}).values()):
+            raise UserError(f"{path}: not the record of a stage: {part!r} are not all sha256")
 
 
 def recorded_plan(folder: Path) -> Plan | None:
@@ -160,7 +176,10 @@ def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[
 def recorded_outputs(folder: Path) -> dict[str, str]:
     """Outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
     manifest = read_json(folder / "manifest.json")
-    return {} if manifest is None else manifest["outputs"]
+    if manifest is None:
+        return {}
+    _check_record(folder / "manifest.json", manifest, ("outputs",))
+    return manifest["outputs"]
 
 
 def output_path(folder: Path, name: str) -> Path:
@@ -174,8 +193,7 @@ def file_input(path: Path) -> str:
     Raises:
         UserError: there is no such file.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+    check_file(path)
     return known_sha256(path)
 
 
@@ -185,12 +203,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: it was damaged.
     """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path}: not valid JSON") from None
+    return read_json_object(path) if path.exists() else None
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,11 +87,12 @@ def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool)
     from kdmt.distill.rescore import PairScorer
     from kdmt.interop.ctranslate2 import export_checkpoint
     from kdmt.models.checkpoint_folder import resolve_checkpoint
+    from kdmt.models.description import read_description
 
     if (checkpoint / "model.bin").is_file():
         return PairScorer(checkpoint, compute_type, raw)
     folder = resolve_checkpoint(checkpoint)
-    if json.loads((folder / "model.json").read_text(encoding="utf-8"))["family"] == "nonautoregressive":
+    if read_description(folder)["family"] == "nonautoregressive":
         raise UserError(f"{checkpoint}: writes all positions at once and has no probability for a given target")
     if not engine.exists():
         export_checkpoint(folder, engine)

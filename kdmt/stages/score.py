@@ -9,7 +9,6 @@ score/decoded/                                      the same as the decoder wrot
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.checksum import known_sha256
-from kdmt.config import NATDecode, Pipeline, Score
+from kdmt.config import NATDecode, Pipeline, Score, read_record
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
+from kdmt.files import read_json
 from kdmt.stages.folders import earlier_states
 from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
@@ -186,7 +186,7 @@ def _show(workspace: Workspace) -> None:
 
     scores, significance, html = _reports(workspace)
     rows, missing = read_scores(scores)
-    comparisons = [Comparison(**row) for row in json.loads(significance.read_text(encoding="utf-8"))]
+    comparisons = read_record(list[Comparison], read_json(significance), str(significance))
     table = render_table(rows, comparisons, missing=missing, width=_terminal_width(), ascii_only=not shows_unicode())
     print(printable(table, keep="\n"))
     print(printable(f"scores: {scores}   report: {html}   translations: {workspace.score}/"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -36,6 +35,11 @@ _OF_PARALLEL_MODELS = ("nat.", "iterations")
 
 class ChosenTeacher(Protocol):
     """What the settings ask for, in all that a stage needs of it."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Of its hypotheses' ids."""
+        ...
 
     def inputs(self) -> dict[str, str]:
         """The sha256 of its files, for a plan."""
@@ -95,6 +99,10 @@ class OwnTeacher:
         """Whether it writes all positions at once."""
         return self.models[0]["family"] == "nonautoregressive"
 
+    @property
+    def vocab_size(self) -> int:
+        return self.models[0]["tgt_vocab_size"]
+
     def inputs(self) -> dict[str, str]:
         from kdmt.models.checkpoint_folder import checkpoint_sha256
 
@@ -127,7 +135,7 @@ class OwnTeacher:
             "settings": settings.decode,
             "max_source_tokens": self._limit("source"),
             "max_target_tokens": self._limit("target"),
-            "vocab_size": self.models[0]["tgt_vocab_size"],
+            "vocab_size": self.vocab_size,
             "sample": sample,
         }
         if self.engine == "torch":
@@ -154,6 +162,7 @@ class OwnTeacher:
 
 def _own_teacher(workspace: Workspace) -> OwnTeacher:
     from kdmt.models.checkpoint_folder import resolve_checkpoint
+    from kdmt.models.description import read_description
 
     settings = workspace.config.distill
     names = tuple(settings.checkpoints) or (f"teacher/{settings.checkpoint}",)
@@ -161,7 +170,7 @@ def _own_teacher(workspace: Workspace) -> OwnTeacher:
     checkpoints = tuple(resolve_checkpoint(path) for path in wanted)
     for checkpoint in checkpoints:
         check_vocabulary(checkpoint, workspace.prepare, langs=workspace.langs)
-    models = tuple(json.loads((folder / "model.json").read_text(encoding="utf-8")) for folder in checkpoints)
+    models = tuple(read_description(folder) for folder in checkpoints)
     return OwnTeacher(workspace, checkpoints, names, _engine(settings, names, models), models)
 
 
@@ -238,6 +247,10 @@ class HuggingFaceTeacher:
     name: str  # for messages and plans
     engine: str  # ctranslate2 or torch
 
+    @property
+    def vocab_size(self) -> int:
+        return len(self._tokenizer.vocabulary)
+
     def inputs(self) -> dict[str, str]:
         return {f"{self.name}/{file}": sha for file, sha in self._sha256_of_files().items()}
 
@@ -269,7 +282,7 @@ class HuggingFaceTeacher:
             "settings": self.workspace.config.distill.decode,
             "max_source_tokens": max_source,
             "max_target_tokens": max_target,
-            "vocab_size": len(self._tokenizer.vocabulary),
+            "vocab_size": self.vocab_size,
             "sample": sample,
         }
         if self.engine == "torch":

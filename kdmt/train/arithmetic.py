@@ -21,9 +21,8 @@ from typing import Literal
 
 import torch
 
-from kdmt.config import Train
-from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.config import Train, read_record
+from kdmt.files import naming, read_json_object
 from kdmt.train.ranks import cores_of_rank
 
 Precision = Literal["float32", "bf16", "bf16_output"]
@@ -136,15 +135,13 @@ def read_arithmetic(run: Path) -> Arithmetic | None:
         UserError: the file is damaged.
     """
     path = run / FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        found = Arithmetic(stored["precision"], stored["threads"])  # earlier versions wrote what they had timed as well
-    except (ValueError, TypeError, KeyError):
-        found = None
-    if found is None or found.precision not in CHOICES or type(found.threads) is not int or found.threads < 1:
-        raise UserError(f"{path}: damaged: expected precision ({', '.join(CHOICES)}) and threads (1 or more)")
+    found = read_record(
+        Arithmetic, read_json_object(path), f"{path}: damaged"
+    )  # earlier versions wrote timings as well
+    if found.threads < 1:
+        raise UserError(f"{path}: damaged: {found.threads} threads")
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kdmt.config import Train
+from kdmt.config import Train, read_record
 from kdmt.errors import Interrupted, UserError
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
 from kdmt.models.checkpoint_folder import checkpoint_update
@@ -368,15 +368,18 @@ class Trainer:
             self._load_objective(state.tensors)
             self._load_random_state(state)
         elif self.init_state is not None:
+            folder = Path(self.settings.init_from or "")
+            self._check_state(self.init_state.tensors, folder, {})
             self._load_optimizer(self.init_state.tensors)
-            values = self.init_state.values
-            self.position.schedule_offset = values["update"] + values["schedule_offset"]
+            before = read_record(Position, self.init_state.values, f"{folder}: training_state.json")
+            self.position.schedule_offset = before.update + before.schedule_offset
 
     def _load(self, folder: Path) -> TrainingState:
         """Weights and position of a checkpoint."""
         load_weights(self.model, folder)
         state = load_state(folder)
-        self.position = Position(**state.values)
+        self.position = read_record(Position, state.values, str(folder / "training_state.json"))
+        self._check_state(state.tensors, folder, self.objective.moving())
         if self.position.update > self.settings.max_updates:
             raise UserError(
                 f"{folder}: training is past 'max_updates: {self.settings.max_updates}' already; it does not go back"
@@ -385,6 +388,20 @@ class Trainer:
             self.folder.mend_pointers(folder, self.position)
         self.progress.note(f"going on from {folder.name}")
         return state
+
+    def _check_state(self, tensors: dict[str, Tensor], folder: Path, moving: Mapping[str, Tensor]) -> None:
+        """Refuse the state of another model or optimiser, whose tensors lack names or have other shapes."""
+        trained = self.objective.trained()
+        wanted = {
+            f"{key}.{name}": parameter.shape
+            for name, parameter in trained.items()
+            if f"step.{name}" in tensors
+            for key in ("exp_avg", "exp_avg_sq")
+        }
+        wanted |= {name: tensor.shape for name, tensor in moving.items()}
+        for name, shape in wanted.items():
+            if name not in tensors or tensors[name].shape != shape:
+                raise UserError(f"{folder / 'training_state.safetensors'}: {name} is missing or of another shape")
 
     def _arithmetic(self) -> Precision:
         """What the run computes in; the first rank decides on the first start."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import check_file, naming
 from kdmt.terminal import printable, progress_bar
 
 
@@ -95,14 +95,16 @@ class Progress:
             self.writer = self._open_writer(update + 1)
         if self.metrics is None or not self.metrics.exists():
             return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            if record["update"] <= update:
+        check_file(self.metrics)
+        kept, dropped = [], 0
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")
+        for number, line in enumerate(lines, start=1):
+            logged_at = _logged_at(line)
+            if logged_at is not None and logged_at <= update:
                 kept.append(line + "\n")
+            dropped += logged_at is None and number < len(lines)  # the last one was cut short by a kill
+        if dropped:
+            self.note(f"{self.metrics}: {dropped} lines are no records of training and were dropped")
         aside = self.metrics.with_name(f".partial-{self.metrics.name}")
         with naming(self.metrics):
             aside.write_text("".join(kept), encoding="utf-8")
@@ -128,6 +130,16 @@ class Progress:
         if self._bar is not None:
             text = " ".join(f"{key} {value:.2f}" for key, value in self._figures.items())
             self._bar.update(self._task, figures=text)
+
+
+def _logged_at(line: str) -> int | None:
+    """The update of a line of the log, None if it is not one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    update = record.get("update") if isinstance(record, dict) else None
+    return update if type(update) is int else None
 
 
 def _tensorboard_opener(folder: Path) -> Callable[[int], Any]:

@@ -34,6 +34,7 @@ from kdmt.interop.folder import check_new
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.description import check_numbers
 from kdmt.models.transformer import Transformer
 
 
@@ -206,6 +207,9 @@ def _model(
     config, nat = architecture.config, architecture.nat
     if config.share_all_embeddings and source != target:
         raise UserError(f"it shares all embeddings, and the dictionaries in {data} differ")
+    check_numbers(config, "model")
+    if nat is not None:
+        check_numbers(nat, "nat")
     weights = convert_state(state, config, nat)
     sizes = {"src_vocab_size": len(source), "tgt_vocab_size": len(target)}
     model = build_transformer(config, **sizes) if nat is None else build_nonautoregressive(config, nat, **sizes)

@@ -50,7 +50,8 @@ def make_student(config: TransformerConfig = SHARED, *, family: str = "ctc", ups
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of `make_student()`; to export takes seconds."""
     folder = tmp_path_factory.mktemp("exported") / "out"
-    _, companions = write_text_processing(folder.parent / "prepare")
+    size, companions = write_text_processing(folder.parent / "prepare", multiple=vocabulary_sizes(SHARED)[1])
+    assert (size, size) == vocabulary_sizes(SHARED)
     model = make_student().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     export_model(model, folder, companions=companions)

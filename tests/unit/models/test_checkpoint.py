@@ -278,7 +278,7 @@ def test_a_run_resolves_to_average_else_best_else_last(tmp_path: Path) -> None:
 
 def test_pointer_to_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
     point(tmp_path / "best", tmp_path / "checkpoint_8")
-    with pytest.raises(UserError, match="checkpoint_8: neither"):
+    with pytest.raises(UserError, match="best: names 'checkpoint_8', and there is no such checkpoint"):
         resolve_checkpoint(tmp_path / "best")
 
 

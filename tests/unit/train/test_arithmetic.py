@@ -122,7 +122,7 @@ def test_other_threads_than_before_are_mentioned(tmp_path: Path) -> None:
 )
 def test_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
-    with pytest.raises(UserError, match=r"arithmetic\.json: damaged: expected precision \(float32, .*\) and threads"):
+    with pytest.raises(UserError, match=r"arithmetic\.json: (damaged: |not valid JSON|not a JSON object)"):
         read_arithmetic(tmp_path)
 
 

@@ -1,0 +1,111 @@
+"""`model.json`: the shape of a model, read and checked before anything is built from it. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kdmt.config import check_bounds, read_record
+from kdmt.errors import UserError
+from kdmt.files import read_json_object
+from kdmt.models.architecture import NATConfig, TransformerConfig
+
+FILE = "model.json"
+_Config = TypeVar("_Config", TransformerConfig, NATConfig)
+_FAMILIES = ("transformer", "nonautoregressive")
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what the `model.json` of one of our own models says, once every value is known to be right.
+
+    Raises:
+        UserError: naming the file, and the value that is missing, unknown or out of range.
+    """
+    path = folder / FILE
+    values = read_json_object(path, missing=f"there is no such file: {folder} is not a checkpoint")
+    try:
+        check_description(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return values
+
+
+def check_description(values: Mapping[str, Any]) -> None:
+    """Refuse a description that no model can be built from.
+
+    Raises:
+        UserError: naming the value.
+    """
+    family = values.get("family")
+    if family not in _FAMILIES:
+        raise UserError(f"model family {str(family)[:80]!r} is none of {', '.join(_FAMILIES)}")
+    sizes = {name: check_size(values, name) for name in ("src_vocab_size", "tgt_vocab_size")}
+    config = read_config(TransformerConfig, values.get("config"), "config")
+    for side, size in zip(("source", "target"), sizes.values(), strict=True):
+        token = getattr(config, f"{side}_token")
+        if token is not None and not 0 <= token < size:
+            raise UserError(f"config.{side}_token: {token} is no token of {size}")
+    if family == "nonautoregressive":
+        read_config(NATConfig, values.get("nat"), "nat")
+
+
+def check_size(values: Mapping[str, Any], name: str) -> int:
+    """Return a size of a description that is a whole number from 1 to the bound of its name.
+
+    Raises:
+        UserError: it is not.
+    """
+    value = values.get(name)
+    if type(value) is not int or value < 1:
+        raise UserError(f"{name}: {str(value)[:80]!r}, expected a whole number from 1 on")
+    try:
+        check_bounds(name, value)
+    except ValueError as error:
+        raise UserError(f"{name}: {error} (it is {value})") from None
+    return value
+
+
+def read_config(kind: type[_Config], values: Any, where: str) -> _Config:
+    """Return a part of a description as the record that it describes.
+
+    Raises:
+        UserError: a value is unknown, of another type or out of range.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected an object")
+    config = read_record(kind, values, where)
+    check_numbers(config, where)
+    return config
+
+
+def check_numbers(config: TransformerConfig | NATConfig, where: str) -> None:
+    """Refuse numbers that are too small or too large.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for name, value in vars(config).items():
+        _check_number(f"{where}.{name}", name, value)
+
+
+_SMALLEST = {  # of the others 1
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "source_token", "target_token"), 0),
+    **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0),
+}
+
+
+def _check_number(where: str, name: str, value: Any) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            continue
+        smallest = _SMALLEST.get(name, 1)
+        try:
+            check_bounds(name, number)
+            if isinstance(number, float) and not smallest <= number < 1.0:
+                raise ValueError("should be at least 0 and less than 1")
+            if number < smallest:
+                raise ValueError(f"should be at least {smallest}")
+        except ValueError as error:
+            raise UserError(f"{where}: {error} (it is {number})") from None
