@@ -1503,7 +1503,7 @@ def checked(kind: type[_Kind], where: str, **values: Any) -> _Kind:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise UserError(f"{where}: {_describe(error)}") from None
+        raise UserError(f"{where}: {describe_problems(error)}") from None
 
 
 def resolved(section: Section) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 
 from kdmt.config import Train, read_record
+from kdmt.errors import UserError
 from kdmt.files import naming, read_json_object
 from kdmt.train.ranks import cores_of_rank
 

@@ -25,7 +25,13 @@ from fuzz.server import preload
 from fuzz.world import World
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-FAULTS = {"tracebacks": "traceback", "hangs": "hang", "harmed": "harmed", "bad_messages": "message"}
+FAULTS = {
+    "tracebacks": "traceback",
+    "hangs": "hang",
+    "harmed": "harmed",
+    "bad_messages": "message",
+    "accepted": "accepted",
+}
 
 
 def main() -> int:

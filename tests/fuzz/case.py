@@ -37,11 +37,13 @@ class Case:
         damage: a description.
         commands: run one after the other until one is refused.
         again: a command that has to succeed once the damaged files are whole again; None for the last of `commands`.
+        refused: whether the damage is one that has to be noticed: checksums tell, or there is no such number.
     """
 
     damage: str
     commands: tuple[Command, ...]
     again: Command | None = None
+    refused: bool = False
 
 
 def drawn(seed: int, kind: str, number: int) -> random.Random:

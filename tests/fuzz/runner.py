@@ -95,6 +95,8 @@ class Runner:
             before = after
             if ended.code != 0:
                 break
+        if case.refused and codes[-1] == 0:
+            faults.append(Fault("accepted", "it succeeded, and the damage is one that has to be noticed"))
         if codes[-1] == 2 and not faults and self._mend(folder, whole, damaged):
             faults += self._blocked(case.again or case.commands[len(codes) - 1], folder)
         commands = tuple(str(command) for command in case.commands[: len(codes)])
@@ -132,6 +134,8 @@ class Runner:
         ended = self._run(command, folder)
         if ended.code == 0:
             return []
+        if ended.hung:
+            return [Fault("hang", f"with whole files {command} has no end within the time limit")]
         reason = ended.err.decode(errors="replace").strip()[-300:]
         return [Fault("harmed", f"with whole files {command} is refused afterwards: {reason}")]
 

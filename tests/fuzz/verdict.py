@@ -21,7 +21,7 @@ from fuzz.server import Ended
 LONGEST_LINE = 2_000  # characters of standard error
 Tree = Mapping[str, str]  # relative path -> what is there
 
-FaultKind = Literal["traceback", "hang", "harmed", "message"]
+FaultKind = Literal["traceback", "hang", "harmed", "message", "accepted"]
 
 
 @dataclass(frozen=True)

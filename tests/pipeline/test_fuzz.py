@@ -38,6 +38,7 @@ def test_hostile_inputs_end_in_success_or_in_one_clear_line() -> None:
         "hangs": "0",
         "harmed": "0",
         "bad_messages": "0",
+        "accepted": "0",
     }
 
 
@@ -205,15 +206,32 @@ def test_lines_that_are_missing_are_noticed(tmp_path: Path) -> None:
     assert fault.text == "2 lines expected on standard output, there are 1"
 
 
-class _Whole(World):
+class _File(World):
     """A world of one file."""
 
     def copy(self, _: object, to: Path) -> None:
         (to / "input").write_text((self.folder / "input").read_text())
 
 
+@pytest.fixture
+def make_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner]:
+    """A runner whose only kind of input, `files`, is a file that is damaged; (program, **what the case is)."""
+
+    def make(program: Callable[[], None], **about: bool) -> Runner:
+        def damage(_: object, folder: Path) -> Case:
+            (folder / "input").write_text("damaged")
+            return Case("input: damaged", (Command(("read", "input")),), **about)
+
+        (tmp_path / "world").mkdir()
+        (tmp_path / "world/input").write_text("whole")
+        monkeypatch.setitem(KINDS, "files", type(KINDS["corpora"])((), damage))
+        return Runner(_File(tmp_path / "world"), seed=1, entry=program)
+
+    return make
+
+
 @pytest.mark.parametrize("stays", [True, False])
-def test_what_blocks_the_next_run_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
+def test_what_blocks_the_next_run_is_noticed(make_runner: Callable[..., Runner], stays: bool) -> None:
     """A program that refuses a damaged file, and the whole one afterwards too, since it left something behind."""
 
     def refuse_damaged() -> None:
@@ -226,14 +244,13 @@ def test_what_blocks_the_next_run_is_noticed(tmp_path: Path, monkeypatch: pytest
             print("kdmt: error: input: damaged", file=sys.stderr)
             sys.exit(2)
 
-    def damage(_: object, folder: Path) -> Case:
-        (folder / "input").write_text("damaged")
-        return Case("input: damaged", (Command(("read", "input")),))
-
-    (tmp_path / "world").mkdir()
-    (tmp_path / "world/input").write_text("whole")
-    monkeypatch.setitem(KINDS, "files", type(KINDS["corpora"])((), damage))
-    runner = Runner(_Whole(tmp_path / "world"), seed=1, entry=refuse_damaged)
-    result = runner.run(Input("files", 0))
+    result = make_runner(refuse_damaged).run(Input("files", 0))
     assert result.codes == (2,)
     assert [fault.kind for fault in result.faults] == (["harmed"] if stays else [])
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_damage_that_has_to_be_noticed_and_is_not(make_runner: Callable[..., Runner], refused: bool) -> None:
+    result = make_runner(_succeed, refused=refused).run(Input("files", 0))
+    assert result.codes == (0,)
+    assert [fault.kind for fault in result.faults] == (["accepted"] if refused else [])

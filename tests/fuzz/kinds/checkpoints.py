@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fuzz.case import Case, Command, stage
 from fuzz.damage import damage_json, replace_path
-from fuzz.formats import damage_any, rewrite_checksums
+from fuzz.formats import damage_listed
 
 TEACHER, CTC = "runs/tiny/teacher", "runs/tiny/students/ctc/seed_1"
 
@@ -19,24 +19,21 @@ def damage(rng: random.Random, folder: Path) -> Case:
     if resumed:
         name = (folder / run / "last").read_text().strip()
     checkpoint = folder / run / name
-    what = _damage(rng, checkpoint)
-    if resumed:
+    what, noticed = _damage(rng, checkpoint)
+    if resumed:  # from an earlier one, if it is damaged
         return Case(f"{run}/{name}/{what}", (stage("teacher", "teacher.train.max_updates=62"),))
-    return Case(f"{run}/{name}/{what}", (_command(rng, run),))
+    return Case(f"{run}/{name}/{what}", (_command(rng, run),), refused=noticed)
 
 
-def _damage(rng: random.Random, checkpoint: Path) -> str:
+def _damage(rng: random.Random, checkpoint: Path) -> tuple[str, bool]:
+    """What was done, and whether its checksums tell of it."""
     choice = rng.random()
     if choice < 0.1:
-        return f"checksums.json: {_damage_checksums(rng, checkpoint)}"
+        return f"checksums.json: {_damage_checksums(rng, checkpoint)}", False
     if choice < 0.15:
-        return f": {replace_path(rng, checkpoint)}"
+        return f": {replace_path(rng, checkpoint)}", False
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != "checksums.json")
-    what = damage_any(rng, rng.choice(files))
-    if rng.random() < 0.75:
-        rewrite_checksums(checkpoint)
-        what += "; checksums rewritten"
-    return what
+    return damage_listed(rng, rng.choice(files), checkpoint)
 
 
 def _damage_checksums(rng: random.Random, checkpoint: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fuzz.case import Case, Command
 from fuzz.damage import damage_json, replace_path
-from fuzz.formats import damage_any, rewrite_checksums
+from fuzz.formats import damage_listed
 
 
 def damage_ct2(rng: random.Random, folder: Path) -> Case:
@@ -20,7 +20,7 @@ def damage_onnx(rng: random.Random, folder: Path) -> Case:
 
 def _damage(rng: random.Random, exported: Path, name: str) -> Case:
     files = sorted(path for path in exported.rglob("*") if path.is_file() and path.name != "checksums.json")
-    choice = rng.random()
+    choice, noticed = rng.random(), False
     if choice < 0.05:
         what = f"is {replace_path(rng, exported)}"
     elif choice < 0.15:
@@ -29,12 +29,9 @@ def _damage(rng: random.Random, exported: Path, name: str) -> Case:
         path.write_bytes(data)
         what = f"checksums.json: {what}"
     else:
-        what = damage_any(rng, rng.choice(files))
-        if rng.random() < 0.8:
-            rewrite_checksums(exported)
-            what += "; checksums rewritten"
+        what, noticed = damage_listed(rng, rng.choice(files), exported)
     command = translate = Command(("translate", name), stdin=b"ba be\n\nbi\n", lines=3)
     if name == "ct2" and rng.random() < 0.15:
         (exported.parent / "a").write_bytes(b"ba be\nbi\n")
         command = Command(("rescore", "ct2", "a", "a", "--workers", "1"), lines=2)
-    return Case(f"{name}/{what}", (command,), again=translate)
+    return Case(f"{name}/{what}", (command,), again=translate, refused=noticed)
