@@ -26,6 +26,7 @@ from kdmt.files import naming
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
+from kdmt.languages import same_language
 from kdmt.stages.workspace import pick_device, use_threads
 from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
@@ -174,7 +175,7 @@ def _load(path: Path, data: DataBin) -> Any:
         return _load_fairseqs(path, data)
     folder = resolve_checkpoint(path)
     text = load_text_processor(folder / TEXT_FILE)
-    if (text.source_lang, text.target_lang) != data.langs:
+    if not all(map(same_language, (text.source_lang, text.target_lang), data.langs)):
         raise UserError(
             f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from {' to '.join(data.langs)}"
         )

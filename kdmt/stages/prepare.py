@@ -65,7 +65,11 @@ def prepare_stage(workspace: Workspace) -> Stage:
     langs = {"source_lang": workspace.config.source_lang, "target_lang": workspace.config.target_lang}
 
     def plan() -> Plan:
-        return make_plan({"prepare": settings}, langs, _input_hashes(workspace))
+        made_from = make_plan({"prepare": settings}, langs, _input_hashes(workspace))
+        if settings.data_bin is not None or settings.clean == "none" or all(spaced_sides(workspace)):
+            return made_from
+        # earlier versions counted words between spaces in every language, which dropped most of such text
+        return made_from.depending_on("lengths", "characters", default="words")
 
     return Stage("prepare", "kdmt prepare", workspace.prepare, (), plan, lambda made: _prepare(workspace, made))
 
@@ -221,8 +225,8 @@ def _dropped(dropped: dict[str, int]) -> str:
     return f"dropped: {', '.join(found)}" if found else "none dropped"
 
 
-def _warn(workspace: Workspace, report: CleaningReport) -> None:
-    for line in report.warnings():
+def _warn(workspace: Workspace, report: CleaningReport, *, unit: str = "pairs") -> None:
+    for line in report.warnings(unit):
         workspace.say(f"prepare: {line}")
 
 
@@ -279,7 +283,7 @@ def _write_monolingual(
     workspace.say(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
-    _warn(workspace, report)
+    _warn(workspace, report, unit="lines")
     counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
     return {"monolingual": counts}
 
