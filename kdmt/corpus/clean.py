@@ -39,6 +39,7 @@ from kdmt.corpus.dropped import (
     cut_texts,
     describe_dropped,
     lost_much,
+    show_texts,
     warning_lines,
 )
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
@@ -157,14 +158,15 @@ class CleaningReport:
         """Return the first pair that fell to the rule that drops the most, as the end of a message; empty if none."""
         rule = max(self.dropped, key=self.dropped.__getitem__)
         pairs = [pair for corpus in self.corpora for pair in corpus.examples.get(rule, ())]
-        return f"; {rule} dropped {' -> '.join(map(repr, pairs[0]))}, for example" if pairs else ""
+        return f"; {rule} dropped {show_texts(pairs[0])}, for example" if pairs else ""
 
-    def warnings(self) -> Iterator[str]:
+    def warnings(self, unit: str = "pairs") -> Iterator[str]:
         """Yield the lines of warnings: of each corpus that loses much, with examples, and of all together."""
+        what = f"{unit} dropped"
         for corpus in self.corpora:
-            yield from warning_lines(corpus.name, "pairs", corpus.pairs_in, corpus.dropped, corpus.examples)
+            yield from warning_lines(corpus.name, what, corpus.pairs_in, corpus.dropped, corpus.examples)
         if len(self.corpora) > 1:
-            yield from warning_lines("all corpora", "pairs", self.pairs_in, self.dropped, {})
+            yield from warning_lines("all corpora", what, self.pairs_in, self.dropped, {})
 
 
 # ------------------------------------------------------------------------------------------------------------- rules

@@ -25,6 +25,11 @@ def cut_texts(*lines: str) -> Texts:
     return tuple(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..." for line in lines)
 
 
+def show_texts(texts: Texts) -> str:
+    """Return a pair of lines as a message shows it; where both are the same, once."""
+    return " -> ".join(map(repr, dict.fromkeys(texts)))
+
+
 def lost_much(total: int, dropped: Mapping[str, int]) -> bool:
     """Return whether a corpus loses more than `MUCH_OF_ALL`, or to one rule more than `MUCH_OF_ONE`."""
     return sum(dropped.values()) > MUCH_OF_ALL * total or any(lost > MUCH_OF_ONE * total for lost in dropped.values())
@@ -43,18 +48,18 @@ def warning_lines(
 
     Args:
         name: the corpus.
-        what: it loses, as "pairs".
+        what: becomes of what it loses, as "pairs dropped".
         examples: of the rules.
     """
     if not lost_much(total, dropped):
         return
     lost = sum(dropped.values())
-    yield f"WARNING: {name}: {lost:,} of {total:,} {what}{_share(lost, total)} lost: {describe_dropped(total, dropped)}"
+    yield f"WARNING: {name}: {lost:,} of {total:,} {what}{_share(lost, total)}: {describe_dropped(total, dropped)}"
     worst = max(dropped.values())
     for rule, count in dropped.items():
         if count > MUCH_OF_ONE * total or count == worst:
             for texts in examples.get(rule, ()):
-                yield f"  {rule}: {' -> '.join(map(repr, texts))}"
+                yield f"  {rule}: {show_texts(texts)}"
 
 
 def _share(count: int, total: int) -> str:

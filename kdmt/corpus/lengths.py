@@ -65,12 +65,12 @@ class RatioMedian:
         self.counts += np.bincount(bins_N + _MOST_NATS * _BINS_PER_NAT, minlength=len(self.counts))
 
     def value(self) -> float:
-        """Return the median to four decimals, of an even number of pairs the lower one; 1 where there is no pair."""
+        """Return the median to six digits, of an even number of pairs the lower one; 1 where there is no pair."""
         total = int(self.counts.sum())
         if not total:
             return 1.0
         middle = int(np.searchsorted(np.cumsum(self.counts), (total + 1) // 2))
-        return max(round(math.exp((middle - _MOST_NATS * _BINS_PER_NAT) / _BINS_PER_NAT), 4), 1e-4)
+        return float(f"{math.exp((middle - _MOST_NATS * _BINS_PER_NAT) / _BINS_PER_NAT):.6g}")
 
 
 def typical_ratio(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> float:

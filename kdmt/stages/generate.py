@@ -25,6 +25,7 @@ from kdmt.errors import UserError
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
+from kdmt.languages import same_language
 from kdmt.stages.workspace import pick_device, use_threads
 from kdmt.types import EDITING
 
@@ -172,7 +173,7 @@ def _load(path: Path, data: DataBin) -> Any:
     folder = resolve_checkpoint(path)
     check_vocabulary(folder, data.folder, langs=data.langs)
     text = load_text_processor(folder / TEXT_FILE)
-    if (text.source_lang, text.target_lang) != data.langs:
+    if not all(map(same_language, (text.source_lang, text.target_lang), data.langs)):
         raise UserError(
             f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from {' to '.join(data.langs)}"
         )

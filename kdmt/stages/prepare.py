@@ -203,8 +203,8 @@ def _dropped(dropped: dict[str, int]) -> str:
     return f"dropped: {', '.join(found)}" if found else "none dropped"
 
 
-def _warn(workspace: Workspace, report: CleaningReport) -> None:
-    for line in report.warnings():
+def _warn(workspace: Workspace, report: CleaningReport, *, unit: str = "pairs") -> None:
+    for line in report.warnings(unit):
         workspace.say(f"prepare: {line}")
 
 
@@ -258,7 +258,7 @@ def _write_monolingual(
     workspace.say(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
-    _warn(workspace, report)
+    _warn(workspace, report, unit="lines")
     counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
     return {"monolingual": counts}
 

@@ -16,6 +16,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.fetch import open_lines
 from kdmt.corpus.lines import write_lines
 from kdmt.errors import UserError
+from kdmt.languages import same_language
 from kdmt.stages.progress import block_progress
 from kdmt.stages.workers import open_executor, open_processes
 from kdmt.stages.workspace import Workspace
@@ -118,7 +119,7 @@ def check_reverse(workspace: Workspace) -> None:
         return
     text = TextCodec.load(resolve_checkpoint(Path(reverse.checkpoint))).text
     src, tgt = workspace.langs
-    if (text.source_lang, text.target_lang) != (tgt, src):
+    if not (same_language(text.source_lang, tgt) and same_language(text.target_lang, src)):
         raise UserError(
             f"distill.reverse.checkpoint: {reverse.checkpoint} translates {text.source_lang} to {text.target_lang}, "
             f"not {tgt} to {src}"

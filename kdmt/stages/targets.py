@@ -188,8 +188,8 @@ def _warning(report: MergeReport) -> Iterator[str]:
     What the reverse model drops does not count: its share is a setting.
     """
     lost: dict[str, int] = {failure: report.replaced[failure] + report.dropped[failure] for failure in FAILURES}
-    what = "sentences, replaced by references or dropped,"
-    return warning_lines("what the teacher wrote", what, report.num_sentences, lost, report.examples)
+    what = "sentences replaced by references or dropped"
+    return warning_lines("translations", what, report.num_sentences, lost, report.examples)
 
 
 def _counts(report: MergeReport) -> dict[str, Any]:

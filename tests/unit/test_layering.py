@@ -53,7 +53,10 @@ WITHOUT_TORCH = {
     "models.checkpoint_folder",
     *(
         f"corpus.{name}"
-        for name in ("alignment", "codec", "indexed", "lines", "parallel", "text", "tokenizer", "vocabulary")
+        for name in (
+            *("alignment", "clean", "codec", "dropped", "indexed", "lengths", "lines", "parallel", "text", "tokenizer"),
+            "vocabulary",
+        )
     ),
     *(f"decode.{name}" for name in ("ctranslate2", "engine", "lengths")),
     *(

@@ -35,6 +35,7 @@ from kdmt.decode.transformer import TorchEngine
 from kdmt.distill.failures import FAILURES
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.types import UNK, Hypothesis
 
 TINY = Path("runs/tiny")
 PREPARED, MADE, SAMPLED = TINY / "prepare", TINY / "distill", TINY / "sampled"
@@ -229,8 +230,26 @@ def test_a_teacher_that_was_trained_further_is_another_teacher() -> None:
 def test_many_references_among_the_lines_are_worth_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TorchEngine, "decode", lambda _, sources, *__, **___: [[] for _ in sources])
     result = distill("block_size=50")
-    assert "WARNING: 100% of the lines are references, not translations" in result.err
+    source = read_lines(PREPARED / "train.en")[0]
+    assert (
+        "distill: WARNING: translations: 80 of 80 sentences replaced by references or dropped (100%): "
+        f"empty 80 (100%)\ndistill:   empty: {source!r} -> ''\n"
+    ) in result.err
+    assert result.err.count("distill:   empty: ") == 3
     assert read_lines(MADE / "distilled.de") == read_lines(PREPARED / "train.de")
+
+
+@pytest.mark.usefixtures("finished")
+def test_failures_that_are_kept_are_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        TorchEngine, "decode", lambda _, sources, *__, **___: [[Hypothesis((UNK, 5), -1.0)] for _ in sources]
+    )
+    result = distill("block_size=50", "failures.ratio=keep")
+    assert result.code == 0, result.err
+    assert "failures: unk 80" in result.err
+    assert "WARNING" not in result.err
+    result = distill("block_size=50", "failures={unk: reference, ratio: keep}")
+    assert "translations: 80 of 80 sentences replaced by references or dropped (100%): unk 80 (100%)" in result.err
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -333,3 +333,30 @@ def test_joining_is_for_token_files(pipeline, folder):  # noqa: ARG001
 
 def test_what_looks_like_subwords_is_named(folder):  # noqa: ARG001
     assert "looks like subword_nmt: --remove-bpe subword_nmt" in imported("tested").err
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("lang", ["zh-CN", "zh_CN", "ZH", "pt-BR", "sr-Latn", "no"])
+def test_a_data_bin_of_any_language_tag(lang):
+    """Files keep the name that the tag has there; a hyphen in it needs both languages to be given."""
+    Path("tagged").mkdir()
+    for path in Path("separate").iterdir():
+        name = path.name.replace(".de.", f".{lang}.").replace("en-de", f"en-{lang}")
+        shutil.copy2(path, Path("tagged") / name)
+    imported("tagged", "-s", "en", "-t", lang)
+    written = yaml.safe_load(Path("x.yaml").read_text(encoding="utf-8"))
+    assert (written["source_lang"], written["target_lang"]) == ("en", lang)
+    assert sorted(path.name for path in (PREPARED / "data-bin").iterdir()) == sorted(
+        path.name for path in Path("tagged").iterdir()
+    )
+    pairs = zip(*(read_lines(PREPARED / f"train.{side}") for side in ("en", lang)), strict=True)
+    ratios = sorted(len(target) / len(source) for source, target in pairs if source and target)
+    report = json.loads((PREPARED / "report.json").read_text(encoding="utf-8"))
+    assert report["typical_ratio"] == pytest.approx(ratios[(len(ratios) - 1) // 2], rel=1e-3)
+
+
+def test_a_code_that_is_a_common_mistake(folder):  # noqa: ARG001
+    for path in list(Path("separate").iterdir()):
+        path.rename(path.with_name(path.name.replace(".de.", ".cn.").replace("en-de", "en-cn")))
+    message = refused("separate", "x.yaml")
+    assert message == "'target_lang': 'cn' is no ISO 639 or BCP 47 language code: write 'zh'"
