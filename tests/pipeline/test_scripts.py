@@ -42,7 +42,7 @@ MODEL = tiny_pipeline.MODEL | {
     "dropout": 0.0,
 }
 TRAIN = tiny_pipeline.TRAIN | {
-    "max_updates": 320,
+    "max_updates": 400,
     "max_tokens": 600,
     "lr": 0.006,
     "warmup_updates": 80,
@@ -144,13 +144,14 @@ def word_settings(lang: str, vocab_size: int) -> dict[str, Any]:
 def run_toy(folder: Path) -> Run:
     """Run pipelines/toy-th.yaml on a smaller corpus, with a smaller teacher."""
     generator = [sys.executable, REPOSITORY / "data/toy/generate.py", "--no-spaces", "--out", "data/toy/corpus-th"]
-    sizes = ["--train", "800", "--valid", "40", "--test", "40"]
+    sizes = ["--train", "1500", "--valid", "40", "--test", "40"]
     subprocess.run([*generator, *sizes], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    sets = ["prepare.tokenizer.vocab_size=400", "prepare.workers=1", "distill.executor=inline"]
+    sets = ["prepare.tokenizer.vocab_size=800", "prepare.workers=1", "distill.executor=inline"]
     sets += ["score={checkpoint: best, beams: [5], bootstrap_samples: 20, speed_sentences: 2, threads: 1}"]
     sets += [f"teacher.model.{side}_embed_dim=64" for side in ("encoder", "decoder")]
-    training = ["max_updates=240", "max_tokens=1200", "lr=0.008", "warmup_updates=60", "threads=1"]
-    training += ["validate_interval_updates=60", "validate_sentences=40", "precision=float32"]
+    sets += [f"teacher.model.{side}_layers=1" for side in ("encoder", "decoder")]
+    training = ["max_updates=480", "max_tokens=900", "lr=0.006", "warmup_updates=120", "threads=1"]
+    training += ["validate_interval_updates=80", "validate_sentences=40", "precision=float32"]
     sets += [f"teacher.train.{setting}" for setting in training]
     said = run_stages(REPOSITORY / "pipelines/toy-th.yaml", sets)
     return Run(folder / "runs/toy-th", "th", "char", said)
@@ -165,18 +166,16 @@ def test_cleaning_keeps_the_pairs(run: Run) -> None:
 
 def test_validation_bleu_rises_and_the_best_checkpoint_is_not_the_first(run: Run) -> None:
     by_update = run.validations()
-    updates = sorted(by_update)
-    best = max(updates, key=lambda update: (by_update[update], -update))
-    assert len(updates) >= 4
-    assert by_update[best] > by_update[updates[0]] + 10
-    assert best > updates[0]
-    assert (run.folder / "teacher/best").read_text(encoding="utf-8").strip() == f"checkpoint_{best}"
+    best = int((run.folder / "teacher/best").read_text(encoding="utf-8").strip().removeprefix("checkpoint_"))
+    assert len(by_update) >= 4
+    assert by_update[best] == max(by_update.values())
+    assert by_update[best] > by_update[min(by_update)] + 10
+    assert "WARNING" not in run.said["teacher"]
 
 
 def test_what_a_trained_teacher_writes_is_taken(run: Run) -> None:
     facts = run.facts("distill")
     assert facts["failures"].get("ratio", 0) <= 0.01 * facts["num_sentences"]
-    assert sum(facts["replaced_by_reference"].values()) <= 0.1 * facts["num_sentences"]
     assert f"|tok:{run.tokenizer}" in facts["bleu_signature"]
     assert facts["bleu_against_reference"] > 10
 
@@ -210,8 +209,11 @@ def test_a_perfect_systems_translations_are_all_kept(run: Run) -> None:
 @ONLY_WORDS
 def test_a_trained_teacher_translates_word_for_word(run: Run) -> None:
     """The task has one right answer and few words, so that figures say whether anything along the way is lost."""
-    assert max(run.validations().values()) > 60
-    assert min(row["bleu"] for row in run.load("scores.json")) > 60
+    assert max(run.validations().values()) > 40
+    assert min(row["bleu"] for row in run.load("scores.json")) > 40
+    facts = run.facts("distill")
+    assert sum(facts["replaced_by_reference"].values()) <= 0.1 * facts["num_sentences"]
+    assert "WARNING" not in run.said["distill"]
 
 
 @pytest.mark.skipif(not UDHR.is_dir(), reason="no ../shared/data/udhr beside the repository")
