@@ -102,7 +102,7 @@ class _Table:
 
 def write_scores(path: Path, rows: Sequence[ScoreRow], missing: Sequence[Missing] = ()) -> None:
     """Write scores.json: a list with an object for each row, then one with the key `missing` for each other system."""
-    _write_json(path, [asdict(entry) for entry in (*rows, *missing)])
+    _write_json(path, [*(asdict(row) for row in rows), *(asdict(each) for each in missing)])
 
 
 def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
