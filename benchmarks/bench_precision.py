@@ -67,7 +67,7 @@ def models() -> Iterator[tuple[int, int, Any]]:
     from kdmt.models.build import build_transformer
 
     for width, layers in SHAPES.items():
-        sides = {
+        sides: dict[str, Any] = {
             f"{side}_{field}": value
             for side in ("encoder", "decoder")
             for field, value in {
@@ -112,7 +112,8 @@ def seconds_of_each(model: Any, batch: Any) -> dict[str, float]:
     from kdmt.train.arithmetic import CHOICES
     from kdmt.train.objectives import CrossEntropyObjective
 
-    objective, seconds = CrossEntropyObjective(model, label_smoothing=0.1).train(), {}
+    objective = CrossEntropyObjective(model, label_smoothing=0.1).train()
+    seconds: dict[str, float] = {}
     for precision in CHOICES:
         objective.use(precision)
         started = time.process_time()

@@ -47,7 +47,7 @@ def protect_streams() -> None:
     elif _is_real(sys.stderr, 2):
         sys.stderr = _messages(2, encoding=sys.stderr.encoding)
     if sys.stdout is None:
-        sys.stdout = _Closed(io.FileIO(1, "w", closefd=False), encoding="utf-8")  # type: ignore[arg-type]
+        sys.stdout = _Closed(io.FileIO(1, "w", closefd=False), encoding="utf-8")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

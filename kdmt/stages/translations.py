@@ -61,7 +61,8 @@ class Translations:
         record.unlink(missing_ok=True)
         write_lines(text, decoded.words)
         measured = {key: value for key, value in asdict(decoded).items() if key != "words"}
-        write_json(record, {"made_from": dict(made_from), "sha256": file_sha256(text), "measured": measured})
+        whole = {"sha256": file_sha256(text), "sentences": len(decoded.words)}
+        write_json(record, {"made_from": dict(made_from), **whole, "measured": measured})
 
     def _read(self, folder: Path, name: str, made_from: Mapping[str, Any]) -> Decoded | None:
         text, record = folder / f"{name}.{self.lang}", folder / f"{name}.json"
@@ -73,4 +74,7 @@ class Translations:
             return None
         if not text.is_file() or file_sha256(text) != known.get("sha256"):
             return None
-        return Decoded(words=read_lines(text), **known["measured"])
+        words = read_lines(text)
+        if len(words) != known.get("sentences"):  # a model may write the end of a line as a token
+            return None
+        return Decoded(words=words, **known["measured"])

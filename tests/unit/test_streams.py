@@ -12,6 +12,7 @@ import pytest
 import kdmt
 
 PACKAGES = str(Path(kdmt.__file__).parents[1])
+TEXT = "naïve ± жук"
 PREPARE = "import sys\nfrom kdmt.streams import *\nprotect_streams()\n"
 
 
@@ -30,7 +31,9 @@ def kdmt_command(*arguments: str) -> list[str]:
 
 
 def program(*lines: str) -> list[str]:
-    return [sys.executable, "-c", PREPARE + "\n".join(lines)]
+    source = PREPARE + "\n".join(lines)
+    assert source.isascii()  # an argument is encoded as the locale has it
+    return [sys.executable, "-c", source]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fairseq-plugin"]], ids=" ".join)
@@ -95,16 +98,16 @@ def test_data_needs_its_stream(redirection: str, message: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
 def test_text_is_escaped_where_the_terminal_lacks_a_letter_and_data_is_utf8(encoding: str) -> None:
-    lines = ["print('naïve ± жук', shows_unicode(), flush=True)", "with output_text() as out: out.write('жук é\\n')"]
+    lines = [f"print({TEXT!a}, shows_unicode(), flush=True)", f"with output_text() as out: out.write({TEXT!a} + '\\n')"]
     done = subprocess.run(
         program(*lines), capture_output=True, env=environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0"), check=True
     )
     text, data, end = done.stdout.split(b"\n")
-    escaped = "naïve ± жук False".encode(encoding.partition(":")[0], "backslashreplace")
-    assert (text, data, end) == (escaped, "жук é".encode(), b"")
+    escaped = f"{TEXT} False".encode(encoding.partition(":")[0], "backslashreplace")
+    assert (text, data, end) == (escaped, TEXT.encode(), b"")
 
 
 def test_text_is_itself_where_the_terminal_has_all_letters() -> None:
-    lines = ["print('naïve ± жук', shows_unicode())"]
+    lines = [f"print({TEXT!a}, shows_unicode())"]
     done = subprocess.run(program(*lines), capture_output=True, env=environment(PYTHONIOENCODING="utf-8"), check=True)
-    assert done.stdout.decode() == "naïve ± жук True\n"
+    assert done.stdout.decode() == f"{TEXT} True\n"

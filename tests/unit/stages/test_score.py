@@ -249,6 +249,22 @@ def test_a_table_that_nobody_reads_costs_no_scores(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_unicode_gets_the_whole_table(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    shown = score().out
+    out = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["kdmt", "score", "tiny.yaml"])
+        patch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+        patch.setattr(sys, "stderr", io.StringIO())
+        with pytest.raises(SystemExit) as end:
+            main()
+        sys.stdout.detach()
+    assert not end.value.code
+    assert out.getvalue().decode("ascii") == shown.replace("─", "-")
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_new_seed_joins_the_table_with_mean_and_deviation() -> None:
     sets = ["students.raw.seeds=[1, 2]", "score.beams=[1]"]
     run_stages("student", sets=sets)
