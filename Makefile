@@ -12,7 +12,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 .PHONY: help setup setup-dev demo test test-slow fuzz check format prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
         fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
-        distclean
+        clean-runs distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -157,6 +157,9 @@ bench-distill: $(VENV)/installed ## the distill stage beside fairseq-generate an
 
 bench-distill-scale: $(VENV)/installed ## everything of the distill stage but the engine, on 5 million sentences
 	$(BIN)/python benchmarks/bench_distill_scale.py
+
+clean-runs: $(VENV)/installed ## list earlier states of the pipeline's stages and half-done folders; YES=1 removes them
+	$(BIN)/kdmt clean $(YAML) $(if $(YES),--yes)
 
 distclean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build

@@ -523,7 +523,9 @@ class Train(Section):
     validate_beam: int = Field(1, ge=1)
     validate_sentences: int = Field(0, ge=0)  # decode only the first n validation sentences; 0 for all
     best_metric: Literal["loss", "bleu", "chrf"] = "bleu"
-    patience: int = Field(0, ge=0)  # validations without a better score; 0: never stop early
+    # validations without a better score, or an equal one with a lower loss; 0: never stop early. None is counted before
+    # the end of the warmup or while the score is 0
+    patience: int = Field(0, ge=0)
     average_checkpoints: int = Field(5, ge=1)  # checkpoints that `average` is made of
     max_source_tokens: TokenLimit = Field(1024, ge=0)  # longer pairs are left out and counted; 0: none is
     max_target_tokens: TokenLimit = Field(1024, ge=0)

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
-import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,8 @@ from kdmt.config import largest
 from kdmt.errors import UserError, describe_error
 from kdmt.files import check_file, naming, read_json, read_json_object
 from kdmt.types import Knowledge
+
+_logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "kdmt-knowledge", 1
 HEADER = "knowledge.json"
@@ -78,7 +81,7 @@ class KnowledgeWriter:
     """Writes a cache block by block; a block that is there already is left as it is.
 
     Args:
-        folder: takes the cache. What it holds of another shape or origin is removed.
+        folder: takes the cache. What it holds of another shape or origin is kept beside it, as `blocks.old`.
         shape: of the records.
         sizes: target tokens of each sentence of the data-bin, int32 [sentences].
         made_from: name -> sha256 of all that the content depends on.
@@ -94,12 +97,19 @@ class KnowledgeWriter:
         claim = {**_shape_values(self.shape), "made_from": self.made_from}
         path = self.folder / "claim.json"
         if not path.exists() or read_json(path) != claim:
-            shutil.rmtree(self.blocks, ignore_errors=True)
+            self._keep_old_blocks()
             (self.folder / HEADER).unlink(missing_ok=True)
-            self.blocks.mkdir(parents=True)
+            self.blocks.mkdir(parents=True, exist_ok=True)
             _write_text(path, json.dumps(claim))
         for leftover in self.blocks.glob(".partial-*"):
             leftover.unlink()
+
+    def _keep_old_blocks(self) -> None:
+        if not self.blocks.is_dir() or not any(self.blocks.iterdir()):
+            return
+        names = (f"{self.blocks.name}.old{f'.{number}' if number > 1 else ''}" for number in count(1))
+        kept = self.blocks.rename(next(self.folder / name for name in names if not (self.folder / name).exists()))
+        _logger.warning("%s: of another cache, kept as %s", self.blocks, kept)
 
     def __len__(self) -> int:
         return -(-len(self.sizes) // self.shape.block_size)

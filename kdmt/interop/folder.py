@@ -17,13 +17,14 @@ from typing import Any
 from kdmt.checksum import file_sha256, read_checksums
 from kdmt.errors import UserError
 from kdmt.files import naming
+from kdmt.locks import writing
 from kdmt.models.build import describe_model
 from kdmt.models.transformer import Transformer
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that exists."""
-    if folder.exists():
+    """Refuse a folder or file that exists, as a symbolic link to nothing does."""
+    if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder}: exists already; nothing was written")
 
 
@@ -45,7 +46,16 @@ def described_folder(folder: Path, description: Mapping[str, Any], companions: S
 
     Args:
         description: what `model.json` says.
+
+    Raises:
+        UserError: the folder exists, or another process is writing it.
     """
+    with writing(folder):
+        check_new(folder)  # again: another process may have written it since
+        yield from _described(folder, description, companions)
+
+
+def _described(folder: Path, description: Mapping[str, Any], companions: Sequence[Path]) -> Iterator[Path]:
     aside = folder.parent / f".partial-{folder.name}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

@@ -25,7 +25,8 @@ from kdmt.stages.stage import locked
 from kdmt.stages.workspace import TRAINING_SETS, Workspace
 
 _STAGES = {"teacher", "score", *TRAINING_SETS.values()}
-_HALF_DONE = (".partial-*", ".verify-*")  # in a stage's folder
+_STOPPED, _OLD_BLOCKS = "half-done, of a run that was stopped", "old blocks of another cache"
+_HALF_DONE = (".partial-*", ".verify-*", "blocks.old*")  # in a stage's folder
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def find_kept(workspace: Workspace) -> Iterator[Kept]:
             inside = (setting for path, setting in needed.items() if Path(path).is_relative_to(state.resolve()))
             yield Kept(state, folder, _about(state), next(inside, ""))
         for path in _half_done(folder):
-            yield Kept(path, folder, "half-done, of a run that was stopped")
+            yield Kept(path, folder, _OLD_BLOCKS if path.name.startswith("blocks.old") else _STOPPED)
     for source in text_sources(workspace.config.prepare):
         part = partial_download(source, workspace.downloads)
         if part is not None and part.is_file():

@@ -6,7 +6,6 @@ goes to standard error.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batc
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
 from kdmt.languages import same_language
+from kdmt.locks import writing
 from kdmt.stages.workspace import pick_device, use_threads
 from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
@@ -298,16 +298,18 @@ def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
         with output_text() as out:
             yield _writer(PrintableStream(out) if out.isatty() else out)
         return
-    flags.results_path.mkdir(parents=True, exist_ok=True)
     shard = f".{flags.shard_id}-of-{flags.num_shards}" if flags.num_shards > 1 else ""
     path = flags.results_path / f"generate-{flags.gen_subset}{shard}.txt"
-    aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        with naming(path), aside.open("w", encoding="utf-8", newline="\n") as file:
-            yield _writer(file)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    aside = path.with_name(f".partial-{path.name}")
+    with writing(path):
+        if path.exists():
+            print(f"{path}: exists already and is replaced at the end", file=sys.stderr)
+        try:
+            with naming(path), aside.open("w", encoding="utf-8", newline="\n") as file:
+                yield _writer(file)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def _writer(file: IO[str] | PrintableStream) -> Callable[[str], None]:

@@ -14,6 +14,7 @@ import yaml
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.fairseq.data_bin import DataBin
+from kdmt.locks import writing
 
 _HEAD = """\
 # A data-bin of fairseq's, taken as it is, and a teacher and a student to start from: made by `kdmt import-fairseq`.
@@ -100,20 +101,20 @@ def _write_valid(path: Path, text: str) -> None:
     """The file, if it is a pipeline."""
     from kdmt.config import load_pipeline
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".partial-{path.name}")
-    try:
-        with naming(path):
-            aside.write_text(text, encoding="utf-8")
+    with writing(path):
         try:
-            load_pipeline(aside)
-        except UserError as error:
-            raise UserError(str(error).removeprefix(f"{aside}: ")) from None
-        _put(aside, path)
-    except FileExistsError:
-        raise UserError(f"{path}: exists already; nothing was written") from None
-    finally:
-        aside.unlink(missing_ok=True)
+            with naming(path):
+                aside.write_text(text, encoding="utf-8")
+            try:
+                load_pipeline(aside)
+            except UserError as error:
+                raise UserError(str(error).removeprefix(f"{aside}: ")) from None
+            _put(aside, path)
+        except FileExistsError:
+            raise UserError(f"{path}: exists already; nothing was written") from None
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def _put(aside: Path, path: Path) -> None:

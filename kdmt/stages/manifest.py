@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from kdmt.stages.folders import earlier_states, make_folder, move_aside, put_in_
 
 State = Literal["fresh", "new", "unfinished", "extend", "stale"]
 
+_BESIDE = "beside"  # in a state that was moved aside: its outputs that lay beside the folder
 LIBRARIES = ("numpy", "sacrebleu", "sentencepiece", "subword-nmt", "torch")
 
 
@@ -127,7 +129,7 @@ def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
     """Open a stage's folder for work; what stands there and does not fit the plan is moved aside."""
     state = check_status(folder, plan).state
     if state in ("stale", "new"):
-        move_aside(folder)
+        _set_aside(folder)
     make_folder(folder)
     write_json(folder / "plan.json", plan.as_dict())
     (folder / "manifest.json").unlink(missing_ok=True)  # after the plan: at no moment does the folder have neither
@@ -148,9 +150,37 @@ def take_back(folder: Path, plan: Plan) -> Path | None:
     if not found:
         return None
     best = max(found, key=lambda state: (fitting[state] == "fresh", num_updates(state)))
-    move_aside(folder)  # first: a kill in between leaves both states under names that are searched
+    _set_aside(folder)  # first: a kill in between leaves both states under names that are searched
     put_in_place(best, folder)
+    _bring_back_outputs(folder)
     return best
+
+
+def _set_aside(folder: Path) -> None:
+    """Move a state aside, with copies of its outputs that lie beside its folder: the next state writes over them."""
+    for output, copy in _outputs_beside(folder):
+        if output.is_file():
+            _copy_whole(output, copy)
+    move_aside(folder)
+
+
+def _bring_back_outputs(folder: Path) -> None:
+    for output, copy in _outputs_beside(folder):
+        if copy.is_file():
+            _copy_whole(copy, output)
+
+
+def _outputs_beside(folder: Path) -> list[tuple[Path, Path]]:
+    """Each output of a complete stage that lies outside its folder, and where its copy is kept inside."""
+    outside = [output_path(folder, name) for name in recorded_outputs(folder) if name.startswith(os.pardir)]
+    return [(output, folder / _BESIDE / output.name) for output in outside]
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    aside = target.with_name(f".partial-{target.name}")
+    shutil.copyfile(source, aside)
+    aside.replace(target)
 
 
 def num_updates(folder: Path) -> int:

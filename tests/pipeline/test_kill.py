@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import random
 import signal
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_pipeline
-from commands import TIMEOUT_SECONDS, run, start
+from commands import KDMT, TIMEOUT_SECONDS, run, start
 from tiny_pipeline import hash_tree
 
 pytestmark = pytest.mark.pipeline
@@ -109,19 +111,70 @@ def test_training_that_was_killed_ends_where_an_undisturbed_one_ends(
     assert hashes == undisturbed
 
 
-def test_training_that_was_asked_to_stop_says_how_to_go_on(prepared: Path, undisturbed: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
+    ids=["TERM", "HUP", "USR1"],
+)
+def test_training_that_was_asked_to_stop_says_how_to_go_on(
+    prepared: Path, undisturbed: dict[str, str], number: signal.Signals, code: int
+) -> None:
     process = start(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     wait_until(lambda: bool(checkpoints(prepared / "runs/tiny/teacher")), process)
-    err = stop(process, signal.SIGTERM)
-    assert process.returncode == 128 + signal.SIGTERM == 143
+    err = stop(process, number)
+    assert process.returncode == code
     last = err.splitlines()[-1]
-    assert last.startswith("kdmt: stopped by SIGTERM; saved runs/tiny/teacher/checkpoint_")
+    assert last.startswith(f"kdmt: stopped by {number.name}; saved runs/tiny/teacher/checkpoint_")
     assert last.endswith("; run it again to go on")
     saved = Path(last.partition("; saved ")[2].partition(";")[0])
     assert (prepared / saved / "model.safetensors").is_file()
     _, err = run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     assert f"going on from {saved.name}" in err
     assert take_away(prepared / "runs/tiny/teacher") == undisturbed
+
+
+def start_on_terminal(folder: Path) -> tuple[int, int]:
+    """Start the training as a shell's command on a terminal of its own; process id, and the terminal's other end."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        sets = [part for setting in TRAIN for part in ("--set", setting)]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("KDMT_")}
+        os.execve(KDMT, [str(KDMT), "teacher", "tiny.yaml", *sets], {**environment, "TERM": "xterm"})
+    return pid, terminal
+
+
+def test_a_terminal_that_is_closed_costs_nothing(prepared: Path, undisturbed: dict[str, str]) -> None:
+    """Training saves though nothing can be written to the terminal any more, a progress bar among it."""
+    teacher = prepared / "runs/tiny/teacher"
+    pid, terminal = start_on_terminal(prepared)
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        os.set_blocking(terminal, False)
+        while not checkpoints(teacher):
+            assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+            screen.read(1 << 16)  # so that it can go on writing
+            time.sleep(0.001)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    saved = (teacher / "last").read_text().strip()
+    _, err = run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    assert f"going on from {saved}" in err
+    assert take_away(teacher) == undisturbed
+
+
+def test_a_hangup_under_nohup_is_ignored(prepared: Path, undisturbed: dict[str, str]) -> None:
+    teacher = prepared / "runs/tiny/teacher"
+    command = ["nohup", str(KDMT), "teacher", "tiny.yaml", *(part for one in TRAIN for part in ("--set", one))]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KDMT_")}
+    process = subprocess.Popen(
+        command, cwd=prepared, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: bool(checkpoints(teacher)), process)
+    assert not (teacher / "manifest.json").exists()
+    err = stop(process, signal.SIGHUP)
+    assert process.returncode == 0
+    assert f"teacher: done at update {UPDATES}" in err
+    assert take_away(teacher) == undisturbed
 
 
 ONLINE = {
@@ -156,6 +209,22 @@ def test_a_student_with_its_teacher_that_was_killed_ends_where_an_undisturbed_on
     assert take_away(folder) == undisturbed
     if kind == "on_policy":
         take_away(prepared / "runs/tiny/teacher")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=["HUP", "USR1"])
+def test_distilling_that_was_asked_to_stop_loses_no_finished_block(
+    prepared: Path, undisturbed_distilled: dict[str, str], number: signal.Signals
+) -> None:
+    folder = prepared / "runs/tiny/distill/blocks"
+    process = start(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    wait_until(lambda: len(list(folder.glob("[0-9]*"))) >= 3, process)
+    err = stop(process, number)
+    assert process.returncode == 128 + number
+    assert err.endswith(f"kdmt: stopped by {number.name}; saved every finished block; run it again to go on\n")
+    done = {path: identity(path) for path in folder.glob("[0-9]*")}
+    run(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    assert {path: identity(path) for path in done} == done
+    assert take_away(prepared / "runs/tiny/distill") == undisturbed_distilled
 
 
 def test_distilling_that_was_killed_loses_no_finished_block(

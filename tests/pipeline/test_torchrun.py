@@ -72,19 +72,26 @@ def test_what_the_first_rank_refuses_ends_all(prepared: Path) -> None:
     assert said.count("is not up to date") == 1
 
 
-def test_signal_to_one_rank_stops_all_at_the_same_update(prepared: Path) -> None:
-    """As a batch system does when time is up; the next start goes on."""
+@pytest.mark.parametrize(
+    ("receiver", "number"),
+    [("rank", signal.SIGTERM), ("rank", signal.SIGUSR1), ("launcher", signal.SIGHUP)],
+    ids=["TERM-to-a-rank", "USR1-to-a-rank", "HUP-to-torchrun"],
+)
+def test_signal_to_one_rank_stops_all_at_the_same_update(prepared: Path, receiver: str, number: signal.Signals) -> None:
+    """As a batch system does when time is up, and torchrun when its terminal is closed; the next start goes on."""
     long = ("--set", "teacher.train.max_updates=2000", "--set", "teacher.train.save_interval_updates=10")
     run(prepared, "prepare", "tiny.yaml")
-    process = start_ranks(prepared, "teacher", "tiny.yaml", *long)
     folder = prepared / "runs/tiny/teacher"
+    if folder.exists():
+        folder.rename(folder.with_name(f"teacher.{time.time_ns()}"))
+    process = start_ranks(prepared, "teacher", "tiny.yaml", *long)
     deadline = time.monotonic() + 120
     while not (folder / "checkpoint_70").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
-    os.kill(int(ranks[-1]), signal.SIGTERM)
+    os.kill(int(ranks[-1]) if receiver == "rank" else process.pid, number)
     _, err = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert err.count("stopped by SIGTERM; saved runs/tiny/teacher/checkpoint_") == 1  # the first rank speaks
+    assert err.count(f"stopped by {number.name}; saved runs/tiny/teacher/checkpoint_") == 1  # the first rank speaks
     assert "Connection closed by peer" not in err
     saved = (folder / "last").read_text().strip()
     update = int(saved.removeprefix("checkpoint_"))

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multi
 from kdmt.interop.fairseq.pickles import items_of, read_pickle
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
 from kdmt.interop.folder import check_new
+from kdmt.locks import writing
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import resolve_checkpoint
@@ -76,8 +77,11 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
     if settings.bpe_codes is not None and settings.sentencepiece is not None:
         raise UserError("--bpe-codes and --sentencepiece: text is cut by one of the two")
     files = [Path(name) for name in paths.split(":")]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{folder.name}-") as scratch:
+    with (
+        writing(folder),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{folder.name}-") as scratch,
+    ):
+        check_new(folder)  # again: another process may have written it since
         aside = Path(scratch)
         for number, file in enumerate(files):
             _import_file(file, aside / "made" / str(number), aside / f"text-{number}", settings)
@@ -234,14 +238,18 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
     codec = TextCodec.load(source)
     langs = (codec.text.source_lang, codec.text.target_lang)
     dictionaries = [source / f"dict.{lang}.txt" for lang in dict.fromkeys(langs)]
-    if path.exists():
-        raise UserError(f"{path}: exists already; nothing was written")
+    check_new(path)
+    content = checkpoint_content(load_model(source), *langs)
+    with writing(path):
+        check_new(path)  # again: another process may have written it since
+        _write_with_dictionaries(content, path, dictionaries)
+
+
+def _write_with_dictionaries(content: Mapping[str, Any], path: Path, dictionaries: Sequence[Path]) -> None:
     for dictionary in dictionaries:
         beside = path.parent / dictionary.name
         if beside.exists() and beside.read_bytes() != dictionary.read_bytes():
             raise UserError(f"{beside}: is not the model's dictionary; nothing was written")
-    content = checkpoint_content(load_model(source), *langs)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".partial-{path.name}")
     try:
         _save(content, aside, path)

@@ -40,6 +40,7 @@ class Server:
     chunked: bool = False
     cut_after: int | None = None  # bytes of the body after which the connection is closed
     status: int = 200
+    hold: threading.Event | None = None  # until which an answer waits
     asked: list[str | None] = field(default_factory=list)  # the Range header of each request
 
 
@@ -50,6 +51,8 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             asked = self.headers.get("Range")
             server.asked.append(asked)
+            if server.hold is not None:
+                server.hold.wait()
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
             if start >= len(CONTENT):
                 self.send_error(416)
@@ -209,6 +212,64 @@ def test_truncated_chunked_download_resumes(get: Callable[..., Path], server: Se
     assert server.asked[1] == "bytes=300000-"
 
 
+def test_a_sha256_that_is_put_right_finds_what_came(tmp_path: Path, get: Callable[..., Path], server: Server) -> None:
+    """Nothing is downloaded again for a mistyped sha256."""
+    with pytest.raises(UserError) as caught:
+        get(Source(url=server.url, sha256=OTHER))
+    kept = tmp_path / "downloads" / f"{SHA256[:16]}-file name.bin"
+    assert str(caught.value) == (
+        f"{server.url}: the sha256 of what came is {SHA256}, expected {OTHER}; it is kept as {kept}, where a sha256 "
+        "that is put right finds it"
+    )
+    assert get(Source(url=server.url, sha256=SHA256)) == kept
+    assert len(server.asked) == 1
+
+
+def test_two_downloads_of_one_file_wait_for_each_other(
+    tmp_path: Path, get: Callable[..., Path], server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server answers the first one when the other one waits; the file is asked for once."""
+    server.hold = threading.Event()
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(get(Source(url=server.url, sha256=SHA256)))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    while "another process downloads it, waiting" not in caplog.text:
+        assert all(thread.is_alive() for thread in threads)
+        time.sleep(0.001)
+    server.hold.set()
+    for thread in threads:
+        thread.join()
+    assert server.asked == [None]
+    assert [path.read_bytes() == CONTENT for path in found] == [True, True]
+    assert list((tmp_path / "downloads").iterdir()) == [found[0]]
+
+
+def test_a_download_goes_on_from_the_part_of_another_that_failed(
+    get: Callable[..., Path], server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.hold, server.cut_after = threading.Event(), 300_000
+    problems: list[str] = []
+
+    def failing() -> None:
+        with pytest.raises(UserError) as caught:
+            get(Source(url=server.url, sha256=SHA256))
+        problems.append(str(caught.value))
+
+    threads = [threading.Thread(target=failing) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while "waiting" not in caplog.text:
+        time.sleep(0.001)
+    server.hold.set()
+    for thread in threads:
+        thread.join()
+    assert [re.findall(r"truncated, (\d+) of", problem) for problem in problems] == [["300000"], ["600000"]]
+    assert server.asked == [None, "bytes=300000-"]
+
+
 def test_part_that_was_whole_already(tmp_path: Path, get: Callable[..., Path], server: Server) -> None:
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / f"{SHA256[:16]}-file name.bin.part").write_bytes(CONTENT)
@@ -216,10 +277,10 @@ def test_part_that_was_whole_already(tmp_path: Path, get: Callable[..., Path], s
     assert not parts(tmp_path)
 
 
-def test_wrong_sha256_leaves_nothing(tmp_path: Path, get: Callable[..., Path], server: Server) -> None:
+def test_wrong_sha256_leaves_nothing_under_its_name(tmp_path: Path, get: Callable[..., Path], server: Server) -> None:
     with pytest.raises(UserError, match=rf"{server.url}: the sha256 .* is {SHA256}, expected {OTHER}"):
         get(Source(url=server.url, sha256=OTHER))
-    assert list((tmp_path / "downloads").iterdir()) == []
+    assert [path.name for path in (tmp_path / "downloads").iterdir()] == [f"{SHA256[:16]}-file name.bin"]
 
 
 def test_http_error_names_the_url(get: Callable[..., Path], server: Server) -> None:

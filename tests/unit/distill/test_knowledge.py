@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny_pipeline import hash_tree
 
 from kdmt.corpus.batching import ParallelData, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
@@ -110,11 +112,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
 def test_blocks_of_another_origin_are_not_taken(tmp_path: Path) -> None:
     data = parallel(tmp_path)
     fill(tmp_path / "knowledge", data, shape_of(), [teacher(1)])
+    made = hash_tree(tmp_path / "knowledge" / "blocks")
     assert data.tgt_sizes is not None
-    KnowledgeWriter(
-        tmp_path / "knowledge", shape_of(), sizes=data.tgt_sizes, made_from={**MADE_FROM, "teacher": "c" * 64}
-    )
-    assert not list((tmp_path / "knowledge" / "blocks").iterdir())
+    for number, name in enumerate(("blocks.old", "blocks.old.2")):
+        made_from = {**MADE_FROM, "teacher": f"{number}" * 64}
+        KnowledgeWriter(tmp_path / "knowledge", shape_of(), sizes=data.tgt_sizes, made_from=made_from)
+        assert not list((tmp_path / "knowledge" / "blocks").iterdir())
+        assert hash_tree(tmp_path / "knowledge" / name) == made  # nothing is deleted
+        shutil.copytree(tmp_path / "knowledge" / name, tmp_path / "knowledge" / "blocks", dirs_exist_ok=True)
 
 
 def test_numpy_alone_reads_it_and_its_size_is_the_formula(tmp_path: Path) -> None:

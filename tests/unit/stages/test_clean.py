@@ -181,6 +181,14 @@ def test_a_file_that_a_kill_left_is_removed_under_the_lock_of_its_stage() -> Non
     assert (ROOT / ".teacher.lock").exists()  # others may have it open
 
 
+def test_blocks_of_an_older_cache_are_listed() -> None:
+    (ROOT / "knowledge/raw/blocks.old.2").mkdir()
+    line = clean("knowledge/raw/blocks.old.2").out.splitlines()[0]
+    assert re.fullmatch(r"runs/tiny/knowledge/raw/blocks\.old\.2 +0\.0 kB  old blocks of another cache", line)
+    clean("knowledge/raw/blocks.old.2", "--yes")
+    assert not (ROOT / "knowledge/raw/blocks.old.2").exists()
+
+
 def test_a_pipeline_that_was_never_run_has_nothing_to_clean(tmp_path: Path) -> None:
     assert clean("--runs", "elsewhere", "--yes").out == "elsewhere/tiny: no earlier states and nothing half-done\n"
     assert not (tmp_path / "elsewhere").exists()

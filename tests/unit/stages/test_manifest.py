@@ -246,6 +246,21 @@ def test_a_kill_while_a_state_is_taken_back_loses_none(
     assert [hash_tree(state) for state in earlier_states(folder)] == [mistake]
 
 
+def test_outputs_beside_the_folder_go_and_come_with_their_state(tmp_path: Path) -> None:
+    """As the report of `score`: the next state writes over it."""
+    folder, report = tmp_path / "score", tmp_path / "scores.json"
+    made = {}
+    for seed in (1, 2, 3):
+        begin(folder, plan_of(Teacher(seed=seed)), {})
+        report.write_text(f"scores {seed}", encoding="utf-8")
+        finish(folder, plan_of(Teacher(seed=seed)), outputs=[report], facts={})
+        made[seed] = report.read_text(encoding="utf-8")
+    for seed in (2, 1, 3, 2):
+        assert take_back(folder, plan_of(Teacher(seed=seed))) is not None
+        assert report.read_text(encoding="utf-8") == made[seed]
+        assert check_status(folder, plan_of(Teacher(seed=seed))).state == "fresh"
+
+
 def test_a_state_that_an_older_version_was_taking_back_is_found(folder: Path) -> None:
     made = hash_tree(folder)
     folder.rename(folder.with_name("teacher.taken-back"))

@@ -276,6 +276,18 @@ def test_a_new_seed_joins_the_table_with_mean_and_deviation() -> None:
 
 
 @pytest.mark.usefixtures("finished")
+def test_scores_are_put_back_with_their_settings() -> None:
+    reports = [TINY / name for name in ("scores.json", "significance.json", "report.html")]
+    made = [path.read_bytes() for path in reports]
+    assert score("score.beams=[1]").code == 0
+    assert [path.read_bytes() for path in reports] != made
+    assert score().err == (
+        "score: taken back from score.previous, which was made with these settings\nscore: up to date, nothing to do\n"
+    )
+    assert [path.read_bytes() for path in reports] == made
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_report_that_was_edited_is_made_anew() -> None:
     (TINY / "scores.json").write_text("[]", encoding="utf-8")
     assert "its output ../scores.json was changed" in score().err

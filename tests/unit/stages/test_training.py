@@ -26,6 +26,7 @@ from tiny_pipeline import (
 )
 
 from kdmt.config import Train
+from kdmt.train.run_folder import RunFolder
 from kdmt.train.schedule import inverse_sqrt
 
 TINY = Path("runs/tiny")
@@ -79,6 +80,46 @@ def test_a_setting_of_the_result_makes_it_anew_and_keeps_the_old_one() -> None:
     assert f"student raw seed 1: made anew: {reason} (the old one is kept as seed_1.previous)\n" in result.err
     assert hash_tree(RAW.with_name("seed_1.previous")) == made
     assert results(RAW) != results(RAW.with_name("seed_1.previous"))
+
+
+class Killed(BaseException):
+    """Leaves on disk what a kill at the same place leaves."""
+
+
+GIVEN_A_RUN = {
+    "translate": lambda: kdmt("translate", RAW, stdin=b"ba be bi\n"),
+    "generate": lambda: kdmt("generate", "runs/tiny/prepare/data-bin", "--path", RAW, "--cpu"),
+    "export": lambda: kdmt("export", "--to", "ctranslate2", RAW, "exported"),
+    "rescore": lambda: kdmt("rescore", RAW, "text/test.en", "text/test.de", "--workers", "1"),
+    "init_from": lambda: student("distilled", f"students.distilled.train.init_from={RAW}"),
+    "distill.teachers": lambda: kdmt("distill", "tiny.yaml", "--set", f"distill.teachers=[{RAW}]"),
+    "word_kd.teachers": lambda: student("distilled", f"students.distilled.word_kd={{teachers: [{RAW}]}}"),
+}
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("command", GIVEN_A_RUN)
+def test_whoever_is_given_a_run_that_was_being_extended_gets_the_average_of_its_end(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before it wrote its average, the run stands for the one that it would have written."""
+    before = hash_tree(RAW / "average")
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_average", kill)
+        with pytest.raises(Killed):
+            student("raw", "students.raw.train.max_updates=8")
+    assert hash_tree(RAW / "average") == before
+    result = GIVEN_A_RUN[command]()
+    assert result.code == 0, result.err
+    average = hash_tree(RAW / "average")
+    assert student("raw", "students.raw.train.max_updates=8").code == 0
+    assert hash_tree(RAW / "average") == average
+    assert average["model.safetensors"] != before["model.safetensors"]
+    assert (RAW / "average/average_of").read_text() == "6\n8\n"
 
 
 @pytest.mark.usefixtures("finished")
