@@ -74,4 +74,5 @@ def _load(file: Path, threads: int) -> Any:
         raise UserError("ONNX Runtime is not installed: pip install 'kdmt[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # what it says of a graph has names of the file in it, control characters and all
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
