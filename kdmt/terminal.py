@@ -6,10 +6,12 @@ to remember it. A URL's user and password are replaced in the same place.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
@@ -71,11 +73,14 @@ class PrintableStream:
 def printable_stderr() -> Iterator[None]:
     """Escape all that Python code writes to standard error while the body runs: warnings and tracebacks too."""
     before = sys.stderr
-    sys.stderr = cast(TextIO, PrintableStream(before))
-    try:
-        yield
-    finally:
-        sys.stderr = before
+    with ExitStack() as opened:
+        # it is None where it is closed, and `print` would take standard output instead
+        stream = before or opened.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        sys.stderr = cast(TextIO, PrintableStream(stream))
+        try:
+            yield
+        finally:
+            sys.stderr = before
 
 
 def unescaped_stderr() -> TextIO:

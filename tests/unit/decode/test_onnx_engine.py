@@ -174,3 +174,24 @@ def test_a_damaged_folder(tmp_path: Path, exported: Path) -> None:
     model.write_bytes(model.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.onnx"):
         OnnxEngine(tmp_path / "cut")
+
+
+def test_names_in_a_graph_do_not_reach_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime warns of an initializer that nothing uses, by its name."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    from kdmt.decode.onnx import _load
+
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "graph",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+        [helper.make_tensor("\x1b[31mevil", TensorProto.FLOAT, [1], [0.0])],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(tmp_path / "model.onnx"))
+    _load(tmp_path / "model.onnx", 1)
+    assert capfd.readouterr() == ("", "")

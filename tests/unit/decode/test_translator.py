@@ -346,9 +346,13 @@ def test_a_translation_is_escaped_on_a_terminal_alone() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "| head -n 1"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "| head -n 1"])
 def test_streams_that_are_not_there(closed: str) -> None:
     command = f"{sys.executable} -m kdmt translate {TEACHER} --threads 1 {closed}"
+    if closed == "2>&-":  # what would be told there does not get among the translations
+        result = subprocess.run(command, shell=True, input=b"ba\n\xff\n", capture_output=True, check=False)
+        assert (result.returncode, result.stdout.decode()) == (2, translate("ba\n").out + "\n")
+        return
     result = subprocess.run(command, shell=True, input=b"ba\n" * 5000, capture_output=True, check=False)
     assert b"Traceback" not in result.stderr
     if "head" in closed:
