@@ -26,6 +26,7 @@ from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.subwords import join_subwords
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.files import check_file
 from kdmt.types import PAD
 
 _logger = logging.getLogger(__name__)
@@ -82,8 +83,7 @@ def fetch(
 
 def _local_file(source: Source, base: Path) -> Path:
     path = base / cast(str, source.path)
-    if not path.is_file():
-        raise UserError(f"{path}: {'not a file' if path.exists() else 'there is no such file'}")
+    check_file(path)
     if source.sha256 is not None:
         found = file_sha256(path)
         if found != source.sha256:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import check_file, naming
 from kdmt.types import BOS, EOS, SPECIALS, UNK
 
 OVERWRITE = "#fairseq:overwrite"
@@ -95,10 +95,8 @@ class Dictionary:
         Raises:
             UserError: naming the file, and the line where one is at fault.
         """
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{path}: there is no such dictionary") from None
+        check_file(path, missing="there is no such dictionary")
+        data = path.read_bytes()
         dictionary = cls()
         for number, line in enumerate(io.BytesIO(data), start=1):
             try:

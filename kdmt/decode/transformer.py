@@ -24,7 +24,6 @@ from kdmt.errors import UserError
 from kdmt.models.transformer import DecoderCache, Transformer
 from kdmt.types import EOS, Hypothesis
 
-
 _WHY = "are weights NaN, infinite or far too large?"
 
 

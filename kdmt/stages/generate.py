@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.config import Decode, NATDecode
+from kdmt.config import Decode, NATDecode, largest
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
@@ -29,7 +29,7 @@ from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spel
 from kdmt.stages.workspace import pick_device, use_threads
 from kdmt.types import EDITING
 
-_UNLIMITED = 1 << 40  # tokens of a batch that is cut already
+_UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already
 
 
 @dataclass

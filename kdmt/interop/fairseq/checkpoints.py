@@ -22,7 +22,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import check_file, naming
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
 from kdmt.interop.fairseq.data_bin import choose_langs
 from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multilingual, language_tokens
@@ -356,10 +356,8 @@ def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSetting
 
 def _merges(path: Path) -> bytes:
     """Merge operations as subword-nmt has them; those of fastBPE have a count at the end of each line."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file of merge operations") from None
+    check_file(path, missing="there is no such file of merge operations")
+    data = path.read_bytes()
     lines = [line.split(b" ") for line in data.splitlines()]
     if not lines or any(len(line) != 3 or not line[2].isdigit() for line in lines):
         return data

@@ -20,6 +20,7 @@ import torch
 from torch._weights_only_unpickler import _get_allowed_globals
 
 from kdmt.errors import UserError
+from kdmt.files import check_file
 from kdmt.interop.fairseq.names import is_zip, named_in
 
 
@@ -108,8 +109,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is damaged, is no checkpoint, or carries something else, which is named.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+    check_file(path)
     allowed = [(stand_in, name) for name, stand_in in HARMLESS.items()]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):  # type: ignore[arg-type]
         warnings.simplefilter("ignore")  # of pickle protocols and storage classes
