@@ -50,12 +50,12 @@ WITHOUT_TORCH = {
     "config",
     "cli",
     "score.metrics",
-    "models.checkpoint_folder",
+    *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
         for name in ("alignment", "codec", "indexed", "lines", "parallel", "text", "tokenizer", "vocabulary")
     ),
-    *(f"decode.{name}" for name in ("ctranslate2", "engine", "lengths")),
+    *(f"decode.{name}" for name in ("ctranslate2", "ctranslate2_file", "engine", "lengths")),
     *(
         f"distill.{name}"
         for name in (
