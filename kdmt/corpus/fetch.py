@@ -30,6 +30,7 @@ from kdmt.corpus.text_files import Malformed, TooLong, open_bounded_lines, too_l
 from kdmt.corpus.tsv import MalformedRow, read_rows
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.files import check_file
 from kdmt.locks import writing
 from kdmt.types import PAD
 
@@ -110,8 +111,7 @@ def _part_of(destination: Path) -> Path:
 
 def _local_file(source: Source, base: Path) -> Path:
     path = base / cast(str, source.path)
-    if not path.is_file():
-        raise UserError(f"{path}: {'not a file' if path.exists() else 'there is no such file'}")
+    check_file(path)
     if source.sha256 is not None:
         found = file_sha256(path)
         if found != source.sha256:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import check_file, naming
 from kdmt.types import EOS, PAD, UNK
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -199,12 +199,10 @@ def _pointers(sizes: IntArray, dtype: np.dtype[Any]) -> NDArray[np.int64]:
 
 def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:
     """dtype of the tokens and the sizes, int32 [sentences]."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(HEADER.size)
-            rest = np.fromfile(file, dtype=np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
+    check_file(path)
+    with path.open("rb") as file:
+        header = file.read(HEADER.size)
+        rest = np.fromfile(file, dtype=np.uint8)
     if header[: len(MAGIC)] != MAGIC:
         raise UserError(f"{path}: not an index of fairseq's mmap format")
     if len(header) < HEADER.size:
@@ -227,10 +225,8 @@ def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:
 
 
 def _map_tokens(path: Path, dtype: np.dtype[Any], count: int) -> IntArray:
-    try:
-        length = path.stat().st_size
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
+    check_file(path)
+    length = path.stat().st_size
     if length != count * dtype.itemsize:
         state = "cut short" if length < count * dtype.itemsize else "too long"
         raise UserError(f"{path}: {state}: {length} bytes, its index counts {count * dtype.itemsize}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import check_file, naming
 from kdmt.types import BOS, EOS, SPECIALS, UNK
 
 OVERWRITE = "#fairseq:overwrite"
@@ -98,10 +98,8 @@ class Dictionary:
         Raises:
             UserError: naming the file, and the line where one is at fault.
         """
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{path}: there is no such dictionary") from None
+        check_file(path, missing="there is no such dictionary")
+        data = path.read_bytes()
         refuse_other_formats(data[:HEAD_BYTES], str(path), sentences=False)
         data = data.removeprefix(codecs.BOM_UTF8)
         dictionary = cls()

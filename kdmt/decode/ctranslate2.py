@@ -49,6 +49,7 @@ from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
 from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.corpus.indexed import without_padding
+from kdmt.decode.ctranslate2_file import check_weights
 from kdmt.decode.engine import Sampling, check_sentences, length_batches
 from kdmt.decode.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError, describe_error
@@ -172,6 +173,7 @@ class CTranslate2Engine:
         self._eos_column = self._columns.index(SPECIALS[EOS])
         self._min_len = 1 if self._around.target_prefix else 0  # tokens before </s> in every search
         self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
+        check_weights(folder / "model.bin")
         self._load = partial(_load, folder, device, compute_type, threads)
         self._translator = self._load()
         computes_little = shortlist or "int8" in self._translator.compute_type
@@ -688,6 +690,11 @@ def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
             inter_threads=1,
             intra_threads=threads,
         )
-    except (ValueError, RuntimeError, MemoryError) as error:  # an unknown type or device, a file that is damaged
+    except (
+        ValueError,
+        RuntimeError,
+        IndexError,
+        MemoryError,
+    ) as error:  # an unknown type or device, a file that is damaged
         reason = describe_error(error)
         raise UserError(f"{folder}: CTranslate2 cannot load it on {device} as {compute_type}: {reason}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.errors import UserError
+from kdmt.files import check_file
 
 
 class KenLM:
@@ -26,8 +27,7 @@ class KenLM:
             import kenlm
         except ImportError:
             raise UserError("KenLM is not installed: pip install 'kdmt[kenlm]'") from None
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such language model")
+        check_file(path, missing="there is no such language model")
         try:
             self._model = kenlm.Model(str(path))
         except (OSError, RuntimeError) as error:

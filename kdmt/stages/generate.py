@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.config import Decode, NATDecode, checked
+from kdmt.config import Decode, NATDecode, checked, largest
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
@@ -32,7 +32,7 @@ from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
 from kdmt.types import EDITING
 
-_UNLIMITED = 1 << 40  # tokens of a batch that is cut already
+_UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already
 
 
 @dataclass

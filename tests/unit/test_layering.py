@@ -61,7 +61,7 @@ WITHOUT_TORCH = {
     "config",
     "cli",
     "score.metrics",
-    "models.checkpoint_folder",
+    *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
         for name in (
@@ -69,7 +69,7 @@ WITHOUT_TORCH = {
             "vocabulary",
         )
     ),
-    *(f"decode.{name}" for name in ("ctranslate2", "engine", "lengths")),
+    *(f"decode.{name}" for name in ("ctranslate2", "ctranslate2_file", "engine", "lengths")),
     *(
         f"distill.{name}"
         for name in (

@@ -24,7 +24,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import check_file, naming
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
 from kdmt.interop.fairseq.data_bin import choose_langs
 from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multilingual, language_tokens
@@ -366,10 +366,8 @@ def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSetting
 
 def _merges(path: Path) -> bytes:
     """Merge operations as subword-nmt has them; those of fastBPE have a count at the end of each line."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file of merge operations") from None
+    check_file(path, missing="there is no such file of merge operations")
+    data = path.read_bytes()
     refuse_other_formats(data[:HEAD_BYTES], str(path), sentences=False)
     data = data.removeprefix(codecs.BOM_UTF8)
     lines = [line.split(b" ") for line in data.splitlines()]

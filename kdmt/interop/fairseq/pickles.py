@@ -20,6 +20,7 @@ import torch
 from torch._weights_only_unpickler import _get_allowed_globals
 
 from kdmt.errors import UserError
+from kdmt.files import check_file
 from kdmt.interop.fairseq.names import is_zip, named_in
 from kdmt.recognition import wrong_path
 
@@ -109,8 +110,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is damaged, is no checkpoint, or carries something else, which is named.
     """
-    if not path.exists():
-        raise UserError(f"{path}: there is no such file")
+    if path.is_dir():
+        raise wrong_path(path, "not a checkpoint that can be read")
+    check_file(path)
     if not is_checkpoint_file(path):
         raise wrong_path(path, "not a checkpoint that can be read, or a damaged one")
     allowed = [(stand_in, name) for name, stand_in in HARMLESS.items()]

@@ -125,7 +125,7 @@ def test_missing_local_file(tmp_path: Path, get: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match=r"missing\.txt: there is no such file"):
         get(Source(path="missing.txt"))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="folder: not a file"):
+    with pytest.raises(UserError, match="folder: a folder, expected a file"):
         get(Source(path="folder"))
 
 
