@@ -96,7 +96,9 @@ def _load(file: Path, threads: int) -> Any:
         raise UserError("ONNX Runtime is not installed: pip install 'kdmt[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # its messages quote names of the file, control characters and all; the error follows
+    options.log_severity_level = (
+        4  # fatal: its messages quote names of the file as they are
+    )
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own, of many types
