@@ -183,9 +183,9 @@ def _download(source: Source, destination: Path, progress: Progress | None) -> N
             raise UserError(f"{url}: download failed: {reason}{kept}") from None
     found = file_sha256(part)
     if found != sha256:
-        kept = part.replace(_download_path(url, found, destination.parent))
+        kept_at = part.replace(_download_path(url, found, destination.parent))
         raise UserError(
-            f"{url}: the sha256 of what came is {found}, expected {sha256}; it is kept as {kept}, "
+            f"{url}: the sha256 of what came is {found}, expected {sha256}; it is kept as {kept_at}, "
             "where a sha256 that is put right finds it"
         )
     part.replace(destination)
