@@ -58,7 +58,11 @@ def prepare_stage(workspace: Workspace) -> Stage:
     langs = {"source_lang": workspace.config.source_lang, "target_lang": workspace.config.target_lang}
 
     def plan() -> Plan:
-        return make_plan({"prepare": settings}, langs, _input_hashes(workspace))
+        made_from = make_plan({"prepare": settings}, langs, _input_hashes(workspace))
+        if settings.data_bin is not None or settings.clean == "none" or all(spaced_sides(workspace)):
+            return made_from
+        # earlier versions counted words between spaces in every language, which dropped most of such text
+        return made_from.depending_on("lengths", "characters", default="words")
 
     return Stage("prepare", "kdmt prepare", workspace.prepare, (), plan, lambda made: _prepare(workspace, made))
 

@@ -202,7 +202,7 @@ def test_own_samples_that_the_teacher_could_not_read() -> None:
         ("hidden_kd={weight: 0.0}", "hidden_kd.weight: should be greater than 0"),
         ("attention_kd={weight: 0.0}", "attention_kd.weight: should be greater than 0"),
         ("word_kd={alpha: 1.0, min_confidence: 1.0}", "word_kd.min_confidence: should be less than 1"),
-        ("word_kd={alpha: 1.0, max_entropy: 0.0}", "word_kd.max_entropy: should be greater than 0"),
+        ("word_kd={alpha: 1.0, max_entropy: -0.1}", "word_kd.max_entropy: should be greater than or equal to 0"),
         (
             "word_kd={alpha: 0.0, top1_ranking: 2}",
             "word_kd: 'top1_ranking' is part of the divergence, and 'alpha' is 0",

@@ -175,6 +175,11 @@ def test_scripts_go_by_their_names_in_unicode(load: Load, names: str) -> None:
         (["distill.decode={beam: 2, nbest: 3}"], "distill.decode", "'nbest' (3) is larger than 'beam' (2)"),
         (["distill.teachers=[3]"], "distill.teachers.0", "should be a valid string (it is 3)"),
         (["distill.teachers=[{source_code: de}]"], "distill.teachers.0.huggingface", "missing"),
+        (
+            ["distill.teachers=[{huggingface: x, source_code: no}]"],
+            "distill.teachers.0.source_code",
+            "YAML reads no without quotes as false",
+        ),
         (["distill.teachers=[{huggingface: x, lang: de}]"], "distill.teachers.0.lang", "unknown setting"),
         (["distill.teachers=[{huggingface: x}, runs/y]"], "distill", "'teachers': a 'huggingface' model has a vocabul"),
         (
@@ -409,6 +414,24 @@ def test_every_setting_is_of_one_kind(load: Load) -> None:
         *("prepare.test.test.target.path", "teacher.seed", "teacher.train.lr", "teacher.model.dropout"),
         *("distill.decode.beam", "distill.block_size", "distill.failures.unk", "students.raw.data", "score.beams"),
     }
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"prepare.clean.{name}=0" for name in ("min_words", "max_words", "max_characters")),
+        *("prepare.clean.max_ratio=0.0", "distill.failures.max_ratio=0.0", "distill.failures.repetition_times=0"),
+        *(f"teacher.train.{name}=0" for name in ("max_source_tokens", "max_target_tokens", "patience")),
+        *("prepare.tokenizer.train_sentences=0", "distill={shortlist: {pairs: 0}}", "distill.silence_minutes=0.0"),
+    ],
+)
+def test_zero_switches_a_limit_off(load: Load, override: str) -> None:
+    assert load(override)
+
+
+@pytest.mark.parametrize("code", ["zh-CN", "ZH_hant", "sr-Latn", "pt-BR", "deu", "qaa-Hira"])
+def test_language_codes_stay_as_they_are_written(load: Load, code: str) -> None:
+    assert load(f"source_lang={code}", "target_lang=en").source_lang == code
 
 
 def test_a_flattened_setting_has_its_value_and_default(load: Load) -> None:

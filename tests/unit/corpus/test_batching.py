@@ -101,6 +101,8 @@ def test_without_targets():
     src_sizes = np.array([5, 3, 4, 3], dtype=np.int32)
     assert [batch.tolist() for batch in make_batches(src_sizes, None, max_tokens=8)] == [[1, 3], [2], [0]]
     assert filter_by_size(src_sizes, None, max_source_tokens=4, max_target_tokens=1)[0].tolist() == [1, 2, 3]
+    assert filter_by_size(src_sizes, src_sizes, max_source_tokens=0, max_target_tokens=4)[0].tolist() == [1, 2, 3]
+    assert len(filter_by_size(src_sizes, src_sizes, max_source_tokens=0, max_target_tokens=0)[0]) == len(src_sizes)
 
 
 def test_pair_longer_than_a_batch():

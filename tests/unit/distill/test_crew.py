@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -147,3 +148,13 @@ def test_silence_while_the_driver_was_stopped_does_not_count() -> None:
     now = 612.0 - 2.0
     patience.seconds_left()
     assert patience.overdue() == [0]
+
+
+def test_no_limit_on_silence() -> None:
+    now = 0.0
+    patience = Patience(lambda: now)
+    patience.wait_for(0, math.inf)
+    for later in (1e3, 1e9):
+        now = later
+        assert 0 < patience.seconds_left() < 1e4
+        assert patience.overdue() == []

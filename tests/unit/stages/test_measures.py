@@ -221,6 +221,15 @@ def test_what_was_made_before_the_ratio_and_the_tokenizer_were_recorded_is_up_to
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "13a"}
 
 
+@pytest.mark.usefixtures("thai")
+def test_text_without_spaces_that_was_cleaned_by_words_is_cleaned_anew() -> None:
+    made = read_json("prepare/manifest.json")
+    assert made["settings"].pop("lengths") == "characters"
+    (TINY / "prepare/manifest.json").write_text(json.dumps(made), encoding="utf-8")
+    said = run_stages("prepare")[0].err
+    assert "prepare: made anew: the setting lengths changed from 'words' to 'characters'" in said
+
+
 @pytest.mark.usefixtures("finished")
 def test_another_typical_ratio_makes_a_training_set_out_of_date() -> None:
     report = TINY / "prepare/report.json"
@@ -282,11 +291,11 @@ def test_too_little_text_for_the_tokenizer_is_blamed_on_the_rules() -> None:
     long = [f"{'ba ' * 30}{number}" for number in range(70)]
     for lang in ("en", "de"):
         path = Path(f"text/train.{lang}")
-        write_lines(path, [*read_lines(path)[:10], *(f"{line} {lang}" for line in long)])
+        write_lines(path, [*read_lines(path)[:10], *(f"{lang[0]}u {line}" for line in long)])
     message = refused("prepare", "tiny.yaml", sets=("prepare.clean.max_words=20", "prepare.tokenizer.vocab_size=200"))
     assert re.fullmatch(
         r"cleaning leaves 10 of 80 training pairs, too few to learn the tokenizer from; dropped: "
-        r"max_words 70 \(88%\); max_words dropped 'ba [^']*' -> 'ba [^']*', for example",
+        r"max_words 70 \(88%\); max_words dropped 'eu ba [^']*' -> 'du ba [^']*', for example",
         message,
     )
     message = refused("prepare", "tiny.yaml", sets=("prepare.tokenizer.vocab_size=2000",))
