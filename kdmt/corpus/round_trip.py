@@ -39,7 +39,8 @@ class RoundTrip:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         examples = {step: pairs for step, pairs in self.examples.items() if pairs}
-        return {"lines": self.lines, "changed": self.num_changed, **self.changed, "examples": examples}
+        counts = {str(step): count for step, count in self.changed.items()}
+        return {"lines": self.lines, "changed": self.num_changed, **counts, "examples": examples}
 
     def warning(self) -> str | None:
         """What to tell the user where more than 1% of the lines change; else None."""
