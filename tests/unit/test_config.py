@@ -169,7 +169,7 @@ def test_scripts_go_by_their_names_in_unicode(load: Load, names: str) -> None:
         (["prepare.tokenizer.type=subword-nmt"], "prepare.tokenizer", "subword-nmt learns BPE only: set 'model: bpe'"),
         (["prepare.tokenizer.target_path=x"], "prepare.tokenizer", "'target_path' is given without 'source_path'"),
         (["prepare.tokenizer.joint=false"], "prepare", "a joined vocabulary needs a joint tokenizer"),
-        (["prepare.test.dev={tsv: {path: x}}"], "prepare", "test set 'dev': names begin with 'test'"),
+        (["prepare.test.train2={tsv: {path: x}}"], "prepare", "test set 'train2': the name is taken by files"),
         (["teacher.train.validate_bleu=false"], "teacher.train", "'best_metric: bleu' needs 'validate_bleu: true'"),
         (["students.raw.train.init_optimizer=true"], "students.raw.train", "'init_optimizer' is given without"),
         (["distill.decode={beam: 2, nbest: 3}"], "distill.decode", "'nbest' (3) is larger than 'beam' (2)"),

@@ -23,7 +23,7 @@ from kdmt.errors import UserError
 from kdmt.recognition import wrong_path
 
 _OTHER_FORMATS = {b"TNTIDX\x00\x00": "lazy or cached", b"HUFFIDX\x00": "huffman"}
-_FILE = re.compile(r"(?P<split>.+)\.(?P<pair>[^.]+-[^.]+)\.(?P<lang>[^.]+)(\.(bin|idx))?")
+_FILE = re.compile(r"(?P<split>.+?)\.(?P<pair>[^.]+-[^.]+)\.(?P<lang>[^.]+)(\.(bin|idx))?")
 
 IntArray = NDArray[np.integer[Any]]
 

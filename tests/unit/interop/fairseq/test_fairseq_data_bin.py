@@ -21,6 +21,17 @@ def make(folder: Path, *pairs: tuple[str, str]) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("split", ["test1", "newstest2014", "flores200-dev", "2016.flickr", "a.b-c"])
+def test_a_split_has_any_name(tmp_path: Path, split: str) -> None:
+    folder = make(tmp_path / "data", ("pt-BR", "zh-CN"), ("en", "de"))
+    for path in list(folder.glob("test.*")):
+        path.rename(path.with_name(path.name.replace("test", split, 1)))
+    assert choose_langs(folder, "pt-BR", "zh-CN") == ("pt-BR", "zh-CN")
+    assert choose_langs(folder, "de", None) == ("de", "en")
+    with pytest.raises(UserError, match=rf"no split 'other' of en-de: there is {split}$"):
+        DataBin.open(folder, "en", "de").split("other")
+
+
 @pytest.mark.parametrize(
     ("pair", "given", "langs"),
     [
