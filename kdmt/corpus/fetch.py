@@ -163,9 +163,9 @@ def _download(url: str, sha256: str, destination: Path, progress: Progress | Non
         raise UserError(f"{url}: download failed: {reason}{kept}") from None
     found = file_sha256(part)
     if found != sha256:
-        kept = part.replace(_download_path(url, found, destination.parent))
+        other = part.replace(_download_path(url, found, destination.parent))
         raise UserError(
-            f"{url}: the sha256 of what came is {found}, expected {sha256}; it is kept as {kept}, "
+            f"{url}: the sha256 of what came is {found}, expected {sha256}; it is kept as {other}, "
             "where a sha256 that is put right finds it"
         )
     part.replace(destination)
