@@ -26,7 +26,7 @@ from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.subwords import join_subwords
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.locks import writing
+from kdmt.outputs import writing
 from kdmt.types import PAD
 
 _logger = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from typing import Any
 
 from kdmt.checksum import file_sha256
 from kdmt.errors import UserError
-from kdmt.locks import writing
 from kdmt.models.build import describe_model
 from kdmt.models.transformer import Transformer
+from kdmt.outputs import writing
 
 
 def check_new(folder: Path) -> None:

@@ -18,6 +18,7 @@ from kdmt.errors import UserError
 
 PREFIX = "checkpoint_"
 ASIDE = ".partial-"  # begins the names of what is being written
+DAMAGED = "damaged-"  # begins the names of checkpoints that were found damaged
 AVERAGE = "average"
 AVERAGE_OF = "average_of"  # in a run and in its average: the updates of the checkpoints that the average is the mean of
 

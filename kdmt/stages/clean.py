@@ -15,7 +15,8 @@ from pathlib import Path
 
 from kdmt.corpus.fetch import partial_download
 from kdmt.errors import UserError
-from kdmt.locks import writing
+from kdmt.models.checkpoint_folder import DAMAGED
+from kdmt.outputs import writing
 from kdmt.stages.circles import given_checkpoints
 from kdmt.stages.distill import BLOCKS
 from kdmt.stages.folders import REMOVED, earlier_states, is_earlier_state, real_folder, remove
@@ -25,8 +26,8 @@ from kdmt.stages.stage import locked
 from kdmt.stages.workspace import TRAINING_SETS, Workspace
 
 _STAGES = {"teacher", "score", *TRAINING_SETS.values()}
-_STOPPED, _OLD_BLOCKS = "half-done, of a run that was stopped", "old blocks of another cache"
-_HALF_DONE = (".partial-*", ".verify-*", "blocks.old*")  # in a stage's folder
+_OTHERS = {"blocks.old": "old blocks of another cache", DAMAGED: "a damaged checkpoint"}
+_HALF_DONE = (".partial-*", ".verify-*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def find_kept(workspace: Workspace) -> Iterator[Kept]:
             inside = (setting for path, setting in needed.items() if Path(path).is_relative_to(state.resolve()))
             yield Kept(state, folder, _about(state), next(inside, ""))
         for path in _half_done(folder):
-            yield Kept(path, folder, _OLD_BLOCKS if path.name.startswith("blocks.old") else _STOPPED)
+            kinds = (about for start, about in _OTHERS.items() if path.name.startswith(start))
+            yield Kept(path, folder, next(kinds, "half-done, of a run that was stopped"))
     for source in text_sources(workspace.config.prepare):
         part = partial_download(source, workspace.downloads)
         if part is not None and part.is_file():

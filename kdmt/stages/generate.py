@@ -24,7 +24,7 @@ from kdmt.errors import UserError
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
-from kdmt.locks import writing
+from kdmt.outputs import writing
 from kdmt.stages.workspace import pick_device, use_threads
 from kdmt.types import EDITING
 

@@ -22,7 +22,7 @@ PACKAGE = Path(kdmt.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "checksum": set(),
-    "locks": set(),
+    "outputs": set(),
     "types": set(),
     "config": {"types"},
     "corpus": {"types", "config"},
@@ -39,13 +39,13 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"errors", "checksum", "locks", "score.metrics"}
+FOR_EVERYONE = {"errors", "checksum", "outputs", "score.metrics"}
 NOTHING_OF_OURS = {"errors", "score.metrics"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
-    "locks",
+    "outputs",
     "types",
     "config",
     "cli",

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny_pipeline import Finished, hash_tree, kdmt, settings, working_in, write_pipeline
 
-from kdmt.locks import open_lock, take, writing
+from kdmt.outputs import open_lock, take, writing
 from kdmt.stages.manifest import Plan, begin, finish
 
 ROOT = Path("runs/tiny")
@@ -187,6 +187,13 @@ def test_blocks_of_an_older_cache_are_listed() -> None:
     assert re.fullmatch(r"runs/tiny/knowledge/raw/blocks\.old\.2 +0\.0 kB  old blocks of another cache", line)
     clean("knowledge/raw/blocks.old.2", "--yes")
     assert not (ROOT / "knowledge/raw/blocks.old.2").exists()
+
+
+def test_damaged_checkpoints_are_listed() -> None:
+    (ROOT / "teacher/damaged-checkpoint_5").mkdir()
+    assert clean("teacher/damaged-checkpoint_5").out.splitlines()[0].endswith("  a damaged checkpoint")
+    clean("teacher/damaged-checkpoint_5", "--yes")
+    assert not (ROOT / "teacher/damaged-checkpoint_5").exists()
 
 
 def test_a_pipeline_that_was_never_run_has_nothing_to_clean(tmp_path: Path) -> None:
