@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -59,3 +61,23 @@ def finished(_finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that nothing is renamed into or out of, as one on another disk."""
+    disk = tmp_path / "big"
+    disk.mkdir()
+
+    def refusing(rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def renamed(source: Path, target: Path) -> Path:
+            folders = [Path(os.path.realpath(Path(path).parent)) for path in (source, target)]
+            if len({folder.is_relative_to(disk) for folder in folders}) > 1:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+            return rename(source, target)
+
+        return renamed
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    return disk

@@ -31,7 +31,7 @@ from kdmt.corpus.tsv import MalformedRow, read_rows
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import check_file
-from kdmt.locks import writing
+from kdmt.outputs import writing
 from kdmt.types import PAD
 
 _logger = logging.getLogger(__name__)

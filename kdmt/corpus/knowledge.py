@@ -28,7 +28,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +38,7 @@ from kdmt.checksum import file_sha256, is_below
 from kdmt.config import largest
 from kdmt.errors import UserError, describe_error
 from kdmt.files import check_file, naming, read_json, read_json_object
+from kdmt.outputs import free_name
 from kdmt.types import Knowledge
 
 _logger = logging.getLogger(__name__)
@@ -107,8 +107,7 @@ class KnowledgeWriter:
     def _keep_old_blocks(self) -> None:
         if not self.blocks.is_dir() or not any(self.blocks.iterdir()):
             return
-        names = (f"{self.blocks.name}.old{f'.{number}' if number > 1 else ''}" for number in count(1))
-        kept = self.blocks.rename(next(self.folder / name for name in names if not (self.folder / name).exists()))
+        kept = self.blocks.rename(free_name(self.folder / f"{self.blocks.name}.old"))
         _logger.warning("%s: of another cache, kept as %s", self.blocks, kept)
 
     def __len__(self) -> int:

@@ -17,9 +17,9 @@ from typing import Any
 from kdmt.checksum import file_sha256, read_checksums
 from kdmt.errors import UserError
 from kdmt.files import naming
-from kdmt.locks import writing
 from kdmt.models.build import describe_model
 from kdmt.models.transformer import Transformer
+from kdmt.outputs import writing
 
 
 def check_new(folder: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.errors import UserError
-from kdmt.locks import Locked, open_lock, take, writing
 from kdmt.models.checkpoint import average_weights, load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import (
     ASIDE,
@@ -22,6 +21,7 @@ from kdmt.models.checkpoint_folder import (
     write_average_of,
 )
 from kdmt.models.transformer import Transformer
+from kdmt.outputs import Locked, open_lock, take, writing
 
 _logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from kdmt.recognition import wrong_path
 PREFIX = "checkpoint_"
 _NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
 ASIDE = ".partial-"  # begins the names of what is being written
+DAMAGED = "damaged-"  # begins the names of checkpoints that were found damaged
 AVERAGE = "average"
 AVERAGE_OF = "average_of"  # in a run and in its average: the updates of the checkpoints that the average is the mean of
 _POINTER_BYTES = 200  # most of a pointer file

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from kdmt.corpus.fetch import partial_download
 from kdmt.errors import UserError
-from kdmt.locks import writing
+from kdmt.models.checkpoint_folder import DAMAGED
+from kdmt.outputs import writing
 from kdmt.stages.circles import given_checkpoints
 from kdmt.stages.distill import BLOCKS
 from kdmt.stages.folders import REMOVED, earlier_states, is_earlier_state, real_folder, remove
@@ -25,8 +26,8 @@ from kdmt.stages.stage import locked
 from kdmt.stages.workspace import TRAINING_SETS, Workspace
 
 _STAGES = {"teacher", "score", *TRAINING_SETS.values()}
-_STOPPED, _OLD_BLOCKS = "half-done, of a run that was stopped", "old blocks of another cache"
-_HALF_DONE = (".partial-*", ".verify-*", "blocks.old*")  # in a stage's folder
+_OTHERS = {"blocks.old": "old blocks of another cache", DAMAGED: "a damaged checkpoint"}
+_HALF_DONE = (".partial-*", ".verify-*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Kept:
     about: str
     needed_by: str = ""
     is_download: bool = False
+
+    @property
+    def identity(self) -> tuple[Path, int]:
+        """Another one where something else has the name."""
+        return self.path, self.path.lstat().st_ino
 
     @property
     def size(self) -> int:
@@ -69,24 +75,42 @@ def clean(workspace: Workspace, names: Sequence[str], *, removing: bool, show: C
     Raises:
         UserError: there is no such name, a setting of the pipeline needs it, or a process is at work on its stage.
     """
+    found = _wanted(workspace, names)
+    identities = {kept.identity for kept in found}
+    with ExitStack() as locks:
+        if removing:
+            for owner, is_download in dict.fromkeys((kept.owner, kept.is_download) for kept in found):
+                locks.enter_context(writing(owner) if is_download else locked(owner))
+            # again: what was there may have changed places since
+            found = [kept for kept in _wanted(workspace, names) if kept.identity in identities]
+        if not found:
+            show(f"{workspace.root}: no earlier states and nothing half-done")
+            return
+        removable = [kept for kept in found if not kept.needed_by]
+        total = f"{len(removable)}, {_in_units(_list(found, show))}"
+        if not removing:
+            show(f"{total} to remove; nothing was removed: --yes does, with names after the pipeline file only these")
+            return
+        for kept in removable:
+            remove(kept.path)
+        show(f"{total} removed")
+
+
+def _wanted(workspace: Workspace, names: Sequence[str]) -> list[Kept]:
     found = list(find_kept(workspace))
-    if names:
-        found = [_named(name, found, workspace) for name in dict.fromkeys(names)]
-    if not found:
-        show(f"{workspace.root}: no earlier states and nothing half-done")
-        return
-    sizes = {kept: kept.size for kept in found}
+    return [_named(name, found, workspace) for name in dict.fromkeys(names)] if names else found
+
+
+def _list(found: Sequence[Kept], show: Callable[[str], None]) -> int:
+    """Show a line for each; returns the bytes that may be removed."""
+    total = 0
     width = max(len(str(kept.path)) for kept in found)
     for kept in found:
+        size = kept.size
+        total += 0 if kept.needed_by else size
         needed = f"; not removed: {kept.needed_by} names it" if kept.needed_by else ""
-        show(f"{kept.path!s:<{width}}  {_in_units(sizes[kept]):>8}  {kept.about}{needed}")
-    removable = [kept for kept in found if not kept.needed_by]
-    total = f"{len(removable)} to remove, {_in_units(sum(sizes[kept] for kept in removable))}"
-    if not removing:
-        show(f"{total}; nothing was removed: --yes does, with names after the pipeline file only these")
-        return
-    _remove_all(removable)
-    show(f"removed {len(removable)}, {_in_units(sum(sizes[kept] for kept in removable))}")
+        show(f"{kept.path!s:<{width}}  {_in_units(size):>8}  {kept.about}{needed}")
+    return total
 
 
 def find_kept(workspace: Workspace) -> Iterator[Kept]:
@@ -97,7 +121,8 @@ def find_kept(workspace: Workspace) -> Iterator[Kept]:
             inside = (setting for path, setting in needed.items() if Path(path).is_relative_to(state.resolve()))
             yield Kept(state, folder, _about(state), next(inside, ""))
         for path in _half_done(folder):
-            yield Kept(path, folder, _OLD_BLOCKS if path.name.startswith("blocks.old") else _STOPPED)
+            kinds = (about for start, about in _OTHERS.items() if path.name.startswith(start))
+            yield Kept(path, folder, next(kinds, "half-done, of a run that was stopped"))
     for source in text_sources(workspace.config.prepare):
         part = partial_download(source, workspace.downloads)
         if part is not None and part.is_file():
@@ -158,15 +183,6 @@ def _named(name: str, found: Sequence[Kept], workspace: Workspace) -> Kept:
 def _place(path: Path) -> Path:
     """A path that is the same however it is written; a symbolic link at its end is not followed."""
     return path.parent.resolve() / path.name
-
-
-def _remove_all(removable: Sequence[Kept]) -> None:
-    with ExitStack() as locks:
-        owners = dict.fromkeys((kept.owner, kept.is_download) for kept in removable)
-        for owner, is_download in owners:  # all of them before anything is removed
-            locks.enter_context(writing(owner) if is_download else locked(owner))
-        for kept in removable:
-            remove(kept.path)
 
 
 def _in_units(size: int) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from itertools import count
 from pathlib import Path
 
 from kdmt.errors import UserError
+from kdmt.outputs import free_name
 
 _EARLIER = re.compile(r"\.(?:unfinished|previous|taken-back)(?:\.([1-9][0-9]*))?")  # the last: of older versions
 REMOVED = ".partial-removed-"  # begins the names of what is being removed
@@ -82,13 +82,8 @@ def aside_of(folder: Path) -> Path:
     The first name that is free, so that no state takes the place of another.
     """
     real = real_folder(folder)
-    first = real.with_name(f"{real.name}.{'previous' if (real / 'manifest.json').is_file() else 'unfinished'}")
-    numbered = (first.with_name(f"{first.name}.{number}") for number in count(2))
-    return first if is_free(first) else next(path for path in numbered if is_free(path))
-
-
-def is_free(path: Path) -> bool:
-    return not path.exists() and not path.is_symlink()
+    ending = "previous" if (real / "manifest.json").is_file() else "unfinished"
+    return free_name(real.with_name(f"{real.name}.{ending}"))
 
 
 def move_aside(folder: Path) -> Path | None:

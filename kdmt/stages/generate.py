@@ -26,7 +26,7 @@ from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batc
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
 from kdmt.languages import same_language
-from kdmt.locks import writing
+from kdmt.outputs import writing
 from kdmt.stages.workspace import pick_device, use_threads
 from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream

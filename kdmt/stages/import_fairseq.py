@@ -14,7 +14,7 @@ import yaml
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.fairseq.data_bin import DataBin
-from kdmt.locks import writing
+from kdmt.outputs import writing
 
 _HEAD = """\
 # A data-bin of fairseq's, taken as it is, and a teacher and a student to start from: made by `kdmt import-fairseq`.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from kdmt.errors import UserError
-from kdmt.locks import open_lock, take
+from kdmt.outputs import open_lock, take
 from kdmt.stages.folders import aside_of, make_folder, real_folder
 from kdmt.stages.manifest import Plan, Status, check_status, take_back
 from kdmt.train.ranks import ALONE, Ranks

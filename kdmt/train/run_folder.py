@@ -13,6 +13,7 @@ from kdmt.config import Train
 from kdmt.models.averages import save_average
 from kdmt.models.checkpoint import TrainingState, save_checkpoint
 from kdmt.models.checkpoint_folder import (
+    DAMAGED,
     PREFIX,
     checkpoint_update,
     list_checkpoints,
@@ -22,6 +23,7 @@ from kdmt.models.checkpoint_folder import (
     write_average_of,
 )
 from kdmt.models.transformer import Transformer
+from kdmt.outputs import free_name
 
 
 @dataclass
@@ -61,9 +63,16 @@ class RunFolder:
     companions: Sequence[Path]
 
     def clean_up(self) -> tuple[Path | None, list[str]]:
-        """Remove what a kill left half-written; the newest whole checkpoint, and what was wrong with newer ones."""
+        """Remove what a kill left half-written; the newest whole checkpoint, and what was wrong with newer ones.
+
+        Damaged ones get another name: as checkpoints they would go into `average`, and push out those that are written
+        from here on.
+        """
         remove_unfinished(self.path)
-        return newest_valid_checkpoint(self.path)
+        folder, problems = newest_valid_checkpoint(self.path)
+        damaged = list_checkpoints(self.path)[::-1][: len(problems)]
+        kept = [path.rename(free_name(path.with_name(f"{DAMAGED}{path.name}"))) for path in damaged]
+        return folder, [f"{problem} (kept as {path.name})" for problem, path in zip(problems, kept, strict=True)]
 
     def mend_pointers(self, folder: Path, position: Position) -> None:
         """A kill may have come between a checkpoint and its pointers."""

@@ -168,8 +168,13 @@ def test_a_download_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
         take_source_from(url, "0" * 64)
         with unharmed(*IN_PROGRESS):
             message = refused("prepare", "tiny.yaml")
-    assert message == f"{url}: the sha256 of what came is {hashlib.sha256(page).hexdigest()}, expected {'0' * 64}"
-    assert not list(Path("runs/downloads").iterdir())
+    found = hashlib.sha256(page).hexdigest()
+    kept = Path(f"runs/downloads/{found[:16]}-train.en.gz")
+    assert message == (
+        f"{url}: the sha256 of what came is {found}, expected {'0' * 64}; it is kept as {kept}, where a sha256 that is "
+        "put right finds it"
+    )
+    assert list(Path("runs/downloads").iterdir()) == [kept]
 
 
 # ---------------------------------------------------------------------------------------------------------- full disks

@@ -23,11 +23,11 @@ MAY_IMPORT = {
     "errors": set(),
     "languages": set(),
     "checksum": set(),
-    "locks": set(),
     "recognition": set(),
     "terminal": set(),
     "files": set(),
     "streams": set(),
+    "outputs": set(),
     "types": set(),
     "config": {"types"},
     "corpus": {"types", "config"},
@@ -45,18 +45,18 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
-FOR_EVERYONE = {"checksum", "errors", "files", "languages", "locks", "recognition", "score.metrics", "terminal"}
+FOR_EVERYONE = {"checksum", "errors", "files", "languages", "outputs", "recognition", "score.metrics", "terminal"}
 NOTHING_OF_OURS = {"errors", "languages", "score.metrics", "terminal"}  # these import nothing of kdmt themselves
 WITHOUT_TORCH = {
     "",
     "errors",
     "checksum",
     "languages",
-    "locks",
     "terminal",
     "files",
     "streams",
     "recognition",
+    "outputs",
     "types",
     "config",
     "cli",

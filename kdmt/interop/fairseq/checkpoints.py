@@ -31,12 +31,12 @@ from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multi
 from kdmt.interop.fairseq.pickles import items_of, read_pickle
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
 from kdmt.interop.folder import check_new
-from kdmt.locks import writing
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.description import check_numbers
 from kdmt.models.transformer import Transformer
+from kdmt.outputs import writing
 
 
 @dataclass(frozen=True, kw_only=True)

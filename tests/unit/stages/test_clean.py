@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import yaml
 from tiny_pipeline import Finished, hash_tree, kdmt, settings, working_in, write_pipeline
 
-from kdmt.locks import open_lock, take, writing
+import kdmt.stages.clean as clean_module
+from kdmt.outputs import open_lock, take, writing
 from kdmt.stages.manifest import Plan, begin, finish
 
 ROOT = Path("runs/tiny")
@@ -77,14 +80,14 @@ def test_everything_is_listed_with_size_and_updates_and_nothing_is_removed() -> 
         assert re.fullmatch(rf"{re.escape(str(ROOT / name))} +{size / 1e3:.1f} kB  {about}", listed[str(ROOT / name)])
     for name in HALF_DONE:
         assert listed[str(ROOT / name)].endswith("   2.0 MB  half-done, of a run that was stopped")
-    assert re.fullmatch(r"12 to remove, 13\.5 MB; nothing was removed: --yes does, with names .* only these", lines[-1])
+    assert re.fullmatch(r"12, 13\.5 MB to remove; nothing was removed: --yes does, with names .* only these", lines[-1])
     assert hash_tree(Path()) == before
 
 
 def test_yes_removes_what_is_listed_and_nothing_else() -> None:
     before = hash_tree(Path())
     removed = tuple(str(ROOT / name) + "/" for name in (*EARLIER, *HALF_DONE))
-    assert clean("--yes").out.splitlines()[-1] == "removed 12, 13.5 MB"
+    assert clean("--yes").out.splitlines()[-1] == "12, 13.5 MB removed"
     assert hash_tree(Path()) == {name: sha for name, sha in before.items() if not name.startswith(removed)} | {
         name: sha for name, sha in hash_tree(Path()).items() if name.endswith(".lock")
     }
@@ -101,6 +104,27 @@ def test_only_what_is_named_is_removed(name: str) -> None:
     clean(name, "--yes")
     assert not (ROOT / "teacher.unfinished").exists()
     assert all((ROOT / kept).exists() for kept in left)
+
+
+def test_what_changed_places_meanwhile_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process takes a state back and moves another one to its name, between the listing and the lock."""
+    lock = clean_module.locked
+
+    def late(folder: Path) -> AbstractContextManager[None]:
+        if folder.name == "teacher":
+            (ROOT / "teacher.previous").rename(ROOT / "taken")
+            (ROOT / "teacher").rename(ROOT / "teacher.previous")
+            (ROOT / "taken").rename(ROOT / "teacher")
+        return lock(folder)
+
+    shutil.rmtree(ROOT / "teacher/.partial-checkpoint_5")
+    for updates in (40, 2000, 7):  # so that both look alike
+        (ROOT / "teacher.previous" / f"checkpoint_{updates}").rmdir()
+    monkeypatch.setattr(clean_module, "locked", late)
+    before, current = hash_tree(ROOT / "teacher.previous"), hash_tree(ROOT / "teacher")
+    assert "nothing half-done" in clean("teacher.previous", "--yes").out
+    assert hash_tree(ROOT / "teacher") == before
+    assert hash_tree(ROOT / "teacher.previous") == current
 
 
 @pytest.mark.parametrize("name", ["teacher", "distill", "notes", "..", ".", "teacher.previous.old", "/"])
@@ -187,6 +211,13 @@ def test_blocks_of_an_older_cache_are_listed() -> None:
     assert re.fullmatch(r"runs/tiny/knowledge/raw/blocks\.old\.2 +0\.0 kB  old blocks of another cache", line)
     clean("knowledge/raw/blocks.old.2", "--yes")
     assert not (ROOT / "knowledge/raw/blocks.old.2").exists()
+
+
+def test_damaged_checkpoints_are_listed() -> None:
+    (ROOT / "teacher/damaged-checkpoint_5").mkdir()
+    assert clean("teacher/damaged-checkpoint_5").out.splitlines()[0].endswith("  a damaged checkpoint")
+    clean("teacher/damaged-checkpoint_5", "--yes")
+    assert not (ROOT / "teacher/damaged-checkpoint_5").exists()
 
 
 def test_a_pipeline_that_was_never_run_has_nothing_to_clean(tmp_path: Path) -> None:

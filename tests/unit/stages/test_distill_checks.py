@@ -27,6 +27,7 @@ from tiny_pipeline import (
 from kdmt.checksum import file_sha256
 from kdmt.decode.transformer import TorchEngine
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.stages.folders import earlier_states
 
 TINY = Path("runs/tiny")
 PREPARED, MADE = TINY / "prepare", TINY / "distill"
@@ -72,6 +73,8 @@ def elsewhere(finished: Path) -> Path:
     document["distill"]["teachers"] = ["given/teacher"]
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     run_stages("prepare", "distill")
+    for state in earlier_states(MADE):  # those of the finished run would do too
+        shutil.rmtree(state)
     return finished
 
 
@@ -85,7 +88,7 @@ def grow(edit: Callable[[list[str]], list[str]]) -> None:
 def distilled_from_nothing() -> dict[str, str]:
     """What it would be without the blocks of before."""
     made = hash_tree(MADE)
-    for folder in (MADE, MADE.with_name("distill.previous")):
+    for folder in (MADE, *earlier_states(MADE)):
         shutil.rmtree(folder)
     run_stages("distill")
     fresh = hash_tree(MADE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from tiny_pipeline import hash_tree
 
 from kdmt.errors import UserError
-from kdmt.locks import open_lock, take
+from kdmt.outputs import open_lock, take
 from kdmt.stages.folders import aside_of, earlier_states, make_folder, move_aside, put_in_place, real_folder
 from kdmt.stages.manifest import Plan, begin, check_status, finish, take_back
 from kdmt.stages.stage import locked
@@ -31,10 +30,8 @@ def fill(folder: Path, setting: int) -> dict[str, str]:
 
 
 @pytest.fixture
-def big(tmp_path: Path) -> Path:
-    """Stands for another disk."""
-    (tmp_path / "big").mkdir()
-    return tmp_path / "big"
+def big(other_disk: Path) -> Path:
+    return other_disk
 
 
 @pytest.fixture
@@ -47,29 +44,6 @@ def link(tmp_path: Path, big: Path) -> Path:
     return link
 
 
-@pytest.fixture
-def _two_disks(monkeypatch: pytest.MonkeyPatch, big: Path) -> None:
-    """Renaming between `big` and elsewhere fails as between two disks."""
-    rename, replace = Path.rename, Path.replace
-
-    def on_one_disk(source: Path, target: Path) -> None:
-        sides = {Path(os.path.realpath(path.parent)).is_relative_to(big) for path in (Path(source), Path(target))}
-        if len(sides) > 1:
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
-
-    def checked_rename(source: Path, target: Path) -> Path:
-        on_one_disk(source, target)
-        return rename(source, target)
-
-    def checked_replace(source: Path, target: Path) -> Path:
-        on_one_disk(source, target)
-        return replace(source, target)
-
-    monkeypatch.setattr(Path, "rename", checked_rename)
-    monkeypatch.setattr(Path, "replace", checked_replace)
-
-
-@pytest.mark.usefixtures("_two_disks")
 def test_redoing_a_linked_stage_keeps_the_link_and_all_states_on_its_disk(link: Path, big: Path) -> None:
     made = [fill(link, setting) for setting in (1, 2, 3)]
     assert link.is_symlink()
@@ -82,7 +56,6 @@ def test_redoing_a_linked_stage_keeps_the_link_and_all_states_on_its_disk(link: 
     assert [hash_tree(state) for state in earlier_states(link)] == made[1:]
 
 
-@pytest.mark.usefixtures("_two_disks")
 def test_a_state_from_before_the_link_is_taken_back_to_the_links_disk(link: Path, big: Path) -> None:
     """Its owner moved the folder to the larger disk later; the state moves after it."""
     before = fill(link.with_name("teacher.previous"), 1)

@@ -82,6 +82,35 @@ def test_a_setting_of_the_result_makes_it_anew_and_keeps_the_old_one() -> None:
     assert results(RAW) != results(RAW.with_name("seed_1.previous"))
 
 
+LINKED = ["prepare", "teacher", "distill", "students/raw", "students/distilled/seed_1", "score"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_stages_on_another_disk_are_redone_there(other_disk: Path) -> None:
+    """And taken back there: links stay links, and no state changes disks, whatever the kind of stage."""
+    for number, name in enumerate(LINKED):
+        shutil.move(TINY / name, other_disk / f"{number}")
+        (TINY / name).symlink_to(other_disk / f"{number}")
+    made = {name: hash_tree(TINY / name) for name in LINKED}
+    stages = ("prepare", "teacher", "distill", "student", "score")
+    for finished in run_stages(*stages):
+        assert "made anew" not in finished.err
+    run_stages(*stages, sets=["prepare.tokenizer.vocab_size=31"])
+    assert all((TINY / name).is_symlink() for name in LINKED)
+    assert not [path for path in TINY.glob("**/*.previous") if not path.is_symlink()]
+    kept = {"0.previous": "prepare", "1.previous": "teacher", "2.previous": "distill", "5.previous": "score"}
+    for state, name in kept.items():
+        there = hash_tree(other_disk / state)
+        assert {file: there[file] for file in made[name]} == made[name]
+    for finished in run_stages(*stages):
+        assert ": taken back from " in finished.err
+        assert "made anew" not in finished.err
+    assert all((TINY / name).is_symlink() for name in LINKED)
+    for name in LINKED:
+        there = hash_tree(TINY / name)
+        assert {file: there[file] for file in made[name]} == made[name]
+
+
 class Killed(BaseException):
     """Leaves on disk what a kill at the same place leaves."""
 

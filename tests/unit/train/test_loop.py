@@ -35,11 +35,11 @@ from kdmt.config import Decode, Train
 from kdmt.corpus.batching import ParallelData
 from kdmt.decode.transformer import TorchEngine
 from kdmt.errors import Interrupted, UserError
-from kdmt.locks import open_lock, take
 from kdmt.models import averages, checkpoint
 from kdmt.models.checkpoint import load_model, load_state
 from kdmt.models.checkpoint_folder import average_of, checkpoint_update, list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
+from kdmt.outputs import open_lock, take
 from kdmt.train import arithmetic, run_folder
 from kdmt.train.loop import Divergence, Outcome, Trainer
 from kdmt.train.objectives import CrossEntropyObjective
@@ -310,6 +310,25 @@ def test_damaged_newest_checkpoint_is_passed_over(
     outcome = make_trainer(tmp_path, data, settings).run()
     assert_same_run(tmp_path, outcome, undisturbed)
     assert f"passed over: {tmp_path}/checkpoint_20/model.safetensors: damaged" in capsys.readouterr().err
+    assert (tmp_path / "damaged-checkpoint_20" / "model.safetensors").read_bytes() == b"nothing"
+
+
+def test_damaged_checkpoints_are_kept_and_push_out_no_whole_ones(
+    tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of them: training begins again, and ends as if they had never been; twice, as on a failing disk."""
+    settings = train_settings(**UPDATES_OF_TWO)
+    data = open_data(pairs, settings)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            make_trainer(tmp_path, Disturbed(data, at=60, happening=kill), settings).run()
+        for folder in list_checkpoints(tmp_path):
+            (folder / "model.safetensors").write_bytes(b"nothing")
+    outcome = make_trainer(tmp_path, data, settings).run()
+    assert_same_run(tmp_path, outcome, undisturbed)
+    assert capsys.readouterr().err.count("passed over: ") == 4
+    kept = [f"damaged-checkpoint_{update}{ending}" for update in (10, 20) for ending in ("", ".2")]
+    assert [name for name in names(tmp_path) if name.startswith("damaged")] == kept
 
 
 def test_a_second_signal_takes_its_usual_course(tmp_path: Path, pairs: ParallelData) -> None:

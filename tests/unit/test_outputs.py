@@ -14,7 +14,7 @@ from tiny_pipeline import Finished, hash_tree, kdmt
 
 from kdmt.errors import UserError
 from kdmt.interop.folder import described_folder
-from kdmt.locks import Locked, open_lock, take, writing
+from kdmt.outputs import Locked, open_lock, take, writing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -36,7 +36,7 @@ def test_of_two_writers_one_is_refused_and_no_lock_file_is_left(tmp_path: Path) 
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
-    program = "import os, sys\nfrom pathlib import Path\nfrom kdmt.locks import writing\n"
+    program = "import os, sys\nfrom pathlib import Path\nfrom kdmt.outputs import writing\n"
     program += "with writing(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
     command = [sys.executable, "-c", program, str(tmp_path / "out")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -1,6 +1,7 @@
-"""Locks between processes on what they write: `.<name>.lock` beside the file or folder.
+"""Names and locks of outputs: nothing is written over, and no two processes write the same.
 
-A lock ends with its process, however that ends. Over NFS it holds between machines.
+The lock of a file or folder is `.<name>.lock` beside it. It ends with its process, however that ends; over NFS it holds
+between machines.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +19,12 @@ from kdmt.errors import UserError
 
 class Locked(UserError):
     """Another process holds the lock."""
+
+
+def free_name(path: Path) -> Path:
+    """The path, or where that is taken the first of `<name>.2`, `<name>.3` and so on that is not."""
+    names = (path if number == 1 else path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(name for name in names if not name.exists() and not name.is_symlink())
 
 
 def open_lock(path: Path, ending: str = "lock") -> IO[str]:
