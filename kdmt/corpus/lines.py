@@ -54,13 +54,10 @@ def spread_lines(path: Path, limit: int) -> list[str]:
     return list(found.values())
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> int:
-    """Write each line with its end; return their number."""
-    count = 0
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write each line with its end."""
     with naming(path), path.open("w", encoding="utf-8", newline="\n") as file:
-        for count, line in enumerate(lines, start=1):  # noqa: B007
-            file.write(f"{line}\n")
-    return count
+        file.writelines(f"{line}\n" for line in lines)
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,7 @@ def rescore(
 
     with TemporaryDirectory(prefix="kdmt-rescore-") as scratch:
         folder = Path(scratch)
-        counts = [
-            write_lines(folder / side, open_lines(path, member=None, name=str(path)))
-            for side, path in (("source", source), ("target", target))
-        ]
+        counts = [_copy_lines(path, folder / side) for side, path in (("source", source), ("target", target))]
         if counts[0] != counts[1]:
             raise UserError(
                 f"{source} has {counts[0]:,} lines, {target} has {counts[1]:,}: give a translation for each line"
@@ -77,6 +74,13 @@ def rescore(
         out.writelines(f"{log_prob:.6f}\t{int(count)}\n" for log_prob, count in scores.tolist())
         if unread := int(np.isnan(scores[:, 0]).sum()):
             print(f"rescore: {unread:,} pairs are longer than the model reads and have no score", file=sys.stderr)
+
+
+def _copy_lines(path: Path, copy: Path) -> int:
+    """Write the lines of a file that may be compressed to another one; return their number."""
+    write_lines(copy, open_lines(path, name=str(path)))
+    with copy.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool) -> PairScorer:
