@@ -60,7 +60,8 @@ def _pointed_at(pointer: Path) -> Path:
     with pointer.open("rb") as file:
         content = file.read(_LONGEST_NAME + 2)
     name = content.decode("utf-8", errors="replace").strip()
-    if len(content) > _LONGEST_NAME or not name.isprintable() or Path(name).name != name:
+    is_name = name.isprintable() and Path(name).name == name and name not in ("", "..")
+    if len(content) > _LONGEST_NAME or not is_name:
         raise UserError(f"{pointer}: neither a checkpoint folder nor a file that names one beside it")
     folder = pointer.parent / name
     if not folder.is_dir():
