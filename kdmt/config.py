@@ -13,12 +13,11 @@ Every setting is of one of three kinds, read by `flatten_settings`:
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import re
 import unicodedata
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -1476,17 +1475,15 @@ def read_record(kind: type[_Record], values: Any, where: str) -> _Record:
         where: begins the message.
 
     Raises:
-        UserError: a value is missing or of another type.
+        UserError: a value is missing, unknown or of another type.
     """
+    known = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+    if known and isinstance(values, dict) and (unknown := sorted(values.keys() - known)):
+        raise UserError(f"{where}: {_shorten(unknown[0], _SHOWN)}: unknown")
     try:
-        return _adapter(kind).validate_json(json.dumps(values), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UserError(f"{where}: {describe_problems(error)}") from None
-
-
-@functools.cache
-def _adapter(kind: type[_Record]) -> TypeAdapter[_Record]:
-    return TypeAdapter(kind)
 
 
 _LONG_QUOTE = re.compile(rf"(['\"])(.{{{_SHOWN}}}).+?\1", re.DOTALL)  # of a value in the message of a rule

@@ -26,7 +26,7 @@ from kdmt.checksum import file_sha256
 from kdmt.config import ParallelText, Source, split_login
 from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.subwords import join_subwords
-from kdmt.corpus.text_files import Malformed, TooLong, open_bounded_lines, too_long_reason
+from kdmt.corpus.text_files import Malformed, Unreadable, open_bounded_lines
 from kdmt.corpus.tsv import MalformedRow, read_rows
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
@@ -337,13 +337,13 @@ def source_lines(source: Source, path: Path) -> Iterator[str]:
         UserError: see `open_lines`; an index or a dictionary that is missing or damaged, an id beyond it.
     """
     for number, line in enumerate(bounded_source_lines(source, path), start=1):
-        if isinstance(line, TooLong):
-            raise UserError(f"{source.name} line {number}: {too_long_reason()}")
+        if isinstance(line, Unreadable):
+            raise UserError(f"{source.name} line {number}: {line.reason}")
         yield line
 
 
-def bounded_source_lines(source: Source, path: Path) -> Iterator[str | TooLong]:
-    """Yield the same, with a `TooLong` in the place of each line that is too long."""
+def bounded_source_lines(source: Source, path: Path) -> Iterator[str | Unreadable]:
+    """Yield the same, with an `Unreadable` in the place of each line that is too long or not UTF-8."""
     if not source.is_tokens:
         return open_bounded_lines(path, member=source.member, name=source.name)
     return _spelled(path, source.remove_bpe)
@@ -356,8 +356,8 @@ def monolingual_lines(source: Source, path: Path, malformed: Malformed) -> Itera
         UserError: see `source_lines`.
     """
     for number, line in enumerate(bounded_source_lines(source, path), start=1):
-        if isinstance(line, TooLong):
-            malformed.add(too_long_reason(), source.name, number)
+        if isinstance(line, Unreadable):
+            malformed.add(line.reason, source.name, number)
         else:
             yield line
 
@@ -432,8 +432,8 @@ def _read_two_files(
             num_source, num_target = (num_pairs, longer) if source_line is None else (longer, num_pairs)
             raise UserError(f"{names[0]} has {num_source} lines, {names[1]} has {num_target}: they are no pairs")
         else:
-            name = names[0] if isinstance(source_line, TooLong) else names[1]
-            yield MalformedRow(name, num_pairs + 1, too_long_reason())
+            name, line = (names[0], source_line) if isinstance(source_line, Unreadable) else (names[1], target_line)
+            yield MalformedRow(name, num_pairs + 1, cast(Unreadable, line).reason)
 
 
 def _read_tsv(corpus: ParallelText, path: Path, name: str) -> Iterator[tuple[str, str] | MalformedRow]:

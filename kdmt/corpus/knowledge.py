@@ -328,7 +328,7 @@ def _read_shape(path: Path, header: Mapping[str, Any]) -> Shape:
     """What the records look like, once every value is known to be possible."""
     for name in ("k", "vocab_size", "block_size"):
         value = header.get(name)
-        if not _is_count(value) or not 1 <= value <= largest(name):
+        if type(value) is not int or not 1 <= value <= largest(name):
             raise UserError(f"{path}: damaged: {name} is {str(value)[:80]!r}")
     temperatures = header.get("temperatures")
     if not isinstance(temperatures, list) or not all(type(each) in (int, float) and each > 0 for each in temperatures):

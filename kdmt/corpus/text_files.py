@@ -59,11 +59,19 @@ class Malformed:
         return {kind: {"rows": count, "first": self.first_lines[kind]} for kind, count in self.counts.items()}
 
 
-class TooLong:
-    """Stands in the place of a line that is longer than `MAX_LINE_BYTES`."""
+@dataclass(frozen=True)
+class Unreadable:
+    """A line that cannot be read, in its place.
+
+    Attributes:
+        reason: what is wrong with it.
+    """
+
+    reason: str
 
 
-TOO_LONG = TooLong()
+TOO_LONG = Unreadable(f"longer than {MAX_LINE_BYTES:,} bytes")
+NOT_UTF8 = Unreadable("not UTF-8")
 
 
 def open_lines(path: Path, *, member: str | None = None, name: str | None = None) -> Iterator[str]:
@@ -83,18 +91,13 @@ def open_lines(path: Path, *, member: str | None = None, name: str | None = None
     """
     name = name or (f"{path}:{member}" if member else str(path))
     for number, line in enumerate(open_bounded_lines(path, member=member, name=name), start=1):
-        if isinstance(line, TooLong):
-            raise UserError(f"{name} line {number}: {too_long_reason()}")
+        if isinstance(line, Unreadable):
+            raise UserError(f"{name} line {number}: {line.reason}")
         yield line
 
 
-def too_long_reason() -> str:
-    """What is wrong with a line that is too long."""
-    return f"longer than {MAX_LINE_BYTES:,} bytes"
-
-
-def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator[str | TooLong]:
-    """Yield lines as `open_lines` does, with a `TooLong` in the place of each that is too long."""
+def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator[str | Unreadable]:
+    """Yield lines as `open_lines` does, with an `Unreadable` in the place of each that is too long or not UTF-8."""
     number = num_returns = 0
     try:
         with ExitStack() as opened:
@@ -105,11 +108,9 @@ def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator
                 text = line.rstrip(b"\r\n")
                 if b"\r" in text:
                     num_returns += text.count(b"\r")
-                yield _skip_rest(file, line) if len(text) > MAX_LINE_BYTES else text.decode()
+                yield _skip_rest(file, line) if len(text) > MAX_LINE_BYTES else _decoded(text)
             if num_returns and num_returns >= number:
                 raise _of_returns(name, num_returns)
-    except UnicodeDecodeError:
-        raise UserError(f"{name} line {number}: not UTF-8") from None
     except (EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, struct.error) as error:
         raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
     except OSError as error:
@@ -118,14 +119,21 @@ def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator
         raise UserError(f"{name}: {error.strerror}") from None
 
 
-def bounded_lines(file: IO[bytes]) -> Iterator[bytes | TooLong]:
+def _decoded(text: bytes) -> str | Unreadable:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8
+
+
+def bounded_lines(file: IO[bytes]) -> Iterator[bytes | Unreadable]:
     r"""Yield the lines of a stream with their `\n`; of one that is too long nothing is kept."""
     for line in iter(functools.partial(file.readline, _LIMIT), b""):
         is_short = len(line) <= MAX_LINE_BYTES or len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES
         yield line if is_short else _skip_rest(file, line)
 
 
-def _skip_rest(file: IO[bytes], line: bytes) -> TooLong:
+def _skip_rest(file: IO[bytes], line: bytes) -> Unreadable:
     """Read the rest of a line that is too long."""
     while line and not line.endswith(b"\n"):
         line = file.readline(_BLOCK_BYTES)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdmt.corpus.text_files import MAX_LINE_BYTES, TooLong, too_long_reason
+from kdmt.corpus.text_files import MAX_LINE_BYTES, Unreadable
 from kdmt.errors import UserError
 
 _QUOTE = '"'
@@ -36,7 +36,7 @@ class MalformedRow:
 
 
 def read_rows(
-    lines: Iterator[str | TooLong], *, name: str, needed: int, header: bool, quoted: bool
+    lines: Iterator[str | Unreadable], *, name: str, needed: int, header: bool, quoted: bool
 ) -> Iterator[list[str] | MalformedRow]:
     r"""Yield the columns of each row. The first row says how many there are.
 
@@ -68,24 +68,24 @@ def read_rows(
             yield row
 
 
-def _plain_rows(lines: Iterator[str | TooLong]) -> Iterator[tuple[int, list[str] | str]]:
+def _plain_rows(lines: Iterator[str | Unreadable]) -> Iterator[tuple[int, list[str] | str]]:
     """Yield the line and the columns of each row, or what is wrong with it."""
     for number, line in enumerate(lines, start=1):
-        yield number, too_long_reason() if isinstance(line, TooLong) else line.split("\t")
+        yield number, line.reason if isinstance(line, Unreadable) else line.split("\t")
 
 
-def _quoted_rows(lines: Iterator[str | TooLong]) -> Iterator[tuple[int, list[str] | str]]:
+def _quoted_rows(lines: Iterator[str | Unreadable]) -> Iterator[tuple[int, list[str] | str]]:
     """Yield the same for quoted rows.
 
     Where a quote is not closed, the row's first line alone is malformed, and reading goes on with the next.
     """
-    ahead: deque[str | TooLong] = deque()  # lines that were read and are part of no row yet
+    ahead: deque[str | Unreadable] = deque()  # lines that were read and are part of no row yet
     number = 1
     while ahead or _fetch(lines, ahead):
         first = ahead[0]
         row: list[str] | str
-        if isinstance(first, TooLong):
-            taken, row = 1, too_long_reason()
+        if isinstance(first, Unreadable):
+            taken, row = 1, first.reason
         elif _QUOTE not in first:
             taken, row = 1, first.split("\t")
         else:
@@ -96,7 +96,7 @@ def _quoted_rows(lines: Iterator[str | TooLong]) -> Iterator[tuple[int, list[str
         number += taken
 
 
-def _fetch(lines: Iterator[str | TooLong], ahead: deque[str | TooLong]) -> bool:
+def _fetch(lines: Iterator[str | Unreadable], ahead: deque[str | Unreadable]) -> bool:
     line = next(lines, None)
     if line is None:
         return False
@@ -104,7 +104,7 @@ def _fetch(lines: Iterator[str | TooLong], ahead: deque[str | TooLong]) -> bool:
     return True
 
 
-def _parse_quoted(lines: Iterator[str | TooLong], ahead: deque[str | TooLong]) -> tuple[int, list[str] | str]:
+def _parse_quoted(lines: Iterator[str | Unreadable], ahead: deque[str | Unreadable]) -> tuple[int, list[str] | str]:
     """How many lines a row has, and its columns, or what is wrong with its first line."""
     taken = size = 0
 
@@ -112,7 +112,7 @@ def _parse_quoted(lines: Iterator[str | TooLong], ahead: deque[str | TooLong]) -
         nonlocal taken, size
         while taken < _MAX_LINES and (taken < len(ahead) or _fetch(lines, ahead)):
             line = ahead[taken]
-            if isinstance(line, TooLong) or (size := size + len(line)) > MAX_LINE_BYTES:
+            if isinstance(line, Unreadable) or (size := size + len(line)) > MAX_LINE_BYTES:
                 return
             taken += 1
             yield f"{line}\n"

@@ -61,7 +61,7 @@ class _Reader:
         self._data, self._place = data, 0
 
     def take(self, form: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(form, self._data, self._place)
+        values = struct.unpack_from(form, self._data.data, self._place)
         self._place += struct.calcsize(form)
         return values
 

@@ -16,7 +16,7 @@ import torch
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
-from kdmt.corpus.text_files import MAX_LINE_BYTES, too_long_reason
+from kdmt.corpus.text_files import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG
 from kdmt.decode.arrivals import arriving_lines
 from kdmt.decode.ctc import Fusion
 from kdmt.decode.ctranslate2 import CTranslate2Engine
@@ -167,8 +167,8 @@ def _read_line(line: bytes, number: int) -> str | None:
     try:
         if len(line) <= MAX_LINE_BYTES:
             return line.decode().rstrip("\r")
-        problem = too_long_reason()
+        problem = TOO_LONG.reason
     except UnicodeDecodeError:
-        problem = "not UTF-8"
+        problem = NOT_UTF8.reason
     print(f"line {number}: {problem}, its translation is empty", file=sys.stderr)
     return None

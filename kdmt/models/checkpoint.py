@@ -152,9 +152,7 @@ def check_finite(tensor: Tensor, name: str, path: Path) -> None:
     if not tensor.is_floating_point():
         raise UserError(f"{path}: {name[:_SHOWN]} is of type {tensor.dtype}, expected floating-point numbers")
     if not tensor.isfinite().all():
-        raise UserError(
-            f"{path}: {name[:_SHOWN]} has weights that are NaN or infinite: nothing can be computed with it"
-        )
+        raise UserError(f"{path}: {name[:_SHOWN]} has weights that are NaN or infinite")
 
 
 def _check_fits(description: Mapping[str, Any], path: Path) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.corpus.formats import recognize, recognize_markup
-from kdmt.corpus.text_files import MAX_LINE_BYTES, TOO_LONG, TooLong, bounded_lines, open_bounded_lines, open_lines
+from kdmt.corpus.text_files import MAX_LINE_BYTES, TOO_LONG, Unreadable, bounded_lines, open_bounded_lines, open_lines
 from kdmt.errors import UserError
 
 SENTENCES = "Ein Haus.\nZwei Häuser.\n"
@@ -230,7 +230,7 @@ def test_a_line_has_a_limit_and_the_next_one_is_read(tmp_path: Path) -> None:
     longest, path = "x" * MAX_LINE_BYTES, tmp_path / "a"
     path.write_bytes(f"a\n{longest}\r\n{longest}x\nb\n{longest}{longest}\n{longest}x".encode())
     found = list(open_bounded_lines(path, member=None, name="a"))
-    assert [line if isinstance(line, TooLong) else len(line) for line in found] == [
+    assert [line if isinstance(line, Unreadable) else len(line) for line in found] == [
         *(1, MAX_LINE_BYTES, TOO_LONG, 1, TOO_LONG, TOO_LONG)
     ]
     with pytest.raises(UserError, match=r"a line 3: longer than 1,000,000 bytes"):
@@ -242,7 +242,7 @@ def test_bounded_lines_are_those_of_a_plain_reader(sizes: list[int], closed: boo
     unit = MAX_LINE_BYTES // 4
     text = b"\n".join(b"y" * size * unit for size in sizes) + b"\n" * closed
     expected = [len(line) if len(line.rstrip(b"\n")) <= MAX_LINE_BYTES else None for line in io.BytesIO(text)]
-    found = [None if isinstance(line, TooLong) else len(line) for line in bounded_lines(io.BytesIO(text))]
+    found = [None if isinstance(line, Unreadable) else len(line) for line in bounded_lines(io.BytesIO(text))]
     assert found == expected
 
 
@@ -262,6 +262,6 @@ def test_a_huge_line_in_a_small_archive_takes_no_memory(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     kind, second, grown = done.stdout.split()
-    assert (kind, second) == ("TooLong", "b")
+    assert (kind, second) == ("Unreadable", "b")
     unit = 1024 if sys.platform != "darwin" else 1
     assert int(grown) * unit < 170 << 20

@@ -210,6 +210,62 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     path.write_bytes(with_digest(json.dumps(header).encode() + b"\n" + columns))
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "problem"),
+    [
+        ("counts_N", [2, -1, 3], "negative"),
+        ("counts_N", [2, 0, 3], "it has 4 scores where 5 belong"),
+        ("counts_N", [4, 0], "it has 2 numbers of hypotheses where 3 belong"),
+        ("hashes_N", [1, 2], "it has 2 sources where 3 belong"),
+        ("sizes_H", [3, 1, 0, -2], "negative"),
+        ("sizes_H", [3, 1, 0, 7], "it has 6 tokens where 11 belong"),
+        ("sizes_H", [3, 1, 2], "it has 3 sizes where 4 belong"),
+        ("scores_H", [0.0, 0.0, float("nan"), 0.0], "a score is not a number"),
+        ("at_limit_H", [0, 0, 0, 2], "neither 0 nor 1"),
+        ("at_limit_H", [0, 0, 0], "it has 3 marks of the maximum length where 4 belong"),
+        ("tokens_T", [5], "it has 1 tokens where 6 belong"),
+    ],
+)
+def test_columns_that_do_not_fit_each_other(tmp_path: Path, column: str, values: list[Any], problem: str) -> None:
+    """The checksum is right: it is of what was written."""
+    changed = np.array(values, dtype=getattr(DECODED, column).dtype)
+    write(tmp_path, dataclasses.replace(DECODED, **{column: changed}))
+    with pytest.raises(DamagedBlock, match=rf"000003\.gz: damaged: .*{problem}"):
+        read(tmp_path)
+
+
+def test_ids_beyond_the_dictionary(tmp_path: Path) -> None:
+    write(tmp_path)
+    read_block(tmp_path, BLOCK, made_from=MADE_FROM, hashes_N=HASHES, vocab_size=10)
+    with pytest.raises(DamagedBlock, match=r"000003\.gz: has the id 9, the dictionary 9 symbols"):
+        read_block(tmp_path, BLOCK, made_from=MADE_FROM, hashes_N=HASHES, vocab_size=9)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda header: header.update(columns=None),
+        lambda header: header.update(columns=[1, 2]),
+        lambda header: header["columns"].pop(),
+        lambda header: header["columns"].reverse(),
+        lambda header: header["columns"][0].__setitem__(1, "O"),
+        lambda header: header["columns"][5].__setitem__(1, "<f8"),
+        lambda header: header["columns"][0].__setitem__(2, 10**12),
+        lambda header: header["columns"][0].__setitem__(2, -1),
+        lambda header: header["columns"][5].__setitem__(2, 1),
+        lambda header: header.update(block="3"),
+        lambda header: header.update(count=-3),
+        lambda header: header.update(first=None),
+        lambda header: header.update(made_from=[]),
+        lambda header: header.update(made_with="torch"),
+    ],
+)
+def test_headers_that_describe_no_block(tmp_path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    rewrite(write(tmp_path), edit)
+    with pytest.raises(DamagedBlock, match=r"000003\.gz: damaged: "):
+        read(tmp_path)
+
+
 def test_a_block_of_another_version_is_none(tmp_path: Path) -> None:
     rewrite(write(tmp_path), lambda header: header.update(format=1))
     with pytest.raises(DamagedBlock, match=r"000003\.gz: not in the form that this version writes"):

@@ -13,7 +13,7 @@ from tiny_pipeline import hash_tree
 
 from kdmt.corpus.batching import ParallelData, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
-from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeWriter, Shape
+from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource, KnowledgeWriter, Shape
 from kdmt.distill.knowledge import fill_cache
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
@@ -174,3 +174,73 @@ def test_a_damaged_cache_is_refused(tmp_path: Path, damage: str) -> None:
     path = block if damage in ("short", "missing") else header
     with pytest.raises(UserError, match=path.name.replace(".", r"\.")):
         KnowledgeCache(tmp_path / "knowledge")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("k", value) for value in (0, -1, 10**9, "5", 1.5, None)),
+        *(("vocab_size", value) for value in (0, 10**12, None)),
+        *(("block_size", value) for value in (0, -4, 10**12, "4", 3)),
+        *(("temperatures", value) for value in ([0.0, 1.0], ["1"], 1.0, None, [True, 2.0])),
+        *(("value_type", value) for value in ("object", None, "float16")),
+        *(("num_sentences", value) for value in (-1, 10**9, None)),
+        *(("num_tokens", value) for value in (0, "9", None)),
+        *(("made_from", value) for value in ([], {"a": 1}, None)),
+        *(("blocks", value) for value in (None, [], [1], [{"file": "../sizes.npy", "num_tokens": 1}])),
+        *(("blocks", [{"file": "blocks/000000.npy", "num_tokens": value}]) for value in (-1, 10**12, "1")),
+    ],
+)
+def test_headers_that_describe_no_cache(tmp_path: Path, name: str, value: object) -> None:
+    fill(tmp_path / "knowledge", parallel(tmp_path), shape_of(), [teacher()])
+    path = tmp_path / "knowledge" / "knowledge.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(UserError, match=r"knowledge/.*: "):
+        KnowledgeCache(tmp_path / "knowledge")
+
+
+@pytest.mark.parametrize("name", ["sizes.npy", "blocks/000001.npy"])
+@pytest.mark.parametrize("content", [b"", b"garbage", "object", "pickle", "two", "negative"])
+def test_arrays_that_are_none_of_a_cache(tmp_path: Path, name: str, content: bytes | str) -> None:
+    fill(tmp_path / "knowledge", parallel(tmp_path), shape_of(), [teacher()])
+    path = tmp_path / "knowledge" / name
+    array = np.load(path)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        others = {
+            "object": np.array([{}], dtype=object),
+            "pickle": np.array([None] * len(array), dtype=object),
+            "two": np.stack([array, array]),
+            "negative": -np.arange(len(array), dtype="<i4"),
+        }
+        np.save(path, others[content])
+    with pytest.raises(UserError, match=path.name.replace(".", r"\.")):
+        KnowledgeCache(tmp_path / "knowledge")
+
+
+def test_records_that_no_teacher_writes(tmp_path: Path) -> None:
+    fill(tmp_path / "knowledge", parallel(tmp_path), shape_of(), [teacher()])
+    path = tmp_path / "knowledge" / "blocks" / "000000.npy"
+    good = np.load(path)
+    for field, value in (("ids", V), ("log_probs", np.nan)):
+        records = good.copy()
+        records[field][0].flat[0] = value
+        np.save(path, records)
+        cache = KnowledgeCache(tmp_path / "knowledge")
+        cache.records(1)
+        with pytest.raises(UserError, match=r"000000\.npy: damaged: sentence 0 has an id beyond the vocabulary's 24"):
+            cache.records(0)
+        with pytest.raises(UserError, match="damaged"):
+            KnowledgeSource([cache], temperature=1.0).load([0, 1])
+
+
+@pytest.mark.parametrize("value", [np.nan, -0.5, np.inf])
+def test_a_marginal_that_is_no_distribution(tmp_path: Path, value: float) -> None:
+    fill(tmp_path / "knowledge", parallel(tmp_path), shape_of(), [teacher()])
+    path = tmp_path / "knowledge" / "marginal.npy"
+    marginal = np.load(path)
+    marginal[3] = value
+    np.save(path, marginal)
+    with pytest.raises(UserError, match=r"marginal\.npy: damaged: not the probabilities"):
+        _ = KnowledgeCache(tmp_path / "knowledge").marginal

@@ -540,6 +540,38 @@ def test_a_folder_that_is_no_model_is_refused(copy: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    "name", ["vocab_size", "d_model", "encoder_layers", "decoder_ffn_dim", "max_position_embeddings"]
+)
+@pytest.mark.parametrize("value", [10**12, -1, 1.5, "12", True, [1]])
+def test_sizes_that_no_model_has(copy: Path, name: str, value: Any) -> None:
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    assert name in config
+    (copy / "config.json").write_text(json.dumps(config | {name: value}), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"config\.json: {name} is .*, expected a whole number up to "):
+        read_kind(copy)
+
+
+def test_a_configuration_larger_than_its_weights(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    changed = config | {"encoder_layers": 1000, "d_model": 8192}
+    (copy / "config.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(UserError, match=r"model\.safetensors: not the weights of its config\.json, which describes at"):
+        load_weights(copy, "marian")
+
+
+def test_weights_that_are_not_finite(copy: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = copy / "model.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("fc1.weight"))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"model\.safetensors: .*fc1\.weight has weights that are NaN or infinite"):
+        load_weights(copy, "marian")
+
+
+@pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"model_type": "t5"}, "'t5'"),

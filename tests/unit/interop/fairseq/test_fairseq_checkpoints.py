@@ -210,6 +210,16 @@ def changed(tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) ->
     return write(tmp_path / "changed.pt", content, model=state)
 
 
+@pytest.mark.parametrize("name", ["max_source_positions", "encoder_layers", "encoder_ffn_embed_dim"])
+def test_sizes_that_no_model_has_are_refused(tmp_path: Path, name: str) -> None:
+    content = read_pickle(SHARED)
+    cfg = _bare(content["cfg"])
+    cfg["model"][name] = 10**12
+    file = write(tmp_path / "a.pt", content, cfg=cfg)
+    refused("import-checkpoint", file, tmp_path / "model", "--data", JOINED, says="a.pt: ")
+    assert not (tmp_path / "model").exists()
+
+
 def lay_over_each_other(state: dict[str, torch.Tensor]) -> None:
     numbers = torch.zeros(max(tensor.numel() for tensor in state.values()))
     state.update({name: numbers[: tensor.numel()].view(tensor.shape) for name, tensor in state.items()})
