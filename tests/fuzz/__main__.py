@@ -96,7 +96,7 @@ def _report(results: list[Result], seed: int, *, write: bool) -> int:
     if write:
         kinds = dict(Counter(result.input.kind for result in results))
         settings = {"seed": seed, "inputs": kinds, "exit_codes": {str(code): n for code, n in sorted(by_code.items())}}
-        report_figures("fuzz", figures, settings=settings, command="make fuzz")
+        report_figures("fuzz", figures, settings=settings, command="make fuzz" + (f" SEED={seed}" if seed != 1 else ""))
     else:
         print(*figures, sep="\n")
     return int(bool(counts))
