@@ -237,7 +237,7 @@ class ParallelText(Section):
     """Two files with one sentence a line, or one TSV with a column for each language.
 
     A row is malformed that has another number of columns than the TSV's first one, and a line that is longer than a
-    megabyte.
+    megabyte or not UTF-8.
     """
 
     source: Source | None = None

@@ -350,7 +350,7 @@ def bounded_source_lines(source: Source, path: Path) -> Iterator[str | Unreadabl
 
 
 def monolingual_lines(source: Source, path: Path, malformed: Malformed) -> Iterator[str]:
-    """Yield the lines of a text without translation; those that are too long are left out and counted.
+    """Yield the lines of a text without translation; those that are too long or not UTF-8 are left out and counted.
 
     Raises:
         UserError: see `source_lines`.
@@ -383,7 +383,7 @@ def read_pairs(
     """Yield the (source, target) lines of a corpus.
 
     Rows that cannot be read are dropped or refused as `corpus.malformed` says: a TSV row with another number of columns
-    than the first one, or a line that is too long.
+    than the first one, or a line that is too long or not UTF-8.
 
     Args:
         corpus: two files, or a TSV whose columns are counted from 0.

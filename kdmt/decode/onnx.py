@@ -96,9 +96,7 @@ def _load(file: Path, threads: int) -> Any:
         raise UserError("ONNX Runtime is not installed: pip install 'kdmt[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = (
-        4  # fatal: its messages quote names of the file as they are
-    )
+    options.log_severity_level = 4  # fatal: its messages quote names of the file as they are
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own, of many types

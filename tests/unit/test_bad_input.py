@@ -54,13 +54,13 @@ def test_a_missing_pipeline() -> None:
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize(("name", "line"), [("train.de", 7), ("test.en", 2)])
-def test_invalid_utf8(name: str, line: int) -> None:
+def test_invalid_utf8_is_refused_where_malformed_rows_are(name: str, line: int) -> None:
     path = Path("text") / name
     lines = path.read_bytes().split(b"\n")
     lines[line - 1] = b"caf\xe9"  # Latin-1
     path.write_bytes(b"\n".join(lines))
     with unharmed(*IN_PROGRESS):
-        message = refused("prepare", "tiny.yaml")
+        message = refused("prepare", "tiny.yaml", sets=("prepare.train.0.malformed=error",))
     assert message == f"text/{name} line {line}: not UTF-8"
 
 

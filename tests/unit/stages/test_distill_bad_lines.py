@@ -145,16 +145,6 @@ def test_what_is_not_translated_may_be_dropped(names: list[str | None], name: st
     assert read_lines(MADE / "distilled.en") == [line for i, line in enumerate(sources) if i not in dropped]
 
 
-def test_bad_bytes_are_named_with_their_line(names: list[str | None]) -> None:
-    assert names
-    data = Path("text/train.en").read_bytes().split(b"\n")
-    data[6] = b"ba \xc3 be"
-    Path("text/train.en").write_bytes(b"\n".join(data))
-    result = kdmt("prepare", "tiny.yaml")
-    assert result.code == 2
-    assert result.err.splitlines()[-1] == "kdmt: error: text/train.en line 7: not UTF-8"
-
-
 def test_lines_of_imported_translations_that_nobody_would_write(names: list[str | None]) -> None:
     """Whatever is in them, one line stays one line."""
     document = settings()

@@ -62,6 +62,8 @@ def test_malformed_rows_are_left_out_counted_and_named() -> None:
         written.writerows([("en", "de"), *rows[:10], ('ga "quoted"', "rom\nrum"), *rows[10:]])
         file.write("ba\nbe\tuk\textra\n")
         file.write("ba\tok" + "x" * 1_000_001 + "\n")
+    with Path("text/train.tsv").open("ab") as latin1:
+        latin1.write("ba\tgrün\n".encode("latin-1"))
     tsv = {"tsv": {"path": "text/train.tsv"}, "header": True, "quoted": True}
     set_prepare(train=[tsv])
     (result,) = run_stages("prepare")
@@ -69,7 +71,7 @@ def test_malformed_rows_are_left_out_counted_and_named() -> None:
     assert list(zip(*pairs[0], strict=True)) == [*rows[:10], ('ga "quoted"', "rom rum"), *rows[10:]]
     name, wrong = "train.0 text/train.tsv", "another number of columns than the first row"
     last = len(rows) + 4  # the header, and a row of two lines
-    first = {wrong: [last, last + 1], "longer than 1,000,000 bytes": [last + 2]}
+    first = {wrong: [last, last + 1], "longer than 1,000,000 bytes": [last + 2], "not UTF-8": [last + 3]}
     assert report()["malformed"] == {
         name: {
             kind: {"rows": len(lines), "first": [f"text/train.tsv line {line}" for line in lines]}
@@ -77,7 +79,7 @@ def test_malformed_rows_are_left_out_counted_and_named() -> None:
         }
     }
     start = f"{name}: 2 malformed rows were left out: {wrong}"
-    assert [line.startswith(start) for line in warnings_of(result.err)] == [True, False]
+    assert [line.startswith(start) for line in warnings_of(result.err)] == [True, False, False]
     set_prepare(train=[tsv | {"malformed": "error"}])
     with unharmed("tiny/prepare.partial/"):
         again = kdmt("prepare", "tiny.yaml")
@@ -102,13 +104,16 @@ def test_settings_of_rows_that_an_older_record_does_not_know_change_nothing() ->
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_line_of_monolingual_text_that_is_too_long_is_left_out() -> None:
-    write_lines(Path("text/mono.en"), ["ba be ga", "b" * 1_000_001, "gi gi"])
+def test_lines_of_monolingual_text_that_cannot_be_read_are_left_out() -> None:
+    Path("text/mono.en").write_bytes(b"\n".join([b"ba be ga", b"b" * 1_000_001, b"gi gi", b"ba \xc3 be", b""]))
     set_prepare(monolingual=[{"path": "text/mono.en"}])
     run_stages("prepare")
     assert read_lines(MADE / "monolingual.en") == ["ba be ga", "gi gi"]
     assert report()["malformed"] == {
-        "monolingual.0 text/mono.en": {"longer than 1,000,000 bytes": {"rows": 1, "first": ["text/mono.en line 2"]}}
+        "monolingual.0 text/mono.en": {
+            "longer than 1,000,000 bytes": {"rows": 1, "first": ["text/mono.en line 2"]},
+            "not UTF-8": {"rows": 1, "first": ["text/mono.en line 4"]},
+        }
     }
 
 
