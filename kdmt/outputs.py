@@ -1,7 +1,7 @@
 """Names and locks of outputs: nothing is written over, and no two processes write the same.
 
-The lock of a file or folder is `.<name>.lock` beside it. It ends with its process, however that ends; over NFS it holds
-between machines.
+The lock of a file or folder is a file beside it. It ends with its process, however that ends; over NFS it holds between
+machines.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ def free_name(path: Path) -> Path:
 
 def open_lock(path: Path, ending: str = "lock") -> IO[str]:
     """Open the lock file of a file or folder; its parent folder exists."""
-    return (path.parent / f".{path.name}.{ending}").open("a+")  # writing, which a lock over NFS needs
+    return _open(path.parent / f".{path.name}.{ending}")
+
+
+def _open(path: Path) -> IO[str]:
+    return path.open("a+")  # writing, which a lock over NFS needs
 
 
 def take(file: IO[str], *, shared: bool = False) -> bool:
@@ -62,8 +66,10 @@ def writing(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[N
 
 
 def _locked_file(path: Path, wait: Callable[[], None] | None) -> IO[str]:
+    # named as what is half-written, so that what a kill leaves is swept with it
+    lock = path.with_name(f".partial-{path.name}.lock")
     while True:
-        file = open_lock(path)
+        file = _open(lock)
         try:
             if not take(file):
                 if wait is None:

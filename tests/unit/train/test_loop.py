@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -728,6 +729,20 @@ def test_an_average_that_cannot_be_made_anew_is_refused_with_the_alternatives(
     assert resolve_checkpoint(run / "last") == newest
     del made["average_of"]
     assert hash_tree(run / "average") == made
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS], ids=["EACCES", "EROFS"])
+def test_an_average_in_a_run_that_cannot_be_written_is_refused_with_the_alternatives(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    extend_and_kill(tmp_path, open_data(pairs, train_settings()))
+
+    def read_only(path: Path, **_: object) -> Iterator[None]:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(averages, "writing", read_only)
+    with pytest.raises(UserError, match=rf"cannot be made anew \({tmp_path}/average: {os.strerror(code)}\); finish"):
+        resolve_checkpoint(tmp_path)
 
 
 def test_an_old_average_that_is_named_is_used_with_a_warning(
