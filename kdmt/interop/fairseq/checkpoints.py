@@ -261,7 +261,7 @@ def _write_with_dictionaries(content: Mapping[str, Any], path: Path, dictionarie
         aside.unlink(missing_ok=True)
 
 
-def _save(content: dict[str, Any], aside: Path, path: Path) -> None:
+def _save(content: Mapping[str, Any], aside: Path, path: Path) -> None:
     try:
         with naming(path), aside.open("wb") as file:
             torch.save(content, file)
