@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--results", action="store_true", help="write benchmarks/results/fuzz.json")
     options = parser.parse_args()
     inputs = _inputs(options.only, options.inputs)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing stays in the temporary folder
     preload()
     with tempfile.TemporaryDirectory(prefix="kdmt-fuzz-world-") as scratch:
         (world := Path(scratch) / "world").mkdir()

@@ -51,6 +51,10 @@ def drawn(seed: int, kind: str, number: int) -> random.Random:
     return random.Random(f"{seed}:{kind}:{number}")
 
 
+# a few more than world.UPDATES
+EXTENDED = "teacher.train.max_updates=22"
+
+
 def stage(name: str, *sets: str, more: tuple[str, ...] = (), yaml: str = "tiny.yaml") -> Command:
     """A stage of the tiny pipeline."""
     folder = {"student": "students"}.get(name, name)

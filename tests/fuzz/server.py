@@ -78,9 +78,11 @@ def run_command(
         pid = os.fork()
         if pid == 0:
             _be_the_command(arguments, folder, streams, limit_seconds, entry)
-        hung = not _ends_within(pid, limit_seconds)
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # and what it started and left behind
+        try:
+            hung = not _ends_within(pid, limit_seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # and what it started and left behind
         _, status = os.waitpid(pid, 0)
         out, err, stack = (stream.read_bytes() if stream.exists() else b"" for stream in streams[1:])
         return Ended(os.waitstatus_to_exitcode(status), out, err, hung, stack.decode(errors="replace") if hung else "")
@@ -101,6 +103,7 @@ def _be_the_command(
     code = 70
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         stack = streams[3].open("w")
         _redirect(streams)
         os.chdir(folder)

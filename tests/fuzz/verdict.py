@@ -137,6 +137,7 @@ def _harm(ended: Ended, command: Command, before: Tree, after: Tree) -> list[Fau
         and not _PROGRESS.search(path)
         and not (succeeded and path.startswith(command.changes or ("\0",)))
         and not _is_kept_aside(path, content, after)
+        and not _was_begun(path, after)
     ]
     faults = [Fault("harmed", f"{path} was changed or removed") for path in harmed[:3]]
     strays = [
@@ -145,6 +146,12 @@ def _harm(ended: Ended, command: Command, before: Tree, after: Tree) -> list[Fau
         if not path.startswith("runs") and not (succeeded and command.makes and _is_below(path, command.makes))
     ]
     return faults + [Fault("harmed", f"{path} was left behind") for path in sorted(strays)[:3]]
+
+
+def _was_begun(path: str, after: Tree) -> bool:
+    """Whether a file is the record of a complete stage that was begun again, which its plan now tells."""
+    folder, _, name = path.rpartition("/")
+    return name in ("manifest.json", "config.json") and f"{folder}/plan.json" in after
 
 
 def _is_below(path: str, folder: str) -> bool:

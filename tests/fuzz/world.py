@@ -14,6 +14,7 @@ from fuzz.server import Entry, run_command
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STAGES = ("prepare", "teacher", "distill", "knowledge", "student", "score")
+UPDATES = 20  # of the teacher, which need not be good
 TEACHER, CTC = "runs/tiny/teacher", "runs/tiny/students/ctc/seed_1"
 
 
@@ -54,6 +55,8 @@ def document() -> dict[str, Any]:
         "cached": {**raw, "word_kd": {"source": "cache"}},
     }
     changed["students"] |= more
+    intervals = ("validate_interval_updates", "save_interval_updates", "log_interval_updates")
+    changed["teacher"]["train"] |= {"max_updates": UPDATES, **dict.fromkeys(intervals, UPDATES // 2)}
     changed["knowledge"] = {"k": 4, "block_size": 30, "threads": 1}
     return json.loads(json.dumps(changed))  # no mapping twice, which YAML would write as an alias
 

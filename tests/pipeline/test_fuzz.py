@@ -148,6 +148,16 @@ def _move_aside() -> None:
     _refuse()
 
 
+def _begin() -> None:
+    Path("runs/tiny/stage/manifest.json").rename("runs/tiny/stage/plan.json")
+    _refuse()
+
+
+def _forget() -> None:
+    Path("runs/tiny/stage/manifest.json").unlink()
+    _refuse()
+
+
 def _use_all_memory() -> None:
     bytearray(1 << 40)
 
@@ -159,6 +169,8 @@ def _use_all_memory() -> None:
         (_refuse, []),
         (_make, []),
         (_move_aside, []),
+        (_begin, []),
+        (_forget, ["harmed"]),
         (_raise, ["traceback"]),
         (_die, ["traceback"]),
         (_end_with_another_code, ["traceback"]),
@@ -178,7 +190,7 @@ def _use_all_memory() -> None:
     ],
 )
 def test_a_broken_program_is_noticed(tmp_path: Path, program: Callable[[], None], kinds: list[str]) -> None:
-    for path in (tmp_path / "kept/file", tmp_path / "runs/tiny/stage/file"):
+    for path in (tmp_path / "kept/file", tmp_path / "runs/tiny/stage/manifest.json"):
         path.parent.mkdir(parents=True)
         path.write_text("kept")
     before = look_at(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from fuzz.case import Case, Command, stage
+from fuzz.case import EXTENDED, Case, Command, stage
 from fuzz.damage import damage_json, replace_path
 from fuzz.formats import damage_listed
 
@@ -21,7 +21,7 @@ def damage(rng: random.Random, folder: Path) -> Case:
     checkpoint = folder / run / name
     what, noticed = _damage(rng, checkpoint)
     if resumed:  # from an earlier one, if it is damaged
-        return Case(f"{run}/{name}/{what}", (stage("teacher", "teacher.train.max_updates=62"),))
+        return Case(f"{run}/{name}/{what}", (stage("teacher", EXTENDED),))
     return Case(f"{run}/{name}/{what}", (_command(rng, run),), refused=noticed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from fuzz.case import Case, Command, stage
+from fuzz.case import EXTENDED, Case, Command, stage
 from fuzz.damage import damage_file, damage_json
 
 STAGES = ("prepare", "teacher", "distill", "knowledge/raw", "students/raw/seed_1", "score")
@@ -39,7 +39,7 @@ def _command(rng: random.Random) -> Command:
     return rng.choice(
         [
             *(stage(name) for name in ("prepare", "teacher", "distill", "knowledge", "student", "score")),
-            stage("teacher", "teacher.train.max_updates=62"),
+            stage("teacher", EXTENDED),
             stage("student", "students.raw.train.max_updates=6", more=("--student", "raw")),
             stage("score", "score.beams=[1]"),
             Command(("distill", "tiny.yaml", "--verify", "--verify-seed", "1")),
