@@ -54,7 +54,7 @@ def warning_lines(
     if not lost_much(total, dropped):
         return
     lost = sum(dropped.values())
-    yield f"WARNING: {name}: {lost:,} of {total:,} {what}{_share(lost, total)}: {describe_dropped(total, dropped)}"
+    yield f"warning: {name}: {lost:,} of {total:,} {what}{_share(lost, total)}: {describe_dropped(total, dropped)}"
     worst = max(dropped.values())
     for rule, count in dropped.items():
         if count > MUCH_OF_ONE * total or count == worst:

@@ -199,7 +199,7 @@ def _foreign_forms(
             if lang == processor.target_lang:
                 fate = "references are scored as published, so no translation matches them in full"
             workspace.say(
-                f"prepare: WARNING: {split}, {lang}: {found.explain()} have characters that clean training text "
+                f"prepare: warning: {split}, {lang}: {found.explain()} have characters that clean training text "
                 f"cannot contain; {fate}"
             )
     return counts
@@ -216,7 +216,7 @@ def _round_trips(
         found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
         counts[lang] = found.as_dict()
         if (warning := found.warning()) is not None:
-            workspace.say(f"prepare: WARNING: {lang}: {warning}")
+            workspace.say(f"prepare: warning: {lang}: {warning}")
     return counts
 
 

@@ -160,7 +160,7 @@ def run_toy(folder: Path) -> Run:
 def test_cleaning_keeps_the_pairs(run: Run) -> None:
     report = run.load("prepare/report.json")
     assert report["pairs_out"] >= 0.97 * report["pairs_in"] > 0
-    assert "WARNING" not in run.said["prepare"]
+    assert "warning" not in run.said["prepare"]
     assert {lang: counts["changed"] for lang, counts in report["round_trip"].items()} == {"en": 0, run.lang: 0}
 
 
@@ -170,7 +170,7 @@ def test_validation_bleu_rises_and_the_best_checkpoint_is_not_the_first(run: Run
     assert len(by_update) >= 4
     assert by_update[best] == max(by_update.values())
     assert by_update[best] > by_update[min(by_update)] + 10
-    assert "WARNING" not in run.said["teacher"]
+    assert "warning" not in run.said["teacher"]
 
 
 def test_what_a_trained_teacher_writes_is_taken(run: Run) -> None:
@@ -213,7 +213,7 @@ def test_a_trained_teacher_translates_word_for_word(run: Run) -> None:
     assert min(row["bleu"] for row in run.load("scores.json")) > 40
     facts = run.facts("distill")
     assert sum(facts["replaced_by_reference"].values()) <= 0.1 * facts["num_sentences"]
-    assert "WARNING" not in run.said["distill"]
+    assert "warning" not in run.said["distill"]
 
 
 @pytest.mark.skipif(not UDHR.is_dir(), reason="no ../shared/data/udhr beside the repository")

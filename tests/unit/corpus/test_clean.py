@@ -460,7 +460,7 @@ def test_a_corpus_that_loses_much_is_a_warning_with_three_examples(tmp_path: Pat
     bad = [(f"{n} \x1b[31m{'w' * 100}", "c") for n in range(11)]
     assert warned(tmp_path, TrainingCorpus("x", good + bad[:6]), clean=Clean(max_characters=50)) == []
     lines = warned(tmp_path, TrainingCorpus("x", [*good, *bad, ("", "z")]), clean=Clean(max_characters=50))
-    assert lines[0] == "WARNING: x: 12 of 72 pairs dropped (17%): max_characters 11 (15%), empty 1 (1%)"
+    assert lines[0] == "warning: x: 12 of 72 pairs dropped (17%): max_characters 11 (15%), empty 1 (1%)"
     assert lines[1:] == [f"  max_characters: '{n} \\x1b[31m{'w' * 53}...' -> 'c'" for n in range(3)]
 
 
@@ -468,7 +468,7 @@ def test_rules_that_see_all_pairs_have_examples_too(tmp_path: Path) -> None:
     good = [(f"a b {n} {'x' * 50}", f"c d {n} {'x' * 50}") for n in range(40)]
     unfit = [(f"u {n}", "v" * 300) for n in range(5)]
     lines = warned(tmp_path, TrainingCorpus("x", [*good, *unfit, *good[:6]]))
-    assert lines[0] == "WARNING: x: 11 of 51 pairs dropped (22%): duplicate 6 (12%), max_ratio 5 (10%)"
+    assert lines[0] == "warning: x: 11 of 51 pairs dropped (22%): duplicate 6 (12%), max_ratio 5 (10%)"
     assert lines[1:] == [f"  duplicate: 'a b {n} {'x' * 50}' -> 'c d {n} {'x' * 50}'" for n in range(3)]
     assert warned(tmp_path, TrainingCorpus("x", [*good, *unfit[:4], *good[:4]])) == []  # 17% in all, 8% to each
 
@@ -479,9 +479,9 @@ def test_each_corpus_and_all_together_are_told(tmp_path: Path) -> None:
     bad = TrainingCorpus("bad", [("", "z")] * 100)
     assert warned(tmp_path, large, small) == []
     assert warned(tmp_path, large, small, bad) == [
-        "WARNING: bad: 100 of 100 pairs dropped (100%): empty 100 (100%)",
+        "warning: bad: 100 of 100 pairs dropped (100%): empty 100 (100%)",
         *["  empty: '' -> 'z'"] * 3,
-        "WARNING: all corpora: 102 of 302 pairs dropped (34%): empty 102 (34%)",
+        "warning: all corpora: 102 of 302 pairs dropped (34%): empty 102 (34%)",
     ]
 
 

@@ -232,7 +232,7 @@ def test_many_references_among_the_lines_are_worth_a_warning(monkeypatch: pytest
     result = distill("block_size=50")
     source = read_lines(PREPARED / "train.en")[0]
     assert (
-        "distill: WARNING: translations: 80 of 80 sentences replaced by references or dropped (100%): "
+        "distill: warning: translations: 80 of 80 sentences replaced by references or dropped (100%): "
         f"empty 80 (100%)\ndistill:   empty: {source!r} -> ''\n"
     ) in result.err
     assert result.err.count("distill:   empty: ") == 3
@@ -247,7 +247,7 @@ def test_failures_that_are_kept_are_no_loss(monkeypatch: pytest.MonkeyPatch) -> 
     result = distill("block_size=50", "failures.ratio=keep")
     assert result.code == 0, result.err
     assert "failures: unk 80" in result.err
-    assert "WARNING" not in result.err
+    assert "warning" not in result.err
     result = distill("block_size=50", "failures={unk: reference, ratio: keep}")
     assert "translations: 80 of 80 sentences replaced by references or dropped (100%): unk 80 (100%)" in result.err
 

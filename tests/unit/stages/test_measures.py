@@ -301,5 +301,5 @@ def test_too_little_text_for_the_tokenizer_is_blamed_on_the_rules() -> None:
     message = refused("prepare", "tiny.yaml", sets=("prepare.tokenizer.vocab_size=2000",))
     assert "tokenizer.vocab_size 2000" in message  # nothing was dropped
     said = run_stages("prepare", sets=["prepare.clean.max_words=20"])[0].err
-    assert "prepare: WARNING: train.0 text/train.en: 70 of 80 pairs dropped (88%): max_words 70 (88%)\n" in said
+    assert "prepare: warning: train.0 text/train.en: 70 of 80 pairs dropped (88%): max_words 70 (88%)\n" in said
     assert said.count("prepare:   max_words: ") == 3

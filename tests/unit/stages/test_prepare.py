@@ -240,11 +240,11 @@ def test_lines_that_do_not_survive_processing_are_counted_and_shown() -> None:
     assert (english["changed"], english["tokenizer"], english["lowercase"]) == (1, 1, 0)
     assert (turkish["changed"], turkish["tokenizer"], turkish["lowercase"]) == (1, 0, 1)
     assert english["examples"] == {"tokenizer": [["ba▁be", "ba be"]]}
-    warnings = [line for line in made.err.splitlines() if "WARNING" in line]
+    warnings = [line for line in made.err.splitlines() if "warning" in line]
     assert warnings == [
-        "prepare: WARNING: en: 1 of 81 lines do not survive processing and back ('prepare.tokenizer' 1): "
+        "prepare: warning: en: 1 of 81 lines do not survive processing and back ('prepare.tokenizer' 1): "
         "'ba▁be' comes back as 'ba be'",
-        "prepare: WARNING: tr: 1 of 81 lines do not survive processing and back ('prepare.text.lowercase' 1): "
+        "prepare: warning: tr: 1 of 81 lines do not survive processing and back ('prepare.text.lowercase' 1): "
         "'Ok Isparta rım' comes back as 'ok isparta rım'",
     ]
 
@@ -276,10 +276,10 @@ def test_held_out_characters_that_cleaning_takes_out_are_a_warning() -> None:
     assert counts["valid"] == {"en": none, "de": none}
     invisible = {"U+00AD": 1, "U+200F": 1}
     assert counts["test"]["de"] == {"lines": SIZES["test"], "changed": 3, "unicode": 1, "invisible": invisible}
-    assert [line for line in made.err.splitlines() if "WARNING" in line] == [
-        "prepare: WARNING: test, en: 1 of 5 lines (U+200B 1, U+FEFF 1) have characters that clean training text cannot "
+    assert [line for line in made.err.splitlines() if "warning" in line] == [
+        "prepare: warning: test, en: 1 of 5 lines (U+200B 1, U+FEFF 1) have characters that clean training text cannot "
         "contain; sources are translated as cleaning leaves them",
-        "prepare: WARNING: test, de: 3 of 5 lines (not in NFC 1, U+00AD 1, U+200F 1) have characters that clean "
+        "prepare: warning: test, de: 3 of 5 lines (not in NFC 1, U+00AD 1, U+200F 1) have characters that clean "
         "training text cannot contain; references are scored as published, so no translation matches them in full",
     ]
     assert read_lines(MADE / "test.raw.de") == odd
@@ -287,7 +287,7 @@ def test_held_out_characters_that_cleaning_takes_out_are_a_warning() -> None:
     assert read_lines(MADE / "test.en") == source  # what the model translates
     change(clean="none", decontaminate=False)
     (made,) = run_stages("prepare")
-    assert "WARNING" not in made.err  # such training text may contain anything
+    assert "warning" not in made.err  # such training text may contain anything
     assert report()["held_out_characters"] == {}
 
 
