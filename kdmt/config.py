@@ -89,7 +89,7 @@ _LARGEST: dict[str, float] = {
     **dict.fromkeys(("lenpen", "dag_lenpen"), 100),
     "seed": 2**63 - 1,
     "seeds": 2**63 - 1,
-    "lr": 1e30,
+    **dict.fromkeys(("lr", "warmup_init_lr"), 1e30),
 }
 _LARGEST_ELSE = 1_000_000_000
 _LONGEST_TEXT = 4096  # characters of a setting; a path has no more
