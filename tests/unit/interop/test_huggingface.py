@@ -634,6 +634,7 @@ def test_transformers_that_is_not_installed_is_asked_for(marian: Saved, monkeypa
 def test_the_hub_is_asked_only_for_what_is_not_there(marian: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
+    huggingface_hub.utils.enable_progress_bars()  # Transformers has them disabled where a test before has loaded it
     asked: list[tuple[str, str | None, bool]] = []
 
     def download(
