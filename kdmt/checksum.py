@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from kdmt.errors import UserError
-from kdmt.files import check_file, read_json_object
+from kdmt.files import check_file, naming, read_json_object
 
 
 def file_sha256(path: Path) -> str:
@@ -18,7 +18,7 @@ def file_sha256(path: Path) -> str:
         UserError: there is no such file.
     """
     check_file(path)
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -564,9 +564,9 @@ class Teacher(Section):
 class Decode(Section):
     """Beam search. Maximum length is max_len_a * S + max_len_b, S the sentence's own tokens with </s>."""
 
-    beam: int = Field(5, ge=1, le=10_000)
+    beam: int = Field(5, ge=1)
     nbest: int = Field(1, ge=1)
-    lenpen: float = Field(1.0, ge=-100.0, le=100.0)
+    lenpen: float = 1.0
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)  # source tokens in a batch, padded
@@ -1058,7 +1058,7 @@ class Score(Section):
         [10], min_length=1
     )  # at most, of cmlm, inat and those that edit
     nat: NATDecode = NATDecode()
-    lenpen: float = Field(1.0, ge=-100.0, le=100.0)
+    lenpen: float = 1.0
     max_len_a: float = Field(1.2, ge=0.0)
     max_len_b: int = Field(10, ge=1)
     max_tokens: int = Field(8000, ge=1)

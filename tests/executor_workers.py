@@ -33,12 +33,16 @@ class Scribes:
         troubles: by task, what happens at how many attempts: "raise", "kill", "exit", "hang", "user", "full".
         seconds: that a task takes.
         opening: what happens when a worker opens, likewise, and at how many openings.
+        gate: the first task that waits for the file `open` before it is done; None if none does.
+        exclusive: whether a task that is done twice is an error.
     """
 
     folder: Path
     troubles: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     seconds: float = 0.0
     opening: tuple[str, int] = ("none", 0)
+    gate: int | None = None
+    exclusive: bool = True
 
     def __call__(self, place: Place) -> Worker:
         kind, times = self.opening
@@ -51,9 +55,12 @@ class Scribes:
             if self._count(f"attempt-{task.number}") <= times:
                 get_into(kind)
             time.sleep(self.seconds)
+            while self.gate is not None and task.number >= self.gate and not (self.folder / "open").exists():
+                time.sleep(0.02)
+                progress(0)
             cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
             text = f"{place.number} {os.getpid()} {cores} {os.environ.get('OMP_NUM_THREADS')} {place.device}\n"
-            with (self.folder / f"done-{task.number}").open("x") as file:  # a task is done once
+            with (self.folder / f"done-{task.number}").open("x" if self.exclusive else "w") as file:
                 file.write(text)
             progress(task.count - COUNT // 2)
 

@@ -20,6 +20,8 @@ from kdmt.files import check_file, naming
 from kdmt.types import BOS, EOS, SPECIALS, UNK
 
 OVERWRITE = "#fairseq:overwrite"
+_LONGEST_COUNT = 18  # digits
+_SHOWN = 200  # characters of a line
 
 
 class Dictionary:
@@ -137,8 +139,8 @@ class Dictionary:
         overwrite = field == OVERWRITE
         if overwrite:
             token, space, field = token.rpartition(" ")
-        if not space or not field.isdecimal():
-            raise ValueError(f"expected 'token count', found {line.rstrip()!r}")
+        if not space or not field.isdecimal() or len(field) > _LONGEST_COUNT:
+            raise ValueError(f"expected 'token count', found {line.rstrip()[:_SHOWN]!r}")
         if token in self._ids and not overwrite:
             raise ValueError(f"the token {token!r} is listed twice (allowed with '{OVERWRITE}' at the end of the line)")
         self._append(token, int(field))

@@ -83,7 +83,7 @@ def _pointed(pointer: Path) -> Path:
     """
     with pointer.open("rb") as file:
         name = os.fsdecode(file.read(_POINTER_BYTES + 1)).strip()
-    is_name = len(name) <= _POINTER_BYTES and re.fullmatch(r"[\w.-]+", name) is not None
+    is_name = len(name) <= _POINTER_BYTES and re.fullmatch(r"\w[\w.-]*", name) is not None
     if not is_name or not (name.startswith(PREFIX) or (pointer.parent / name).is_dir()):
         raise wrong_path(pointer, _NO_CHECKPOINT)
     folder = pointer.parent / name

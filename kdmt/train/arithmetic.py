@@ -138,9 +138,9 @@ def read_arithmetic(run: Path) -> Arithmetic | None:
     path = run / FILE
     if not path.exists():
         return None
-    found = read_record(
-        Arithmetic, read_json_object(path), f"{path}: damaged"
-    )  # earlier versions wrote timings as well
+    stored = read_json_object(path)
+    stored.pop("probe_ms", None)  # timings of an earlier version
+    found = read_record(Arithmetic, stored, f"{path}: damaged")
     if found.threads < 1:
         raise UserError(f"{path}: damaged: {found.threads} threads")
     return found

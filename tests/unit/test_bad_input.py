@@ -60,8 +60,9 @@ def test_invalid_utf8_is_refused_where_malformed_rows_are(name: str, line: int) 
     lines[line - 1] = b"caf\xe9"  # Latin-1
     path.write_bytes(b"\n".join(lines))
     with unharmed(*IN_PROGRESS):
-        message = refused("prepare", "tiny.yaml", sets=("prepare.train.0.malformed=error",))
-    assert message == f"text/{name} line {line}: not UTF-8"
+        result = kdmt("prepare", "tiny.yaml", "--set", "prepare.train.0.malformed=error")
+    assert result.code == 2
+    assert result.err.endswith(f"kdmt: error: text/{name} line {line}: not UTF-8\n")
 
 
 @pytest.mark.usefixtures("finished")

@@ -85,7 +85,9 @@ def test_values_nested_too_deeply(path: Path, text: str) -> None:
 
 
 def test_a_file_that_is_too_large(path: Path) -> None:
-    assert refusal(path, text="#" * (1 << 20) + "\n") == "larger than 1 MB, which no pipeline file is"
+    assert refusal(path, text="#" * (1 << 20) + "\n") == (
+        "not a pipeline's YAML file, larger than 1 MB: it is a text file"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- scalars
@@ -276,7 +278,7 @@ def test_the_bound_itself_is_allowed() -> None:
 # ---------------------------------------------------------------------------------------------- what is no file at all
 
 
-def test_no_pipe_device_socket_or_folder_is_opened(tmp_path: Path) -> None:
+def test_no_pipe_device_or_socket_is_opened(tmp_path: Path) -> None:
     pipe, listener = tmp_path / "pipe", tmp_path / "socket"
     os.mkfifo(pipe)
     with socket.socket(socket.AF_UNIX) as server:
@@ -284,7 +286,6 @@ def test_no_pipe_device_socket_or_folder_is_opened(tmp_path: Path) -> None:
         for path, what in (
             (pipe, "a pipe"),
             (listener, "a socket"),
-            (tmp_path, "a folder"),
             (Path("/dev/zero"), "a device"),
         ):
             with pytest.raises(UserError) as caught:
