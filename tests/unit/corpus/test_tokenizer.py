@@ -244,7 +244,7 @@ def test_text_that_is_not_utf8(corpus, tmp_path, kind):
         (lambda folder: (folder / "joint.model").unlink(), r"joint\.model: there is no such file"),
         (lambda folder: (folder / "joint.model").write_bytes(b"x"), r"joint\.model: not the file"),
         (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json: there is no such file"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), r"tokenizer\.json: not the description"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), r"tokenizer\.json: not valid JSON"),
         (lambda folder: (folder / "tokenizer.json").write_text('{"type": "moses"}'), "not the description"),
     ],
 )
