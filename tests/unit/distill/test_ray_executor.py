@@ -152,6 +152,7 @@ def test_so_many_workers_as_are_wanted_wait_a_while_for_a_fitting_node(
 def test_a_node_that_goes_away_takes_no_task_along(cluster: Any, folder: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
     cluster.wait_for_nodes()
+    wait_for_cpus(3)
     # every worker is inside a task when the node goes; one may end it before the node takes it along
     scribes, removed = Scribes(folder, gate=3, exclusive=False), []
 
