@@ -11,6 +11,7 @@ import pickle
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ class RayActors:
             UserError: also if Ray is not installed, there is no cluster at the address, or no node of it has what a
                 worker needs.
         """
-        ray = import_ray(starts=not (self.address or os.environ.get("RAY_ADDRESS")))
+        ray = import_ray(starts=not (self.address or os.environ.get("RAY_ADDRESS") or _is_joined()))
         if not tasks:
             return []
         folder = self.log_folder.resolve()  # actors have working folders of their own
@@ -75,6 +76,12 @@ class RayActors:
                 silence_seconds=self.silence_seconds,
                 opening_seconds=self.opening_seconds,
             )
+
+
+def _is_joined() -> bool:
+    """Whether this process belongs to a cluster already, whose ways of knowing its own are not ours to change."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 def import_ray(*, starts: bool) -> ModuleType:

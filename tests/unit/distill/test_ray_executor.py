@@ -34,6 +34,7 @@ def _environment() -> Iterator[None]:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.delenv("RAY_AUTH_MODE", raising=False)
         yield
 
 
@@ -165,6 +166,7 @@ def test_a_node_that_goes_away_takes_no_task_along(cluster: Any, folder: Path) -
             (folder / "open").touch()
 
     assert actors(folder).run(scribes, make_tasks(36), remove_node) == []
+    assert "RAY_AUTH_MODE" not in os.environ  # a cluster that is joined already stays what it is
     assert len(removed) == 1
     assert sorted(scribes.done()) == list(range(36))
     assert re.search(died, read_logs(folder))
