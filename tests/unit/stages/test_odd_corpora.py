@@ -222,7 +222,7 @@ def test_words_that_are_spelled_like_special_symbols(tokenizer: str) -> None:
     expected = {"de": 3, "en": 1}
     specials = ("<s>", "<pad>", "</s>", "<unk>")
     assert report()["literal_specials"] == {lang: dict.fromkeys(specials, count) for lang, count in expected.items()}
-    assert warnings_of(result.err) == [
+    assert [warning for warning in warnings_of(result.err) if "side of the training set" in warning] == [
         f"the {lang} side of the training set has {expected[lang]} words {symbol}: they count as <unk>"
         for lang in ("en", "de")
         for symbol in ("<s>", "<pad>", "</s>")
@@ -331,7 +331,9 @@ def test_empty_lines_of_held_out_text() -> None:
     write_lines(Path("text/test.de"), ["", "\u200b", *lines[2:-1], " \t"])
     (result,) = run_stages("prepare")
     assert report()["held_out"]["test"] == {"lines": 5, "empty_source": 0, "empty_target": 3, "shared": {"valid": 0}}
-    assert warnings_of(result.err) == ["test: 3 of 5 target lines are empty"]
+    assert [warning for warning in warnings_of(result.err) if "empty" in warning] == [
+        "test: 3 of 5 target lines are empty"
+    ]
 
 
 @pytest.mark.usefixtures("pipeline")
