@@ -74,8 +74,11 @@ def test_what_the_first_rank_refuses_ends_all(prepared: Path) -> None:
 
 @pytest.mark.parametrize(
     ("receiver", "number"),
-    [("rank", signal.SIGTERM), ("rank", signal.SIGUSR1), ("launcher", signal.SIGHUP)],
-    ids=["TERM-to-a-rank", "USR1-to-a-rank", "HUP-to-torchrun"],
+    [
+        pytest.param("rank", signal.SIGTERM, id="TERM-to-a-rank"),
+        pytest.param("rank", signal.SIGUSR1, id="USR1-to-a-rank", marks=pytest.mark.slow),
+        pytest.param("launcher", signal.SIGHUP, id="HUP-to-torchrun", marks=pytest.mark.slow),
+    ],
 )
 def test_signal_to_one_rank_stops_all_at_the_same_update(prepared: Path, receiver: str, number: signal.Signals) -> None:
     """As a batch system does when time is up, and torchrun when its terminal is closed; the next start goes on."""
