@@ -70,7 +70,7 @@ demo: $(VENV)/installed toy-corpus ## the whole pipeline on the toy corpus, in a
 
 test: $(VENV)/installed-dev ## unit tests, then the toy pipeline end to end and a real kill -9 with resume
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
-	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q
+	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed-dev ## what takes longer; the summary goes to benchmarks/results/
 	$(BIN)/python benchmarks/run_slow_tests.py
