@@ -420,7 +420,7 @@ def _main() -> None:
 
 
 def _refuse(message: str) -> None:
-    rank = os.environ.get("RANK", "0")  # under torchrun; an error of all ranks is said by all
+    rank = os.environ.get("RANK", "0")  # under torchrun every rank prints its own errors
     prefix = f"kdmt: {f'rank {rank}: ' if rank != '0' else ''}error"
     print(f"{prefix}: {printable(message, limit=_MAX_MESSAGE)}", file=sys.stderr)
     sys.exit(2)

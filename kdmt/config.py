@@ -335,7 +335,7 @@ class Tokenizer(Section):
     vocab_size: int = Field(10000, ge=8)  # SentencePiece: pieces; subword-nmt: merge operations
     joint: bool = True
     character_coverage: float = Field(1.0, gt=0.0, le=1.0)
-    train_sentences: int = Field(500_000, ge=0)  # learnt on at most so many lines, drawn evenly; 0 for all
+    train_sentences: int = Field(500_000, ge=0)  # lines to learn on at most, drawn evenly; 0 for all
     source_path: str | None = None  # a given model instead of a learnt one
     target_path: str | None = None
     # of words: how the subwords among them are joined for people and for scores, as by fairseq's flag of this name
@@ -789,7 +789,7 @@ class WordKD(Section):
     rate: float = Field(0.5, gt=0.0, le=1.0)  # share of them, in the micro-batch or among the last `queue` tokens
     queue: int = Field(30_000, ge=1)
     min_confidence: float = Field(0.0, ge=0.0, lt=1.0)  # teach where the teacher's best token has at least so much
-    # teach where the teacher's entropy is at most so many nats; null or 0: everywhere
+    # largest entropy of the teacher, in nats, at tokens that are taught; null or 0: no limit
     max_entropy: float | None = Field(None, ge=0.0)
     top1_ranking: int = Field(0, ge=0)  # K of TIE-KD's ranking loss, 0 for none
     mutual_information: float = 0.0  # weight of KL(student || teacher's marginal)

@@ -46,7 +46,12 @@ def check_file(path: Path, *, missing: str = "there is no such file") -> None:
     except ValueError:  # a NUL in the name
         raise UserError(f"{str(path)!r}: no path has a NUL character") from None
     if not stat.S_ISREG(mode):
-        raise UserError(f"{path}: {_KINDS.get(stat.S_IFMT(mode), 'something else')}, expected a file")
+        raise UserError(f"{path}: {describe_kind(mode)}, expected a file")
+
+
+def describe_kind(mode: int) -> str:
+    """Return what something that is not an ordinary file is, by its mode: "a folder", "a pipe", ..."""
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 # --------------------------------------------------------------------------------------------------------------- JSON

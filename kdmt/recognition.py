@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdmt.errors import UserError
+from kdmt.files import describe_kind
 
 _HEAD_BYTES = 4096
 _MOST_ENTRIES = 10_000  # of a folder that are looked at
@@ -26,7 +27,6 @@ _ARCHIVES = {
     b"\x28\xb5\x2f\xfd": "Zstandard",
     b"7z\xbc\xaf": "7z",
 }
-_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 def wrong_path(path: Path, expected: str) -> UserError:
@@ -48,7 +48,7 @@ def describe_path(path: Path) -> str:
         if stat.S_ISDIR(mode):
             return _describe_folder(path)
         if not stat.S_ISREG(mode):
-            return f"it is {_SPECIAL.get(stat.S_IFMT(mode), 'a special file')}"
+            return f"it is {describe_kind(mode)}"
         return _describe_file(path)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"

@@ -139,7 +139,7 @@ def translate_stream(
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            raise UserError(f"out of memory: less than a beam of {settings.beam:,} needs less") from None
+            raise UserError(f"out of memory: a beam smaller than {settings.beam:,} needs less memory") from None
         if is_terminal:
             translations = [printable(line, keep="\t") for line in translations]
         target.writelines(line.encode() + b"\n" for line in translations)

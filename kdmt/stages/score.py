@@ -206,13 +206,13 @@ def _score_system(
     from kdmt.models.checkpoint import load_model
     from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
     from kdmt.models.nonautoregressive import NATransformer
-    from kdmt.score.report import ScoreRow
 
     score = workspace.config.score
     folder = resolve_checkpoint(system.run / score.checkpoint)
     model = load_model(folder)
     codec, device = TextCodec.load(workspace.prepare), pick_device(score.device)
     rescores = isinstance(model, NATransformer) and score.nat.rescore
+    parameters, sha256 = count_parameters(model), checkpoint_sha256(folder)
 
     @cache
     def teacher() -> Any:
@@ -244,20 +244,24 @@ def _score_system(
             else:
                 workspace.say(f"score: {where}: translated before, scored again")
             run, figures = _evaluate(workspace, codec, decoded, system, test_set, way)
-            row = ScoreRow(
-                system=system.name,
-                test_set=test_set,
-                seed=system.seed,
-                engine="pytorch",
-                beam=way.beam,
-                compute_type="float32",
-                threads=threads,
-                iterations=way.iterations,
-                parameters=count_parameters(model),
-                checkpoint_sha256=checkpoint_sha256(folder),
-                **figures,
-            )
-            yield row, run
+            figures |= {"threads": threads, "parameters": parameters, "checkpoint_sha256": sha256}
+            yield _row(system, test_set, way, figures), run
+
+
+def _row(system: _System, test_set: str, way: _Way, figures: Mapping[str, Any]) -> Any:
+    """Return the entry of scores.json (`ScoreRow`) for one system, test set and way of decoding."""
+    from kdmt.score.report import ScoreRow
+
+    return ScoreRow(
+        system=system.name,
+        test_set=test_set,
+        seed=system.seed,
+        engine="pytorch",
+        beam=way.beam,
+        compute_type="float32",
+        iterations=way.iterations,
+        **figures,
+    )
 
 
 def _made_from(workspace: Workspace, checkpoint: Path, test_set: str, way: _Way, *, rescores: bool) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def _write_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "some.json": "a JSON file",
         "news.sgm": "an XML, SGML or HTML file",
         "empty": "an empty file",
-        "pipe": "a named pipe",
+        "pipe": "a pipe",
         "nothing": "no such file or folder",
     }
     return {name: (folder / name, text.format(folder / name)) for name, text in told.items()}

@@ -326,7 +326,7 @@ def test_memory_that_is_not_there_is_one_line() -> None:
     def run(translator: object) -> None:
         translate_stream(cast(Translator, translator), Decode(), io.BytesIO(b"a\n"), io.BytesIO(), buffer_size=1)
 
-    with pytest.raises(UserError, match="out of memory: less than a beam of 5 needs less"):
+    with pytest.raises(UserError, match="out of memory: a beam smaller than 5 needs less memory"):
         run(Greedy())
     with pytest.raises(RuntimeError, match="something else"):
         run(Broken())
