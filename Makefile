@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
-        fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
+        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         clean-runs distclean
 
@@ -108,6 +108,9 @@ bench-fairseq: $(VENV)/installed ## `kdmt generate` and training beside the real
 
 bench-import: $(VENV)/installed ## how long `kdmt --help` takes
 	$(BIN)/python benchmarks/bench_import.py
+
+architecture: $(VENV)/installed ## what a newcomer has to open, and how packages depend on each other
+	$(BIN)/python benchmarks/bench_architecture.py
 
 bench-train: $(VENV)/installed ## training speed beside the real fairseq (needs `make fairseq-env`)
 	$(BIN)/python benchmarks/bench_train.py
