@@ -8,6 +8,7 @@ from __future__ import annotations
 import locale
 import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -18,6 +19,8 @@ from collections.abc import Mapping
 KEPT = re.compile(
     r"PATH|PYTHONPATH|VIRTUAL_ENV|TMPDIR|KDMT_PARITY|CUDA_VISIBLE_DEVICES|(LD|DYLD|PYTEST|COVERAGE|COV)_.*"
 )
+# a shell may have these ignored, as under nohup or in the background of a script
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1)
 SET = {
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
@@ -44,5 +47,9 @@ def isolate(home: str) -> None:
     time.tzset()
     locale.setlocale(locale.LC_ALL, "C.UTF-8")
     os.umask(0o022)
+    for number in SIGNALS:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     sys.warnoptions.clear()  # of PYTHONWARNINGS and -W
     warnings.resetwarnings()

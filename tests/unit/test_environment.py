@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import locale
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from environment import SET, hermetic
+from environment import SET, SIGNALS, hermetic
 
 REPOSITORY = Path(__file__).parents[2]
 HOSTILE = {
@@ -72,6 +73,27 @@ def test_this_process_is_in_the_environment_for_tests() -> None:
     mask = os.umask(0o077)
     os.umask(mask)
     assert mask == 0o022
+
+
+def test_signals_that_a_shell_ignores_or_blocks_have_their_usual_course() -> None:
+    def as_under_nohup() -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    program = "import signal, sys, tempfile\nfrom environment import isolate, SIGNALS\n"
+    program += "assert all(signal.getsignal(number) == signal.SIG_IGN for number in SIGNALS)\nisolate(sys.argv[1])\n"
+    program += "assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+    program += "assert not any(signal.getsignal(number) == signal.SIG_IGN for number in SIGNALS)\n"
+    program += "signal.raise_signal(signal.SIGINT)\n"
+    finished = subprocess.run(
+        [sys.executable, "-c", program, os.environ["HOME"]],
+        cwd=REPOSITORY / "tests",
+        preexec_fn=as_under_nohup,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.stderr.splitlines()[-1] == "KeyboardInterrupt"
 
 
 def test_of_the_users_variables_those_of_programs_and_libraries_are_kept() -> None:
