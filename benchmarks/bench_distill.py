@@ -282,8 +282,8 @@ def compare_nbest(model: Model) -> list[Figure]:
     """The 5-best of the test set's sentences in CTranslate2 and in PyTorch: how many are the same, how far apart their
     scores are, and, where the lists differ, how far apart PyTorch finds the first two that do (0 without any)."""
     from kdmt.config import Decode
-    from kdmt.decode.ctranslate2 import CTranslate2Engine
-    from kdmt.decode.transformer import TorchEngine
+    from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+    from kdmt.decode.engines.pytorch import TorchEngine
     from kdmt.models.checkpoint import load_model
     from kdmt.models.checkpoint_folder import resolve_checkpoint
     from kdmt.types import EOS

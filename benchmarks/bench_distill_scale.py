@@ -135,8 +135,8 @@ def run_steps(folder: Path, nbest: int) -> None:
     from kdmt.stages.distill import Decoding
     from kdmt.stages.targets import TrainingSet, merge_text
     from kdmt.stages.teachers import OwnTeacher
-    from kdmt.stages.workers import open_executor
     from kdmt.stages.workspace import Workspace
+    from kdmt.workers.open import open_executor
 
     class Copying(Decoding):
         """There is no checkpoint; text and words are those of a teacher with the data's vocabulary."""
@@ -168,7 +168,9 @@ def run_steps(folder: Path, nbest: int) -> None:
         folder=work.blocks,
         made_from=made_from,
     )
-    failed = timed("run", lambda: open_executor(workspace, work.folder).run(decoder, tasks, lambda _: None))
+    failed = timed(
+        "run", lambda: open_executor(workspace.config.distill, work.folder).run(decoder, tasks, lambda _: None)
+    )
     assert not failed, failed
     timed("merge", lambda: work.write_candidates(made_from, tasks, sources, work.folder))
     timed("choose", lambda: choose(None))

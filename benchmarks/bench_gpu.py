@@ -27,11 +27,11 @@ from kdmt.corpus.batching import ParallelData, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer, count_parameters
-from kdmt.stages.workspace import pick_device
+from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.runtime import pick_device
 from kdmt.train.data import BinarizedData
 from kdmt.train.loop import Trainer
-from kdmt.train.objectives import CrossEntropyObjective
-from kdmt.train.progress import Progress
+from kdmt.train.run_log import Progress
 
 VOCAB, PAIRS = 32_000, 200_000
 ARCHITECTURES = {"transformer": {"dropout": 0.1}, "transformer_big": {"dropout": 0.3}}

@@ -70,8 +70,8 @@ def main() -> None:
 
 
 def objective_of(kind: str, student: Any, teacher: Any) -> Any:
-    from kdmt.train.distillation import DistillationObjective, WordLesson
-    from kdmt.train.objectives import CrossEntropyObjective
+    from kdmt.objectives.distillation import DistillationObjective, WordLesson
+    from kdmt.objectives.objective import CrossEntropyObjective
 
     if kind == "plain":
         return CrossEntropyObjective(student, label_smoothing=0.1).train()
@@ -87,7 +87,7 @@ def compare_times(folder: Path, num_rounds: int) -> list[dict[str, float]]:
     """Seconds of the same batches for each kind, round by round."""
     import torch
 
-    from kdmt.stages.workspace import use_threads
+    from kdmt.runtime import use_threads
 
     use_threads(0)
     torch.manual_seed(1)
@@ -124,9 +124,9 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
 
     from kdmt.corpus.batching import open_parallel
     from kdmt.corpus.binarize import data_prefix, dictionary_path
-    from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource, KnowledgeWriter, Shape
+    from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource, KnowledgeWriter, Shape
     from kdmt.corpus.vocabulary import Dictionary
-    from kdmt.distill.knowledge import fill_cache
+    from kdmt.distill.teacher_forcing import fill_cache
     from kdmt.losses.projection import CHUNKS
     from kdmt.losses.word_kd import WholeDistribution
     from kdmt.models.architecture import architecture
@@ -197,7 +197,7 @@ def memory_peak(kind: str) -> int:
 
     from kdmt.models.architecture import architecture
     from kdmt.models.build import build_transformer
-    from kdmt.stages.workspace import use_threads
+    from kdmt.runtime import use_threads
     from kdmt.types import EOS, Batch, Knowledge
 
     use_threads(0)

@@ -109,8 +109,8 @@ def draw_batch(vocabulary: int, tokens: int) -> Any:
 
 def seconds_of_each(model: Any, batch: Any) -> dict[str, float]:
     """CPU seconds of a forward and a backward pass in each precision."""
+    from kdmt.objectives.objective import CrossEntropyObjective
     from kdmt.train.arithmetic import CHOICES
-    from kdmt.train.objectives import CrossEntropyObjective
 
     objective = CrossEntropyObjective(model, label_smoothing=0.1).train()
     seconds: dict[str, float] = {}

@@ -72,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from kdmt.corpus.codec import TextCodec
-    from kdmt.stages.workspace import use_threads
+    from kdmt.runtime import use_threads
 
     config = load_pipeline(options.pipeline)
     run = options.runs / config.name
@@ -138,8 +138,8 @@ def systems_of(setting: Setting) -> Iterator[System]:
 
 
 def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
-    from kdmt.decode.nonautoregressive import NATEngine
-    from kdmt.decode.onnx import OnnxEngine
+    from kdmt.decode.engines.nat import NATEngine
+    from kdmt.decode.engines.onnx import OnnxEngine
     from kdmt.interop.onnx import export_checkpoint
 
     score = setting.config.score
@@ -158,8 +158,8 @@ def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterat
 
 
 def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
-    from kdmt.decode.ctranslate2 import CTranslate2Engine
-    from kdmt.decode.transformer import TorchEngine
+    from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+    from kdmt.decode.engines.pytorch import TorchEngine
     from kdmt.interop.ctranslate2 import export_checkpoint
 
     engines: dict[str, Any] = {"torch": TorchEngine(model, device=setting.device)}
@@ -186,7 +186,7 @@ class SideBySide:
         self.engines = engines
 
     def decode(self, sources: Sequence[Any], settings: Decode) -> list[Any]:
-        """See `kdmt.decode.engine.Engine.decode`."""
+        """See `kdmt.decode.engines.engine.Engine.decode`."""
         count = len(self.engines)
         if count == 1 or len(sources) < count:
             return self.engines[0].decode(sources, settings)

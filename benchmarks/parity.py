@@ -35,8 +35,8 @@ from figures import REPOSITORY, Figure, report_figures
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.decode.iterative import RefinementEngine
-from kdmt.decode.transformer import TorchEngine
+from kdmt.decode.engines.fairseq_refinement import RefinementEngine
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.interop.fairseq.checkpoints import TextSettings, export_checkpoint, import_checkpoints
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint

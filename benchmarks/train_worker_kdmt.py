@@ -26,12 +26,12 @@ from kdmt.corpus.binarize import data_prefix, dictionary_path
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.stages.workspace import use_threads
+from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.runtime import use_threads
 from kdmt.train.arithmetic import read_arithmetic
 from kdmt.train.data import BinarizedData
 from kdmt.train.loop import Trainer
-from kdmt.train.objectives import CrossEntropyObjective
-from kdmt.train.progress import Progress
+from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
 
 

@@ -74,7 +74,7 @@ def import_fairseq(
     runs: Runs = RUNS,
 ) -> None:
     """Make a pipeline whose prepare stage is a data-bin of fairseq's, dictionaries and all, and run that stage."""
-    from kdmt.stages.import_fairseq import new_pipeline
+    from kdmt.commands.import_fairseq import new_pipeline
 
     with new_pipeline(
         data_bin,
@@ -184,8 +184,8 @@ def clean(
     runs: Runs = RUNS,
 ) -> None:
     """List earlier states of stages and half-done folders with their sizes, and remove them on request."""
+    from kdmt.commands.clean import clean as clean_up
     from kdmt.config import load_pipeline
-    from kdmt.stages.clean import clean as clean_up
     from kdmt.stages.workspace import Workspace
 
     clean_up(Workspace(load_pipeline(pipeline, set_ or ()), runs), names or (), removing=yes, show=print)
@@ -213,9 +213,9 @@ def translate(
     A line that is not UTF-8 is named on standard error and has an empty translation; the exit code is 2 at the end.
     """
     from kdmt.config import Decode, NATDecode, checked
-    from kdmt.decode.translator import Translator, translate_stream
+    from kdmt.decode.engines.translator import Translator, translate_stream
     from kdmt.interop.ctranslate2 import proposed_search
-    from kdmt.stages.workspace import pick_device, use_threads
+    from kdmt.runtime import pick_device, use_threads
 
     source, target = input_bytes(), output_bytes()
     given = {name: value for name, value in (("beam", beam), ("lenpen", lenpen)) if value is not None}
@@ -233,8 +233,8 @@ def translate(
 )
 def generate(context: typer.Context) -> None:
     """Translate a split of a data-bin with fairseq-generate's flags and write its lines; --help lists them."""
+    from kdmt.commands.generate import generate as write_lines
     from kdmt.interop.fairseq.flags import parse_generate
-    from kdmt.stages.generate import generate as write_lines
 
     write_lines(parse_generate(context.args))
 
@@ -266,7 +266,7 @@ def rescore(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Write the log-probability of each target given its source, and its number of tokens, to standard output."""
-    from kdmt.stages.rescore import rescore as write_scores
+    from kdmt.commands.rescore import rescore as write_scores
 
     with output_text() as out:
         write_scores(
@@ -377,9 +377,9 @@ def _run(
     student: str | None = None,
 ) -> None:
     from kdmt.config import load_pipeline
+    from kdmt.ranks import joined_ranks
     from kdmt.stages.pipeline import run_command
     from kdmt.stages.workspace import Workspace
-    from kdmt.train.ranks import joined_ranks
 
     config = load_pipeline(pipeline, overrides or ())
     with joined_ranks() as ranks:

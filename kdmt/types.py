@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # fairseq's special symbols, in its order (fairseq/data/dictionary.py).
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+
+Precision = Literal["float32", "bf16", "bf16_output"]  # of a model's products; the last of the output projection alone
 
 # Families of non-autoregressive models by what their decoder's positions are.
 POSITIONAL = ("nat", "cmlm", "inat", "nat_crf")  # the target's
@@ -94,6 +96,22 @@ class Hypothesis:
     score: float
     log_probs: tuple[float, ...] = ()  # natural log of each token, </s> last
     steps: int = 0  # passes of a non-autoregressive decoder that wrote it
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """From which distribution is drawn.
+
+    Attributes:
+        temperature: the logits are divided by it.
+        top_k: draw among so many most probable tokens, 0 for all (Fan et al. 2018).
+        top_p: draw among the fewest most probable tokens that have at least this mass (Holtzman et al. 2020, section
+            3.1), 1 for all.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import TrainingState
 from kdmt.models.transformer import Transformer
+from kdmt.objectives.objective import CrossEntropyObjective, Objective
+from kdmt.ranks import ALONE, Ranks
 from kdmt.train.data import BinarizedData
 from kdmt.train.loop import Trainer
-from kdmt.train.objectives import CrossEntropyObjective, Objective
 from kdmt.train.prefetch import TrainingData
-from kdmt.train.progress import Progress
-from kdmt.train.ranks import ALONE, Ranks
+from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
 from kdmt.types import EOS, Batch
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdmt.distill.blocks import Block
-from kdmt.distill.tasks import Place, Task, Worker
 from kdmt.errors import UserError
+from kdmt.workers.tasks import Place, Task, Worker
 
 COUNT = 4  # sentences of a block
 ALWAYS = 9

@@ -9,7 +9,6 @@ bytes a sentence.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -27,6 +26,7 @@ from kdmt.corpus.tokenizer import SubwordModel, Tokenizers, count_lines, read_ch
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import naming
+from kdmt.runtime import cores
 from kdmt.types import EOS, UNK
 
 CHUNK_LINES = 20_000
@@ -199,7 +199,7 @@ def _encode_tokenized(text: Path, dictionary: Dictionary) -> Iterator[Chunk]:
 
 def _encode(text: Path, model: SubwordModel, threads: int, tags: Path | None = None) -> Iterator[Chunk]:
     """The model's own ids of each chunk of lines, without `</s>`, a tag's id before those of its sentence."""
-    threads = threads or os.cpu_count() or 1
+    threads = threads or cores()
     tag_chunks = read_chunks(tags, CHUNK_LINES) if tags is not None else iter(())
     for number, (lines, tag_lines) in enumerate(zip_longest(read_chunks(text, CHUNK_LINES), tag_chunks)):
         tokens, sizes = model.encode_ids(lines, threads)

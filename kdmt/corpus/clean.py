@@ -44,9 +44,9 @@ from kdmt.corpus.dropped import (
     warning_lines,
 )
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
-from kdmt.corpus.lengths import Lengths, RatioMedian, count_characters, length_ratios
 from kdmt.corpus.lines import iterate_lines
-from kdmt.corpus.parallel import mapping_in_order
+from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.sentence_lengths import Lengths, RatioMedian, count_characters, length_ratios
 from kdmt.errors import UserError
 from kdmt.files import naming
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
-from kdmt.corpus.parallel import mapping_in_order
+from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.text_files import open_lines
 from kdmt.distill.blocks import read_block
 from kdmt.distill.decoding import BlockTask

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Decode
-from kdmt.decode.lengths import max_lengths
+from kdmt.decode.search.lengths import max_lengths
 from kdmt.distill.blocks import Block, DamagedBlock, Decoded, plan_blocks, read_block, write_block
-from kdmt.distill.executors import Place, Worker
 from kdmt.distill.sources import Sources, Text
 from kdmt.types import Hypothesis
+from kdmt.workers.processes import Place, Worker
 
 SourceIds = list[NDArray[np.integer[Any]]]
 # sources, their numbers among all, their block, progress in sentences -> hypotheses of each source, best first

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
-from kdmt.corpus.lengths import count_characters, length_ratios
+from kdmt.corpus.sentence_lengths import count_characters, length_ratios
 from kdmt.types import UNK
 
 Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script"]
@@ -86,9 +86,9 @@ def find_text_failures(
 ) -> Codes:
     """What fails in the words of hypotheses, beside their sources: codes, uint8 [N], `empty` or the last three.
 
-    `ratio` is the rule of cleaning (`kdmt.corpus.lengths.length_ratios`). `copied` does not see case and whitespace,
-    and asks for a letter: a line of figures may be its own translation. `script` is more than `max_foreign` of the
-    letters in other scripts than `scripts`; letters of no script of their own, as ー, are never foreign.
+    `ratio` is the rule of cleaning (`kdmt.corpus.sentence_lengths.length_ratios`). `copied` does not see case and
+    whitespace, and asks for a letter: a line of figures may be its own translation. `script` is more than `max_foreign`
+    of the letters in other scripts than `scripts`; letters of no script of their own, as ー, are never foreign.
 
     Args:
         words: text of each hypothesis as the tokenizer sees it [N].

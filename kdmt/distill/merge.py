@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kdmt.config import Failures
 from kdmt.corpus.dropped import NUM_EXAMPLES, Examples, add_examples, cut_texts
 from kdmt.corpus.lines import Piece, cut_lines
-from kdmt.corpus.parallel import mapping_in_order
+from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.tokenizer import count_lines
 from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
 from kdmt.distill.failures import FAILURES, find_text_failures

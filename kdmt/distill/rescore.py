@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import Piece, cut_lines
-from kdmt.distill.tasks import Place, Worker
+from kdmt.errors import UserError
 from kdmt.files import naming
+from kdmt.workers.tasks import Place, Worker
 
 LINES_A_TASK = 2000
 _LINES_AT_ONCE = 500  # between two messages of progress
@@ -62,7 +63,7 @@ class PairScorer:
     def _open(self, place: Place) -> tuple[Any, tuple[int, int]]:
         """The engine, and the longest source and target that it reads."""
         if self.compute_type is not None:
-            from kdmt.decode.ctranslate2 import CTranslate2Engine
+            from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 
             engine = CTranslate2Engine(
                 self.folder, device=place.device, compute_type=self.compute_type, threads=place.threads
@@ -70,7 +71,7 @@ class PairScorer:
             return engine, (engine.max_source_positions, engine.max_target_positions)
         import torch
 
-        from kdmt.decode.transformer import TorchEngine
+        from kdmt.decode.engines.pytorch import TorchEngine
         from kdmt.models.checkpoint import load_model
 
         torch.set_flush_denormal(True)
@@ -130,3 +131,23 @@ def pair_tasks(source: Path, target: Path, folder: Path, *, key: dict[str, Any])
 def read_pair_scores(tasks: Sequence[PairTask]) -> NDArray[np.float64]:
     """The scores of all pairs in their order: [lines, 2]."""
     return np.concatenate([np.load(task.out) for task in tasks]) if tasks else np.empty((0, 2))
+
+
+def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool) -> PairScorer:
+    """What becomes a worker that scores pairs; a model that is not CTranslate2's yet is written to the folder `engine`.
+
+    Raises:
+        UserError: there is no such model, or it writes all positions at once.
+    """
+    from kdmt.interop.ctranslate2 import export_checkpoint
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
+    from kdmt.models.description import read_description
+
+    if (checkpoint / "model.bin").is_file():
+        return PairScorer(checkpoint, compute_type, raw)
+    folder = resolve_checkpoint(checkpoint)
+    if read_description(folder)["family"] == "nonautoregressive":
+        raise UserError(f"{checkpoint}: writes all positions at once and has no probability for a given target")
+    if not engine.exists():
+        export_checkpoint(folder, engine)
+    return PairScorer(engine, compute_type, raw)

@@ -14,8 +14,8 @@ import numpy as np
 from kdmt.config import Decode, NATDecode, Sample
 from kdmt.distill.blocks import Block
 from kdmt.distill.decoding import SourceIds, Translate
-from kdmt.distill.executors import Place
 from kdmt.types import Hypothesis
+from kdmt.workers.processes import Place
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CTranslate2Teacher:
 
     def open(self, place: Place) -> Translate:
         """See `Teacher.open`."""
-        from kdmt.decode.ctranslate2 import CTranslate2Engine
+        from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 
         engine = CTranslate2Engine(
             self.folder,
@@ -102,8 +102,8 @@ class TorchTeacher:
         """See `Teacher.open`."""
         import torch
 
-        from kdmt.decode.nonautoregressive import NATEngine
-        from kdmt.decode.transformer import TorchEngine
+        from kdmt.decode.engines.nat import NATEngine
+        from kdmt.decode.engines.pytorch import TorchEngine
         from kdmt.models.checkpoint import load_model
         from kdmt.models.nonautoregressive import NATransformer
 
@@ -129,8 +129,8 @@ class TorchTeacher:
 
 
 def sampling_of(sample: Sample) -> Any:
-    """The settings as `kdmt.decode.sampling` takes them."""
-    from kdmt.decode.sampling import Sampling
+    """The settings as `kdmt.decode.search.sampling` takes them."""
+    from kdmt.decode.search.sampling import Sampling
 
     return Sampling(temperature=sample.temperature, top_k=sample.top_k, top_p=sample.top_p)
 

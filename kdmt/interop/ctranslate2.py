@@ -1,8 +1,8 @@
 """Our autoregressive Transformer as a CTranslate2 model.
 
 The folder is an ordinary CTranslate2 model (`model.bin`, `config.json`, `*_vocabulary.json`) with what
-`kdmt.interop.folder` puts beside it and `translate.json`, options of `Translator.translate_batch` for who uses it
-without kdmt.
+`kdmt.interop.export_folder` puts beside it and `translate.json`, options of `Translator.translate_batch` for who
+uses it without kdmt.
 
 Token lists that go into the model end in </s>; the decoder starts from </s>. Names and layout are those of
 ctranslate2/specs/transformer_spec.py (4.8).
@@ -24,7 +24,7 @@ from kdmt.config import Decode, checked
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.files import naming, read_json
-from kdmt.interop.folder import check_new, exported_folder, record_file
+from kdmt.interop.export_folder import check_new, exported_folder, record_file
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
@@ -108,7 +108,7 @@ def translate_options(decode: Decode, max_target_positions: int) -> dict[str, An
     """Keyword arguments of `Translator.translate_batch` with which it searches much as `kdmt translate` does.
 
     One maximum length stands for all sentences, max_len_a and max_len_b do not; ends are found in CTranslate2's way, of
-    which `kdmt.decode.ctranslate2` tells.
+    which `kdmt.decode.engines.ctranslate2` tells.
     """
     return {
         "beam_size": decode.beam,

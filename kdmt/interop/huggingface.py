@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from kdmt.config import largest
 from kdmt.errors import UserError
 from kdmt.files import naming, read_json_object
-from kdmt.interop.folder import check_new, described_folder
+from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.languages import Language, parse_language
 from kdmt.recognition import wrong_path
 from kdmt.terminal import printable, unescaped_stderr
@@ -516,7 +516,7 @@ def position_limits(tokenizer: ForeignTokenizer) -> tuple[int, int]:
 
 
 class ForeignModel(nn.Module):
-    """A model of Transformers with the face of ours, as `kdmt.decode.transformer` knows it.
+    """A model of Transformers with the face of ours, as `kdmt.decode.engines.pytorch` knows it.
 
     Args:
         tokenizer: of its folder, between the languages that it is to translate.
@@ -704,7 +704,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
-    """Write a model for `kdmt.decode.ctranslate2`: whole or not at all.
+    """Write a model for `kdmt.decode.engines.ctranslate2`: whole or not at all.
 
     CTranslate2's own converter takes the weights; which token each row is, and the frame, are told by the tokenizer.
 

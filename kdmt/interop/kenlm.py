@@ -12,7 +12,7 @@ from kdmt.files import check_file
 
 
 class KenLM:
-    """A model of sentences of pieces, as `kdmt.decode.ctc.LanguageModel` wants it.
+    """A model of sentences of pieces, as `kdmt.decode.search.ctc_paths.LanguageModel` wants it.
 
     Args:
         path: the model's file.

@@ -1,9 +1,9 @@
 """Our CTC student as an ONNX model, from source ids to the best symbol of each position.
 
-The folder holds `model.onnx` and what `kdmt.interop.folder` puts beside it. The model's input is `src_tokens`, int64
-[B, S]: sentences of one length, </s> last; there is no padding, and so no mask. Its outputs are `symbols`, int64
+The folder holds `model.onnx` and what `kdmt.interop.export_folder` puts beside it. The model's input is `src_tokens`,
+int64 [B, S]: sentences of one length, </s> last; there is no padding, and so no mask. Its outputs are `symbols`, int64
 [B, L], the most probable token (or the blank, one more than the last token) at each of the L = upsample * S positions,
-and `log_probs`, float32 [B, L], its natural log-probability. `kdmt.decode.onnx` makes sentences of them.
+and `log_probs`, float32 [B, L], its natural log-probability. `kdmt.decode.engines.onnx` makes sentences of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.files import naming
-from kdmt.interop.folder import check_new, exported_folder
+from kdmt.interop.export_folder import check_new, exported_folder
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer

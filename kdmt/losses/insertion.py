@@ -23,7 +23,7 @@ def missing_spans(
 
     Args:
         partner_BN: the reference token that each token of the draft stands for.
-        counts_BN: length of each slot's span, [B, N - 1] (`kdmt.losses.edits.missing_between`).
+        counts_BN: length of each slot's span, [B, N - 1] (`kdmt.losses.edit_scripts.missing_between`).
         nothing: id of </s>.
         temperature: t; 0.0 for the middle alone is not allowed, infinity is the mean over the span.
     """

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope
 from kdmt.losses.projection import Scratch, logits_of, weighted_sum
-from kdmt.losses.selection import top1_ranking
+from kdmt.losses.token_selection import top1_ranking
 
 _LEAST = 1e-30  # a divisor is not smaller
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdmt.models.architecture import NATConfig, TransformerConfig
-from kdmt.models.edits import EditHeads, neighbours
-from kdmt.models.lengths import LengthHead, soft_copy, uniform_copy
+from kdmt.models.edit_heads import EditHeads, neighbours
+from kdmt.models.length_prediction import LengthHead, soft_copy, uniform_copy
 from kdmt.models.links import LinkHead
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.models.transitions import Transitions

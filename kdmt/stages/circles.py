@@ -11,8 +11,8 @@ from pathlib import Path
 
 from kdmt.config import Pipeline
 from kdmt.errors import UserError
-from kdmt.stages.manifest import read_json
-from kdmt.stages.stage import Stage
+from kdmt.flow.manifest import read_json
+from kdmt.flow.stage import Stage
 
 _OF_RUNS = ("init_from ", "teacher ")  # begin the inputs of a training run that are paths
 

@@ -30,13 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Sample
+from kdmt.distill.reverse import check_reverse, reverse_inputs
 from kdmt.errors import UserError
 from kdmt.files import naming
-from kdmt.stages.folders import earlier_states
-from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
+from kdmt.flow.folders import earlier_states
+from kdmt.flow.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
+from kdmt.flow.stage import Shards, Stage, setting_up
 from kdmt.stages.measures import recorded_tokenizer, with_ratio, with_tokenizer
-from kdmt.stages.rescore import check_reverse, reverse_inputs
-from kdmt.stages.stage import Shards, Stage, setting_up
 from kdmt.stages.targets import (
     CANDIDATES,
     NBEST,
@@ -49,15 +49,15 @@ from kdmt.stages.targets import (
     write_training_set,
 )
 from kdmt.stages.teachers import ChosenTeacher, choose_teacher
-from kdmt.stages.workers import LOGS, helpers, open_executor
 from kdmt.stages.workspace import Workspace
+from kdmt.workers.open import LOGS, helpers, open_executor
 
 if TYPE_CHECKING:
     from kdmt.distill.candidates import Written
     from kdmt.distill.decoding import BlockDecoder, BlockTask
-    from kdmt.distill.executors import Failed
     from kdmt.distill.selection import Selector
     from kdmt.distill.sources import Sources
+    from kdmt.workers.processes import Failed
 
 BLOCKS = "blocks"
 _FAILURES_SHOWN = 3
@@ -127,7 +127,7 @@ class Decoding:
             wanted += ("data-bin/monolingual.", "monolingual.")
         outputs = recorded_outputs(workspace.prepare)
         inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
-        inputs |= self.teacher().inputs() | reverse_inputs(workspace)
+        inputs |= self.teacher().inputs() | reverse_inputs(workspace.config.distill.reverse)
         made_from = make_plan({"distill": workspace.config.distill}, {}, inputs)
         left_out = tuple(f"distill.{name}" for name in self.foreign)
         own = {key: value for key, value in made_from.settings.items() if not key.startswith(left_out)}
@@ -145,7 +145,7 @@ class Decoding:
     def begin(self, plan: Plan) -> None:
         """Open the folder for work; what is wrong with the teacher is said before anything is moved."""
         self.teacher().check(self.sample)
-        check_reverse(self.workspace)
+        check_reverse(self.workspace.config.distill.reverse, self.workspace.langs, self.workspace.config.prepare.text)
         begin(self.folder, plan, self.workspace.resolved_config())
         self.blocks.mkdir(exist_ok=True)
 
@@ -189,7 +189,7 @@ class Decoding:
 
     def _decode(self, plan: Plan, sources: Sources, own: slice = slice(None)) -> list[BlockTask]:
         from kdmt.distill.decoding import missing_tasks
-        from kdmt.stages.progress import block_progress
+        from kdmt.workers.progress import block_progress
 
         workspace, name = self.workspace, self.folder.name
         tasks = self.tasks(sources)[own]
@@ -204,7 +204,7 @@ class Decoding:
         with block_progress(
             name, before=sum(task.count for task in tasks) - sum(task.count for task in missing)
         ) as tell:
-            failed = open_executor(workspace, self.folder).run(decoder, missing, tell)
+            failed = open_executor(workspace.config.distill, self.folder).run(decoder, missing, tell)
         if failed:
             raise UserError(_describe(name, failed))
         return tasks
@@ -378,7 +378,7 @@ class Choosing:
 
     def plan(self) -> Plan:
         inputs = {f"distill/{name}": sha for name, sha in recorded_outputs(self.workspace.distill).items()}
-        inputs |= reverse_inputs(self.workspace)
+        inputs |= reverse_inputs(self.workspace.config.distill.reverse)
         if self.scores is not None:
             inputs[str(self.scores)] = file_input(self.scores)
         plan = with_ratio(self.workspace, make_plan(choice_settings(self.workspace.config.distill), self.extra, inputs))
@@ -387,7 +387,7 @@ class Choosing:
         return plan
 
     def make(self, plan: Plan) -> None:
-        check_reverse(self.workspace)
+        check_reverse(self.workspace.config.distill.reverse, self.workspace.langs, self.workspace.config.prepare.text)
         self._check_scores()
         begin(self.folder, plan, self.workspace.resolved_config())
         facts = write_training_set(self.workspace, self.folder, self.training_set())

@@ -26,14 +26,14 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.text_files import open_lines
 from kdmt.distill.candidates import format_candidate
+from kdmt.distill.reverse import check_reverse, reverse_inputs
 from kdmt.distill.selection import BEST
 from kdmt.errors import UserError
 from kdmt.files import naming
-from kdmt.stages.folders import real_folder
-from kdmt.stages.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
+from kdmt.flow.folders import real_folder
+from kdmt.flow.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
+from kdmt.flow.stage import Stage
 from kdmt.stages.measures import with_ratio
-from kdmt.stages.rescore import check_reverse, reverse_inputs
-from kdmt.stages.stage import Stage
 from kdmt.stages.targets import (
     CANDIDATES,
     TrainingSet,
@@ -58,14 +58,14 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
         recorded = recorded_outputs(workspace.prepare)
         wanted = ("tokenizer/", "text.json", "dict.", "train.", "monolingual.")
         inputs = {f"prepare/{name}": sha for name, sha in recorded.items() if name.startswith(wanted)}
-        inputs |= {str(path): file_input(path)} | reverse_inputs(workspace)
+        inputs |= {str(path): file_input(path)} | reverse_inputs(workspace.config.distill.reverse)
         extra: dict[str, Any] = {"distill.monolingual": settings.monolingual}
         if settings.imported_sources:
             extra["distill.imported_sources"] = True
         return with_ratio(workspace, make_plan(choice_settings(settings), extra, inputs))
 
     def make(plan: Plan) -> None:
-        check_reverse(workspace)
+        check_reverse(workspace.config.distill.reverse, workspace.langs, workspace.config.prepare.text)
         with TemporaryDirectory(dir=real_folder(folder).parent, prefix=".imported-") as scratch:
             asides = [Path(scratch) / name for name in CANDIDATES]
             write_imported(

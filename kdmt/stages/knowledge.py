@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from kdmt.corpus.knowledge import HEADER, KnowledgeCache, KnowledgeWriter, Shape
+from kdmt.corpus.knowledge_cache import HEADER, KnowledgeCache, KnowledgeWriter, Shape
 from kdmt.errors import UserError
-from kdmt.stages.architectures import learns_from_cache
-from kdmt.stages.manifest import Plan, begin, check_status, finish, make_plan, recorded_outputs
-from kdmt.stages.progress import sentence_progress
-from kdmt.stages.stage import Stage
+from kdmt.flow.manifest import Plan, begin, check_status, finish, make_plan, recorded_outputs
+from kdmt.flow.progress import sentence_progress
+from kdmt.flow.stage import Stage
+from kdmt.objectives.model_checks import learns_from_cache
+from kdmt.runtime import pick_device, use_threads
 from kdmt.stages.training import cache_made_from, data_names, open_data
-from kdmt.stages.workspace import Workspace, pick_device, use_threads
+from kdmt.stages.workspace import Workspace
 
 
 def knowledge_stages(
@@ -48,7 +49,7 @@ def _stage(workspace: Workspace, data: str, prepare: Stage, teacher: Stage, text
 
 def _fill(workspace: Workspace, data: str, plan: Plan) -> None:
     from kdmt.corpus.codec import check_vocabulary
-    from kdmt.distill.knowledge import fill_cache
+    from kdmt.distill.teacher_forcing import fill_cache
     from kdmt.models.checkpoint import load_model
     from kdmt.models.checkpoint_folder import resolve_checkpoint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdmt import languages
 from kdmt.corpus.tokenizer import read_chunks
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan, read_json, recorded_plan
+from kdmt.flow.manifest import Plan, read_json, recorded_plan
 from kdmt.stages.workspace import Workspace
 
 REPORT = "report.json"  # of the prepare stage
@@ -36,7 +36,7 @@ def recorded_ratio(workspace: Workspace) -> float | None:
 
 def typical_ratio(workspace: Workspace) -> float:
     """Return the typical ratio of target to source characters: the recorded one, or that of the training text."""
-    from kdmt.corpus import lengths
+    from kdmt.corpus import sentence_lengths as lengths
 
     recorded = recorded_ratio(workspace)
     return lengths.typical_ratio(training_chunks(workspace.prepare, workspace.langs)) if recorded is None else recorded

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdmt.errors import UserError
-from kdmt.stages.architectures import check_architectures
+from kdmt.flow.stage import Followers, Stage, join_stages, run_shard, run_stage
+from kdmt.objectives.model_checks import check_architectures
 from kdmt.stages.circles import check_circles, given_checkpoints
 from kdmt.stages.distill import (
     distill_stage,
@@ -19,7 +20,6 @@ from kdmt.stages.imported import imported_stage
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import check_language_model, score_stage
-from kdmt.stages.stage import Followers, Stage, join_stages, run_shard, run_stage
 from kdmt.stages.training import student_stages, teacher_stage
 from kdmt.stages.verify import verify_stage
 from kdmt.stages.workspace import Workspace

@@ -15,7 +15,6 @@ The stage works in `prepare.partial` and renames it, so that a failure leaves an
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -34,13 +33,14 @@ from kdmt.corpus.binarize import (
     dictionary_path,
 )
 from kdmt.corpus.characters import find_foreign_forms
+from kdmt.corpus.checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
 from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines, token_companions
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
-from kdmt.corpus.parallel import mapping_in_order
+from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.text_files import Malformed
@@ -48,13 +48,13 @@ from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, rea
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import naming
-from kdmt.stages.corpus_checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
-from kdmt.stages.data_bin import data_bin_hashes, take_data_bin
-from kdmt.stages.folders import move_aside, real_folder
-from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_plan, write_json
+from kdmt.flow.folders import move_aside, real_folder
+from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_plan, write_json
+from kdmt.flow.progress import count_pairs, download_progress
+from kdmt.flow.stage import Stage
+from kdmt.runtime import cores
 from kdmt.stages.measures import REPORT, spaced_sides
-from kdmt.stages.progress import count_pairs, download_progress
-from kdmt.stages.stage import Stage
+from kdmt.stages.prepare_data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.workspace import Workspace
 
 PARTIAL = ".partial"  # ends the name of the folder that the stage works in
@@ -133,7 +133,7 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     settings, langs = workspace.config.prepare, workspace.langs
     if settings.data_bin is not None:
         return take_data_bin(workspace, folder)
-    workers = settings.workers or len(os.sched_getaffinity(0))
+    workers = settings.workers or cores()
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *langs, unicode_form)
     held_out = _held_out(settings)

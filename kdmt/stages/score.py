@@ -21,13 +21,14 @@ from kdmt.config import NATDecode, Pipeline, Score, read_record
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
 from kdmt.files import read_json
-from kdmt.stages.folders import earlier_states
-from kdmt.stages.manifest import Plan, begin, finish, make_plan, recorded_outputs
+from kdmt.flow.folders import earlier_states
+from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_outputs
+from kdmt.flow.stage import Stage
+from kdmt.runtime import pick_device, use_threads
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_references
-from kdmt.stages.stage import Stage
 from kdmt.stages.translations import Decoded, Translations
-from kdmt.stages.workspace import Workspace, pick_device, use_threads
+from kdmt.stages.workspace import Workspace
 from kdmt.streams import shows_unicode
 from kdmt.terminal import printable
 
@@ -201,7 +202,7 @@ def _score_system(
 ) -> Iterator[tuple[Any, _Run]]:
     """A row and the translations for each test set and way of decoding."""
     from kdmt.corpus.codec import TextCodec
-    from kdmt.decode.translator import Translator
+    from kdmt.decode.engines.translator import Translator
     from kdmt.models.build import count_parameters
     from kdmt.models.checkpoint import load_model
     from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
@@ -297,7 +298,7 @@ def _ways(score: Score, model: Any) -> list[_Way]:
 
 def _fusion(search: NATDecode, model: Any, codec: Any) -> Any:
     """The language model of a CTC student's prefix beam search, if there is one."""
-    from kdmt.decode.ctc import Fusion
+    from kdmt.decode.search.ctc_paths import Fusion
     from kdmt.models.nonautoregressive import NATransformer
 
     if search.ctc_lm is None or not isinstance(model, NATransformer) or model.nat.family != "ctc":

@@ -18,17 +18,18 @@ import numpy as np
 from kdmt.config import Distill, Section
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.dropped import warning_lines
-from kdmt.corpus.lengths import split_words
 from kdmt.corpus.lines import iterate_lines
-from kdmt.corpus.parallel import process_beside
+from kdmt.corpus.pool import process_beside
+from kdmt.corpus.sentence_lengths import split_words
 from kdmt.distill.failures import FAILURES
+from kdmt.distill.reverse import SCORES, drop_improbable
 from kdmt.errors import UserError
 from kdmt.files import naming
+from kdmt.runtime import cores
 from kdmt.stages.measures import spaced_sides, typical_ratio
-from kdmt.stages.rescore import SCORES, drop_improbable
 from kdmt.stages.training import WEIGHTS
-from kdmt.stages.workers import cores, helpers
 from kdmt.stages.workspace import Workspace
+from kdmt.workers.open import helpers
 
 if TYPE_CHECKING:
     from kdmt.distill.merge import MergeReport, TrainingText
@@ -161,7 +162,7 @@ def merge_text(workspace: Workspace, folder: Path, made_of: TrainingSet, out: Pa
         out=files,
         workers=helpers(len(numbers_L), compared=made_of.select.depth > 1),
     )
-    drop_improbable(workspace, folder, files, report)
+    drop_improbable(workspace.config.distill, folder, files, report)
     return report
 
 

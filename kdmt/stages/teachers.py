@@ -17,7 +17,7 @@ from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import TEXT_FILE, TextCodec, check_vocabulary, load_text_processor
 from kdmt.corpus.text import TextProcessor
 from kdmt.errors import UserError
-from kdmt.stages.manifest import Plan
+from kdmt.flow.manifest import Plan
 from kdmt.stages.targets import source_prefixes, training_texts
 from kdmt.stages.workspace import Workspace
 
@@ -201,7 +201,7 @@ def _settings_of(plan: Plan, beginnings: Sequence[str]) -> dict[str, Any]:
 
 def _exported(workspace: Workspace, folder: Path, checkpoint: Path) -> Path:
     """The model in CTranslate2's form, written once: the folder belongs to one teacher."""
-    from kdmt.decode.ctranslate2 import SHORTLIST_FILE
+    from kdmt.decode.engines.ctranslate2 import SHORTLIST_FILE
 
     exported = folder / ENGINE_FOLDER
     if not exported.exists():

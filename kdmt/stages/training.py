@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 from kdmt.config import NAT, Decode, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
-from kdmt.stages.architectures import learns_from_cache, learns_from_running
-from kdmt.stages.manifest import Plan, begin, finish, make_plan, read_json, recorded_outputs, write_json
+from kdmt.flow.manifest import Plan, begin, finish, make_plan, read_json, recorded_outputs, write_json
+from kdmt.flow.stage import Stage
+from kdmt.objectives.build import Job, make_objective
+from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
+from kdmt.runtime import pick_device, use_threads
 from kdmt.stages.measures import require_packages, tokenizer_note, words_tokenizer
-from kdmt.stages.objectives import Job, make_objective
-from kdmt.stages.stage import Stage
-from kdmt.stages.workspace import Workspace, pick_device, use_threads
+from kdmt.stages.workspace import Workspace
 
 VALIDATION = "validation.json"  # what a run's validations are measured by
 WEIGHTS = "weights.npy"  # of a training set's pairs, where they count differently
 
 if TYPE_CHECKING:
     from kdmt.corpus.batching import ParallelData
-    from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource
+    from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
     from kdmt.train.data import MonolingualText
 
 
@@ -192,7 +193,7 @@ def _train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     from kdmt.train.arithmetic import choose_threads
     from kdmt.train.data import BinarizedData
     from kdmt.train.loop import Trainer
-    from kdmt.train.progress import Progress
+    from kdmt.train.run_log import Progress
 
     use_threads(job.train.threads)
     device, ranks = pick_device(job.train.device, workspace.ranks), workspace.ranks
@@ -279,7 +280,7 @@ def _knowledge(workspace: Workspace, job: Job) -> KnowledgeSource | None:
     """What the caches of the training sets say, for a student that learns from them."""
     if job.student is None or job.student.word_kd is None or not learns_from_cache(job.student):
         return None
-    from kdmt.corpus.knowledge import KnowledgeSource
+    from kdmt.corpus.knowledge_cache import KnowledgeSource
 
     return KnowledgeSource(open_caches(workspace, job.student), temperature=job.student.word_kd.temperature)
 
@@ -290,7 +291,7 @@ def open_caches(workspace: Workspace, student: Student) -> list[KnowledgeCache]:
     Raises:
         UserError: one is not of this teacher, dictionary and data-bin.
     """
-    from kdmt.corpus.knowledge import KnowledgeCache
+    from kdmt.corpus.knowledge_cache import KnowledgeCache
 
     caches = []
     for data in data_names(student):
@@ -394,10 +395,10 @@ def _kept_tokenizer(run: Path) -> str | None:
 
 def _validator(workspace: Workspace, job: Job, codec: Any, device: Any) -> Callable[[Any], dict[str, float]]:
     """Loss, BLEU and where it is wanted chrF on the real validation set, also when the training data is distilled."""
-    from kdmt.decode.translator import Translator
+    from kdmt.decode.engines.translator import Translator
+    from kdmt.ranks import interleave
     from kdmt.stages.references import bleu_of_words, chrf_of_words
     from kdmt.train.data import BinarizedData
-    from kdmt.train.ranks import interleave
     from kdmt.train.validation import validation_loss
 
     try:

@@ -15,7 +15,7 @@ from typing import Any
 from kdmt.checksum import file_sha256
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
-from kdmt.stages.manifest import read_json, write_json
+from kdmt.flow.manifest import read_json, write_json
 
 
 @dataclass(frozen=True)

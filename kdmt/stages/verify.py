@@ -12,11 +12,11 @@ import numpy as np
 
 from kdmt.checksum import file_sha256
 from kdmt.errors import UserError
-from kdmt.stages.manifest import output_path, read_json
-from kdmt.stages.stage import Stage
+from kdmt.flow.manifest import output_path, read_json
+from kdmt.flow.stage import Stage
 from kdmt.stages.targets import NBEST, TrainingSet, merge_text, text_names
-from kdmt.stages.workers import open_executor
 from kdmt.stages.workspace import Workspace
+from kdmt.workers.open import open_executor
 
 if TYPE_CHECKING:
     from kdmt.distill.decoding import BlockDecoder, BlockTask
@@ -71,7 +71,7 @@ def verify_decoding(work: Decoding, blocks: int, seed: int | None) -> None:
 
 
 def _decode_again(workspace: Workspace, work: Decoding, decoder: BlockDecoder, tasks: Sequence[BlockTask]) -> None:
-    failed = open_executor(workspace, work.folder).run(decoder, tasks, lambda _: None)
+    failed = open_executor(workspace.config.distill, work.folder).run(decoder, tasks, lambda _: None)
     if failed:
         raise UserError(f"{work.folder.name}: block {failed[0].task.number}: {failed[0].error}")
     for task in tasks:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.config import Pipeline, resolved
-from kdmt.errors import UserError
+from kdmt.ranks import ALONE, Ranks
 from kdmt.terminal import printable
-from kdmt.train.ranks import ALONE, Ranks, cores_of_rank
 
 # training set -> folder of its stage
 TRAINING_SETS = {"raw": "prepare", "distilled": "distill"} | {
@@ -108,40 +107,3 @@ class Workspace:
         if not self.ranks.is_first:
             return
         print(printable(message), file=sys.stderr, flush=True)
-
-
-def use_threads(threads: int) -> int:
-    """Set PyTorch's threads, 0 for one a core of this process; returns the number.
-
-    They take numbers below float32's normal range as zero: Adam's second moments sink into it, and there arithmetic
-    takes much longer. Threads inherit the mode of the one that starts them, so that the first call has to
-    come before the first parallel operation of the process.
-    """
-    import torch
-
-    torch.set_flush_denormal(True)
-    threads = threads or cores_of_rank()
-    torch.set_num_threads(threads)
-    return threads
-
-
-def pick_device(name: str, ranks: Ranks = ALONE) -> Any:
-    """`auto` is the first GPU if there is one, for each rank its own; returns a torch.device.
-
-    Raises:
-        UserError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and ranks.world > 1:
-        name = f"cuda:{ranks.local_rank}"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device {name!r}: expected auto, cpu, cuda or cuda:<n>") from None
-    available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
-    if (device.index or 0) >= available:
-        raise UserError(f"device {name!r}: this machine has {available} of that type")
-    return device

@@ -17,16 +17,15 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from kdmt.config import Train, read_record
 from kdmt.errors import UserError
 from kdmt.files import naming, read_json_object
-from kdmt.train.ranks import cores_of_rank
+from kdmt.runtime import cores_of_rank
+from kdmt.types import Precision
 
-Precision = Literal["float32", "bf16", "bf16_output"]
 CHOICES: tuple[Precision, ...] = ("float32", "bf16_output", "bf16")
 FILE = "arithmetic.json"
 

@@ -10,7 +10,7 @@ import torch
 
 from kdmt.config import Train
 from kdmt.corpus.batching import ParallelData, collate, epoch_order, filter_by_size, make_batches
-from kdmt.corpus.knowledge import KnowledgeSource
+from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.errors import UserError
 from kdmt.types import Batch
 

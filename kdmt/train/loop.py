@@ -20,17 +20,17 @@ from kdmt.config import Train, read_record
 from kdmt.errors import Interrupted, UserError
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
 from kdmt.models.checkpoint_folder import checkpoint_update
-from kdmt.train.arithmetic import ModelShape, Precision, choose_arithmetic
+from kdmt.objectives.objective import Objective
+from kdmt.ranks import ALONE, Ranks
+from kdmt.runtime import StopRequest, stop_requests
+from kdmt.train.arithmetic import ModelShape, choose_arithmetic
+from kdmt.train.distributed import ParallelObjective
 from kdmt.train.meter import Meter
-from kdmt.train.objectives import Objective
-from kdmt.train.parallel import ParallelObjective
 from kdmt.train.prefetch import Prefetched, Step, TrainingData, steps
-from kdmt.train.progress import Progress
-from kdmt.train.ranks import ALONE, Ranks
 from kdmt.train.run_folder import Position, RunFolder
+from kdmt.train.run_log import Progress
 from kdmt.train.schedule import inverse_sqrt
-from kdmt.train.signals import StopRequest, stop_requests
-from kdmt.types import Batch
+from kdmt.types import Batch, Precision
 
 Ending = Literal["max_updates", "patience"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from kdmt.models.transformer import Transformer
+from kdmt.ranks import Ranks
 from kdmt.train.prefetch import Prefetched
-from kdmt.train.ranks import Ranks
 from kdmt.train.utilisation import peak_flops, training_flops
 from kdmt.types import Batch
 

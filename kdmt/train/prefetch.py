@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from kdmt.train.ranks import Ranks
+from kdmt.ranks import Ranks
 from kdmt.types import Batch
 
 Item = TypeVar("Item")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from kdmt.config import Train
 
 
@@ -18,9 +14,3 @@ def inverse_sqrt(update: int, settings: Train) -> float:
     if update < settings.warmup_updates:
         return settings.warmup_init_lr + update * (settings.lr - settings.warmup_init_lr) / settings.warmup_updates
     return settings.lr * (settings.warmup_updates / update) ** 0.5
-
-
-def piecewise_linear(update: int, points: Sequence[tuple[int, float]]) -> float:
-    """The value at an update, counted from 0, on lines between (update, value) points; beyond them the nearest's."""
-    updates, values = zip(*points, strict=True)
-    return float(np.interp(update, updates, values))

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from kdmt.errors import UserError
-from kdmt.train.objectives import CrossEntropyObjective, Objective
+from kdmt.objectives.objective import CrossEntropyObjective, Objective
+from kdmt.ranks import ALONE, Ranks
 from kdmt.train.prefetch import TrainingData
-from kdmt.train.ranks import ALONE, Ranks
 
 
 @torch.inference_mode()

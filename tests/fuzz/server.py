@@ -48,11 +48,11 @@ def preload() -> None:
     import torch
 
     import kdmt.cli
-    import kdmt.decode.translator
+    import kdmt.commands.generate
+    import kdmt.commands.import_fairseq
+    import kdmt.decode.engines.translator
     import kdmt.interop.ctranslate2
     import kdmt.interop.fairseq.checkpoints
-    import kdmt.stages.generate
-    import kdmt.stages.import_fairseq
     import kdmt.stages.pipeline  # noqa: F401
 
     torch.set_num_threads(1)

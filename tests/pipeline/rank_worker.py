@@ -15,11 +15,11 @@ from kdmt.corpus.batching import open_parallel
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.transformer import Transformer
-from kdmt.train.distillation import DistillationObjective, HiddenLesson, WordLesson
-from kdmt.train.nonautoregressive import CTCObjective
-from kdmt.train.objectives import CrossEntropyObjective, Objective
-from kdmt.train.online import EmaTeacherObjective
-from kdmt.train.ranks import joined_ranks
+from kdmt.objectives.aligned import CTCObjective
+from kdmt.objectives.distillation import DistillationObjective, HiddenLesson, WordLesson
+from kdmt.objectives.objective import CrossEntropyObjective, Objective
+from kdmt.objectives.online import EmaTeacherObjective
+from kdmt.ranks import joined_ranks
 
 WIDE = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48, encoder_layers=2)  # the teacher's
 

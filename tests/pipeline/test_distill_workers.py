@@ -245,7 +245,7 @@ def test_whoever_has_no_token_cannot_join_a_ray_of_our_own(tmp_path: Path) -> No
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     starter = """
 import sys
-from kdmt.distill.ray_executor import connected, import_ray
+from kdmt.workers.ray_actors import connected, import_ray
 ray = import_ray(starts=True)
 with connected(ray, None):
     print(ray.get_runtime_context().gcs_address, flush=True)
@@ -253,7 +253,7 @@ with connected(ray, None):
 """
     joiner = """
 import sys
-from kdmt.distill.ray_executor import connected, import_ray
+from kdmt.workers.ray_actors import connected, import_ray
 from kdmt.errors import UserError
 try:
     with connected(import_ray(starts=False), sys.argv[1]):

@@ -17,11 +17,11 @@ from tiny_pipeline import kdmt
 
 from kdmt.config import WordKD
 from kdmt.corpus.batching import collate, open_parallel
-from kdmt.corpus.knowledge import KnowledgeCache, KnowledgeSource
+from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.train.distillation import DistillationObjective, WordLesson
+from kdmt.objectives.distillation import DistillationObjective, WordLesson
 from kdmt.types import PAD
 
 HERE = Path(__file__).parent

@@ -21,12 +21,12 @@ import torch
 from copy_task import make_trainer, train_settings, write_pairs
 
 from kdmt.config import NAT, Decode, NATDecode
-from kdmt.decode.nonautoregressive import NATEngine
+from kdmt.decode.engines.nat import NATEngine
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.checkpoint import load_model
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.stages.objectives import nonautoregressive_objective
+from kdmt.objectives.build import nonautoregressive_objective
 from kdmt.stages.training import nat_config
 from kdmt.train.data import BinarizedData
 from kdmt.types import EOS

@@ -13,7 +13,7 @@ import pytest
 from tiny_pipeline import Finished, hash_tree, kdmt
 
 from kdmt.errors import UserError
-from kdmt.interop.folder import described_folder
+from kdmt.interop.export_folder import described_folder
 from kdmt.outputs import Locked, open_lock, take, writing
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -105,7 +105,7 @@ def test_on_a_terminal_bars_move_and_names_do_not() -> None:
     program = """
 import sys, warnings
 from kdmt import cli
-from kdmt.stages.progress import sentence_progress
+from kdmt.flow.progress import sentence_progress
 
 def app():
     with sentence_progress("evil\\x1b]0;name\\x07", 3) as advance:

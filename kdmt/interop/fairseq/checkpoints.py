@@ -25,12 +25,12 @@ from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import check_file, naming
+from kdmt.interop.export_folder import check_new
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
 from kdmt.interop.fairseq.data_bin import choose_langs
 from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multilingual, language_tokens
 from kdmt.interop.fairseq.pickles import items_of, read_pickle
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
-from kdmt.interop.folder import check_new
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import resolve_checkpoint

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.lengths import RatioMedian, count_characters, length_ratios, split_words, typical_ratio
+from kdmt.corpus.sentence_lengths import RatioMedian, count_characters, length_ratios, split_words, typical_ratio
 
 sizes = st.integers(0, 3000)
 ratios = st.floats(0.05, 20)

@@ -17,9 +17,9 @@ from kdmt.config import Decode
 from kdmt.corpus.indexed import IndexedWriter
 from kdmt.distill.blocks import Block, Decoded, ForeignBlock, read_block
 from kdmt.distill.decoding import BlockDecoder, BlockTask, SourceIds, Translate, missing_tasks, plan_tasks
-from kdmt.distill.executors import Place
 from kdmt.distill.sources import SourceText, find_sources
 from kdmt.types import EOS, Hypothesis
+from kdmt.workers.processes import Place
 
 MADE_FROM = {"teacher": "t" * 64}
 SETTINGS = Decode(beam=2, nbest=2, max_len_a=1.0, max_len_b=2)

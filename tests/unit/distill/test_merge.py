@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import kdmt.distill.merge
 from kdmt.config import Failures
-from kdmt.corpus.lengths import SLACK
+from kdmt.corpus.sentence_lengths import SLACK
 from kdmt.distill.candidates import GivenScores, format_candidate
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.merge import MergeReport, Outputs, TrainingText, merge_candidates

@@ -20,9 +20,8 @@ from huggingface_models import CODES, Saved, save_model
 from tiny_pipeline import make_pairs
 
 from kdmt.config import Decode
-from kdmt.decode.ctranslate2 import CTranslate2Engine
-from kdmt.decode.engine import Sampling
-from kdmt.decode.transformer import TorchEngine
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import UserError
 from kdmt.interop.huggingface import (
     ForeignModel,
@@ -36,7 +35,7 @@ from kdmt.interop.huggingface import (
     read_kind,
 )
 from kdmt.terminal import printable_stderr
-from kdmt.types import EOS, PAD, Hypothesis
+from kdmt.types import EOS, PAD, Hypothesis, Sampling
 
 transformers = pytest.importorskip("transformers")
 

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdmt.corpus.knowledge import Shape, fill_records
+from kdmt.corpus.knowledge_cache import Shape, fill_records
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.divergences import NAMES, Distribution, divergence
 from kdmt.losses.projection import projected_loss

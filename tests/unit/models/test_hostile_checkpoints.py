@@ -19,8 +19,8 @@ from tiny_pipeline import kdmt
 from kdmt.checksum import file_sha256, verify_checkpoint
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec, check_vocabulary
-from kdmt.decode.ctranslate2 import CTranslate2Engine
-from kdmt.decode.onnx import OnnxEngine
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.onnx import OnnxEngine
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2 import export_checkpoint
 from kdmt.interop.onnx import export_model as export_to_onnx

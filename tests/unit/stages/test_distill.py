@@ -30,12 +30,11 @@ from tiny_pipeline import (
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.decode.engine import Sampling
-from kdmt.decode.transformer import TorchEngine
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.distill.failures import FAILURES
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
-from kdmt.types import UNK, Hypothesis
+from kdmt.types import UNK, Hypothesis, Sampling
 
 TINY = Path("runs/tiny")
 PREPARED, MADE, SAMPLED = TINY / "prepare", TINY / "distill", TINY / "sampled"

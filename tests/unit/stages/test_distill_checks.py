@@ -25,9 +25,9 @@ from tiny_pipeline import (
 )
 
 from kdmt.checksum import file_sha256
-from kdmt.decode.transformer import TorchEngine
+from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.flow.folders import earlier_states
 from kdmt.models.checkpoint_folder import resolve_checkpoint
-from kdmt.stages.folders import earlier_states
 
 TINY = Path("runs/tiny")
 PREPARED, MADE = TINY / "prepare", TINY / "distill"

@@ -32,8 +32,8 @@ from tiny_pipeline import (
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.decode.nonautoregressive import NATEngine
-from kdmt.decode.transformer import TorchEngine
+from kdmt.decode.engines.nat import NATEngine
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.score.metrics import sentence_chrf

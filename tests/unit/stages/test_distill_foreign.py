@@ -25,7 +25,7 @@ from tiny_pipeline import (
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.decode.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.interop.huggingface import ForeignTokenizer
 
 pytest.importorskip("transformers")

@@ -15,7 +15,7 @@ from tiny_pipeline import kdmt
 
 from kdmt.checksum import file_sha256
 from kdmt.models.checkpoint_folder import list_checkpoints
-from kdmt.train.progress import Progress
+from kdmt.train.run_log import Progress
 
 TEACHER = Path("runs/tiny/teacher")
 LONGER = ("--set", "teacher.train.max_updates=62")

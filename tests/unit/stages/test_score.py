@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from tiny_pipeline import Finished, hash_tree, kdmt, read_lines, run_stages, settings, to_yaml, write_lines
 
 from kdmt.cli import main
-from kdmt.decode.translator import Translator
+from kdmt.decode.engines.translator import Translator
 
 TINY = Path("runs/tiny")
 RUNS = {"teacher": "teacher", "raw": "students/raw/seed_1", "distilled": "students/distilled/seed_1"}

@@ -9,8 +9,8 @@ from copy_task import make_model, train_settings, write_copy_task, write_pairs
 
 from kdmt.corpus.batching import ParallelData
 from kdmt.errors import UserError
+from kdmt.objectives.objective import CrossEntropyObjective
 from kdmt.train.data import BinarizedData
-from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.types import EOS, PAD
 
 

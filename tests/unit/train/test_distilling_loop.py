@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from kdmt.config import AttentionKD, HiddenKD, WordKD
 from kdmt.corpus.batching import ParallelData
-from kdmt.train.distillation import AttentionLesson, DistillationObjective, HiddenLesson, WordLesson
+from kdmt.objectives.distillation import AttentionLesson, DistillationObjective, HiddenLesson, WordLesson
 from kdmt.train.prefetch import Step
 
 NARROW = replace(TINY, encoder_embed_dim=16, decoder_embed_dim=16)

@@ -34,16 +34,16 @@ from tiny_pipeline import hash_tree
 from kdmt.checksum import file_sha256
 from kdmt.config import Decode, Train
 from kdmt.corpus.batching import ParallelData
-from kdmt.decode.transformer import TorchEngine
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import Interrupted, UserError
 from kdmt.models import averages, checkpoint
 from kdmt.models.checkpoint import load_model, load_state
 from kdmt.models.checkpoint_folder import average_of, checkpoint_update, list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
+from kdmt.objectives.objective import CrossEntropyObjective
 from kdmt.outputs import open_lock, take
 from kdmt.train import arithmetic, run_folder
 from kdmt.train.loop import Divergence, Outcome, Trainer
-from kdmt.train.objectives import CrossEntropyObjective
 from kdmt.train.prefetch import TrainingData
 from kdmt.train.schedule import inverse_sqrt
 from kdmt.train.validation import validation_loss

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdmt.ranks import Ranks, interleave
 from kdmt.train.prefetch import Prefetched, Step, steps
-from kdmt.train.ranks import Ranks, interleave
 from kdmt.types import Batch
 
 

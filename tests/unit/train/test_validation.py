@@ -9,7 +9,7 @@ import torch
 from copy_task import CPU, TINY, make_model, open_data, train_settings, write_copy_task
 from torch.nn import functional as F
 
-from kdmt.train.objectives import CrossEntropyObjective
+from kdmt.objectives.objective import CrossEntropyObjective
 from kdmt.train.validation import validation_loss
 
 

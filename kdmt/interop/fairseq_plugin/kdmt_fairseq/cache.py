@@ -1,4 +1,4 @@
-"""kdmt's knowledge cache, read with numpy alone; kdmt/corpus/knowledge.py says what the files hold.
+"""kdmt's knowledge cache, read with numpy alone; kdmt/corpus/knowledge_cache.py says what the files hold.
 
 Shapes: M target tokens of some sentences, K best tokens of each, G = K + 1 groups.
 """

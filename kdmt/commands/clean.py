@@ -1,0 +1,192 @@
+"""`kdmt clean`: what a pipeline keeps besides its current stages, listed, and removed where that is asked for.
+
+Earlier states of stages (`kdmt.flow.folders`), and what runs left that were stopped half-way. What is current is
+never removed, nor anything of a stage that a process is at work on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdmt.corpus.fetch import partial_download
+from kdmt.errors import UserError
+from kdmt.flow.folders import REMOVED, earlier_states, is_earlier_state, real_folder, remove
+from kdmt.flow.manifest import num_updates
+from kdmt.flow.stage import locked
+from kdmt.models.checkpoint_folder import DAMAGED
+from kdmt.outputs import writing
+from kdmt.stages.circles import given_checkpoints
+from kdmt.stages.distill import BLOCKS
+from kdmt.stages.prepare import PARTIAL, text_sources
+from kdmt.stages.workspace import TRAINING_SETS, Workspace
+
+_STAGES = {"teacher", "score", *TRAINING_SETS.values()}
+_OTHERS = {"blocks.old": "old blocks of another cache", DAMAGED: "a damaged checkpoint"}
+_HALF_DONE = (".partial-*", ".verify-*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something that may be removed.
+
+    Attributes:
+        path: the folder or file.
+        owner: the stage's folder, or the download, whose lock is held while it is removed.
+        is_download: which of the two.
+        about: what it is.
+        needed_by: the setting that names it, empty if none does; it is not removed then.
+    """
+
+    path: Path
+    owner: Path
+    about: str
+    needed_by: str = ""
+    is_download: bool = False
+
+    @property
+    def identity(self) -> tuple[Path, int]:
+        """Another one where something else has the name."""
+        return self.path, self.path.lstat().st_ino
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files; a symbolic link counts as none, since what it leads to is not removed."""
+        if self.path.is_symlink():
+            return 0
+        if self.path.is_file():
+            return self.path.stat().st_size
+        files = (Path(folder) / name for folder, _, names in os.walk(self.path) for name in names)
+        return sum(file.lstat().st_size for file in files)
+
+
+def clean(workspace: Workspace, names: Sequence[str], *, removing: bool, show: Callable[[str], None]) -> None:
+    """List what a pipeline keeps besides its current stages.
+
+    Args:
+        names: of what is meant, as they are listed, or relative to the pipeline's folder; empty for all.
+        removing: whether to remove it.
+        show: takes a line.
+
+    Raises:
+        UserError: there is no such name, a setting of the pipeline needs it, or a process is at work on its stage.
+    """
+    found = _wanted(workspace, names)
+    identities = {kept.identity for kept in found}
+    with ExitStack() as locks:
+        if removing:
+            for owner, is_download in dict.fromkeys((kept.owner, kept.is_download) for kept in found):
+                locks.enter_context(writing(owner) if is_download else locked(owner))
+            # again: what was there may have changed places since
+            found = [kept for kept in _wanted(workspace, names) if kept.identity in identities]
+        if not found:
+            show(f"{workspace.root}: no earlier states and nothing half-done")
+            return
+        removable = [kept for kept in found if not kept.needed_by]
+        total = f"{len(removable)}, {_in_units(_list(found, show))}"
+        if not removing:
+            show(f"{total} to remove; nothing was removed: --yes does, with names after the pipeline file only these")
+            return
+        for kept in removable:
+            remove(kept.path)
+        show(f"{total} removed")
+
+
+def _wanted(workspace: Workspace, names: Sequence[str]) -> list[Kept]:
+    found = list(find_kept(workspace))
+    return [_named(name, found, workspace) for name in dict.fromkeys(names)] if names else found
+
+
+def _list(found: Sequence[Kept], show: Callable[[str], None]) -> int:
+    """Show a line for each; returns the bytes that may be removed."""
+    total = 0
+    width = max(len(str(kept.path)) for kept in found)
+    for kept in found:
+        size = kept.size
+        total += 0 if kept.needed_by else size
+        needed = f"; not removed: {kept.needed_by} names it" if kept.needed_by else ""
+        show(f"{kept.path!s:<{width}}  {_in_units(size):>8}  {kept.about}{needed}")
+    return total
+
+
+def find_kept(workspace: Workspace) -> Iterator[Kept]:
+    """All that may be removed, by stage."""
+    needed = {os.path.realpath(path): setting for setting, path in given_checkpoints(workspace.config)}
+    for folder in _stage_folders(workspace.root):
+        for state in earlier_states(folder):
+            inside = (setting for path, setting in needed.items() if Path(path).is_relative_to(state.resolve()))
+            yield Kept(state, folder, _about(state), next(inside, ""))
+        for path in _half_done(folder):
+            kinds = (about for start, about in _OTHERS.items() if path.name.startswith(start))
+            yield Kept(path, folder, next(kinds, "half-done, of a run that was stopped"))
+    for source in text_sources(workspace.config.prepare):
+        part = partial_download(source, workspace.downloads)
+        if part is not None and part.is_file():
+            yield Kept(part, part.with_suffix(""), "half a download, which a rerun goes on from", is_download=True)
+
+
+def _stage_folders(root: Path) -> list[Path]:
+    """The folders of stages, also of those that are gone or no longer in the pipeline file but have earlier states."""
+    places = [
+        (root, "|".join(sorted(_STAGES))),
+        (root / "knowledge", "|".join(TRAINING_SETS)),
+        *((students, "seed_[0-9]+") for students in sorted(root.glob("students/*/"))),
+    ]
+    found: dict[Path, None] = {}
+    for place, names in places:
+        for path in sorted(place.iterdir()) if place.is_dir() else []:
+            name = path.name.removeprefix(REMOVED).partition(".")[0]
+            if re.fullmatch(names, name):
+                found[place / name] = None
+    return list(found)
+
+
+def _half_done(folder: Path) -> list[Path]:
+    real = real_folder(folder)
+    beside = [
+        path for path in real.parent.glob(f"{REMOVED}*") if is_earlier_state(path.name.removeprefix(REMOVED), real.name)
+    ]
+    beside.append(real.with_name(f".partial-{real.name}"))
+    if folder.name == "prepare":
+        beside.append(real.with_name(f"{real.name}{PARTIAL}"))
+    if folder.name == "imported":
+        beside += real.parent.glob(".imported-*")
+    inside = [path for pattern in _HALF_DONE for path in real.glob(pattern)]
+    return sorted(path for path in (*beside, *inside) if path.exists())
+
+
+def _about(state: Path) -> str:
+    """Whether a state is complete, and how much work it is."""
+    if state.is_symlink():
+        return f"a symbolic link to {state.resolve()}; the link alone is removed"
+    complete = "complete" if (state / "manifest.json").is_file() else "unfinished"
+    blocks = sum(1 for _ in (state / BLOCKS).glob("[0-9]*"))
+    if updates := num_updates(state):
+        return f"{complete}, {updates:,} updates"
+    return f"{complete}, {blocks:,} blocks" if blocks else complete
+
+
+def _named(name: str, found: Sequence[Kept], workspace: Workspace) -> Kept:
+    wanted = {_place(folder / name) for folder in (Path(), workspace.root)}
+    for kept in found:
+        if _place(kept.path) in wanted:
+            if kept.needed_by:
+                raise UserError(f"{kept.path}: {kept.needed_by} names it; nothing was removed")
+            return kept
+    raise UserError(f"{name}: not among what `kdmt clean` lists; nothing was removed")
+
+
+def _place(path: Path) -> Path:
+    """A path that is the same however it is written; a symbolic link at its end is not followed."""
+    return path.parent.resolve() / path.name
+
+
+def _in_units(size: int) -> str:
+    for unit, bytes_of in (("GB", 1e9), ("MB", 1e6)):
+        if size >= bytes_of:
+            return f"{size / bytes_of:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"

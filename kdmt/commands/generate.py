@@ -1,0 +1,319 @@
+"""`kdmt generate`: translate a split of a data-bin and write what fairseq-generate writes.
+
+Sentences come batch by batch in fairseq's order, and each batch is written when it is done. What is told about the run
+goes to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.config import Decode, NATDecode, checked, largest
+from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
+from kdmt.corpus.subwords import join_subwords
+from kdmt.errors import UserError
+from kdmt.files import naming
+from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
+from kdmt.interop.fairseq.flags import GenerateFlags
+from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
+from kdmt.languages import same_language
+from kdmt.outputs import writing
+from kdmt.runtime import pick_device, use_threads
+from kdmt.streams import output_text
+from kdmt.terminal import PrintableStream
+from kdmt.types import EDITING
+
+_UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already
+
+
+@dataclass
+class _Spoken:
+    """Best hypotheses and their references, as they are scored."""
+
+    hypotheses: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+
+
+def generate(flags: GenerateFlags) -> None:
+    """Write the lines to standard output or, whole or not at all, to `generate-<split>.txt` in the results' folder; a
+    shard has its number in the name.
+
+    Raises:
+        UserError: the data-bin or a checkpoint is not right, they do not belong together, or a sentence is too long.
+    """
+    use_threads(flags.threads)
+    device = pick_device("cpu" if flags.cpu else "auto")
+    data = DataBin.open(flags.data, flags.source_lang, flags.target_lang)
+    split = data.split(flags.gen_subset)
+    for dataset, dictionary in zip((split.source, split.target), data.dictionaries, strict=True):
+        if dataset is not None:
+            check_tokens(dataset, dictionary)
+    models = [_load(path, data) for path in flags.paths]
+    if flags.fp16:
+        models = [model.half() for model in models]
+    engine = _engine(models, flags, device)
+    batches = _batches(split, models, flags)
+    with _output(flags) as write:
+        _translate(data, split, batches, engine, flags, write)
+
+
+def _translate(
+    data: DataBin,
+    split: Split,
+    batches: list[NDArray[np.int64]],
+    engine: Any,
+    flags: GenerateFlags,
+    write: Callable[[str], None],
+) -> None:
+    finish, spoken = _finisher(flags, data.langs[1]), _Spoken()
+    sentences = tokens = 0
+    started = time.perf_counter()
+    for batch in batches:
+        sources = [np.asarray(split.source[int(index)]) for index in batch]
+        found = engine.decode(sources, _settings(flags, len(batch)))
+        for index, source, hypotheses in zip(batch.tolist(), sources, found, strict=True):
+            target = None if split.target is None else split.target[index]
+            for line in _lines(data, index, source, target, hypotheses, flags, finish, spoken):
+                write(line)
+            sentences += 1
+            tokens += len(hypotheses[0].tokens) + 1
+    seconds = time.perf_counter() - started
+    print(
+        f"Translated {sentences:,} sentences ({tokens:,} tokens) in {seconds:.1f}s "
+        f"({sentences / seconds:.2f} sentences/s, {tokens / seconds:.2f} tokens/s)",
+        file=sys.stderr,
+    )
+    if spoken.hypotheses:
+        write(f"Generate {flags.gen_subset} with beam={flags.beam}: {_score(spoken, flags)}")
+
+
+def _lines(
+    data: DataBin,
+    index: int,
+    source: NDArray[Any],
+    target: NDArray[Any] | None,
+    hypotheses: list[Any],
+    flags: GenerateFlags,
+    finish: Callable[[str], str],
+    spoken: _Spoken,
+) -> Iterator[str]:
+    """Of one sentence; its best hypothesis goes to those that are scored."""
+    src_dictionary, tgt_dictionary = data.dictionaries
+    # fairseq's own BLEU is of the tokens as they are, unless --remove-bpe joins them
+    scores_tokens = flags.scoring == "bleu" and flags.remove_bpe is None
+    reference = ""
+    if not flags.quiet:
+        yield f"S-{index}\t{finish(join_subwords(spell(src_dictionary, source), flags.remove_bpe))}"
+    if target is not None:
+        text = join_subwords(spell_reference(tgt_dictionary, target), flags.remove_bpe)
+        finished = finish(text)
+        reference = text if scores_tokens else finished
+        if not flags.quiet:
+            yield f"T-{index}\t{finished}"
+    for place, hypothesis in enumerate(hypotheses):
+        text = join_subwords(spell(tgt_dictionary, hypothesis.tokens), flags.remove_bpe)
+        finished = finish(text)
+        if not flags.quiet:
+            yield from hypothesis_lines(index, hypothesis, text, finished)
+        if place == 0 and target is not None:
+            spoken.hypotheses.append(text if scores_tokens else finished)
+            spoken.references.append(reference)
+
+
+def _finisher(flags: GenerateFlags, lang: str) -> Callable[[str], str]:
+    """What `--bpe` and `--tokenizer` undo; like fairseq, the target's rules for both languages."""
+    from kdmt.config import Text
+    from kdmt.corpus.text import TextProcessor
+
+    moses = TextProcessor(Text(moses=True, already_applied=True), lang, lang)
+
+    def finish(text: str) -> str:
+        for step in flags.detokenize:
+            text = moses.postprocess_target(text) if step == "moses" else join_subwords(text, step)
+        return text
+
+    return finish
+
+
+def _score(spoken: _Spoken, flags: GenerateFlags) -> str:
+    """The last line's end. sacreBLEU's figures have their signature on standard error."""
+    from kdmt.score.metrics import bleu_metric, chrf_metric
+
+    if flags.scoring == "bleu":
+        return str(TokenBleu.of(spoken.hypotheses, spoken.references))
+    metric: Any
+    if flags.scoring == "chrf":
+        metric = chrf_metric(lowercase=False)
+    else:
+        metric = bleu_metric(tokenize=flags.sacrebleu_tokenizer, lowercase=flags.sacrebleu_lowercase)
+    score = metric.corpus_score(spoken.hypotheses, [spoken.references])
+    print(f"signature: {metric.get_signature()}", file=sys.stderr)
+    return score.format()
+
+
+# ---------------------------------------------------------------------------------------------------- what translates
+
+
+def _load(path: Path, data: DataBin) -> Any:
+    """The model of one part of `--path`, which must have the data-bin's dictionaries."""
+    from kdmt.interop.fairseq.pickles import is_checkpoint_file
+    from kdmt.models.checkpoint import load_model
+    from kdmt.models.checkpoint_folder import resolve_checkpoint
+
+    if not path.exists():
+        raise UserError(f"{path}: there is no such checkpoint")
+    if is_checkpoint_file(path):
+        return _load_fairseqs(path, data)
+    folder = resolve_checkpoint(path)
+    text = load_text_processor(folder / TEXT_FILE)
+    if not all(map(same_language, (text.source_lang, text.target_lang), data.langs)):
+        raise UserError(
+            f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from {' to '.join(data.langs)}"
+        )
+    check_vocabulary(folder, data.folder, langs=data.langs)
+    return load_model(folder)
+
+
+def _load_fairseqs(path: Path, data: DataBin) -> Any:
+    """The model of one of fairseq's files."""
+    from kdmt.interop.fairseq.checkpoints import read_model
+
+    return read_model(path, data.folder, data.langs)
+
+
+def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
+    from kdmt.decode.engines.fairseq_refinement import RefinementEngine
+    from kdmt.decode.engines.nat import NATEngine
+    from kdmt.decode.engines.pytorch import TorchEngine
+    from kdmt.models.nonautoregressive import NATransformer
+
+    first, *others = models
+    if not isinstance(first, NATransformer):
+        if flags.reranks or any(isinstance(model, NATransformer) for model in others):
+            raise UserError(
+                "--path: what translates together are autoregressive models; a non-autoregressive one stands first, "
+                "with --iter-decode-with-external-reranker before an autoregressive one"
+            )
+        return TorchEngine(first, others=others, device=device)
+    if flags.nbest > 1:
+        raise UserError(f"--nbest {flags.nbest}: a non-autoregressive model gives one translation")
+    if len(others) != flags.reranks or any(isinstance(model, NATransformer) for model in others):
+        raise UserError(
+            "--path: a non-autoregressive model translates alone, with --iter-decode-with-external-reranker beside one "
+            "autoregressive model"
+        )
+    if flags.reranks and flags.length_beam == 1:
+        raise UserError(
+            "--iter-decode-with-external-reranker chooses among --iter-decode-with-beam lengths: give several"
+        )
+    if flags.length_beam > 1 and first.nat.family in EDITING:
+        raise UserError(
+            f"--iter-decode-with-beam {flags.length_beam}: {first.nat.family} models edit, and try no lengths"
+        )
+    teacher = TorchEngine(others[0], device=device) if others else None
+    if first.nat.layout == "fairseq":
+        return RefinementEngine(
+            first,
+            device=device,
+            max_iter=flags.max_iter,
+            adaptive=not flags.all_passes,
+            length_beam=flags.length_beam,
+            eos_penalty=flags.eos_penalty,
+            reranker=teacher,
+        )
+    return NATEngine(
+        first,
+        device=device,
+        search=NATDecode(length_beam=flags.length_beam, eos_penalty=flags.eos_penalty, rescore=flags.reranks),
+        iterations=flags.max_iter + 1,
+        teacher=teacher,
+    )
+
+
+def _settings(flags: GenerateFlags, sentences: int) -> Decode:
+    """Of one batch, which is not to be cut again."""
+    return checked(
+        Decode,
+        "generate",
+        beam=flags.beam,
+        nbest=flags.nbest,
+        lenpen=flags.lenpen,
+        max_len_a=flags.max_len_a,
+        max_len_b=flags.max_len_b,
+        max_tokens=_UNLIMITED,
+        batch_size=sentences,
+    )
+
+
+def _batches(split: Split, models: list[Any], flags: GenerateFlags) -> list[NDArray[np.int64]]:
+    """Indices of the sentences of each batch of this shard; within a batch the longest source stands first."""
+    order = reading_order(split, seed=flags.seed)
+    lengths, fits = split.source.sizes, split.source.sizes <= _limit(models, flags, "source")
+    if split.target is not None:
+        lengths = np.maximum(lengths, split.target.sizes)
+        fits &= split.target.sizes <= _limit(models, flags, "target")
+    if not fits.all():
+        problem = f"{int((~fits).sum())} sentences are longer than the model reads, the first {int(np.argmin(fits))}"
+        if not flags.skip_invalid:
+            raise UserError(
+                f"{split.source.prefix}: {problem} (from 0): --skip-invalid-size-inputs-valid-test leaves them out"
+            )
+        print(f"{problem} (from 0): left out", file=sys.stderr)
+        order = order[fits[order]]
+    try:
+        cut = cut_batches(
+            lengths[order],
+            max_tokens=flags.max_tokens,
+            max_sentences=flags.batch_size,
+            multiple=flags.required_batch_size_multiple,
+        )
+    except UserError as error:
+        raise UserError(f"{split.source.prefix}: {error} {flags.max_tokens}") from None
+    batches = [order[places] for places in cut[flags.shard_id :: flags.num_shards]]
+    return [batch[np.argsort(-split.source.sizes[batch], kind="stable")] for batch in batches]
+
+
+def _limit(models: list[Any], flags: GenerateFlags, side: str) -> int:
+    """Tokens of a sentence that is translated: what the models read, or less where that is asked for."""
+    asked = getattr(flags, f"max_{side}_positions")
+    read = [getattr(model.config, f"max_{side}_positions") for model in models]
+    return min(read if asked is None else [*read, asked])
+
+
+# ------------------------------------------------------------------------------------------------------- where it goes
+
+
+@contextmanager
+def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
+    if flags.results_path is None:
+        with output_text() as out:
+            yield _writer(PrintableStream(out) if out.isatty() else out)
+        return
+    shard = f".{flags.shard_id}-of-{flags.num_shards}" if flags.num_shards > 1 else ""
+    path = flags.results_path / f"generate-{flags.gen_subset}{shard}.txt"
+    aside = path.with_name(f".partial-{path.name}")
+    with writing(path):
+        if path.exists():
+            print(f"{path}: exists already and is replaced at the end", file=sys.stderr)
+        try:
+            with naming(path), aside.open("w", encoding="utf-8", newline="\n") as file:
+                yield _writer(file)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _writer(file: IO[str] | PrintableStream) -> Callable[[str], None]:
+    def write(line: str) -> None:
+        file.write(f"{line}\n")
+
+    return write

@@ -1,0 +1,69 @@
+"""`kdmt rescore`: forced-decoding scores of given pairs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+import numpy as np
+
+from kdmt.corpus.lines import write_lines
+from kdmt.corpus.text_files import open_lines
+from kdmt.distill.rescore import open_scorer, pair_tasks, read_pair_scores
+from kdmt.errors import UserError
+from kdmt.workers.open import open_processes
+from kdmt.workers.progress import block_progress
+
+
+def rescore(
+    checkpoint: Path,
+    source: Path,
+    target: Path,
+    out: IO[str],
+    *,
+    compute_type: str,
+    workers: int,
+    threads: int,
+    device: str,
+) -> None:
+    """Write `log-probability <TAB> tokens` for each pair of raw lines.
+
+    Args:
+        checkpoint: a checkpoint folder, a pointer file, a run or what `kdmt export --to ctranslate2` wrote.
+        source, target: text files, which may be compressed, of the model's languages.
+        out: takes a line a pair; `nan` stands for the log-probability where a line is longer than the model reads.
+        compute_type: of CTranslate2.
+        workers: processes; 0 for one a core, or one a GPU.
+        threads: of each.
+        device: auto, cpu, cuda, ...
+
+    Raises:
+        UserError: there is no such model or file, the files differ in length, or the model has no such scores.
+    """
+    with TemporaryDirectory(prefix="kdmt-rescore-") as scratch:
+        folder = Path(scratch)
+        counts = [_copy_lines(path, folder / side) for side, path in (("source", source), ("target", target))]
+        if counts[0] != counts[1]:
+            raise UserError(
+                f"{source} has {counts[0]:,} lines, {target} has {counts[1]:,}: give a translation for each line"
+            )
+        scorer = open_scorer(checkpoint, folder / "engine", compute_type=compute_type, raw=True)
+        tasks = pair_tasks(folder / "source", folder / "target", folder, key={})
+        executor = open_processes(folder, device=device, workers=workers, threads=threads)
+        with block_progress("rescore", before=0) as tell:
+            failed = executor.run(scorer, tasks, tell)
+        if failed:
+            raise UserError(f"rescore: lines from {failed[0].task.number * tasks[0].count + 1} on: {failed[0].error}")
+        scores = read_pair_scores(tasks)
+        out.writelines(f"{log_prob:.6f}\t{int(count)}\n" for log_prob, count in scores.tolist())
+        if unread := int(np.isnan(scores[:, 0]).sum()):
+            print(f"rescore: {unread:,} pairs are longer than the model reads and have no score", file=sys.stderr)
+
+
+def _copy_lines(path: Path, copy: Path) -> int:
+    """Write the lines of a file that may be compressed to another one; return their number."""
+    write_lines(copy, open_lines(path, name=str(path)))
+    with copy.open("rb") as file:
+        return sum(1 for _ in file)

@@ -1,0 +1,700 @@
+"""Beam search, sampling and scoring by CTranslate2, on a folder that `kdmt export --to ctranslate2` wrote.
+
+Settings mean what they mean to `kdmt.decode.search.beam` and `kdmt.decode.search.sampling`; hypotheses and scores are
+theirs but for float order. CTranslate2's own search ends otherwise, and is brought to ours:
+
+* of all hypotheses that have finished when K have it keeps the K best, fairseq the first K. A length penalty far below
+  zero makes those the best that finished first, and the scores are undone and normalised here;
+* where it forbids </s> as the first token it renormalises the others. So </s> is allowed; only a sentence in which it
+  is found there is searched again with it forbidden, and the renormalising undone. What that search would find is what
+  the first one finds but for the empty hypothesis, and one more: where many sentences are such, it looks for K + 1;
+* at the maximum length, one for all of a batch, it cuts off its best candidates. A batch is searched with the largest
+  of its sentences' maximum lengths; only a sentence with a hypothesis beyond its own is searched again, for all that it
+  had then, and </s> is forced on the prefixes that live on.
+
+What still differs:
+
+* it renormalises for <pad>, which it forbids everywhere: a score is larger than the teacher-forced one by the sum of
+  -log(1 - p(<pad>)), divided like the rest; for a trained model below 1e-3, by which near ties may turn;
+* where more than K hypotheses have finished in all, one of those that finished first may be lost if its sum of log p is
+  several times below that of one which finished with the last: a length penalty can tell neighbouring lengths apart by
+  so much only (a factor of 3.8 between 19 and 20 of at most 20 tokens, 1.4 between 59 and 60 of at most 60);
+* ties and what float order makes of near ones; with float16 or int8 weights, what rounding makes of the model;
+* with a shortlist, whose logits alone are computed, scores are those of the distribution over it, and at the maximum
+  length </s> is forced on what CTranslate2 cut off; its log-probability is that of the whole vocabulary;
+* a source of </s> alone, which it does not look at, gets one hypothesis, the empty one with score 0.
+
+A folder that `kdmt.interop.huggingface` wrote is searched in the same way. Its `model.json` says what stands around a
+sentence (`frame`). Tokens that begin every target, as that of the target language, are given to CTranslate2 as a target
+prefix: they have probability 1 and count in no length, neither in the maximum nor in the score's. CTranslate2 counts
+them in its lengths, which is undone with its length penalty; and it loses a hypothesis that ends right behind them.
+So there </s> is always forbidden as the first token, and its log-probability, of a pass of its own, tells what the
+renormalising added. A Marian model has no <pad> there: nothing is renormalised for it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdmt.checksum import verify_checkpoint
+from kdmt.config import Decode
+from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
+from kdmt.corpus.indexed import without_padding
+from kdmt.decode.engines.engine import check_sentences, length_batches
+from kdmt.decode.search.lengths import max_lengths, normalized_score
+from kdmt.errors import UserError, describe_error
+from kdmt.files import read_json, read_json_object
+from kdmt.interop.ctranslate2_file import check_weights
+from kdmt.models.description import check_size, read_description
+from kdmt.types import EOS, PAD, SPECIALS, Hypothesis, Sampling
+
+SHORTLIST_FILE = "vmap.txt"
+_SIDES = ("source", "target")
+_SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
+_LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
+_OFTEN = 0.1  # of a block's sentences so far
+_LIKELY = math.log(0.5)  # of </s> as the first token: what is left for others is no longer known precisely
+_SMALL_BATCH = 16  # sentences, with little to compute for each: what is computed stays in the processor's caches
+_SHOWN = 80  # characters of a token in a message
+_OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
+_NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A hypothesis, or a prefix of one, as CTranslate2 spells it."""
+
+    tokens: list[str]  # without </s>
+    total: float  # sum of log p, of </s> too where it has ended
+    ended: bool
+
+    @property
+    def steps(self) -> int:
+        """That it took the search."""
+        return len(self.tokens) + self.ended
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Sources as CTranslate2 reads them, with the maximum length of each; a place is the index of one."""
+
+    sources: list[list[str]]
+    max_lens: list[int]
+    settings: Decode
+
+    def batches(self, places: Sequence[int]) -> Iterator[list[int]]:
+        """Of similar length, longest first."""
+        lengths = [len(self.sources[place]) for place in places]
+        settings = self.settings
+        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+            yield _of(places, batch)
+
+    def batches_alike(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """The same of sources that share a maximum length, with it."""
+        for max_len, group in groupby(sorted(places, key=self._shortest_last), key=self.max_lens.__getitem__):
+            for batch in self.batches(list(group)):
+                yield max_len, batch
+
+    def _shortest_last(self, place: int) -> int:
+        return -self.max_lens[place]
+
+    def all_end_within(self, place: int, found: list[_Found]) -> bool:
+        """Whether a search with the source's own maximum length finds just what one with a larger one has found."""
+        return len(found) == self.settings.beam and all(
+            each.ended and each.steps <= self.max_lens[place] for each in found
+        )
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Symbols that stand around every sentence where the model sees it, and in none of ours but for </s>."""
+
+    source_prefix: tuple[str, ...] = ()
+    source_suffix: tuple[str, ...] = (SPECIALS[EOS],)
+    target_prefix: tuple[str, ...] = ()
+
+
+class CTranslate2Engine:
+    """A CTranslate2 model; hypotheses come without `log_probs`.
+
+    Args:
+        folder: written by `kdmt.interop.ctranslate2` or `kdmt.interop.huggingface`.
+        device: cpu, cuda or cuda:<n>.
+        compute_type: default (as stored), float32, int8, float16, ...: what the device has of CTranslate2's types.
+        threads: of the CPU for one batch. On a CPU, searches in int8 or with a shortlist take batches of 16 at most, in
+            which they are quickest.
+        shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. What a sentence's
+            translation is then depends on the sentences that it is searched with.
+
+    Raises:
+        UserError: CTranslate2 is not installed or cannot load the model, the folder is damaged or none of ours, or it
+            has no shortlist.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        compute_type: str = "default",
+        threads: int = 1,
+        shortlist: bool = False,
+    ) -> None:
+        if not (folder / "model.json").is_file() or not (folder / "model.bin").is_file():
+            raise UserError(f"{folder}: not a model that 'kdmt export --to ctranslate2' wrote")
+        verify_checkpoint(folder)
+        if shortlist and not (folder / SHORTLIST_FILE).is_file():
+            raise UserError(f"{folder}: has no lexical shortlist ({SHORTLIST_FILE})")
+        self._shortlist = shortlist
+        self._folder = folder
+        model = read_json_object(folder / "model.json")
+        is_foreign = "frame" in model
+        if not is_foreign:
+            read_description(folder)
+        self.max_source_positions = _position_limit(folder, model, "max_source_positions")
+        self.max_target_positions = _position_limit(folder, model, "max_target_positions")
+        self._src_symbols, self._columns = _vocabularies(folder)
+        self._tgt_symbols = self._columns
+        self._around = _Around()
+        if is_foreign:
+            self._src_symbols = self._tgt_symbols = _read_symbols(folder / "symbols.json")
+            self._around = _frame(folder, model["frame"], self._columns)
+        _check_symbols(folder, model, self._src_symbols, self._tgt_symbols, self._columns)
+        self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
+        self._eos_column = self._columns.index(SPECIALS[EOS])
+        self._min_len = 1 if self._around.target_prefix else 0  # tokens before </s> in every search
+        self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
+        check_weights(folder / "model.bin")
+        self._load = partial(_load, folder, device, compute_type, threads)
+        self._translator = self._load()
+        computes_little = shortlist or "int8" in self._translator.compute_type
+        self._largest_batch = _SMALL_BATCH if device == "cpu" and computes_little else None
+
+    def decode(
+        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """See `kdmt.decode.engines.engine.Engine.decode`."""
+        check_sentences(sources, self.max_source_positions, "source")
+        if self._largest_batch is not None:
+            settings = settings.model_copy(update={"batch_size": min(settings.batch_size, self._largest_batch)})
+        given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
+        # CTranslate2 translates no source of </s> alone
+        places = [place for place, source in enumerate(sources) if len(source) > 1]
+        progress = progress or _keep_silent
+        found = self._decode_places(given, places, progress)
+        if len(places) < len(sources):
+            progress(len(sources) - len(places))
+        return [
+            self._ranked(found[place], settings) if place in found else [Hypothesis((), 0.0)]
+            for place in range(len(sources))
+        ]
+
+    def _decode_places(
+        self, given: _Given, places: list[int], progress: Callable[[int], None]
+    ) -> dict[int, list[_Found]]:
+        """All batches once; then what their maximum length or </s> as the first token has a bearing on."""
+        found: dict[int, list[_Found]] = {}
+        early: dict[int, float] = {}  # the log-probability of </s> as the first token, where it was found there
+        again: list[int] = []
+        beam = given.settings.beam
+        batches = list(given.batches(places))
+        # the last one, which is little work, shows first how often </s> is found there: where it often is, to find one
+        # hypothesis more is less work than a second search
+        for batch in batches[-1:] + batches[:-1]:
+            spare = int(not self._min_len and beam > 1 and len(early) >= _OFTEN * len(found))
+            for place, nbest in self._search_batch(given, batch, min_len=self._min_len, spare=spare).items():
+                found[place] = [each for each in nbest if each.tokens][:beam]
+                if empty := [each.total for each in nbest if not each.tokens]:
+                    early[place] = empty[0]
+                    again += [] if spare else [place]
+            progress(len(batch))
+        for batch in given.batches(again):
+            found |= self._search_batch(given, batch, min_len=1)
+        cut = [place for place in places if not given.all_end_within(place, found[place])]
+        if self._min_len:
+            early = self._begin_with_eos(given, places)
+        else:
+            forbidden = {*again, *cut}
+            early = {place: log_prob for place, log_prob in early.items() if place in forbidden}
+        found |= self._end(given, cut, early)
+        return found | self._among_all(given, early, found)
+
+    def sample(
+        self,
+        sources: Sequence[np.ndarray],
+        settings: Decode,
+        sampling: Sampling,
+        *,
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Draw one translation of each source, from the distribution that `kdmt.decode.search.sampling` says.
+
+        The same call draws the same; but what is drawn for a sentence depends on what else is asked for, since all
+        take their random numbers from one generator.
+
+        Args:
+            sources: int [S] each, ending in </s>.
+            settings: of which the maximum lengths, the length penalty of the scores and the limits of a batch count.
+            sampling: from which distribution is drawn.
+            seed: of CTranslate2's generator, a global one.
+            progress: called after each batch with the number of sentences in it.
+
+        Returns:
+            For each source, in order, its sample, alone in a list, with the log-probability of each token. They and
+            the score are those of the model's own distribution, whatever it was drawn from.
+
+        Raises:
+            UserError: a source is longer than the model can read; names its index.
+        """
+        import ctranslate2
+
+        check_sentences(sources, self.max_source_positions, "source")
+        ctranslate2.set_random_seed(seed)
+        translator = self._load()  # a generator is seeded when its thread starts: another seed needs another thread
+        found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
+        given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
+        for max_len, batch in given.batches_alike(range(len(sources))):
+            # CTranslate2 translates no source of </s> alone
+            places = [place for place in batch if len(sources[place]) > 1]
+            spelled = _of(given.sources, places)
+            drawn = self._draw(translator, spelled, max_len, sampling)
+            for place, tokens, log_probs in zip(places, drawn, self._score(spelled, drawn), strict=True):
+                own = tuple(log_probs.tolist())
+                score = normalized_score(sum(own), len(own), 1.0)
+                found[place] = [Hypothesis(self._read(tokens), score, own)]
+            if progress is not None:
+                progress(len(batch))
+        return found
+
+    def _draw(self, translator: Any, sources: list[list[str]], max_len: int, sampling: Sampling) -> list[list[str]]:
+        """Samples without </s>. CTranslate2 filters as we do: top-k, temperature, then the nucleus of what is left."""
+        if not sources:
+            return []
+        forced = len(self._around.target_prefix)
+        results = self._run(
+            translator.translate_batch,
+            sources,
+            self._prefixes(len(sources)),
+            max_batch_size=0,
+            beam_size=1,
+            suppress_sequences=self._never,
+            end_token=SPECIALS[EOS],
+            max_input_length=0,
+            max_decoding_length=forced + max_len,
+            min_decoding_length=forced + 1,
+            sampling_topk=sampling.top_k if sampling.top_k < len(self._columns) else 0,
+            sampling_topp=sampling.top_p,
+            sampling_temperature=sampling.temperature,
+        )
+        return [result.hypotheses[0][forced:] for result in results]
+
+    def _max_lens(self, sources: Sequence[np.ndarray], settings: Decode) -> list[int]:
+        limit = self.max_target_positions - 1  # </s> takes the last position
+        lengths = [len(source) for source in sources]
+        return max_lengths(lengths, settings.max_len_a, settings.max_len_b, limit=limit)
+
+    def _begin_with_eos(self, given: _Given, places: list[int]) -> dict[int, float]:
+        """The log-probability of </s> as the first token."""
+        sources = _of(given.sources, places)
+        scores = self._score(sources, [[] for _ in sources])
+        return {place: float(own[-1]) for place, own in zip(places, scores, strict=True)}
+
+    def _search_batch(
+        self, given: _Given, batch: list[int], *, min_len: int, spare: int = 0
+    ) -> dict[int, list[_Found]]:
+        """All with the largest of their maximum lengths, since a call knows one."""
+        sources, max_len = _of(given.sources, batch), max(_of(given.max_lens, batch))
+        found = self._search(sources, max_len, given.settings.beam, min_len=min_len, spare=spare)
+        return dict(zip(batch, found, strict=True))
+
+    def _search(
+        self,
+        sources: list[list[str]],
+        max_len: int,
+        beam: int,
+        *,
+        min_len: int = 0,
+        spare: int = 0,
+        everything: bool = False,
+    ) -> list[list[_Found]]:
+        """CTranslate2's search, for each source its hypotheses in the order of finishing.
+
+        Args:
+            max_len: steps; what has not ended by then is cut off.
+            min_len: least number of tokens before </s>. From 1 on, CTranslate2 renormalises what it leaves.
+            spare: hypotheses beyond the first `beam`.
+            everything: all that finished or was cut off, also beyond the first `beam`; right for sources that a search
+                without it cuts off, since the others go on for longer.
+        """
+        if not sources:
+            return []
+        forced = len(self._around.target_prefix)
+        penalty = _finishing_order(forced + max_len)
+        count = 2 * beam if everything else beam + spare
+        # every option that changes what is found stands here: some defaults are not fairseq's
+        results = self._run(
+            self._translator.translate_batch,
+            sources,
+            self._prefixes(len(sources)),
+            max_batch_size=0,
+            beam_size=beam,
+            patience=count / beam,  # CTranslate2 rounds what it multiplies with it
+            num_hypotheses=count,
+            length_penalty=penalty,
+            coverage_penalty=0.0,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            disable_unk=False,
+            suppress_sequences=self._never,
+            end_token=SPECIALS[EOS],
+            return_end_token=True,
+            prefix_bias_beta=0.0,
+            max_input_length=0,
+            max_decoding_length=forced + max_len,
+            min_decoding_length=forced + min_len if min_len else 0,
+            use_vmap=self._shortlist,
+            return_scores=True,
+            sampling_topk=1,
+            replace_unknowns=False,
+        )
+        for result in results:
+            self._check_finite(result.scores)
+        return [_in_order(result, penalty, forced) for result in results]
+
+    def _end(self, given: _Given, places: list[int], early: dict[int, float]) -> dict[int, list[_Found]]:
+        """The hypotheses of sources that their maximum length cuts off: those that finished, and of the prefixes that
+        live at it those that are likeliest with </s>, `beam` in all."""
+        ends: dict[int, list[_Found]] = {}
+        live: dict[int, list[_Found]] = {}
+        for min_len in (0, 1):  # </s> is forbidden as the first token where it was found there
+            alike = [place for place in places if (place in early) == (min_len == 1)]
+            for max_len, batch in given.batches_alike(alike):
+                parts = self._cut_off(_of(given.sources, batch), max_len, given.settings.beam, min_len=min_len)
+                for place, (ended, prefixes) in zip(batch, parts, strict=True):
+                    ends[place], live[place] = ended, prefixes
+        forced = self._forced(_of(given.sources, [*live]), [*live.values()])
+        beam = given.settings.beam
+        return {
+            place: ends[place] + prefixes[: beam - len(ends[place])]
+            for place, prefixes in zip(live, forced, strict=True)
+        }
+
+    def _cut_off(
+        self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int
+    ) -> list[tuple[list[_Found], list[_Found]]]:
+        """What of each source has ended before the maximum length, and the prefixes that live at it."""
+        # one beam is all that there is; a shortlist has to do with one search, since another one is another batch's
+        everything = beam > 1 and not self._shortlist
+        whole = self._search(sources, max_len, beam, min_len=min_len, everything=everything)
+        parts = []
+        for source, every in zip(sources, whole, strict=True):
+            ended, live = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
+            if len(ended) == beam:
+                live = []
+            elif everything and len(live) < beam and max_len > 1:  # some live on behind one that ended
+                ended, live = self._walk(source, ended, max_len, beam, min_len)
+            parts.append((ended, live))
+        return parts
+
+    def _walk(
+        self, source: list[str], ended: list[_Found], max_len: int, beam: int, min_len: int
+    ) -> tuple[list[_Found], list[_Found]]:
+        """What has ended before the maximum length, and the prefixes that live at it.
+
+        CTranslate2 cuts off the best K candidates, those that end in </s> among them, so that as many of the prefixes
+        that would live on are not told. They are where nothing ends: from the last such step on, which is one of the
+        last K, the search is made here.
+
+        Args:
+            ended: fewer than K hypotheses, all that end before the maximum length; none of them in the first step.
+        """
+        ends = {each.steps for each in ended}
+        start = next(step for step in range(max_len - 1, 0, -1) if step not in ends)
+        (every,) = self._search([source], start, beam, min_len=min_len, everything=True)
+        live = [each for each in every if not each.ended]
+        own = [each for each in ended if each.steps <= start]
+        for _ in range(start, max_len):
+            own, live = self._advance(source, own, live, beam)
+        return own, live
+
+    def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
+        """Prefixes with </s>, the likeliest first."""
+        owners = [source for source, prefixes in zip(sources, live, strict=True) for _ in prefixes]
+        scores = iter(self._score(owners, [prefix.tokens for prefixes in live for prefix in prefixes]))
+        ended = [
+            [_Found(prefix.tokens, prefix.total + float(next(scores)[-1]), True) for prefix in prefixes]
+            for prefixes in live
+        ]
+        return [sorted(every, key=lambda each: -each.total) for every in ended]
+
+    def _advance(
+        self, source: list[str], ended: list[_Found], live: list[_Found], beam: int
+    ) -> tuple[list[_Found], list[_Found]]:
+        """One step of the search, not the first: see `kdmt.decode.search.beam`."""
+        totals_KV = np.array([prefix.total for prefix in live])[:, None] + self._next_log_probs(source, live)
+        if self._never:
+            totals_KV[:, self._columns.index(SPECIALS[PAD])] = -np.inf
+        candidates = np.argsort(-totals_KV, axis=None, kind="stable")[: 2 * beam]
+        ended, going_on = list(ended), []
+        for rank, (row, token) in enumerate(zip(*np.unravel_index(candidates, totals_KV.shape), strict=True)):
+            total = float(totals_KV[row, token])
+            if token != self._eos_column:
+                going_on.append(_Found([*live[row].tokens, self._columns[token]], total, False))
+            elif rank < beam and len(ended) < beam:
+                ended.append(_Found(live[row].tokens, total, True))
+        return ended, going_on[:beam]
+
+    def _next_log_probs(self, source: list[str], live: list[_Found]) -> np.ndarray:
+        """Of each token after each of some prefixes of one length: float64 [K, V]."""
+        begun = [[*self._around.target_prefix, *prefix.tokens] for prefix in live]
+        length = len(begun[0])
+        results = self._run(
+            self._translator.translate_batch,
+            [source] * len(live),
+            begun,
+            beam_size=1,
+            max_input_length=0,
+            max_decoding_length=length + 1,
+            min_decoding_length=0,
+            return_logits_vocab=True,
+        )
+        logits_KV = np.stack([_array(result.logits[0][length]) for result in results])
+        logits_KV -= logits_KV.max(axis=1, keepdims=True)
+        return logits_KV - np.log(np.exp(logits_KV).sum(axis=1, keepdims=True))
+
+    def _among_all(
+        self, given: _Given, early: dict[int, float], found: dict[int, list[_Found]]
+    ) -> dict[int, list[_Found]]:
+        """With their log-probabilities among all translations, from those among the ones that do not begin with </s>.
+
+        Args:
+            early: log-probability of </s> as the first token, of the sources that are asked for.
+        """
+        among_all: dict[int, list[_Found]] = {}
+        likely = []
+        for place, eos_log_prob in early.items():
+            remainder = math.log(-math.expm1(min(eos_log_prob, -1e-7)))
+            among_all[place] = [replace(each, total=each.total + remainder) for each in found[place]]
+            if eos_log_prob > _LIKELY and not self._shortlist:
+                likely.append(place)
+        # by forced decoding, which is more precise where </s> is likely
+        owners = [given.sources[place] for place in likely for _ in found[place]]
+        scores = iter(self._score(owners, [each.tokens for place in likely for each in found[place]]))
+        for place in likely:
+            among_all[place] = [replace(each, total=float(next(scores).sum())) for each in found[place]]
+        return among_all
+
+    def _ranked(self, found: list[_Found], settings: Decode) -> list[Hypothesis]:
+        nbest = [
+            Hypothesis(
+                self._read(each.tokens),
+                normalized_score(each.total, len(each.tokens) + 1, settings.lenpen),
+            )
+            for each in found
+        ]
+        return sorted(nbest, key=lambda hypothesis: -hypothesis.score)[: settings.nbest]
+
+    def score_pairs(
+        self,
+        sources: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        *,
+        max_tokens: int = 4096,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """See `kdmt.decode.engines.pytorch.TorchEngine.score_pairs`; float32."""
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
+        check_sentences(sources, self.max_source_positions, "source")
+        check_sentences(targets, self.max_target_positions, "target")
+        return self._score(
+            [self._spell(source) for source in sources],
+            [[self._tgt_symbols[token] for token in target.tolist()[:-1]] for target in targets],
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+        )
+
+    def _score(
+        self,
+        sources: list[list[str]],
+        targets: list[list[str]],
+        *,
+        max_tokens: int = _SCORED_TOKENS,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """Of each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
+        scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)] * len(sources)
+        forced = len(self._around.target_prefix)
+        targets = [[*self._around.target_prefix, *target] for target in targets] if forced else targets
+        lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
+        for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
+            results = self._run(
+                self._translator.score_batch,
+                _of(sources, batch),
+                _of(targets, batch),
+                max_batch_size=0,
+                max_input_length=0,
+            )
+            for place, result in zip(batch, results, strict=True):
+                self._check_finite(result.log_probs)
+                scores[place] = np.array(result.log_probs, dtype=np.float32)[forced:]
+        return scores
+
+    def _run(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What a call of CTranslate2's gives; what is wrong with the model is said with its folder."""
+        try:
+            return call(*arguments, **options)
+        except (ValueError, RuntimeError) as error:
+            if _OF_DEVICES.search(str(error)):  # may pass: it is tried again
+                raise
+            raise UserError(f"{self._folder}: CTranslate2 cannot run it: {describe_error(error)}") from None
+
+    def _check_finite(self, scores: Sequence[float]) -> None:
+        if any(map(math.isnan, scores)):
+            raise UserError(f"{self._folder}: its scores are no numbers: are there weights that are NaN or infinite?")
+
+    def _read(self, tokens: list[str]) -> tuple[int, ...]:
+        return tuple(self._tgt_ids[token] for token in tokens)
+
+    def _spell(self, source: np.ndarray) -> list[str]:
+        own = [self._src_symbols[token] for token in without_padding(source[:-1]).tolist()]
+        return [*self._around.source_prefix, *own, *self._around.source_suffix]
+
+    def _prefixes(self, count: int) -> list[list[str]] | None:
+        """What begins each of so many targets."""
+        return [list(self._around.target_prefix)] * count if self._around.target_prefix else None
+
+
+def _keep_silent(_: int) -> None: ...
+
+
+def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return [items[place] for place in places]
+
+
+def _finishing_order(max_len: int) -> float:
+    """A length penalty that ranks hypotheses by their lengths, the shorter first, so that those which finished first
+    are kept: as far below zero as scores of `max_len` tokens remain float32."""
+    # a whole number, which is no other one as a float32: scores are to be undone
+    return -float(math.floor(_LARGEST_FACTOR / math.log10(max(max_len, 10))))
+
+
+def _in_order(result: Any, penalty: float, forced: int) -> list[_Found]:
+    """What a search found, sums without their length penalty; so many tokens begin every target."""
+    found = []
+    for tokens, score in zip(result.hypotheses, result.scores, strict=True):
+        total = score * max(len(tokens), 1) ** penalty
+        if tokens and total > _NO_BEAM:
+            ended = tokens[-1] == SPECIALS[EOS]
+            found.append(_Found(tokens[forced : len(tokens) - ended], total, ended))
+    return sorted(found, key=lambda each: (each.steps, -each.total))
+
+
+def _array(view: Any) -> np.ndarray:
+    """What CTranslate2 holds on some device in some type: float64."""
+    from ctranslate2 import DataType, Device
+
+    return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float64)
+
+
+def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:
+    """The source's and the target's token of each id; one file holds both where they are the same."""
+    shared = folder / "shared_vocabulary.json"
+    files = [shared, shared] if shared.is_file() else [folder / f"{side}_vocabulary.json" for side in _SIDES]
+    source, target = map(_read_symbols, files)
+    return source, target
+
+
+def _read_symbols(path: Path) -> list[str]:
+    """The token of each id."""
+    symbols = read_json(path)
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise UserError(f"{path}: not a list of tokens")
+    if len(set(symbols)) < len(symbols):
+        raise UserError(f"{path}: lists a token twice")
+    if SPECIALS[EOS] not in symbols:
+        raise UserError(f"{path}: has no {SPECIALS[EOS]}")
+    return symbols
+
+
+def _position_limit(folder: Path, model: dict[str, Any], name: str) -> int:
+    config = model.get("config")
+    try:
+        return check_size(config if isinstance(config, dict) else {}, name)
+    except UserError as error:
+        raise UserError(f"{folder / 'model.json'}: config.{error}") from None
+
+
+def _frame(folder: Path, values: Any, columns: Sequence[str]) -> _Around:
+    """What stands around every sentence, of a model that is not ours."""
+    parts = ("source_prefix", "source_suffix", "target_prefix")
+    if not isinstance(values, dict) or set(values) != set(parts):
+        raise UserError(f"{folder / 'model.json'}: frame: expected {', '.join(parts)}")
+    known = set(columns)
+    for name, symbols in values.items():
+        if not isinstance(symbols, list) or not all(isinstance(each, str) and each in known for each in symbols):
+            raise UserError(f"{folder / 'model.json'}: frame.{name}: not a list of the model's tokens")
+    return _Around(**{name: tuple(symbols) for name, symbols in values.items()})
+
+
+def _check_symbols(
+    folder: Path, model: dict[str, Any], source: Sequence[str], target: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Refuse a model whose vocabularies are not those that ids and text are made with.
+
+    Raises:
+        UserError: naming the file that differs.
+    """
+    for side, symbols in (("src", source), ("tgt", target)):
+        if model.get(f"{side}_vocab_size") != len(symbols):
+            raise UserError(
+                f"{folder}: its vocabulary has {len(symbols)} {side} tokens, and model.json says "
+                f"{str(model.get(f'{side}_vocab_size'))[:_SHOWN]}"
+            )
+    if strangers := set(columns) - set(target):
+        raise UserError(f"{folder}: {min(strangers)[:_SHOWN]!r} is in its vocabulary and not among its symbols")
+    if not (folder / TEXT_FILE).exists():
+        return
+    text = load_text_processor(folder / TEXT_FILE)
+    dictionaries = load_dictionaries(folder, text)
+    for lang, dictionary, symbols in zip(
+        (text.source_lang, text.target_lang), dictionaries, (source, target), strict=True
+    ):
+        if list(symbols) != dictionary.symbols:
+            raise UserError(f"{folder / f'dict.{lang}.txt'}: not the vocabulary of the model in this folder")
+
+
+def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
+    """The `ctranslate2.Translator`."""
+    try:
+        from ctranslate2 import Translator
+    except ImportError:
+        raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
+    kind, _, index = device.partition(":")
+    try:
+        return Translator(
+            str(folder),
+            device=kind,
+            device_index=int(index or 0),
+            compute_type=compute_type,
+            inter_threads=1,
+            intra_threads=threads,
+        )
+    except (
+        ValueError,
+        RuntimeError,
+        IndexError,
+        MemoryError,
+    ) as error:  # an unknown type or device, a file that is damaged
+        reason = describe_error(error)
+        raise UserError(f"{folder}: CTranslate2 cannot load it on {device} as {compute_type}: {reason}") from None

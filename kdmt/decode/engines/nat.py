@@ -1,0 +1,258 @@
+"""Decoding of students that write all positions at once.
+
+Shapes: B batch, N candidates of all sentences, A rows still at work, T target length with </s>, L decoder positions,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdmt.config import Decode, NATDecode
+from kdmt.corpus.batching import pad_sentences
+from kdmt.decode.engines.pytorch import TorchEngine, decode_in_batches
+from kdmt.decode.search.ctc_paths import Fusion, greedy, prefix_beam_search
+from kdmt.decode.search.dag_paths import greedy_paths, lookahead_paths, viterbi_paths
+from kdmt.decode.search.edits import insertion, levenshtein
+from kdmt.decode.search.lengths import max_lengths, normalized_score
+from kdmt.decode.search.mask_predict import Filled, mask_predict, refine
+from kdmt.errors import UserError
+from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
+from kdmt.models.attention import at_least_float32
+from kdmt.models.nonautoregressive import NATransformer, Policy
+from kdmt.models.transformer import EncoderOutput
+from kdmt.types import EOS, PAD, POSITIONAL, Hypothesis
+
+_CTC_CANDIDATES = 20  # symbols with which prefix beam search goes on at a position
+
+
+class NATEngine:
+    """A non-autoregressive model in PyTorch; it is moved to `device` and runs in evaluation mode while it decodes.
+
+    Args:
+        search: the settings that the model's family has.
+        iterations: at most, of families that go over what they wrote.
+        teacher: an autoregressive model that chooses among candidates, where `search.rescore` asks for it and
+            the family has several.
+        fusion: a language model for prefix beam search.
+
+    Raises:
+        UserError: more lengths are to be tried than the model has.
+        ValueError: it asks for it, and there is no teacher.
+    """
+
+    def __init__(
+        self,
+        model: NATransformer,
+        *,
+        device: torch.device | str = "cpu",
+        search: NATDecode | None = None,
+        iterations: int = 10,
+        teacher: TorchEngine | None = None,
+        fusion: Fusion | None = None,
+    ) -> None:
+        self.model = model.to(device)
+        self.device = torch.device(device)
+        self.search, self.iterations = search or NATDecode(), iterations
+        self.teacher, self.fusion = teacher, fusion
+        if model.nat.family in POSITIONAL and self.search.length_beam > model.config.max_target_positions - 1:
+            raise UserError(
+                f"a length beam of {self.search.length_beam} is more than the lengths that the model's "
+                f"{model.config.max_target_positions} target positions leave"
+            )
+        if self.search.rescore and teacher is None:
+            raise ValueError("candidates are to be scored by a teacher, and there is none")
+
+    def decode(
+        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """See `Engine.decode`; one hypothesis of each source. Maximum lengths are those of drafts that are edited."""
+
+        def write(batch: list[int]) -> list[list[Hypothesis]]:
+            chosen = [sources[place] for place in batch]
+            found = self._write(pad_sentences(chosen).to(self.device), settings)
+            if self.teacher is not None and self._chooses:
+                found = rescore(self.teacher, chosen, found, lenpen=settings.lenpen)
+            return [candidates[:1] for candidates in found]
+
+        return decode_in_batches([self.model], sources, settings, write, progress)
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether there are several candidates for the teacher to choose among."""
+        return self.search.rescore and self.model.nat.family in POSITIONAL and self.search.length_beam > 1
+
+    def _write(self, src_tokens_BS: Tensor, settings: Decode) -> list[list[Hypothesis]]:
+        """Translations of each source, the best first."""
+        model, search, iterations = self.model, self.search, self.iterations
+        encoded = model.encode(src_tokens_BS)
+        if model.nat.family in POSITIONAL:
+            return _fill(model, src_tokens_BS, encoded, search, iterations)
+        if model.nat.family == "ctc":
+            return [[hypothesis] for hypothesis in _ctc(model, src_tokens_BS, encoded, search, self.fusion)]
+        if model.nat.family == "dag":
+            return [[hypothesis] for hypothesis in _dag(model, src_tokens_BS, encoded, search)]
+        limits = max_lengths(
+            src_tokens_BS.ne(PAD).sum(1).tolist(),
+            settings.max_len_a,
+            settings.max_len_b,
+            limit=model.config.max_target_positions - 1,
+        )
+        limits_B = torch.tensor(limits, device=self.device) + 2  # <s> and </s>
+        edits = Edits(model, encoded, search.eos_penalty)
+        if model.nat.family == "levenshtein":
+            return [[each] for each in levenshtein(edits, limits_B, iterations=iterations)]
+        found = insertion(edits, limits_B, iterations=iterations, nothing=model.nothing)
+        return [[each] for each in found]
+
+
+def rescore(
+    teacher: TorchEngine, sources: Sequence[np.ndarray], candidates: list[list[Hypothesis]], *, lenpen: float
+) -> list[list[Hypothesis]]:
+    """Candidates with the teacher's scores, best first: noisy parallel decoding (Gu et al. 2018, section 3.4)."""
+    pairs = [(source, each) for source, every in zip(sources, candidates, strict=True) for each in every]
+    targets = [np.array([*each.tokens, EOS]) for _, each in pairs]
+    said = teacher.score_pairs([source for source, _ in pairs], targets)
+    scores = (normalized_score(float(log_probs.sum()), len(log_probs), lenpen) for log_probs in said)
+    scored = [[replace(each, score=next(scores)) for each in every] for every in candidates]
+    return [sorted(every, key=lambda each: -each.score) for every in scored]
+
+
+# --------------------------------------------------------------------------------------- positions of their own
+
+
+def _ctc(
+    model: NATransformer,
+    src_tokens_BS: Tensor,
+    encoded: EncoderOutput,
+    search: NATDecode,
+    fusion: Fusion | None,
+) -> list[Hypothesis]:
+    x_BLD, keep_BL = model.upsample(src_tokens_BS)
+    features_BLD = model.decode_all(x_BLD, keep_BL, encoded)
+    if search.ctc_beam == 1:
+        return greedy(*model.best_symbols(features_BLD), keep_BL, blank=model.blank)
+    logits_BLV = at_least_float32(features_BLD @ model.output_weight_VD.t())
+    found = []
+    for log_probs_LV, length in zip(logits_BLV.log_softmax(-1).cpu().numpy(), keep_BL.sum(1).tolist(), strict=True):
+        tokens, score = prefix_beam_search(
+            log_probs_LV[:length],
+            blank=model.blank,
+            beam=search.ctc_beam,
+            candidates=_CTC_CANDIDATES,
+            fusion=fusion,
+        )
+        found.append(Hypothesis(tokens=tokens, score=score, steps=1))
+    return found
+
+
+def _dag(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode) -> list[Hypothesis]:
+    x_BLD, keep_BL = model.vertices(src_tokens_BS)
+    features_BLD = model.decode_all(x_BLD, keep_BL, encoded)
+    tokens_BL, log_probs_BL = model.best_symbols(features_BLD)
+    links_BLL, vertices_B = model.link(features_BLD, keep_BL), keep_BL.sum(1)
+    if search.dag == "viterbi":
+        paths, scores = viterbi_paths(log_probs_BL, links_BLL, vertices_B, beta=search.dag_lenpen)
+    else:
+        follow = lookahead_paths if search.dag == "lookahead" else greedy_paths
+        paths, scores = follow(log_probs_BL, links_BLL, vertices_B)
+    return [
+        Hypothesis(tokens=tuple(row[vertex] for vertex in path[1:-1]), score=score, steps=1)
+        for row, path, score in zip(tokens_BL.tolist(), paths, scores, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------------------------------ the target's positions
+
+
+def _fill(
+    model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode, iterations: int
+) -> list[list[Hypothesis]]:
+    """Candidates of the most probable lengths, that with the best mean log-probability of its words first."""
+    lengths_BK = model.lengths.best(encoded, search.length_beam, limit=model.config.max_target_positions)
+    rows_N = torch.arange(len(src_tokens_BS), device=src_tokens_BS.device).repeat_interleave(lengths_BK.size(1))
+    src_tokens_NS, encoded, lengths_N = src_tokens_BS[rows_N], encoded.select(rows_N), lengths_BK.flatten()
+
+    def predict(tokens_AT: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
+        return model.best_symbols(model.fill(src_tokens_NS[rows_A], tokens_AT, encoded.select(rows_A)))
+
+    if model.nat.family == "nat_crf":
+        filled = _chain(model, src_tokens_NS, encoded, lengths_N)
+    elif model.nat.family == "cmlm":
+        filled = mask_predict(predict, lengths_N, iterations=iterations, rewrites=model.nat.corrects)
+    else:
+        filled = refine(predict, lengths_N, iterations=iterations if model.nat.family == "inat" else 1)
+    found = _hypotheses(filled, lengths_N)
+    beam = lengths_BK.size(1)
+    every = [found[start : start + beam] for start in range(0, len(found), beam)]
+    return [sorted(candidates, key=lambda each: -each.score) for candidates in every]
+
+
+def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, lengths_N: Tensor) -> Filled:
+    """The best sequence of neighbouring tokens; its log-probability is spread evenly over its words."""
+    filled, frame, words_N = Filled.unknown(lengths_N), model.nat.frame, lengths_N - 1
+    features_NTD = model.fill_framed(src_tokens_NS, filled.tokens_NT, encoded)
+    chain_N = words_N + 2 if frame else words_N  # with <s> both ends are its links, otherwise none is
+    features_NTD = features_NTD if frame else features_NTD[:, :-1]
+    logits_NTV = features_NTD @ model.output_weight_VD.t()
+    said = logits_NTV.log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
+    moves_NTKK = candidate_transitions(*model.transitions(said.indices))
+    places_NT, scores_N = crf_best(said.values, moves_NTKK, chain_N)
+    means_N = (scores_N - crf_log_partition(said.values, moves_NTKK, chain_N)) / chain_N
+    tokens_NT = said.indices.gather(2, places_NT[:, :, None])[:, :, 0]
+    tokens_NT = tokens_NT[:, frame : frame + filled.tokens_NT.size(1) - 1]
+    columns_T = torch.arange(tokens_NT.size(1), device=tokens_NT.device)
+    inside_NT = columns_T < words_N[:, None]
+    filled.tokens_NT[:, :-1] = torch.where(inside_NT, tokens_NT, filled.tokens_NT[:, :-1])
+    filled.log_probs_NT[:, :-1] = means_N[:, None] * inside_NT
+    filled.steps_N += 1
+    return filled
+
+
+def _hypotheses(filled: Filled, lengths_N: Tensor) -> list[Hypothesis]:
+    scores = (filled.log_probs_NT.sum(1) / (lengths_N - 1)).tolist()
+    rows = zip(filled.tokens_NT.tolist(), lengths_N.tolist(), scores, filled.steps_N.tolist(), strict=True)
+    return [
+        Hypothesis(tokens=_words(tokens[: length - 1]), score=score, steps=steps)
+        for tokens, length, score, steps in rows
+    ]
+
+
+def _words(tokens: list[int]) -> tuple[int, ...]:
+    """Up to an </s> that was written among them."""
+    return tuple(tokens[: tokens.index(EOS)] if EOS in tokens else tokens)
+
+
+# ----------------------------------------------------------------------------------------------- a draft's positions
+
+
+@dataclass(frozen=True)
+class Edits:
+    """The policies of a model that edits, as `kdmt.decode.search.edits` asks for them."""
+
+    model: NATransformer
+    encoded: EncoderOutput
+    eos_penalty: float  # log-probability that "nothing is missing" has to make up for
+
+    def _read(self, tokens_AN: Tensor, rows_A: Tensor, policy: Policy = "words") -> Tensor:
+        return self.model.read_draft(tokens_AN, self.encoded.select(rows_A), policy=policy)
+
+    def deleted(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
+        return self.model.edits.deleted(self._read(tokens_AN, rows_A, "deletion")).argmax(-1).eq(1)
+
+    def missing(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
+        logits_ANK = self.model.edits.missing(self._read(tokens_AN, rows_A, "placeholders"))
+        logits_ANK[:, :, 0] -= self.eos_penalty
+        return logits_ANK.argmax(-1)
+
+    def fill(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.best_symbols(self._read(tokens_AN, rows_A))
+
+    def insert(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
+        features_AND = self.model.slots(self._read(tokens_AN, rows_A))
+        return self.model.best_symbols(features_AND, eos_penalty=self.eos_penalty)

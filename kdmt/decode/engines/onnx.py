@@ -1,0 +1,103 @@
+"""Translation by ONNX Runtime, on a folder that `kdmt export --to onnx` wrote.
+
+Sentences of one length are translated together, so that nothing is padded: what a sentence's translation is does not
+depend on the others but for float order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdmt.checksum import verify_checkpoint
+from kdmt.config import Decode
+from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
+from kdmt.corpus.indexed import without_padding
+from kdmt.decode.engines.engine import check_sentences, length_batches
+from kdmt.decode.search.ctc_paths import greedy
+from kdmt.errors import UserError, describe_error
+from kdmt.models.description import read_description
+from kdmt.types import Hypothesis
+
+
+class OnnxEngine:
+    """A CTC student in ONNX Runtime on the CPU; decodes greedily.
+
+    Args:
+        folder: written by `kdmt.interop.onnx`.
+        threads: of the CPU.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or the folder is damaged or none of ours.
+    """
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        if not (folder / "model.json").is_file() or not (folder / "model.onnx").is_file():
+            raise UserError(f"{folder}: not a model that 'kdmt export --to onnx' wrote")
+        verify_checkpoint(folder)
+        description = read_description(folder)
+        if (folder / TEXT_FILE).exists():
+            load_dictionaries(folder, load_text_processor(folder / TEXT_FILE))  # which must have the model's sizes
+        self.max_source_positions: int = description["config"]["max_source_positions"]
+        self._blank: int = description["tgt_vocab_size"]
+        self._file = folder / "model.onnx"
+        self._session = _load(self._file, threads)
+
+    def decode(
+        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """See `kdmt.decode.engines.engine.Engine.decode`; one hypothesis of each source."""
+        check_sentences(sources, self.max_source_positions, "source")
+        found: list[list[Hypothesis]] = [[] for _ in sources]
+        lengths = [len(source) for source in sources]
+        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+            for _, group in groupby(batch, key=lengths.__getitem__):  # a batch is sorted by length
+                alike = list(group)
+                for place, hypothesis in zip(alike, self._translate([sources[i] for i in alike]), strict=True):
+                    found[place] = [hypothesis]
+            if progress is not None:
+                progress(len(batch))
+        return found
+
+    def _translate(self, sources: list[np.ndarray]) -> list[Hypothesis]:
+        """Of sources of one length."""
+        src_tokens_BS = without_padding(np.stack(sources)).astype(np.int64)
+        try:
+            symbols_BL, log_probs_BL = self._session.run(["symbols", "log_probs"], {"src_tokens": src_tokens_BS})
+        except Exception as error:  # ONNX Runtime's own, of many types
+            raise UserError(f"{self._file}: ONNX Runtime cannot run it: {describe_error(error)}") from None
+        self._check(symbols_BL, log_probs_BL, len(sources))
+        keep_BL = torch.ones(symbols_BL.shape, dtype=torch.bool)
+        return greedy(torch.from_numpy(symbols_BL), torch.from_numpy(log_probs_BL), keep_BL, blank=self._blank)
+
+    def _check(self, symbols_BL: np.ndarray, log_probs_BL: np.ndarray, count: int) -> None:
+        """Refuse outputs that no model of ours has."""
+        shaped = symbols_BL.ndim == 2 and symbols_BL.shape == log_probs_BL.shape and len(symbols_BL) == count
+        if not shaped or symbols_BL.dtype != np.int64 or log_probs_BL.dtype != np.float32:
+            raise UserError(f"{self._file}: its outputs are not those of a model that 'kdmt export --to onnx' wrote")
+        if np.isnan(log_probs_BL).any():
+            raise UserError(
+                f"{self._file}: its probabilities are no numbers: are there weights that are NaN or infinite?"
+            )
+        if symbols_BL.size and not 0 <= symbols_BL.min() <= symbols_BL.max() <= self._blank:
+            raise UserError(f"{self._file}: it writes tokens beyond the dictionary's {self._blank} symbols")
+
+
+def _load(file: Path, threads: int) -> Any:
+    """The `onnxruntime.InferenceSession`."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("ONNX Runtime is not installed: pip install 'kdmt[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # fatal: its messages quote names of the file as they are
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own, of many types
+        raise UserError(f"{file}: ONNX Runtime cannot load it: {describe_error(error)}") from None

@@ -1,0 +1,285 @@
+"""The decoding engine of an autoregressive Transformer in PyTorch.
+
+Shapes: B batch, S source length, T target length, N = B * K rows of the beam, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdmt.config import Decode
+from kdmt.corpus.batching import pad_sentences
+from kdmt.decode.engines.engine import check_sentences, length_batches
+from kdmt.decode.search.beam import Stepper, beam_search
+from kdmt.decode.search.lengths import max_lengths
+from kdmt.decode.search.sampling import sample
+from kdmt.errors import UserError
+from kdmt.models.transformer import DecoderCache, Transformer
+from kdmt.types import EOS, Hypothesis, Sampling
+
+_WHY = "are weights NaN, infinite or far too large?"
+
+
+class TorchEngine:
+    """Transformers in PyTorch. They are moved to `device` and run in evaluation mode while they decode.
+
+    Args:
+        model: translates; alone it also scores pairs.
+        others: models of the same vocabulary that translate with it: the mean of their probabilities counts, as in
+            fairseq's ensembles.
+    """
+
+    def __init__(
+        self, model: Transformer, *, others: Sequence[Transformer] = (), device: torch.device | str = "cpu"
+    ) -> None:
+        self.model = model.to(device)
+        self.models = [self.model, *(other.to(device) for other in others)]
+        self.device = torch.device(device)
+
+    def decode(
+        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """See `Engine.decode`."""
+
+        def search(batch: list[int]) -> list[list[Hypothesis]]:
+            return self._decode_batch([sources[place] for place in batch], settings)
+
+        return decode_in_batches(self.models, sources, settings, search, progress)
+
+    def sample(
+        self,
+        sources: Sequence[np.ndarray],
+        indices: Sequence[int],
+        settings: Decode,
+        sampling: Sampling,
+        *,
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Draw one translation of each source.
+
+        Args:
+            sources: int [S] each, ending in </s>.
+            indices: a number of each source; with `seed` it says which random numbers are the source's, so that a
+                sample does not depend on what else is asked for.
+            settings: of which the maximum lengths and the limits of a batch count.
+            sampling: from which distribution is drawn.
+            progress: called after each batch with the number of sentences in it.
+
+        Returns:
+            For each source, in order, its sample, alone in a list.
+
+        Raises:
+            UserError: a source is longer than the model can read; names its place among the sources.
+        """
+
+        def draw(batch: list[int]) -> list[list[Hypothesis]]:
+            found = sample_batch(
+                self.models,
+                pad_sentences([sources[place] for place in batch]).to(self.device),
+                sampling=sampling,
+                max_len_a=settings.max_len_a,
+                max_len_b=settings.max_len_b,
+                uniforms=lambda _, steps: _uniforms_of(seed, [indices[place] for place in batch], steps),
+            )
+            return [[hypothesis] for hypothesis in found]
+
+        return decode_in_batches(self.models, sources, settings, draw, progress)
+
+    def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
+        max_len_B = max_lengths(
+            [len(source) for source in sources],
+            settings.max_len_a,
+            settings.max_len_b,
+            limit=_shortest(self.models, "target") - 1,  # </s> takes the last position
+        )
+        return beam_search(
+            _start(self.models, pad_sentences(sources).to(self.device), settings.beam, max(max_len_B) + 1),
+            max_len_B=max_len_B,
+            beam=settings.beam,
+            nbest=settings.nbest,
+            lenpen=settings.lenpen,
+            device=self.device,
+        )
+
+    def score_pairs(
+        self,
+        sources: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        *,
+        max_tokens: int = 4096,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """Teacher-forced natural-log probability of each target token.
+
+        Args:
+            sources, targets: int [S] and int [T], line by line, both ending in </s>.
+            max_tokens: padded tokens of the longer side in a batch.
+            batch_size: pairs in a batch.
+
+        Returns:
+            For each pair, in order, the model's floats [T].
+
+        Raises:
+            ValueError: there are not as many targets as sources, or several models.
+            UserError: a side is longer than the model's positions; names its index.
+        """
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
+        if len(self.models) > 1:
+            raise ValueError("pairs are scored by one model")
+        check_sentences(sources, self.model.config.max_source_positions, "source")
+        check_sentences(targets, self.model.config.max_target_positions, "target")
+        scores: list[np.ndarray] = [np.empty(0)] * len(sources)
+        lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
+        with _inference(self.models):
+            for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
+                log_probs_BT = self._score_batch(
+                    [sources[index] for index in batch], [targets[index] for index in batch]
+                )
+                for index, log_probs_T in zip(batch, log_probs_BT.cpu().numpy(), strict=True):
+                    scores[index] = log_probs_T[: len(targets[index])].copy()
+                    if np.isnan(scores[index]).any():
+                        raise UserError(f"the model cannot score: the score of pair {index} is NaN: {_WHY}")
+        return scores
+
+    def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
+        """Log-probabilities of the target tokens, meaningless on padding: [B, T]."""
+        src_tokens_BS, tgt_tokens_BT = pad_sentences(sources).to(self.device), pad_sentences(targets).to(self.device)
+        prev_tokens_BT = tgt_tokens_BT.roll(1, dims=1)
+        prev_tokens_BT[:, 0] = EOS
+        log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
+        return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0]
+
+
+def decode_in_batches(
+    models: Sequence[Transformer],
+    sources: Sequence[np.ndarray],
+    settings: Decode,
+    translate: Callable[[list[int]], list[list[Hypothesis]]],
+    progress: Callable[[int], None] | None,
+) -> list[list[Hypothesis]]:
+    """See `Engine.decode`; `translate` gets the places of a batch's sources. The longest sentences go first, so that
+    memory that does not suffice shows at once."""
+    check_sentences(sources, _shortest(models, "source"), "source")
+    hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
+    lengths = [len(source) for source in sources]
+    with _inference(models):
+        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+            try:
+                found = translate(batch)
+            except FloatingPointError as error:
+                raise UserError(f"the model cannot translate: {error}: {_WHY}") from None
+            for place, nbest in zip(batch, found, strict=True):
+                if any(math.isnan(hypothesis.score) for hypothesis in nbest):
+                    raise UserError(f"the model cannot translate: the score of sentence {place} is NaN: {_WHY}")
+                hypotheses[place] = nbest
+            if progress is not None:
+                progress(len(batch))
+    return hypotheses
+
+
+def _uniforms_of_torch(rows: int, steps: int) -> Tensor:
+    """From PyTorch's own generator on the CPU: float64 [rows, steps]."""
+    return torch.rand(rows, steps, dtype=torch.float64)
+
+
+def _uniforms_of(seed: int, indices: Sequence[int], steps: int) -> Tensor:
+    """Each row from a generator of its own; fewer steps are the beginning of more: float64 [B, steps]."""
+    return torch.from_numpy(np.stack([np.random.default_rng([seed, index]).random(steps) for index in indices]))
+
+
+def sample_batch(
+    models: Sequence[Transformer],
+    src_tokens_BS: Tensor,
+    *,
+    sampling: Sampling,
+    max_len_a: float,
+    max_len_b: float,
+    uniforms: Callable[[int, int], Tensor] = _uniforms_of_torch,
+) -> list[Hypothesis]:
+    """A sample of each source from these models; `uniforms` gives the random numbers of so many rows and steps."""
+    lengths = src_tokens_BS.ne(models[0].pad).sum(1).tolist()
+    max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
+    uniforms_BT = uniforms(len(lengths), max(max_len_B) + 1)
+    with _inference(models):
+        found = sample(
+            _start(models, src_tokens_BS, 1, max(max_len_B) + 1),
+            max_len_B=max_len_B,
+            uniforms_NT=uniforms_BT,
+            sampling=sampling,
+            device=src_tokens_BS.device,
+        )
+    return [hypothesis for (hypothesis,) in found]
+
+
+@dataclass(frozen=True)
+class _TransformerStepper:
+    """Binds a model to the cache of one batch."""
+
+    model: Transformer
+    cache: DecoderCache
+
+    def step(self, last_tokens_N: Tensor) -> Tensor:
+        return self.model.decode_step(last_tokens_N, self.cache)
+
+    def reorder(self, order_N: Tensor) -> None:
+        self.cache.reorder(order_N)
+
+    def select_sentences(self, index_B: Tensor) -> None:
+        self.cache.select_sentences(index_B)
+
+
+@dataclass(frozen=True)
+class _EnsembleStepper:
+    """Several models that take each step together."""
+
+    members: tuple[_TransformerStepper, ...]
+
+    def step(self, last_tokens_N: Tensor) -> Tensor:
+        """The logarithm of the mean of their probabilities, which stands for logits."""
+        each = [member.step(last_tokens_N).log_softmax(dim=-1) for member in self.members]
+        return torch.stack(each).logsumexp(dim=0) - math.log(len(each))
+
+    def reorder(self, order_N: Tensor) -> None:
+        for member in self.members:
+            member.reorder(order_N)
+
+    def select_sentences(self, index_B: Tensor) -> None:
+        for member in self.members:
+            member.select_sentences(index_B)
+
+
+def _start(models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int) -> Stepper:
+    """What takes the steps of a batch: `max_len` of them at most, for `beam` rows a sentence."""
+    members = tuple(
+        _TransformerStepper(model, model.start_cache(model.encode(src_tokens_BS), beam=beam, max_len=max_len))
+        for model in models
+    )
+    return members[0] if len(members) == 1 else _EnsembleStepper(members)
+
+
+def _shortest(models: Sequence[Transformer], side: str) -> int:
+    """The longest sentence that all of them have positions for."""
+    return min(getattr(model.config, f"max_{side}_positions") for model in models)
+
+
+@contextmanager
+def _inference(models: Sequence[Transformer]) -> Iterator[None]:
+    """No dropout, no gradients; models are left in the mode they were in (they may be validated during training)."""
+    training = [model for model in models if model.training]
+    for model in training:  # to go through all modules takes as long as a layer does
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for model in training:
+            model.train()

@@ -1,0 +1,175 @@
+"""Editing a draft until nothing changes: Levenshtein and Insertion Transformer.
+
+A draft is <s>, words, </s>, and begins with no word at all. A sentence that is finished leaves.
+
+Shapes: B batch, A sentences still at work, N tokens of a draft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdmt.losses.edit_scripts import compact, opened, spread
+from kdmt.types import BOS, EOS, PAD, UNK, Hypothesis
+
+
+class Editor(Protocol):
+    """The three policies of a Levenshtein Transformer; `rows` says which sentences of the batch the drafts are of."""
+
+    def deleted(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
+        """Which tokens are wrong: bool [A, N]."""
+        ...
+
+    def missing(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
+        """How many tokens are missing after each but the last: int64 [A, N - 1]."""
+        ...
+
+    def fill(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable token of each place and its log-probability: [A, N] each."""
+        ...
+
+
+class Inserter(Protocol):
+    """An Insertion Transformer."""
+
+    def insert(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable token of the slot after each but the last token, one of which stands for none, and its
+        log-probability: [A, N - 1] each."""
+        ...
+
+
+@dataclass
+class _Drafts:
+    """Drafts of sentences that are still at work."""
+
+    tokens_AN: Tensor
+    log_probs_AN: Tensor  # of each word when it was written, 0 for <s> and </s>
+
+    @property
+    def lengths_A(self) -> Tensor:
+        return self.tokens_AN.ne(PAD).sum(1)
+
+    @property
+    def words_AN(self) -> Tensor:
+        """Which tokens are words: all but the first and the last, whatever they are."""
+        columns_N = torch.arange(self.tokens_AN.size(1), device=self.tokens_AN.device)
+        return (columns_N > 0) & (columns_N < self.lengths_A[:, None] - 1)
+
+    def keep(self, keep_AN: Tensor) -> _Drafts:
+        """Without the other tokens."""
+        return _Drafts(compact(self.tokens_AN, keep_AN, pad=PAD), compact(self.log_probs_AN, keep_AN, pad=0.0))
+
+    def open(self, counts_AN: Tensor, limits_A: Tensor) -> tuple[_Drafts, Tensor]:
+        """With placeholders, as many as there is room for from the left on, and where these are: bool [A, N']."""
+        lengths_A = self.lengths_A
+        counts_AN = counts_AN.masked_fill(self.tokens_AN[:, 1:].eq(PAD), 0)
+        so_far_AN = counts_AN.cumsum(1).minimum((limits_A - lengths_A).clamp_min(0)[:, None])
+        counts_AN = so_far_AN.diff(dim=1, prepend=torch.zeros_like(so_far_AN[:, :1]))
+        apart = (
+            spread(values, counts_AN, lengths_B=lengths_A, fill=fill, pad=pad)
+            for values, fill, pad in ((self.tokens_AN, UNK, PAD), (self.log_probs_AN, 0, 0))
+        )
+        return _Drafts(*apart), opened(counts_AN, lengths_B=lengths_A)
+
+    def select(self, which_A: Tensor) -> _Drafts:
+        """Some of the sentences."""
+        return _Drafts(self.tokens_AN[which_A], self.log_probs_AN[which_A])
+
+    def equals(self, other: _Drafts) -> Tensor:
+        """Which drafts have the same tokens: bool [A]."""
+        width = max(self.tokens_AN.size(1), other.tokens_AN.size(1))
+        mine, theirs = (
+            torch.nn.functional.pad(each.tokens_AN, (0, width - each.tokens_AN.size(1)), value=PAD)
+            for each in (self, other)
+        )
+        return mine.eq(theirs).all(1)
+
+
+# (drafts, their rows, whether it is the first iteration) -> drafts after it, and the decoder's passes over each
+_Edit = Callable[[_Drafts, Tensor, bool], tuple[_Drafts, Tensor]]
+
+
+def levenshtein(editor: Editor, limits_B: Tensor, *, iterations: int) -> list[Hypothesis]:
+    """Delete, make room, fill in; again until nothing changes (Gu et al. 2019, section 3.1).
+
+    The first iteration deletes nothing and writes a word at least. The score is the mean log-probability of the words.
+
+    Args:
+        limits_B: tokens that a draft may have, <s> and </s> among them.
+    """
+
+    def edit(drafts: _Drafts, rows_A: Tensor, first: bool) -> tuple[_Drafts, Tensor]:
+        if not first:
+            drafts = drafts.keep(
+                drafts.tokens_AN.ne(PAD) & ~(drafts.words_AN & editor.deleted(drafts.tokens_AN, rows_A))
+            )
+        counts_AN = editor.missing(drafts.tokens_AN, rows_A)
+        drafts, open_AN = drafts.open(counts_AN.clamp_min(1) if first else counts_AN, limits_B[rows_A])
+        is_open_A = open_AN.any(1)
+        passes_A = torch.full_like(rows_A, 1 if first else 2) + is_open_A
+        if not bool(is_open_A.any()):
+            return drafts, passes_A
+        tokens_AN, log_probs_AN = editor.fill(drafts.tokens_AN[is_open_A], rows_A[is_open_A])
+        written_AN = open_AN[is_open_A]
+        drafts.tokens_AN[open_AN] = tokens_AN[written_AN]
+        drafts.log_probs_AN[open_AN] = log_probs_AN[written_AN].to(drafts.log_probs_AN.dtype)
+        return drafts, passes_A
+
+    return _until_nothing_changes(edit, limits_B, iterations)
+
+
+def insertion(inserter: Inserter, limits_B: Tensor, *, iterations: int, nothing: int = EOS) -> list[Hypothesis]:
+    """A word into each slot that wants one; again until none does (Stern et al. 2019, section 5, parallel decoding).
+
+    The score is the mean log-probability of the words. Arguments are those of `levenshtein`, and `nothing`, what the
+    inserter says of a slot that wants no word.
+    """
+
+    def edit(drafts: _Drafts, rows_A: Tensor, _: bool) -> tuple[_Drafts, Tensor]:
+        tokens_AN, log_probs_AN = inserter.insert(drafts.tokens_AN, rows_A)
+        counts_AN = tokens_AN.ne(nothing).long().masked_fill(drafts.tokens_AN[:, 1:].eq(PAD), 0)
+        longer, open_AN = drafts.open(counts_AN, limits_B[rows_A])
+        # of each row the leftmost have room
+        chosen_AN = counts_AN.bool() & (counts_AN.cumsum(1) <= open_AN.sum(1, keepdim=True))
+        return (
+            _Drafts(
+                longer.tokens_AN.masked_scatter(open_AN, tokens_AN[chosen_AN]),
+                longer.log_probs_AN.masked_scatter(open_AN, log_probs_AN[chosen_AN].to(longer.log_probs_AN.dtype)),
+            ),
+            torch.ones_like(rows_A),
+        )
+
+    return _until_nothing_changes(edit, limits_B, iterations)
+
+
+def _until_nothing_changes(edit: _Edit, limits_B: Tensor, iterations: int) -> list[Hypothesis]:
+    size, device = len(limits_B), limits_B.device
+    drafts = _Drafts(torch.tensor([[BOS, EOS]], device=device).repeat(size, 1), torch.zeros(size, 2, device=device))
+    rows_A = torch.arange(size, device=device)
+    found: list[Hypothesis] = [Hypothesis((), 0.0)] * size
+    steps_A = torch.zeros_like(rows_A)
+    for iteration in range(iterations):
+        edited, passes_A = edit(drafts, rows_A, iteration == 0)
+        steps_A = steps_A + passes_A
+        goes_on_A = ~edited.equals(drafts) & (iteration < iterations - 1)
+        done = _hypotheses(edited.select(~goes_on_A), steps_A[~goes_on_A])
+        for row, hypothesis in zip(rows_A[~goes_on_A].tolist(), done, strict=True):
+            found[row] = hypothesis
+        drafts, rows_A, steps_A = edited.select(goes_on_A), rows_A[goes_on_A], steps_A[goes_on_A]
+        if not len(rows_A):
+            break
+    return found
+
+
+def _hypotheses(drafts: _Drafts, steps_A: Tensor) -> list[Hypothesis]:
+    columns = (drafts.tokens_AN, drafts.log_probs_AN, drafts.lengths_A, steps_A)
+    found = []
+    for tokens, log_probs, length, steps in zip(*(column.tolist() for column in columns), strict=True):
+        words, said = tuple(tokens[1 : length - 1]), tuple(log_probs[1 : length - 1])
+        found.append(Hypothesis(words, sum(said) / max(len(said), 1), log_probs=said, steps=steps))
+    return found

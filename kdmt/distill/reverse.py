@@ -1,0 +1,118 @@
+"""The filter of pairs that a reverse model, from the target to the source language, finds improbable."""
+
+from __future__ import annotations
+
+import heapq
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.config import Distill, Reverse, Text
+from kdmt.corpus.codec import TextCodec
+from kdmt.distill.merge import MergeReport, Outputs
+from kdmt.distill.rescore import open_scorer, pair_tasks, read_pair_scores
+from kdmt.errors import UserError
+from kdmt.files import naming
+from kdmt.languages import same_language
+from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.workers.open import open_executor
+from kdmt.workers.progress import block_progress
+
+REVERSE, SCORES = "reverse", "reverse.npy"
+
+
+def reverse_inputs(reverse: Reverse | None) -> dict[str, str]:
+    """The weights of the reverse model, for a plan."""
+    if reverse is None:
+        return {}
+    return {reverse.checkpoint: checkpoint_sha256(resolve_checkpoint(Path(reverse.checkpoint)))}
+
+
+def check_reverse(reverse: Reverse | None, langs: tuple[str, str], own: Text) -> None:
+    """Refuse a reverse model that does not read what is distilled.
+
+    Raises:
+        UserError: there is none, or it is of other languages or text.
+    """
+    if reverse is None:
+        return
+    text = TextCodec.load(resolve_checkpoint(Path(reverse.checkpoint))).text
+    src, tgt = langs
+    if not (same_language(text.source_lang, tgt) and same_language(text.target_lang, src)):
+        raise UserError(
+            f"distill.reverse.checkpoint: {reverse.checkpoint} translates {text.source_lang} to {text.target_lang}, "
+            f"not {tgt} to {src}"
+        )
+    if (text.text.moses, text.text.lowercase) != (own.moses, own.lowercase):
+        raise UserError(
+            f"distill.reverse.checkpoint: {reverse.checkpoint} was trained on other text: moses {text.text.moses}, "
+            f"lowercase {text.text.lowercase}; here moses {own.moses}, lowercase {own.lowercase}"
+        )
+
+
+def drop_improbable(settings: Distill, folder: Path, files: Outputs, report: MergeReport) -> None:
+    """Take those pairs out of the files again that the reverse model finds the least probable.
+
+    Args:
+        folder: of the stage; keeps what the reverse model has said, for the next time.
+        files: of the training set as it was merged; beside them `SCORES` is written.
+        report: gets the dropped ones as the failure `reverse`.
+    """
+    if settings.reverse is None:
+        return
+    entropies = _cross_entropies(settings, settings.reverse, folder, files)
+    with naming(folder / SCORES):
+        np.save(files.source.with_name(SCORES), entropies.astype("<f4"))
+    is_kept = _best(entropies, settings.reverse.drop_percent)
+    for path in (files.source, files.target, files.tags):
+        if path.exists():
+            _keep_lines(path, is_kept)
+    _note_dropped(files.rejected, report, is_kept)
+
+
+def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: Outputs) -> NDArray[np.float64]:
+    """Of each source given its target, in nats a token; infinite where a line is longer than the model reads."""
+    scratch = folder / REVERSE
+    scratch.mkdir(exist_ok=True)
+    engine = scratch / f"engine-{next(iter(reverse_inputs(reverse).values()))[:16]}"
+    scorer = open_scorer(Path(reverse.checkpoint), engine, compute_type=reverse.compute_type, raw=False)
+    key: dict[str, Any] = reverse_inputs(reverse) | {"compute_type": reverse.compute_type}
+    tasks = pair_tasks(files.target, files.source, scratch, key=key)
+    missing = [task for task in tasks if not task.out.exists()]
+    done = sum(task.count for task in tasks) - sum(task.count for task in missing)
+    with block_progress(f"{folder.name}: reverse model", before=done) as tell:
+        failed = open_executor(settings, folder).run(scorer, missing, tell)
+    if failed:
+        raise UserError(f"{folder.name}: the reverse model: {failed[0].error}")
+    scores = read_pair_scores(tasks)
+    return np.where(np.isnan(scores[:, 0]), np.inf, -scores[:, 0] / scores[:, 1])
+
+
+def _best(entropies: NDArray[np.float64], drop_percent: float) -> NDArray[np.bool_]:
+    """All but the worst `drop_percent`; of equal ones the later lines go."""
+    dropped = int(len(entropies) * drop_percent / 100)
+    is_kept = np.ones(len(entropies), dtype=bool)
+    order = np.argsort(entropies, kind="stable")
+    is_kept[order[len(order) - dropped :]] = False
+    return is_kept
+
+
+def _keep_lines(path: Path, is_kept: NDArray[np.bool_]) -> None:
+    aside = path.with_name(f"{path.name}.kept")
+    with naming(aside), path.open("rb") as source, aside.open("wb") as target:
+        target.writelines(line for line, kept in zip(source, is_kept.tolist(), strict=True) if kept)
+    aside.replace(path)
+
+
+def _note_dropped(rejected: Path, report: MergeReport, is_kept: NDArray[np.bool_]) -> None:
+    """In the file of rejections, which is in the order of lines, and in the report."""
+    dropped = np.frombuffer(report.indices, dtype=np.int64)[~is_kept].tolist()
+    aside = rejected.with_name(f"{rejected.name}.merged")
+    with naming(aside), rejected.open(encoding="utf-8") as before, aside.open("w", encoding="utf-8") as after:
+        earlier = ((int(line.partition("\t")[0]), line) for line in before)
+        ours = ((index, f"{index}\t{REVERSE}\tdropped\n") for index in dropped)
+        after.writelines(line for _, line in heapq.merge(earlier, ours))
+    aside.replace(rejected)
+    report.keep(is_kept, failure=REVERSE)

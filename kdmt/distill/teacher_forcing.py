@@ -1,0 +1,132 @@
+"""Filling a knowledge cache: the teacher reads the targets of a data-bin, and what it expected is kept.
+
+Shapes: B batch, M target tokens of a batch, C tokens of a chunk, V vocabulary, K best tokens, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdmt.corpus.batching import ParallelData, collate
+from kdmt.corpus.knowledge_cache import KnowledgeWriter, Shape, fill_records
+from kdmt.decode.engines.engine import length_batches
+from kdmt.losses.projection import chunk_size
+from kdmt.losses.word_kd import WholeDistribution
+from kdmt.models.transformer import Transformer
+
+Encoded = tuple[NDArray[np.int64], NDArray[np.floating[Any]]]
+
+
+def fill_cache(
+    writer: KnowledgeWriter,
+    teachers: Sequence[Transformer],
+    data: ParallelData,
+    *,
+    device: torch.device | str,
+    max_tokens: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Write every block that is not there yet, and the header; a killed run loses the block it was at.
+
+    A block's batches are made of its own sentences alone. Of several teachers the probabilities are averaged.
+
+    Args:
+        teachers: in evaluation mode; moved to the device.
+        data: sources and targets, as many as the writer has sizes.
+        max_tokens: padded tokens of the longer side in a batch.
+        progress: called with numbers of sentences as they are done.
+    """
+    for teacher in teachers:
+        teacher.to(device)
+    for block in range(len(writer)):
+        indices = writer.sentences(block)
+        if not writer.is_complete(block):
+            records, total_V = _read_block(teachers, data, indices, writer.shape, device, max_tokens)
+            writer.write(block, records, total_V)
+        progress(len(indices))
+    writer.finish()
+
+
+@torch.inference_mode()
+def _read_block(
+    teachers: Sequence[Transformer],
+    data: ParallelData,
+    indices: range,
+    shape: Shape,
+    device: torch.device | str,
+    max_tokens: int,
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The block's records, and the sum of the distributions at temperature 1."""
+    assert data.tgt_sizes is not None
+    sizes = data.tgt_sizes[indices.start : indices.stop]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    records = np.zeros(int(ends[-1]), dtype=shape.record)
+    total_V = torch.zeros(shape.vocab_size, dtype=torch.float64, device=device)
+    readable = [index for index in indices if _is_readable(teachers, data, index)]
+    lengths = [max(int(data.src_sizes[index]), int(data.tgt_sizes[index])) for index in readable]
+    for chosen in length_batches(lengths, max_tokens=max_tokens, batch_size=max_tokens):
+        batch = [readable[place] for place in chosen]
+        found = _read_batch(teachers, data, batch, shape, device, total_V)
+        start = 0
+        for index in batch:
+            place = index - indices.start
+            size = int(sizes[place])
+            records[ends[place] - size : ends[place]] = found[start : start + size]
+            start += size
+    return records, total_V.cpu().numpy()
+
+
+def _is_readable(teachers: Sequence[Transformer], data: ParallelData, index: int) -> bool:
+    assert data.tgt_sizes is not None
+    return all(
+        data.src_sizes[index] <= teacher.config.max_source_positions
+        and data.tgt_sizes[index] <= teacher.config.max_target_positions
+        for teacher in teachers
+    )
+
+
+def _read_batch(
+    teachers: Sequence[Transformer],
+    data: ParallelData,
+    indices: list[int],
+    shape: Shape,
+    device: torch.device | str,
+    total_V: Tensor,
+) -> NDArray[Any]:
+    """The records of the batch's target tokens, sentence after sentence."""
+    batch = collate(indices, data).to(device)
+    assert batch.prev_tokens_BT is not None
+    assert batch.tgt_tokens_BT is not None
+    real_BT = batch.tgt_tokens_BT.ne(teachers[0].pad)
+    features = tuple(
+        teacher.decode(batch.prev_tokens_BT, teacher.encode(batch.src_tokens_BS))[real_BT] for teacher in teachers
+    )
+    whole = WholeDistribution(features, tuple(teacher.output_weight_VD for teacher in teachers))
+    chunk = chunk_size(torch.device(device))
+    parts = [
+        _best_of(whole, slice(start, start + chunk), shape, total_V) for start in range(0, batch.num_tgt_tokens, chunk)
+    ]
+    ids_MK = torch.cat([ids for ids, _ in parts]).cpu().numpy()
+    log_probs_TMG = torch.cat([log_probs for _, log_probs in parts], dim=1).cpu().numpy()
+    return fill_records(shape, ids_MK, log_probs_TMG)
+
+
+def _best_of(teacher: WholeDistribution, rows: slice, shape: Shape, total_V: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids [C, K] of the best tokens, and their log-probabilities with that of the rest, [temperatures, C, K + 1]."""
+    total_V += teacher.distribution(rows, temperature=1.0).probs.sum(0)
+    found, ids_CK = [], None
+    for temperature in shape.temperatures:
+        said = teacher.distribution(rows, temperature=temperature)
+        if ids_CK is None:
+            ids_CK = said.logs.topk(shape.k, dim=1).indices
+        # summed, since 1 less the best would be rounding alone
+        rest_C1 = said.probs.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
+        found.append(torch.cat([said.logs.gather(1, ids_CK), rest_C1.log()], dim=1))
+    assert ids_CK is not None
+    return ids_CK, torch.stack(found)

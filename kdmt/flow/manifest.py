@@ -1,0 +1,279 @@
+"""What a stage was made from, and whether that still holds: decided by content, never by file times.
+
+`plan.json` is written when a stage starts, `manifest.json` when it is complete. Both hold the stage's settings and the
+sha256 of its inputs; the manifest adds outputs, facts and library versions. Times and host names are in neither.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from kdmt.checksum import known_sha256
+from kdmt.config import REQUIRED, Section, flatten_settings
+from kdmt.errors import UserError
+from kdmt.files import check_file, naming, read_json_object
+from kdmt.flow.folders import earlier_states, make_folder, move_aside, put_in_place
+from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints
+
+State = Literal["fresh", "new", "unfinished", "extend", "stale"]
+
+_BESIDE = "beside"  # in a state that was moved aside: its outputs that lay beside the folder
+LIBRARIES = ("numpy", "sacrebleu", "sentencepiece", "subword-nmt", "torch")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage is to be made from."""
+
+    settings: dict[str, Any]  # result settings: dotted path -> value
+    extend: dict[str, Any]  # extend settings
+    inputs: dict[str, str]  # name -> sha256
+    defaults: dict[str, Any] = field(default_factory=dict)  # of settings that have one; not written
+
+    def depending_on(self, name: str, value: Any, *, default: Any) -> Plan:
+        """Return the plan with a further setting, which had the default where a record does not know it."""
+        return replace(self, settings=self.settings | {name: value}, defaults=self.defaults | {name: default})
+
+    def as_dict(self) -> dict[str, Any]:
+        # through JSON, so that a plan compares equal to one that was read back
+        return json.loads(json.dumps({"settings": self.settings, "extend": self.extend, "inputs": self.inputs}))
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a stage's folder stands to its plan. `reasons` are sentences' parts for the user."""
+
+    state: State
+    reasons: list[str] = field(default_factory=list)
+
+    def explain(self) -> str:
+        return "; ".join(self.reasons)
+
+
+def make_plan(sections: Mapping[str, Section], extra: Mapping[str, Any], inputs: Mapping[str, str]) -> Plan:
+    """The plan of a stage that depends on these sections (YAML path -> section) and further settings."""
+    settings: dict[str, Any] = dict(extra)
+    extend: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for path, section in sections.items():
+        for kind, values in (("result", settings), ("extend", extend)):
+            for key, setting in flatten_settings(section, kind).items():
+                values[f"{path}.{key}"] = setting.value
+                if setting.default is not REQUIRED:
+                    defaults[f"{path}.{key}"] = setting.default
+    return Plan(settings, extend, dict(inputs), defaults)
+
+
+def check_status(folder: Path, plan: Plan) -> Status:
+    """Compare a stage's folder with its plan."""
+    complete = (folder / "manifest.json").is_file()
+    recorded = _recorded(folder)
+    if recorded is None:
+        return Status("new", ["it was never made"])
+    wanted = plan.as_dict()
+    # a setting that was unknown when the record was written had its default then
+    for kind in ("settings", "extend"):
+        known_later = {key: value for key, value in plan.defaults.items() if key in wanted[kind]}
+        recorded[kind] = json.loads(json.dumps(known_later)) | recorded[kind]
+    reasons = [
+        *_differences("setting", recorded["settings"], wanted["settings"]),
+        *_differences("input", recorded["inputs"], wanted["inputs"]),
+    ]
+    if complete:
+        reasons += _lowered(recorded["extend"], wanted["extend"])
+    if reasons:
+        return Status("stale", reasons)
+    if not complete:
+        return Status("unfinished", ["it was started and not finished"])
+    _check_record(folder / "manifest.json", recorded, ("outputs",))
+    if damaged := _damaged_outputs(folder, recorded["outputs"]):
+        return Status("unfinished", damaged)  # it is made again from what is there: checkpoints, blocks
+    if extended := _differences("setting", recorded["extend"], wanted["extend"]):
+        return Status("extend", extended)
+    return Status("fresh")
+
+
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    for name in ("manifest.json", "plan.json"):
+        record = read_json(folder / name)
+        if record is not None:
+            _check_record(folder / name, record, ("settings", "extend", "inputs"))
+            return record
+    return None
+
+
+def _check_record(path: Path, record: Mapping[str, Any], parts: Iterable[str]) -> None:
+    """Refuse a plan or a manifest that is not in its form."""
+    for part in parts:
+        if not isinstance(record.get(part), dict):
+            raise UserError(f"{path}: not the record of a stage: it has no {part!r}")
+    for part in ("inputs", "outputs"):
+        if not all(isinstance(sha256, str) for sha256 in record.get(part, {}).values()):
+            raise UserError(f"{path}: not the record of a stage: {part!r} are not all sha256")
+
+
+def recorded_plan(folder: Path) -> Plan | None:
+    """What a folder was or is being made from, None if nothing was ever begun there."""
+    recorded = _recorded(folder)
+    return None if recorded is None else Plan(recorded["settings"], recorded["extend"], recorded["inputs"])
+
+
+def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
+    """Open a stage's folder for work; what stands there and does not fit the plan is moved aside."""
+    state = check_status(folder, plan).state
+    if state in ("stale", "new"):
+        _set_aside(folder)
+    make_folder(folder)
+    write_json(folder / "plan.json", plan.as_dict())
+    (folder / "manifest.json").unlink(missing_ok=True)  # after the plan: at no moment does the folder have neither
+    write_json(folder / "config.json", config)
+
+
+def take_back(folder: Path, plan: Plan) -> Path | None:
+    """Where an earlier state that was moved aside fits the plan, let it change places with the folder.
+
+    So a setting that is put back after a mistake finds what it had made. Of several that fit it is one that is
+    complete, else the one with the most updates.
+
+    Returns:
+        The name under which the earlier state was kept, None if none fits.
+    """
+    fitting = {state: check_status(state, plan).state for state in earlier_states(folder)}
+    found = [state for state, status in fitting.items() if status in ("fresh", "extend", "unfinished")]
+    if not found:
+        return None
+    best = max(found, key=lambda state: (fitting[state] == "fresh", num_updates(state)))
+    _set_aside(folder)  # first: a kill in between leaves both states under names that are searched
+    put_in_place(best, folder)
+    _bring_back_outputs(folder)
+    return best
+
+
+def _set_aside(folder: Path) -> None:
+    """Move a state aside, with copies of its outputs that lie beside its folder: the next state writes over them."""
+    for output, copy in _outputs_beside(folder):
+        if output.is_file():
+            _copy_whole(output, copy)
+    move_aside(folder)
+
+
+def _bring_back_outputs(folder: Path) -> None:
+    for output, copy in _outputs_beside(folder):
+        if copy.is_file():
+            _copy_whole(copy, output)
+
+
+def _outputs_beside(folder: Path) -> list[tuple[Path, Path]]:
+    """Each output of a complete stage that lies outside its folder, and where its copy is kept inside."""
+    outside = [output_path(folder, name) for name in recorded_outputs(folder) if name.startswith(os.pardir)]
+    return [(output, folder / _BESIDE / output.name) for output in outside]
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    aside = target.with_name(f".partial-{target.name}")
+    shutil.copyfile(source, aside)
+    aside.replace(target)
+
+
+def num_updates(folder: Path) -> int:
+    """Updates of a training run's newest checkpoint, 0 if there is none."""
+    folders = list_checkpoints(folder)
+    return checkpoint_update(folders[-1]) if folders else 0
+
+
+def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[str, Any]) -> None:
+    """Declare a stage complete: `outputs` are files below its folder, `facts` counts and scores worth keeping."""
+    write_json(
+        folder / "manifest.json",
+        {
+            **plan.as_dict(),
+            "outputs": {os.path.relpath(path, folder): known_sha256(path) for path in sorted(outputs)},
+            "facts": dict(facts),
+            "versions": {"kdmt": version("kdmt"), **{name: version(name) for name in LIBRARIES}},
+        },
+    )
+    (folder / "plan.json").unlink(missing_ok=True)
+
+
+def recorded_outputs(folder: Path) -> dict[str, str]:
+    """Outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
+    manifest = read_json(folder / "manifest.json")
+    if manifest is None:
+        return {}
+    _check_record(folder / "manifest.json", manifest, ("outputs",))
+    return manifest["outputs"]
+
+
+def output_path(folder: Path, name: str) -> Path:
+    """Where a recorded output lies; `../name` is beside the folder, also where the folder is a symbolic link."""
+    return Path(os.path.normpath(folder / name))
+
+
+def file_input(path: Path) -> str:
+    """The sha256 of a file that a setting names.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    check_file(path)
+    return known_sha256(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's content, or None if there is no such file.
+
+    Raises:
+        UserError: it was damaged.
+    """
+    return read_json_object(path) if path.exists() else None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Whole or not at all."""
+    aside = path.with_name(f".partial-{path.name}")
+    with naming(path), aside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _damaged_outputs(folder: Path, outputs: Mapping[str, str]) -> list[str]:
+    reasons = []
+    for name, expected in outputs.items():
+        path = output_path(folder, name)
+        if not path.is_file():
+            reasons.append(f"its output {name} is missing")
+        elif known_sha256(path) != expected:
+            reasons.append(f"its output {name} was changed")
+    return reasons
+
+
+def _lowered(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What was made with more updates cannot be gone on from to fewer."""
+    return [
+        f"the setting {key} was lowered from {old[key]!r} to {new[key]!r}"
+        for key in sorted(old.keys() & new.keys())
+        if isinstance(new[key], int) and new[key] < old[key]
+    ]
+
+
+def _differences(noun: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    reasons = []
+    for key in sorted(old.keys() | new.keys()):
+        if key not in new:
+            reasons.append(f"the {noun} {key} is gone")
+        elif key not in old:
+            reasons.append(f"the {noun} {key} is new")
+        elif old[key] != new[key]:
+            change = f" from {old[key]!r} to {new[key]!r}" if noun == "setting" else ""
+            reasons.append(f"the {noun} {key} changed{change}")
+    return reasons

@@ -1,0 +1,67 @@
+"""How far a stage is: through its sentences, through a download."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from kdmt.terminal import printable, progress_bar
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def sentence_progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function that takes numbers of sentences as they are done; a bar on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        description = TextColumn("{task.description}", markup=False)
+        with progress_bar(description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+            task = bar.add_task(printable(name), total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    started = shown = time.perf_counter()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, shown
+        done += count
+        now = time.perf_counter()
+        if now - shown >= _LINE_EVERY_SECONDS or done == total:
+            shown = now
+            rate = done / (now - started)
+            left = (total - done) / rate if rate else 0.0
+            print(
+                f"{name}: {done:,} of {total:,} sentences, {rate:.0f} sentences/s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    yield advance
+
+
+def count_pairs(name: str, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The same pairs; a line on standard error every ten seconds says how many have passed."""
+    started = shown = time.perf_counter()
+    for number, pair in enumerate(pairs, start=1):
+        yield pair
+        if number % 10_000 == 0 and time.perf_counter() - shown >= _LINE_EVERY_SECONDS:
+            shown = time.perf_counter()
+            rate = number / (shown - started)
+            print(f"{name}: {number:,} pairs, {rate:,.0f} pairs/s", file=sys.stderr, flush=True)
+
+
+def download_progress(say: Callable[[str], None]) -> Callable[[int, int | None], None]:
+    """A function that is told the bytes that are there, and those there will be, and says so now and then."""
+    shown = time.perf_counter()
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal shown
+        if time.perf_counter() - shown >= _LINE_EVERY_SECONDS:
+            shown = time.perf_counter()
+            say(f"download: {done / 1e6:,.0f} MB" + (f" of {total / 1e6:,.0f} MB" if total is not None else ""))
+
+    return tell

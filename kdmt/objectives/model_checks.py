@@ -1,0 +1,184 @@
+"""Whether the models of a pipeline can be built, told before the first stage runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kdmt.config import LayerMap, Model, Pipeline, Student, Train
+from kdmt.errors import UserError
+from kdmt.models.architecture import TransformerConfig, architecture
+from kdmt.objectives.layer_maps import layer_pairs
+from kdmt.types import POSITIONAL
+
+_LAYER_FIELDS = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before")
+_EMBEDDING_FIELDS = (
+    "encoder_embed_dim",
+    "decoder_embed_dim",
+    "share_all_embeddings",
+    "share_decoder_input_output_embed",
+)
+
+
+def check_architectures(config: Pipeline) -> None:
+    """Refuse models that contradict themselves, the vocabulary, or the teacher that they take layers from.
+
+    Raises:
+        UserError: with the YAML path.
+    """
+    teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
+    for name, student in config.students.items():
+        own = _architecture(config, f"students.{name}", student.model, student.train)
+        _check_nat(config, name, student, own, teacher)
+        for side in ("encoder", "decoder"):
+            chosen = getattr(student, f"{side}_layers_from_teacher")
+            if chosen is not None:
+                setting = f"students.{name}.{side}_layers_from_teacher"
+                _check_layers(setting, chosen, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
+                _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
+        if not (student.word_kd is not None and student.word_kd.teachers):  # others are looked at when they are loaded
+            beside = _beside(config, name, student, own, teacher)
+            if learns_from_running(student) or learns_from_cache(student):
+                check_positions(f"students.{name}", student, own, beside)
+            check_inside(f"students.{name}", student, own, beside)
+        if student.decoder_layers_from_teacher is not None:
+            _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
+        if student.embeddings_from_teacher:
+            _check_same(f"students.{name}.embeddings_from_teacher", own, teacher, _EMBEDDING_FIELDS)
+
+
+def _check_nat(
+    config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
+) -> None:
+    """Refuse what a non-autoregressive student of this shape cannot have."""
+    if student.nat is None:
+        return
+    if student.nat.deep_supervision and own.decoder_layers == 1:
+        raise UserError(f"students.{name}.nat.deep_supervision: a decoder of one layer has no lower ones")
+    family = student.nat.family
+    if family in ("ctc", "nat", "inat", "nat_crf") and own.encoder_embed_dim != own.decoder_embed_dim:
+        raise UserError(
+            f"students.{name}.model: the decoder of 'nat.family: {family}' starts from the source's embeddings: "
+            f"encoder_embed_dim ({own.encoder_embed_dim}) and decoder_embed_dim ({own.decoder_embed_dim}) differ"
+        )
+    if family not in POSITIONAL:
+        if student.embeddings_from_teacher and own.decoder_learned_pos:
+            raise UserError(
+                f"students.{name}.embeddings_from_teacher: the decoder of 'nat.family: {family}' has other "
+                f"positions than the teacher's, which cannot be taken ('decoder_learned_pos: true')"
+            )
+        return
+    nat, limit = config.score.nat, own.max_target_positions
+    if nat.length_beam > limit - 1:  # from a word and </s> on
+        raise UserError(
+            f"score.nat.length_beam ({nat.length_beam}) is more than the lengths that "
+            f"students.{name}.model.max_target_positions ({limit}) leaves"
+        )
+    if nat.rescore and limit > teacher.max_target_positions:
+        raise UserError(
+            f"score.nat.rescore: students.{name}.model.max_target_positions ({limit}) is more than "
+            f"teacher.model.max_target_positions ({teacher.max_target_positions}), which would have to read it"
+        )
+
+
+def _beside(
+    config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
+) -> TransformerConfig:
+    """The teacher that runs beside a student."""
+    if student.online is None:
+        return teacher
+    if student.online.model is None:
+        return own
+    return _architecture(config, f"students.{name}.online", student.online.model, student.train)
+
+
+def learns_from_running(student: Student) -> bool:
+    """Whether trained teachers run beside the student."""
+    kd = student.word_kd
+    return student.online is None and bool((kd and kd.source == "teacher") or student.hidden_kd or student.attention_kd)
+
+
+def learns_from_cache(student: Student) -> bool:
+    return student.word_kd is not None and student.word_kd.source == "cache"
+
+
+def check_inside(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:
+    """Refuse layers and heads that are to be compared and do not exist, by the student's YAML path."""
+    maps: list[tuple[str, LayerMap, str]] = []
+    if (hidden := student.hidden_kd) is not None:
+        maps += [("hidden_kd.encoder", hidden.encoder, "encoder"), ("hidden_kd.decoder", hidden.decoder, "decoder")]
+    if (attention := student.attention_kd) is not None:
+        found: list[tuple[str, LayerMap, str]] = [
+            ("attention_kd.encoder_self", attention.encoder_self, "encoder"),
+            ("attention_kd.decoder_self", attention.decoder_self, "decoder"),
+            ("attention_kd.cross", attention.cross, "decoder"),
+        ]
+        sides = dict.fromkeys(side for _, layers, side in found if layers != "none")
+        _check_heads(f"{path}.attention_kd.heads", attention.heads, sides, own, teacher)
+        maps += found
+    for setting, layers, side in maps:
+        try:
+            layer_pairs(layers, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
+        except UserError as error:
+            raise UserError(f"{path}.{setting}: {error}") from None
+
+
+def check_positions(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:
+    """Refuse a teacher that reads less than the student trains on or writes itself, by the student's YAML path."""
+    if student.on_policy is not None and own.max_target_positions > teacher.max_target_positions:
+        raise UserError(
+            f"{path}.on_policy: the student's max_target_positions ({own.max_target_positions}) is more than the "
+            f"teacher's ({teacher.max_target_positions}), which would have to read its samples"
+        )
+    for side in ("source", "target"):
+        positions, tokens = getattr(teacher, f"max_{side}_positions"), getattr(student.train, f"max_{side}_tokens")
+        if tokens > positions:
+            raise UserError(
+                f"{path}.train.max_{side}_tokens ({tokens}) is more than "
+                f"the teacher's max_{side}_positions ({positions})"
+            )
+
+
+def _check_heads(
+    setting: str, heads: list[int] | None, sides: Iterable[str], own: TransformerConfig, teacher: TransformerConfig
+) -> None:
+    if heads is None:
+        return
+    for side in sides:
+        mine, theirs = (getattr(each, f"{side}_attention_heads") for each in (own, teacher))
+        if len(heads) != mine:
+            raise UserError(f"{setting}: {len(heads)} heads are chosen, the student's {side} has {mine}")
+        for head in heads:
+            if head >= theirs:
+                raise UserError(f"{setting}: the teacher's {side} has no head {head}, only 0 to {theirs - 1}")
+
+
+def _architecture(config: Pipeline, path: str, model: Model, train: Train) -> TransformerConfig:
+    try:
+        found = architecture(model.arch, model.overrides())
+    except UserError as error:
+        raise UserError(f"{path}.{error}") from None
+    if found.share_all_embeddings and not config.prepare.vocabulary.joined:
+        raise UserError(f"{path}.model.share_all_embeddings needs 'prepare.vocabulary.joined: true'")
+    for side in ("source", "target"):
+        positions, tokens = getattr(found, f"max_{side}_positions"), getattr(train, f"max_{side}_tokens")
+        if tokens > positions:
+            raise UserError(
+                f"{path}.train.max_{side}_tokens ({tokens}) is more than "
+                f"{path}.model.max_{side}_positions ({positions})"
+            )
+    return found
+
+
+def _check_same(setting: str, own: TransformerConfig, teacher: TransformerConfig, fields: Sequence[str]) -> None:
+    for field in fields:
+        mine, theirs = getattr(own, field), getattr(teacher, field)
+        if mine != theirs:
+            raise UserError(f"{setting}: {field} is {mine!r} in the student and {theirs!r} in the teacher")
+
+
+def _check_layers(setting: str, chosen: list[int], num_own: int, num_teacher: int) -> None:
+    if len(chosen) != num_own:
+        raise UserError(f"{setting}: {len(chosen)} layers are chosen, the student has {num_own}")
+    for layer in chosen:
+        if not 0 <= layer < num_teacher:
+            raise UserError(f"{setting}: the teacher has no layer {layer}, only 0 to {num_teacher - 1}")

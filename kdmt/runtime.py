@@ -1,0 +1,134 @@
+"""What this process may use of its machine: cores, threads, devices; and the signals that ask it to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from kdmt.errors import UserError
+from kdmt.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    import torch
+
+_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/nvmap"), Path("/dev/kfd"), Path("/dev/dxg"))
+
+
+def cores() -> int:
+    """Return the number of cores that this process may run on, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores_of_rank() -> int:
+    """Return the number of cores for this process, shared with the ranks that `torchrun` started on this machine."""
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def use_threads(threads: int) -> int:
+    """Set PyTorch's threads, 0 for one a core of this process; returns the number.
+
+    They take numbers below float32's normal range as zero: Adam's second moments sink into it, and there arithmetic
+    takes much longer. Threads inherit the mode of the one that starts them, so that the first call has to
+    come before the first parallel operation of the process.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    threads = threads or cores_of_rank()
+    torch.set_num_threads(threads)
+    return threads
+
+
+def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """`auto` is the first GPU if there is one, for each rank its own; returns a torch.device.
+
+    Raises:
+        UserError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.world > 1:
+        name = f"cuda:{ranks.local_rank}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r}: expected auto, cpu, cuda or cuda:<n>") from None
+    available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
+    if (device.index or 0) >= available:
+        raise UserError(f"device {name!r}: this machine has {available} of that type")
+    return device
+
+
+def devices_of(name: str) -> list[str]:
+    """`auto` is all GPUs, or the CPU."""
+    count = 0 if name == "cpu" else num_gpus()
+    if name == "cpu" or (name == "auto" and not count):
+        return ["cpu"]
+    return [f"cuda:{number}" for number in range(count)] if name == "auto" else [str(pick_device(name))]
+
+
+def num_gpus() -> int:
+    """Those that PyTorch sees. Where there is no driver it is not asked: loading it takes a second or more."""
+    if not any(path.exists() for path in _DRIVERS):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+# A second one of these takes its usual course: whoever sends it does not want to wait.
+_IMPATIENT = (signal.SIGINT, signal.SIGTERM)
+# These may come more than once for one reason: of a terminal that is closed from the shell and from the kernel.
+_PATIENT = (signal.SIGHUP, signal.SIGUSR1)
+
+
+@dataclass
+class StopRequest:
+    """What the signal handler leaves for the loop to find."""
+
+    signal_number: int = 0  # 0: none came
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn signals into a request to stop; a second SIGINT or SIGTERM takes its usual course.
+
+    SIGHUP stays ignored where it is ignored already, as under `nohup`.
+    """
+    stop = StopRequest()
+    previous: dict[int, Any] = {}
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+    def request(signal_number: int, _: FrameType | None) -> None:
+        stop.signal_number = stop.signal_number or signal_number
+        if signal_number in _IMPATIENT:
+            for number in _IMPATIENT:
+                signal.signal(number, previous[number])
+        elif signal_number == signal.SIGHUP:
+            _leave_closed(terminals)
+
+    for watched in (*_IMPATIENT, *_PATIENT):
+        if watched != signal.SIGHUP or signal.getsignal(watched) != signal.SIG_IGN:
+            previous[watched] = signal.signal(watched, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _leave_closed(terminals: Sequence[int]) -> None:
+    """Drop what is written to a terminal that is gone: an error in writing would end the run before it is saved."""
+    for descriptor in terminals:
+        if not os.isatty(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)

@@ -1,0 +1,206 @@
+"""A data-bin of fairseq's in place of corpora: the prepare stage that takes it as it is.
+
+Token files and dictionaries keep their bytes (several training splits become one); the text is what the ids spell.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kdmt.checksum import known_sha256
+from kdmt.corpus.binarize import data_prefix, dictionary_path
+from kdmt.corpus.checks import Finding, check_held_out, check_sides, check_specials, report_findings
+from kdmt.corpus.codec import TEXT_FILE, TextCodec
+from kdmt.corpus.detokenizer import Detokenizer
+from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, checked_chunks, idx_path
+from kdmt.corpus.lines import iterate_lines, read_lines, write_lines
+from kdmt.corpus.sentence_lengths import typical_ratio
+from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
+from kdmt.corpus.vocabulary import Dictionary
+from kdmt.errors import UserError
+from kdmt.files import naming
+from kdmt.flow.manifest import write_json
+from kdmt.interop.fairseq.data_bin import DataBin, Split
+from kdmt.stages.measures import REPORT, training_chunks
+from kdmt.stages.workspace import Workspace
+from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
+
+_MOST_OTHERS = 0.5  # share of sentences that a given tokenizer may cut otherwise
+
+
+def data_bin_hashes(workspace: Workspace, known: Mapping[str, str]) -> dict[str, str]:
+    """The sha256 of each file that is taken; those that are known where the folder is gone."""
+    settings = workspace.config.prepare.data_bin
+    assert settings is not None
+    recorded = {name: sha for name, sha in known.items() if name.startswith(f"{settings.path}/")}
+    if recorded and not Path(settings.path).is_dir():
+        return recorded
+    data = DataBin.open(Path(settings.path), *workspace.langs)
+    files = [data.folder / f"dict.{lang}.txt" for lang in data.langs]
+    for name in [*data.names("train"), "valid", *settings.test]:
+        split = data.split(name, parallel=True)
+        for side in (split.source, split.target):
+            assert side is not None
+            files += [bin_path(side.prefix), idx_path(side.prefix)]
+    return {str(path): known_sha256(path) for path in files}
+
+
+@dataclass
+class _Side:
+    """One language of the data-bin, on its way into the stage's folder."""
+
+    lang: str
+    model: SubwordModel
+    dictionary: Dictionary
+    spell: Detokenizer
+    tokens: int = 0  # of the training set, </s> counted
+    unk: int = 0
+    specials: Counter[str] = field(default_factory=Counter)  # ids of the training set inside its sentences
+    tried: int = 0  # sentences whose text was cut into tokens again, without <unk>
+    others: list[str] = field(default_factory=list)  # those that became other tokens: where they stand and what
+
+
+def take_data_bin(workspace: Workspace, folder: Path) -> dict[str, object]:
+    """Fill the stage's folder; returns facts.
+
+    Raises:
+        UserError: the data-bin is not whole, its dictionaries are not `joined` as set, or the given tokenizer is not
+            the one that it was made with.
+    """
+    settings = workspace.config.prepare
+    assert settings.data_bin is not None
+    data = DataBin.open(Path(settings.data_bin.path), *workspace.langs)
+    _check_joined(data, joined=settings.vocabulary.joined)
+    codec = _make_codec(workspace, data, folder)
+    sides = [
+        _Side(lang, model, dictionary, Detokenizer(model, dictionary.symbols))
+        for lang, model, dictionary in zip(
+            data.langs,
+            (codec.tokenizers.source, codec.tokenizers.target),
+            (codec.src_dictionary, codec.tgt_dictionary),
+            strict=True,
+        )
+    ]
+    training = [data.split(name, parallel=True) for name in data.names("train")]
+    if not training:
+        data.split("train")  # says what there is
+    pairs = sum(map(len, training))
+    _take(training, "train", sides, folder, data.langs)
+    for name in ["valid", *settings.data_bin.test]:
+        _take([data.split(name, parallel=True)], name, sides, folder, data.langs)
+        _write_raw(codec, name, folder)
+    _check_tokenizer(sides)
+    others = {side.lang: len(side.others) for side in sides}
+    ratio = typical_ratio(training_chunks(folder, data.langs))
+    report = {"data_bin": settings.data_bin.path, "pairs": pairs, "typical_ratio": ratio, "cut_otherwise": others}
+    findings = _check_text(folder, sides, ["valid", *settings.data_bin.test], pairs)
+    write_json(folder / REPORT, report | report_findings(findings, workspace.say))
+    workspace.say(f"prepare: {pairs:,} pairs for training, taken from {data.folder}")
+    facts: dict[str, object] = {"pairs_in": pairs, "pairs_out": pairs, "dropped": {}, "cut_otherwise": others}
+    return facts | {
+        side.lang: {"symbols": len(side.dictionary), "tokens": side.tokens, "unk": side.unk} for side in sides
+    }
+
+
+def _check_text(folder: Path, sides: list[_Side], held_out: list[str], num_pairs: int) -> dict[str, Finding]:
+    """What looks wrong about the text that the ids spell."""
+    paths = {name: [folder / f"{name}.{side.lang}" for side in sides] for name in ("train", *held_out)}
+    pairs_of = {name: list(zip(*map(iterate_lines, paths[name]), strict=True)) for name in held_out}
+    source, target = paths["train"]
+    return {
+        "held_out": check_held_out(pairs_of),
+        "sides": check_sides((source, target), {"train": num_pairs}, pairs_of),
+        "special_ids": check_specials({side.lang: +side.specials for side in sides}, ids=True),
+    }
+
+
+def _check_joined(data: DataBin, *, joined: bool) -> None:
+    source, target = data.dictionaries
+    if joined != (source == target):
+        raise UserError(
+            f"prepare.vocabulary.joined: {joined}, but the dictionaries of {data.folder} are "
+            f"{'the same' if source == target else 'different'}"
+        )
+
+
+def _make_codec(workspace: Workspace, data: DataBin, folder: Path) -> TextCodec:
+    settings = workspace.config.prepare
+    train_tokenizer(settings.tokenizer, (folder, folder), folder / "tokenizer", data.langs)  # given: no text is read
+    write_json(folder / TEXT_FILE, TextProcessor(settings.text, *data.langs, None).to_dict())
+    (folder / "data-bin").mkdir()
+    for lang in data.langs:
+        shutil.copyfile(data.folder / f"dict.{lang}.txt", folder / f"dict.{lang}.txt")
+        shutil.copyfile(data.folder / f"dict.{lang}.txt", dictionary_path(folder / "data-bin", lang))
+    return TextCodec.load(folder)
+
+
+def _take(splits: list[Split], name: str, sides: list[_Side], folder: Path, langs: tuple[str, str]) -> None:
+    """Tokens and text of splits that become one."""
+    for number, side in enumerate(sides):
+        datasets = [(split.source, split.target)[number] for split in splits]
+        prefix = data_prefix(folder / "data-bin", name, langs, side.lang)
+        with (
+            naming(folder / f"{name}.{side.lang}"),
+            IndexedWriter(prefix, len(side.dictionary)) as writer,
+            (folder / f"{name}.{side.lang}").open("w", encoding="utf-8", newline="\n") as text,
+        ):
+            for dataset in datasets:
+                assert dataset is not None
+                for line in _taken(dataset, side, writer, counted=name == "train"):
+                    text.write(f"{line}\n")
+
+
+def _taken(dataset: IndexedDataset, side: _Side, writer: IndexedWriter, *, counted: bool) -> Iterator[str]:
+    """The text of each sentence; its tokens go to the writer."""
+    done = 0
+    for tokens, sizes in checked_chunks(dataset, len(side.dictionary)):
+        writer.add_flat(tokens, sizes)
+        if counted:
+            side.tokens += len(tokens)
+            side.unk += int(np.count_nonzero(tokens == UNK))
+            for special, ends in ((BOS, 0), (PAD, 0), (EOS, len(sizes))):
+                side.specials[SPECIALS[special]] += int(np.count_nonzero(tokens == special)) - ends
+        lines = side.spell.decode(tokens, sizes)
+        if not done:
+            _try_tokenizer(dataset, lines, side)
+        yield from lines
+        done += len(lines)
+
+
+def _try_tokenizer(dataset: IndexedDataset, lines: list[str], side: _Side) -> None:
+    """Cut the text of a data set's first sentences again: distilled text will be."""
+    for index, tokenised in enumerate(side.model.encode_lines(lines)):
+        given = dataset[index]
+        if UNK in given:
+            continue
+        side.tried += 1
+        if not np.array_equal(side.dictionary.encode_line(tokenised), given):
+            side.others.append(
+                f"{bin_path(dataset.prefix)}: sentence {index} (from 0) is {side.dictionary.string(given)!r} "
+                f"and would become {tokenised!r}"
+            )
+
+
+def _check_tokenizer(sides: list[_Side]) -> None:
+    for side in sides:
+        if len(side.others) > _MOST_OTHERS * side.tried:
+            raise UserError(
+                f"the given tokenizer is not that of the data-bin: it cuts {len(side.others)} of {side.tried} "
+                f"sentences otherwise; {side.others[0]}"
+            )
+
+
+def _write_raw(codec: TextCodec, name: str, folder: Path) -> None:
+    """Held-out text as people read it: what translations are held against."""
+    text = codec.text
+    sides = ((text.source_lang, codec.tokenizers.source.join), (text.target_lang, codec.finish_target))
+    for lang, finish in sides:
+        lines = read_lines(folder / f"{name}.{lang}")
+        write_lines(folder / f"{name}.raw.{lang}", map(finish, lines))

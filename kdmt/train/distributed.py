@@ -1,0 +1,107 @@
+"""The objective as several ranks hold it: alone, replicated (DDP) or in shards (FSDP2).
+
+Whichever it is, a backward pass adds to the gradient of the *sum* over ranks, and tensors of the whole model go in and
+come out, so that a checkpoint does not tell how many ranks wrote it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kdmt.models.transformer import Transformer
+from kdmt.objectives.objective import Objective
+from kdmt.ranks import Ranks
+
+Parallel = Literal["ddp", "fsdp"]
+
+
+class ParallelObjective:
+    """Brings an objective to its device and wraps it. It comes on the CPU, with the same weights on every rank.
+
+    Attributes:
+        module: what is called with a batch.
+        scale: factor for the loss, because DDP and FSDP2 divide the sum of gradients by the number of ranks.
+    """
+
+    def __init__(self, objective: Objective, *, parallel: Parallel, ranks: Ranks, device: torch.device) -> None:
+        self.objective, self.ranks, self.device = objective, ranks, device
+        self.sharded = parallel == "fsdp" and ranks.world > 1
+        self.scale = float(ranks.world)
+        self.module: nn.Module = objective
+        if self.sharded:
+            self.spare = copy.deepcopy(objective)  # a whole model to fill for validation
+            self._shard(device)
+            return
+        objective.to(device)
+        if ranks.world > 1:
+            self.module = DistributedDataParallel(
+                objective,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+
+    def _shard(self, device: torch.device) -> None:
+        """Layer by layer, so that the whole model is never on the device."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(device.type, (self.ranks.world,))
+        for model in self.objective.modules():
+            if isinstance(model, Transformer):  # teachers too
+                for layer in [*model.encoder_layers, *model.decoder_layers]:
+                    fully_shard(layer, mesh=mesh)
+        fully_shard(self.objective, mesh=mesh)  # embeddings, output projection, final norms
+
+    @contextmanager
+    def accumulating(self, *, last: bool) -> Iterator[None]:
+        """Around the passes over a micro-batch: gradients are exchanged with the last one of an update alone."""
+        if self.sharded:
+            self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
+        single = isinstance(self.module, DistributedDataParallel) and not last
+        with self.module.no_sync() if single else nullcontext():  # type: ignore[operator]
+            yield
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """A parameter, or what belongs to one, as if no rank but this one were there."""
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+    def part_of(self, whole: Tensor, parameter: Tensor) -> Tensor:
+        """What this rank holds of a tensor that belongs to `parameter` and has its shape; a scalar stays as it is."""
+        whole = whole.to(self.device)
+        if not self.sharded or whole.shape != parameter.shape:
+            return whole
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(parameter, DTensor)
+        return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+    def collect(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors on the CPU of the first rank; the others get none. Every rank must ask at the same time."""
+        collected = {}
+        for name, part in parts.items():
+            whole = self.whole(part.detach())
+            if self.ranks.is_first:
+                collected[name] = whole.cpu()
+        return collected
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Objective]:
+        """An objective in evaluation mode whose model is whole, for use outside of `module`."""
+        if not self.sharded:
+            self.objective.eval()
+            yield self.objective
+            return
+        parts = dict(self.objective.model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.spare.model.named_parameters():
+                parameter.copy_(self.whole(parts[name].detach()))
+        yield self.spare.to(self.device).eval()
+        self.spare.cpu()

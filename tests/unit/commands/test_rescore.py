@@ -1,0 +1,104 @@
+"""`kdmt rescore`: scores of given pairs, against those that PyTorch gives."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_input import message_of, unharmed
+from tiny_pipeline import Finished, kdmt, read_lines, write_lines
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.distill import rescore as pairs
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+
+TEACHER = Path("runs/tiny/teacher")
+SOURCE, TARGET = Path("text/train.en"), Path("text/train.de")
+
+
+def rescore(source: Path = SOURCE, target: Path = TARGET, *more: str, model: Path = TEACHER) -> Finished:
+    return kdmt("rescore", model, source, target, "--workers", "1", *more)
+
+
+def by_torch(sources: list[str], targets: list[str]) -> list[tuple[float, int]]:
+    checkpoint = resolve_checkpoint(TEACHER)
+    codec, engine = TextCodec.load(checkpoint), TorchEngine(load_model(checkpoint))
+    tgt = codec.encode_target(targets)
+    found = engine.score_pairs(codec.encode_source(sources), tgt)
+    return [(float(each.sum(dtype=np.float64)), len(tokens)) for each, tokens in zip(found, tgt, strict=True)]
+
+
+def rows(result: Finished) -> list[tuple[float, int]]:
+    assert result.code == 0, result.err
+    pairs = (line.split("\t") for line in result.out.splitlines())
+    return [(float(score), int(count)) for score, count in pairs]
+
+
+def check(found: list[tuple[float, int]], expected: list[tuple[float, int]]) -> None:
+    assert [count for _, count in found] == [count for _, count in expected]
+    assert [score for score, _ in found] == pytest.approx([score for score, _ in expected], abs=1e-3)
+
+
+@pytest.mark.usefixtures("finished")
+def test_scores_are_those_of_pytorch() -> None:
+    expected = by_torch(read_lines(SOURCE), read_lines(TARGET))
+    check(rows(rescore()), expected)
+    assert kdmt("export", TEACHER, "exported", "--to", "ctranslate2").code == 0
+    check(rows(rescore(model=Path("exported"))), expected)
+    with gzip.open("pairs.de.gz", "wt", encoding="utf-8") as file:
+        file.write(TARGET.read_text(encoding="utf-8"))
+    check(rows(rescore(SOURCE, Path("pairs.de.gz"))), expected)
+
+
+@pytest.mark.usefixtures("finished")
+def test_pieces_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rescore().out
+    monkeypatch.setattr(pairs, "LINES_A_TASK", 7)
+    assert kdmt("rescore", TEACHER, SOURCE, TARGET, "--workers", "2").out == whole
+
+
+@pytest.mark.usefixtures("finished")
+def test_raw_text_is_processed_and_odd_lines_keep_their_places() -> None:
+    """Spaces, nothing at all, too long on either side, symbols that the model does not know."""
+    words, long = "ba be di", " ".join(["ba"] * 200)
+    sources = [f"  {words} ", "", long, words, words, "😀 \x01"]
+    targets = ["ok uk ilp", "ok", "ok", " ".join(["ok"] * 200), "", "ok\tok"]
+    write_lines(Path("a"), sources)
+    write_lines(Path("b"), targets)
+    result = rescore(Path("a"), Path("b"))
+    found = rows(result)
+    assert len(found) == len(sources)
+    assert [np.isnan(score) for score, _ in found] == [False, False, True, True, False, False]
+    assert "rescore: 2 pairs are longer than the model reads and have no score" in result.err
+    codec = TextCodec.load(resolve_checkpoint(TEACHER))
+    clean = [codec.text.preprocess_source(line) for line in sources]
+    expected = by_torch([clean[i] for i in (0, 1, 4)], [codec.text.preprocess_target(targets[i]) for i in (0, 1, 4)])
+    check([found[i] for i in (0, 1, 4)], expected)
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_has_no_scores_is_refused() -> None:
+    write_lines(Path("short"), read_lines(TARGET)[:-1])
+    with unharmed():
+        short, lines = Path("short"), len(read_lines(TARGET))
+        for source, target, counts in ((SOURCE, short, (lines, lines - 1)), (short, SOURCE, (lines - 1, lines))):
+            message = message_of(rescore(source, target))
+            assert message.startswith(f"{source} has {counts[0]} lines, {target} has {counts[1]}: ")
+        assert message_of(rescore(Path("nowhere"), TARGET)).startswith("nowhere: ")
+        assert message_of(rescore(model=Path("nowhere"))).startswith("nowhere: neither a checkpoint folder nor")
+        Path("bad").write_bytes(b"ba\n\xff\n")
+        assert message_of(rescore(Path("bad"), Path("bad"))) == "bad line 2: not UTF-8"
+    write_lines(Path("none"), [])
+    assert rows(rescore(Path("none"), Path("none"))) == []
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_parallel_model_has_no_scores() -> None:
+    assert kdmt("student", "tiny.yaml", "--student", "raw", "--set", "students.raw.nat={family: cmlm}").code == 0
+    fast = Path("runs/tiny/students/raw/seed_1")
+    message = message_of(rescore(model=fast))
+    assert message == f"{fast}: writes all positions at once and has no probability for a given target"

@@ -1,0 +1,52 @@
+"""Other processes: what is computed in them, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from operator import add
+from pathlib import Path
+
+from kdmt.corpus.pool import process_beside
+
+DRIVER = """
+import os, time
+from kdmt.corpus.pool import process_beside
+if __name__ == "__main__":
+    with process_beside("json") as other:
+        print(other.submit(os.getpid).result(), flush=True)
+        time.sleep(600)
+"""
+
+
+def test_a_call_beside_is_made_in_another_process() -> None:
+    with process_beside("json") as other:
+        assert other.submit(add, 2, 3).result() == 5
+        assert other.submit(os.getpid).result() != os.getpid()
+
+
+def test_a_process_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        child = int(driver.stdout.readline())
+        assert is_alive(child)
+        driver.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(child)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process that is more than an entry in a table."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,489 @@
+"""CTranslate2's search beside ours, on random models of every shape.
+
+<pad>, which CTranslate2 forbids and then renormalises for, has next to no probability in these models: complete n-bests
+are to be those of PyTorch, whether </s> is likely as the first token or a search ends at the maximum length.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import beam_oracle as oracle
+import numpy as np
+import pytest
+import torch
+from small_transformers import (
+    CONFIGS,
+    POSITIONS,
+    make_model,
+    make_sources,
+    symbols,
+    vocabulary_sizes,
+)
+
+from kdmt.config import Decode
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.engine import length_batches
+from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.decode.search.lengths import max_lengths
+from kdmt.decode.search.sampling import truncated
+from kdmt.distill.shortlist import Shortlist
+from kdmt.errors import UserError
+from kdmt.interop.ctranslate2 import add_shortlist, export_model
+from kdmt.models.architecture import TransformerConfig
+from kdmt.models.transformer import Transformer
+from kdmt.types import BOS, EOS, PAD, UNK, Hypothesis, Sampling
+
+SOURCES = make_sources([5, 1, 9, 1, 3, 7, 3, 12])
+LONG = {"max_len_a": 0.0, "max_len_b": POSITIONS}
+LENGTHS = [LONG, {"max_len_a": 0.5, "max_len_b": 2}, {"max_len_a": 0.0, "max_len_b": 2}]
+SETTINGS = [(1, 1.0), (5, 0.6), (5, 0.0), (3, 1.7), (8, 1.0)]
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def load(model: Transformer, folder: Path) -> CTranslate2Engine:
+    src_size, tgt_size = vocabulary_sizes(model.config)
+    src, tgt = symbols(src_size, "s"), symbols(tgt_size, "s" if model.config.share_all_embeddings else "t")
+    export_model(model, folder, src_symbols=src, tgt_symbols=tgt)
+    return CTranslate2Engine(folder, compute_type="float32")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> CTranslate2Engine:
+    """Of `make_model()`."""
+    return load(make_model(), tmp_path / "model")
+
+
+def settings(**values: float) -> Decode:
+    return Decode.model_validate({**LONG, **values})
+
+
+def at_limit(nbest: list[Hypothesis], limit: int) -> bool:
+    return any(len(hypothesis.tokens) == limit for hypothesis in nbest)
+
+
+def assert_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]], tolerance: float = TOLERANCE) -> None:
+    assert [[h.tokens for h in nbest] for nbest in found] == [[h.tokens for h in nbest] for nbest in expected]
+    for mine, reference in zip(chain(*found), chain(*expected), strict=True):
+        assert mine.score == pytest.approx(reference.score, abs=tolerance)
+
+
+def next_log_probs(model: Transformer, source: np.ndarray) -> oracle.NextLogProbs:
+    @torch.no_grad()
+    def of_prefix(prefix: tuple[int, ...]) -> list[float]:
+        logits = model(torch.from_numpy(source).long()[None], torch.tensor([[EOS, *prefix]]))
+        return logits[0, -1].log_softmax(dim=-1).tolist()
+
+    return of_prefix
+
+
+# ------------------------------------------------------------------------------------------------ what the search finds
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_nbest_is_that_of_pytorch(tmp_path: Path, config: TransformerConfig) -> None:
+    model = make_model(config)
+    engine, peer, cut = load(model, tmp_path / "model"), TorchEngine(model), 0
+    for beam, lenpen in SETTINGS:
+        for lengths in LENGTHS:
+            wanted = Decode.model_validate({"beam": beam, "nbest": beam, "lenpen": lenpen, **lengths})
+            expected = peer.decode(SOURCES, wanted)
+            assert_same(engine.decode(SOURCES, wanted), expected)
+            limits = max_lengths([len(source) for source in SOURCES], wanted.max_len_a, wanted.max_len_b, limit=23)
+            cut += sum(map(at_limit, expected, limits))
+    assert cut
+
+
+def test_prefixes_that_live_on_behind_one_that_ended_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[int] = []  # the steps from which the search was made here
+    advance = CTranslate2Engine._advance
+
+    def counting(self: CTranslate2Engine, source: Any, ended: Any, live: Any, beam: int) -> Any:
+        walks.append(len(live[0].tokens))
+        return advance(self, source, ended, live, beam)
+
+    monkeypatch.setattr(CTranslate2Engine, "_advance", counting)
+    model, sources = make_model(eos_logit=2.0), make_sources(list(range(1, 20)), seed=2)
+    engine, peer = load(model, tmp_path / "model"), TorchEngine(model)
+    for max_len in range(1, 9):
+        wanted = Decode(beam=5, nbest=5, max_len_a=0.0, max_len_b=max_len)
+        assert_same(engine.decode(sources, wanted), peer.decode(sources, wanted))
+    assert min(walks) == 1
+    assert max(walks) > 3
+
+
+@pytest.mark.parametrize("beam", [9, 10, 16, 20])  # the first step has 16 candidates, the vocabulary 18
+def test_a_beam_as_large_as_the_vocabulary(tmp_path: Path, beam: int) -> None:
+    model = make_model(eos_logit=3.0)
+    engine, peer = load(model, tmp_path / "model"), TorchEngine(model)
+    for max_len in (1, 2, 6):
+        wanted = Decode(beam=beam, nbest=beam, max_len_a=0.0, max_len_b=max_len)
+        assert_same(engine.decode(SOURCES, wanted), peer.decode(SOURCES, wanted))
+
+
+def test_a_search_that_none_reaches_the_end_of_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(eos_logit=4.0)
+    engine, searches = load(model, tmp_path / "model"), []
+    search = CTranslate2Engine._search
+
+    def counting(self: CTranslate2Engine, sources: Any, *others: Any, **named: Any) -> Any:
+        searches.append(len(sources))
+        return search(self, sources, *others, **named)
+
+    monkeypatch.setattr(CTranslate2Engine, "_search", counting)
+    found = engine.decode(SOURCES, settings(beam=2, nbest=2, lenpen=1.0))
+    ends = [nbest for nbest in found if not at_limit(nbest, POSITIONS - 1)]
+    again = sum(searches) - len(SOURCES)
+    first = TorchEngine(model).score_pairs(SOURCES, [np.array([EOS])] * len(SOURCES))
+    assert len(ends) == len(SOURCES)
+    assert again <= sum(float(log_prob[0]) > math.log(1e-3) for log_prob in first)  # where </s> came first
+
+
+@pytest.mark.parametrize("eos_logit", [-1.0, 1.0, 3.0])  # </s> is, and is not, among the best first tokens
+def test_one_hypothesis_more_is_as_good_as_a_second_search(
+    tmp_path: Path, eos_logit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(eos_logit=eos_logit)
+    engine, peer = load(model, tmp_path / "model"), TorchEngine(model)
+    counts = []
+    search = CTranslate2Engine._search
+
+    def counted(self, sources, *arguments, **options):
+        counts.append(options.get("spare", 0))
+        return search(self, sources, *arguments, **options)
+
+    monkeypatch.setattr(CTranslate2Engine, "_search", counted)
+    monkeypatch.setattr("kdmt.decode.engines.ctranslate2._OFTEN", -1)
+    for beam, lenpen in SETTINGS:
+        for lengths in LENGTHS:
+            wanted = Decode.model_validate({"beam": beam, "nbest": beam, "lenpen": lenpen, "batch_size": 2, **lengths})
+            assert_same(engine.decode(SOURCES, wanted), peer.decode(SOURCES, wanted))
+    assert 1 in counts
+
+
+@pytest.mark.parametrize("name", ["other depths", "post-norm"])
+@pytest.mark.parametrize(("beam", "lenpen"), SETTINGS)
+def test_nbest_is_the_oracles(tmp_path: Path, name: str, beam: int, lenpen: float) -> None:
+    model = make_model(CONFIGS[name])
+    sources = SOURCES[:3]
+    found = load(model, tmp_path / "model").decode(sources, settings(beam=beam, nbest=beam, lenpen=lenpen))
+    for source, mine in zip(sources, found, strict=True):
+        step = next_log_probs(model, source)
+        assert_same([mine], [oracle.search(step, max_len=POSITIONS - 1, beam=beam, lenpen=lenpen)])
+
+
+@pytest.mark.parametrize("eos_logit", [-12.0, 1.0, 4.0])  # rare or likely, also as the first token
+def test_scores_are_the_teacher_forced_ones(tmp_path: Path, eos_logit: float) -> None:
+    model = make_model(eos_logit=eos_logit)
+    engine = load(model, tmp_path / "model")
+    for lenpen in (0.0, 0.6, 1.0):
+        found = engine.decode(SOURCES, Decode(beam=4, nbest=4, lenpen=lenpen, max_len_a=0.5, max_len_b=2))
+        pairs = [(source, hypothesis) for source, nbest in zip(SOURCES, found, strict=True) for hypothesis in nbest]
+        forced = TorchEngine(model).score_pairs(
+            [source for source, _ in pairs], [np.array([*hypothesis.tokens, EOS]) for _, hypothesis in pairs]
+        )
+        for (_, hypothesis), log_probs in zip(pairs, forced, strict=True):
+            assert hypothesis.score == pytest.approx(log_probs.sum() / len(log_probs) ** lenpen, abs=TOLERANCE)
+        assert all(nbest == sorted(nbest, key=lambda h: -h.score) for nbest in found)
+
+
+def test_maximum_length_is_each_sentences_own(tmp_path: Path) -> None:
+    model = make_model(eos_logit=-40.0)
+    engine = load(model, tmp_path / "model")
+    wanted = Decode(beam=1, max_len_a=1.5, max_len_b=2)
+    found = engine.decode(SOURCES, wanted)
+    assert [len(nbest[0].tokens) for nbest in found] == [int(1.5 * len(source) + 2) for source in SOURCES]
+    assert_same(found, TorchEngine(model).decode(SOURCES, wanted))  # with one beam nothing is left to choose
+    longest = engine.decode(SOURCES[:2], Decode(beam=2, max_len_a=0.0, max_len_b=500))
+    assert [len(nbest[0].tokens) for nbest in longest] == [POSITIONS - 1] * 2
+
+
+def test_pad_is_never_written(tmp_path: Path) -> None:
+    model = make_model(pad_logit=20.0, eos_logit=18.0)  # <pad> is the likeliest of all
+    found = load(model, tmp_path / "model").decode(SOURCES, settings(beam=5, nbest=5))
+    assert all(h.tokens and PAD not in h.tokens for nbest in found for h in nbest)
+
+
+@pytest.mark.parametrize("nbest", [1, 2])
+def test_nbest_is_the_beginning_of_a_longer_one(engine: CTranslate2Engine, nbest: int) -> None:
+    whole = engine.decode(SOURCES, settings(beam=4, nbest=4))
+    assert engine.decode(SOURCES, settings(beam=4, nbest=nbest)) == [hypotheses[:nbest] for hypotheses in whole]
+
+
+# ---------------------------------------------------------------------------------------------------- pairs and samples
+
+
+@pytest.mark.parametrize("name", ["post-norm", "pre-norm", "all embeddings shared"])
+def test_pair_scores_are_those_of_pytorch(tmp_path: Path, name: str) -> None:
+    model = make_model(CONFIGS[name])
+    targets = make_sources([4, 2, 0, 11, 3, 1, 8, 23], seed=1)
+    engine, expected = load(model, tmp_path / "model"), TorchEngine(model).score_pairs(SOURCES, targets)
+    for limits in ({}, {"max_tokens": 40, "batch_size": 3}, {"batch_size": 1}):
+        for mine, reference in zip(engine.score_pairs(SOURCES, targets, **limits), expected, strict=True):
+            assert mine == pytest.approx(reference, abs=TOLERANCE)
+    assert engine.score_pairs([np.array([EOS])], targets[:1])[0] == pytest.approx(
+        TorchEngine(model).score_pairs([np.array([EOS])], targets[:1])[0], abs=TOLERANCE
+    )
+    assert engine.score_pairs([], []) == []
+
+
+def test_pairs_must_match(engine: CTranslate2Engine) -> None:
+    with pytest.raises(ValueError, match="2 sources and 1 targets"):
+        engine.score_pairs(SOURCES[:2], SOURCES[:1])
+    with pytest.raises(UserError, match="target 0 has 31 tokens"):
+        engine.score_pairs(SOURCES[:1], make_sources([30]))
+    with pytest.raises(ValueError, match="target 0 does not end"):
+        engine.score_pairs(SOURCES[:1], [np.array([5])])
+
+
+TWO_TOKENS = Decode(max_len_a=0.0, max_len_b=2, batch_size=500)
+SAMPLES = 3000
+
+
+def exact_distribution(model: Transformer, source: np.ndarray, sampling: Sampling) -> dict[tuple[int, ...], float]:
+    """Of all samples of at most two tokens that have a probability."""
+    log_probs = next_log_probs(model, source)
+
+    def drawn_from(prefix: tuple[int, ...]) -> list[float]:
+        logits = torch.tensor(log_probs(prefix), dtype=torch.float64)
+        logits[[PAD] if prefix else [PAD, EOS]] = -torch.inf
+        return truncated(logits[None], sampling)[0].tolist()
+
+    exact: dict[tuple[int, ...], float] = {}
+    for first, p in enumerate(drawn_from(())):
+        for second, q in enumerate(drawn_from((first,)) if p else []):
+            if q:
+                tokens = (first,) if second == EOS else (first, second)
+                exact[tokens] = exact.get(tokens, 0.0) + p * q
+    return exact
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=0.5),
+        Sampling(temperature=2.0),
+        Sampling(top_k=3),
+        Sampling(top_k=1000),
+        Sampling(top_p=0.8),
+        Sampling(top_k=4, top_p=0.7, temperature=1.5),
+    ],
+    ids=str,
+)
+def test_samples_are_distributed_as_they_should_be(tmp_path: Path, sampling: Sampling) -> None:
+    model = make_model(seed=5, pad_logit=3.0)
+    (source,) = make_sources([4])
+    found = load(model, tmp_path / "model").sample([source] * SAMPLES, TWO_TOKENS, sampling, seed=1)
+    counts, exact = Counter(nbest[0].tokens for nbest in found), exact_distribution(model, source, sampling)
+    assert counts.keys() <= exact.keys()
+    # chi-square over what is expected five times or more, the others as one: within four deviations of its mean
+    expected = {tokens: p * SAMPLES for tokens, p in exact.items() if p * SAMPLES >= 5}
+    observed = {tokens: counts[tokens] for tokens in expected}
+    expected[(-1,)] = SAMPLES - sum(expected.values()) + 1e-9
+    observed[(-1,)] = SAMPLES - sum(observed.values())
+    squares = sum((observed[tokens] - number) ** 2 / max(number, 1.0) for tokens, number in expected.items())
+    assert squares < len(expected) + 4 * math.sqrt(2 * len(expected))
+
+
+def test_a_samples_score_is_the_teacher_forced_one(tmp_path: Path) -> None:
+    model = make_model(eos_logit=-3.0, pad_logit=2.0)
+    wanted = Decode(lenpen=0.6, max_len_b=3)  # a penalty is the search's
+    found = load(model, tmp_path / "model").sample(SOURCES, wanted, Sampling(0.7, 5, 0.9), seed=2)
+    forced = TorchEngine(model).score_pairs(SOURCES, [np.array([*nbest[0].tokens, EOS]) for nbest in found])
+    for (hypothesis,), log_probs in zip(found, forced, strict=True):
+        assert hypothesis.log_probs == pytest.approx(log_probs.tolist(), abs=TOLERANCE)
+        assert hypothesis.score == pytest.approx(log_probs.mean(), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_seed_says_what_is_drawn(tmp_path: Path, threads: int) -> None:
+    load(make_model(), tmp_path / "model")
+    engine, done = CTranslate2Engine(tmp_path / "model", threads=threads), list[int]()
+    whole = engine.sample(SOURCES * 20, settings(batch_size=50), Sampling(), seed=1)
+    assert engine.sample(SOURCES * 20, settings(batch_size=50), Sampling(), seed=1, progress=done.append) == whole
+    other = engine.sample(SOURCES * 20, settings(batch_size=50), Sampling(), seed=2)
+    assert sum(a != b for a, b in zip(whole, other, strict=True)) > len(whole) / 2
+    assert done == [50, 50, 50, 10]
+    assert engine.decode(SOURCES, settings(beam=2)) == engine.decode(SOURCES, settings(beam=2))
+
+
+def test_a_sample_ends_at_its_own_maximum_length(tmp_path: Path) -> None:
+    engine = load(make_model(eos_logit=-40.0), tmp_path / "model")
+    found = engine.sample(SOURCES, Decode(max_len_a=1.5, max_len_b=2), Sampling(), seed=1)
+    assert [len(nbest[0].tokens) for nbest in found] == [int(1.5 * len(source) + 2) for source in SOURCES]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(temperature=1e-4), Sampling(top_p=1e-9)])
+def test_a_sample_without_chance_is_beam_1(engine: CTranslate2Engine, sampling: Sampling) -> None:
+    wanted = Decode(beam=1, max_len_b=3)
+    assert_same(engine.sample(SOURCES, wanted, sampling, seed=1), engine.decode(SOURCES, wanted))
+
+
+def test_what_cannot_be_sampled_for(engine: CTranslate2Engine) -> None:
+    assert engine.sample([], Decode(), Sampling(), seed=1) == []
+    assert engine.sample([np.array([EOS])], Decode(), Sampling(), seed=1) == [[Hypothesis((), 0.0)]]
+    with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
+        engine.sample(make_sources([3, 24]), Decode(), Sampling(), seed=1)
+
+
+# ---------------------------------------------------------------------------------------------------------- shortlists
+
+
+@pytest.mark.parametrize(("beam", "lenpen"), SETTINGS)
+def test_a_shortlist_of_everything_changes_nothing(tmp_path: Path, beam: int, lenpen: float) -> None:
+    model = make_model(eos_logit=2.0)
+    whole = load(model, tmp_path / "model")
+    add_shortlist(tmp_path / "model", range(18), {})
+    short = CTranslate2Engine(tmp_path / "model", compute_type="float32", shortlist=True)
+    wanted = settings(beam=beam, nbest=beam, lenpen=lenpen)
+    pairs = zip(whole.decode(SOURCES, wanted), short.decode(SOURCES, wanted), strict=True)
+    ending = [(a, b) for a, b in pairs if not at_limit(a, POSITIONS - 1)]
+    assert len(ending) > len(SOURCES) / 2
+    # where </s> is likely as the first token, its probability is known less precisely than by forced decoding
+    assert_same([found for _, found in ending], [expected for expected, _ in ending], tolerance=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("eos_logit", [-12.0, 3.0])
+def test_a_batch_is_translated_with_what_its_sources_allow(tmp_path: Path, batch_size: int, eos_logit: float) -> None:
+    load(make_model(eos_logit=eos_logit), tmp_path / "model")
+    shortlist = Shortlist(np.array([EOS, UNK, 7]), {4: np.array([9]), 5: np.array([11]), 9: np.array([6, 14])})
+    add_shortlist(tmp_path / "model", shortlist.frequent, shortlist.of_token)
+    engine = CTranslate2Engine(tmp_path / "model", compute_type="float32", shortlist=True)
+    wanted, written = Decode(beam=3, nbest=3, max_len_a=0.0, max_len_b=9, batch_size=batch_size), set()
+    found = engine.decode(SOURCES, wanted)
+    for batch in length_batches([len(source) for source in SOURCES], max_tokens=8000, batch_size=batch_size):
+        used = {token for place in batch for hypothesis in found[place] for token in hypothesis.tokens}
+        # where </s> is likely as the first token, sources of all batches are searched again together
+        together = batch if eos_logit < 0 else range(len(SOURCES))
+        assert used <= shortlist.allowed(SOURCES[place] for place in together) | {BOS}
+        written |= used
+    assert written & {6, 9, 11, 14}
+    unrestricted = CTranslate2Engine(tmp_path / "model", compute_type="float32").decode(SOURCES, wanted)
+    assert any(set(h.tokens) - {BOS, UNK, 6, 7, 9, 11, 14} for nbest in unrestricted for h in nbest)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_folder_without_a_shortlist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model: has no lexical shortlist \(vmap\.txt\)"):
+        CTranslate2Engine(tmp_path / "model", shortlist=True)
+    add_shortlist(tmp_path / "model", [EOS], {})
+    CTranslate2Engine(tmp_path / "model", shortlist=True)
+    (tmp_path / "model" / "vmap.txt").write_text("\tt5\n")
+    with pytest.raises(UserError, match=r"vmap\.txt: damaged"):
+        CTranslate2Engine(tmp_path / "model", shortlist=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("limits", [{"batch_size": 1}, {"batch_size": 3}, {"max_tokens": 1}, {"max_tokens": 30}])
+@pytest.mark.parametrize("lengths", [LONG, {"max_len_a": 1.2, "max_len_b": 3}])
+def test_batches_change_nothing(engine: CTranslate2Engine, limits: dict[str, int], lengths: dict[str, float]) -> None:
+    whole = engine.decode(SOURCES, Decode.model_validate({"beam": 4, "nbest": 4, **lengths}))
+    done: list[int] = []
+    found = engine.decode(
+        SOURCES, Decode.model_validate({"beam": 4, "nbest": 4, **lengths, **limits}), progress=done.append
+    )
+    assert_same(found, whole)
+    assert sum(done) == len(SOURCES)
+    assert max(done) <= limits.get("batch_size", len(SOURCES))
+
+
+def test_order_changes_nothing(engine: CTranslate2Engine) -> None:
+    wanted = Decode(beam=4, nbest=4, max_len_b=3)
+    whole = engine.decode(SOURCES, wanted)
+    order = np.random.default_rng(1).permutation(len(SOURCES)).tolist()
+    assert_same(engine.decode([SOURCES[i] for i in order], wanted), [whole[i] for i in order])
+
+
+def test_progress_is_told_batch_by_batch(engine: CTranslate2Engine) -> None:
+    done: list[int] = []
+    engine.decode(SOURCES, settings(beam=1, batch_size=5), progress=done.append)
+    assert done == [3, 5]  # the last batch comes first
+    done.clear()
+    engine.decode(SOURCES, Decode(beam=1, max_len_a=1.2, max_len_b=1), progress=done.append)
+    assert done == [8]  # whatever the maximum lengths
+
+
+def test_no_sources(engine: CTranslate2Engine) -> None:
+    assert engine.decode([], Decode()) == []
+
+
+def test_a_source_of_eos_alone_gets_the_empty_hypothesis(engine: CTranslate2Engine) -> None:
+    found = engine.decode([np.array([EOS]), SOURCES[0]], settings(beam=3, nbest=3))
+    assert found[0] == [Hypothesis((), 0.0)]
+    assert_same(found[1:], engine.decode(SOURCES[:1], settings(beam=3, nbest=3)))
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_source_too_long_is_named(engine: CTranslate2Engine) -> None:
+    assert engine.decode(make_sources([POSITIONS - 1]), Decode(beam=1))[0]
+    with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
+        engine.decode(make_sources([3, 24]), Decode())
+
+
+def test_source_without_eos(engine: CTranslate2Engine) -> None:
+    with pytest.raises(ValueError, match="source 0 does not end"):
+        engine.decode([np.array([5, 6])], Decode())
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_folder_that_is_none_or_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a model that 'kdmt export"):
+        CTranslate2Engine(tmp_path)
+    (tmp_path / "model" / "model.bin").write_bytes(b"\0")
+    with pytest.raises(UserError, match=r"model\.bin: damaged"):
+        CTranslate2Engine(tmp_path / "model")
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_process_that_uses_it_loads_no_torch(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from kdmt.config import Decode
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.types import Sampling
+engine, source = CTranslate2Engine(Path({str(tmp_path / "model")!r})), [np.array([5, 6, 2])]
+engine.decode(source, Decode(max_len_b=3))
+engine.sample(source, Decode(), Sampling(), seed=1)
+engine.score_pairs(source, source)
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("arguments", [{"compute_type": "int3"}, {"device": "abacus"}])
+def test_what_ctranslate2_does_not_have(tmp_path: Path, arguments: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="CTranslate2 cannot load it on"):
+        CTranslate2Engine(tmp_path / "model", **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("engine")
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    with pytest.raises(UserError, match="pip install ctranslate2"):
+        CTranslate2Engine(tmp_path / "model")
+
+
+def test_int8_by_request(tmp_path: Path) -> None:
+    load(make_model(), tmp_path / "model")
+    found = CTranslate2Engine(tmp_path / "model", compute_type="int8", threads=2).decode(SOURCES, settings(beam=2))
+    assert all(len(nbest) == 1 for nbest in found)

@@ -1,0 +1,197 @@
+"""CTC students in ONNX Runtime translate as in PyTorch, and an export harms nothing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from small_transformers import CONFIGS, POST_NORM, make_model, make_sources, vocabulary_sizes, write_text_processing
+from tiny_pipeline import hash_tree, kdmt
+
+from kdmt.config import Decode
+from kdmt.corpus.codec import TextCodec
+from kdmt.decode.engines.nat import NATEngine
+from kdmt.decode.engines.onnx import OnnxEngine
+from kdmt.errors import UserError
+from kdmt.interop.onnx import export_model
+from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.build import build_nonautoregressive, build_transformer
+from kdmt.models.checkpoint import save_checkpoint
+from kdmt.models.nonautoregressive import NATransformer
+
+SHARED = replace(POST_NORM, share_all_embeddings=True)
+SOURCES = make_sources([5, 0, 9, 1, 3, 7, 3, 12, 20])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make_student(config: TransformerConfig = SHARED, *, family: str = "ctc", upsample: int = 2) -> NATransformer:
+    torch.manual_seed(1)
+    src_size, tgt_size = vocabulary_sizes(config)
+    nat = NATConfig(family=family, upsample=upsample)
+    model = build_nonautoregressive(config, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # apart from each other, so that no symbol wins everywhere
+            if "embed" in name or name in ("output_proj.weight", "blank_1D"):
+                parameter.copy_((4.0 if name == "blank_1D" else 2.0) * torch.randn(parameter.shape))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of `make_student()`; to export takes seconds."""
+    folder = tmp_path_factory.mktemp("exported") / "out"
+    size, companions = write_text_processing(folder.parent / "prepare", multiple=vocabulary_sizes(SHARED)[1])
+    assert (size, size) == vocabulary_sizes(SHARED)
+    model = make_student().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    export_model(model, folder, companions=companions)
+    assert model.training, "the model is to be left as it is"
+    assert model.masks == "needed"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(exported: Path) -> OnnxEngine:
+    return OnnxEngine(exported)
+
+
+def assert_as_in_pytorch(engine: OnnxEngine, model: NATransformer) -> None:
+    found, expected = engine.decode(SOURCES, Decode()), NATEngine(model.double()).decode(SOURCES, Decode())
+    assert any(best.tokens for (best,) in expected)
+    for (mine,), (theirs,) in zip(found, expected, strict=True):
+        assert mine.tokens == theirs.tokens
+        assert mine.score == pytest.approx(theirs.score, abs=1e-3)
+        assert mine.steps == 1
+
+
+def test_translations_and_scores_are_those_of_pytorch(engine: OnnxEngine) -> None:
+    assert_as_in_pytorch(engine, make_student())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_models_of_every_shape(tmp_path: Path, name: str) -> None:
+    if CONFIGS[name].encoder_embed_dim != CONFIGS[name].decoder_embed_dim:
+        pytest.skip("the decoder starts from the source's embeddings")
+    model = make_student(CONFIGS[name], upsample=3)
+    export_model(model, tmp_path / "out")
+    assert_as_in_pytorch(OnnxEngine(tmp_path / "out"), model)
+
+
+def test_a_translation_does_not_depend_on_its_batch(engine: OnnxEngine) -> None:
+    together = engine.decode(SOURCES, Decode())
+    assert [best.tokens for (best,) in together] == [
+        best.tokens for source in SOURCES for (best,) in engine.decode([source], Decode())
+    ]
+
+
+def test_translate_reads_what_export_wrote(tmp_path: Path, exported: Path) -> None:
+    save_checkpoint(tmp_path / "average", make_student(), companions=TextCodec.load(exported).companions(exported))
+    stdin = b"abba ba\n\nbab\n"
+    mine, torchs = (kdmt("translate", folder, stdin=stdin) for folder in (exported, tmp_path / "average"))
+    assert mine == torchs
+    assert mine.code == 0
+    assert len(mine.out.splitlines()) == 3
+
+
+def test_progress_counts_every_sentence(engine: OnnxEngine) -> None:
+    counts: list[int] = []
+    engine.decode(SOURCES, Decode(batch_size=2), progress=counts.append)
+    assert sum(counts) == len(SOURCES)
+
+
+def test_the_blank_is_the_symbol_after_the_last_token(exported: Path) -> None:
+    session = onnxruntime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
+    symbols, log_probs = session.run(None, {"src_tokens": np.stack([SOURCES[3], SOURCES[3]]).astype(np.int64)})
+    assert symbols.shape == log_probs.shape == (2, 2 * len(SOURCES[3]))
+    found = [session.run(["symbols"], {"src_tokens": source[None].astype(np.int64)})[0] for source in SOURCES]
+    assert max(each.max() for each in found) == make_student().blank
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "nat", "dag"])
+def test_other_models_are_refused(tmp_path: Path, family: str) -> None:
+    model = make_model() if family == "autoregressive" else make_student(family=family)
+    with pytest.raises(UserError, match=f"only a 'ctc' student is exported to ONNX; this model is '{family}'"):
+        export_model(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_by_command_says_what_goes_where(tmp_path: Path) -> None:
+    size, companions = write_text_processing(tmp_path / "prepare")
+    config = replace(POST_NORM, share_all_embeddings=True)
+    teacher = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
+    save_checkpoint(tmp_path / "average", teacher, companions=companions)
+    refused = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "out")
+    assert refused.code == 2
+    assert "only a 'ctc' student" in refused.err
+    quantized = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "out", "--quantization", "int8")
+    assert quantized.code == 2
+    assert "--quantization int8: ONNX models are float32" in quantized.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("text")
+    before = hash_tree(tmp_path)
+    with pytest.raises(UserError, match="exists already"):
+        export_model(make_student(), tmp_path / "out")
+    assert hash_tree(tmp_path) == before
+
+
+def test_without_what_writes_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"pip install 'kdmt\[onnx\]'"):
+        export_model(make_student(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnx_runtime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"pip install 'kdmt\[onnx\]'"):
+        OnnxEngine(exported)
+
+
+def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a model that 'kdmt export --to onnx' wrote"):
+        OnnxEngine(tmp_path)
+
+
+def test_a_damaged_folder(tmp_path: Path, exported: Path) -> None:
+    shutil.copytree(exported, tmp_path / "cut")
+    model = tmp_path / "cut" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model\.onnx"):
+        OnnxEngine(tmp_path / "cut")
+
+
+def test_names_in_a_graph_do_not_reach_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime warns of an initializer that nothing uses, by its name."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    from kdmt.decode.engines.onnx import _load
+
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "graph",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+        [helper.make_tensor("\x1b[31mevil", TensorProto.FLOAT, [1], [0.0])],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(tmp_path / "model.onnx"))
+    _load(tmp_path / "model.onnx", 1)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,302 @@
+"""The search against a list-based reference, exhaustive enumeration and a greedy loop, on random tables for models."""
+
+from __future__ import annotations
+
+import math
+
+import beam_oracle as oracle
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdmt.decode.search import beam as beam_module
+from kdmt.decode.search.beam import beam_search
+from kdmt.decode.search.lengths import max_lengths, normalized_score
+from kdmt.types import EOS, PAD, Hypothesis
+
+BOS_TOKEN, UNK_TOKEN = 0, 3
+
+
+class Table:
+    """Random logits for each prefix of one sentence, drawn from a fixed set. Rounded ones are full of exact ties."""
+
+    def __init__(self, seed: int, *, vocab_size: int = 9, eos_bias: float = 0.0, rounded: bool = False) -> None:
+        self.name = f"Table({seed}, vocab_size={vocab_size}, eos_bias={eos_bias}, rounded={rounded})"
+        logits = np.random.default_rng(seed).normal(scale=1.5, size=(101, vocab_size))
+        logits[:, EOS] += eos_bias
+        self.rows = torch.from_numpy(logits.round() if rounded else logits)
+        self.log_prob_rows: list[list[float]] = self.rows.log_softmax(dim=-1).tolist()
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def place(self, prefix: tuple[int, ...]) -> int:
+        return hash(prefix) % len(self.rows)  # numbers, unlike strings, hash alike in every process
+
+    def logits(self, prefix: tuple[int, ...]) -> torch.Tensor:
+        return self.rows[self.place(prefix)]
+
+    def log_probs(self, prefix: tuple[int, ...]) -> list[float]:
+        return self.log_prob_rows[self.place(prefix)]
+
+
+class TableStepper:
+    """Follows the prefix of each row, and notes how many sentences are in the batch at each step."""
+
+    def __init__(self, tables: list[Table], beam: int) -> None:
+        self.tables, self.beam = list(tables), beam
+        self.prefixes: list[tuple[int, ...]] = [()] * (len(tables) * beam)
+        self.started = False
+        self.batch_sizes: list[int] = []
+
+    def step(self, last_tokens_N: torch.Tensor) -> torch.Tensor:
+        last = last_tokens_N.tolist()
+        if self.started:
+            self.prefixes = [(*prefix, token) for prefix, token in zip(self.prefixes, last, strict=True)]
+        else:
+            assert last == [EOS] * len(self.prefixes)
+        self.started = True
+        self.batch_sizes.append(len(self.tables))
+        return torch.stack([self.tables[row // self.beam].logits(prefix) for row, prefix in enumerate(self.prefixes)])
+
+    def reorder(self, order_N: torch.Tensor) -> None:
+        order = order_N.tolist()
+        assert [row // self.beam for row in order] == [row // self.beam for row in range(len(self.prefixes))]
+        self.prefixes = [self.prefixes[row] for row in order]
+
+    def select_sentences(self, index_B: torch.Tensor) -> None:
+        kept = index_B.tolist()
+        self.tables = [self.tables[place] for place in kept]
+        self.prefixes = [self.prefixes[place * self.beam + k] for place in kept for k in range(self.beam)]
+
+
+def run(tables: list[Table], max_len_B: list[int], *, beam: int, **options: float) -> list[list[Hypothesis]]:
+    return beam_search(TableStepper(tables, beam), max_len_B=max_len_B, beam=beam, **options)  # type: ignore[arg-type]
+
+
+def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
+    assert [hypothesis.tokens for hypothesis in found] == [hypothesis.tokens for hypothesis in expected]
+    for mine, reference in zip(found, expected, strict=True):
+        assert mine.score == pytest.approx(reference.score, abs=1e-12)
+        assert mine.log_probs == pytest.approx(reference.log_probs, abs=1e-12)
+
+
+tables = st.builds(
+    Table,
+    st.integers(0, 10_000),
+    vocab_size=st.just(8),
+    eos_bias=st.sampled_from([-1.0, 0.0, 1.5]),
+    rounded=st.booleans(),
+)
+sentences = st.lists(st.tuples(tables, st.integers(1, 8)), min_size=1, max_size=4)
+lenpens = st.sampled_from([-0.5, 0.0, 0.6, 1.0, 1.7])
+
+
+@settings(max_examples=80, deadline=None)
+@given(batch=sentences, beam=st.integers(1, 6), lenpen=lenpens, min_len=st.integers(0, 1))
+def test_nbest_is_the_oracles(batch: list[tuple[Table, int]], beam: int, lenpen: float, min_len: int) -> None:
+    found = run(
+        [table for table, _ in batch],
+        [max_len for _, max_len in batch],
+        beam=beam,
+        nbest=beam,
+        lenpen=lenpen,
+        min_len=min_len,
+    )
+    for hypotheses, (table, max_len) in zip(found, batch, strict=True):
+        expected = oracle.search(table.log_probs, max_len=max_len, beam=beam, lenpen=lenpen, min_len=min_len)
+        assert len(hypotheses) == beam
+        assert_same(hypotheses, expected)
+
+
+@pytest.mark.parametrize("vocab_size", [4, 5])
+@pytest.mark.parametrize("beam", [2, 3, 7])
+def test_beam_wider_than_the_vocabulary(vocab_size: int, beam: int) -> None:
+    for seed in range(20):
+        table = Table(seed, vocab_size=vocab_size)
+        expected = oracle.search(table.log_probs, max_len=3, beam=beam, lenpen=1.0)
+        assert_same(run([table], [3], beam=beam, nbest=beam)[0], expected)
+
+
+@pytest.mark.parametrize("lenpen", [0.0, 0.6, 1.0, 2.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_wide_beam_is_exhaustive(seed: int, lenpen: float) -> None:
+    table = Table(seed, vocab_size=5)  # three words, at most three long: 39 hypotheses
+    expected = oracle.enumerate_all(table.log_probs, vocab_size=5, max_len=3, lenpen=lenpen)
+    found = run([table], [3], beam=40, nbest=40, lenpen=lenpen)[0]
+    assert len(found) == 39
+    assert_same(found, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch=sentences)
+def test_beam_1_is_greedy(batch: list[tuple[Table, int]]) -> None:
+    found = run([table for table, _ in batch], [max_len for _, max_len in batch], beam=1)
+    expected = [oracle.greedy(table.log_probs, max_len=max_len) for table, max_len in batch]
+    assert [hypotheses[0].tokens for hypotheses in found] == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch=sentences, beam=st.integers(1, 5), data=st.data())
+def test_no_sentence_depends_on_its_batch(batch: list[tuple[Table, int]], beam: int, data: st.DataObject) -> None:
+    alone = [run([table], [max_len], beam=beam, nbest=beam)[0] for table, max_len in batch]
+    order = data.draw(st.permutations(range(len(batch))))
+    together = run([batch[i][0] for i in order], [batch[i][1] for i in order], beam=beam, nbest=beam)
+    assert together == [alone[i] for i in order]
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch=sentences, beam=st.integers(1, 5), lenpen=lenpens, data=st.data())
+def test_score_is_the_normalised_sum_of_the_tables_log_probs(
+    batch: list[tuple[Table, int]], beam: int, lenpen: float, data: st.DataObject
+) -> None:
+    nbest = data.draw(st.integers(1, beam))
+    found = run([t for t, _ in batch], [max_len for _, max_len in batch], beam=beam, nbest=nbest, lenpen=lenpen)
+    for hypotheses, (table, max_len) in zip(found, batch, strict=True):
+        assert len(hypotheses) == nbest
+        assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+        for hypothesis in hypotheses:
+            target = (*hypothesis.tokens, EOS)
+            forced = [table.log_probs(target[:position])[token] for position, token in enumerate(target)]
+            assert 1 <= len(hypothesis.tokens) <= max_len
+            assert hypothesis.log_probs == pytest.approx(forced, abs=1e-12)
+            assert hypothesis.score == pytest.approx(sum(forced) / len(target) ** lenpen, abs=1e-12)
+
+
+def test_each_sentence_has_its_own_maximum_length() -> None:
+    limits = [7, 1, 4, 2]
+    never_ending = [Table(seed, eos_bias=-50.0) for seed in range(4)]
+    found = run(never_ending, limits, beam=3, nbest=3)
+    assert [[len(h.tokens) for h in hypotheses] for hypotheses in found] == [[limit] * 3 for limit in limits]
+    assert all(len(h.log_probs) == len(h.tokens) + 1 for hypotheses in found for h in hypotheses)
+
+
+def test_finished_sentences_leave_the_batch() -> None:
+    limits = [7, 1, 4, 2]
+    stepper = TableStepper([Table(seed, eos_bias=-50.0) for seed in range(4)], beam=2)
+    beam_search(stepper, max_len_B=limits, beam=2)
+    assert stepper.batch_sizes == [4, 4, 3, 2, 2, 1, 1, 1]  # a limit of n takes n + 1 steps
+
+
+class ConstantStepper:
+    """The same logits at every step, for one sentence."""
+
+    def __init__(self, logits: dict[int, float], *, vocab_size: int = 6, beam: int, rest: float = -100.0) -> None:
+        row = torch.full((vocab_size,), rest)
+        for token, value in logits.items():
+            row[token] = value
+        self.logits_NV = row.repeat(beam, 1)
+
+    def step(self, last_tokens_N: torch.Tensor) -> torch.Tensor:
+        assert len(last_tokens_N) == len(self.logits_NV)
+        return self.logits_NV
+
+    def reorder(self, order_N: torch.Tensor) -> None: ...
+
+    def select_sentences(self, index_B: torch.Tensor) -> None: ...
+
+
+def test_padding_is_never_generated_and_keeps_its_probability() -> None:
+    best = beam_search(ConstantStepper({PAD: 2.0, 4: 1.0}, beam=2), max_len_B=[3], beam=2, nbest=2)[0][0]
+    assert best.tokens == (4, 4, 4)
+    assert best.log_probs[0] == pytest.approx(1.0 - math.log(math.exp(2.0) + math.exp(1.0)), abs=1e-6)
+
+
+def test_bos_and_unk_are_ordinary_words_as_in_fairseq() -> None:
+    for token in (BOS_TOKEN, UNK_TOKEN):
+        assert beam_search(ConstantStepper({token: 5.0}, beam=1), max_len_B=[2], beam=1)[0][0].tokens == (token,) * 2
+
+
+def test_empty_hypotheses_need_min_len_0() -> None:
+    for min_len, expected in ((0, ()), (1, (4,)), (2, (4, 4))):
+        stepper = ConstantStepper({EOS: 3.0, 4: 0.0}, beam=1)
+        assert beam_search(stepper, max_len_B=[5], beam=1, min_len=min_len)[0][0].tokens == expected
+
+
+def test_ties_go_to_the_earlier_beam_then_to_the_lower_token() -> None:
+    found = beam_search(ConstantStepper({}, beam=3), max_len_B=[2], beam=3, nbest=3)[0]
+    # first step: <s>, <unk>, 4 are the lowest ids there are; second: <s> and </s> of the first beam come first
+    assert [h.tokens for h in found] == [(0,), (0, 0), (0, 3)]
+
+
+def test_length_penalty_ranks() -> None:
+    # one prefix of n words matters; with </s> it has the sum n log 0.6 + log 0.4, which falls, over n + 1 tokens
+    def best(lenpen: float) -> int:
+        stepper = ConstantStepper({EOS: math.log(0.4), 4: math.log(0.6)}, beam=4)
+        return len(beam_search(stepper, max_len_B=[6], beam=4, lenpen=lenpen)[0][0].tokens)
+
+    assert best(0.0) == 1
+    assert best(1.0) == 4  # the longest of the four that are finished
+
+
+def test_rows_are_normalised_in_chunks_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, limits = [Table(seed, rounded=seed % 2 == 0) for seed in range(4)], [5, 2, 7, 3]
+    whole = run(batch, limits, beam=3, nbest=3)
+    monkeypatch.setattr(beam_module, "_ROWS_AT_ONCE", 2)
+    assert run(batch, limits, beam=3, nbest=3) == whole
+
+
+def test_half_precision_logits_are_normalised_in_float32() -> None:
+    stepper = ConstantStepper({4: 1.0, 5: 0.5}, beam=1)
+    stepper.logits_NV = stepper.logits_NV.bfloat16()
+    log_prob = beam_search(stepper, max_len_B=[1], beam=1)[0][0].log_probs[0]
+    assert log_prob == pytest.approx(-math.log(1 + math.exp(-0.5)), abs=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.integers(1, 9).flatmap(
+        lambda width: st.lists(
+            st.lists(st.sampled_from([-math.inf, -2.0, -1.0, 0.0]), min_size=width, max_size=width),
+            min_size=1,
+            max_size=4,
+        )
+    ),
+    count=st.integers(1, 10),
+)
+def test_stable_topk_is_a_stable_sort(rows: list[list[float]], count: int) -> None:
+    values, places = beam_module._stable_topk(torch.tensor(rows), count)
+    for row, row_values, row_places in zip(rows, values.tolist(), places.tolist(), strict=True):
+        expected = sorted(range(len(row)), key=lambda place: (-row[place], place))[:count]
+        assert row_values == [row[place] for place in expected]
+        finite = [place for place in expected if row[place] > -math.inf]
+        assert row_places[: len(finite)] == finite  # the order among impossible tokens is of no concern
+
+
+def test_maximum_lengths() -> None:
+    assert max_lengths([1, 5, 11], 1.2, 10) == [11, 16, 23]
+    assert max_lengths([1, 5, 11], 0.0, 200, limit=99) == [99, 99, 99]
+    assert max_lengths([], 1.0, 1) == []
+
+
+def test_normalized_score_is_its_formula() -> None:
+    assert normalized_score(-6.0, 4, 0.0) == -6.0
+    assert normalized_score(-6.0, 4, 1.0) == -1.5
+    assert normalized_score(-6.0, 4, 0.5) == -3.0
+
+
+def test_no_sentences() -> None:
+    assert run([], [], beam=3) == []
+
+
+@pytest.mark.parametrize(("beam", "nbest"), [(2, 3), (2, 0)])
+def test_nbest_is_at_most_beam(beam: int, nbest: int) -> None:
+    with pytest.raises(ValueError, match="nbest"):
+        run([Table(0)], [3], beam=beam, nbest=nbest)
+
+
+def test_maximum_length_below_the_minimum() -> None:
+    with pytest.raises(ValueError, match="maximum length of 0"):
+        run([Table(0), Table(1)], [3, 0], beam=2)
+
+
+def test_nan_is_an_error() -> None:
+    with pytest.raises(FloatingPointError, match=r"sentence 0 .* NaN"):
+        beam_search(ConstantStepper({4: math.nan}, beam=2), max_len_B=[3], beam=2)
+
+
+def test_no_possible_continuation_is_an_error() -> None:
+    with pytest.raises(FloatingPointError, match="no hypothesis"):
+        beam_search(ConstantStepper({PAD: 0.0}, beam=2, rest=-math.inf), max_len_B=[3], beam=2)

@@ -1,0 +1,159 @@
+"""Stage folders that are symbolic links: the data stays on the link's disk, and no link is lost or followed astray."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny_pipeline import hash_tree
+
+from kdmt.errors import UserError
+from kdmt.flow.folders import aside_of, earlier_states, make_folder, move_aside, put_in_place, real_folder
+from kdmt.flow.manifest import Plan, begin, check_status, finish, take_back
+from kdmt.flow.stage import locked
+from kdmt.outputs import open_lock, take
+
+
+def plan(setting: int) -> Plan:
+    return Plan({"seed": setting}, {}, {})
+
+
+def fill(folder: Path, setting: int) -> dict[str, str]:
+    """A complete stage in the folder."""
+    begin(folder, plan(setting), {})
+    (folder / "model").write_text(f"weights {setting}", encoding="utf-8")
+    beside = folder.parent / "scores.json"
+    beside.write_text(f"scores {setting}", encoding="utf-8")
+    finish(folder, plan(setting), outputs=[folder / "model"], facts={})
+    return hash_tree(folder)
+
+
+@pytest.fixture
+def big(other_disk: Path) -> Path:
+    return other_disk
+
+
+@pytest.fixture
+def link(tmp_path: Path, big: Path) -> Path:
+    """A stage's folder that its owner has moved to the other disk."""
+    (big / "my-teacher").mkdir()
+    link = tmp_path / "runs" / "x" / "teacher"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(os.path.relpath(big / "my-teacher", link.parent))
+    return link
+
+
+def test_redoing_a_linked_stage_keeps_the_link_and_all_states_on_its_disk(link: Path, big: Path) -> None:
+    made = [fill(link, setting) for setting in (1, 2, 3)]
+    assert link.is_symlink()
+    assert sorted(path.name for path in link.parent.iterdir()) == ["scores.json", "teacher"]
+    assert sorted(path.name for path in big.iterdir()) == ["my-teacher", "my-teacher.previous", "my-teacher.previous.2"]
+    assert [hash_tree(big / f"my-teacher{ending}") for ending in (".previous", ".previous.2", "")] == made
+    assert take_back(link, plan(1)) == big / "my-teacher.previous"
+    assert link.is_symlink()
+    assert hash_tree(link) == made[0]
+    assert [hash_tree(state) for state in earlier_states(link)] == made[1:]
+
+
+def test_a_state_from_before_the_link_is_taken_back_to_the_links_disk(link: Path, big: Path) -> None:
+    """Its owner moved the folder to the larger disk later; the state moves after it."""
+    before = fill(link.with_name("teacher.previous"), 1)
+    now = fill(link, 2)
+    assert take_back(link, plan(1)) == link.with_name("teacher.previous")
+    assert link.is_symlink()
+    assert hash_tree(big / "my-teacher") == before
+    assert not link.with_name("teacher.previous").exists()
+    assert [hash_tree(state) for state in earlier_states(link)] == [now]
+    assert sorted(path.name for path in big.iterdir()) == ["my-teacher", "my-teacher.previous"]
+
+
+def test_a_link_that_an_older_version_moved_aside_is_taken_back(link: Path, big: Path) -> None:
+    made = fill(link, 1)
+    link.rename(link.with_name("teacher.previous"))
+    later = fill(link, 2)
+    assert take_back(link, plan(1)) == link.with_name("teacher.previous")
+    assert link.is_symlink()
+    assert hash_tree(big / "my-teacher") == made
+    assert [hash_tree(state) for state in earlier_states(link)] == [later]
+
+
+def test_a_link_to_nothing_yet_is_made_where_it_leads(link: Path, big: Path) -> None:
+    (big / "my-teacher").rmdir()
+    assert check_status(link, plan(1)).state == "new"
+    made = fill(link, 1)
+    assert link.is_symlink()
+    assert hash_tree(big / "my-teacher") == made
+
+
+@pytest.mark.parametrize("lost", ["teacher", "x", "runs"])
+def test_a_link_to_a_disk_that_is_not_there_is_refused(tmp_path: Path, lost: str) -> None:
+    """As one that is not mounted: nothing is begun anew on the small disk."""
+    folder = tmp_path / "runs" / "x" / "teacher"
+    place = next(path for path in (folder, *folder.parents) if path.name == lost)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(tmp_path / "unmounted" / "deep" / lost)
+    for work in (lambda: begin(folder, plan(1), {}), lambda: make_folder(folder)):
+        with pytest.raises(UserError) as caught:
+            work()
+        assert str(caught.value) == (
+            f"{place}: a symbolic link to {tmp_path}/unmounted/deep/{lost}, and there is no folder "
+            f"{tmp_path}/unmounted/deep: mount its disk, or remove the link"
+        )
+    with pytest.raises(UserError, match="a symbolic link to"), locked(folder):
+        pass
+    assert not (tmp_path / "unmounted").exists()
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "teacher").symlink_to("teacher")
+    with pytest.raises(UserError, match="teacher: a symbolic link that leads to itself"):
+        begin(tmp_path / "teacher", plan(1), {})
+
+
+@pytest.mark.parametrize("place", ["runs", "runs/x"])
+def test_parents_may_be_links_to_nothing_yet(tmp_path: Path, big: Path, place: str) -> None:
+    link = tmp_path / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(big / "new")
+    made = fill(tmp_path / "runs/x/teacher", 1)
+    assert link.is_symlink()
+    assert hash_tree(big / "new" / Path("runs/x/teacher").relative_to(place)) == made
+    fill(tmp_path / "runs/x/teacher", 2)
+    assert [hash_tree(state) for state in earlier_states(tmp_path / "runs/x/teacher")] == [made]
+
+
+def test_outputs_beside_a_linked_folder_are_found(link: Path) -> None:
+    """As the report of `score`, which lies beside its folder."""
+    begin(link, plan(1), {})
+    report = link.parent / "scores.json"
+    report.write_text("scores", encoding="utf-8")
+    finish(link, plan(1), outputs=[report], facts={})
+    assert check_status(link, plan(1)).state == "fresh"
+    report.write_text("other scores", encoding="utf-8")
+    assert check_status(link, plan(1)).reasons == ["its output ../scores.json was changed"]
+
+
+def test_two_links_to_one_folder_have_one_lock(link: Path) -> None:
+    other = link.with_name("again")
+    other.symlink_to("teacher")
+    with locked(link), pytest.raises(UserError, match="again: another process is at work on it"), locked(other):
+        pass
+    with locked(other), open_lock(real_folder(link)) as file:
+        assert not take(file)
+
+
+def test_an_empty_folder_is_no_state(tmp_path: Path, link: Path) -> None:
+    assert move_aside(link) is None
+    (tmp_path / "empty").mkdir()
+    assert move_aside(tmp_path / "empty") is None
+    assert move_aside(tmp_path / "none") is None
+    assert aside_of(tmp_path / "empty") == tmp_path / "empty.unfinished"
+
+
+def test_a_state_is_never_put_over_a_folder(tmp_path: Path) -> None:
+    fill(tmp_path / "a.previous", 1)
+    made = fill(tmp_path / "a", 2)
+    with pytest.raises(OSError, match="not empty"):
+        put_in_place(tmp_path / "a.previous", tmp_path / "a")
+    assert hash_tree(tmp_path / "a") == made

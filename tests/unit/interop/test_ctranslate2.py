@@ -1,0 +1,333 @@
+"""Exported models compute what they computed in PyTorch, and an export harms nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import ctranslate2
+import numpy as np
+import pytest
+import torch
+from small_transformers import (
+    CONFIGS,
+    POSITIONS,
+    POST_NORM,
+    make_model,
+    make_sources,
+    symbols,
+    vocabulary_sizes,
+    write_text_processing,
+)
+from tiny_pipeline import hash_tree, kdmt
+
+from kdmt.checksum import verify_checkpoint
+from kdmt.config import Decode
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.errors import UserError
+from kdmt.interop import export_folder as exported
+from kdmt.interop.ctranslate2 import Quantization, add_shortlist, export_checkpoint, export_model
+from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.build import build_nonautoregressive, build_transformer, describe_model
+from kdmt.models.checkpoint import save_checkpoint
+from kdmt.models.transformer import Transformer
+from kdmt.types import EOS, PAD, UNK
+
+LENGTHS = [1, 5, 9, 20, 3]
+SOURCES = make_sources(LENGTHS)
+TARGETS = make_sources([4, 20, 0, 7, 9], seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def export(
+    model: Transformer, folder: Path, *, quantization: Quantization = "float32", companions: tuple[Path, ...] = ()
+) -> Path:
+    src_size, tgt_size = vocabulary_sizes(model.config)
+    src, tgt = symbols(src_size, "s"), symbols(tgt_size, "s" if model.config.share_all_embeddings else "t")
+    export_model(model, folder, src_symbols=src, tgt_symbols=tgt, quantization=quantization, companions=companions)
+    return folder
+
+
+def ctranslate2_log_probs(folder: Path, config: TransformerConfig, compute_type: str = "float32") -> list[list[float]]:
+    """Of the targets, </s> last, teacher-forced."""
+    src_size, tgt_size = vocabulary_sizes(config)
+    src, tgt = symbols(src_size, "s"), symbols(tgt_size, "s" if config.share_all_embeddings else "t")
+    translator = ctranslate2.Translator(str(folder), intra_threads=1, compute_type=compute_type)
+    results = translator.score_batch(
+        [[src[token] for token in source] for source in SOURCES],
+        [[tgt[token] for token in target[:-1]] for target in TARGETS],
+    )
+    return [result.log_probs for result in results]
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_log_probabilities_are_those_of_pytorch(tmp_path: Path, config: TransformerConfig) -> None:
+    model = make_model(config)
+    found = ctranslate2_log_probs(export(model, tmp_path / "out"), config)
+    for mine, expected in zip(found, TorchEngine(model).score_pairs(SOURCES, TARGETS), strict=True):
+        assert mine == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_the_options_beside_a_model_search_as_kdmt_does(tmp_path: Path) -> None:
+    """In a program of CTranslate2's alone: tokens with </s> in, `translate.json` as keyword arguments, tokens out."""
+    folder, decode = tmp_path / "out", Decode(beam=3, lenpen=0.6, max_len_a=0.0, max_len_b=POSITIONS - 1)
+    src, tgt = symbols(15, "s"), symbols(18, "t")
+    export_model(make_model(eos_logit=0.0), folder, src_symbols=src, tgt_symbols=tgt, decode=decode)
+    options = json.loads((folder / "translate.json").read_text())
+    theirs = ctranslate2.Translator(str(folder), intra_threads=1).translate_batch(
+        [[src[token] for token in source] for source in SOURCES], **options
+    )
+    ours = CTranslate2Engine(folder).decode(SOURCES, decode)
+    assert [result.hypotheses[0] for result in theirs] == [[tgt[token] for token in nbest[0].tokens] for nbest in ours]
+    assert any(0 < len(nbest[0].tokens) < POSITIONS - 1 for nbest in ours)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_of_any_type(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = make_model(dtype=dtype)
+    found = ctranslate2_log_probs(export(model, tmp_path / "out"), POST_NORM)
+    expected = TorchEngine(model.double()).score_pairs(SOURCES, TARGETS)
+    assert np.concatenate(found) == pytest.approx(np.concatenate(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("quantization", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("name", ["post-norm", "everything at once"])
+def test_the_model_is_left_as_it_was(tmp_path: Path, name: str, quantization: Quantization) -> None:
+    model = make_model(CONFIGS[name], dtype=torch.float32)
+    before = {name: tensor.clone() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    export(model, tmp_path / "out", quantization=quantization)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        assert torch.equal(tensor, before[name])
+
+
+def test_int8_is_smaller_and_near(tmp_path: Path) -> None:
+    model = make_model()
+    sizes = {}
+    for quantization in ("float32", "int8"):
+        folder = export(model, tmp_path / quantization, quantization=quantization)
+        sizes[quantization] = (folder / "model.bin").stat().st_size
+    # computed in float32: in int8 an x86 CPU without VNNI saturates on weights as large as these
+    found = np.concatenate(ctranslate2_log_probs(tmp_path / "int8", POST_NORM))
+    expected = np.concatenate(TorchEngine(model).score_pairs(SOURCES, TARGETS))
+    assert sizes["int8"] < 0.6 * sizes["float32"]  # positions and norms stay as they are
+    assert 1e-4 < abs(found - expected).max() < 0.5
+
+
+def test_the_folder_says_what_it_holds(tmp_path: Path) -> None:
+    model = make_model()
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "codes").write_text("a b\n")
+    (tmp_path / "text.json").write_text("{}")
+    folder = export(model, tmp_path / "out", companions=(tmp_path / "tokenizer", tmp_path / "text.json"))
+    assert json.loads((folder / "model.json").read_text()) == describe_model(model)
+    assert (folder / "tokenizer" / "codes").read_text() == "a b\n"
+    assert (folder / "text.json").read_text() == "{}"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["decoder_start_token"], config["add_source_eos"], config["add_source_bos"]) == ("</s>", False, False)
+    assert json.loads((folder / "source_vocabulary.json").read_text()) == symbols(15, "s")
+    verify_checkpoint(folder)
+    (folder / "model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"model\.bin"):
+        verify_checkpoint(folder)
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("family", ["nat", "cmlm", "ctc", "dag"])
+def test_a_model_that_writes_all_at_once_is_refused(tmp_path: Path, family: str) -> None:
+    nat = NATConfig(family=family)  # type: ignore[arg-type]
+    model = build_nonautoregressive(POST_NORM, nat, src_vocab_size=15, tgt_vocab_size=18)
+    with pytest.raises(UserError, match=f"no decoder for a '{family}' model"):
+        export(model, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("src", "tgt", "message"),
+    [
+        (symbols(14), symbols(18), "source dictionary has 14 symbols, the model 15"),
+        (symbols(15), symbols(19), "target dictionary has 19 symbols, the model 18"),
+        (symbols(15), [*symbols(17), "4"], "target dictionary lists '4' twice"),
+        (symbols(19)[4:], symbols(18), "source dictionary does not begin with <s> <pad> </s> <unk>"),
+    ],
+)
+def test_dictionaries_that_do_not_fit(tmp_path: Path, src: list[str], tgt: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        export_model(make_model(), tmp_path / "out", src_symbols=src, tgt_symbols=tgt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_side_without_layers_is_refused(tmp_path: Path) -> None:
+    config = TransformerConfig(encoder_layers=0, decoder_layers=1, encoder_embed_dim=16, decoder_embed_dim=16)
+    with pytest.raises(UserError, match=r"no encoder without layers \(model\.encoder_layers is 0\)"):
+        export(make_model(config), tmp_path / "out")
+
+
+def test_an_unknown_quantization(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="quantization 'int4' is none of float32, float16, int8"):
+        export(make_model(), tmp_path / "out", quantization="int4")  # type: ignore[arg-type]
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    with pytest.raises(UserError, match="pip install ctranslate2"):
+        export(make_model(), tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------------------- whole or not at all
+
+
+def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+    folder = export(make_model(), tmp_path / "out")
+    before = hash_tree(tmp_path)
+    with pytest.raises(UserError, match="exists already"):
+        export(make_model(seed=1), folder)
+    assert hash_tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_an_export_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(_: Path) -> str:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exported, "file_sha256", fail)  # all files but the last one are written
+        with pytest.raises(type(error)):
+            export(make_model(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_was_killed_is_no_model_and_the_next_one_cleans_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exported, "file_sha256", killed)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a process that is gone removes nothing
+        with pytest.raises(KeyboardInterrupt):
+            export(make_model(), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == [".partial-out"]
+    export(make_model(), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# ---------------------------------------------------------------------------------------------------------- shortlists
+
+
+def test_a_shortlist_is_written_as_ctranslate2_reads_it(tmp_path: Path) -> None:
+    folder = export(make_model(), tmp_path / "out")
+    before = hash_tree(folder)
+    add_shortlist(folder, np.array([EOS, UNK, 7]), {9: np.array([6, PAD, 14]), 4: [5]})
+    assert (folder / "vmap.txt").read_text() == "\t</s> <unk> t7\ns4\tt5\ns9\tt6 t14\n"
+    verify_checkpoint(folder)
+    assert {name for name, sha in hash_tree(folder).items() if before.get(name) != sha} == {
+        "checksums.json",
+        "vmap.txt",
+    }
+    add_shortlist(folder, [EOS], {})  # in place of it
+    assert (folder / "vmap.txt").read_text() == "\t</s>\n"
+    verify_checkpoint(folder)
+    (folder / "vmap.txt").unlink()
+    with pytest.raises(UserError, match=r"vmap\.txt: the checkpoint's file is missing"):
+        verify_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("frequent", "of_token", "message"),
+    [
+        ([2, 18], {}, "the shortlist has token 18, the vocabulary 18 symbols"),
+        ([2, -1], {}, "the shortlist has token -1"),
+        ([2], {15: [4]}, "the shortlist has token 15, the vocabulary 15 symbols"),
+    ],
+)
+def test_a_shortlist_of_another_vocabulary_is_refused(
+    tmp_path: Path, frequent: list[int], of_token: dict[int, list[int]], message: str
+) -> None:
+    folder = export(make_model(), tmp_path / "out")
+    before = hash_tree(folder)
+    with pytest.raises(UserError, match=message):
+        add_shortlist(folder, frequent, of_token)
+    assert hash_tree(folder) == before
+
+
+@pytest.mark.parametrize("broken", ["a b", "a\tb", "a\nb", " "])
+def test_a_token_with_white_space_has_no_shortlist(tmp_path: Path, broken: str) -> None:
+    model, folder = make_model(), tmp_path / "out"
+    tgt = [*symbols(17, "t"), broken]
+    export_model(model, folder, src_symbols=symbols(15, "s"), tgt_symbols=tgt)
+    add_shortlist(folder, [EOS, 16], {})
+    with pytest.raises(UserError, match="a shortlist cannot hold"):
+        add_shortlist(folder, [EOS, 17], {})
+
+
+def test_a_shortlist_needs_an_exported_model(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="not a checkpoint"):
+        add_shortlist(tmp_path, [EOS], {})
+    with pytest.raises(UserError, match="not a model that 'kdmt export"):
+        add_shortlist(checkpoint, [EOS], {})
+
+
+# --------------------------------------------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A run with a checkpoint, which carries its tokenizer and dictionaries."""
+    size, companions = write_text_processing(tmp_path / "prepare")
+    config = replace(POST_NORM, share_all_embeddings=True)
+    model = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
+    save_checkpoint(tmp_path / "run" / "average", model, companions=companions)
+    return tmp_path / "run" / "average"
+
+
+def test_export_by_command(tmp_path: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    result = kdmt("export", "--to", "ctranslate2", checkpoint.parent, out, "--quantization", "int8")
+    assert (result.code, result.err) == (0, "")
+    kept = {name for name in hash_tree(checkpoint) if name.startswith(("tokenizer", "text", "dict"))}
+    assert len(kept) == 5
+    assert {name: hash_tree(out)[name] for name in kept} == {name: hash_tree(checkpoint)[name] for name in kept}
+    before = hash_tree(out)
+    again = kdmt("export", "--to", "ctranslate2", checkpoint, out)
+    assert again.code == 2
+    assert f"{out}: exists already; nothing was written" in again.err
+    assert hash_tree(out) == before
+    export_checkpoint(checkpoint, tmp_path / "other", quantization="int8")
+    assert hash_tree(tmp_path / "other") == before
+
+
+def test_the_options_proposed_are_those_of_the_command(tmp_path: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    assert kdmt("export", "--to", "ctranslate2", checkpoint, out, "--beam", "3", "--lenpen", "0.6").code == 0
+    options = json.loads((out / "translate.json").read_text())
+    assert (options["beam_size"], options["length_penalty"]) == (3, 0.6)
+
+
+def test_translate_reads_what_export_wrote(tmp_path: Path, checkpoint: Path) -> None:
+    export_checkpoint(checkpoint, tmp_path / "out")
+    stdin = b"abba ba\n\nbab\n"
+    mine, torchs = (kdmt("translate", folder, "--beam", "3", stdin=stdin) for folder in (tmp_path / "out", checkpoint))
+    assert mine == torchs
+    assert mine.code == 0
+    assert len(mine.out.splitlines()) == 3
+
+
+def test_export_of_what_is_no_checkpoint(tmp_path: Path) -> None:
+    result = kdmt("export", "--to", "ctranslate2", tmp_path, tmp_path / "out")
+    assert result.code == 2
+    assert not (tmp_path / "out").exists()
+    assert kdmt("export", "--to", "elsewhere", tmp_path, tmp_path / "out").code == 2

@@ -1,0 +1,102 @@
+"""Students with fairseq's layout learn what fairseq's models of the family learn (golden files of the real one)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kdmt.config import Student
+from kdmt.interop.fairseq.architectures import read_architecture
+from kdmt.interop.fairseq.pickles import read_pickle
+from kdmt.interop.fairseq.states import convert_state
+from kdmt.models.build import build_nonautoregressive
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.objectives.edited import InsertionObjective, LevenshteinObjective
+from kdmt.objectives.positional import MaskedObjective
+from kdmt.types import EOS, PAD, UNK, Batch
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "fairseq"
+VOCABULARY, SMOOTHING = 40, 0.1
+
+
+def golden(case: str) -> tuple[NATransformer, dict[str, Tensor], dict[str, float]]:
+    content = read_pickle(GOLDEN / f"{case}.pt")
+    found = read_architecture(content)
+    assert found.nat is not None
+    model = build_nonautoregressive(found.config, found.nat, src_vocab_size=VOCABULARY, tgt_vocab_size=VOCABULARY)
+    model.load_state_dict(convert_state(content["model"], found.config, found.nat), strict=False)
+    with np.load(GOLDEN / f"{case}.npz") as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    return model, arrays, json.loads((GOLDEN / f"{case}.json").read_text())["losses"]
+
+
+def batch_of(arrays: dict[str, Tensor], seen_BT: Tensor, tgt_tokens_BT: Tensor) -> Batch:
+    """As our loader gives it: without <s>."""
+    targets_BT = arrays["tgt_tokens"][:, 1:]
+    prev_tokens_BT = targets_BT.roll(1, dims=1).masked_fill(targets_BT.eq(PAD), PAD)
+    prev_tokens_BT[:, 0] = EOS
+    return Batch(
+        index_B=torch.arange(len(targets_BT)),
+        src_tokens_BS=arrays["src_tokens"][:, 1:],
+        prev_tokens_BT=prev_tokens_BT,
+        tgt_tokens_BT=tgt_tokens_BT,
+        num_tgt_tokens=int(tgt_tokens_BT.ne(PAD).sum()),
+        seen_BT=seen_BT,
+    )
+
+
+def test_masked_words_and_lengths() -> None:
+    model, arrays, losses = golden("cmlm")
+    seen_BT, targets_BT = arrays["prev_tokens"][:, 1:], arrays["tgt_tokens"][:, 1:]
+    batch = batch_of(arrays, seen_BT, targets_BT.masked_fill(seen_BT.ne(UNK), PAD))
+    epsilon = SMOOTHING * (VOCABULARY - 1) / VOCABULARY  # theirs smoothes over the right token too
+    terms = MaskedObjective(model, label_smoothing=epsilon, length_weight=0.1).train()(batch)
+    values = {name: float(term.sum.detach()) / term.count for name, term in terms.items()}
+    assert values["loss"] == pytest.approx(losses["word_ins-loss"], abs=1e-4)
+    assert values["length"] == pytest.approx(losses["length-loss"], abs=1e-4)
+    assert values["loss"] + 0.1 * values["length"] == pytest.approx(losses["loss"], abs=1e-4)
+
+
+def test_placeholders_and_their_words() -> None:
+    model, arrays, losses = golden("levenshtein")
+    batch = batch_of(arrays, arrays["prev_tokens"], arrays["tgt_tokens"][:, 1:])
+    epsilon = SMOOTHING * (VOCABULARY - 1) / VOCABULARY
+    terms = LevenshteinObjective(model, label_smoothing=epsilon).train()(batch)
+    assert float(terms["loss"].sum.detach()) / terms["loss"].count == pytest.approx(losses["word_ins-loss"], abs=1e-4)
+
+
+def test_nothing_is_padding_to_an_inserter() -> None:
+    """Where nothing is missing the loss is that of <pad>, which fairseq takes for it."""
+    model, arrays, _ = golden("insertion")
+    whole = arrays["tgt_tokens"]
+    batch = batch_of(arrays, whole, whole[:, 1:])
+    term = InsertionObjective(model, temperature=1.0).train()(batch)["loss"]
+    with torch.no_grad():
+        encoded = model.encode(arrays["src_tokens"][:, 1:])
+        log_probs = model.output_proj(model.slots(model.read_draft(whole, encoded))).log_softmax(-1)[:, :, PAD]
+    slots = whole[:, 1:].ne(PAD)
+    expected = -((log_probs * slots).sum(1) / slots.sum(1)).mean()
+    assert float(term.sum.detach()) / term.count == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"family": "nat"}, "'layout' is a setting of cmlm, levenshtein, insertion, not of 'nat'"),
+        ({"family": "cmlm", "deep_supervision": 0.5}, "cannot have 'deep_supervision'"),
+    ],
+)
+def test_layouts_that_cannot_be_trained(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Student(nat={"layout": "fairseq", **settings})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["hidden_kd", "self_supervised"])
+def test_lessons_that_compare_states_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot have '{name}': its encoder sees an <s> more"):
+        Student.model_validate({"nat": {"family": "cmlm", "layout": "fairseq"}, name: {}})

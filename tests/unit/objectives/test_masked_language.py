@@ -1,0 +1,162 @@
+"""The masked language model of the source: what is hidden, its loss by the formula, and text without targets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from copy_task import TINY, make_model, make_trainer, open_data, train_settings, write_copy_task, write_pairs
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kdmt.config import SelfSupervised
+from kdmt.corpus.batching import ParallelData, open_parallel
+from kdmt.errors import UserError
+from kdmt.objectives.distillation import DistillationObjective
+from kdmt.objectives.masked_language import MaskedLanguageLesson, mask_tokens
+from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.train.data import BinarizedData, MonolingualText
+from kdmt.types import EOS, PAD, UNK, Batch
+
+STILL = replace(TINY, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
+    return write_copy_task(tmp_path_factory.mktemp("data"), 120, seed=1)
+
+
+def make_objective(settings: SelfSupervised) -> DistillationObjective:
+    student = make_model(1, STILL)
+    torch.manual_seed(5)
+    lesson = MaskedLanguageLesson(settings, student=student)
+    return DistillationObjective(student, label_smoothing=0.1, self_supervised=lesson).train()
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=6), st.floats(0.01, 0.99), st.integers(0, 99))
+def test_exactly_so_many_words_are_chosen(lengths: list[int], rate: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    sentences = [torch.randint(4, 40, (length,)) for length in lengths]
+    tokens_BS = torch.full((len(lengths), max(lengths) + 1), PAD)
+    for row, sentence in zip(tokens_BS, sentences, strict=True):
+        row[: len(sentence) + 1] = torch.cat([sentence, torch.tensor([EOS])])
+    masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40)
+    words = sum(lengths) or len(lengths)  # sentences of nothing but </s> have that hidden
+    assert len(masked.targets_M) == max(1, round(rate * words))
+    assert masked.places_M.unique().numel() == len(masked.places_M)
+    assert torch.equal(tokens_BS.flatten()[masked.places_M], masked.targets_M)
+    if sum(lengths):
+        assert not (masked.targets_M.eq(EOS) | masked.targets_M.eq(PAD)).any()
+    untouched = torch.ones(tokens_BS.numel(), dtype=torch.bool)
+    untouched[masked.places_M] = False
+    assert torch.equal(masked.tokens_BS.flatten()[untouched], tokens_BS.flatten()[untouched])
+
+
+def test_most_are_hidden_some_are_swapped_some_are_left() -> None:
+    torch.manual_seed(1)
+    tokens_BS = torch.full((1, 60_000), 7)
+    masked = mask_tokens(tokens_BS, rate=0.5, vocab_size=1004)
+    shown = masked.tokens_BS.flatten()[masked.places_M]
+    assert len(shown) == 30_000
+    shares = [float(found.float().mean()) for found in (shown == UNK, shown == 7, (shown != UNK) & (shown != 7))]
+    deviations = [5 * math.sqrt(share * (1 - share) / 30_000) for share in (0.8, 0.1)]
+    assert shares[0] == pytest.approx(0.8, abs=deviations[0])
+    assert shares[1] == pytest.approx(0.1, abs=deviations[1])
+    swapped = shown[(shown != UNK) & (shown != 7)]
+    assert 4 <= int(swapped.min()) < 30 < 980 < int(swapped.max()) < 1004
+
+
+def masked_loss(objective: DistillationObjective, batch: Batch) -> Tensor:
+    """By the plain formula, over all masked texts of the batch."""
+    assert objective.self_supervised is not None
+    total = torch.zeros(())
+    for text in batch.masked:
+        states = objective.model.encode(text.tokens_BS).states_BSD
+        hidden = objective.self_supervised.head(states.flatten(0, 1)[text.places_M])
+        logits = hidden @ objective.model.src_embed.tokens.weight.t()
+        total = total + torch.nn.functional.cross_entropy(logits, text.targets_M, reduction="sum")
+    return total
+
+
+@pytest.mark.parametrize("monolingual", [False, True])
+def test_loss_is_the_mixture(pairs: ParallelData, monolingual: bool) -> None:
+    settings = train_settings()
+    text = MonolingualText(ParallelData(tuple((src, None) for src, _ in pairs.parts)), settings, seed=2)
+    data = BinarizedData(pairs, settings, seed=1, monolingual=text if monolingual else None)
+    objective = make_objective(SelfSupervised(supervised=0.7, mask_rate=0.4))
+    batch = objective.prepare(data.load(data.batches()[3]))
+    assert len(batch.masked) == 1 + monolingual
+    terms = objective(batch)
+    counts = objective.counts(batch)
+    assert {name: term.count for name, term in terms.items()} == counts
+    assert tuple(terms) == objective.terms == ("loss", "nll", "self_supervised")
+    assert {name: term.weight for name, term in terms.items()} == pytest.approx(
+        {"loss": 0.7, "nll": 0.0, "self_supervised": 0.3}
+    )
+    expected = masked_loss(objective, batch)
+    plain = CrossEntropyObjective(objective.model, label_smoothing=0.1)(batch)
+    torch.testing.assert_close(terms["self_supervised"].sum, expected)
+    assert torch.equal(terms["loss"].sum, plain["loss"].sum)
+    parameters = list(objective.trained().values())
+    found, wanted = (
+        torch.autograd.grad(each, parameters, allow_unused=True) for each in (terms["self_supervised"].sum, expected)
+    )
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_validation_is_cross_entropy(pairs: ParallelData) -> None:
+    objective = make_objective(SelfSupervised()).eval()
+    batch = open_data(pairs, train_settings()).load(np.arange(5))
+    assert set(objective(batch)) == {"loss", "nll"}
+
+
+def test_going_on_is_exact_and_it_learns(tmp_path: Path, pairs: ParallelData) -> None:
+    for run, ends in (("straight", (24,)), ("stopped", (9, 24))):
+        for end in ends:
+            settings = train_settings(max_updates=end, save_interval_updates=9)
+            objective = make_objective(SelfSupervised(mask_rate=0.3))
+            make_trainer(tmp_path / run, open_data(pairs, settings), settings, objective=objective).run()
+    straight, stopped = (
+        {
+            **load_file(tmp_path / run / "checkpoint_24" / "training_state.safetensors"),
+            **load_file(tmp_path / run / "checkpoint_24" / "model.safetensors"),
+        }
+        for run in ("straight", "stopped")
+    )
+    assert set(straight) == set(stopped)
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+    fresh = make_objective(SelfSupervised()).moving()
+    assert len(fresh) == 4
+    assert not any(torch.equal(straight[name], first) for name, first in fresh.items())
+
+
+def test_text_beside_a_batch_depends_on_seed_and_batch_alone(pairs: ParallelData) -> None:
+    settings = train_settings()
+    sources = ParallelData(tuple((src, None) for src, _ in pairs.parts))
+    batches = [np.array(batch) for batch in ([1, 2, 3], [4, 5], [6])]
+
+    def drawn(seed: int, order: list[int]) -> dict[int, list[list[int]]]:
+        text = MonolingualText(sources, settings, seed=seed)
+        return {place: text.beside(batches[place]).tolist() for place in order}
+
+    assert drawn(1, [0, 1, 2]) == drawn(1, [2, 0, 1])
+    assert drawn(1, [0, 1, 2]) != drawn(2, [0, 1, 2])
+
+
+def test_text_that_is_too_long_is_left_out(tmp_path: Path) -> None:
+    write_pairs(tmp_path, [([4] * 9, [5]), ([6], [5]), ([7, 8], [5])])
+    sources = open_parallel([(tmp_path / "a", None)])
+    text = MonolingualText(sources, train_settings(max_source_tokens=3), seed=1)
+    assert sorted(np.concatenate(text.batches).tolist()) == [1, 2]
+    write_pairs(tmp_path / "long", [([4] * 9, [5])])
+    with pytest.raises(UserError, match=r"no line of prepare\.monolingual"):
+        MonolingualText(open_parallel([(tmp_path / "long" / "a", None)]), train_settings(max_source_tokens=3), seed=1)

@@ -1,0 +1,190 @@
+"""Teachers that move: who learns from whom by gradients, the moving average by its formula, and exact going on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from copy_task import TINY, make_model, make_trainer, open_data, train_settings, write_copy_task
+from safetensors.torch import load_file
+from test_distillation import EPSILON, batch_of, logits_of, small
+from torch import Tensor
+
+from kdmt.config import HiddenKD, WordKD
+from kdmt.corpus.batching import ParallelData
+from kdmt.decode.engines.pytorch import sample_batch
+from kdmt.models.transformer import Transformer
+from kdmt.objectives.distillation import DistillationObjective, HiddenLesson, OnPolicy, WordLesson
+from kdmt.objectives.objective import CrossEntropyObjective, Objective
+from kdmt.objectives.online import EmaTeacherObjective, TogetherObjective
+from kdmt.types import EOS, PAD, Sampling
+
+
+def word(**settings: object) -> WordLesson:
+    return WordLesson(WordKD.model_validate(settings), label_smoothing=EPSILON)
+
+
+def gradients(made: Objective, model: Transformer, lengths: Sequence[int] = (5, 3, 7)) -> dict[str, Tensor]:
+    """Of one of its models by the whole loss of a batch."""
+    made.train().zero_grad()
+    terms = made(batch_of(list(lengths)))
+    torch.stack([term.sum * term.weight for term in terms.values()]).sum().backward()
+    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert set(found) == set(expected)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_joint_training_is_plain_for_the_teacher_and_distillation_for_the_student() -> None:
+    student, teacher = small(1), small(2, dim=16)
+    torch.manual_seed(3)
+    inside = HiddenLesson(HiddenKD(), student=student, teacher=teacher).double()
+    made = TogetherObjective(
+        student, label_smoothing=EPSILON, others=[teacher], mutual=False, word=word(alpha=0.7), lessons=[inside]
+    )
+    plain = CrossEntropyObjective(teacher, label_smoothing=EPSILON)
+    assert_same(gradients(made, teacher), gradients(plain, teacher))
+    of_student = gradients(made, student)
+    frozen = DistillationObjective(
+        student, label_smoothing=EPSILON, teachers=[teacher], word=word(alpha=0.7), lessons=[inside]
+    )
+    assert_same(of_student, gradients(frozen, student))
+    assert set(made.terms) == {"loss", "nll", "word_kd", "taught", "hidden", "teacher_1"}
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_each_model_is_clipped_by_its_own_norm(mutual: bool) -> None:
+    models = [small(seed) for seed in (1, 2)]
+    made = TogetherObjective(models[0], label_smoothing=EPSILON, others=models[1:], mutual=mutual, word=word())
+    assert [set(group) for group in made.clipped_together()] == [set(model.parameters()) for model in models]
+
+
+@pytest.mark.parametrize("peers", [1, 2])
+def test_each_peer_learns_from_all_others(peers: int) -> None:
+    models = [small(seed) for seed in range(1, 2 + peers)]
+    made = TogetherObjective(
+        models[0], label_smoothing=EPSILON, others=models[1:], mutual=True, word=word(temperature=2.0)
+    )
+    found = [gradients(made, model) for model in models]
+    for place, model in enumerate(models):
+        rest = [each for each in models if each is not model]
+        alone = DistillationObjective(model, label_smoothing=EPSILON, teachers=rest, word=word(temperature=2.0))
+        assert_same(found[place], gradients(alone, model))
+        for each in models:
+            each.requires_grad_(True)
+
+
+def test_the_average_follows_its_formula() -> None:
+    student = small(1)
+    made = EmaTeacherObjective(student, label_smoothing=EPSILON, decay=0.9, word=word())
+    expected = {name: each.detach().clone() for name, each in student.named_parameters()}
+    for step in range(3):
+        with torch.no_grad():
+            for each in student.parameters():
+                each.add_(torch.randn(each.shape, generator=torch.Generator().manual_seed(step), dtype=each.dtype))
+        made.after_update()
+        for name, own in student.named_parameters():
+            expected[name] = 0.9 * expected[name] + 0.1 * own.detach()
+    moving = made.moving()
+    assert_same({name.removeprefix("teacher."): each for name, each in moving.items()}, expected)
+    assert set(made.trained()) == set(dict(student.named_parameters()))
+
+
+def test_on_its_own_samples_a_student_learns_the_divergence_alone() -> None:
+    student, teacher = small(1), small(2)
+    says = [(5, 6, 7), (), (8,)]
+    policy = OnPolicy(1.0, lambda model, src_BS: says if model is student and len(src_BS) == 3 else [])
+    made = DistillationObjective(
+        student, label_smoothing=EPSILON, teachers=[teacher], word=word(alpha=0.3), on_policy=policy
+    ).train()
+    given = batch_of([5, 3, 7])
+    batch = made.prepare(given)
+    assert batch.tgt_tokens_BT is not None
+    assert batch.prev_tokens_BT is not None
+    assert batch.tgt_tokens_BT.tolist() == [[5, 6, 7, EOS], [EOS, PAD, PAD, PAD], [8, EOS, PAD, PAD]]
+    assert batch.prev_tokens_BT.tolist() == [[EOS, 5, 6, 7], [EOS, PAD, PAD, PAD], [EOS, 8, PAD, PAD]]
+    assert torch.equal(batch.src_tokens_BS, given.src_tokens_BS)
+    assert made.counts(batch)["loss"] == batch.num_tgt_tokens == 7
+    logits, taught = (logits_of(model, batch).log_softmax(1) for model in (student, teacher.eval()))
+    expected = (taught.exp() * (taught - logits)).sum()
+    torch.testing.assert_close(made(batch)["loss"].sum, expected, rtol=1e-10, atol=0)
+
+
+def test_its_own_samples_are_never_targets_of_cross_entropy() -> None:
+    """At an update at which the divergence has no share, whatever is learnt besides."""
+    student, teacher = small(1), small(2)
+    lesson = HiddenLesson(HiddenKD(), student=student, teacher=teacher)
+    schedule = word(alpha_schedule=[(0, 0.0), (1, 0.0), (2, 0.5)])
+    policy = OnPolicy(1.0, lambda _, src_BS: [(5,)] * len(src_BS))
+    made = DistillationObjective(
+        student, label_smoothing=EPSILON, teachers=[teacher], word=schedule, lessons=[lesson], on_policy=policy
+    )
+    sampled = []
+    for update in range(3):
+        made.before_update(update)
+        sampled.append(made.prepare(batch_of([3])).of_student)
+    assert sampled == [False, False, True]
+
+
+def test_samples_come_as_often_as_asked() -> None:
+    policy = OnPolicy(0.3, lambda _, src_BS: [(5,)] * len(src_BS))
+    model, batch = small(1), batch_of([3])
+    torch.manual_seed(1)
+    replaced = sum(policy(model, batch).of_student for _ in range(1000))
+    assert abs(replaced - 300) < 5 * (1000 * 0.3 * 0.7) ** 0.5
+
+
+# ---------------------------------------------------------------------------------------------------------- the loop
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
+    return write_copy_task(tmp_path_factory.mktemp("data"), 190, seed=1)
+
+
+def ema() -> Objective:
+    return EmaTeacherObjective(make_model(1), label_smoothing=0.1, decay=0.9, word=word())
+
+
+def joint() -> Objective:
+    wide = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48)
+    others = [make_model(2, wide)]
+    return TogetherObjective(make_model(1), label_smoothing=0.1, others=others, mutual=False, word=word())
+
+
+def mutual() -> Objective:
+    return TogetherObjective(make_model(1), label_smoothing=0.1, others=[make_model(2)], mutual=True, word=word())
+
+
+def on_policy() -> Objective:
+    def generate(model: Transformer, src_tokens_BS: Tensor) -> list[tuple[int, ...]]:
+        found = sample_batch([model], src_tokens_BS, sampling=Sampling(), max_len_a=1.0, max_len_b=2)
+        return [hypothesis.tokens for hypothesis in found]
+
+    return EmaTeacherObjective(
+        make_model(1), label_smoothing=0.1, decay=0.9, word=word(), on_policy=OnPolicy(0.5, generate)
+    )
+
+
+@pytest.mark.parametrize("make", [ema, joint, mutual, on_policy])
+def test_going_on_is_exact(tmp_path: Path, pairs: ParallelData, make: Callable[[], Objective]) -> None:
+    ended = []
+    for run, ends in (("straight", [12]), ("stopped", [5, 12])):
+        for end in ends:
+            settings = train_settings(max_updates=end, save_interval_updates=5, validate_interval_updates=6)
+            make_trainer(tmp_path / run, open_data(pairs, settings), settings, objective=make()).run()
+        folder = tmp_path / run / "checkpoint_12"
+        ended.append({**load_file(folder / "training_state.safetensors"), **load_file(folder / "model.safetensors")})
+    straight, stopped = ended
+    assert set(straight) == set(stopped)
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+    beside = [name for name in straight if name.startswith(("teacher.", "objective."))]
+    assert len(beside) >= len(dict(make_model().named_parameters()))
+    before = load_file(tmp_path / "straight" / "checkpoint_10" / "training_state.safetensors")
+    assert any(not torch.equal(straight[name], before[name]) for name in beside)

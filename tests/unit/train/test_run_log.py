@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdmt.errors import UserError
+from kdmt.train.run_log import Progress
+
+FIGURES = {"epoch": 1, "loss": 4.5, "nll": 4.25, "lr": 1e-4, "grad_norm": 2.0, "tokens_per_second": 1234.5}
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> Progress:
+    return Progress(tmp_path / "metrics.jsonl", name="teacher")
+
+
+def records(progress: Progress) -> list[dict]:
+    return [json.loads(line) for line in progress.metrics.read_text().splitlines()]
+
+
+def test_figures_go_to_the_metrics_file_as_they_are(progress: Progress) -> None:
+    progress.log_training(update=50, **FIGURES)
+    progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3)
+    assert records(progress) == [
+        {"kind": "train", "update": 50, **FIGURES},
+        {"kind": "valid", "update": 50, "epoch": 1, "best_update": 50, "loss": 4.0, "nll": 3.5, "bleu": 12.3},
+    ]
+
+
+def test_lines_where_there_is_no_terminal(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.running(0, 100):
+        progress.log_training(update=50, **FIGURES)
+        progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3)
+        progress.log_validation(update=100, epoch=2, best_update=50, loss=4.0, nll=3.5)
+        progress.note("going on from checkpoint_50")
+    captured = capsys.readouterr()
+    training, best, worse, note = captured.err.splitlines()
+    assert captured.out == ""
+    assert training.startswith("teacher: epoch 1 update 50 loss 4.500 nll 4.250 lr 1.00e-04")
+    assert best == "teacher: validation at 50: loss 4.000 nll 3.500 bleu 12.30 (best)"
+    assert worse == "teacher: validation at 100: loss 4.000 nll 3.500 (best at 50)"
+    assert note == "teacher: going on from checkpoint_50"
+
+
+def test_bar_on_a_terminal(progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    with progress.running(10, 100):
+        progress.advance(49)
+        progress.log_training(update=50, **FIGURES)
+        progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3)
+        progress.advance(50)
+        progress.note("a [bracketed] note")
+    shown = terminal.getvalue()
+    assert "50/100" in shown
+    assert "loss 4.50 tokens_per_second 1234.50 bleu 12.30" in shown
+    assert "teacher: a [bracketed] note" in shown
+    assert len(records(progress)) == 2
+    progress.note("after the bar")
+    assert terminal.getvalue().endswith("teacher: after the bar\n")
+
+
+def write_updates(progress: Progress, *updates: int) -> None:
+    for update in updates:
+        progress.log_training(update=update, **FIGURES)
+
+
+def test_cut_back_drops_what_a_resumed_run_writes_anew(progress: Progress) -> None:
+    write_updates(progress, 10, 20, 30)
+    before = progress.metrics.read_text().splitlines(keepends=True)
+    progress.cut_back(20)
+    assert progress.metrics.read_text() == "".join(before[:2])
+    progress.cut_back(20)
+    assert progress.metrics.read_text() == "".join(before[:2])
+    progress.cut_back(0)
+    assert progress.metrics.read_text() == ""
+    assert [path.name for path in progress.metrics.parent.iterdir()] == ["metrics.jsonl"]
+
+
+def test_cut_back_drops_a_line_that_a_kill_cut_short(progress: Progress) -> None:
+    write_updates(progress, 10, 20)
+    whole = progress.metrics.read_text()
+    for length in range(len(whole) // 2, len(whole) - 1):
+        progress.metrics.write_text(whole[:length])
+        progress.cut_back(100)
+        assert [record["update"] for record in records(progress)] == [10]
+    write_updates(progress, 20)
+    assert progress.metrics.read_text() == whole
+
+
+def test_cut_back_without_a_file_makes_none(progress: Progress) -> None:
+    progress.cut_back(10)
+    assert not progress.metrics.exists()
+
+
+def test_tensorboard_that_is_not_installed_is_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=r"pip install 'kdmt\[tensorboard\]'"):
+        Progress(tmp_path / "metrics.jsonl", name="teacher", tensorboard=tmp_path / "tensorboard")

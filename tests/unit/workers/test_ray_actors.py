@@ -1,0 +1,230 @@
+"""Ray actors as workers, on a cluster of two nodes that are both on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from executor_workers import ALWAYS, COUNT, Scribes, make_tasks
+
+from kdmt.errors import Interrupted, UserError
+from kdmt.workers import ray_actors as ray_executor
+from kdmt.workers.ray_actors import RayActors, connected, count_room
+from kdmt.workers.tasks import Progress
+
+ray = pytest.importorskip("ray")
+
+OBJECT_STORE_BYTES = 80 * 2**20
+
+
+@pytest.fixture(scope="module")
+def _environment() -> Iterator[None]:
+    """Nodes inherit the environment: where the tests' modules are, and a secret that is not kept in the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.delenv("RAY_AUTH_MODE", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(_environment: None) -> Iterator[Any]:
+    """Two nodes with a CPU each, to which this process is connected."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    try:
+        cluster.add_node(**node)
+        ray.init(address=cluster.address, log_to_driver=False, include_dashboard=False)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
+
+
+def actors(folder: Path, workers: int | None = None, silence_seconds: float = 60.0, **others: Any) -> RayActors:
+    return RayActors(workers, 1, False, folder.parent / "logs", silence_seconds, **others)
+
+
+def read_logs(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted((folder.parent / "logs").iterdir()))
+
+
+def wait_for_cpus(number: float) -> None:
+    """Until the actors of the test before have gone."""
+    end = time.monotonic() + 120
+    while ray.available_resources().get("CPU", 0) != number:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_whatever_befalls_the_actors_the_rest_goes_on(folder: Path) -> None:
+    """All at once, since an actor takes its second to start: exceptions, deaths, a hang."""
+    troubles = {0: ("kill", 1), 2: ("raise", 1), 3: ("kill", ALWAYS), 5: ("hang", 1)}
+    scribes, told = Scribes(folder, troubles, seconds=0.05), list[Progress]()
+    (killed,) = actors(folder, silence_seconds=2.0).run(scribes, make_tasks(12), told.append)
+    assert (killed.task.number, killed.attempts) == (3, 3)
+    assert killed.error == "the worker died (Worker unexpectedly exits with a connection error code 2. End of file.)"
+    assert sorted(scribes.done()) == [0, 1, 2, *range(4, 12)]
+    last = told[-1]
+    assert (last.sentences, last.total_sentences) == (11 * COUNT, 12 * COUNT)
+    assert (last.tasks_done, last.tasks_failed, last.tasks_total) == (11, 1, 12)
+    assert {threads for _, _, _, threads, _ in scribes.done().values()} == {"1"}
+    log = read_logs(folder)
+    assert log.count(" 4 sentences in ") == 11
+    assert "block 5, attempt 1 of 3, failed: nothing heard for 2 s" in log
+    assert ray.is_initialized()
+    wait_for_cpus(2.0)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_progress_is_told_while_a_task_is_in_work(folder: Path) -> None:
+    told: list[Progress] = []
+    actors(folder).run(Scribes(folder, seconds=1.0), make_tasks(1), told.append)
+    assert [each.sentences for each in told if each.workers and not each.tasks_done][-1] == COUNT // 2
+    assert told[-1].sentences == COUNT
+    wait_for_cpus(2.0)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actors_without_room_are_waited_for(folder: Path) -> None:
+    told: list[Progress] = []
+    scribes = Scribes(folder, seconds=0.1)
+    assert actors(folder, workers=5, opening_seconds=60.0).run(scribes, make_tasks(6), told.append) == []
+    assert max(progress.workers for progress in told) <= 2
+    assert "driver: " not in read_logs(folder)  # to wait is no failure
+    wait_for_cpus(2.0)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("trouble", [{"troubles": {1: ("user", ALWAYS)}}, {"opening": ("user", ALWAYS)}])
+def test_bad_input_ends_the_run(folder: Path, trouble: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^corpus.de: line 3 is bad$"):
+        actors(folder).run(Scribes(folder, **trouble), make_tasks(20), lambda _: None)
+    wait_for_cpus(2.0)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_signal_ends_the_run(folder: Path) -> None:
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(Interrupted):
+        actors(folder).run(Scribes(folder, seconds=0.2), make_tasks(200), lambda _: None)
+    wait_for_cpus(2.0)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_without_a_fitting_node_is_named(folder: Path) -> None:
+    executor = RayActors(None, 64, True, folder.parent / "logs", 60.0)
+    with pytest.raises(UserError, match="no node of the Ray cluster has 64 CPUs and a GPU"):
+        executor.run(Scribes(folder), make_tasks(1), lambda _: None)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_so_many_workers_as_are_wanted_wait_a_while_for_a_fitting_node(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "_NO_NODE_SECONDS", 0.5)
+    executor = RayActors(1, 64, False, folder.parent / "logs", 60.0)
+    with pytest.raises(UserError, match=r"no node of the Ray cluster has 64 CPUs$"):
+        executor.run(Scribes(folder), make_tasks(1), lambda _: None)
+
+
+def test_a_node_that_goes_away_takes_no_task_along(cluster: Any, folder: Path) -> None:
+    node = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+    cluster.wait_for_nodes()
+    wait_for_cpus(3)
+    died = "the worker's node died|the worker cannot be reached"
+    # every worker is inside a task when the node goes, and no task ends before that is noticed
+    scribes, removed = Scribes(folder, gate=3, exclusive=False), []
+
+    def remove_node(progress: Progress) -> None:
+        if progress.workers == 3 and progress.tasks_done == 3 and not removed:
+            cluster.remove_node(node, allow_graceful=False)
+            removed.append(progress)
+        if removed and re.search(died, read_logs(folder)):
+            (folder / "open").touch()
+
+    assert actors(folder).run(scribes, make_tasks(36), remove_node) == []
+    assert "RAY_AUTH_MODE" not in os.environ  # a cluster that is joined already stays what it is
+    assert len(removed) == 1
+    assert sorted(scribes.done()) == list(range(36))
+    assert re.search(died, read_logs(folder))
+
+
+def test_room_is_counted_on_the_living_nodes() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 7.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 4.0}},
+        {"Alive": True, "Resources": {"memory": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0}},
+    ]
+    assert count_room(nodes, 2, False) == 4
+    assert count_room(nodes, 2, True) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:9", "no Ray cluster to join at 127.0.0.1:9: .*refused"), ("ray://head:10001", "Ray Client")],
+)
+def test_an_address_where_nobody_answers_is_named(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(UserError, match=message), connected(ray, address):
+        pass
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ray_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'kdmt\[ray\]'"):
+        actors(folder).run(Scribes(folder), make_tasks(1), lambda _: None)
+
+
+_AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@pytest.mark.parametrize(
+    ("given", "starts", "expected"),
+    [
+        ({}, True, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "<new>"}),
+        ({}, False, {}),
+        ({"RAY_AUTH_MODE": "disabled"}, True, {"RAY_AUTH_MODE": "disabled"}),
+        ({"RAY_AUTH_TOKEN": "mine"}, True, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "mine"}),
+        ({"RAY_AUTH_TOKEN_PATH": "/file"}, True, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/file"}),
+    ],
+)
+def test_a_ray_of_our_own_asks_for_a_token(
+    given: dict[str, str], starts: bool, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in _AUTH} | given
+    monkeypatch.setattr(os, "environ", environment)
+    ray_executor.import_ray(starts=starts)
+    found = {name: environment[name] for name in _AUTH if name in environment}
+    if expected.get("RAY_AUTH_TOKEN") == "<new>":
+        assert re.fullmatch("[0-9a-f]{64}", found["RAY_AUTH_TOKEN"])
+        ray_executor.import_ray(starts=True)
+        assert environment["RAY_AUTH_TOKEN"] == found["RAY_AUTH_TOKEN"]
+        found["RAY_AUTH_TOKEN"] = "<new>"
+    assert found == expected
