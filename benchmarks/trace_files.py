@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import tiny_pipeline
+import tiny_pipeline  # type: ignore[import-not-found]  # of tests, on the path by PYTHONPATH
 
 import kdmt
 
