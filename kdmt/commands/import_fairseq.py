@@ -18,7 +18,7 @@ from kdmt.outputs import writing
 
 _HEAD = """\
 # A data-bin of fairseq's, taken as it is, and a teacher and a student to start from: made by `kdmt import-fairseq`.
-# All settings with their defaults are in kdmt/config.py.
+# All settings with their defaults are in kdmt/config/.
 """
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
