@@ -43,7 +43,7 @@ from pydantic import (
 
 from kdmt.errors import UserError
 from kdmt.files import check_file
-from kdmt.languages import code_from_yaml, missing_extra, parse_language, same_language
+from kdmt.languages import Direction, code_from_yaml, missing_extra, parse_language, same_language
 from kdmt.recognition import wrong_path
 from kdmt.types import ALIGNED, EDITING, POSITIONAL, SPECIALS
 
@@ -1136,6 +1136,11 @@ class Pipeline(Section):
             if self.prepare.text.moses:
                 _check_moses(key, getattr(self, key), already_applied=self.prepare.text.already_applied)
         return self
+
+    @property
+    def direction(self) -> Direction:
+        """Return the direction of translation."""
+        return Direction(self.source_lang, self.target_lang)
 
     @property
     def scores_lowercased(self) -> bool:
