@@ -21,7 +21,7 @@ from kdmt.config import Decode, NATDecode, checked, largest
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import atomic_file
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
@@ -300,16 +300,11 @@ def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
         return
     shard = f".{flags.shard_id}-of-{flags.num_shards}" if flags.num_shards > 1 else ""
     path = flags.results_path / f"generate-{flags.gen_subset}{shard}.txt"
-    aside = path.with_name(f".partial-{path.name}")
     with writing(path):
         if path.exists():
             print(f"{path}: exists already and is replaced at the end", file=sys.stderr)
-        try:
-            with naming(path), aside.open("w", encoding="utf-8", newline="\n") as file:
-                yield _writer(file)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+            yield _writer(file)
 
 
 def _writer(file: IO[str] | PrintableStream) -> Callable[[str], None]:

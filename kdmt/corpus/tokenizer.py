@@ -13,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import json
 import re
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,7 +30,7 @@ from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming, read_json_object
+from kdmt.files import atomic_folder, check_file, read_json_object, write_json
 from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -288,21 +286,15 @@ def train_tokenizer(
     names = [f"joint.{suffix}"] if settings.joint else [f"{lang}.{suffix}" for lang in direction.sides]
     texts = [list(sources)] if settings.joint else [[path] for path in sources]
     given = (settings.source_path, settings.target_path)
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f"{out_dir.name}.") as scratch:
-        folder = Path(scratch) / out_dir.name
-        folder.mkdir()
+    with atomic_folder(out_dir) as folder:
         for name, text, model in zip(names, texts, given, strict=False):
             content = _learn(settings, text) if model is None else _read_given(Path(model), settings.type)
-            with naming(out_dir / name):
-                (folder / name).write_bytes(content)
+            (folder / name).write_bytes(content)
         sides = [{"file": name, "sha256": file_sha256(folder / name)} for name in (names[0], names[-1])]
         description = {"type": settings.type, "langs": list(direction.sides), "source": sides[0], "target": sides[1]}
-        with naming(out_dir / "tokenizer.json"):
-            (folder / "tokenizer.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "tokenizer.json", description, indent=2)
         load_tokenizer(folder)  # a given file may be no model at all: say so before an older folder is replaced
         shutil.rmtree(out_dir, ignore_errors=True)
-        folder.rename(out_dir)
     return load_tokenizer(out_dir)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from kdmt import languages
 from kdmt.corpus.tokenizer import read_chunks
 from kdmt.errors import UserError
-from kdmt.flow.manifest import Plan, read_json, recorded_plan
+from kdmt.files import read_optional_json
+from kdmt.flow.manifest import Plan, recorded_plan
 from kdmt.languages import Direction
 from kdmt.stages.workspace import Workspace
 
@@ -31,7 +32,7 @@ def spaced_sides(workspace: Workspace) -> tuple[bool, bool]:
 
 def recorded_ratio(workspace: Workspace) -> float | None:
     """Return the typical ratio that the prepare stage has recorded; None where it was made before there was one."""
-    report = read_json(workspace.prepare / REPORT) or {}
+    report = read_optional_json(workspace.prepare / REPORT) or {}
     return report.get("typical_ratio")
 
 

@@ -47,9 +47,9 @@ from kdmt.corpus.text_files import Malformed
 from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import atomic_file, write_json
 from kdmt.flow.folders import move_aside, real_folder
-from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_plan, write_json
+from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_plan
 from kdmt.flow.progress import count_pairs, download_progress
 from kdmt.flow.stage import Stage
 from kdmt.languages import Direction
@@ -58,7 +58,7 @@ from kdmt.stages.measures import REPORT, spaced_sides
 from kdmt.stages.prepare_data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.workspace import Workspace
 
-PARTIAL = ".partial"  # ends the name of the folder that the stage works in
+UNFINISHED = ".partial"  # ends the name of the folder that the stage works in
 
 
 def prepare_stage(workspace: Workspace) -> Stage:
@@ -118,7 +118,7 @@ def _hash_local(path: str | None, known: str | None) -> str:
 
 def _prepare(workspace: Workspace, plan: Plan) -> None:
     final = real_folder(workspace.prepare)  # where it is a symbolic link, all of this happens on the link's disk
-    folder = final.with_name(f"{final.name}{PARTIAL}")
+    folder = final.with_name(f"{final.name}{UNFINISHED}")
     if folder.exists():
         workspace.say(f"prepare: begins again; what a stopped run left in {folder} is removed")
         shutil.rmtree(folder)
@@ -335,15 +335,13 @@ def _held_out_pairs(workspace: Workspace, folder: Path, split: str) -> Iterator[
 
 def _process_in_place(path: Path, process: Callable[[str], str], workers: int) -> None:
     """Apply text processing line by line, in bounded memory."""
-    aside = path.with_name(f"{path.name}.part")
     with (
-        naming(path),
+        atomic_file(path) as aside,
         aside.open("w", encoding="utf-8", newline="\n") as file,
         mapping_in_order(partial(_process_lines, process), workers) as map_in_order,
     ):
         for lines in map_in_order(read_chunks(path)):
             file.write(lines)
-    aside.replace(path)
 
 
 def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:

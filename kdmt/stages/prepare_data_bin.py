@@ -25,8 +25,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import naming
-from kdmt.flow.manifest import write_json
+from kdmt.files import naming, write_json
 from kdmt.interop.fairseq.data_bin import DataBin, Split
 from kdmt.languages import Direction
 from kdmt.stages.measures import REPORT, training_chunks

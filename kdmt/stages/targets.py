@@ -24,7 +24,7 @@ from kdmt.corpus.sentence_lengths import split_words
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.reverse import SCORES, drop_improbable
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import PARTIAL, naming
 from kdmt.runtime import cores
 from kdmt.stages.measures import spaced_sides, typical_ratio
 from kdmt.stages.training import WEIGHTS
@@ -110,7 +110,7 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
 
 
 def _write_text(workspace: Workspace, folder: Path, made_of: TrainingSet) -> MergeReport:
-    with TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
+    with TemporaryDirectory(dir=folder, prefix=PARTIAL) as scratch:
         report = merge_text(workspace, folder, made_of, Path(scratch))
         for name in (*text_names(workspace), SCORES):
             if (Path(scratch) / name).exists():
@@ -129,7 +129,7 @@ def _another_process(lines: int) -> AbstractContextManager[Executor | None]:
 def sweep(*folders: Path) -> None:
     """Take away what runs left that were killed. For who is alone at work there."""
     for folder in folders:
-        for path in folder.glob(".partial-*"):
+        for path in folder.glob(f"{PARTIAL}*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kdmt.config import NAT, Decode, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
-from kdmt.flow.manifest import Plan, begin, finish, make_plan, read_json, recorded_outputs, write_json
+from kdmt.files import read_optional_json, write_json
+from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.objectives.build import Job, make_objective
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
@@ -391,7 +392,7 @@ def _keep_tokenizer(workspace: Workspace, run: Path) -> None:
 
 
 def _kept_tokenizer(run: Path) -> str | None:
-    recorded = read_json(run / VALIDATION)
+    recorded = read_optional_json(run / VALIDATION)
     return None if recorded is None else str(recorded["bleu_tokenizer"])
 
 

@@ -24,7 +24,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming
+from kdmt.files import PARTIAL, atomic_file, check_file, naming
 from kdmt.interop.export_folder import check_new
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
 from kdmt.interop.fairseq.data_bin import choose_direction
@@ -80,7 +80,7 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
     files = [Path(name) for name in paths.split(":")]
     with (
         writing(folder),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{folder.name}-") as scratch,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{PARTIAL}{folder.name}-") as scratch,
     ):
         check_new(folder)  # again: another process may have written it since
         aside = Path(scratch)
@@ -251,15 +251,11 @@ def _write_with_dictionaries(content: Mapping[str, Any], path: Path, dictionarie
         beside = path.parent / dictionary.name
         if beside.exists() and beside.read_bytes() != dictionary.read_bytes():
             raise UserError(f"{beside}: is not the model's dictionary; nothing was written")
-    aside = path.with_name(f".partial-{path.name}")
-    try:
+    with atomic_file(path) as aside:
         _save(content, aside, path)
         for dictionary in dictionaries:
             if not (path.parent / dictionary.name).exists():
                 shutil.copyfile(dictionary, path.parent / dictionary.name)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _save(content: Mapping[str, Any], aside: Path, path: Path) -> None:
