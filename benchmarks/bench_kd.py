@@ -134,9 +134,9 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
     from kdmt.train.data import BinarizedData
 
     config = load_pipeline(PIPELINE)
-    langs = (config.source_lang, config.target_lang)
+    direction, langs = config.direction, config.direction.sides
     data_bin = Path("runs") / config.name / "prepare" / "data-bin"
-    source, target = (data_prefix(data_bin, "train", langs, lang) for lang in langs)
+    source, target = (data_prefix(data_bin, "train", direction, lang) for lang in langs)
     pairs = open_parallel([(source, target)])
     sizes = [len(Dictionary.load(dictionary_path(data_bin, lang))) for lang in langs]
 
