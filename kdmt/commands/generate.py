@@ -21,6 +21,7 @@ from kdmt.config import Decode, NATDecode, checked, largest
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
+from kdmt.families import EDITING
 from kdmt.files import atomic_file
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
@@ -29,7 +30,6 @@ from kdmt.outputs import writing
 from kdmt.runtime import pick_device, use_threads
 from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
-from kdmt.types import EDITING
 
 _UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, execution
+from kdmt.types import ComputeType
 
 OnFailure = Literal["keep", "reference", "drop"]
 
@@ -63,7 +64,7 @@ class Reverse(Section):
 
     checkpoint: str  # of a teacher from the target to the source language
     drop_percent: float = Field(5.0, gt=0.0, lt=100.0)  # those with the highest cross entropy a token
-    compute_type: Literal["float32", "int8", "float16"] = "float32"
+    compute_type: ComputeType = "float32"
 
 
 class ForeignTeacher(Section):
@@ -89,7 +90,7 @@ class Distill(Section):
     # checkpoints that translate together, or one foreign model; the pipeline's teacher
     teachers: list[TeacherName] = Field(default_factory=list)
     engine: Literal["auto", "ctranslate2", "torch"] = "auto"  # auto: CTranslate2 for what it has
-    compute_type: Literal["float32", "int8", "float16"] = "float32"  # of CTranslate2
+    compute_type: ComputeType = "float32"  # of CTranslate2
     decode: Decode = Decode()
     nat: NATDecode = NATDecode()  # of a non-autoregressive teacher
     iterations: int = Field(10, ge=1)  # of one, at most

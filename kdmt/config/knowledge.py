@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from kdmt.config.section import Section, execution
+from kdmt.types import ValueType
 
 
 class Knowledge(Section):
@@ -14,7 +15,7 @@ class Knowledge(Section):
 
     k: int = Field(8, ge=1)
     temperatures: list[Annotated[float, Field(gt=0.0)]] = Field([1.0], min_length=1)
-    value_type: Literal["float16", "float32"] = "float16"
+    value_type: ValueType = "float16"
     block_size: int = Field(10_000, ge=1)  # sentences
     max_tokens: int = Field(4096, ge=1)  # padded tokens of the longer side in a batch
     threads: int = execution(0, ge=0)

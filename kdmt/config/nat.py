@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from kdmt.config.section import SchedulePoint, Section, changed
-from kdmt.types import ALIGNED, EDITING, POSITIONAL
+from kdmt.families import FamilyName, families_with
 
 
 class NAT(Section):
-    """A decoder that writes all positions at once. Most settings are those of some families: see `_OF`."""
+    """A non-autoregressive decoder. Most settings belong to some families: see `kdmt.families`."""
 
-    family: Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"]
+    family: FamilyName
     layout: Literal["own", "fairseq"] = "own"  # fairseq: computes what its model of the family does, and goes there
     deep_supervision: float = Field(0.0, ge=0.0)  # weight of the loss at the lower layers of the decoder
     upsample: int = Field(3, ge=1)  # decoder positions for each source token
@@ -35,31 +35,9 @@ class NAT(Section):
     @model_validator(mode="after")
     def _of_its_family(self) -> NAT:
         for name in changed(self):
-            if self.family not in _OF.get(name, (self.family,)):
-                raise ValueError(f"'{name}' is a setting of {', '.join(_OF[name])}, not of '{self.family}'")
+            families = families_with(name)
+            if families and self.family not in families:
+                raise ValueError(f"'{name}' is a setting of {', '.join(families)}, not of '{self.family}'")
         if self.distance != "hamming" and self.glancing is None:
             raise ValueError("'distance' is that of 'glancing', which is not given")
         return self
-
-
-_OF = {
-    "layout": ("cmlm", *EDITING),  # the others would have to learn that <s> and </s> stay what they are
-    "upsample": ALIGNED,
-    "too_long": ALIGNED,
-    "length_weight": POSITIONAL,
-    "source_copy": ("nat", "inat", "nat_crf"),
-    "link_heads": ("dag",),
-    "glancing": ("nat", *ALIGNED),
-    "distance": ("nat", "ctc"),
-    "correction": ("cmlm",),
-    "passes": ("inat",),
-    "denoising": ("inat",),
-    "crf_rank": ("nat_crf",),
-    "crf_candidates": ("nat_crf",),
-    "crf_weight": ("nat_crf",),
-    "insertion_temperature": ("insertion",),
-}
-WITHOUT_TARGET_POSITIONS = {
-    **dict.fromkeys(ALIGNED, "its positions are not the target's"),
-    **dict.fromkeys(EDITING, "its positions are a draft's, not the target's"),
-}

@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kdmt.config.nat import NAT, WITHOUT_TARGET_POSITIONS
+from kdmt.config.nat import NAT
 from kdmt.config.objectives import AttentionKD, HiddenKD, Online, OnPolicy, SelfSupervised, WordKD
 from kdmt.config.section import Section, extend
 from kdmt.config.training import Model, Train
+from kdmt.families import FAMILIES
+from kdmt.types import Precision
 
 
 class Student(Section):
@@ -27,7 +29,7 @@ class Student(Section):
     online: Online | None = None
     on_policy: OnPolicy | None = None
     self_supervised: SelfSupervised | None = None
-    teacher_precision: Literal["float32", "bf16", "bf16_output"] | None = None  # of those beside; the student's
+    teacher_precision: Precision | None = None  # of those beside; the student's
     seeds: list[Annotated[int, Field(ge=0)]] = extend([1], min_length=1)
     encoder_layers_from_teacher: list[int] | None = None  # teacher layer for each student layer, from 0
     decoder_layers_from_teacher: list[int] | None = None
@@ -43,7 +45,7 @@ class Student(Section):
     def _has_the_loss(self) -> Student:
         if self.nat is None:
             return self
-        family, elsewhere = self.nat.family, WITHOUT_TARGET_POSITIONS.get(self.nat.family)
+        family, elsewhere = self.nat.family, FAMILIES[self.nat.family].why_not_target_positions
         refused = dict.fromkeys(("online", "on_policy"), "its decoder is not its teacher's")
         if elsewhere is not None:
             refused["word_kd"] = elsewhere

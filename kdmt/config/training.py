@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from kdmt.config.section import Section, TokenLimit, execution, extend
+from kdmt.types import Precision
 
 
 class Model(Section):
@@ -66,7 +67,7 @@ class Train(Section):
     average_checkpoints: int = Field(5, ge=1)  # checkpoints that `average` is made of
     max_source_tokens: TokenLimit = Field(1024, ge=0)  # longer pairs are left out and counted; 0: none is
     max_target_tokens: TokenLimit = Field(1024, ge=0)
-    precision: Literal["auto", "float32", "bf16", "bf16_output"] = "auto"  # auto: by device and model shape
+    precision: Literal["auto", Precision] = "auto"  # auto: by device and model shape
     compile: bool = False  # with torch.compile; sentences are padded to few different lengths
     on_divergence: Literal["stop", "skip"] = extend("stop")  # a loss or gradient that is not finite, or explodes
     explosion_norm: float = extend(0.0, ge=0.0)  # a gradient norm above it has exploded; 0: none does

@@ -27,7 +27,7 @@ from kdmt.errors import UserError
 from kdmt.files import PARTIAL, naming
 from kdmt.runtime import cores
 from kdmt.stages.measures import spaced_sides, typical_ratio
-from kdmt.stages.training import WEIGHTS
+from kdmt.stages.training_inputs import WEIGHTS
 from kdmt.stages.workspace import Workspace
 from kdmt.workers.open import helpers
 
