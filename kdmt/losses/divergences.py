@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
+
+from kdmt.choices import DivergenceName
 
 LOG_ZERO = -1e4  # stands for the logarithm of 0: its exponential is 0, and 0 times it is 0
 
@@ -216,4 +218,4 @@ def divergence(name: str, *, beta: float = 0.5) -> Divergence:
     }[name]
 
 
-NAMES = ("kl", "reverse_kl", "js", "tvd", "cross_entropy", "squared_error")
+NAMES = get_args(DivergenceName)
