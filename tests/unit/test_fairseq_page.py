@@ -122,6 +122,6 @@ def test_every_setting_is_one_of_ours() -> None:
     named = set(re.findall(r"`((?:train|model|vocabulary|tokenizer|score|teacher)\.[a-z_]+)", TEXT))
     assert named - known == set()
     assert len(named) > 30
-    same = re.search(r"\| (`--encoder-layers .*?) \| `model\.`", TEXT)
+    same = re.search(r"\| (`--encoder-layers`.*?) \| `model\.`", TEXT)
     assert same is not None
     assert {flag[2:].replace("-", "_") for flag in flags_in(same[1])} == set(Model.model_fields) - {"arch"}
