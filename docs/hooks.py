@@ -4,8 +4,8 @@
 and `<!-- generated: commands -->`; the hook puts the generated text in its place. The JSON schema of pipeline files
 becomes the file `reference/pipeline.schema.json` of the site.
 
-A picture in two versions is a `<picture>` element, which a repository's host understands. The theme of the site, which has
-a switch for dark mode, wants an image for each mode instead.
+A picture in two versions is a `<picture>` element, which a repository's host understands. The theme of the site has a
+switch for dark mode and needs an image for each mode instead.
 
 Pages link to files of the repository, as `../pipelines/toy.yaml`. These links work where the Markdown files are read in
 the repository. The site does not hold the files, so there such a link becomes the path as text.
