@@ -12,13 +12,13 @@ from typing import Any
 import yaml
 
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import naming, partial_path
 from kdmt.interop.fairseq.data_bin import DataBin
 from kdmt.outputs import writing
 
 _HEAD = """\
 # A data-bin of fairseq's, taken as it is, and a teacher and a student to start from: made by `kdmt import-fairseq`.
-# All settings with their defaults are in kdmt/config.py.
+# All settings with their defaults are in kdmt/config/.
 """
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
@@ -62,8 +62,8 @@ def new_pipeline(
     source, target = data.dictionaries
     document: dict[str, Any] = {
         "name": name or pipeline.stem,
-        "source_lang": data.langs[0],
-        "target_lang": data.langs[1],
+        "source_lang": data.direction.source,
+        "target_lang": data.direction.target,
         "prepare": {
             "data_bin": {"path": str(data_bin), "test": data.names("test")},
             "tokenizer": _tokenizer(bpe_codes, sentencepiece, remove_bpe),
@@ -101,7 +101,7 @@ def _write_valid(path: Path, text: str) -> None:
     """The file, if it is a pipeline."""
     from kdmt.config import load_pipeline
 
-    aside = path.with_name(f".partial-{path.name}")
+    aside = partial_path(path)
     with writing(path):
         try:
             with naming(path):

@@ -1,8 +1,9 @@
 """The toy language: English-like sentences with the exact distribution of their German-like translations.
 
 A meaning is a tree (`Clause` and `Phrase`). English says each meaning in one way, and `parse_source` reads it back.
-German leaves choices open: `translations` lists every target with its probability. The words and the probabilities of
-their renderings stand in `lexicon.txt`, those of the grammar's own choices in the constants below; README.md explains.
+German leaves choices open: `translations` lists every target with its probability. `lexicon.txt` holds the words and
+the probabilities of their renderings, the constants below those of the grammar's own choices; data/toy/README.md
+explains them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from lexicon import (
+from kdmt.toy.lexicon import (
     ADJECTIVES,
     ADVERBS,
     CONJUNCTIONS,

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from language import Clause, Phrase, pronoun_for, translate
-from lexicon import (
+from kdmt.toy.grammar import Clause, Phrase, pronoun_for, translate
+from kdmt.toy.lexicon import (
     ADJECTIVES,
     ADVERBS,
     CONJUNCTIONS,
