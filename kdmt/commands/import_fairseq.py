@@ -62,8 +62,8 @@ def new_pipeline(
     source, target = data.dictionaries
     document: dict[str, Any] = {
         "name": name or pipeline.stem,
-        "source_lang": data.langs[0],
-        "target_lang": data.langs[1],
+        "source_lang": data.direction.source,
+        "target_lang": data.direction.target,
         "prepare": {
             "data_bin": {"path": str(data_bin), "test": data.names("test")},
             "tokenizer": _tokenizer(bpe_codes, sentencepiece, remove_bpe),

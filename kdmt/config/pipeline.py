@@ -13,7 +13,7 @@ from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section
 from kdmt.config.student import Student
 from kdmt.config.training import Teacher
-from kdmt.languages import moses_language, parse_language, same_language, script_of, writes_spaces
+from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 
 
 class Pipeline(Section):
@@ -57,6 +57,11 @@ class Pipeline(Section):
             if self.prepare.text.moses:
                 _check_moses(key, getattr(self, key), already_applied=self.prepare.text.already_applied)
         return self
+
+    @property
+    def direction(self) -> Direction:
+        """Return the direction of translation."""
+        return Direction(self.source_lang, self.target_lang)
 
     @property
     def scores_lowercased(self) -> bool:

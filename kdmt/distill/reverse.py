@@ -15,7 +15,7 @@ from kdmt.distill.merge import MergeReport, Outputs
 from kdmt.distill.rescore import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError
 from kdmt.files import atomic_file, naming
-from kdmt.languages import same_language
+from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.workers.open import open_executor
 from kdmt.workers.progress import block_progress
@@ -30,7 +30,7 @@ def reverse_inputs(reverse: Reverse | None) -> dict[str, str]:
     return {reverse.checkpoint: checkpoint_sha256(resolve_checkpoint(Path(reverse.checkpoint)))}
 
 
-def check_reverse(reverse: Reverse | None, langs: tuple[str, str], own: Text) -> None:
+def check_reverse(reverse: Reverse | None, direction: Direction, own: Text) -> None:
     """Refuse a reverse model that does not read what is distilled.
 
     Raises:
@@ -39,11 +39,11 @@ def check_reverse(reverse: Reverse | None, langs: tuple[str, str], own: Text) ->
     if reverse is None:
         return
     text = TextCodec.load(resolve_checkpoint(Path(reverse.checkpoint))).text
-    src, tgt = langs
-    if not (same_language(text.source_lang, tgt) and same_language(text.target_lang, src)):
+    wanted = direction.reversed()
+    if not text.direction.matches(wanted):
         raise UserError(
             f"distill.reverse.checkpoint: {reverse.checkpoint} translates {text.source_lang} to {text.target_lang}, "
-            f"not {tgt} to {src}"
+            f"not {wanted.source} to {wanted.target}"
         )
     if (text.text.moses, text.text.lowercase) != (own.moses, own.lowercase):
         raise UserError(

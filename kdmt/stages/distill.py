@@ -145,7 +145,9 @@ class Decoding:
     def begin(self, plan: Plan) -> None:
         """Open the folder for work; what is wrong with the teacher is said before anything is moved."""
         self.teacher().check(self.sample)
-        check_reverse(self.workspace.config.distill.reverse, self.workspace.langs, self.workspace.config.prepare.text)
+        check_reverse(
+            self.workspace.config.distill.reverse, self.workspace.direction, self.workspace.config.prepare.text
+        )
         begin(self.folder, plan, self.workspace.resolved_config())
         self.blocks.mkdir(exist_ok=True)
 
@@ -386,7 +388,9 @@ class Choosing:
         return plan
 
     def make(self, plan: Plan) -> None:
-        check_reverse(self.workspace.config.distill.reverse, self.workspace.langs, self.workspace.config.prepare.text)
+        check_reverse(
+            self.workspace.config.distill.reverse, self.workspace.direction, self.workspace.config.prepare.text
+        )
         self._check_scores()
         begin(self.folder, plan, self.workspace.resolved_config())
         facts = write_training_set(self.workspace, self.folder, self.training_set())

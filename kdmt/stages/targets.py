@@ -67,14 +67,14 @@ def choice_settings(settings: Distill) -> dict[str, Section]:
 def source_prefixes(workspace: Workspace) -> list[Path]:
     """The data-bins of the sources that are distilled."""
     splits = ["train", *(["monolingual"] if workspace.config.distill.monolingual else [])]
-    return [data_prefix(workspace.data_bin, split, workspace.langs, workspace.langs[0]) for split in splits]
+    return [data_prefix(workspace.data_bin, split, workspace.direction, workspace.direction.source) for split in splits]
 
 
 def training_texts(workspace: Workspace) -> list[TrainingText]:
     """The text of these sources."""
     from kdmt.distill.merge import TrainingText
 
-    (src, tgt), folder = workspace.langs, workspace.prepare
+    (src, tgt), folder = workspace.direction.sides, workspace.prepare
     tags = folder / "train.tags"
     texts = [TrainingText(folder / f"train.{src}", folder / f"train.{tgt}", tags if tags.exists() else None)]
     if workspace.config.distill.monolingual:
@@ -84,7 +84,7 @@ def training_texts(workspace: Workspace) -> list[TrainingText]:
 
 def text_names(workspace: Workspace) -> tuple[str, ...]:
     """The files that a training set's text consists of; there are tags where the training text has them."""
-    src, tgt = workspace.langs
+    src, tgt = workspace.direction.sides
     return f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED
 
 
@@ -266,7 +266,7 @@ def _sample_lines(workspace: Workspace, report: MergeReport, folder: Path) -> tu
     """Source, reference and distilled lines that the teacher wrote: all of a small corpus, else so many evenly."""
     from kdmt.score.diagnostics import MAX_SENTENCES
 
-    src, tgt = workspace.langs
+    src, tgt = workspace.direction.sides
     indices = np.frombuffer(report.indices, dtype=np.int64) if report.indices else np.empty(0, dtype=np.int64)
     references = workspace.prepare / f"train.{tgt}"
     is_compared = np.frombuffer(bytes(report.of_teacher), dtype=np.uint8) > 0
