@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kdmt.config import Pipeline
+from kdmt.config import Pipeline, Source, Student
+from kdmt.config.messages import describe_setting
 
 Load = Callable[..., Pipeline]
 
@@ -84,3 +85,42 @@ def test_only_some_problems_are_listed(problem: Callable[..., str]) -> None:
     message = problem(text="".join(f"key_{number}: 1\n" for number in range(500)))
     assert message.count("unknown setting") + message.count("missing") == 20
     assert message.endswith("; and 484 more")  # 500 and the four that are missing
+
+
+@pytest.mark.parametrize(
+    ("override", "end"),
+    [
+        ("teacher.train.lr=fast", "(it is 'fast') [Learning rate at the end of the warmup]"),
+        ("score.beams.1=0", "(it is 0) [Beam sizes for autoregressive models]"),
+        ("distill.teachers=[{source_code: de}]", "missing [Folder of the model, or its name on the Hugging Face Hub]"),
+        ("prepare.clean.max_ratio=0.5", "in the corpora; 0 for no limit]"),
+        ("teacher.train=3", "expected a mapping of settings (it is 3)"),  # a section, not a setting
+        ("teacher.foo=1", "unknown setting"),
+        ("source_lang=de", "are both 'de'"),
+    ],
+)
+def test_a_problem_with_a_setting_ends_with_its_description(
+    refusal: Callable[..., str], override: str, end: str
+) -> None:
+    assert refusal(override).endswith(end)
+
+
+def test_many_problems_have_no_descriptions(refusal: Callable[..., str]) -> None:
+    assert "[" in refusal("teacher.seed=-1", "score.lenpen=x", "score.beams=x")
+    assert "[" not in refusal("teacher.seed=-1", "score.lenpen=x", "score.beams=x", "teacher.train.lr=x")
+
+
+@pytest.mark.parametrize(
+    ("location", "description"),
+    [
+        (["teacher", "train", "lr"], "Learning rate at the end of the warmup"),
+        (["prepare", "train", 0, "source", "path"], Source.model_fields["path"].description),
+        (["students", "model", "embeddings_from_teacher"], Student.model_fields["embeddings_from_teacher"].description),
+        (["students", "data", "data"], Student.model_fields["data"].description),  # a student of that name
+        (["students", "data"], None),
+        (["teacher", "train"], None),
+        ([], None),
+    ],
+)
+def test_the_setting_at_a_path_is_found(location: list[str | int], description: str | None) -> None:
+    assert describe_setting(Pipeline, location) == description

@@ -107,7 +107,7 @@ def test_scalars_that_cannot_be_read(problem: Callable[..., str], text: str, exp
 def test_dates_and_numbers_to_other_bases_are_text(problem: Callable[..., str], text: str) -> None:
     """YAML 1.1 reads `1:30` as 90 and `010` as 8, and a date that does not exist ends in a traceback."""
     message = problem(f"teacher.train.max_updates={text}")
-    assert message == f"teacher.train.max_updates: should be a valid integer (it is {text!r})"
+    assert message.startswith(f"teacher.train.max_updates: should be a valid integer (it is {text!r})")
 
 
 @pytest.mark.parametrize(
