@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -70,7 +70,7 @@ class Model:
     """
 
     path: Path
-    translator: Translator
+    translator: Translator = field(repr=False)
 
     @property
     def source_lang(self) -> str:
@@ -414,8 +414,6 @@ class Pipeline:
         Example:
             >>> kdmt.Pipeline.from_yaml("toy.yaml").run(to="student", student="distilled")
         """
-        from dataclasses import replace
-
         from kdmt.commands.run import run_pipeline
         from kdmt.ranks import joined_ranks
 

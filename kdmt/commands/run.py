@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, get_args
 
 from kdmt.errors import UserError
@@ -77,23 +77,22 @@ def _check_request(to: StageName, student: str | None) -> None:
 
 
 def _wanted(stages: Stages, to: StageName, student: str | None) -> list[Stage]:
-    """Return the stages to run, each after the stages that it is made from."""
+    """Return the stages to run, in the order of the pipeline."""
     last: dict[StageName, list[Stage]] = {
         "prepare": [stages.prepare],
         "teacher": [stages.teacher],
         "distill": list(stages.text.values()),
         "knowledge": list(stages.knowledge.values()),
     }
-    if to in last:
-        return in_order(last[to])
-    students = chosen_students(stages, student)
-    return in_order([*students, stages.teacher, stages.score] if to == "score" else students)
+    if to not in last:
+        students = chosen_students(stages, student)
+        last |= {"student": students, "score": [stages.teacher, *students, stages.score]}
+    needed = set(_names(last[to]))
+    return [stage for stage in stages.all() if stage.name in needed]
 
 
-def in_order(stages: Iterable[Stage]) -> list[Stage]:
-    """Return the stages and all that they are made from, each once and after the stages that it is made from."""
-    ordered: dict[str, Stage] = {}
+def _names(stages: Iterable[Stage]) -> Iterator[str]:
+    """Yield the names of stages and of all that they are made from."""
     for stage in stages:
-        for needed in (*in_order(stage.upstream), stage):
-            ordered.setdefault(needed.name, needed)
-    return list(ordered.values())
+        yield stage.name
+        yield from _names(stage.upstream)

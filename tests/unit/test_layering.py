@@ -100,7 +100,7 @@ def wrong_arrows(source: str, module: str) -> list[str]:
         if full_name.partition(".")[0] == "kdmt" and (module, full_name) not in NOT_YET
         if own is None
         or (place(full_name.removeprefix("kdmt").removeprefix(".")) or 0) < own
-        or full_name.split(".")[1] in NEVER.get(module.partition(".")[0], ())
+        or full_name.partition(".")[2].partition(".")[0] in NEVER.get(module.partition(".")[0], ())
     ]
 
 
