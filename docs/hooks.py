@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the tests read this file without MkDocs
 
 SCHEMA_FILE = "reference/pipeline.schema.json"
 REFERENCE_MODULE = "kdmt.config.reference"
-HELP_WIDTH = 96
+HELP_WIDTH = 80
 
 _MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 _PICTURE = re.compile(
