@@ -10,14 +10,13 @@ from kdmt.config.nat import NAT, WITHOUT_TARGET_POSITIONS
 from kdmt.config.objectives import AttentionKD, HiddenKD, Online, OnPolicy, SelfSupervised, WordKD
 from kdmt.config.section import Section, extend
 from kdmt.config.training import Model, Train
+from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
 
 class Student(Section):
     # of the n-best: interpolated: the nearest to the reference; mbr: the nearest to the others; scored: the best by
     # `distill.scores`; nbest: all of them, weighted. imported: another system's. mixed: raw and distilled
-    data: Literal["raw", "distilled", "interpolated", "mbr", "scored", "nbest", "sampled", "imported", "mixed"] = (
-        "distilled"
-    )
+    data: TrainingSetName = "distilled"
     model: Model = Model()
     nat: NAT | None = None
     train: Train = Train()
@@ -54,8 +53,10 @@ class Student(Section):
         self._compares_no_framed_states()
         if elsewhere is not None:
             self._compares_encoders_alone(elsewhere)
-        if elsewhere is not None and self.data == "nbest":
-            raise ValueError(f"'nat.family: {family}' cannot have 'data: nbest': its loss has no weights of sentences")
+        if elsewhere is not None and TRAINING_SETS[self.data].has_weights:
+            raise ValueError(
+                f"'nat.family: {family}' cannot have 'data: {self.data}': its loss has no weights of sentences"
+            )
         return self
 
     def _compares_no_framed_states(self) -> None:

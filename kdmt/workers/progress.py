@@ -1,4 +1,4 @@
-"""How far an executor is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of an executor: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from kdmt.terminal import printable, progress_bar
-from kdmt.workers.processes import Progress
+from kdmt.workers.tasks import Progress
 
 _LINE_EVERY_SECONDS = 10.0
 
 
 @contextmanager
 def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], None]]:
-    """Give a function that takes an executor's progress: a bar on a terminal, plain lines elsewhere.
+    """Yield a function that shows an executor's progress: as a bar on a terminal, as plain lines elsewhere.
 
     Args:
-        before: sentences that were there already: they say nothing about the speed.
+        before: sentences that were done before; they do not count for the speed.
     """
     if sys.stderr.isatty():
         with _block_bar(name, before) as advance:
@@ -28,7 +28,7 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
         return
     started = shown = time.perf_counter()
 
-    def tell(progress: Progress) -> None:
+    def show(progress: Progress) -> None:
         nonlocal shown
         now = time.perf_counter()
         is_over = progress.tasks_done + progress.tasks_failed == progress.tasks_total
@@ -42,7 +42,7 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
                 flush=True,
             )
 
-    yield tell
+    yield show
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def _block_bar(name: str, before: int) -> Iterator[Callable[[Progress], None]]:
     with progress_bar(description, BarColumn(), state, TimeRemainingColumn()) as bar:
         task, started = bar.add_task(printable(name), total=None, state=""), time.perf_counter()
 
-        def tell(progress: Progress) -> None:
+        def show(progress: Progress) -> None:
             rate = progress.sentences / (time.perf_counter() - started)
             bar.update(
                 task,
@@ -60,7 +60,7 @@ def _block_bar(name: str, before: int) -> Iterator[Callable[[Progress], None]]:
                 state=f"{_blocks(progress, before)}, {rate:.0f} sentences/s",
             )
 
-        yield tell
+        yield show
 
 
 def _blocks(progress: Progress, before: int) -> str:

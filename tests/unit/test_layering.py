@@ -21,7 +21,19 @@ PACKAGE = Path(kdmt.__file__).parent
 ORDER = (
     *("__main__", "cli", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
-    *("config", "recognition", "outputs", "streams", "runtime", "ranks", "checksum", "files", "types", "languages"),
+    *(
+        "config",
+        "training_sets",
+        "recognition",
+        "outputs",
+        "streams",
+        "runtime",
+        "ranks",
+        "checksum",
+        "files",
+        "types",
+        "languages",
+    ),
     *("terminal", "errors"),
 )
 NEVER = {"models": ("corpus", "losses"), "losses": ("config",)}  # also where the order allows it
@@ -64,11 +76,17 @@ WITHOUT_TORCH = {
         f"distill.{name}"
         for name in (
             *("blocks", "candidates", "decoding", "failures", "mbr", "merge", "selection", "shortlist", "similarity"),
-            "sources",
+            *("choices", "chosen_teacher", "comparison", "imported", "inputs", "rescore", "reverse", "sources"),
+            *("teacher_engines", "teachers", "training_text", "verification"),
         )
     ),
-    *(f"workers.{name}" for name in ("processes", "progress", "ray_actors", "scheduler", "tasks", "worker")),
-    *(f"flow.{name}" for name in ("folders", "manifest", "progress", "stage")),
+    *(f"workers.{name}" for name in ("open", "processes", "progress", "ray_actors", "scheduler", "tasks", "worker")),
+    *(f"flow.{name}" for name in ("circles", "folders", "layout", "manifest", "progress", "shards", "stage")),
+    *(
+        f"stages.{name}"
+        for name in ("distill", "distill_work", "followers", "given_checkpoints", "measures", "workspace")
+    ),
+    "training_sets",
 }  # not even in a function, but for typing
 
 

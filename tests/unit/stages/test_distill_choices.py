@@ -489,13 +489,13 @@ def test_a_parallel_teacher_runs_in_pytorch() -> None:
     assert {made["torch"] for made in manifest()["facts"]["blocks"]}
     with unharmed():
         message = refused("distill", "tiny.yaml", sets=(sets[0], "distill.engine=ctranslate2"))
-    assert message == f"distill.engine: CTranslate2 has no decoder for {fast}, which writes all positions at once"
+    assert message == f"distill.engine: CTranslate2 has no decoder for {fast}, which is non-autoregressive"
     with unharmed():
         message = refused("distill", "tiny.yaml", sets=(f"distill.teachers=[{fast}, {TINY / 'teacher'}]",))
-    assert message == f"distill.teachers: {fast} writes all positions at once and translates alone"
+    assert message == f"distill.teachers: {fast} is non-autoregressive and translates alone"
     with unharmed("tiny/.sampled.lock"):
         message = refused("distill", "tiny.yaml", sets=(*sets, "students.sampled={data: sampled}"))
-    assert message == f"{fast} writes all positions at once and draws no samples"
+    assert message == f"{fast} is non-autoregressive and draws no samples"
 
 
 FAST = [
