@@ -127,7 +127,7 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
     from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource, KnowledgeWriter, Shape
     from kdmt.corpus.vocabulary import Dictionary
     from kdmt.distill.teacher_forcing import fill_cache
-    from kdmt.losses.projection import CHUNKS
+    from kdmt.losses.cross_entropy import CHUNKS
     from kdmt.losses.word_kd import WholeDistribution
     from kdmt.models.architecture import architecture
     from kdmt.models.build import build_transformer

@@ -1,7 +1,7 @@
 """Table of training sets: what a student can learn from (`students.<name>.data`), and what each set is made from.
 
 To add a set that chooses among the hypotheses of the teacher, name it here and write its rule in
-`kdmt.distill.choices`.
+`kdmt.distill.target_choices`.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdmt.config import Distill, Section
-from kdmt.distill.choices import CHOICES
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.reverse import reverse_inputs
+from kdmt.distill.target_choices import CHOICES
 from kdmt.distill.teachers import choose_teacher
 from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.shards import Shards

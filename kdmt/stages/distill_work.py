@@ -21,13 +21,13 @@ from kdmt.checksum import file_sha256
 from kdmt.config import Distill, Sample, Text
 from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
-from kdmt.distill.choices import CHOICES
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
 from kdmt.distill.imported import write_imported
 from kdmt.distill.reverse import check_reverse
 from kdmt.distill.selection import BEST, Selector
 from kdmt.distill.sources import Sources, find_sources
+from kdmt.distill.target_choices import CHOICES
 from kdmt.distill.training_text import (
     CANDIDATES,
     NBEST,

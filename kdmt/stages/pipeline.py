@@ -136,7 +136,7 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
     check_architectures(workspace.config)
     check_language_model(workspace.config.score)
     stages = checked_stages(workspace)
-    wanted = _chosen_students(stages, student) if name == "student" else stages.by_command()[name]
+    wanted = chosen_students(stages, student) if name == "student" else stages.by_command()[name]
     if not wanted:
         workspace.say(f"{name}: the pipeline has none, nothing to do")
     ranks = workspace.ranks
@@ -151,7 +151,7 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
         followers.dismiss()
 
 
-def _chosen_students(stages: Stages, name: str | None) -> list[Stage]:
+def chosen_students(stages: Stages, name: str | None) -> list[Stage]:
     if name is not None and name not in stages.students:
         raise UserError(f"there is no student {name!r}; the pipeline has {', '.join(stages.students) or 'none'}")
     names = stages.students if name is None else [name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 from kdmt.config import Pipeline, resolved
 from kdmt.flow.layout import Layout
 from kdmt.languages import Direction
+from kdmt.log import get_logger
 from kdmt.ranks import ALONE, Ranks
 from kdmt.terminal import printable
 from kdmt.training_sets import TRAINING_SETS
+
+_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class Workspace:
         runs: the folder of all pipelines and of downloads.
         mirror: a folder with the content of URLs, used in place of the network; None for the network.
         ranks: the processes that train together.
+        show: takes the results of a stage as text, such as the table of scores; by default nothing shows them.
     """
 
     config: Pipeline
     runs: Path
     mirror: Path | None = None
     ranks: Ranks = ALONE
+    show: Callable[[str], None] = lambda _: None
 
     @property
     def layout(self) -> Layout:
@@ -76,7 +81,7 @@ class Workspace:
         return resolved(self.config)
 
     def say(self, message: str) -> None:
-        """Print a line for the user to standard error, on the first rank alone."""
+        """Log a message for the user, from the first rank alone."""
         if not self.ranks.is_first:
             return
-        print(printable(message), file=sys.stderr, flush=True)
+        _logger.info(printable(message))
