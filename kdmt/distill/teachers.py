@@ -153,7 +153,7 @@ class OwnTeacher:
         """Return the folder of the model in CTranslate2's format, written once: it belongs to one teacher."""
         shortlist = self.settings.shortlist
         if not folder.exists() or (shortlist is not None and not (folder / SHORTLIST_FILE).exists()):
-            from kdmt.distill.ctranslate2_export import export_teacher  # loads torch
+            from kdmt.distill.exported_teacher import export_teacher  # loads torch
 
             export_teacher(self.checkpoints[0], folder, shortlist=shortlist, corpus=self.text.corpus)
         return folder
