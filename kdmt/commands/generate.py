@@ -20,11 +20,10 @@ from kdmt.config import Decode, NATDecode, checked, largest
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import atomic_file
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
-from kdmt.languages import same_language
 from kdmt.log import get_logger
 from kdmt.outputs import writing
 from kdmt.runtime import pick_device, use_threads
@@ -75,7 +74,7 @@ def _translate(
     flags: GenerateFlags,
     write: Callable[[str], None],
 ) -> None:
-    finish, spoken = _finisher(flags, data.langs[1]), _Spoken()
+    finish, spoken = _finisher(flags, data.direction.target), _Spoken()
     sentences = tokens = 0
     started = time.perf_counter()
     for batch in batches:
@@ -175,11 +174,12 @@ def _load(path: Path, data: DataBin) -> Any:
         return _load_fairseqs(path, data)
     folder = resolve_checkpoint(path)
     text = load_text_processor(folder / TEXT_FILE)
-    if not all(map(same_language, (text.source_lang, text.target_lang), data.langs)):
+    if not text.direction.matches(data.direction):
         raise UserError(
-            f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from {' to '.join(data.langs)}"
+            f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from "
+            f"{data.direction.source} to {data.direction.target}"
         )
-    check_vocabulary(folder, data.folder, langs=data.langs)
+    check_vocabulary(folder, data.folder, data.direction)
     return load_model(folder)
 
 
@@ -187,7 +187,7 @@ def _load_fairseqs(path: Path, data: DataBin) -> Any:
     """The model of one of fairseq's files."""
     from kdmt.interop.fairseq.checkpoints import read_model
 
-    return read_model(path, data.folder, data.langs)
+    return read_model(path, data.folder, data.direction)
 
 
 def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
@@ -300,16 +300,11 @@ def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
         return
     shard = f".{flags.shard_id}-of-{flags.num_shards}" if flags.num_shards > 1 else ""
     path = flags.results_path / f"generate-{flags.gen_subset}{shard}.txt"
-    aside = path.with_name(f".partial-{path.name}")
     with writing(path):
         if path.exists():
             _logger.warning(f"{path}: exists already and is replaced at the end")
-        try:
-            with naming(path), aside.open("w", encoding="utf-8", newline="\n") as file:
-                yield _writer(file)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+            yield _writer(file)
 
 
 def _writer(file: IO[str] | PrintableStream) -> Callable[[str], None]:

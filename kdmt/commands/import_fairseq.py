@@ -15,7 +15,7 @@ from kdmt.interop.fairseq.data_bin import DataBin
 
 _HEAD = """\
 # A data-bin of fairseq's, taken as it is, and a teacher and a student to start from: made by `kdmt import-fairseq`.
-# All settings with their defaults are in kdmt/config.py.
+# All settings with their defaults are in kdmt/config/.
 """
 
 
@@ -58,8 +58,8 @@ def new_pipeline(
     source, target = data.dictionaries
     document: dict[str, Any] = {
         "name": name or pipeline.stem,
-        "source_lang": data.langs[0],
-        "target_lang": data.langs[1],
+        "source_lang": data.direction.source,
+        "target_lang": data.direction.target,
         "prepare": {
             "data_bin": {"path": str(data_bin), "test": data.names("test")},
             "tokenizer": _tokenizer(bpe_codes, sentencepiece, remove_bpe),

@@ -10,7 +10,6 @@ ctranslate2/specs/transformer_spec.py (4.8).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -23,7 +22,7 @@ from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode, checked
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
-from kdmt.files import naming, read_json
+from kdmt.files import naming, read_json, read_json_object, write_json, write_text
 from kdmt.interop.export_folder import check_new, exported_folder, record_file
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.checkpoint import load_model
@@ -100,8 +99,7 @@ def export_model(
         with naming(folder / "model.bin"):
             spec.save(str(aside))
         options = translate_options(decode or Decode(), model.config.max_target_positions)
-        with naming(folder / OPTIONS_FILE):
-            (aside / OPTIONS_FILE).write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+        write_json(aside / OPTIONS_FILE, options)
 
 
 def translate_options(decode: Decode, max_target_positions: int) -> dict[str, Any]:
@@ -130,11 +128,8 @@ def proposed_search(folder: Path) -> dict[str, Any]:
     path = folder / OPTIONS_FILE
     if not path.is_file():
         return {}
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-        found = {"beam": options["beam_size"], "lenpen": float(options["length_penalty"])}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the options that 'kdmt export' wrote") from None
+    options = read_json_object(path, required={"beam_size": int, "length_penalty": float})
+    found = {"beam": options["beam_size"], "lenpen": float(options["length_penalty"])}
     checked(Decode, str(path), **found)
     return found
 
@@ -159,10 +154,7 @@ def add_shortlist(folder: Path, frequent: Iterable[int], of_token: Mapping[int, 
     lines = ["\t" + _spelled(frequent, tgt_symbols)]
     for token in sorted(of_token):
         lines.append(f"{_spelled([token], src_symbols)}\t{_spelled(of_token[token], tgt_symbols)}")
-    aside = folder / ".partial-vmap.txt"
-    with naming(folder / SHORTLIST_FILE):
-        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    aside.replace(folder / SHORTLIST_FILE)
+    write_text(folder / SHORTLIST_FILE, "".join(f"{line}\n" for line in lines))
     record_file(folder, folder / SHORTLIST_FILE)
 
 

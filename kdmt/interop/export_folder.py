@@ -7,16 +7,15 @@ sha256 of each file.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdmt.checksum import file_sha256, read_checksums
+from kdmt.checksum import CHECKSUMS, file_sha256, read_checksums
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import atomic_folder, write_json
 from kdmt.models.build import describe_model
 from kdmt.models.transformer import Transformer
 from kdmt.outputs import writing
@@ -56,33 +55,19 @@ def described_folder(folder: Path, description: Mapping[str, Any], companions: S
 
 
 def _described(folder: Path, description: Mapping[str, Any], companions: Sequence[Path]) -> Iterator[Path]:
-    aside = folder.parent / f".partial-{folder.name}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with atomic_folder(folder) as aside:
         yield aside
         for companion in companions:
             if companion.is_dir():
-                with naming(folder / companion.name):
-                    shutil.copytree(companion, aside / companion.name)
+                shutil.copytree(companion, aside / companion.name)
             else:
                 shutil.copy2(companion, aside / companion.name)
-        _write_json(aside / "model.json", description)
+        write_json(aside / "model.json", description)
         files = sorted(path for path in aside.rglob("*") if path.is_file())
-        _write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        write_json(aside / CHECKSUMS, {str(path.relative_to(aside)): file_sha256(path) for path in files})
 
 
 def record_file(folder: Path, path: Path) -> None:
     """Enter a file that came later into a folder's checksums."""
     checksums = read_checksums(folder)
-    aside = folder / ".partial-checksums.json"
-    _write_json(aside, {**checksums, str(path.relative_to(folder)): file_sha256(path)})
-    aside.replace(folder / "checksums.json")
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with naming(path):
-        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / CHECKSUMS, {**checksums, str(path.relative_to(folder)): file_sha256(path)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdmt.config import read_record
-from kdmt.files import naming, read_json
+from kdmt.files import read_json, write_json, write_text
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.significance import mean_and_sd
 
@@ -104,7 +103,7 @@ class _Table:
 
 def write_scores(path: Path, rows: Sequence[ScoreRow], missing: Sequence[Missing] = ()) -> None:
     """Write scores.json: a list with an object for each row, then one with the key `missing` for each other system."""
-    _write_json(path, [*map(asdict, rows), *map(asdict, missing)])
+    write_json(path, [*map(asdict, rows), *map(asdict, missing)], indent=2)
 
 
 def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
@@ -120,7 +119,7 @@ def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
 
 def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
     """Write the significance tests as `write_scores` writes the scores."""
-    _write_json(path, [asdict(comparison) for comparison in comparisons])
+    write_json(path, [asdict(comparison) for comparison in comparisons], indent=2)
 
 
 def render_table(
@@ -174,7 +173,7 @@ def write_html(
     """
     tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons, missing)), *_pictures(rows)])
     notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing))
-    _write_atomically(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
+    write_text(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
 
 
 # ------------------------------------------------------------------------------------------------------------ content
@@ -381,14 +380,3 @@ def _html_line(tag: str, columns: Sequence[_Column], cells: Sequence[str]) -> st
     opening = [f'<{tag} class="figure">' if column.is_figure else f"<{tag}>" for column in columns]
     inside = [f"{start}{html.escape(cell)}</{tag}>" for start, cell in zip(opening, cells, strict=True)]
     return f"<tr>{''.join(inside)}</tr>"
-
-
-def _write_json(path: Path, value: object) -> None:
-    _write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    aside = path.with_name(f".partial-{path.name}")
-    with naming(path):
-        aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -162,7 +162,7 @@ def _score(workspace: Workspace, systems: Sequence[_System], untrained: Sequence
     if note := tokenizer_note(workspace):
         workspace.say(f"score: {note}")
     earlier = [state / _DECODED for state in earlier_states(folder)]
-    translations = Translations(folder / _DECODED, earlier, workspace.langs[1])
+    translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
     scored = [pair for system in systems for pair in _score_system(workspace, system, threads, translations)]
     rows = [row for row, _ in scored]
     missing = [Missing(name, seed) for name, seed in untrained]
@@ -171,7 +171,7 @@ def _score(workspace: Workspace, systems: Sequence[_System], untrained: Sequence
     write_scores(reports[0], rows, missing)
     write_comparisons(reports[1], comparisons)
     write_html(reports[2], rows, comparisons, missing=missing, title=config.name)
-    texts = [folder / f"{run.file}.{workspace.langs[1]}" for _, run in scored]
+    texts = [folder / f"{run.file}.{workspace.direction.target}" for _, run in scored]
     decoded = [path for _, run in scored for path in translations.files(run.file)]
     finish(folder, plan, outputs=[*texts, *decoded, *reports], facts={"systems": len(systems)})
     _show(workspace)  # last: a reader of standard output who has gone costs nothing then
@@ -273,7 +273,7 @@ def _made_from(workspace: Workspace, checkpoint: Path, test_set: str, way: _Way,
     text = ("tokenizer/", "text.json", "dict.")
     made_from: dict[str, Any] = {
         "checkpoint": checkpoint_sha256(checkpoint),
-        "source": known_sha256(workspace.prepare / f"{test_set}.{workspace.langs[0]}"),
+        "source": known_sha256(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
         "text": {name: sha for name, sha in outputs.items() if name.startswith(text)},
         "decode": score.decode(way.beam).model_dump(),
         "speed_sentences": score.speed_sentences,
@@ -333,7 +333,7 @@ def _decode(workspace: Workspace, translator: Any, test_set: str, way: _Way) -> 
 
     speed, words = measure_speed(
         translate,
-        read_lines(workspace.prepare / f"{test_set}.{workspace.langs[0]}"),
+        read_lines(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
         batch_1_sentences=score.speed_sentences,
         repeats=1,
     )
@@ -348,7 +348,7 @@ def _evaluate(
     words = join_words(workspace, decoded.words)
     first, second = (finished, words) if workspace.config.score.detokenized else (words, finished)
     run = _Run(system, test_set, way, first)
-    write_lines(workspace.score / f"{run.file}.{workspace.langs[1]}", first)
+    write_lines(workspace.score / f"{run.file}.{workspace.direction.target}", first)
     figures = _measure(workspace, test_set, first, second)
     figures["steps"] = None if way.iterations is None else decoded.steps
     figures["sentences_per_second_batch1"] = decoded.sentences_per_second_batch1
@@ -379,7 +379,7 @@ def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> 
     """Where text is processed, BLEU has two forms that are not comparable: both are reported, each with a signature."""
     from kdmt.score.metrics import bleu
 
-    text, tgt = workspace.config.prepare.text, workspace.langs[1]
+    text, tgt = workspace.config.prepare.text, workspace.direction.target
     if text.changes_nothing:
         return None
     given = workspace.config.prepare.test.get(test_set)

@@ -15,7 +15,7 @@ from typing import Any
 from kdmt.checksum import file_sha256
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
-from kdmt.flow.manifest import read_json, write_json
+from kdmt.files import read_optional_json, write_json
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Translations:
     def _read(self, folder: Path, name: str, made_from: Mapping[str, Any]) -> Decoded | None:
         text, record = folder / f"{name}.{self.lang}", folder / f"{name}.json"
         try:
-            known = read_json(record)
+            known = read_optional_json(record)
         except UserError:  # a damaged record is none: the test set is decoded again
             return None
         if not isinstance(known, dict) or known.get("made_from") != json.loads(json.dumps(made_from)):

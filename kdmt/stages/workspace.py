@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.config import Pipeline, resolved
+from kdmt.languages import Direction
 from kdmt.log import get_logger
 from kdmt.ranks import ALONE, Ranks
 from kdmt.terminal import printable
@@ -101,8 +102,8 @@ class Workspace:
         return self.root / "students" / name / f"seed_{seed}"
 
     @property
-    def langs(self) -> tuple[str, str]:
-        return self.config.source_lang, self.config.target_lang
+    def direction(self) -> Direction:
+        return self.config.direction
 
     def resolved_config(self) -> dict[str, Any]:
         return resolved(self.config)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming
+from kdmt.files import check_file, naming, write_text
 from kdmt.log import get_logger, shows_bars
 from kdmt.terminal import printable, progress_bar
 
@@ -107,10 +107,7 @@ class Progress:
             dropped += logged_at is None and number < len(lines)  # the last one was cut short by a kill
         if dropped:
             self.note(f"{self.metrics}: {dropped} lines are no records of training and were dropped")
-        aside = self.metrics.with_name(f".partial-{self.metrics.name}")
-        with naming(self.metrics):
-            aside.write_text("".join(kept), encoding="utf-8")
-        aside.replace(self.metrics)
+        write_text(self.metrics, "".join(kept))
 
     def _record(self, kind: str, update: int, figures: dict[str, Any]) -> None:
         if self.metrics is None:

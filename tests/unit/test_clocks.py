@@ -12,19 +12,21 @@ CLOCKS = {"time", "timeit", "datetime"}
 READERS = {
     # reports to the user, measured speeds
     "score/latency.py": "sentences a second",
-    "stages/generate.py": "sentences a second",
-    "stages/progress.py": "progress of prepare and distill",
+    "commands/status.py": "age of stages",
+    "commands/generate.py": "sentences a second",
+    "flow/progress.py": "progress of prepare",
+    "workers/progress.py": "progress of decoding",
     "train/meter.py": "tokens a second",
     "train/prefetch.py": "share of the time that training waits for data",
-    "train/progress.py": "progress of training",
-    "distill/worker.py": "the worker's log",
+    "train/run_log.py": "progress of training",
+    "workers/worker.py": "the worker's log",
     "decode/arrivals.py": "how long translate waits for more lines; a translation does not depend on its batch",
     # when something is saved, given up or tried again; what comes out is the same
     "train/loop.py": "save_interval_minutes: a checkpoint more, which counts for no average",
-    "train/ranks.py": "how long ranks wait for one another",
-    "distill/crew.py": "workers that are silent for too long; their blocks are decoded again",
-    "distill/executors.py": "the same",
-    "distill/ray_executor.py": "the same",
+    "ranks.py": "how long ranks wait for one another",
+    "workers/scheduler.py": "workers that are silent for too long; their blocks are decoded again",
+    "workers/processes.py": "the same",
+    "workers/ray_actors.py": "the same",
 }
 
 

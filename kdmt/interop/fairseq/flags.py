@@ -122,6 +122,11 @@ def parse_generate(arguments: Sequence[str]) -> GenerateFlags:
     return _flags(given)
 
 
+def generate_help() -> str:
+    """Return the help text of `kdmt generate`."""
+    return _parser().format_help().strip()
+
+
 def _flags(given: argparse.Namespace) -> GenerateFlags:
     _check_values(given)
     join_subwords("", given.remove_bpe)  # a value that it does not know

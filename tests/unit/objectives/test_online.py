@@ -10,7 +10,7 @@ import pytest
 import torch
 from copy_task import TINY, make_model, make_trainer, open_data, train_settings, write_copy_task
 from safetensors.torch import load_file
-from test_distillation import EPSILON, batch_of, logits_of, small
+from small_students import EPSILON, batch_of, logits_of, small
 from torch import Tensor
 
 from kdmt.config import HiddenKD, WordKD

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import beam_oracle as oracle
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from table_steppers import Table, TableStepper, sentences
 
 from kdmt.decode.search import beam as beam_module
 from kdmt.decode.search.beam import beam_search
@@ -17,59 +17,6 @@ from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.types import EOS, PAD, Hypothesis
 
 BOS_TOKEN, UNK_TOKEN = 0, 3
-
-
-class Table:
-    """Random logits for each prefix of one sentence, drawn from a fixed set. Rounded ones are full of exact ties."""
-
-    def __init__(self, seed: int, *, vocab_size: int = 9, eos_bias: float = 0.0, rounded: bool = False) -> None:
-        self.name = f"Table({seed}, vocab_size={vocab_size}, eos_bias={eos_bias}, rounded={rounded})"
-        logits = np.random.default_rng(seed).normal(scale=1.5, size=(101, vocab_size))
-        logits[:, EOS] += eos_bias
-        self.rows = torch.from_numpy(logits.round() if rounded else logits)
-        self.log_prob_rows: list[list[float]] = self.rows.log_softmax(dim=-1).tolist()
-
-    def __repr__(self) -> str:
-        return self.name
-
-    def place(self, prefix: tuple[int, ...]) -> int:
-        return hash(prefix) % len(self.rows)  # numbers, unlike strings, hash alike in every process
-
-    def logits(self, prefix: tuple[int, ...]) -> torch.Tensor:
-        return self.rows[self.place(prefix)]
-
-    def log_probs(self, prefix: tuple[int, ...]) -> list[float]:
-        return self.log_prob_rows[self.place(prefix)]
-
-
-class TableStepper:
-    """Follows the prefix of each row, and notes how many sentences are in the batch at each step."""
-
-    def __init__(self, tables: list[Table], beam: int) -> None:
-        self.tables, self.beam = list(tables), beam
-        self.prefixes: list[tuple[int, ...]] = [()] * (len(tables) * beam)
-        self.started = False
-        self.batch_sizes: list[int] = []
-
-    def step(self, last_tokens_N: torch.Tensor) -> torch.Tensor:
-        last = last_tokens_N.tolist()
-        if self.started:
-            self.prefixes = [(*prefix, token) for prefix, token in zip(self.prefixes, last, strict=True)]
-        else:
-            assert last == [EOS] * len(self.prefixes)
-        self.started = True
-        self.batch_sizes.append(len(self.tables))
-        return torch.stack([self.tables[row // self.beam].logits(prefix) for row, prefix in enumerate(self.prefixes)])
-
-    def reorder(self, order_N: torch.Tensor) -> None:
-        order = order_N.tolist()
-        assert [row // self.beam for row in order] == [row // self.beam for row in range(len(self.prefixes))]
-        self.prefixes = [self.prefixes[row] for row in order]
-
-    def select_sentences(self, index_B: torch.Tensor) -> None:
-        kept = index_B.tolist()
-        self.tables = [self.tables[place] for place in kept]
-        self.prefixes = [self.prefixes[place * self.beam + k] for place in kept for k in range(self.beam)]
 
 
 def run(tables: list[Table], max_len_B: list[int], *, beam: int, **options: float) -> list[list[Hypothesis]]:
@@ -83,14 +30,6 @@ def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
         assert mine.log_probs == pytest.approx(reference.log_probs, abs=1e-12)
 
 
-tables = st.builds(
-    Table,
-    st.integers(0, 10_000),
-    vocab_size=st.just(8),
-    eos_bias=st.sampled_from([-1.0, 0.0, 1.5]),
-    rounded=st.booleans(),
-)
-sentences = st.lists(st.tuples(tables, st.integers(1, 8)), min_size=1, max_size=4)
 lenpens = st.sampled_from([-0.5, 0.0, 0.6, 1.0, 1.7])
 
 

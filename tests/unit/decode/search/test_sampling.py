@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_beam import Table, TableStepper, sentences
+from table_steppers import Table, TableStepper, sentences
 
 from kdmt.decode.search.sampling import sample, truncated
 from kdmt.types import EOS, PAD, Hypothesis, Sampling

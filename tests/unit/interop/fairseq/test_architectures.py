@@ -15,6 +15,7 @@ from kdmt.interop.fairseq.architectures import FAMILIES, fairseq_settings, read_
 from kdmt.interop.fairseq.languages import language_tokens
 from kdmt.interop.fairseq.pickles import Inert, plain, read_pickle
 from kdmt.interop.fairseq.states import convert_state
+from kdmt.languages import Direction
 from kdmt.models.architecture import NATConfig, TransformerConfig, architecture
 from kdmt.models.build import build_model, build_nonautoregressive, build_transformer, describe_model
 
@@ -246,17 +247,18 @@ def test_stacked_projections_of_another_shape_are_refused(shape: tuple[int, ...]
 
 # ---------------------------------------------------------------------------------------------------------- languages
 
+EN_FR = Direction("en", "fr")
 TASK = {"task": "translation_multi_simple_epoch", "langs": ["en", "de", "fr"], "encoder_langtok": "tgt",
         "decoder_langtok": True}  # fmt: skip
 
 
 def test_language_tokens_of_a_direction(tmp_path: Path) -> None:
-    found = language_tokens(TASK, "en", "fr", tmp_path)
+    found = language_tokens(TASK, EN_FR, tmp_path)
     assert found is not None
     assert found.symbols == ("__en__", "__de__", "__fr__")
     assert (found.source, found.target) == ("__fr__", "__fr__")
-    assert language_tokens({"task": "translation"}, "en", "fr", tmp_path) is None
-    mbart = language_tokens({**TASK, "lang_tok_style": "mbart", "encoder_langtok": "src"}, "en", "fr", tmp_path)
+    assert language_tokens({"task": "translation"}, EN_FR, tmp_path) is None
+    mbart = language_tokens({**TASK, "lang_tok_style": "mbart", "encoder_langtok": "src"}, EN_FR, tmp_path)
     assert mbart is not None
     assert mbart.symbols == ("[en]", "[de]", "[fr]", "<mask>")
     assert mbart.source == "[en]"
@@ -264,10 +266,10 @@ def test_language_tokens_of_a_direction(tmp_path: Path) -> None:
 
 def test_languages_from_a_file_and_from_pairs(tmp_path: Path) -> None:
     (tmp_path / "langs.txt").write_text("fr\n\nen\n")
-    listed = language_tokens({**TASK, "langs": None, "lang_dict": "/elsewhere/langs.txt"}, "en", "fr", tmp_path)
+    listed = language_tokens({**TASK, "langs": None, "lang_dict": "/elsewhere/langs.txt"}, EN_FR, tmp_path)
     assert listed is not None
     assert listed.symbols == ("__fr__", "__en__")
-    paired = language_tokens({**TASK, "langs": None, "lang_pairs": ["fr-en", "en-de"]}, "en", "fr", tmp_path)
+    paired = language_tokens({**TASK, "langs": None, "lang_pairs": ["fr-en", "en-de"]}, EN_FR, tmp_path)
     assert paired is not None
     assert paired.symbols == ("__de__", "__en__", "__fr__")
 
@@ -293,7 +295,7 @@ def test_languages_from_a_file_and_from_pairs(tmp_path: Path) -> None:
 )
 def test_languages_that_make_no_sense(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        language_tokens({**TASK, **change}, "en", "fr", tmp_path)
+        language_tokens({**TASK, **change}, EN_FR, tmp_path)
 
 
 def test_no_other_file_is_read_for_a_list_of_languages(tmp_path: Path) -> None:
@@ -303,13 +305,13 @@ def test_no_other_file_is_read_for_a_list_of_languages(tmp_path: Path) -> None:
     secret.write_text("password\n")
     for path in (str(secret), "../secret", "data/../../secret", "..", 5):
         with pytest.raises(UserError, match=f"is not in {data}: copy it there") as error:
-            language_tokens({**TASK, "langs": None, "lang_dict": path}, "en", "fr", data)
+            language_tokens({**TASK, "langs": None, "lang_dict": path}, EN_FR, data)
         assert "password" not in str(error.value)
     (data / "secret").write_text("user: a, password: b\n")
     (data / "binary").write_bytes(bytes(range(256)))
     for name, why in (("secret", "is no list of languages"), ("binary", "no text in UTF-8")):
         with pytest.raises(UserError, match=f"{data / name}: .*{why}") as error:
-            language_tokens({**TASK, "langs": None, "lang_dict": f"/etc/{name}"}, "en", "fr", data)
+            language_tokens({**TASK, "langs": None, "lang_dict": f"/etc/{name}"}, EN_FR, data)
         assert "password" not in str(error.value)
 
 
