@@ -160,7 +160,7 @@ class Model:
             UserError: a setting is out of range, `sentences` is not a sequence of single-line strings, or `nbest` is
                 larger than 1 for a non-autoregressive model.
 
-        Example:
+        Examples:
             >>> model.translate(["A dog runs ."], beam=5)
             ['Ein Hund läuft .']
             >>> model.translate(["A dog runs ."], beam=5, nbest=3)
@@ -224,7 +224,7 @@ class Model:
             UserError: the numbers of sources and targets differ, or the model gives no such probabilities, as
                 non-autoregressive models and ONNX models.
 
-        Example:
+        Examples:
             >>> model.score(["A dog runs ."], ["Ein Hund läuft ."])
             [-1.0724]
         """
@@ -331,7 +331,7 @@ def load(
     Raises:
         UserError: there is no model at the path, it is damaged, or the device does not exist.
 
-    Example:
+    Examples:
         >>> model = kdmt.load("runs/toy/students/distilled/seed_1")
         >>> model.translate(["The dog sleeps ."])
         ['Der Hund schläft .']
@@ -382,7 +382,7 @@ class Pipeline:
         Raises:
             UserError: the file does not exist or a setting is wrong; the message has the YAML path.
 
-        Example:
+        Examples:
             >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.seed": 2})
         """
         from kdmt.stages.workspace import Workspace
@@ -411,7 +411,7 @@ class Pipeline:
             UserError: there is no such stage or student, or a stage refuses its settings or its input.
             Interrupted: a signal stopped a stage after it saved its work; `run` continues from there.
 
-        Example:
+        Examples:
             >>> kdmt.Pipeline.from_yaml("toy.yaml").run(to="student", student="distilled")
         """
         from kdmt.commands.run import run_pipeline
@@ -426,7 +426,7 @@ class Pipeline:
         Raises:
             UserError: the stages cannot be put together from the settings.
 
-        Example:
+        Examples:
             >>> [stage.name for stage in pipeline.status() if stage.state != "up to date"]
             ['student distilled seed 1', 'score']
         """

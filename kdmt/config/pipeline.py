@@ -17,18 +17,25 @@ from kdmt.languages import Direction, moses_language, parse_language, same_langu
 
 
 class Pipeline(Section):
-    """The whole YAML file."""
+    """A pipeline: the whole YAML file."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")
-    # BCP 47 tags or ISO 639 codes, see `kdmt.languages`; they stand in names of files as they are written here
-    source_lang: LanguageCode
-    target_lang: LanguageCode
-    prepare: Prepare
-    teacher: Teacher = Teacher()
-    distill: Distill = Distill()
-    knowledge: Knowledge = Knowledge()
-    students: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Student] = Field(default_factory=dict)
-    score: Score = Score()
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="Name of the pipeline and of its folder below 'runs'")
+    source_lang: LanguageCode = Field(
+        description="Source language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
+    )
+    target_lang: LanguageCode = Field(
+        description="Target language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
+    )
+    prepare: Prepare = Field(description="Prepare stage: corpora, cleaning, tokenizer, vocabulary")
+    teacher: Teacher = Field(Teacher(), description="Teacher stage")
+    distill: Distill = Field(Distill(), description="Distill stage: translation of the training set by the teacher")
+    knowledge: Knowledge = Field(
+        Knowledge(), description="Knowledge stage: the teacher's distributions, for 'word_kd.source: cache'"
+    )
+    students: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Student] = Field(
+        default_factory=dict, description="Students by name"
+    )
+    score: Score = Field(Score(), description="Score stage")
 
     @model_validator(mode="after")
     def _languages(self) -> Pipeline:
@@ -58,7 +65,7 @@ class Pipeline(Section):
 
     @property
     def scores_lowercased(self) -> bool:
-        """Whether systems are scored without regard to case: text that was lowercased comes out without any."""
+        """Whether scores ignore case, as set or because the text is lowercased."""
         return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
 
     @model_validator(mode="after")
@@ -119,7 +126,7 @@ class Pipeline(Section):
 
 
 def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
-    """Refuse Moses' tokenisation of a language without rules; of others' text, what cannot be joined again."""
+    """Check that Moses has rules for a language or, for text that is tokenised already, can detokenise it."""
 
     if moses_language(code) is not None:
         return

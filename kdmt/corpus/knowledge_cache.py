@@ -27,12 +27,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256, is_below
+from kdmt.choices import CacheNumberType
 from kdmt.config import largest
 from kdmt.errors import UserError, describe_error
 from kdmt.files import PARTIAL, atomic_file, check_file, read_json, read_json_object, write_json
@@ -43,7 +44,6 @@ _logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "kdmt-knowledge", 1
 HEADER = "knowledge.json"
-ValueType = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Shape:
     k: int
     vocab_size: int
     temperatures: tuple[float, ...]
-    value_type: ValueType
+    value_type: CacheNumberType
     block_size: int
 
     @property
@@ -331,7 +331,7 @@ def _read_shape(path: Path, header: Mapping[str, Any]) -> Shape:
     temperatures = header.get("temperatures")
     if not isinstance(temperatures, list) or not all(type(each) in (int, float) and each > 0 for each in temperatures):
         raise UserError(f"{path}: damaged: temperatures are {str(temperatures)[:80]!r}")
-    if header.get("value_type") not in ("float16", "float32"):
+    if header.get("value_type") not in get_args(CacheNumberType):
         raise UserError(f"{path}: damaged: value_type is {str(header.get('value_type'))[:80]!r}")
     return Shape(
         k=header["k"],

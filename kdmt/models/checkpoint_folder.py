@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
+from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, write_text
 from kdmt.recognition import wrong_path
@@ -60,7 +61,7 @@ def resolve_checkpoint(path: Path) -> Path:
         from kdmt.models.averages import renew_average
 
         renew_average(path)
-    for name in (AVERAGE, "best", "last"):
+    for name in CHECKPOINT_PREFERENCE:
         if (path / name).exists():
             return resolve_checkpoint(path / name)
     raise wrong_path(path, _NO_CHECKPOINT)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.config import NAT, Decode, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
@@ -435,6 +436,6 @@ def _checkpoint_files(folder: Path) -> list[Path]:
     """What the stage hands on: the weights of `average`, `best` and `last`, each by its checksums, and the metrics."""
     from kdmt.models.checkpoint_folder import resolve_checkpoint
 
-    folders = {resolve_checkpoint(folder / name) for name in ("average", "best", "last")}
+    folders = {resolve_checkpoint(folder / name) for name in CHECKPOINT_PREFERENCE}
     files = [path for each in folders for path in (each / "checksums.json", each / "model.safetensors")]
     return [*files, folder / "best", folder / "last"]

@@ -14,6 +14,7 @@ READERS = {
     "score/latency.py": "sentences a second",
     "commands/status.py": "age of stages",
     "commands/generate.py": "sentences a second",
+    "commands/status.py": "age of each stage",
     "flow/progress.py": "progress of prepare",
     "workers/progress.py": "progress of decoding",
     "train/meter.py": "tokens a second",

@@ -21,8 +21,8 @@ PACKAGE = Path(kdmt.__file__).parent
 ORDER = (
     *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
-    *("config", "recognition", "outputs", "streams", "runtime", "ranks", "checksum", "files", "types", "languages"),
-    *("terminal", "log", "errors", "toy"),
+    *("config", "recognition", "outputs", "streams", "runtime", "ranks", "checksum", "files", "types", "choices"),
+    *("languages", "terminal", "log", "errors", "toy"),
 )
 NEVER = {"models": ("corpus", "losses"), "losses": ("config",)}  # also where the order allows it
 NOT_YET = {("objectives.build", "kdmt.stages.workspace")}
@@ -38,6 +38,7 @@ WITHOUT_TORCH = {
     "recognition",
     "outputs",
     "types",
+    "choices",
     "config",
     "cli",
     "score.metrics",
