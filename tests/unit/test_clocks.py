@@ -12,7 +12,6 @@ CLOCKS = {"time", "timeit", "datetime"}
 READERS = {
     # reports to the user, measured speeds
     "score/latency.py": "sentences a second",
-    "commands/status.py": "age of stages",
     "commands/generate.py": "sentences a second",
     "commands/status.py": "age of each stage",
     "flow/progress.py": "progress of prepare",
