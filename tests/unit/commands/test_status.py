@@ -13,7 +13,7 @@ from tiny_pipeline import kdmt
 
 from kdmt.commands.status import StageStatus, pipeline_status, status_lines
 from kdmt.config import load_pipeline
-from kdmt.flow.manifest import read_json
+from kdmt.files import read_json
 from kdmt.stages.workspace import Workspace
 
 STAGES = ["prepare", "teacher", "distill", "student raw seed 1", "student distilled seed 1", "score"]
