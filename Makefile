@@ -95,10 +95,10 @@ format: $(VENV)/installed-dev ## put the code into its format
 # ------------------------------------------------------------------------------------------------- documentation
 
 docs: $(VENV)/installed-docs ## build the documentation site into site/ and check its links
-	$(BIN)/mkdocs build --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
 
 docs-serve: $(VENV)/installed-docs ## serve the documentation at http://127.0.0.1:8000 and rebuild it on changes
-	$(BIN)/mkdocs serve --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
 
 docs-images: $(VENV)/installed ## draw the figures of the documentation from benchmarks/results/
 	$(BIN)/python benchmarks/draw_results.py

@@ -4,6 +4,9 @@
 and `<!-- generated: commands -->`; the hook puts the generated text in its place. The JSON schema of pipeline files
 becomes the file `reference/pipeline.schema.json` of the site.
 
+A picture in two versions is a `<picture>` element, which a repository's host understands. The theme of the site has a
+switch for dark mode and needs an image for each mode instead.
+
 Pages link to files of the repository, as `../pipelines/toy.yaml`. These links work where the Markdown files are read in
 the repository. The site does not hold the files, so there such a link becomes the path as text.
 """
@@ -31,17 +34,24 @@ if TYPE_CHECKING:  # the tests read this file without MkDocs
 
 SCHEMA_FILE = "reference/pipeline.schema.json"
 REFERENCE_MODULE = "kdmt.config.reference"
-HELP_WIDTH = 96
+HELP_WIDTH = 80
 
 _MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+_PICTURE = re.compile(
+    r"<picture>\s*"
+    r'<source media="\(prefers-color-scheme: dark\)" srcset="(?P<dark>[^"]+)">\s*'
+    r'<img alt="(?P<text>[^"]+)" src="(?P<light>[^"]+)">\s*'
+    r"</picture>"
+)
 _LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^()\s]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the JSON schema of pipeline files to the site."""
     if has_settings_reference():
-        from kdmt.config.reference import json_schema
         from mkdocs.structure.files import File
+
+        from kdmt.config.reference import json_schema
 
         text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
         files.append(File.generated(config, SCHEMA_FILE, content=text))
@@ -49,8 +59,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
-    """Fill in the generated parts of a page, and turn links to files outside of docs/ into text."""
-    return replace_repository_links(fill_in(markdown), page.file.src_uri)
+    """Fill in the generated parts of a page, and adapt its pictures and its links to files outside of docs/."""
+    return replace_repository_links(replace_pictures(fill_in(markdown)), page.file.src_uri)
 
 
 def fill_in(markdown: str) -> str:
@@ -75,6 +85,11 @@ def replace_repository_links(markdown: str, page_path: str) -> str:
         return text if name in text else f"{text} (`{path}`)"
 
     return _LINK.sub(replace, markdown)
+
+
+def replace_pictures(markdown: str) -> str:
+    """Turn `<picture>` elements with a version for dark mode into one image for each mode of the theme."""
+    return _PICTURE.sub(r"![\g<text>](\g<light>#only-light) ![\g<text>](\g<dark>#only-dark)", markdown)
 
 
 def has_settings_reference() -> bool:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 # fairseq's special symbols, in its order (fairseq/data/dictionary.py).
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
-
-# Number types. Parameters, optimiser state, softmax and sums of a training are float32 in every case.
-Precision = Literal["float32", "bf16_output", "bf16"]  # of matrix products: bf16_output of the output projection alone
-ComputeType = Literal["float32", "int8", "float16"]  # of a CTranslate2 model
-ValueType = Literal["float16", "float32"]  # of the log-probabilities in a knowledge cache
 
 
 @dataclass(frozen=True)

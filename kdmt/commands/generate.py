@@ -6,7 +6,6 @@ goes to standard error.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,11 +25,13 @@ from kdmt.files import atomic_file
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
+from kdmt.log import get_logger
 from kdmt.outputs import writing
 from kdmt.runtime import pick_device, use_threads
 from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
 
+_logger = get_logger(__name__)
 _UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already
 
 
@@ -86,10 +87,9 @@ def _translate(
             sentences += 1
             tokens += len(hypotheses[0].tokens) + 1
     seconds = time.perf_counter() - started
-    print(
+    _logger.info(
         f"Translated {sentences:,} sentences ({tokens:,} tokens) in {seconds:.1f}s "
-        f"({sentences / seconds:.2f} sentences/s, {tokens / seconds:.2f} tokens/s)",
-        file=sys.stderr,
+        f"({sentences / seconds:.2f} sentences/s, {tokens / seconds:.2f} tokens/s)"
     )
     if spoken.hypotheses:
         write(f"Generate {flags.gen_subset} with beam={flags.beam}: {_score(spoken, flags)}")
@@ -155,7 +155,7 @@ def _score(spoken: _Spoken, flags: GenerateFlags) -> str:
     else:
         metric = bleu_metric(tokenize=flags.sacrebleu_tokenizer, lowercase=flags.sacrebleu_lowercase)
     score = metric.corpus_score(spoken.hypotheses, [spoken.references])
-    print(f"signature: {metric.get_signature()}", file=sys.stderr)
+    _logger.info(f"signature: {metric.get_signature()}")
     return score.format()
 
 
@@ -267,7 +267,7 @@ def _batches(split: Split, models: list[Any], flags: GenerateFlags) -> list[NDAr
             raise UserError(
                 f"{split.source.prefix}: {problem} (from 0): --skip-invalid-size-inputs-valid-test leaves them out"
             )
-        print(f"{problem} (from 0): left out", file=sys.stderr)
+        _logger.warning(f"{problem} (from 0): left out")
         order = order[fits[order]]
     try:
         cut = cut_batches(
@@ -302,7 +302,7 @@ def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
     path = flags.results_path / f"generate-{flags.gen_subset}{shard}.txt"
     with writing(path):
         if path.exists():
-            print(f"{path}: exists already and is replaced at the end", file=sys.stderr)
+            _logger.warning(f"{path}: exists already and is replaced at the end")
         with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
             yield _writer(file)
 

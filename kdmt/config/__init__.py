@@ -12,7 +12,8 @@ Every setting is of one of three kinds, read by `flatten_settings`:
 
 from __future__ import annotations
 
-from kdmt.config.corpora import Corpus, HeldOut, Joiner, ParallelText, Source, split_login
+from kdmt.config.bounds import check_bounds, largest
+from kdmt.config.corpora import Corpus, HeldOut, ParallelText, Source, split_login
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
@@ -25,7 +26,7 @@ from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vo
 from kdmt.config.records import checked, read_record
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
-from kdmt.config.section import KINDS, Section, check_bounds, largest
+from kdmt.config.section import KINDS, Section
 from kdmt.config.student import Student
 from kdmt.config.training import Model, Teacher, Train
 
@@ -43,7 +44,6 @@ __all__ = [
     "ForeignTeacher",
     "HeldOut",
     "HiddenKD",
-    "Joiner",
     "Knowledge",
     "LayerMap",
     "Model",

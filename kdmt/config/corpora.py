@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
+from kdmt.choices import OnMalformed, SubwordJoiner
 from kdmt.config.section import Section, later
 from kdmt.types import SPECIALS
 
-# how fairseq's --remove-bpe joins subwords, by their marks alone
-Joiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"]
-
 
 class Source(Section):
-    """Where one text file comes from: a local path or a URL with its sha256; `.gz` is opened on the fly.
+    """A text file: a local path, or a URL with its sha256. Files that end in `.gz` are decompressed on the fly.
 
-    The user and password of a URL (`https://user:password@host/file`) are kept apart in `login`: no message, manifest
-    or log has them. A path may be a token file of a data-bin (`test.de-en.de.bin`), whose index and dictionary lie
-    beside it.
+    A URL may have a user and a password (`https://user:password@host/file`), which no message, manifest or log
+    contains.
     """
 
-    path: str | None = None
-    url: str | None = None
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    member: str | None = None  # a file inside a zip archive
-    remove_bpe: Joiner | None = None  # of a token file: how its tokens are joined
+    path: str | None = Field(
+        None,
+        description="Path of a local file. It may be a token file of a data-bin (test.de-en.de.bin) whose index and "
+        "dictionary are in the same folder",
+    )
+    url: str | None = Field(None, description="URL of a file to download, which requires 'sha256'")
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, 64 lowercase hexadecimal digits"
+    )
+    member: str | None = Field(None, description="Path of the file within a zip archive")
+    remove_bpe: SubwordJoiner | None = Field(
+        None,
+        description="Marks by which the subwords of a token file are joined, as in fairseq's --remove-bpe; null for "
+        "tokens that are words",
+    )
     _login: str | None = PrivateAttr(None)
 
     @model_validator(mode="wrap")
     @classmethod
     def _hide_login(cls, value: Any, validate: ModelWrapValidatorHandler[Source]) -> Source:
-        """Take the login out of the URL before anything else looks at it."""
+        """Remove the login from the URL before any other validator sees it."""
         if not (isinstance(value, dict) and isinstance(value.get("url"), str)):
             return validate(value)
         url, login = split_login(value["url"])
@@ -43,7 +50,7 @@ class Source(Section):
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
         if self.remove_bpe is not None and not self.is_tokens:
-            raise ValueError("'remove_bpe' is that of a 'path' to a token file, which ends in .bin")
+            raise ValueError("'remove_bpe' has no effect unless 'path' is a token file, which ends in .bin")
         if (self.path is None) == (self.url is None):
             raise ValueError("give either 'path' or 'url'")
         if self.url is not None and self.sha256 is None:
@@ -54,17 +61,17 @@ class Source(Section):
 
     @property
     def login(self) -> str | None:
-        """The `user:password` that the URL was given with."""
+        """Return the `user:password` of the URL, None if it has none."""
         return self._login
 
     @property
     def is_tokens(self) -> bool:
-        """Whether it is a token file of a data-bin."""
+        """Whether the file is a token file of a data-bin."""
         return self.path is not None and self.path.endswith(".bin")
 
     @property
     def name(self) -> str:
-        """What to call this file in a message."""
+        """Return the name of the file for messages."""
         origin = self.path or self.url or ""
         return f"{origin}:{self.member}" if self.member else origin
 
@@ -73,12 +80,12 @@ def split_login(url: str) -> tuple[str, str | None]:
     """Split a URL into one without its login, and the login as `user:password`.
 
     Raises:
-        ValueError: its host or port is not valid; quotes nothing of it.
+        ValueError: the host or port is not valid. The message quotes nothing of the URL.
     """
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme not in ("http", "https") or bool(parts.hostname and parts.port != 0)
-    except ValueError:  # quotes parts of what may be a password
+    except ValueError:  # its message quotes parts of what may be a password
         is_valid = False
     if not is_valid:
         raise ValueError("the host or port of 'url' is not valid; in a password '/' is written %2F, '#' %23, '?' %3F")
@@ -86,21 +93,24 @@ def split_login(url: str) -> tuple[str, str | None]:
     return (parts._replace(netloc=host).geturl(), unquote(login)) if at else (url, None)
 
 
+_MALFORMED = (
+    "Action for a malformed line: 'drop' leaves it out and counts it in report.json, 'error' stops the stage. A line "
+    "is malformed if it is longer than a megabyte or not UTF-8, or if a TSV row has another number of columns than "
+    "the first row"
+)
+
+
 class ParallelText(Section):
-    """Two files with one sentence a line, or one TSV with a column for each language.
+    """Parallel text: two files with one sentence per line, or a TSV file with a column for each language."""
 
-    A row is malformed that has another number of columns than the TSV's first one, and a line that is longer than a
-    megabyte or not UTF-8.
-    """
-
-    source: Source | None = None
-    target: Source | None = None
-    tsv: Source | None = None
-    source_column: int = Field(0, ge=0)
-    target_column: int = Field(1, ge=0)
-    header: bool = later(False)  # the first row of the TSV holds names of columns
-    quoted: bool = later(False)  # columns of the TSV may be in double quotes, as pandas writes them
-    malformed: Literal["drop", "error"] = later("error")  # drop: left out and counted in report.json
+    source: Source | None = Field(None, description="File with the source sentences, one per line")
+    target: Source | None = Field(None, description="File with the target sentences, one per line")
+    tsv: Source | None = Field(None, description="TSV file with both languages, instead of 'source' and 'target'")
+    source_column: int = Field(0, ge=0, description="Index of the TSV column with the source sentences, from 0")
+    target_column: int = Field(1, ge=0, description="Index of the TSV column with the target sentences, from 0")
+    header: bool = later(False, description="Whether the first row of the TSV holds column names and is skipped")
+    quoted: bool = later(False, description="Whether TSV columns may be in double quotes, as pandas writes them")
+    malformed: OnMalformed = later("error", description=_MALFORMED)
 
     @model_validator(mode="after")
     def _pair_or_tsv(self) -> ParallelText:
@@ -113,7 +123,7 @@ class ParallelText(Section):
             raise ValueError("'source_column' and 'target_column' are the same")
         for name in ("header", "quoted"):
             if self.tsv is None and getattr(self, name):
-                raise ValueError(f"'{name}' is a setting of a 'tsv'")
+                raise ValueError(f"'{name}' has no effect without 'tsv'")
         return self
 
 
@@ -124,18 +134,21 @@ def _tag(token: str) -> str:
 
 
 class Corpus(ParallelText):
-    """Training text."""
+    """Parallel text for training."""
 
-    weight: int = Field(1, ge=1)  # times that the corpus stands in the training data
-    # a token put before each source sentence, as `<bt>`
-    tag: Annotated[str, AfterValidator(_tag)] | None = Field(None, pattern=r"^\S+$")
-    malformed: Literal["drop", "error"] = later("drop")
+    weight: int = Field(1, ge=1, description="Number of times that the corpus is repeated in the training data")
+    tag: Annotated[str, AfterValidator(_tag)] | None = Field(
+        None, pattern=r"^\S+$", description="Token that is put before each source sentence, for example <bt>"
+    )
+    malformed: OnMalformed = later("drop", description=_MALFORMED)
 
 
 class HeldOut(ParallelText):
-    """Validation or test text; `raw_target` is the untokenised reference where the corpus itself is tokenised."""
+    """Parallel text for validation or testing."""
 
-    raw_target: Source | None = None
+    raw_target: Source | None = Field(
+        None, description="Untokenised reference, for scores, where the corpus itself is tokenised"
+    )
 
     @model_validator(mode="after")
     def _aligned(self) -> HeldOut:

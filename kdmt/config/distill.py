@@ -3,79 +3,107 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
+import regex
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from kdmt.choices import CheckpointName, ComputeType, DistillEngine, ExecutorName, OnFailure, SimilarityName
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, execution
-from kdmt.types import ComputeType
-
-OnFailure = Literal["keep", "reference", "drop"]
 
 
 def _script(name: str) -> str:
-    """The name if it is that of a script that letters are written in, as the Unicode Character Database calls it."""
-    import regex
-
+    """Check that a name is that of a script of letters in the Unicode Character Database."""
     if not re.fullmatch(r"[A-Za-z_]+", name):
         raise ValueError("not the name of a Unicode script, as Latin or Cyrillic is")
     try:
         script = regex.compile(rf"\p{{Script={name}}}")
     except regex.error:
         raise ValueError("not the name of a Unicode script, as Latin or Cyrillic is") from None
-    # that of a space is what scripts share, that of an accent what takes its neighbour's, U+FFFF is no character; and
-    # Katakana_Or_Hiragana has none
+    # a space is of the script Common, an accent of Inherited, U+FFFF of Unknown; Katakana_Or_Hiragana has no character
     if any(map(script.match, " \u0301\uffff")) or not script.search("".join(map(chr, range(0x32000)))):
         raise ValueError("not a script of its own")
     return name
 
 
 class Failures(Section):
-    """What becomes of a hypothesis that fails: kept, replaced by the reference, or dropped with its index recorded.
+    """Actions for hypotheses that fail a check; the first check that fails counts, in the order of the settings.
 
-    It fails by the first that applies, in the order in which they stand here.
+    'keep' keeps the hypothesis, 'reference' replaces it by the reference, 'drop' leaves the pair out and records its
+    index.
     """
 
-    empty: OnFailure = "reference"
-    too_long: OnFailure = "reference"  # reached the maximum length
-    repetition: OnFailure = "reference"  # an n-gram (1 to 4 tokens) repeated `repetition_times` in a row
-    unk: OnFailure = "keep"
-    ratio: OnFailure = "reference"  # far longer or shorter than the source, see `max_ratio`
-    copied: OnFailure = "reference"  # the source again, but for case and spaces, with a letter in it
-    script: OnFailure = "reference"  # in another script than `scripts`
-    repetition_times: RepetitionTimes = Field(4, ge=0)  # 0: no repetition fails
-    max_ratio: Ratio = Field(3.0, ge=0.0)  # as `prepare.clean.max_ratio`, with the same typical ratio; 0: no limit
-    # Unicode's names for the target's, as [Latin] or [Han, Hiragana, Katakana]; empty: not checked
-    scripts: list[Annotated[str, AfterValidator(_script)]] = Field(default_factory=list)
-    max_foreign: float = Field(0.5, ge=0.0, lt=1.0)  # share of the letters that may be of other scripts
+    empty: OnFailure = Field("reference", description="Action for an empty hypothesis")
+    too_long: OnFailure = Field("reference", description="Action for a hypothesis that reached the maximum length")
+    repetition: OnFailure = Field(
+        "reference",
+        description="Action for a hypothesis in which an n-gram of 1 to 4 tokens occurs 'repetition_times' in a row",
+    )
+    unk: OnFailure = Field("keep", description="Action for a hypothesis that contains <unk>")
+    ratio: OnFailure = Field(
+        "reference",
+        description="Action for a hypothesis whose length differs from the source's by more than 'max_ratio'",
+    )
+    copied: OnFailure = Field(
+        "reference",
+        description="Action for a hypothesis that has a letter and equals the source, except for case and spaces",
+    )
+    script: OnFailure = Field("reference", description="Action for a hypothesis in another script than 'scripts'")
+    repetition_times: RepetitionTimes = Field(
+        4, ge=0, description="Number of occurrences in a row from which 'repetition' applies; 0 for no limit"
+    )
+    max_ratio: Ratio = Field(
+        3.0, ge=0.0, description="Maximum length ratio, as in 'prepare.clean.max_ratio'; 0 for no limit"
+    )
+    scripts: list[Annotated[str, AfterValidator(_script)]] = Field(
+        default_factory=list,
+        description="Scripts of the target language by their Unicode names, for example [Latin] or [Han, Hiragana, "
+        "Katakana]; empty for no check",
+    )
+    max_foreign: float = Field(
+        0.5, ge=0.0, lt=1.0, description="Maximum share of the letters that are in other scripts than 'scripts'"
+    )
 
 
 class Shortlist(Section):
-    """Target words that a batch may have, learnt from the training set by IBM model 1: quicker, and other scores."""
+    """Lexical shortlist: IBM model 1 restricts the target tokens of a batch, which is faster and changes scores."""
 
-    per_token: int = Field(100, ge=1)  # most probable target tokens of each source token
-    frequent: int = Field(200, ge=0)  # and the most frequent ones of all
-    pairs: int = Field(200_000, ge=0)  # of the training set that are learnt from, evenly drawn; 0 for all
+    per_token: int = Field(100, ge=1, description="Number of most probable target tokens per source token")
+    frequent: int = Field(200, ge=0, description="Number of most frequent target tokens that are always included")
+    pairs: int = Field(
+        200_000, ge=0, description="Number of training pairs, evenly sampled, that IBM model 1 is trained on; 0 for all"
+    )
 
 
 class Reverse(Section):
-    """Pairs that a model of the other direction finds improbable are dropped."""
+    """Filter by a model of the opposite direction: the least probable pairs are dropped."""
 
-    checkpoint: str  # of a teacher from the target to the source language
-    drop_percent: float = Field(5.0, gt=0.0, lt=100.0)  # those with the highest cross entropy a token
-    compute_type: ComputeType = "float32"
+    checkpoint: str = Field(description="Checkpoint of a teacher from the target to the source language")
+    drop_percent: float = Field(
+        5.0, gt=0.0, lt=100.0, description="Percentage of the pairs that are dropped, by cross entropy per token"
+    )
+    compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
 
 
 class ForeignTeacher(Section):
-    """A Marian, mBART-50, M2M-100 or NLLB model in the form of Hugging Face's Transformers, with its own tokenizer."""
+    """A Marian, mBART-50, M2M-100 or NLLB model of Hugging Face Transformers, with its own tokenizer."""
 
-    huggingface: str = Field(min_length=1)  # a folder, or a model's name on the hub
-    revision: str | None = None  # of the hub: a branch, a tag or a commit
-    # languages by the tokenizer's codes, as en_XX (mBART-50), en (M2M-100), eng_Latn (NLLB), deu (Marian's >>deu<<)
-    source_code: LanguageCode | None = None
-    target_code: LanguageCode | None = None
-    other_languages: bool = execution(False)  # the codes, or Marian's own, need not be the pipeline's languages
+    huggingface: str = Field(min_length=1, description="Folder of the model, or its name on the Hugging Face Hub")
+    revision: str | None = Field(None, description="Branch, tag or commit on the Hub; null for the default branch")
+    source_code: LanguageCode | None = Field(
+        None,
+        description="Source language in the tokenizer's codes: en_XX (mBART-50), en (M2M-100), eng_Latn (NLLB); null "
+        "for a model of one language",
+    )
+    target_code: LanguageCode | None = Field(
+        None,
+        description="Target language in the tokenizer's codes, deu for Marian's >>deu<<; null for a model of one "
+        "language",
+    )
+    other_languages: bool = execution(
+        False, description="Whether the model may translate between other languages than the pipeline's"
+    )
 
 
 CHECKPOINT_BRANCH, FOREIGN_BRANCH = "<a checkpoint>", "<a foreign model>"
@@ -86,40 +114,64 @@ TeacherName = Annotated[
 
 
 class Distill(Section):
-    checkpoint: Literal["best", "last", "average"] = "average"
-    # checkpoints that translate together, or one foreign model; the pipeline's teacher
-    teachers: list[TeacherName] = Field(default_factory=list)
-    engine: Literal["auto", "ctranslate2", "torch"] = "auto"  # auto: CTranslate2 for what it has
-    compute_type: ComputeType = "float32"  # of CTranslate2
-    decode: Decode = Decode()
-    nat: NATDecode = NATDecode()  # of a non-autoregressive teacher
-    iterations: int = Field(10, ge=1)  # of one, at most
-    shortlist: Shortlist | None = None
-    monolingual: bool = False  # translate `prepare.monolingual` too
-    failures: Failures = Failures()
-    reverse: Reverse | None = None
-    interpolate: Literal["sentence_bleu", "chrf"] = (
-        "sentence_bleu"  # nearness to the reference, of `data: interpolated`
+    """Settings of the distill stage: teachers, decoding, checks of hypotheses, workers."""
+
+    checkpoint: CheckpointName = Field("average", description="Checkpoint of the pipeline's teacher")
+    teachers: list[TeacherName] = Field(
+        default_factory=list,
+        description="Checkpoints that translate as an ensemble, or one Hugging Face model; empty for the pipeline's "
+        "teacher",
     )
-    scores: str | None = None  # a file with a score for each line of `nbest`, of `data: scored`
-    imported: str | None = None  # a file of another system's translations, of `data: imported`
-    imported_sources: bool = False  # its second column is the source, which is compared with the training set's
-    sample: Sample = Sample()
-    block_size: int = Field(1000, ge=1)  # sentences
+    engine: DistillEngine = Field(
+        "auto", description="Decoding engine; 'auto' is CTranslate2 for models that it supports"
+    )
+    compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
+    decode: Decode = Field(Decode(), description="Beam search")
+    nat: NATDecode = Field(NATDecode(), description="Decoding of a non-autoregressive teacher")
+    iterations: int = Field(
+        10, ge=1, description="Maximum number of iterations of a non-autoregressive teacher that refines its output"
+    )
+    shortlist: Shortlist | None = Field(None, description="Lexical shortlist of CTranslate2; null for none")
+    monolingual: bool = Field(False, description="Whether the text of 'prepare.monolingual' is translated too")
+    failures: Failures = Field(Failures(), description="Checks of hypotheses")
+    reverse: Reverse | None = Field(None, description="Filter by a model of the opposite direction; null for none")
+    interpolate: SimilarityName = Field(
+        "sentence_bleu", description="Similarity to the reference by which 'data: interpolated' chooses a hypothesis"
+    )
+    scores: str | None = Field(
+        None, description="Path of a file with a score for each hypothesis of the n-best lists, for 'data: scored'"
+    )
+    imported: str | None = Field(
+        None, description="Path of a file with translations of another system, for 'data: imported'"
+    )
+    imported_sources: bool = Field(
+        False,
+        description="Whether the second column of 'imported' holds the sources, which are compared with the training "
+        "set's",
+    )
+    sample: Sample = Field(Sample(), description="Sampling, for 'data: sampled'")
+    block_size: int = Field(1000, ge=1, description="Number of sentences in a block, the unit of work")
     # -- execution
-    executor: Literal["processes", "inline", "ray"] = execution("processes")
-    workers: int = execution(0, ge=0)  # 0 for as many as there are cores for, or GPUs
-    threads: int = execution(1, ge=1)  # of a worker; the last digits of scores may depend on it
-    # a worker of which nothing is heard for so long is replaced; 0: none is
-    silence_minutes: float = execution(30.0, ge=0.0)
-    device: str = execution("auto")
+    executor: ExecutorName = execution(
+        "processes", description="Execution of workers: 'processes' on this machine, 'inline' in the command, 'ray'"
+    )
+    workers: int = execution(
+        0, ge=0, description="Number of worker processes; 0 for one per GPU, or as many as the cores allow"
+    )
+    threads: int = execution(
+        1, ge=1, description="Number of CPU threads of a worker; the last digits of scores may depend on it"
+    )
+    silence_minutes: float = execution(
+        30.0, ge=0.0, description="Timeout in minutes after which a silent worker is replaced; 0 for no timeout"
+    )
+    device: str = execution("auto", description="Device: auto, cpu, cuda or cuda:N; 'auto' is all GPUs, or the CPU")
 
     @model_validator(mode="after")
     def _has_the_engine(self) -> Distill:
         if self.engine == "torch" and self.compute_type != "float32":
-            raise ValueError(f"'compute_type: {self.compute_type}' is CTranslate2's, and 'engine' is torch")
+            raise ValueError(f"'compute_type: {self.compute_type}' needs CTranslate2, and 'engine' is torch")
         if self.engine == "torch" and self.shortlist is not None:
-            raise ValueError("'shortlist' is CTranslate2's, and 'engine' is torch")
+            raise ValueError("'shortlist' needs CTranslate2, and 'engine' is torch")
         if self.engine == "ctranslate2" and len(self.teachers) > 1:
             raise ValueError("'engine: ctranslate2' has one model: several 'teachers' translate in torch")
         return self
@@ -127,7 +179,7 @@ class Distill(Section):
     @model_validator(mode="after")
     def _sources_of_a_file(self) -> Distill:
         if self.imported_sources and self.imported is None:
-            raise ValueError("'imported_sources' is about the file 'imported', which is not given")
+            raise ValueError("'imported_sources' has no effect unless 'imported' is set")
         return self
 
     @model_validator(mode="after")
@@ -142,10 +194,10 @@ class Distill(Section):
 
     @property
     def foreign(self) -> ForeignTeacher | None:
-        """The teacher that is none of kdmt's, where there is one."""
+        """Return the Hugging Face model among the teachers, None if there is none."""
         return next((teacher for teacher in self.teachers if isinstance(teacher, ForeignTeacher)), None)
 
     @property
     def checkpoints(self) -> list[str]:
-        """The teachers that are."""
+        """Return the checkpoints among the teachers."""
         return [teacher for teacher in self.teachers if isinstance(teacher, str)]

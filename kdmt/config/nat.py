@@ -6,31 +6,53 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from kdmt.choices import GlancingDistance, OnTooLong
 from kdmt.config.section import SchedulePoint, Section, changed
 from kdmt.families import FamilyName, families_with
 
 
 class NAT(Section):
-    """A non-autoregressive decoder. Most settings belong to some families: see `kdmt.families`."""
+    """Non-autoregressive decoder. Most settings apply to the families that their descriptions name."""
 
-    family: FamilyName
-    layout: Literal["own", "fairseq"] = "own"  # fairseq: computes what its model of the family does, and goes there
-    deep_supervision: float = Field(0.0, ge=0.0)  # weight of the loss at the lower layers of the decoder
-    upsample: int = Field(3, ge=1)  # decoder positions for each source token
-    too_long: Literal["skip", "upsample"] = "skip"  # a target that has no alignment with them
-    length_weight: float = Field(0.1, gt=0.0)  # of the cross entropy of the length
-    source_copy: Literal["uniform", "soft"] = "uniform"  # of the source's embeddings into the decoder
-    link_heads: int = Field(4, ge=1)
-    # [update, ratio] points, how much of what the student gets wrong it is shown; linear in between
-    glancing: list[SchedulePoint] | None = Field(None, min_length=1)
-    distance: Literal["hamming", "levenshtein"] = "hamming"  # of glancing
-    correction: float = Field(0.0, ge=0.0, le=1.0)  # share of the shown words replaced by the student's own
-    passes: int = Field(4, ge=1)  # of the decoder in training
-    denoising: float = Field(0.5, ge=0.0, le=1.0)  # probability that a later pass sees a corrupted reference
-    crf_rank: int = Field(32, ge=1)
-    crf_candidates: int = Field(64, ge=2)  # of each position
-    crf_weight: float = Field(2.0, gt=0.0)
-    insertion_temperature: float = Field(1.0, gt=0.0)  # the lower, the more the middle of a missing span counts
+    family: FamilyName = Field(description="Family of non-autoregressive models")
+    layout: Literal["own", "fairseq"] = Field(
+        "own", description="Layout of the sentences: 'fairseq' computes what fairseq's model of the family does"
+    )
+    deep_supervision: float = Field(0.0, ge=0.0, description="Weight of the loss at the lower decoder layers")
+    upsample: int = Field(3, ge=1, description="Number of decoder positions per source token (ctc, dag)")
+    too_long: OnTooLong = Field(
+        "skip",
+        description="Action for a target that has no alignment to the decoder positions (ctc, dag): 'skip' leaves it "
+        "out of the loss, 'upsample' gives it more positions",
+    )
+    length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
+    source_copy: Literal["uniform", "soft"] = Field(
+        "uniform", description="Copy of source embeddings to the decoder input (nat, inat, nat_crf)"
+    )
+    link_heads: int = Field(4, ge=1, description="Number of heads that predict links between positions (dag)")
+    glancing: list[SchedulePoint] | None = Field(
+        None,
+        min_length=1,
+        description="Points [update, ratio] of a piecewise linear schedule: number of reference tokens that the "
+        "decoder input reveals per error of the student's first pass (nat, ctc, dag); null for no glancing",
+    )
+    distance: GlancingDistance = Field("hamming", description="Distance that counts errors for 'glancing' (nat, ctc)")
+    correction: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of the visible tokens that are replaced by the student's own (cmlm)"
+    )
+    passes: int = Field(4, ge=1, description="Number of decoder passes in training (inat)")
+    denoising: float = Field(
+        0.5, ge=0.0, le=1.0, description="Probability that the input of a later pass is a corrupted reference (inat)"
+    )
+    crf_rank: int = Field(32, ge=1, description="Rank of the CRF's transition matrix (nat_crf)")
+    crf_candidates: int = Field(64, ge=2, description="Number of candidate tokens per position of the CRF (nat_crf)")
+    crf_weight: float = Field(2.0, gt=0.0, description="Weight of the CRF loss, added to the cross entropy (nat_crf)")
+    insertion_temperature: float = Field(
+        1.0,
+        gt=0.0,
+        description="Temperature of the target distribution over a missing span; lower values favour its middle "
+        "(insertion)",
+    )
 
     @model_validator(mode="after")
     def _of_its_family(self) -> NAT:
@@ -39,5 +61,5 @@ class NAT(Section):
             if families and self.family not in families:
                 raise ValueError(f"'{name}' is a setting of {', '.join(families)}, not of '{self.family}'")
         if self.distance != "hamming" and self.glancing is None:
-            raise ValueError("'distance' is that of 'glancing', which is not given")
+            raise ValueError("'distance' has no effect unless 'glancing' is set")
         return self

@@ -1,11 +1,19 @@
-"""Settings of what a student learns besides the cross entropy of its targets."""
+"""Settings of the loss terms that a student learns from besides the cross entropy of its targets."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Discriminator, Field, Strict, Tag, model_validator
 
+from kdmt.choices import (
+    AttentionDistance,
+    DivergenceName,
+    HiddenDistance,
+    KnowledgeSource,
+    OnlineTeacher,
+    TokenSelection,
+)
 from kdmt.config.section import SchedulePoint, Section
 from kdmt.config.training import Model
 
@@ -13,23 +21,52 @@ from kdmt.config.training import Model
 class WordKD(Section):
     """Word-level distillation: (1 - alpha) cross entropy + alpha divergence(teacher, student) at each target token."""
 
-    source: Literal["teacher", "cache"] = "teacher"  # one that runs beside the student, or what it said before
-    teachers: list[str] = Field(default_factory=list)  # checkpoints, averaged; by default the pipeline's teacher
-    divergence: Literal["kl", "reverse_kl", "js", "tvd", "cross_entropy", "squared_error"] = "kl"
-    beta: float = Field(0.5, gt=0.0, lt=1.0)  # of js: the teacher's share in the mixture
-    temperature: float = Field(1.0, gt=0.0)
-    alpha: float = Field(0.5, ge=0.0, le=1.0)
-    select: Literal["all", "batch", "global"] = "all"  # teach the tokens that the student finds hardest
-    rate: float = Field(0.5, gt=0.0, le=1.0)  # share of them, in the micro-batch or among the last `queue` tokens
-    queue: int = Field(30_000, ge=1)
-    min_confidence: float = Field(0.0, ge=0.0, lt=1.0)  # teach where the teacher's best token has at least so much
-    # largest entropy of the teacher, in nats, at tokens that are taught; null or 0: no limit
-    max_entropy: float | None = Field(None, ge=0.0)
-    top1_ranking: int = Field(0, ge=0)  # K of TIE-KD's ranking loss, 0 for none
-    mutual_information: float = 0.0  # weight of KL(student || teacher's marginal)
-    marginal_momentum: float = Field(0.0, ge=0.0, lt=1.0)  # of its running average; 0: the batch's own
-    # [update, alpha] points instead of a constant alpha, linear in between
-    alpha_schedule: list[SchedulePoint] | None = Field(None, min_length=1)
+    source: KnowledgeSource = Field(
+        "teacher",
+        description="Source of the teacher's distributions: 'teacher' runs it during training, 'cache' reads the "
+        "output of the knowledge stage",
+    )
+    teachers: list[str] = Field(
+        default_factory=list,
+        description="Checkpoints whose distributions are averaged; empty for the pipeline's teacher",
+    )
+    divergence: DivergenceName = Field("kl", description="Divergence between the teacher and the student")
+    beta: float = Field(0.5, gt=0.0, lt=1.0, description="Share of the teacher in the mixture of 'divergence: js'")
+    temperature: float = Field(1.0, gt=0.0, description="Divisor of the logits of the teacher and the student")
+    alpha: float = Field(0.5, ge=0.0, le=1.0, description="Weight of the divergence")
+    select: TokenSelection = Field(
+        "all",
+        description="Tokens that the divergence applies to: all, or those with the highest loss of the student in the "
+        "micro-batch ('batch') or among the last 'queue' tokens ('global')",
+    )
+    rate: float = Field(0.5, gt=0.0, le=1.0, description="Share of the tokens that 'select' chooses")
+    queue: int = Field(30_000, ge=1, description="Number of recent tokens that 'select: global' compares with")
+    min_confidence: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Minimum probability of the teacher's best token for the divergence to apply; 0 for no limit",
+    )
+    max_entropy: float | None = Field(
+        None,
+        ge=0.0,
+        description="Maximum entropy of the teacher, in nats, for the divergence to apply; null or 0 for no limit",
+    )
+    top1_ranking: int = Field(
+        0, ge=0, description="Number K of top tokens in the ranking loss of TIE-KD; 0 for no ranking loss"
+    )
+    mutual_information: float = Field(0.0, description="Weight of KL(student || marginal distribution of the teacher)")
+    marginal_momentum: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Momentum of the running average of the teacher's marginal distribution; 0 for the batch's own",
+    )
+    alpha_schedule: list[SchedulePoint] | None = Field(
+        None,
+        min_length=1,
+        description="Points [update, alpha] of a piecewise linear schedule, instead of a constant 'alpha'",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> WordKD:
@@ -38,7 +75,7 @@ class WordKD(Section):
         if self.source == "cache" and self.marginal_momentum:
             raise ValueError("'marginal_momentum' is of batches: a cache has the marginal of its whole training set")
         if self.source == "cache" and self.teachers:
-            raise ValueError("'teachers' run beside the student: 'source: cache' has what one teacher said before")
+            raise ValueError("'teachers' run during training: with 'source: cache' the knowledge stage ran one before")
         updates = [update for update, _ in self.alpha_schedule or ()]
         if updates != sorted(set(updates)):
             raise ValueError("'alpha_schedule': its updates do not ascend")
@@ -49,11 +86,11 @@ class WordKD(Section):
 
     @property
     def ever_taught(self) -> bool:
-        """Whether the divergence ever has a share in the loss."""
+        """Whether the divergence has a weight above 0 at any update."""
         return any(alpha for _, alpha in self.alpha_schedule or [(0, self.alpha)])
 
 
-# which of the teacher's layers teaches which of the student's: evenly, the last n, or [student, teacher] pairs
+# the map from layers of the teacher to layers of the student: evenly, the last n, or [student, teacher] pairs
 RULE_BRANCH, PAIRS_BRANCH = "<layers by rule>", "<pairs of layers>"
 _LayerPair = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Strict(False)]
 LayerMap = Annotated[
@@ -61,15 +98,16 @@ LayerMap = Annotated[
     | Annotated[list[_LayerPair], Field(min_length=1), Tag(PAIRS_BRANCH)],
     Discriminator(lambda value: PAIRS_BRANCH if isinstance(value, list) else RULE_BRANCH),
 ]
+_LAYER_MAP = "'uniform', 'last:N', 'none', or a list of [student layer, teacher layer], from 0"
 
 
 class HiddenKD(Section):
-    """Hidden states of layers drawn to the teacher's, through a learned projection where the widths differ."""
+    """Distance between hidden states of the student and the teacher, with a learned projection between widths."""
 
-    encoder: LayerMap = "uniform"
-    decoder: LayerMap = "uniform"
-    distance: Literal["mse", "cosine", "pkd"] = "mse"
-    weight: float = Field(1.0, gt=0.0)
+    encoder: LayerMap = Field("uniform", description=f"Encoder layers that are compared: {_LAYER_MAP}")
+    decoder: LayerMap = Field("uniform", description=f"Decoder layers that are compared: {_LAYER_MAP}")
+    distance: HiddenDistance = Field("mse", description="Distance between hidden states")
+    weight: float = Field(1.0, gt=0.0, description="Weight of the distance in the loss")
 
     @model_validator(mode="after")
     def _compares(self) -> HiddenKD:
@@ -79,14 +117,18 @@ class HiddenKD(Section):
 
 
 class AttentionKD(Section):
-    """Attention maps drawn to the teacher's."""
+    """Distance between attention distributions of the student and the teacher."""
 
-    encoder_self: LayerMap = "uniform"
-    decoder_self: LayerMap = "uniform"
-    cross: LayerMap = "uniform"
-    distance: Literal["kl", "squared_error"] = "kl"
-    heads: list[Annotated[int, Field(ge=0)]] | None = None  # the teacher's head for each of the student's
-    weight: float = Field(1.0, gt=0.0)
+    encoder_self: LayerMap = Field("uniform", description=f"Layers of encoder self-attention: {_LAYER_MAP}")
+    decoder_self: LayerMap = Field("uniform", description=f"Layers of decoder self-attention: {_LAYER_MAP}")
+    cross: LayerMap = Field("uniform", description=f"Layers of attention from the decoder to the encoder: {_LAYER_MAP}")
+    distance: AttentionDistance = Field("kl", description="Distance between attention distributions")
+    heads: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        description="Teacher head for each head of the student, from 0; null for the same index if both have as many "
+        "heads, else for the mean over the heads of each",
+    )
+    weight: float = Field(1.0, gt=0.0, description="Weight of the distance in the loss")
 
     @model_validator(mode="after")
     def _compares(self) -> AttentionKD:
@@ -96,12 +138,15 @@ class AttentionKD(Section):
 
 
 class Online(Section):
-    """Teachers that move while the student learns, instead of the pipeline's."""
+    """Teachers that change during training, instead of the pipeline's teacher."""
 
-    kind: Literal["ema", "joint", "mutual"]  # the student's average; a teacher trained beside it; peers
-    decay: float = Field(0.999, ge=0.0, lt=1.0)  # of `ema`
-    peers: int = Field(1, ge=1)  # of `mutual`, besides the student
-    model: Model | None = None  # of `joint`'s teacher; peers have the student's
+    kind: OnlineTeacher = Field(
+        description="Teacher: 'ema' is a moving average of the student, 'joint' is trained together with it, 'mutual' "
+        "are peers that learn from each other"
+    )
+    decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the moving average of 'kind: ema'")
+    peers: int = Field(1, ge=1, description="Number of peers of 'kind: mutual', without the student")
+    model: Model | None = Field(None, description="Architecture of the teacher of 'kind: joint'")
 
     @model_validator(mode="after")
     def _consistent(self) -> Online:
@@ -111,19 +156,27 @@ class Online(Section):
 
 
 class OnPolicy(Section):
-    """With probability `rate` a micro-batch's targets are the student's own samples (Agarwal et al. 2024)."""
+    """On-policy distillation (Agarwal et al. 2024): targets of some micro-batches are samples of the student."""
 
-    rate: float = Field(0.5, gt=0.0, le=1.0)
-    temperature: float = Field(1.0, gt=0.0)
-    top_k: int = Field(0, ge=0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    max_len_a: float = Field(1.2, ge=0.0)
-    max_len_b: int = Field(10, ge=1)
+    rate: float = Field(0.5, gt=0.0, le=1.0, description="Probability that a micro-batch has samples as its targets")
+    temperature: float = Field(1.0, gt=0.0, description="Divisor of the student's logits in sampling")
+    top_k: int = Field(0, ge=0, description="Number of most probable tokens that are sampled from; 0 for all")
+    top_p: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Probability mass of the smallest set of tokens that is sampled from; 1 for all tokens",
+    )
+    max_len_a: float = Field(1.2, ge=0.0, description="Maximum length of a sample per source token")
+    max_len_b: int = Field(10, ge=1, description="Constant part of the maximum length of a sample, in tokens")
 
 
 class SelfSupervised(Section):
-    """A masked language model of the source on the encoder: supervised * everything else + (1 - supervised) * it."""
+    """Masked language modelling of the source: supervised * other terms + (1 - supervised) * masked tokens."""
 
-    supervised: float = Field(0.5, gt=0.0, lt=1.0)  # the share lambda of all that has targets
-    mask_rate: float = Field(0.15, gt=0.0, lt=1.0)
-    monolingual: bool = False  # also of `prepare.monolingual`, about as much of it as of the sources
+    supervised: float = Field(0.5, gt=0.0, lt=1.0, description="Weight of all terms that have targets")
+    mask_rate: float = Field(0.15, gt=0.0, lt=1.0, description="Share of the source tokens that are masked")
+    monolingual: bool = Field(
+        False,
+        description="Whether the text of 'prepare.monolingual' is used too, about as many tokens as of the sources",
+    )

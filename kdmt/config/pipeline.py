@@ -14,21 +14,29 @@ from kdmt.config.section import LanguageCode, Section
 from kdmt.config.student import Student
 from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
+from kdmt.training_sets import TRAINING_SETS
 
 
 class Pipeline(Section):
-    """The whole YAML file."""
+    """A pipeline: the whole YAML file."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")
-    # BCP 47 tags or ISO 639 codes, see `kdmt.languages`; they stand in names of files as they are written here
-    source_lang: LanguageCode
-    target_lang: LanguageCode
-    prepare: Prepare
-    teacher: Teacher = Teacher()
-    distill: Distill = Distill()
-    knowledge: Knowledge = Knowledge()
-    students: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Student] = Field(default_factory=dict)
-    score: Score = Score()
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="Name of the pipeline and of its folder below 'runs'")
+    source_lang: LanguageCode = Field(
+        description="Source language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
+    )
+    target_lang: LanguageCode = Field(
+        description="Target language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
+    )
+    prepare: Prepare = Field(description="Prepare stage: corpora, cleaning, tokenizer, vocabulary")
+    teacher: Teacher = Field(Teacher(), description="Teacher stage")
+    distill: Distill = Field(Distill(), description="Distill stage: translation of the training set by the teacher")
+    knowledge: Knowledge = Field(
+        Knowledge(), description="Knowledge stage: the teacher's distributions, for 'word_kd.source: cache'"
+    )
+    students: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Student] = Field(
+        default_factory=dict, description="Students by name"
+    )
+    score: Score = Field(Score(), description="Score stage")
 
     @model_validator(mode="after")
     def _languages(self) -> Pipeline:
@@ -58,7 +66,7 @@ class Pipeline(Section):
 
     @property
     def scores_lowercased(self) -> bool:
-        """Whether systems are scored without regard to case: text that was lowercased comes out without any."""
+        """Whether scores ignore case, as set or because the text is lowercased."""
         return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
 
     @model_validator(mode="after")
@@ -70,15 +78,15 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
-    def _interpolation(self) -> Pipeline:
+    def _training_sets(self) -> Pipeline:
         for name, student in self.students.items():
-            if student.data in ("interpolated", "mbr", "scored", "nbest") and self.distill.decode.nbest == 1:
+            made = TRAINING_SETS[student.data]
+            if made.origin == "choice" and self.distill.decode.nbest == 1:
                 raise ValueError(
                     f"'students.{name}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'"
                 )
-            for data, setting in (("scored", "scores"), ("imported", "imported")):
-                if student.data == data and getattr(self.distill, setting) is None:
-                    raise ValueError(f"'students.{name}.data: {data}' needs the file 'distill.{setting}'")
+            if made.file is not None and getattr(self.distill, made.file) is None:
+                raise ValueError(f"'students.{name}.data: {student.data}' needs the file 'distill.{made.file}'")
         return self
 
     @model_validator(mode="after")
@@ -119,7 +127,7 @@ class Pipeline(Section):
 
 
 def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
-    """Refuse Moses' tokenisation of a language without rules; of others' text, what cannot be joined again."""
+    """Check that Moses has rules for a language or, for text that is tokenised already, can detokenise it."""
 
     if moses_language(code) is not None:
         return

@@ -8,27 +8,32 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from kdmt.config.corpora import Corpus, HeldOut, Joiner, Source
+from kdmt.choices import SubwordJoiner, UnicodeForm
+from kdmt.config.corpora import Corpus, HeldOut, Source
 from kdmt.config.section import Ratio, Section, execution
 
 
 class Clean(Section):
-    """Rules of the cleaning pass, on the untokenised text. A limit of 0 is none.
+    """Rules for cleaning the untokenised training text; a limit of 0 is no limit.
 
-    Words are what stands between spaces. A side whose language is written without them (`kdmt.languages`) has none to
-    count, unless its text comes tokenised (`text.already_applied`, `tokenizer.type: words`): then only
-    `max_characters` and `max_ratio` limit its length.
+    Words are separated by spaces. For a language that is written without spaces (`kdmt.languages`), only
+    `max_characters` and `max_ratio` limit the length, unless its text is tokenised already (`text.already_applied`,
+    `tokenizer.type: words`).
     """
 
-    unicode_form: Literal["NFC", "NFKC", "none"] = "NFC"
-    min_words: int = Field(1, ge=0)  # of either side
-    max_words: int = Field(250, ge=0)
-    max_characters: int = Field(2500, ge=0)
-    # longer over shorter side in characters, once the target is divided by the corpora's typical ratio of target to
-    # source, their median; 10 characters are added to both sides first, so that short lines may differ by more
-    max_ratio: Ratio = Field(3.0, ge=0.0)
-    drop_duplicates: bool = True  # exact duplicates of a pair, the first is kept
-    drop_copies: bool = True  # target is the source
+    unicode_form: UnicodeForm = Field("NFC", description="Unicode normalisation form of all text")
+    min_words: int = Field(1, ge=0, description="Minimum number of words of either side")
+    max_words: int = Field(250, ge=0, description="Maximum number of words of either side; 0 for no limit")
+    max_characters: int = Field(2500, ge=0, description="Maximum number of characters of either side; 0 for no limit")
+    # 10 characters are added to both sides first, so that short lines may differ by more
+    max_ratio: Ratio = Field(
+        3.0,
+        ge=0.0,
+        description="Maximum ratio of the longer to the shorter side in characters, once the target length is divided "
+        "by the median ratio of target to source in the corpora; 0 for no limit",
+    )
+    drop_duplicates: bool = Field(True, description="Whether exact duplicates of a pair are dropped, except the first")
+    drop_copies: bool = Field(True, description="Whether pairs whose target equals the source are dropped")
 
     @model_validator(mode="after")
     def _order(self) -> Clean:
@@ -38,34 +43,54 @@ class Clean(Section):
 
 
 class Text(Section):
-    """What happens between raw text and the tokenizer, and back; travels with every checkpoint."""
+    """Text processing between raw text and the tokenizer, undone on output; stored with every checkpoint."""
 
-    normalize: bool = False  # Moses punctuation normalisation
-    moses: bool = False  # Moses tokenisation, undone on output
-    lowercase: bool = False
-    already_applied: bool = False  # the corpora were processed so by their authors
+    normalize: bool = Field(False, description="Moses punctuation normalisation")
+    moses: bool = Field(False, description="Moses tokenisation; output is detokenised")
+    lowercase: bool = Field(False, description="Conversion to lower case")
+    already_applied: bool = Field(
+        False, description="Whether the corpora are processed in this way already, so that training text is not changed"
+    )
 
     @property
     def changes_nothing(self) -> bool:
+        """Whether text passes unchanged."""
         return not (self.normalize or self.moses or self.lowercase)
 
 
 class Tokenizer(Section):
-    type: Literal["sentencepiece", "subword-nmt", "words"] = "sentencepiece"  # words: the text is tokenised already
-    model: Literal["unigram", "bpe"] = "unigram"
-    vocab_size: int = Field(10000, ge=8)  # SentencePiece: pieces; subword-nmt: merge operations
-    joint: bool = True
-    character_coverage: float = Field(1.0, gt=0.0, le=1.0)
-    train_sentences: int = Field(500_000, ge=0)  # lines to learn on at most, drawn evenly; 0 for all
-    source_path: str | None = None  # a given model instead of a learnt one
-    target_path: str | None = None
-    # of words: how the subwords among them are joined for people and for scores, as by fairseq's flag of this name
-    remove_bpe: Joiner | None = None
+    """Subword tokenizer."""
+
+    type: Literal["sentencepiece", "subword-nmt", "words"] = Field(
+        "sentencepiece", description="Tokenizer library; 'words' for text that is tokenised already, split at spaces"
+    )
+    model: Literal["unigram", "bpe"] = Field("unigram", description="Subword model; subword-nmt requires 'bpe'")
+    vocab_size: int = Field(
+        10000, ge=8, description="Number of pieces (SentencePiece) or of merge operations (subword-nmt)"
+    )
+    joint: bool = Field(True, description="Whether both languages share one model")
+    character_coverage: float = Field(
+        1.0, gt=0.0, le=1.0, description="Share of the characters that SentencePiece's vocabulary covers"
+    )
+    train_sentences: int = Field(
+        500_000, ge=0, description="Maximum number of lines for training the tokenizer, evenly sampled; 0 for all"
+    )
+    source_path: str | None = Field(
+        None, description="Path of an existing model, used instead of training one; of a joint model its only path"
+    )
+    target_path: str | None = Field(
+        None, description="Path of an existing model of the target language, with 'joint: false'"
+    )
+    remove_bpe: SubwordJoiner | None = Field(
+        None,
+        description="Marks by which subwords in text of 'type: words' are joined for output and scores, as in "
+        "fairseq's --remove-bpe",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Tokenizer:
         if self.remove_bpe is not None and self.type != "words":
-            raise ValueError(f"'remove_bpe' is that of 'type: words': '{self.type}' joins its own subwords")
+            raise ValueError(f"'remove_bpe' needs 'type: words': '{self.type}' joins its own subwords")
         if self.source_path is not None and self.type == "words":
             raise ValueError("'type: words' has no model: leave out 'source_path'")
         if self.type == "subword-nmt" and self.model != "bpe":
@@ -80,16 +105,26 @@ class Tokenizer(Section):
 
 
 class Vocabulary(Section):
-    """fairseq-preprocess's options of the same names."""
+    """Vocabulary, with the options of fairseq-preprocess under the same names."""
 
-    joined: bool = True
-    threshold: int = Field(0, ge=0)  # tokens seen fewer times become <unk>
-    nwords: int = Field(-1, ge=-1)  # keep so many tokens, -1 for all
-    threshold_target: int | None = Field(None, ge=0)  # where the target's dictionary is its own and has another
-    nwords_target: int | None = Field(None, ge=-1)
-    padding_factor: int = Field(8, ge=1)
-    source_path: str | None = None  # a given dictionary, fairseq's --srcdict: to fine-tune a model on other text
-    target_path: str | None = None  # --tgtdict; a joined vocabulary has one file, given as 'source_path'
+    joined: bool = Field(True, description="Whether both languages share one dictionary")
+    threshold: int = Field(0, ge=0, description="Minimum count of a token; rarer tokens become <unk>")
+    nwords: int = Field(-1, ge=-1, description="Maximum number of tokens, the most frequent ones; -1 for all")
+    threshold_target: int | None = Field(
+        None, ge=0, description="'threshold' of the target dictionary with 'joined: false'; null for the same value"
+    )
+    nwords_target: int | None = Field(
+        None, ge=-1, description="'nwords' of the target dictionary with 'joined: false'; null for the same value"
+    )
+    padding_factor: int = Field(8, ge=1, description="Divisor to which the size of the vocabulary is padded")
+    source_path: str | None = Field(
+        None,
+        description="Path of an existing dictionary, fairseq's --srcdict, to fine-tune a model on other text; for a "
+        "joined vocabulary the only path",
+    )
+    target_path: str | None = Field(
+        None, description="Path of an existing target dictionary, fairseq's --tgtdict, with 'joined: false'"
+    )
 
     @model_validator(mode="after")
     def _given(self) -> Vocabulary:
@@ -105,20 +140,22 @@ class Vocabulary(Section):
         return self
 
 
-# pydantic puts the tag of the branch that it took into an error's location; `describe_problems` takes it out again
+# pydantic puts the tag of the branch that it took into the location of an error; `describe_problems` removes it
 RULES_BRANCH, NONE_BRANCH = "<cleaning rules>", "<no cleaning>"
 CleanOrNone = Annotated[
     Annotated[Clean, Tag(RULES_BRANCH)] | Annotated[Literal["none"], Tag(NONE_BRANCH)],
     Discriminator(lambda value: NONE_BRANCH if isinstance(value, str) else RULES_BRANCH),
 ]
+
+
 _RESERVED_SPLITS = re.compile(
-    # files of these are in the folders of the splits; fairseq reads train1, train2, ... together with train
+    # names of files in the folders of the splits; fairseq reads train1, train2, ... together with train
     r"((train|valid|monolingual|distilled)\d*|dict)(\..*)?"
 )
 
 
 def _check_split_names(names: Sequence[str]) -> None:
-    """Names of test sets, which become parts of the names of files."""
+    """Check the names of test sets, which become parts of file names."""
     for name in names:
         if not re.fullmatch(r"\w[\w.+-]*", name) or len(name.encode()) > 100:
             raise ValueError(
@@ -126,42 +163,53 @@ def _check_split_names(names: Sequence[str]) -> None:
                 "and '.', and has at most 100 bytes"
             )
         if _RESERVED_SPLITS.fullmatch(name.casefold()) or {"raw", "part"} & set(name.casefold().split(".")):
-            raise ValueError(f"test set {name!r}: the name is taken by files of the pipeline's own")
+            raise ValueError(f"test set {name!r}: the name is reserved for files of the pipeline")
         twin = next((other for other in names if other != name and other.casefold() == name.casefold()), None)
         if twin is not None:
             raise ValueError(f"test sets {name!r} and {twin!r}: names that differ in case alone are one on some disks")
 
 
 class FairseqData(Section):
-    """A data-bin that fairseq-preprocess made, taken as it is in place of corpora; its train1, train2, ... too."""
+    """A data-bin of fairseq-preprocess, used as it is instead of corpora, with its splits train1, train2, ..."""
 
-    path: str
-    test: list[str] = Field(default_factory=list)  # its splits that are scored on
+    path: str = Field(description="Path of the data-bin")
+    test: list[str] = Field(default_factory=list, description="Splits of the data-bin that systems are scored on")
 
 
 class Prepare(Section):
-    train: list[Corpus] = Field(default_factory=list)
-    valid: HeldOut | None = None
-    test: dict[str, HeldOut] = Field(default_factory=dict)
-    data_bin: FairseqData | None = None  # instead of `train`, `valid` and `test`
-    monolingual: list[Source] = Field(default_factory=list)  # text in the source language, for `self_supervised`
-    clean: CleanOrNone = Clean()
-    decontaminate: bool = True
-    text: Text = Text()
-    tokenizer: Tokenizer = Tokenizer()
-    vocabulary: Vocabulary = Vocabulary()
-    workers: int = execution(0, ge=0)  # processes; 0 for one a core
+    """Settings of the prepare stage: corpora, cleaning, tokenizer, vocabulary."""
+
+    train: list[Corpus] = Field(default_factory=list, description="Corpora for training")
+    valid: HeldOut | None = Field(None, description="Validation set")
+    test: dict[str, HeldOut] = Field(default_factory=dict, description="Test sets by name")
+    data_bin: FairseqData | None = Field(
+        None, description="Data-bin of fairseq-preprocess, instead of 'train', 'valid' and 'test'"
+    )
+    monolingual: list[Source] = Field(
+        default_factory=list,
+        description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
+    )
+    clean: CleanOrNone = Field(Clean(), description="Cleaning rules of the training text, or 'none'")
+    decontaminate: bool = Field(
+        True,
+        description="Whether training pairs are dropped whose source or target occurs on the same side of the "
+        "validation set or a test set, regardless of case and punctuation",
+    )
+    text: Text = Field(Text(), description="Text processing before the tokenizer")
+    tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
+    vocabulary: Vocabulary = Field(Vocabulary(), description="Vocabulary")
+    workers: int = execution(0, ge=0, description="Number of processes; 0 for one per core")
 
     @property
     def test_sets(self) -> list[str]:
-        """The names of the test sets."""
+        """Return the names of the test sets."""
         return list(self.test) if self.data_bin is None else self.data_bin.test
 
     @model_validator(mode="after")
     def _corpora(self) -> Prepare:
         given = [name for name in ("train", "valid", "test", "monolingual") if getattr(self, name)]
         if self.data_bin is not None and given:
-            raise ValueError(f"'data_bin' stands in place of corpora: leave out '{given[0]}'")
+            raise ValueError(f"'data_bin' replaces the corpora: leave out '{given[0]}'")
         if self.data_bin is None:
             for name in ("train", "valid"):
                 if name not in given:
@@ -181,7 +229,7 @@ class Prepare(Section):
         if self.vocabulary.joined and not self.tokenizer.joint:
             raise ValueError("a joined vocabulary needs a joint tokenizer ('tokenizer.joint: true')")
         if self.clean == "none" and self.decontaminate:
-            raise ValueError("'clean: none' drops no line: set 'decontaminate: false' beside it")
+            raise ValueError("'clean: none' drops no line: set 'decontaminate: false' too")
         if self.vocabulary.source_path is not None and self.tokenizer.source_path is None:
             raise ValueError("a given 'vocabulary.source_path' needs its tokenizer ('tokenizer.source_path')")
         return self

@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from kdmt.choices import BleuTokenizer, CheckpointName
 from kdmt.config.search import Decode, NATDecode
 from kdmt.config.section import Section
 from kdmt.languages import missing_extra
 
 
 class Score(Section):
-    checkpoint: Literal["best", "last", "average"] = "average"
-    beams: list[Annotated[int, Field(ge=1)]] = Field([1, 5], min_length=1)  # of autoregressive models
+    """Settings of the score stage. None is an execution setting, because speeds are results too."""
+
+    checkpoint: CheckpointName = Field("average", description="Checkpoint of each system")
+    beams: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 5], min_length=1, description="Beam sizes for autoregressive models"
+    )
     iterations: list[Annotated[int, Field(ge=1)]] = Field(
-        [10], min_length=1
-    )  # at most, of cmlm, inat and those that edit
-    nat: NATDecode = NATDecode()
-    lenpen: float = 1.0
-    max_len_a: float = Field(1.2, ge=0.0)
-    max_len_b: int = Field(10, ge=1)
-    max_tokens: int = Field(8000, ge=1)
-    batch_size: int = Field(128, ge=1)
-    # sacreBLEU's, for BLEU; auto: what it chooses for the target language (zh, ja-mecab, ko-mecab), char for other
-    # scripts without spaces, 13a else. Validation and distillation go by it too: what they began with stays with them
-    tokenize: Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"] = "auto"
-    lowercase: bool = False
-    detokenized: bool = True  # False: the words between spaces as they are, against the corpus's own target file
-    baseline: str | None = None  # what significance is measured against; the first student on raw data by default
-    bootstrap_samples: int = Field(1000, ge=1)
-    speed_sentences: int = Field(100, ge=1)  # sentences timed at batch 1
-    threads: int = Field(0, ge=0)  # no execution settings here: speeds are results
-    device: str = "auto"
+        [10],
+        min_length=1,
+        description="Maximum numbers of iterations for non-autoregressive models that refine their output",
+    )
+    nat: NATDecode = Field(NATDecode(), description="Decoding of non-autoregressive models")
+    lenpen: float = Field(1.0, description="Exponent of the length by which the score of a hypothesis is divided")
+    max_len_a: float = Field(1.2, ge=0.0, description="Maximum output length per source token")
+    max_len_b: int = Field(10, ge=1, description="Constant part of the maximum output length, in tokens")
+    max_tokens: int = Field(8000, ge=1, description="Maximum number of padded source tokens in a batch")
+    batch_size: int = Field(128, ge=1, description="Maximum number of sentences in a batch")
+    tokenize: BleuTokenizer = Field(
+        "auto",
+        description="Tokenizer of sacreBLEU, for BLEU in all stages; 'auto' is its choice for the target language "
+        "(zh, ja-mecab, ko-mecab), char for other scripts without spaces, else 13a",
+    )
+    lowercase: bool = Field(False, description="Whether scores ignore case")
+    detokenized: bool = Field(
+        True,
+        description="Whether detokenised text is scored; false for the words between spaces, against the corpus's own "
+        "target file",
+    )
+    baseline: str | None = Field(
+        None,
+        description="System that significance is tested against: a student or 'teacher'; null for the first student "
+        "on raw data",
+    )
+    bootstrap_samples: int = Field(1000, ge=1, description="Number of samples of the bootstrap test")
+    speed_sentences: int = Field(100, ge=1, description="Number of sentences that are timed with a batch size of 1")
+    threads: int = Field(0, ge=0, description="Number of CPU threads; 0 for one per core")
+    device: str = Field("auto", description="Device: auto, cpu, cuda or cuda:N; 'auto' is a GPU if there is one")
 
     def decode(self, beam: int) -> Decode:
-        """How the test sets are translated with a beam of this size."""
+        """Return the settings for translating the test sets with a beam of this size."""
         return Decode(
             beam=beam,
             lenpen=self.lenpen,

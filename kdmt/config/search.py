@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
+from kdmt.choices import DagSearch
 from kdmt.config.section import Section, changed
 
 
 class Decode(Section):
-    """Beam search. Maximum length is max_len_a * S + max_len_b, S the sentence's own tokens with </s>."""
+    """Beam search. The maximum output length is max_len_a * S + max_len_b for S source tokens, </s> included."""
 
-    beam: int = Field(5, ge=1)
-    nbest: int = Field(1, ge=1)
-    lenpen: float = 1.0
-    max_len_a: float = Field(1.2, ge=0.0)
-    max_len_b: int = Field(10, ge=1)
-    max_tokens: int = Field(8000, ge=1)  # source tokens in a batch, padded
-    batch_size: int = Field(128, ge=1)
+    beam: int = Field(5, ge=1, description="Beam size")
+    nbest: int = Field(1, ge=1, description="Number of hypotheses per sentence, at most 'beam'")
+    lenpen: float = Field(1.0, description="Exponent of the length by which the score of a hypothesis is divided")
+    max_len_a: float = Field(1.2, ge=0.0, description="Maximum output length per source token")
+    max_len_b: int = Field(10, ge=1, description="Constant part of the maximum output length, in tokens")
+    max_tokens: int = Field(8000, ge=1, description="Maximum number of padded source tokens in a batch")
+    batch_size: int = Field(128, ge=1, description="Maximum number of sentences in a batch")
 
     @model_validator(mode="after")
     def _nbest(self) -> Decode:
@@ -28,26 +27,43 @@ class Decode(Section):
 
 
 class Sample(Section):
-    """How the targets of `data: sampled` are drawn from the teacher."""
+    """Sampling of targets from the teacher, for `data: sampled`."""
 
-    seed: int = Field(1, ge=0)
-    temperature: float = Field(1.0, gt=0.0)
-    top_k: int = Field(0, ge=0)  # 0 for all
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    seed: int = Field(1, ge=0, description="Seed of the samples")
+    temperature: float = Field(1.0, gt=0.0, description="Divisor of the logits")
+    top_k: int = Field(0, ge=0, description="Number of most probable tokens that are sampled from; 0 for all")
+    top_p: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Probability mass of the smallest set of tokens that is sampled from; 1 for all tokens",
+    )
 
 
 class NATDecode(Section):
-    """How non-autoregressive models decode; what a family does not have is of no account to it."""
+    """Decoding of non-autoregressive models; settings of other families than the model's have no effect."""
 
-    length_beam: int = Field(1, ge=1, le=256)  # lengths that are tried, of families that tell the length
-    rescore: bool = False  # the pipeline's teacher chooses among them (noisy parallel decoding)
-    ctc_beam: int = Field(1, ge=1)  # outputs kept by prefix beam search; 1 for the best path
-    ctc_lm: str | None = None  # an n-gram model of target pieces that KenLM reads, for prefix beam search
-    ctc_lm_weight: float = Field(0.3, ge=0.0)
-    ctc_length_bonus: float = 0.0  # for each piece, beside the language model
-    eos_penalty: float = Field(0.0, ge=0.0)  # of levenshtein and insertion: against slots that nothing is put into
-    dag: Literal["greedy", "lookahead", "viterbi"] = "lookahead"
-    dag_lenpen: float = 1.0  # of viterbi: a path's log-probability over its length ** dag_lenpen
+    length_beam: int = Field(
+        1, ge=1, le=256, description="Number of candidate lengths, for families that predict the length"
+    )
+    rescore: bool = Field(
+        False, description="Whether the teacher chooses among the candidate lengths (noisy parallel decoding)"
+    )
+    ctc_beam: int = Field(1, ge=1, description="Beam size of CTC prefix beam search; 1 for the best path")
+    ctc_lm: str | None = Field(
+        None, description="Path of a KenLM n-gram model of target subwords, for CTC prefix beam search"
+    )
+    ctc_lm_weight: float = Field(0.3, ge=0.0, description="Weight of the language model 'ctc_lm'")
+    ctc_length_bonus: float = Field(0.0, description="Score added per subword if 'ctc_lm' is set")
+    eos_penalty: float = Field(
+        0.0,
+        ge=0.0,
+        description="Penalty on inserting nothing into a gap, in log-probability, for levenshtein and insertion",
+    )
+    dag: DagSearch = Field("lookahead", description="Search for the path of a DAG model")
+    dag_lenpen: float = Field(
+        1.0, description="Exponent of the length by which 'dag: viterbi' divides the log-probability of a path"
+    )
 
     @model_validator(mode="after")
     def _searches(self) -> NATDecode:
@@ -57,7 +73,7 @@ class NATDecode(Section):
             raise ValueError("'rescore' chooses among lengths: set 'length_beam' to more than 1")
         for name in changed(self):
             if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
-                raise ValueError(f"'{name}' is that of 'ctc_lm', which is not given")
+                raise ValueError(f"'{name}' has no effect unless 'ctc_lm' is set")
         if "dag_lenpen" in changed(self) and self.dag != "viterbi":
-            raise ValueError("'dag_lenpen' is that of 'dag: viterbi'")
+            raise ValueError("'dag_lenpen' has no effect unless 'dag' is 'viterbi'")
         return self

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from kdmt.choices import Precision
 from kdmt.config.nat import NAT
 from kdmt.config.objectives import AttentionKD, HiddenKD, Online, OnPolicy, SelfSupervised, WordKD
 from kdmt.config.section import Section, extend
 from kdmt.config.training import Model, Train
 from kdmt.families import FAMILIES
-from kdmt.types import Precision
+from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
 
 class Student(Section):
-    # of the n-best: interpolated: the nearest to the reference; mbr: the nearest to the others; scored: the best by
-    # `distill.scores`; nbest: all of them, weighted. imported: another system's. mixed: raw and distilled
-    data: Literal["raw", "distilled", "interpolated", "mbr", "scored", "nbest", "sampled", "imported", "mixed"] = (
-        "distilled"
+    """A student: its training data, model, training and what it learns from."""
+
+    data: TrainingSetName = Field(
+        "distilled",
+        description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
+        "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'scored' "
+        "(the best by 'distill.scores') or 'nbest' (all, weighted); 'sampled'; 'imported' from another system; "
+        "'mixed', raw and distilled",
     )
-    model: Model = Model()
-    nat: NAT | None = None
-    train: Train = Train()
-    word_kd: WordKD | None = None
-    hidden_kd: HiddenKD | None = None
-    attention_kd: AttentionKD | None = None
-    online: Online | None = None
-    on_policy: OnPolicy | None = None
-    self_supervised: SelfSupervised | None = None
-    teacher_precision: Precision | None = None  # of those beside; the student's
-    seeds: list[Annotated[int, Field(ge=0)]] = extend([1], min_length=1)
-    encoder_layers_from_teacher: list[int] | None = None  # teacher layer for each student layer, from 0
-    decoder_layers_from_teacher: list[int] | None = None
-    embeddings_from_teacher: bool = False
+    model: Model = Field(Model(), description="Architecture of the student")
+    nat: NAT | None = Field(None, description="Non-autoregressive decoder; null for an autoregressive one")
+    train: Train = Field(Train(), description="Training of the student")
+    word_kd: WordKD | None = Field(None, description="Word-level distillation; null for none")
+    hidden_kd: HiddenKD | None = Field(None, description="Distillation of hidden states; null for none")
+    attention_kd: AttentionKD | None = Field(None, description="Distillation of attention; null for none")
+    online: Online | None = Field(None, description="Teachers that change during training; null for none")
+    on_policy: OnPolicy | None = Field(None, description="Training on the student's own samples; null for none")
+    self_supervised: SelfSupervised | None = Field(
+        None, description="Masked language modelling of the source; null for none"
+    )
+    teacher_precision: Precision | None = Field(
+        None, description="Precision of the teachers that run during training; null for the student's"
+    )
+    seeds: list[Annotated[int, Field(ge=0)]] = extend(
+        [1], min_length=1, description="Seeds; one model is trained for each"
+    )
+    encoder_layers_from_teacher: list[int] | None = Field(
+        None, description="Teacher layer from which each encoder layer is initialised, from 0; null for random weights"
+    )
+    decoder_layers_from_teacher: list[int] | None = Field(
+        None, description="Teacher layer from which each decoder layer is initialised, from 0; null for random weights"
+    )
+    embeddings_from_teacher: bool = Field(
+        False, description="Whether embeddings and output projection are initialised from the teacher's"
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> Student:
@@ -56,8 +73,10 @@ class Student(Section):
         self._compares_no_framed_states()
         if elsewhere is not None:
             self._compares_encoders_alone(elsewhere)
-        if elsewhere is not None and self.data == "nbest":
-            raise ValueError(f"'nat.family: {family}' cannot have 'data: nbest': its loss has no weights of sentences")
+        if elsewhere is not None and TRAINING_SETS[self.data].has_weights:
+            raise ValueError(
+                f"'nat.family: {family}' cannot have 'data: {self.data}': its loss has no weights of sentences"
+            )
         return self
 
     def _compares_no_framed_states(self) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from kdmt.choices import UnicodeForm
 from kdmt.config import Text
-from kdmt.corpus.clean import UnicodeForm, collapse_whitespace, normalize_unicode, remove_invisible
+from kdmt.corpus.clean import collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
 from kdmt.languages import Direction, moses_language, parse_language
 

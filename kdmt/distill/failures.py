@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.choices import Failure
 from kdmt.config import Failures
 from kdmt.corpus.sentence_lengths import count_characters, length_ratios
 from kdmt.types import UNK
 
-Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script"]
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 CODES: dict[Failure, int] = {failure: code for code, failure in enumerate(FAILURES, start=1)}
 MAX_NGRAM = 4
@@ -33,7 +33,7 @@ Flags = NDArray[np.bool_]
 
 
 def find_token_failures(
-    tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]], at_limit: Flags, *, repetition_times: int
+    tokens: NDArray[np.integer], sizes: NDArray[np.integer], at_limit: Flags, *, repetition_times: int
 ) -> Codes:
     """What fails in the tokens of hypotheses: codes, uint8 [N], of the first four of `FAILURES`.
 
@@ -66,7 +66,7 @@ def _owners(places: NDArray[np.int64], ends_N: NDArray[np.int64]) -> NDArray[np.
     return np.searchsorted(ends_N, places, side="right")
 
 
-def _loops(tokens: NDArray[np.integer[Any]], ends_N: NDArray[np.int64], n: int, times: int) -> NDArray[np.int64]:
+def _loops(tokens: NDArray[np.integer], ends_N: NDArray[np.int64], n: int, times: int) -> NDArray[np.int64]:
     """Places at which a run of n * (times - 1) positions begins that have tokens[i] == tokens[i + n]."""
     same = tokens[:-n] == tokens[n:]
     for back in range(1, n + 1):  # a pair of which only the left one is the hypothesis's own

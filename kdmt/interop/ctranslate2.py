@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdmt.checksum import verify_checkpoint
+from kdmt.choices import ComputeType
 from kdmt.config import Decode, checked
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
@@ -35,7 +36,7 @@ SHORTLIST_FILE = "vmap.txt"  # CTranslate2's name for it
 OPTIONS_FILE = "translate.json"
 _SIDES = ("source", "target")
 
-Quantization = Literal["float32", "float16", "int8"]
+Quantization = ComputeType
 
 
 def export_checkpoint(

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
+from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, write_text
 from kdmt.recognition import wrong_path
@@ -60,7 +61,7 @@ def resolve_checkpoint(path: Path) -> Path:
         from kdmt.models.averages import renew_average
 
         renew_average(path)
-    for name in (AVERAGE, "best", "last"):
+    for name in CHECKPOINT_PREFERENCE:
         if (path / name).exists():
             return resolve_checkpoint(path / name)
     raise wrong_path(path, _NO_CHECKPOINT)
@@ -126,6 +127,12 @@ def list_checkpoints(run: Path) -> list[Path]:
 def checkpoint_update(folder: Path) -> int:
     """The update that a checkpoint was written at."""
     return int(folder.name.removeprefix(PREFIX))
+
+
+def num_updates(run: Path) -> int:
+    """Return the updates of a run's newest checkpoint, 0 if it has none."""
+    folders = list_checkpoints(run)
+    return checkpoint_update(folders[-1]) if folders else 0
 
 
 def newest_valid_checkpoint(run: Path) -> tuple[Path | None, list[str]]:

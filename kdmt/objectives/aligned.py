@@ -12,11 +12,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from kdmt.choices import OnTooLong, Precision
 from kdmt.config import NAT
 from kdmt.corpus.batching import Batch
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
@@ -29,9 +30,7 @@ from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.glancing import Distance, glanced
 from kdmt.objectives.objective import Pass, Place, Prepared, Term, View, autocast, product_type
-from kdmt.types import BOS, EOS, PAD, UNK, Precision
-
-TooLong = Literal["skip", "upsample"]
+from kdmt.types import BOS, EOS, PAD, UNK
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,7 @@ class AlignedPositions(View[AlignedPass]):
         *,
         glancing: Sequence[tuple[int, float]] | None = None,
         distance: Distance = "hamming",
-        too_long: TooLong = "skip",
+        too_long: OnTooLong = "skip",
         deep: bool = False,
     ) -> None:
         super().__init__()

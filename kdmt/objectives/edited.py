@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdmt.choices import Precision
 from kdmt.config import NAT
 from kdmt.losses.cross_entropy import projected_cross_entropy
 from kdmt.losses.edit_scripts import common_subsequence, compact, missing_between, opened, spread
@@ -28,7 +29,7 @@ from kdmt.models.transformer import Trace, Transformer
 from kdmt.objectives.aligned import Words
 from kdmt.objectives.glancing import drawn
 from kdmt.objectives.objective import Pass, Place, Prepared, Term, View, autocast
-from kdmt.types import BOS, EOS, PAD, UNK, Precision
+from kdmt.types import BOS, EOS, PAD, UNK
 
 _EMPTY_RATE = 0.3  # probability that a draft has no words
 _POLICY_SMOOTHING = 0.01  # of the labels of deletions and of numbers of placeholders; fairseq has it for the latter

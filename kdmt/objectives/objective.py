@@ -25,10 +25,11 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import Precision
 from kdmt.corpus.batching import Batch, Knowledge
 from kdmt.losses.cross_entropy import projected_cross_entropy
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
-from kdmt.types import PAD, Precision
+from kdmt.types import PAD
 
 Place = tuple[str, int]  # a kind of tensor inside the network, and a layer (`Trace`)
 EVALUATED = ("loss", "nll")  # terms of every objective in evaluation mode

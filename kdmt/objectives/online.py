@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import Precision
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.objective import Pass, Place, Prepared, Teachers, Term, TokenPass, View
-from kdmt.types import Precision
 
 
 class EmaTeacher(Teachers):

@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kdmt.choices import Precision
 from kdmt.config import NAT
 from kdmt.losses.crf import candidate_transitions, crf_log_partition, crf_score
 from kdmt.losses.cross_entropy import weighted_sum
@@ -35,7 +36,7 @@ from kdmt.objectives.objective import (
     cross_entropy_of,
     read_target,
 )
-from kdmt.types import EOS, PAD, UNK, Precision
+from kdmt.types import EOS, PAD, UNK
 
 # ------------------------------------------------------------------------------------------------------------- views
 

@@ -189,8 +189,8 @@ def _show(workspace: Workspace) -> None:
     rows, missing = read_scores(scores)
     comparisons = read_record(list[Comparison], read_json(significance), str(significance))
     table = render_table(rows, comparisons, missing=missing, width=_terminal_width(), ascii_only=not shows_unicode())
-    print(printable(table, keep="\n"))
-    print(printable(f"scores: {scores}   report: {html}   translations: {workspace.score}/"))
+    workspace.show(printable(table, keep="\n"))
+    workspace.show(printable(f"scores: {scores}   report: {html}   translations: {workspace.score}/"))
 
 
 def _terminal_width() -> int:

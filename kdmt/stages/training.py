@@ -12,6 +12,7 @@ from functools import partial
 from kdmt.config import Student
 from kdmt.flow.manifest import Plan, make_plan
 from kdmt.flow.stage import Stage
+from kdmt.models.checkpoint_folder import num_updates
 from kdmt.objectives.model_checks import learns_from_cache
 from kdmt.stages.training_inputs import (
     Job,
@@ -48,6 +49,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
         folder=job.folder,
         upstream=(prepare,),
         plan=plan,
+        extent=num_updates,
         make=partial(_train, workspace, job),
         join=partial(_train, workspace, job, None),
     )
@@ -104,6 +106,7 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
         folder=job.folder,
         upstream=upstream,
         plan=plan,
+        extent=num_updates,
         make=partial(_train, workspace, job),
         join=partial(_train, workspace, job, None),
     )

@@ -11,8 +11,7 @@ from kdmt.flow.manifest import recorded_outputs
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.stages.workspace import Workspace
-
-WEIGHTS = "weights.npy"  # weights of the pairs of a training set, where they differ
+from kdmt.training_sets import WEIGHTS, parts_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Job:
 
 def data_names(student: Student) -> tuple[str, ...]:
     """Return the training sets of a student, in the order in which they are joined."""
-    return ("raw", "distilled") if student.data == "mixed" else (student.data,)
+    return parts_of(student.data)
 
 
 def reads_monolingual(student: Student | None) -> bool:

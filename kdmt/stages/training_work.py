@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from kdmt.checksum import verify_checkpoint
+from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.config import NAT, Decode, Student
 from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
 from kdmt.corpus.binarize import data_prefix
@@ -32,10 +33,10 @@ from kdmt.objectives.model_checks import check_inside, check_positions, learns_f
 from kdmt.objectives.objective import Objective
 from kdmt.ranks import interleave
 from kdmt.runtime import pick_device, use_threads
-from kdmt.stages.measures import require_packages, tokenizer_note, words_tokenizer
+from kdmt.score.bleu_tokenizer import require_packages
+from kdmt.stages.measures import tokenizer_note, words_tokenizer
 from kdmt.stages.references import bleu_of_words, chrf_of_words
 from kdmt.stages.training_inputs import (
-    WEIGHTS,
     Job,
     cache_made_from,
     data_names,
@@ -50,6 +51,7 @@ from kdmt.train.data import BinarizedData, MonolingualText
 from kdmt.train.loop import Trainer
 from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
+from kdmt.training_sets import WEIGHTS
 
 VALIDATION = "validation.json"  # what a run's validations are measured by
 
@@ -274,6 +276,6 @@ def _validator(
 
 def _checkpoint_files(folder: Path) -> list[Path]:
     """Return the outputs of the stage: the weights of `average`, `best` and `last`, each with its checksums."""
-    folders = {resolve_checkpoint(folder / name) for name in ("average", "best", "last")}
+    folders = {resolve_checkpoint(folder / name) for name in CHECKPOINT_PREFERENCE}
     files = [path for each in folders for path in (each / "checksums.json", each / "model.safetensors")]
     return [*files, folder / "best", folder / "last"]

@@ -8,7 +8,7 @@ type of machine compute alike, whatever else the machines do meanwhile.
   vocabulary is wide enough to pay for its conversions (`precision_by_shape`), else `float32`.
 - Everything else: `float32`.
 
-The measurements are in docs/scaling.md. Weights, optimiser state, softmax and sums are float32 in every case.
+The measurements are in docs/results-speed.md. Weights, optimiser state, softmax and sums are float32 in every case.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import get_args
 
 import torch
 
+from kdmt.choices import Precision
 from kdmt.config import Train, read_record
 from kdmt.errors import UserError
 from kdmt.files import read_json_object, write_json
 from kdmt.runtime import cores_of_rank
-from kdmt.types import Precision
 
 CHOICES: tuple[Precision, ...] = get_args(Precision)
 FILE = "arithmetic.json"

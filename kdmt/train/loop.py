@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import Precision
 from kdmt.config import Train, read_record
 from kdmt.errors import Interrupted, UserError
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
@@ -30,7 +31,6 @@ from kdmt.train.meter import Meter
 from kdmt.train.run_folder import Position, RunFolder
 from kdmt.train.run_log import Progress
 from kdmt.train.schedule import inverse_sqrt
-from kdmt.types import Precision
 
 Ending = Literal["max_updates", "patience"]
 

@@ -1,34 +1,35 @@
-"""How far an executor is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of an executor: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from kdmt.log import get_logger, shows_bars
 from kdmt.terminal import printable, progress_bar
-from kdmt.workers.processes import Progress
+from kdmt.workers.tasks import Progress
 
+_logger = get_logger(__name__)
 _LINE_EVERY_SECONDS = 10.0
 
 
 @contextmanager
 def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], None]]:
-    """Give a function that takes an executor's progress: a bar on a terminal, plain lines elsewhere.
+    """Yield a function that shows an executor's progress: as a bar on a terminal, as plain lines elsewhere.
 
     Args:
-        before: sentences that were there already: they say nothing about the speed.
+        before: sentences that were done before; they do not count for the speed.
     """
-    if sys.stderr.isatty():
+    if shows_bars():
         with _block_bar(name, before) as advance:
             yield advance
         return
     started = shown = time.perf_counter()
 
-    def tell(progress: Progress) -> None:
+    def show(progress: Progress) -> None:
         nonlocal shown
         now = time.perf_counter()
         is_over = progress.tasks_done + progress.tasks_failed == progress.tasks_total
@@ -36,13 +37,9 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
             shown = now
             rate = progress.sentences / (now - started)
             left = (progress.total_sentences - progress.sentences) / rate if rate > 0 else 0.0
-            print(
-                f"{name}: {_blocks(progress, before)}, {rate:.0f} sentences/s, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            _logger.info(f"{name}: {_blocks(progress, before)}, {rate:.0f} sentences/s, {left:.0f} s left")
 
-    yield tell
+    yield show
 
 
 @contextmanager
@@ -51,7 +48,7 @@ def _block_bar(name: str, before: int) -> Iterator[Callable[[Progress], None]]:
     with progress_bar(description, BarColumn(), state, TimeRemainingColumn()) as bar:
         task, started = bar.add_task(printable(name), total=None, state=""), time.perf_counter()
 
-        def tell(progress: Progress) -> None:
+        def show(progress: Progress) -> None:
             rate = progress.sentences / (time.perf_counter() - started)
             bar.update(
                 task,
@@ -60,7 +57,7 @@ def _block_bar(name: str, before: int) -> Iterator[Callable[[Progress], None]]:
                 state=f"{_blocks(progress, before)}, {rate:.0f} sentences/s",
             )
 
-        yield tell
+        yield show
 
 
 def _blocks(progress: Progress, before: int) -> str:

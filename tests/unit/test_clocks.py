@@ -13,6 +13,7 @@ READERS = {
     # reports to the user, measured speeds
     "score/latency.py": "sentences a second",
     "commands/generate.py": "sentences a second",
+    "commands/status.py": "age of each stage",
     "flow/progress.py": "progress of prepare",
     "workers/progress.py": "progress of decoding",
     "train/meter.py": "tokens a second",

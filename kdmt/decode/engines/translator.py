@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from kdmt.decode.engines.onnx import OnnxEngine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.search.ctc_paths import Fusion
 from kdmt.errors import UserError
+from kdmt.log import get_logger
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
@@ -32,6 +32,7 @@ from kdmt.models.transformer import Transformer
 from kdmt.terminal import printable
 from kdmt.types import Hypothesis
 
+_logger = get_logger(__name__)
 _SHORT_LINE = 16  # bytes: too few to tell what they are
 
 
@@ -92,7 +93,7 @@ class Translator:
         for line, source in enumerate(sources, start=first_line):
             if len(source) > self.max_source_tokens:
                 limit = self.max_source_tokens
-                print(f"line {line}: {len(source)} tokens, cut to the model's {limit}", file=sys.stderr)
+                _logger.warning(f"line {line}: {len(source)} tokens, cut to the model's {limit}")
         return [self.codec.finish_target(words) for words in self.translate_ids(sources, settings)]
 
     def translate_ids(self, sources: Sequence[np.ndarray], settings: Decode) -> list[str]:
@@ -170,5 +171,5 @@ def _read_line(line: bytes, number: int) -> str | None:
         problem = TOO_LONG.reason
     except UnicodeDecodeError:
         problem = NOT_UTF8.reason
-    print(f"line {number}: {problem}, its translation is empty", file=sys.stderr)
+    _logger.warning(f"line {number}: {problem}, its translation is empty")
     return None

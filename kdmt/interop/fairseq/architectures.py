@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from kdmt.choices import Activation
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES, FamilyName
 from kdmt.interop.fairseq.pickles import plain
@@ -155,7 +156,7 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
     return config
 
 
-def _activation(model: Mapping[str, Any]) -> Literal["relu", "gelu"]:
+def _activation(model: Mapping[str, Any]) -> Activation:
     name = model.get("activation_fn") or "relu"
     if name == "relu":
         return "relu"

@@ -55,3 +55,17 @@ def test_text_without_markers_stays(hooks):
 )
 def test_links_to_files_of_the_repository_become_text(hooks, link, shown):
     assert hooks.replace_repository_links(f"See {link}.", "explanation/distillation.md") == f"See {shown}."
+
+
+def test_pictures_become_an_image_for_each_mode(hooks):
+    picture = (
+        '<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="images/a-dark.svg">\n'
+        '  <img alt="BLEU" src="images/a-light.svg">\n</picture>'
+    )
+    images = "![BLEU](images/a-light.svg#only-light) ![BLEU](images/a-dark.svg#only-dark)"
+    assert hooks.replace_pictures(f"Before.\n\n{picture}\n\nAfter.\n") == f"Before.\n\n{images}\n\nAfter.\n"
+
+
+def test_every_picture_of_the_pages_is_replaced(hooks):
+    for path in (ROOT / "docs").rglob("*.md"):
+        assert "<picture" not in hooks.replace_pictures(path.read_text(encoding="utf-8")), path

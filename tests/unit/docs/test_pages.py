@@ -22,6 +22,7 @@ GENERATED = {  # files of the site, and pages whose anchors exist in the site al
     DOCS / "reference" / "commands.md",
     DOCS / "reference" / "python.md",
 }
+MAX_CODE_COLUMNS = 80  # more are cut off in a window of 1280 pixels
 LINK = re.compile(r"\[[^\[\]]*\]\(([^()\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 
 
@@ -94,7 +95,15 @@ def test_pages_have_one_title_and_no_skipped_level(path):
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_code_fits_the_width_of_the_page(path):
+    blocks = re.findall(r"^```.*?\n(.*?)^```$", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    long = [line for block in blocks for line in block.splitlines() if len(line) > MAX_CODE_COLUMNS]
+    assert not long
+
+
 def test_site_is_strict_and_loads_nothing_from_elsewhere():
     assert MKDOCS["strict"] is True
     assert MKDOCS["theme"]["font"] is False
-    assert not {"repo_url", "extra_javascript", "extra_css"} & MKDOCS.keys()
+    assert not {"repo_url", "extra_javascript"} & MKDOCS.keys()
+    assert all((DOCS / style).is_file() for style in MKDOCS["extra_css"])

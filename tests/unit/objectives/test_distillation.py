@@ -12,6 +12,7 @@ from formulas import divergence_by_formula
 from small_students import EPSILON, V, batch_of, logits_of, small
 from torch import Tensor
 
+from kdmt.choices import Precision
 from kdmt.config import Student, WordKD
 from kdmt.corpus.batching import Batch, Extras, Knowledge
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
@@ -22,7 +23,7 @@ from kdmt.models.transformer import Trace, Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.distillation import HiddenStates
 from kdmt.objectives.objective import Objective, TokenPass
-from kdmt.types import PAD, Precision
+from kdmt.types import PAD
 
 
 def objective(teachers: list[Transformer], student: Transformer, **settings: Any) -> Objective:

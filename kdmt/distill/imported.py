@@ -1,0 +1,145 @@
+"""Translations of the training set by another system, from a file, as candidates for a training set.
+
+The file has `index<TAB>translation` on each line, `index` the line of `prepare/train.<source>` from 0, in any order,
+each once; where monolingual text is distilled too, its lines follow. Translations are finished text: they are processed
+as the target side of a corpus is.
+
+Indices that are all there say nothing about what they were counted in: a file that was made of another preparation of
+the same corpus may have as many. With `imported_sources` it has `index<TAB>source<TAB>translation`, and each source has
+to be that line of the training set: as it stands there, or finished text that is processed to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.text_files import open_lines
+from kdmt.distill.candidates import format_candidate
+from kdmt.errors import UserError
+from kdmt.files import naming
+
+_SHOWN = 5
+_SHOWN_TEXT = 40
+_MAX_DIGITS = 40  # int() refuses very many
+
+
+def write_imported(
+    path: Path,
+    codec: TextCodec,
+    nbest: Path,
+    offsets: Path,
+    sentences: Path,
+    *,
+    count: int,
+    sources: Sequence[Path] | None = None,
+) -> None:
+    """Write the translations as candidates, one for each line.
+
+    Args:
+        count: lines that are to be translated.
+        sources: the text that they stand in, where the file repeats it.
+
+    Raises:
+        UserError: naming the line that has no index, one that does not exist, one that another line has or another
+            source, or the indices that no line has.
+    """
+    check = None if sources is None else _SourceCheck(path, codec, sources)
+    places_L = np.zeros((count, 2), dtype=np.int64)  # where each index's candidate lies: first byte, bytes
+    unordered = nbest.with_name(f"{nbest.name}.unordered")
+    try:
+        _write_unordered(path, codec, unordered, places_L, check)
+        _write_in_order(unordered, places_L, nbest)
+    finally:
+        unordered.unlink(missing_ok=True)
+    with naming(offsets):
+        np.save(offsets, np.concatenate([[0], np.cumsum(places_L[:, 1])]).astype("<i8"))
+    with naming(sentences):
+        np.save(sentences, np.arange(count, dtype=np.int64))
+
+
+def _write_unordered(
+    path: Path, codec: TextCodec, out: Path, places_L: NDArray[np.int64], check: _SourceCheck | None
+) -> None:
+    lines_L = np.zeros(len(places_L), dtype=np.int64)  # of the file, from 1; 0 for none
+    start = 0
+    with naming(out), out.open("wb") as file:
+        for number, index, text in _indexed_lines(path, len(places_L)):
+            if lines_L[index]:
+                raise UserError(f"{path}:{number}: index {index} stands in line {lines_L[index]} already")
+            if check is not None:
+                text = check(number, index, text)
+            words = " ".join(codec.text.preprocess_target(text).split())
+            data = format_candidate(index, 0.0, len(words.split()) + 1, 0, words)
+            file.write(data)
+            lines_L[index], places_L[index] = number, (start, len(data))
+            start += len(data)
+    missing = np.flatnonzero(lines_L == 0)
+    if len(missing):
+        shown = ", ".join(map(str, missing[:_SHOWN].tolist()))
+        more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
+        raise UserError(f"{path}: no line has the index {shown}{more} of {len(places_L):,}")
+
+
+class _SourceCheck:
+    """Compares sources with the training set's. It remembers 8 bytes a line.
+
+    Args:
+        path: of the file, for messages.
+        sources: the training set's text.
+    """
+
+    def __init__(self, path: Path, codec: TextCodec, sources: Sequence[Path]) -> None:
+        self._path, self._codec, self._sources = path, codec, sources
+        hashes = (_hash(line) for line in self._lines())
+        self._hashes_L = np.fromiter(hashes, dtype=np.uint64)
+
+    def __call__(self, number: int, index: int, text: str) -> str:
+        """The translation of `source<TAB>translation`, once the source is found to be that of the index."""
+        source, tab, translation = text.partition("\t")
+        if not tab:
+            raise UserError(f"{self._path}:{number}: expected index<TAB>source<TAB>translation, found two columns")
+        forms = (" ".join(source.split()), self._codec.text.preprocess_source(source))
+        if all(_hash(form) != self._hashes_L[index] for form in forms):
+            wanted = next(islice(self._lines(), index, None))
+            raise UserError(
+                f"{self._path}:{number}: not the source of line {index} of the training set: "
+                f"{source[:_SHOWN_TEXT]!r}, not {wanted[:_SHOWN_TEXT]!r}"
+            )
+        return translation
+
+    def _lines(self) -> Iterator[str]:
+        return chain.from_iterable(map(iterate_lines, self._sources))
+
+
+def _hash(line: str) -> int:
+    return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
+
+
+def _indexed_lines(path: Path, count: int) -> Iterator[tuple[int, int, str]]:
+    lines: Iterable[str] = open_lines(path, member=None, name=str(path))
+    for number, line in enumerate(lines, start=1):
+        index, tab, text = line.partition("\t")
+        if not (tab and index.isascii() and index.isdigit()):
+            raise UserError(f"{path}:{number}: expected index<TAB>translation, found {line[:40]!r}")
+        if len(index) > _MAX_DIGITS or int(index) >= count:
+            shown = index[:_MAX_DIGITS]
+            raise UserError(f"{path}:{number}: index {shown}, but the training source has the lines 0 to {count - 1}")
+        yield number, int(index), text
+
+
+def _write_in_order(unordered: Path, places_L: NDArray[np.int64], out: Path) -> None:
+    if (np.diff(places_L[:, 0]) > 0).all():
+        unordered.replace(out)
+        return
+    with naming(out), unordered.open("rb") as source, out.open("wb") as target:
+        for start, size in places_L.tolist():
+            target.write(os.pread(source.fileno(), size, start))

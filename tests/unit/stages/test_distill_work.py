@@ -1,0 +1,244 @@
+"""Blocks that are kept and shared out: a corpus that grows, shards, blocks of other runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_input import refused, unharmed
+from distilled_pipeline import (
+    MADE,
+    PREPARED,
+    TINY,
+    distill,
+    watch_decoding,
+)
+from tiny_pipeline import (
+    hash_tree,
+    make_pairs,
+    read_lines,
+    run_stages,
+    settings,
+    to_yaml,
+    write_lines,
+)
+
+from kdmt.flow.folders import earlier_states
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+
+BLOCKS = [MADE / f"blocks/00000{number}.gz" for number in range(3)]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of sentences of each call of the engine."""
+    return watch_decoding(monkeypatch)
+
+
+# -------------------------------------------------------------------------------------------------- a corpus that grows
+
+
+@pytest.fixture
+def elsewhere(finished: Path) -> Path:
+    """The training text to be added to: tokenizer, dictionary and teacher are given, and stay as they are."""
+    Path("given").mkdir()
+    shutil.copy(PREPARED / "tokenizer/joint.model", "given")
+    shutil.copy(PREPARED / "dict.en.txt", "given")
+    shutil.copytree(resolve_checkpoint(TINY / "teacher/average"), "given/teacher")
+    document = settings()
+    document["prepare"] |= {"clean": "none", "decontaminate": False}
+    document["prepare"]["tokenizer"]["source_path"] = "given/joint.model"
+    document["prepare"]["vocabulary"] = {"source_path": "given/dict.en.txt"}
+    document["distill"]["teachers"] = ["given/teacher"]
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare", "distill")
+    for state in earlier_states(MADE):  # those of the finished run would do too
+        shutil.rmtree(state)
+    return finished
+
+
+def grow(edit: Callable[[list[str]], list[str]]) -> None:
+    for lang in ("en", "de"):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, edit(read_lines(path)))
+    run_stages("prepare")
+
+
+def distilled_from_nothing() -> dict[str, str]:
+    """What it would be without the blocks of before."""
+    made = hash_tree(MADE)
+    for folder in (MADE, *earlier_states(MADE)):
+        shutil.rmtree(folder)
+    run_stages("distill")
+    fresh = hash_tree(MADE)
+    assert fresh == made
+    return made
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_lines_that_are_added_decode_no_full_block_again(decoded: list[int]) -> None:
+    before, inodes = {path: path.read_bytes() for path in BLOCKS}, [path.stat().st_ino for path in BLOCKS]
+    known = set(read_lines(Path("text/train.en")))
+    more = [pair for pair in make_pairs(80, seed=7) if pair[0] not in known][:25]
+    for lang, side in (("en", 0), ("de", 1)):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [*read_lines(path), *(pair[side] for pair in more)])
+    run_stages("prepare")
+    assert "4 blocks are there" in distill().err
+    different = len(dict.fromkeys([*known, *(pair[0] for pair in more)]))
+    assert sum(decoded) == different - 60
+    assert [path.read_bytes() == before[path] for path in BLOCKS] == [True, True, False]  # the third was not full
+    assert all(path.stat().st_ino != inode for path, inode in zip(BLOCKS, inodes, strict=True))
+    assert read_lines(MADE / "distilled.en") == read_lines(PREPARED / "train.en")
+    old = TINY / "distill.previous/blocks"
+    assert sorted(path.name for path in old.iterdir()) == [path.name for path in BLOCKS]  # as it was left
+    distilled_from_nothing()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_line_again_decodes_nothing_wherever_it_is_put(decoded: list[int]) -> None:
+    """It moves the lines behind it, not the sentences; what is taken over is what would be made now."""
+    grow(lambda lines: [lines[0], lines[0], *lines[1:], lines[3]])
+    assert distill().code == 0
+    assert not decoded
+    assert np.load(MADE / "sentences.npy").tolist() == [0, *range(80), 3]
+    assert distill("--verify", "--verify-blocks", "9").code == 0
+    distilled_from_nothing()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_line_less_decodes_what_is_behind_it(decoded: list[int]) -> None:
+    grow(lambda lines: [*lines[:40], *lines[41:]])
+    assert distill().code == 0
+    assert sum(decoded) == 79 - 30
+    distilled_from_nothing()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_damaged_block_is_not_taken_over(decoded: list[int]) -> None:
+    path = BLOCKS[0]
+    path.write_bytes(path.read_bytes()[:-5])
+    grow(lambda lines: [*lines, lines[0]])
+    result = distill()
+    assert result.code == 0
+    assert f"{path}: damaged" in result.err
+    assert sum(decoded) == 30
+    distilled_from_nothing()
+
+
+# --------------------------------------------------------------------------------------------------------------- shards
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 0, 2)])
+def test_shards_in_any_order_make_the_same(order: tuple[int, ...], decoded: list[int]) -> None:
+    inline = hash_tree(MADE)
+    shutil.rmtree(MADE)
+    sets = ("distill.block_size=30",)
+    for shard in order:
+        result = distill("--shard", f"{shard}/3", sets=sets)
+        assert result.code == 0
+        assert f"the 1 blocks of shard {shard} of 3 are there" in result.err
+        assert not (MADE / "manifest.json").exists()
+        assert (MADE / f"blocks/00000{shard}.gz").exists()
+    assert sorted(decoded) == [20, 30, 30]
+    result = distill(sets=sets)
+    assert "3 of 3 blocks are there" in result.err
+    assert len(decoded) == 3
+    assert hash_tree(MADE) == inline
+    assert distill("--shard", "0/3", sets=sets).err == "distill: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_shards_left_out_is_decoded_when_they_are_put_together(decoded: list[int]) -> None:
+    inline = hash_tree(MADE)
+    shutil.rmtree(MADE)
+    assert distill("--shard", "1/3").code == 0
+    assert distill("--shard", "7/9").code == 0  # it has no block
+    assert distill().code == 0
+    assert sorted(decoded) == [20, 30, 30]
+    assert hash_tree(MADE) == inline
+
+
+@pytest.mark.usefixtures("finished")
+def test_shards_of_samples_and_of_choices() -> None:
+    sets = ("students.sampled={data: sampled}", "students.near={data: mbr}", "distill.decode.nbest=2")
+    assert distill(sets=sets).code == 0
+    names = ("distill", "sampled", "mbr")
+    inline = {name: hash_tree(TINY / name) for name in names}
+    for name in names:
+        shutil.rmtree(TINY / name)
+    for shard in (1, 0):
+        assert distill("--shard", f"{shard}/2", sets=sets).code == 0
+    assert not (TINY / "mbr").exists()
+    assert distill(sets=sets).code == 0
+    assert {name: hash_tree(TINY / name) for name in names} == inline
+
+
+@pytest.mark.usefixtures("finished")
+def test_shards_that_are_none() -> None:
+    for text in ("x", "1", "1/", "/3", "-1/3", "1/3/5", "1.0/3", "٣/٤", "²/3"):
+        with unharmed():
+            assert refused("distill", "tiny.yaml", "--shard", text) == f"--shard {text!r}: expected I/N, as 0/8"
+    for text in ("3/3", "4/3"):
+        with unharmed():
+            assert refused("distill", "tiny.yaml", "--shard", text).endswith("less than their number")
+    with unharmed():
+        assert refused("distill", "tiny.yaml", "--shard", "0/0").startswith("--shard 0/0: ")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_shard_of_other_settings_keeps_the_old_state() -> None:
+    made = hash_tree(MADE)
+    assert "made anew" in distill("--shard", "0/2", sets=("distill.decode.beam=1",)).err
+    assert hash_tree(MADE.with_name("distill.previous")) == made
+    assert "made anew" not in distill("--shard", "1/2", sets=("distill.decode.beam=1",)).err
+    assert "taken back from distill.previous" in distill("--shard", "1/2").err
+    assert hash_tree(MADE) == made
+
+
+# ------------------------------------------------------------------------------------------------------- foreign blocks
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_the_killed_had_begun_is_taken_away() -> None:
+    made = hash_tree(MADE)
+    (MADE / "distilled.de").unlink()
+    for name in (".partial-x7/digests.0", "blocks/.partial-17-000001.gz", ".partial-y8/nbest"):
+        (MADE / name).parent.mkdir(exist_ok=True)
+        (MADE / name).write_bytes(b"half")
+    assert "its output distilled.de is missing" in distill().err
+    assert hash_tree(MADE) == made
+    assert not list(MADE.glob(".*"))
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_block_of_another_run_is_refused_saying_what_differs(decoded: list[int]) -> None:
+    shutil.copytree(MADE, "kept")
+    assert distill(sets=("distill.decode.max_len_b=6",)).code == 0
+    foreign = BLOCKS[1].read_bytes()
+    shutil.rmtree(MADE)
+    shutil.rmtree(TINY / "distill.previous")
+    shutil.copytree("kept", MADE)
+    (MADE / "manifest.json").unlink()
+    record = json.loads(Path("kept/manifest.json").read_text(encoding="utf-8"))
+    plan = {key: record[key] for key in ("settings", "extend", "inputs")}
+    (MADE / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    BLOCKS[1].write_bytes(foreign)
+    BLOCKS[2].unlink()
+    decoded.clear()
+    with unharmed("tiny/distill/plan.json", "tiny/distill/config.json"):
+        message = refused("distill", "tiny.yaml")
+    assert message == f"{BLOCKS[1]}: made with another distill.decode.max_len_b (6, not 5)"
+    assert not decoded
+    with unharmed():
+        assert refused("distill", "tiny.yaml", "--shard", "1/3") == message
+    assert distill("--shard", "2/3").code == 0  # the others' are no concern of its
+    BLOCKS[1].unlink()
+    assert distill().code == 0
+    assert {path.name for path in MADE.iterdir()} == {path.name for path in Path("kept").iterdir()}
+    assert hash_tree(MADE) == hash_tree(Path("kept"))
