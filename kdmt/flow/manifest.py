@@ -18,7 +18,7 @@ from typing import Any, Literal
 from kdmt.checksum import file_sha256, known_sha256
 from kdmt.config import REQUIRED, Section, flatten_settings
 from kdmt.errors import UserError
-from kdmt.files import atomic_file, check_file, read_optional_json, write_json
+from kdmt.files import atomic_file, check_file, check_keys, read_optional_json, write_json
 from kdmt.flow.folders import earlier_states, make_folder, move_aside, put_in_place
 
 State = Literal["fresh", "new", "unfinished", "extend", "stale"]
@@ -111,10 +111,8 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_record(path: Path, record: Mapping[str, Any], parts: Iterable[str]) -> None:
-    """Refuse a plan or a manifest that is not in its form."""
-    for part in parts:
-        if not isinstance(record.get(part), dict):
-            raise UserError(f"{path}: not the record of a stage: it has no {part!r}")
+    """Check that a plan or a manifest has its form."""
+    check_keys(record, dict.fromkeys(parts, dict), f"{path}: not the record of a stage")
     for part in ("inputs", "outputs"):
         if not all(isinstance(sha256, str) for sha256 in record.get(part, {}).values()):
             raise UserError(f"{path}: not the record of a stage: {part!r} are not all sha256")
