@@ -20,7 +20,7 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from kdmt import __version__
 from kdmt.errors import Interrupted, UserError
 from kdmt.streams import flushed_output, input_bytes, output_bytes, output_text, protect_streams
 from kdmt.terminal import printable, printable_stderr
+
+if TYPE_CHECKING:
+    from kdmt.stages.pipeline import StageName
 
 app = typer.Typer(
     help="Sequence-level knowledge distillation for neural machine translation, end to end.",
@@ -454,7 +457,7 @@ def schema() -> None:
 
 
 def _run(
-    stage: str,
+    stage: StageName,
     pipeline: Path,
     overrides: list[str] | None,
     runs: Path,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, get_args
 
 from kdmt.errors import UserError
 from kdmt.flow.stage import Stage, run_stage
 from kdmt.objectives.model_checks import check_architectures
 from kdmt.stages.followers import Followers, join_stages
-from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_students
+from kdmt.stages.pipeline import STAGE_NAMES, StageName, Stages, build_stages, checked_stages, chosen_students
 from kdmt.stages.score import check_language_model
 from kdmt.stages.workspace import Workspace
 
-StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 _WITH_STUDENTS = ("student", "score")  # the stages for which a student can be chosen
 
 
@@ -50,8 +47,8 @@ def run_pipeline(
     followers = Followers(workspace.ranks)
     try:
         for done, stage in enumerate(wanted, start=1):
-            if stage is stages.score:
-                stage = build_stages(workspace).score  # its systems are the students that are trained by now
+            if stage in stages.groups["score"]:
+                (stage,) = build_stages(workspace).groups["score"]  # with students trained by now
             run_stage(stage, rebuild=True, say=workspace.say, making=followers.making)
             if progress is not None:
                 progress(done, len(wanted))
@@ -79,16 +76,12 @@ def _check_request(to: StageName, student: str | None) -> None:
 
 def _wanted(stages: Stages, to: StageName, student: str | None) -> list[Stage]:
     """Return the stages to run, in the order of the pipeline."""
-    last: dict[StageName, list[Stage]] = {
-        "prepare": [stages.prepare],
-        "teacher": [stages.teacher],
-        "distill": list(stages.text.values()),
-        "knowledge": list(stages.knowledge.values()),
-    }
-    if to not in last:
-        students = chosen_students(stages, student)
-        last |= {"student": students, "score": [stages.teacher, *students, stages.score]}
-    needed = set(_names(last[to]))
+    last = stages.groups[to]
+    if to in _WITH_STUDENTS:
+        last = chosen_students(stages, student)
+    if to == "score":
+        last = [*stages.groups["teacher"], *last, *stages.groups["score"]]
+    needed = set(_names(last))
     return [stage for stage in stages.all() if stage.name in needed]
 
 

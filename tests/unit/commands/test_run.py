@@ -9,10 +9,10 @@ import pytest
 from bad_input import message_of
 from tiny_pipeline import Finished, kdmt
 
-from kdmt.commands.run import STAGE_NAMES, run_pipeline, stage_named
+from kdmt.commands.run import run_pipeline, stage_named
 from kdmt.config import load_pipeline
 from kdmt.errors import UserError
-from kdmt.stages.pipeline import build_stages
+from kdmt.stages.pipeline import STAGE_NAMES, build_stages
 from kdmt.stages.workspace import Workspace
 
 ALL = ["prepare", "teacher", "distill", "student raw seed 1", "student distilled seed 1", "score"]

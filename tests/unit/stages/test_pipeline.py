@@ -50,7 +50,7 @@ FILES = {"scores": "scores.txt", "imported": "theirs.tsv"}
 def test_training_sets_are_those_that_students_learn_from(data: tuple[str, ...], expected: list[str]) -> None:
     stages = build_stages(workspace(*data, **FILES))
     assert list(stages.texts) == expected
-    assert [stage.folder.name for stage in stages.text.values()] == [
+    assert [stage.folder.name for stage in stages.groups["distill"]] == [
         {"distilled": "distill"}.get(name, name) for name in expected
     ]
 
@@ -76,7 +76,7 @@ def test_what_each_stage_is_made_from() -> None:
 
 def test_the_pipelines_teacher_is_not_needed_where_others_translate() -> None:
     stages = build_stages(workspace("sampled", teachers=["elsewhere"]))
-    for stage in stages.text.values():
+    for stage in stages.groups["distill"]:
         assert [before.name for before in stage.upstream] == ["prepare"]
 
 
