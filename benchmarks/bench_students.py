@@ -236,7 +236,7 @@ def bleu_of(config: Pipeline, run: Path, codec: Any, test_set: str, translations
     words = [codec.decode_target(tokens) for tokens in translations]
     text = [codec.finish_target(line) for line in words] if score.detokenized else words
     references = read_references(Workspace(config, run.parent, None), test_set)
-    return bleu(text, references, tokenize=score.tokenize, lowercase=config.scores_lowercased).score
+    return bleu(text, references, tokenize=score.tokenize, lowercase=config.scores_lowercased).value
 
 
 def figures_of(systems: Sequence[System], num_sentences: int) -> list[Figure]:
@@ -273,7 +273,7 @@ def draw(systems: Sequence[System], num_sentences: int, *, device: str) -> None:
 
     points = [Point(system.name, 1 / fmean(system.seconds), system.bleu) for system in systems]
     label = "sentences/s at batch 1, " + ("one CPU thread" if device == "cpu" else device)
-    picture = pareto_svg(points, speed_label=label, bleu_label=f"BLEU on {num_sentences} sentences")
+    picture = pareto_svg(points, speed_label=label, score_label=f"BLEU on {num_sentences} sentences")
     PICTURE.write_text(picture + "\n", encoding="utf-8")
 
 

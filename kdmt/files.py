@@ -1,4 +1,9 @@
-"""Files as the rest of the package reads and writes them: what may be opened, JSON, and errors that name the file."""
+"""Files: checks before opening, JSON, files and folders that appear whole or not at all, errors that name the file.
+
+`write_text`, `write_json`, `atomic_file` and `atomic_folder` write under a temporary name that begins with `PARTIAL`,
+in the same folder, and rename at the end. A killed process leaves the temporary name behind; everything with that
+prefix can be removed.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,17 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from kdmt.errors import UserError
 
 LARGEST_JSON = 256 << 20  # bytes; the vocabulary of a multilingual model takes 5 MB
+PARTIAL = ".partial-"  # prefix of the name of a file or folder that is being written
+_LONGEST_VALUE = 80  # characters of a value that a message quotes
 
 # ----------------------------------------------------------------------------------------------------- what is opened
 
@@ -77,12 +85,65 @@ def read_json(path: Path, *, missing: str = "there is no such file") -> Any:
         raise UserError(f"{path}: not valid JSON{reason}") from None
 
 
-def read_json_object(path: Path, *, missing: str = "there is no such file") -> dict[str, Any]:
-    """Return the object in a JSON file. See `read_json`."""
+def read_json_object(
+    path: Path, *, required: Mapping[str, JsonType] | None = None, missing: str = "there is no such file"
+) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Args:
+        required: keys that the object must have, with the types of their values. See `check_keys`.
+        missing: the message where there is no such file.
+
+    Raises:
+        UserError: as `read_json`; or the file holds no object, or a required key is missing or of another type.
+    """
     content = read_json(path, missing=missing)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object")
+    check_keys(content, required or {}, str(path))
     return content
+
+
+def read_optional_json(path: Path, *, required: Mapping[str, JsonType] | None = None) -> dict[str, Any] | None:
+    """Return the object in a JSON file, None if there is no such file. See `read_json_object`."""
+    return read_json_object(path, required=required) if path.exists() else None
+
+
+_TYPE_NAMES: dict[type, str] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    NoneType: "null",
+}
+JsonType = type | tuple[type, ...]  # types of a value: str, int, float (which an integer is too), bool, list, dict
+
+
+def check_keys(values: Mapping[str, Any], required: Mapping[str, JsonType], where: str) -> None:
+    """Check that a JSON object has the required keys and that their values have the required types.
+
+    Args:
+        required: key -> type, or several types. `float` accepts integers; `int` does not accept true and false.
+        where: start of the message, usually the path of the file.
+
+    Raises:
+        UserError: naming `where` and the first key that is missing or of another type.
+    """
+    for key, allowed in required.items():
+        types = allowed if isinstance(allowed, tuple) else (allowed,)
+        if key not in values:
+            raise UserError(f"{where}: the key {key!r} is missing")
+        if not any(_is_json_type(values[key], each) for each in types):
+            shown, expected = repr(values[key]), " or ".join(_TYPE_NAMES[each] for each in types)
+            raise UserError(f"{where}: {key!r} is {shown[:_LONGEST_VALUE]}, expected {expected}")
+
+
+def _is_json_type(value: Any, expected: type) -> bool:
+    if expected is float:
+        return type(value) in (int, float)
+    return type(value) is expected
 
 
 class _Refused(ValueError):
@@ -122,6 +183,87 @@ def _finite(text: str) -> float:
     return value
 
 
+# ------------------------------------------------------------------------------------------------------ atomic writing
+
+
+def partial_path(path: Path) -> Path:
+    """Return the temporary name under which a file or folder is written, in the same folder."""
+    return path.with_name(f"{PARTIAL}{path.name}")
+
+
+@contextmanager
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give the body a temporary path to write a file to; rename the file to `path` if the body succeeds.
+
+    If the body raises, the temporary file is removed and an earlier file at `path` stays as it is.
+
+    Args:
+        sync: flush the file to the disk before it is renamed, so that it is whole after a power failure too.
+
+    Yields:
+        The temporary path, in the same folder as `path`.
+
+    Raises:
+        OSError: naming `path` where the operating system names no file or the temporary one.
+    """
+    aside = partial_path(path)
+    try:
+        with _naming_instead(aside, path):
+            yield aside
+            if sync:
+                sync_to_disk(aside)
+            aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give the body a temporary folder to fill; rename it to `path`, which must not exist, if the body succeeds.
+
+    If the body raises, the temporary folder is removed. Missing parent folders are created.
+
+    Yields:
+        The temporary folder, beside `path`.
+    """
+    aside = partial_path(path)
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
+    with _naming_instead(aside, path):
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            aside.rename(path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file that appears whole or not at all."""
+    with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+def write_json(path: Path, values: Any, *, indent: int | None = 1) -> None:
+    """Write a JSON file that appears whole or not at all, and that `read_json` reads.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    write_text(path, json.dumps(values, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sync_to_disk(path: Path) -> None:
+    """Flush the content of a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with naming(path):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 # ------------------------------------------------------------------------------------------------------------- errors
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -155,6 +297,18 @@ def naming(path: Path | str) -> Iterator[None]:
             raise OSError(errno.ENOSPC, reason, str(path)) from error
         if error.errno is not None:
             error.filename = str(path)
+        raise
+
+
+@contextmanager
+def _naming_instead(aside: Path, path: Path) -> Iterator[None]:
+    """Give errors of the operating system the final name of a file where they have none or the temporary one."""
+    try:
+        with naming(path):
+            yield
+    except OSError as error:
+        if error.filename is not None and not isinstance(error.filename, int):
+            error.filename = os.fsdecode(error.filename).replace(str(aside), str(path))
         raise
 
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.checksum import known_sha256
-from kdmt.config import NATDecode, Pipeline, Score, read_record
+from kdmt.config import NATDecode, Pipeline, Score
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
-from kdmt.files import read_json
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
@@ -151,7 +150,8 @@ def _baseline(config: Pipeline, systems: Sequence[_System]) -> str:
 
 
 def _score(workspace: Workspace, systems: Sequence[_System], untrained: Sequence[tuple[str, int]], plan: Plan) -> None:
-    from kdmt.score.report import Missing, write_comparisons, write_html, write_scores
+    from kdmt.score.records import Missing, write_comparisons, write_scores
+    from kdmt.score.report import write_html
 
     config, folder = workspace.config, workspace.score
     if not config.prepare.test_sets:
@@ -183,11 +183,12 @@ def _reports(workspace: Workspace) -> list[Path]:
 
 def _show(workspace: Workspace) -> None:
     """The table, from the files that hold it, and where they are."""
-    from kdmt.score.report import Comparison, read_scores, render_table
+    from kdmt.score.records import read_comparisons, read_scores
+    from kdmt.score.report import render_table
 
     scores, significance, html = _reports(workspace)
     rows, missing = read_scores(scores)
-    comparisons = read_record(list[Comparison], read_json(significance), str(significance))
+    comparisons = read_comparisons(significance)
     table = render_table(rows, comparisons, missing=missing, width=_terminal_width(), ascii_only=not shows_unicode())
     print(printable(table, keep="\n"))
     print(printable(f"scores: {scores}   report: {html}   translations: {workspace.score}/"))
@@ -251,7 +252,7 @@ def _score_system(
 
 def _row(system: _System, test_set: str, way: _Way, figures: Mapping[str, Any]) -> Any:
     """Return the entry of scores.json (`ScoreRow`) for one system, test set and way of decoding."""
-    from kdmt.score.report import ScoreRow
+    from kdmt.score.records import ScoreRow
 
     return ScoreRow(
         system=system.name,
@@ -357,40 +358,39 @@ def _evaluate(
 
 
 def _measure(workspace: Workspace, test_set: str, first: list[str], second: list[str]) -> dict[str, Any]:
-    """The scores of translations in both forms, each with its signature."""
-    from kdmt.score.metrics import bleu, chrf
+    """Return the scores of translations in both forms."""
+    from kdmt.score.metrics import METRICS
 
-    lowercase = workspace.config.scores_lowercased
+    lowercase, tokenize = workspace.config.scores_lowercased, bleu_tokenizer(workspace)
     references = read_references(workspace, test_set)
-    first_bleu = bleu(first, references, tokenize=bleu_tokenizer(workspace), lowercase=lowercase)
-    first_chrf = chrf(first, references, lowercase=lowercase)
-    second_bleu = _second_bleu(workspace, test_set, second)
-    return {
-        "bleu": first_bleu.score,
-        "chrf": first_chrf.score,
-        "bleu_signature": first_bleu.signature,
-        "chrf_signature": first_chrf.signature,
-        "bleu_second": second_bleu and second_bleu.score,
-        "bleu_second_signature": second_bleu and second_bleu.signature,
+    scores = {
+        name: metric.score(first, references, tokenize=tokenize, lowercase=lowercase)
+        for name, metric in METRICS.items()
     }
+    return {"scores": scores, "second_scores": _second_scores(workspace, test_set, second)}
 
 
-def _second_bleu(workspace: Workspace, test_set: str, hypotheses: list[str]) -> Any:
-    """Where text is processed, BLEU has two forms that are not comparable: both are reported, each with a signature."""
-    from kdmt.score.metrics import bleu
+def _second_scores(workspace: Workspace, test_set: str, hypotheses: list[str]) -> dict[str, Any]:
+    """Return the scores of the form of text that `score.detokenized` does not select: they are not comparable."""
+    from kdmt.score.metrics import METRICS
 
     text, tgt = workspace.config.prepare.text, workspace.langs[1]
     if text.changes_nothing:
-        return None
+        return {}
     given = workspace.config.prepare.test.get(test_set)
     if text.already_applied and given is not None and given.raw_target is None:
-        return None  # the corpus has no raw text to compare with
+        return {}  # the corpus has no raw text to compare with
+    tokenize, lowercase = bleu_tokenizer(workspace), text.lowercase
     if workspace.config.score.detokenized:
         references = join_words(workspace, read_lines(workspace.prepare / f"{test_set}.{tgt}"))
-        tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
-        return bleu(hypotheses, references, tokenize=tokenize)
-    references = read_lines(workspace.prepare / f"{test_set}.raw.{tgt}")
-    return bleu(hypotheses, references, tokenize=bleu_tokenizer(workspace), lowercase=text.lowercase)
+        tokenize, lowercase = "none" if spaced_sides(workspace)[1] else tokenize, False
+    else:
+        references = read_lines(workspace.prepare / f"{test_set}.raw.{tgt}")
+    return {
+        name: metric.score(hypotheses, references, tokenize=tokenize, lowercase=lowercase)
+        for name, metric in METRICS.items()
+        if metric.depends_on_tokens
+    }
 
 
 def _compare(workspace: Workspace, runs: Sequence[_Run], baseline: str) -> list[Any]:
@@ -408,7 +408,7 @@ def _compare(workspace: Workspace, runs: Sequence[_Run], baseline: str) -> list[
 
 
 def _compare_with(workspace: Workspace, base: _Run, run: _Run) -> Any:
-    from kdmt.score.report import Comparison
+    from kdmt.score.records import Comparison, PValue
     from kdmt.score.significance import paired_bootstrap
 
     score = workspace.config.score
@@ -420,9 +420,11 @@ def _compare_with(workspace: Workspace, base: _Run, run: _Run) -> Any:
         tokenize=bleu_tokenizer(workspace),
         lowercase=workspace.config.scores_lowercased,
     )
-    bleu_p, chrf_p = (scores[run.system.name].p_value for scores in (found.bleu, found.chrf))
-    if bleu_p is None or chrf_p is None:
-        raise AssertionError("only the baseline has no p-value")
+    p_values = {}
+    for metric, estimates in found.estimates.items():
+        p_value = estimates[run.system.name].p_value
+        assert p_value is not None, "only the baseline has no p-value"
+        p_values[metric] = PValue(p_value, found.signatures[metric])
     return Comparison(
         test_set=run.test_set,
         system=run.system.name,
@@ -432,8 +434,5 @@ def _compare_with(workspace: Workspace, base: _Run, run: _Run) -> Any:
         iterations=run.way.iterations,
         compute_type="float32",
         baseline=base.system.name,
-        bleu_p_value=bleu_p,
-        chrf_p_value=chrf_p,
-        bleu_signature=found.bleu_signature,
-        chrf_signature=found.chrf_signature,
+        p_values=p_values,
     )

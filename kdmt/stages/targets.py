@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kdmt.distill.merge import MergeReport, TrainingText
     from kdmt.distill.selection import Selector
     from kdmt.score.diagnostics import LinkCounts
+    from kdmt.score.metrics import MetricScore
 
 _WORTH_A_PROCESS = 5000  # lines to compare: half a second
 NBEST, OFFSETS, SENTENCES, REJECTED = "nbest", "nbest.npy", "sentences.npy", "rejected"
@@ -216,7 +217,7 @@ class _Comparison:
     references: list[str]
     distilled: list[str]
     links: Callable[[], LinkCounts]  # of the references
-    bleu: Callable[[], Any]
+    bleu: Callable[[], MetricScore]
 
     @classmethod
     def begin(
@@ -228,7 +229,7 @@ class _Comparison:
             beside: the other process; without it, all is done when it is asked for.
         """
         from kdmt.score.diagnostics import count_links
-        from kdmt.stages.references import bleu_of_words
+        from kdmt.stages.references import score_words
 
         sources, references, distilled = _sample_lines(workspace, report, folder)
         if not any(line.strip() for line in distilled):
@@ -237,7 +238,7 @@ class _Comparison:
         def later(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
             return partial(function, *arguments) if beside is None else beside.submit(function, *arguments).result
 
-        bleu = later(bleu_of_words, workspace, distilled, references)
+        bleu = later(score_words, workspace, "bleu", distilled, references)
         of_source, of_target = spaced_sides(workspace)
         sources = _with_spaces(sources, spaced=of_source)
         references, distilled = (_with_spaces(lines, spaced=of_target) for lines in (references, distilled))
@@ -251,7 +252,7 @@ class _Comparison:
         against_reference = self.bleu()
         return {
             "num_compared": len(self.distilled),
-            "bleu_against_reference": against_reference.score,
+            "bleu_against_reference": against_reference.value,
             "bleu_signature": against_reference.signature,
             "diagnostics": asdict(found),
         }

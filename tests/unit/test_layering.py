@@ -39,7 +39,7 @@ WITHOUT_TORCH = {
     "types",
     "config",
     "cli",
-    "score.metrics",
+    *("score.metrics", "score.pareto", "score.records", "score.report", "score.significance"),
     *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"

@@ -46,7 +46,7 @@ def first_of_highest(scores: Sequence[float]) -> int:
 @given(texts_of_a_sentence)
 def test_the_highest_mean_chrf_against_the_others(texts: list[str]) -> None:
     means = [
-        math.fsum(sentence_chrf(text, other).score for j, other in enumerate(texts) if j != i) / max(len(texts) - 1, 1)
+        math.fsum(sentence_chrf(text, other).value for j, other in enumerate(texts) if j != i) / max(len(texts) - 1, 1)
         for i, text in enumerate(texts)
     ]
     assert chosen(by_expected_chrf(), candidates_of(texts)) == first_of_highest(means)
@@ -58,7 +58,7 @@ def test_each_by_its_probability(texts: list[str], data: st.DataObject) -> None:
     total = math.fsum(map(math.exp, log_probs))
     shares = [math.exp(log_prob) / total for log_prob in log_probs]
     expected = [
-        math.fsum(share * sentence_chrf(text, other).score for share, other in zip(shares, texts, strict=True))
+        math.fsum(share * sentence_chrf(text, other).value for share, other in zip(shares, texts, strict=True))
         for text in texts
     ]
     assert expected_chrf(texts, shares) == pytest.approx(expected, abs=1e-9)
@@ -101,8 +101,8 @@ def test_the_order_of_many_equals_does_not_matter() -> None:
 
 @given(texts_of_a_sentence, st.sampled_from(["ein Haus .", "eine haus groß ein", "x"]))
 def test_interpolation_is_as_sacrebleu_has_it(texts: list[str], reference: str) -> None:
-    by_bleu = [sentence_bleu(text, reference).score for text in texts]
-    by_chrf = [sentence_chrf(text, reference).score for text in texts]
+    by_bleu = [sentence_bleu(text, reference).value for text in texts]
+    by_chrf = [sentence_chrf(text, reference).value for text in texts]
     candidates = candidates_of(texts)
     assert chosen(interpolated(bleu_nearness("13a")), candidates, reference) == by_bleu.index(max(by_bleu))
     assert chosen(interpolated(chrf_nearness), candidates, reference) == by_chrf.index(max(by_chrf))
