@@ -140,7 +140,7 @@ def systems_of(setting: Setting) -> Iterator[System]:
 def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.engines.nat import NATEngine
     from kdmt.decode.engines.onnx import OnnxEngine
-    from kdmt.interop.onnx import export_checkpoint
+    from kdmt.interop.onnx_export import export_checkpoint
 
     score = setting.config.score
     greedy = score.decode(beam=1)
@@ -160,7 +160,7 @@ def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterat
 def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
     from kdmt.decode.engines.pytorch import TorchEngine
-    from kdmt.interop.ctranslate2 import export_checkpoint
+    from kdmt.interop.ctranslate2_export import export_checkpoint
 
     engines: dict[str, Any] = {"torch": TorchEngine(model, device=setting.device)}
     exported = setting.folder / name

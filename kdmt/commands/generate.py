@@ -44,8 +44,9 @@ class _Spoken:
 
 
 def generate(flags: GenerateFlags) -> None:
-    """Write the lines to standard output or, whole or not at all, to `generate-<split>.txt` in the results' folder; a
-    shard has its number in the name.
+    """Write the lines to standard output or, whole or not at all, to `generate-<split>.txt` in the results' folder.
+
+    The file of a shard has the shard's number in its name.
 
     Raises:
         UserError: the data-bin or a checkpoint is not right, they do not belong together, or a sentence is too long.

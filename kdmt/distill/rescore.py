@@ -47,7 +47,7 @@ class PairScorer:
     """Becomes a worker that scores pairs.
 
     Attributes:
-        folder: a checkpoint, or a model that `kdmt.interop.ctranslate2` has written.
+        folder: a checkpoint, or a model that `kdmt.interop.ctranslate2_export` has written.
         compute_type: of CTranslate2; None for a checkpoint.
         raw: lines are raw text; else words as the model's tokenizer sees them.
     """
@@ -139,11 +139,12 @@ def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool)
     Raises:
         UserError: there is no such model, or it writes all positions at once.
     """
-    from kdmt.interop.ctranslate2 import export_checkpoint
+    from kdmt.interop.ctranslate2_export import export_checkpoint
+    from kdmt.interop.ctranslate2_folder import is_model_folder
     from kdmt.models.checkpoint_folder import resolve_checkpoint
     from kdmt.models.description import read_description
 
-    if (checkpoint / "model.bin").is_file():
+    if is_model_folder(checkpoint):
         return PairScorer(checkpoint, compute_type, raw)
     folder = resolve_checkpoint(checkpoint)
     if read_description(folder)["family"] == "nonautoregressive":

@@ -20,7 +20,7 @@ from kdmt.workers.processes import Place
 
 @dataclass(frozen=True)
 class CTranslate2Teacher:
-    """A model that `kdmt.interop.ctranslate2` has written.
+    """A model that `kdmt.interop.ctranslate2_export` has written.
 
     Attributes:
         folder: of the model, on a disk that all workers see.

@@ -22,6 +22,23 @@ Json = object  # a value of a JSON file that was not checked yet
 
 
 @dataclass(frozen=True)
+class ReportFiles:
+    """The files of a report."""
+
+    scores: Path
+    significance: Path
+    page: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> ReportFiles:
+        """Return the files of the report in the folder of a pipeline."""
+        return cls(folder / "scores.json", folder / "significance.json", folder / "report.html")
+
+    def all(self) -> list[Path]:
+        return [self.scores, self.significance, self.page]
+
+
+@dataclass(frozen=True)
 class ScoreRow:
     """One system on one test set with one seed and one way of decoding: an entry of scores.json."""
 

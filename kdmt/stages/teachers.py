@@ -201,11 +201,11 @@ def _settings_of(plan: Plan, beginnings: Sequence[str]) -> dict[str, Any]:
 
 def _exported(workspace: Workspace, folder: Path, checkpoint: Path) -> Path:
     """The model in CTranslate2's form, written once: the folder belongs to one teacher."""
-    from kdmt.decode.engines.ctranslate2 import SHORTLIST_FILE
+    from kdmt.interop.ctranslate2_folder import SHORTLIST_FILE
 
     exported = folder / ENGINE_FOLDER
     if not exported.exists():
-        from kdmt.interop.ctranslate2 import export_checkpoint  # loads torch
+        from kdmt.interop.ctranslate2_export import export_checkpoint  # loads torch
 
         export_checkpoint(checkpoint, exported)
     if workspace.config.distill.shortlist is not None and not (exported / SHORTLIST_FILE).exists():
@@ -217,7 +217,7 @@ def _write_shortlist(workspace: Workspace, exported: Path) -> None:
     """Learnt from the training set as it is: the teacher's own words are not known yet."""
     from kdmt.corpus.indexed import IndexedDataset
     from kdmt.distill.shortlist import build_shortlist
-    from kdmt.interop.ctranslate2 import add_shortlist
+    from kdmt.interop.ctranslate2_folder import add_shortlist
 
     settings = workspace.config.distill.shortlist
     assert settings is not None

@@ -19,7 +19,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.onnx import OnnxEngine
 from kdmt.errors import UserError
-from kdmt.interop.onnx import export_model
+from kdmt.interop.onnx_export import export_model
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import save_checkpoint

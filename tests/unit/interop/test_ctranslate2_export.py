@@ -31,7 +31,8 @@ from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import UserError
 from kdmt.interop import export_folder as exported
-from kdmt.interop.ctranslate2 import Quantization, add_shortlist, export_checkpoint, export_model
+from kdmt.interop.ctranslate2_export import Quantization, export_checkpoint, export_model
+from kdmt.interop.ctranslate2_folder import add_shortlist
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer, describe_model
 from kdmt.models.checkpoint import save_checkpoint
