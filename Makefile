@@ -9,7 +9,7 @@ YAML     := pipelines/$(PIPELINE).yaml
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow fuzz check format prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
+.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
         architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         clean-runs distclean
@@ -30,6 +30,10 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 setup: $(VENV)/installed ## create .venv and install the package with its pinned dependencies
@@ -87,6 +91,17 @@ check: $(VENV)/installed-dev ## lint, format check and types
 format: $(VENV)/installed-dev ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# ------------------------------------------------------------------------------------------------- documentation
+
+docs: $(VENV)/installed-docs ## build the documentation site into site/ and check its links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
+docs-serve: $(VENV)/installed-docs ## serve the documentation at http://127.0.0.1:8000 and rebuild it on changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
+
+docs-images: $(VENV)/installed ## draw the figures of the documentation from benchmarks/results/
+	$(BIN)/python benchmarks/draw_results.py
 
 # ---------------------------------------------------------------------------------------------------- measurements
 
@@ -165,4 +180,4 @@ clean-runs: $(VENV)/installed ## list earlier states of the pipeline's stages an
 	$(BIN)/kdmt clean $(YAML) $(if $(YES),--yes)
 
 distclean: ## remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build site

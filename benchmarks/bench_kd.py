@@ -127,16 +127,16 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
     from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource, KnowledgeWriter, Shape
     from kdmt.corpus.vocabulary import Dictionary
     from kdmt.distill.teacher_forcing import fill_cache
-    from kdmt.losses.projection import CHUNKS
+    from kdmt.losses.cross_entropy import CHUNKS
     from kdmt.losses.word_kd import WholeDistribution
     from kdmt.models.architecture import architecture
     from kdmt.models.build import build_transformer
     from kdmt.train.data import BinarizedData
 
     config = load_pipeline(PIPELINE)
-    langs = (config.source_lang, config.target_lang)
+    direction, langs = config.direction, config.direction.sides
     data_bin = Path("runs") / config.name / "prepare" / "data-bin"
-    source, target = (data_prefix(data_bin, "train", langs, lang) for lang in langs)
+    source, target = (data_prefix(data_bin, "train", direction, lang) for lang in langs)
     pairs = open_parallel([(source, target)])
     sizes = [len(Dictionary.load(dictionary_path(data_bin, lang))) for lang in langs]
 

@@ -18,7 +18,7 @@ speed_batch1_<student>_over_torch_beam5, ..._over_ct2_beam5, ..._over_ct2_greedy
                           of one-pass students, over the teacher so decoded: PyTorch by PyTorch, CTranslate2 by
                           ONNX Runtime where the student was exported
 
-The picture goes to docs/students.svg.
+`make docs-images` draws the picture of the documentation from the results.
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from figures import REPOSITORY, Figure, report_figures
+from figures import Figure, report_figures
 
 from kdmt.config import Decode, Pipeline, load_pipeline
 from kdmt.corpus.lines import read_lines
 
 PIPELINE = Path("pipelines/nat-multi30k.yaml")
-PICTURE = REPOSITORY / "docs" / "students.svg"
 BEAMS = (1, 5)
 TEACHER = "teacher_{engine}_{way}"
 
@@ -98,7 +97,6 @@ def main() -> None:
         "device": options.device,
     }
     report_figures("students", figures_of(singles, len(sources)), settings=settings, command="make bench-students")
-    draw(singles, len(sources), device=options.device)
 
 
 # -------------------------------------------------------------------------------------------------------- systems
@@ -266,15 +264,6 @@ def ratios(systems: Sequence[System]) -> Iterator[Figure]:
 def plain(name: str) -> str:
     """As a figure is called; a student on distilled text needs no word about it."""
     return re.sub("[^a-z0-9]", "_", name.replace("_distilled", "").lower())
-
-
-def draw(systems: Sequence[System], num_sentences: int, *, device: str) -> None:
-    from kdmt.score.pareto import Point, pareto_svg
-
-    points = [Point(system.name, 1 / fmean(system.seconds), system.bleu) for system in systems]
-    label = "sentences/s at batch 1, " + ("one CPU thread" if device == "cpu" else device)
-    picture = pareto_svg(points, speed_label=label, score_label=f"BLEU on {num_sentences} sentences")
-    PICTURE.write_text(picture + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

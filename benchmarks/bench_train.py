@@ -31,6 +31,7 @@ from figures import REPOSITORY, Figure, report_figures
 from kdmt.config import Train
 from kdmt.corpus.batching import open_parallel
 from kdmt.corpus.binarize import data_prefix
+from kdmt.languages import Direction
 from kdmt.train.data import BinarizedData
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
@@ -106,7 +107,7 @@ def describe_job(arch: str, data_bin: Path) -> dict[str, Any]:
 
 def make_epoch(data_bin: Path) -> list[list[int]]:
     """The batches of an epoch, in its order, as positions in the data."""
-    source, target = (data_prefix(data_bin, "train", LANGS, lang) for lang in LANGS)
+    source, target = (data_prefix(data_bin, "train", Direction(*LANGS), lang) for lang in LANGS)
     data = BinarizedData(open_parallel([(source, target)]), Train(max_tokens=MAX_TOKENS), seed=1)
     return [batch.tolist() for batch in data.epoch(1)]
 

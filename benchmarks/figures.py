@@ -7,7 +7,6 @@ and the machine, of which neither name nor paths are recorded.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -19,6 +18,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from kdmt.files import write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -84,9 +85,7 @@ def report_figures(
     _refuse_absolute_paths(result)
     results_dir.mkdir(parents=True, exist_ok=True)
     path = results_dir / f"{bench}.json"
-    aside = path.with_name(f".partial-{path.name}")
-    aside.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_json(path, result, indent=2)
     for figure in figures:
         print(figure, flush=True)
 

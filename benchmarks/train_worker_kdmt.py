@@ -24,6 +24,7 @@ from kdmt.config import Train
 from kdmt.corpus.batching import ParallelData, open_parallel
 from kdmt.corpus.binarize import data_prefix, dictionary_path
 from kdmt.corpus.vocabulary import Dictionary
+from kdmt.languages import Direction
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.objectives.objective import CrossEntropyObjective
@@ -89,7 +90,7 @@ class Commands(Progress):
 
 
 def open_split(data_bin: Path, split: str, langs: list[str]) -> ParallelData:
-    source, target = (data_prefix(data_bin, split, (langs[0], langs[1]), lang) for lang in langs)
+    source, target = (data_prefix(data_bin, split, Direction(*langs), lang) for lang in langs)
     return open_parallel([(source, target)])
 
 

@@ -1,16 +1,20 @@
 """The command line: one command per stage. Parses, calls, prints; no logic.
 
-kdmt prepare|teacher|distill|knowledge|student|score pipelines/x.yaml [--set a.b=c]
-kdmt import-fairseq DATA_BIN pipelines/x.yaml
+kdmt new x.yaml --source en --target cs
+kdmt run x.yaml [--to STAGE] [--student NAME] [--set a.b=c]
+kdmt status x.yaml
+kdmt prepare|teacher|distill|knowledge|student|score x.yaml [--set a.b=c]
+kdmt import-fairseq DATA_BIN x.yaml
 kdmt translate runs/x/teacher < input.txt > output.txt
 kdmt generate DATA_BIN --path runs/x/teacher --beam 5 --remove-bpe
 kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
 kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
-kdmt clean pipelines/x.yaml [--yes]
+kdmt clean x.yaml [--yes]
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,6 +23,7 @@ from typing import Annotated
 
 import typer
 
+from kdmt import __version__
 from kdmt.errors import Interrupted, UserError
 from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
 from kdmt.streams import flushed_output, protect_streams
@@ -27,7 +32,6 @@ from kdmt.terminal import printable, printable_stderr
 app = typer.Typer(
     help="Sequence-level knowledge distillation for neural machine translation, end to end.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -38,15 +42,88 @@ Runs = Annotated[Path, typer.Option(envvar="KDMT_RUNS", help="Folder for the out
 Mirror = Annotated[
     Path | None, typer.Option(envvar="KDMT_MIRROR", help="Local folder that answers for URLs of corpora.")
 ]
+StudentName = Annotated[str | None, typer.Option(help="Name of the one student to train (default: all).")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Bring stages that this one builds on up to date too.")]
 RUNS = Path("runs")
 _MAX_MESSAGE = 4000  # characters
 _MOST_THREADS = 1024
 
 
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"kdmt {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Sequence-level knowledge distillation for neural machine translation, end to end."""
+    from kdmt.log import messages_on_stderr
+
+    context.with_resource(messages_on_stderr())
+
+
+@app.command()
+def new(
+    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="New pipeline file.")],
+    source: Annotated[str | None, typer.Option(help="Source language, as en or zh-Hans.")] = None,
+    target: Annotated[str | None, typer.Option(help="Target language, as cs or sr-Latn.")] = None,
+    template: Annotated[str, typer.Option(help="Template: minimal, word-kd, nat, multi30k or toy.")] = "minimal",
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline (default: the file's name).")] = None,
+) -> None:
+    """Write a commented pipeline file; the template toy brings its corpus along."""
+    from kdmt.commands.new import new_pipeline
+
+    for path in new_pipeline(pipeline, source=source, target=target, template=template, name=name):
+        print(printable(str(path)))
+
+
+@app.command()
+def run(
+    pipeline: PipelineFile,
+    to: Annotated[
+        str, typer.Option(metavar="STAGE", help="Last stage: prepare, teacher, distill, knowledge, student or score.")
+    ] = "score",
+    student: StudentName = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirror = None,
+) -> None:
+    """Run every stage that is not up to date, up to a stage."""
+    from kdmt.commands.run import run_pipeline, stage_named
+    from kdmt.config import load_pipeline
+    from kdmt.ranks import joined_ranks
+    from kdmt.stages.workspace import Workspace
+
+    config = load_pipeline(pipeline, set_ or ())
+    with joined_ranks() as ranks:
+        run_pipeline(Workspace(config, runs, mirror, ranks, show=print), to=stage_named(to), student=student)
+
+
+@app.command()
+def status(
+    pipeline: PipelineFile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Show every stage, whether it is up to date and why not, and the size and age of its folder."""
+    from kdmt.commands.status import pipeline_status, status_lines, status_record
+    from kdmt.config import load_pipeline
+    from kdmt.stages.workspace import Workspace
+
+    workspace = Workspace(load_pipeline(pipeline, set_ or ()), runs)
+    statuses = pipeline_status(workspace)
+    if as_json:
+        print(json.dumps(status_record(workspace, statuses), indent=1, ensure_ascii=False))
+        return
+    for line in status_lines(statuses):
+        print(printable(line))
 
 
 @app.command()
@@ -154,7 +231,7 @@ def knowledge(
 @app.command()
 def student(
     pipeline: PipelineFile,
-    student: Annotated[str | None, typer.Option(help="Train this student alone; by default all of them.")] = None,
+    student: StudentName = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
     mirror: Mirror = None,
@@ -355,7 +432,7 @@ def _run(
 
     config = load_pipeline(pipeline, overrides or ())
     with joined_ranks() as ranks:
-        run_command(Workspace(config, runs, mirror, ranks), stage, rebuild=rebuild, student=student)
+        run_command(Workspace(config, runs, mirror, ranks, show=print), stage, rebuild=rebuild, student=student)
 
 
 def main() -> None:

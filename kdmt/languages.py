@@ -134,6 +134,34 @@ _PRIVATE_REGION = re.compile(r"AA|Q[M-Z]|X[A-Z]|ZZ")
 _PRIVATE_LANGUAGE = re.compile(r"q[a-t][a-z]")
 _PRIVATE_SCRIPT = re.compile(r"Qa[ab][a-x]")
 
+# ---------------------------------------------------------------------------------------------------------- directions
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction of translation: the codes of its source and target language, as the user wrote them."""
+
+    source: str
+    target: str
+
+    def __str__(self) -> str:
+        """Return `source-target`, the form in the names of data-bin files."""
+        return f"{self.source}-{self.target}"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Return both codes, the source language first."""
+        return self.source, self.target
+
+    def reversed(self) -> Direction:
+        """Return the direction from the target to the source language."""
+        return Direction(self.target, self.source)
+
+    def matches(self, other: Direction) -> bool:
+        """Return whether both sides are the same languages, however their codes are written."""
+        return all(map(same_language, self.sides, other.sides))
+
+
 # ------------------------------------------------------------------------------------------------------ what a code is
 
 

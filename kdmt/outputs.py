@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from kdmt.errors import UserError
+from kdmt.files import PARTIAL
 
 
 class Locked(UserError):
@@ -67,7 +68,7 @@ def writing(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[N
 
 def _locked_file(path: Path, wait: Callable[[], None] | None) -> IO[str]:
     # named as what is half-written, so that what a kill leaves is swept with it
-    lock = path.with_name(f".partial-{path.name}.lock")
+    lock = path.with_name(f"{PARTIAL}{path.name}.lock")
     while True:
         file = _open(lock)
         try:

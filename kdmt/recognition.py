@@ -11,12 +11,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.errors import UserError
 from kdmt.files import describe_kind
 
 _HEAD_BYTES = 4096
 _MOST_ENTRIES = 10_000  # of a folder that are looked at
-_RUN_POINTERS = ("average", "best", "last")
 _HUGGING_FACE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _PIPELINE = re.compile(r"^(name|source_lang|target_lang|prepare|teacher|students|distill)\s*:", re.MULTILINE)
@@ -109,14 +109,15 @@ def _describe_outputs(folder: Path, names: set[str]) -> str:
 
 
 def _is_run(names: set[str]) -> bool:
-    return not names.isdisjoint(_RUN_POINTERS) or any(name.startswith("checkpoint_") for name in names)
+    return not names.isdisjoint(CHECKPOINT_PREFERENCE) or any(name.startswith("checkpoint_") for name in names)
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
     """As below the outputs of a pipeline: `teacher`, `students/NAME/seed_N`."""
     for pattern in ("*", "*/*", "students/*/*"):
         for below, _ in zip(folder.glob(pattern), range(_MOST_ENTRIES), strict=False):
-            if below.is_dir() and not below.is_symlink() and any((below / name).is_file() for name in _RUN_POINTERS):
+            pointers = (below / name for name in CHECKPOINT_PREFERENCE)
+            if below.is_dir() and not below.is_symlink() and any(pointer.is_file() for pointer in pointers):
                 yield below
 
 

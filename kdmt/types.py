@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from kdmt.choices import Precision as Precision
 
 if TYPE_CHECKING:
     import torch
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 # fairseq's special symbols, in its order (fairseq/data/dictionary.py).
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
-
-Precision = Literal["float32", "bf16", "bf16_output"]  # of a model's products; the last of the output projection alone
 
 # Families of non-autoregressive models by what their decoder's positions are.
 POSITIONAL = ("nat", "cmlm", "inat", "nat_crf")  # the target's

@@ -14,6 +14,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
+from kdmt.languages import Direction
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
 from kdmt.models.transformer import DecoderLayer, Transformer
@@ -131,7 +132,7 @@ def write_text_processing(folder: Path, *, multiple: int = 8) -> tuple[int, list
     text = folder / "train"
     text.write_text("abba baba\nab ba bab\n" * 5)
     settings = Tokenizer(type="subword-nmt", model="bpe", vocab_size=8)
-    train_tokenizer(settings, (text, text), folder / "tokenizer", ("en", "de"))
+    train_tokenizer(settings, (text, text), folder / "tokenizer", Direction("en", "de"))
     (folder / "text.json").write_text(json.dumps(TextProcessor(Text(), "en", "de").to_dict()))
     dictionary = Dictionary.from_counts({"a": 3, "b": 2, "ba@@": 1}, padding_factor=multiple)
     for lang in ("en", "de"):

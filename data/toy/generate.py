@@ -3,42 +3,40 @@
     python data/toy/generate.py --out DIR [--train 20000 --valid 500 --test 500 --seed 1] [--no-spaces] [--statistics]
 
 DIR gets {train,valid,test}.{en,de} and manifest.json; with --no-spaces the same sentences, the German ones in Thai
-letters without spaces, as {train,valid,test}.{en,th}. Each target is one draw from p(target | source). No source and no
-target of valid or test, lowercased and without punctuation, occurs anywhere else; training holds no pair twice.
-A folder whose manifest and files already match is left as it is. `--statistics` describes the corpus on the terminal.
+letters without spaces, as {train,valid,test}.{en,th}. A folder whose manifest and files already match is not written
+again. `--statistics` describes the corpus on the terminal. The generator itself is the package `kdmt.toy`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import random
 import re
 import statistics
+import sys
 from pathlib import Path
 
-from language import entropy, render_source, target_distribution
-from sampling import sample_meaning, sample_translation
-from unspaced import remove_spaces, restore_spaces
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the generator needs no installed package
 
-Pair = tuple[str, str]  # source, target
-
-HERE = Path(__file__).parent
-INGREDIENTS = ("generate.py", "language.py", "lexicon.py", "lexicon.txt", "sampling.py", "unspaced.py")
-SPLITS = ("test", "valid", "train")  # in the order of their making: training gives way to the others
-LANGUAGES = ("en", "de")
-FILES = [f"{split}.{language}" for split in SPLITS for language in LANGUAGES]
-UNSPACED_LANGUAGES = ("en", "th")  # of the files that --no-spaces writes
+from kdmt.toy.corpus_files import (
+    COUNTS,
+    LANGUAGES,
+    SPLITS,
+    UNSPACED_LANGUAGES,
+    Pair,
+    is_up_to_date,
+    write_corpus,
+)
+from kdmt.toy.grammar import entropy, target_distribution
+from kdmt.toy.thai_letters import restore_spaces
 
 
 def main() -> None:
     """Parse the command line and write the corpus, unless it is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--train", type=_count, default=20_000, metavar="PAIRS")
-    parser.add_argument("--valid", type=_count, default=500, metavar="PAIRS")
-    parser.add_argument("--test", type=_count, default=500, metavar="PAIRS")
+    parser.add_argument("--train", type=_count, default=COUNTS["train"], metavar="PAIRS")
+    parser.add_argument("--valid", type=_count, default=COUNTS["valid"], metavar="PAIRS")
+    parser.add_argument("--test", type=_count, default=COUNTS["test"], metavar="PAIRS")
     parser.add_argument("--seed", type=_count, default=1)
     parser.add_argument("--no-spaces", action="store_true")
     parser.add_argument("--statistics", action="store_true")
@@ -62,73 +60,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
-
-
-def make_corpus(counts: dict[str, int], seed: int) -> dict[str, list[Pair]]:
-    """The pairs of each split. A smaller count gives a beginning of the same training set, all else equal."""
-    held_out: set[str] = set()
-    corpus: dict[str, list[Pair]] = {}
-    for number, split in enumerate(SPLITS):
-        rng = random.Random(len(SPLITS) * seed + number)  # a stream each
-        pairs: dict[Pair, None] = {}  # a set that keeps its order
-        while len(pairs) < counts[split]:
-            meaning = sample_meaning(rng)
-            pair = render_source(meaning), sample_translation(rng, meaning)
-            keys = {f"{language} {normalize(text)}" for language, text in zip(LANGUAGES, pair, strict=True)}
-            if held_out.isdisjoint(keys):
-                pairs[pair] = None
-                if split != "train":
-                    held_out |= keys
-        corpus[split] = list(pairs)
-    return corpus
-
-
-def normalize(text: str) -> str:
-    """What two sentences are compared by: lower case, no punctuation."""
-    return re.sub(r"[^\w\s]", "", text.lower())
-
-
-def write_corpus(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> None:
-    """Write the text files, each under its name only when complete, and last the manifest."""
-    out.mkdir(parents=True, exist_ok=True)
-    hashes = {}
-    for split, pairs in make_corpus(counts, seed).items():
-        for side, language in enumerate(languages):
-            lines = [pair[side] for pair in pairs]
-            if language == "th":
-                lines = [remove_spaces(line) for line in lines]
-            data = "".join(f"{line}\n" for line in lines).encode()
-            _write(out / f"{split}.{language}", data)
-            hashes[f"{split}.{language}"] = hashlib.sha256(data).hexdigest()
-    manifest = _request(counts, seed) | {"sha256": hashes}
-    _write(out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
-
-
-def is_up_to_date(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> bool:
-    """Whether the folder holds just this corpus, made by this generator."""
-    try:
-        manifest = json.loads((out / "manifest.json").read_bytes())
-        names = [f"{split}.{language}" for split in SPLITS for language in languages]
-        hashes = {name: _sha256(out / name) for name in names}
-    except (FileNotFoundError, ValueError):
-        return False
-    return manifest == _request(counts, seed) | {"sha256": hashes}
-
-
-def _request(counts: dict[str, int], seed: int) -> dict[str, object]:
-    """What determines the corpus."""
-    generator = {name: _sha256(HERE / name) for name in INGREDIENTS}
-    return {"seed": seed, "counts": counts, "generator": generator}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(data)
-    aside.replace(path)
 
 
 def print_statistics(out: Path, languages: Pair = LANGUAGES) -> None:

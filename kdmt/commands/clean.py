@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kdmt.corpus.fetch import partial_download
 from kdmt.errors import UserError
+from kdmt.files import PARTIAL, partial_path
 from kdmt.flow.folders import REMOVED, earlier_states, is_earlier_state, real_folder, remove
 from kdmt.flow.manifest import num_updates
 from kdmt.flow.stage import locked
@@ -22,12 +23,12 @@ from kdmt.models.checkpoint_folder import DAMAGED
 from kdmt.outputs import writing
 from kdmt.stages.circles import given_checkpoints
 from kdmt.stages.distill import BLOCKS
-from kdmt.stages.prepare import PARTIAL, text_sources
+from kdmt.stages.prepare import UNFINISHED, text_sources
 from kdmt.stages.workspace import TRAINING_SETS, Workspace
 
 _STAGES = {"teacher", "score", *TRAINING_SETS.values()}
 _OTHERS = {"blocks.old": "old blocks of another cache", DAMAGED: "a damaged checkpoint"}
-_HALF_DONE = (".partial-*", ".verify-*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
+_HALF_DONE = (f"{PARTIAL}*", ".verify-*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,9 @@ def _half_done(folder: Path) -> list[Path]:
     beside = [
         path for path in real.parent.glob(f"{REMOVED}*") if is_earlier_state(path.name.removeprefix(REMOVED), real.name)
     ]
-    beside.append(real.with_name(f".partial-{real.name}"))
+    beside.append(partial_path(real))
     if folder.name == "prepare":
-        beside.append(real.with_name(f"{real.name}{PARTIAL}"))
+        beside.append(real.with_name(f"{real.name}{UNFINISHED}"))
     if folder.name == "imported":
         beside += real.parent.glob(".imported-*")
     inside = [path for pattern in _HALF_DONE for path in real.glob(pattern)]

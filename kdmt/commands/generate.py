@@ -6,7 +6,6 @@ goes to standard error.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,17 +20,18 @@ from kdmt.config import Decode, NATDecode, checked, largest
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import atomic_file
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
-from kdmt.languages import same_language
+from kdmt.log import get_logger
 from kdmt.outputs import writing
 from kdmt.runtime import pick_device, use_threads
 from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
 from kdmt.types import EDITING
 
+_logger = get_logger(__name__)
 _UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already
 
 
@@ -75,7 +75,7 @@ def _translate(
     flags: GenerateFlags,
     write: Callable[[str], None],
 ) -> None:
-    finish, spoken = _finisher(flags, data.langs[1]), _Spoken()
+    finish, spoken = _finisher(flags, data.direction.target), _Spoken()
     sentences = tokens = 0
     started = time.perf_counter()
     for batch in batches:
@@ -88,10 +88,9 @@ def _translate(
             sentences += 1
             tokens += len(hypotheses[0].tokens) + 1
     seconds = time.perf_counter() - started
-    print(
+    _logger.info(
         f"Translated {sentences:,} sentences ({tokens:,} tokens) in {seconds:.1f}s "
-        f"({sentences / seconds:.2f} sentences/s, {tokens / seconds:.2f} tokens/s)",
-        file=sys.stderr,
+        f"({sentences / seconds:.2f} sentences/s, {tokens / seconds:.2f} tokens/s)"
     )
     if spoken.hypotheses:
         write(f"Generate {flags.gen_subset} with beam={flags.beam}: {_score(spoken, flags)}")
@@ -157,7 +156,7 @@ def _score(spoken: _Spoken, flags: GenerateFlags) -> str:
     else:
         metric = bleu_metric(tokenize=flags.sacrebleu_tokenizer, lowercase=flags.sacrebleu_lowercase)
     score = metric.corpus_score(spoken.hypotheses, [spoken.references])
-    print(f"signature: {metric.get_signature()}", file=sys.stderr)
+    _logger.info(f"signature: {metric.get_signature()}")
     return score.format()
 
 
@@ -176,11 +175,12 @@ def _load(path: Path, data: DataBin) -> Any:
         return _load_fairseqs(path, data)
     folder = resolve_checkpoint(path)
     text = load_text_processor(folder / TEXT_FILE)
-    if not all(map(same_language, (text.source_lang, text.target_lang), data.langs)):
+    if not text.direction.matches(data.direction):
         raise UserError(
-            f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from {' to '.join(data.langs)}"
+            f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from "
+            f"{data.direction.source} to {data.direction.target}"
         )
-    check_vocabulary(folder, data.folder, langs=data.langs)
+    check_vocabulary(folder, data.folder, data.direction)
     return load_model(folder)
 
 
@@ -188,7 +188,7 @@ def _load_fairseqs(path: Path, data: DataBin) -> Any:
     """The model of one of fairseq's files."""
     from kdmt.interop.fairseq.checkpoints import read_model
 
-    return read_model(path, data.folder, data.langs)
+    return read_model(path, data.folder, data.direction)
 
 
 def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
@@ -268,7 +268,7 @@ def _batches(split: Split, models: list[Any], flags: GenerateFlags) -> list[NDAr
             raise UserError(
                 f"{split.source.prefix}: {problem} (from 0): --skip-invalid-size-inputs-valid-test leaves them out"
             )
-        print(f"{problem} (from 0): left out", file=sys.stderr)
+        _logger.warning(f"{problem} (from 0): left out")
         order = order[fits[order]]
     try:
         cut = cut_batches(
@@ -301,16 +301,11 @@ def _output(flags: GenerateFlags) -> Iterator[Callable[[str], None]]:
         return
     shard = f".{flags.shard_id}-of-{flags.num_shards}" if flags.num_shards > 1 else ""
     path = flags.results_path / f"generate-{flags.gen_subset}{shard}.txt"
-    aside = path.with_name(f".partial-{path.name}")
     with writing(path):
         if path.exists():
-            print(f"{path}: exists already and is replaced at the end", file=sys.stderr)
-        try:
-            with naming(path), aside.open("w", encoding="utf-8", newline="\n") as file:
-                yield _writer(file)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+            _logger.warning(f"{path}: exists already and is replaced at the end")
+        with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+            yield _writer(file)
 
 
 def _writer(file: IO[str] | PrintableStream) -> Callable[[str], None]:

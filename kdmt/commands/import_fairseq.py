@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +9,14 @@ from typing import Any
 
 import yaml
 
+from kdmt.commands.pipeline_file import write_pipeline_file
 from kdmt.errors import UserError
-from kdmt.files import naming
 from kdmt.interop.fairseq.data_bin import DataBin
-from kdmt.outputs import writing
 
 _HEAD = """\
 # A data-bin of fairseq's, taken as it is, and a teacher and a student to start from: made by `kdmt import-fairseq`.
-# All settings with their defaults are in kdmt/config.py.
+# All settings with their defaults are in kdmt/config/.
 """
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
 
 @contextmanager
@@ -62,8 +58,8 @@ def new_pipeline(
     source, target = data.dictionaries
     document: dict[str, Any] = {
         "name": name or pipeline.stem,
-        "source_lang": data.langs[0],
-        "target_lang": data.langs[1],
+        "source_lang": data.direction.source,
+        "target_lang": data.direction.target,
         "prepare": {
             "data_bin": {"path": str(data_bin), "test": data.names("test")},
             "tokenizer": _tokenizer(bpe_codes, sentencepiece, remove_bpe),
@@ -74,7 +70,7 @@ def new_pipeline(
     }
     if moses or lowercase:
         document["prepare"]["text"] = {"moses": moses, "lowercase": lowercase, "already_applied": True}
-    _write_valid(pipeline, _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    write_pipeline_file(pipeline, _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     try:
         yield _hints(data, bpe_codes or sentencepiece or remove_bpe)
     except BaseException:
@@ -95,37 +91,6 @@ def _tokenizer(bpe_codes: Path | None, sentencepiece: Path | None, remove_bpe: s
 
 def _model(joined: bool) -> dict[str, Any]:
     return {"arch": "transformer"} | ({"share_all_embeddings": True} if joined else {})
-
-
-def _write_valid(path: Path, text: str) -> None:
-    """The file, if it is a pipeline."""
-    from kdmt.config import load_pipeline
-
-    aside = path.with_name(f".partial-{path.name}")
-    with writing(path):
-        try:
-            with naming(path):
-                aside.write_text(text, encoding="utf-8")
-            try:
-                load_pipeline(aside)
-            except UserError as error:
-                raise UserError(str(error).removeprefix(f"{aside}: ")) from None
-            _put(aside, path)
-        except FileExistsError:
-            raise UserError(f"{path}: exists already; nothing was written") from None
-        finally:
-            aside.unlink(missing_ok=True)
-
-
-def _put(aside: Path, path: Path) -> None:
-    """A file under its name, never over one that came meanwhile; where there are no hard links its name comes first."""
-    try:
-        os.link(aside, path)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        path.touch(exist_ok=False)
-        aside.replace(path)
 
 
 def _hints(data: DataBin, known: object) -> list[str]:

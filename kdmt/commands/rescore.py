@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,9 +11,12 @@ from kdmt.corpus.lines import write_lines
 from kdmt.corpus.text_files import open_lines
 from kdmt.distill.rescore import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError
+from kdmt.log import get_logger
 from kdmt.streams import output_text
 from kdmt.workers.open import open_processes
 from kdmt.workers.progress import block_progress
+
+_logger = get_logger(__name__)
 
 
 def rescore(
@@ -59,7 +61,7 @@ def rescore(
         scores = read_pair_scores(tasks)
         out.writelines(f"{log_prob:.6f}\t{int(count)}\n" for log_prob, count in scores.tolist())
         if unread := int(np.isnan(scores[:, 0]).sum()):
-            print(f"rescore: {unread:,} pairs are longer than the model reads and have no score", file=sys.stderr)
+            _logger.warning(f"rescore: {unread:,} pairs are longer than the model reads and have no score")
 
 
 def _copy_lines(path: Path, copy: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,10 +16,12 @@ from kdmt.corpus.text_files import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_folder import proposed_search
+from kdmt.log import get_logger
 from kdmt.runtime import pick_device, use_threads
 from kdmt.streams import input_bytes, output_bytes
 from kdmt.terminal import printable
 
+_logger = get_logger(__name__)
 _SHORT_LINE = 16  # bytes: too few to recognise another format by
 
 
@@ -122,5 +123,5 @@ def _read_line(line: bytes, number: int) -> str | None:
         problem = TOO_LONG.reason
     except UnicodeDecodeError:
         problem = NOT_UTF8.reason
-    print(f"line {number}: {problem}, its translation is empty", file=sys.stderr)
+    _logger.warning(f"line {number}: {problem}, its translation is empty")
     return None

@@ -26,6 +26,7 @@ from kdmt.corpus.tokenizer import SubwordModel, Tokenizers, count_lines, read_ch
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import naming
+from kdmt.languages import Direction
 from kdmt.runtime import cores
 from kdmt.types import EOS, UNK
 
@@ -66,9 +67,9 @@ class BinarizedPair:
     target: TokenCounts
 
 
-def data_prefix(data_bin: Path, split: str, langs: tuple[str, str], lang: str) -> Path:
-    """The prefix of a split's `.bin` and `.idx`: `train.en-de.en`."""
-    return data_bin / f"{split}.{langs[0]}-{langs[1]}.{lang}"
+def data_prefix(data_bin: Path, split: str, direction: Direction, lang: str) -> Path:
+    """Return the prefix of a split's `.bin` and `.idx`: `train.en-de.en`."""
+    return data_bin / f"{split}.{direction}.{lang}"
 
 
 def dictionary_path(data_bin: Path, lang: str) -> Path:
@@ -93,7 +94,7 @@ def build_data_bin(
     data_bin: Path,
     text: TextPair,
     *,
-    langs: tuple[str, str],
+    direction: Direction,
     tokenizers: Tokenizers,
     vocabulary: Vocabulary,
     threads: int = 0,
@@ -120,11 +121,11 @@ def build_data_bin(
         target = _spool(_encode(text.target, tokenizers.target, threads), tokenizers.target, target_file)
         dictionaries = _learn_dictionaries(source.counts, target.counts, vocabulary)
         written = []
-        for lang, spool, dictionary in zip(langs, (source, target), dictionaries, strict=True):
+        for lang, spool, dictionary in zip(direction.sides, (source, target), dictionaries, strict=True):
             dictionary.save(dictionary_path(data_bin, lang))
             specials: Counter[str] = Counter()
             chunks = _translate(spool.read(), spool.model, dictionary, specials)
-            written.append(_write(chunks, data_prefix(data_bin, split, langs, lang), len(dictionary), specials))
+            written.append(_write(chunks, data_prefix(data_bin, split, direction, lang), len(dictionary), specials))
     return BinarizedPair(*dictionaries, *written)
 
 
@@ -133,7 +134,7 @@ def binarize_files(
     split: str,
     text: TextPair,
     *,
-    langs: tuple[str, str],
+    direction: Direction,
     tokenizers: Tokenizers,
     dictionaries: tuple[Dictionary, Dictionary],
     threads: int = 0,
@@ -147,8 +148,8 @@ def binarize_files(
     data_bin.mkdir(parents=True, exist_ok=True)
     written = []
     sides = ((text.source, tokenizers.source, text.tags), (text.target, tokenizers.target, None))
-    for lang, dictionary, (path, model, tags) in zip(langs, dictionaries, sides, strict=True):
-        prefix = data_prefix(data_bin, split, langs, lang)
+    for lang, dictionary, (path, model, tags) in zip(direction.sides, dictionaries, sides, strict=True):
+        prefix = data_prefix(data_bin, split, direction, lang)
         written.append(binarize_text(path, prefix, model=model, dictionary=dictionary, threads=threads, tags=tags))
     return BinarizedPair(*dictionaries, *written)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdmt.corpus.clean import UnicodeForm, find_invisible, normalize_unicode, remove_invisible
+from kdmt.choices import UnicodeForm
+from kdmt.corpus.clean import find_invisible, normalize_unicode, remove_invisible
 
 
 @dataclass

@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from kdmt.choices import UnicodeForm
 from kdmt.config import Clean
 from kdmt.corpus.combining import limit_marks
 from kdmt.corpus.decontaminate import Forbidden
@@ -60,7 +61,6 @@ DROPPING_RULES = (
     *("max_ratio", "duplicate"),  # these are asked when all pairs have been seen
 )
 
-UnicodeForm = Literal["NFC", "NFKC", "none"]
 
 _CHUNK_PAIRS = 10_000
 

@@ -21,6 +21,7 @@ from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import read_json_object
+from kdmt.languages import Direction
 from kdmt.types import EOS
 
 TEXT_FILE = "text.json"
@@ -54,7 +55,7 @@ class TextCodec:
 
     def companions(self, folder: Path) -> list[Path]:
         """The files of `folder` that make a codec."""
-        return [folder / name for name in companion_names(self.text.source_lang, self.text.target_lang)]
+        return [folder / name for name in companion_names(self.text.direction)]
 
     def encode_raw_source(self, lines: Iterable[str]) -> list[np.ndarray]:
         """Raw source lines as ids, each ending in </s>."""
@@ -98,7 +99,7 @@ def load_dictionaries(folder: Path, text: TextProcessor) -> tuple[Dictionary, Di
     Raises:
         UserError: one is missing or unreadable, or has another size than the model in the same folder.
     """
-    paths = [folder / f"dict.{lang}.txt" for lang in (text.source_lang, text.target_lang)]
+    paths = [folder / f"dict.{lang}.txt" for lang in text.direction.sides]
     source, target = (Dictionary.load(path) for path in paths)
     check_sizes(folder, paths, (len(source), len(target)))
     return source, target
@@ -139,9 +140,9 @@ def load_text_processor(path: Path) -> TextProcessor:
         raise UserError(f"{path}: {error}") from None
 
 
-def companion_names(source_lang: str, target_lang: str) -> list[str]:
-    """Names of the files and folders that `TextCodec.load` reads."""
-    return ["tokenizer", TEXT_FILE, *dict.fromkeys(f"dict.{lang}.txt" for lang in (source_lang, target_lang))]
+def companion_names(direction: Direction) -> list[str]:
+    """Return the names of the files and folders that `TextCodec.load` reads."""
+    return ["tokenizer", TEXT_FILE, *dict.fromkeys(f"dict.{lang}.txt" for lang in direction.sides)]
 
 
 def cut_source(source: np.ndarray, max_tokens: int) -> np.ndarray:
@@ -149,7 +150,7 @@ def cut_source(source: np.ndarray, max_tokens: int) -> np.ndarray:
     return source if len(source) <= max_tokens else np.append(source[: max_tokens - 1], source[-1])
 
 
-def check_vocabulary(checkpoint: Path, data: Path, *, langs: tuple[str, str]) -> None:
+def check_vocabulary(checkpoint: Path, data: Path, direction: Direction) -> None:
     """Refuse a checkpoint whose vocabulary is not the data's.
 
     Args:
@@ -159,7 +160,7 @@ def check_vocabulary(checkpoint: Path, data: Path, *, langs: tuple[str, str]) ->
         UserError: naming both files and the first symbol that differs.
     """
     sizes = []
-    for lang in langs:
+    for lang in direction.sides:
         ours, theirs = (folder / f"dict.{lang}.txt" for folder in (checkpoint, data))
         if not ours.is_file():
             raise UserError(f"{ours}: there is no such file: the checkpoint was made for another language pair")
@@ -171,4 +172,4 @@ def check_vocabulary(checkpoint: Path, data: Path, *, langs: tuple[str, str]) ->
         raise UserError(
             f"{ours} does not match {theirs}: {len(a)} symbols against {len(b)}, different from symbol {first} on"
         )
-    check_sizes(checkpoint, [checkpoint / f"dict.{lang}.txt" for lang in langs], sizes)
+    check_sizes(checkpoint, [checkpoint / f"dict.{lang}.txt" for lang in direction.sides], sizes)

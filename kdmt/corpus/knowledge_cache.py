@@ -21,23 +21,22 @@ mmap_mode="r")` opens. A sentence that the teacher cannot read has records of ze
 from __future__ import annotations
 
 import errno
-import json
 import logging
-import os
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256, is_below
+from kdmt.choices import CacheNumberType
 from kdmt.config import largest
 from kdmt.errors import UserError, describe_error
-from kdmt.files import check_file, naming, read_json, read_json_object
+from kdmt.files import PARTIAL, atomic_file, check_file, read_json, read_json_object, write_json
 from kdmt.outputs import free_name
 from kdmt.types import Knowledge
 
@@ -45,7 +44,6 @@ _logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "kdmt-knowledge", 1
 HEADER = "knowledge.json"
-ValueType = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Shape:
     k: int
     vocab_size: int
     temperatures: tuple[float, ...]
-    value_type: ValueType
+    value_type: CacheNumberType
     block_size: int
 
     @property
@@ -100,8 +98,8 @@ class KnowledgeWriter:
             self._keep_old_blocks()
             (self.folder / HEADER).unlink(missing_ok=True)
             self.blocks.mkdir(parents=True, exist_ok=True)
-            _write_text(path, json.dumps(claim))
-        for leftover in self.blocks.glob(".partial-*"):
+            write_json(path, claim, indent=None)
+        for leftover in self.blocks.glob(f"{PARTIAL}*"):
             leftover.unlink()
 
     def _keep_old_blocks(self) -> None:
@@ -152,7 +150,7 @@ class KnowledgeWriter:
             "made_from": self.made_from,
             "blocks": [self._about(block) for block in range(len(self))],
         }
-        _write_text(self.folder / HEADER, json.dumps(header, indent=1) + "\n")
+        write_json(self.folder / HEADER, header)
         for block in range(len(self)):
             self._total_path(block).unlink()
 
@@ -333,7 +331,7 @@ def _read_shape(path: Path, header: Mapping[str, Any]) -> Shape:
     temperatures = header.get("temperatures")
     if not isinstance(temperatures, list) or not all(type(each) in (int, float) and each > 0 for each in temperatures):
         raise UserError(f"{path}: damaged: temperatures are {str(temperatures)[:80]!r}")
-    if header.get("value_type") not in ("float16", "float32"):
+    if header.get("value_type") not in get_args(CacheNumberType):
         raise UserError(f"{path}: damaged: value_type is {str(header.get('value_type'))[:80]!r}")
     return Shape(
         k=header["k"],
@@ -357,23 +355,10 @@ def _load(path: Path, dtype: Any, length: int | None) -> NDArray[Any]:
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> None:
-    _write(path, lambda file: np.save(file, array))
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda file: file.write(text.encode()))
-
-
-def _write(path: Path, fill: Callable[[Any], Any]) -> None:
-    aside = path.with_name(f".partial-{path.name}")
     try:
-        with naming(path), aside.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
+        with atomic_file(path) as aside, aside.open("wb") as file:
+            np.save(file, array)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(f"{path}: the disk is full; earlier blocks are kept, run it again to go on") from None
-    aside.replace(path)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from kdmt.choices import UnicodeForm
 from kdmt.config import Text
-from kdmt.corpus.clean import UnicodeForm, collapse_whitespace, normalize_unicode, remove_invisible
+from kdmt.corpus.clean import collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
-from kdmt.languages import moses_language, parse_language
+from kdmt.languages import Direction, moses_language, parse_language
 
 if TYPE_CHECKING:
     from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
@@ -36,6 +37,11 @@ class TextProcessor:
     source_lang: str
     target_lang: str
     unicode_form: UnicodeForm | None = None  # lines are made as clean as `clean` made the training text; None: not
+
+    @property
+    def direction(self) -> Direction:
+        """Return the direction of translation."""
+        return Direction(self.source_lang, self.target_lang)
 
     def preprocess_source(self, line: str) -> str:
         """A raw source line as the tokenizer sees it. Never holds a newline unless the line did."""

@@ -13,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import json
 import re
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,7 +30,8 @@ from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming, read_json_object
+from kdmt.files import atomic_folder, check_file, read_json_object, write_json
+from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 MAX_CACHED_WORDS = 1_000_000  # about 200 MB
@@ -267,7 +266,7 @@ class Tokenizers:
 
 
 def train_tokenizer(
-    settings: TokenizerSettings, sources: tuple[Path, Path], out_dir: Path, langs: tuple[str, str]
+    settings: TokenizerSettings, sources: tuple[Path, Path], out_dir: Path, direction: Direction
 ) -> Tokenizers:
     """Learn the subword models, or copy the given ones, into the folder `out_dir`.
 
@@ -277,31 +276,25 @@ def train_tokenizer(
         sources: training text of the source and the target side; at most `settings.train_sentences` lines of it are
             learnt from for one model, drawn at even distances; 0 for all.
         out_dir: made anew beside its name and renamed; an older one is replaced.
-        langs: source and target language.
+        direction: names the models of the two sides.
 
     Raises:
         UserError: when a file is missing or not UTF-8, a given model cannot be read, or the vocabulary is too large
             or too small for the text (with SentencePiece's own limit).
     """
     suffix = _SUFFIXES[settings.type]
-    names = [f"joint.{suffix}"] if settings.joint else [f"{lang}.{suffix}" for lang in langs]
+    names = [f"joint.{suffix}"] if settings.joint else [f"{lang}.{suffix}" for lang in direction.sides]
     texts = [list(sources)] if settings.joint else [[path] for path in sources]
     given = (settings.source_path, settings.target_path)
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f"{out_dir.name}.") as scratch:
-        folder = Path(scratch) / out_dir.name
-        folder.mkdir()
+    with atomic_folder(out_dir) as folder:
         for name, text, model in zip(names, texts, given, strict=False):
             content = _learn(settings, text) if model is None else _read_given(Path(model), settings.type)
-            with naming(out_dir / name):
-                (folder / name).write_bytes(content)
+            (folder / name).write_bytes(content)
         sides = [{"file": name, "sha256": file_sha256(folder / name)} for name in (names[0], names[-1])]
-        description = {"type": settings.type, "langs": list(langs), "source": sides[0], "target": sides[1]}
-        with naming(out_dir / "tokenizer.json"):
-            (folder / "tokenizer.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        description = {"type": settings.type, "langs": list(direction.sides), "source": sides[0], "target": sides[1]}
+        write_json(folder / "tokenizer.json", description, indent=2)
         load_tokenizer(folder)  # a given file may be no model at all: say so before an older folder is replaced
         shutil.rmtree(out_dir, ignore_errors=True)
-        folder.rename(out_dir)
     return load_tokenizer(out_dir)
 
 

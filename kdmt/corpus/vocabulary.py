@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming
+from kdmt.files import atomic_file, check_file
 from kdmt.types import BOS, EOS, SPECIALS, UNK
 
 OVERWRITE = "#fairseq:overwrite"
@@ -115,17 +115,15 @@ class Dictionary:
         return dictionary
 
     def save(self, path: Path) -> None:
-        """Write `token count` lines beside `path` and rename.
+        """Write a line with each token and its count; the file appears whole or not at all.
 
         A token that overwrote an earlier one gets its `#fairseq:overwrite` back, so that the file can be read again.
         """
-        part = path.with_name(path.name + ".part")
-        with naming(path), part.open("w", encoding="utf-8", newline="\n") as file:
+        with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
             seen = set(SPECIALS)
             for token, count in zip(self.symbols[len(SPECIALS) :], self.counts[len(SPECIALS) :], strict=True):
                 file.write(f"{token} {count} {OVERWRITE}\n" if token in seen else f"{token} {count}\n")
                 seen.add(token)
-        part.replace(path)
 
     def _append(self, token: str, count: int) -> None:
         self._ids[token] = len(self.symbols)

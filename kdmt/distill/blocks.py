@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.indexed import fitting_dtype
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming, parse_json
+from kdmt.files import PARTIAL, check_file, naming, parse_json
 from kdmt.types import EOS, Hypothesis
 
 FORMAT = 3
@@ -119,7 +119,7 @@ def write_block(
     """
     path = block.path(folder)
     # of this process alone: a worker that was given up for lost may still be writing the same block
-    aside = path.with_name(f".partial-{os.uname().nodename}-{os.getpid()}-{path.name}")
+    aside = path.with_name(f"{PARTIAL}{os.uname().nodename}-{os.getpid()}-{path.name}")
     try:
         with naming(path), aside.open("wb") as file:
             file.write(_encode(block, decoded, made_from, made_with))

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.choices import Failure
 from kdmt.config import Failures
 from kdmt.corpus.sentence_lengths import count_characters, length_ratios
 from kdmt.types import UNK
 
-Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script"]
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 CODES: dict[Failure, int] = {failure: code for code, failure in enumerate(FAILURES, start=1)}
 MAX_NGRAM = 4

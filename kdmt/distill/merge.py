@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.choices import OnFailure
 from kdmt.config import Failures
 from kdmt.corpus.dropped import NUM_EXAMPLES, Examples, add_examples, cut_texts
 from kdmt.corpus.lines import Piece, cut_lines
@@ -263,9 +263,9 @@ def _choose(
     return [], f"{first}\tdropped"
 
 
-def _action(settings: Failures, failure: str, *, has_reference: bool) -> Literal["keep", "reference", "drop"]:
+def _action(settings: Failures, failure: str, *, has_reference: bool) -> OnFailure:
     """Text without references has none to fall back on."""
-    action: Literal["keep", "reference", "drop"] = getattr(settings, failure)
+    action: OnFailure = getattr(settings, failure)
     return "drop" if action == "reference" and not has_reference else action
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import atomic_file
 from kdmt.workers.tasks import Place, Worker
 
 LINES_A_TASK = 2000
@@ -94,10 +94,8 @@ class PairScorer:
             stop = min(start + _LINES_AT_ONCE, task.count)
             scores[start:stop] = self._score_lines(codec, engine, limits, sources[start:stop], targets[start:stop])
             progress(stop - start)
-        aside = task.out.with_name(f".partial-{task.out.name}")
-        with naming(task.out):
+        with atomic_file(task.out) as aside:
             np.save(aside, scores)
-        aside.replace(task.out)
 
     def _score_lines(
         self, codec: TextCodec, engine: Any, limits: tuple[int, int], sources: list[str], targets: list[str]

@@ -14,8 +14,8 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.distill.merge import MergeReport, Outputs
 from kdmt.distill.rescore import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError
-from kdmt.files import naming
-from kdmt.languages import same_language
+from kdmt.files import atomic_file, naming
+from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.workers.open import open_executor
 from kdmt.workers.progress import block_progress
@@ -30,7 +30,7 @@ def reverse_inputs(reverse: Reverse | None) -> dict[str, str]:
     return {reverse.checkpoint: checkpoint_sha256(resolve_checkpoint(Path(reverse.checkpoint)))}
 
 
-def check_reverse(reverse: Reverse | None, langs: tuple[str, str], own: Text) -> None:
+def check_reverse(reverse: Reverse | None, direction: Direction, own: Text) -> None:
     """Refuse a reverse model that does not read what is distilled.
 
     Raises:
@@ -39,11 +39,11 @@ def check_reverse(reverse: Reverse | None, langs: tuple[str, str], own: Text) ->
     if reverse is None:
         return
     text = TextCodec.load(resolve_checkpoint(Path(reverse.checkpoint))).text
-    src, tgt = langs
-    if not (same_language(text.source_lang, tgt) and same_language(text.target_lang, src)):
+    wanted = direction.reversed()
+    if not text.direction.matches(wanted):
         raise UserError(
             f"distill.reverse.checkpoint: {reverse.checkpoint} translates {text.source_lang} to {text.target_lang}, "
-            f"not {tgt} to {src}"
+            f"not {wanted.source} to {wanted.target}"
         )
     if (text.text.moses, text.text.lowercase) != (own.moses, own.lowercase):
         raise UserError(
@@ -100,19 +100,19 @@ def _best(entropies: NDArray[np.float64], drop_percent: float) -> NDArray[np.boo
 
 
 def _keep_lines(path: Path, is_kept: NDArray[np.bool_]) -> None:
-    aside = path.with_name(f"{path.name}.kept")
-    with naming(aside), path.open("rb") as source, aside.open("wb") as target:
+    with atomic_file(path) as aside, path.open("rb") as source, aside.open("wb") as target:
         target.writelines(line for line, kept in zip(source, is_kept.tolist(), strict=True) if kept)
-    aside.replace(path)
 
 
 def _note_dropped(rejected: Path, report: MergeReport, is_kept: NDArray[np.bool_]) -> None:
     """In the file of rejections, which is in the order of lines, and in the report."""
     dropped = np.frombuffer(report.indices, dtype=np.int64)[~is_kept].tolist()
-    aside = rejected.with_name(f"{rejected.name}.merged")
-    with naming(aside), rejected.open(encoding="utf-8") as before, aside.open("w", encoding="utf-8") as after:
+    with (
+        atomic_file(rejected) as aside,
+        rejected.open(encoding="utf-8") as before,
+        aside.open("w", encoding="utf-8") as after,
+    ):
         earlier = ((int(line.partition("\t")[0]), line) for line in before)
         ours = ((index, f"{index}\t{REVERSE}\tdropped\n") for index in dropped)
         after.writelines(line for _, line in heapq.merge(earlier, ours))
-    aside.replace(rejected)
     report.keep(is_kept, failure=REVERSE)

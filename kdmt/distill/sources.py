@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.lines import Piece, cut_lines
+from kdmt.files import PARTIAL
 
 _CHUNK_LINES = 50_000
 _PIECE_LINES = 1000  # read to get at one of them
@@ -131,7 +132,7 @@ def find_sources(text: Text, *, once: bool, workdir: Path) -> Sources:
     """
     hashes_L = np.empty(len(text), dtype="<u8")
     with (
-        tempfile.TemporaryDirectory(dir=workdir, prefix=".partial-") as scratch,
+        tempfile.TemporaryDirectory(dir=workdir, prefix=PARTIAL) as scratch,
         DuplicateFinder(Path(scratch)) as finder,
     ):
         done = 0

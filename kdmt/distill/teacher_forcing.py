@@ -16,7 +16,7 @@ from torch import Tensor
 from kdmt.corpus.batching import ParallelData, collate
 from kdmt.corpus.knowledge_cache import KnowledgeWriter, Shape, fill_records
 from kdmt.decode.engines.engine import length_batches
-from kdmt.losses.projection import chunk_size
+from kdmt.losses.cross_entropy import chunk_size
 from kdmt.losses.word_kd import WholeDistribution
 from kdmt.models.transformer import Transformer
 

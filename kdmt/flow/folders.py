@@ -12,10 +12,11 @@ import shutil
 from pathlib import Path
 
 from kdmt.errors import UserError
+from kdmt.files import PARTIAL, atomic_folder
 from kdmt.outputs import free_name
 
 _EARLIER = re.compile(r"\.(?:unfinished|previous|taken-back)(?:\.([1-9][0-9]*))?")  # the last: of older versions
-REMOVED = ".partial-removed-"  # begins the names of what is being removed
+REMOVED = f"{PARTIAL}removed-"  # begins the names of what is being removed
 
 
 def real_folder(folder: Path) -> Path:
@@ -117,10 +118,8 @@ def put_in_place(state: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copy = real.with_name(f".partial-{real.name}")
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(state, copy, symlinks=True)
-        copy.rename(real)
+        with atomic_folder(real) as copy:
+            shutil.copytree(state, copy, symlinks=True, dirs_exist_ok=True)
         remove(state)
 
 

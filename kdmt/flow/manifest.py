@@ -18,7 +18,7 @@ from typing import Any, Literal
 from kdmt.checksum import known_sha256
 from kdmt.config import REQUIRED, Section, flatten_settings
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming, read_json_object
+from kdmt.files import atomic_file, check_file, read_optional_json, write_json
 from kdmt.flow.folders import earlier_states, make_folder, move_aside, put_in_place
 from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints
 
@@ -102,7 +102,7 @@ def check_status(folder: Path, plan: Plan) -> Status:
 
 def _recorded(folder: Path) -> dict[str, Any] | None:
     for name in ("manifest.json", "plan.json"):
-        record = read_json(folder / name)
+        record = read_optional_json(folder / name)
         if record is not None:
             _check_record(folder / name, record, ("settings", "extend", "inputs"))
             return record
@@ -178,9 +178,8 @@ def _outputs_beside(folder: Path) -> list[tuple[Path, Path]]:
 
 def _copy_whole(source: Path, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
-    aside = target.with_name(f".partial-{target.name}")
-    shutil.copyfile(source, aside)
-    aside.replace(target)
+    with atomic_file(target) as aside:
+        shutil.copyfile(source, aside)
 
 
 def num_updates(folder: Path) -> int:
@@ -205,7 +204,7 @@ def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[
 
 def recorded_outputs(folder: Path) -> dict[str, str]:
     """Outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_optional_json(folder / "manifest.json")
     if manifest is None:
         return {}
     _check_record(folder / "manifest.json", manifest, ("outputs",))
@@ -225,25 +224,6 @@ def file_input(path: Path) -> str:
     """
     check_file(path)
     return known_sha256(path)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's content, or None if there is no such file.
-
-    Raises:
-        UserError: it was damaged.
-    """
-    return read_json_object(path) if path.exists() else None
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Whole or not at all."""
-    aside = path.with_name(f".partial-{path.name}")
-    with naming(path), aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def _damaged_outputs(folder: Path, outputs: Mapping[str, str]) -> list[str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from kdmt.log import get_logger, shows_bars
 from kdmt.terminal import printable, progress_bar
 
+_logger = get_logger(__name__)
 _LINE_EVERY_SECONDS = 10.0
 
 
 @contextmanager
 def sentence_progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """Give a function that takes numbers of sentences as they are done; a bar on a terminal, plain lines elsewhere."""
-    if sys.stderr.isatty():
+    if shows_bars():
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
         description = TextColumn("{task.description}", markup=False)
@@ -34,11 +35,7 @@ def sentence_progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
             shown = now
             rate = done / (now - started)
             left = (total - done) / rate if rate else 0.0
-            print(
-                f"{name}: {done:,} of {total:,} sentences, {rate:.0f} sentences/s, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            _logger.info(f"{name}: {done:,} of {total:,} sentences, {rate:.0f} sentences/s, {left:.0f} s left")
 
     yield advance
 
@@ -51,7 +48,7 @@ def count_pairs(name: str, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[s
         if number % 10_000 == 0 and time.perf_counter() - shown >= _LINE_EVERY_SECONDS:
             shown = time.perf_counter()
             rate = number / (shown - started)
-            print(f"{name}: {number:,} pairs, {rate:,.0f} pairs/s", file=sys.stderr, flush=True)
+            _logger.info(f"{name}: {number:,} pairs, {rate:,.0f} pairs/s")
 
 
 def download_progress(say: Callable[[str], None]) -> Callable[[int, int | None], None]:

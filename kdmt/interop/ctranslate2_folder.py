@@ -178,8 +178,7 @@ def _check_symbols(
         return
     text = load_text_processor(folder / TEXT_FILE)
     dictionaries = load_dictionaries(folder, text)
-    langs = (text.source_lang, text.target_lang)
-    for lang, dictionary, symbols in zip(langs, dictionaries, (source, target), strict=True):
+    for lang, dictionary, symbols in zip(text.direction.sides, dictionaries, (source, target), strict=True):
         if list(symbols) != dictionary.symbols:
             raise UserError(f"{folder / f'dict.{lang}.txt'}: not the vocabulary of the model in this folder")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from kdmt.checksum import CHECKSUMS, file_sha256, read_checksums
 from kdmt.errors import UserError
-from kdmt.files import atomic_folder, naming, write_json
+from kdmt.files import atomic_folder, write_json
 from kdmt.models.description import FILE as DESCRIPTION_FILE
 from kdmt.outputs import writing
 
@@ -44,8 +44,7 @@ def described_folder(folder: Path, description: Mapping[str, Any], companions: S
             yield aside
             for companion in companions:
                 if companion.is_dir():
-                    with naming(folder / companion.name):
-                        shutil.copytree(companion, aside / companion.name)
+                    shutil.copytree(companion, aside / companion.name)
                 else:
                     shutil.copy2(companion, aside / companion.name)
             write_json(aside / DESCRIPTION_FILE, description)

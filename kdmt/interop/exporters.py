@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-Quantization = Literal["float32", "float16", "int8"]
+from kdmt.choices import ComputeType as Quantization
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from kdmt.errors import UserError
 from kdmt.files import naming, read_json_object
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, Frame, write_symbols
 from kdmt.interop.export_folder import check_new, described_folder
-from kdmt.languages import Language, parse_language
+from kdmt.languages import Direction, Language, parse_language
 from kdmt.recognition import wrong_path
 from kdmt.terminal import printable, unescaped_stderr
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
@@ -254,20 +254,20 @@ _SAME_SCRIPT = {"Hang": "Kore", "Hrkt": "Jpan", "Hani": "Hans"}
 
 
 def check_languages(
-    folder: Path, kind: Kind, codes: tuple[str | None, str | None], langs: tuple[str, str], *, setting: str
+    folder: Path, kind: Kind, codes: tuple[str | None, str | None], direction: Direction, *, setting: str
 ) -> None:
     """Refuse a model between other languages than the pipeline's, as far as its files and the codes tell them.
 
     Args:
         codes: for the source and the target; a Marian model's own `tokenizer_config.json` tells what they do not.
-        langs: the pipeline's.
+        direction: that of the pipeline.
         setting: names the teacher in messages.
 
     Raises:
         UserError: naming both languages, and the setting that takes the model all the same.
     """
     told = _read_json(folder / "tokenizer_config.json") if kind == "marian" else {}
-    for side, code, lang in zip(("source", "target"), codes, langs, strict=True):
+    for side, code, lang in zip(("source", "target"), codes, direction.sides, strict=True):
         where = f"{setting}{side}_code" if code is not None else f"{folder / 'tokenizer_config.json'}: {side}_lang"
         found = code if code is not None else told.get(f"{side}_lang")
         if isinstance(found, str) and _is_language(found, lang) is False:

@@ -1,37 +1,109 @@
-"""How far a student's distribution is from its teacher's, and by which slope it comes nearer.
+"""Divergences between the distributions of a teacher (p) and a student (q) over the vocabulary.
 
-p is the teacher's distribution, q the student's, over the last dimension, which is the vocabulary or a partition of it:
-p and q summed over the same groups of tokens. For every divergence here but the squared error the value over a
-partition never exceeds that over the vocabulary (data-processing inequality).
+`DIVERGENCES` names them. Each one is a plain function of log-probabilities,
 
-A slope is the derivative by log q, taken as if the entries of log q were free. With log q = log_softmax(z) the gradient
-by the logits is
+    (log_p [..., V], log_q [..., V]) -> value [...]
+
+and autograd gives its gradient. `kl`, `reverse_kl` and the others also have a hand-derived version, which passes over
+the [chunk, V] matrices as few times as possible and reuses their memory. To add a divergence, write its function, name
+it in `DIVERGENCES`, and add its name to the settings.
+
+The last dimension is the vocabulary or a partition of it, in which case p and q are sums over the same groups of
+tokens. For every divergence here except the squared error, the value over a partition never exceeds the value over the
+vocabulary (data-processing inequality).
+
+A slope is the derivative with respect to log q, taken as if the entries of log q were free. With
+log q = log_softmax(z) the gradient with respect to the logits is
 
     d value / d z_v = slope_v - q_v sum_u slope_u
 
-Shape: ... any leading dimensions, V vocabulary or groups of it.
+Shapes: ... any leading dimensions, V vocabulary or groups of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-LOG_ZERO = -1e4  # stands for the logarithm of 0: its exponential is 0, and 0 times it is 0
+LOG_ZERO = -1e4  # used for the logarithm of 0: its exponential is 0, and 0 times it is 0
+
+
+def kl_divergence(
+    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Return the summed KL divergence KL(teacher || student) of the tokens in `mask`, and their number.
+
+        T^2 sum_v p_v (log p_v - log q_v),   p, q = softmax(logits / T)
+
+    The factor T^2 keeps the size of the gradient at any temperature (Hinton et al. 2015, section 2).
+
+    Args:
+        student_logits: [..., V]; the gradient flows to them.
+        teacher_logits: [..., V].
+        mask: bool [...], True on real tokens.
+        temperature: T, divides the logits.
+
+    Returns:
+        The sum in nats, a scalar, and the number of tokens, int64, a scalar.
+    """
+    log_p, log_q = (
+        (each / temperature).log_softmax(-1).clamp_min(LOG_ZERO) for each in (teacher_logits, student_logits)
+    )
+    return temperature**2 * torch.where(mask, kl(log_p, log_q), 0.0).sum(), mask.sum()
+
+
+# ------------------------------------------------------------------------------------------------------ plain functions
+
+
+def cross_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return -sum p log q, the cross entropy with soft labels p (Hinton et al. 2015; Kim & Rush 2016, L_WORD-KD)."""
+    return -(log_p.exp() * log_q).sum(-1)
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return KL(p || q) = sum p (log p - log q), the cross entropy minus the entropy of the teacher."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return KL(q || p) = sum q (log q - log p) (Gu et al. 2024, MiniLLM, section 2.1; Wen et al. 2023)."""
+    return kl(log_q, log_p)
+
+
+def generalized_js(log_p: Tensor, log_q: Tensor, *, beta: float = 0.5) -> Tensor:
+    """Return beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q (Agarwal et al. 2024, section 2).
+
+    beta = 1/2 is the Jensen-Shannon divergence, at most log 2.
+    """
+    log_m = torch.lerp(log_q.exp(), log_p.exp(), beta).clamp_min(torch.finfo(log_q.dtype).tiny).log()
+    return beta * kl(log_p, log_m) + (1.0 - beta) * kl(log_q, log_m)
+
+
+def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return sum |p - q| / 2, at most 1 (Wen et al. 2023, equation of TVD). Its slope at p = q, a corner, is 0."""
+    return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
+
+
+def squared_error(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return sum (p - q)^2, the distance of soft labels (Ba & Caruana 2014, who use logits)."""
+    return (log_p.exp() - log_q.exp()).square().sum(-1)
+
+
+# ------------------------------------------------------------------------------------------- distributions and slopes
 
 
 @dataclass
 class Distribution:
-    """A softmax, normalised when its probabilities are asked for: each pass over such a matrix is dear.
+    """A softmax that is normalised when its probabilities are first read, since each pass over such a matrix is slow.
 
     Attributes:
-        scores: logits less a number of each row, [..., V].
-        exps: their exponentials.
-        is_normalised: whether they add up to 1.
+        scores: logits minus a constant of each row, [..., V].
+        exps: exponentials of the scores.
+        is_normalised: whether the exponentials sum to 1.
     """
 
     scores: Tensor
@@ -41,26 +113,26 @@ class Distribution:
 
     @classmethod
     def of_logs(cls, logs: Tensor) -> Distribution:
-        """From logarithms of probabilities."""
+        """Make a distribution from the logarithms of its probabilities."""
         return cls(logs, logs.exp(), is_normalised=True, _sums=torch.ones_like(logs[..., :1]))
 
     @classmethod
     def of_logits(cls, logits: Tensor, *, out: Tensor | None = None) -> Distribution:
-        """The softmax of logits, whose memory the scores take; that of the exponentials is `out`."""
+        """Make the softmax of logits. The scores overwrite the logits; the exponentials are written to `out`."""
         scores = logits.sub_(logits.amax(-1, keepdim=True))
         return cls(scores, torch.exp(scores, out=out))
 
     @property
     def sums(self) -> Tensor:
-        """The exponentials of a row added up, [..., 1]."""
+        """Return the sum of the exponentials of each row, [..., 1]."""
         if self._sums is None:
             self._sums = self.exps.sum(-1, keepdim=True)
         return self._sums
 
     def take_out(self, ids: Tensor) -> Tensor:
-        """Set the exponentials of the columns `ids`, [..., K], to 0. Returns the sum of the others, [..., 1].
+        """Set the exponentials of the columns `ids`, [..., K], to 0 and return the sum of the others, [..., 1].
 
-        They are added up, since 1 less those of `ids` would be rounding alone. `sums` stays that of all.
+        The others are summed, since 1 minus the sum of `ids` would be rounding error alone. `sums` keeps its value.
         """
         taken = self.exps.gather(-1, ids).sum(-1, keepdim=True)
         rest = self.exps.scatter_(-1, ids, 0.0).sum(-1, keepdim=True)
@@ -70,11 +142,11 @@ class Distribution:
 
     @property
     def log_sums(self) -> Tensor:
-        """[..., 1]"""
+        """Return the logarithm of `sums`, [..., 1]."""
         return self.sums.log()
 
     def normalised(self) -> tuple[Tensor, Tensor]:
-        """The logarithms of the probabilities and the probabilities, in the memory of scores and exponentials."""
+        """Return log-probabilities and probabilities, which overwrite the scores and the exponentials."""
         if not self.is_normalised:
             self.scores.sub_(self.log_sums)
             self.exps.div_(self.sums)
@@ -90,11 +162,11 @@ class Distribution:
         return self.normalised()[1]
 
     def confidence(self) -> Tensor:
-        """The largest probability: [...]."""
+        """Return the largest probability, [...]."""
         return self.exps.amax(-1) / self.sums[..., 0]
 
     def entropy(self) -> Tensor:
-        """In nats: [...]."""
+        """Return the entropy in nats, [...]."""
         return (self.log_sums - (self.exps * self.scores).sum(-1, keepdim=True) / self.sums)[..., 0]
 
 
@@ -105,7 +177,7 @@ class Slope:
     Attributes:
         values: [..., V].
         factor: [..., 1] or 1.
-        total: the slope's sum over V, [..., 1].
+        total: sum of the slope over V, [..., 1].
     """
 
     values: Tensor
@@ -117,57 +189,41 @@ class Slope:
         return cls(values, 1.0, values.sum(-1, keepdim=True))
 
 
-class Comparison(Protocol):
-    """How far q is from p, and the slope."""
-
-    def __call__(self, p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-        """The value [...], in nats where it is one of information, and the slope; `out` is memory for either."""
-        ...
+# (p, q, *, out=None) -> the value [...], in nats for information measures, and the slope; `out` is memory for either
+Comparison = Callable[..., tuple[Tensor, Slope]]
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """One divergence.
-
-    Attributes:
-        compare: its value and slope.
-        of_groups: whether groups of tokens can stand for tokens; a cache of the teacher's best tokens needs it.
-        times_squared_temperature: whether the loss is value * T ** 2, which keeps the gradient's size at any
-            temperature T (Hinton et al. 2015, section 2).
-    """
-
-    compare: Comparison
-    of_groups: bool = True
-    times_squared_temperature: bool = False
-
-    def scale(self, temperature: float) -> float:
-        return temperature**2 if self.times_squared_temperature else 1.0
+def compare_by_autograd(
+    function: Callable[[Tensor, Tensor], Tensor], p: Distribution, q: Distribution
+) -> tuple[Tensor, Slope]:
+    """Return the value of a plain function of log-probabilities and its slope by autograd."""
+    with torch.enable_grad():
+        log_q = q.logs.detach().requires_grad_()
+        value = function(p.logs.detach(), log_q)
+        (slope,) = torch.autograd.grad(value.sum(), log_q)
+    return value.detach(), Slope.of(slope)
 
 
-def cross_entropy(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """-sum p log q, with soft labels p (Hinton et al. 2015; Kim & Rush 2016, equation of L_WORD-KD)."""
+# ----------------------------------------------------------------------------------------------- hand-derived slopes
+
+
+def _fast_cross_entropy(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
     of_scores = torch.mul(p.exps, q.scores, out=out).sum(-1, keepdim=True) / p.sums
     return (q.log_sums - of_scores)[..., 0], _minus(p)
 
 
-def kl(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """KL(p || q) = sum p (log p - log q): the cross entropy less the teacher's own entropy."""
+def _fast_kl(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
     of_scores = torch.sub(p.scores, q.scores, out=out).mul_(p.exps).sum(-1, keepdim=True) / p.sums
     return (of_scores + q.log_sums - p.log_sums)[..., 0], _minus(p)
 
 
-def reverse_kl(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """KL(q || p) = sum q (log q - log p) (Gu et al. 2024, MiniLLM, section 2.1; Wen et al. 2023)."""
+def _fast_reverse_kl(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
     parts = torch.sub(q.logs, p.logs, out=out).mul_(q.probs)
     return parts.sum(-1), Slope.of(parts.add_(q.probs))
 
 
-def generalized_js(p: Distribution, q: Distribution, *, beta: float, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q (Agarwal et al. 2024, section 2).
-
-    beta = 1/2 is the Jensen-Shannon divergence, at most log 2. In the slope the parts that come from m cancel: the sum
-    over p, q and m of their derivatives by q is 0.
-    """
+def _fast_js(p: Distribution, q: Distribution, *, beta: float = 0.5, out: Tensor | None = None) -> tuple[Tensor, Slope]:
+    """The parts of the slope that come from m cancel: the sum over p, q and m of their derivatives by q is 0."""
     mixture = torch.lerp(q.probs, p.probs, beta, out=out)
     log_m = mixture.clamp_min_(torch.finfo(mixture.dtype).tiny).log_()
     towards_p = (p.logs - log_m).mul_(p.probs).sum(-1)
@@ -175,15 +231,13 @@ def generalized_js(p: Distribution, q: Distribution, *, beta: float, out: Tensor
     return beta * towards_p + (1.0 - beta) * parts.sum(-1), Slope.of(parts.mul_(1.0 - beta))
 
 
-def total_variation(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """sum |p - q| / 2, at most 1 (Wen et al. 2023, equation of TVD). Its slope at p = q, a corner, is 0."""
+def _fast_total_variation(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
     difference = torch.sub(q.probs, p.probs, out=out)
     value = difference.abs().sum(-1) / 2
     return value, Slope.of(difference.sign_().mul_(q.probs).mul_(0.5))
 
 
-def squared_error(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """sum (p - q) ** 2, the distance of soft labels (Ba & Caruana 2014, who take it of logits)."""
+def _fast_squared_error(p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
     difference = torch.sub(q.probs, p.probs, out=out)
     return difference.square().sum(-1), Slope.of(difference.mul_(q.probs).mul_(2.0))
 
@@ -192,28 +246,62 @@ def _minus(p: Distribution) -> Slope:
     return Slope(p.exps, -1.0 / p.sums, -torch.ones_like(p.sums))
 
 
+# ---------------------------------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A divergence.
+
+    Attributes:
+        function: of log-probabilities, (log_p, log_q) -> value.
+        fast: value and hand-derived slope; None to use autograd.
+        of_groups: whether it can be taken of groups of tokens, as a cache of the teacher's best tokens requires.
+        times_squared_temperature: whether the loss is value * T^2, which keeps the size of the gradient at any
+            temperature T (Hinton et al. 2015, section 2).
+        has_beta: whether the setting `beta` applies to it.
+    """
+
+    function: Callable[..., Tensor]
+    fast: Comparison | None = None
+    of_groups: bool = True
+    times_squared_temperature: bool = False
+    has_beta: bool = False
+
+    def compare(self, p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
+        """Return the value [...], in nats for information measures, and the slope; `out` is memory for either."""
+        return compare_by_autograd(self.function, p, q) if self.fast is None else self.fast(p, q, out=out)
+
+    def scale(self, temperature: float) -> float:
+        return temperature**2 if self.times_squared_temperature else 1.0
+
+
+DIVERGENCES: Mapping[str, Divergence] = {
+    "kl": Divergence(kl, _fast_kl, times_squared_temperature=True),
+    "reverse_kl": Divergence(reverse_kl, _fast_reverse_kl, times_squared_temperature=True),
+    "js": Divergence(generalized_js, _fast_js, has_beta=True),
+    "tvd": Divergence(total_variation, _fast_total_variation),
+    "cross_entropy": Divergence(cross_entropy, _fast_cross_entropy, times_squared_temperature=True),
+    "squared_error": Divergence(squared_error, _fast_squared_error, of_groups=False),
+}
+
+
 def divergence(name: str, *, beta: float = 0.5) -> Divergence:
-    """A divergence by its name in the settings.
+    """Return a divergence by its name.
 
     Args:
-        name: one of `NAMES`.
-        beta: of `js`, between 0 and 1: the teacher's share in the mixture.
+        name: a key of `DIVERGENCES`.
+        beta: share of the teacher in the mixture, between 0 and 1, for the divergences that have it.
 
     Raises:
-        ValueError: there is none of that name, or beta is out of range.
+        ValueError: the name is unknown, or beta is out of range.
     """
-    if name == "js" and not 0.0 < beta < 1.0:
+    if name not in DIVERGENCES:
+        raise ValueError(f"unknown divergence {name!r}: use one of {', '.join(DIVERGENCES)}")
+    found = DIVERGENCES[name]
+    if not found.has_beta:
+        return found
+    if not 0.0 < beta < 1.0:
         raise ValueError(f"beta ({beta}) is not between 0 and 1")
-    if name not in NAMES:
-        raise ValueError(f"unknown divergence {name!r}: use one of {', '.join(NAMES)}")
-    return {
-        "kl": Divergence(kl, times_squared_temperature=True),
-        "reverse_kl": Divergence(reverse_kl, times_squared_temperature=True),
-        "js": Divergence(partial(generalized_js, beta=beta)),
-        "tvd": Divergence(total_variation),
-        "cross_entropy": Divergence(cross_entropy, times_squared_temperature=True),
-        "squared_error": Divergence(squared_error, of_groups=False),
-    }[name]
-
-
-NAMES = ("kl", "reverse_kl", "js", "tvd", "cross_entropy", "squared_error")
+    fast = None if found.fast is None else partial(found.fast, beta=beta)
+    return replace(found, function=partial(found.function, beta=beta), fast=fast)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdmt.losses.projection import Scratch, add_product, chunk_size, logits_of
+from kdmt.losses.cross_entropy import Scratch, add_product, chunk_size, logits_of
 
 
 class _Gathered(torch.autograd.Function):

@@ -5,14 +5,11 @@ Shapes: B batch, L length (of either side), M real tokens, D model width, H head
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-HiddenDistance = Literal["mse", "cosine", "pkd"]
-AttentionDistance = Literal["kl", "squared_error"]
+from kdmt.choices import AttentionDistance, HiddenDistance
 
 
 def hidden_distance(student_MD: Tensor, teacher_MD: Tensor, kind: HiddenDistance) -> Tensor:

@@ -21,8 +21,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kdmt.losses.cross_entropy import Scratch, logits_of, weighted_sum
 from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope
-from kdmt.losses.projection import Scratch, logits_of, weighted_sum
 from kdmt.losses.token_selection import top1_ranking
 
 _LEAST = 1e-30  # a divisor is not smaller

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from kdmt.choices import Activation
 from kdmt.errors import UserError
 from kdmt.types import ALIGNED
 
@@ -38,7 +39,7 @@ class TransformerConfig:
     share_all_embeddings: bool = False
     layernorm_embedding: bool = False
     no_scale_embedding: bool = False  # embeddings as they are, not times sqrt(D)
-    activation_fn: Literal["relu", "gelu"] = "relu"
+    activation_fn: Activation = "relu"
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0

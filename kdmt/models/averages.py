@@ -10,9 +10,9 @@ from pathlib import Path
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.errors import UserError
+from kdmt.files import PARTIAL
 from kdmt.models.checkpoint import average_weights, load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import (
-    ASIDE,
     AVERAGE,
     AVERAGE_OF,
     PREFIX,
@@ -37,7 +37,7 @@ def save_average(run: Path, checkpoints: Sequence[Path], model: Transformer, com
         model: of their shape; it is left as it is.
         companions: files and folders that every checkpoint carries.
     """
-    with tempfile.TemporaryDirectory(dir=run, prefix=ASIDE) as scratch:
+    with tempfile.TemporaryDirectory(dir=run, prefix=PARTIAL) as scratch:
         write_average_of(Path(scratch), checkpoints)
         save_checkpoint(
             run / AVERAGE,

@@ -11,7 +11,6 @@ average/                                        a folder without training state
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -27,10 +26,18 @@ from torch import Tensor, nn
 
 from kdmt.checksum import file_sha256, verify_checkpoint
 from kdmt.errors import UserError
-from kdmt.files import check_file, explain_number, naming, read_json_object
+from kdmt.files import (
+    PARTIAL,
+    check_file,
+    explain_number,
+    naming,
+    partial_path,
+    read_json_object,
+    sync_to_disk,
+    write_json,
+)
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_model, count_stored, describe_model
-from kdmt.models.checkpoint_folder import ASIDE, sync
 from kdmt.models.description import read_description
 from kdmt.models.transformer import Transformer
 
@@ -63,11 +70,11 @@ def save_checkpoint(
         companions: files and folders copied into the checkpoint (tokenizer, dictionaries, text settings).
         state: for resuming; absent from a folder that is only for use.
     """
-    aside = folder.parent / f"{ASIDE}{folder.name}"
+    aside = partial_path(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     _save_tensors(aside / "model.safetensors", _weights(model) if weights is None else weights)
-    _write_json(aside / "model.json", describe_model(model))
+    write_json(aside / "model.json", describe_model(model))
     for companion in companions:
         if companion.is_dir():
             with naming(aside / companion.name):
@@ -76,19 +83,19 @@ def save_checkpoint(
             shutil.copy2(companion, aside / companion.name)
     if state is not None:
         _save_tensors(aside / "training_state.safetensors", state.tensors)
-        _write_json(aside / "training_state.json", state.values)
+        write_json(aside / "training_state.json", state.values)
     files = sorted(path for path in aside.rglob("*") if path.is_file())
-    _write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
+    write_json(aside / "checksums.json", {str(path.relative_to(aside)): file_sha256(path) for path in files})
     for path in [*files, aside / "checksums.json"]:
-        sync(path)
+        sync_to_disk(path)
     verify_checkpoint(aside)
-    replaced = folder.with_name(f"{ASIDE}replaced-{folder.name}")
+    replaced = folder.with_name(f"{PARTIAL}replaced-{folder.name}")
     if replaced.exists():
         shutil.rmtree(replaced)
     if folder.exists():  # moved, since a kill while it is being deleted would leave half a checkpoint
         folder.rename(replaced)
     aside.rename(folder)
-    sync(folder.parent)
+    sync_to_disk(folder.parent)
     if replaced.exists():
         shutil.rmtree(replaced)
 
@@ -196,8 +203,3 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         number = re.search(r"\(os error (\d+)\)", str(error))
         reason = explain_number(int(number[1])) if number else str(error)
         raise UserError(f"{path}: could not be written: {reason}; earlier checkpoints are kept") from None
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with naming(path):
-        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

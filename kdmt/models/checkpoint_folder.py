@@ -14,13 +14,13 @@ from functools import cache
 from pathlib import Path
 
 from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
+from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import PARTIAL, write_text
 from kdmt.recognition import wrong_path
 
 PREFIX = "checkpoint_"
 _NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
-ASIDE = ".partial-"  # begins the names of what is being written
 DAMAGED = "damaged-"  # begins the names of checkpoints that were found damaged
 AVERAGE = "average"
 AVERAGE_OF = "average_of"  # in a run and in its average: the updates of the checkpoints that the average is the mean of
@@ -40,15 +40,7 @@ def checkpoint_sha256(folder: Path) -> str:
 
 def point(pointer: Path, folder: Path) -> None:
     """Make a pointer file (`best`, `last`) name a checkpoint folder beside it."""
-    _write_whole(pointer, f"{folder.name}\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    aside = path.with_name(f"{ASIDE}{path.name}")
-    with naming(path):
-        aside.write_text(text)
-    sync(aside)
-    aside.replace(path)
+    write_text(pointer, f"{folder.name}\n")
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -69,7 +61,7 @@ def resolve_checkpoint(path: Path) -> Path:
         from kdmt.models.averages import renew_average
 
         renew_average(path)
-    for name in (AVERAGE, "best", "last"):
+    for name in CHECKPOINT_PREFERENCE:
         if (path / name).exists():
             return resolve_checkpoint(path / name)
     raise wrong_path(path, _NO_CHECKPOINT)
@@ -118,7 +110,7 @@ def average_of(folder: Path) -> list[int] | None:
 
 def write_average_of(folder: Path, checkpoints: Sequence[Path]) -> None:
     """Record which checkpoints an average was made of or, in a run, is to be made of."""
-    _write_whole(folder / AVERAGE_OF, "".join(f"{checkpoint_update(checkpoint)}\n" for checkpoint in checkpoints))
+    write_text(folder / AVERAGE_OF, "".join(f"{checkpoint_update(checkpoint)}\n" for checkpoint in checkpoints))
 
 
 @cache
@@ -152,19 +144,9 @@ def newest_valid_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
 
 def remove_unfinished(run: Path) -> None:
     """Remove what a killed process was writing; a checkpoint that was being replaced comes back."""
-    for replaced in run.glob(f"{ASIDE}replaced-*"):
-        folder = run / replaced.name.removeprefix(f"{ASIDE}replaced-")
+    for replaced in run.glob(f"{PARTIAL}replaced-*"):
+        folder = run / replaced.name.removeprefix(f"{PARTIAL}replaced-")
         if not folder.exists():
             replaced.rename(folder)
-    for path in run.glob(f"{ASIDE}*"):
+    for path in run.glob(f"{PARTIAL}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def sync(path: Path) -> None:
-    """Make sure that a file's content, or a folder's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with naming(path):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

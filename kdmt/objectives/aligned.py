@@ -11,11 +11,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdmt.choices import OnTooLong
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
 from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 from kdmt.losses.edit_scripts import compact, levenshtein_distance
@@ -27,8 +28,6 @@ from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.glancing import Distance, glanced
 from kdmt.objectives.own_positions import OwnPositionsObjective
 from kdmt.types import BOS, EOS, PAD, UNK, Batch, LossTerm, LossTerms
-
-TooLong = Literal["skip", "upsample"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class AlignedObjective(OwnPositionsObjective):
         model: NATransformer,
         *,
         glancing: Sequence[tuple[int, float]] | None = None,
-        too_long: TooLong = "skip",
+        too_long: OnTooLong = "skip",
         **others: Any,
     ) -> None:
         super().__init__(model, **others)

@@ -220,7 +220,7 @@ def _load_teachers(workspace: Workspace, job: Job, student: Student, model: Any)
     teachers = []
     for path in given or [str(workspace.teacher / workspace.config.distill.checkpoint)]:
         folder = resolve_checkpoint(Path(path))
-        check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
+        check_vocabulary(folder, workspace.prepare, workspace.direction)
         teachers.append(load_model(folder))
         check_positions(job.path, student, model.config, teachers[-1].config)
     check_inside(job.path, student, model.config, teachers[0].config)

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from kdmt.config import AttentionKD, HiddenKD, WordKD
 from kdmt.corpus.batching import pad_sentences
-from kdmt.losses.cross_entropy import token_nll
+from kdmt.losses.cross_entropy import chunk_size, projected_loss, token_nll
 from kdmt.losses.divergences import divergence
 from kdmt.losses.intermediate import attention_distance, hidden_distance, match_heads
-from kdmt.losses.projection import chunk_size, projected_loss
 from kdmt.losses.token_selection import harder_than_most, hardest, push
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKDLoss
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer

@@ -5,12 +5,12 @@ Shapes: B batch, L decoder positions.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Distance = Literal["hamming", "levenshtein"]  # between the student's first answer and the reference
+from kdmt.choices import GlancingDistance
+
+Distance = GlancingDistance  # between the student's first answer and the reference
 
 
 def glanced(distance_B: Tensor, keep_BL: Tensor, *, ratio: float) -> Tensor:

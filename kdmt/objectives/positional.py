@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from kdmt.losses.crf import candidate_transitions, crf_log_partition, crf_score
+from kdmt.losses.cross_entropy import weighted_sum
 from kdmt.losses.edit_scripts import levenshtein_distance
 from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
-from kdmt.losses.projection import weighted_sum
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.distillation import DistillationObjective, Pass

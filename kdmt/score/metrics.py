@@ -2,7 +2,7 @@
 
 A score is a value with its signature, its direction and its range. To add a metric, write the function that makes its
 sacreBLEU object and name it in `METRICS`: the report, scores.json, the significance tests and validation go by the
-table. A metric that training may choose checkpoints by is listed under `best_metric` in `kdmt.config` too.
+table. A metric that training may choose checkpoints by is listed as `BestMetric` in `kdmt.choices` too.
 
 This module imports nothing of kdmt and no torch, and sacreBLEU only when a score is computed, so that every package may
 use it: validation, selection among n-best hypotheses, the report.

@@ -8,14 +8,13 @@ significance.json (`bleu_p_value`, `bleu_signature`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from kdmt.config import read_record
 from kdmt.errors import UserError
-from kdmt.files import naming, read_json
+from kdmt.files import read_json, write_json
 from kdmt.score.metrics import METRICS, MetricScore
 
 Json = object  # a value of a JSON file that was not checked yet
@@ -94,7 +93,7 @@ class Missing:
 
 def write_scores(path: Path, rows: Sequence[ScoreRow], missing: Sequence[Missing] = ()) -> None:
     """Write scores.json: a list with an object for each row, then one with the key `missing` for each other system."""
-    _write_json(path, [*map(_row_values, rows), *map(asdict, missing)])
+    write_json(path, [*map(_row_values, rows), *map(asdict, missing)], indent=2)
 
 
 def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
@@ -115,7 +114,7 @@ def _is_missing(entry: Json) -> bool:
 
 def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
     """Write significance.json: a list with an object for each comparison."""
-    _write_json(path, list(map(_comparison_values, comparisons)))
+    write_json(path, list(map(_comparison_values, comparisons)), indent=2)
 
 
 def read_comparisons(path: Path) -> list[Comparison]:
@@ -185,11 +184,3 @@ def _entries(path: Path) -> list[Json]:
     if not isinstance(content, list):
         raise UserError(f"{path}: not a list")
     return content
-
-
-def _write_json(path: Path, value: Json) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    aside = path.with_name(f".partial-{path.name}")
-    with naming(path):
-        aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

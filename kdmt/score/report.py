@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdmt.files import naming
+from kdmt.files import write_text
 from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.records import Comparison, Missing, ScoreRow
@@ -102,7 +102,7 @@ def write_html(
     """
     tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons, missing)), *_pictures(rows)])
     notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing))
-    _write_atomically(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
+    write_text(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
 
 
 # ------------------------------------------------------------------------------------------------------------ content
@@ -337,10 +337,3 @@ def _html_line(tag: str, columns: Sequence[_Column], cells: Sequence[str]) -> st
     opening = [f'<{tag} class="figure">' if column.is_figure else f"<{tag}>" for column in columns]
     inside = [f"{start}{html.escape(cell)}</{tag}>" for start, cell in zip(opening, cells, strict=True)]
     return f"<tr>{''.join(inside)}</tr>"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    aside = path.with_name(f".partial-{path.name}")
-    with naming(path):
-        aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdmt.config import Pipeline
 from kdmt.errors import UserError
-from kdmt.flow.manifest import read_json
+from kdmt.files import read_optional_json
 from kdmt.flow.stage import Stage
 
 _OF_RUNS = ("init_from ", "teacher ")  # begin the inputs of a training run that are paths
@@ -81,7 +81,7 @@ def _recorded_paths(path: Path) -> list[str]:
     """What the run that a checkpoint lies in was initialised from and taught by, as its own record says."""
     for folder in (path, path.parent):
         for name in ("manifest.json", "plan.json"):
-            recorded = read_json(folder / name)
+            recorded = read_optional_json(folder / name)
             if recorded is not None:
                 inputs = recorded.get("inputs") or {}
                 return [key.removeprefix(start) for key in inputs for start in _OF_RUNS if key.startswith(start)]

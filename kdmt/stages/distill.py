@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from kdmt.config import Sample
 from kdmt.distill.reverse import check_reverse, reverse_inputs
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import PARTIAL, atomic_file, naming
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
 from kdmt.flow.stage import Shards, Stage, setting_up
@@ -145,7 +145,9 @@ class Decoding:
     def begin(self, plan: Plan) -> None:
         """Open the folder for work; what is wrong with the teacher is said before anything is moved."""
         self.teacher().check(self.sample)
-        check_reverse(self.workspace.config.distill.reverse, self.workspace.langs, self.workspace.config.prepare.text)
+        check_reverse(
+            self.workspace.config.distill.reverse, self.workspace.direction, self.workspace.config.prepare.text
+        )
         begin(self.folder, plan, self.workspace.resolved_config())
         self.blocks.mkdir(exist_ok=True)
 
@@ -210,7 +212,7 @@ class Decoding:
         return tasks
 
     def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
-        with TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
+        with TemporaryDirectory(dir=self.folder, prefix=PARTIAL) as scratch:
             written = self.write_candidates(self.made_from(plan), tasks, sources, Path(scratch))
             for name in CANDIDATES:
                 (Path(scratch) / name).replace(self.folder / name)
@@ -265,9 +267,8 @@ def _keep_blocks(folder: Path, tasks: Sequence[BlockTask], made_from: dict[str, 
         for task in tasks:
             there, here = task.block.path(state / BLOCKS), task.block.path(folder / BLOCKS)
             if there.exists() and not here.exists() and fits(there, task.block, made_from, task.hashes_N):
-                aside = here.with_name(f".partial-{here.name}")
-                shutil.copy2(there, aside)
-                aside.replace(here)
+                with atomic_file(here) as aside:
+                    shutil.copy2(there, aside)
 
 
 def _describe(name: str, failed: Sequence[Failed]) -> str:
@@ -387,7 +388,9 @@ class Choosing:
         return plan
 
     def make(self, plan: Plan) -> None:
-        check_reverse(self.workspace.config.distill.reverse, self.workspace.langs, self.workspace.config.prepare.text)
+        check_reverse(
+            self.workspace.config.distill.reverse, self.workspace.direction, self.workspace.config.prepare.text
+        )
         self._check_scores()
         begin(self.folder, plan, self.workspace.resolved_config())
         facts = write_training_set(self.workspace, self.folder, self.training_set())

@@ -65,7 +65,7 @@ def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
         return with_ratio(workspace, make_plan(choice_settings(settings), extra, inputs))
 
     def make(plan: Plan) -> None:
-        check_reverse(workspace.config.distill.reverse, workspace.langs, workspace.config.prepare.text)
+        check_reverse(workspace.config.distill.reverse, workspace.direction, workspace.config.prepare.text)
         with TemporaryDirectory(dir=real_folder(folder).parent, prefix=".imported-") as scratch:
             asides = [Path(scratch) / name for name in CANDIDATES]
             write_imported(

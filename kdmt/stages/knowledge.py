@@ -57,7 +57,7 @@ def _fill(workspace: Workspace, data: str, plan: Plan) -> None:
     use_threads(settings.threads)
     device = pick_device(settings.device)
     checkpoint = resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint)
-    check_vocabulary(checkpoint, workspace.prepare, langs=workspace.langs)
+    check_vocabulary(checkpoint, workspace.prepare, workspace.direction)
     teacher = load_model(checkpoint)
     if settings.k >= teacher.tgt_vocab_size:
         raise UserError(f"knowledge.k ({settings.k}) is not less than the vocabulary's {teacher.tgt_vocab_size} tokens")

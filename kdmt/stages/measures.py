@@ -9,7 +9,9 @@ from pathlib import Path
 from kdmt import languages
 from kdmt.corpus.tokenizer import read_chunks
 from kdmt.errors import UserError
-from kdmt.flow.manifest import Plan, read_json, recorded_plan
+from kdmt.files import read_optional_json
+from kdmt.flow.manifest import Plan, recorded_plan
+from kdmt.languages import Direction
 from kdmt.stages.workspace import Workspace
 
 REPORT = "report.json"  # of the prepare stage
@@ -24,13 +26,13 @@ def spaced_sides(workspace: Workspace) -> tuple[bool, bool]:
     prepare = workspace.config.prepare
     if prepare.text.already_applied or prepare.tokenizer.type == "words":
         return True, True
-    source, target = workspace.langs
+    source, target = workspace.direction.sides
     return languages.writes_spaces(source), languages.writes_spaces(target)
 
 
 def recorded_ratio(workspace: Workspace) -> float | None:
     """Return the typical ratio that the prepare stage has recorded; None where it was made before there was one."""
-    report = read_json(workspace.prepare / REPORT) or {}
+    report = read_optional_json(workspace.prepare / REPORT) or {}
     return report.get("typical_ratio")
 
 
@@ -39,7 +41,9 @@ def typical_ratio(workspace: Workspace) -> float:
     from kdmt.corpus import sentence_lengths as lengths
 
     recorded = recorded_ratio(workspace)
-    return lengths.typical_ratio(training_chunks(workspace.prepare, workspace.langs)) if recorded is None else recorded
+    return (
+        lengths.typical_ratio(training_chunks(workspace.prepare, workspace.direction)) if recorded is None else recorded
+    )
 
 
 def with_ratio(workspace: Workspace, plan: Plan) -> Plan:
@@ -53,9 +57,9 @@ def with_ratio(workspace: Workspace, plan: Plan) -> Plan:
     return plan.depending_on("typical_ratio", ratio, default=ratio)
 
 
-def training_chunks(folder: Path, langs: tuple[str, str]) -> Iterator[tuple[list[str], list[str]]]:
+def training_chunks(folder: Path, direction: Direction) -> Iterator[tuple[list[str], list[str]]]:
     """Yield the training text of a prepare stage's folder, some lines of both sides at a time."""
-    sources, targets = (read_chunks(folder / f"train.{lang}") for lang in langs)
+    sources, targets = (read_chunks(folder / f"train.{lang}") for lang in direction.sides)
     return zip(sources, targets, strict=True)
 
 
@@ -65,12 +69,12 @@ def training_chunks(folder: Path, langs: tuple[str, str]) -> Iterator[tuple[list
 def bleu_tokenizer(workspace: Workspace) -> str:
     """Return sacreBLEU's tokenizer for the target language: `score.tokenize`, `auto` resolved."""
     chosen = workspace.config.score.tokenize
-    return languages.bleu_tokenizer(workspace.config.target_lang) if chosen == "auto" else chosen
+    return languages.bleu_tokenizer(workspace.direction.target) if chosen == "auto" else chosen
 
 
 def words_tokenizer(workspace: Workspace) -> str:
     """Return the tokenizer for text as kdmt's tokenizer sees it: what Moses has tokenised is not tokenised again."""
-    if workspace.config.prepare.text.moses and languages.writes_spaces(workspace.config.target_lang):
+    if workspace.config.prepare.text.moses and languages.writes_spaces(workspace.direction.target):
         return "none"
     return bleu_tokenizer(workspace)
 
@@ -122,11 +126,11 @@ def require_packages(tokenizer: str, where: Path) -> None:
 
 def tokenizer_note(workspace: Workspace) -> str | None:
     """Return what the user should know of `score.tokenize: auto`; None if nothing."""
-    tokenizer = languages.usual_bleu_tokenizer(workspace.config.target_lang)
+    tokenizer = languages.usual_bleu_tokenizer(workspace.direction.target)
     extra = languages.missing_extra(tokenizer)
     if workspace.config.score.tokenize != "auto" or extra is None:
         return None
     return (
-        f"BLEU of {workspace.config.target_lang} is tokenised by {bleu_tokenizer(workspace)}: sacreBLEU's {tokenizer} "
+        f"BLEU of {workspace.direction.target} is tokenised by {bleu_tokenizer(workspace)}: sacreBLEU's {tokenizer} "
         f"needs pip install 'kdmt[{extra}]'"
     )

@@ -79,7 +79,7 @@ def _text_stages(workspace: Workspace, prepare: Stage, teacher: Stage) -> dict[s
     return text
 
 
-def _checked_stages(workspace: Workspace) -> Stages:
+def checked_stages(workspace: Workspace) -> Stages:
     """The stages, none of which would be made from itself.
 
     Raises:
@@ -110,7 +110,7 @@ def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) 
     if not 0 <= shard < shards:
         raise UserError(f"--shard {shard}/{shards}: expected a shard from 0 on and less than their number")
     check_architectures(workspace.config)
-    for stage in _checked_stages(workspace).text.values():
+    for stage in checked_stages(workspace).text.values():
         if stage.shards is not None:
             run_shard(stage, shard, shards, rebuild=rebuild, say=workspace.say)
 
@@ -133,13 +133,13 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
     """
     check_architectures(workspace.config)
     check_language_model(workspace.config.score)
-    stages = _checked_stages(workspace)
+    stages = checked_stages(workspace)
     wanted = {
         "prepare": [stages.prepare],
         "teacher": [stages.teacher],
         "distill": list(stages.text.values()),
         "knowledge": list(stages.knowledge.values()),
-        "student": _chosen_students(stages, student),
+        "student": chosen_students(stages, student),
         "score": [stages.score],
     }[name]
     if not wanted:
@@ -156,7 +156,7 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
         followers.dismiss()
 
 
-def _chosen_students(stages: Stages, name: str | None) -> list[Stage]:
+def chosen_students(stages: Stages, name: str | None) -> list[Stage]:
     if name is not None and name not in stages.students:
         raise UserError(f"there is no student {name!r}; the pipeline has {', '.join(stages.students) or 'none'}")
     names = stages.students if name is None else [name]

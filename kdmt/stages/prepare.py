@@ -47,25 +47,26 @@ from kdmt.corpus.text_files import Malformed
 from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import atomic_file, write_json
 from kdmt.flow.folders import move_aside, real_folder
-from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_plan, write_json
+from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_plan
 from kdmt.flow.progress import count_pairs, download_progress
 from kdmt.flow.stage import Stage
+from kdmt.languages import Direction
 from kdmt.runtime import cores
 from kdmt.stages.measures import REPORT, spaced_sides
 from kdmt.stages.prepare_data_bin import data_bin_hashes, take_data_bin
 from kdmt.stages.workspace import Workspace
 
-PARTIAL = ".partial"  # ends the name of the folder that the stage works in
+UNFINISHED = ".partial"  # ends the name of the folder that the stage works in
 
 
 def prepare_stage(workspace: Workspace) -> Stage:
     settings = workspace.config.prepare
-    langs = {"source_lang": workspace.config.source_lang, "target_lang": workspace.config.target_lang}
+    languages = {"source_lang": workspace.direction.source, "target_lang": workspace.direction.target}
 
     def plan() -> Plan:
-        made_from = make_plan({"prepare": settings}, langs, _input_hashes(workspace))
+        made_from = make_plan({"prepare": settings}, languages, _input_hashes(workspace))
         if settings.data_bin is not None or settings.clean == "none" or all(spaced_sides(workspace)):
             return made_from
         # earlier versions counted words between spaces in every language, which dropped most of such text
@@ -117,7 +118,7 @@ def _hash_local(path: str | None, known: str | None) -> str:
 
 def _prepare(workspace: Workspace, plan: Plan) -> None:
     final = real_folder(workspace.prepare)  # where it is a symbolic link, all of this happens on the link's disk
-    folder = final.with_name(f"{final.name}{PARTIAL}")
+    folder = final.with_name(f"{final.name}{UNFINISHED}")
     if folder.exists():
         workspace.say(f"prepare: begins again; what a stopped run left in {folder} is removed")
         shutil.rmtree(folder)
@@ -130,12 +131,12 @@ def _prepare(workspace: Workspace, plan: Plan) -> None:
 
 
 def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
-    settings, langs = workspace.config.prepare, workspace.langs
+    settings, direction = workspace.config.prepare, workspace.direction
     if settings.data_bin is not None:
         return take_data_bin(workspace, folder)
     workers = settings.workers or cores()
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
-    processor = TextProcessor(settings.text, *langs, unicode_form)
+    processor = TextProcessor(settings.text, *direction.sides, unicode_form)
     held_out = _held_out(settings)
     for split, corpus in held_out.items():
         _write_held_out(workspace, folder, split, corpus, processor)
@@ -146,15 +147,15 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
         (_training_corpus(workspace, index, corpus, malformed) for index, corpus in enumerate(settings.train)),
         clean=settings.clean,
         forbidden=forbidden,
-        out_source=folder / f"train.{langs[0]}",
-        out_target=folder / f"train.{langs[1]}",
+        out_source=folder / f"train.{direction.source}",
+        out_target=folder / f"train.{direction.target}",
         out_tags=folder / "train.tags",
         workdir=folder / "cleaning",
         workers=workers,
         spaced=spaced_sides(workspace),
     )
     pairs_of = {split: list(_held_out_pairs(workspace, folder, split)) for split in held_out}
-    train_text = (folder / f"train.{langs[0]}", folder / f"train.{langs[1]}")
+    train_text = (folder / f"train.{direction.source}", folder / f"train.{direction.target}")
     parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
     checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(train_text, parts, pairs_of)}
     workspace.say(
@@ -166,10 +167,10 @@ def _fill(workspace: Workspace, folder: Path) -> dict[str, object]:
     if not (settings.text.changes_nothing or settings.text.already_applied):
         _process_in_place(train_text[0], processor.preprocess_source, workers)
         if settings.monolingual:
-            _process_in_place(folder / f"monolingual.{langs[0]}", processor.preprocess_source, workers)
+            _process_in_place(folder / f"monolingual.{direction.source}", processor.preprocess_source, workers)
         _process_in_place(train_text[1], processor.preprocess_target, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
-    tokenizers = _train_tokenizer(settings, train_text, folder, langs, report)
+    tokenizers = _train_tokenizer(settings, train_text, folder, direction, report)
     round_trips = _round_trips(workspace, samples, processor, folder / "tokenizer")
     counts, specials = _binarize(workspace, folder, tokenizers, list(held_out), workers)
     checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
@@ -189,7 +190,7 @@ def _foreign_forms(
     counts: dict[str, dict[str, Any]] = {}
     for split in held_out:
         counts[split] = {}
-        for lang in workspace.langs:
+        for lang in workspace.direction.sides:
             path = folder / f"{split}.raw.{lang}"
             found = find_foreign_forms(iterate_lines(path), processor.unicode_form)
             counts[split][lang] = found.as_dict()
@@ -212,7 +213,7 @@ def _round_trips(
     counts = {}
     tokenizers = load_tokenizer(tokenizer)  # of its own: a model numbers its symbols as it meets them
     models = (tokenizers.source, tokenizers.target)
-    for lang, lines, model in zip(workspace.langs, samples, models, strict=True):
+    for lang, lines, model in zip(workspace.direction.sides, samples, models, strict=True):
         found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
         counts[lang] = found.as_dict()
         if (warning := found.warning()) is not None:
@@ -234,7 +235,7 @@ def _train_tokenizer(
     settings: Prepare,
     train_text: tuple[Path, Path],
     folder: Path,
-    langs: tuple[str, str],
+    direction: Direction,
     report: CleaningReport,
 ) -> Tokenizers:
     """Learn the tokenizer; where cleaning has left too little text, that is the reason and not the vocabulary.
@@ -243,7 +244,7 @@ def _train_tokenizer(
         UserError: as `train_tokenizer`.
     """
     try:
-        return train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", langs)
+        return train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", direction)
     except TooLittleText as error:
         if not report.loses_much:
             raise
@@ -266,7 +267,7 @@ def _write_monolingual(
     workspace: Workspace, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
 ) -> dict[str, object]:
     """Clean text of the source language, which passes through the rules of pairs as its own translation; its counts."""
-    settings, place = workspace.config.prepare, folder / f"monolingual.{workspace.langs[0]}"
+    settings, place = workspace.config.prepare, folder / f"monolingual.{workspace.direction.source}"
     clean = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
     report = clean_corpora(
         (_monolingual_corpus(workspace, index, source, malformed) for index, source in enumerate(settings.monolingual)),
@@ -305,7 +306,7 @@ def _write_held_out(workspace: Workspace, folder: Path, split: str, text: HeldOu
         processes = [processor.tidy, processor.tidy]
     else:
         processes = [processor.preprocess_source, processor.preprocess_target]
-    for lang, process, lines in zip(workspace.langs, processes, zip(*pairs, strict=True), strict=True):
+    for lang, process, lines in zip(workspace.direction.sides, processes, zip(*pairs, strict=True), strict=True):
         write_lines(folder / f"{split}.raw.{lang}", lines)
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     if text.raw_target is not None:
@@ -313,7 +314,7 @@ def _write_held_out(workspace: Workspace, folder: Path, split: str, text: HeldOu
         lines = tuple(source_lines(text.raw_target, path))
         if len(lines) != len(pairs):
             raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")
-        write_lines(folder / f"{split}.raw.{workspace.langs[1]}", lines)
+        write_lines(folder / f"{split}.raw.{workspace.direction.target}", lines)
 
 
 def _places(workspace: Workspace) -> dict[str, Any]:
@@ -329,20 +330,18 @@ def _forbidden(workspace: Workspace, folder: Path, held_out: dict[str, HeldOut])
 def _held_out_pairs(workspace: Workspace, folder: Path, split: str) -> Iterator[tuple[str, str]]:
     """In the form that the training text has when it is compared: Moses' entities are letters to a comparison."""
     form = "" if workspace.config.prepare.text.already_applied else "raw."
-    return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in workspace.langs), strict=True)
+    return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in workspace.direction.sides), strict=True)
 
 
 def _process_in_place(path: Path, process: Callable[[str], str], workers: int) -> None:
     """Apply text processing line by line, in bounded memory."""
-    aside = path.with_name(f"{path.name}.part")
     with (
-        naming(path),
+        atomic_file(path) as aside,
         aside.open("w", encoding="utf-8", newline="\n") as file,
         mapping_in_order(partial(_process_lines, process), workers) as map_in_order,
     ):
         for lines in map_in_order(read_chunks(path)):
             file.write(lines)
-    aside.replace(path)
 
 
 def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
@@ -353,10 +352,12 @@ def _binarize(
     workspace: Workspace, folder: Path, tokenizers: Tokenizers, held_out: list[str], workers: int
 ) -> tuple[dict[str, object], dict[str, dict[str, int]]]:
     """Write the data-bin; returns facts, and for each language its words that are spelled like special symbols."""
-    langs, data_bin = workspace.langs, folder / "data-bin"
+    direction, data_bin = workspace.direction, folder / "data-bin"
     tags = folder / "train.tags"
-    text = TextPair(folder / f"train.{langs[0]}", folder / f"train.{langs[1]}", tags if tags.exists() else None)
-    common: dict[str, Any] = {"langs": langs, "tokenizers": tokenizers, "threads": workers}
+    text = TextPair(
+        folder / f"train.{direction.source}", folder / f"train.{direction.target}", tags if tags.exists() else None
+    )
+    common: dict[str, Any] = {"direction": direction, "tokenizers": tokenizers, "threads": workers}
     vocabulary = workspace.config.prepare.vocabulary
     if vocabulary.source_path is None:
         made = build_data_bin(data_bin, text, vocabulary=vocabulary, **common)
@@ -364,31 +365,33 @@ def _binarize(
         given = Dictionary.load(Path(vocabulary.source_path))
         target = given if vocabulary.target_path is None else Dictionary.load(Path(vocabulary.target_path))
         made = binarize_files(data_bin, "train", text, dictionaries=(given, target), **common)
-        for lang, dictionary in zip(langs, (given, target), strict=True):
+        for lang, dictionary in zip(direction.sides, (given, target), strict=True):
             dictionary.save(dictionary_path(data_bin, lang))
-    for lang in langs:
+    for lang in direction.sides:
         shutil.copy2(dictionary_path(data_bin, lang), folder)
     for split in held_out:
         binarize_files(
             data_bin,
             split,
-            TextPair(folder / f"{split}.{langs[0]}", folder / f"{split}.{langs[1]}"),
+            TextPair(folder / f"{split}.{direction.source}", folder / f"{split}.{direction.target}"),
             dictionaries=(made.source_dictionary, made.target_dictionary),
             **common,
         )
     if workspace.config.prepare.monolingual:
         binarize_text(
-            folder / f"monolingual.{langs[0]}",
-            data_prefix(data_bin, "monolingual", langs, langs[0]),
+            folder / f"monolingual.{direction.source}",
+            data_prefix(data_bin, "monolingual", direction, direction.source),
             model=tokenizers.source,
             dictionary=made.source_dictionary,
             threads=workers,
         )
-    sides = zip(langs, (made.source, made.target), (made.source_dictionary, made.target_dictionary), strict=True)
+    sides = zip(
+        direction.sides, (made.source, made.target), (made.source_dictionary, made.target_dictionary), strict=True
+    )
     facts: dict[str, object] = {}
     for lang, counts, dictionary in sides:
         facts[lang] = {"symbols": len(dictionary), "tokens": counts.num_tokens, "unk": counts.num_unk}
-    return facts, dict(zip(langs, (made.source.literal_specials, made.target.literal_specials), strict=True))
+    return facts, dict(zip(direction.sides, (made.source.literal_specials, made.target.literal_specials), strict=True))
 
 
 def binarize_distilled(workspace: Workspace, folder: Path) -> None:
@@ -398,14 +401,14 @@ def binarize_distilled(workspace: Workspace, folder: Path) -> None:
         folder: holds `distilled.<source>` and `distilled.<target>` (and `distilled.tags`); gets `data-bin/`.
     """
     codec = TextCodec.load(workspace.prepare)
-    (src, tgt), tags = workspace.langs, folder / "distilled.tags"
+    (src, tgt), tags = workspace.direction.sides, folder / "distilled.tags"
     binarize_files(
         folder / "data-bin",
         "train",
         TextPair(folder / f"distilled.{src}", folder / f"distilled.{tgt}", tags if tags.exists() else None),
-        langs=workspace.langs,
+        direction=workspace.direction,
         tokenizers=codec.tokenizers,
         dictionaries=(codec.src_dictionary, codec.tgt_dictionary),
     )
-    for lang in workspace.langs:
+    for lang in workspace.direction.sides:
         shutil.copy2(workspace.data_bin / f"dict.{lang}.txt", folder / "data-bin")

@@ -25,9 +25,9 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import naming
-from kdmt.flow.manifest import write_json
+from kdmt.files import naming, write_json
 from kdmt.interop.fairseq.data_bin import DataBin, Split
+from kdmt.languages import Direction
 from kdmt.stages.measures import REPORT, training_chunks
 from kdmt.stages.workspace import Workspace
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
@@ -42,8 +42,8 @@ def data_bin_hashes(workspace: Workspace, known: Mapping[str, str]) -> dict[str,
     recorded = {name: sha for name, sha in known.items() if name.startswith(f"{settings.path}/")}
     if recorded and not Path(settings.path).is_dir():
         return recorded
-    data = DataBin.open(Path(settings.path), *workspace.langs)
-    files = [data.folder / f"dict.{lang}.txt" for lang in data.langs]
+    data = DataBin.open(Path(settings.path), *workspace.direction.sides)
+    files = [data.folder / f"dict.{lang}.txt" for lang in data.direction.sides]
     for name in [*data.names("train"), "valid", *settings.test]:
         split = data.split(name, parallel=True)
         for side in (split.source, split.target):
@@ -76,13 +76,13 @@ def take_data_bin(workspace: Workspace, folder: Path) -> dict[str, object]:
     """
     settings = workspace.config.prepare
     assert settings.data_bin is not None
-    data = DataBin.open(Path(settings.data_bin.path), *workspace.langs)
+    data = DataBin.open(Path(settings.data_bin.path), *workspace.direction.sides)
     _check_joined(data, joined=settings.vocabulary.joined)
     codec = _make_codec(workspace, data, folder)
     sides = [
         _Side(lang, model, dictionary, Detokenizer(model, dictionary.symbols))
         for lang, model, dictionary in zip(
-            data.langs,
+            data.direction.sides,
             (codec.tokenizers.source, codec.tokenizers.target),
             (codec.src_dictionary, codec.tgt_dictionary),
             strict=True,
@@ -92,13 +92,13 @@ def take_data_bin(workspace: Workspace, folder: Path) -> dict[str, object]:
     if not training:
         data.split("train")  # says what there is
     pairs = sum(map(len, training))
-    _take(training, "train", sides, folder, data.langs)
+    _take(training, "train", sides, folder, data.direction)
     for name in ["valid", *settings.data_bin.test]:
-        _take([data.split(name, parallel=True)], name, sides, folder, data.langs)
+        _take([data.split(name, parallel=True)], name, sides, folder, data.direction)
         _write_raw(codec, name, folder)
     _check_tokenizer(sides)
     others = {side.lang: len(side.others) for side in sides}
-    ratio = typical_ratio(training_chunks(folder, data.langs))
+    ratio = typical_ratio(training_chunks(folder, data.direction))
     report = {"data_bin": settings.data_bin.path, "pairs": pairs, "typical_ratio": ratio, "cut_otherwise": others}
     findings = _check_text(folder, sides, ["valid", *settings.data_bin.test], pairs)
     write_json(folder / REPORT, report | report_findings(findings, workspace.say))
@@ -132,20 +132,22 @@ def _check_joined(data: DataBin, *, joined: bool) -> None:
 
 def _make_codec(workspace: Workspace, data: DataBin, folder: Path) -> TextCodec:
     settings = workspace.config.prepare
-    train_tokenizer(settings.tokenizer, (folder, folder), folder / "tokenizer", data.langs)  # given: no text is read
-    write_json(folder / TEXT_FILE, TextProcessor(settings.text, *data.langs, None).to_dict())
+    train_tokenizer(
+        settings.tokenizer, (folder, folder), folder / "tokenizer", data.direction
+    )  # given: no text is read
+    write_json(folder / TEXT_FILE, TextProcessor(settings.text, *data.direction.sides, None).to_dict())
     (folder / "data-bin").mkdir()
-    for lang in data.langs:
+    for lang in data.direction.sides:
         shutil.copyfile(data.folder / f"dict.{lang}.txt", folder / f"dict.{lang}.txt")
         shutil.copyfile(data.folder / f"dict.{lang}.txt", dictionary_path(folder / "data-bin", lang))
     return TextCodec.load(folder)
 
 
-def _take(splits: list[Split], name: str, sides: list[_Side], folder: Path, langs: tuple[str, str]) -> None:
+def _take(splits: list[Split], name: str, sides: list[_Side], folder: Path, direction: Direction) -> None:
     """Tokens and text of splits that become one."""
     for number, side in enumerate(sides):
         datasets = [(split.source, split.target)[number] for split in splits]
-        prefix = data_prefix(folder / "data-bin", name, langs, side.lang)
+        prefix = data_prefix(folder / "data-bin", name, direction, side.lang)
         with (
             naming(folder / f"{name}.{side.lang}"),
             IndexedWriter(prefix, len(side.dictionary)) as writer,

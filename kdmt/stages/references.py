@@ -12,8 +12,8 @@ from kdmt.stages.workspace import Workspace
 def read_references(workspace: Workspace, split: str) -> list[str]:
     """Return the references of a split in the form that `score.detokenized` selects."""
     if workspace.config.score.detokenized:
-        return read_lines(workspace.prepare / f"{split}.raw.{workspace.config.target_lang}")
-    return join_words(workspace, read_lines(workspace.prepare / f"{split}.{workspace.config.target_lang}"))
+        return read_lines(workspace.prepare / f"{split}.raw.{workspace.direction.target}")
+    return join_words(workspace, read_lines(workspace.prepare / f"{split}.{workspace.direction.target}"))
 
 
 def join_words(workspace: Workspace, words: list[str]) -> list[str]:

@@ -99,5 +99,5 @@ def _show(workspace: Workspace) -> None:
     comparisons = read_comparisons(reports.significance)
     width = shutil.get_terminal_size(fallback=(110, 24)).columns
     table = render_table(rows, comparisons, missing=missing, width=width, ascii_only=not shows_unicode())
-    print(printable(table, keep="\n"))
-    print(printable(f"scores: {reports.scores}   report: {reports.page}   translations: {workspace.score}/"))
+    workspace.show(printable(table, keep="\n"))
+    workspace.show(printable(f"scores: {reports.scores}   report: {reports.page}   translations: {workspace.score}/"))

@@ -69,7 +69,7 @@ def score_systems(
         workspace.say(f"score: {note}")
     test_sets = {name: _test_set(workspace, name) for name in config.prepare.test_sets}
     earlier = [state / _DECODED for state in earlier_states(folder)]
-    translations = Translations(folder / _DECODED, earlier, workspace.langs[1])
+    translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
     scored = [pair for system in systems for pair in _score_system(workspace, system, threads, test_sets, translations)]
     rows, runs = [row for row, _ in scored], [run for _, run in scored]
     comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=config.score.bootstrap_samples)
@@ -82,7 +82,7 @@ def score_systems(
 
 
 def _text_file(workspace: Workspace, name: str) -> Path:
-    return workspace.score / f"{name}.{workspace.langs[1]}"
+    return workspace.score / f"{name}.{workspace.direction.target}"
 
 
 def _test_set(workspace: Workspace, name: str) -> TestSet:
@@ -92,7 +92,7 @@ def _test_set(workspace: Workspace, name: str) -> TestSet:
 
 def _second_form(workspace: Workspace, name: str) -> References | None:
     """Return the references in the form that `score.detokenized` does not select; None if there is one form."""
-    text, tgt = workspace.config.prepare.text, workspace.langs[1]
+    text, tgt = workspace.config.prepare.text, workspace.direction.target
     if text.changes_nothing:
         return None
     given = workspace.config.prepare.test.get(name)
@@ -165,7 +165,7 @@ def _made_from(workspace: Workspace, kind: EngineKind, checkpoint: Path, test_se
     text = ("tokenizer/", "text.json", "dict.")
     made_from: dict[str, Any] = {
         "checkpoint": checkpoint_sha256(checkpoint),
-        "source": known_sha256(workspace.prepare / f"{test_set}.{workspace.langs[0]}"),
+        "source": known_sha256(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
         "text": {name: sha for name, sha in outputs.items() if name.startswith(text)},
         "decode": score.decode(way.beam).model_dump(),
         "speed_sentences": score.speed_sentences,
@@ -195,7 +195,7 @@ def _decode(workspace: Workspace, translator: Translator, test_set: str, way: Wa
 
     speed, words = measure_speed(
         translate,
-        read_lines(workspace.prepare / f"{test_set}.{workspace.langs[0]}"),
+        read_lines(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
         batch_1_sentences=score.speed_sentences,
         repeats=1,
     )

@@ -24,7 +24,7 @@ from kdmt.corpus.sentence_lengths import split_words
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.reverse import SCORES, drop_improbable
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import PARTIAL, naming
 from kdmt.runtime import cores
 from kdmt.stages.measures import spaced_sides, typical_ratio
 from kdmt.stages.training import WEIGHTS
@@ -68,14 +68,14 @@ def choice_settings(settings: Distill) -> dict[str, Section]:
 def source_prefixes(workspace: Workspace) -> list[Path]:
     """The data-bins of the sources that are distilled."""
     splits = ["train", *(["monolingual"] if workspace.config.distill.monolingual else [])]
-    return [data_prefix(workspace.data_bin, split, workspace.langs, workspace.langs[0]) for split in splits]
+    return [data_prefix(workspace.data_bin, split, workspace.direction, workspace.direction.source) for split in splits]
 
 
 def training_texts(workspace: Workspace) -> list[TrainingText]:
     """The text of these sources."""
     from kdmt.distill.merge import TrainingText
 
-    (src, tgt), folder = workspace.langs, workspace.prepare
+    (src, tgt), folder = workspace.direction.sides, workspace.prepare
     tags = folder / "train.tags"
     texts = [TrainingText(folder / f"train.{src}", folder / f"train.{tgt}", tags if tags.exists() else None)]
     if workspace.config.distill.monolingual:
@@ -85,7 +85,7 @@ def training_texts(workspace: Workspace) -> list[TrainingText]:
 
 def text_names(workspace: Workspace) -> tuple[str, ...]:
     """The files that a training set's text consists of; there are tags where the training text has them."""
-    src, tgt = workspace.langs
+    src, tgt = workspace.direction.sides
     return f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED
 
 
@@ -111,7 +111,7 @@ def write_training_set(workspace: Workspace, folder: Path, made_of: TrainingSet)
 
 
 def _write_text(workspace: Workspace, folder: Path, made_of: TrainingSet) -> MergeReport:
-    with TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
+    with TemporaryDirectory(dir=folder, prefix=PARTIAL) as scratch:
         report = merge_text(workspace, folder, made_of, Path(scratch))
         for name in (*text_names(workspace), SCORES):
             if (Path(scratch) / name).exists():
@@ -130,7 +130,7 @@ def _another_process(lines: int) -> AbstractContextManager[Executor | None]:
 def sweep(*folders: Path) -> None:
     """Take away what runs left that were killed. For who is alone at work there."""
     for folder in folders:
-        for path in folder.glob(".partial-*"):
+        for path in folder.glob(f"{PARTIAL}*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -267,7 +267,7 @@ def _sample_lines(workspace: Workspace, report: MergeReport, folder: Path) -> tu
     """Source, reference and distilled lines that the teacher wrote: all of a small corpus, else so many evenly."""
     from kdmt.score.diagnostics import MAX_SENTENCES
 
-    src, tgt = workspace.langs
+    src, tgt = workspace.direction.sides
     indices = np.frombuffer(report.indices, dtype=np.int64) if report.indices else np.empty(0, dtype=np.int64)
     references = workspace.prepare / f"train.{tgt}"
     is_compared = np.frombuffer(bytes(report.of_teacher), dtype=np.uint8) > 0

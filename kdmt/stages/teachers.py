@@ -121,7 +121,7 @@ class OwnTeacher:
         made_from = _settings_of(plan, ours)
         made_from["teacher"] = " ".join(plan.inputs[name] for name in self.names)
         made_from["engine"] = self.engine
-        for lang in dict.fromkeys(workspace.langs):
+        for lang in dict.fromkeys(workspace.direction.sides):
             made_from[f"dictionary of {lang}"] = known_sha256(workspace.prepare / f"dict.{lang}.txt")
         if workspace.config.distill.shortlist is not None:  # it is learnt there
             made_from |= {key: sha for key, sha in plan.inputs.items() if "/data-bin/train." in key}
@@ -169,7 +169,7 @@ def _own_teacher(workspace: Workspace) -> OwnTeacher:
     wanted = [Path(name) for name in settings.checkpoints] or [workspace.teacher / settings.checkpoint]
     checkpoints = tuple(resolve_checkpoint(path) for path in wanted)
     for checkpoint in checkpoints:
-        check_vocabulary(checkpoint, workspace.prepare, langs=workspace.langs)
+        check_vocabulary(checkpoint, workspace.prepare, workspace.direction)
     models = tuple(read_description(folder) for folder in checkpoints)
     return OwnTeacher(workspace, checkpoints, names, _engine(settings, names, models), models)
 
@@ -222,7 +222,8 @@ def _write_shortlist(workspace: Workspace, exported: Path) -> None:
     settings = workspace.config.distill.shortlist
     assert settings is not None
     sources, targets = (
-        IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.langs, lang)) for lang in workspace.langs
+        IndexedDataset(data_prefix(workspace.data_bin, "train", workspace.direction, lang))
+        for lang in workspace.direction.sides
     )
     made = build_shortlist(
         sources,  # type: ignore[arg-type]  # a sequence in all that is asked of it
@@ -261,7 +262,7 @@ class HuggingFaceTeacher:
         tokenizer, foreign = self._tokenizer, self.workspace.config.distill.foreign
         if foreign is not None and not foreign.other_languages:
             codes = (tokenizer.source_code, tokenizer.target_code)
-            check_languages(self.folder, tokenizer.kind, codes, self.workspace.langs, setting=_FOREIGN_SETTING)
+            check_languages(self.folder, tokenizer.kind, codes, self.workspace.direction, setting=_FOREIGN_SETTING)
         check_weights(tokenizer, ctranslate2=self.engine == "ctranslate2")
 
     def made_from(self, plan: Plan) -> dict[str, Any]:

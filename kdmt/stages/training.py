@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.config import NAT, Decode, Student, Train
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
-from kdmt.flow.manifest import Plan, begin, finish, make_plan, read_json, recorded_outputs, write_json
+from kdmt.files import read_optional_json, write_json
+from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.objectives.build import Job, make_objective
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
@@ -253,7 +255,7 @@ def open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
     from kdmt.corpus.binarize import data_prefix
 
     folder = workspace.training_set(name) / "data-bin"
-    source, target = (data_prefix(folder, split, workspace.langs, lang) for lang in workspace.langs)
+    source, target = (data_prefix(folder, split, workspace.direction, lang) for lang in workspace.direction.sides)
     return open_parallel([(source, target)])
 
 
@@ -272,7 +274,9 @@ def _monolingual(workspace: Workspace, job: Job) -> MonolingualText | None:
     from kdmt.corpus.binarize import data_prefix
     from kdmt.train.data import MonolingualText
 
-    text = open_parallel([(data_prefix(workspace.data_bin, "monolingual", workspace.langs, workspace.langs[0]), None)])
+    text = open_parallel(
+        [(data_prefix(workspace.data_bin, "monolingual", workspace.direction, workspace.direction.source), None)]
+    )
     return MonolingualText(text, job.train, seed=job.seed)
 
 
@@ -303,7 +307,7 @@ def open_caches(workspace: Workspace, student: Student) -> list[KnowledgeCache]:
 def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
     """What a cache's content depends on besides its settings: name -> sha256."""
     owner = workspace.training_set(data)
-    dictionary = f"dict.{workspace.langs[1]}.txt"
+    dictionary = f"dict.{workspace.direction.target}.txt"
     found = {name: sha for name, sha in recorded_outputs(owner).items() if name.startswith("data-bin/train.")}
     found[dictionary] = recorded_outputs(workspace.prepare)[dictionary]
     return {**found, f"teacher/{workspace.config.distill.checkpoint}": teacher_sha256(workspace)}
@@ -332,7 +336,7 @@ def _build(workspace: Workspace, job: Job, codec: Any) -> tuple[Any, Any]:
         return model, None
     folder = resolve_checkpoint(Path(job.train.init_from))
     verify_checkpoint(folder)
-    check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
+    check_vocabulary(folder, workspace.prepare, workspace.direction)
     load_weights(model, folder)
     return model, load_state(folder) if job.train.init_optimizer else None
 
@@ -362,7 +366,7 @@ def _initialise_student(workspace: Workspace, student: Student, model: Any) -> N
     from kdmt.models.initialise import copy_from_teacher
 
     folder = resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint)
-    check_vocabulary(folder, workspace.prepare, langs=workspace.langs)
+    check_vocabulary(folder, workspace.prepare, workspace.direction)
     copy_from_teacher(
         model,
         load_model(folder),
@@ -389,7 +393,7 @@ def _keep_tokenizer(workspace: Workspace, run: Path) -> None:
 
 
 def _kept_tokenizer(run: Path) -> str | None:
-    recorded = read_json(run / VALIDATION)
+    recorded = read_optional_json(run / VALIDATION)
     return None if recorded is None else str(recorded["bleu_tokenizer"])
 
 
@@ -408,7 +412,7 @@ def _validator(workspace: Workspace, job: Job, codec: Any, device: Any) -> Calla
     batches = valid.batches()
     limit = job.train.validate_sentences or None
     sources = [valid.data[index][0] for index in range(len(valid.data))][:limit]
-    references = read_lines(workspace.prepare / f"valid.{workspace.langs[1]}")[:limit]
+    references = read_lines(workspace.prepare / f"valid.{workspace.direction.target}")[:limit]
     settings = Decode(beam=job.train.validate_beam)
 
     ranks = workspace.ranks
@@ -433,6 +437,6 @@ def _checkpoint_files(folder: Path) -> list[Path]:
     """What the stage hands on: the weights of `average`, `best` and `last`, each by its checksums, and the metrics."""
     from kdmt.models.checkpoint_folder import resolve_checkpoint
 
-    folders = {resolve_checkpoint(folder / name) for name in ("average", "best", "last")}
+    folders = {resolve_checkpoint(folder / name) for name in CHECKPOINT_PREFERENCE}
     files = [path for each in folders for path in (each / "checksums.json", each / "model.safetensors")]
     return [*files, folder / "best", folder / "last"]

@@ -12,7 +12,8 @@ import numpy as np
 
 from kdmt.checksum import file_sha256
 from kdmt.errors import UserError
-from kdmt.flow.manifest import output_path, read_json
+from kdmt.files import read_optional_json
+from kdmt.flow.manifest import output_path
 from kdmt.flow.stage import Stage
 from kdmt.stages.targets import NBEST, TrainingSet, merge_text, text_names
 from kdmt.stages.workspace import Workspace
@@ -43,7 +44,7 @@ def verify_stage(stage: Stage, *, blocks: int, seed: int | None) -> None:
 
 def _check_outputs(folder: Path) -> None:
     """Every file that the manifest lists, read anew."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_optional_json(folder / "manifest.json")
     assert manifest is not None
     for name, sha256 in manifest["outputs"].items():
         path = output_path(folder, name)

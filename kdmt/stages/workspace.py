@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdmt.config import Pipeline, resolved
+from kdmt.languages import Direction
+from kdmt.log import get_logger
 from kdmt.ranks import ALONE, Ranks
 from kdmt.terminal import printable
+
+_logger = get_logger(__name__)
 
 # training set -> folder of its stage
 TRAINING_SETS = {"raw": "prepare", "distilled": "distill"} | {
@@ -26,12 +30,14 @@ class Workspace:
         runs: the folder that holds `<pipeline>/` folders and downloads.
         mirror: a folder that answers for URLs, or None.
         ranks: the processes that train together.
+        show: takes the results of a stage as text, such as the table of scores; by default nothing shows them.
     """
 
     config: Pipeline
     runs: Path
     mirror: Path | None = None
     ranks: Ranks = ALONE
+    show: Callable[[str], None] = lambda _: None
 
     @property
     def root(self) -> Path:
@@ -96,14 +102,14 @@ class Workspace:
         return self.root / "students" / name / f"seed_{seed}"
 
     @property
-    def langs(self) -> tuple[str, str]:
-        return self.config.source_lang, self.config.target_lang
+    def direction(self) -> Direction:
+        return self.config.direction
 
     def resolved_config(self) -> dict[str, Any]:
         return resolved(self.config)
 
     def say(self, message: str) -> None:
-        """A line for the user, on standard error, from the first rank alone."""
+        """Log a message for the user, from the first rank alone."""
         if not self.ranks.is_first:
             return
-        print(printable(message), file=sys.stderr, flush=True)
+        _logger.info(printable(message))

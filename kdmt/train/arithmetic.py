@@ -8,12 +8,11 @@ type of machine compute alike, whatever else the machines do meanwhile.
   vocabulary is wide enough to pay for its conversions (`precision_by_shape`), else `float32`.
 - Everything else: `float32`.
 
-The measurements are in docs/scaling.md. Weights, optimiser state, softmax and sums are float32 in every case.
+The measurements are in docs/results-speed.md. Weights, optimiser state, softmax and sums are float32 in every case.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 
 from kdmt.config import Train, read_record
 from kdmt.errors import UserError
-from kdmt.files import naming, read_json_object
+from kdmt.files import read_json_object, write_json
 from kdmt.runtime import cores_of_rank
 from kdmt.types import Precision
 
@@ -146,7 +145,4 @@ def read_arithmetic(run: Path) -> Arithmetic | None:
 
 
 def _write(run: Path, arithmetic: Arithmetic) -> None:
-    aside = run / f".partial-{FILE}"
-    with naming(run / FILE):
-        aside.write_text(json.dumps(asdict(arithmetic), indent=1) + "\n", encoding="utf-8")
-    aside.replace(run / FILE)
+    write_json(run / FILE, asdict(arithmetic))

@@ -9,17 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdmt.choices import Parallelism
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.objective import Objective
 from kdmt.ranks import Ranks
-
-Parallel = Literal["ddp", "fsdp"]
 
 
 class ParallelObjective:
@@ -30,7 +28,7 @@ class ParallelObjective:
         scale: factor for the loss, because DDP and FSDP2 divide the sum of gradients by the number of ranks.
     """
 
-    def __init__(self, objective: Objective, *, parallel: Parallel, ranks: Ranks, device: torch.device) -> None:
+    def __init__(self, objective: Objective, *, parallel: Parallelism, ranks: Ranks, device: torch.device) -> None:
         self.objective, self.ranks, self.device = objective, ranks, device
         self.sharded = parallel == "fsdp" and ranks.world > 1
         self.scale = float(ranks.world)

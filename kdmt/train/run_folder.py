@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kdmt.config import Train
+from kdmt.files import PARTIAL
 from kdmt.models.averages import save_average
 from kdmt.models.checkpoint import TrainingState, save_checkpoint
 from kdmt.models.checkpoint_folder import (
@@ -133,6 +134,6 @@ class RunFolder:
 
 def _remove(folder: Path) -> None:
     """Remove a checkpoint so that a kill half-way leaves nothing that looks like one."""
-    aside = folder.with_name(f".partial-removed-{folder.name}")
+    aside = folder.with_name(f"{PARTIAL}removed-{folder.name}")
     folder.rename(aside)
     shutil.rmtree(aside)

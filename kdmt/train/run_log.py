@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming
+from kdmt.files import check_file, naming, write_text
+from kdmt.log import get_logger, shows_bars
 from kdmt.score.metrics import METRICS
 from kdmt.terminal import printable, progress_bar
+
+_logger = get_logger(__name__)
 
 
 class Progress:
@@ -41,7 +43,7 @@ class Progress:
     def running(self, update: int, total: int) -> Iterator[None]:
         """Show progress from `update` to `total` while the body runs."""
         self._began, self._total = (time.perf_counter(), update), total
-        if self.metrics is None or not sys.stderr.isatty():
+        if self.metrics is None or not shows_bars():
             yield
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -81,14 +83,14 @@ class Progress:
         self.note(f"validation at {update}: loss {figures['loss']:.3f} nll {figures['nll']:.3f}{shown}{best}")
 
     def note(self, message: str) -> None:
-        """A line on standard error."""
+        """Log a message; above the bar where there is one."""
         if self.metrics is None:
             return
         line = printable(f"{self.name}: {message}")
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False)
         else:
-            print(line, file=sys.stderr, flush=True)
+            _logger.info(line)
 
     def cut_back(self, update: int) -> None:
         """Drop what was logged after `update`: a resumed run writes it anew. A line cut short by a kill goes too."""
@@ -106,10 +108,7 @@ class Progress:
             dropped += logged_at is None and number < len(lines)  # the last one was cut short by a kill
         if dropped:
             self.note(f"{self.metrics}: {dropped} lines are no records of training and were dropped")
-        aside = self.metrics.with_name(f".partial-{self.metrics.name}")
-        with naming(self.metrics):
-            aside.write_text("".join(kept), encoding="utf-8")
-        aside.replace(self.metrics)
+        write_text(self.metrics, "".join(kept))
 
     def _record(self, kind: str, update: int, figures: dict[str, Any]) -> None:
         if self.metrics is None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from kdmt.log import get_logger, shows_bars
 from kdmt.terminal import printable, progress_bar
 from kdmt.workers.processes import Progress
 
+_logger = get_logger(__name__)
 _LINE_EVERY_SECONDS = 10.0
 
 
@@ -22,7 +23,7 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
     Args:
         before: sentences that were there already: they say nothing about the speed.
     """
-    if sys.stderr.isatty():
+    if shows_bars():
         with _block_bar(name, before) as advance:
             yield advance
         return
@@ -36,11 +37,7 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
             shown = now
             rate = progress.sentences / (now - started)
             left = (progress.total_sentences - progress.sentences) / rate if rate > 0 else 0.0
-            print(
-                f"{name}: {_blocks(progress, before)}, {rate:.0f} sentences/s, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            _logger.info(f"{name}: {_blocks(progress, before)}, {rate:.0f} sentences/s, {left:.0f} s left")
 
     yield tell
 

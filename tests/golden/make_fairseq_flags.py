@@ -3,7 +3,7 @@
     .fairseq-env/bin/python tests/golden/make_fairseq_flags.py
 
 Those of fairseq-train and fairseq-generate are with the task, architectures, criterion, optimiser and schedule that
-translation uses. tests/unit/test_fairseq_page.py holds docs/fairseq.md against them.
+translation uses. tests/unit/test_fairseq_page.py compares docs/reference/fairseq-flags.md with them.
 """
 
 import argparse

@@ -372,7 +372,7 @@ def test_as_many_best_tokens_as_there_are(k: int) -> None:
         ("divergence=squared_error", "students.raw.word_kd: 'divergence: squared_error' needs the whole distribution"),
         ("temperature=2.0", "'students.raw.word_kd.temperature' (2) is none of 'knowledge.temperatures'"),
         ("top1_ranking=9", "'students.raw.word_kd.top1_ranking' (9) is more than 'knowledge.k'"),
-        ("teachers=[elsewhere]", "students.raw.word_kd: 'teachers' run beside the student"),
+        ("teachers=[elsewhere]", "students.raw.word_kd: 'teachers' run during training"),
     ],
 )
 def test_what_a_cache_cannot_give(setting: str, problem: str) -> None:

@@ -66,7 +66,7 @@ NOT_THE_TEACHERS = "its decoder is not its teacher's"
         ("{family: cmlm, glancing: [[0, 0.5]]}", None, "'glancing' is a setting of nat, ctc, dag, not of 'cmlm'"),
         ("{family: nat, upsample: 2}", None, "'upsample' is a setting of ctc, dag, not of 'nat'"),
         ("{family: ctc, length_weight: 0.2}", None, "'length_weight' is a setting of nat, cmlm, inat, nat_crf, not"),
-        ("{family: nat, distance: levenshtein}", None, "'distance' is that of 'glancing', which is not given"),
+        ("{family: nat, distance: levenshtein}", None, "'distance' has no effect unless 'glancing' is set"),
         ("{family: glat}", None, "students.raw.nat.family"),
     ],
 )
@@ -99,8 +99,8 @@ def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, mes
             "score.nat.rescore: students.raw.model.max_target_positions (2000) is more than "
             "teacher.model.max_target_positions",
         ),
-        (("score.nat.ctc_length_bonus=1.0",), "'ctc_length_bonus' is that of 'ctc_lm', which is not given"),
-        (("score.nat.dag_lenpen=0.5",), "'dag_lenpen' is that of 'dag: viterbi'"),
+        (("score.nat.ctc_length_bonus=1.0",), "'ctc_length_bonus' has no effect unless 'ctc_lm' is set"),
+        (("score.nat.dag_lenpen=0.5",), "'dag_lenpen' has no effect unless 'dag' is 'viterbi'"),
         (
             ("students.raw.nat.deep_supervision=1.0",),
             "students.raw.nat.deep_supervision: a decoder of one layer has no lower ones",

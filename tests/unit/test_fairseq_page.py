@@ -1,4 +1,7 @@
-"""docs/fairseq.md against the real fairseq 0.12.2's flags (tests/golden/make_fairseq_flags.py) and our settings."""
+"""The flags on the pages about fairseq, compared with those of fairseq 0.12.2 and with the settings of kdmt.
+
+The flags of fairseq 0.12.2 are in tests/golden/fairseq_flags.json (tests/golden/make_fairseq_flags.py).
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,17 @@ from kdmt.interop.fairseq.flags import parse_generate
 
 ROOT = Path(__file__).parents[2]
 FLAGS = {name: set(flags) for name, flags in json.loads((ROOT / "tests/golden/fairseq_flags.json").read_text()).items()}
-TEXT = (ROOT / "docs" / "fairseq.md").read_text(encoding="utf-8")
-SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+DOCS = ROOT / "docs"
+
+
+def sections_of(text: str) -> dict[str, str]:
+    """Return the text of each section of a page by its heading."""
+    return dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+TEXT = (DOCS / "reference" / "fairseq-flags.md").read_text(encoding="utf-8")
+FLAGS_PAGE = sections_of(TEXT)
+DATA_BIN_PAGE = sections_of((DOCS / "how-to" / "use-a-fairseq-data-bin.md").read_text(encoding="utf-8"))
 OURS = {"--bpe-codes", "--sentencepiece", "--moses", "--lowercase"}  # of `kdmt import-fairseq`
 PLUGIN = {"--knowledge", "--kd-alpha", "--kd-temperature", "--kd-weights", "--distilled"}
 
@@ -28,32 +40,34 @@ def flags_in(text: str) -> set[str]:
     ("section", "programs", "others"),
     [
         (
-            "Translating",
+            FLAGS_PAGE["Translating"],
             ("fairseq-generate", "fairseq-interactive", "fairseq-score"),
             {"--bpe-codes", "--sentencepiece-model"},
         ),
-        ("fairseq-preprocess", ("fairseq-preprocess",), set()),
-        ("fairseq-train", ("fairseq-train",), set()),
-        ("For those who stay on fairseq", ("fairseq-train",), PLUGIN),
-        ("Data", (), OURS | {"--remove-bpe"}),
+        (FLAGS_PAGE["fairseq-preprocess"], ("fairseq-preprocess",), set()),
+        (FLAGS_PAGE["fairseq-train"], ("fairseq-train",), set()),
+        (DATA_BIN_PAGE["Import a data-bin"], (), OURS | {"--remove-bpe"}),
+        (DATA_BIN_PAGE["Translate a data-bin"], ("fairseq-generate",), set()),
+        (DATA_BIN_PAGE["Train in fairseq with kdmt's teacher"], ("fairseq-train",), PLUGIN),
     ],
+    ids=["generate", "preprocess", "train", "import", "data-bin", "plugin"],
 )
 def test_every_flag_is_one_of_fairseqs(section: str, programs: tuple[str, ...], others: set[str]) -> None:
     known = others.union(*(FLAGS[program] for program in programs))
-    assert flags_in(SECTIONS[section]) - known == set()
-    assert flags_in(SECTIONS[section])
+    assert flags_in(section) - known == set()
+    assert flags_in(section)
 
 
 def test_every_flag_of_preprocessing_is_named() -> None:
     common = FLAGS["fairseq-train"] | {"--help"}
-    assert FLAGS["fairseq-preprocess"] - common - flags_in(SECTIONS["fairseq-preprocess"]) == set()
+    assert FLAGS["fairseq-preprocess"] - common - flags_in(FLAGS_PAGE["fairseq-preprocess"]) == set()
 
 
 def test_every_flag_of_generating_is_named() -> None:
-    assert FLAGS["generation"] - flags_in(SECTIONS["Translating"]) == set()
+    assert FLAGS["generation"] - flags_in(FLAGS_PAGE["Translating"]) == set()
 
 
-TAKEN, _, REST = SECTIONS["Translating"].partition("Refused by name")
+ACCEPTED, _, REST = FLAGS_PAGE["Translating"].partition("Refused by name")
 REFUSED = REST.partition("`fairseq-interactive`")[0]
 VALUES = {
     "--task": "translation_lev",
@@ -66,7 +80,7 @@ VALUES = {
 
 
 def messages(flag: str) -> list[str]:
-    """What is said to the flag with a value and without one; nothing where it is taken."""
+    """Return the error messages for a flag without a value and with two values; none where the flag is accepted."""
     found = []
     for each in ([flag], [flag, VALUES.get(flag, "1.5")], [flag, VALUES.get(flag, "2")]):
         try:
@@ -76,13 +90,13 @@ def messages(flag: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("flag", sorted(flags_in(TAKEN)))
-def test_flags_that_are_said_to_be_taken_are(flag: str) -> None:
+@pytest.mark.parametrize("flag", sorted(flags_in(ACCEPTED)))
+def test_flags_listed_as_accepted_are_accepted(flag: str) -> None:
     assert len(messages(flag)) < 3
 
 
 @pytest.mark.parametrize("flag", sorted(flags_in(REFUSED)))
-def test_flags_that_are_said_to_be_refused_are(flag: str) -> None:
+def test_flags_listed_as_refused_are_refused(flag: str) -> None:
     found = messages(flag)
     assert len(found) == 3
     assert any("no counterpart" in message for message in found)
@@ -108,6 +122,6 @@ def test_every_setting_is_one_of_ours() -> None:
     named = set(re.findall(r"`((?:train|model|vocabulary|tokenizer|score|teacher)\.[a-z_]+)", TEXT))
     assert named - known == set()
     assert len(named) > 30
-    same = re.search(r"\| (`--encoder-layers .*?) \| `model\.`", TEXT)
+    same = re.search(r"\| (`--encoder-layers`.*?) \| `model\.`", TEXT)
     assert same is not None
     assert {flag[2:].replace("-", "_") for flag in flags_in(same[1])} == set(Model.model_fields) - {"arch"}

@@ -244,6 +244,7 @@ STUDENT = ["student", "tiny.yaml", "--student", "raw"]
 def run_limited(limit: str, commands: list[list[str]], *, before: tuple[str, ...] = ()) -> list[tuple[int, str]]:
     """Code and last line of each command."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # Python would cache bytecode that the limit cuts short
     worker = [*before, sys.executable, str(WORKER), limit]
     done = subprocess.run(worker, input=json.dumps(commands), capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from kdmt import languages
 from kdmt.languages import (
+    Direction,
     Language,
     bleu_tokenizer,
     code_from_yaml,
@@ -202,3 +203,25 @@ def test_tokenizers_without_their_packages(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(importlib.util, "find_spec", without_mecab)
     assert [missing_extra(name) for name in ("ja-mecab", "ko-mecab", "zh", "13a")] == ["ja", "ko", None, None]
     assert [bleu_tokenizer(code) for code in ("ja", "ko", "zh")] == ["char", "13a", "zh"]
+
+
+def test_direction_has_the_form_of_data_bin_names() -> None:
+    direction = Direction("en", "zh-Hans")
+    assert str(direction) == "en-zh-Hans"
+    assert direction.sides == ("en", "zh-Hans")
+    assert direction.reversed() == Direction("zh-Hans", "en")
+    assert direction.reversed().reversed() == direction
+
+
+@pytest.mark.parametrize(
+    ("other", "matches"),
+    [
+        (("en", "de"), True),
+        (("eng", "DE"), True),
+        (("de", "en"), False),
+        (("en", "de-AT"), False),
+        (("fr", "de"), False),
+    ],
+)
+def test_directions_match_however_their_codes_are_written(other: tuple[str, str], matches: bool) -> None:
+    assert Direction("en", "de").matches(Direction(*other)) is matches

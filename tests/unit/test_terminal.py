@@ -106,9 +106,10 @@ def test_on_a_terminal_bars_move_and_names_do_not() -> None:
 import sys, warnings
 from kdmt import cli
 from kdmt.flow.progress import sentence_progress
+from kdmt.log import messages_on_stderr
 
 def app():
-    with sentence_progress("evil\\x1b]0;name\\x07", 3) as advance:
+    with messages_on_stderr(), sentence_progress("evil\\x1b]0;name\\x07", 3) as advance:
         advance(1)
         warnings.warn("evil\\x1b]0;warning\\x07")
         print("evil\\x1b]0;print\\x07", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,13 @@ from kdmt.decode.engines.engine import Engine, EngineOptions
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.table import find_engine
+from kdmt.log import get_logger
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.runtime import cores_of_rank
 from kdmt.types import Hypothesis
+
+_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Translator:
         for line, source in enumerate(sources, start=first_line):
             if len(source) > self.max_source_tokens:
                 limit = self.max_source_tokens
-                print(f"line {line}: {len(source)} tokens, cut to the model's {limit}", file=sys.stderr)
+                _logger.warning(f"line {line}: {len(source)} tokens, cut to the model's {limit}")
         return [self.codec.finish_target(words) for words in self.translate_ids(sources, settings)]
 
     def translate_ids(self, sources: Sequence[np.ndarray], settings: Decode) -> list[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from kdmt.choices import Activation
 from kdmt.errors import UserError
 from kdmt.interop.fairseq.pickles import plain
 from kdmt.models.architecture import Family, NATConfig, TransformerConfig
@@ -158,7 +159,7 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
     return config
 
 
-def _activation(model: Mapping[str, Any]) -> Literal["relu", "gelu"]:
+def _activation(model: Mapping[str, Any]) -> Activation:
     name = model.get("activation_fn") or "relu"
     if name == "relu":
         return "relu"

@@ -24,13 +24,14 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import check_file, naming
+from kdmt.files import PARTIAL, atomic_file, check_file, naming
 from kdmt.interop.export_folder import check_new
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
-from kdmt.interop.fairseq.data_bin import choose_langs
+from kdmt.interop.fairseq.data_bin import choose_direction
 from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multilingual, language_tokens
 from kdmt.interop.fairseq.pickles import items_of, read_pickle
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
+from kdmt.languages import Direction
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import resolve_checkpoint
@@ -79,7 +80,7 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
     files = [Path(name) for name in paths.split(":")]
     with (
         writing(folder),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{folder.name}-") as scratch,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{PARTIAL}{folder.name}-") as scratch,
     ):
         check_new(folder)  # again: another process may have written it since
         aside = Path(scratch)
@@ -90,12 +91,12 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
     return [folder] if len(files) == 1 else [folder / str(number) for number in range(len(files))]
 
 
-def read_model(file: Path, data: Path, langs: tuple[str, str]) -> Transformer:
+def read_model(file: Path, data: Path, direction: Direction) -> Transformer:
     """The model of one of fairseq's files for a data-bin, whose ids are the model's; nothing is written.
 
     Args:
         data: the data-bin, or any folder with its `dict.<lang>.txt`.
-        langs: the data-bin's.
+        direction: that of the data-bin.
 
     Raises:
         UserError: as `import_checkpoints`; or the model is of another direction, or multilingual.
@@ -109,24 +110,24 @@ def read_model(file: Path, data: Path, langs: tuple[str, str]) -> Transformer:
                 "them"
             )
         own = _named_languages(architecture)
-        if any(lang is not None and lang != wanted for lang, wanted in zip(own, langs, strict=True)):
+        if any(lang is not None and lang != wanted for lang, wanted in zip(own, direction.sides, strict=True)):
             source, target = (lang or "..." for lang in own)
-            raise UserError(f"translates from {source} to {target}, not from {' to '.join(langs)}")
-        source_dictionary, target_dictionary = (Dictionary.load(data / f"dict.{lang}.txt") for lang in langs)
-        return _model(architecture, state, (source_dictionary, target_dictionary), data, langs)
+            raise UserError(f"translates from {source} to {target}, not from {direction.source} to {direction.target}")
+        source_dictionary, target_dictionary = (Dictionary.load(data / f"dict.{lang}.txt") for lang in direction.sides)
+        return _model(architecture, state, (source_dictionary, target_dictionary), data, direction)
 
 
 def _import_file(file: Path, folder: Path, text_folder: Path, settings: TextSettings) -> None:
     content = read_pickle(file)
     with _naming(file):
         state, architecture = _parts(content)
-        langs = _languages(architecture, settings)
-        tokens = language_tokens(architecture.task, *langs, settings.data)
-        dictionaries = _write_dictionaries(text_folder, langs, tokens, settings.data)
+        direction = _direction(architecture, settings)
+        tokens = language_tokens(architecture.task, direction, settings.data)
+        dictionaries = _write_dictionaries(text_folder, direction, tokens, settings.data)
         if tokens is not None:
             architecture = _with_tokens(architecture, tokens, dictionaries)
-        model = _model(architecture, state, dictionaries, settings.data, langs)
-        _write_text(text_folder, langs, settings)
+        model = _model(architecture, state, dictionaries, settings.data, direction)
+        _write_text(text_folder, direction, settings)
         save_checkpoint(folder, model, companions=sorted(text_folder.iterdir()))
 
 
@@ -195,11 +196,11 @@ def _model(
     state: Mapping[str, Tensor],
     dictionaries: tuple[Dictionary, Dictionary],
     data: Path,
-    langs: tuple[str, str],
+    direction: Direction,
 ) -> Transformer:
     """In evaluation mode, float32."""
     source, target = dictionaries
-    for side, dictionary, lang in zip(("encoder", "decoder"), dictionaries, langs, strict=True):
+    for side, dictionary, lang in zip(("encoder", "decoder"), dictionaries, direction.sides, strict=True):
         weight = state.get(f"{side}.embed_tokens.weight")
         if weight is not None and weight.dim() != 2:
             raise UserError(f"its {side}.embed_tokens.weight is {list(weight.shape)}, which is no matrix")
@@ -236,10 +237,10 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
     """
     source = resolve_checkpoint(checkpoint)
     codec = TextCodec.load(source)
-    langs = (codec.text.source_lang, codec.text.target_lang)
-    dictionaries = [source / f"dict.{lang}.txt" for lang in dict.fromkeys(langs)]
+    direction = codec.text.direction
+    dictionaries = [source / f"dict.{lang}.txt" for lang in dict.fromkeys(direction.sides)]
     check_new(path)
-    content = checkpoint_content(load_model(source), *langs)
+    content = checkpoint_content(load_model(source), direction)
     with writing(path):
         check_new(path)  # again: another process may have written it since
         _write_with_dictionaries(content, path, dictionaries)
@@ -250,15 +251,11 @@ def _write_with_dictionaries(content: Mapping[str, Any], path: Path, dictionarie
         beside = path.parent / dictionary.name
         if beside.exists() and beside.read_bytes() != dictionary.read_bytes():
             raise UserError(f"{beside}: is not the model's dictionary; nothing was written")
-    aside = path.with_name(f".partial-{path.name}")
-    try:
+    with atomic_file(path) as aside:
         _save(content, aside, path)
         for dictionary in dictionaries:
             if not (path.parent / dictionary.name).exists():
                 shutil.copyfile(dictionary, path.parent / dictionary.name)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _save(content: Mapping[str, Any], aside: Path, path: Path) -> None:
@@ -271,14 +268,14 @@ def _save(content: Mapping[str, Any], aside: Path, path: Path) -> None:
         raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
 
 
-def checkpoint_content(model: Transformer, source_lang: str, target_lang: str) -> dict[str, Any]:
+def checkpoint_content(model: Transformer, direction: Direction) -> dict[str, Any]:
     """What fairseq 0.10 to 0.12 load as a checkpoint of theirs: settings in the form of old (`args`), and weights.
 
     Raises:
         UserError: fairseq has no such model.
     """
     settings = fairseq_settings(model)
-    languages = {"source_lang": source_lang, "target_lang": target_lang, "data": ""}
+    languages = {"source_lang": direction.source, "target_lang": direction.target, "data": ""}
     last = {
         "criterion_name": "LabelSmoothedCrossEntropyCriterion",
         "optimizer_name": "FairseqAdam",
@@ -296,13 +293,13 @@ def checkpoint_content(model: Transformer, source_lang: str, target_lang: str) -
 # ------------------------------------------------------------------------------------------------------------- text
 
 
-def _languages(architecture: Architecture, settings: TextSettings) -> tuple[str, str]:
-    """Given, named by the checkpoint, or by the files of the data-bin."""
+def _direction(architecture: Architecture, settings: TextSettings) -> Direction:
+    """Return the direction as it is given, named by the checkpoint, or by the files of the data-bin."""
     source, target = _named_languages(architecture)
     source, target = settings.source_lang or source, settings.target_lang or target
     if source is None or target is None:
         try:
-            source, target = choose_langs(settings.data, source, target)
+            source, target = choose_direction(settings.data, source, target).sides
         except UserError as error:
             raise UserError(
                 f"it does not say which languages it is for, and {error}: give --source-lang and --target-lang"
@@ -310,7 +307,7 @@ def _languages(architecture: Architecture, settings: TextSettings) -> tuple[str,
     for lang in (source, target):
         if not is_language(lang):
             raise UserError(f"its language {lang!r} is no name of one")
-    return source, target
+    return Direction(source, target)
 
 
 def _named_languages(architecture: Architecture) -> tuple[str | None, str | None]:
@@ -321,12 +318,12 @@ def _named_languages(architecture: Architecture) -> tuple[str | None, str | None
 
 
 def _write_dictionaries(
-    folder: Path, langs: tuple[str, str], tokens: LanguageTokens | None, data: Path
+    folder: Path, direction: Direction, tokens: LanguageTokens | None, data: Path
 ) -> tuple[Dictionary, Dictionary]:
     """The data-bin's, byte for byte where no symbols come to them."""
     folder.mkdir()
     made: dict[str, Dictionary] = {}
-    for lang in dict.fromkeys(langs):
+    for lang in dict.fromkeys(direction.sides):
         given = data / f"dict.{lang}.txt"
         made[lang] = Dictionary.load(given)
         if tokens is None:
@@ -335,19 +332,19 @@ def _write_dictionaries(
         for symbol in tokens.symbols:
             made[lang].add(symbol)
         made[lang].save(folder / given.name)
-    return made[langs[0]], made[langs[1]]
+    return made[direction.source], made[direction.target]
 
 
-def _write_text(folder: Path, langs: tuple[str, str], settings: TextSettings) -> None:
+def _write_text(folder: Path, direction: Direction, settings: TextSettings) -> None:
     """What besides dictionaries a codec is loaded from."""
-    _write_tokenizer(folder / "tokenizer", langs, settings)
-    processor = TextProcessor(settings.text, *langs)
+    _write_tokenizer(folder / "tokenizer", direction, settings)
+    processor = TextProcessor(settings.text, *direction.sides)
     description = json.dumps(processor.to_dict(), indent=1, ensure_ascii=False)
     with naming(folder / TEXT_FILE):
         (folder / TEXT_FILE).write_text(description + "\n", encoding="utf-8")
 
 
-def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSettings) -> None:
+def _write_tokenizer(folder: Path, direction: Direction, settings: TextSettings) -> None:
     if settings.sentencepiece is not None:
         given = TokenizerSettings(source_path=str(settings.sentencepiece))
     elif settings.bpe_codes is not None:
@@ -359,7 +356,7 @@ def _write_tokenizer(folder: Path, langs: tuple[str, str], settings: TextSetting
     else:
         given = TokenizerSettings(type="words")
     try:
-        train_tokenizer(given, (folder, folder), folder, langs)  # nothing is learnt: the model is given
+        train_tokenizer(given, (folder, folder), folder, direction)  # nothing is learnt: the model is given
     finally:
         folder.with_name("codes").unlink(missing_ok=True)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kdmt.corpus.indexed import IndexedDataset, bin_path, checked_chunks, idx_path
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 from kdmt.recognition import wrong_path
 
 _OTHER_FORMATS = {b"TNTIDX\x00\x00": "lazy or cached", b"HUFFIDX\x00": "huffman"}
@@ -45,19 +46,19 @@ class DataBin:
     """A fairseq data-bin, in one of its two directions."""
 
     folder: Path
-    langs: tuple[str, str]  # source and target
+    direction: Direction
     dictionaries: tuple[Dictionary, Dictionary]
 
     @classmethod
     def open(cls, folder: Path, source_lang: str | None = None, target_lang: str | None = None) -> DataBin:
-        """Languages that are not given are those of the files' names (`choose_langs`).
+        """Languages that are not given are those of the files' names (`choose_direction`).
 
         Raises:
             UserError: there is no such folder, it is of another language pair, or a dictionary is missing or damaged.
         """
-        langs = choose_langs(folder, source_lang, target_lang)
-        source, target = (Dictionary.load(folder / f"dict.{lang}.txt") for lang in langs)
-        return cls(folder, langs, (source, target))
+        direction = choose_direction(folder, source_lang, target_lang)
+        source, target = (Dictionary.load(folder / f"dict.{lang}.txt") for lang in direction.sides)
+        return cls(folder, direction, (source, target))
 
     def names(self, kind: str) -> list[str]:
         """The splits `kind`, `kind1`, `kind2`, ... as far as they go on: fairseq trains on all of `train*`."""
@@ -79,8 +80,8 @@ class DataBin:
         pair = self._pair_of(name)
         if pair is None:
             there = ", ".join(sorted({match["split"] for match in _files(self.folder)})) or "none"
-            raise UserError(f"{self.folder}: no split {name!r} of {'-'.join(self.langs)}: there is {there}")
-        source, target = (self.folder / f"{name}.{pair}.{lang}" for lang in self.langs)
+            raise UserError(f"{self.folder}: no split {name!r} of {self.direction}: there is {there}")
+        source, target = (self.folder / f"{name}.{pair}.{lang}" for lang in self.direction.sides)
         opened = _open_side(source)
         if not parallel and not any(path.exists() for path in _paths(target)):
             return Split(name, opened, None)
@@ -93,8 +94,8 @@ class DataBin:
 
     def _pair_of(self, split: str) -> str | None:
         """How the languages stand in the names of a split's files."""
-        for pair in ("-".join(self.langs), "-".join(reversed(self.langs))):
-            prefixes = [self.folder / f"{split}.{pair}.{lang}" for lang in self.langs]
+        for pair in (str(self.direction), str(self.direction.reversed())):
+            prefixes = [self.folder / f"{split}.{pair}.{lang}" for lang in self.direction.sides]
             if any(path.exists() for prefix in prefixes for path in _paths(prefix)):
                 return pair
         return None
@@ -161,8 +162,8 @@ def _fitting(lengths: IntArray, max_tokens: int | None, max_sentences: int | Non
     return int(np.searchsorted(padded, max_tokens, side="right"))
 
 
-def choose_langs(folder: Path, source_lang: str | None = None, target_lang: str | None = None) -> tuple[str, str]:
-    """The source and the target language of a data-bin, by the names of its files.
+def choose_direction(folder: Path, source_lang: str | None = None, target_lang: str | None = None) -> Direction:
+    """Return the direction of a data-bin, by the names of its files.
 
     Where both are given, files of that pair are looked for, in either direction. Where one or none is, they are those
     between whose names there is the only hyphen, as fairseq has it.
@@ -176,13 +177,14 @@ def choose_langs(folder: Path, source_lang: str | None = None, target_lang: str 
     if not pairs:
         raise wrong_path(folder, "not a data-bin, it has no file <split>.<src>-<tgt>.<lang>.idx")
     if source_lang is None or target_lang is None:
-        return _infer_langs(folder, pairs, source_lang, target_lang)
-    if {f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"}.isdisjoint(pairs):
+        return _infer_direction(folder, pairs, source_lang, target_lang)
+    direction = Direction(source_lang, target_lang)
+    if {str(direction), str(direction.reversed())}.isdisjoint(pairs):
         raise _of_others(folder, pairs, source_lang, target_lang)
-    return source_lang, target_lang
+    return direction
 
 
-def _infer_langs(folder: Path, pairs: list[str], source_lang: str | None, target_lang: str | None) -> tuple[str, str]:
+def _infer_direction(folder: Path, pairs: list[str], source_lang: str | None, target_lang: str | None) -> Direction:
     wanted = {lang for lang in (source_lang, target_lang) if lang is not None}
     plain = [pair for pair in pairs if pair.count("-") == 1]
     fitting = [pair for pair in plain if wanted <= set(pair.split("-"))]
@@ -190,10 +192,8 @@ def _infer_langs(folder: Path, pairs: list[str], source_lang: str | None, target
         raise _of_others(folder, pairs, source_lang, target_lang)
     if len({frozenset(pair.split("-")) for pair in fitting}) != 1 or (len(fitting) > 1 and not wanted):
         raise UserError(f"{folder}: has {', '.join(fitting or pairs)}: give the source and the target language")
-    first, second = fitting[0].split("-")
-    if source_lang == second or target_lang == first:
-        return second, first
-    return first, second
+    direction = Direction(*fitting[0].split("-"))
+    return direction.reversed() if source_lang == direction.target or target_lang == direction.source else direction
 
 
 def _of_others(folder: Path, pairs: list[str], source_lang: str | None, target_lang: str | None) -> UserError:

@@ -122,6 +122,11 @@ def parse_generate(arguments: Sequence[str]) -> GenerateFlags:
     return _flags(given)
 
 
+def generate_help() -> str:
+    """Return the help text of `kdmt generate`."""
+    return _parser().format_help().strip()
+
+
 def _flags(given: argparse.Namespace) -> GenerateFlags:
     _check_values(given)
     join_subwords("", given.remove_bpe)  # a value that it does not know
@@ -220,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="kdmt generate",
         usage="kdmt generate DATA_BIN --path CHECKPOINT[:CHECKPOINT...] [flags]",
         description="Translate a split of a data-bin and write the lines that fairseq-generate writes.",
-        epilog="docs/fairseq.md says which of fairseq-generate's other flags have no counterpart.",
+        epilog="docs/reference/fairseq-flags.md lists the flags of fairseq-generate that have no counterpart.",
     )
     parser.add_argument("data", metavar="DATA_BIN", help="a data-bin, fairseq's or kdmt's")
     add = parser.add_argument

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 
 TASK = "translation_multi_simple_epoch"
 _STYLES = {"multilingual": "__{}__", "mbart": "[{}]"}
@@ -43,7 +44,7 @@ def is_multilingual(task: Mapping[str, Any]) -> bool:
     return bool(task.get("task", task.get("_name")) == TASK)
 
 
-def language_tokens(task: Mapping[str, Any], source_lang: str, target_lang: str, data: Path) -> LanguageTokens | None:
+def language_tokens(task: Mapping[str, Any], direction: Direction, data: Path) -> LanguageTokens | None:
     """The tokens of a direction; None if the checkpoint is not of the multilingual task.
 
     Args:
@@ -56,7 +57,7 @@ def language_tokens(task: Mapping[str, Any], source_lang: str, target_lang: str,
     if not is_multilingual(task):
         return None
     languages = _languages(task, data)
-    for lang in (source_lang, target_lang):
+    for lang in direction.sides:
         if lang not in languages:
             raise UserError(f"it has no language {lang!r}: it knows {', '.join(languages)}")
     if task.get("lang_tok_replacing_bos_eos"):
@@ -69,11 +70,11 @@ def language_tokens(task: Mapping[str, Any], source_lang: str, target_lang: str,
     before_source, before_target = _places(task)
     if before_source not in (None, "src", "tgt"):
         raise UserError(f"its encoder_langtok is {before_source!r}: src and tgt are known")
-    spoken = {"src": source_lang, "tgt": target_lang}
+    spoken = {"src": direction.source, "tgt": direction.target}
     return LanguageTokens(
         symbols=_symbols(task, languages, style),
         source=None if before_source is None else _STYLES[style].format(spoken[before_source]),
-        target=_STYLES[style].format(target_lang) if before_target else None,
+        target=_STYLES[style].format(direction.target) if before_target else None,
     )
 
 

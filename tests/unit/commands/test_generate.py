@@ -24,6 +24,7 @@ from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.interop.fairseq.checkpoints import checkpoint_content
 from kdmt.interop.fairseq.states import convert_state
+from kdmt.languages import Direction
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
@@ -41,7 +42,7 @@ def companions(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     text = folder / "text.json"
     text.write_text(json.dumps(TextProcessor(Text(), "en", "de").to_dict()))
-    train_tokenizer(Tokenizer(type="words"), (text, text), folder / "tokenizer", ("en", "de"))
+    train_tokenizer(Tokenizer(type="words"), (text, text), folder / "tokenizer", Direction("en", "de"))
     return [DATA / "dict.en.txt", DATA / "dict.de.txt", text, folder / "tokenizer"]
 
 
@@ -319,7 +320,7 @@ def test_languages_with_hyphens(models, tmp_path):
     shutil.copytree(DATA, tmp_path / "data")
     for path in list((tmp_path / "data").iterdir()):
         path.rename(path.with_name(path.name.replace("de.", "zh-CN.")))
-    torch.save(checkpoint_content(load_model(models / "1"), "en", "zh-CN"), tmp_path / "1.pt")
+    torch.save(checkpoint_content(load_model(models / "1"), Direction("en", "zh-CN")), tmp_path / "1.pt")
     lines = generate(tmp_path / "data", tmp_path / "1.pt", "--beam", "1", "-s", "en", "-t", "zh-CN")
     assert lines == generate(DATA, models / "1", "--beam", "1")
     message = message_of(kdmt("generate", tmp_path / "data", "--path", tmp_path / "1.pt", "--cpu"))

@@ -328,7 +328,7 @@ def test_a_token_file_without_its_dictionary(pipeline, folder):  # noqa: ARG001
 def test_joining_is_for_token_files(pipeline, folder):  # noqa: ARG001
     use_as_test_set(path="text/test.en")
     message = message_of(kdmt("prepare", "tiny.yaml"))
-    assert "prepare.test.test_old.source: 'remove_bpe' is that of a 'path' to a token file" in message
+    assert "prepare.test.test_old.source: 'remove_bpe' has no effect unless 'path' is a token file" in message
 
 
 def test_what_looks_like_subwords_is_named(folder):  # noqa: ARG001

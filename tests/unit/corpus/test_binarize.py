@@ -23,11 +23,13 @@ from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.tokenizer import SubwordModel, Tokenizers, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data_bin"
 TEXT = GOLDEN / "text"
 CASES = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
-LANGS = ("en", "de")
+DIRECTION = Direction("en", "de")
+LANGS = DIRECTION.sides
 
 
 class Words(SubwordModel):
@@ -83,7 +85,7 @@ def test_tokenised_text_gives_fairseqs_files(case, tmp_path):
     for lang, dictionary in zip(LANGS, learn(CASES[case]), strict=True):
         dictionary.save(dictionary_path(tmp_path, lang))
         for split in ("train", "valid"):
-            binarize_tokenized(TEXT / f"{split}.{lang}", dictionary, data_prefix(tmp_path, split, LANGS, lang))
+            binarize_tokenized(TEXT / f"{split}.{lang}", dictionary, data_prefix(tmp_path, split, DIRECTION, lang))
     assert_same_files(tmp_path, GOLDEN / case)
 
 
@@ -105,7 +107,7 @@ def test_fast_path_gives_fairseqs_files(case, chunk_lines, tmp_path, monkeypatch
     built = build_data_bin(
         tmp_path,
         TextPair(TEXT / "train.en", TEXT / "train.de"),
-        langs=LANGS,
+        direction=DIRECTION,
         tokenizers=tokenizers,
         vocabulary=vocabulary_of(case),
     )
@@ -113,7 +115,7 @@ def test_fast_path_gives_fairseqs_files(case, chunk_lines, tmp_path, monkeypatch
         tmp_path,
         "valid",
         TextPair(TEXT / "valid.en", TEXT / "valid.de"),
-        langs=LANGS,
+        direction=DIRECTION,
         tokenizers=tokenizers,
         dictionaries=(built.source_dictionary, built.target_dictionary),
     )
@@ -160,12 +162,12 @@ def test_fast_path_equals_tokenised_text(name, tmp_path, monkeypatch):
     train, valid = make_text(tmp_path, "train", 200, 1), make_text(tmp_path, "valid", 20, 2)
     valid.source.write_text(valid.source.read_text() + "字 new x\n")
     valid.target.write_text(valid.target.read_text() + "\n")
-    tokenizers = train_tokenizer(tokenizer_settings, (train.source, train.target), tmp_path / "tokenizer", LANGS)
+    tokenizers = train_tokenizer(tokenizer_settings, (train.source, train.target), tmp_path / "tokenizer", DIRECTION)
     fast, slow = tmp_path / "fast", tmp_path / "slow"
     slow.mkdir()
-    built = build_data_bin(fast, train, langs=LANGS, tokenizers=tokenizers, vocabulary=vocabulary)
+    built = build_data_bin(fast, train, direction=DIRECTION, tokenizers=tokenizers, vocabulary=vocabulary)
     dictionaries = (built.source_dictionary, built.target_dictionary)
-    binarize_files(fast, "valid", valid, langs=LANGS, tokenizers=tokenizers, dictionaries=dictionaries)
+    binarize_files(fast, "valid", valid, direction=DIRECTION, tokenizers=tokenizers, dictionaries=dictionaries)
 
     tokenised = {}
     for split, pair in (("train", train), ("valid", valid)):
@@ -183,7 +185,7 @@ def test_fast_path_equals_tokenised_text(name, tmp_path, monkeypatch):
         dictionary = Dictionary.from_counts(count_tokens(counted), **rules)
         dictionary.save(dictionary_path(slow, lang))
         for split in ("train", "valid"):
-            binarize_tokenized(tokenised[split, lang], dictionary, data_prefix(slow, split, LANGS, lang))
+            binarize_tokenized(tokenised[split, lang], dictionary, data_prefix(slow, split, DIRECTION, lang))
     assert_same_files(fast, slow)
 
 
@@ -191,7 +193,7 @@ def build(folder, text, **rules):
     return build_data_bin(
         folder / "data-bin",
         text,
-        langs=LANGS,
+        direction=DIRECTION,
         tokenizers=Tokenizers(Words(), Words()),
         vocabulary=Vocabulary(joined=False, padding_factor=1, **rules),
     )
@@ -206,7 +208,7 @@ def write_pair(folder, source, target, tags=None):
 
 def test_tags_stand_before_the_source(tmp_path):
     built = build(tmp_path, write_pair(tmp_path, "a b\n\nc\n", "x\ny\nz\n", "<bt>\n<bt>\n\n"))
-    dataset = IndexedDataset(data_prefix(tmp_path / "data-bin", "train", LANGS, "en"))
+    dataset = IndexedDataset(data_prefix(tmp_path / "data-bin", "train", DIRECTION, "en"))
     sentences = [built.source_dictionary.string(dataset[i]) for i in range(3)]
     assert sentences == ["<bt> a b", "<bt>", "c"]
     assert built.source_dictionary.counts[built.source_dictionary.index("<bt>")] == 2

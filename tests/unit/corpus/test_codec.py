@@ -20,6 +20,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, UNK
 
 MOSES = Text(moses=True, lowercase=True)
@@ -33,7 +34,7 @@ def make_codec(folder: Path, *, tokenizer: Tokenizer, text: Text) -> TextCodec:
     paths = folder / "words" / "en", folder / "words" / "de"
     write_lines(paths[0], [processor.preprocess_source(source) for source, _ in pairs])
     write_lines(paths[1], [processor.preprocess_target(target) for _, target in pairs])
-    tokenizers = train_tokenizer(tokenizer, paths, folder / "tokenizer", ("en", "de"))
+    tokenizers = train_tokenizer(tokenizer, paths, folder / "tokenizer", Direction("en", "de"))
     for path, model in zip(paths, (tokenizers.source, tokenizers.target), strict=True):
         write_lines(folder / "words" / f"{path.name}.bpe", model.encode_lines(read_lines(path)))
     counts = [count_tokens([folder / "words" / f"{lang}.bpe"]) for lang in ("en", "de")]
@@ -138,7 +139,7 @@ def test_the_companions_alone_make_the_same_codec(tmp_path: Path, tokenizer: Tok
 
 
 def test_companions_are_named_once() -> None:
-    assert companion_names("en", "de") == ["tokenizer", "text.json", "dict.en.txt", "dict.de.txt"]
+    assert companion_names(Direction("en", "de")) == ["tokenizer", "text.json", "dict.en.txt", "dict.de.txt"]
 
 
 @pytest.mark.parametrize("missing", ["text.json", "dict.de.txt", "tokenizer/tokenizer.json", "tokenizer/joint.model"])
@@ -183,10 +184,10 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_equal_vocabularies_match_whatever_was_counted(two: tuple[Path, Path]) -> None:
-    check_vocabulary(*two, langs=("en", "de"))
+    check_vocabulary(*two, Direction("en", "de"))
     write_dictionary(two[1], "en", ["a", "b", "c"], count=7)
     assert (two[0] / "dict.en.txt").read_bytes() != (two[1] / "dict.en.txt").read_bytes()
-    check_vocabulary(*two, langs=("en", "de"))  # refused, it would raise
+    check_vocabulary(*two, Direction("en", "de"))  # refused, it would raise
 
 
 @pytest.mark.parametrize(
@@ -200,11 +201,11 @@ def test_equal_vocabularies_match_whatever_was_counted(two: tuple[Path, Path]) -
 def test_the_first_symbol_that_differs_is_named(two: tuple[Path, Path], symbols: list[str], message: str) -> None:
     write_dictionary(two[1], "de", symbols)
     with pytest.raises(UserError) as caught:
-        check_vocabulary(*two, langs=("en", "de"))
+        check_vocabulary(*two, Direction("en", "de"))
     assert str(caught.value) == f"{two[0] / 'dict.de.txt'} does not match {two[1] / 'dict.de.txt'}: {message}"
 
 
 def test_a_checkpoint_of_another_language_pair_is_told(two: tuple[Path, Path]) -> None:
     write_dictionary(two[1], "fr", ["x", "y"])
     with pytest.raises(UserError, match=r"dict\.fr\.txt: .* made for another language pair"):
-        check_vocabulary(*two, langs=("en", "fr"))
+        check_vocabulary(*two, Direction("en", "fr"))

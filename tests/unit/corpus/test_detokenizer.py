@@ -21,6 +21,7 @@ from kdmt.corpus.detokenizer import Detokenizer
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
+from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 RNG = random.Random(3)
@@ -57,7 +58,9 @@ def make_codec(folder: Path, kind: str) -> TextCodec:
         tokenizer = Tokenizer.model_validate({"model": kind, "vocab_size": 60})
     elif kind in options:
         tokenizer = Tokenizer(source_path=str(train_sentencepiece(folder, **options[kind])))
-    tokenizers = train_tokenizer(tokenizer, (folder / "text", folder / "text"), folder / "tokenizer", ("en", "de"))
+    tokenizers = train_tokenizer(
+        tokenizer, (folder / "text", folder / "text"), folder / "tokenizer", Direction("en", "de")
+    )
     model = tokenizers.target
     seen = dict.fromkeys(token for line in model.encode_lines(LINES) for token in line.split())
     dictionary = Dictionary()

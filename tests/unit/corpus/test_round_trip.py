@@ -13,6 +13,7 @@ from kdmt.config import Text, Tokenizer
 from kdmt.corpus.round_trip import RoundTrip, measure_round_trip, survives_lowercasing
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
+from kdmt.languages import Direction
 
 SYLLABLES = ["ba", "no", "ti", "ke", "Lu", "ßo", "ära", "win"]
 MARKED = "user@@ sieht"  # often enough in the text for its marks to be one symbol of the subwords
@@ -32,7 +33,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learn(text: Path, folder: Path, **settings: Any) -> SubwordModel:
-    return train_tokenizer(Tokenizer(**settings), [text, text], folder / "tokenizer", ("de", "en")).target
+    return train_tokenizer(Tokenizer(**settings), [text, text], folder / "tokenizer", Direction("de", "en")).target
 
 
 @pytest.fixture(scope="module")

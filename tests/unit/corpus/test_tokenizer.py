@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from kdmt.config import Tokenizer
 from kdmt.corpus.tokenizer import count_lines, load_tokenizer, read_chunks, sample_lines, train_tokenizer
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 
-LANGS = ("en", "de")
+DIRECTION = Direction("en", "de")
 KINDS = {
     "unigram": Tokenizer(vocab_size=120),
     "bpe": Tokenizer(model="bpe", vocab_size=120),
@@ -25,7 +26,7 @@ KINDS = {
 def make_corpus(folder):
     rng = random.Random(1)
     syllables = ["ba", "no", "ti", "ke", "Lu", "ßo", "ära", "win", "BA", "a\u0308", "Haus"]
-    for lang in LANGS:
+    for lang in DIRECTION.sides:
         lines = [
             " ".join("".join(rng.choices(syllables, k=rng.randint(1, 3))) for _ in range(rng.randint(1, 8)))
             for _ in range(400)
@@ -43,7 +44,7 @@ def corpus(tmp_path_factory):
 def folders(corpus, tmp_path_factory):
     root = tmp_path_factory.mktemp("tokenizers")
     for kind, configuration in KINDS.items():
-        train_tokenizer(configuration, corpus, root / kind, LANGS)
+        train_tokenizer(configuration, corpus, root / kind, DIRECTION)
     return {kind: root / kind for kind in KINDS}
 
 
@@ -140,7 +141,7 @@ def test_words_that_are_spelled_like_specials_are_unknown_words(tmp_path, kind):
     text = tmp_path / "text"
     text.write_text("<pad> <s> </s> <unk> ab\n" * 20, encoding="utf-8")
     settings = Tokenizer(type=kind, **({"model": "bpe", "vocab_size": 60} if kind == "subword-nmt" else {}))
-    model = train_tokenizer(settings, (text, text), tmp_path / "tokenizer", ("en", "de")).source
+    model = train_tokenizer(settings, (text, text), tmp_path / "tokenizer", Direction("en", "de")).source
     assert model.encode_lines(["<s> <pad> ab <pad> </s> <unk>"]) == ["<unk> <unk> ab <unk> <unk> <unk>"]
     tokens, _ = model.encode_ids(["<s> <pad> ab <pad>"])
     assert [model.literal_specials.get(token) for token in tokens.tolist()] == ["<s>", "<pad>", None, "<pad>"]
@@ -161,7 +162,7 @@ def test_a_given_sentencepiece_model_with_specials_for_the_text(tmp_path):
     )
     (tmp_path / "given.model").write_bytes(model.getvalue())
     settings = Tokenizer(source_path=str(tmp_path / "given.model"))
-    tokenizer = train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", ("en", "de")).source
+    tokenizer = train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", Direction("en", "de")).source
     tokens, _ = tokenizer.encode_ids(["ab<pad>cd"])
     assert "<pad>" not in tokenizer.encode_lines(["ab<pad>cd"])[0].split()
     assert [tokenizer.literal_specials[token] for token in tokens.tolist() if token in tokenizer.literal_specials] == [
@@ -174,12 +175,12 @@ def test_merge_operations_behind_a_byte_order_mark(folders, tmp_path):
     codes = folders["subword-nmt"] / "joint.codes"
     (tmp_path / "codes").write_bytes(b"\xef\xbb\xbf" + codes.read_bytes())
     settings = Tokenizer(type="subword-nmt", model="bpe", source_path=str(tmp_path / "codes"))
-    model = train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", ("en", "de")).source
+    model = train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", Direction("en", "de")).source
     lines = ["ba no ti ke win ßo banoti"]
     assert model.encode_lines(lines) == load_tokenizer(folders["subword-nmt"]).source.encode_lines(lines)
     (tmp_path / "codes").write_bytes(codes.read_text(encoding="utf-8").encode("utf-16"))
     with pytest.raises(UserError, match="codes: UTF-16 text, not plain text"):
-        train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", ("en", "de"))
+        train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "tokenizer", Direction("en", "de"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -199,14 +200,14 @@ def test_case_and_unicode_form_are_kept(folders, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_learning_is_reproducible_and_moves(folders, corpus, kind, tmp_path):
     moved = [shutil.copy(path, tmp_path / f"elsewhere.{path.name}") for path in corpus]
-    train_tokenizer(KINDS[kind], tuple(moved), tmp_path / "again", LANGS)
+    train_tokenizer(KINDS[kind], tuple(moved), tmp_path / "again", DIRECTION)
     contents = {path.name: path.read_bytes() for path in folders[kind].iterdir()}
     assert contents == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
     assert all(str(tmp_path).encode() not in data and b"elsewhere" not in data for data in contents.values())
 
 
 def test_separate_models(corpus, tmp_path):
-    tokenizers = train_tokenizer(Tokenizer(vocab_size=60, joint=False), corpus, tmp_path / "tokenizer", LANGS)
+    tokenizers = train_tokenizer(Tokenizer(vocab_size=60, joint=False), corpus, tmp_path / "tokenizer", DIRECTION)
     assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == [
         "de.model",
         "en.model",
@@ -226,7 +227,7 @@ def test_given_models_are_copied(folders, corpus, tmp_path):
     shutil.copy(folders["unigram"] / "joint.model", source)
     shutil.copy(folders["bpe"] / "joint.model", target)
     given_models = Tokenizer(joint=False, source_path=str(source), target_path=str(target))
-    tokenizers = train_tokenizer(given_models, corpus, tmp_path / "tokenizer", LANGS)
+    tokenizers = train_tokenizer(given_models, corpus, tmp_path / "tokenizer", DIRECTION)
     source.unlink()
     target.unlink()
     copied = load_tokenizer(shutil.copytree(tmp_path / "tokenizer", tmp_path / "checkpoint"))
@@ -243,38 +244,38 @@ def test_given_file_that_is_no_model(folders, corpus, tmp_path):
         Tokenizer(type="subword-nmt", model="bpe", source_path=str(corpus[0])),
     ):
         with pytest.raises(UserError, match="not a"):
-            train_tokenizer(settings_, corpus, tmp_path / "tokenizer", LANGS)
+            train_tokenizer(settings_, corpus, tmp_path / "tokenizer", DIRECTION)
     with pytest.raises(UserError, match="there is no such tokenizer model"):
-        train_tokenizer(Tokenizer(source_path="nowhere.model"), corpus, tmp_path / "tokenizer", LANGS)
+        train_tokenizer(Tokenizer(source_path="nowhere.model"), corpus, tmp_path / "tokenizer", DIRECTION)
     assert load_tokenizer(tmp_path / "tokenizer").source.symbols == before
 
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
 def test_vocabulary_too_large_says_the_limit(corpus, tmp_path, model):
     with pytest.raises(UserError, match=r"vocab_size 99999: .*Please set it to a value <= \d+") as raised:
-        train_tokenizer(Tokenizer(model=model, vocab_size=99_999), corpus, tmp_path / "tokenizer", LANGS)
+        train_tokenizer(Tokenizer(model=model, vocab_size=99_999), corpus, tmp_path / "tokenizer", DIRECTION)
     limit = int(str(raised.value).rpartition("<= ")[2].rstrip("."))
     if model == "bpe":  # the unigram model's limit depends on its own pruning
-        train_tokenizer(Tokenizer(model=model, vocab_size=limit), corpus, tmp_path / "tokenizer", LANGS)
+        train_tokenizer(Tokenizer(model=model, vocab_size=limit), corpus, tmp_path / "tokenizer", DIRECTION)
 
 
 def test_vocabulary_too_small(corpus, tmp_path):
     with pytest.raises(UserError, match="smaller than required_chars"):
-        train_tokenizer(Tokenizer(vocab_size=8), corpus, tmp_path / "tokenizer", LANGS)
+        train_tokenizer(Tokenizer(vocab_size=8), corpus, tmp_path / "tokenizer", DIRECTION)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty_text(tmp_path, kind):
-    for lang in LANGS:
+    for lang in DIRECTION.sides:
         (tmp_path / f"train.{lang}").write_text("\n \n", encoding="utf-8")
     with pytest.raises(UserError, match="no text to learn"):
-        train_tokenizer(KINDS[kind], (tmp_path / "train.en", tmp_path / "train.de"), tmp_path / "tokenizer", LANGS)
+        train_tokenizer(KINDS[kind], (tmp_path / "train.en", tmp_path / "train.de"), tmp_path / "tokenizer", DIRECTION)
 
 
 def test_nothing_to_merge(tmp_path):
     (tmp_path / "letters").write_text("a b c\n", encoding="utf-8")
     with pytest.raises(UserError, match="two letters"):
-        train_tokenizer(KINDS["subword-nmt"], (tmp_path / "letters",) * 2, tmp_path / "tokenizer", LANGS)
+        train_tokenizer(KINDS["subword-nmt"], (tmp_path / "letters",) * 2, tmp_path / "tokenizer", DIRECTION)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -282,7 +283,7 @@ def test_text_that_is_not_utf8(corpus, tmp_path, kind):
     bad = tmp_path / "train.de"
     bad.write_bytes(b"ba no\nti \xff\n")
     with pytest.raises(UserError, match=r"train\.de:2: not UTF-8"):
-        train_tokenizer(KINDS[kind], (corpus[0], bad), tmp_path / "tokenizer", LANGS)
+        train_tokenizer(KINDS[kind], (corpus[0], bad), tmp_path / "tokenizer", DIRECTION)
     assert [path.name for path in tmp_path.iterdir()] == ["train.de"]
 
 

@@ -14,8 +14,8 @@ from tiny_pipeline import kdmt
 
 from kdmt.checksum import file_sha256
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource, KnowledgeWriter, Shape, fill_records
+from kdmt.losses.cross_entropy import projected_loss
 from kdmt.losses.divergences import divergence
-from kdmt.losses.projection import projected_loss
 from kdmt.losses.word_kd import BestTokens, WordKDLoss
 
 FOLDER = Path(kdmt("fairseq-plugin").out.strip())

@@ -34,6 +34,7 @@ from kdmt.interop.huggingface import (
     position_limits,
     read_kind,
 )
+from kdmt.languages import Direction
 from kdmt.terminal import printable_stderr
 from kdmt.types import EOS, PAD, Hypothesis, Sampling
 
@@ -461,7 +462,7 @@ def test_codes_of_models_are_compared_with_languages(code: str, lang: str, fits:
             )
         )
         with expected:
-            check_languages(tmp_path, kind, codes, langs, setting="distill.teachers.0.")
+            check_languages(tmp_path, kind, codes, Direction(*langs), setting="distill.teachers.0.")
 
 
 def test_every_code_that_transformers_knows_is_that_of_a_language() -> None:
@@ -474,10 +475,10 @@ def test_every_code_that_transformers_knows_is_that_of_a_language() -> None:
         assert len(codes) > 50
         for code in codes:
             tag = {"ns": "nso", "ajp_Arab": "apc"}.get(code, code.replace("_", "-"))
-            check_languages(Path(), kind, (code, code), (tag, tag), setting="")
+            check_languages(Path(), kind, (code, code), Direction(tag, tag), setting="")
             other = "fr" if not code.startswith("fr") else "de"
             with pytest.raises(UserError, match="other_languages"):
-                check_languages(Path(), kind, (code, code), (other, other), setting="")
+                check_languages(Path(), kind, (code, code), Direction(other, other), setting="")
 
 
 @pytest.mark.parametrize(
@@ -499,7 +500,7 @@ def test_marian_tells_its_languages_itself(
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | told), encoding="utf-8")
     match = rf"tokenizer_config\.json: {wrong}, and the pipeline's"
     with contextlib.nullcontext() if wrong is None else pytest.raises(UserError, match=match):
-        check_languages(copy, "marian", (None, None), langs, setting="distill.teachers.0.")
+        check_languages(copy, "marian", (None, None), Direction(*langs), setting="distill.teachers.0.")
 
 
 def test_weights_that_are_not_those_of_the_configuration_are_refused(copy: Path) -> None:

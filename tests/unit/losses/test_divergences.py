@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdmt.losses.divergences import LOG_ZERO, NAMES, Distribution, divergence
+from kdmt.config import WordKD
+from kdmt.losses import kl_divergence
+from kdmt.losses.divergences import DIVERGENCES, LOG_ZERO, Distribution, compare_by_autograd, divergence
 
 BETAS = (0.1, 0.5, 0.9)
-CASES = [(name, 0.5) for name in NAMES] + [("js", 0.1), ("js", 0.9)]
+CASES = [(name, 0.5) for name in DIVERGENCES] + [("js", 0.1), ("js", 0.9)]
 
 
 def random_log_probs(*shape: int, seed: int, peak: float = 2.0) -> Tensor:
@@ -59,7 +61,7 @@ def test_is_its_formula(name: str, beta: float) -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DIVERGENCES)
 def test_of_a_distribution_with_itself(name: str) -> None:
     log_p = random_log_probs(20, 7, seed=3)
     entropy = -(log_p.exp() * log_p).sum(-1)
@@ -98,7 +100,7 @@ def test_gradcheck(name: str, beta: float) -> None:
     assert torch.autograd.gradcheck(lambda z: _Compared.apply(z, log_p, name, beta), (logits,))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DIVERGENCES)
 def test_of_logits_that_are_not_normalised_in_given_memory(name: str) -> None:
     logits = [3 * random_log_probs(4, 7, seed=seed) + 5 for seed in (5, 6)]
     expected, expected_slope = compare(name, *(each.log_softmax(-1) for each in logits), 0.5)
@@ -158,3 +160,49 @@ def test_beta_out_of_range_is_refused(beta: float) -> None:
 def test_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown divergence 'chi'.*kl, reverse_kl"):
         divergence("chi")
+
+
+@pytest.mark.parametrize(("name", "beta"), CASES)
+def test_hand_derived_slope_is_that_of_autograd(name: str, beta: float) -> None:
+    log_p, log_q = random_log_probs(20, 7, seed=12), random_log_probs(20, 7, seed=13)
+    found, found_slope = compare(name, log_p, log_q, beta)
+    function = divergence(name, beta=beta).function
+    expected, slope = compare_by_autograd(function, Distribution.of_logs(log_p), Distribution.of_logs(log_q))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found_slope, slope.values, rtol=1e-11, atol=1e-14)
+
+
+def test_settings_name_the_divergences_of_the_table() -> None:
+    assert get_args(WordKD.model_fields["divergence"].annotation) == tuple(DIVERGENCES)
+
+
+# ------------------------------------------------------------------------------------------------------ kl_divergence
+
+
+def test_kl_divergence_is_torchs_over_the_masked_tokens() -> None:
+    student, teacher = (torch.randn(4, 6, 9, dtype=torch.float64) for _ in range(2))
+    mask = torch.arange(6) < torch.tensor([6, 2, 0, 5])[:, None]
+    loss_sum, count = kl_divergence(student, teacher, mask, temperature=2.0)
+    log_q, log_p = ((each[mask] / 2.0).log_softmax(-1) for each in (student, teacher))
+    expected = 4.0 * torch.nn.functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
+    torch.testing.assert_close(loss_sum, expected, rtol=1e-12, atol=0)
+    assert int(count) == 13
+
+
+def test_kl_divergence_gradcheck() -> None:
+    student, teacher = (torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    mask = torch.tensor([True, False, True])
+    assert torch.autograd.gradcheck(lambda q: kl_divergence(q, teacher.detach(), mask, 1.7)[0], (student,))
+
+
+def test_kl_divergence_of_forbidden_tokens_is_finite() -> None:
+    """Logits of -inf, as of tokens that are never written, on both sides."""
+    student, teacher = torch.randn(2, 5, requires_grad=True), torch.randn(2, 5)
+    forbidden = torch.tensor([True, False, False, False, True])
+    loss_sum, _ = kl_divergence(
+        student.masked_fill(forbidden, -math.inf), teacher.masked_fill(forbidden, -math.inf), torch.ones(2).bool()
+    )
+    loss_sum.backward()
+    assert torch.isfinite(loss_sum)
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()

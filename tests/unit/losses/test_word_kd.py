@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdmt.corpus.knowledge_cache import Shape, fill_records
-from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
-from kdmt.losses.divergences import NAMES, Distribution, divergence
-from kdmt.losses.projection import projected_loss
+from kdmt.losses.cross_entropy import label_smoothed_cross_entropy, projected_loss
+from kdmt.losses.divergences import DIVERGENCES, Distribution, divergence
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKDLoss
 
 M, V, D = 23, 17, 6
@@ -143,16 +143,26 @@ def assert_is_the_formula(settings: dict[str, Any], k: int | None, chunk: int = 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DIVERGENCES)
 def test_whole_distribution(name: str, alpha: float, temperature: float) -> None:
     assert_is_the_formula({"divergence": name, "alpha": alpha, "temperature": temperature}, None)
 
 
 @pytest.mark.parametrize("k", [1, 4, V - 1])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("name", [name for name in NAMES if divergence(name).of_groups])
+@pytest.mark.parametrize("name", [name for name in DIVERGENCES if divergence(name).of_groups])
 def test_best_tokens(name: str, temperature: float, k: int) -> None:
     assert_is_the_formula({"divergence": name, "alpha": 0.5, "temperature": temperature}, k)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_divergence_with_the_slope_of_autograd(name: str, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DIVERGENCES, name, replace(DIVERGENCES[name], fast=None))
+    settings = {"divergence": name, "alpha": 0.5, "temperature": temperature}
+    assert_is_the_formula(settings, None)
+    if DIVERGENCES[name].of_groups:
+        assert_is_the_formula({**settings, "ranking": 3, "min_confidence": 0.1}, 4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -198,7 +208,7 @@ def test_targets_that_are_no_references_have_no_cross_entropy(k: int | None, alp
     assert_is_the_formula({**settings, "taught_M": torch.arange(M) % 3 == 0}, k)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if divergence(name).of_groups])
+@pytest.mark.parametrize("name", [name for name in DIVERGENCES if divergence(name).of_groups])
 def test_all_tokens_in_the_cache_give_the_whole_divergence(name: str) -> None:
     settings = {"divergence": name, "alpha": 0.5, "temperature": 1.0}
     given = tensors()

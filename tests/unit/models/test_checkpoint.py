@@ -165,8 +165,8 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, overrides: dict, m
     [
         ("save_file", 1),  # weights
         ("save_file", 2),  # training state
-        ("_write_json", 3),  # checksums
-        ("sync", 2),
+        ("write_json", 3),  # checksums
+        ("sync_to_disk", 2),
         ("verify_checkpoint", 1),
     ],
 )

@@ -24,6 +24,7 @@ from kdmt.decode.engines.onnx import OnnxEngine
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_export import export_checkpoint
 from kdmt.interop.onnx_export import export_model as export_to_onnx
+from kdmt.languages import Direction
 from kdmt.models.architecture import ARCHITECTURES, NATConfig, TransformerConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer, count_parameters, count_stored
 from kdmt.models.checkpoint import average_weights, load_model, load_weights, save_checkpoint
@@ -303,7 +304,7 @@ def test_a_dictionary_of_another_size_where_vocabularies_are_compared(checkpoint
     for lang in ("en", "de"):
         shutil.copy(checkpoint / f"dict.{lang}.txt", tmp_path / "data")
     with pytest.raises(UserError, match="has 7 symbols, and the model"):
-        check_vocabulary(checkpoint, tmp_path / "data", langs=("en", "de"))
+        check_vocabulary(checkpoint, tmp_path / "data", Direction("en", "de"))
 
 
 def test_a_dictionary_in_another_order_than_ctranslate2s_vocabulary(ctranslate2: Path) -> None:

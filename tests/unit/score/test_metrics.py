@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.config import Train
+from kdmt.choices import BestMetric
 from kdmt.score.metrics import MAIN_METRIC, METRICS, Metric, bleu, chrf, metric_label, sentence_bleu, sentence_chrf
 
 REFERENCES = ["Der Hund läuft schnell über die Wiese.", "Zwei Frauen lesen ein Buch!", "Ein Kind spielt im Sand ."]
@@ -100,7 +100,7 @@ def test_line_counts_are_checked(metric):
 
 
 def test_the_table_has_every_metric_that_training_may_choose_checkpoints_by():
-    names = set(get_args(Train.model_fields["best_metric"].annotation)) - {"loss"}
+    names = set(get_args(BestMetric)) - {"loss"}
     assert names <= METRICS.keys()
     assert MAIN_METRIC in METRICS
 

@@ -279,7 +279,7 @@ def test_translations_of_other_sources_are_refused() -> None:
         with unharmed():
             assert refused("distill", "tiny.yaml", sets=WITH_SOURCES) == f"theirs.tsv{message}"
     message = refused("distill", "tiny.yaml", sets=("distill.imported_sources=true",))
-    assert message.endswith("'imported_sources' is about the file 'imported', which is not given")
+    assert message.endswith("'imported_sources' has no effect unless 'imported' is set")
 
 
 # ---------------------------------------------------------------------------------------------------- monolingual text

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdmt.errors import UserError
+from kdmt.log import messages_on_stderr
 from kdmt.train.run_log import Progress
 
 FIGURES = {"epoch": 1, "loss": 4.5, "nll": 4.25, "lr": 1e-4, "grad_norm": 2.0, "tokens_per_second": 1234.5}
@@ -32,7 +33,7 @@ def test_figures_go_to_the_metrics_file_as_they_are(progress: Progress) -> None:
 
 
 def test_lines_where_there_is_no_terminal(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.running(0, 100):
+    with messages_on_stderr(), progress.running(0, 100):
         progress.log_training(update=50, **FIGURES)
         progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3)
         progress.log_validation(update=100, epoch=2, best_update=50, loss=4.0, nll=3.5)
@@ -52,18 +53,19 @@ def test_bar_on_a_terminal(progress: Progress, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "150")
-    with progress.running(10, 100):
-        progress.advance(49)
-        progress.log_training(update=50, **FIGURES)
-        progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3)
-        progress.advance(50)
-        progress.note("a [bracketed] note")
-    shown = terminal.getvalue()
-    assert "50/100" in shown
-    assert "loss 4.50 tokens_per_second 1234.50 bleu 12.30" in shown
-    assert "teacher: a [bracketed] note" in shown
-    assert len(records(progress)) == 2
-    progress.note("after the bar")
+    with messages_on_stderr():
+        with progress.running(10, 100):
+            progress.advance(49)
+            progress.log_training(update=50, **FIGURES)
+            progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3)
+            progress.advance(50)
+            progress.note("a [bracketed] note")
+        shown = terminal.getvalue()
+        assert "50/100" in shown
+        assert "loss 4.50 tokens_per_second 1234.50 bleu 12.30" in shown
+        assert "teacher: a [bracketed] note" in shown
+        assert len(records(progress)) == 2
+        progress.note("after the bar")
     assert terminal.getvalue().endswith("teacher: after the bar\n")
 
 

@@ -1,4 +1,4 @@
-"""The losses, from log-probabilities; kdmt's docs/distillation.md has the formulas.
+"""The losses, from log-probabilities; the formulas are in kdmt's docs/explanation/distillation.md.
 
 Shapes: M target tokens, V vocabulary, K teacher's best tokens, G = K + 1 groups.
 """

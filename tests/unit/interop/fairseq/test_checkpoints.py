@@ -20,6 +20,7 @@ from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import UserError
 from kdmt.interop.fairseq.checkpoints import read_model
 from kdmt.interop.fairseq.pickles import HARMLESS, Inert, read_pickle
+from kdmt.languages import Direction
 from kdmt.models.architecture import NATConfig, architecture
 from kdmt.models.build import build_nonautoregressive, describe_model
 from kdmt.models.checkpoint import load_model, save_checkpoint
@@ -114,7 +115,7 @@ def test_a_multilingual_checkpoint_needs_its_direction(tmp_path: Path) -> None:
 def write_sentencepiece(folder: Path) -> Path:
     (folder / "text").write_text("abba baba\nab ba bab\n" * 5)
     settings = Tokenizer(vocab_size=10)
-    train_tokenizer(settings, (folder / "text", folder / "text"), folder / "spm", ("en", "de"))
+    train_tokenizer(settings, (folder / "text", folder / "text"), folder / "spm", Direction("en", "de"))
     return next((folder / "spm").glob("*.model"))
 
 
@@ -319,15 +320,15 @@ def test_a_file_that_carries_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_is_read_without_a_folder(tmp_path: Path) -> None:
     folder = imported(tmp_path / "model", SHARED)
-    expected, found = load_model(folder), read_model(SHARED, JOINED, ("en", "de"))
+    expected, found = load_model(folder), read_model(SHARED, JOINED, Direction("en", "de"))
     assert describe_model(found) == describe_model(expected)
     assert not found.training
     weights = dict(expected.named_parameters())
     assert all(torch.equal(weights[name], each) for name, each in found.named_parameters())
     with pytest.raises(UserError, match=r"post_norm_shared\.pt: translates from en to de, not from de to en"):
-        read_model(SHARED, JOINED, ("de", "en"))
+        read_model(SHARED, JOINED, Direction("de", "en"))
     with pytest.raises(UserError, match=r"multilingual\.pt: multilingual, with more symbols than .*languages has"):
-        read_model(GOLDEN / "multilingual.pt", GOLDEN / "languages", ("en", "de"))
+        read_model(GOLDEN / "multilingual.pt", GOLDEN / "languages", Direction("en", "de"))
 
 
 def test_one_language_that_is_named_is_compared(tmp_path: Path) -> None:
@@ -335,8 +336,8 @@ def test_one_language_that_is_named_is_compared(tmp_path: Path) -> None:
     settings = {"model": content["cfg"]["model"], "task": {"_name": "translation", "target_lang": "de"}}
     path = write(tmp_path / "a.pt", content, cfg=settings)
     with pytest.raises(UserError, match=r"a\.pt: translates from \.\.\. to de, not from de to en"):
-        read_model(path, JOINED, ("de", "en"))
-    assert read_model(path, JOINED, ("en", "de")).config.encoder_layers == 2
+        read_model(path, JOINED, Direction("de", "en"))
+    assert read_model(path, JOINED, Direction("en", "de")).config.encoder_layers == 2
 
 
 # --------------------------------------------------------------------------------------------------------------- out

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdmt.errors import UserError
-from kdmt.interop.fairseq.data_bin import DataBin, choose_langs
+from kdmt.interop.fairseq.data_bin import DataBin, choose_direction
+from kdmt.languages import Direction
 
 
 def make(folder: Path, *pairs: tuple[str, str]) -> Path:
@@ -26,8 +27,8 @@ def test_a_split_has_any_name(tmp_path: Path, split: str) -> None:
     folder = make(tmp_path / "data", ("pt-BR", "zh-CN"), ("en", "de"))
     for path in list(folder.glob("test.*")):
         path.rename(path.with_name(path.name.replace("test", split, 1)))
-    assert choose_langs(folder, "pt-BR", "zh-CN") == ("pt-BR", "zh-CN")
-    assert choose_langs(folder, "de", None) == ("de", "en")
+    assert choose_direction(folder, "pt-BR", "zh-CN") == Direction("pt-BR", "zh-CN")
+    assert choose_direction(folder, "de", None) == Direction("de", "en")
     with pytest.raises(UserError, match=rf"no split 'other' of en-de: there is {split}$"):
         DataBin.open(folder, "en", "de").split("other")
 
@@ -48,7 +49,7 @@ def test_languages_are_found(
     tmp_path: Path, pair: tuple[str, str], given: tuple[str | None, str | None], langs: tuple[str, str]
 ) -> None:
     data = DataBin.open(make(tmp_path / "data", pair), *given)
-    assert data.langs == langs
+    assert data.direction == Direction(*langs)
     assert data.names("test") == ["test"]
 
 
@@ -73,8 +74,8 @@ def test_languages_that_cannot_be_told(
     folder = make(tmp_path / "data", *pairs)
     (folder / "dict.zh-CN.txt").touch()  # has a hyphen, and is no split
     with pytest.raises(UserError, match=message):
-        choose_langs(folder, *given)
+        choose_direction(folder, *given)
 
 
 def test_as_in_fairseq_a_pair_without_hyphens_of_its_own_is_taken(tmp_path: Path) -> None:
-    assert choose_langs(make(tmp_path / "data", ("en", "zh-CN"), ("en", "de"))) == ("en", "de")
+    assert choose_direction(make(tmp_path / "data", ("en", "zh-CN"), ("en", "de"))) == Direction("en", "de")

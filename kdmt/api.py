@@ -1,0 +1,456 @@
+"""The Python interface: trained models, and pipelines.
+
+    import kdmt
+
+    model = kdmt.load("runs/toy/students/distilled/seed_1")
+    model.translate(["The dog sleeps ."], beam=5)
+    model.score(["The dog sleeps ."], ["Der Hund schläft ."])
+    kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.train.max_updates": 1000}).run(to="score")
+
+Errors of the caller's input are `kdmt.UserError`. Messages go to the logger `kdmt`, which is silent by default.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import yaml
+
+from kdmt.config import Decode, NATDecode, checked, load_pipeline
+from kdmt.errors import UserError
+from kdmt.log import get_logger
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kdmt.commands.run import StageName
+    from kdmt.commands.status import StageStatus
+    from kdmt.decode.engines.translator import Translator
+    from kdmt.stages.workspace import Workspace
+    from kdmt.types import Hypothesis
+
+__all__ = ["Model", "Pipeline", "Translation", "load"]
+
+Progress = Callable[[int, int], None]  # takes the number of items that are done, and of all items
+
+_logger = get_logger(__name__)
+_SCORED_AT_ONCE = 512  # pairs between two calls of `progress`
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One hypothesis for one sentence.
+
+    Attributes:
+        text: finished text, with subwords joined and text processing undone.
+        tokens: the subword tokens, without `</s>`.
+        score: the score by which hypotheses are ordered. For beam search the sum of the natural-log probabilities
+            divided by length ** lenpen, with `</s>` counted.
+        token_log_probs: the natural-log probability of each token, `</s>` last; empty for an engine that gives none.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    score: float
+    token_log_probs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model with its tokenizer and text processing; `load` opens one.
+
+    Attributes:
+        path: the run, checkpoint or exported folder.
+        translator: the decoding engine and the text processing.
+    """
+
+    path: Path
+    translator: Translator = field(repr=False)
+
+    @property
+    def source_lang(self) -> str:
+        """The language that the model translates from."""
+        return self.translator.codec.text.source_lang
+
+    @property
+    def target_lang(self) -> str:
+        """The language that the model translates to."""
+        return self.translator.codec.text.target_lang
+
+    @overload
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        beam: int | None = None,
+        nbest: None = None,
+        lenpen: float | None = None,
+        max_len_a: float = 1.2,
+        max_len_b: int = 10,
+        hypotheses: Literal[False] = False,
+        progress: Progress | None = None,
+    ) -> list[str]: ...
+
+    @overload
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        beam: int | None = None,
+        nbest: int,
+        lenpen: float | None = None,
+        max_len_a: float = 1.2,
+        max_len_b: int = 10,
+        hypotheses: Literal[False] = False,
+        progress: Progress | None = None,
+    ) -> list[list[str]]: ...
+
+    @overload
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        beam: int | None = None,
+        nbest: int | None = None,
+        lenpen: float | None = None,
+        max_len_a: float = 1.2,
+        max_len_b: int = 10,
+        hypotheses: Literal[True],
+        progress: Progress | None = None,
+    ) -> list[list[Translation]]: ...
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        beam: int | None = None,
+        nbest: int | None = None,
+        lenpen: float | None = None,
+        max_len_a: float = 1.2,
+        max_len_b: int = 10,
+        hypotheses: bool = False,
+        progress: Progress | None = None,
+    ) -> list[str] | list[list[str]] | list[list[Translation]]:
+        """Translate raw sentences.
+
+        The result equals that of `kdmt translate` with the same options. A sentence without words has the empty
+        translation; one that is longer than the model reads is cut, with a warning to the logger.
+
+        Args:
+            sentences: raw text, one sentence each.
+            beam: beam size (default: what `kdmt export` was given, else 5).
+            nbest: number of hypotheses for each sentence, at most `beam` (default: the best one alone).
+            lenpen: exponent of the length by which log-probabilities are divided (default: what `kdmt export` was
+                given, else 1).
+            max_len_a: a in the maximum target length a * S + b, where S is the number of source tokens.
+            max_len_b: b in the maximum target length.
+            hypotheses: whether to return `Translation` objects, with tokens and scores, instead of strings.
+            progress: called with the number of sentences that are translated and the number of all sentences.
+
+        Returns:
+            One string for each sentence. With `nbest`, a list of strings for each, best first. With `hypotheses`, a
+            list of `Translation` for each, best first.
+
+        Raises:
+            UserError: a setting is out of range, `sentences` is not a sequence of single-line strings, or `nbest` is
+                larger than 1 for a non-autoregressive model.
+
+        Examples:
+            >>> model.translate(["A dog runs ."], beam=5)
+            ['Ein Hund läuft .']
+            >>> model.translate(["A dog runs ."], beam=5, nbest=3)
+            [['Ein Hund läuft .', 'Ein Hund rennt .', 'Der Hund läuft .']]
+        """
+        from kdmt.interop.ctranslate2_folder import proposed_search
+
+        lines = _checked_lines(sentences, "sentences")
+        given = {"beam": beam, "nbest": nbest, "lenpen": lenpen}
+        options = proposed_search(self.path) | {name: value for name, value in given.items() if value is not None}
+        settings = checked(Decode, "translate", max_len_a=max_len_a, max_len_b=max_len_b, **options)
+        found = [self._translations(nbest_of) for nbest_of in self._decode(lines, settings, progress)]
+        if hypotheses:
+            return found
+        if nbest is not None:
+            return [[each.text for each in translations] for translations in found]
+        return [translations[0].text for translations in found]
+
+    @overload
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        by_token: Literal[False] = False,
+        progress: Progress | None = None,
+    ) -> list[float]: ...
+
+    @overload
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        by_token: Literal[True],
+        progress: Progress | None = None,
+    ) -> list[list[float]]: ...
+
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        by_token: bool = False,
+        progress: Progress | None = None,
+    ) -> list[float] | list[list[float]]:
+        """Return the log-probability of each target given its source, by teacher forcing.
+
+        Args:
+            sources: raw text of the source language, one sentence each.
+            targets: a raw translation of each source.
+            by_token: whether to return the log-probability of each target token instead of their sum.
+            progress: called with the number of pairs that are scored and the number of all pairs.
+
+        Returns:
+            The natural-log probability of each target, `</s>` included, not divided by its length; NaN for a pair that
+            is longer than the model reads. With `by_token`, the natural-log probabilities of its tokens, `</s>` last;
+            an empty list for a pair that is longer than the model reads.
+
+        Raises:
+            UserError: the numbers of sources and targets differ, or the model gives no such probabilities, as
+                non-autoregressive models and ONNX models.
+
+        Examples:
+            >>> model.score(["A dog runs ."], ["Ein Hund läuft ."])
+            [-1.0724]
+        """
+        lines = _checked_lines(sources, "sources"), _checked_lines(targets, "targets")
+        if len(lines[0]) != len(lines[1]):
+            raise UserError(f"{len(lines[0])} sources and {len(lines[1])} targets: give a target for each source")
+        scored: list[list[float]] = []
+        for start in range(0, len(lines[0]), _SCORED_AT_ONCE):
+            scored += self._score(*(side[start : start + _SCORED_AT_ONCE] for side in lines))
+            if progress is not None:
+                progress(len(scored), len(lines[0]))
+        return scored if by_token else [math.fsum(each) if each else math.nan for each in scored]
+
+    def _decode(self, lines: Sequence[str], settings: Decode, progress: Progress | None) -> list[list[Hypothesis]]:
+        """Return the hypotheses of each line, best first; an empty one for a line without words."""
+        from kdmt.corpus.codec import cut_source
+        from kdmt.types import Hypothesis
+
+        if settings.nbest > 1 and not hasattr(self.translator.engine, "score_pairs"):
+            raise UserError(f"nbest {settings.nbest}: a non-autoregressive model gives one translation")
+        sources, limit = self.translator.codec.encode_raw_source(lines), self.translator.max_source_tokens
+        for index, source in enumerate(sources):
+            if len(source) > limit:
+                _logger.warning(f"sentence {index}: {len(source)} tokens, cut to the model's {limit}")
+        kept = [index for index, source in enumerate(sources) if len(source) > 1]
+        done = len(sources) - len(kept)
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, len(sources))
+
+        found = self.translator.engine.decode(
+            [cut_source(sources[index], limit) for index in kept], settings, progress=advance
+        )
+        decoded = [[Hypothesis((), 0.0)] for _ in sources]
+        for index, nbest in zip(kept, found, strict=True):
+            decoded[index] = nbest or decoded[index]
+        return decoded
+
+    def _translations(self, nbest: Sequence[Hypothesis]) -> list[Translation]:
+        codec = self.translator.codec
+        symbols = codec.tgt_dictionary.symbols
+        return [
+            Translation(
+                text=codec.finish_target(codec.decode_target(each.tokens)),
+                tokens=tuple(symbols[token] for token in each.tokens),
+                score=float(each.score),
+                token_log_probs=tuple(map(float, each.log_probs)),
+            )
+            for each in nbest
+        ]
+
+    def _score(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
+        """Return the log-probability of each target token; nothing for a pair that is longer than the model reads."""
+        codec, (score_pairs, limits) = self.translator.codec, self._scorer()
+        src = codec.encode_source([codec.text.preprocess_source(line) for line in sources])
+        tgt = codec.encode_target([codec.text.preprocess_target(line) for line in targets])
+        fitting = [index for index in range(len(src)) if len(src[index]) <= limits[0] and len(tgt[index]) <= limits[1]]
+        found = score_pairs([src[index] for index in fitting], [tgt[index] for index in fitting])
+        scored: list[list[float]] = [[] for _ in src]
+        for index, log_probs in zip(fitting, found, strict=True):
+            scored[index] = log_probs.tolist()
+        if unread := len(src) - len(fitting):
+            _logger.warning(f"{unread:,} pairs are longer than the model reads and have no score")
+        return scored
+
+    def _scorer(self) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], list[np.ndarray]], tuple[int, int]]:
+        """Return the function that scores pairs of ids, and the longest source and target that it reads."""
+        from kdmt.decode.engines.engine import ScoringEngine
+
+        engine = self.translator.engine
+        if isinstance(engine, ScoringEngine):
+            return engine.score_pairs, (engine.max_source_positions, engine.max_target_positions)
+        raise UserError(f"{self.path}: this model gives no probabilities of given targets: it is not autoregressive")
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    iterations: int = 10,
+    length_beam: int = 1,
+) -> Model:
+    """Open a trained model.
+
+    Args:
+        path: a run such as `runs/NAME/teacher` or `runs/NAME/students/STUDENT/seed_1`, a checkpoint folder, or a
+            CTranslate2 or ONNX folder that `kdmt export` wrote.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
+        threads: CPU threads of this process, 0 for one for each core (default: PyTorch's setting).
+        iterations: maximum number of iterations of a non-autoregressive model.
+        length_beam: number of lengths that a non-autoregressive model tries.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: there is no model at the path, it is damaged, or the device does not exist.
+
+    Examples:
+        >>> model = kdmt.load("runs/toy/students/distilled/seed_1")
+        >>> model.translate(["The dog sleeps ."])
+        ['Der Hund schläft .']
+    """
+    from kdmt.decode.engines.translator import Translator
+    from kdmt.runtime import pick_device, use_threads
+
+    search = checked(NATDecode, "load", length_beam=length_beam)
+    if iterations < 1:
+        raise UserError(f"iterations {iterations}: expected 1 or more")
+    used = None if threads is None else use_threads(threads)
+    folder = Path(path)
+    translator = Translator.load(folder, device=pick_device(device), threads=used, search=search, iterations=iterations)
+    return Model(folder, translator)
+
+
+class Pipeline:
+    """A distillation pipeline: the settings of a YAML file, and the folder that holds what was made from them.
+
+    Args:
+        workspace: the settings and the folders.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    @classmethod
+    def from_yaml(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        runs: str | os.PathLike[str] = "runs",
+        mirror: str | os.PathLike[str] | None = None,
+    ) -> Pipeline:
+        """Read and validate a pipeline file.
+
+        Args:
+            path: the YAML file.
+            overrides: settings to change, by their path, for example `{"teacher.train.max_updates": 1000}`.
+            runs: the folder for the outputs of all pipelines.
+            mirror: a local folder that is used instead of the URLs of corpora.
+
+        Returns:
+            The pipeline; nothing is run.
+
+        Raises:
+            UserError: the file does not exist or a setting is wrong; the message has the YAML path.
+
+        Examples:
+            >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.seed": 2})
+        """
+        from kdmt.stages.workspace import Workspace
+
+        config = load_pipeline(Path(path), [_override(name, value) for name, value in (overrides or {}).items()])
+        return cls(Workspace(config, Path(runs), None if mirror is None else Path(mirror)))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this pipeline's outputs."""
+        return self.workspace.root
+
+    def run(self, to: StageName = "score", *, student: str | None = None, progress: Progress | None = None) -> None:
+        """Run every stage that is not up to date, up to a stage; the same as `kdmt run`.
+
+        Under `torchrun`, all ranks call this together.
+
+        Args:
+            to: the last stage: `prepare`, `teacher`, `distill`, `knowledge`, `student` or `score`. For `score` all
+                students are trained first.
+            student: the name of the one student to train (default: all students).
+            progress: called after each stage with the number of stages that are up to date and the number of stages
+                that are needed.
+
+        Raises:
+            UserError: there is no such stage or student, or a stage refuses its settings or its input.
+            Interrupted: a signal stopped a stage after it saved its work; `run` continues from there.
+
+        Examples:
+            >>> kdmt.Pipeline.from_yaml("toy.yaml").run(to="student", student="distilled")
+        """
+        from kdmt.commands.run import run_pipeline
+        from kdmt.ranks import joined_ranks
+
+        with joined_ranks() as ranks:
+            run_pipeline(replace(self.workspace, ranks=ranks), to=to, student=student, progress=progress)
+
+    def status(self) -> list[StageStatus]:
+        """Return the state of every stage, in the order in which they run; nothing is written.
+
+        Raises:
+            UserError: the stages cannot be put together from the settings.
+
+        Examples:
+            >>> [stage.name for stage in pipeline.status() if stage.state != "up to date"]
+            ['student distilled seed 1', 'score']
+        """
+        from kdmt.commands.status import pipeline_status
+
+        return pipeline_status(self.workspace)
+
+
+def _override(name: str, value: Any) -> str:
+    """Return a setting in the form of `--set`, with the value as YAML on one line."""
+    try:
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    except yaml.YAMLError:
+        raise UserError(f"{name}: {value!r} is not a value of a YAML file") from None
+    scalar = text.removesuffix("...\n")  # which ends a document that is one plain scalar
+    return f"{name}={scalar}"
+
+
+def _checked_lines(lines: Sequence[str], name: str) -> list[str]:
+    """Return the lines if they are single-line strings.
+
+    Raises:
+        UserError: naming the index of the line that is not one.
+    """
+    if isinstance(lines, str):
+        raise UserError(f"{name}: expected a list of strings, not one string")
+    for index, line in enumerate(lines):
+        if not isinstance(line, str):
+            raise UserError(f"{name}[{index}]: expected a string, not {type(line).__name__}")
+        if "\n" in line:
+            raise UserError(f"{name}[{index}]: holds a line break; give one sentence for each string")
+    return list(lines)

@@ -1,0 +1,51 @@
+"""Names that settings offer and code distinguishes: one `Literal` type for each set of them.
+
+Configuration, commands and the packages below share these types, so that a name is spelled in one place. Use
+`typing.get_args` for the names as values. Names of NAT families are in `kdmt.families`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+# text
+UnicodeForm = Literal["NFC", "NFKC", "none"]
+SubwordJoiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"]  # of fairseq's --remove-bpe
+OnMalformed = Literal["drop", "error"]  # a malformed line: leave it out and count it, or stop
+BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"]  # sacreBLEU's
+
+# models and number types
+Activation = Literal["relu", "gelu"]
+Precision = Literal["float32", "bf16", "bf16_output"]  # of matrix products; bf16_output: of the output projection only
+ComputeType = Literal["float32", "int8", "float16"]  # of CTranslate2, for weights and for computation
+CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
+CheckpointName = Literal["best", "last", "average"]  # of a training run
+CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # where none is named, the first found
+
+# training
+BestMetric = Literal["loss", "bleu", "chrf"]
+OnDivergence = Literal["stop", "skip"]  # a loss or gradient that is not finite or too large
+Parallelism = Literal["ddp", "fsdp"]
+
+# distillation losses
+DivergenceName = Literal["kl", "reverse_kl", "js", "tvd", "cross_entropy", "squared_error"]
+HiddenDistance = Literal["mse", "cosine", "pkd"]
+AttentionDistance = Literal["kl", "squared_error"]
+GlancingDistance = Literal["hamming", "levenshtein"]
+TokenSelection = Literal["all", "batch", "global"]
+KnowledgeSource = Literal["teacher", "cache"]  # of word-level distillation
+OnlineTeacher = Literal["ema", "joint", "mutual"]
+OnTooLong = Literal["skip", "upsample"]  # a target without an alignment to the decoder positions
+
+# distill stage
+DistillEngine = Literal["auto", "ctranslate2", "torch"]
+ExecutorName = Literal["processes", "inline", "ray"]
+Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script"]
+OnFailure = Literal["keep", "reference", "drop"]
+SimilarityName = Literal["sentence_bleu", "chrf"]
+DagSearch = Literal["greedy", "lookahead", "viterbi"]
+
+
+def names(choices: object) -> tuple[str, ...]:
+    """Return the names of a `Literal` type in their order."""
+    return get_args(choices)

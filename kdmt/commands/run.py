@@ -1,0 +1,98 @@
+"""`kdmt run`: every stage of a pipeline that is not up to date, in order, up to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, get_args
+
+from kdmt.errors import UserError
+from kdmt.flow.stage import Followers, Stage, join_stages, run_stage
+from kdmt.objectives.model_checks import check_architectures
+from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_students
+from kdmt.stages.score import check_language_model
+from kdmt.stages.workspace import Workspace
+
+StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+_WITH_STUDENTS = ("student", "score")  # the stages for which a student can be chosen
+
+
+def run_pipeline(
+    workspace: Workspace,
+    *,
+    to: StageName = "score",
+    student: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Bring a stage up to date, and before it every stage that it is made from.
+
+    Args:
+        workspace: the pipeline and its folders.
+        to: the last stage. For "score" all students are trained first, or the chosen one alone.
+        student: the name of the one student to train; all if None.
+        progress: called after each stage with the number of stages that are up to date and the number of all stages
+            that are needed.
+
+    Raises:
+        UserError: there is no such stage or student, or a stage refuses its settings or its input.
+    """
+    _check_request(to, student)
+    check_architectures(workspace.config)
+    check_language_model(workspace.config.score)
+    stages = checked_stages(workspace)
+    wanted = _wanted(stages, to, student)
+    if not wanted:
+        workspace.say(f"{to}: the pipeline has none, nothing to do")
+    if not workspace.ranks.is_first:
+        join_stages(stages.all(), workspace.ranks)
+        return
+    followers = Followers(workspace.ranks)
+    try:
+        for done, stage in enumerate(wanted, start=1):
+            if stage is stages.score:
+                stage = build_stages(workspace).score  # its systems are the students that are trained by now
+            run_stage(stage, rebuild=True, say=workspace.say, followers=followers)
+            if progress is not None:
+                progress(done, len(wanted))
+    finally:
+        followers.dismiss()
+
+
+def stage_named(name: str) -> StageName:
+    """Return the name if it is that of a stage.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    for stage in STAGE_NAMES:
+        if name == stage:
+            return stage
+    raise UserError(f"there is no stage {name!r}: expected one of {', '.join(STAGE_NAMES)}")
+
+
+def _check_request(to: StageName, student: str | None) -> None:
+    stage_named(to)
+    if student is not None and to not in _WITH_STUDENTS:
+        raise UserError(f"a student has no effect on the stage {to!r}: choose {' or '.join(_WITH_STUDENTS)}")
+
+
+def _wanted(stages: Stages, to: StageName, student: str | None) -> list[Stage]:
+    """Return the stages to run, in the order of the pipeline."""
+    last: dict[StageName, list[Stage]] = {
+        "prepare": [stages.prepare],
+        "teacher": [stages.teacher],
+        "distill": list(stages.text.values()),
+        "knowledge": list(stages.knowledge.values()),
+    }
+    if to not in last:
+        students = chosen_students(stages, student)
+        last |= {"student": students, "score": [stages.teacher, *students, stages.score]}
+    needed = set(_names(last[to]))
+    return [stage for stage in stages.all() if stage.name in needed]
+
+
+def _names(stages: Iterable[Stage]) -> Iterator[str]:
+    """Yield the names of stages and of all that they are made from."""
+    for stage in stages:
+        yield stage.name
+        yield from _names(stage.upstream)

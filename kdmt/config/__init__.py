@@ -1,0 +1,81 @@
+"""The pipeline's configuration: one frozen, strictly validated model per stage.
+
+A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
+key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path.
+
+Every setting is of one of three kinds, read by `flatten_settings`:
+
+* result (the default): a change redoes the stage;
+* extend: the stage continues from its output (`max_updates`, more seeds);
+* execution: a change leaves the output as it is (workers, logging, device).
+"""
+
+from __future__ import annotations
+
+from kdmt.config.bounds import check_bounds, largest
+from kdmt.config.corpora import Corpus, HeldOut, ParallelText, Source, split_login
+from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
+from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
+from kdmt.config.knowledge import Knowledge
+from kdmt.config.loading import load_pipeline
+from kdmt.config.messages import describe_problems
+from kdmt.config.nat import NAT
+from kdmt.config.objectives import AttentionKD, HiddenKD, LayerMap, Online, OnPolicy, SelfSupervised, WordKD
+from kdmt.config.pipeline import Pipeline
+from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
+from kdmt.config.records import checked, read_record
+from kdmt.config.score import Score
+from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.section import KINDS, Section
+from kdmt.config.student import Student
+from kdmt.config.training import Model, Teacher, Train
+
+__all__ = [
+    "KINDS",
+    "NAT",
+    "REQUIRED",
+    "AttentionKD",
+    "Clean",
+    "Corpus",
+    "Decode",
+    "Distill",
+    "Failures",
+    "FairseqData",
+    "ForeignTeacher",
+    "HeldOut",
+    "HiddenKD",
+    "Knowledge",
+    "LayerMap",
+    "Model",
+    "NATDecode",
+    "OnFailure",
+    "OnPolicy",
+    "Online",
+    "ParallelText",
+    "Pipeline",
+    "Prepare",
+    "Reverse",
+    "Sample",
+    "Score",
+    "Section",
+    "SelfSupervised",
+    "Setting",
+    "Shortlist",
+    "Source",
+    "Student",
+    "Teacher",
+    "Text",
+    "Tokenizer",
+    "Train",
+    "Vocabulary",
+    "WordKD",
+    "check_bounds",
+    "checked",
+    "describe_problems",
+    "flatten_settings",
+    "largest",
+    "load_pipeline",
+    "read_record",
+    "resolved",
+    "split_login",
+]

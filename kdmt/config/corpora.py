@@ -1,0 +1,157 @@
+"""Settings of corpora: where their files come from and how they are read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+
+from kdmt.choices import OnMalformed, SubwordJoiner
+from kdmt.config.section import Section, later
+from kdmt.types import SPECIALS
+
+
+class Source(Section):
+    """A text file: a local path, or a URL with its sha256. Files that end in `.gz` are decompressed on the fly.
+
+    The user and password of a URL (`https://user:password@host/file`) are kept apart in `login`: no message, manifest
+    or log contains them.
+    """
+
+    path: str | None = Field(
+        None,
+        description="Path of a local file. It may be a token file of a data-bin (test.de-en.de.bin) whose index and "
+        "dictionary are in the same folder",
+    )
+    url: str | None = Field(None, description="URL of a file to download, which requires 'sha256'")
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, 64 lowercase hexadecimal digits"
+    )
+    member: str | None = Field(None, description="Path of the file within a zip archive")
+    remove_bpe: SubwordJoiner | None = Field(
+        None,
+        description="Marks by which the subwords of a token file are joined, as in fairseq's --remove-bpe; null for "
+        "tokens that are words",
+    )
+    _login: str | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _hide_login(cls, value: Any, validate: ModelWrapValidatorHandler[Source]) -> Source:
+        """Remove the login from the URL before any other validator sees it."""
+        if not (isinstance(value, dict) and isinstance(value.get("url"), str)):
+            return validate(value)
+        url, login = split_login(value["url"])
+        source = validate({**value, "url": url})
+        source._login = login
+        return source
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Source:
+        if self.remove_bpe is not None and not self.is_tokens:
+            raise ValueError("'remove_bpe' has no effect unless 'path' is a token file, which ends in .bin")
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either 'path' or 'url'")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("a 'url' needs its 'sha256'")
+        if (self.path or self.url or "").endswith(".zip") and self.member is None:
+            raise ValueError("a zip archive needs 'member', the file inside it")
+        return self
+
+    @property
+    def login(self) -> str | None:
+        """Return the `user:password` of the URL, None if it has none."""
+        return self._login
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether the file is a token file of a data-bin."""
+        return self.path is not None and self.path.endswith(".bin")
+
+    @property
+    def name(self) -> str:
+        """Return the name of the file for messages."""
+        origin = self.path or self.url or ""
+        return f"{origin}:{self.member}" if self.member else origin
+
+
+def split_login(url: str) -> tuple[str, str | None]:
+    """Split a URL into one without its login, and the login as `user:password`.
+
+    Raises:
+        ValueError: the host or port is not valid. The message quotes nothing of the URL.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme not in ("http", "https") or bool(parts.hostname and parts.port != 0)
+    except ValueError:  # its message quotes parts of what may be a password
+        is_valid = False
+    if not is_valid:
+        raise ValueError("the host or port of 'url' is not valid; in a password '/' is written %2F, '#' %23, '?' %3F")
+    login, at, host = parts.netloc.rpartition("@")
+    return (parts._replace(netloc=host).geturl(), unquote(login)) if at else (url, None)
+
+
+_MALFORMED = (
+    "Action for a malformed line: 'drop' leaves it out and counts it in report.json, 'error' stops the stage. A line "
+    "is malformed if it is longer than a megabyte or not UTF-8, or if a TSV row has another number of columns than "
+    "the first row"
+)
+
+
+class ParallelText(Section):
+    """Parallel text: two files with one sentence per line, or a TSV file with a column for each language."""
+
+    source: Source | None = Field(None, description="File with the source sentences, one per line")
+    target: Source | None = Field(None, description="File with the target sentences, one per line")
+    tsv: Source | None = Field(None, description="TSV file with both languages, instead of 'source' and 'target'")
+    source_column: int = Field(0, ge=0, description="Index of the TSV column with the source sentences, from 0")
+    target_column: int = Field(1, ge=0, description="Index of the TSV column with the target sentences, from 0")
+    header: bool = later(False, description="Whether the first row of the TSV holds column names and is skipped")
+    quoted: bool = later(False, description="Whether TSV columns may be in double quotes, as pandas writes them")
+    malformed: OnMalformed = later("error", description=_MALFORMED)
+
+    @model_validator(mode="after")
+    def _pair_or_tsv(self) -> ParallelText:
+        two_files = self.source is not None and self.target is not None
+        if self.tsv is not None and (self.source is not None or self.target is not None):
+            raise ValueError("give either 'tsv' or 'source' and 'target', not both")
+        if self.tsv is None and not two_files:
+            raise ValueError("give 'source' and 'target', or 'tsv'")
+        if self.tsv is not None and self.source_column == self.target_column:
+            raise ValueError("'source_column' and 'target_column' are the same")
+        for name in ("header", "quoted"):
+            if self.tsv is None and getattr(self, name):
+                raise ValueError(f"'{name}' has no effect without 'tsv'")
+        return self
+
+
+def _tag(token: str) -> str:
+    if token in SPECIALS:
+        raise ValueError(f"is one of the special symbols {' '.join(SPECIALS)}: choose another token, as <bt>")
+    return token
+
+
+class Corpus(ParallelText):
+    """Parallel text for training."""
+
+    weight: int = Field(1, ge=1, description="Number of times that the corpus is repeated in the training data")
+    tag: Annotated[str, AfterValidator(_tag)] | None = Field(
+        None, pattern=r"^\S+$", description="Token that is put before each source sentence, for example <bt>"
+    )
+    malformed: OnMalformed = later("drop", description=_MALFORMED)
+
+
+class HeldOut(ParallelText):
+    """Parallel text for validation or testing."""
+
+    raw_target: Source | None = Field(
+        None, description="Untokenised reference, for scores, where the corpus itself is tokenised"
+    )
+
+    @model_validator(mode="after")
+    def _aligned(self) -> HeldOut:
+        if self.raw_target is not None and self.malformed == "drop":
+            raise ValueError("'malformed: drop' would leave 'raw_target' with lines that have no pair")
+        return self

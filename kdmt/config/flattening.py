@@ -1,0 +1,57 @@
+"""Settings by dotted path, for manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kdmt.config.section import KINDS, Section
+
+
+def resolved(section: Section) -> dict[str, Any]:
+    """The section with every default written out, as plain YAML/JSON values."""
+    return section.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value of a section."""
+
+    value: Any
+    default: Any  # REQUIRED where there is none
+    kind: str
+
+
+REQUIRED = object()
+
+
+def flatten_settings(section: Section, kind: str) -> dict[str, Setting]:
+    """The settings of one kind by dotted path; a list of sections is flattened with its index, `train.0.weight`."""
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is not one of {KINDS}")
+    return {path: setting for path, setting in _leaves(section, "") if setting.kind == kind}
+
+
+def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator[tuple[str, Setting]]:
+    """`expected`: the section is there by default, so that what it does not say has its default."""
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        kind = str(extra.get("kind", "result")) if isinstance(extra, dict) else "result"
+        later = isinstance(extra, dict) and extra.get("later") is True
+        known = (expected or later) and not field.is_required()
+        default = field.get_default(call_default_factory=True) if known else REQUIRED
+        yield from _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind)
+
+
+def _leaf_values(value: Any, path: str, default: Any, kind: str) -> Iterator[tuple[str, Setting]]:
+    if isinstance(value, Section):
+        yield from _leaves(value, f"{path}.", expected=isinstance(default, Section))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaf_values(item, f"{path}.{key}", REQUIRED, kind)
+    elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
+        for position, item in enumerate(value):
+            yield from _leaf_values(item, f"{path}.{position}", REQUIRED, kind)
+    else:  # `clean: none` stands where there is a section by default: no value that the record of a stage could hold
+        yield path, Setting(value, REQUIRED if isinstance(default, Section) else default, kind)

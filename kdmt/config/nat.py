@@ -1,0 +1,90 @@
+"""Settings of non-autoregressive students."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from kdmt.choices import GlancingDistance, OnTooLong
+from kdmt.config.section import SchedulePoint, Section, changed
+from kdmt.types import ALIGNED, EDITING, POSITIONAL
+
+
+class NAT(Section):
+    """Non-autoregressive decoder. Most settings apply to some families only, see `_OF`."""
+
+    family: Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"] = Field(
+        description="Family of non-autoregressive models"
+    )
+    layout: Literal["own", "fairseq"] = Field(
+        "own", description="Layout of the sentences: 'fairseq' computes what fairseq's model of the family does"
+    )
+    deep_supervision: float = Field(0.0, ge=0.0, description="Weight of the loss at the lower decoder layers")
+    upsample: int = Field(3, ge=1, description="Number of decoder positions per source token (ctc, dag)")
+    too_long: OnTooLong = Field(
+        "skip",
+        description="Action for a target that has no alignment to the decoder positions (ctc, dag): 'skip' leaves it "
+        "out of the loss, 'upsample' gives it more positions",
+    )
+    length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
+    source_copy: Literal["uniform", "soft"] = Field(
+        "uniform", description="Copy of source embeddings to the decoder input (nat, inat, nat_crf)"
+    )
+    link_heads: int = Field(4, ge=1, description="Number of heads that predict links between positions (dag)")
+    glancing: list[SchedulePoint] | None = Field(
+        None,
+        min_length=1,
+        description="Points [update, ratio] of a piecewise linear schedule: number of reference tokens that the "
+        "decoder input reveals per error of the student's first pass (nat, ctc, dag); null for no glancing",
+    )
+    distance: GlancingDistance = Field("hamming", description="Distance that counts errors for 'glancing' (nat, ctc)")
+    correction: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of the visible tokens that are replaced by the student's own (cmlm)"
+    )
+    passes: int = Field(4, ge=1, description="Number of decoder passes in training (inat)")
+    denoising: float = Field(
+        0.5, ge=0.0, le=1.0, description="Probability that the input of a later pass is a corrupted reference (inat)"
+    )
+    crf_rank: int = Field(32, ge=1, description="Rank of the CRF's transition matrix (nat_crf)")
+    crf_candidates: int = Field(64, ge=2, description="Number of candidate tokens per position of the CRF (nat_crf)")
+    crf_weight: float = Field(2.0, gt=0.0, description="Weight of the CRF loss, added to the cross entropy (nat_crf)")
+    insertion_temperature: float = Field(
+        1.0,
+        gt=0.0,
+        description="Temperature of the target distribution over a missing span; lower values favour its middle "
+        "(insertion)",
+    )
+
+    @model_validator(mode="after")
+    def _of_its_family(self) -> NAT:
+        for name in changed(self):
+            if self.family not in _OF.get(name, (self.family,)):
+                raise ValueError(f"'{name}' is a setting of {', '.join(_OF[name])}, not of '{self.family}'")
+        if self.distance != "hamming" and self.glancing is None:
+            raise ValueError("'distance' has no effect unless 'glancing' is set")
+        return self
+
+
+# setting -> families that have it; a setting that is not listed applies to all families
+_OF = {
+    "layout": ("cmlm", *EDITING),  # other families would have to learn not to change <s> and </s>
+    "upsample": ALIGNED,
+    "too_long": ALIGNED,
+    "length_weight": POSITIONAL,
+    "source_copy": ("nat", "inat", "nat_crf"),
+    "link_heads": ("dag",),
+    "glancing": ("nat", *ALIGNED),
+    "distance": ("nat", "ctc"),
+    "correction": ("cmlm",),
+    "passes": ("inat",),
+    "denoising": ("inat",),
+    "crf_rank": ("nat_crf",),
+    "crf_candidates": ("nat_crf",),
+    "crf_weight": ("nat_crf",),
+    "insertion_temperature": ("insertion",),
+}
+WITHOUT_TARGET_POSITIONS = {
+    **dict.fromkeys(ALIGNED, "its positions are not the target's"),
+    **dict.fromkeys(EDITING, "its positions are a draft's, not the target's"),
+}

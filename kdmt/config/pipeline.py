@@ -1,0 +1,142 @@
+"""The whole pipeline: its sections, and rules between them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from kdmt.config.distill import Distill
+from kdmt.config.knowledge import Knowledge
+from kdmt.config.prepare import Prepare
+from kdmt.config.score import Score
+from kdmt.config.section import LanguageCode, Section
+from kdmt.config.student import Student
+from kdmt.config.training import Teacher
+from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
+
+
+class Pipeline(Section):
+    """A pipeline: the whole YAML file."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="Name of the pipeline and of its folder below 'runs'")
+    source_lang: LanguageCode = Field(
+        description="Source language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
+    )
+    target_lang: LanguageCode = Field(
+        description="Target language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
+    )
+    prepare: Prepare = Field(description="Prepare stage: corpora, cleaning, tokenizer, vocabulary")
+    teacher: Teacher = Field(Teacher(), description="Teacher stage")
+    distill: Distill = Field(Distill(), description="Distill stage: translation of the training set by the teacher")
+    knowledge: Knowledge = Field(
+        Knowledge(), description="Knowledge stage: the teacher's distributions, for 'word_kd.source: cache'"
+    )
+    students: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Student] = Field(
+        default_factory=dict, description="Students by name"
+    )
+    score: Score = Field(Score(), description="Score stage")
+
+    @model_validator(mode="after")
+    def _languages(self) -> Pipeline:
+        for key in ("source_lang", "target_lang"):
+            try:
+                parse_language(getattr(self, key))
+            except ValueError as error:
+                raise ValueError(f"'{key}': {error}") from None
+        source, target = self.source_lang, self.target_lang
+        if source == target:
+            raise ValueError(f"'source_lang' and 'target_lang' are both {source!r}")
+        if same_language(source, target):
+            raise ValueError(f"'source_lang' and 'target_lang' are the same language: {source!r} and {target!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _moses(self) -> Pipeline:
+        for key in ("source_lang", "target_lang"):
+            if self.prepare.text.moses:
+                _check_moses(key, getattr(self, key), already_applied=self.prepare.text.already_applied)
+        return self
+
+    @property
+    def direction(self) -> Direction:
+        """Return the direction of translation."""
+        return Direction(self.source_lang, self.target_lang)
+
+    @property
+    def scores_lowercased(self) -> bool:
+        """Whether scores ignore case, as set or because the text is lowercased."""
+        return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
+
+    @model_validator(mode="after")
+    def _monolingual(self) -> Pipeline:
+        for name, student in self.students.items():
+            wanted = student.self_supervised is not None and student.self_supervised.monolingual
+            if wanted and not self.prepare.monolingual:
+                raise ValueError(f"'students.{name}.self_supervised.monolingual' needs 'prepare.monolingual'")
+        return self
+
+    @model_validator(mode="after")
+    def _interpolation(self) -> Pipeline:
+        for name, student in self.students.items():
+            if student.data in ("interpolated", "mbr", "scored", "nbest") and self.distill.decode.nbest == 1:
+                raise ValueError(
+                    f"'students.{name}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'"
+                )
+            for data, setting in (("scored", "scores"), ("imported", "imported")):
+                if student.data == data and getattr(self.distill, setting) is None:
+                    raise ValueError(f"'students.{name}.data: {data}' needs the file 'distill.{setting}'")
+        return self
+
+    @model_validator(mode="after")
+    def _distills_monolingual(self) -> Pipeline:
+        if self.distill.monolingual and not self.prepare.monolingual:
+            raise ValueError("'distill.monolingual' needs 'prepare.monolingual'")
+        return self
+
+    @model_validator(mode="after")
+    def _knowledge(self) -> Pipeline:
+        for name, student in self.students.items():
+            if student.word_kd is None or student.word_kd.source != "cache":
+                continue
+            path, cache = f"students.{name}.word_kd", self.knowledge
+            if student.word_kd.temperature not in cache.temperatures:
+                raise ValueError(
+                    f"'{path}.temperature' ({student.word_kd.temperature:g}) is none of 'knowledge.temperatures': "
+                    f"what lies beyond the k best tokens is not known at another one"
+                )
+            if student.word_kd.top1_ranking > cache.k:
+                raise ValueError(f"'{path}.top1_ranking' ({student.word_kd.top1_ranking}) is more than 'knowledge.k'")
+        return self
+
+    @model_validator(mode="after")
+    def _systems(self) -> Pipeline:
+        if "teacher" in self.students:
+            raise ValueError("'students': a student cannot be called 'teacher'")
+        baseline = self.score.baseline
+        if baseline is not None and baseline not in ("teacher", *self.students):
+            raise ValueError(f"'score.baseline': {baseline!r} is none of {', '.join(['teacher', *self.students])}")
+        if self.prepare.text.already_applied and self.score.detokenized:
+            for name, test_set in self.prepare.test.items():
+                if test_set.raw_target is None:
+                    raise ValueError(
+                        f"'prepare.test.{name}' is processed text: 'score.detokenized: true' needs its 'raw_target'"
+                    )
+        return self
+
+
+def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
+    """Check that Moses has rules for a language or, for text that is tokenised already, can detokenise it."""
+
+    if moses_language(code) is not None:
+        return
+    if not already_applied:
+        raise ValueError(
+            f"'prepare.text.moses': Moses has no rules for {code!r} ('{key}'): leave out 'moses' and let SentencePiece "
+            f"('prepare.tokenizer') cut the raw text"
+        )
+    if not writes_spaces(code) and script_of(code) not in ("Jpan", "Hans", "Hant"):
+        raise ValueError(
+            f"'prepare.text.moses': Moses cannot join the words of {code!r} ('{key}') again: leave out 'moses' and set "
+            f"'score.detokenized: false'"
+        )

@@ -1,0 +1,79 @@
+"""Settings of the score stage."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from kdmt.choices import BleuTokenizer, CheckpointName
+from kdmt.config.search import Decode, NATDecode
+from kdmt.config.section import Section
+from kdmt.languages import missing_extra
+
+
+class Score(Section):
+    """Settings of the score stage. None is an execution setting, because speeds are results too."""
+
+    checkpoint: CheckpointName = Field("average", description="Checkpoint of each system")
+    beams: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 5], min_length=1, description="Beam sizes for autoregressive models"
+    )
+    iterations: list[Annotated[int, Field(ge=1)]] = Field(
+        [10],
+        min_length=1,
+        description="Maximum numbers of iterations for non-autoregressive models that refine their output",
+    )
+    nat: NATDecode = Field(NATDecode(), description="Decoding of non-autoregressive models")
+    lenpen: float = Field(1.0, description="Exponent of the length by which the score of a hypothesis is divided")
+    max_len_a: float = Field(1.2, ge=0.0, description="Maximum output length per source token")
+    max_len_b: int = Field(10, ge=1, description="Constant part of the maximum output length, in tokens")
+    max_tokens: int = Field(8000, ge=1, description="Maximum number of padded source tokens in a batch")
+    batch_size: int = Field(128, ge=1, description="Maximum number of sentences in a batch")
+    tokenize: BleuTokenizer = Field(
+        "auto",
+        description="Tokenizer of sacreBLEU, for BLEU in all stages; 'auto' is its choice for the target language "
+        "(zh, ja-mecab, ko-mecab), char for other scripts without spaces, else 13a",
+    )
+    lowercase: bool = Field(False, description="Whether scores ignore case")
+    detokenized: bool = Field(
+        True,
+        description="Whether detokenised text is scored; false for the words between spaces, against the corpus's own "
+        "target file",
+    )
+    baseline: str | None = Field(
+        None,
+        description="System that significance is tested against: a student or 'teacher'; null for the first student "
+        "on raw data",
+    )
+    bootstrap_samples: int = Field(1000, ge=1, description="Number of samples of the bootstrap test")
+    speed_sentences: int = Field(100, ge=1, description="Number of sentences that are timed with a batch size of 1")
+    threads: int = Field(0, ge=0, description="Number of CPU threads; 0 for one per core")
+    device: str = Field("auto", description="Device: auto, cpu, cuda or cuda:N; 'auto' is a GPU if there is one")
+
+    def decode(self, beam: int) -> Decode:
+        """Return the settings for translating the test sets with a beam of this size."""
+        return Decode(
+            beam=beam,
+            lenpen=self.lenpen,
+            max_len_a=self.max_len_a,
+            max_len_b=self.max_len_b,
+            max_tokens=self.max_tokens,
+            batch_size=self.batch_size,
+        )
+
+    @model_validator(mode="after")
+    def _has_the_tokenizer(self) -> Score:
+        extra = missing_extra(self.tokenize)
+        if extra is not None:
+            raise ValueError(
+                f"'tokenize: {self.tokenize}' needs packages that are not installed: pip install 'kdmt[{extra}]'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Score:
+        for name in ("beams", "iterations"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"'{name}' holds a number twice")
+        return self

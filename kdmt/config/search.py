@@ -1,0 +1,79 @@
+"""Settings of decoding: beam search, sampling and non-autoregressive decoding."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from kdmt.choices import DagSearch
+from kdmt.config.section import Section, changed
+
+
+class Decode(Section):
+    """Beam search. The maximum output length is max_len_a * S + max_len_b for S source tokens, </s> included."""
+
+    beam: int = Field(5, ge=1, description="Beam size")
+    nbest: int = Field(1, ge=1, description="Number of hypotheses per sentence, at most 'beam'")
+    lenpen: float = Field(1.0, description="Exponent of the length by which the score of a hypothesis is divided")
+    max_len_a: float = Field(1.2, ge=0.0, description="Maximum output length per source token")
+    max_len_b: int = Field(10, ge=1, description="Constant part of the maximum output length, in tokens")
+    max_tokens: int = Field(8000, ge=1, description="Maximum number of padded source tokens in a batch")
+    batch_size: int = Field(128, ge=1, description="Maximum number of sentences in a batch")
+
+    @model_validator(mode="after")
+    def _nbest(self) -> Decode:
+        if self.nbest > self.beam:
+            raise ValueError(f"'nbest' ({self.nbest}) is larger than 'beam' ({self.beam})")
+        return self
+
+
+class Sample(Section):
+    """Sampling of targets from the teacher, for `data: sampled`."""
+
+    seed: int = Field(1, ge=0, description="Seed of the samples")
+    temperature: float = Field(1.0, gt=0.0, description="Divisor of the logits")
+    top_k: int = Field(0, ge=0, description="Number of most probable tokens that are sampled from; 0 for all")
+    top_p: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Probability mass of the smallest set of tokens that is sampled from; 1 for all tokens",
+    )
+
+
+class NATDecode(Section):
+    """Decoding of non-autoregressive models; settings of other families than the model's have no effect."""
+
+    length_beam: int = Field(
+        1, ge=1, le=256, description="Number of candidate lengths, for families that predict the length"
+    )
+    rescore: bool = Field(
+        False, description="Whether the teacher chooses among the candidate lengths (noisy parallel decoding)"
+    )
+    ctc_beam: int = Field(1, ge=1, description="Beam size of CTC prefix beam search; 1 for the best path")
+    ctc_lm: str | None = Field(
+        None, description="Path of a KenLM n-gram model of target subwords, for CTC prefix beam search"
+    )
+    ctc_lm_weight: float = Field(0.3, ge=0.0, description="Weight of the language model 'ctc_lm'")
+    ctc_length_bonus: float = Field(0.0, description="Score added per subword if 'ctc_lm' is set")
+    eos_penalty: float = Field(
+        0.0,
+        ge=0.0,
+        description="Penalty on inserting nothing into a gap, in log-probability, for levenshtein and insertion",
+    )
+    dag: DagSearch = Field("lookahead", description="Search for the path of a DAG model")
+    dag_lenpen: float = Field(
+        1.0, description="Exponent of the length by which 'dag: viterbi' divides the log-probability of a path"
+    )
+
+    @model_validator(mode="after")
+    def _searches(self) -> NATDecode:
+        if self.ctc_lm is not None and self.ctc_beam == 1:
+            raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
+        if self.rescore and self.length_beam == 1:
+            raise ValueError("'rescore' chooses among lengths: set 'length_beam' to more than 1")
+        for name in changed(self):
+            if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
+                raise ValueError(f"'{name}' has no effect unless 'ctc_lm' is set")
+        if "dag_lenpen" in changed(self) and self.dag != "viterbi":
+            raise ValueError("'dag_lenpen' has no effect unless 'dag' is 'viterbi'")
+        return self

@@ -1,0 +1,79 @@
+"""Base class of all sections of a pipeline, bounds of numbers, kinds of settings, types that sections share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+)
+
+from kdmt.config.bounds import check_bounds
+from kdmt.languages import code_from_yaml
+
+KINDS = ("result", "extend", "execution")
+
+
+def extend(default: Any, **rules: Any) -> Any:
+    """Return a field of kind extend: the stage continues from its output if the value changes."""
+    return Field(default, json_schema_extra={"kind": "extend"}, **rules)
+
+
+def execution(default: Any, **rules: Any) -> Any:
+    """Return a field of kind execution: the value does not change the output of the stage."""
+    return Field(default, json_schema_extra={"kind": "execution"}, **rules)
+
+
+def later(default: Any, **rules: Any) -> Any:
+    """Return a field that records of earlier versions do not have: there it had its default."""
+    return Field(default, json_schema_extra={"later": True}, **rules)
+
+
+class Section(BaseModel):
+    """Validate one mapping of the YAML file: frozen, without unknown keys, without conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        check_bounds(str(info.field_name), value)
+        return value
+
+
+def changed(section: Section) -> list[str]:
+    """Return the names of the settings that differ from their defaults.
+
+    A file may spell out defaults, as the configuration that is stored with a run does, so `model_fields_set` would not
+    do.
+    """
+    fields = type(section).model_fields
+    return [
+        name for name, field in fields.items() if not field.is_required() and getattr(section, name) != field.default
+    ]
+
+
+def _ratio(value: float) -> float:
+    if 0.0 < value <= 1.0:
+        raise ValueError("should be greater than 1, or 0 for no limit")
+    return value
+
+
+def _two_or_none(value: int) -> int:
+    if value == 1:
+        raise ValueError("should be at least 2, or 0 for no limit")
+    return value
+
+
+Ratio = Annotated[float, AfterValidator(_ratio)]
+TokenLimit = Annotated[int, AfterValidator(_two_or_none)]
+RepetitionTimes = Annotated[int, AfterValidator(_two_or_none)]
+LanguageCode = Annotated[str, BeforeValidator(code_from_yaml)]
+SchedulePoint = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0.0, le=1.0)]], Strict(False)]

@@ -1,0 +1,96 @@
+"""The files of the toy corpus: parallel text for which the probability of every translation is known.
+
+`write_corpus` writes {train,valid,test}.{en,de} and manifest.json, or with the languages `UNSPACED_LANGUAGES` the same
+sentences, the German ones in Thai letters without spaces, as {train,valid,test}.{en,th}. Each target is one draw from
+p(target | source). No source and no target of the validation or test set, lowercased and without punctuation, occurs in
+another set; the training set holds no pair twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from pathlib import Path
+
+from kdmt.toy.grammar import render_source
+from kdmt.toy.meanings import sample_meaning, sample_translation
+from kdmt.toy.thai_letters import remove_spaces
+
+Pair = tuple[str, str]  # source, target
+
+HERE = Path(__file__).parent
+INGREDIENTS = ("corpus_files.py", "grammar.py", "lexicon.py", "lexicon.txt", "meanings.py", "thai_letters.py")
+SPLITS = ("test", "valid", "train")  # in the order in which they are drawn: later ones avoid earlier sentences
+LANGUAGES = ("en", "de")
+COUNTS = {"test": 500, "valid": 500, "train": 20_000}  # pairs of each split by default
+FILES = [f"{split}.{language}" for split in SPLITS for language in LANGUAGES]
+UNSPACED_LANGUAGES = ("en", "th")  # target text in Thai letters without spaces
+
+
+def make_corpus(counts: dict[str, int], seed: int) -> dict[str, list[Pair]]:
+    """The pairs of each split. A smaller count gives a beginning of the same training set, all else equal."""
+    held_out: set[str] = set()
+    corpus: dict[str, list[Pair]] = {}
+    for number, split in enumerate(SPLITS):
+        rng = random.Random(len(SPLITS) * seed + number)  # a stream each
+        pairs: dict[Pair, None] = {}  # a set that keeps its order
+        while len(pairs) < counts[split]:
+            meaning = sample_meaning(rng)
+            pair = render_source(meaning), sample_translation(rng, meaning)
+            keys = {f"{language} {normalize(text)}" for language, text in zip(LANGUAGES, pair, strict=True)}
+            if held_out.isdisjoint(keys):
+                pairs[pair] = None
+                if split != "train":
+                    held_out |= keys
+        corpus[split] = list(pairs)
+    return corpus
+
+
+def normalize(text: str) -> str:
+    """What two sentences are compared by: lower case, no punctuation."""
+    return re.sub(r"[^\w\s]", "", text.lower())
+
+
+def write_corpus(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> None:
+    """Write the text files, each under its name only when complete, and last the manifest."""
+    out.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    for split, pairs in make_corpus(counts, seed).items():
+        for side, language in enumerate(languages):
+            lines = [pair[side] for pair in pairs]
+            if language == "th":
+                lines = [remove_spaces(line) for line in lines]
+            data = "".join(f"{line}\n" for line in lines).encode()
+            _write(out / f"{split}.{language}", data)
+            hashes[f"{split}.{language}"] = hashlib.sha256(data).hexdigest()
+    manifest = _request(counts, seed) | {"sha256": hashes}
+    _write(out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def is_up_to_date(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> bool:
+    """Whether the folder holds just this corpus, made by this generator."""
+    try:
+        manifest = json.loads((out / "manifest.json").read_bytes())
+        names = [f"{split}.{language}" for split in SPLITS for language in languages]
+        hashes = {name: _sha256(out / name) for name in names}
+    except (FileNotFoundError, ValueError):
+        return False
+    return manifest == _request(counts, seed) | {"sha256": hashes}
+
+
+def _request(counts: dict[str, int], seed: int) -> dict[str, object]:
+    """What determines the corpus."""
+    generator = {name: _sha256(HERE / name) for name in INGREDIENTS}
+    return {"seed": seed, "counts": counts, "generator": generator}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_bytes(data)
+    aside.replace(path)

@@ -1,0 +1,120 @@
+"""`kdmt run`: everything that is not up to date, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bad_input import message_of
+from tiny_pipeline import Finished, kdmt
+
+from kdmt.commands.run import STAGE_NAMES, run_pipeline, stage_named
+from kdmt.config import load_pipeline
+from kdmt.errors import UserError
+from kdmt.stages.pipeline import build_stages
+from kdmt.stages.workspace import Workspace
+
+ALL = ["prepare", "teacher", "distill", "student raw seed 1", "student distilled seed 1", "score"]
+
+
+def run(*arguments: str) -> Finished:
+    result = kdmt("run", "tiny.yaml", *arguments)
+    assert result.code == 0, result.err
+    return result
+
+
+def begun(result: Finished) -> list[str]:
+    """The stages that did some work, in order."""
+    events = [line.partition(": ") for line in result.err.splitlines()]
+    return [name for name, _, event in events if event.startswith(("starting", "made anew", "going on"))]
+
+
+def idle(result: Finished) -> list[str]:
+    ending = ": up to date, nothing to do"
+    return [line.removesuffix(ending) for line in result.err.splitlines() if line.endswith(ending)]
+
+
+def manifests(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("manifest.json"))}
+
+
+def test_a_fresh_folder_is_run_to_the_scores_of_all_systems(pipeline: Path) -> None:
+    result = run()
+    assert begun(result) == ALL
+    scores = json.loads((pipeline / "runs/tiny/scores.json").read_text(encoding="utf-8"))
+    assert {row["system"] for row in scores} == {"teacher", "raw", "distilled"}
+    assert not any("missing" in row for row in scores)
+    assert "runs/tiny/report.html" in result.out
+    again = run()
+    assert begun(again) == []
+    assert idle(again) == ALL
+    assert again.out == result.out  # the table of scores
+
+
+def test_one_student_needs_only_what_it_is_made_from(pipeline: Path) -> None:
+    assert begun(run("--to", "student", "--student", "raw")) == ["prepare", "student raw seed 1"]
+    assert not (pipeline / "runs/tiny/teacher").exists()
+
+
+def test_scores_of_one_student_name_the_other_as_missing(finished: Path) -> None:
+    (finished / "runs/tiny/students/distilled").rename(finished / "gone")
+    result = run("--student", "raw")
+    assert begun(result) == ["score"]
+    scores = json.loads((finished / "runs/tiny/scores.json").read_text(encoding="utf-8"))
+    assert [row["system"] for row in scores if "missing" in row] == ["distilled"]
+
+
+def test_only_what_a_changed_setting_touches_is_made_again(finished: Path) -> None:
+    before = manifests(finished / "runs")
+    result = run("--set", "students.raw.train.lr=0.02")
+    assert begun(result) == ["student raw seed 1", "score"]
+    after = manifests(finished / "runs")
+    changed = {Path(name).parent.relative_to(finished / "runs/tiny") for name in before if before[name] != after[name]}
+    assert {str(name) for name in changed} == {"students/raw/seed_1", "score"}
+
+
+def test_earlier_stages_alone(pipeline: Path) -> None:
+    assert begun(run("--to", "prepare")) == ["prepare"]
+    assert sorted(path.name for path in (pipeline / "runs/tiny").iterdir() if path.is_dir()) == ["prepare"]
+
+
+def test_a_stage_that_the_pipeline_does_not_have_is_nothing_to_do(pipeline: Path) -> None:
+    result = run("--to", "knowledge")
+    assert result.err == "knowledge: the pipeline has none, nothing to do\n"
+    assert not (pipeline / "runs").exists()
+
+
+def test_progress_counts_the_stages_that_are_needed(finished: Path) -> None:  # noqa: ARG001
+    calls: list[tuple[int, int]] = []
+    workspace = Workspace(load_pipeline(Path("tiny.yaml")), Path("runs"))
+    run_pipeline(workspace, to="teacher", progress=lambda done, total: calls.append((done, total)))
+    run_pipeline(workspace, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2), *((done, 6) for done in range(1, 7))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "scores"], "there is no stage 'scores': expected one of prepare, teacher"),
+        (["--student", "nobody"], "there is no student 'nobody'; the pipeline has raw, distilled"),
+        (["--to", "distill", "--student", "raw"], "a student has no effect on the stage 'distill'"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_runs(pipeline: Path, arguments: list[str], message: str) -> None:
+    assert message in message_of(kdmt("run", "tiny.yaml", *arguments))
+    assert not (pipeline / "runs").exists()
+
+
+def test_each_name_of_a_stage_is_a_command() -> None:
+    for name in STAGE_NAMES:
+        assert stage_named(name) == name
+        assert kdmt(name, "--help").code == 0
+    with pytest.raises(UserError, match="there is no stage 'all'"):
+        stage_named("all")
+
+
+def test_stages_are_needed_by_their_names_alone(pipeline: Path) -> None:  # noqa: ARG001
+    """`_wanted` compares names, which have to be unique."""
+    names = [stage.name for stage in build_stages(Workspace(load_pipeline(Path("tiny.yaml")), Path("runs"))).all()]
+    assert len(set(names)) == len(names)
