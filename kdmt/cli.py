@@ -26,7 +26,7 @@ import typer
 from kdmt import __version__
 from kdmt.errors import Interrupted, UserError
 from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
-from kdmt.streams import flushed_output, protect_streams
+from kdmt.streams import flushed_output, output_text, protect_streams
 from kdmt.terminal import printable, printable_stderr
 
 app = typer.Typer(
@@ -414,6 +414,15 @@ def export(
     from kdmt.commands import export as command
 
     command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen))
+
+
+@app.command()
+def schema() -> None:
+    """Print a JSON schema of pipeline files, with which editors complete and check settings."""
+    from kdmt.commands.schema import write_schema
+
+    with output_text() as out:
+        write_schema(out)
 
 
 def _run(
