@@ -41,7 +41,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -53,12 +53,18 @@ from kdmt.errors import UserError, describe_error
 from kdmt.interop.ctranslate2_folder import ModelFolder
 from kdmt.types import EOS, PAD, SPECIALS, Hypothesis, Sampling
 
+if TYPE_CHECKING:
+    from ctranslate2 import StorageView, TranslationResult, Translator
+
 _SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
 _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
 _OFTEN = 0.1  # of a block's sentences so far
 _LIKELY = math.log(0.5)  # of </s> as the first token: what is left for others is no longer known precisely
 _SMALL_BATCH = 16  # sentences, with little to compute for each: what is computed stays in the processor's caches
 _OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_Parameters = ParamSpec("_Parameters")
 _NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
 
 
@@ -248,7 +254,9 @@ class CTranslate2Engine:
                 progress(len(batch))
         return found
 
-    def _draw(self, translator: Any, sources: list[list[str]], max_len: int, sampling: Sampling) -> list[list[str]]:
+    def _draw(
+        self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
+    ) -> list[list[str]]:
         """Samples without </s>. CTranslate2 filters as we do: top-k, temperature, then the nucleus of what is left."""
         if not sources:
             return []
@@ -522,10 +530,12 @@ class CTranslate2Engine:
                 scores[place] = np.array(result.log_probs, dtype=np.float32)[forced:]
         return scores
 
-    def _run(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What a call of CTranslate2's gives; what is wrong with the model is said with its folder."""
+    def _run(
+        self, call: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
+    ) -> _Result:
+        """Call a function of CTranslate2; an error about the model names its folder."""
         try:
-            return call(*arguments, **options)
+            return call(*args, **kwargs)
         except (ValueError, RuntimeError) as error:
             if _OF_DEVICES.search(str(error)):  # may pass: it is tried again
                 raise
@@ -550,7 +560,7 @@ class CTranslate2Engine:
 def _keep_silent(_: int) -> None: ...
 
 
-def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
+def _of(items: Sequence[_Item], places: Sequence[int]) -> list[_Item]:
     return [items[place] for place in places]
 
 
@@ -561,7 +571,7 @@ def _finishing_order(max_len: int) -> float:
     return -float(math.floor(_LARGEST_FACTOR / math.log10(max(max_len, 10))))
 
 
-def _in_order(result: Any, penalty: float, forced: int) -> list[_Found]:
+def _in_order(result: TranslationResult, penalty: float, forced: int) -> list[_Found]:
     """What a search found, sums without their length penalty; so many tokens begin every target."""
     found = []
     for tokens, score in zip(result.hypotheses, result.scores, strict=True):
@@ -572,15 +582,14 @@ def _in_order(result: Any, penalty: float, forced: int) -> list[_Found]:
     return sorted(found, key=lambda each: (each.steps, -each.total))
 
 
-def _array(view: Any) -> np.ndarray:
-    """What CTranslate2 holds on some device in some type: float64."""
+def _array(view: StorageView) -> np.ndarray:
+    """Return numbers of CTranslate2, on any device and of any type, as float64."""
     from ctranslate2 import DataType, Device
 
     return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float64)
 
 
-def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
-    """The `ctranslate2.Translator`."""
+def _load(folder: Path, device: str, compute_type: str, threads: int) -> Translator:
     try:
         from ctranslate2 import Translator
     except ImportError:
