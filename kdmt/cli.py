@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +25,8 @@ import typer
 
 from kdmt import __version__
 from kdmt.errors import Interrupted, UserError
-from kdmt.streams import flushed_output, input_bytes, output_bytes, output_text, protect_streams
+from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
+from kdmt.streams import flushed_output, output_text, protect_streams
 from kdmt.terminal import printable, printable_stderr
 
 if TYPE_CHECKING:
@@ -292,19 +292,20 @@ def translate(
 
     A line that is not UTF-8 is named on standard error and has an empty translation; the exit code is 2 at the end.
     """
-    from kdmt.config import Decode, NATDecode, checked
-    from kdmt.decode.engines.translator import Translator, translate_stream
-    from kdmt.interop.ctranslate2 import proposed_search
-    from kdmt.runtime import pick_device, use_threads
+    from kdmt.commands import translate as command
 
-    source, target = input_bytes(), output_bytes()
-    given = {name: value for name, value in (("beam", beam), ("lenpen", lenpen)) if value is not None}
-    checked(Decode, "translate", max_len_a=max_len_a, max_len_b=max_len_b, **given)
-    use_threads(threads)
-    search = NATDecode(length_beam=length_beam)
-    translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
-    settings = Decode(**{"max_len_a": max_len_a, "max_len_b": max_len_b} | proposed_search(checkpoint) | given)
-    translate_stream(translator, settings, source, target, buffer_size=buffer_size)
+    command.translate(
+        checkpoint,
+        beam=beam,
+        lenpen=lenpen,
+        max_len_a=max_len_a,
+        max_len_b=max_len_b,
+        iterations=iterations,
+        length_beam=length_beam,
+        buffer_size=buffer_size,
+        threads=threads,
+        device=device,
+    )
 
 
 @app.command(
@@ -313,22 +314,18 @@ def translate(
 )
 def generate(context: typer.Context) -> None:
     """Translate a split of a data-bin with fairseq-generate's flags and write its lines; --help lists them."""
-    from kdmt.commands.generate import generate as write_lines
     from kdmt.interop.fairseq.flags import parse_generate
 
-    write_lines(parse_generate(context.args))
+    flags = parse_generate(context.args)  # before what translates is loaded
+    from kdmt.commands import generate as command
+
+    command.generate(flags)
 
 
 @app.command("fairseq-plugin")
 def fairseq_plugin() -> None:
     """Print the folder for fairseq-train's --user-dir that has the criterions word_kd and seq_kd."""
     print(Path(__file__).parent / "interop" / "fairseq_plugin" / "kdmt_fairseq")
-
-
-class ComputeType(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
 
 
 @app.command()
@@ -339,26 +336,18 @@ def rescore(
     source: Annotated[Path, typer.Argument(help="Raw text in the model's source language, one sentence a line.")],
     target: Annotated[Path, typer.Argument(help="Its translations.")],
     compute_type: Annotated[
-        ComputeType, typer.Option(help="Of CTranslate2; float16 is for GPUs.")
-    ] = ComputeType.float32,
+        Quantization, typer.Option(help="Number type of CTranslate2; float16 is for GPUs.")
+    ] = "float32",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core, or one a GPU.")] = 0,
     threads: Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="CPU threads of each.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Write the log-probability of each target given its source, and its number of tokens, to standard output."""
-    from kdmt.commands.rescore import rescore as write_scores
+    from kdmt.commands import rescore as command
 
-    with output_text() as out:
-        write_scores(
-            checkpoint,
-            source,
-            target,
-            out,
-            compute_type=compute_type.value,
-            workers=workers,
-            threads=threads,
-            device=device,
-        )
+    command.rescore(
+        checkpoint, source, target, compute_type=compute_type, workers=workers, threads=threads, device=device
+    )
 
 
 @app.command()
@@ -381,32 +370,26 @@ def import_checkpoint(
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Text was lowercased.")] = False,
 ) -> None:
     """Make checkpoint folders of fairseq's checkpoints, for translating, as teachers, for export."""
-    from kdmt.config import Text
-    from kdmt.interop.fairseq.checkpoints import TextSettings, import_checkpoints
+    from kdmt.commands import import_checkpoint as command
 
-    text = Text(normalize=normalize, moses=moses, lowercase=lowercase, already_applied=moses)
-    settings = TextSettings(
+    command.import_checkpoint(
+        checkpoints,
+        out,
         data=data,
         source_lang=source_lang,
         target_lang=target_lang,
         bpe_codes=bpe_codes,
         sentencepiece=sentencepiece,
-        text=text,
+        normalize=normalize,
+        moses=moses,
+        lowercase=lowercase,
     )
-    for folder in import_checkpoints(checkpoints, out, settings):
-        print(printable(str(folder)))
 
 
-class ExportFormat(StrEnum):
-    ctranslate2 = "ctranslate2"
-    fairseq = "fairseq"
-    onnx = "onnx"
-
-
-class Quantization(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
+def _exporter(name: str) -> str:
+    if name not in EXPORTERS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, EXPORTERS))}.")
+    return name
 
 
 @app.command()
@@ -414,15 +397,16 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, or a run that holds one.")],
     out: Annotated[Path, typer.Argument(help="The new folder; for fairseq the new .pt file.")],
     to: Annotated[
-        ExportFormat,
+        str,
         typer.Option(
-            help="ctranslate2 for models that write one token after the other, onnx for ctc students, fairseq for what "
-            "fairseq has too."
+            parser=_exporter,
+            metavar=f"[{'|'.join(EXPORTERS)}]",
+            help="Toolkit: " + "; ".join(f"{name} for {each.models}" for name, each in EXPORTERS.items()) + ".",
         ),
     ],
     quantization: Annotated[
         Quantization, typer.Option(help="How CTranslate2's weights are stored; float16 is for GPUs.")
-    ] = Quantization.float32,
+    ] = "float32",
     beam: Annotated[
         int,
         typer.Option(min=1, help="Of CTranslate2's model: 'kdmt translate' takes it by default."),
@@ -430,21 +414,9 @@ def export(
     lenpen: Annotated[float, typer.Option(help="The same: the exponent of the length.")] = 1.0,
 ) -> None:
     """Write a trained model for another toolkit, with its tokenizer and text processing."""
-    from kdmt.config import Decode, checked
-    from kdmt.interop import ctranslate2, onnx
-    from kdmt.interop.fairseq import checkpoints as fairseq
+    from kdmt.commands import export as command
 
-    if to is ExportFormat.ctranslate2:
-        decode = checked(Decode, "export", beam=beam, lenpen=lenpen)
-        ctranslate2.export_checkpoint(checkpoint, out, quantization=quantization.value, decode=decode)
-    elif quantization is not Quantization.float32:
-        name = "ONNX" if to is ExportFormat.onnx else "fairseq"
-        raise UserError(f"--quantization {quantization.value}: {name} models are float32")
-    elif to is ExportFormat.fairseq:
-        fairseq.export_checkpoint(checkpoint, out)
-    else:
-        onnx.export_checkpoint(checkpoint, out)
-    print(f"{to.value} model, {quantization.value}: {printable(str(out))}")
+    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen))
 
 
 @app.command()

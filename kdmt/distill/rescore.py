@@ -21,6 +21,7 @@ from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
+from kdmt.interop.ctranslate2_folder import is_model_folder
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.description import read_description
 from kdmt.workers.tasks import Worker, WorkerSpec
@@ -129,13 +130,13 @@ def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool)
     Raises:
         UserError: there is no such model, or it is non-autoregressive.
     """
-    if (checkpoint / "model.bin").is_file():
+    if is_model_folder(checkpoint):
         return PairScorer(checkpoint, compute_type, raw)
     folder = resolve_checkpoint(checkpoint)
     if read_description(folder)["family"] == "nonautoregressive":
         raise UserError(f"{checkpoint}: is non-autoregressive and has no probability for a given target")
     if not engine.exists():
-        from kdmt.interop.ctranslate2 import export_checkpoint  # loads torch
+        from kdmt.interop.ctranslate2_export import export_checkpoint  # loads torch
 
         export_checkpoint(folder, engine)
     return PairScorer(engine, compute_type, raw)
