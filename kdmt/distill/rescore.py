@@ -21,6 +21,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
+from kdmt.runtime import use_threads
 from kdmt.workers.tasks import Place, Worker
 
 LINES_A_TASK = 2000
@@ -69,13 +70,10 @@ class PairScorer:
                 self.folder, device=place.device, compute_type=self.compute_type, threads=place.threads
             )
             return engine, (engine.max_source_positions, engine.max_target_positions)
-        import torch
-
         from kdmt.decode.engines.pytorch import TorchEngine
         from kdmt.models.checkpoint import load_model
 
-        torch.set_flush_denormal(True)
-        torch.set_num_threads(place.threads)
+        use_threads(place.threads)
         model = load_model(self.folder)
         limits = (model.config.max_source_positions, model.config.max_target_positions)
         return TorchEngine(model, device=place.device), limits

@@ -14,6 +14,7 @@ import numpy as np
 from kdmt.config import Decode, NATDecode, Sample
 from kdmt.distill.blocks import Block
 from kdmt.distill.decoding import SourceIds, Translate
+from kdmt.runtime import use_threads
 from kdmt.types import Hypothesis
 from kdmt.workers.processes import Place
 
@@ -100,15 +101,12 @@ class TorchTeacher:
 
     def open(self, place: Place) -> Translate:
         """See `Teacher.open`."""
-        import torch
-
         from kdmt.decode.engines.nat import NATEngine
         from kdmt.decode.engines.pytorch import TorchEngine
         from kdmt.models.checkpoint import load_model
         from kdmt.models.nonautoregressive import NATransformer
 
-        torch.set_flush_denormal(True)
-        torch.set_num_threads(place.threads)
+        use_threads(place.threads)
         load = self.load or load_model
         models = [load(checkpoint) for checkpoint in self.checkpoints]
         if isinstance(models[0], NATransformer):
