@@ -28,7 +28,7 @@ from kdmt.log import get_logger
 if TYPE_CHECKING:
     import numpy as np
 
-    from kdmt.commands.run import StageName
+    from kdmt.choices import StageName
     from kdmt.commands.status import StageStatus
     from kdmt.decode.engines.translator import Translator
     from kdmt.stages.workspace import Workspace
