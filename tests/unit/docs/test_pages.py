@@ -105,4 +105,5 @@ def test_code_fits_the_width_of_the_page(path):
 def test_site_is_strict_and_loads_nothing_from_elsewhere():
     assert MKDOCS["strict"] is True
     assert MKDOCS["theme"]["font"] is False
-    assert not {"repo_url", "extra_javascript", "extra_css"} & MKDOCS.keys()
+    assert not {"repo_url", "extra_javascript"} & MKDOCS.keys()
+    assert all((DOCS / style).is_file() for style in MKDOCS["extra_css"])
