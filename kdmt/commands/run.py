@@ -66,16 +66,11 @@ def _check_request(to: StageName, student: str | None) -> None:
 
 def _wanted(stages: Stages, to: StageName, student: str | None) -> list[Stage]:
     """Return the stages to run, in the order of the pipeline."""
-    last: dict[StageName, list[Stage]] = {
-        "prepare": [stages.prepare],
-        "teacher": [stages.teacher],
-        "distill": list(stages.text.values()),
-        "knowledge": list(stages.knowledge.values()),
-    }
-    if to not in last:
+    last = stages.by_command()[to]
+    if to in _WITH_STUDENTS:
         students = chosen_students(stages, student)
-        last |= {"student": students, "score": [stages.teacher, *students, stages.score]}
-    needed = set(_names(last[to]))
+        last = students if to == "student" else [stages.teacher, *students, stages.score]
+    needed = set(_names(last))
     return [stage for stage in stages.all() if stage.name in needed]
 
 
