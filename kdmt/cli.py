@@ -14,7 +14,6 @@ kdmt clean x.yaml [--yes]
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from enum import StrEnum
@@ -132,14 +131,14 @@ def status(
     runs: Runs = RUNS,
 ) -> None:
     """Show every stage, whether it is up to date and why not, and the size and age of its folder."""
-    from kdmt.commands.status import pipeline_status, status_lines, status_record
+    from kdmt.commands.status import pipeline_status, status_json, status_lines
     from kdmt.config import load_pipeline
     from kdmt.stages.workspace import Workspace
 
     workspace = Workspace(load_pipeline(pipeline, set_ or ()), runs)
     statuses = pipeline_status(workspace)
     if as_json:
-        print(json.dumps(status_record(workspace, statuses), indent=1, ensure_ascii=False))
+        print(status_json(workspace, statuses))
         return
     for line in status_lines(statuses):
         print(printable(line))
