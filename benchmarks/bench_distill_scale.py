@@ -132,20 +132,27 @@ def prepare(folder: Path, sentences: int) -> None:
 def run_steps(folder: Path, nbest: int) -> None:
     """The stage's steps, each timed, with the stub in the teacher's place."""
     from kdmt.distill.decoding import BlockDecoder
-    from kdmt.stages.distill import Decoding
-    from kdmt.stages.targets import TrainingSet, merge_text
-    from kdmt.stages.teachers import OwnTeacher
+    from kdmt.distill.teachers import OwnTeacher
+    from kdmt.distill.training_text import Targets, TrainingTextWriter
+    from kdmt.stages.distill import inputs_of
+    from kdmt.stages.distill_work import Decoding, Job
     from kdmt.stages.workspace import Workspace
     from kdmt.workers.open import open_executor
 
-    class Copying(Decoding):
-        """There is no checkpoint; text and words are those of a teacher with the data's vocabulary."""
-
-        def teacher(self) -> OwnTeacher:
-            return OwnTeacher(self.workspace, (), (), "ctranslate2", ())
-
     workspace = Workspace(load_pipeline(folder / "pipeline.yaml"), folder / "runs")
-    work, made_from = Copying(workspace, workspace.distill, (), None), {"teacher": "a stub that copies"}
+    config, inputs = workspace.config, inputs_of(workspace)
+    # there is no checkpoint; text and words are those of a teacher with the data's vocabulary
+    teacher = OwnTeacher(config.distill, inputs, (), (), "ctranslate2", ())
+    writer = TrainingTextWriter(
+        folder=workspace.training_set("distilled"),
+        inputs=inputs,
+        settings=config.distill,
+        tokenize="13a",
+        remove_bpe=None,
+        say=workspace.say,
+    )
+    work = Decoding(Job(writer, config.prepare.text, {}), teacher, None)
+    made_from = {"teacher": "a stub that copies"}
     work.blocks.mkdir(parents=True)
     seconds: dict[str, float] = {}
 
@@ -156,21 +163,18 @@ def run_steps(folder: Path, nbest: int) -> None:
         return result
 
     def choose(rule: Selector | None) -> None:
-        made_of = work.training_set() if rule is None else TrainingSet(work.folder, rule)
-        merge_text(workspace, work.folder, made_of, work.folder)
+        writer.merge(work.targets if rule is None else Targets(work.folder, rule), work.folder)
 
     sources = timed("plan", work.sources)
     tasks = work.tasks(sources)
     decoder = BlockDecoder(
         teacher=CopyTeacher(nbest=nbest),
-        settings=workspace.config.distill.decode,
-        open_text=work.teacher().opens_text(),
+        settings=config.distill.decode,
+        open_text=teacher.opens_text(),
         folder=work.blocks,
         made_from=made_from,
     )
-    failed = timed(
-        "run", lambda: open_executor(workspace.config.distill, work.folder).run(decoder, tasks, lambda _: None)
-    )
+    failed = timed("run", lambda: open_executor(config.distill, work.folder).run(decoder, tasks, lambda _: None))
     assert not failed, failed
     timed("merge", lambda: work.write_candidates(made_from, tasks, sources, work.folder))
     timed("choose", lambda: choose(None))

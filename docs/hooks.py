@@ -49,8 +49,9 @@ _LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^()\s]+)\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the JSON schema of pipeline files to the site."""
     if has_settings_reference():
-        from kdmt.config.reference import json_schema
         from mkdocs.structure.files import File
+
+        from kdmt.config.reference import json_schema
 
         text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
         files.append(File.generated(config, SCHEMA_FILE, content=text))

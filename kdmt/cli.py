@@ -444,6 +444,15 @@ def export(
     print(f"{to.value} model, {quantization.value}: {printable(str(out))}")
 
 
+@app.command()
+def schema() -> None:
+    """Print a JSON schema of pipeline files, with which editors complete and check settings."""
+    from kdmt.commands.schema import write_schema
+
+    with output_text() as out:
+        write_schema(out)
+
+
 def _run(
     stage: str,
     pipeline: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,22 @@ def num_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def gpu_name(device: str) -> str:
+    """Return the type of a GPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def processor_type() -> str:
+    """Return the name of the processor, with the widest vector instructions that libraries choose their code by."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    flags = set(text.partition("flags")[2].partition("\n")[0].split())
+    widest = [flag for flag in ("amx_tile", "avx512f", "avx2") if flag in flags]
+    return " ".join([name.group(1) if name else "unknown", *widest])
 
 
 # A second one of these takes its usual course: whoever sends it does not want to wait.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kdmt.distill.blocks import Block
 from kdmt.errors import UserError
-from kdmt.workers.tasks import Place, Task, Worker
+from kdmt.workers.tasks import Task, Worker, WorkerSpec
 
 COUNT = 4  # sentences of a block
 ALWAYS = 9
@@ -44,7 +44,7 @@ class Scribes:
     gate: int | None = None
     exclusive: bool = True
 
-    def __call__(self, place: Place) -> Worker:
+    def __call__(self, spec: WorkerSpec) -> Worker:
         kind, times = self.opening
         if self._count("opening") <= times:
             get_into(kind)
@@ -59,7 +59,7 @@ class Scribes:
                 time.sleep(0.02)
                 progress(0)
             cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-            text = f"{place.number} {os.getpid()} {cores} {os.environ.get('OMP_NUM_THREADS')} {place.device}\n"
+            text = f"{spec.number} {os.getpid()} {cores} {os.environ.get('OMP_NUM_THREADS')} {spec.device}\n"
             with (self.folder / f"done-{task.number}").open("x" if self.exclusive else "w") as file:
                 file.write(text)
             progress(task.count - COUNT // 2)
@@ -90,7 +90,7 @@ class Allocating:
 
     folder: Path
 
-    def __call__(self, _: Place) -> Worker:
+    def __call__(self, _: WorkerSpec) -> Worker:
         def work(task: Task, progress: Callable[[int], None]) -> None:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             for _ in range(20):

@@ -14,19 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdmt.corpus.fetch import partial_download
+from kdmt.corpus.given_text import text_sources
+from kdmt.corpus.prepared import PARTIAL_SUFFIX
+from kdmt.distill.blocks import BLOCKS
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, partial_path
 from kdmt.flow.folders import REMOVED, earlier_states, is_earlier_state, real_folder, remove
-from kdmt.flow.manifest import num_updates
 from kdmt.flow.stage import locked
-from kdmt.models.checkpoint_folder import DAMAGED
+from kdmt.models.checkpoint_folder import DAMAGED, num_updates
 from kdmt.outputs import writing
-from kdmt.stages.circles import given_checkpoints
-from kdmt.stages.distill import BLOCKS
-from kdmt.stages.prepare import UNFINISHED, text_sources
-from kdmt.stages.workspace import TRAINING_SETS, Workspace
+from kdmt.stages.given_checkpoints import given_checkpoints
+from kdmt.stages.workspace import Workspace
+from kdmt.training_sets import stage_folders
 
-_STAGES = {"teacher", "score", *TRAINING_SETS.values()}
+_STAGES = {"teacher", "score", *stage_folders().values()}
 _OTHERS = {"blocks.old": "old blocks of another cache", DAMAGED: "a damaged checkpoint"}
 _HALF_DONE = (f"{PARTIAL}*", ".verify-*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
 
@@ -125,7 +126,7 @@ def find_kept(workspace: Workspace) -> Iterator[Kept]:
             kinds = (about for start, about in _OTHERS.items() if path.name.startswith(start))
             yield Kept(path, folder, next(kinds, "half-done, of a run that was stopped"))
     for source in text_sources(workspace.config.prepare):
-        part = partial_download(source, workspace.downloads)
+        part = partial_download(source, workspace.layout.downloads)
         if part is not None and part.is_file():
             yield Kept(part, part.with_suffix(""), "half a download, which a rerun goes on from", is_download=True)
 
@@ -134,7 +135,7 @@ def _stage_folders(root: Path) -> list[Path]:
     """The folders of stages, also of those that are gone or no longer in the pipeline file but have earlier states."""
     places = [
         (root, "|".join(sorted(_STAGES))),
-        (root / "knowledge", "|".join(TRAINING_SETS)),
+        (root / "knowledge", "|".join(stage_folders())),
         *((students, "seed_[0-9]+") for students in sorted(root.glob("students/*/"))),
     ]
     found: dict[Path, None] = {}
@@ -153,7 +154,7 @@ def _half_done(folder: Path) -> list[Path]:
     ]
     beside.append(partial_path(real))
     if folder.name == "prepare":
-        beside.append(real.with_name(f"{real.name}{UNFINISHED}"))
+        beside.append(real.with_name(f"{real.name}{PARTIAL_SUFFIX}"))
     if folder.name == "imported":
         beside += real.parent.glob(".imported-*")
     inside = [path for pattern in _HALF_DONE for path in real.glob(pattern)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdmt.config import load_pipeline
 from kdmt.errors import UserError
-from kdmt.files import naming
+from kdmt.files import naming, partial_path
 from kdmt.outputs import writing
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
@@ -20,7 +20,7 @@ def write_pipeline_file(path: Path, text: str) -> None:
     Raises:
         UserError: the text is not valid, or the file exists.
     """
-    aside = path.with_name(f".partial-{path.name}")
+    aside = partial_path(path)
     with writing(path):
         try:
             with naming(path):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, get_args
 
 from kdmt.errors import UserError
-from kdmt.flow.stage import Followers, Stage, join_stages, run_stage
+from kdmt.flow.stage import Stage, run_stage
 from kdmt.objectives.model_checks import check_architectures
+from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_students
 from kdmt.stages.score import check_language_model
 from kdmt.stages.workspace import Workspace
@@ -51,7 +52,7 @@ def run_pipeline(
         for done, stage in enumerate(wanted, start=1):
             if stage is stages.score:
                 stage = build_stages(workspace).score  # its systems are the students that are trained by now
-            run_stage(stage, rebuild=True, say=workspace.say, followers=followers)
+            run_stage(stage, rebuild=True, say=workspace.say, making=followers.making)
             if progress is not None:
                 progress(done, len(wanted))
     finally:

@@ -15,8 +15,8 @@ from kdmt.types import SPECIALS
 class Source(Section):
     """A text file: a local path, or a URL with its sha256. Files that end in `.gz` are decompressed on the fly.
 
-    The user and password of a URL (`https://user:password@host/file`) are kept apart in `login`: no message, manifest
-    or log contains them.
+    A URL may have a user and a password (`https://user:password@host/file`), which no message, manifest or log
+    contains.
     """
 
     path: str | None = Field(

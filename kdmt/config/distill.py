@@ -42,7 +42,8 @@ class Failures(Section):
     )
     unk: OnFailure = Field("keep", description="Action for a hypothesis that contains <unk>")
     ratio: OnFailure = Field(
-        "reference", description="Action for a hypothesis that is longer or shorter than the source by 'max_ratio'"
+        "reference",
+        description="Action for a hypothesis whose length differs from the source's by more than 'max_ratio'",
     )
     copied: OnFailure = Field(
         "reference",
@@ -50,7 +51,7 @@ class Failures(Section):
     )
     script: OnFailure = Field("reference", description="Action for a hypothesis in another script than 'scripts'")
     repetition_times: RepetitionTimes = Field(
-        4, ge=0, description="Number of consecutive repetitions that 'repetition' applies to; 0 for no limit"
+        4, ge=0, description="Number of occurrences in a row from which 'repetition' applies; 0 for no limit"
     )
     max_ratio: Ratio = Field(
         3.0, ge=0.0, description="Maximum length ratio, as in 'prepare.clean.max_ratio'; 0 for no limit"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdmt.config.section import KINDS, Section
+from kdmt.config.section import KINDS, Section, kind_of
 
 
 def resolved(section: Section) -> dict[str, Any]:
@@ -37,11 +37,10 @@ def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator
     """`expected`: the section is there by default, so that what it does not say has its default."""
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
-        kind = str(extra.get("kind", "result")) if isinstance(extra, dict) else "result"
         later = isinstance(extra, dict) and extra.get("later") is True
         known = (expected or later) and not field.is_required()
         default = field.get_default(call_default_factory=True) if known else REQUIRED
-        yield from _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind)
+        yield from _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind_of(field))
 
 
 def _leaf_values(value: Any, path: str, default: Any, kind: str) -> Iterator[tuple[str, Setting]]:

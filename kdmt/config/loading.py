@@ -51,7 +51,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     try:
         return Pipeline.model_validate(document)
     except ValidationError as error:
-        raise UserError(f"{path}: {describe_problems(error)}") from None
+        raise UserError(f"{path}: {describe_problems(error, Pipeline)}") from None
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -10,10 +11,12 @@ from pydantic import BaseModel, ValidationError
 from kdmt.config.distill import CHECKPOINT_BRANCH, FOREIGN_BRANCH
 from kdmt.config.objectives import PAIRS_BRANCH, RULE_BRANCH
 from kdmt.config.prepare import NONE_BRANCH, RULES_BRANCH
+from kdmt.config.section import Section, sections_in
 
 LONGEST_QUOTE = 200  # characters of a value that a message quotes
 LONGEST_MESSAGE = 600
 _MOST_PROBLEMS = 20
+_MOST_DESCRIPTIONS = 3  # problems with descriptions; more of them would hide the problems
 _MESSAGES = {
     "extra_forbidden": "unknown setting",
     "missing": "missing",
@@ -25,31 +28,65 @@ _MESSAGES = {
     "too_short": "the list is too short",
     "string_pattern_mismatch": "not in the form {pattern}",
 }
+# tags of unions, which pydantic puts into the location of an error, and what it appends for a key of a mapping
 _BRANCHES = (RULES_BRANCH, NONE_BRANCH, RULE_BRANCH, PAIRS_BRANCH, CHECKPOINT_BRANCH, FOREIGN_BRANCH, "[key]")
 _LONG_QUOTE = re.compile(rf"(['\"])(.{{{LONGEST_QUOTE}}}).+?\1", re.DOTALL)  # of a value in the message of a rule
 
 
-def describe_problems(error: ValidationError) -> str:
-    """Return all problems on one line, each with its YAML path."""
-    problems = []
-    for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"] if part not in _BRANCHES)
-        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-        if problem["type"] in _MESSAGES:
-            message = _MESSAGES[problem["type"]].format(**problem.get("ctx", {}))
-        message = _LONG_QUOTE.sub(r"\1\2...\1", message)
-        if problem["type"] not in ("extra_forbidden", "missing", "unexpected_keyword_argument") and not isinstance(
-            problem["input"], (dict, BaseModel)
-        ):
-            message += f" (it is {quote(problem['input'])})"
-        problems.append(f"{shorten(where, LONGEST_QUOTE)}: {message}" if where else message)
-    distinct = list(dict.fromkeys(problems))
-    more = [f"and {len(distinct) - _MOST_PROBLEMS:,} more"] if len(distinct) > _MOST_PROBLEMS else []
-    return "; ".join(distinct[:_MOST_PROBLEMS] + more)
+def describe_problems(error: ValidationError, model: type[Section] | None = None) -> str:
+    """Return all problems on one line, each with its YAML path.
+
+    Args:
+        model: the section that was validated; a problem with a setting of it ends with the setting's description.
+    """
+    problems = list(dict.fromkeys(_locate(problem, model) for problem in error.errors(include_url=False)))
+    shown = [
+        f"{text} [{description}]" if description and len(problems) <= _MOST_DESCRIPTIONS else text
+        for text, description in problems[:_MOST_PROBLEMS]
+    ]
+    more = [f"and {len(problems) - _MOST_PROBLEMS:,} more"] if len(problems) > _MOST_PROBLEMS else []
+    return "; ".join(shown + more)
+
+
+def _locate(problem: Any, model: type[Section] | None) -> tuple[str, str | None]:
+    """Return the message of a problem with its path, and the description of the setting."""
+    location = [part for part in problem["loc"] if part not in _BRANCHES]
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    if problem["type"] in _MESSAGES:
+        message = _MESSAGES[problem["type"]].format(**problem.get("ctx", {}))
+    message = _LONG_QUOTE.sub(r"\1\2...\1", message)
+    if problem["type"] not in ("extra_forbidden", "missing", "unexpected_keyword_argument") and not isinstance(
+        problem["input"], (dict, BaseModel)
+    ):
+        message += f" (it is {quote(problem['input'])})"
+    where = shorten(".".join(map(str, location)), LONGEST_QUOTE)
+    description = None if model is None else describe_setting(model, location)
+    return f"{where}: {message}" if where else message, description
+
+
+def describe_setting(model: type[Section], location: Sequence[str | int]) -> str | None:
+    """Return the description of the setting at a path within a section, None if the path leads to no single setting.
+
+    Args:
+        location: names of settings, keys of mappings and indices of lists.
+    """
+    sections, keys = [model], 0  # keys: number of names and indices before the next setting
+    description = None
+    for part in location:
+        if keys:
+            keys -= 1
+            continue
+        field = next((section.model_fields[part] for section in sections if part in section.model_fields), None)
+        if field is None:
+            continue
+        found = sections_in(field.annotation)
+        sections, keys = [section for section, _ in found], max((path.count(".") for _, path in found), default=0)
+        description = None if sections else field.description
+    return description
 
 
 def quote(value: Any) -> str:
-    """A value as a message shows it: never more than 200 characters of it."""
+    """Return a value as a message shows it: at most 200 characters of it."""
     if isinstance(value, str):
         return repr(shorten(value, LONGEST_QUOTE))
     try:
@@ -59,4 +96,5 @@ def quote(value: Any) -> str:
 
 
 def shorten(text: str, length: int) -> str:
+    """Return the first `length` characters of a text, with an ellipsis if it is longer."""
     return text if len(text) <= length else f"{text[:length]}..."

@@ -12,7 +12,7 @@ from kdmt.types import ALIGNED, EDITING, POSITIONAL
 
 
 class NAT(Section):
-    """Non-autoregressive decoder. Most settings apply to some families only, see `_OF`."""
+    """Non-autoregressive decoder. Most settings apply to the families that their descriptions name."""
 
     family: Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"] = Field(
         description="Family of non-autoregressive models"

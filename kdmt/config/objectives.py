@@ -124,7 +124,9 @@ class AttentionKD(Section):
     cross: LayerMap = Field("uniform", description=f"Layers of attention from the decoder to the encoder: {_LAYER_MAP}")
     distance: AttentionDistance = Field("kl", description="Distance between attention distributions")
     heads: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Teacher head for each head of the student, from 0; null for the same index"
+        None,
+        description="Teacher head for each head of the student, from 0; null for the same index if both have as many "
+        "heads, else for the mean over the heads of each",
     )
     weight: float = Field(1.0, gt=0.0, description="Weight of the distance in the loss")
 

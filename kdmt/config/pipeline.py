@@ -14,6 +14,7 @@ from kdmt.config.section import LanguageCode, Section
 from kdmt.config.student import Student
 from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
+from kdmt.training_sets import TRAINING_SETS
 
 
 class Pipeline(Section):
@@ -77,15 +78,15 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
-    def _interpolation(self) -> Pipeline:
+    def _training_sets(self) -> Pipeline:
         for name, student in self.students.items():
-            if student.data in ("interpolated", "mbr", "scored", "nbest") and self.distill.decode.nbest == 1:
+            made = TRAINING_SETS[student.data]
+            if made.origin == "choice" and self.distill.decode.nbest == 1:
                 raise ValueError(
                     f"'students.{name}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'"
                 )
-            for data, setting in (("scored", "scores"), ("imported", "imported")):
-                if student.data == data and getattr(self.distill, setting) is None:
-                    raise ValueError(f"'students.{name}.data: {data}' needs the file 'distill.{setting}'")
+            if made.file is not None and getattr(self.distill, made.file) is None:
+                raise ValueError(f"'students.{name}.data: {student.data}' needs the file 'distill.{made.file}'")
         return self
 
     @model_validator(mode="after")

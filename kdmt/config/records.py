@@ -45,4 +45,4 @@ def checked(kind: type[_Kind], where: str, **values: Any) -> _Kind:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise UserError(f"{where}: {describe_problems(error)}") from None
+        raise UserError(f"{where}: {describe_problems(error, kind)}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 
 from kdmt.config.bounds import check_bounds
 from kdmt.languages import code_from_yaml
@@ -34,6 +35,12 @@ def execution(default: Any, **rules: Any) -> Any:
 def later(default: Any, **rules: Any) -> Any:
     """Return a field that records of earlier versions do not have: there it had its default."""
     return Field(default, json_schema_extra={"later": True}, **rules)
+
+
+def kind_of(field: FieldInfo) -> str:
+    """Return the kind of a setting: result, extend or execution."""
+    extra = field.json_schema_extra
+    return str(extra.get("kind", "result")) if isinstance(extra, dict) else "result"
 
 
 class Section(BaseModel):
@@ -70,6 +77,18 @@ def _two_or_none(value: int) -> int:
     if value == 1:
         raise ValueError("should be at least 2, or 0 for no limit")
     return value
+
+
+def sections_in(annotation: Any) -> list[tuple[type[Section], str]]:
+    """Return the sections within the type of a setting, each with what follows the setting's name in its path.
+
+    That is `.N` for the items of a list, `.NAME` for the values of a mapping, and nothing for a section itself.
+    """
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [(annotation, "")]
+    suffix = {list: ".N", dict: ".NAME"}.get(get_origin(annotation), "")
+    found = [pair for part in get_args(annotation) for pair in sections_in(part)]
+    return [(section, f"{suffix}{below}") for section, below in found]
 
 
 Ratio = Annotated[float, AfterValidator(_ratio)]

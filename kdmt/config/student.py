@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -11,12 +11,13 @@ from kdmt.config.nat import NAT, WITHOUT_TARGET_POSITIONS
 from kdmt.config.objectives import AttentionKD, HiddenKD, Online, OnPolicy, SelfSupervised, WordKD
 from kdmt.config.section import Section, extend
 from kdmt.config.training import Model, Train
+from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
 
 class Student(Section):
     """A student: its training data, model, training and what it learns from."""
 
-    data: Literal["raw", "distilled", "interpolated", "mbr", "scored", "nbest", "sampled", "imported", "mixed"] = Field(
+    data: TrainingSetName = Field(
         "distilled",
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
         "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'scored' "
@@ -71,8 +72,10 @@ class Student(Section):
         self._compares_no_framed_states()
         if elsewhere is not None:
             self._compares_encoders_alone(elsewhere)
-        if elsewhere is not None and self.data == "nbest":
-            raise ValueError(f"'nat.family: {family}' cannot have 'data: nbest': its loss has no weights of sentences")
+        if elsewhere is not None and TRAINING_SETS[self.data].has_weights:
+            raise ValueError(
+                f"'nat.family: {family}' cannot have 'data: {self.data}': its loss has no weights of sentences"
+            )
         return self
 
     def _compares_no_framed_states(self) -> None:

@@ -36,7 +36,7 @@ from kdmt.checksum import file_sha256, is_below
 from kdmt.choices import CacheNumberType
 from kdmt.config import largest
 from kdmt.errors import UserError, describe_error
-from kdmt.files import PARTIAL, atomic_file, check_file, read_json, read_json_object, write_json
+from kdmt.files import PARTIAL, JsonType, atomic_file, check_file, check_keys, read_json, read_json_object, write_json
 from kdmt.outputs import free_name
 from kdmt.types import Knowledge
 
@@ -299,16 +299,21 @@ def _read_header(folder: Path) -> dict[str, Any]:
     )
     if header.get("format") != FORMAT or header.get("version") != VERSION:
         raise UserError(f"{path}: not version {VERSION} of the format {FORMAT}")
-    made_from = header.get("made_from")
-    if not isinstance(made_from, dict) or not all(isinstance(sha256, str) for sha256 in made_from.values()):
-        raise UserError(f"{path}: damaged: it does not say what the cache was made from")
-    blocks = header.get("blocks")
-    if not isinstance(blocks, list) or not all(_is_block(each) for each in blocks):
-        raise UserError(f"{path}: damaged: it does not say which blocks there are")
+    check_keys(header, _HEADER_KEYS, f"{path}: damaged")
+    if not all(isinstance(sha256, str) for sha256 in header["made_from"].values()):
+        raise UserError(f"{path}: damaged: 'made_from' are not all sha256")
+    if not all(_is_block(each) for each in header["blocks"]):
+        raise UserError(f"{path}: damaged: 'blocks' are not all blocks")
     for name in ("num_sentences", "num_tokens"):
-        if not _is_count(header.get(name)):
-            raise UserError(f"{path}: damaged: {name} is {str(header.get(name))[:80]!r}")
+        if header[name] < 0:
+            raise UserError(f"{path}: damaged: {name!r} is {header[name]}")
     return header
+
+
+_HEADER_KEYS: dict[str, JsonType] = {
+    **dict.fromkeys(("k", "vocab_size", "block_size", "num_sentences", "num_tokens"), int),
+    **{"temperatures": list, "value_type": str, "made_from": dict, "blocks": list},
+}
 
 
 def _is_count(value: Any) -> bool:
@@ -325,14 +330,13 @@ def _is_block(about: Any) -> bool:
 def _read_shape(path: Path, header: Mapping[str, Any]) -> Shape:
     """What the records look like, once every value is known to be possible."""
     for name in ("k", "vocab_size", "block_size"):
-        value = header.get(name)
-        if type(value) is not int or not 1 <= value <= largest(name):
-            raise UserError(f"{path}: damaged: {name} is {str(value)[:80]!r}")
-    temperatures = header.get("temperatures")
-    if not isinstance(temperatures, list) or not all(type(each) in (int, float) and each > 0 for each in temperatures):
-        raise UserError(f"{path}: damaged: temperatures are {str(temperatures)[:80]!r}")
-    if header.get("value_type") not in get_args(CacheNumberType):
-        raise UserError(f"{path}: damaged: value_type is {str(header.get('value_type'))[:80]!r}")
+        if not 1 <= header[name] <= largest(name):
+            raise UserError(f"{path}: damaged: {name!r} is {str(header[name])[:80]}")
+    temperatures = header["temperatures"]
+    if not all(type(each) in (int, float) and each > 0 for each in temperatures):
+        raise UserError(f"{path}: damaged: 'temperatures' is {str(temperatures)[:80]}")
+    if header["value_type"] not in get_args(CacheNumberType):
+        raise UserError(f"{path}: damaged: 'value_type' is {header['value_type'][:80]!r}")
     return Shape(
         k=header["k"],
         vocab_size=header["vocab_size"],

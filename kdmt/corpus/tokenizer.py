@@ -30,7 +30,7 @@ from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
-from kdmt.files import atomic_folder, check_file, read_json_object, write_json
+from kdmt.files import atomic_folder, check_file, check_keys, read_json_object, write_json
 from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -305,13 +305,14 @@ def load_tokenizer(folder: Path) -> Tokenizers:
         UserError: when a file of it is missing or is not the one that `tokenizer.json` describes.
     """
     index = folder / "tokenizer.json"
-    try:
-        description = read_json_object(index)
-        model_class = _MODELS[description["type"]]
-        sides = [description[side] for side in ("source", "target")]
-        files = [(folder / side["file"], side["sha256"]) for side in sides]
-    except (KeyError, TypeError):
-        raise UserError(f"{index}: not the description of a tokenizer") from None
+    description = read_json_object(index, required={"type": str, "source": dict, "target": dict})
+    sides = [description[side] for side in ("source", "target")]
+    for side in sides:
+        check_keys(side, {"file": str, "sha256": str}, str(index))
+    model_class = _MODELS.get(description["type"])
+    if model_class is None:
+        raise UserError(f"{index}: 'type' is {description['type'][:80]!r}, expected one of {', '.join(_MODELS)}")
+    files = [(folder / side["file"], side["sha256"]) for side in sides]
     for path, sha256 in files:
         if path.parent != folder:
             raise UserError(f"{index}: names a file that is not beside it")

@@ -33,6 +33,7 @@ from kdmt.errors import UserError
 from kdmt.files import PARTIAL, check_file, naming, parse_json
 from kdmt.types import EOS, Hypothesis
 
+BLOCKS = "blocks"  # folder of the blocks, below the stage's folder
 FORMAT = 3
 _DIGEST_BYTES = 32
 _HEADER_KEYS = {"block", "first", "count", "sources", "made_from", "made_with", "columns"}
@@ -69,7 +70,7 @@ class Decoded:
     scores_H: NDArray[np.float32]  # natural log, length-normalised
     at_limit_H: NDArray[np.uint8]  # 1 for those that reached the maximum length
     sizes_H: NDArray[np.int32]  # tokens of each, without </s>
-    tokens_T: NDArray[np.integer[Any]]  # target ids
+    tokens_T: NDArray[np.integer]  # target ids
 
     @classmethod
     def of(
@@ -110,7 +111,7 @@ def plan_blocks(num_sentences: int, block_size: int) -> list[Block]:
 
 
 def write_block(
-    folder: Path, block: Block, decoded: Decoded, *, made_from: Mapping[str, Any], made_with: Mapping[str, Any]
+    folder: Path, block: Block, decoded: Decoded, *, made_from: Mapping[str, object], made_with: Mapping[str, object]
 ) -> Path:
     """Write a block beside its name and rename it.
 
@@ -138,7 +139,7 @@ def read_block(
     folder: Path,
     block: Block,
     *,
-    made_from: Mapping[str, Any],
+    made_from: Mapping[str, object],
     hashes_N: NDArray[np.uint64],
     vocab_size: int | None = None,
 ) -> tuple[dict[str, Any], Decoded]:
@@ -183,7 +184,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise DamagedBlock(f"{path}: damaged or cut short: {error}") from None
 
 
-def fits(path: Path, block: Block, made_from: Mapping[str, Any], hashes_N: NDArray[np.uint64]) -> bool:
+def fits(path: Path, block: Block, made_from: Mapping[str, object], hashes_N: NDArray[np.uint64]) -> bool:
     """Whether a file says that it is this block made from this; its content is not checked."""
     try:
         header = read_header(path)
@@ -209,7 +210,7 @@ def sources_sha256(hashes_N: NDArray[np.uint64]) -> str:
     return hashlib.sha256(np.ascontiguousarray(hashes_N, dtype="<u8").tobytes()).hexdigest()
 
 
-def _refuse_foreign(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _refuse_foreign(path: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     differences = [
         f"{name} ({found.get(name, 'none')!s:.60}, not {wanted.get(name, 'none')!s:.60})"
         for name in sorted(found.keys() | wanted.keys())
@@ -219,7 +220,7 @@ def _refuse_foreign(path: Path, found: Mapping[str, Any], wanted: Mapping[str, A
         raise ForeignBlock(f"{path}: made with another {', '.join(differences)}")
 
 
-def _encode(block: Block, decoded: Decoded, made_from: Mapping[str, Any], made_with: Mapping[str, Any]) -> bytes:
+def _encode(block: Block, decoded: Decoded, made_from: Mapping[str, object], made_with: Mapping[str, object]) -> bytes:
     header = {
         "format": FORMAT,
         "block": block.number,
@@ -297,7 +298,7 @@ def _described_columns(path: Path, header: Mapping[str, Any]) -> list[tuple[str,
     return found
 
 
-def _disagreement(header: Mapping[str, Any], decoded: Decoded) -> str | None:
+def _disagreement(header: Mapping[str, object], decoded: Decoded) -> str | None:
     """What is wrong with columns whose checksum is right, if anything is."""
     hypotheses = int(decoded.counts_N.sum(dtype=np.int64))
     lengths = {

@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ NO_FAILURE = "-"
 _NAMES = (NO_FAILURE, *FAILURES)
 
 # target ids of hypotheses, back to back, and their sizes -> the words of each
-ToWords = Callable[[NDArray[np.integer[Any]], NDArray[np.int32]], list[str]]
+ToWords = Callable[[NDArray[np.integer], NDArray[np.int32]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class GivenScores:
 class Written:
     """What was seen while candidates were written; B sentences that have any."""
 
-    made_with: list[dict[str, Any]]  # of each block
+    made_with: list[Mapping[str, object]]  # of each block
     scores_B: NDArray[np.float32]  # of the best
     lengths_B: NDArray[np.int32]  # of the best, tokens with </s>
 
@@ -67,7 +66,7 @@ class _Spelled:
 
     text: bytes
     sizes_N: NDArray[np.int64]  # bytes of each sentence's lines
-    made_with: dict[str, Any]
+    made_with: Mapping[str, object]
     scores_B: NDArray[np.float32]
     lengths_B: NDArray[np.int32]
 
@@ -76,7 +75,7 @@ def write_candidates(
     tasks: Sequence[BlockTask],
     blocks: Path,
     *,
-    made_from: dict[str, Any],
+    made_from: Mapping[str, object],
     to_words: ToWords,
     settings: Failures,
     out: Path,
@@ -117,7 +116,7 @@ def write_candidates(
 
 def _spell_block(
     blocks: Path,
-    made_from: dict[str, Any],
+    made_from: Mapping[str, object],
     to_words: ToWords,
     settings: Failures,
     vocab_size: int | None,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ from kdmt.decode.search.lengths import max_lengths
 from kdmt.distill.blocks import Block, DamagedBlock, Decoded, plan_blocks, read_block, write_block
 from kdmt.distill.sources import Sources, Text
 from kdmt.types import Hypothesis
-from kdmt.workers.processes import Place, Worker
+from kdmt.workers.tasks import Worker, WorkerSpec
 
-SourceIds = list[NDArray[np.integer[Any]]]
+SourceIds = list[NDArray[np.integer]]
 # sources, their numbers among all, their block, progress in sentences -> hypotheses of each source, best first
 Translate = Callable[[SourceIds, list[int], Block, Callable[[int], None]], list[list[Hypothesis]]]
 
@@ -39,11 +39,11 @@ class Teacher(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    def open(self, place: Place) -> Translate:
+    def open(self, spec: WorkerSpec) -> Translate:
         """Load the model."""
         ...
 
-    def made_with(self, place: Place) -> dict[str, Any]:
+    def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """Libraries, processor and threads on which the last digits of a score depend."""
         ...
 
@@ -83,17 +83,17 @@ class BlockDecoder:
     settings: Decode
     open_text: Callable[[], Text]
     folder: Path
-    made_from: dict[str, Any]
+    made_from: Mapping[str, object]
 
-    def __call__(self, place: Place) -> Worker:
-        translate = self.teacher.open(place)
-        return partial(self._decode, translate, self.open_text(), self.teacher.made_with(place))
+    def __call__(self, spec: WorkerSpec) -> Worker:
+        translate = self.teacher.open(spec)
+        return partial(self._decode, translate, self.open_text(), self.teacher.made_with(spec))
 
     def _decode(
         self,
         translate: Translate,
         text: Text,
-        made_with: dict[str, Any],
+        made_with: Mapping[str, object],
         task: BlockTask,
         progress: Callable[[int], None],
     ) -> None:
@@ -139,7 +139,7 @@ def plan_tasks(sources: Sources, block_size: int) -> list[BlockTask]:
 
 
 def missing_tasks(
-    tasks: Iterable[BlockTask], folder: Path, made_from: dict[str, Any], *, tell: Callable[[str], None]
+    tasks: Iterable[BlockTask], folder: Path, made_from: Mapping[str, object], *, tell: Callable[[str], None]
 ) -> list[BlockTask]:
     """Those whose file is not there, or damaged, which `tell` is told.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ Flags = NDArray[np.bool_]
 
 
 def find_token_failures(
-    tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]], at_limit: Flags, *, repetition_times: int
+    tokens: NDArray[np.integer], sizes: NDArray[np.integer], at_limit: Flags, *, repetition_times: int
 ) -> Codes:
     """What fails in the tokens of hypotheses: codes, uint8 [N], of the first four of `FAILURES`.
 
@@ -66,7 +66,7 @@ def _owners(places: NDArray[np.int64], ends_N: NDArray[np.int64]) -> NDArray[np.
     return np.searchsorted(ends_N, places, side="right")
 
 
-def _loops(tokens: NDArray[np.integer[Any]], ends_N: NDArray[np.int64], n: int, times: int) -> NDArray[np.int64]:
+def _loops(tokens: NDArray[np.integer], ends_N: NDArray[np.int64], n: int, times: int) -> NDArray[np.int64]:
     """Places at which a run of n * (times - 1) positions begins that have tokens[i] == tokens[i + n]."""
     same = tokens[:-n] == tokens[n:]
     for back in range(1, n + 1):  # a pair of which only the left one is the hypothesis's own

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import Piece, cut_lines
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
-from kdmt.workers.tasks import Place, Worker
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.description import read_description
+from kdmt.workers.tasks import Worker, WorkerSpec
 
 LINES_A_TASK = 2000
 _LINES_AT_ONCE = 500  # between two messages of progress
@@ -47,44 +49,25 @@ class PairScorer:
     """Becomes a worker that scores pairs.
 
     Attributes:
-        folder: a checkpoint, or a model that `kdmt.interop.ctranslate2` has written.
-        compute_type: of CTranslate2; None for a checkpoint.
+        folder: a model in CTranslate2's format, with its tokenizer.
+        compute_type: of CTranslate2.
         raw: lines are raw text; else words as the model's tokenizer sees them.
     """
 
     folder: Path
-    compute_type: str | None
+    compute_type: str
     raw: bool
 
-    def __call__(self, place: Place) -> Worker:
-        codec = TextCodec.load(self.folder)
-        return partial(self._score, codec, *self._open(place))
-
-    def _open(self, place: Place) -> tuple[Any, tuple[int, int]]:
-        """The engine, and the longest source and target that it reads."""
-        if self.compute_type is not None:
-            from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
-
-            engine = CTranslate2Engine(
-                self.folder, device=place.device, compute_type=self.compute_type, threads=place.threads
-            )
-            return engine, (engine.max_source_positions, engine.max_target_positions)
-        import torch
-
-        from kdmt.decode.engines.pytorch import TorchEngine
-        from kdmt.models.checkpoint import load_model
-
-        torch.set_flush_denormal(True)
-        torch.set_num_threads(place.threads)
-        model = load_model(self.folder)
-        limits = (model.config.max_source_positions, model.config.max_target_positions)
-        return TorchEngine(model, device=place.device), limits
+    def __call__(self, spec: WorkerSpec) -> Worker:
+        engine = CTranslate2Engine(
+            self.folder, device=spec.device, compute_type=self.compute_type, threads=spec.threads
+        )
+        return partial(self._score, TextCodec.load(self.folder), engine)
 
     def _score(
         self,
         codec: TextCodec,
-        engine: Any,
-        limits: tuple[int, int],
+        engine: CTranslate2Engine,
         task: PairTask,
         progress: Callable[[int], None],
     ) -> None:
@@ -92,13 +75,13 @@ class PairScorer:
         scores = np.full((task.count, 2), np.nan)
         for start in range(0, task.count, _LINES_AT_ONCE):
             stop = min(start + _LINES_AT_ONCE, task.count)
-            scores[start:stop] = self._score_lines(codec, engine, limits, sources[start:stop], targets[start:stop])
+            scores[start:stop] = self._score_lines(codec, engine, sources[start:stop], targets[start:stop])
             progress(stop - start)
         with atomic_file(task.out) as aside:
             np.save(aside, scores)
 
     def _score_lines(
-        self, codec: TextCodec, engine: Any, limits: tuple[int, int], sources: list[str], targets: list[str]
+        self, codec: TextCodec, engine: CTranslate2Engine, sources: list[str], targets: list[str]
     ) -> NDArray[np.float64]:
         if self.raw:
             sources = [codec.text.preprocess_source(line) for line in sources]
@@ -106,13 +89,14 @@ class PairScorer:
         src, tgt = codec.encode_source(sources), codec.encode_target(targets)
         scores = np.full((len(src), 2), np.nan)
         scores[:, 1] = [len(tokens) for tokens in tgt]
-        fitting = [i for i in range(len(src)) if len(src[i]) <= limits[0] and len(tgt[i]) <= limits[1]]
+        max_source, max_target = engine.max_source_positions, engine.max_target_positions
+        fitting = [i for i in range(len(src)) if len(src[i]) <= max_source and len(tgt[i]) <= max_target]
         found = engine.score_pairs([src[i] for i in fitting], [tgt[i] for i in fitting])
         scores[fitting, 0] = [log_probs.sum(dtype=np.float64) for log_probs in found]
         return scores
 
 
-def pair_tasks(source: Path, target: Path, folder: Path, *, key: dict[str, Any]) -> list[PairTask]:
+def pair_tasks(source: Path, target: Path, folder: Path, *, key: Mapping[str, object]) -> list[PairTask]:
     """A task for each piece of the files. Its file's name has a hash of the key and of the piece's own text in it: one
     that is there already holds the right scores.
 
@@ -132,20 +116,24 @@ def read_pair_scores(tasks: Sequence[PairTask]) -> NDArray[np.float64]:
 
 
 def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool) -> PairScorer:
-    """What becomes a worker that scores pairs; a model that is not CTranslate2's yet is written to the folder `engine`.
+    """Return what becomes a worker that scores pairs.
+
+    Args:
+        checkpoint: a checkpoint, a run, or a model in CTranslate2's format.
+        engine: folder to which a checkpoint is written in CTranslate2's format, unless it exists.
+        compute_type: of CTranslate2.
+        raw: lines are raw text; else words as the model's tokenizer sees them.
 
     Raises:
-        UserError: there is no such model, or it writes all positions at once.
+        UserError: there is no such model, or it is non-autoregressive.
     """
-    from kdmt.interop.ctranslate2 import export_checkpoint
-    from kdmt.models.checkpoint_folder import resolve_checkpoint
-    from kdmt.models.description import read_description
-
     if (checkpoint / "model.bin").is_file():
         return PairScorer(checkpoint, compute_type, raw)
     folder = resolve_checkpoint(checkpoint)
     if read_description(folder)["family"] == "nonautoregressive":
-        raise UserError(f"{checkpoint}: writes all positions at once and has no probability for a given target")
+        raise UserError(f"{checkpoint}: is non-autoregressive and has no probability for a given target")
     if not engine.exists():
+        from kdmt.interop.ctranslate2 import export_checkpoint  # loads torch
+
         export_checkpoint(folder, engine)
     return PairScorer(engine, compute_type, raw)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +77,7 @@ def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: O
     scratch.mkdir(exist_ok=True)
     engine = scratch / f"engine-{next(iter(reverse_inputs(reverse).values()))[:16]}"
     scorer = open_scorer(Path(reverse.checkpoint), engine, compute_type=reverse.compute_type, raw=False)
-    key: dict[str, Any] = reverse_inputs(reverse) | {"compute_type": reverse.compute_type}
+    key = reverse_inputs(reverse) | {"compute_type": reverse.compute_type}
     tasks = pair_tasks(files.target, files.source, scratch, key=key)
     missing = [task for task in tasks if not task.out.exists()]
     done = sum(task.count for task in tasks) - sum(task.count for task in missing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,17 @@ class Shortlist:
         )
 
 
+class Sentences(Protocol):
+    """Sentences as ids, by their index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> NDArray[np.integer]: ...
+
+
 def build_shortlist(
-    sources: Sequence[NDArray[np.integer]],
-    targets: Sequence[NDArray[np.integer]],
+    sources: Sentences,
+    targets: Sentences,
     *,
     per_token: int = 100,
     frequent: int = 200,

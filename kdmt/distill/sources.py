@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ _CHUNK_LINES = 50_000
 _PIECE_LINES = 1000  # read to get at one of them
 
 # lines of a training text -> ids of a teacher's own vocabulary, each ending in </s>
-Encode = Callable[[Sequence[str]], Sequence[NDArray[np.integer[Any]]]]
+Encode = Callable[[Sequence[str]], Sequence[NDArray[np.integer]]]
 
 
 class Text(Protocol):
@@ -37,11 +37,11 @@ class Text(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer[Any]]]:
+    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
         """The ids on these lines, which ascend, each ending in </s>."""
         ...
 
-    def chunks(self) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.int32]]]:
+    def chunks(self) -> Iterator[tuple[NDArray[np.integer], NDArray[np.int32]]]:
         """All that tells one sentence from another, so many at a time: numbers back to back, and sizes."""
         ...
 
@@ -63,15 +63,15 @@ class SourceText:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer[Any]]]:
+    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
         """The ids on these lines, which ascend, each ending in </s>."""
-        found: list[NDArray[np.integer[Any]]] = []
+        found: list[NDArray[np.integer]] = []
         for dataset, start, stop in zip(self._datasets, self.starts, self.starts[1:], strict=False):
             here = lines_N[np.searchsorted(lines_N, start) : np.searchsorted(lines_N, stop)] - start
             found += _pick(dataset, here)
         return found
 
-    def chunks(self) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.int32]]]:
+    def chunks(self) -> Iterator[tuple[NDArray[np.integer], NDArray[np.int32]]]:
         """All sentences, so many at a time: tokens back to back, and sizes."""
         for dataset in self._datasets:
             for start in range(0, len(dataset), _CHUNK_LINES):
@@ -94,7 +94,7 @@ class SourceLines:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer[Any]]]:
+    def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
         """See `Text.sentences`."""
         found: list[str] = []
         of_piece_N = np.searchsorted(self._starts, lines_N, side="right") - 1
@@ -103,7 +103,7 @@ class SourceLines:
             found += [lines[line - int(self._starts[number])] for _, line in own]
         return list(self._encode(found))
 
-    def chunks(self) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.int32]]]:
+    def chunks(self) -> Iterator[tuple[NDArray[np.integer], NDArray[np.int32]]]:
         """See `Text.chunks`."""
         for piece in self._pieces:
             lines = [line.encode() for line in piece.read()]
@@ -153,7 +153,7 @@ def _distinct(first_L: NDArray[np.int64], hashes_L: NDArray[np.uint64]) -> Sourc
     return Sources(lines_U, hashes_L[lines_U], np.searchsorted(lines_U, first_L))
 
 
-def _digests(tokens: NDArray[np.integer[Any]], sizes: NDArray[np.int32]) -> bytes:
+def _digests(tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> bytes:
     """128 bits for each sentence; the first 64 are its hash."""
     data = memoryview(tokens.astype("<i4").tobytes())  # in one type, whatever the vocabulary's size
     ends = (np.cumsum(sizes, dtype=np.int64) * 4).tolist()
@@ -164,7 +164,7 @@ def _digests(tokens: NDArray[np.integer[Any]], sizes: NDArray[np.int32]) -> byte
     )
 
 
-def _pick(dataset: IndexedDataset, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer[Any]]]:
+def _pick(dataset: IndexedDataset, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
     """The sentences on these lines; read in one piece, since those of a block lie near each other."""
     if not len(lines_N):
         return []

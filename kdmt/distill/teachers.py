@@ -1,162 +1,209 @@
-"""Teachers for executors: what each engine needs to be loaded where it works."""
+"""Teachers: which models translate for `kdmt distill`, by which engine, and what their translations depend on.
+
+`TEACHERS` is the table of kinds. To add one, give it a section in `kdmt.config.distill`, write a class that has the
+interface `ChosenTeacher`, and name both in the table.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from kdmt.checksum import known_sha256
+from kdmt.config import Distill, ForeignTeacher, Sample
+from kdmt.corpus.codec import check_vocabulary
+from kdmt.decode.engines.ctranslate2 import SHORTLIST_FILE
+from kdmt.distill.candidates import ToWords
+from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
+from kdmt.distill.decoding import Teacher
+from kdmt.distill.inputs import Inputs
+from kdmt.distill.sources import SourceText, Text
+from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
+from kdmt.errors import UserError
+from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.models.description import read_description
 
-from kdmt.config import Decode, NATDecode, Sample
-from kdmt.distill.blocks import Block
-from kdmt.distill.decoding import SourceIds, Translate
-from kdmt.types import Hypothesis
-from kdmt.workers.processes import Place
+_NAT_SETTINGS = ("distill.nat.", "distill.iterations")
+_CTRANSLATE2_SETTINGS = ("distill.compute_type", "distill.shortlist")
+
+
+def choose_teacher(settings: Distill, inputs: Inputs, run: Path) -> ChosenTeacher:
+    """Return the teacher that the settings ask for.
+
+    Args:
+        inputs: the text to translate.
+        run: folder of the pipeline's own teacher, for settings that name no other.
+
+    Raises:
+        UserError: there is no such teacher, its vocabulary is not that of the data, or the engine cannot run it.
+    """
+    kind = type(settings.teachers[0]) if settings.teachers else str
+    return TEACHERS[kind](settings, inputs, run)
+
+
+# -------------------------------------------------------------------------------------------------- kdmt's checkpoints
 
 
 @dataclass(frozen=True)
-class CTranslate2Teacher:
-    """A model that `kdmt.interop.ctranslate2` has written.
+class _Model:
+    """What matters here of a checkpoint's description."""
 
-    Attributes:
-        folder: of the model, on a disk that all workers see.
-        compute_type: float32, int8 or float16.
-        settings: of the search.
-        sample: draw a translation instead of searching for the best ones.
-        shortlist: look for target words in the model's vocabulary map alone.
-        libraries: on which its translations depend.
-    """
-
-    folder: Path
-    compute_type: str
-    settings: Decode
-    max_source_tokens: int
-    max_target_tokens: int
+    is_nonautoregressive: bool
+    is_multilingual: bool
     vocab_size: int
-    sample: Sample | None = None
-    shortlist: bool = False
-    libraries: tuple[str, ...] = ("ctranslate2",)
+    max_source_positions: int
+    max_target_positions: int
 
-    def open(self, place: Place) -> Translate:
-        """See `Teacher.open`."""
-        from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
-
-        engine = CTranslate2Engine(
-            self.folder,
-            device=place.device,
-            compute_type=self.compute_type,
-            threads=place.threads,
-            shortlist=self.shortlist,
+    @classmethod
+    def read(cls, folder: Path) -> _Model:
+        description = read_description(folder)
+        config = description["config"]
+        return cls(
+            is_nonautoregressive=description["family"] == "nonautoregressive",
+            is_multilingual=any(config.get(f"{side}_token") is not None for side in ("source", "target")),
+            vocab_size=description["tgt_vocab_size"],
+            max_source_positions=config["max_source_positions"],
+            max_target_positions=config["max_target_positions"],
         )
-        own = self.sample
-
-        def search(
-            sources: SourceIds, _: list[int], __: Block, progress: Callable[[int], None]
-        ) -> list[list[Hypothesis]]:
-            return engine.decode(sources, self.settings, progress=progress)
-
-        def draw(
-            sources: SourceIds, _: list[int], block: Block, progress: Callable[[int], None]
-        ) -> list[list[Hypothesis]]:
-            assert own is not None
-            seed = block_seed(own.seed, block)
-            return engine.sample(sources, self.settings, sampling_of(own), seed=seed, progress=progress)
-
-        return search if own is None else draw
-
-    def made_with(self, place: Place) -> dict[str, Any]:
-        """See `Teacher.made_with`."""
-        return {**_versions(self.libraries), **machine(place)}
 
 
 @dataclass(frozen=True)
-class TorchTeacher:
-    """Models in PyTorch, which translate together where they are several.
+class OwnTeacher:
+    """Checkpoints of kdmt with one vocabulary that translate together. See `ChosenTeacher`.
 
     Attributes:
-        checkpoints: folders on a disk that all workers see.
-        settings: of the search.
-        sample: draw a translation instead of searching for the best ones.
-        search: how a non-autoregressive model decodes.
-        load: gives the model of one of `checkpoints` where it is none of ours, but has the face of an autoregressive
-            one; it can be sent to another process.
-        libraries: on which its translations depend.
+        checkpoints: their folders.
+        names: of the checkpoints in messages and plans.
+        engine: ctranslate2 or torch.
+        models: what their descriptions say.
     """
 
+    settings: Distill
+    text: Inputs
     checkpoints: tuple[Path, ...]
-    settings: Decode
-    max_source_tokens: int
-    max_target_tokens: int
-    vocab_size: int
-    sample: Sample | None = None
-    search: NATDecode | None = None
-    iterations: int = 10
-    load: Callable[[Path], Any] | None = None
-    libraries: tuple[str, ...] = ("torch",)
+    names: tuple[str, ...]
+    engine: str
+    models: tuple[_Model, ...]
 
-    def open(self, place: Place) -> Translate:
-        """See `Teacher.open`."""
-        import torch
+    @property
+    def is_nonautoregressive(self) -> bool:
+        return self.models[0].is_nonautoregressive
 
-        from kdmt.decode.engines.nat import NATEngine
-        from kdmt.decode.engines.pytorch import TorchEngine
-        from kdmt.models.checkpoint import load_model
-        from kdmt.models.nonautoregressive import NATransformer
+    @property
+    def vocab_size(self) -> int:
+        return self.models[0].vocab_size
 
-        torch.set_flush_denormal(True)
-        torch.set_num_threads(place.threads)
-        load = self.load or load_model
-        models = [load(checkpoint) for checkpoint in self.checkpoints]
-        if isinstance(models[0], NATransformer):
-            parallel = NATEngine(models[0], device=place.device, search=self.search, iterations=self.iterations)
-            return lambda sources, _, __, progress: parallel.decode(sources, self.settings, progress=progress)
-        engine = TorchEngine(models[0], others=models[1:], device=place.device)
-        own = self.sample
-        if own is None:
-            return lambda sources, _, __, progress: engine.decode(sources, self.settings, progress=progress)
-        sampling, seed = sampling_of(own), own.seed
-        return lambda sources, numbers, _, progress: engine.sample(
-            sources, numbers, self.settings, sampling, seed=seed, progress=progress
+    def inputs(self) -> dict[str, str]:
+        return {name: checkpoint_sha256(path) for name, path in zip(self.names, self.checkpoints, strict=True)}
+
+    def check(self, sample: Sample | None) -> None:
+        if self.is_nonautoregressive and sample is not None:
+            raise UserError(f"{self.names[0]} is non-autoregressive and draws no samples")
+
+    def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
+        corpus, own = self.text.corpus, list(SEARCH_SETTINGS)
+        if self.engine == "ctranslate2":
+            own += _CTRANSLATE2_SETTINGS
+        if self.is_nonautoregressive:
+            own += _NAT_SETTINGS
+        made_from = plan_settings(settings, own)
+        made_from["teacher"] = " ".join(inputs[name] for name in self.names)
+        made_from["engine"] = self.engine
+        for lang in dict.fromkeys(corpus.direction.sides):
+            made_from[f"dictionary of {lang}"] = known_sha256(corpus.dictionary(lang))
+        if self.settings.shortlist is not None:  # it is learnt from the training text
+            made_from |= {key: sha for key, sha in inputs.items() if "/data-bin/train." in key}
+        return made_from
+
+    def open(self, folder: Path, sample: Sample | None) -> Teacher:
+        settings = self.settings
+        max_source_tokens = min(model.max_source_positions for model in self.models)
+        max_target_tokens = min(model.max_target_positions for model in self.models)
+        if self.engine == "torch":
+            return TorchTeacher(
+                self.checkpoints,
+                settings=settings.decode,
+                max_source_tokens=max_source_tokens,
+                max_target_tokens=max_target_tokens,
+                vocab_size=self.vocab_size,
+                sample=sample,
+                search=settings.nat,
+                iterations=settings.iterations,
+            )
+        return CTranslate2Teacher(
+            self._exported(folder / ENGINE_FOLDER),
+            compute_type=settings.compute_type,
+            settings=settings.decode,
+            max_source_tokens=max_source_tokens,
+            max_target_tokens=max_target_tokens,
+            vocab_size=self.vocab_size,
+            sample=sample,
+            shortlist=settings.shortlist is not None,
         )
 
-    def made_with(self, place: Place) -> dict[str, Any]:
-        """See `Teacher.made_with`."""
-        return {**_versions(self.libraries), **machine(place)}
+    def opens_text(self) -> Callable[[], Text]:
+        return partial(SourceText, self.text.source_prefixes())
+
+    def to_words(self) -> ToWords:
+        return self.text.corpus.codec().decode_targets
+
+    def _exported(self, folder: Path) -> Path:
+        """Return the folder of the model in CTranslate2's format, written once: it belongs to one teacher."""
+        shortlist = self.settings.shortlist
+        if not folder.exists() or (shortlist is not None and not (folder / SHORTLIST_FILE).exists()):
+            from kdmt.distill.exported_teacher import export_teacher  # loads torch
+
+            export_teacher(self.checkpoints[0], folder, shortlist=shortlist, corpus=self.text.corpus)
+        return folder
 
 
-def sampling_of(sample: Sample) -> Any:
-    """The settings as `kdmt.decode.search.sampling` takes them."""
-    from kdmt.decode.search.sampling import Sampling
-
-    return Sampling(temperature=sample.temperature, top_k=sample.top_k, top_p=sample.top_p)
-
-
-def block_seed(seed: int, block: Block) -> int:
-    """Of a fresh generator for the block, in 31 bits."""
-    return int(np.random.SeedSequence([seed, block.number]).generate_state(1)[0] >> 1)
-
-
-def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
-    return {name: version(name) for name in libraries}
+def choose_own_teacher(settings: Distill, inputs: Inputs, run: Path) -> OwnTeacher:
+    """Return the checkpoints that the settings name, or the pipeline's teacher. See `choose_teacher`."""
+    names = tuple(settings.checkpoints) or (f"teacher/{settings.checkpoint}",)
+    wanted = [Path(name) for name in settings.checkpoints] or [run / settings.checkpoint]
+    checkpoints = tuple(resolve_checkpoint(path) for path in wanted)
+    for checkpoint in checkpoints:
+        check_vocabulary(checkpoint, inputs.corpus.folder, inputs.corpus.direction)
+    models = tuple(map(_Model.read, checkpoints))
+    return OwnTeacher(settings, inputs, checkpoints, names, _engine(settings, names, models), models)
 
 
-def machine(place: Place) -> dict[str, Any]:
-    """The type of processor or GPU, and the threads of the worker."""
-    if place.device.startswith("cuda"):
-        import torch
+def _engine(settings: Distill, names: Sequence[str], models: Sequence[_Model]) -> str:
+    """Return the engine that runs the models: as set, else CTranslate2 where it can run them.
 
-        return {"device": torch.cuda.get_device_name(place.device), "threads": place.threads}
-    return {"processor": processor_type(), "threads": place.threads}
+    Raises:
+        UserError: a setting asks for what the engine or the models do not have.
+    """
+    alone = [name for name, model in zip(names, models, strict=True) if model.is_nonautoregressive]
+    if alone and len(names) > 1:
+        raise UserError(f"distill.teachers: {alone[0]} is non-autoregressive and translates alone")
+    multilingual = any(model.is_multilingual for model in models)
+    runs_in_ctranslate2 = len(names) == 1 and not alone and not multilingual
+    if settings.engine == "ctranslate2" and not runs_in_ctranslate2:
+        why = "multilingual" if multilingual else "non-autoregressive"
+        raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which is {why}")
+    engine = "ctranslate2" if runs_in_ctranslate2 and settings.engine != "torch" else "torch"
+    if engine == "torch" and settings.shortlist is not None:
+        raise UserError("distill.shortlist: it is CTranslate2's, which does not have this teacher")
+    if engine == "torch" and settings.compute_type != "float32":
+        raise UserError("distill.compute_type: it is CTranslate2's, which does not have this teacher")
+    return engine
 
 
-def processor_type() -> str:
-    """Its name with the widest vector instructions that it has, which libraries choose their paths by."""
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    flags = set(text.partition("flags")[2].partition("\n")[0].split())
-    widest = [flag for flag in ("amx_tile", "avx512f", "avx2") if flag in flags]
-    return " ".join([name.group(1) if name else "unknown", *widest])
+# ------------------------------------------------------------------------------------------------ Hugging Face's models
+
+
+def choose_huggingface_teacher(settings: Distill, inputs: Inputs, _: Path) -> ChosenTeacher:
+    """Return the model of Hugging Face that the settings name. See `choose_teacher`."""
+    from kdmt.distill.huggingface_teacher import HuggingFaceTeacher  # loads torch
+
+    return HuggingFaceTeacher.choose(settings, inputs)
+
+
+# type of an entry of `distill.teachers` -> (settings, text to translate, run of the pipeline's teacher) -> teacher
+TEACHERS: dict[type, Callable[[Distill, Inputs, Path], ChosenTeacher]] = {
+    str: choose_own_teacher,
+    ForeignTeacher: choose_huggingface_teacher,
+}

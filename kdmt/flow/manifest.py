@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from kdmt.checksum import known_sha256
+from kdmt.checksum import file_sha256, known_sha256
 from kdmt.config import REQUIRED, Section, flatten_settings
 from kdmt.errors import UserError
-from kdmt.files import atomic_file, check_file, read_optional_json, write_json
+from kdmt.files import atomic_file, check_file, check_keys, read_optional_json, write_json
 from kdmt.flow.folders import earlier_states, make_folder, move_aside, put_in_place
-from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints
 
 State = Literal["fresh", "new", "unfinished", "extend", "stale"]
 
@@ -32,36 +31,38 @@ LIBRARIES = ("numpy", "sacrebleu", "sentencepiece", "subword-nmt", "torch")
 class Plan:
     """What a stage is to be made from."""
 
-    settings: dict[str, Any]  # result settings: dotted path -> value
-    extend: dict[str, Any]  # extend settings
+    settings: dict[str, object]  # result settings: dotted path -> JSON value
+    extend: dict[str, object]  # extend settings
     inputs: dict[str, str]  # name -> sha256
-    defaults: dict[str, Any] = field(default_factory=dict)  # of settings that have one; not written
+    defaults: dict[str, object] = field(default_factory=dict)  # of settings that have one; not written
 
-    def depending_on(self, name: str, value: Any, *, default: Any) -> Plan:
+    def depending_on(self, name: str, value: object, *, default: object) -> Plan:
         """Return the plan with a further setting, which had the default where a record does not know it."""
         return replace(self, settings=self.settings | {name: value}, defaults=self.defaults | {name: default})
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the parts that are written, as JSON values."""
         # through JSON, so that a plan compares equal to one that was read back
         return json.loads(json.dumps({"settings": self.settings, "extend": self.extend, "inputs": self.inputs}))
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a stage's folder stands to its plan. `reasons` are sentences' parts for the user."""
+    """Whether a stage's folder is up to date with its plan; `reasons` say why not."""
 
     state: State
     reasons: list[str] = field(default_factory=list)
 
     def explain(self) -> str:
+        """Return the reasons as one line."""
         return "; ".join(self.reasons)
 
 
-def make_plan(sections: Mapping[str, Section], extra: Mapping[str, Any], inputs: Mapping[str, str]) -> Plan:
-    """The plan of a stage that depends on these sections (YAML path -> section) and further settings."""
-    settings: dict[str, Any] = dict(extra)
-    extend: dict[str, Any] = {}
-    defaults: dict[str, Any] = {}
+def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inputs: Mapping[str, str]) -> Plan:
+    """Return the plan of a stage that depends on these sections (YAML path -> section) and further settings."""
+    settings: dict[str, object] = dict(extra)
+    extend: dict[str, object] = {}
+    defaults: dict[str, object] = {}
     for path, section in sections.items():
         for kind, values in (("result", settings), ("extend", extend)):
             for key, setting in flatten_settings(section, kind).items():
@@ -110,23 +111,21 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_record(path: Path, record: Mapping[str, Any], parts: Iterable[str]) -> None:
-    """Refuse a plan or a manifest that is not in its form."""
-    for part in parts:
-        if not isinstance(record.get(part), dict):
-            raise UserError(f"{path}: not the record of a stage: it has no {part!r}")
+    """Check that a plan or a manifest has its form."""
+    check_keys(record, dict.fromkeys(parts, dict), f"{path}: not the record of a stage")
     for part in ("inputs", "outputs"):
         if not all(isinstance(sha256, str) for sha256 in record.get(part, {}).values()):
             raise UserError(f"{path}: not the record of a stage: {part!r} are not all sha256")
 
 
 def recorded_plan(folder: Path) -> Plan | None:
-    """What a folder was or is being made from, None if nothing was ever begun there."""
+    """Return what a folder was or is being made from, None if no stage ever began there."""
     recorded = _recorded(folder)
     return None if recorded is None else Plan(recorded["settings"], recorded["extend"], recorded["inputs"])
 
 
-def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
-    """Open a stage's folder for work; what stands there and does not fit the plan is moved aside."""
+def begin(folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
+    """Open a stage's folder for work; a state of it that does not fit the plan is moved aside."""
     state = check_status(folder, plan).state
     if state in ("stale", "new"):
         _set_aside(folder)
@@ -136,11 +135,14 @@ def begin(folder: Path, plan: Plan, config: Mapping[str, Any]) -> None:
     write_json(folder / "config.json", config)
 
 
-def take_back(folder: Path, plan: Plan) -> Path | None:
-    """Where an earlier state that was moved aside fits the plan, let it change places with the folder.
+def take_back(folder: Path, plan: Plan, extent: Callable[[Path], int] = lambda _: 0) -> Path | None:
+    """Swap the folder with an earlier state of it that fits the plan, if there is one.
 
-    So a setting that is put back after a mistake finds what it had made. Of several that fit it is one that is
-    complete, else the one with the most updates.
+    A setting that is put back after a mistake thus finds what it had made. Of several states that fit, one that is
+    complete is taken, else the one with the largest extent.
+
+    Args:
+        extent: how much work a state is.
 
     Returns:
         The name under which the earlier state was kept, None if none fits.
@@ -149,7 +151,7 @@ def take_back(folder: Path, plan: Plan) -> Path | None:
     found = [state for state, status in fitting.items() if status in ("fresh", "extend", "unfinished")]
     if not found:
         return None
-    best = max(found, key=lambda state: (fitting[state] == "fresh", num_updates(state)))
+    best = max(found, key=lambda state: (fitting[state] == "fresh", extent(state)))
     _set_aside(folder)  # first: a kill in between leaves both states under names that are searched
     put_in_place(best, folder)
     _bring_back_outputs(folder)
@@ -182,13 +184,7 @@ def _copy_whole(source: Path, target: Path) -> None:
         shutil.copyfile(source, aside)
 
 
-def num_updates(folder: Path) -> int:
-    """Updates of a training run's newest checkpoint, 0 if there is none."""
-    folders = list_checkpoints(folder)
-    return checkpoint_update(folders[-1]) if folders else 0
-
-
-def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[str, Any]) -> None:
+def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[str, object]) -> None:
     """Declare a stage complete: `outputs` are files below its folder, `facts` counts and scores worth keeping."""
     write_json(
         folder / "manifest.json",
@@ -203,7 +199,7 @@ def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[
 
 
 def recorded_outputs(folder: Path) -> dict[str, str]:
-    """Outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
+    """Return the outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
     manifest = read_optional_json(folder / "manifest.json")
     if manifest is None:
         return {}
@@ -211,13 +207,25 @@ def recorded_outputs(folder: Path) -> dict[str, str]:
     return manifest["outputs"]
 
 
+def check_outputs(folder: Path) -> None:
+    """Read every output of a complete stage anew.
+
+    Raises:
+        UserError: naming one that is not the file that was made.
+    """
+    for name, sha256 in recorded_outputs(folder).items():
+        path = output_path(folder, name)
+        if file_sha256(path) != sha256:
+            raise UserError(f"{path}: not the file that was made: its sha256 differs")
+
+
 def output_path(folder: Path, name: str) -> Path:
-    """Where a recorded output lies; `../name` is beside the folder, also where the folder is a symbolic link."""
+    """Return the path of a recorded output; `../name` is next to the folder, even if that is a symbolic link."""
     return Path(os.path.normpath(folder / name))
 
 
 def file_input(path: Path) -> str:
-    """The sha256 of a file that a setting names.
+    """Return the sha256 of a file that a setting names.
 
     Raises:
         UserError: there is no such file.

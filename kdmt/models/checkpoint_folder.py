@@ -129,6 +129,12 @@ def checkpoint_update(folder: Path) -> int:
     return int(folder.name.removeprefix(PREFIX))
 
 
+def num_updates(run: Path) -> int:
+    """Return the updates of a run's newest checkpoint, 0 if it has none."""
+    folders = list_checkpoints(run)
+    return checkpoint_update(folders[-1]) if folders else 0
+
+
 def newest_valid_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that passes verification, and what was wrong with newer ones."""
     problems = []

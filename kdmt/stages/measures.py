@@ -1,98 +1,54 @@
-"""How the text of a pipeline's two languages is measured: which sides have words between spaces, the typical ratio of
-their lengths, and the tokenizer for BLEU. All stages ask here."""
+"""How text is measured: what plans record of it, so that a package that is installed later makes no stage out of date.
+
+A plan depends on the typical ratio of lengths, where failures are judged by one, and on the tokenizer for BLEU, where
+targets are chosen by it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from kdmt import languages
-from kdmt.corpus.tokenizer import read_chunks
-from kdmt.errors import UserError
-from kdmt.files import read_optional_json
+from kdmt.config import Distill, Score, Text
+from kdmt.corpus import prepared
+from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.flow.manifest import Plan, recorded_plan
-from kdmt.languages import Direction
+from kdmt.score import bleu_tokenizer as bleu
 from kdmt.stages.workspace import Workspace
 
-REPORT = "report.json"  # of the prepare stage
 _TOKENIZER = "bleu_tokenizer"  # among the settings of a plan
 
 
-def spaced_sides(workspace: Workspace) -> tuple[bool, bool]:
-    """Return whether source and target have words between spaces.
-
-    Text that comes tokenised has them in any language.
-    """
-    prepare = workspace.config.prepare
-    if prepare.text.already_applied or prepare.tokenizer.type == "words":
-        return True, True
-    source, target = workspace.direction.sides
-    return languages.writes_spaces(source), languages.writes_spaces(target)
+def prepared_corpus(workspace: Workspace) -> PreparedCorpus:
+    """Return the prepared corpus of a pipeline."""
+    return PreparedCorpus(workspace.prepare, workspace.direction, spaced_sides(workspace))
 
 
-def recorded_ratio(workspace: Workspace) -> float | None:
-    """Return the typical ratio that the prepare stage has recorded; None where it was made before there was one."""
-    report = read_optional_json(workspace.prepare / REPORT) or {}
-    return report.get("typical_ratio")
-
-
-def typical_ratio(workspace: Workspace) -> float:
-    """Return the typical ratio of target to source characters: the recorded one, or that of the training text."""
-    from kdmt.corpus import sentence_lengths as lengths
-
-    recorded = recorded_ratio(workspace)
-    return (
-        lengths.typical_ratio(training_chunks(workspace.prepare, workspace.direction)) if recorded is None else recorded
-    )
-
-
-def with_ratio(workspace: Workspace, plan: Plan) -> Plan:
+def with_ratio(plan: Plan, settings: Distill, corpus: PreparedCorpus) -> Plan:
     """Return a plan that depends on the typical ratio too, where failures are judged by one that is recorded.
 
-    What was made before it was recorded counts as made with it.
+    A stage that was made before the ratio was recorded counts as made with it.
     """
-    ratio = recorded_ratio(workspace)
-    if ratio is None or not workspace.config.distill.failures.max_ratio:
+    ratio = corpus.recorded_ratio()
+    if ratio is None or not settings.failures.max_ratio:
         return plan
     return plan.depending_on("typical_ratio", ratio, default=ratio)
 
 
-def training_chunks(folder: Path, direction: Direction) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield the training text of a prepare stage's folder, some lines of both sides at a time."""
-    sources, targets = (read_chunks(folder / f"train.{lang}") for lang in direction.sides)
-    return zip(sources, targets, strict=True)
-
-
-# --------------------------------------------------------------------------------------------------------------- BLEU
-
-
-def bleu_tokenizer(workspace: Workspace) -> str:
-    """Return sacreBLEU's tokenizer for the target language: `score.tokenize`, `auto` resolved."""
-    chosen = workspace.config.score.tokenize
-    return languages.bleu_tokenizer(workspace.direction.target) if chosen == "auto" else chosen
-
-
-def words_tokenizer(workspace: Workspace) -> str:
-    """Return the tokenizer for text as kdmt's tokenizer sees it: what Moses has tokenised is not tokenised again."""
-    if workspace.config.prepare.text.moses and languages.writes_spaces(workspace.direction.target):
-        return "none"
-    return bleu_tokenizer(workspace)
-
-
-def with_tokenizer(workspace: Workspace, plan: Plan, folder: Path) -> Plan:
+def with_tokenizer(plan: Plan, folder: Path, score: Score, text: Text, lang: str) -> Plan:
     """Return the plan of a training set that is chosen by BLEU, with the tokenizer for it.
 
     It is the one that the training set in `folder` was chosen by, if it is made from the same files: a package that is
-    installed later, or another `score.tokenize`, makes none out of date.
+    installed later, or another `score.tokenize`, makes no training set out of date.
     """
     recorded = recorded_plan(folder)
     kept = None
     if recorded is not None and recorded.inputs == plan.inputs:
         kept = recorded.settings.get(_TOKENIZER)
-    return plan.depending_on(_TOKENIZER, kept or words_tokenizer(workspace), default=_legacy_tokenizer(workspace))
+    tokenizer = kept or bleu.words_tokenizer(score, text, lang)
+    return plan.depending_on(_TOKENIZER, tokenizer, default=bleu.legacy_words_tokenizer(text))
 
 
-def recorded_tokenizer(workspace: Workspace, folder: Path) -> str:
+def recorded_tokenizer(folder: Path, text: Text) -> str:
     """Return the tokenizer in the plan of a training set that is being made, or was.
 
     Raises:
@@ -100,37 +56,30 @@ def recorded_tokenizer(workspace: Workspace, folder: Path) -> str:
     """
     recorded = recorded_plan(folder)
     assert recorded is not None, "a training set is begun before its text is chosen"
-    tokenizer = str(recorded.settings.get(_TOKENIZER, _legacy_tokenizer(workspace)))
-    require_packages(tokenizer, folder)
+    tokenizer = str(recorded.settings.get(_TOKENIZER, bleu.legacy_words_tokenizer(text)))
+    bleu.require_packages(tokenizer, folder)
     return tokenizer
 
 
-def _legacy_tokenizer(workspace: Workspace) -> str:
-    """What every language had before plans recorded it."""
-    return "none" if workspace.config.prepare.text.moses else "13a"
+# ----------------------------------------------------------------------------------------------------- of one pipeline
 
 
-def require_packages(tokenizer: str, where: Path) -> None:
-    """Refuse to go on with a tokenizer whose packages are missing.
+def spaced_sides(workspace: Workspace) -> tuple[bool, bool]:
+    """Return whether source and target have spaces between words."""
+    return prepared.spaced_sides(workspace.config.prepare, workspace.direction)
 
-    Raises:
-        UserError: naming the extra.
-    """
-    extra = languages.missing_extra(tokenizer)
-    if extra is not None:
-        raise UserError(
-            f"{where}: begun with sacreBLEU's tokenizer {tokenizer}, whose packages are missing: "
-            f"pip install 'kdmt[{extra}]'"
-        )
+
+def bleu_tokenizer(workspace: Workspace) -> str:
+    """Return sacreBLEU's tokenizer for finished text of the target language."""
+    return bleu.bleu_tokenizer(workspace.config.score, workspace.direction.target)
+
+
+def words_tokenizer(workspace: Workspace) -> str:
+    """Return sacreBLEU's tokenizer for words of the target language, as kdmt's tokenizer sees them."""
+    config = workspace.config
+    return bleu.words_tokenizer(config.score, config.prepare.text, config.direction.target)
 
 
 def tokenizer_note(workspace: Workspace) -> str | None:
-    """Return what the user should know of `score.tokenize: auto`; None if nothing."""
-    tokenizer = languages.usual_bleu_tokenizer(workspace.direction.target)
-    extra = languages.missing_extra(tokenizer)
-    if workspace.config.score.tokenize != "auto" or extra is None:
-        return None
-    return (
-        f"BLEU of {workspace.direction.target} is tokenised by {bleu_tokenizer(workspace)}: sacreBLEU's {tokenizer} "
-        f"needs pip install 'kdmt[{extra}]'"
-    )
+    """Return a note for the user on `score.tokenize: auto`, None if there is nothing to note."""
+    return bleu.tokenizer_note(workspace.config.score, workspace.direction.target)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from kdmt.checksum import known_sha256
+from kdmt.config import Prepare
 from kdmt.corpus.binarize import data_prefix, dictionary_path
 from kdmt.corpus.checks import Finding, check_held_out, check_sides, check_specials, report_findings
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.detokenizer import Detokenizer
-from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, checked_chunks, idx_path
+from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, checked_chunks
 from kdmt.corpus.lines import iterate_lines, read_lines, write_lines
+from kdmt.corpus.prepared import REPORT, training_chunks
 from kdmt.corpus.sentence_lengths import typical_ratio
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
@@ -28,28 +29,9 @@ from kdmt.errors import UserError
 from kdmt.files import naming, write_json
 from kdmt.interop.fairseq.data_bin import DataBin, Split
 from kdmt.languages import Direction
-from kdmt.stages.measures import REPORT, training_chunks
-from kdmt.stages.workspace import Workspace
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 _MOST_OTHERS = 0.5  # share of sentences that a given tokenizer may cut otherwise
-
-
-def data_bin_hashes(workspace: Workspace, known: Mapping[str, str]) -> dict[str, str]:
-    """The sha256 of each file that is taken; those that are known where the folder is gone."""
-    settings = workspace.config.prepare.data_bin
-    assert settings is not None
-    recorded = {name: sha for name, sha in known.items() if name.startswith(f"{settings.path}/")}
-    if recorded and not Path(settings.path).is_dir():
-        return recorded
-    data = DataBin.open(Path(settings.path), *workspace.direction.sides)
-    files = [data.folder / f"dict.{lang}.txt" for lang in data.direction.sides]
-    for name in [*data.names("train"), "valid", *settings.test]:
-        split = data.split(name, parallel=True)
-        for side in (split.source, split.target):
-            assert side is not None
-            files += [bin_path(side.prefix), idx_path(side.prefix)]
-    return {str(path): known_sha256(path) for path in files}
 
 
 @dataclass
@@ -67,18 +49,22 @@ class _Side:
     others: list[str] = field(default_factory=list)  # those that became other tokens: where they stand and what
 
 
-def take_data_bin(workspace: Workspace, folder: Path) -> dict[str, object]:
-    """Fill the stage's folder; returns facts.
+def take_data_bin(
+    settings: Prepare, direction: Direction, folder: Path, say: Callable[[str], None]
+) -> dict[str, object]:
+    """Fill the stage's folder; return facts.
+
+    Args:
+        say: prints a line for the user.
 
     Raises:
         UserError: the data-bin is not whole, its dictionaries are not `joined` as set, or the given tokenizer is not
             the one that it was made with.
     """
-    settings = workspace.config.prepare
     assert settings.data_bin is not None
-    data = DataBin.open(Path(settings.data_bin.path), *workspace.direction.sides)
+    data = DataBin.open(Path(settings.data_bin.path), *direction.sides)
     _check_joined(data, joined=settings.vocabulary.joined)
-    codec = _make_codec(workspace, data, folder)
+    codec = _make_codec(settings, data, folder)
     sides = [
         _Side(lang, model, dictionary, Detokenizer(model, dictionary.symbols))
         for lang, model, dictionary in zip(
@@ -101,8 +87,8 @@ def take_data_bin(workspace: Workspace, folder: Path) -> dict[str, object]:
     ratio = typical_ratio(training_chunks(folder, data.direction))
     report = {"data_bin": settings.data_bin.path, "pairs": pairs, "typical_ratio": ratio, "cut_otherwise": others}
     findings = _check_text(folder, sides, ["valid", *settings.data_bin.test], pairs)
-    write_json(folder / REPORT, report | report_findings(findings, workspace.say))
-    workspace.say(f"prepare: {pairs:,} pairs for training, taken from {data.folder}")
+    write_json(folder / REPORT, report | report_findings(findings, say))
+    say(f"prepare: {pairs:,} pairs for training, taken from {data.folder}")
     facts: dict[str, object] = {"pairs_in": pairs, "pairs_out": pairs, "dropped": {}, "cut_otherwise": others}
     return facts | {
         side.lang: {"symbols": len(side.dictionary), "tokens": side.tokens, "unk": side.unk} for side in sides
@@ -130,8 +116,7 @@ def _check_joined(data: DataBin, *, joined: bool) -> None:
         )
 
 
-def _make_codec(workspace: Workspace, data: DataBin, folder: Path) -> TextCodec:
-    settings = workspace.config.prepare
+def _make_codec(settings: Prepare, data: DataBin, folder: Path) -> TextCodec:
     train_tokenizer(
         settings.tokenizer, (folder, folder), folder / "tokenizer", data.direction
     )  # given: no text is read

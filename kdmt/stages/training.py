@@ -16,14 +16,16 @@ from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
 from kdmt.flow.manifest import Plan, begin, finish, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
+from kdmt.models.checkpoint_folder import num_updates
 from kdmt.objectives.build import Job, make_objective
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.runtime import pick_device, use_threads
-from kdmt.stages.measures import require_packages, tokenizer_note, words_tokenizer
+from kdmt.score.bleu_tokenizer import require_packages
+from kdmt.stages.measures import tokenizer_note, words_tokenizer
 from kdmt.stages.workspace import Workspace
+from kdmt.training_sets import WEIGHTS, parts_of
 
 VALIDATION = "validation.json"  # what a run's validations are measured by
-WEIGHTS = "weights.npy"  # of a training set's pairs, where they count differently
 
 if TYPE_CHECKING:
     from kdmt.corpus.batching import ParallelData
@@ -56,6 +58,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
         plan=plan,
         make=partial(_train, workspace, job),
         join=partial(_train, workspace, job, None),
+        extent=num_updates,
     )
 
 
@@ -86,7 +89,7 @@ def student_stages(
 
 def data_names(student: Student) -> tuple[str, ...]:
     """The training sets that a student learns from, in the order in which they are joined."""
-    return ("raw", "distilled") if student.data == "mixed" else (student.data,)
+    return parts_of(student.data)
 
 
 def _reads_monolingual(student: Student | None) -> bool:
@@ -128,6 +131,7 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
         plan=plan,
         make=partial(_train, workspace, job),
         join=partial(_train, workspace, job, None),
+        extent=num_updates,
     )
 
 

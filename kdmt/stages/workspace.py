@@ -1,4 +1,4 @@
-"""Where the files of a pipeline lie, and what a stage gets to know of its surroundings."""
+"""One pipeline on one disk: its settings, its folders and the processes that work on it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.config import Pipeline, resolved
+from kdmt.flow.layout import Layout
 from kdmt.languages import Direction
 from kdmt.log import get_logger
 from kdmt.ranks import ALONE, Ranks
 from kdmt.terminal import printable
+from kdmt.training_sets import TRAINING_SETS
 
 _logger = get_logger(__name__)
-
-# training set -> folder of its stage
-TRAINING_SETS = {"raw": "prepare", "distilled": "distill"} | {
-    name: name for name in ("interpolated", "mbr", "scored", "nbest", "sampled", "imported")
-}
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class Workspace:
 
     Attributes:
         config: the validated pipeline.
-        runs: the folder that holds `<pipeline>/` folders and downloads.
-        mirror: a folder that answers for URLs, or None.
+        runs: the folder of all pipelines and of downloads.
+        mirror: a folder with the content of URLs, used in place of the network; None for the network.
         ranks: the processes that train together.
         show: takes the results of a stage as text, such as the table of scores; by default nothing shows them.
     """
@@ -40,16 +37,16 @@ class Workspace:
     show: Callable[[str], None] = lambda _: None
 
     @property
-    def root(self) -> Path:
-        return self.runs / self.config.name
+    def layout(self) -> Layout:
+        return Layout(self.runs, self.config.name)
 
     @property
-    def downloads(self) -> Path:
-        return self.runs / "downloads"
+    def root(self) -> Path:
+        return self.layout.root
 
     @property
     def prepare(self) -> Path:
-        return self.root / "prepare"
+        return self.layout.folder("prepare")
 
     @property
     def data_bin(self) -> Path:
@@ -57,55 +54,30 @@ class Workspace:
 
     @property
     def teacher(self) -> Path:
-        return self.root / "teacher"
-
-    @property
-    def distill(self) -> Path:
-        return self.root / "distill"
-
-    @property
-    def interpolated(self) -> Path:
-        return self.root / "interpolated"
-
-    @property
-    def nbest(self) -> Path:
-        return self.root / "nbest"
-
-    @property
-    def mbr(self) -> Path:
-        return self.root / "mbr"
-
-    @property
-    def scored(self) -> Path:
-        return self.root / "scored"
-
-    @property
-    def sampled(self) -> Path:
-        return self.root / "sampled"
-
-    @property
-    def imported(self) -> Path:
-        return self.root / "imported"
-
-    def training_set(self, data: str) -> Path:
-        """The folder of the stage that makes a training set; it has `data-bin/train.*`."""
-        return self.root / TRAINING_SETS[data]
-
-    def knowledge(self, data: str) -> Path:
-        return self.root / "knowledge" / data
+        return self.layout.folder("teacher")
 
     @property
     def score(self) -> Path:
-        return self.root / "score"
+        return self.layout.folder("score")
+
+    def training_set(self, name: str) -> Path:
+        """Return the folder of the stage that makes a training set; the set is in its `data-bin/train.*`."""
+        return self.layout.folder(TRAINING_SETS[name].folder)
+
+    def knowledge(self, name: str) -> Path:
+        """Return the folder of the knowledge cache of a training set."""
+        return self.layout.folder("knowledge", name)
 
     def student(self, name: str, seed: int) -> Path:
-        return self.root / "students" / name / f"seed_{seed}"
+        """Return the folder of a student's run."""
+        return self.layout.folder("students", name, f"seed_{seed}")
 
     @property
     def direction(self) -> Direction:
         return self.config.direction
 
     def resolved_config(self) -> dict[str, Any]:
+        """Return all settings with their defaults."""
         return resolved(self.config)
 
     def say(self, message: str) -> None:

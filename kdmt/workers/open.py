@@ -1,25 +1,25 @@
-"""The workers that settings ask for: how many, where, and who looks after them."""
+"""Executors as settings describe them: how many workers, and where they run."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kdmt.config import Distill
 from kdmt.runtime import cores, devices_of, num_gpus
+from kdmt.workers.processes import Inline, Processes
+from kdmt.workers.ray_actors import RayActors
+from kdmt.workers.tasks import Executor
 
-if TYPE_CHECKING:
-    from kdmt.workers.processes import Executor
-
-LOGS = "logs"  # below a stage's folder, one a worker: times and hosts
+LOGS = "logs"  # folder of the workers' logs, below a stage's folder
 _SILENCE_SECONDS = 1800.0
 _WORTH_A_PROCESS = 200_000  # sentences: two seconds of work
-_COMPARED = 15  # times the work of a sentence, where its hypotheses are compared
+_COMPARED = 15  # cost of a sentence whose hypotheses are compared, relative to one whose are not
 
 
-def helpers(sentences: int, *, compared: bool = False) -> int:
-    """Processes for work on so much text that takes one core each; to start one takes as long as thousands of lines.
+def num_helpers(sentences: int, *, compared: bool = False) -> int:
+    """Return the number of processes for work on text that takes one core each; one takes seconds to start.
 
     Args:
         compared: the hypotheses of a sentence are compared with one another or with a reference.
@@ -28,37 +28,24 @@ def helpers(sentences: int, *, compared: bool = False) -> int:
 
 
 def open_executor(settings: Distill, folder: Path) -> Executor:
-    """The workers that `distill` asks for; their logs lie below the stage's folder."""
-    silence = 60 * settings.silence_minutes or math.inf
-    if settings.executor == "ray":
-        from kdmt.workers.ray_actors import RayActors
+    """Return the executor that `distill.executor` names.
 
-        return RayActors(
-            workers=settings.workers or None,
-            threads=settings.threads,
-            gpus=settings.device == "cuda" or (settings.device == "auto" and num_gpus() > 0),
-            log_folder=folder / LOGS,
-            silence_seconds=silence,
-        )
-    if settings.executor == "inline":
-        from kdmt.workers.processes import Inline
-
-        return Inline(threads=settings.threads, device=devices_of(settings.device)[0], log_folder=folder / LOGS)
-    return open_processes(
-        folder, device=settings.device, workers=settings.workers, threads=settings.threads, silence_seconds=silence
-    )
+    Args:
+        settings: section `distill`.
+        folder: of the stage; the logs of workers are below it.
+    """
+    return EXECUTORS[settings.executor](settings, folder / LOGS)
 
 
 def open_processes(
     folder: Path, *, device: str, workers: int, threads: int, silence_seconds: float = _SILENCE_SECONDS
-) -> Executor:
-    """Processes of this machine.
+) -> Processes:
+    """Return processes of this machine.
 
     Args:
         workers: 0 for as many as there are GPUs, or cores for their threads.
+        threads: of each worker.
     """
-    from kdmt.workers.processes import Processes
-
     devices = devices_of(device)
     fitting = len(devices) if devices[0] != "cpu" else max(1, cores() // threads)
     return Processes(
@@ -68,3 +55,39 @@ def open_processes(
         log_folder=folder / LOGS,
         silence_seconds=silence_seconds,
     )
+
+
+def _open_processes(settings: Distill, logs: Path) -> Processes:
+    return open_processes(
+        logs.parent,
+        device=settings.device,
+        workers=settings.workers,
+        threads=settings.threads,
+        silence_seconds=_silence_seconds(settings),
+    )
+
+
+def _open_inline(settings: Distill, logs: Path) -> Inline:
+    return Inline(threads=settings.threads, device=devices_of(settings.device)[0], log_folder=logs)
+
+
+def _open_ray(settings: Distill, logs: Path) -> RayActors:
+    return RayActors(
+        workers=settings.workers or None,
+        threads=settings.threads,
+        gpus=settings.device == "cuda" or (settings.device == "auto" and num_gpus() > 0),
+        log_folder=logs,
+        silence_seconds=_silence_seconds(settings),
+    )
+
+
+def _silence_seconds(settings: Distill) -> float:
+    return 60 * settings.silence_minutes or math.inf
+
+
+# value of `distill.executor` -> (section `distill`, folder of logs) -> executor
+EXECUTORS: dict[str, Callable[[Distill, Path], Executor]] = {
+    "processes": _open_processes,
+    "inline": _open_inline,
+    "ray": _open_ray,
+}

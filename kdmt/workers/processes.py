@@ -1,6 +1,6 @@
-"""Executors on this machine: in the process itself, or in processes beside it.
+"""Executors on this machine: in this process, or in worker processes.
 
-For workers on many machines see ray_executor.py.
+For workers on many machines see `kdmt.workers.ray_actors`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from kdmt.runtime import StopRequest, stop_requests
 from kdmt.workers.scheduler import (
     MAX_FAILED_OPENINGS,
     SAVED,
-    Died,
+    Alive,
     Finished,
-    Heard,
-    Ledger,
+    Lost,
     Message,
     Opened,
     Started,
+    TaskQueue,
     drive,
 )
-from kdmt.workers.tasks import Executor, Failed, Opener, Place, Progress, Task, Worker, log_path
-from kdmt.workers.worker import Trouble, WorkerLog, do_task, open_worker, worker_environment
+from kdmt.workers.tasks import Executor, Failed, Opener, Progress, Task, Worker, WorkerSpec, log_path
+from kdmt.workers.worker import WorkerError, WorkerLog, do_task, open_worker, worker_environment
 
-__all__ = ["Executor", "Failed", "Inline", "Opener", "Place", "Processes", "Progress", "Task", "Worker"]
+__all__ = ["Executor", "Failed", "Inline", "Opener", "Processes", "Progress", "Task", "Worker", "WorkerSpec"]
 
-_TELL_SECONDS = 0.2  # between two messages of progress
+_REPORT_SECONDS = 0.2  # between two messages of progress
 _LEAVE_SECONDS = 5.0  # for a worker that was dismissed, or killed
 _DUMP_SECONDS = 0.2  # for a stack trace
 _OF_THE_DRIVER = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}  # signals that a worker leaves to it
@@ -48,48 +48,48 @@ _OF_THE_DRIVER = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}  # signals that 
 
 @dataclass(frozen=True)
 class Inline:
-    """One worker in this process. It cannot be replaced: nothing helps against a crash or a hang."""
+    """One worker in this process. It cannot be replaced after a crash, nor killed when it hangs."""
 
     threads: int
     device: str
     log_folder: Path
 
     def run(self, open_worker: Opener, tasks: Sequence[Task], progress: Callable[[Progress], None]) -> list[Failed]:
-        """See `Executor.run`; a signal is acted upon when the worker next tells its progress."""
-        ledger = Ledger(tasks)
-        if ledger.is_over:
+        """See `Executor.run`; a signal takes effect at the worker's next report of progress."""
+        queue = TaskQueue(tasks)
+        if queue.is_over:
             return []
         self.log_folder.mkdir(parents=True, exist_ok=True)
-        place = Place(0, self.threads, self.device, log_path(self.log_folder, 0))
-        log = WorkerLog(place.log)
+        spec = WorkerSpec(0, self.threads, self.device, log_path(self.log_folder, 0))
+        log = WorkerLog(spec.log)
         with stop_requests() as stop:
-            worker = _open_here(open_worker, place, log)
-            while (taken := ledger.take(0, {0})) is not None:
-                trouble = _do_here(worker, *taken, ledger, progress, stop, log)
-                if trouble is None:
-                    ledger.finished(0)
-                elif trouble.final is not None:
-                    raise trouble.final
+            worker = _open_here(open_worker, spec, log)
+            while (taken := queue.take(0, {0})) is not None:
+                error = _do_here(worker, *taken, queue, progress, stop, log)
+                if error is None:
+                    queue.finished(0)
+                elif error.final is not None:
+                    raise error.final
                 else:
-                    ledger.failed(0, trouble.message)
-                progress(ledger.progress(1))
+                    queue.failed(0, error.message)
+                progress(queue.progress(1))
                 _raise_if_stopped(stop)
-        return ledger.given_up()
+        return queue.failures()
 
 
 class _Ended(BaseException):
-    """Carries what the driver raised through the worker's code, which is not to take it for its own failure."""
+    """Carries an exception of the driver through the worker's code, which must not handle it as a failed task."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
-def _open_here(opener: Opener, place: Place, log: WorkerLog) -> Worker:
-    pickled = pickle.dumps(opener)  # as elsewhere: what cannot travel is noticed here
+def _open_here(opener: Opener, spec: WorkerSpec, log: WorkerLog) -> Worker:
+    pickled = pickle.dumps(opener)  # as in other executors, so that an opener that cannot be pickled fails here too
     error = ""
     for _ in range(MAX_FAILED_OPENINGS):
-        worker = open_worker(pickled, place, log)
-        if not isinstance(worker, Trouble):
+        worker = open_worker(pickled, spec, log)
+        if not isinstance(worker, WorkerError):
             return worker
         if worker.final is not None:
             raise worker.final
@@ -101,21 +101,21 @@ def _do_here(
     worker: Worker,
     task: Task,
     attempt: int,
-    ledger: Ledger,
+    queue: TaskQueue,
     progress: Callable[[Progress], None],
     stop: StopRequest,
     log: WorkerLog,
-) -> Trouble | None:
+) -> WorkerError | None:
     def tell(sentences: int) -> None:
-        ledger.heard(0, sentences)
+        queue.update(0, sentences)
         try:
             _raise_if_stopped(stop)
-            progress(ledger.progress(1))
+            progress(queue.progress(1))
         except Exception as error:
             raise _Ended(error) from error
 
     try:
-        return do_task(worker, task, attempt, Teller(tell), log)
+        return do_task(worker, task, attempt, ProgressReporter(tell), log)
     except _Ended as ended:
         raise ended.error from None
 
@@ -125,28 +125,28 @@ def _raise_if_stopped(stop: StopRequest) -> None:
         raise Interrupted(stop.signal_number, SAVED)
 
 
-class Teller:
-    """Adds up the sentences of a task and tells the sum, a few times a second at most."""
+class ProgressReporter:
+    """Adds up the sentences of a task and reports the sum, a few times a second at most."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
-        self._tell = tell
+        self._report = tell
         self._sentences = 0
-        self._told = float("-inf")
+        self._reported = float("-inf")
 
     def __call__(self, sentences: int) -> None:
         self._sentences += sentences
         now = time.monotonic()
-        if now - self._told >= _TELL_SECONDS:
-            self._told = now
-            self._tell(self._sentences)
+        if now - self._reported >= _REPORT_SECONDS:
+            self._reported = now
+            self._report(self._sentences)
 
 
 @dataclass(frozen=True)
 class Processes:
     """Workers in processes of this machine, each on its own cores where there are enough.
 
-    Workers ignore SIGINT and SIGHUP, which Ctrl-C and a closed terminal send to all: the driver decides. They end when
-    the driver is gone.
+    Workers ignore SIGINT and SIGHUP, which Ctrl-C and a closed terminal send to all processes: the driver handles them.
+    They exit when the driver is gone.
     """
 
     workers: int
@@ -154,7 +154,7 @@ class Processes:
     devices: Sequence[str]  # worker i is on devices[i % len(devices)]
     log_folder: Path
     silence_seconds: float
-    opening_seconds: float = 600.0  # for loading the model, of which nothing is heard
+    opening_seconds: float = 600.0  # timeout for loading the model
 
     def run(self, open_worker: Opener, tasks: Sequence[Task], progress: Callable[[Progress], None]) -> list[Failed]:
         """See `Executor.run`."""
@@ -162,12 +162,12 @@ class Processes:
             return []
         self.log_folder.mkdir(parents=True, exist_ok=True)
         size = min(self.workers, len(tasks))
-        places = [
-            Place(i, self.threads, self.devices[i % len(self.devices)], log_path(self.log_folder, i))
+        specs = [
+            WorkerSpec(i, self.threads, self.devices[i % len(self.devices)], log_path(self.log_folder, i))
             for i in range(size)
         ]
         return drive(
-            _ProcessCrew(pickle.dumps(open_worker), places, share_cores(size, self.threads)),
+            _ProcessPool(pickle.dumps(open_worker), specs, share_cores(size, self.threads)),
             size,
             tasks,
             progress,
@@ -178,8 +178,8 @@ class Processes:
 
 
 def share_cores(workers: int, threads: int) -> list[set[int]] | None:
-    """The cores of each worker, of those that this process may use; None if they are too few."""
-    if not hasattr(os, "sched_getaffinity"):  # there is none on macOS
+    """Return the cores of each worker, of those that this process may use; None if there are too few."""
+    if not hasattr(os, "sched_getaffinity"):  # as on macOS
         return None
     cores = sorted(os.sched_getaffinity(0))
     if workers * threads > len(cores):
@@ -193,30 +193,30 @@ class _Child:
     connection: Connection
 
 
-class _ProcessCrew:
-    def __init__(self, opener: bytes, places: Sequence[Place], cores: list[set[int]] | None) -> None:
+class _ProcessPool:
+    def __init__(self, opener: bytes, specs: Sequence[WorkerSpec], cores: list[set[int]] | None) -> None:
         self._context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self._opener = opener
-        self._places = places
+        self._specs = specs
         self._cores = cores
         self._children: dict[int, _Child] = {}
         self._just_started: list[tuple[int, Message]] = []
 
     def start(self, number: int) -> None:
-        place = self._places[number]
+        spec = self._specs[number]
         own, other = self._context.Pipe()
         cores = None if self._cores is None else self._cores[number]
         process = self._context.Process(
-            target=_serve, args=(other, self._opener, place, cores), name=f"worker-{number}", daemon=True
+            target=_serve, args=(other, self._opener, spec, cores), name=f"worker-{number}", daemon=True
         )
-        with _before_start(place.threads):
+        with _before_start(spec.threads):
             process.start()
             self._children[number] = _Child(process, own)
         other.close()
         self._just_started.append((number, Started()))
 
     def give(self, number: int, task: Task, attempt: int) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # that it died will be told
+        with suppress(BrokenPipeError, ConnectionResetError):  # `wait` returns `Lost` for it
             self._children[number].connection.send((task, attempt))
 
     def wait(self, seconds: float) -> list[tuple[int, Message]]:
@@ -231,9 +231,9 @@ class _ProcessCrew:
         return messages
 
     def _read(self, number: int) -> list[Message]:
-        """What a worker has told, its death last."""
+        """Return the messages of a worker, the end of its process last."""
         child = self._children[number]
-        dead = not child.process.is_alive()  # asked first: what it told before is in the pipe
+        dead = not child.process.is_alive()  # checked first: earlier messages are in the pipe
         messages: list[Message] = []
         try:
             while child.connection.poll():
@@ -242,7 +242,7 @@ class _ProcessCrew:
             dead = True
         if dead:
             child.process.join(_LEAVE_SECONDS)  # the pipe may be closed a moment before the end
-            messages.append(Died(_describe_exit(child.process.exitcode)))
+            messages.append(Lost(_describe_exit(child.process.exitcode)))
         return messages
 
     def kill(self, number: int, *, hung: bool = False) -> None:
@@ -256,7 +256,7 @@ class _ProcessCrew:
         child.connection.close()
         child.process.join(_LEAVE_SECONDS)
 
-    def dismiss(self) -> None:
+    def shut_down(self) -> None:
         for child in self._children.values():
             child.connection.close()
         end = time.monotonic() + _LEAVE_SECONDS
@@ -278,7 +278,7 @@ def _describe_exit(exit_code: int | None) -> str:
 
 @contextmanager
 def _before_start(threads: int) -> Iterator[None]:
-    """What a child must find when its interpreter starts: later libraries may be loaded, and Ctrl-C may have come."""
+    """Set environment and signals that a child must have from its start: it loads libraries before it runs our code."""
     before = dict(os.environ)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_DRIVER)
     os.environ.update(worker_environment(threads))
@@ -293,36 +293,38 @@ def _before_start(threads: int) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _serve(connection: Connection, opener: bytes, place: Place, cores: set[int] | None) -> None:
-    """The life of a worker process."""
+def _serve(connection: Connection, opener: bytes, spec: WorkerSpec, cores: set[int] | None) -> None:
+    """Run a worker process."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     if cores is not None:
         os.sched_setaffinity(0, cores)
-    with place.log.open("a", encoding="utf-8") as stacks:
+    with spec.log.open("a", encoding="utf-8") as stacks:
         _show_stacks(stacks)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_DRIVER)
         with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the driver has closed its end
-            _work(connection, opener, place, WorkerLog(place.log))
+            _work(connection, opener, spec, WorkerLog(spec.log))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # to take torch apart, as the interpreter does at its end, takes a second or more
+    os._exit(0)  # the regular exit of an interpreter that has loaded torch takes a second or more
 
 
-def _work(connection: Connection, opener: bytes, place: Place, log: WorkerLog) -> None:
-    worker = open_worker(opener, place, log)
-    if isinstance(worker, Trouble):
+def _work(connection: Connection, opener: bytes, spec: WorkerSpec, log: WorkerLog) -> None:
+    worker = open_worker(opener, spec, log)
+    if isinstance(worker, WorkerError):
         connection.send(worker)
         return
     connection.send(Opened())
     while True:
         task, attempt = connection.recv()
-        trouble = do_task(worker, task, attempt, Teller(lambda sentences: connection.send(Heard(sentences))), log)
-        connection.send(trouble or Finished())
+        error = do_task(
+            worker, task, attempt, ProgressReporter(lambda sentences: connection.send(Alive(sentences))), log
+        )
+        connection.send(error or Finished())
 
 
 def _show_stacks(file: TextIO) -> None:
-    """Where a worker crashed, or hangs when the driver loses its patience, goes to its log."""
+    """Write the stack of a worker that crashes, or that hangs when it is killed, to its log."""
     faulthandler.enable(file)
     faulthandler.register(signal.SIGUSR1, file)

@@ -1,4 +1,4 @@
-"""How far an executor is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of an executor: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from kdmt.log import get_logger, shows_bars
 from kdmt.terminal import printable, progress_bar
-from kdmt.workers.processes import Progress
+from kdmt.workers.tasks import Progress
 
 _logger = get_logger(__name__)
 _LINE_EVERY_SECONDS = 10.0
@@ -18,10 +18,10 @@ _LINE_EVERY_SECONDS = 10.0
 
 @contextmanager
 def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], None]]:
-    """Give a function that takes an executor's progress: a bar on a terminal, plain lines elsewhere.
+    """Yield a function that shows an executor's progress: as a bar on a terminal, as plain lines elsewhere.
 
     Args:
-        before: sentences that were there already: they say nothing about the speed.
+        before: sentences that were done before; they do not count for the speed.
     """
     if shows_bars():
         with _block_bar(name, before) as advance:
@@ -29,7 +29,7 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
         return
     started = shown = time.perf_counter()
 
-    def tell(progress: Progress) -> None:
+    def show(progress: Progress) -> None:
         nonlocal shown
         now = time.perf_counter()
         is_over = progress.tasks_done + progress.tasks_failed == progress.tasks_total
@@ -39,7 +39,7 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
             left = (progress.total_sentences - progress.sentences) / rate if rate > 0 else 0.0
             _logger.info(f"{name}: {_blocks(progress, before)}, {rate:.0f} sentences/s, {left:.0f} s left")
 
-    yield tell
+    yield show
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def _block_bar(name: str, before: int) -> Iterator[Callable[[Progress], None]]:
     with progress_bar(description, BarColumn(), state, TimeRemainingColumn()) as bar:
         task, started = bar.add_task(printable(name), total=None, state=""), time.perf_counter()
 
-        def tell(progress: Progress) -> None:
+        def show(progress: Progress) -> None:
             rate = progress.sentences / (time.perf_counter() - started)
             bar.update(
                 task,
@@ -57,7 +57,7 @@ def _block_bar(name: str, before: int) -> Iterator[Callable[[Progress], None]]:
                 state=f"{_blocks(progress, before)}, {rate:.0f} sentences/s",
             )
 
-        yield tell
+        yield show
 
 
 def _blocks(progress: Progress, before: int) -> str:

@@ -21,23 +21,23 @@ from types import ModuleType
 from typing import Any, Literal
 
 from kdmt.errors import UserError
-from kdmt.workers.scheduler import Died, Finished, Heard, Message, Opened, Started, drive
-from kdmt.workers.tasks import Failed, Opener, Place, Progress, Task, Worker, log_path
-from kdmt.workers.worker import Trouble, WorkerLog, do_task, one_line, open_worker, worker_environment
+from kdmt.workers.scheduler import Alive, Finished, Lost, Message, Opened, Started, drive
+from kdmt.workers.tasks import Failed, Opener, Progress, Task, Worker, WorkerSpec, log_path
+from kdmt.workers.worker import WorkerError, WorkerLog, do_task, one_line, open_worker, worker_environment
 
-_POLL_SECONDS = 0.25  # between two questions how far an actor is
+_POLL_SECONDS = 0.25  # between two queries how far an actor is
 _NO_NODE_SECONDS = 60.0  # a cluster that has no node for us may be about to get one
-_KNOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 _MAX_MESSAGE = 500  # characters
 _OBJECT_STORE_BYTES = 80 * 2**20  # the smallest that Ray allows, nearly: no data goes through it
 
 
 @dataclass(frozen=True)
 class RayActors:
-    """Workers on the nodes of a Ray cluster, each an actor with so many CPUs, and a GPU if wanted.
+    """Workers on the nodes of a Ray cluster, each an actor with CPUs for its threads, and a GPU if wanted.
 
-    An actor that is lost, with its node or alone, is replaced where there is room. For those that find none the
-    others do not wait.
+    An actor that is lost, with its node or alone, is replaced where there is room. Actors that wait for room do not
+    hold up the others.
     """
 
     workers: int | None  # None: as many as the cluster has room for when empty
@@ -45,8 +45,8 @@ class RayActors:
     gpus: bool
     log_folder: Path
     silence_seconds: float
-    address: str | None = None  # None: that of RAY_ADDRESS, else a Ray of our own on this machine
-    opening_seconds: float = 600.0  # for loading the model, of which nothing is heard
+    address: str | None = None  # None: that of RAY_ADDRESS, else a new Ray on this machine
+    opening_seconds: float = 600.0  # timeout for loading the model
 
     def run(self, open_worker: Opener, tasks: Sequence[Task], progress: Callable[[Progress], None]) -> list[Failed]:
         """See `Executor.run`.
@@ -66,9 +66,9 @@ class RayActors:
                 raise UserError(_describe_lack(self.threads, self.gpus))
             size = min(room if self.workers is None else self.workers, len(tasks))
             device = "cuda:0" if self.gpus else "cpu"  # of the GPUs an actor sees its own alone
-            places = [Place(i, self.threads, device, log_path(folder, i)) for i in range(size)]
+            specs = [WorkerSpec(i, self.threads, device, log_path(folder, i)) for i in range(size)]
             return drive(
-                _ActorCrew(ray, pickle.dumps(open_worker), places, gpus=self.gpus),
+                _ActorPool(ray, pickle.dumps(open_worker), specs, gpus=self.gpus),
                 size,
                 tasks,
                 progress,
@@ -79,16 +79,16 @@ class RayActors:
 
 
 def _is_joined() -> bool:
-    """Whether this process belongs to a cluster already, whose ways of knowing its own are not ours to change."""
+    """Return whether this process has joined a cluster already, whose authentication must not be changed."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
 
 
 def import_ray(*, starts: bool) -> ModuleType:
-    """The package, which is told to report no usage to its makers unless the user has set otherwise.
+    """Return the package; it reports no usage statistics unless the user has set otherwise.
 
     Args:
-        starts: a Ray of our own is to be started, which then serves only those that know its token: whoever reaches the
+        starts: a new Ray will be started, which then serves only clients with its token: whoever reaches the
             ports of one without can run programs.
 
     Raises:
@@ -144,25 +144,25 @@ def _connect(ray: Any, address: str | None) -> None:
             f"{address}: Ray Client is not supported; on a machine of the cluster use its HOST:PORT or auto"
         )
     try:
-        _knock(address)
+        _check_reachable(address)
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:  # another version of Ray or Python, no token
         raise UserError(f"no Ray cluster to join at {address}: {' '.join(str(error).split())[:_MAX_MESSAGE]}") from None
 
 
-def _knock(address: str) -> None:
-    """Ray itself tries for minutes to reach a host and port where nobody answers.
+def _check_reachable(address: str) -> None:
+    """Connect to a host and port once: Ray itself tries for minutes.
 
     Raises:
-        OSError: nobody does.
+        OSError: the host does not answer.
     """
     host, _, port = address.rpartition(":")
     if port.isascii() and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def count_room(nodes: Sequence[dict[str, Any]], threads: int, gpus: bool) -> int:
-    """How many workers the living nodes have room for, were they empty."""
+    """Return the number of workers that the living nodes have room for when they are empty."""
     room = 0
     for node in nodes:
         if node["Alive"]:
@@ -177,7 +177,7 @@ def _describe_lack(threads: int, gpus: bool) -> str:
 
 
 class _Actor:
-    """The worker's side. `heard` is asked in a thread of its own while `work` goes on in another."""
+    """The worker's side. Ray runs `progress` in one thread while `work` runs in another."""
 
     def __init__(self, folder: str) -> None:
         os.chdir(folder)  # the driver's, by which paths are meant
@@ -189,53 +189,53 @@ class _Actor:
     def host(self) -> str:
         return socket.gethostname()
 
-    def open(self, opener: bytes, place: Place) -> Trouble | None:
-        self._log = WorkerLog(place.log)
-        worker = open_worker(opener, place, self._log)
-        if isinstance(worker, Trouble):
+    def open(self, opener: bytes, spec: WorkerSpec) -> WorkerError | None:
+        self._log = WorkerLog(spec.log)
+        worker = open_worker(opener, spec, self._log)
+        if isinstance(worker, WorkerError):
             return worker
         self._worker = worker
         return None
 
-    def work(self, task: Task, attempt: int) -> Trouble | None:
+    def work(self, task: Task, attempt: int) -> WorkerError | None:
         assert self._worker is not None
         assert self._log is not None
-        trouble = do_task(self._worker, task, attempt, self._tell, self._log)
-        self._sentences = 0  # now, not with the next task: `heard` may be asked before that begins
-        return trouble
+        error = do_task(self._worker, task, attempt, self._report, self._log)
+        self._sentences = 0  # now, not with the next task: `progress` may be called before that begins
+        return error
 
-    def heard(self) -> tuple[int, int]:
-        """How often progress was told in all, and the sentences of the task in work."""
+    def progress(self) -> tuple[int, int]:
+        """Return the number of reports of progress so far, and the sentences done of the current task."""
         return self._calls, self._sentences
 
-    def _tell(self, sentences: int) -> None:
+    def _report(self, sentences: int) -> None:
         self._sentences += sentences
         self._calls += 1
 
 
 @dataclass(frozen=True)
-class _Seat:
-    """An actor, what it is at, and the question that it has not answered yet."""
+class _ActorState:
+    """An actor, what it does, and the query that it has not answered yet."""
 
     actor: Any
     at: Literal["host", "open", "work", "nothing"]
-    result: Any  # reference to what will come of it
-    question: Any = None
+    result: Any  # reference to its result
+    query: Any = None
     calls: int = 0  # of its progress, when it last answered
 
 
-class _ActorCrew:
-    def __init__(self, ray: Any, opener: bytes, places: Sequence[Place], *, gpus: bool) -> None:
+class _ActorPool:
+    def __init__(self, ray: Any, opener: bytes, specs: Sequence[WorkerSpec], *, gpus: bool) -> None:
         self._ray = ray
         self._opener = opener
-        self._places = places
+        self._specs = specs
         self._gpus = gpus
-        self._seats: dict[int, _Seat] = {}
-        self._asked = 0.0
+        self._actors: dict[int, _ActorState] = {}
+        self._last_query = 0.0
         self._hopeful_until: float | None = None
 
     def start(self, number: int) -> None:
-        threads = self._places[number].threads
+        threads = self._specs[number].threads
         make = self._ray.remote(concurrency_groups={"watch": 1})(_Actor).options(
             num_cpus=threads,
             num_gpus=int(self._gpus),
@@ -244,16 +244,16 @@ class _ActorCrew:
             runtime_env={"env_vars": worker_environment(threads)},  # Ray's own threads give way to a node's
         )
         actor = make.remote(str(Path.cwd()))
-        self._seats[number] = _Seat(actor, "host", actor.host.remote())
+        self._actors[number] = _ActorState(actor, "host", actor.host.remote())
 
     def give(self, number: int, task: Task, attempt: int) -> None:
-        seat = self._seats[number]
-        self._seats[number] = replace(seat, at="work", result=seat.actor.work.remote(task, attempt), question=None)
+        state = self._actors[number]
+        self._actors[number] = replace(state, at="work", result=state.actor.work.remote(task, attempt), query=None)
 
     def wait(self, seconds: float) -> list[tuple[int, Message]]:
         self._check_for_nodes()
-        self._ask()
-        results = {seat.result: number for number, seat in self._seats.items() if seat.at != "nothing"}
+        self._query_progress()
+        results = {state.result: number for number, state in self._actors.items() if state.at != "nothing"}
         seconds = min(seconds, _POLL_SECONDS)
         if results:
             self._ray.wait(list(results), num_returns=1, timeout=seconds)
@@ -266,15 +266,15 @@ class _ActorCrew:
         return messages
 
     def kill(self, number: int, *, hung: bool = False) -> None:  # noqa: ARG002
-        seat = self._seats.pop(number, None)
-        if seat is not None:
-            self._ray.kill(seat.actor, no_restart=True)
+        state = self._actors.pop(number, None)
+        if state is not None:
+            self._ray.kill(state.actor, no_restart=True)
 
-    def dismiss(self) -> None:
+    def shut_down(self) -> None:
         pass  # actors have nothing to put in order
 
     def close(self) -> None:
-        for number in list(self._seats):
+        for number in list(self._actors):
             self.kill(number)
 
     def _ready(self, references: Sequence[Any] | dict[Any, int]) -> list[Any]:
@@ -282,73 +282,73 @@ class _ActorCrew:
             return []
         return self._ray.wait(list(references), num_returns=len(references), timeout=0)[0]
 
-    def _ask(self) -> None:
-        """Ask those at work how far they are, unless they still owe an answer."""
+    def _query_progress(self) -> None:
+        """Query the progress of busy actors, unless an earlier query is unanswered."""
         now = time.monotonic()
-        if now - self._asked < _POLL_SECONDS:
+        if now - self._last_query < _POLL_SECONDS:
             return
-        self._asked = now
-        for number, seat in self._seats.items():
-            if seat.at == "work" and seat.question is None:
-                question = seat.actor.heard.options(concurrency_group="watch").remote()
-                self._seats[number] = replace(seat, question=question)
+        self._last_query = now
+        for number, state in self._actors.items():
+            if state.at == "work" and state.query is None:
+                query = state.actor.progress.options(concurrency_group="watch").remote()
+                self._actors[number] = replace(state, query=query)
 
     def _answers(self) -> list[tuple[int, Message]]:
-        """Who has gone on since it was last asked. Who is dead is told by what it was at."""
+        """Return a message for each actor with new progress. Lost actors are noticed by the result of their work."""
         messages: list[tuple[int, Message]] = []
-        questions = {seat.question: number for number, seat in self._seats.items() if seat.question is not None}
-        for question in self._ready(questions):
-            number = questions[question]
-            seat = replace(self._seats[number], question=None)
+        queries = {state.query: number for number, state in self._actors.items() if state.query is not None}
+        for query in self._ready(queries):
+            number = queries[query]
+            state = replace(self._actors[number], query=None)
             try:
-                calls, sentences = self._ray.get(question)
+                calls, sentences = self._ray.get(query)
             except self._ray.exceptions.RayError:
-                calls, sentences = seat.calls, 0
-            if calls != seat.calls and seat.at == "work":
-                messages.append((number, Heard(sentences)))
-            self._seats[number] = replace(seat, calls=calls)
+                calls, sentences = state.calls, 0
+            if calls != state.calls and state.at == "work":
+                messages.append((number, Alive(sentences)))
+            self._actors[number] = replace(state, calls=calls)
         return messages
 
     def _follow(self, number: int) -> Message:
-        """What came of what an actor was at; one that has its place is sent to open."""
-        seat = self._seats[number]
+        """Return a message for the result of an actor; one that has its node begins to open."""
+        state = self._actors[number]
         try:
-            result = self._ray.get(seat.result)
+            result = self._ray.get(state.result)
         except self._ray.exceptions.RayError as error:
             return _describe_loss(error)
-        if seat.at == "host":
-            opening = seat.actor.open.remote(self._opener, self._places[number])
-            self._seats[number] = replace(seat, at="open", result=opening)
+        if state.at == "host":
+            opening = state.actor.open.remote(self._opener, self._specs[number])
+            self._actors[number] = replace(state, at="open", result=opening)
             return Started()
-        self._seats[number] = replace(seat, at="nothing", result=None)
+        self._actors[number] = replace(state, at="nothing", result=None)
         if result is not None:
             return result
-        return Opened() if seat.at == "open" else Finished()
+        return Opened() if state.at == "open" else Finished()
 
     def _check_for_nodes(self) -> None:
         """Give up when there has been no node for any actor for a while.
 
         Raises:
-            UserError: nobody has a place, and no node has what a worker needs, busy or not.
+            UserError: no actor has a node, and no node has what a worker needs, busy or not.
         """
         now = time.monotonic()
-        if any(seat.at != "host" for seat in self._seats.values()):
+        if any(state.at != "host" for state in self._actors.values()):
             self._hopeful_until = None
         elif self._hopeful_until is None:
             self._hopeful_until = now + _NO_NODE_SECONDS
         elif now > self._hopeful_until:
-            threads = self._places[0].threads
+            threads = self._specs[0].threads
             if not count_room(self._ray.nodes(), threads, self._gpus):
                 raise UserError(_describe_lack(threads, self._gpus))
             self._hopeful_until = now + _NO_NODE_SECONDS
 
 
-def _describe_loss(error: Exception) -> Died:
-    """What Ray says of a lost actor, without its advice."""
+def _describe_loss(error: Exception) -> Lost:
+    """Return Ray's error for a lost actor, without its advice."""
     text = one_line(error)
-    if type(error).__name__ == "ActorUnavailableError":  # the first that is heard when a node goes away
-        return Died("the worker cannot be reached", blameless=True)
+    if type(error).__name__ == "ActorUnavailableError":  # the first error when a node goes away
+        return Lost("the worker cannot be reached", with_node=True)
     if "node has died" in str(error):
-        return Died("the worker's node died", blameless=True)
+        return Lost("the worker's node died", with_node=True)
     detail = text.rpartition("Worker exit detail: ")[2].partition(" Some common causes")[0]
-    return Died(f"the worker died ({detail})")
+    return Lost(f"the worker died ({detail})")

@@ -1,6 +1,6 @@
-"""The driver's side of an executor: who does which task, who is replaced, and when it is time to give up.
+"""The driver's side of an executor: which worker does which task, and when workers are replaced.
 
-A `Crew` has the workers, be they processes or Ray actors; `drive` decides what they do.
+A `WorkerPool` has the workers, as processes or Ray actors; `drive` schedules tasks on them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Protocol
 from kdmt.errors import Interrupted, UserError
 from kdmt.runtime import stop_requests
 from kdmt.workers.tasks import MAX_ATTEMPTS, Failed, Progress, Task, log_path
-from kdmt.workers.worker import Trouble, WorkerLog, name_attempt
+from kdmt.workers.worker import WorkerError, WorkerLog, name_attempt
 
 MAX_FAILED_OPENINGS = 3  # one after the other, of all workers together
 SAVED = "every finished block"
 
-_WAKE_SECONDS = 1.0  # a signal is seen at the latest then
-_ABSENT_SECONDS = 5.0  # later than this the driver itself was stopped, as by Ctrl-Z
+_WAKE_SECONDS = 1.0  # longest time until a signal is noticed
+_STOPPED_SECONDS = 5.0  # a driver that wakes later than this was stopped itself, as by Ctrl-Z
 
 
 @dataclass(frozen=True)
 class Started:
-    """The worker has its place and begins to open."""
+    """The worker's process runs and begins to load the model."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """The worker is alive; so many sentences of its task are done."""
+class Alive:
+    """The worker has done this number of sentences of its task."""
 
     sentences: int
 
@@ -47,40 +47,40 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Died:
-    """The worker is no more."""
+class Lost:
+    """The worker's process has ended."""
 
     reason: str
-    blameless: bool = False  # its machine went away: no failure to open
+    with_node: bool = False  # its machine is gone: this does not count as a failure to open
 
 
-Message = Started | Opened | Heard | Finished | Trouble | Died
+Message = Started | Opened | Alive | Finished | WorkerError | Lost
 
 
-class Crew(Protocol):
-    """Workers with numbers from 0. One that was killed or has died may be started again."""
+class WorkerPool(Protocol):
+    """Workers with numbers from 0. A worker that was killed or lost can be started again."""
 
     def start(self, number: int) -> None:
-        """Begin to open a worker; `Started`, then `Opened` will tell."""
+        """Begin to open a worker; `Started`, then `Opened` will be received."""
 
     def give(self, number: int, task: Task, attempt: int) -> None:
-        """Have an open worker do a task; `Finished`, `Trouble` or `Died` will tell."""
+        """Send a task to an open worker; `Finished`, `WorkerError` or `Lost` will be received."""
 
     def wait(self, seconds: float) -> list[tuple[int, Message]]:
-        """What workers have told: returns when there is something, or after so many seconds."""
+        """Return the messages of workers as soon as there are any, or after the timeout."""
 
     def kill(self, number: int, *, hung: bool = False) -> None:
-        """End a worker at once; nothing more is told of it. One that hung may be asked where."""
+        """Kill a worker; no more messages of it are received. The stack of one that hung is logged if possible."""
 
-    def dismiss(self) -> None:
-        """Let open workers end in their own time, a few seconds at most."""
+    def shut_down(self) -> None:
+        """Let open workers exit, within a few seconds."""
 
     def close(self) -> None:
-        """Kill all that are left."""
+        """Kill all workers that are left."""
 
 
 def drive(
-    crew: Crew,
+    pool: WorkerPool,
     size: int,
     tasks: Sequence[Task],
     progress: Callable[[Progress], None],
@@ -89,29 +89,30 @@ def drive(
     silence_seconds: float,
     opening_seconds: float,
 ) -> list[Failed]:
-    """Have a crew of so many workers do all tasks; see `Executor.run`.
+    """Run all tasks on the workers of a pool; see `Executor.run`.
 
     Args:
-        silence_seconds: a worker that tells nothing of its task for so long is killed.
-        opening_seconds: as is one that has not opened by then.
+        size: number of workers.
+        silence_seconds: timeout for messages of a worker that has a task.
+        opening_seconds: timeout for opening a worker.
     """
-    ledger = Ledger(tasks)
-    foreman = _Foreman(crew, size, ledger, log_folder, silence_seconds, opening_seconds)
+    queue = TaskQueue(tasks)
+    scheduler = _Scheduler(pool, size, queue, log_folder, silence_seconds, opening_seconds)
     with stop_requests() as stop:
         try:
-            while not ledger.is_over:
-                foreman.fill()
-                foreman.assign()
-                for number, message in crew.wait(foreman.patience.seconds_left()):
-                    foreman.hear(number, message)
+            while not queue.is_over:
+                scheduler.start_workers()
+                scheduler.assign()
+                for number, message in pool.wait(scheduler.timeouts.seconds_left()):
+                    scheduler.handle(number, message)
                 if stop.signal_number:
                     raise Interrupted(stop.signal_number, SAVED)
-                foreman.end_silent()
-                progress(ledger.progress(len(foreman.opened)))
-            crew.dismiss()
+                scheduler.kill_silent()
+                progress(queue.progress(len(scheduler.opened)))
+            pool.shut_down()
         finally:
-            crew.close()
-    return ledger.given_up()
+            pool.close()
+    return queue.failures()
 
 
 @dataclass(eq=False)  # a deque removes by equality
@@ -119,15 +120,15 @@ class _Entry:
     task: Task
     attempts: int = 0
     failed_at: set[int] = field(default_factory=set)  # numbers of workers
-    sentences: int = 0  # of the attempt in work
+    sentences: int = 0  # of the attempt in progress
 
 
-class Ledger:
-    """Which tasks wait, are in work, done or given up."""
+class TaskQueue:
+    """The state of all tasks: waiting, in progress, done or failed."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._waiting = deque(_Entry(task) for task in tasks)
-        self._in_work: dict[int, _Entry] = {}  # by worker
+        self._in_progress: dict[int, _Entry] = {}  # by worker
         self._failed: list[Failed] = []
         self._num_tasks = len(tasks)
         self._num_done = 0
@@ -136,48 +137,52 @@ class Ledger:
 
     @property
     def is_over(self) -> bool:
-        return not self._waiting and not self._in_work
+        """Return whether no task waits or is in progress."""
+        return not self._waiting and not self._in_progress
 
     @property
     def num_waiting(self) -> int:
+        """Return the number of waiting tasks."""
         return len(self._waiting)
 
     @property
-    def at_work(self) -> set[int]:
-        """Numbers of the workers that have a task."""
-        return set(self._in_work)
+    def busy(self) -> set[int]:
+        """Return the numbers of the workers that have a task."""
+        return set(self._in_progress)
 
     def take(self, number: int, opened: set[int]) -> tuple[Task, int] | None:
-        """A task for an open worker and which attempt it is, from 1; None if what is left is for others.
+        """Return a task for an open worker and the number of its attempt, from 1; None if all are for other workers.
 
-        A task that failed goes to another worker, unless it has failed with all that are open.
+        A task that failed goes to another worker, unless it has failed on all that are open.
         """
         for entry in self._waiting:
             if number not in entry.failed_at or opened <= entry.failed_at:
                 self._waiting.remove(entry)
-                self._in_work[number] = entry
+                self._in_progress[number] = entry
                 entry.attempts += 1
                 entry.sentences = 0
                 return entry.task, entry.attempts
         return None
 
-    def heard(self, number: int, sentences: int) -> None:
-        if number in self._in_work:
-            entry = self._in_work[number]
+    def update(self, number: int, sentences: int) -> None:
+        """Record the sentences that a worker has done of its task."""
+        if number in self._in_progress:
+            entry = self._in_progress[number]
             entry.sentences = min(sentences, entry.task.count)
 
     def finished(self, number: int) -> None:
-        entry = self._in_work.pop(number)
+        """Record that a worker's task is done."""
+        entry = self._in_progress.pop(number)
         self._num_done += 1
         self._sentences_done += entry.task.count
 
     def failed(self, number: int, error: str) -> str:
-        """The worker's task failed: it waits behind the others, since what ails it may pass, or is given up.
+        """Record that a worker's task failed: it waits behind the others for the next attempt, if there is one.
 
         Returns:
-            The attempt's name.
+            The name of the attempt.
         """
-        entry = self._in_work.pop(number)
+        entry = self._in_progress.pop(number)
         entry.failed_at.add(number)
         if entry.attempts < MAX_ATTEMPTS:
             self._waiting.append(entry)
@@ -185,12 +190,14 @@ class Ledger:
             self._failed.append(Failed(entry.task, error, entry.attempts))
         return name_attempt(entry.task, entry.attempts)
 
-    def given_up(self) -> list[Failed]:
+    def failures(self) -> list[Failed]:
+        """Return the tasks that failed in all attempts, by number."""
         return sorted(self._failed, key=lambda failed: failed.task.number)
 
     def progress(self, workers: int) -> Progress:
+        """Return the progress of the run with this number of open workers."""
         return Progress(
-            sentences=self._sentences_done + sum(entry.sentences for entry in self._in_work.values()),
+            sentences=self._sentences_done + sum(entry.sentences for entry in self._in_progress.values()),
             total_sentences=self._sentences,
             tasks_done=self._num_done,
             tasks_failed=len(self._failed),
@@ -199,136 +206,145 @@ class Ledger:
         )
 
 
-class Patience:
-    """When each worker will have been silent for too long; while the driver itself stood still nobody was."""
+class Timeouts:
+    """The deadline of each worker's next message. Time for which the driver itself was stopped does not count."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._deadlines: dict[int, float] = {}
         self._expected_back = clock()
 
-    def wait_for(self, number: int, seconds: float) -> None:
+    def set(self, number: int, seconds: float) -> None:
+        """Expect a message of a worker within some seconds."""
         self._deadlines[number] = self._clock() + seconds
 
-    def forget(self, number: int) -> None:
+    def cancel(self, number: int) -> None:
+        """Expect no message of a worker."""
         self._deadlines.pop(number, None)
 
     def seconds_left(self) -> float:
-        """Until the first deadline, `_WAKE_SECONDS` at most."""
+        """Return the time until the first deadline, `_WAKE_SECONDS` at most."""
         now = self._clock()
         left = max(0.0, min([now + _WAKE_SECONDS, *self._deadlines.values()]) - now)
         self._expected_back = now + left
         return left
 
-    def overdue(self) -> list[int]:
-        """Whose deadline is over. Asked after waiting, when what was told has been heard."""
+    def expired(self) -> list[int]:
+        """Return the workers whose deadline is over. Call it after waiting, once the messages have been handled."""
         now = self._clock()
-        absent = now - self._expected_back
-        if absent > _ABSENT_SECONDS:
-            self._deadlines = {number: deadline + absent for number, deadline in self._deadlines.items()}
+        late = now - self._expected_back
+        if late > _STOPPED_SECONDS:
+            self._deadlines = {number: deadline + late for number, deadline in self._deadlines.items()}
         return [number for number, deadline in self._deadlines.items() if deadline <= now]
 
 
-class _Foreman:
-    """Keeps as many workers as there is work for, and replaces those that are lost.
+class _Scheduler:
+    """Keeps as many workers open as there are tasks for, and replaces those that are lost.
 
-    A worker is lost by an exception too: after a CUDA error a process does no more work.
+    A worker is replaced after an exception too: after a CUDA error a process does no more work.
     """
 
     def __init__(
-        self, crew: Crew, size: int, ledger: Ledger, log_folder: Path, silence_seconds: float, opening_seconds: float
+        self,
+        pool: WorkerPool,
+        size: int,
+        queue: TaskQueue,
+        log_folder: Path,
+        silence_seconds: float,
+        opening_seconds: float,
     ) -> None:
-        self._crew = crew
+        self._pool = pool
         self._size = size
-        self._ledger = ledger
+        self._queue = queue
         self._log_folder = log_folder
         self._silence_seconds = silence_seconds
         self._opening_seconds = opening_seconds
         self._opening: set[int] = set()
-        self._closed: set[int] = set()  # places where no worker can be opened
+        self._closed: set[int] = set()  # workers that cannot be opened
         self._failed_openings = 0
         self._opening_error = ""
         self.opened: set[int] = set()
-        self.patience = Patience()
+        self.timeouts = Timeouts()
 
-    def fill(self) -> None:
+    def start_workers(self) -> None:
         """Start workers for the tasks that wait.
 
         Raises:
-            UserError: there is no place left to work.
+            UserError: no worker can be opened.
         """
-        coming = len(self._opening) + len(self.opened - self._ledger.at_work)
+        coming = len(self._opening) + len(self.opened - self._queue.busy)
         for number in range(self._size):
-            if number not in self._opening | self.opened | self._closed and coming < self._ledger.num_waiting:
+            if number not in self._opening | self.opened | self._closed and coming < self._queue.num_waiting:
                 self._opening.add(number)
-                self._crew.start(number)
+                self._pool.start(number)
                 coming += 1
         if not self._opening and not self.opened:
             raise UserError(f"no worker can be opened: {self._opening_error}")
 
     def assign(self) -> None:
-        for number in sorted(self.opened - self._ledger.at_work):
-            taken = self._ledger.take(number, self.opened)
+        """Give tasks to the open workers that have none."""
+        for number in sorted(self.opened - self._queue.busy):
+            taken = self._queue.take(number, self.opened)
             if taken is not None:
-                self._crew.give(number, *taken)
-                self.patience.wait_for(number, self._silence_seconds)
+                self._pool.give(number, *taken)
+                self.timeouts.set(number, self._silence_seconds)
 
-    def hear(self, number: int, message: Message) -> None:
-        """Act on what was told; of a worker that is lost already nothing matters.
+    def handle(self, number: int, message: Message) -> None:
+        """Act on a message; those of a worker that is already lost are ignored.
 
         Raises:
-            UserError, OSError: of the worker, where trying again does not help.
+            UserError, OSError: of the worker, where another attempt cannot help.
         """
         if number not in self._opening | self.opened:
             return
         match message:
             case Started():
-                self.patience.wait_for(number, self._opening_seconds)
+                self.timeouts.set(number, self._opening_seconds)
             case Opened():
                 self._opening.remove(number)
                 self.opened.add(number)
-                self.patience.forget(number)
+                self.timeouts.cancel(number)
                 self._failed_openings = 0
-            case Heard(sentences):
-                self._ledger.heard(number, sentences)
-                self.patience.wait_for(number, self._silence_seconds)
+            case Alive(sentences):
+                self._queue.update(number, sentences)
+                self.timeouts.set(number, self._silence_seconds)
             case Finished():
-                self._ledger.finished(number)
-                self.patience.forget(number)
-            case Trouble(error, final):
+                self._queue.finished(number)
+                self.timeouts.cancel(number)
+            case WorkerError(error, final):
                 if final is not None:
                     raise final
                 self._lose(number, error)
-            case Died(reason, blameless):
-                self._log(number, self._lose(number, reason, blameless=blameless))
+            case Lost(reason, with_node):
+                self._log(number, self._lose(number, reason, with_node=with_node))
 
-    def end_silent(self) -> None:
-        """Kill the workers that were not heard of for too long."""
-        for number in self.patience.overdue():
+    def kill_silent(self) -> None:
+        """Kill the workers that have sent no message until their deadline."""
+        for number in self.timeouts.expired():
             seconds = self._silence_seconds if number in self.opened else self._opening_seconds
-            self._crew.kill(number, hung=True)
+            self._pool.kill(number, hung=True)
             self._log(number, self._lose(number, f"nothing heard for {seconds:g} s"))
 
-    def _lose(self, number: int, error: str, *, blameless: bool = False) -> str:
-        """Do without a worker, and without what it was at.
+    def _lose(self, number: int, error: str, *, with_node: bool = False) -> str:
+        """Remove a worker, and put its task back into the queue.
 
         Returns:
             What happened, for the log.
         """
-        self._crew.kill(number)
-        self.patience.forget(number)
+        self._pool.kill(number)
+        self.timeouts.cancel(number)
         if number in self._opening:
             self._opening.remove(number)
-            if not blameless:
+            if not with_node:
                 self._count_failed_opening(number, error)
             return f"while it opened: {error}"
         self.opened.remove(number)
-        if number not in self._ledger.at_work:
+        if number not in self._queue.busy:
             return f"while it waited: {error}"
-        return f"{self._ledger.failed(number, error)} failed: {error}"
+        return f"{self._queue.failed(number, error)} failed: {error}"
 
     def _count_failed_opening(self, number: int, error: str) -> None:
-        """After too many failures this place is left; others that are open go on."""
+        """After too many failures, open this worker no more; others that are open continue."""
         self._opening_error = error
         self._failed_openings += 1
         if self._failed_openings < MAX_FAILED_OPENINGS:

@@ -1,4 +1,4 @@
-"""What an executor is given and what it gives back: tasks, the workers that do them, and how far they are."""
+"""The interface of executors: tasks, the workers that do them, and their progress."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-MAX_ATTEMPTS = 3  # of a task, all told
+MAX_ATTEMPTS = 3  # of a task
 
 
 class Task(Protocol):
-    """A piece of work such as a block of sentences: small, picklable, done by itself."""
+    """A piece of work such as a block of sentences. It is small, and it can be pickled."""
 
     @property
     def number(self) -> int:
-        """Names it in messages and logs: "block 12"."""
+        """Return the number in messages and logs: "block 12"."""
 
     @property
     def count(self) -> int:
-        """Of sentences."""
+        """Return the number of sentences."""
 
 
-# Does a task to its end and writes its file, whole or not at all; tells numbers of sentences as they are done.
+# does a task and writes its file, whole or not at all; calls the function with numbers of sentences as they are done
 Worker = Callable[[Task, Callable[[int], None]], None]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a worker is."""
+class WorkerSpec:
+    """What a worker runs on."""
 
     number: int  # of the worker, from 0
     threads: int
     device: str  # "cpu", "cuda:0", ...
-    log: Path  # appended to; times and hosts stand only there
+    log: Path  # of times, hosts and errors; lines are appended
 
 
-# Makes a worker, which may take long: it loads the model. Picklable: a function of a module or a partial of one.
-Opener = Callable[[Place], Worker]
+# makes a worker; may take long, since it loads the model; can be pickled, as a function of a module or a partial of one
+Opener = Callable[[WorkerSpec], Worker]
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A task that was given up."""
+    """A task that failed in all attempts."""
 
     task: Task
     error: str  # of the last attempt, one line
@@ -51,41 +51,40 @@ class Failed:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. A failed attempt takes its sentences back, so `sentences` may fall."""
+    """Progress of a run. `sentences` falls where an attempt fails: its sentences no longer count."""
 
-    sentences: int  # of finished tasks and of those in work
+    sentences: int  # of finished tasks and of tasks in progress
     total_sentences: int
     tasks_done: int
-    tasks_failed: int  # given up
+    tasks_failed: int  # after the last attempt
     tasks_total: int
-    workers: int  # that are open
+    workers: int  # that have loaded their model
 
 
 class Executor(Protocol):
-    """Has tasks done, each by one of its workers.
+    """Runs tasks on workers.
 
-    A task whose worker raises, dies or falls silent is tried again, up to `MAX_ATTEMPTS` times; the rest goes on.
+    A task whose worker raises an error, dies or sends no progress is tried again, up to `MAX_ATTEMPTS` attempts.
     """
 
     def run(self, open_worker: Opener, tasks: Sequence[Task], progress: Callable[[Progress], None]) -> list[Failed]:
-        """Do all tasks, in any order.
+        """Run all tasks, in any order.
 
         Args:
-            open_worker: makes a worker, where it is to work.
-            tasks: with numbers that differ.
+            open_worker: makes a worker, in its own process.
+            tasks: with different numbers.
             progress: called a few times a second, in the thread that called `run`.
 
         Returns:
-            The tasks that were given up, by number.
+            The tasks that failed in all attempts, by number.
 
         Raises:
-            UserError: a worker raised it, or no worker could be opened. As with any error that is raised here, no
-                worker is left.
+            UserError: a worker raised it, or no worker could be opened. After any error no worker is left.
             OSError: a worker found the disk full.
             Interrupted: by SIGINT, SIGTERM, SIGHUP or SIGUSR1.
         """
 
 
 def log_path(folder: Path, number: int) -> Path:
-    """The log file of the worker with this number."""
+    """Return the log file of the worker with this number."""
     return folder / f"worker-{number:03d}.log"

@@ -1,4 +1,4 @@
-"""Files: what is opened, JSON that is refused, and errors of the operating system, which name a file on one line."""
+"""Files: what is opened, JSON with required keys, files and folders that appear whole, errors that name the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,25 @@ from tiny_pipeline import kdmt
 
 from kdmt import cli
 from kdmt.errors import UserError
-from kdmt.files import LARGEST_JSON, check_file, explain_os_error, naming, parse_json, read_json, read_json_object
+from kdmt.files import (
+    LARGEST_JSON,
+    PARTIAL,
+    JsonType,
+    atomic_file,
+    atomic_folder,
+    check_file,
+    check_keys,
+    explain_os_error,
+    naming,
+    parse_json,
+    partial_path,
+    read_json,
+    read_json_object,
+    read_optional_json,
+    sync_to_disk,
+    write_json,
+    write_text,
+)
 
 WORKER = Path(__file__).parents[1] / "limited_disk_worker.py"
 
@@ -132,6 +150,158 @@ def test_json_of_our_own_is_read_as_python_reads_it(value: Any) -> None:
     text = json.dumps(value)
     assert parse_json(text) == json.loads(text) == value
     assert parse_json(text.encode()) == value
+
+
+WHOLE = {"name": "x", "count": 3, "ratio": 1, "on": True, "files": [], "made_from": {}, "best": None}
+REQUIRED: dict[str, JsonType] = {
+    **{"name": str, "count": int, "ratio": float, "on": bool, "files": list, "made_from": dict},
+    "best": (str, type(None)),
+}
+
+
+def test_required_keys_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, WHOLE)
+    assert read_json_object(path, required=REQUIRED) == WHOLE
+    assert read_optional_json(path, required=REQUIRED) == WHOLE
+    assert read_optional_json(tmp_path / "b.json", required=REQUIRED) is None
+    with pytest.raises(UserError, match=r"a\.json: the key 'size' is missing$"):
+        read_json_object(path, required={"name": str, "size": int})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("name", 3, "'name' is 3, expected a string"),
+        ("count", 3.0, "'count' is 3.0, expected an integer"),
+        ("count", True, "'count' is True, expected an integer"),
+        ("ratio", "1", "'ratio' is '1', expected a number"),
+        ("ratio", True, "'ratio' is True, expected a number"),
+        ("on", 1, "'on' is 1, expected true or false"),
+        ("files", {}, "'files' is {}, expected a list"),
+        ("made_from", None, "'made_from' is None, expected an object"),
+        ("best", 3, "'best' is 3, expected a string or null"),
+        ("best", ["x" * 500], f"'best' is ['{'x' * 78}, expected a string or null"),
+    ],
+)
+def test_a_required_key_of_another_type(key: str, value: Any, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_keys(WHOLE | {key: value}, REQUIRED, "a.json")
+    assert str(caught.value) == f"a.json: {expected}"
+
+
+# ------------------------------------------------------------------------------------------------------ atomic writing
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def stop_while_writing(path: Path, error: BaseException) -> None:
+    with atomic_file(path) as aside:
+        aside.write_text("half")
+        raise error
+
+
+def stop_while_filling(path: Path, error: BaseException) -> None:
+    with atomic_folder(path) as aside:
+        (aside / "file").write_text("")
+        raise error
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with atomic_file(path) as aside:
+        aside.write_text("new")
+        assert names(tmp_path) == [aside.name] == [f"{PARTIAL}a.txt"]
+        assert aside == partial_path(path)
+    assert names(tmp_path) == ["a.txt"]
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_a_file_that_is_not_finished_leaves_the_earlier_one(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)):
+        stop_while_writing(path, error)
+    assert names(tmp_path) == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    partial_path(path).mkdir()
+    (partial_path(path) / "old").write_text("half")
+    with atomic_folder(path) as aside:
+        (aside / "new").write_text("")
+    assert names(tmp_path) == ["a"]
+    assert names(path) == ["new"]
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "a"
+    with atomic_folder(path) as aside:
+        (aside / "file").write_text("")
+        assert not path.exists()
+    assert names(path.parent) == ["a"]
+    with pytest.raises(OSError, match="Directory not empty") as caught, atomic_folder(path) as aside:
+        (aside / "other").write_text("")
+    assert names(path.parent) == ["a"]
+    assert names(path) == ["file"]
+    assert caught.value.filename == str(path)
+
+
+def test_a_folder_that_is_not_finished_is_removed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x"):
+        stop_while_filling(tmp_path / "a", ValueError("x"))
+    assert names(tmp_path) == []
+
+
+def test_errors_name_the_final_path(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing" / "a.txt", tmp_path / "missing" / "b.json"):
+        with pytest.raises(FileNotFoundError) as caught:
+            write_text(path, "x")
+        assert caught.value.filename == str(path)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError) as found:
+        write_json(tmp_path / "a", {})
+    assert found.value.filename == str(tmp_path / "a")
+    assert names(tmp_path) == ["a"]
+    with pytest.raises(OSError, match="full") as full, atomic_file(tmp_path / "b"):
+        raise OSError(errno.ENOSPC, "full")
+    assert full.value.filename == str(tmp_path / "b")
+
+
+def test_json_is_written_as_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for value in (WHOLE, [1, "ä\u2028"], {}, None):
+        write_json(path, value)
+        assert read_json(path) == value
+    write_json(path, {"a": ["ü"]})
+    assert path.read_bytes() == '{\n "a": [\n  "ü"\n ]\n}\n'.encode()
+    write_json(path, {"a": 1}, indent=None)
+    assert path.read_bytes() == b'{"a": 1}\n'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": 1}
+
+
+def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "ä\r\nb\n")
+    assert (tmp_path / "a").read_bytes() == "ä\r\nb\n".encode()
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    write_text(tmp_path / "a", "x")
+    assert synced == [partial_path(tmp_path / "a")]
+    with atomic_file(tmp_path / "b", sync=False) as aside:
+        aside.write_text("")
+    assert len(synced) == 1
+    sync_to_disk(tmp_path)
+    assert synced[1:] == [tmp_path]
 
 
 # -------------------------------------------------------------------------------------------- errors that name a file

@@ -21,8 +21,8 @@ PACKAGE = Path(kdmt.__file__).parent
 ORDER = (
     *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
-    *("config", "recognition", "outputs", "streams", "runtime", "ranks", "checksum", "files", "types", "choices"),
-    *("languages", "terminal", "log", "errors", "toy"),
+    *("config", "training_sets", "recognition", "outputs", "streams", "runtime", "ranks", "checksum", "files"),
+    *("types", "choices", "languages", "terminal", "log", "errors", "toy"),
 )
 NEVER = {"models": ("corpus", "losses"), "losses": ("config",)}  # also where the order allows it
 NOT_YET = {("objectives.build", "kdmt.stages.workspace")}
@@ -66,11 +66,17 @@ WITHOUT_TORCH = {
         f"distill.{name}"
         for name in (
             *("blocks", "candidates", "decoding", "failures", "mbr", "merge", "selection", "shortlist", "similarity"),
-            "sources",
+            *("chosen_teacher", "comparison", "imported", "inputs", "rescore", "reverse", "sources"),
+            *("target_choices", "teacher_engines", "teachers", "training_text", "verification"),
         )
     ),
-    *(f"workers.{name}" for name in ("processes", "progress", "ray_actors", "scheduler", "tasks", "worker")),
-    *(f"flow.{name}" for name in ("folders", "manifest", "progress", "stage")),
+    *(f"workers.{name}" for name in ("open", "processes", "progress", "ray_actors", "scheduler", "tasks", "worker")),
+    *(f"flow.{name}" for name in ("circles", "folders", "layout", "manifest", "progress", "shards", "stage")),
+    *(
+        f"stages.{name}"
+        for name in ("distill", "distill_work", "followers", "given_checkpoints", "measures", "workspace")
+    ),
+    "training_sets",
     *(f"toy.{name}" for name in ("corpus_files", "grammar", "lexicon", "meanings", "thai_letters")),
 }  # not even in a function, but for typing
 

@@ -101,4 +101,4 @@ def test_a_parallel_model_has_no_scores() -> None:
     assert kdmt("student", "tiny.yaml", "--student", "raw", "--set", "students.raw.nat={family: cmlm}").code == 0
     fast = Path("runs/tiny/students/raw/seed_1")
     message = message_of(rescore(model=fast))
-    assert message == f"{fast}: writes all positions at once and has no probability for a given target"
+    assert message == f"{fast}: is non-autoregressive and has no probability for a given target"

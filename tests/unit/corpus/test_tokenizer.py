@@ -287,6 +287,13 @@ def test_text_that_is_not_utf8(corpus, tmp_path, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["train.de"]
 
 
+def edit(folder, change):
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -294,7 +301,12 @@ def test_text_that_is_not_utf8(corpus, tmp_path, kind):
         (lambda folder: (folder / "joint.model").write_bytes(b"x"), r"joint\.model: not the file"),
         (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json: there is no such file"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), r"tokenizer\.json: not valid JSON"),
-        (lambda folder: (folder / "tokenizer.json").write_text('{"type": "moses"}'), "not the description"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"type": "moses"}'), "the key 'source' is missing"),
+        (
+            lambda folder: edit(folder, lambda values: values.update(type="moses")),
+            "'type' is 'moses', expected one of sentencepiece, subword-nmt, words",
+        ),
+        (lambda folder: edit(folder, lambda values: values["target"].pop("sha256")), "the key 'sha256' is missing"),
     ],
 )
 def test_damaged_folder(folders, tmp_path, damage, message):

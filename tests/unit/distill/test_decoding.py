@@ -19,7 +19,7 @@ from kdmt.distill.blocks import Block, Decoded, ForeignBlock, read_block
 from kdmt.distill.decoding import BlockDecoder, BlockTask, SourceIds, Translate, missing_tasks, plan_tasks
 from kdmt.distill.sources import SourceText, find_sources
 from kdmt.types import EOS, Hypothesis
-from kdmt.workers.processes import Place
+from kdmt.workers.processes import WorkerSpec
 
 MADE_FROM = {"teacher": "t" * 64}
 SETTINGS = Decode(beam=2, nbest=2, max_len_a=1.0, max_len_b=2)
@@ -40,8 +40,8 @@ class EchoTeacher:
     vocab_size: int = 100
     asked: list[int] = field(default_factory=list)
 
-    def open(self, place: Place) -> Translate:
-        assert place.number == 5
+    def open(self, spec: WorkerSpec) -> Translate:
+        assert spec.number == 5
 
         def translate(
             sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
@@ -60,8 +60,8 @@ class EchoTeacher:
 
         return translate
 
-    def made_with(self, place: Place) -> dict[str, Any]:
-        return {"threads": place.threads}
+    def made_with(self, spec: WorkerSpec) -> dict[str, Any]:
+        return {"threads": spec.threads}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def run(prefix: Path, folder: Path, teacher: EchoTeacher, tasks: list[BlockTask]
     folder.mkdir(exist_ok=True)
     told: list[int] = []
     decoder = BlockDecoder(teacher, SETTINGS, partial(SourceText, (prefix,)), folder, MADE_FROM)
-    work = decoder(Place(5, 2, "cpu", folder / "log"))
+    work = decoder(WorkerSpec(5, 2, "cpu", folder / "log"))
     for task in tasks:
         work(task, told.append)
     return sum(told)

@@ -19,12 +19,12 @@ from kdmt.flow.manifest import (
     check_status,
     finish,
     make_plan,
-    num_updates,
     recorded_outputs,
     recorded_plan,
     take_back,
     write_json,
 )
+from kdmt.models.checkpoint_folder import num_updates
 
 INPUTS = {"train.en": "1" * 64, "train.de": "2" * 64}
 
@@ -206,13 +206,13 @@ def test_all_earlier_states_are_searched_for_the_one_that_fits(tmp_path: Path, o
         assert sorted(map(str, [hash_tree(folder), *states])) == sorted(map(str, made.values()))
 
 
-def test_of_several_states_that_fit_the_one_with_the_most_updates_is_taken_back(tmp_path: Path) -> None:
+def test_of_several_states_that_fit_the_one_with_the_largest_extent_is_taken_back(tmp_path: Path) -> None:
     folder = tmp_path / "teacher"
     for number, updates in enumerate((5, 40, 7), start=1):
         state = tmp_path / f"teacher.unfinished{f'.{number}' if number > 1 else ''}"
         begin(state, plan_of(), {})
         (state / f"checkpoint_{updates}").mkdir()
-    assert take_back(folder, plan_of()) == tmp_path / "teacher.unfinished.2"
+    assert take_back(folder, plan_of(), num_updates) == tmp_path / "teacher.unfinished.2"
     assert num_updates(folder) == 40
 
 
@@ -220,7 +220,7 @@ def test_a_complete_state_is_taken_back_before_an_unfinished_one(folder: Path) -
     begin(folder.with_name("teacher.unfinished"), plan_of(), {})
     (folder.with_name("teacher.unfinished") / "checkpoint_99").mkdir()
     folder.rename(folder.with_name("teacher.previous"))
-    assert take_back(folder, plan_of()) == folder.with_name("teacher.previous")
+    assert take_back(folder, plan_of(), num_updates) == folder.with_name("teacher.previous")
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -29,9 +29,12 @@ def refused(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("{}", "not the record of a stage: it has no 'settings'"),
-        ('{"settings": [], "extend": {}, "inputs": {}}', "not the record of a stage: it has no 'settings'"),
-        ('{"settings": {}, "extend": {}}', "not the record of a stage: it has no 'inputs'"),
+        ("{}", "not the record of a stage: the key 'settings' is missing"),
+        (
+            '{"settings": [], "extend": {}, "inputs": {}}',
+            "a stage: 'settings' is [], expected an object",
+        ),
+        ('{"settings": {}, "extend": {}}', "not the record of a stage: the key 'inputs' is missing"),
         (
             '{"settings": {}, "extend": {}, "inputs": {"a": 1}}',
             "not the record of a stage: 'inputs' are not all sha256",

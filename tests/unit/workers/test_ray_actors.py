@@ -118,10 +118,10 @@ def test_actors_without_room_are_waited_for(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("trouble", [{"troubles": {1: ("user", ALWAYS)}}, {"opening": ("user", ALWAYS)}])
-def test_bad_input_ends_the_run(folder: Path, trouble: dict[str, Any]) -> None:
+@pytest.mark.parametrize("error", [{"troubles": {1: ("user", ALWAYS)}}, {"opening": ("user", ALWAYS)}])
+def test_bad_input_ends_the_run(folder: Path, error: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"^corpus.de: line 3 is bad$"):
-        actors(folder).run(Scribes(folder, **trouble), make_tasks(20), lambda _: None)
+        actors(folder).run(Scribes(folder, **error), make_tasks(20), lambda _: None)
     wait_for_cpus(2.0)
 
 

@@ -1,4 +1,4 @@
-"""The rules by which a crew is driven, with workers that do what the test says."""
+"""The rules by which a pool is driven, with workers that do what the test says."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from executor_workers import COUNT, make_tasks
 
 from kdmt.errors import UserError
-from kdmt.workers.scheduler import Died, Finished, Heard, Ledger, Message, Opened, Patience, Started, drive
+from kdmt.workers.scheduler import Alive, Finished, Lost, Message, Opened, Started, TaskQueue, Timeouts, drive
 from kdmt.workers.tasks import Progress, Task
-from kdmt.workers.worker import Trouble
+from kdmt.workers.worker import WorkerError
 
 
-class ScriptedCrew:
+class ScriptedPool:
     """Answers each start and each task with the next messages from its script, or with success."""
 
     def __init__(self, starts: dict[int, list[list[Message]]], works: dict[int, list[list[Message]]]) -> None:
@@ -33,7 +33,7 @@ class ScriptedCrew:
 
     def give(self, number: int, task: Task, attempt: int) -> None:
         self.given.append((number, task.number, attempt))
-        self._answer(number, self._works, task.number, [Heard(COUNT), Finished()])
+        self._answer(number, self._works, task.number, [Alive(COUNT), Finished()])
 
     def _answer(self, number: int, script: dict[int, list[list[Message]]], key: int, usual: list[Message]) -> None:
         queue = script.get(key, [])
@@ -48,113 +48,113 @@ class ScriptedCrew:
     def kill(self, number: int, *, hung: bool = False) -> None:  # noqa: ARG002
         self.killed.append(number)
 
-    def dismiss(self) -> None:
+    def shut_down(self) -> None:
         pass
 
     def close(self) -> None:
         self.closed = True
 
 
-def run(crew: ScriptedCrew, size: int, num_tasks: int, folder: Path) -> tuple[list[int], list[Progress]]:
+def run(pool: ScriptedPool, size: int, num_tasks: int, folder: Path) -> tuple[list[int], list[Progress]]:
     told: list[Progress] = []
     failed = drive(
-        crew, size, make_tasks(num_tasks), told.append, log_folder=folder, silence_seconds=0.1, opening_seconds=0.1
+        pool, size, make_tasks(num_tasks), told.append, log_folder=folder, silence_seconds=0.1, opening_seconds=0.1
     )
     return [each.task.number for each in failed], told
 
 
 def test_a_failed_attempt_takes_its_sentences_back(tmp_path: Path) -> None:
-    crew = ScriptedCrew({}, {0: [[Heard(3), Heard(99)], [Heard(1), Died("gone")]]})  # the first is silent then
-    failed, told = run(crew, 1, 1, tmp_path)
+    pool = ScriptedPool({}, {0: [[Alive(3), Alive(99)], [Alive(1), Lost("gone")]]})  # the first is silent then
+    failed, told = run(pool, 1, 1, tmp_path)
     assert failed == []
     assert [progress.sentences for progress in told if progress.workers][:3] == [0, COUNT, COUNT]
     assert 0 in [progress.sentences for progress in told[3:]]
     assert told[-1].sentences == COUNT
-    assert crew.given == [(0, 0, 1), (0, 0, 2), (0, 0, 3)]
-    assert crew.closed
+    assert pool.given == [(0, 0, 1), (0, 0, 2), (0, 0, 3)]
+    assert pool.closed
 
 
 def test_one_bad_place_does_not_end_the_others_run(tmp_path: Path) -> None:
     """A GPU that is lost for good: its worker cannot be opened again."""
-    bad: list[list[Message]] = [[Started(), Opened()], *[[Started(), Trouble("no such device")]] * 9]
-    crew = ScriptedCrew({1: bad}, {1: [[Died("gone")]], 2: [[Heard(1)]] * 2})
-    failed, told = run(crew, 2, 8, tmp_path)
+    bad: list[list[Message]] = [[Started(), Opened()], *[[Started(), WorkerError("no such device")]] * 9]
+    pool = ScriptedPool({1: bad}, {1: [[Lost("gone")]], 2: [[Alive(1)]] * 2})
+    failed, told = run(pool, 2, 8, tmp_path)
     assert failed == []
     assert told[-1].tasks_done == 8
-    assert crew.started.count(1) <= 1 + 3 * 3  # three failures after each success
+    assert pool.started.count(1) <= 1 + 3 * 3  # three failures after each success
 
 
 def test_a_run_ends_when_every_place_is_lost(tmp_path: Path) -> None:
-    bad: list[list[Message]] = [[Started(), Opened()], *[[Started(), Trouble("no such device")]] * 9]
-    crew = ScriptedCrew({0: list(bad), 1: list(bad)}, {0: [[Died("gone")]], 1: [[], []]})
+    bad: list[list[Message]] = [[Started(), Opened()], *[[Started(), WorkerError("no such device")]] * 9]
+    pool = ScriptedPool({0: list(bad), 1: list(bad)}, {0: [[Lost("gone")]], 1: [[], []]})
     with pytest.raises(UserError, match="no worker can be opened: no such device"):
-        run(crew, 2, 3, tmp_path)
-    assert crew.closed
+        run(pool, 2, 3, tmp_path)
+    assert pool.closed
 
 
 def test_a_lost_machine_is_no_failure_to_open(tmp_path: Path) -> None:
-    crew = ScriptedCrew({0: [[Died("node", blameless=True)]] * 5}, {})
-    assert run(crew, 1, 1, tmp_path)[0] == []
-    assert len(crew.started) == 6
+    pool = ScriptedPool({0: [[Lost("node", with_node=True)]] * 5}, {})
+    assert run(pool, 1, 1, tmp_path)[0] == []
+    assert len(pool.started) == 6
 
 
 def test_a_worker_without_room_is_waited_for(tmp_path: Path) -> None:
     """No deadline runs before it has begun."""
-    crew = ScriptedCrew({1: [[]]}, {})
-    failed, told = run(crew, 2, 3, tmp_path)
+    pool = ScriptedPool({1: [[]]}, {})
+    failed, told = run(pool, 2, 3, tmp_path)
     assert failed == []
     assert told[-1].workers == 1
-    assert crew.killed == []
+    assert pool.killed == []
 
 
 def test_what_comes_after_a_loss_is_not_heard(tmp_path: Path) -> None:
-    crew = ScriptedCrew({}, {0: [[Trouble("oh"), Finished(), Died("gone")]]})
-    failed, told = run(crew, 1, 1, tmp_path)
+    pool = ScriptedPool({}, {0: [[WorkerError("oh"), Finished(), Lost("gone")]]})
+    failed, told = run(pool, 1, 1, tmp_path)
     assert failed == []
     assert told[-1].tasks_done == 1
-    assert [attempt for _, _, attempt in crew.given] == [1, 2]
+    assert [attempt for _, _, attempt in pool.given] == [1, 2]
 
 
 def test_a_task_goes_to_another_worker_unless_all_have_failed() -> None:
-    ledger = Ledger(make_tasks(1))
-    assert ledger.take(0, {0, 1}) is not None
-    ledger.failed(0, "")
-    assert ledger.take(0, {0, 1}) is None
-    taken = ledger.take(1, {0, 1})
+    queue = TaskQueue(make_tasks(1))
+    assert queue.take(0, {0, 1}) is not None
+    queue.failed(0, "")
+    assert queue.take(0, {0, 1}) is None
+    taken = queue.take(1, {0, 1})
     assert taken is not None
     assert taken[1] == 2
-    ledger.failed(1, "")
-    assert ledger.take(0, {0, 1}) is not None
-    ledger.failed(0, "last")
-    assert ledger.is_over
-    assert [(each.error, each.attempts) for each in ledger.given_up()] == [("last", 3)]
+    queue.failed(1, "")
+    assert queue.take(0, {0, 1}) is not None
+    queue.failed(0, "last")
+    assert queue.is_over
+    assert [(each.error, each.attempts) for each in queue.failures()] == [("last", 3)]
 
 
 def test_silence_while_the_driver_was_stopped_does_not_count() -> None:
     now = 0.0
-    patience = Patience(lambda: now)
-    patience.wait_for(0, 10.0)
-    patience.wait_for(1, 1.0)
-    assert patience.seconds_left() == 1.0
+    timeouts = Timeouts(lambda: now)
+    timeouts.set(0, 10.0)
+    timeouts.set(1, 1.0)
+    assert timeouts.seconds_left() == 1.0
     now = 1.5
-    assert patience.overdue() == [1]
-    patience.forget(1)
-    patience.seconds_left()
+    assert timeouts.expired() == [1]
+    timeouts.cancel(1)
+    timeouts.seconds_left()
     now = 600.0  # Ctrl-Z, fg
-    assert patience.overdue() == []
-    patience.seconds_left()
+    assert timeouts.expired() == []
+    timeouts.seconds_left()
     now = 601.0
-    assert patience.overdue() == []
+    assert timeouts.expired() == []
     now = 612.0 - 2.0
-    patience.seconds_left()
-    assert patience.overdue() == [0]
+    timeouts.seconds_left()
+    assert timeouts.expired() == [0]
 
 
 def test_no_limit_on_silence() -> None:
     now = 0.0
-    patience = Patience(lambda: now)
-    patience.wait_for(0, math.inf)
+    timeouts = Timeouts(lambda: now)
+    timeouts.set(0, math.inf)
     for later in (1e3, 1e9):
         now = later
-        assert 0 < patience.seconds_left() < 1e4
-        assert patience.overdue() == []
+        assert 0 < timeouts.seconds_left() < 1e4
+        assert timeouts.expired() == []

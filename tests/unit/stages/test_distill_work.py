@@ -1,21 +1,24 @@
-"""Blocks that are kept, shared out and checked: a grown corpus, shards, foreign blocks, `--verify`, both engines."""
+"""Blocks that are kept and shared out: a corpus that grows, shards, blocks of other runs."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from bad_input import message_of, refused, unharmed
+from bad_input import refused, unharmed
+from distilled_pipeline import (
+    MADE,
+    PREPARED,
+    TINY,
+    distill,
+    watch_decoding,
+)
 from tiny_pipeline import (
-    Finished,
     hash_tree,
-    kdmt,
     make_pairs,
     read_lines,
     run_stages,
@@ -24,39 +27,19 @@ from tiny_pipeline import (
     write_lines,
 )
 
-from kdmt.checksum import file_sha256
-from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.flow.folders import earlier_states
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 
-TINY = Path("runs/tiny")
-PREPARED, MADE = TINY / "prepare", TINY / "distill"
 BLOCKS = [MADE / f"blocks/00000{number}.gz" for number in range(3)]
-
-
-def distill(*arguments: str, sets: tuple[str, ...] = ()) -> Finished:
-    return kdmt("distill", "tiny.yaml", *arguments, *(part for setting in sets for part in ("--set", setting)))
-
-
-def manifest() -> dict[str, Any]:
-    return json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many sentences each call of the engine was given."""
-    asked: list[int] = []
-    decode = TorchEngine.decode
-
-    def watch(engine: TorchEngine, sources: Any, *rest: Any, **more: Any) -> Any:
-        asked.append(len(sources))
-        return decode(engine, sources, *rest, **more)
-
-    monkeypatch.setattr(TorchEngine, "decode", watch)
-    return asked
+    """The number of sentences of each call of the engine."""
+    return watch_decoding(monkeypatch)
 
 
-# ------------------------------------------------------------------------------------------------- a corpus that grows
+# -------------------------------------------------------------------------------------------------- a corpus that grows
 
 
 @pytest.fixture
@@ -147,7 +130,7 @@ def test_a_damaged_block_is_not_taken_over(decoded: list[int]) -> None:
     distilled_from_nothing()
 
 
-# -------------------------------------------------------------------------------------------------------------- shards
+# --------------------------------------------------------------------------------------------------------------- shards
 
 
 @pytest.mark.usefixtures("finished")
@@ -218,7 +201,7 @@ def test_a_shard_of_other_settings_keeps_the_old_state() -> None:
     assert hash_tree(MADE) == made
 
 
-# ------------------------------------------------------------------------------------------------------ foreign blocks
+# ------------------------------------------------------------------------------------------------------- foreign blocks
 
 
 @pytest.mark.usefixtures("finished")
@@ -259,160 +242,3 @@ def test_a_block_of_another_run_is_refused_saying_what_differs(decoded: list[int
     assert distill().code == 0
     assert {path.name for path in MADE.iterdir()} == {path.name for path in Path("kept").iterdir()}
     assert hash_tree(MADE) == hash_tree(Path("kept"))
-
-
-# -------------------------------------------------------------------------------------------------------- verification
-
-
-def flip_a_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def verified(*arguments: str, sets: tuple[str, ...] = ()) -> Finished:
-    """Verifies, and sees that nothing was changed by it."""
-    with unharmed():
-        times = {path: path.stat().st_mtime_ns for path in TINY.rglob("*") if path.is_file() and path.suffix != ".log"}
-        result = distill("--verify", *arguments, sets=sets)
-    assert {path: path.stat().st_mtime_ns for path in times} == times
-    return result
-
-
-@pytest.mark.usefixtures("finished")
-def test_what_was_made_passes(decoded: list[int]) -> None:
-    result = verified("--verify-blocks", "2", "--verify-seed", "3")
-    assert result.code == 0
-    first, second = sorted(np.random.default_rng(3).permutation(3)[:2].tolist())
-    assert result.err.splitlines() == [
-        "distill: 3 blocks are whole, and nbest follows from them",
-        f"distill: decoded again, the same: blocks {first}, {second} (--verify-seed 3)",
-        f"distill: its text follows from {MADE}/nbest",
-    ]
-    assert len(decoded) == 2
-    assert verified("--verify-blocks", "0").code == 0
-    assert len(decoded) == 2
-    assert verified("--verify-blocks", "99").code == 0
-    assert len(decoded) == 5
-
-
-@pytest.mark.usefixtures("finished")
-def test_all_training_sets_are_verified() -> None:
-    sets = ("students.sampled={data: sampled}", "students.near={data: mbr}", "distill.decode.nbest=2")
-    assert distill(sets=sets).code == 0
-    result = verified(sets=sets)
-    assert result.code == 0, result.err
-    for name in ("distill", "sampled", "mbr"):
-        assert f"{name}: its text follows from " in result.err
-
-
-@pytest.mark.usefixtures("finished")
-def test_what_is_not_complete_is_not_verified() -> None:
-    message = message_of(verified(sets=("distill.decode.beam=1",)))
-    assert message == "distill is not up to date: the setting distill.decode.beam changed from 2 to 1"
-    shutil.rmtree(MADE)
-    assert message_of(verified()) == "distill is not up to date: it was never made"
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_flipped_bit_in_a_block() -> None:
-    flip_a_bit(BLOCKS[1])
-    assert message_of(verified()).startswith(f"{BLOCKS[1]}: damaged")
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_bit_that_means_nothing() -> None:
-    """Gzip has a time, which says nothing of the content; but the file is not the one that was made."""
-    data = bytearray(BLOCKS[1].read_bytes())
-    data[5] ^= 1
-    BLOCKS[1].write_bytes(data)
-    message = message_of(verified("--verify-blocks", "3"))
-    assert message == f"{BLOCKS[1]}: decoded again, it is another file with the same content"
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_block_in_anothers_place() -> None:
-    shutil.copy(BLOCKS[1], BLOCKS[0])
-    assert message_of(verified()) == f"{BLOCKS[0]}: holds sentences 30 to 59, not 0 to 29"
-    BLOCKS[0].unlink()
-    assert message_of(verified()) == f"{BLOCKS[0]}: the block is missing"
-
-
-@pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("name", ["distilled.de", "distilled.en", "nbest", "data-bin/train.en-de.de.bin"])
-def test_an_edited_file(name: str) -> None:
-    path = MADE / name
-    flip_a_bit(path)
-    assert message_of(verified()) == f"distill is not up to date: its output {name} was changed"
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_file_that_was_edited_behind_its_time() -> None:
-    """Its size and time are those of before, by which files are known that were read already."""
-    path = MADE / "distilled.de"
-    assert distill().code == 0  # reads it
-    stat = path.stat()
-    flip_a_bit(path)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert message_of(verified()) == f"{path}: not the file that was made: its sha256 differs"
-
-
-def edit_with_record(name: str, old: str, new: str) -> None:
-    """As somebody may who does not want to be noticed."""
-    path, record = MADE / name, manifest()
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    record["outputs"][name] = file_sha256(path)
-    (MADE / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
-
-
-@pytest.mark.usefixtures("finished")
-def test_text_that_was_edited_with_its_record() -> None:
-    line = read_lines(MADE / "distilled.de")[4]
-    edit_with_record("distilled.de", f"{line}\n", f"{line} ok\n")
-    assert message_of(verified()) == f"{MADE}/distilled.de: does not follow from {MADE}/nbest"
-
-
-@pytest.mark.usefixtures("finished")
-def test_an_nbest_that_was_edited_with_its_record() -> None:
-    row = read_lines(MADE / "nbest")[4]
-    edit_with_record("nbest", f"{row}\n", f"{row} ok\n")
-    assert message_of(verified()) == f"{MADE}/nbest: does not follow from the blocks"
-
-
-@pytest.mark.usefixtures("finished")
-def test_translations_that_the_teacher_does_not_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All files fit to each other; only decoding again shows it."""
-    decode = TorchEngine.decode
-
-    def wrong(engine: TorchEngine, sources: Any, *rest: Any, **more: Any) -> Any:
-        return decode(engine, sources, *rest, **more)[::-1]
-
-    shutil.rmtree(MADE)
-    with monkeypatch.context() as patch:
-        patch.setattr(TorchEngine, "decode", wrong)
-        assert distill().code == 0
-    message = message_of(verified("--verify-blocks", "3"))
-    assert message == f"{BLOCKS[0]}: decoded again, it holds other translations"
-
-
-# ------------------------------------------------------------------------------------------------------------- engines
-
-
-@pytest.mark.usefixtures("finished")
-def test_both_engines_translate_the_same() -> None:
-    names = ("distilled.en", "distilled.de", "rejected")
-    by_torch = [(MADE / name).read_bytes() for name in names]
-    rows = [row.split("\t") for row in read_lines(MADE / "nbest")]
-    assert distill(sets=("distill.engine=ctranslate2",)).code == 0
-    assert [(MADE / name).read_bytes() for name in names] == by_torch
-    assert {"ctranslate2", "processor", "threads"} < set(manifest()["facts"]["blocks"][0])
-    for ours, theirs in zip(rows, (row.split("\t") for row in read_lines(MADE / "nbest")), strict=True):
-        assert ours[2:] == theirs[2:]
-        # CTranslate2 renormalises for <pad>, to which a teacher of so few updates gives some probability
-        assert float(ours[1]) == pytest.approx(float(theirs[1]), abs=1e-2)
-    sets = ("distill.engine=ctranslate2",)
-    assert verified(sets=sets).code == 0
-    shutil.rmtree(MADE / "engine")
-    assert distill("--verify", sets=sets).code == 0

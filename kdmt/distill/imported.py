@@ -1,4 +1,4 @@
-"""The imported stage: another system's translations of the training set, from a file, become a training set.
+"""Translations of the training set by another system, from a file, as candidates for a training set.
 
 The file has `index<TAB>translation` on each line, `index` the line of `prepare/train.<source>` from 0, in any order,
 each once; where monolingual text is distilled too, its lines follow. Translations are finished text: they are processed
@@ -16,8 +16,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,67 +24,12 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.text_files import open_lines
 from kdmt.distill.candidates import format_candidate
-from kdmt.distill.reverse import check_reverse, reverse_inputs
-from kdmt.distill.selection import BEST
 from kdmt.errors import UserError
 from kdmt.files import naming
-from kdmt.flow.folders import real_folder
-from kdmt.flow.manifest import Plan, begin, file_input, finish, make_plan, recorded_outputs
-from kdmt.flow.stage import Stage
-from kdmt.stages.measures import with_ratio
-from kdmt.stages.targets import (
-    CANDIDATES,
-    TrainingSet,
-    choice_settings,
-    outputs,
-    source_lines,
-    training_texts,
-    write_training_set,
-)
-from kdmt.stages.workspace import Workspace
 
 _SHOWN = 5
 _SHOWN_TEXT = 40
 _MAX_DIGITS = 40  # int() refuses very many
-
-
-def imported_stage(workspace: Workspace, *, prepare: Stage) -> Stage:
-    settings, folder = workspace.config.distill, workspace.imported
-    path = Path(settings.imported or "")
-
-    def plan() -> Plan:
-        recorded = recorded_outputs(workspace.prepare)
-        wanted = ("tokenizer/", "text.json", "dict.", "train.", "monolingual.")
-        inputs = {f"prepare/{name}": sha for name, sha in recorded.items() if name.startswith(wanted)}
-        inputs |= {str(path): file_input(path)} | reverse_inputs(workspace.config.distill.reverse)
-        extra: dict[str, Any] = {"distill.monolingual": settings.monolingual}
-        if settings.imported_sources:
-            extra["distill.imported_sources"] = True
-        return with_ratio(workspace, make_plan(choice_settings(settings), extra, inputs))
-
-    def make(plan: Plan) -> None:
-        check_reverse(workspace.config.distill.reverse, workspace.direction, workspace.config.prepare.text)
-        with TemporaryDirectory(dir=real_folder(folder).parent, prefix=".imported-") as scratch:
-            asides = [Path(scratch) / name for name in CANDIDATES]
-            write_imported(
-                path,
-                TextCodec.load(workspace.prepare),
-                *asides,
-                count=source_lines(workspace),
-                sources=[text.source for text in training_texts(workspace)] if settings.imported_sources else None,
-            )
-            begin(folder, plan, workspace.resolved_config())  # once the file is known to be right
-            for aside in asides:
-                aside.replace(folder / aside.name)
-        facts = write_training_set(workspace, folder, TrainingSet(folder, BEST))
-        finish(folder, plan, outputs=outputs(folder), facts=facts)
-
-    def verify(_: int, __: int | None) -> None:
-        from kdmt.stages.verify import verify_text
-
-        verify_text(workspace, folder, TrainingSet(folder, BEST))
-
-    return Stage(folder.name, "kdmt distill", folder, (prepare,), plan, make, verify=verify)
 
 
 def write_imported(
@@ -99,7 +42,7 @@ def write_imported(
     count: int,
     sources: Sequence[Path] | None = None,
 ) -> None:
-    """The translations as candidates of which each line has one.
+    """Write the translations as candidates, one for each line.
 
     Args:
         count: lines that are to be translated.

@@ -1,0 +1,24 @@
+"""The texts that the section `prepare` of a pipeline names."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from kdmt.config import HeldOut, ParallelText, Prepare, Source
+
+
+def text_sources(settings: Prepare) -> list[Source]:
+    """Return every text that the settings name."""
+    texts: list[ParallelText] = [*settings.train, *held_out_texts(settings).values()]
+    return [*chain(*map(sources_of, texts)), *settings.monolingual]
+
+
+def held_out_texts(settings: Prepare) -> dict[str, HeldOut]:
+    """Return validation and test text by the name of the split."""
+    return ({} if settings.valid is None else {"valid": settings.valid}) | settings.test
+
+
+def sources_of(text: ParallelText) -> list[Source]:
+    """Return the files or URLs of a parallel text."""
+    raw_target = text.raw_target if isinstance(text, HeldOut) else None
+    return [source for source in (text.source, text.target, text.tsv, raw_target) if source is not None]

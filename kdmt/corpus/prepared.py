@@ -1,0 +1,96 @@
+"""The folder that the prepare stage fills: the names of its files, and what was measured of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdmt.config import Prepare
+from kdmt.corpus.binarize import data_prefix, dictionary_path
+from kdmt.corpus.codec import TEXT_FILE, TextCodec, load_text_processor
+from kdmt.corpus.sentence_lengths import typical_ratio
+from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.tokenizer import read_chunks
+from kdmt.files import read_optional_json
+from kdmt.languages import Direction, writes_spaces
+
+REPORT = "report.json"
+PARTIAL_SUFFIX = ".partial"  # of the name of the folder while it is filled
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A clean corpus with its data-bin, tokenizer and dictionaries.
+
+    Attributes:
+        folder: of the prepare stage.
+        direction: of translation.
+        spaced: whether the source and the target have spaces between words.
+    """
+
+    folder: Path
+    direction: Direction
+    spaced: tuple[bool, bool]
+
+    @property
+    def data_bin(self) -> Path:
+        """Return the folder of binarised text."""
+        return self.folder / "data-bin"
+
+    @property
+    def text_file(self) -> Path:
+        """Return the file with the settings of text processing."""
+        return self.folder / TEXT_FILE
+
+    @property
+    def tags(self) -> Path | None:
+        """Return the file with the tags of the training text, None if it has none."""
+        path = self.folder / "train.tags"
+        return path if path.exists() else None
+
+    def text(self, split: str, lang: str) -> Path:
+        """Return the file with the clean text of a split in one language."""
+        return self.folder / f"{split}.{lang}"
+
+    def prefix(self, split: str, lang: str) -> Path:
+        """Return the prefix of the `.bin` and `.idx` files of a split in one language."""
+        return data_prefix(self.data_bin, split, self.direction, lang)
+
+    def dictionary(self, lang: str) -> Path:
+        """Return the dictionary file of one language."""
+        return dictionary_path(self.folder, lang)
+
+    def codec(self) -> TextCodec:
+        """Load tokenizer, dictionaries and text processing."""
+        return TextCodec.load(self.folder)
+
+    def text_processor(self) -> TextProcessor:
+        """Load the text processing alone."""
+        return load_text_processor(self.text_file)
+
+    def recorded_ratio(self) -> float | None:
+        """Return the typical ratio of target to source characters in the report; None where it has none."""
+        report = read_optional_json(self.folder / REPORT) or {}
+        return report.get("typical_ratio")
+
+    def typical_ratio(self) -> float:
+        """Return the typical ratio of target to source characters: the recorded one, or that of the training text."""
+        recorded = self.recorded_ratio()
+        return typical_ratio(training_chunks(self.folder, self.direction)) if recorded is None else recorded
+
+
+def spaced_sides(settings: Prepare, direction: Direction) -> tuple[bool, bool]:
+    """Return whether source and target have spaces between words.
+
+    Text that comes tokenised has them in any language.
+    """
+    if settings.text.already_applied or settings.tokenizer.type == "words":
+        return True, True
+    return writes_spaces(direction.source), writes_spaces(direction.target)
+
+
+def training_chunks(folder: Path, direction: Direction) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield the training text of a prepare stage's folder, some lines of both sides at a time."""
+    sources, targets = (read_chunks(folder / f"train.{lang}") for lang in direction.sides)
+    return zip(sources, targets, strict=True)

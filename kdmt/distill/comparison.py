@@ -1,0 +1,140 @@
+"""How near distilled text is to the references, and how much simpler it is than they are.
+
+A teacher that has memorised its training set writes near-copies of the references; then distillation gains little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import compress, islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.sentence_lengths import split_words
+from kdmt.corpus.subwords import join_subwords
+from kdmt.distill.inputs import Inputs
+from kdmt.distill.merge import MergeReport
+from kdmt.score.diagnostics import MAX_SENTENCES, Diagnostics, LinkCounts, count_links, diagnose
+from kdmt.score.metrics import Metric, bleu
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ComparisonFacts:
+    """The figures of a comparison."""
+
+    num_compared: int
+    against_reference: Metric
+    diagnostics: Diagnostics
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures for a manifest."""
+        return {
+            "num_compared": self.num_compared,
+            "bleu_against_reference": self.against_reference.score,
+            "bleu_signature": self.against_reference.signature,
+            "diagnostics": asdict(self.diagnostics),
+        }
+
+    def explain(self) -> str:
+        """Return the figures in words."""
+        bleu_score, found = self.against_reference, self.diagnostics
+        return (
+            f"what the teacher wrote against the references: BLEU {bleu_score.score:.2f} ({bleu_score.signature}), "
+            f"conditional entropy {found.complexity_distilled:.3f} nats (references {found.complexity_real:.3f})"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison that another process has begun.
+
+    Attributes:
+        sources, references, distilled: lines with a space between what counts as a word.
+        links: word alignments of the references.
+        bleu: of the distilled lines against the references.
+    """
+
+    sources: list[str]
+    references: list[str]
+    distilled: list[str]
+    links: Callable[[], LinkCounts]
+    bleu: Callable[[], Metric]
+
+    @classmethod
+    def begin(
+        cls,
+        report: MergeReport,
+        *,
+        sources: Path,
+        distilled: Path,
+        inputs: Inputs,
+        tokenize: str,
+        remove_bpe: str | None,
+        beside: Executor | None,
+    ) -> Comparison | None:
+        """Sample lines and begin to measure them; return None where no line can be compared.
+
+        Args:
+            sources, distilled: the two sides of the training set.
+            tokenize: sacreBLEU's tokenizer.
+            remove_bpe: how subwords that are in the text are joined for BLEU.
+            beside: a process that does half of the work; without one, all is done in `facts`.
+        """
+        source_lines, references, lines = _sample(report, sources, distilled, inputs)
+        if not any(line.strip() for line in lines):
+            return None
+        joined = [[join_subwords(line, remove_bpe) for line in side] for side in (lines, references)]
+        measured = _later(beside, partial(bleu, *joined, tokenize=tokenize))
+        source_spaced, target_spaced = inputs.corpus.spaced
+        source_lines = _with_spaces(source_lines, spaced=source_spaced)
+        references, lines = (_with_spaces(side, spaced=target_spaced) for side in (references, lines))
+        links = _later(beside, partial(count_links, source_lines, references))
+        return cls(source_lines, references, lines, links, measured)
+
+    def facts(self) -> ComparisonFacts:
+        """Do the rest of the work, and wait for the other process."""
+        found = diagnose(self.sources, self.references, self.distilled, count_real=self.links)
+        return ComparisonFacts(len(self.distilled), self.bleu(), found)
+
+
+def _later(beside: Executor | None, work: Callable[[], Result]) -> Callable[[], Result]:
+    """Return a function that gives the result of work that another process has begun, or does the work."""
+    return work if beside is None else beside.submit(work).result
+
+
+def _with_spaces(lines: list[str], *, spaced: bool) -> list[str]:
+    """Return lines in the form of the diagnostics: with a space between what counts as a word."""
+    return lines if spaced else [" ".join(split_words(line, spaced=False)) for line in lines]
+
+
+def _sample(
+    report: MergeReport, sources: Path, distilled: Path, inputs: Inputs
+) -> tuple[list[str], list[str], list[str]]:
+    """Return source, reference and distilled lines that the teacher wrote: all of a small corpus, else a sample."""
+    indices = np.frombuffer(report.indices, dtype=np.int64) if report.indices else np.empty(0, dtype=np.int64)
+    references = inputs.corpus.text("train", inputs.corpus.direction.target)
+    is_compared = np.frombuffer(bytes(report.of_teacher), dtype=np.uint8) > 0
+    is_compared &= indices < inputs.num_references()
+    chosen = np.flatnonzero(is_compared)
+    chosen = chosen[:: max(1, -(-len(chosen) // MAX_SENTENCES))]
+    return (
+        list(_lines_at(sources, chosen)),
+        list(_lines_at(references, indices[chosen])),
+        list(_lines_at(distilled, chosen)),
+    )
+
+
+def _lines_at(path: Path, indices: NDArray[np.int64]) -> Iterator[str]:
+    """Return the lines with these ascending indices."""
+    wanted = np.zeros(int(indices[-1]) + 1 if len(indices) else 0, dtype=bool)
+    wanted[indices] = True
+    return compress(islice(iterate_lines(path), len(wanted)), wanted.tolist())

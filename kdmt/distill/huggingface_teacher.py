@@ -1,0 +1,170 @@
+"""Models of Hugging Face as teachers: they have their own vocabulary, and translate text instead of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.checksum import known_sha256
+from kdmt.config import Distill, ForeignTeacher, Sample
+from kdmt.corpus.text import TextProcessor
+from kdmt.distill.candidates import ToWords
+from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, plan_settings
+from kdmt.distill.decoding import Teacher
+from kdmt.distill.inputs import Inputs
+from kdmt.distill.sources import SourceLines, Text
+from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
+from kdmt.interop.huggingface import (
+    LIBRARIES,
+    ForeignModel,
+    ForeignTokenizer,
+    check_languages,
+    check_weights,
+    export_to_ctranslate2,
+    find_model,
+    model_files,
+    position_limits,
+    read_kind,
+)
+from kdmt.models.transformer import Transformer
+
+_SETTING = "distill.teachers.0."
+
+
+@dataclass(frozen=True)
+class HuggingFaceTeacher:
+    """A model with its own vocabulary.
+
+    It translates the training set's text, and the text processing of the data makes words of its output. See
+    `ChosenTeacher`.
+
+    Attributes:
+        foreign: the entry of `distill.teachers`.
+        folder: of the model.
+        engine: ctranslate2 or torch.
+    """
+
+    settings: Distill
+    foreign: ForeignTeacher
+    text: Inputs
+    folder: Path
+    engine: str
+
+    @classmethod
+    def choose(cls, settings: Distill, inputs: Inputs) -> HuggingFaceTeacher:
+        """Return the model that the settings name. See `choose_teacher`."""
+        assert settings.foreign is not None
+        folder = find_model(settings.foreign.huggingface, settings.foreign.revision)
+        read_kind(folder)  # refuses a folder that is no such model
+        engine = "torch" if settings.engine == "torch" else "ctranslate2"
+        return cls(settings, settings.foreign, inputs, folder, engine)
+
+    @property
+    def name(self) -> str:
+        """Return its name in messages and plans."""
+        return self.foreign.huggingface
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._tokenizer.vocabulary)
+
+    def inputs(self) -> dict[str, str]:
+        return {f"{self.name}/{file}": sha for file, sha in self._sha256_of_files().items()}
+
+    def check(self, sample: Sample | None) -> None:
+        del sample  # both engines can draw samples from it
+        tokenizer = self._tokenizer
+        if not self.foreign.other_languages:
+            codes = (tokenizer.source_code, tokenizer.target_code)
+            check_languages(self.folder, tokenizer.kind, codes, self.text.corpus.direction, setting=_SETTING)
+        check_weights(tokenizer, ctranslate2=self.engine == "ctranslate2")
+
+    def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
+        del inputs  # the model's files are among them under longer names
+        compute_type = ["distill.compute_type"] if self.engine == "ctranslate2" else []
+        made_from = plan_settings(settings, [*SEARCH_SETTINGS, *compute_type])
+        made_from |= {f"teacher's {file}": sha for file, sha in self._sha256_of_files().items()}
+        made_from["engine"] = self.engine
+        made_from["languages"] = [self._tokenizer.source_code, self._tokenizer.target_code]
+        made_from["text processing"] = known_sha256(self.text.corpus.text_file)
+        return made_from
+
+    def open(self, folder: Path, sample: Sample | None) -> Teacher:
+        settings, (max_source_tokens, max_target_tokens) = self.settings, position_limits(self._tokenizer)
+        if self.engine == "torch":
+            return TorchTeacher(
+                (self.folder,),
+                settings=settings.decode,
+                max_source_tokens=max_source_tokens,
+                max_target_tokens=max_target_tokens,
+                vocab_size=self.vocab_size,
+                sample=sample,
+                load=partial(_load, self._tokenizer),
+                libraries=("torch", *LIBRARIES),
+            )
+        exported = folder / ENGINE_FOLDER
+        if not exported.exists():  # it belongs to one teacher
+            export_to_ctranslate2(self._tokenizer, exported)
+        return CTranslate2Teacher(
+            exported,
+            compute_type=settings.compute_type,
+            settings=settings.decode,
+            max_source_tokens=max_source_tokens,
+            max_target_tokens=max_target_tokens,
+            vocab_size=self.vocab_size,
+            sample=sample,
+            libraries=("ctranslate2", *LIBRARIES),
+        )
+
+    def opens_text(self) -> Callable[[], Text]:
+        paths = tuple(text.source for text in self.text.texts())
+        return partial(SourceLines, paths, _Encoder(self._tokenizer, self.text.corpus.text_processor()))
+
+    def to_words(self) -> ToWords:
+        return _Decoder(self._tokenizer, self.text.corpus.text_processor())
+
+    def _sha256_of_files(self) -> dict[str, str]:
+        return {path.name: known_sha256(path) for path in model_files(self.folder)}
+
+    @cached_property
+    def _tokenizer(self) -> ForeignTokenizer:
+        return ForeignTokenizer(
+            self.folder,
+            read_kind(self.folder),
+            self.foreign.source_code,
+            self.foreign.target_code,
+            setting=_SETTING,
+        )
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """Makes ids of the model's vocabulary from words of the training text."""
+
+    tokenizer: ForeignTokenizer
+    text: TextProcessor
+
+    def __call__(self, lines: Sequence[str]) -> list[NDArray[np.int64]]:
+        return self.tokenizer.encode([self.text.postprocess_source(line) for line in lines])
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Makes words from ids of the model's vocabulary, in the form of the target side of a corpus. See `ToWords`."""
+
+    tokenizer: ForeignTokenizer
+    text: TextProcessor
+
+    def __call__(self, tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> list[str]:
+        lines = self.tokenizer.decode(tokens, sizes)
+        return [" ".join(self.text.preprocess_target(line).split()) for line in lines]
+
+
+def _load(tokenizer: ForeignTokenizer, _: Path) -> Transformer:
+    return cast(Transformer, ForeignModel(tokenizer))  # it has the same interface

@@ -1,0 +1,45 @@
+"""What is distilled: the training text of a prepared corpus, and its monolingual text where that is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.prepared import PreparedCorpus
+from kdmt.distill.merge import TrainingText
+from kdmt.distill.sources import SourceText
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The text that a teacher translates.
+
+    Attributes:
+        corpus: the prepared corpus.
+        monolingual: whether its monolingual text is translated too, after the training text.
+    """
+
+    corpus: PreparedCorpus
+    monolingual: bool = False
+
+    def source_prefixes(self) -> tuple[Path, ...]:
+        """Return the data-bin prefixes of the source text, in order."""
+        splits = ("train", "monolingual") if self.monolingual else ("train",)
+        return tuple(self.corpus.prefix(split, self.corpus.direction.source) for split in splits)
+
+    def texts(self) -> list[TrainingText]:
+        """Return the files of the same text."""
+        corpus, (src, tgt) = self.corpus, self.corpus.direction.sides
+        texts = [TrainingText(corpus.text("train", src), corpus.text("train", tgt), corpus.tags)]
+        if self.monolingual:
+            texts.append(TrainingText(corpus.text("monolingual", src)))
+        return texts
+
+    def num_lines(self) -> int:
+        """Return the number of lines of all text."""
+        return len(SourceText(self.source_prefixes()))
+
+    def num_references(self) -> int:
+        """Return the number of lines that have references; they come first."""
+        return len(IndexedDataset(self.source_prefixes()[0]))

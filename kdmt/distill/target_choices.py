@@ -1,0 +1,48 @@
+"""Table of the rules that choose training targets among the hypotheses of the teacher.
+
+Each entry is a training set of origin `choice` in `kdmt.training_sets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kdmt.config import Distill
+from kdmt.distill.mbr import by_expected_chrf
+from kdmt.distill.selection import HIGHEST_GIVEN, Selector, interpolated, weighted
+from kdmt.distill.similarity import bleu_nearness, chrf_nearness
+
+
+def _never(_: Distill) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rule of choice.
+
+    Attributes:
+        select: (settings, sacreBLEU tokenizer) -> the rule.
+        uses_bleu: whether the rule depends on the tokenizer, with these settings.
+    """
+
+    select: Callable[[Distill, str], Selector]
+    uses_bleu: Callable[[Distill], bool] = _never
+
+
+def _nearest_to_reference(settings: Distill, tokenize: str) -> Selector:
+    nearness = chrf_nearness if settings.interpolate == "chrf" else bleu_nearness(tokenize)
+    return interpolated(nearness)
+
+
+CHOICES = {
+    # the hypothesis nearest to the reference (Kim & Rush 2016, sequence-level interpolation)
+    "interpolated": Choice(_nearest_to_reference, lambda settings: settings.interpolate == "sentence_bleu"),
+    # the hypothesis nearest to the others (minimum Bayes risk, with chrF)
+    "mbr": Choice(lambda _, __: by_expected_chrf()),
+    # the hypothesis with the highest score in a file
+    "scored": Choice(lambda _, __: HIGHEST_GIVEN),
+    # all hypotheses, weighted by their probabilities
+    "nbest": Choice(lambda settings, _: weighted(settings.decode.lenpen)),
+}

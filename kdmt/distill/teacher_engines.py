@@ -1,0 +1,141 @@
+"""What each engine needs to translate in a worker process: small values, from which the worker loads the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdmt.config import Decode, NATDecode, Sample
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.distill.blocks import Block
+from kdmt.distill.decoding import SourceIds, Translate
+from kdmt.runtime import gpu_name, processor_type
+from kdmt.types import Hypothesis, Sampling
+from kdmt.workers.tasks import WorkerSpec
+
+if TYPE_CHECKING:
+    from kdmt.models.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class CTranslate2Teacher:
+    """A model that `kdmt.interop.ctranslate2` has written.
+
+    Attributes:
+        folder: of the model, on a disk that all workers see.
+        compute_type: float32, int8 or float16.
+        settings: of the search.
+        sample: draw a translation instead of searching for the best ones.
+        shortlist: look for target words in the model's vocabulary map alone.
+        libraries: on which its translations depend.
+    """
+
+    folder: Path
+    compute_type: str
+    settings: Decode
+    max_source_tokens: int
+    max_target_tokens: int
+    vocab_size: int
+    sample: Sample | None = None
+    shortlist: bool = False
+    libraries: tuple[str, ...] = ("ctranslate2",)
+
+    def open(self, spec: WorkerSpec) -> Translate:
+        """See `Teacher.open`."""
+        engine = CTranslate2Engine(
+            self.folder,
+            device=spec.device,
+            compute_type=self.compute_type,
+            threads=spec.threads,
+            shortlist=self.shortlist,
+        )
+        own = self.sample
+
+        def search(
+            sources: SourceIds, _: list[int], __: Block, progress: Callable[[int], None]
+        ) -> list[list[Hypothesis]]:
+            return engine.decode(sources, self.settings, progress=progress)
+
+        def draw(
+            sources: SourceIds, _: list[int], block: Block, progress: Callable[[int], None]
+        ) -> list[list[Hypothesis]]:
+            assert own is not None
+            seed = block_seed(own.seed, block)
+            return engine.sample(sources, self.settings, sampling_of(own), seed=seed, progress=progress)
+
+        return search if own is None else draw
+
+    def made_with(self, spec: WorkerSpec) -> dict[str, object]:
+        """See `Teacher.made_with`."""
+        return {**_versions(self.libraries), **machine(spec)}
+
+
+@dataclass(frozen=True)
+class TorchTeacher:
+    """Models in PyTorch, which translate together where they are several.
+
+    Attributes:
+        checkpoints: folders on a disk that all workers see.
+        settings: of the search.
+        sample: draw a translation instead of searching for the best ones.
+        search: how a non-autoregressive model decodes.
+        load: loads a model that is none of kdmt's but has the interface of an autoregressive one; it can be sent to
+            another process.
+        libraries: on which its translations depend.
+    """
+
+    checkpoints: tuple[Path, ...]
+    settings: Decode
+    max_source_tokens: int
+    max_target_tokens: int
+    vocab_size: int
+    sample: Sample | None = None
+    search: NATDecode | None = None
+    iterations: int = 10
+    load: Callable[[Path], Transformer] | None = None
+    libraries: tuple[str, ...] = ("torch",)
+
+    def open(self, spec: WorkerSpec) -> Translate:
+        """See `Teacher.open`."""
+        from kdmt.distill.torch_models import open_models  # loads torch
+
+        return open_models(
+            self.checkpoints,
+            spec,
+            load=self.load,
+            settings=self.settings,
+            sampling=None if self.sample is None else sampling_of(self.sample),
+            seed=0 if self.sample is None else self.sample.seed,
+            search=self.search,
+            iterations=self.iterations,
+        )
+
+    def made_with(self, spec: WorkerSpec) -> dict[str, object]:
+        """See `Teacher.made_with`."""
+        return {**_versions(self.libraries), **machine(spec)}
+
+
+def sampling_of(sample: Sample) -> Sampling:
+    """Return the settings as `kdmt.decode.search.sampling` takes them."""
+    return Sampling(temperature=sample.temperature, top_k=sample.top_k, top_p=sample.top_p)
+
+
+def block_seed(seed: int, block: Block) -> int:
+    """Return the seed of a new generator for the block, in 31 bits."""
+    return int(np.random.SeedSequence([seed, block.number]).generate_state(1)[0] >> 1)
+
+
+def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    return {name: version(name) for name in libraries}
+
+
+def machine(spec: WorkerSpec) -> dict[str, object]:
+    """Return the type of processor or GPU, and the threads of the worker."""
+    is_gpu = spec.device.startswith("cuda")
+    kind = {"device": gpu_name(spec.device)} if is_gpu else {"processor": processor_type()}
+    return {**kind, "threads": spec.threads}

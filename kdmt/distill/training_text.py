@@ -1,0 +1,212 @@
+"""The text and the data-bin of a training set: targets are chosen, filtered and binarised, and the counts reported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from kdmt.config import Distill
+from kdmt.corpus.binarize import TextPair, binarize_files, dictionary_path
+from kdmt.corpus.dropped import warning_lines
+from kdmt.corpus.pool import process_beside
+from kdmt.distill.candidates import read_scores
+from kdmt.distill.comparison import Comparison, ComparisonFacts
+from kdmt.distill.failures import FAILURES
+from kdmt.distill.inputs import Inputs
+from kdmt.distill.merge import MergeReport, Outputs, merge_candidates
+from kdmt.distill.reverse import SCORES, drop_improbable
+from kdmt.distill.selection import Selector
+from kdmt.errors import UserError
+from kdmt.files import PARTIAL, naming
+from kdmt.runtime import cores
+from kdmt.training_sets import WEIGHTS
+from kdmt.workers.open import num_helpers
+
+_WORTH_A_PROCESS = 5000  # lines to compare: half a second
+NBEST, OFFSETS, SENTENCES, REJECTED = "nbest", "nbest.npy", "sentences.npy", "rejected"
+CANDIDATES = (NBEST, OFFSETS, SENTENCES)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the targets of a training set come from.
+
+    Attributes:
+        candidates: folder with `nbest`, its offsets and the sentence of each line.
+        select: chooses among the candidates.
+        scores: file with a score for each line of `nbest`, for a selector that uses one.
+    """
+
+    candidates: Path
+    select: Selector
+    scores: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainingTextWriter:
+    """Writes the text and the data-bin of one training set.
+
+    Attributes:
+        folder: of its stage.
+        inputs: the text that is distilled.
+        settings: section `distill`.
+        tokenize: sacreBLEU's tokenizer for words of the target language.
+        remove_bpe: how subwords that are in the text are joined for BLEU; None for text without.
+        say: prints a line for the user.
+    """
+
+    folder: Path
+    inputs: Inputs
+    settings: Distill
+    tokenize: str
+    remove_bpe: str | None
+    say: Callable[[str], None]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the text files; there are tags where the training text has them."""
+        src, tgt = self.inputs.corpus.direction.sides
+        return f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED
+
+    def write(self, targets: Targets) -> dict[str, object]:
+        """Write text, data-bin and, where targets are weighted, weights; return the facts for the manifest."""
+        sweep(self.folder)
+        weighs = targets.select.weighs
+        with _another_process(0 if weighs else self.inputs.num_lines()) as beside:
+            report = self._write_text(targets)
+            comparison = None if weighs else self._compare(report, beside)
+            self._binarize()
+            if weighs:
+                with naming(self.folder / WEIGHTS):
+                    np.save(self.folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
+            compared = None if comparison is None else comparison.facts()
+        self.say(f"{self.folder.name}: {_summary(report, compared)}")
+        for line in _warning(report):
+            self.say(f"{self.folder.name}: {line}")
+        return _counts(report) | ({} if compared is None else compared.as_dict())
+
+    def merge(self, targets: Targets, out: Path) -> MergeReport:
+        """Write the text of a training set to the folder `out`."""
+        candidates, files = targets.candidates, Outputs(*(out / name for name in self.names))
+        nbest, offsets = candidates / NBEST, candidates / OFFSETS
+        given = None if targets.scores is None else read_scores(targets.scores, nbest, offsets, out)
+        numbers_L = np.load(candidates / SENTENCES, mmap_mode="r")
+        report = merge_candidates(
+            self.inputs.texts(),
+            numbers_L,
+            nbest=nbest,
+            offsets=offsets,
+            settings=self.settings.failures,
+            select=targets.select,
+            typical_ratio=self.inputs.corpus.typical_ratio(),
+            given=given,
+            out=files,
+            workers=num_helpers(len(numbers_L), compared=targets.select.depth > 1),
+        )
+        drop_improbable(self.settings, self.folder, files, report)
+        return report
+
+    def outputs(self) -> list[Path]:
+        """Return the files that a manifest lists of a training set."""
+        names = (*CANDIDATES, REJECTED, WEIGHTS, SCORES)
+        return [
+            *self.folder.glob("distilled.*"),
+            *(self.folder / name for name in names if (self.folder / name).exists()),
+            *(self.folder / "data-bin").iterdir(),
+        ]
+
+    def _write_text(self, targets: Targets) -> MergeReport:
+        with TemporaryDirectory(dir=self.folder, prefix=PARTIAL) as scratch:
+            report = self.merge(targets, Path(scratch))
+            for name in (*self.names, SCORES):
+                if (Path(scratch) / name).exists():
+                    (Path(scratch) / name).replace(self.folder / name)
+                else:
+                    (self.folder / name).unlink(missing_ok=True)  # of an earlier run
+        self._require_words(report)
+        return report
+
+    def _require_words(self, report: MergeReport) -> None:
+        kept_empty = report.failures["empty"] if self.settings.failures.empty == "keep" else 0
+        if report.num_lines <= kept_empty:  # fewer where the reverse model dropped some of them
+            failures = ", ".join(f"{name} {count:,}" for name, count in report.failures.items())
+            raise UserError(
+                f"{self.folder.name}: none of {report.num_sentences:,} sentences has a translation to train on; "
+                f"failures: {failures}"
+            )
+
+    def _compare(self, report: MergeReport, beside: Executor | None) -> Comparison | None:
+        src, tgt = (self.folder / name for name in self.names[:2])
+        return Comparison.begin(
+            report,
+            sources=src,
+            distilled=tgt,
+            inputs=self.inputs,
+            tokenize=self.tokenize,
+            remove_bpe=self.remove_bpe,
+            beside=beside,
+        )
+
+    def _binarize(self) -> None:
+        """Binarise the text with the tokenizer and the dictionaries of the prepared corpus."""
+        corpus, data_bin = self.inputs.corpus, self.folder / "data-bin"
+        codec = corpus.codec()
+        src, tgt, tags = (self.folder / name for name in self.names[:3])
+        binarize_files(
+            data_bin,
+            "train",
+            TextPair(src, tgt, tags if tags.exists() else None),
+            direction=corpus.direction,
+            tokenizers=codec.tokenizers,
+            dictionaries=(codec.src_dictionary, codec.tgt_dictionary),
+        )
+        for lang in corpus.direction.sides:
+            shutil.copy2(dictionary_path(corpus.data_bin, lang), data_bin)
+
+
+def sweep(*folders: Path) -> None:
+    """Remove what killed runs left in folders where no other process is at work."""
+    for folder in folders:
+        for path in folder.glob(f"{PARTIAL}*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _another_process(lines: int) -> AbstractContextManager[Executor | None]:
+    """Return a second process for the comparison; None where so few lines are compared before it has started."""
+    return nullcontext() if lines < _WORTH_A_PROCESS or cores() == 1 else process_beside("kdmt.score.diagnostics")
+
+
+def _warning(report: MergeReport) -> Iterator[str]:
+    """Yield the lines of the warning that many sentences have no translation of the teacher, by the rules involved.
+
+    What the reverse model drops does not count: its share is a setting.
+    """
+    lost: dict[str, int] = {failure: report.replaced[failure] + report.dropped[failure] for failure in FAILURES}
+    what = "sentences replaced by references or dropped"
+    return warning_lines("translations", what, report.num_sentences, lost, report.examples)
+
+
+def _counts(report: MergeReport) -> dict[str, object]:
+    return {
+        "num_sentences": report.num_sentences,
+        "num_lines": report.num_lines,
+        "failures": dict(report.failures),
+        "replaced_by_reference": dict(report.replaced),
+        "dropped": dict(report.dropped),
+    }
+
+
+def _summary(report: MergeReport, compared: ComparisonFacts | None) -> str:
+    failures = ", ".join(f"{name} {count:,}" for name, count in report.failures.items()) or "none"
+    text = f"{report.num_lines:,} lines for {report.num_sentences:,} sentences; failures: {failures}"
+    return text if compared is None else f"{text}; {compared.explain()}"

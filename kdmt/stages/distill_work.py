@@ -1,0 +1,392 @@
+"""The work of the stages that make training sets. `kdmt.stages.distill` plans them.
+
+Each class is the work of one kind of training set: `make` writes it, `verify` checks it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.checksum import file_sha256
+from kdmt.config import Distill, Sample, Text
+from kdmt.distill.blocks import BLOCKS, fits
+from kdmt.distill.candidates import Written, read_scores, write_candidates
+from kdmt.distill.chosen_teacher import ChosenTeacher
+from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
+from kdmt.distill.imported import write_imported
+from kdmt.distill.reverse import check_reverse
+from kdmt.distill.selection import BEST, Selector
+from kdmt.distill.sources import Sources, find_sources
+from kdmt.distill.target_choices import CHOICES
+from kdmt.distill.training_text import (
+    CANDIDATES,
+    NBEST,
+    OFFSETS,
+    SENTENCES,
+    Targets,
+    TrainingTextWriter,
+    sweep,
+)
+from kdmt.distill.verification import SCRATCH, choose_blocks, decode_again, verify_text
+from kdmt.errors import UserError
+from kdmt.files import PARTIAL, atomic_file, naming
+from kdmt.flow.folders import earlier_states, real_folder
+from kdmt.flow.manifest import Plan, begin, finish
+from kdmt.flow.stage import setting_up
+from kdmt.workers.open import LOGS, num_helpers, open_executor
+from kdmt.workers.progress import block_progress
+from kdmt.workers.tasks import Failed
+
+_FAILURES_SHOWN = 3
+
+
+class TextWork(Protocol):
+    """The work of a stage that makes a training set."""
+
+    def make(self, plan: Plan) -> None:
+        """Write the training set and the manifest."""
+        ...
+
+    def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
+        """Check the training set; decode some blocks again, where it was decoded.
+
+        Args:
+            blocks: number of blocks.
+            seed: of their choice; None for a new one.
+
+        Raises:
+            UserError: naming what is not as it was made.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the work of all training sets needs.
+
+    Attributes:
+        writer: writes text and data-bin of the training set to its folder.
+        text: settings of text processing.
+        config: all settings of the pipeline, for the folder's `config.json`.
+    """
+
+    writer: TrainingTextWriter
+    text: Text
+    config: Mapping[str, object]
+
+    @property
+    def folder(self) -> Path:
+        return self.writer.folder
+
+    @property
+    def settings(self) -> Distill:
+        return self.writer.settings
+
+    def say(self, text: str) -> None:
+        """Print a line for the user that begins with the name of the stage."""
+        self.writer.say(f"{self.folder.name}: {text}")
+
+    def check(self) -> None:
+        """Refuse settings that cannot be followed, before any folder is touched."""
+        check_reverse(self.settings.reverse, self.writer.inputs.corpus.direction, self.text)
+
+    def begin(self, plan: Plan) -> None:
+        """Open the folder for work."""
+        begin(self.folder, plan, self.config)
+
+    def finish(self, plan: Plan, facts: Mapping[str, object]) -> None:
+        """Declare the training set complete."""
+        finish(self.folder, plan, outputs=self.writer.outputs(), facts=facts)
+
+
+# ------------------------------------------------------------------------------------------------------------ decoding
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A training set that the teacher decodes, in the steps that whole runs, shards and verification share.
+
+    Attributes:
+        teacher: what translates.
+        sample: how translations are drawn; None to search for the best ones.
+    """
+
+    job: Job
+    teacher: ChosenTeacher
+    sample: Sample | None
+
+    @property
+    def folder(self) -> Path:
+        return self.job.folder
+
+    @property
+    def blocks(self) -> Path:
+        return self.folder / BLOCKS
+
+    @property
+    def targets(self) -> Targets:
+        """Return the best of what the teacher wrote."""
+        return Targets(self.folder, BEST)
+
+    def make(self, plan: Plan) -> None:
+        """Decode the missing blocks, and write the training set."""
+        self.begin(plan)
+        sweep(self.folder, self.blocks)
+        sources = self.sources()
+        tasks = self._decode(plan, sources)
+        sweep(self.blocks)  # files of workers that were lost meanwhile
+        self._merge(plan, sources, tasks)
+
+    def begin(self, plan: Plan) -> None:
+        """Open the folder for work, after a check of the teacher."""
+        self.teacher.check(self.sample)
+        self.job.check()
+        self.job.begin(plan)
+        self.blocks.mkdir(exist_ok=True)
+
+    def make_shard(self, plan: Plan, shard: int, shards: int) -> None:
+        """Decode every `shards`-th block, from block `shard` on."""
+        tasks = self._decode(plan, self.sources(), slice(shard, None, shards))
+        self.job.say(
+            f"the {len(tasks):,} blocks of shard {shard} of {shards} are there; "
+            "without --shard the same command puts the shards together"
+        )
+
+    def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
+        """See `TextWork.verify`."""
+        sources = self.sources()
+        tasks = self.tasks(sources)
+        with TemporaryDirectory(dir=self.folder, prefix=SCRATCH) as scratch:
+            self.write_candidates(self.made_from(plan), tasks, sources, Path(scratch))  # reads and checks every block
+            if file_sha256(Path(scratch) / NBEST) != file_sha256(self.folder / NBEST):
+                raise UserError(f"{self.folder / NBEST}: does not follow from the blocks")
+            self.job.say(f"{len(tasks):,} blocks are whole, and {NBEST} follows from them")
+            seed = secrets.randbits(31) if seed is None else seed
+            again = choose_blocks(tasks, blocks, seed)
+            executor = open_executor(self.job.settings, self.folder)
+            decode_again(self.blocks, self.decoder(plan, Path(scratch)), again, executor, self.job.writer.say)
+        if again:
+            numbers = ", ".join(str(task.number) for task in again)
+            self.job.say(f"decoded again, the same: blocks {numbers} (--verify-seed {seed})")
+        verify_text(self.job.writer, self.targets)
+
+    def sources(self) -> Sources:
+        """Find which sentence is on which line."""
+        open_text = self.teacher.opens_text()
+        return find_sources(open_text(), once=self.sample is None, workdir=self.folder)
+
+    def tasks(self, sources: Sources) -> list[BlockTask]:
+        """Return a task for each block."""
+        return plan_tasks(sources, self.job.settings.block_size)
+
+    def decoder(self, plan: Plan, folder: Path) -> BlockDecoder:
+        """Return what becomes a worker that writes blocks to a folder."""
+        return BlockDecoder(
+            teacher=self.teacher.open(self.folder, self.sample),
+            settings=self.job.settings.decode,
+            open_text=self.teacher.opens_text(),
+            folder=folder,
+            made_from=self.made_from(plan),
+        )
+
+    def made_from(self, plan: Plan) -> dict[str, object]:
+        """Return what the blocks depend on besides their sources."""
+        return self.teacher.made_from(plan.settings, plan.inputs)
+
+    def write_candidates(
+        self, made_from: Mapping[str, object], tasks: Sequence[BlockTask], sources: Sources, out: Path
+    ) -> Written:
+        """Write the content of the blocks as text to the folder `out`."""
+        with naming(self.folder / SENTENCES):
+            np.save(out / SENTENCES, sources.numbers_L)
+        return write_candidates(
+            tasks,
+            self.blocks,
+            made_from=made_from,
+            to_words=self.teacher.to_words(),
+            vocab_size=self.teacher.vocab_size,
+            settings=self.job.settings.failures,
+            out=out / NBEST,
+            out_offsets=out / OFFSETS,
+            workers=num_helpers(len(sources)),
+        )
+
+    def _decode(self, plan: Plan, sources: Sources, own: slice = slice(None)) -> list[BlockTask]:
+        tasks = self.tasks(sources)[own]
+        with setting_up(self.folder):  # shards may begin at the same moment
+            decoder = self.decoder(plan, self.blocks)
+            _keep_blocks(self.folder, tasks, decoder.made_from)
+        missing = missing_tasks(tasks, self.blocks, decoder.made_from, tell=self.job.writer.say)
+        self.job.say(
+            f"{len(sources):,} different sentences on {len(sources.numbers_L):,} lines; "
+            f"{len(tasks) - len(missing):,} of {len(tasks):,} blocks are there"
+        )
+        done = sum(task.count for task in tasks) - sum(task.count for task in missing)
+        with block_progress(self.folder.name, before=done) as progress:
+            failed = open_executor(self.job.settings, self.folder).run(decoder, missing, progress)
+        if failed:
+            raise UserError(_describe(self.folder.name, failed))
+        return tasks
+
+    def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
+        with TemporaryDirectory(dir=self.folder, prefix=PARTIAL) as scratch:
+            written = self.write_candidates(self.made_from(plan), tasks, sources, Path(scratch))
+            for name in CANDIDATES:
+                (Path(scratch) / name).replace(self.folder / name)
+        facts = self.job.writer.write(self.targets)
+        scores, lengths = _spread(written.scores_B), _spread(written.lengths_B)
+        facts |= {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
+        self.job.say(
+            "of the teacher's best, mean and 5th and 95th percentile: "
+            f"score {_in_words(scores)}, tokens {_in_words(lengths)}"
+        )
+        self.job.finish(plan, facts)
+
+
+def _keep_blocks(folder: Path, tasks: Sequence[BlockTask], made_from: Mapping[str, object]) -> None:
+    """Copy those blocks of an earlier state that are still right: the corpus may have grown."""
+    for state in earlier_states(folder):
+        for task in tasks:
+            there, here = task.block.path(state / BLOCKS), task.block.path(folder / BLOCKS)
+            if there.exists() and not here.exists() and fits(there, task.block, made_from, task.hashes_N):
+                with atomic_file(here) as aside:
+                    shutil.copy2(there, aside)
+
+
+def _describe(name: str, failed: Sequence[Failed]) -> str:
+    first = "; ".join(f"block {each.task.number}: {each.error}" for each in failed[:_FAILURES_SHOWN])
+    more = f" and {len(failed) - _FAILURES_SHOWN:,} more" if len(failed) > _FAILURES_SHOWN else ""
+    return (
+        f"{name}: {len(failed):,} block{'s' if len(failed) > 1 else ''} failed three times, the others are there "
+        f"({first}{more}); {LOGS}/ has the whole errors; run it again to try again"
+    )
+
+
+def _spread(values: NDArray[np.floating] | NDArray[np.integer]) -> dict[str, float]:
+    """Return mean and percentiles."""
+    if not len(values):
+        return {}
+    low, high = np.percentile(values, [5, 95]).tolist()
+    return {"mean": float(values.mean(dtype=np.float64)), "p5": low, "p95": high}
+
+
+def _in_words(spread: dict[str, float]) -> str:
+    return f"{spread['mean']:.2f} ({spread['p5']:.2f} to {spread['p95']:.2f})" if spread else "none"
+
+
+def _origins(made_with: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return which blocks were made with which libraries, processor and threads: `[first, last]` runs of numbers."""
+    runs: dict[str, list[list[int]]] = {}
+    origins: dict[str, Mapping[str, object]] = {}
+    for number, made in enumerate(made_with):
+        key = json.dumps(made, sort_keys=True)
+        origins.setdefault(key, made)
+        own = runs.setdefault(key, [])
+        if own and own[-1][1] == number - 1:
+            own[-1][1] = number
+        else:
+            own.append([number, number])
+    return [{**made, "blocks": runs[key]} for key, made in origins.items()]
+
+
+# ------------------------------------------------------------------------------------ other choices among the same text
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """A training set that is another choice among what `distilled` has decoded.
+
+    Attributes:
+        name: of the training set, in `CHOICES`.
+        candidates: folder of `distilled`.
+        scores: a file that the choice is made by, if any.
+        tokenizer: gives sacreBLEU's tokenizer that the plan records, once the folder is open for work.
+    """
+
+    job: Job
+    name: str
+    candidates: Path
+    scores: Path | None
+    tokenizer: Callable[[], str]
+
+    @property
+    def targets(self) -> Targets:
+        """Return what is chosen."""
+        return Targets(self.candidates, self._rule(), self.scores)
+
+    def make(self, plan: Plan) -> None:
+        """Choose, and write the training set."""
+        self.job.check()
+        self._check_scores()
+        self.job.begin(plan)
+        self.job.finish(plan, self.job.writer.write(self.targets))
+
+    def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
+        """See `TextWork.verify`; nothing is decoded."""
+        del plan, blocks, seed
+        verify_text(self.job.writer, self.targets)
+
+    def _rule(self) -> Selector:
+        choice = CHOICES[self.name]
+        return choice.select(self.job.settings, self.tokenizer() if choice.uses_bleu(self.job.settings) else "")
+
+    def _check_scores(self) -> None:
+        """Refuse a file of scores that is not right, before any folder is touched."""
+        if self.scores is not None:
+            with TemporaryDirectory() as scratch:
+                read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))
+
+
+# ------------------------------------------------------------------------------------------------ another system's text
+
+
+@dataclass(frozen=True)
+class Importing:
+    """A training set of another system's translations.
+
+    Attributes:
+        path: file of the translations.
+    """
+
+    job: Job
+    path: Path
+
+    @property
+    def targets(self) -> Targets:
+        """Return the only candidate of each line."""
+        return Targets(self.job.folder, BEST)
+
+    def make(self, plan: Plan) -> None:
+        """Read the translations, and write the training set."""
+        self.job.check()
+        folder, inputs = self.job.folder, self.job.writer.inputs
+        with TemporaryDirectory(dir=real_folder(folder).parent, prefix=".imported-") as scratch:
+            nbest, offsets, sentences = (Path(scratch) / name for name in CANDIDATES)
+            write_imported(
+                self.path,
+                inputs.corpus.codec(),
+                nbest,
+                offsets,
+                sentences,
+                count=inputs.num_lines(),
+                sources=[text.source for text in inputs.texts()] if self.job.settings.imported_sources else None,
+            )
+            self.job.begin(plan)  # once the file is known to be right
+            for path in (nbest, offsets, sentences):
+                path.replace(folder / path.name)
+        self.job.finish(plan, self.job.writer.write(self.targets))
+
+    def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
+        """See `TextWork.verify`; nothing is decoded."""
+        del plan, blocks, seed
+        verify_text(self.job.writer, self.targets)

@@ -1,0 +1,24 @@
+"""Checkpoints and runs that settings name by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdmt.config import Pipeline
+
+RUN_INPUTS = ("init_from ", "teacher ")  # prefixes of the inputs of a training run that are paths
+
+
+def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
+    """Yield YAML path and value of each setting that names a checkpoint or a run."""
+    if config.teacher.train.init_from is not None:
+        yield "teacher.train.init_from", config.teacher.train.init_from
+    for number, path in enumerate(config.distill.checkpoints):
+        yield f"distill.teachers.{number}", path
+    if config.distill.reverse is not None:
+        yield "distill.reverse.checkpoint", config.distill.reverse.checkpoint
+    for name, student in config.students.items():
+        if student.train.init_from is not None:
+            yield f"students.{name}.train.init_from", student.train.init_from
+        for number, path in enumerate(student.word_kd.teachers if student.word_kd is not None else ()):
+            yield f"students.{name}.word_kd.teachers.{number}", path

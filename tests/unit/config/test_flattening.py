@@ -1,0 +1,45 @@
+"""Settings by dotted path and kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kdmt.config import KINDS, REQUIRED, Pipeline, flatten_settings
+
+Load = Callable[..., Pipeline]
+
+
+def test_every_setting_is_of_one_kind(load: Load) -> None:
+    pipeline = load()
+    by_kind = {kind: set(flatten_settings(pipeline, kind)) for kind in KINDS}
+    assert not by_kind["result"] & by_kind["extend"]
+    assert not by_kind["result"] & by_kind["execution"]
+    trained = ("teacher", "students.raw", "students.distilled")
+    of_training = ("max_updates", "on_divergence", "explosion_norm")
+    assert by_kind["extend"] == {
+        *(f"{system}.train.{setting}" for system in trained for setting in of_training),
+        *("students.raw.seeds", "students.distilled.seeds"),
+    }
+    assert by_kind["execution"] >= {
+        *("prepare.workers", "distill.threads", "distill.device", "teacher.train.threads"),
+        *("teacher.train.save_interval_updates", "teacher.train.log_interval_updates", "teacher.train.tensorboard"),
+    }
+    assert by_kind["result"] >= {
+        *("name", "source_lang", "prepare.train.0.source.path", "prepare.train.0.weight", "prepare.clean.max_ratio"),
+        *("prepare.test.test.target.path", "teacher.seed", "teacher.train.lr", "teacher.model.dropout"),
+        *("distill.decode.beam", "distill.block_size", "distill.failures.unk", "students.raw.data", "score.beams"),
+    }
+
+
+def test_a_flattened_setting_has_its_value_and_default(load: Load) -> None:
+    found = flatten_settings(load("teacher.train.lr=0.5", "score.beams=[7]"), "result")
+    assert (found["teacher.train.lr"].value, found["teacher.train.lr"].default) == (0.5, 5e-4)
+    assert (found["score.beams"].value, found["score.beams"].default) == ([7], [1, 5])
+    assert found["name"].default is REQUIRED
+
+
+def test_an_unknown_kind_is_the_programmers_mistake(load: Load) -> None:
+    with pytest.raises(ValueError, match="kind 'results'"):
+        flatten_settings(load(), "results")

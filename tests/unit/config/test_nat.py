@@ -1,0 +1,50 @@
+"""Non-autoregressive families and the settings that each has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kdmt.config import NAT
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "students.raw.nat={family: cmlm, glancing: [[0, 0.5]]}",
+            "students.raw.nat: 'glancing' is a setting of nat, ctc",
+        ),
+        (
+            "students.raw.nat={family: nat, upsample: 2}",
+            "students.raw.nat: 'upsample' is a setting of ctc, dag, not of",
+        ),
+        (
+            "students.raw.nat={family: ctc, length_weight: 0.2}",
+            "students.raw.nat: 'length_weight' is a setting of nat,",
+        ),
+        ("students.raw.nat={family: nat, layout: fairseq}", "students.raw.nat: 'layout' is a setting of cmlm, lev"),
+        ("students.raw.nat={family: nat, distance: levenshtein}", "students.raw.nat: 'distance' has no effect unless"),
+        ("students.raw.nat={}", "students.raw.nat.family: missing"),
+        (
+            "students.raw.nat={family: glat}",
+            "students.raw.nat.family: should be 'nat', 'cmlm', 'inat', 'nat_crf', 'ctc'",
+        ),
+    ],
+)
+def test_contradicting_settings_are_named(problem: Callable[..., str], override: str, expected: str) -> None:
+    assert problem(override).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"family": "cmlm", "upsample": 3},  # a default that is spelled out
+        {"family": "ctc", "upsample": 2, "glancing": [[0, 0.5], [100, 0.3]], "distance": "levenshtein"},
+        {"family": "insertion", "insertion_temperature": 0.5, "layout": "fairseq", "deep_supervision": 1.0},
+    ],
+)
+def test_settings_of_the_family_itself(settings: dict[str, Any]) -> None:
+    assert NAT(**settings).family == settings["family"]

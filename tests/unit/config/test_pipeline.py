@@ -1,0 +1,91 @@
+"""Rules between the sections of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kdmt.config import Pipeline
+
+Load = Callable[..., Pipeline]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("source_lang=de", "'source_lang' and 'target_lang' are both 'de'"),
+        ("source_lang=DE", "'source_lang' and 'target_lang' are the same language: 'DE' and 'de'"),
+        ("source_lang=deu", "'source_lang' and 'target_lang' are the same language: 'deu' and 'de'"),
+        ("target_lang=german", "'target_lang': 'german' is no ISO 639 or BCP 47 language code: write 'de'"),
+        ("source_lang=jp", "'source_lang': 'jp' is no ISO 639 or BCP 47 language code: write 'ja'"),
+        ("source_lang=zz", "'source_lang': 'zz' is no ISO 639 or BCP 47 language code"),
+        ("prepare.text={moses: true, already_applied: true}", "'prepare.test.test' is processed text: "),
+        ("score.baseline=rwa", "'score.baseline': 'rwa' is none of teacher, raw, distilled"),
+        ("students.teacher={}", "'students': a student cannot be called 'teacher'"),
+        ("students.raw.data=nbest", "'students.raw.data: nbest' is made of the n-best: set 'distill.decode.nbest'"),
+        ("students.raw.data=imported", "'students.raw.data: imported' needs the file 'distill.imported'"),
+        ("students.raw.self_supervised={monolingual: true}", "'students.raw.self_supervised.monolingual' needs"),
+        ("distill.monolingual=true", "'distill.monolingual' needs 'prepare.monolingual'"),
+        (
+            "students.raw.word_kd={source: cache, temperature: 2.0}",
+            "'students.raw.word_kd.temperature' (2) is none of 'knowledge.temperatures'",
+        ),
+        (
+            "students.raw.word_kd={source: cache, top1_ranking: 9}",
+            "'students.raw.word_kd.top1_ranking' (9) is more than 'knowledge.k'",
+        ),
+    ],
+)
+def test_sections_that_contradict_each_other(problem: Callable[..., str], override: str, expected: str) -> None:
+    assert problem(override).startswith(expected)
+
+
+def test_private_and_three_letter_languages_are_known(load: Load) -> None:
+    assert load("source_lang=qaa", "target_lang=haw").source_lang == "qaa"
+
+
+@pytest.mark.parametrize("code", ["zh-CN", "ZH_hant", "sr-Latn", "pt-BR", "deu", "qaa-Hira"])
+def test_language_codes_stay_as_they_are_written(load: Load, code: str) -> None:
+    assert load(f"source_lang={code}", "target_lang=en").source_lang == code
+
+
+@pytest.mark.parametrize("code", ["th", "km", "ja", "ko", "tr", "vi", "sr-Latn", "qaa", "hi-Latn"])
+@pytest.mark.parametrize("key", ["source_lang", "target_lang"])
+def test_moses_is_refused_for_languages_it_has_no_rules_for(
+    refusal: Callable[..., str], load: Load, key: str, code: str
+) -> None:
+    message = refusal(f"{key}={code}", "prepare.text.moses=true")
+    assert (
+        f"/p.yaml: 'prepare.text.moses': Moses has no rules for '{code}' ('{key}'): leave out 'moses' and " in message
+    )
+    assert "SentencePiece" in message
+    assert load(f"{key}={code}", "prepare.text={normalize: true, lowercase: true}").prepare.text.normalize
+
+
+@pytest.mark.parametrize("code", ["fr", "deu", "pt-BR", "zh", "zh-Hant", "yue", "ta", "lv", "mni"])
+def test_moses_has_rules_for_a_language_whatever_its_code(load: Load, code: str) -> None:
+    assert load(f"source_lang={code}", "target_lang=en", "prepare.text.moses=true").prepare.text.moses
+
+
+def test_text_that_others_tokenised_by_moses_must_be_joined_again(refusal: Callable[..., str], load: Load) -> None:
+    given = ("prepare.text={moses: true, already_applied: true}", "prepare.test={}")
+    for code in ("tr", "ja", "zh-CN", "qaa"):
+        assert load(f"source_lang={code}", *given).prepare.text.moses
+    message = refusal("source_lang=km", *given)
+    assert "Moses cannot join the words of 'km' ('source_lang') again: leave out 'moses' and set " in message
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "lowercased"),
+    [
+        ("{}", "{}", False),
+        ("{}", "{lowercase: true}", True),
+        ("{lowercase: true}", "{}", True),
+        ("{lowercase: true}", "{lowercase: false}", True),
+        ("{lowercase: true}", "{detokenized: false}", False),  # of words in lower case, against such words
+        ("{lowercase: true}", "{detokenized: false, lowercase: true}", True),
+    ],
+)
+def test_lowercased_text_is_scored_without_regard_to_case(load: Load, text: str, score: str, lowercased: bool) -> None:
+    assert load(f"prepare.text={text}", f"score={score}").scores_lowercased is lowercased

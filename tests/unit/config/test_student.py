@@ -1,0 +1,75 @@
+"""Students: what they can learn from, given their family and their teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kdmt.config import Pipeline
+
+Load = Callable[..., Pipeline]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("students.raw.seeds=[1, 2, 1]", "students.raw: 'seeds' holds a number twice"),
+        ("students.raw={nat: {family: ctc}, word_kd: {}}", "students.raw: 'nat.family: ctc' cannot have 'word_kd'"),
+        ("students.raw={nat: {family: nat}, on_policy: {}}", "students.raw: 'nat.family: nat' cannot have 'on_policy'"),
+        ("students.raw={nat: {family: dag}, data: nbest}", "students.raw: 'nat.family: dag' cannot have 'data: nbest'"),
+        (
+            "students.raw={nat: {family: ctc}, hidden_kd: {}}",
+            "students.raw: 'nat.family: ctc' cannot have 'hidden_kd.decoder': its positions are not the target's",
+        ),
+        (
+            "students.raw={nat: {family: cmlm, layout: fairseq}, hidden_kd: {}}",
+            "students.raw: 'nat.layout: fairseq' cannot have 'hidden_kd'",
+        ),
+        (
+            "students.raw={nat: {family: cmlm, layout: fairseq, deep_supervision: 1.0}}",
+            "students.raw: 'nat.layout: fairseq' cannot have 'deep_supervision'",
+        ),
+        ("students.raw={on_policy: {}}", "students.raw: 'on_policy' needs 'word_kd'"),
+        ("students.raw={on_policy: {}, word_kd: {source: cache}}", "students.raw: 'on_policy' needs 'word_kd'"),
+        ("students.raw={on_policy: {}, word_kd: {alpha: 0.0}}", "students.raw: 'on_policy' samples are taught by"),
+        (
+            "students.raw={on_policy: {}, word_kd: {}, online: {kind: mutual}}",
+            "students.raw: 'on_policy' samples from one student",
+        ),
+        (
+            "students.raw={on_policy: {}, word_kd: {}, train: {parallel: fsdp}}",
+            "students.raw: 'on_policy' needs the whole model on each rank",
+        ),
+        ("students.raw={online: {kind: ema}}", "students.raw: 'online' needs 'word_kd'"),
+        ("students.raw={online: {kind: ema}, word_kd: {alpha: 0.0}}", "students.raw: 'online' brings teachers of whom"),
+        ("students.raw={online: {kind: ema}, word_kd: {teachers: [a]}}", "students.raw: 'online' brings its own"),
+        (
+            "students.raw={online: {kind: ema}, word_kd: {}, teacher_precision: bf16}",
+            "students.raw: 'teacher_precision'",
+        ),
+        (
+            "students.raw={online: {kind: mutual}, word_kd: {select: global}}",
+            "students.raw: 'word_kd.select: global' keeps one queue",
+        ),
+        (
+            "students.raw={online: {kind: mutual}, word_kd: {marginal_momentum: 0.5}}",
+            "students.raw: 'word_kd.marginal_momentum' keeps one average",
+        ),
+    ],
+)
+def test_contradicting_settings_are_named(problem: Callable[..., str], override: str, expected: str) -> None:
+    assert problem(override).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        "{nat: {family: ctc}, hidden_kd: {decoder: none}, attention_kd: {decoder_self: none, cross: none}}",
+        "{nat: {family: cmlm}, word_kd: {}, hidden_kd: {}, data: nbest}",
+        "{on_policy: {}, word_kd: {}, online: {kind: ema}}",
+        "{online: {kind: ema}, word_kd: {alpha: 0.0}, hidden_kd: {}}",
+    ],
+)
+def test_lessons_that_a_student_can_have(load: Load, student: str) -> None:
+    assert load(f"students.raw={student}", "distill.decode.nbest=2")

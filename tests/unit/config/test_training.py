@@ -1,0 +1,36 @@
+"""Training settings and changes to architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kdmt.config import Pipeline
+
+Load = Callable[..., Pipeline]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("teacher.train.validate_bleu=false", "teacher.train: 'best_metric: bleu' needs 'validate_bleu: true'"),
+        ("students.raw.train.init_optimizer=true", "students.raw.train: 'init_optimizer' is given without 'init_from'"),
+        ("teacher.train.adam_betas=[0.9, 1.0]", "teacher.train: 'adam_betas' [0.9, 1.0] are not both"),
+        (
+            "teacher.train.precision=bf8",
+            "teacher.train.precision: should be 'auto', 'float32', 'bf16' or 'bf16_output'",
+        ),
+    ],
+)
+def test_contradicting_settings_are_named(problem: Callable[..., str], override: str, expected: str) -> None:
+    assert problem(override).startswith(expected)
+
+
+def test_overrides_are_the_fields_that_are_set(load: Load) -> None:
+    model = load("teacher.model={arch: transformer_tiny, encoder_layers: 3, dropout: 0.0}").teacher.model
+    assert model.overrides() == {"encoder_layers": 3, "dropout": 0.0}
+
+
+def test_loss_needs_no_translations_of_the_validation_set(load: Load) -> None:
+    assert load("teacher.train={best_metric: loss, validate_bleu: false}").teacher.train.best_metric == "loss"

@@ -1,0 +1,161 @@
+"""Another system's translations, from a file, as a training set."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from bad_input import refused, unharmed
+from distilled_pipeline import (
+    IMPORTED,
+    IMPORTING,
+    MADE,
+    PREPARED,
+    TINY,
+    done,
+    manifest,
+    rejected,
+    theirs,
+)
+from tiny_pipeline import (
+    kdmt,
+    read_lines,
+    settings,
+    to_yaml,
+    write_lines,
+)
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+
+RAW = "students.raw.data=imported"
+
+
+@pytest.mark.usefixtures("finished")
+def test_another_systems_translations_become_a_training_set() -> None:
+    write_lines(Path("theirs.tsv"), [*theirs()[:-1], "79\t "])
+    done(*IMPORTING)
+    expected = [line.partition("\t")[2].replace("  ", " ") for line in theirs()[:-1]]
+    assert read_lines(IMPORTED / "distilled.de") == [*expected, read_lines(PREPARED / "train.de")[-1]]
+    assert read_lines(IMPORTED / "distilled.en") == read_lines(PREPARED / "train.en")
+    assert rejected(IMPORTED) == [(79, "empty", "replaced by the reference")]
+    assert manifest(IMPORTED)["inputs"]["theirs.tsv"]
+    codec = TextCodec.load(PREPARED)
+    sentences = IndexedDataset(IMPORTED / "data-bin/train.en-de.de")
+    assert len(sentences) == 80
+    assert sentences[0].tolist() == codec.encode_target([expected[0]])[0].tolist()
+    assert kdmt("student", "tiny.yaml", "--student", "raw", "--set", RAW, "--set", IMPORTING[1]).code == 0
+    assert "imported/data-bin/train.en-de.de.bin" in manifest(TINY / "students/raw/seed_1")["inputs"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_translations_out_of_order_give_the_same() -> None:
+    lines = theirs()
+    write_lines(Path("theirs.tsv"), lines)
+    done(*IMPORTING)
+    names = (
+        "distilled.en",
+        "distilled.de",
+        "nbest",
+        "nbest.npy",
+        "sentences.npy",
+        "rejected",
+        "data-bin/train.en-de.de.bin",
+    )
+    in_order = [(IMPORTED / name).read_bytes() for name in names]
+    random.Random(5).shuffle(lines)
+    write_lines(Path("theirs.tsv"), lines)
+    assert "imported: made anew: the input theirs.tsv changed" in done(*IMPORTING)
+    assert [(IMPORTED / name).read_bytes() for name in names] == in_order
+    assert not list(TINY.glob(".imported-*"))
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_teacher_is_not_asked_where_all_is_imported() -> None:
+    document = settings()
+    document["students"] = {"theirs": {**document["students"]["raw"], "data": "imported"}}
+    document["distill"]["imported"] = "theirs.tsv"
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    write_lines(Path("theirs.tsv"), theirs())
+    for name in ("teacher", "distill"):
+        shutil.rmtree(TINY / name)
+    assert done().startswith("imported: starting\n")
+    assert not MADE.exists()
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([*theirs(79)], ": no line has the index 79 of 80"),
+        (theirs()[:3], ": no line has the index 3, 4, 5, 6, 7 and 72 more of 80"),
+        ([*theirs(), "17\tok"], ":81: index 17 stands in line 18 already"),
+        ([*theirs(79), "80\tok"], ":80: index 80, but the training source has the lines 0 to 79"),
+        ([*theirs(79), f"{'9' * 5000}\tok"], f":80: index {'9' * 40}"),
+        ([*theirs(79), "ok uk"], ":80: expected index<TAB>translation, found 'ok uk'"),
+        ([*theirs(79), "-1\tok"], ":80: expected index<TAB>translation, found '-1\\tok'"),
+        ([*theirs(79), "٧\tok"], ":80: expected index<TAB>translation, found '٧\\tok'"),
+        ([*theirs(79), ""], ":80: expected index<TAB>translation, found ''"),
+        ([], ": no line has the index 0, 1, 2, 3, 4 and 75 more of 80"),
+    ],
+)
+def test_a_file_that_is_not_the_translations(lines: list[str], message: str) -> None:
+    """An imported set that existed stays as it was."""
+    write_lines(Path("theirs.tsv"), theirs())
+    done(*IMPORTING)
+    write_lines(Path("theirs.tsv"), lines)
+    with unharmed():
+        assert refused("distill", "tiny.yaml", sets=IMPORTING).startswith(f"theirs.tsv{message}")
+    assert not list(TINY.glob(".imported-*"))
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_file_that_cannot_be_read() -> None:
+    with unharmed("tiny/.imported.lock"):
+        assert refused("distill", "tiny.yaml", sets=IMPORTING) == "theirs.tsv: there is no such file"
+        Path("theirs.tsv").write_bytes(b"0\tok\n1\t\xff\n")
+        assert refused("distill", "tiny.yaml", sets=IMPORTING) == "theirs.tsv line 2: not UTF-8"
+        assert not IMPORTED.exists()
+
+
+WITH_SOURCES = (*IMPORTING, "distill.imported_sources=true")
+
+
+def with_sources(lines: list[str]) -> list[str]:
+    """The lines of `theirs` with a column for the source."""
+    sources = read_lines(PREPARED / "train.en")
+    return [line.replace("\t", f"\t{sources[index]}\t", 1) for index, line in enumerate(lines)]
+
+
+@pytest.mark.usefixtures("finished")
+def test_translations_beside_their_sources_give_the_same() -> None:
+    write_lines(Path("theirs.tsv"), theirs())
+    done(*IMPORTING)
+    without = [(IMPORTED / name).read_bytes() for name in ("distilled.en", "distilled.de", "nbest")]
+    lines = with_sources(theirs())
+    lines[3] = lines[3].replace("\t", "\t  ", 1)  # spaces are no other source
+    random.Random(5).shuffle(lines)
+    write_lines(Path("theirs.tsv"), lines)
+    done(*WITH_SOURCES)
+    assert [(IMPORTED / name).read_bytes() for name in ("distilled.en", "distilled.de", "nbest")] == without
+    assert manifest(IMPORTED)["settings"]["distill.imported_sources"] is True
+
+
+@pytest.mark.usefixtures("finished")
+def test_translations_of_other_sources_are_refused() -> None:
+    """As many lines, all indices, and yet not of this training set: shifted by one from some line on."""
+    sources, lines = read_lines(PREPARED / "train.en"), with_sources(theirs())
+    write_lines(Path("theirs.tsv"), lines)
+    done(*WITH_SOURCES)
+    shifted = [f"{index}\t{lines[(index + (index > 40)) % 80].partition(chr(9))[2]}" for index in range(80)]
+    for wrong, message in (
+        (shifted, f":42: not the source of line 41 of the training set: {sources[42]!r}, not {sources[41]!r}"),
+        (theirs(), ":1: expected index<TAB>source<TAB>translation, found two columns"),
+    ):
+        write_lines(Path("theirs.tsv"), wrong)
+        with unharmed():
+            assert refused("distill", "tiny.yaml", sets=WITH_SOURCES) == f"theirs.tsv{message}"
+    message = refused("distill", "tiny.yaml", sets=("distill.imported_sources=true",))
+    assert message.endswith("'imported_sources' has no effect unless 'imported' is set")

@@ -1,0 +1,134 @@
+"""The text that is distilled: monolingual text after the training text, and sentences that occur more than once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bad_input import refused, unharmed
+from distilled_pipeline import (
+    IMPORTED,
+    IMPORTING,
+    MADE,
+    PREPARED,
+    done,
+    manifest,
+    rejected,
+    theirs,
+    usable,
+)
+from tiny_pipeline import (
+    kdmt,
+    make_pairs,
+    read_lines,
+    run_stages,
+    settings,
+    to_yaml,
+    write_lines,
+)
+
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.decode.engines.pytorch import TorchEngine
+
+MONOLINGUAL = 30
+
+
+def with_monolingual() -> list[str]:
+    """Prepared again with text that has no references, of which some lines stand in the training text."""
+    own = [source for source, _ in make_pairs(200, seed=9)]
+    held_out = {line for split in ("valid", "test") for line in read_lines(Path(f"text/{split}.en"))}
+    trained = read_lines(Path("text/train.en"))
+    lines = list(dict.fromkeys(line for line in own if line not in held_out))[: MONOLINGUAL - 4] + trained[:4]
+    write_lines(Path("text/mono.en"), lines)
+    document = settings()
+    document["prepare"] |= {"monolingual": [{"path": "text/mono.en"}], "clean": "none", "decontaminate": False}
+    document["distill"]["monolingual"] = True
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    assert len(lines) == MONOLINGUAL
+    return lines
+
+
+def test_monolingual_text_has_to_be_prepared(pipeline: Path) -> None:
+    assert pipeline
+    message = refused("distill", "tiny.yaml", sets=("distill.monolingual=true",))
+    assert message.endswith("'distill.monolingual' needs 'prepare.monolingual'")
+
+
+@pytest.mark.usefixtures("finished")
+def test_monolingual_lines_follow_those_of_the_training_text() -> None:
+    lines = with_monolingual()
+    run_stages("prepare", "teacher", "distill")
+    trained = read_lines(PREPARED / "train.en")
+    assert read_lines(PREPARED / "monolingual.en") == lines
+    numbers = np.load(MADE / "sentences.npy").tolist()
+    first: dict[str, int] = {}
+    assert numbers == [first.setdefault(line, len(first)) for line in trained + lines]
+    dropped = [index for index, _, what in rejected(MADE) if what == "dropped"]
+    assert all(index >= len(trained) for index in dropped)  # the others have references
+    replaced = [index for index, _, what in rejected(MADE) if what == "replaced by the reference"]
+    assert all(index < len(trained) for index in replaced)
+    kept = [line for index, line in enumerate(trained + lines) if index not in dropped]
+    assert read_lines(MADE / "distilled.en") == kept
+    facts = manifest()["facts"]
+    assert facts["num_sentences"] == len(trained) + len(lines)
+    assert facts["num_lines"] == len(kept) == len(IndexedDataset(MADE / "data-bin/train.en-de.de"))
+    assert facts["num_compared"] == len(trained) - len(replaced)
+    assert sum(facts["dropped"].values()) == len(dropped)
+    best = {number: own[0][1] for number, own in usable().items()}
+    by_source = dict(zip(read_lines(MADE / "distilled.en"), read_lines(MADE / "distilled.de"), strict=True))
+    translated = [line for line in lines[:-4] if line in by_source]
+    assert translated
+    for line in translated:
+        assert by_source[line] == best[first[line]]
+    assert "distill: up to date" in done()
+    assert kdmt("distill", "tiny.yaml", "--verify").code == 0
+
+
+@pytest.mark.usefixtures("finished")
+def test_imported_translations_of_monolingual_text() -> None:
+    lines = with_monolingual()
+    run_stages("prepare")
+    count = len(read_lines(PREPARED / "train.en")) + len(lines)
+    sets = (*IMPORTING, "students.distilled.data=raw")
+    write_lines(Path("theirs.tsv"), theirs(count - 1))
+    with unharmed("tiny/.imported.lock"):
+        message = refused("distill", "tiny.yaml", sets=sets)
+    assert message == f"theirs.tsv: no line has the index {count - 1} of {count}"
+    write_lines(Path("theirs.tsv"), theirs(count))
+    done(*sets)
+    assert read_lines(IMPORTED / "distilled.en") == read_lines(PREPARED / "train.en") + lines
+    assert read_lines(IMPORTED / "distilled.de")[-1] == theirs(count)[-1].partition("\t")[2].replace("  ", " ")
+    assert manifest(IMPORTED)["facts"]["num_compared"] == count - len(lines)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_sentence_that_stands_on_several_lines_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its lines has the translation, or a reference of its own."""
+    asked: list[tuple[int, ...]] = []
+    decode = TorchEngine.decode
+
+    def watch(engine: TorchEngine, sources: Any, *rest: Any, **more: Any) -> Any:
+        asked.extend(tuple(source.tolist()) for source in sources)
+        return decode(engine, sources, *rest, **more)
+
+    lines = [read_lines(Path(f"text/train.{lang}")) for lang in ("en", "de")]
+    order = [*range(80), *range(0, 80, 3), 5, 5, 80 - 1]
+    write_lines(Path("text/train.en"), [lines[0][index] for index in order])
+    write_lines(
+        Path("text/train.de"), [f"{lines[1][index]} ok" if n > 79 else lines[1][index] for n, index in enumerate(order)]
+    )
+    unclean = ["prepare.clean=none", "prepare.decontaminate=false"]
+    run_stages("prepare", "teacher", sets=unclean)
+    monkeypatch.setattr(TorchEngine, "decode", watch)
+    run_stages("distill", sets=unclean)
+    assert Counter(Counter(asked).values()) == {1: 80}
+    assert np.load(MADE / "sentences.npy").tolist() == order
+    references, best = read_lines(PREPARED / "train.de"), usable()
+    expected = [best[number][0][1] if number in best else references[line] for line, number in enumerate(order)]
+    differing = [line for line in range(len(order)) if read_lines(MADE / "distilled.de")[line] != expected[line]]
+    assert all(line in {index for index, *_ in rejected(MADE)} for line in differing)  # failures of words
+    assert read_lines(MADE / "distilled.en") == read_lines(PREPARED / "train.en")
+    assert manifest()["facts"]["num_lines"] == len(order)

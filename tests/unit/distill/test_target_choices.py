@@ -1,0 +1,96 @@
+"""Choices among the n-best of the teacher, against their definitions."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+from bad_input import refused, unharmed
+from distilled_pipeline import (
+    MADE,
+    MBR,
+    NBEST,
+    PREPARED,
+    SCORED,
+    done,
+    manifest,
+    usable,
+)
+from tiny_pipeline import (
+    hash_tree,
+    read_lines,
+    write_lines,
+)
+
+from kdmt.score.metrics import sentence_chrf
+
+
+@pytest.mark.usefixtures("finished")
+def test_minimum_bayes_risk_takes_what_is_most_like_the_others() -> None:
+    done(*NBEST, "students.near={data: mbr}")
+    targets, references = read_lines(MBR / "distilled.de"), read_lines(PREPARED / "train.de")
+    candidates, other = usable(), 0
+    assert read_lines(MBR / "distilled.en") == read_lines(PREPARED / "train.en")
+    for index, target in enumerate(targets):
+        own = [words for _, words in candidates.get(index, [])]
+        if not own:
+            assert target == references[index]
+            continue
+        risks = [math.fsum(sentence_chrf(words, each).score for each in own) for words in own]
+        assert risks[own.index(target)] == pytest.approx(max(risks), abs=1e-6)
+        other += target != own[0]
+    assert other  # not always the best
+    assert "mbr: up to date, nothing to do" in done(*NBEST, "students.near={data: mbr}")
+
+
+def write_scores() -> dict[int, float]:
+    """A score for each line of `nbest`, of which some are equal."""
+    rng = random.Random(1)
+    scores = {line: float(rng.randint(-3, 3)) for line in range(len(read_lines(MADE / "nbest")))}
+    write_lines(Path("scores.txt"), [f"{score:g}" for score in scores.values()])
+    return scores
+
+
+BY_SCORES = (*NBEST, "students.near={data: scored}", "distill.scores=scores.txt")
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_highest_score_given_chooses() -> None:
+    done(*NBEST)
+    scores = write_scores()
+    done(*BY_SCORES)
+    targets, references = read_lines(SCORED / "distilled.de"), read_lines(PREPARED / "train.de")
+    candidates = usable()
+    for index, target in enumerate(targets):
+        own = candidates.get(index, [])
+        values = [scores[line] for line, _ in own]
+        assert target == (own[values.index(max(values))][1] if own else references[index])
+    assert manifest(SCORED)["inputs"]["scores.txt"]
+    made = hash_tree(SCORED)
+    write_lines(Path("scores.txt"), [str(-score) for score in scores.values()])
+    assert "scored: made anew: the input scores.txt changed" in done(*BY_SCORES)
+    assert hash_tree(SCORED.with_name("scored.previous")) == made
+
+
+@pytest.mark.usefixtures("finished")
+def test_scores_that_do_not_belong_to_the_nbest() -> None:
+    """Nothing but the new stage's folder is touched: it has no text."""
+    done(*NBEST)
+    lines = [str(score) for score in write_scores().values()]
+    work = ("tiny/.scored.lock",)
+
+    def message(scores: list[str]) -> str:
+        write_lines(Path("scores.txt"), scores)
+        with unharmed(*work):
+            return refused("distill", "tiny.yaml", sets=BY_SCORES)
+
+    count = len(lines)
+    assert message(lines[:-1]) == f"scores.txt: {count - 1} scores for the {count} lines of runs/tiny/distill/nbest"
+    assert message([*lines, "1"]) == f"scores.txt: {count + 1} scores for the {count} lines of runs/tiny/distill/nbest"
+    assert message([*lines[:16], "high", *lines[17:]]) == "scores.txt:17: not a number: 'high'"
+    Path("scores.txt").unlink()
+    with unharmed(*work):
+        assert refused("distill", "tiny.yaml", sets=BY_SCORES) == "scores.txt: there is no such file"
+    assert not (SCORED / "distilled.de").exists()

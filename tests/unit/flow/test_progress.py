@@ -1,0 +1,67 @@
+"""Progress as lines of the log: how often, and what they say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from kdmt.flow import progress
+from kdmt.flow.progress import count_pairs, download_progress, sentence_progress
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "perf_counter", clock)
+    return clock
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    caplog.set_level(logging.INFO, logger="kdmt")
+    logging.getLogger("kdmt").addHandler(caplog.handler)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock, lines: Callable[[], list[str]]) -> None:
+    with sentence_progress("knowledge", 2000) as advance:
+        for _ in range(20):
+            clock.now += 1.0
+            advance(100)
+    assert lines() == [
+        "knowledge: 1,000 of 2,000 sentences, 100 sentences/s, 10 s left",
+        "knowledge: 2,000 of 2,000 sentences, 100 sentences/s, 0 s left",
+    ]
+
+
+def test_pairs_pass_unchanged_and_are_counted(clock: Clock, lines: Callable[[], list[str]]) -> None:
+    pairs = [(str(number), str(-number)) for number in range(25_000)]
+    seen = []
+    for pair in count_pairs("train.0", pairs):
+        seen.append(pair)
+        clock.now += 0.001
+    assert seen == pairs
+    assert lines() == ["train.0: 10,000 pairs, 1,000 pairs/s", "train.0: 20,000 pairs, 1,000 pairs/s"]
+
+
+@pytest.mark.parametrize(("total", "expected"), [(None, "download: 30 MB"), (90_000_000, "download: 30 MB of 90 MB")])
+def test_downloads_are_reported_now_and_then(clock: Clock, total: int | None, expected: str) -> None:
+    said: list[str] = []
+    report = download_progress(said.append)
+    report(10_000_000, total)
+    clock.now += 11.0
+    report(30_000_000, total)
+    report(40_000_000, total)
+    assert said == [expected]
