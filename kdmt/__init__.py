@@ -3,7 +3,7 @@
     import kdmt
 
     model = kdmt.load("runs/toy/students/distilled/seed_1")
-    model.translate(["The dog sleeps ."], beam=5)
+    model.translate(["The dog sleeps."], beam=5)
     kdmt.Pipeline.from_yaml("toy.yaml").run(to="score")
 
 The names below are loaded at their first use, so that `import kdmt` stays cheap.

@@ -3,8 +3,8 @@
     import kdmt
 
     model = kdmt.load("runs/toy/students/distilled/seed_1")
-    model.translate(["The dog sleeps ."], beam=5)
-    model.score(["The dog sleeps ."], ["Der Hund schläft ."])
+    model.translate(["The dog sleeps."], beam=5)
+    model.score(["The dog sleeps."], ["Der Hund schläft."])
     kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.train.max_updates": 1000}).run(to="score")
 
 Errors of the caller's input are `kdmt.UserError`. Messages go to the logger `kdmt`, which is silent by default.
@@ -28,7 +28,7 @@ from kdmt.log import get_logger
 if TYPE_CHECKING:
     import numpy as np
 
-    from kdmt.commands.run import StageName
+    from kdmt.choices import StageName
     from kdmt.commands.status import StageStatus
     from kdmt.decode.engines.translator import Translator
     from kdmt.stages.workspace import Workspace
@@ -333,8 +333,8 @@ def load(
 
     Examples:
         >>> model = kdmt.load("runs/toy/students/distilled/seed_1")
-        >>> model.translate(["The dog sleeps ."])
-        ['Der Hund schläft .']
+        >>> model.translate(["The dog sleeps."])
+        ['Der Hund schläft.']
     """
     from kdmt.decode.engines.translator import Translator
     from kdmt.runtime import pick_device, use_threads

@@ -25,6 +25,7 @@ from typing import Annotated
 import typer
 
 from kdmt import __version__
+from kdmt.choices import StageName, TemplateName
 from kdmt.errors import Interrupted, UserError
 from kdmt.streams import flushed_output, input_bytes, output_bytes, output_text, protect_streams
 from kdmt.terminal import printable, printable_stderr
@@ -73,7 +74,7 @@ def new(
     pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="New pipeline file.")],
     source: Annotated[str | None, typer.Option(help="Source language, as en or zh-Hans.")] = None,
     target: Annotated[str | None, typer.Option(help="Target language, as cs or sr-Latn.")] = None,
-    template: Annotated[str, typer.Option(help="Template: minimal, word-kd, nat, multi30k or toy.")] = "minimal",
+    template: Annotated[TemplateName, typer.Option(help="Template to start from.")] = "minimal",
     name: Annotated[str | None, typer.Option(help="Name of the pipeline (default: the file's name).")] = None,
 ) -> None:
     """Write a commented pipeline file; the template toy brings its corpus along."""
@@ -86,23 +87,21 @@ def new(
 @app.command()
 def run(
     pipeline: PipelineFile,
-    to: Annotated[
-        str, typer.Option(metavar="STAGE", help="Last stage: prepare, teacher, distill, knowledge, student or score.")
-    ] = "score",
+    to: Annotated[StageName, typer.Option(help="Last stage to run.")] = "score",
     student: StudentName = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
     mirror: Mirror = None,
 ) -> None:
     """Run every stage that is not up to date, up to a stage."""
-    from kdmt.commands.run import run_pipeline, stage_named
+    from kdmt.commands.run import run_pipeline
     from kdmt.config import load_pipeline
     from kdmt.ranks import joined_ranks
     from kdmt.stages.workspace import Workspace
 
     config = load_pipeline(pipeline, set_ or ())
     with joined_ranks() as ranks:
-        run_pipeline(Workspace(config, runs, mirror, ranks, show=print), to=stage_named(to), student=student)
+        run_pipeline(Workspace(config, runs, mirror, ranks, show=print), to=to, student=student)
 
 
 @app.command()
