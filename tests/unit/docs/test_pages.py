@@ -1,4 +1,4 @@
-"""The pages of the documentation, README.md and CONTRIBUTING.md: the navigation, links, anchors, and what no page may name."""
+"""The pages of the documentation, README.md and CONTRIBUTING.md: navigation, links, anchors, layout, local paths."""
 
 from __future__ import annotations
 
