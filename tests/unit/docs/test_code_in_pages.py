@@ -128,3 +128,42 @@ def test_paths_of_settings_are_recognised(text):
 @pytest.mark.parametrize("text", ["prepare.clean.min_ratio", "students.small.alpha", "teacher.seeds"])
 def test_paths_of_no_settings_are_recognised(text):
     assert not is_setting(text)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_modules_and_files_of_the_repository_exist(path):
+    wrong = []
+    for span in re.findall(r"(?<!`)`([^`\s]+)`(?!`)", path.read_text(encoding="utf-8")):
+        if re.fullmatch(r"kdmt(\.\w+)+", span) and not exists_in_package(span):
+            wrong.append(span)
+        if re.fullmatch(r"(kdmt|tests|benchmarks|pipelines|docs)/[\w./-]+", span) and not (ROOT / span).exists():
+            wrong.append(span)
+    assert set(wrong) <= NAMES_OF_EXAMPLES
+
+
+NAMES_OF_EXAMPLES = {"pipelines/x.yaml", "pipelines/iwslt.yaml", "kdmt.families"}
+
+
+def exists_in_package(name: str) -> bool:
+    """Return whether a dotted name is that of a module, or of something that a module defines."""
+    path, rest = ROOT / "kdmt", name.split(".")[1:]
+    while rest and (path / rest[0]).is_dir():
+        path /= rest.pop(0)
+    if rest and (path / f"{rest[0]}.py").is_file():
+        path /= f"{rest.pop(0)}.py"
+    file = path if path.suffix else path / "__init__.py"
+    return all(re.search(rf"\b{part}\b", file.read_text(encoding="utf-8")) for part in rest)
+
+
+def test_tree_in_the_readme_names_what_exists():
+    tree = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("## The repository")[2].partition("`make help`")[0]
+    )
+    of_repository = re.findall(r"^ {4}(\S+) ", tree, re.MULTILINE)
+    of_package = [
+        name for names in re.findall(r"^ {6}([^\s,]+(?:, [^\s,]+)*) ", tree, re.MULTILINE) for name in names.split(", ")
+    ]
+    assert not [name for name in of_repository if not (ROOT / name).is_dir()]
+    assert not [name for name in of_package if not (ROOT / "kdmt" / name).exists()]
+    packages = {f"{path.name}/" for path in (ROOT / "kdmt").iterdir() if any(path.glob("*.*"))}
+    assert packages - {"__pycache__/"} == {name for name in of_package if name.endswith("/")}
