@@ -378,7 +378,7 @@ class Pipeline:
             UserError: the file does not exist or a setting is wrong; the message has the YAML path.
 
         Examples:
-            >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.seed": 2})
+            >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", runs="trial")
         """
         from kdmt.stages.workspace import Workspace
 
