@@ -35,7 +35,7 @@ from kdmt.ranks import interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
 from kdmt.stages.measures import tokenizer_note, words_tokenizer
-from kdmt.stages.references import bleu_of_words, chrf_of_words
+from kdmt.stages.references import score_words
 from kdmt.stages.training_inputs import (
     Job,
     cache_made_from,
@@ -266,9 +266,10 @@ def _validator(
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
             hypotheses = interleave(parts)
             tokenize = _kept_tokenizer(job.folder)
-            figures["bleu"] = bleu_of_words(workspace, hypotheses, references, tokenize=tokenize).score
-            if job.train.best_metric == "chrf":
-                figures["chrf"] = chrf_of_words(workspace, hypotheses, references).score
+            for metric in dict.fromkeys(("bleu", job.train.best_metric)):
+                if metric != "loss":
+                    score = score_words(workspace, metric, hypotheses, references, tokenize=tokenize)
+                    figures[metric] = score.value
         return figures
 
     return validate

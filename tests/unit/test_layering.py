@@ -52,7 +52,8 @@ WITHOUT_TORCH = {
     "families",
     "config",
     "cli",
-    "score.metrics",
+    *("score.metrics", "score.pareto", "score.records", "score.report", "score.significance", "score.systems"),
+    *("score.test_sets", "score.translations", "stages.score"),
     *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
@@ -72,7 +73,8 @@ WITHOUT_TORCH = {
             "vocabulary",
         )
     ),
-    *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths", "interop.ctranslate2_file"),
+    *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths"),
+    *("interop.ctranslate2_folder", "interop.export_folder", "interop.exporters", "interop.onnx_folder"),
     *(
         f"distill.{name}"
         for name in (
