@@ -3,8 +3,8 @@
     import kdmt
 
     model = kdmt.load("runs/toy/students/distilled/seed_1")
-    model.translate(["The dog sleeps ."], beam=5)
-    model.score(["The dog sleeps ."], ["Der Hund schläft ."])
+    model.translate(["The dog sleeps."], beam=5)
+    model.score(["The dog sleeps."], ["Der Hund schläft."])
     kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.train.max_updates": 1000}).run(to="score")
 
 Errors of the caller's input are `kdmt.UserError`. Messages go to the logger `kdmt`, which is silent by default.
@@ -28,9 +28,9 @@ from kdmt.log import get_logger
 if TYPE_CHECKING:
     import numpy as np
 
+    from kdmt.choices import StageName
     from kdmt.commands.status import StageStatus
     from kdmt.decode.engines.translator import Translator
-    from kdmt.stages.pipeline import StageName
     from kdmt.stages.workspace import Workspace
     from kdmt.types import Hypothesis
 
@@ -329,8 +329,8 @@ def load(
 
     Examples:
         >>> model = kdmt.load("runs/toy/students/distilled/seed_1")
-        >>> model.translate(["The dog sleeps ."])
-        ['Der Hund schläft .']
+        >>> model.translate(["The dog sleeps."])
+        ['Der Hund schläft.']
     """
     from kdmt.decode.engines.translator import Translator
     from kdmt.runtime import pick_device, use_threads
@@ -378,7 +378,7 @@ class Pipeline:
             UserError: the file does not exist or a setting is wrong; the message has the YAML path.
 
         Examples:
-            >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.seed": 2})
+            >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", runs="trial")
         """
         from kdmt.stages.workspace import Workspace
 

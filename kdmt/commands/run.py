@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from kdmt.choices import StageName, names
 from kdmt.errors import UserError
 from kdmt.flow.stage import Stage, run_stage
 from kdmt.objectives.model_checks import check_architectures
 from kdmt.stages.followers import Followers, join_stages
-from kdmt.stages.pipeline import STAGE_NAMES, StageName, Stages, build_stages, checked_stages, chosen_students
+from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_students
 from kdmt.stages.score import check_language_model
 from kdmt.stages.workspace import Workspace
 
@@ -56,20 +57,9 @@ def run_pipeline(
         followers.dismiss()
 
 
-def stage_named(name: str) -> StageName:
-    """Return the name if it is that of a stage.
-
-    Raises:
-        UserError: there is no such stage.
-    """
-    for stage in STAGE_NAMES:
-        if name == stage:
-            return stage
-    raise UserError(f"there is no stage {name!r}: expected one of {', '.join(STAGE_NAMES)}")
-
-
 def _check_request(to: StageName, student: str | None) -> None:
-    stage_named(to)
+    if to not in names(StageName):
+        raise UserError(f"there is no stage {to!r}: expected one of {', '.join(names(StageName))}")
     if student is not None and to not in _WITH_STUDENTS:
         raise UserError(f"a student has no effect on the stage {to!r}: choose {' or '.join(_WITH_STUDENTS)}")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
+from kdmt.choices import StageName
 from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
@@ -19,9 +19,6 @@ from kdmt.stages.prepare import prepare_stage
 from kdmt.stages.score import check_language_model, score_stage
 from kdmt.stages.training import student_stages, teacher_stage
 from kdmt.stages.workspace import Workspace
-
-StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 
 
 @dataclass(frozen=True)
