@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text  # a cell that is Text holds no markup, whatever brackets a name has
 
 from kdmt.files import write_text
 from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.records import Comparison, Missing, ScoreRow
 from kdmt.score.significance import mean_and_sd
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
 
 Group = list[ScoreRow]  # rows that differ in their seed alone: a line of a table
 
@@ -74,8 +74,6 @@ def render_table(
     Raises:
         ValueError: no rows.
     """
-    from rich.console import Console
-
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False)
     for table in _tables(rows, comparisons, missing):
@@ -261,10 +259,6 @@ def _in_ascii(text: str) -> str:
 
 
 def _rich_table(content: _Table, *, ascii_only: bool) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text  # a cell that is Text holds no markup, whatever brackets a name has
-
     lines = content.lines()
     if ascii_only:  # before the columns are measured
         lines = [[_in_ascii(cell) for cell in cells] for cells in lines]
