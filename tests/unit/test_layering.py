@@ -44,7 +44,7 @@ WITHOUT_TORCH = {
     "cli",
     *("score.metrics", "score.pareto", "score.records", "score.report", "score.significance", "score.systems"),
     *("score.test_sets", "score.translations", "stages.score"),
-    *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description")),
+    *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
         for name in (

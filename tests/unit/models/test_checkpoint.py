@@ -15,11 +15,11 @@ from kdmt.checksum import verify_checkpoint
 from kdmt.errors import UserError
 from kdmt.models import checkpoint
 from kdmt.models.architecture import architecture
+from kdmt.models.average_record import checkpoint_update
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import TrainingState, average_weights, load_model, load_state, load_weights, save_checkpoint
 from kdmt.models.checkpoint_folder import (
     checkpoint_sha256,
-    checkpoint_update,
     list_checkpoints,
     newest_valid_checkpoint,
     point,
