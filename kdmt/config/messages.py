@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdmt.config.distill import CHECKPOINT_BRANCH, FOREIGN_BRANCH
-from kdmt.config.objectives import PAIRS_BRANCH, RULE_BRANCH
 from kdmt.config.prepare import NONE_BRANCH, RULES_BRANCH
 from kdmt.config.section import Section, sections_in
+from kdmt.config.student import PAIRS_BRANCH, RULE_BRANCH
 
 LONGEST_QUOTE = 200  # characters of a value that a message quotes
 LONGEST_MESSAGE = 600
