@@ -10,8 +10,8 @@ files of kdmt count whose functions are on the call stack at one of the moments 
 * a translation: the model is loaded, text becomes ids, the network takes a step, ids become text.
 
 All else is counted in the source with `ast`, without running it. An arrow points upward if it leads to a package
-that stands above its own in the order that `tests/unit/test_layering.py` holds. With `--root` another checkout of the
-project is measured, such as one of the commit before a change.
+above its own in the order of `tests/unit/test_layering.py`. With `--root` another checkout of the project is measured,
+such as one of the commit before a change.
 """
 
 from __future__ import annotations
@@ -73,6 +73,11 @@ def main() -> int:
         Figure("largest_package", max(lines.values()), "lines"),
         Figure("mutual_imports", len(mutual_imports(modules)), "pairs"),
     ]
+    order = read_order(root / "tests" / "unit" / "test_layering.py")
+    if order is not None:
+        upward = upward_arrows(modules, order)
+        print(f"upward arrows: {' '.join(f'{own}->{target}' for own, target in upward) or 'none'}")
+        figures.append(Figure("upward_arrows", len(upward), "imports"))
     report_figures(
         arguments.results, figures, settings={"lines_by_package": lines, "files": opened}, command="make architecture"
     )
@@ -150,6 +155,42 @@ def mutual_imports(modules: dict[Path, str]) -> list[tuple[str, str]]:
     names = {module_name(path) for path in modules}
     edges = {(module_name(path), target) for path, source in modules.items() for target in imported(source, names)}
     return sorted((one, other) for one, other in edges if one < other and (other, one) in edges)
+
+
+def read_order(path: Path) -> tuple[str, ...] | None:
+    """Return the order of the packages, from the top down, that a file assigns to `ORDER`; None if it has none."""
+    if not path.is_file():
+        return None
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER":
+            return tuple(eval(compile(ast.Expression(node.value), str(path), "eval"), {"__builtins__": {}}))
+    return None
+
+
+def upward_arrows(modules: dict[Path, str], order: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the imports that lead to a package above that of the module, as (module, imported module).
+
+    Imports inside functions and for types count. Modules without a place in the order are left out.
+    """
+    names = {module_name(path) for path in modules}
+    arrows = sorted(
+        {(module_name(path), target) for path, source in modules.items() for target in imported(source, names)}
+    )
+    found = []
+    for own, target in arrows:
+        own_place, target_place = place(own, order), place(target, order)
+        if own_place is not None and target_place is not None and target_place < own_place:
+            found.append((own, target))
+    return found
+
+
+def place(module: str, order: tuple[str, ...]) -> int | None:
+    """Return the index in the order of a module's package, None if it has none or is not part of kdmt."""
+    package, *parts = module.split(".")
+    if package != "kdmt":
+        return None
+    names = (".".join(parts[:2]), parts[0] if parts else "")
+    return next((order.index(name) for name in names if name in order), None)
 
 
 def module_name(path: Path) -> str:

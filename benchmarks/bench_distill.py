@@ -44,6 +44,7 @@ from kdmt.config import load_pipeline
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.lines import read_lines
+from kdmt.runtime import cores
 from kdmt.score.metrics import bleu
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
@@ -91,7 +92,7 @@ class Model:
     def bleu(self, words: list[str]) -> float:
         """Of the last lines, as the tokenizer sees them."""
         references = read_lines(self.prepared / "train.de")[-self.num_test :]
-        return bleu(words[-self.num_test :], references, tokenize="none").score
+        return bleu(words[-self.num_test :], references, tokenize="none").value
 
 
 @dataclass(frozen=True)
@@ -324,7 +325,7 @@ def run_fairseq(model: Model, batch: int, limit: int | None) -> tuple[float, lis
         *("--gen-subset", "train", "--beam", str(BEAM), "--batch-size", str(batch), "--source-lang", "en"),
         *("--target-lang", "de", "--max-len-a", str(MAX_LEN_A), "--max-len-b", str(MAX_LEN_B), "--lenpen", "1"),
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))), "PYTHONPATH": ""}
+    environment = os.environ | {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": ""}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     said = re.search(r"Translated ([\d,]+) sentences .* in ([\d.,]+)s", done.stdout + done.stderr)
     assert said is not None, (done.stdout + done.stderr)[-2000:]

@@ -28,6 +28,7 @@ from bench_train import JOBS, compare_speed, describe_job
 from figures import Figure, report_figures
 
 from kdmt.interop.fairseq.checkpoints import export_checkpoint
+from kdmt.runtime import cores
 
 ARCH = "transformer_multi30k"
 FLAGS = ("--gen-subset", TEST_SET, "--beam", "5", "--max-len-a", "1.2", "--max-len-b", "10", "--cpu")
@@ -98,7 +99,7 @@ def compare_generation(
 
 
 def generate(command: list[str]) -> Generated:
-    environment = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+    environment = os.environ | {"OMP_NUM_THREADS": str(cores())}
     if command[0].startswith(str(FAIRSEQ)):
         environment["PYTHONPATH"] = ""
     started = time.perf_counter()

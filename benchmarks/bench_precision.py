@@ -36,11 +36,11 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
+    from kdmt.runtime import use_threads
     from kdmt.train.arithmetic import CHOICES
 
     torch.manual_seed(1)
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
+    use_threads(options.threads)
     figures, seconds = [], {}
     for width, vocabulary, model in models():
         batch = draw_batch(vocabulary, options.tokens)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import shutil
 import sys
 import sysconfig
@@ -24,6 +23,8 @@ import sentencepiece as spm
 import yaml
 from figures import Figure, report_figures
 from process_memory import run_measured
+
+from kdmt.runtime import cores
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 VOCABULARY_WORDS = 200_000
@@ -45,7 +46,7 @@ def main() -> None:
     measured = run_measured([str(KDMT), "prepare", str(pipeline), "--runs", str(options.workdir / "runs")])
     seconds = measured.seconds
     prepared = options.workdir / "runs" / "bench-prepare" / "prepare"
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     bare = encode_seconds(prepared, threads)
     figures = [
         Figure("prepare_rss_gb", measured.peak_pss / 1e9, "GB"),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.files import write_json
+from kdmt.runtime import cores
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -105,7 +106,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_info.get("model name") or platform.processor() or None,
-        "cores": _usable_cores(),
+        "cores": cores(),
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
         "memory_gb": _memory_gb(),
         "gpus": gpus.splitlines() if gpus else [],
@@ -121,11 +122,6 @@ def _cpu_info() -> dict[str, str]:
     first = path.read_text(encoding="utf-8").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _usable_cores() -> int | None:
-    """The cores that this process may run on, which in a container are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _memory_gb() -> float | None:

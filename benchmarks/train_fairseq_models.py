@@ -19,6 +19,8 @@ from pathlib import Path
 
 from figures import REPOSITORY
 
+from kdmt.runtime import cores
+
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin" / "fairseq-train"
 PIPELINE = Path("pipelines/multi30k-paper.yaml")
@@ -74,7 +76,7 @@ def train(name: str, options: argparse.Namespace) -> None:
     log = work / "log"
     with log.open("w") as out:
         arguments = [str(FAIRSEQ), str(DATA_BIN), *command, *saving, "--no-progress-bar", "--log-interval", "25"]
-        environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+        environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": str(cores())}
         done = subprocess.run(arguments, stdout=out, stderr=subprocess.STDOUT, check=False, env=environment)
     said = log.read_text()
     if done.returncode:

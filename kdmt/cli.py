@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -26,7 +25,8 @@ import typer
 from kdmt import __version__
 from kdmt.choices import StageName, TemplateName
 from kdmt.errors import Interrupted, UserError
-from kdmt.streams import flushed_output, input_bytes, output_bytes, output_text, protect_streams
+from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
+from kdmt.streams import flushed_output, output_text, protect_streams
 from kdmt.terminal import printable, printable_stderr
 
 app = typer.Typer(
@@ -316,19 +316,20 @@ def translate(
 
     A line that is not UTF-8 gets an empty translation and a message on standard error; the exit code is 2 at the end.
     """
-    from kdmt.config import Decode, NATDecode, checked
-    from kdmt.decode.engines.translator import Translator, translate_stream
-    from kdmt.interop.ctranslate2 import proposed_search
-    from kdmt.runtime import pick_device, use_threads
+    from kdmt.commands import translate as command
 
-    source, target = input_bytes(), output_bytes()
-    given = {name: value for name, value in (("beam", beam), ("lenpen", lenpen)) if value is not None}
-    checked(Decode, "translate", max_len_a=max_len_a, max_len_b=max_len_b, **given)
-    use_threads(threads)
-    search = NATDecode(length_beam=length_beam)
-    translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
-    settings = Decode(**{"max_len_a": max_len_a, "max_len_b": max_len_b} | proposed_search(checkpoint) | given)
-    translate_stream(translator, settings, source, target, buffer_size=buffer_size)
+    command.translate(
+        checkpoint,
+        beam=beam,
+        lenpen=lenpen,
+        max_len_a=max_len_a,
+        max_len_b=max_len_b,
+        iterations=iterations,
+        length_beam=length_beam,
+        buffer_size=buffer_size,
+        threads=threads,
+        device=device,
+    )
 
 
 @app.command(
@@ -337,22 +338,18 @@ def translate(
 )
 def generate(context: typer.Context) -> None:
     """Translate a split of a data-bin with the flags and the output of fairseq-generate."""
-    from kdmt.commands.generate import generate as write_lines
     from kdmt.interop.fairseq.flags import parse_generate
 
-    write_lines(parse_generate(context.args))
+    flags = parse_generate(context.args)  # before what translates is loaded
+    from kdmt.commands import generate as command
+
+    command.generate(flags)
 
 
 @app.command("fairseq-plugin")
 def fairseq_plugin() -> None:
     """Print the --user-dir for fairseq-train with the criterions word_kd and seq_kd."""
     print(Path(__file__).parent / "interop" / "fairseq_plugin" / "kdmt_fairseq")
-
-
-class ComputeType(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
 
 
 @app.command()
@@ -363,26 +360,18 @@ def rescore(
     source: Annotated[Path, typer.Argument(help="Raw text in the source language, one sentence per line.")],
     target: Annotated[Path, typer.Argument(help="Raw text in the target language, one translation per line.")],
     compute_type: Annotated[
-        ComputeType, typer.Option(help="Number type of CTranslate2; float16 needs a GPU.")
-    ] = ComputeType.float32,
+        Quantization, typer.Option(help="Number type of CTranslate2; float16 needs a GPU.")
+    ] = "float32",
     workers: Annotated[int, typer.Option(min=0, help="Number of processes; 0 for one per core, or one per GPU.")] = 0,
     threads: Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="Number of CPU threads per process.")] = 1,
     device: Device = "auto",
 ) -> None:
     """Print the log-probability of each target given its source, and its number of tokens."""
-    from kdmt.commands.rescore import rescore as write_scores
+    from kdmt.commands import rescore as command
 
-    with output_text() as out:
-        write_scores(
-            checkpoint,
-            source,
-            target,
-            out,
-            compute_type=compute_type.value,
-            workers=workers,
-            threads=threads,
-            device=device,
-        )
+    command.rescore(
+        checkpoint, source, target, compute_type=compute_type, workers=workers, threads=threads, device=device
+    )
 
 
 @app.command()
@@ -403,32 +392,26 @@ def import_checkpoint(
     lowercase: Lowercase = False,
 ) -> None:
     """Convert checkpoints of fairseq to checkpoint folders."""
-    from kdmt.config import Text
-    from kdmt.interop.fairseq.checkpoints import TextSettings, import_checkpoints
+    from kdmt.commands import import_checkpoint as command
 
-    text = Text(normalize=normalize, moses=moses, lowercase=lowercase, already_applied=moses)
-    settings = TextSettings(
+    command.import_checkpoint(
+        checkpoints,
+        out,
         data=data,
         source_lang=source_lang,
         target_lang=target_lang,
         bpe_codes=bpe_codes,
         sentencepiece=sentencepiece,
-        text=text,
+        normalize=normalize,
+        moses=moses,
+        lowercase=lowercase,
     )
-    for folder in import_checkpoints(checkpoints, out, settings):
-        print(printable(str(folder)))
 
 
-class ExportFormat(StrEnum):
-    ctranslate2 = "ctranslate2"
-    fairseq = "fairseq"
-    onnx = "onnx"
-
-
-class Quantization(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
+def _exporter(name: str) -> str:
+    if name not in EXPORTERS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, EXPORTERS))}.")
+    return name
 
 
 @app.command()
@@ -436,15 +419,16 @@ def export(
     checkpoint: Checkpoint,
     out: Annotated[Path, typer.Argument(help="New folder; for fairseq, the new .pt file.")],
     to: Annotated[
-        ExportFormat,
+        str,
         typer.Option(
-            help="Toolkit: ctranslate2 for autoregressive models, onnx for ctc students, fairseq for models that "
-            "fairseq has too."
+            parser=_exporter,
+            metavar=f"[{'|'.join(EXPORTERS)}]",
+            help="Toolkit: " + "; ".join(f"{name} for {each.models}" for name, each in EXPORTERS.items()) + ".",
         ),
     ],
     quantization: Annotated[
         Quantization, typer.Option(help="Number type of the weights, for ctranslate2; float16 needs a GPU.")
-    ] = Quantization.float32,
+    ] = "float32",
     beam: Annotated[
         int,
         typer.Option(min=1, help="Beam size that 'kdmt translate' uses, for ctranslate2."),
@@ -454,21 +438,9 @@ def export(
     ] = 1.0,
 ) -> None:
     """Export a trained model to another toolkit, with its tokenizer and text processing."""
-    from kdmt.config import Decode, checked
-    from kdmt.interop import ctranslate2, onnx
-    from kdmt.interop.fairseq import checkpoints as fairseq
+    from kdmt.commands import export as command
 
-    if to is ExportFormat.ctranslate2:
-        decode = checked(Decode, "export", beam=beam, lenpen=lenpen)
-        ctranslate2.export_checkpoint(checkpoint, out, quantization=quantization.value, decode=decode)
-    elif quantization is not Quantization.float32:
-        name = "ONNX" if to is ExportFormat.onnx else "fairseq"
-        raise UserError(f"--quantization {quantization.value}: {name} models are float32")
-    elif to is ExportFormat.fairseq:
-        fairseq.export_checkpoint(checkpoint, out)
-    else:
-        onnx.export_checkpoint(checkpoint, out)
-    print(f"{to.value} model, {quantization.value}: {printable(str(out))}")
+    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen))
 
 
 @app.command()
@@ -481,7 +453,7 @@ def schema() -> None:
 
 
 def _run(
-    stage: str,
+    stage: StageName,
     pipeline: Path,
     overrides: list[str] | None,
     runs: Path,

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores, threads, devices; and the signals that ask it to stop."""
+"""Cores, threads and devices that this process may use, and signals that request it to stop."""
 
 from __future__ import annotations
 
@@ -23,20 +23,26 @@ _DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/nvmap"), Path("/dev/kfd"), Path("
 
 def cores() -> int:
     """Return the number of cores that this process may run on, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    numbers = core_numbers()
+    return os.cpu_count() or 1 if numbers is None else len(numbers)
+
+
+def core_numbers() -> list[int] | None:
+    """Return the numbers of the cores that this process may run on, None on systems without CPU affinity (macOS)."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def cores_of_rank() -> int:
-    """Return the number of cores for this process, shared with the ranks that `torchrun` started on this machine."""
+    """Return the number of cores per rank, if `torchrun` started several ranks on this machine."""
     return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def use_threads(threads: int) -> int:
-    """Set PyTorch's threads, 0 for one a core of this process; returns the number.
+    """Set the number of CPU threads of PyTorch, 0 for one per core, and return it.
 
-    They take numbers below float32's normal range as zero: Adam's second moments sink into it, and there arithmetic
-    takes much longer. Threads inherit the mode of the one that starts them, so that the first call has to
-    come before the first parallel operation of the process.
+    Denormal numbers become zero: Adam's second moments get into their range, where arithmetic is much slower. Threads
+    inherit this mode from the thread that starts them, so the first call has to precede the first parallel operation
+    of the process.
     """
     import torch
 
@@ -47,10 +53,10 @@ def use_threads(threads: int) -> int:
 
 
 def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """`auto` is the first GPU if there is one, for each rank its own; returns a torch.device.
+    """Return a device by its name; `auto` is a GPU if there is one, a different one for each rank, else the CPU.
 
     Raises:
-        UserError: no such device here.
+        UserError: the name is not valid, or this machine has no such device.
     """
     import torch
 
@@ -69,7 +75,7 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
 
 
 def devices_of(name: str) -> list[str]:
-    """`auto` is all GPUs, or the CPU."""
+    """Return the names of the devices for worker processes; `auto` is all GPUs, or the CPU if there are none."""
     count = 0 if name == "cpu" else num_gpus()
     if name == "cpu" or (name == "auto" and not count):
         return ["cpu"]
@@ -77,7 +83,10 @@ def devices_of(name: str) -> list[str]:
 
 
 def num_gpus() -> int:
-    """Those that PyTorch sees. Where there is no driver it is not asked: loading it takes a second or more."""
+    """Return the number of GPUs that PyTorch finds.
+
+    Without a driver it is 0, and PyTorch is not imported, which would take a second or more.
+    """
     if not any(path.exists() for path in _DRIVERS):
         return 0
     import torch
@@ -101,24 +110,24 @@ def processor_type() -> str:
     return " ".join([name.group(1) if name else "unknown", *widest])
 
 
-# A second one of these takes its usual course: whoever sends it does not want to wait.
-_IMPATIENT = (signal.SIGINT, signal.SIGTERM)
-# These may come more than once for one reason: of a terminal that is closed from the shell and from the kernel.
-_PATIENT = (signal.SIGHUP, signal.SIGUSR1)
+# the second of these has its default effect, for a user who does not want to wait
+_ONCE = (signal.SIGINT, signal.SIGTERM)
+# these may arrive twice for one reason: when a terminal is closed, the shell and the kernel both send SIGHUP
+_REPEATABLE = (signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass
 class StopRequest:
-    """What the signal handler leaves for the loop to find."""
+    """The signal that requested a stop, for the loop to check."""
 
-    signal_number: int = 0  # 0: none came
+    signal_number: int = 0  # 0: none
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn signals into a request to stop; a second SIGINT or SIGTERM takes its usual course.
+    """Turn signals into a request to stop while the body runs; a second SIGINT or SIGTERM has its default effect.
 
-    SIGHUP stays ignored where it is ignored already, as under `nohup`.
+    SIGHUP stays ignored if it is ignored already, as under `nohup`.
     """
     stop = StopRequest()
     previous: dict[int, Any] = {}
@@ -126,13 +135,13 @@ def stop_requests() -> Iterator[StopRequest]:
 
     def request(signal_number: int, _: FrameType | None) -> None:
         stop.signal_number = stop.signal_number or signal_number
-        if signal_number in _IMPATIENT:
-            for number in _IMPATIENT:
+        if signal_number in _ONCE:
+            for number in _ONCE:
                 signal.signal(number, previous[number])
         elif signal_number == signal.SIGHUP:
             _leave_closed(terminals)
 
-    for watched in (*_IMPATIENT, *_PATIENT):
+    for watched in (*_ONCE, *_REPEATABLE):
         if watched != signal.SIGHUP or signal.getsignal(watched) != signal.SIG_IGN:
             previous[watched] = signal.signal(watched, request)
     try:
@@ -143,7 +152,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def _leave_closed(terminals: Sequence[int]) -> None:
-    """Drop what is written to a terminal that is gone: an error in writing would end the run before it is saved."""
+    """Discard output to a closed terminal: an error in writing would end the run before it is saved."""
     for descriptor in terminals:
         if not os.isatty(descriptor):
             nowhere = os.open(os.devnull, os.O_WRONLY)

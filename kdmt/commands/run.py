@@ -48,8 +48,8 @@ def run_pipeline(
     followers = Followers(workspace.ranks)
     try:
         for done, stage in enumerate(wanted, start=1):
-            if stage is stages.score:
-                stage = build_stages(workspace).score  # its systems are the students that are trained by now
+            if stage in stages.groups["score"]:
+                (stage,) = build_stages(workspace).groups["score"]  # with students trained by now
             run_stage(stage, rebuild=True, say=workspace.say, making=followers.making)
             if progress is not None:
                 progress(done, len(wanted))
@@ -66,10 +66,11 @@ def _check_request(to: StageName, student: str | None) -> None:
 
 def _wanted(stages: Stages, to: StageName, student: str | None) -> list[Stage]:
     """Return the stages to run, in the order of the pipeline."""
-    last = stages.by_command()[to]
+    last = stages.groups[to]
     if to in _WITH_STUDENTS:
-        students = chosen_students(stages, student)
-        last = students if to == "student" else [stages.teacher, *students, stages.score]
+        last = chosen_students(stages, student)
+    if to == "score":
+        last = [*stages.groups["teacher"], *last, *stages.groups["score"]]
     needed = set(_names(last))
     return [stage for stage in stages.all() if stage.name in needed]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, ForeignTeacher, Sample
 from kdmt.corpus.codec import check_vocabulary
-from kdmt.decode.engines.ctranslate2 import SHORTLIST_FILE
 from kdmt.distill.candidates import ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
 from kdmt.distill.decoding import Teacher
@@ -22,6 +21,7 @@ from kdmt.distill.inputs import Inputs
 from kdmt.distill.sources import SourceText, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
 from kdmt.errors import UserError
+from kdmt.interop.ctranslate2_folder import SHORTLIST_FILE
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.models.description import read_description
 

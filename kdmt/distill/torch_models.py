@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from kdmt.config import Decode, NATDecode
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
@@ -14,6 +12,7 @@ from kdmt.distill.decoding import Translate
 from kdmt.models.checkpoint import load_model
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
+from kdmt.runtime import use_threads
 from kdmt.types import Sampling
 from kdmt.workers.tasks import WorkerSpec
 
@@ -39,8 +38,7 @@ def open_models(
         seed: of the draws.
         search, iterations: how a non-autoregressive model decodes.
     """
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(spec.threads)
+    use_threads(spec.threads)
     models = [(load or load_model)(checkpoint) for checkpoint in checkpoints]
     first, *others = models
     if isinstance(first, NATransformer):

@@ -402,10 +402,10 @@ def _kept_tokenizer(run: Path) -> str | None:
 
 
 def _validator(workspace: Workspace, job: Job, codec: Any, device: Any) -> Callable[[Any], dict[str, float]]:
-    """Loss, BLEU and where it is wanted chrF on the real validation set, also when the training data is distilled."""
+    """Return a function that computes the loss, BLEU and `best_metric` on the real validation set."""
     from kdmt.decode.engines.translator import Translator
     from kdmt.ranks import interleave
-    from kdmt.stages.references import bleu_of_words, chrf_of_words
+    from kdmt.stages.references import score_words
     from kdmt.train.data import BinarizedData
     from kdmt.train.validation import validation_loss
 
@@ -428,9 +428,10 @@ def _validator(workspace: Workspace, job: Job, codec: Any, device: Any) -> Calla
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
             hypotheses = interleave(parts)
             tokenize = _kept_tokenizer(job.folder)
-            figures["bleu"] = bleu_of_words(workspace, hypotheses, references, tokenize=tokenize).score
-            if job.train.best_metric == "chrf":
-                figures["chrf"] = chrf_of_words(workspace, hypotheses, references).score
+            for metric in dict.fromkeys(("bleu", job.train.best_metric)):
+                if metric != "loss":
+                    score = score_words(workspace, metric, hypotheses, references, tokenize=tokenize)
+                    figures[metric] = score.value
         return figures
 
     return validate

@@ -23,6 +23,7 @@ from kdmt.models.checkpoint_folder import checkpoint_update
 from kdmt.objectives.objective import Objective
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
+from kdmt.score.metrics import METRICS
 from kdmt.train.arithmetic import ModelShape, choose_arithmetic
 from kdmt.train.distributed import ParallelObjective
 from kdmt.train.meter import Meter
@@ -62,7 +63,7 @@ class Trainer:
         seed: of the random state (dropout); the data order has it already.
         run: folder for checkpoints and `metrics.jsonl`, one that all ranks see.
         companions: files that every checkpoint carries.
-        validate: gives `loss` (nats a token), `nll` and, where set, `bleu` and `chrf`, of an objective in evaluation
+        validate: gives `loss` (nats a token), `nll` and, where set, scores of metrics, of an objective in evaluation
             mode. Every rank calls it at the same time and must get the same figures.
         progress: receives figures as they come; silent on all ranks but the first.
         ranks: who trains together.
@@ -319,7 +320,7 @@ class Trainer:
             return False
         if position.best_update % self.settings.validate_interval_updates:
             return True  # the best so far is the end of a run that was extended since: off the schedule
-        sign = -1 if metric == "loss" else 1
+        sign = 1 if metric != "loss" and METRICS[metric].higher_is_better else -1
         best_loss = math.inf if position.best_loss is None else position.best_loss  # None: saved by an older version
         return (sign * figures[metric], -figures["loss"]) > (sign * position.best_score, -best_loss)
 
@@ -327,7 +328,7 @@ class Trainer:
         """Not during the warmup, nor as long as nothing was translated right: neither says that learning is over."""
         position, metric = self.position, self.settings.best_metric
         warm = position.update + position.schedule_offset >= self.settings.warmup_updates
-        return warm and not (metric != "loss" and position.best_score == 0.0)
+        return warm and not (metric != "loss" and position.best_score == METRICS[metric].worst)
 
     def _note_falling_loss(self) -> None:
         """Say so where the loss was lowest in the later half of the updates since the best: learning is not over."""

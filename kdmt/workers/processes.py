@@ -22,7 +22,7 @@ from typing import TextIO
 
 from kdmt.corpus.pool import end_with_parent
 from kdmt.errors import Interrupted, UserError
-from kdmt.runtime import StopRequest, stop_requests
+from kdmt.runtime import StopRequest, core_numbers, stop_requests
 from kdmt.workers.scheduler import (
     MAX_FAILED_OPENINGS,
     SAVED,
@@ -179,10 +179,8 @@ class Processes:
 
 def share_cores(workers: int, threads: int) -> list[set[int]] | None:
     """Return the cores of each worker, of those that this process may use; None if there are too few."""
-    if not hasattr(os, "sched_getaffinity"):  # as on macOS
-        return None
-    cores = sorted(os.sched_getaffinity(0))
-    if workers * threads > len(cores):
+    cores = core_numbers()
+    if cores is None or workers * threads > len(cores):
         return None
     return [set(cores[i * threads : (i + 1) * threads]) for i in range(workers)]
 

@@ -41,7 +41,8 @@ WITHOUT_TORCH = {
     "choices",
     "config",
     "cli",
-    "score.metrics",
+    *("score.metrics", "score.pareto", "score.records", "score.report", "score.significance", "score.systems"),
+    *("score.test_sets", "score.translations", "stages.score"),
     *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
@@ -61,7 +62,8 @@ WITHOUT_TORCH = {
             "vocabulary",
         )
     ),
-    *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths", "interop.ctranslate2_file"),
+    *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths"),
+    *("interop.ctranslate2_folder", "interop.export_folder", "interop.exporters", "interop.onnx_folder"),
     *(
         f"distill.{name}"
         for name in (

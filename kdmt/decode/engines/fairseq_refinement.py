@@ -73,6 +73,10 @@ class RefinementEngine:
         self.max_iter, self.adaptive = max_iter, adaptive
         self.length_beam, self.eos_penalty, self.reranker = length_beam, eos_penalty, reranker
 
+    @property
+    def max_source_positions(self) -> int:
+        return self.model.config.max_source_positions
+
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:

@@ -32,7 +32,7 @@ def refused(*arguments: str) -> str:
         ("{}", "not the record of a stage: the key 'settings' is missing"),
         (
             '{"settings": [], "extend": {}, "inputs": {}}',
-            "a stage: 'settings' is [], expected an object",
+            "not the record of a stage: 'settings' is [], expected an object",
         ),
         ('{"settings": {}, "extend": {}}', "not the record of a stage: the key 'inputs' is missing"),
         (
