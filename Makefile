@@ -15,7 +15,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
         clean-runs distclean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
 	@echo
 	@echo '  PIPELINE=name STUDENT=name SET="a.b=1 c.d=2" REBUILD=1   as in: make teacher PIPELINE=multi30k-en-de'
 
