@@ -25,6 +25,7 @@ from kdmt.decode.engines.fairseq_refinement import RefinementEngine
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import UserError
+from kdmt.families import EDITING
 from kdmt.files import atomic_file
 from kdmt.interop.fairseq.checkpoints import read_model
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
@@ -41,7 +42,7 @@ from kdmt.runtime import pick_device, use_threads
 from kdmt.score.metrics import METRICS
 from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
-from kdmt.types import EDITING, Hypothesis
+from kdmt.types import Hypothesis
 
 _logger = get_logger(__name__)
 _UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already

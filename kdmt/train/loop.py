@@ -16,22 +16,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import Precision
 from kdmt.config import Train, read_record
 from kdmt.errors import Interrupted, UserError
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
 from kdmt.models.checkpoint_folder import checkpoint_update
-from kdmt.objectives.objective import Objective
+from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
 from kdmt.score.metrics import METRICS
 from kdmt.train.arithmetic import ModelShape, choose_arithmetic
+from kdmt.train.data import Prefetched, Step, TrainingData, steps
 from kdmt.train.distributed import ParallelObjective
 from kdmt.train.meter import Meter
-from kdmt.train.prefetch import Prefetched, Step, TrainingData, steps
 from kdmt.train.run_folder import Position, RunFolder
 from kdmt.train.run_log import Progress
 from kdmt.train.schedule import inverse_sqrt
-from kdmt.types import Batch, Precision
 
 Ending = Literal["max_updates", "patience"]
 
@@ -163,16 +163,16 @@ class Trainer:
         self.meter.count(own, tokens)
         self._maybe_log(norm)
 
-    def _counts(self, batches: Sequence[Batch]) -> tuple[dict[str, float], float]:
-        """What each term is divided by, its count over all micro-batches of all ranks; and their target tokens."""
-        names = self.objective.terms
+    def _counts(self, batches: Sequence[Prepared]) -> tuple[dict[str, float], float]:
+        """Return the divisor of each term, its count over all micro-batches of all ranks, and their target tokens."""
+        names = self.objective.weights
         counts = [self.objective.counts(batch) for batch in batches]
         own = [sum(each[name] for each in counts) for name in names]
-        *totals, tokens = self.ranks.sum([*own, sum(batch.num_tgt_tokens for batch in batches)])
+        *totals, tokens = self.ranks.sum([*own, sum(batch.num_asked for batch in batches)])
         return dict(zip(names, totals, strict=True)), tokens
 
     def _backward(
-        self, batch: Batch, counts: dict[str, float], sums: dict[str, Tensor], *, last: bool, idle: bool
+        self, batch: Prepared, counts: dict[str, float], sums: dict[str, Tensor], *, last: bool, idle: bool
     ) -> None:
         memory = self.objective.memory()
         with self.parallel.accumulating(last=last):
@@ -200,7 +200,7 @@ class Trainer:
 
     def _totals(self, sums: dict[str, Tensor], norm: float) -> tuple[dict[str, float], float]:
         """Each term's sum over all micro-batches of all ranks, and the first rank's norm, lest ranks decide unlike."""
-        names = self.objective.terms
+        names = self.objective.weights
         own = [float(sums[name]) if name in sums else 0.0 for name in names]
         *totals, shared_norm = self.ranks.sum([*own, norm if self.ranks.is_first else 0.0])
         return dict(zip(names, totals, strict=True)), shared_norm

@@ -29,10 +29,11 @@ from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.engines.nat import Edits, rescore
 from kdmt.decode.engines.pytorch import TorchEngine, decode_in_batches
 from kdmt.decode.search.edits import insertion, levenshtein
+from kdmt.families import EDITING
 from kdmt.losses.crf import candidate_transitions, crf_best
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
-from kdmt.types import BOS, EDITING, EOS, PAD, UNK, Hypothesis
+from kdmt.types import BOS, EOS, PAD, UNK, Hypothesis
 
 _LONGEST_DRAFT = 255  # tokens of a draft that is edited, where fairseq lets it grow no more
 

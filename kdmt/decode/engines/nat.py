@@ -25,6 +25,7 @@ from kdmt.decode.search.edits import insertion, levenshtein
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.decode.search.mask_predict import Filled, mask_predict, refine
 from kdmt.errors import UserError
+from kdmt.families import POSITIONAL
 from kdmt.interop.kenlm import KenLM
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
 from kdmt.models.attention import at_least_float32
@@ -32,7 +33,7 @@ from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer, Policy
 from kdmt.models.transformer import EncoderOutput
-from kdmt.types import EOS, PAD, POSITIONAL, Hypothesis
+from kdmt.types import EOS, PAD, Hypothesis
 
 _CTC_CANDIDATES = 20  # symbols with which prefix beam search goes on at a position
 

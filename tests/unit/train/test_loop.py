@@ -33,21 +33,21 @@ from tiny_pipeline import hash_tree
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Decode, Train
-from kdmt.corpus.batching import ParallelData
+from kdmt.corpus.batching import Batch, ParallelData
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import Interrupted, UserError
 from kdmt.models import averages, checkpoint
 from kdmt.models.checkpoint import load_model, load_state
 from kdmt.models.checkpoint_folder import average_of, checkpoint_update, list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
-from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.objective import CrossEntropy, LeftToRight, LossTerm, LossTerms, Objective, Prepared
 from kdmt.outputs import open_lock, take
 from kdmt.train import arithmetic, run_folder
+from kdmt.train.data import TrainingData
 from kdmt.train.loop import Divergence, Outcome, Trainer
-from kdmt.train.prefetch import TrainingData
 from kdmt.train.schedule import inverse_sqrt
 from kdmt.train.validation import validation_loss
-from kdmt.types import Batch, LossTerm, LossTerms
 
 NO_DROPOUT = replace(TINY, dropout=0.0)
 
@@ -93,7 +93,7 @@ def test_copying_is_learned(tmp_path: Path) -> None:
     )  # fmt: skip
     unseen = open_data(write_copy_task(tmp_path / "valid", 100, seed=2), settings)
     model = make_model(1, NO_DROPOUT)
-    objective = CrossEntropyObjective(model, label_smoothing=0.0)
+    objective = build_objective(model, label_smoothing=0.0)
     trainer = make_trainer(
         tmp_path / "run",
         open_data(write_copy_task(tmp_path / "train", 2000, seed=1), settings),
@@ -948,18 +948,18 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-class EndlessSlope(CrossEntropyObjective):
+class EndlessSlope(Objective):
     """A finite loss whose gradient is not: a square root at zero."""
 
-    def forward(self, batch: Batch) -> LossTerms:
+    def forward(self, prepared: Prepared) -> LossTerms:
         slope = (next(self.model.parameters()).sum() * 0).abs().sqrt()
-        return {name: LossTerm(slope, count) for name, count in self.counts(batch).items()}
+        return {name: LossTerm(slope, count) for name, count in self.counts(prepared).items()}
 
 
 def test_gradient_that_is_not_finite_stops_too(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings()
     trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
-    trainer.objective = EndlessSlope(trainer.model, label_smoothing=0.0)
+    trainer.objective = EndlessSlope(trainer.model, LeftToRight(), [CrossEntropy(0.0)])
     with pytest.raises(Divergence, match=r"update 1 .*: the gradient's norm is not finite"):
         trainer.run()
 
