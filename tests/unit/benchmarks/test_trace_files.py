@@ -11,9 +11,9 @@ from types import ModuleType
 import pytest
 
 from kdmt.config import Decode, Train, checked
+from kdmt.corpus.batching import Batch
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.terminal import printable
-from kdmt.types import Hypothesis
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
@@ -62,7 +62,7 @@ def test_callers_and_settings_of_kdmt_count(tracer: ModuleType) -> None:
     assert found == {"config/bounds.py", "config/section.py", "config/records.py"}
 
 
-@pytest.mark.parametrize(("kind", "expected"), [(Train, True), (Hypothesis, True), (Dictionary, False), (dict, False)])
+@pytest.mark.parametrize(("kind", "expected"), [(Train, True), (Batch, True), (Dictionary, False), (dict, False)])
 def test_settings_and_batches_are_records(tracer: ModuleType, kind: type, expected: bool) -> None:
     assert tracer.is_record(kind) is expected
 
