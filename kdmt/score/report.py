@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kdmt.files import write_text
 from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
-from kdmt.score.records import Comparison, Missing, ScoreRow
+from kdmt.score.score_files import Comparison, Missing, ScoreRow
 from kdmt.score.significance import mean_and_sd
 
 if TYPE_CHECKING:
