@@ -15,7 +15,8 @@ import functools
 import importlib.util
 import re
 from dataclasses import dataclass, replace
-from types import ModuleType
+
+import pycountry
 
 # ------------------------------------------------------------------------------------------------------------- tables
 
@@ -268,20 +269,12 @@ def _scripts() -> dict[str, str]:
     return {language: script for script, languages in _WRITTEN_IN.items() for language in languages.split()}
 
 
-@functools.cache
-def _iso_tables() -> ModuleType:
-    """Return pycountry, which has the tables of ISO 639, 3166 and 15924."""
-    import pycountry
-
-    return pycountry
-
-
 def _canonical_language(code: str) -> str | None:
     """The code of two letters where there is one; None for what is no language."""
     if _PRIVATE_LANGUAGE.fullmatch(code):
         return code
     code = _DEPRECATED.get(code, code)
-    known = _iso_tables().languages
+    known = pycountry.languages
     if len(code) == 2:
         return code if known.get(alpha_2=code) else None
     found = known.get(alpha_3=code) or known.get(bibliographic=code)
@@ -289,7 +282,7 @@ def _canonical_language(code: str) -> str | None:
 
 
 def _known_script(code: str, script: str) -> str:
-    if _PRIVATE_SCRIPT.fullmatch(script) or _iso_tables().scripts.get(alpha_4=script):
+    if _PRIVATE_SCRIPT.fullmatch(script) or pycountry.scripts.get(alpha_4=script):
         return script
     raise ValueError(f"{_shown(code)}: {script!r} is no ISO 15924 script, as Latn or Hans is")
 
@@ -297,7 +290,7 @@ def _known_script(code: str, script: str) -> str:
 def _known_region(code: str, region: str) -> str:
     region = _DEPRECATED_REGIONS.get(region, region)
     private = _PRIVATE_REGION.fullmatch(region) or region in _EXCEPTIONAL_REGIONS
-    if region.isdigit() or private or _iso_tables().countries.get(alpha_2=region):
+    if region.isdigit() or private or pycountry.countries.get(alpha_2=region):
         return region
     raise ValueError(f"{_shown(code)}: {region!r} is no ISO 3166 region, as BR or CN is")
 
@@ -312,7 +305,7 @@ def _no_language(code: str) -> str:
 
 def _by_name(name: str) -> str | None:
     """The code of the language of that English name."""
-    found = _iso_tables().languages.get(name=name.strip()) if len(name) < 100 else None
+    found = pycountry.languages.get(name=name.strip()) if len(name) < 100 else None
     return None if found is None else str(getattr(found, "alpha_2", found.alpha_3))
 
 

@@ -18,7 +18,7 @@ from rich.text import Text  # a cell that is Text holds no markup, whatever brac
 from kdmt.files import write_text
 from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
-from kdmt.score.records import Comparison, Missing, ScoreRow
+from kdmt.score.score_files import Comparison, Missing, ScoreRow
 from kdmt.score.significance import mean_and_sd
 
 Group = list[ScoreRow]  # rows that differ in their seed alone: a line of a table

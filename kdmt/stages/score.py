@@ -14,8 +14,8 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
-from kdmt.score.records import Missing, ReportFiles, read_comparisons, read_scores
 from kdmt.score.report import render_table
+from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
 from kdmt.score.systems import System
 from kdmt.stages.measures import bleu_tokenizer
 from kdmt.stages.workspace import Workspace

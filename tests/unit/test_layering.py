@@ -42,7 +42,7 @@ WITHOUT_TORCH = {
     "families",
     "config",
     "cli",
-    *("score.metrics", "score.pareto", "score.records", "score.report", "score.significance", "score.systems"),
+    *("score.metrics", "score.pareto", "score.score_files", "score.report", "score.significance", "score.systems"),
     *("score.test_sets", "score.translations", "stages.score"),
     *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
     *(
