@@ -12,7 +12,7 @@ kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
 kdmt clean x.yaml [--yes]
 """
 
-from __future__ import annotations
+# no `from __future__ import annotations`: typer would compile each of these annotations at every start
 
 import os
 import sys
