@@ -16,6 +16,8 @@ import importlib.util
 import re
 from dataclasses import dataclass, replace
 
+import pycountry
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 # Scripts of running text without spaces between words: East Asian ones, those of Unicode's line breaking class SA
@@ -271,8 +273,6 @@ def _canonical_language(code: str) -> str | None:
     """The code of two letters where there is one; None for what is no language."""
     if _PRIVATE_LANGUAGE.fullmatch(code):
         return code
-    import pycountry
-
     code = _DEPRECATED.get(code, code)
     known = pycountry.languages
     if len(code) == 2:
@@ -282,16 +282,12 @@ def _canonical_language(code: str) -> str | None:
 
 
 def _known_script(code: str, script: str) -> str:
-    import pycountry
-
     if _PRIVATE_SCRIPT.fullmatch(script) or pycountry.scripts.get(alpha_4=script):
         return script
     raise ValueError(f"{_shown(code)}: {script!r} is no ISO 15924 script, as Latn or Hans is")
 
 
 def _known_region(code: str, region: str) -> str:
-    import pycountry
-
     region = _DEPRECATED_REGIONS.get(region, region)
     private = _PRIVATE_REGION.fullmatch(region) or region in _EXCEPTIONAL_REGIONS
     if region.isdigit() or private or pycountry.countries.get(alpha_2=region):
@@ -309,8 +305,6 @@ def _no_language(code: str) -> str:
 
 def _by_name(name: str) -> str | None:
     """The code of the language of that English name."""
-    import pycountry
-
     found = pycountry.languages.get(name=name.strip()) if len(name) < 100 else None
     return None if found is None else str(getattr(found, "alpha_2", found.alpha_3))
 

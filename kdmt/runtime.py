@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdmt.errors import UserError
 from kdmt.ranks import ALONE, Ranks
@@ -111,6 +111,7 @@ def processor_type() -> str:
 
 
 # the second of these has its default effect, for a user who does not want to wait
+_Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
 _ONCE = (signal.SIGINT, signal.SIGTERM)
 # these may arrive twice for one reason: when a terminal is closed, the shell and the kernel both send SIGHUP
 _REPEATABLE = (signal.SIGHUP, signal.SIGUSR1)
@@ -130,7 +131,7 @@ def stop_requests() -> Iterator[StopRequest]:
     SIGHUP stays ignored if it is ignored already, as under `nohup`.
     """
     stop = StopRequest()
-    previous: dict[int, Any] = {}
+    previous: dict[int, _Handler] = {}
     terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def request(signal_number: int, _: FrameType | None) -> None:

@@ -32,7 +32,7 @@ def tracer() -> Iterator[ModuleType]:
     ("question", "file", "function", "expected"),
     [
         ("plain", "/losses/ctc.py", "ctc_loss", True),
-        ("plain", "/config/loading.py", "load_pipeline", True),
+        ("plain", "/config/pipeline.py", "load_pipeline", True),
         ("plain", "/models/checkpoint.py", "load_model", False),
         ("cmlm", "/corpus/batching.py", "collate", True),
         ("translate", "/models/checkpoint.py", "load_model", True),
