@@ -30,6 +30,7 @@ ORDER = (
         "streams",
         "runtime",
         "ranks",
+        "spawn",
         "checksum",
         "files",
     ),
