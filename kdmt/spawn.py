@@ -1,8 +1,8 @@
 """Processes that start from nothing (`spawn`): a fork of a process with threads may hang.
 
 A spawned process runs the main module of the program again, so that functions of that module can be sent to it. kdmt
-sends functions of its own, and a script that calls `Pipeline.run` outside `if __name__ == "__main__":` would start itself
-again in each process. So the main module is hidden while a process starts.
+sends functions of its own, and a script that calls `Pipeline.run` outside `if __name__ == "__main__":` would start
+itself again in each process. So the main module is hidden while a process starts.
 """
 
 from __future__ import annotations
