@@ -9,7 +9,7 @@ YAML     := pipelines/$(PIPELINE).yaml
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
+.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
         architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         clean-runs distclean
@@ -65,10 +65,11 @@ student: $(VENV)/installed ## train the students, or STUDENT=name alone
 score: $(VENV)/installed ## score every trained system on the test sets
 	$(BIN)/kdmt score $(YAML) $(FLAGS)
 
+run: $(VENV)/installed $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus)) ## run every stage that is not up to date, up to the scores
+	$(BIN)/kdmt run $(YAML) $(if $(STUDENT),--student $(STUDENT)) $(foreach setting,$(SET),--set $(setting))
+
 demo: $(VENV)/installed toy-corpus ## the whole pipeline on the toy corpus, in a few minutes
-	@for stage in prepare teacher distill student score; do \
-	  $(BIN)/kdmt $$stage pipelines/toy.yaml || exit $$?; \
-	done
+	$(BIN)/kdmt run pipelines/toy.yaml
 
 # ------------------------------------------------------------------------------------------------ tests and checks
 
@@ -78,6 +79,9 @@ test: $(VENV)/installed-dev ## unit tests, then the toy pipeline end to end and 
 
 test-slow: $(VENV)/installed-dev ## what takes longer; the summary goes to benchmarks/results/
 	$(BIN)/python benchmarks/run_slow_tests.py
+
+wheel-test: $(VENV)/installed-dev ## build the wheel, install it into an empty environment, run the toy pipeline there
+	$(BIN)/python -m pytest tests/pipeline/test_wheel.py -q
 
 # SEED=2 for other inputs, ONLY=corpora:17 to repeat one
 fuzz: $(VENV)/installed-dev ## give generated hostile inputs to every command: no traceback, no hang, no harm

@@ -92,7 +92,7 @@ class Model:
     def bleu(self, words: list[str]) -> float:
         """Of the last lines, as the tokenizer sees them."""
         references = read_lines(self.prepared / "train.de")[-self.num_test :]
-        return bleu(words[-self.num_test :], references, tokenize="none").score
+        return bleu(words[-self.num_test :], references, tokenize="none").value
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from kdmt.corpus.batching import ParallelData, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer, count_parameters
-from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.objectives.build import build_objective
 from kdmt.runtime import pick_device
 from kdmt.train.data import BinarizedData
 from kdmt.train.loop import Trainer
@@ -103,7 +103,7 @@ def train(
     model = build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
     print(f"{arch}: {count_parameters(model):,} parameters", file=sys.stderr)
     trainer = Trainer(
-        objective=CrossEntropyObjective(model, label_smoothing=0.1),
+        objective=build_objective(model, label_smoothing=0.1),
         data=data,
         settings=settings,
         seed=1,

@@ -31,7 +31,7 @@ from typing import Any
 from bench_memory import LENGTH, ROWS, VOCAB, peak
 from figures import Figure, report_figures
 
-from kdmt.config import WordKD, load_pipeline
+from kdmt.config import Student, WordKD, load_pipeline
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 PIPELINE = Path("pipelines/multi30k-paper.yaml")
@@ -70,14 +70,13 @@ def main() -> None:
 
 
 def objective_of(kind: str, student: Any, teacher: Any) -> Any:
-    from kdmt.objectives.distillation import DistillationObjective, WordLesson
-    from kdmt.objectives.objective import CrossEntropyObjective
+    from kdmt.objectives.build import build_objective
 
     if kind == "plain":
-        return CrossEntropyObjective(student, label_smoothing=0.1).train()
-    word = WordLesson(WordKD(source="cache" if kind == "cache" else "teacher"), label_smoothing=0.1)
+        return build_objective(student, label_smoothing=0.1).train()
+    settings = Student(word_kd=WordKD(source="cache" if kind == "cache" else "teacher"))
     teachers = [teacher] if kind == "live" else []
-    return DistillationObjective(student, label_smoothing=0.1, teachers=teachers, word=word).train()
+    return build_objective(student, settings, label_smoothing=0.1, teachers=teachers).train()
 
 
 # ----------------------------------------------------------------------------------------------------------- time
@@ -176,7 +175,7 @@ def make_update(objective: Any, data: Any) -> Callable[[Any], None]:
 
     def update(indices: Any) -> None:
         batch = data.load(indices)
-        term = objective(batch)["loss"]
+        term = objective(objective.prepare(batch))["loss"]
         (term.sum / term.count).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -195,10 +194,11 @@ def memory_of(kind: str) -> float:
 def memory_peak(kind: str) -> int:
     import torch
 
+    from kdmt.corpus.batching import Batch, Extras, Knowledge
     from kdmt.models.architecture import architecture
     from kdmt.models.build import build_transformer
     from kdmt.runtime import use_threads
-    from kdmt.types import EOS, Batch, Knowledge
+    from kdmt.types import EOS
 
     use_threads(0)
     config = architecture("transformer_iwslt_de_en", {"share_all_embeddings": True, "dropout": 0.3})
@@ -216,7 +216,9 @@ def memory_peak(kind: str) -> int:
                 torch.randint(VOCAB // K, (tokens, K)) * K + torch.arange(K),
                 torch.randn(tokens, K + 1).log_softmax(1),
             )
-            return Batch(torch.arange(ROWS), src_BS, prev_BT, tgt_BT, tokens, tokens, said if kind == "cache" else None)
+            return Batch(
+                torch.arange(ROWS), src_BS, prev_BT, tgt_BT, tokens, tokens, Extras(said if kind == "cache" else None)
+            )
 
     update = make_update(objective_of(kind, student, teacher), Random())
     for number in range(3):

@@ -86,7 +86,8 @@ def draw_batch(vocabulary: int, tokens: int) -> Any:
     """A batch of pairs of equal length."""
     import torch
 
-    from kdmt.types import EOS, PAD, UNK, Batch
+    from kdmt.corpus.batching import Batch
+    from kdmt.types import EOS, PAD, UNK
 
     lengths, real = [], 0
     while real < tokens:
@@ -109,15 +110,15 @@ def draw_batch(vocabulary: int, tokens: int) -> Any:
 
 def seconds_of_each(model: Any, batch: Any) -> dict[str, float]:
     """CPU seconds of a forward and a backward pass in each precision."""
-    from kdmt.objectives.objective import CrossEntropyObjective
+    from kdmt.objectives.build import build_objective
     from kdmt.train.arithmetic import CHOICES
 
-    objective = CrossEntropyObjective(model, label_smoothing=0.1).train()
+    objective = build_objective(model, label_smoothing=0.1).train()
     seconds: dict[str, float] = {}
     for precision in CHOICES:
         objective.use(precision)
         started = time.process_time()
-        objective(batch)["loss"].sum.backward()
+        objective(objective.prepare(batch))["loss"].sum.backward()
         seconds[precision] = time.process_time() - started
         objective.zero_grad()
     return seconds

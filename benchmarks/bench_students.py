@@ -138,7 +138,7 @@ def systems_of(setting: Setting) -> Iterator[System]:
 def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.engines.nat import NATEngine
     from kdmt.decode.engines.onnx import OnnxEngine
-    from kdmt.interop.onnx import export_checkpoint
+    from kdmt.interop.onnx_export import export_checkpoint
 
     score = setting.config.score
     greedy = score.decode(beam=1)
@@ -158,7 +158,7 @@ def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterat
 def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
     from kdmt.decode.engines.pytorch import TorchEngine
-    from kdmt.interop.ctranslate2 import export_checkpoint
+    from kdmt.interop.ctranslate2_export import export_checkpoint
 
     engines: dict[str, Any] = {"torch": TorchEngine(model, device=setting.device)}
     exported = setting.folder / name
@@ -234,7 +234,7 @@ def bleu_of(config: Pipeline, run: Path, codec: Any, test_set: str, translations
     words = [codec.decode_target(tokens) for tokens in translations]
     text = [codec.finish_target(line) for line in words] if score.detokenized else words
     references = read_references(Workspace(config, run.parent, None), test_set)
-    return bleu(text, references, tokenize=score.tokenize, lowercase=config.scores_lowercased).score
+    return bleu(text, references, tokenize=score.tokenize, lowercase=config.scores_lowercased).value
 
 
 def figures_of(systems: Sequence[System], num_sentences: int) -> list[Figure]:

@@ -27,7 +27,8 @@ from kdmt.corpus.vocabulary import Dictionary
 from kdmt.languages import Direction
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.objective import Objective
 from kdmt.runtime import use_threads
 from kdmt.train.arithmetic import read_arithmetic
 from kdmt.train.data import BinarizedData
@@ -50,9 +51,7 @@ class GivenBatches(BinarizedData):
 class Commands(Progress):
     """Stands where the loop reports: after each round of updates it answers and waits to be told to go on."""
 
-    def __init__(
-        self, metrics: Path, job: dict[str, Any], objective: CrossEntropyObjective, valid: BinarizedData
-    ) -> None:
+    def __init__(self, metrics: Path, job: dict[str, Any], objective: Objective, valid: BinarizedData) -> None:
         super().__init__(metrics, name=job["arch"])
         self.objective, self.valid, self.run = objective, valid, metrics.parent
         self.replies = os.fdopen(os.dup(1), "w")
@@ -113,7 +112,7 @@ def main() -> None:
     torch.manual_seed(job["seed"])
     config = architecture(job["arch"], job["model"])
     model = build_transformer(config, src_vocab_size=sizes[0], tgt_vocab_size=sizes[1])
-    objective = CrossEntropyObjective(model, label_smoothing=settings.label_smoothing)
+    objective = build_objective(model, label_smoothing=settings.label_smoothing)
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder) / "metrics.jsonl"
         commands = Commands(metrics, job, objective, BinarizedData(valid, settings, seed=1))

@@ -13,7 +13,6 @@ the repository. The site does not hold the files, so there such a link becomes t
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import posixpath
@@ -25,6 +24,7 @@ from unittest.mock import patch
 import typer
 
 from kdmt.cli import app
+from kdmt.config.reference import json_schema, settings_markdown
 from kdmt.interop.fairseq.flags import generate_help
 
 if TYPE_CHECKING:  # the tests read this file without MkDocs
@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # the tests read this file without MkDocs
     from mkdocs.structure.pages import Page
 
 SCHEMA_FILE = "reference/pipeline.schema.json"
-REFERENCE_MODULE = "kdmt.config.reference"
 HELP_WIDTH = 80
 
 _MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
@@ -48,13 +47,10 @@ _LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^()\s]+)\)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the JSON schema of pipeline files to the site."""
-    if has_settings_reference():
-        from mkdocs.structure.files import File
+    from mkdocs.structure.files import File
 
-        from kdmt.config.reference import json_schema
-
-        text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-        files.append(File.generated(config, SCHEMA_FILE, content=text))
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    files.append(File.generated(config, SCHEMA_FILE, content=text))
     return files
 
 
@@ -92,20 +88,6 @@ def replace_pictures(markdown: str) -> str:
     return _PICTURE.sub(r"![\g<text>](\g<light>#only-light) ![\g<text>](\g<dark>#only-dark)", markdown)
 
 
-def has_settings_reference() -> bool:
-    """Return whether the package can describe its settings."""
-    return importlib.util.find_spec(REFERENCE_MODULE) is not None
-
-
-def settings_reference() -> str:
-    """Return the tables of all settings as Markdown."""
-    if not has_settings_reference():
-        return ""
-    from kdmt.config.reference import settings_markdown
-
-    return settings_markdown()
-
-
 def commands_reference() -> str:
     """Return the `--help` text of every command as Markdown, one section per command."""
     return "\n\n".join(f"## kdmt {name}\n\n```text\n{text}\n```" for name, text in help_texts())
@@ -127,4 +109,4 @@ def help_texts() -> Iterator[tuple[str, str]]:
         yield name, command.get_help(context).strip()
 
 
-GENERATED = {"settings": settings_reference, "commands": commands_reference}
+GENERATED = {"settings": settings_markdown, "commands": commands_reference}

@@ -3,7 +3,7 @@
     import kdmt
 
     model = kdmt.load("runs/toy/students/distilled/seed_1")
-    model.translate(["The dog sleeps ."], beam=5)
+    model.translate(["The dog sleeps."], beam=5)
     kdmt.Pipeline.from_yaml("toy.yaml").run(to="score")
 
 The names below are loaded at their first use, so that `import kdmt` stays cheap.
@@ -12,8 +12,8 @@ The names below are loaded at their first use, so that `import kdmt` stays cheap
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in `typing`, whose import would take longer than that of this module
 if TYPE_CHECKING:
     from kdmt.api import Model, Pipeline, Translation, load
     from kdmt.errors import Interrupted, UserError

@@ -3,8 +3,8 @@
     import kdmt
 
     model = kdmt.load("runs/toy/students/distilled/seed_1")
-    model.translate(["The dog sleeps ."], beam=5)
-    model.score(["The dog sleeps ."], ["Der Hund schläft ."])
+    model.translate(["The dog sleeps."], beam=5)
+    model.score(["The dog sleeps."], ["Der Hund schläft."])
     kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.train.max_updates": 1000}).run(to="score")
 
 Errors of the caller's input are `kdmt.UserError`. Messages go to the logger `kdmt`, which is silent by default.
@@ -28,7 +28,7 @@ from kdmt.log import get_logger
 if TYPE_CHECKING:
     import numpy as np
 
-    from kdmt.commands.run import StageName
+    from kdmt.choices import StageName
     from kdmt.commands.status import StageStatus
     from kdmt.decode.engines.translator import Translator
     from kdmt.stages.workspace import Workspace
@@ -166,7 +166,7 @@ class Model:
             >>> model.translate(["A dog runs ."], beam=5, nbest=3)
             [['Ein Hund läuft .', 'Ein Hund rennt .', 'Der Hund läuft .']]
         """
-        from kdmt.interop.ctranslate2 import proposed_search
+        from kdmt.interop.ctranslate2_folder import proposed_search
 
         lines = _checked_lines(sentences, "sentences")
         given = {"beam": beam, "nbest": nbest, "lenpen": lenpen}
@@ -295,14 +295,10 @@ class Model:
 
     def _scorer(self) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], list[np.ndarray]], tuple[int, int]]:
         """Return the function that scores pairs of ids, and the longest source and target that it reads."""
-        from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
-        from kdmt.decode.engines.pytorch import TorchEngine
+        from kdmt.decode.engines.engine import ScoringEngine
 
         engine = self.translator.engine
-        if isinstance(engine, TorchEngine):
-            config = engine.model.config
-            return engine.score_pairs, (config.max_source_positions, config.max_target_positions)
-        if isinstance(engine, CTranslate2Engine):
+        if isinstance(engine, ScoringEngine):
             return engine.score_pairs, (engine.max_source_positions, engine.max_target_positions)
         raise UserError(f"{self.path}: this model gives no probabilities of given targets: it is not autoregressive")
 
@@ -333,8 +329,8 @@ def load(
 
     Examples:
         >>> model = kdmt.load("runs/toy/students/distilled/seed_1")
-        >>> model.translate(["The dog sleeps ."])
-        ['Der Hund schläft .']
+        >>> model.translate(["The dog sleeps."])
+        ['Der Hund schläft.']
     """
     from kdmt.decode.engines.translator import Translator
     from kdmt.runtime import pick_device, use_threads
@@ -342,10 +338,9 @@ def load(
     search = checked(NATDecode, "load", length_beam=length_beam)
     if iterations < 1:
         raise UserError(f"iterations {iterations}: expected 1 or more")
-    if threads is not None:
-        use_threads(threads)
+    used = None if threads is None else use_threads(threads)
     folder = Path(path)
-    translator = Translator.load(folder, device=pick_device(device), search=search, iterations=iterations)
+    translator = Translator.load(folder, device=pick_device(device), threads=used, search=search, iterations=iterations)
     return Model(folder, translator)
 
 
@@ -383,7 +378,7 @@ class Pipeline:
             UserError: the file does not exist or a setting is wrong; the message has the YAML path.
 
         Examples:
-            >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.seed": 2})
+            >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", runs="trial")
         """
         from kdmt.stages.workspace import Workspace
 

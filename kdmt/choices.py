@@ -45,6 +45,10 @@ OnFailure = Literal["keep", "reference", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
+# commands
+StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
+TemplateName = Literal["minimal", "word-kd", "nat", "multi30k", "toy"]  # of `kdmt new`: files in kdmt/templates
+
 
 def names(choices: object) -> tuple[str, ...]:
     """Return the names of a `Literal` type in their order."""

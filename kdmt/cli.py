@@ -1,4 +1,4 @@
-"""The command line: one command per stage. Parses, calls, prints; no logic.
+"""The command line: parses arguments, calls the packages below, and prints results.
 
 kdmt new x.yaml --source en --target cs
 kdmt run x.yaml [--to STAGE] [--student NAME] [--set a.b=c]
@@ -14,10 +14,8 @@ kdmt clean x.yaml [--yes]
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -25,8 +23,10 @@ from typing import Annotated
 import typer
 
 from kdmt import __version__
+from kdmt.choices import StageName, TemplateName
 from kdmt.errors import Interrupted, UserError
-from kdmt.streams import flushed_output, input_bytes, output_bytes, output_text, protect_streams
+from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
+from kdmt.streams import flushed_output, output_text, protect_streams
 from kdmt.terminal import printable, printable_stderr
 
 app = typer.Typer(
@@ -36,14 +36,34 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline's YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
+PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="Pipeline file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Setting to override; may be repeated.")
+]
 Runs = Annotated[Path, typer.Option(envvar="KDMT_RUNS", help="Folder for the outputs of all pipelines.")]
 Mirror = Annotated[
-    Path | None, typer.Option(envvar="KDMT_MIRROR", help="Local folder that answers for URLs of corpora.")
+    Path | None,
+    typer.Option(
+        envvar="KDMT_MIRROR", help="Local folder in which URLs of corpora are looked up first (default: none)."
+    ),
 ]
 StudentName = Annotated[str | None, typer.Option(help="Name of the one student to train (default: all).")]
-Rebuild = Annotated[bool, typer.Option("--rebuild", help="Bring stages that this one builds on up to date too.")]
+Rebuild = Annotated[
+    bool, typer.Option("--rebuild", help="Run the stages before this one too, if they are not up to date.")
+]
+ModelPath = Annotated[Path, typer.Argument(help="Checkpoint folder, run, or folder written by 'kdmt export'.")]
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder or run.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is the first GPU if there is one.")]
+SourceLang = Annotated[
+    str | None, typer.Option("--source-lang", "-s", help="Source language (default: as in the data).")
+]
+TargetLang = Annotated[
+    str | None, typer.Option("--target-lang", "-t", help="Target language (default: as in the data).")
+]
+BpeCodes = Annotated[Path | None, typer.Option(help="Merge operations of subword-nmt or fastBPE (default: none).")]
+SentencePiece = Annotated[Path | None, typer.Option(help="SentencePiece model (default: none).")]
+Moses = Annotated[bool, typer.Option("--moses", help="Whether the text was tokenised by Moses.")]
+Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text was lowercased.")]
 RUNS = Path("runs")
 _MAX_MESSAGE = 4000  # characters
 _MOST_THREADS = 1024
@@ -73,7 +93,7 @@ def new(
     pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="New pipeline file.")],
     source: Annotated[str | None, typer.Option(help="Source language, as en or zh-Hans.")] = None,
     target: Annotated[str | None, typer.Option(help="Target language, as cs or sr-Latn.")] = None,
-    template: Annotated[str, typer.Option(help="Template: minimal, word-kd, nat, multi30k or toy.")] = "minimal",
+    template: Annotated[TemplateName, typer.Option(help="Template to start from.")] = "minimal",
     name: Annotated[str | None, typer.Option(help="Name of the pipeline (default: the file's name).")] = None,
 ) -> None:
     """Write a commented pipeline file; the template toy brings its corpus along."""
@@ -86,23 +106,21 @@ def new(
 @app.command()
 def run(
     pipeline: PipelineFile,
-    to: Annotated[
-        str, typer.Option(metavar="STAGE", help="Last stage: prepare, teacher, distill, knowledge, student or score.")
-    ] = "score",
+    to: Annotated[StageName, typer.Option(help="Last stage to run.")] = "score",
     student: StudentName = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
     mirror: Mirror = None,
 ) -> None:
     """Run every stage that is not up to date, up to a stage."""
-    from kdmt.commands.run import run_pipeline, stage_named
+    from kdmt.commands.run import run_pipeline
     from kdmt.config import load_pipeline
     from kdmt.ranks import joined_ranks
     from kdmt.stages.workspace import Workspace
 
     config = load_pipeline(pipeline, set_ or ())
     with joined_ranks() as ranks:
-        run_pipeline(Workspace(config, runs, mirror, ranks, show=print), to=stage_named(to), student=student)
+        run_pipeline(Workspace(config, runs, mirror, ranks, show=print), to=to, student=student)
 
 
 @app.command()
@@ -113,14 +131,14 @@ def status(
     runs: Runs = RUNS,
 ) -> None:
     """Show every stage, whether it is up to date and why not, and the size and age of its folder."""
-    from kdmt.commands.status import pipeline_status, status_lines, status_record
+    from kdmt.commands.status import pipeline_status, status_json, status_lines
     from kdmt.config import load_pipeline
     from kdmt.stages.workspace import Workspace
 
     workspace = Workspace(load_pipeline(pipeline, set_ or ()), runs)
     statuses = pipeline_status(workspace)
     if as_json:
-        print(json.dumps(status_record(workspace, statuses), indent=1, ensure_ascii=False))
+        print(status_json(workspace, statuses))
         return
     for line in status_lines(statuses):
         print(printable(line))
@@ -136,21 +154,22 @@ def prepare(
 
 @app.command("import-fairseq")
 def import_fairseq(
-    data_bin: Annotated[Path, typer.Argument(metavar="DATA_BIN", help="A folder that fairseq-preprocess made.")],
-    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The new pipeline file.")],
-    name: Annotated[str | None, typer.Option(help="Of the pipeline; by default the file's.")] = None,
-    source_lang: Annotated[str | None, typer.Option("--source-lang", "-s", help="By default the files' own.")] = None,
-    target_lang: Annotated[str | None, typer.Option("--target-lang", "-t")] = None,
-    bpe_codes: Annotated[Path | None, typer.Option(help="The subword-nmt operations that the text was cut by.")] = None,
-    sentencepiece: Annotated[Path | None, typer.Option(help="The SentencePiece model that it was cut by.")] = None,
+    data_bin: Annotated[Path, typer.Argument(metavar="DATA_BIN", help="Data-bin written by fairseq-preprocess.")],
+    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="New pipeline file.")],
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline (default: the file's name).")] = None,
+    source_lang: SourceLang = None,
+    target_lang: TargetLang = None,
+    bpe_codes: BpeCodes = None,
+    sentencepiece: SentencePiece = None,
     remove_bpe: Annotated[
-        str | None, typer.Option(help="Without either: how tokens are joined for scores, as subword_nmt.")
+        str | None,
+        typer.Option(help="Subword marks to join tokens by for scores, such as subword_nmt (default: none)."),
     ] = None,
-    moses: Annotated[bool, typer.Option("--moses", help="The text was tokenised by Moses before.")] = False,
-    lowercase: Annotated[bool, typer.Option("--lowercase", help="The text was lowercased before.")] = False,
+    moses: Moses = False,
+    lowercase: Lowercase = False,
     runs: Runs = RUNS,
 ) -> None:
-    """Make a pipeline whose prepare stage is a data-bin of fairseq's, dictionaries and all, and run that stage."""
+    """Write a pipeline that uses a fairseq data-bin with its dictionaries, and run its prepare stage."""
     from kdmt.commands.import_fairseq import new_pipeline
 
     with new_pipeline(
@@ -174,7 +193,7 @@ def import_fairseq(
 def teacher(
     pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
 ) -> None:
-    """Train the teacher, or go on training it."""
+    """Train the teacher, or continue its training."""
     _run("teacher", pipeline, set_, runs, mirror, rebuild)
 
 
@@ -185,20 +204,20 @@ def distill(
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Decode every N-th block from the I-th on, from 0. Without it later to put them together.",
+            help="Shard to decode: every N-th block from block I on, from 0 (default: all, then the merge).",
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check all that is there, and decode some blocks again.")
+        bool, typer.Option("--verify", help="Check the training sets, and decode some blocks again.")
     ] = False,
-    verify_blocks: Annotated[int, typer.Option(min=0, help="Blocks that --verify decodes again.")] = 2,
-    verify_seed: Annotated[int | None, typer.Option(help="Of their choice; by default a new one.")] = None,
+    verify_blocks: Annotated[int, typer.Option(min=0, help="Number of blocks that --verify decodes again.")] = 2,
+    verify_seed: Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")] = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
     mirror: Mirror = None,
     rebuild: Rebuild = False,
 ) -> None:
-    """Let the teacher translate the training set."""
+    """Translate the training set with the teacher."""
     if verify or shard is not None:
         from kdmt.config import load_pipeline
         from kdmt.stages.pipeline import run_shards, run_verification
@@ -224,7 +243,7 @@ def _parse_shard(text: str) -> tuple[int, int]:
 def knowledge(
     pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
 ) -> None:
-    """Keep what the teacher expects at every target token, for students that learn from a cache."""
+    """Write the knowledge cache: the teacher's probabilities at every target token."""
     _run("knowledge", pipeline, set_, runs, mirror, rebuild)
 
 
@@ -237,7 +256,7 @@ def student(
     mirror: Mirror = None,
     rebuild: Rebuild = False,
 ) -> None:
-    """Train the students, once for each of their seeds."""
+    """Train the students, one model for each seed."""
     _run("student", pipeline, set_, runs, mirror, rebuild, student=student)
 
 
@@ -254,13 +273,15 @@ def clean(
     pipeline: PipelineFile,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Only these, as they are listed, as teacher.previous (default: all)."),
+        typer.Argument(metavar="[NAME]...", help="Names from the list, such as teacher.previous (default: all)."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed (default: list only).")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove the listed folders and files (default: list them only).")
+    ] = False,
     set_: Overrides = None,
     runs: Runs = RUNS,
 ) -> None:
-    """List earlier states of stages and half-done folders with their sizes, and remove them on request."""
+    """List earlier states of stages and incomplete outputs with their sizes, or remove them."""
     from kdmt.commands.clean import clean as clean_up
     from kdmt.config import load_pipeline
     from kdmt.stages.workspace import Workspace
@@ -270,38 +291,45 @@ def clean(
 
 @app.command()
 def translate(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint folder, a run that holds one, or what 'kdmt export' wrote.")
-    ],
-    beam: Annotated[int | None, typer.Option(min=1, help="Default: what 'kdmt export' was given, else 5.")] = None,
-    lenpen: Annotated[
-        float | None, typer.Option(help="Exponent of the length; default: what 'kdmt export' was given, else 1.")
+    checkpoint: ModelPath,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Beam size (default: as given to 'kdmt export', else 5).")
     ] = None,
-    max_len_a: Annotated[float, typer.Option()] = 1.2,
-    max_len_b: Annotated[int, typer.Option()] = 10,
-    iterations: Annotated[int, typer.Option(min=1, max=10_000, help="At most, of a non-autoregressive model.")] = 10,
-    length_beam: Annotated[int, typer.Option(min=1, max=256, help="Lengths tried, of a non-autoregressive model.")] = 1,
-    buffer_size: Annotated[int, typer.Option(min=1, help="Lines that are translated together at most.")] = 1024,
-    threads: Annotated[int, typer.Option(min=0, max=_MOST_THREADS, help="CPU threads; 0 for one a core.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    lenpen: Annotated[
+        float | None, typer.Option(help="Length penalty exponent (default: as given to 'kdmt export', else 1).")
+    ] = None,
+    max_len_a: Annotated[float, typer.Option(help="Maximum target length per source token.")] = 1.2,
+    max_len_b: Annotated[int, typer.Option(help="Tokens added to the maximum target length.")] = 10,
+    iterations: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Maximum iterations of a non-autoregressive model.")
+    ] = 10,
+    length_beam: Annotated[
+        int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
+    ] = 1,
+    buffer_size: Annotated[int, typer.Option(min=1, help="Maximum number of lines translated together.")] = 1024,
+    threads: Annotated[
+        int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")
+    ] = 0,
+    device: Device = "auto",
 ) -> None:
-    """Translate raw text from standard input to standard output, one line for one line, as it arrives.
+    """Translate raw text from standard input to standard output, line by line.
 
-    A line that is not UTF-8 is named on standard error and has an empty translation; the exit code is 2 at the end.
+    A line that is not UTF-8 gets an empty translation and a message on standard error; the exit code is 2 at the end.
     """
-    from kdmt.config import Decode, NATDecode, checked
-    from kdmt.decode.engines.translator import Translator, translate_stream
-    from kdmt.interop.ctranslate2 import proposed_search
-    from kdmt.runtime import pick_device, use_threads
+    from kdmt.commands import translate as command
 
-    source, target = input_bytes(), output_bytes()
-    given = {name: value for name, value in (("beam", beam), ("lenpen", lenpen)) if value is not None}
-    checked(Decode, "translate", max_len_a=max_len_a, max_len_b=max_len_b, **given)
-    use_threads(threads)
-    search = NATDecode(length_beam=length_beam)
-    translator = Translator.load(checkpoint, device=pick_device(device), search=search, iterations=iterations)
-    settings = Decode(**{"max_len_a": max_len_a, "max_len_b": max_len_b} | proposed_search(checkpoint) | given)
-    translate_stream(translator, settings, source, target, buffer_size=buffer_size)
+    command.translate(
+        checkpoint,
+        beam=beam,
+        lenpen=lenpen,
+        max_len_a=max_len_a,
+        max_len_b=max_len_b,
+        iterations=iterations,
+        length_beam=length_beam,
+        buffer_size=buffer_size,
+        threads=threads,
+        device=device,
+    )
 
 
 @app.command(
@@ -309,139 +337,110 @@ def translate(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def generate(context: typer.Context) -> None:
-    """Translate a split of a data-bin with fairseq-generate's flags and write its lines; --help lists them."""
-    from kdmt.commands.generate import generate as write_lines
+    """Translate a split of a data-bin with the flags and the output of fairseq-generate."""
     from kdmt.interop.fairseq.flags import parse_generate
 
-    write_lines(parse_generate(context.args))
+    flags = parse_generate(context.args)  # before what translates is loaded
+    from kdmt.commands import generate as command
+
+    command.generate(flags)
 
 
 @app.command("fairseq-plugin")
 def fairseq_plugin() -> None:
-    """Print the folder for fairseq-train's --user-dir that has the criterions word_kd and seq_kd."""
+    """Print the --user-dir for fairseq-train with the criterions word_kd and seq_kd."""
     print(Path(__file__).parent / "interop" / "fairseq_plugin" / "kdmt_fairseq")
-
-
-class ComputeType(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
 
 
 @app.command()
 def rescore(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint folder, or what 'kdmt export --to ctranslate2' wrote.")
+        Path, typer.Argument(help="Checkpoint folder, run, or folder written by 'kdmt export --to ctranslate2'.")
     ],
-    source: Annotated[Path, typer.Argument(help="Raw text in the model's source language, one sentence a line.")],
-    target: Annotated[Path, typer.Argument(help="Its translations.")],
+    source: Annotated[Path, typer.Argument(help="Raw text in the source language, one sentence per line.")],
+    target: Annotated[Path, typer.Argument(help="Raw text in the target language, one translation per line.")],
     compute_type: Annotated[
-        ComputeType, typer.Option(help="Of CTranslate2; float16 is for GPUs.")
-    ] = ComputeType.float32,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core, or one a GPU.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="CPU threads of each.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+        Quantization, typer.Option(help="Number type of CTranslate2; float16 needs a GPU.")
+    ] = "float32",
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes; 0 for one per core, or one per GPU.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="Number of CPU threads per process.")] = 1,
+    device: Device = "auto",
 ) -> None:
-    """Write the log-probability of each target given its source, and its number of tokens, to standard output."""
-    from kdmt.commands.rescore import rescore as write_scores
+    """Print the log-probability of each target given its source, and its number of tokens."""
+    from kdmt.commands import rescore as command
 
-    with output_text() as out:
-        write_scores(
-            checkpoint,
-            source,
-            target,
-            out,
-            compute_type=compute_type.value,
-            workers=workers,
-            threads=threads,
-            device=device,
-        )
+    command.rescore(
+        checkpoint, source, target, compute_type=compute_type, workers=workers, threads=threads, device=device
+    )
 
 
 @app.command()
 def import_checkpoint(
     checkpoints: Annotated[
-        str, typer.Argument(metavar="A.pt[:B.pt]", help="fairseq's checkpoints; several with ':' between.")
+        str, typer.Argument(metavar="A.pt[:B.pt]", help="Checkpoints of fairseq, separated by ':'.")
     ],
-    out: Annotated[Path, typer.Argument(help="The new checkpoint folder; of several checkpoints OUT/0, OUT/1, ...")],
-    data: Annotated[Path, typer.Option(help="Their data-bin, or a folder with its dict.<lang>.txt.")],
-    source_lang: Annotated[str | None, typer.Option(help="By default what the checkpoint says.")] = None,
-    target_lang: Annotated[str | None, typer.Option(help="By default what the checkpoint says.")] = None,
-    bpe_codes: Annotated[Path | None, typer.Option(help="Merge operations of subword-nmt or fastBPE.")] = None,
-    sentencepiece: Annotated[
-        Path | None, typer.Option(help="A SentencePiece model. Without either, text comes cut into tokens.")
-    ] = None,
+    out: Annotated[Path, typer.Argument(help="New checkpoint folder; OUT/0, OUT/1, ... for several checkpoints.")],
+    data: Annotated[Path, typer.Option(help="Data-bin of the checkpoints, or a folder with its dict.<lang>.txt.")],
+    source_lang: Annotated[str | None, typer.Option(help="Source language (default: as in the checkpoint).")] = None,
+    target_lang: Annotated[str | None, typer.Option(help="Target language (default: as in the checkpoint).")] = None,
+    bpe_codes: BpeCodes = None,
+    sentencepiece: SentencePiece = None,
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Text had its punctuation normalised by Moses.")
+        bool, typer.Option("--normalize", help="Whether the punctuation was normalised by Moses.")
     ] = False,
-    moses: Annotated[bool, typer.Option("--moses", help="Text was tokenised by Moses, with its escapes.")] = False,
-    lowercase: Annotated[bool, typer.Option("--lowercase", help="Text was lowercased.")] = False,
+    moses: Moses = False,
+    lowercase: Lowercase = False,
 ) -> None:
-    """Make checkpoint folders of fairseq's checkpoints, for translating, as teachers, for export."""
-    from kdmt.config import Text
-    from kdmt.interop.fairseq.checkpoints import TextSettings, import_checkpoints
+    """Convert checkpoints of fairseq to checkpoint folders."""
+    from kdmt.commands import import_checkpoint as command
 
-    text = Text(normalize=normalize, moses=moses, lowercase=lowercase, already_applied=moses)
-    settings = TextSettings(
+    command.import_checkpoint(
+        checkpoints,
+        out,
         data=data,
         source_lang=source_lang,
         target_lang=target_lang,
         bpe_codes=bpe_codes,
         sentencepiece=sentencepiece,
-        text=text,
+        normalize=normalize,
+        moses=moses,
+        lowercase=lowercase,
     )
-    for folder in import_checkpoints(checkpoints, out, settings):
-        print(printable(str(folder)))
 
 
-class ExportFormat(StrEnum):
-    ctranslate2 = "ctranslate2"
-    fairseq = "fairseq"
-    onnx = "onnx"
-
-
-class Quantization(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
+def _exporter(name: str) -> str:
+    if name not in EXPORTERS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, EXPORTERS))}.")
+    return name
 
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, or a run that holds one.")],
-    out: Annotated[Path, typer.Argument(help="The new folder; for fairseq the new .pt file.")],
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Argument(help="New folder; for fairseq, the new .pt file.")],
     to: Annotated[
-        ExportFormat,
+        str,
         typer.Option(
-            help="ctranslate2 for models that write one token after the other, onnx for ctc students, fairseq for what "
-            "fairseq has too."
+            parser=_exporter,
+            metavar=f"[{'|'.join(EXPORTERS)}]",
+            help="Toolkit: " + "; ".join(f"{name} for {each.models}" for name, each in EXPORTERS.items()) + ".",
         ),
     ],
     quantization: Annotated[
-        Quantization, typer.Option(help="How CTranslate2's weights are stored; float16 is for GPUs.")
-    ] = Quantization.float32,
+        Quantization, typer.Option(help="Number type of the weights, for ctranslate2; float16 needs a GPU.")
+    ] = "float32",
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Of CTranslate2's model: 'kdmt translate' takes it by default."),
+        typer.Option(min=1, help="Beam size that 'kdmt translate' uses, for ctranslate2."),
     ] = 5,
-    lenpen: Annotated[float, typer.Option(help="The same: the exponent of the length.")] = 1.0,
+    lenpen: Annotated[
+        float, typer.Option(help="Length penalty exponent that 'kdmt translate' uses, for ctranslate2.")
+    ] = 1.0,
 ) -> None:
-    """Write a trained model for another toolkit, with its tokenizer and text processing."""
-    from kdmt.config import Decode, checked
-    from kdmt.interop import ctranslate2, onnx
-    from kdmt.interop.fairseq import checkpoints as fairseq
+    """Export a trained model to another toolkit, with its tokenizer and text processing."""
+    from kdmt.commands import export as command
 
-    if to is ExportFormat.ctranslate2:
-        decode = checked(Decode, "export", beam=beam, lenpen=lenpen)
-        ctranslate2.export_checkpoint(checkpoint, out, quantization=quantization.value, decode=decode)
-    elif quantization is not Quantization.float32:
-        name = "ONNX" if to is ExportFormat.onnx else "fairseq"
-        raise UserError(f"--quantization {quantization.value}: {name} models are float32")
-    elif to is ExportFormat.fairseq:
-        fairseq.export_checkpoint(checkpoint, out)
-    else:
-        onnx.export_checkpoint(checkpoint, out)
-    print(f"{to.value} model, {quantization.value}: {printable(str(out))}")
+    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen))
 
 
 @app.command()
@@ -454,7 +453,7 @@ def schema() -> None:
 
 
 def _run(
-    stage: str,
+    stage: StageName,
     pipeline: Path,
     overrides: list[str] | None,
     runs: Path,

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from kdmt.config import Train
-from kdmt.corpus.batching import ParallelData, collate, open_parallel
+from kdmt.config import Student, Train
+from kdmt.corpus.batching import Batch, ParallelData, collate, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import TrainingState
+from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
-from kdmt.objectives.objective import CrossEntropyObjective, Objective
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.objective import LossTerms, Objective
 from kdmt.ranks import ALONE, Ranks
-from kdmt.train.data import BinarizedData
+from kdmt.train.data import BinarizedData, TrainingData
 from kdmt.train.loop import Trainer
-from kdmt.train.prefetch import TrainingData
 from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
-from kdmt.types import EOS, Batch
+from kdmt.types import EOS
 
 VOCAB = 12  # the specials and eight words
 TINY = TransformerConfig(
@@ -112,7 +113,7 @@ def make_trainer(
     ranks: Ranks = ALONE,
 ) -> Trainer:
     """A trainer with seed 1; without `validate`, the loss on the first four training batches counts."""
-    plain = CrossEntropyObjective(model or make_model(), label_smoothing=settings.label_smoothing)
+    plain = build_objective(model or make_model(), label_smoothing=settings.label_smoothing)
 
     def loss_on_training_data(trained: Objective) -> dict[str, float]:
         return validation_loss(trained, data, data.epoch(1)[:4], device=CPU, ranks=ranks)
@@ -130,6 +131,24 @@ def make_trainer(
         ranks=ranks,
         init_state=init_state,
     )
+
+
+def terms_of(objective: Objective, batch: Batch) -> LossTerms:
+    """The terms of a batch, after what is random about it has been drawn."""
+    return objective(objective.prepare(batch))
+
+
+def nat_objective(
+    model: NATransformer,
+    *,
+    label_smoothing: float = 0.1,
+    teachers: Sequence[Transformer] = (),
+    besides: Mapping[str, Any] | None = None,
+    **nat: Any,
+) -> Objective:
+    """The objective of a non-autoregressive student, by settings of its `nat` section and others."""
+    student = Student.model_validate({"nat": {"family": model.nat.family, **nat}, **(besides or {})})
+    return build_objective(model, student, label_smoothing=label_smoothing, teachers=teachers)
 
 
 def open_data(data: ParallelData, settings: Train) -> BinarizedData:

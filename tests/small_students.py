@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdmt.corpus.batching import Batch
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.models.transformer import Transformer
-from kdmt.types import EOS, PAD, Batch
+from kdmt.types import EOS, PAD
 
 V, EPSILON = 19, 0.1
 

@@ -24,10 +24,10 @@ from kdmt.flow.stage import locked
 from kdmt.models.checkpoint_folder import DAMAGED, num_updates
 from kdmt.outputs import writing
 from kdmt.stages.given_checkpoints import given_checkpoints
+from kdmt.stages.pipeline import build_stages
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import stage_folders
 
-_STAGES = {"teacher", "score", *stage_folders().values()}
 _OTHERS = {"blocks.old": "old blocks of another cache", DAMAGED: "a damaged checkpoint"}
 _HALF_DONE = (f"{PARTIAL}*", ".verify-*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
 
@@ -118,7 +118,7 @@ def _list(found: Sequence[Kept], show: Callable[[str], None]) -> int:
 def find_kept(workspace: Workspace) -> Iterator[Kept]:
     """All that may be removed, by stage."""
     needed = {os.path.realpath(path): setting for setting, path in given_checkpoints(workspace.config)}
-    for folder in _stage_folders(workspace.root):
+    for folder in _stage_folders(workspace):
         for state in earlier_states(folder):
             inside = (setting for path, setting in needed.items() if Path(path).is_relative_to(state.resolve()))
             yield Kept(state, folder, _about(state), next(inside, ""))
@@ -131,10 +131,12 @@ def find_kept(workspace: Workspace) -> Iterator[Kept]:
             yield Kept(part, part.with_suffix(""), "half a download, which a rerun goes on from", is_download=True)
 
 
-def _stage_folders(root: Path) -> list[Path]:
-    """The folders of stages, also of those that are gone or no longer in the pipeline file but have earlier states."""
+def _stage_folders(workspace: Workspace) -> list[Path]:
+    """Return the folders of stages, also of those that are no longer in the pipeline file but have earlier states."""
+    root = workspace.root
+    own = {stage.folder.name for stage in build_stages(workspace).all() if stage.folder.parent == root}
     places = [
-        (root, "|".join(sorted(_STAGES))),
+        (root, "|".join(sorted(own | set(stage_folders().values())))),
         (root / "knowledge", "|".join(stage_folders())),
         *((students, "seed_[0-9]+") for students in sorted(root.glob("students/*/"))),
     ]

@@ -1,7 +1,6 @@
 """`kdmt generate`: translate a split of a data-bin and write what fairseq-generate writes.
 
-Sentences come batch by batch in fairseq's order, and each batch is written when it is done. What is told about the run
-goes to standard error.
+Batches are in fairseq's order, and each one is written when it is done. Messages about the run go to standard error.
 """
 
 from __future__ import annotations
@@ -11,32 +10,46 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from kdmt.config import Decode, NATDecode, checked, largest
+from kdmt.config import Decode, NATDecode, Text, checked, largest
 from kdmt.corpus.codec import TEXT_FILE, check_vocabulary, load_text_processor
 from kdmt.corpus.subwords import join_subwords
+from kdmt.corpus.text import TextProcessor
+from kdmt.decode.engines.engine import Engine
+from kdmt.decode.engines.fairseq_refinement import RefinementEngine
+from kdmt.decode.engines.nat import NATEngine
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import UserError
+from kdmt.families import EDITING
 from kdmt.files import atomic_file
+from kdmt.interop.fairseq.checkpoints import read_model
 from kdmt.interop.fairseq.data_bin import DataBin, Split, check_tokens, cut_batches, reading_order
 from kdmt.interop.fairseq.flags import GenerateFlags
 from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spell_reference
+from kdmt.interop.fairseq.pickles import is_checkpoint_file
 from kdmt.log import get_logger
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.transformer import Transformer
 from kdmt.outputs import writing
 from kdmt.runtime import pick_device, use_threads
+from kdmt.score.metrics import METRICS
 from kdmt.streams import output_text
 from kdmt.terminal import PrintableStream
-from kdmt.types import EDITING
+from kdmt.types import Hypothesis
 
 _logger = get_logger(__name__)
 _UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already
 
 
 @dataclass
-class _Spoken:
+class _Scored:
     """Best hypotheses and their references, as they are scored."""
 
     hypotheses: list[str] = field(default_factory=list)
@@ -44,8 +57,9 @@ class _Spoken:
 
 
 def generate(flags: GenerateFlags) -> None:
-    """Write the lines to standard output or, whole or not at all, to `generate-<split>.txt` in the results' folder; a
-    shard has its number in the name.
+    """Write the lines to standard output or, whole or not at all, to `generate-<split>.txt` in the results' folder.
+
+    The file of a shard has the shard's number in its name.
 
     Raises:
         UserError: the data-bin or a checkpoint is not right, they do not belong together, or a sentence is too long.
@@ -70,11 +84,11 @@ def _translate(
     data: DataBin,
     split: Split,
     batches: list[NDArray[np.int64]],
-    engine: Any,
+    engine: Engine,
     flags: GenerateFlags,
     write: Callable[[str], None],
 ) -> None:
-    finish, spoken = _finisher(flags, data.direction.target), _Spoken()
+    finish, scored = _finisher(flags, data.direction.target), _Scored()
     sentences = tokens = 0
     started = time.perf_counter()
     for batch in batches:
@@ -82,7 +96,7 @@ def _translate(
         found = engine.decode(sources, _settings(flags, len(batch)))
         for index, source, hypotheses in zip(batch.tolist(), sources, found, strict=True):
             target = None if split.target is None else split.target[index]
-            for line in _lines(data, index, source, target, hypotheses, flags, finish, spoken):
+            for line in _lines(data, index, source, target, hypotheses, flags, finish, scored):
                 write(line)
             sentences += 1
             tokens += len(hypotheses[0].tokens) + 1
@@ -91,21 +105,21 @@ def _translate(
         f"Translated {sentences:,} sentences ({tokens:,} tokens) in {seconds:.1f}s "
         f"({sentences / seconds:.2f} sentences/s, {tokens / seconds:.2f} tokens/s)"
     )
-    if spoken.hypotheses:
-        write(f"Generate {flags.gen_subset} with beam={flags.beam}: {_score(spoken, flags)}")
+    if scored.hypotheses:
+        write(f"Generate {flags.gen_subset} with beam={flags.beam}: {_score(scored, flags)}")
 
 
 def _lines(
     data: DataBin,
     index: int,
-    source: NDArray[Any],
-    target: NDArray[Any] | None,
-    hypotheses: list[Any],
+    source: NDArray[np.integer],
+    target: NDArray[np.integer] | None,
+    hypotheses: list[Hypothesis],
     flags: GenerateFlags,
     finish: Callable[[str], str],
-    spoken: _Spoken,
+    scored: _Scored,
 ) -> Iterator[str]:
-    """Of one sentence; its best hypothesis goes to those that are scored."""
+    """Yield the lines of one sentence, and add its best hypothesis to those that are scored."""
     src_dictionary, tgt_dictionary = data.dictionaries
     # fairseq's own BLEU is of the tokens as they are, unless --remove-bpe joins them
     scores_tokens = flags.scoring == "bleu" and flags.remove_bpe is None
@@ -124,15 +138,12 @@ def _lines(
         if not flags.quiet:
             yield from hypothesis_lines(index, hypothesis, text, finished)
         if place == 0 and target is not None:
-            spoken.hypotheses.append(text if scores_tokens else finished)
-            spoken.references.append(reference)
+            scored.hypotheses.append(text if scores_tokens else finished)
+            scored.references.append(reference)
 
 
 def _finisher(flags: GenerateFlags, lang: str) -> Callable[[str], str]:
-    """What `--bpe` and `--tokenizer` undo; like fairseq, the target's rules for both languages."""
-    from kdmt.config import Text
-    from kdmt.corpus.text import TextProcessor
-
+    """Return a function that undoes `--bpe` and `--tokenizer`, by the rules of the target language as in fairseq."""
     moses = TextProcessor(Text(moses=True, already_applied=True), lang, lang)
 
     def finish(text: str) -> str:
@@ -143,35 +154,28 @@ def _finisher(flags: GenerateFlags, lang: str) -> Callable[[str], str]:
     return finish
 
 
-def _score(spoken: _Spoken, flags: GenerateFlags) -> str:
-    """The last line's end. sacreBLEU's figures have their signature on standard error."""
-    from kdmt.score.metrics import bleu_metric, chrf_metric
-
+def _score(scored: _Scored, flags: GenerateFlags) -> str:
+    """Return the end of the last line, and log the signature of a score of sacreBLEU."""
     if flags.scoring == "bleu":
-        return str(TokenBleu.of(spoken.hypotheses, spoken.references))
-    metric: Any
+        return str(TokenBleu.of(scored.hypotheses, scored.references))
     if flags.scoring == "chrf":
-        metric = chrf_metric(lowercase=False)
+        metric = METRICS["chrf"].make("none", False)
     else:
-        metric = bleu_metric(tokenize=flags.sacrebleu_tokenizer, lowercase=flags.sacrebleu_lowercase)
-    score = metric.corpus_score(spoken.hypotheses, [spoken.references])
+        metric = METRICS["bleu"].make(flags.sacrebleu_tokenizer, flags.sacrebleu_lowercase)
+    score = metric.corpus_score(scored.hypotheses, [scored.references])
     _logger.info(f"signature: {metric.get_signature()}")
     return score.format()
 
 
-# ---------------------------------------------------------------------------------------------------- what translates
+# -------------------------------------------------------------------------------------------------------------- models
 
 
-def _load(path: Path, data: DataBin) -> Any:
-    """The model of one part of `--path`, which must have the data-bin's dictionaries."""
-    from kdmt.interop.fairseq.pickles import is_checkpoint_file
-    from kdmt.models.checkpoint import load_model
-    from kdmt.models.checkpoint_folder import resolve_checkpoint
-
+def _load(path: Path, data: DataBin) -> Transformer:
+    """Return the model of one part of `--path`, which must have the dictionaries of the data-bin."""
     if not path.exists():
         raise UserError(f"{path}: there is no such checkpoint")
     if is_checkpoint_file(path):
-        return _load_fairseqs(path, data)
+        return read_model(path, data.folder, data.direction)
     folder = resolve_checkpoint(path)
     text = load_text_processor(folder / TEXT_FILE)
     if not text.direction.matches(data.direction):
@@ -183,19 +187,7 @@ def _load(path: Path, data: DataBin) -> Any:
     return load_model(folder)
 
 
-def _load_fairseqs(path: Path, data: DataBin) -> Any:
-    """The model of one of fairseq's files."""
-    from kdmt.interop.fairseq.checkpoints import read_model
-
-    return read_model(path, data.folder, data.direction)
-
-
-def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
-    from kdmt.decode.engines.fairseq_refinement import RefinementEngine
-    from kdmt.decode.engines.nat import NATEngine
-    from kdmt.decode.engines.pytorch import TorchEngine
-    from kdmt.models.nonautoregressive import NATransformer
-
+def _engine(models: list[Transformer], flags: GenerateFlags, device: torch.device) -> Engine:
     first, *others = models
     if not isinstance(first, NATransformer):
         if flags.reranks or any(isinstance(model, NATransformer) for model in others):
@@ -240,7 +232,7 @@ def _engine(models: list[Any], flags: GenerateFlags, device: Any) -> Any:
 
 
 def _settings(flags: GenerateFlags, sentences: int) -> Decode:
-    """Of one batch, which is not to be cut again."""
+    """Return the settings of one batch, which is not cut again."""
     return checked(
         Decode,
         "generate",
@@ -254,8 +246,8 @@ def _settings(flags: GenerateFlags, sentences: int) -> Decode:
     )
 
 
-def _batches(split: Split, models: list[Any], flags: GenerateFlags) -> list[NDArray[np.int64]]:
-    """Indices of the sentences of each batch of this shard; within a batch the longest source stands first."""
+def _batches(split: Split, models: list[Transformer], flags: GenerateFlags) -> list[NDArray[np.int64]]:
+    """Return the sentence indices of each batch of this shard; within a batch the longest source comes first."""
     order = reading_order(split, seed=flags.seed)
     lengths, fits = split.source.sizes, split.source.sizes <= _limit(models, flags, "source")
     if split.target is not None:
@@ -282,14 +274,14 @@ def _batches(split: Split, models: list[Any], flags: GenerateFlags) -> list[NDAr
     return [batch[np.argsort(-split.source.sizes[batch], kind="stable")] for batch in batches]
 
 
-def _limit(models: list[Any], flags: GenerateFlags, side: str) -> int:
-    """Tokens of a sentence that is translated: what the models read, or less where that is asked for."""
+def _limit(models: list[Transformer], flags: GenerateFlags, side: str) -> int:
+    """Return the longest sentence that is translated: what the models read, or less where the flags say so."""
     asked = getattr(flags, f"max_{side}_positions")
     read = [getattr(model.config, f"max_{side}_positions") for model in models]
     return min(read if asked is None else [*read, asked])
 
 
-# ------------------------------------------------------------------------------------------------------- where it goes
+# -------------------------------------------------------------------------------------------------------------- output
 
 
 @contextmanager

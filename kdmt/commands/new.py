@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from kdmt.choices import TemplateName, names
 from kdmt.commands.pipeline_file import write_pipeline_file
 from kdmt.errors import UserError
 from kdmt.languages import parse_language
 from kdmt.toy.corpus_files import COUNTS, is_up_to_date, write_corpus
 
-TEMPLATES = ("minimal", "word-kd", "nat", "multi30k", "toy")
 CORPUS_FOLDER = "toy-corpus"  # of the template `toy`, in the folder of the pipeline file
 
 _FOLDER = Path(__file__).parent.parent / "templates"
@@ -48,7 +48,7 @@ class _Request:
     """What a new pipeline file is written from."""
 
     pipeline: Path
-    template: str
+    template: TemplateName
     name: str
     source: str
     target: str
@@ -59,7 +59,7 @@ def new_pipeline(
     *,
     source: str | None = None,
     target: str | None = None,
-    template: str = "minimal",
+    template: TemplateName = "minimal",
     name: str | None = None,
 ) -> list[Path]:
     """Write a pipeline file from a template; for `toy`, the toy corpus beside it too.
@@ -69,7 +69,7 @@ def new_pipeline(
         source: the source language, as a BCP 47 tag or an ISO 639 code. Templates with a corpus of their own have a
             default.
         target: the target language.
-        template: one of `TEMPLATES`.
+        template: the name of the template.
         name: the name of the pipeline (default: the file's name without its suffix).
 
     Returns:
@@ -79,8 +79,8 @@ def new_pipeline(
         UserError: the file or the corpus folder exists, there is no such template, a language is missing or has no
             corpus there, or a value is not valid in a pipeline.
     """
-    if template not in TEMPLATES:
-        raise UserError(f"there is no template {template!r}: expected one of {', '.join(TEMPLATES)}")
+    if template not in names(TemplateName):
+        raise UserError(f"there is no template {template!r}: expected one of {', '.join(names(TemplateName))}")
     if pipeline.exists() or pipeline.is_symlink():
         raise UserError(f"{pipeline}: exists already; nothing was written")
     source, target = _languages(template, source, target)
@@ -98,12 +98,12 @@ def new_pipeline(
     return written
 
 
-def template_text(template: str) -> str:
+def template_text(template: TemplateName) -> str:
     """Return the text of a template, with its placeholders."""
     return (_FOLDER / f"{template}.yaml").read_text(encoding="utf-8")
 
 
-def _languages(template: str, source: str | None, target: str | None) -> tuple[str, str]:
+def _languages(template: TemplateName, source: str | None, target: str | None) -> tuple[str, str]:
     pairs = _FIXED.get(template)
     if pairs is None:
         if source is None or target is None:

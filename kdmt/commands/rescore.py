@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from kdmt.corpus.text_files import open_lines
 from kdmt.distill.rescore import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError
 from kdmt.log import get_logger
+from kdmt.streams import output_text
 from kdmt.workers.open import open_processes
 from kdmt.workers.progress import block_progress
 
@@ -23,28 +23,28 @@ def rescore(
     checkpoint: Path,
     source: Path,
     target: Path,
-    out: IO[str],
     *,
     compute_type: str,
     workers: int,
     threads: int,
     device: str,
 ) -> None:
-    """Write `log-probability <TAB> tokens` for each pair of raw lines.
+    """Write `log-probability <TAB> tokens` for each pair of raw lines to standard output.
+
+    The log-probability is `nan` where a line is longer than the model reads.
 
     Args:
         checkpoint: a checkpoint folder, a pointer file, a run or what `kdmt export --to ctranslate2` wrote.
         source, target: text files, which may be compressed, of the model's languages.
-        out: takes a line a pair; `nan` stands for the log-probability where a line is longer than the model reads.
-        compute_type: of CTranslate2.
-        workers: processes; 0 for one a core, or one a GPU.
-        threads: of each.
+        compute_type: number type of CTranslate2.
+        workers: worker processes; 0 for one for each core or GPU.
+        threads: CPU threads of each.
         device: auto, cpu, cuda, ...
 
     Raises:
         UserError: there is no such model or file, the files differ in length, or the model has no such scores.
     """
-    with TemporaryDirectory(prefix="kdmt-rescore-") as scratch:
+    with output_text() as out, TemporaryDirectory(prefix="kdmt-rescore-") as scratch:
         folder = Path(scratch)
         counts = [_copy_lines(path, folder / side) for side, path in (("source", source), ("target", target))]
         if counts[0] != counts[1]:

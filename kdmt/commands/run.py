@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, get_args
 
+from kdmt.choices import StageName, names
 from kdmt.errors import UserError
 from kdmt.flow.stage import Stage, run_stage
 from kdmt.objectives.model_checks import check_architectures
@@ -13,8 +13,6 @@ from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_st
 from kdmt.stages.score import check_language_model
 from kdmt.stages.workspace import Workspace
 
-StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 _WITH_STUDENTS = ("student", "score")  # the stages for which a student can be chosen
 
 
@@ -50,8 +48,8 @@ def run_pipeline(
     followers = Followers(workspace.ranks)
     try:
         for done, stage in enumerate(wanted, start=1):
-            if stage is stages.score:
-                stage = build_stages(workspace).score  # its systems are the students that are trained by now
+            if stage in stages.groups["score"]:
+                (stage,) = build_stages(workspace).groups["score"]  # with students trained by now
             run_stage(stage, rebuild=True, say=workspace.say, making=followers.making)
             if progress is not None:
                 progress(done, len(wanted))
@@ -59,36 +57,21 @@ def run_pipeline(
         followers.dismiss()
 
 
-def stage_named(name: str) -> StageName:
-    """Return the name if it is that of a stage.
-
-    Raises:
-        UserError: there is no such stage.
-    """
-    for stage in STAGE_NAMES:
-        if name == stage:
-            return stage
-    raise UserError(f"there is no stage {name!r}: expected one of {', '.join(STAGE_NAMES)}")
-
-
 def _check_request(to: StageName, student: str | None) -> None:
-    stage_named(to)
+    if to not in names(StageName):
+        raise UserError(f"there is no stage {to!r}: expected one of {', '.join(names(StageName))}")
     if student is not None and to not in _WITH_STUDENTS:
         raise UserError(f"a student has no effect on the stage {to!r}: choose {' or '.join(_WITH_STUDENTS)}")
 
 
 def _wanted(stages: Stages, to: StageName, student: str | None) -> list[Stage]:
     """Return the stages to run, in the order of the pipeline."""
-    last: dict[StageName, list[Stage]] = {
-        "prepare": [stages.prepare],
-        "teacher": [stages.teacher],
-        "distill": list(stages.text.values()),
-        "knowledge": list(stages.knowledge.values()),
-    }
-    if to not in last:
-        students = chosen_students(stages, student)
-        last |= {"student": students, "score": [stages.teacher, *students, stages.score]}
-    needed = set(_names(last[to]))
+    last = stages.groups[to]
+    if to in _WITH_STUDENTS:
+        last = chosen_students(stages, student)
+    if to == "score":
+        last = [*stages.groups["teacher"], *last, *stages.groups["score"]]
+    needed = set(_names(last))
     return [stage for stage in stages.all() if stage.name in needed]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -112,9 +113,9 @@ def status_lines(statuses: Sequence[StageStatus]) -> list[str]:
     ]
 
 
-def status_record(workspace: Workspace, statuses: Sequence[StageStatus]) -> dict[str, object]:
-    """Return the state of a pipeline as values for JSON."""
-    return {
+def status_json(workspace: Workspace, statuses: Sequence[StageStatus]) -> str:
+    """Return the state of a pipeline as JSON."""
+    record = {
         "pipeline": workspace.config.name,
         "folder": str(workspace.root),
         "stages": [
@@ -129,6 +130,7 @@ def status_record(workspace: Workspace, statuses: Sequence[StageStatus]) -> dict
             for each in statuses
         ],
     }
+    return json.dumps(record, indent=1, ensure_ascii=False)
 
 
 def _size(size: int) -> str:

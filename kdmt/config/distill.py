@@ -106,7 +106,7 @@ class ForeignTeacher(Section):
     )
 
 
-CHECKPOINT_BRANCH, FOREIGN_BRANCH = "<a checkpoint>", "<a foreign model>"
+CHECKPOINT_BRANCH, FOREIGN_BRANCH = TEACHER_BRANCHES = "<a checkpoint>", "<a foreign model>"
 TeacherName = Annotated[
     Annotated[str, Tag(CHECKPOINT_BRANCH)] | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)],
     Discriminator(lambda value: FOREIGN_BRANCH if isinstance(value, (dict, ForeignTeacher)) else CHECKPOINT_BRANCH),

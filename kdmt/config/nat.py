@@ -8,15 +8,13 @@ from pydantic import Field, model_validator
 
 from kdmt.choices import GlancingDistance, OnTooLong
 from kdmt.config.section import SchedulePoint, Section, changed
-from kdmt.types import ALIGNED, EDITING, POSITIONAL
+from kdmt.families import FamilyName, families_with
 
 
 class NAT(Section):
     """Non-autoregressive decoder. Most settings apply to the families that their descriptions name."""
 
-    family: Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"] = Field(
-        description="Family of non-autoregressive models"
-    )
+    family: FamilyName = Field(description="Family of non-autoregressive models")
     layout: Literal["own", "fairseq"] = Field(
         "own", description="Layout of the sentences: 'fairseq' computes what fairseq's model of the family does"
     )
@@ -59,32 +57,9 @@ class NAT(Section):
     @model_validator(mode="after")
     def _of_its_family(self) -> NAT:
         for name in changed(self):
-            if self.family not in _OF.get(name, (self.family,)):
-                raise ValueError(f"'{name}' is a setting of {', '.join(_OF[name])}, not of '{self.family}'")
+            families = families_with(name)
+            if families and self.family not in families:
+                raise ValueError(f"'{name}' is a setting of {', '.join(families)}, not of '{self.family}'")
         if self.distance != "hamming" and self.glancing is None:
             raise ValueError("'distance' has no effect unless 'glancing' is set")
         return self
-
-
-# setting -> families that have it; a setting that is not listed applies to all families
-_OF = {
-    "layout": ("cmlm", *EDITING),  # other families would have to learn not to change <s> and </s>
-    "upsample": ALIGNED,
-    "too_long": ALIGNED,
-    "length_weight": POSITIONAL,
-    "source_copy": ("nat", "inat", "nat_crf"),
-    "link_heads": ("dag",),
-    "glancing": ("nat", *ALIGNED),
-    "distance": ("nat", "ctc"),
-    "correction": ("cmlm",),
-    "passes": ("inat",),
-    "denoising": ("inat",),
-    "crf_rank": ("nat_crf",),
-    "crf_candidates": ("nat_crf",),
-    "crf_weight": ("nat_crf",),
-    "insertion_temperature": ("insertion",),
-}
-WITHOUT_TARGET_POSITIONS = {
-    **dict.fromkeys(ALIGNED, "its positions are not the target's"),
-    **dict.fromkeys(EDITING, "its positions are a draft's, not the target's"),
-}

@@ -15,9 +15,10 @@ from kdmt.choices import (
     Precision,
     TokenSelection,
 )
-from kdmt.config.nat import NAT, WITHOUT_TARGET_POSITIONS
+from kdmt.config.nat import NAT
 from kdmt.config.section import SchedulePoint, Section, extend
 from kdmt.config.training import Model, Train
+from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
 
@@ -232,7 +233,7 @@ class Student(Section):
     def _has_the_loss(self) -> Student:
         if self.nat is None:
             return self
-        family, elsewhere = self.nat.family, WITHOUT_TARGET_POSITIONS.get(self.nat.family)
+        family, elsewhere = self.nat.family, FAMILIES[self.nat.family].why_not_target_positions
         refused = dict.fromkeys(("online", "on_policy"), "its decoder is not its teacher's")
         if elsewhere is not None:
             refused["word_kd"] = elsewhere

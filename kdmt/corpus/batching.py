@@ -1,13 +1,15 @@
-"""Which sentence pairs share a batch, and the padded tensors of one: decided from the sizes alone.
+"""Parallel data, its division into batches, and the padded tensors of a batch.
 
-Sizes count tokens with `</s>`. Shape legend: B batch, S source length, T target length.
+Which pairs share a batch depends on their sizes alone. Sizes count tokens with `</s>`.
+
+Shapes: B batch, S source length, T target length, M target tokens of a batch, K best tokens of a teacher.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +17,89 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset, without_padding
 from kdmt.errors import UserError
-from kdmt.types import EOS, PAD, Batch
+from kdmt.languages import Direction
+from kdmt.types import EOS, PAD
 
 if TYPE_CHECKING:
     import torch
 
 IntArray = NDArray[np.integer[Any]]
 Sentence = tuple[IntArray, IntArray | None]  # source [S] and target [T], each with its </s>
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """A teacher's most probable tokens at each real target token of a batch, in order."""
+
+    ids_MK: torch.Tensor  # int64, distinct in each row, the best first
+    log_probs_MG: torch.Tensor  # float32 [M, K + 1], natural logarithms at one temperature; last of all other tokens
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What single features of training need besides sources and targets."""
+
+    knowledge: Knowledge | None = None  # of students that learn from a cache
+    weight_B: torch.Tensor | None = None  # float32, weight of each pair; None for 1
+    weighted_tokens: float | None = None  # real target tokens, each times the weight of its pair
+    monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, of the masked language model
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Extras:
+        """Return a copy with every tensor changed."""
+        knowledge = self.knowledge
+        return replace(
+            self,
+            knowledge=knowledge and Knowledge(change(knowledge.ids_MK), change(knowledge.log_probs_MG)),
+            weight_B=None if self.weight_B is None else change(self.weight_B),
+            monolingual_BS=None if self.monolingual_BS is None else change(self.monolingual_BS),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentence pairs, padded on the right with `PAD`.
+
+    Sentences end with `</s>`; the decoder input is the target moved one to the right, with `</s>` first.
+    """
+
+    index_B: torch.Tensor  # int64 [B], position in the data-bin
+    src_tokens_BS: torch.Tensor  # int64 [B, S]
+    prev_tokens_BT: torch.Tensor | None = None  # int64 [B, T], decoder input
+    tgt_tokens_BT: torch.Tensor | None = None  # int64 [B, T]
+    num_tgt_tokens: int = 0  # real target tokens, </s> counted
+    num_src_tokens: int = 0  # real source tokens, </s> counted
+    extras: Extras = Extras()
+
+    @property
+    def targets(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decoder input and target tokens, [B, T] each.
+
+        Raises:
+            ValueError: the batch has no targets.
+        """
+        if self.prev_tokens_BT is None or self.tgt_tokens_BT is None:
+            raise ValueError("an objective needs a batch with targets")
+        return self.prev_tokens_BT, self.tgt_tokens_BT
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return a copy on a device; a copy from pinned memory does not make the host wait."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Return a copy in pinned memory."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        return replace(
+            self,
+            src_tokens_BS=change(self.src_tokens_BS),
+            prev_tokens_BT=None if self.prev_tokens_BT is None else change(self.prev_tokens_BT),
+            tgt_tokens_BT=None if self.tgt_tokens_BT is None else change(self.tgt_tokens_BT),
+            extras=self.extras.map(change),
+        )
 
 
 @dataclass(frozen=True)
@@ -77,6 +153,12 @@ def open_parallel(prefixes: Sequence[tuple[Path, Path | None]]) -> ParallelData:
     return ParallelData(
         tuple((IndexedDataset(src), None if tgt is None else IndexedDataset(tgt)) for src, tgt in prefixes)
     )
+
+
+def open_split(data_bin: Path, split: str, direction: Direction) -> ParallelData:
+    """Open both sides of a split of a data-bin."""
+    source, target = (data_prefix(data_bin, split, direction, lang) for lang in direction.sides)
+    return open_parallel([(source, target)])
 
 
 def join_data(every: Sequence[ParallelData]) -> ParallelData:

@@ -35,10 +35,10 @@ from numpy.typing import DTypeLike, NDArray
 from kdmt.checksum import file_sha256, is_below
 from kdmt.choices import CacheNumberType
 from kdmt.config import largest
+from kdmt.corpus.batching import Knowledge
 from kdmt.errors import UserError, describe_error
 from kdmt.files import PARTIAL, JsonType, atomic_file, check_file, check_keys, read_json, read_json_object, write_json
 from kdmt.outputs import free_name
-from kdmt.types import Knowledge
 
 _logger = logging.getLogger(__name__)
 

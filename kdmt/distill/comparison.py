@@ -22,7 +22,7 @@ from kdmt.corpus.subwords import join_subwords
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.merge import MergeReport
 from kdmt.score.diagnostics import MAX_SENTENCES, Diagnostics, LinkCounts, count_links, diagnose
-from kdmt.score.metrics import Metric, bleu
+from kdmt.score.metrics import MetricScore, bleu
 
 Result = TypeVar("Result")
 
@@ -32,14 +32,14 @@ class ComparisonFacts:
     """The figures of a comparison."""
 
     num_compared: int
-    against_reference: Metric
+    against_reference: MetricScore
     diagnostics: Diagnostics
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures for a manifest."""
         return {
             "num_compared": self.num_compared,
-            "bleu_against_reference": self.against_reference.score,
+            "bleu_against_reference": self.against_reference.value,
             "bleu_signature": self.against_reference.signature,
             "diagnostics": asdict(self.diagnostics),
         }
@@ -48,7 +48,7 @@ class ComparisonFacts:
         """Return the figures in words."""
         bleu_score, found = self.against_reference, self.diagnostics
         return (
-            f"what the teacher wrote against the references: BLEU {bleu_score.score:.2f} ({bleu_score.signature}), "
+            f"what the teacher wrote against the references: BLEU {bleu_score.value:.2f} ({bleu_score.signature}), "
             f"conditional entropy {found.complexity_distilled:.3f} nats (references {found.complexity_real:.3f})"
         )
 
@@ -67,7 +67,7 @@ class Comparison:
     references: list[str]
     distilled: list[str]
     links: Callable[[], LinkCounts]
-    bleu: Callable[[], Metric]
+    bleu: Callable[[], MetricScore]
 
     @classmethod
     def begin(

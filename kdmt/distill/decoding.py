@@ -1,4 +1,4 @@
-"""The teacher at work: the tasks that executors share out, one a block."""
+"""Decoding with a teacher, as tasks for executors: one for each block."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Translate = Callable[[SourceIds, list[int], Block, Callable[[int], None]], list[
 
 
 class Teacher(Protocol):
-    """What a worker becomes a teacher from: small, and it can be sent to another process or machine."""
+    """The values from which a worker loads a teacher. They are small, and can be sent to another process or machine."""
 
     @property
     def max_source_tokens(self) -> int:
-        """Longer sources are not decoded and have no hypotheses."""
+        """Return the maximum source length, with </s>; longer sources are not decoded and have no hypotheses."""
         ...
 
     @property
     def max_target_tokens(self) -> int:
-        """The model's limit, </s> counted."""
+        """Return the maximum target length, with </s>."""
         ...
 
     @property
@@ -44,13 +44,13 @@ class Teacher(Protocol):
         ...
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
-        """Libraries, processor and threads on which the last digits of a score depend."""
+        """Return libraries, processor and threads on which the last digits of a score depend."""
         ...
 
 
 @dataclass(frozen=True)
 class BlockTask:
-    """One block, with what its sources must be."""
+    """One block, with the lines and hashes of its sources."""
 
     block: Block
     lines_N: NDArray[np.int64]
@@ -69,14 +69,14 @@ class BlockTask:
 class BlockDecoder:
     """Becomes a worker that decodes blocks.
 
-    A block's batches are made of its own sentences alone, so what is in its file depends on nothing else.
+    A batch has sentences of one block only, so that the file of a block does not depend on other blocks.
 
     Attributes:
         teacher: translates.
-        settings: of which the maximum lengths count, that the teacher keeps to.
-        open_text: opens the text that is translated; it can be sent to another process.
-        folder: takes the block files.
-        made_from: names the teacher, vocabulary and settings.
+        settings: maximum lengths, which the teacher uses too.
+        open_text: opens the source text; it can be sent to another process.
+        folder: of the block files.
+        made_from: teacher, vocabulary and settings, for the headers of blocks.
     """
 
     teacher: Teacher
@@ -130,7 +130,7 @@ class BlockDecoder:
 
 
 def plan_tasks(sources: Sources, block_size: int) -> list[BlockTask]:
-    """A task for each block."""
+    """Return a task for each block."""
     tasks = []
     for block in plan_blocks(len(sources), block_size):
         own = slice(block.first, block.first + block.count)
@@ -139,9 +139,9 @@ def plan_tasks(sources: Sources, block_size: int) -> list[BlockTask]:
 
 
 def missing_tasks(
-    tasks: Iterable[BlockTask], folder: Path, made_from: Mapping[str, object], *, tell: Callable[[str], None]
+    tasks: Iterable[BlockTask], folder: Path, made_from: Mapping[str, object], *, say: Callable[[str], None]
 ) -> list[BlockTask]:
-    """Those whose file is not there, or damaged, which `tell` is told.
+    """Return the tasks whose file is missing or damaged; a message for `say` names those that are damaged.
 
     Raises:
         ForeignBlock: a file is whole and made from something else; nothing is touched.
@@ -154,6 +154,6 @@ def missing_tasks(
         try:
             read_block(folder, task.block, made_from=made_from, hashes_N=task.hashes_N)
         except DamagedBlock as error:
-            tell(f"{error}; it is decoded again")
+            say(f"{error}; it is decoded again")
             missing.append(task)
     return missing

@@ -7,9 +7,9 @@ from pathlib import Path
 from kdmt.config import Shortlist
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.prepared import PreparedCorpus
-from kdmt.decode.engines.ctranslate2 import SHORTLIST_FILE
 from kdmt.distill.shortlist import build_shortlist
-from kdmt.interop.ctranslate2 import add_shortlist, export_checkpoint
+from kdmt.interop.ctranslate2_export import export_checkpoint
+from kdmt.interop.ctranslate2_folder import SHORTLIST_FILE, add_shortlist
 
 
 def export_teacher(checkpoint: Path, folder: Path, *, shortlist: Shortlist | None, corpus: PreparedCorpus) -> None:

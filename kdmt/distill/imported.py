@@ -1,12 +1,12 @@
 """Translations of the training set by another system, from a file, as candidates for a training set.
 
-The file has `index<TAB>translation` on each line, `index` the line of `prepare/train.<source>` from 0, in any order,
-each once; where monolingual text is distilled too, its lines follow. Translations are finished text: they are processed
-as the target side of a corpus is.
+The file has `index<TAB>translation` on each line. `index` is the line of `prepare/train.<source>` from 0; each index
+occurs once, in any order. Where monolingual text is distilled too, its lines follow. Translations are finished text:
+they are processed like the target side of a corpus.
 
-Indices that are all there say nothing about what they were counted in: a file that was made of another preparation of
-the same corpus may have as many. With `imported_sources` it has `index<TAB>source<TAB>translation`, and each source has
-to be that line of the training set: as it stands there, or finished text that is processed to it.
+A complete set of indices does not show that the file belongs to this training set: another preparation of the same
+corpus may have the same number of lines. With `imported_sources` each line has `index<TAB>source<TAB>translation`, and
+the source must be that line of the training set: the same words, or finished text that is processed to them.
 """
 
 from __future__ import annotations
@@ -45,34 +45,34 @@ def write_imported(
     """Write the translations as candidates, one for each line.
 
     Args:
-        count: lines that are to be translated.
-        sources: the text that they stand in, where the file repeats it.
+        count: number of lines of the source text.
+        sources: files of the source text, if the file repeats the sources.
 
     Raises:
-        UserError: naming the line that has no index, one that does not exist, one that another line has or another
-            source, or the indices that no line has.
+        UserError: naming the line whose index is missing, does not exist, is that of another line or has another
+            source; or the indices that no line has.
     """
     check = None if sources is None else _SourceCheck(path, codec, sources)
-    places_L = np.zeros((count, 2), dtype=np.int64)  # where each index's candidate lies: first byte, bytes
+    spans_L = np.zeros((count, 2), dtype=np.int64)  # of each candidate in the file: first byte, number of bytes
     unordered = nbest.with_name(f"{nbest.name}.unordered")
     try:
-        _write_unordered(path, codec, unordered, places_L, check)
-        _write_in_order(unordered, places_L, nbest)
+        _write_unordered(path, codec, unordered, spans_L, check)
+        _write_in_order(unordered, spans_L, nbest)
     finally:
         unordered.unlink(missing_ok=True)
     with naming(offsets):
-        np.save(offsets, np.concatenate([[0], np.cumsum(places_L[:, 1])]).astype("<i8"))
+        np.save(offsets, np.concatenate([[0], np.cumsum(spans_L[:, 1])]).astype("<i8"))
     with naming(sentences):
         np.save(sentences, np.arange(count, dtype=np.int64))
 
 
 def _write_unordered(
-    path: Path, codec: TextCodec, out: Path, places_L: NDArray[np.int64], check: _SourceCheck | None
+    path: Path, codec: TextCodec, out: Path, spans_L: NDArray[np.int64], check: _SourceCheck | None
 ) -> None:
-    lines_L = np.zeros(len(places_L), dtype=np.int64)  # of the file, from 1; 0 for none
+    lines_L = np.zeros(len(spans_L), dtype=np.int64)  # line of the file with each index, from 1; 0 for none
     start = 0
     with naming(out), out.open("wb") as file:
-        for number, index, text in _indexed_lines(path, len(places_L)):
+        for number, index, text in _indexed_lines(path, len(spans_L)):
             if lines_L[index]:
                 raise UserError(f"{path}:{number}: index {index} stands in line {lines_L[index]} already")
             if check is not None:
@@ -80,21 +80,21 @@ def _write_unordered(
             words = " ".join(codec.text.preprocess_target(text).split())
             data = format_candidate(index, 0.0, len(words.split()) + 1, 0, words)
             file.write(data)
-            lines_L[index], places_L[index] = number, (start, len(data))
+            lines_L[index], spans_L[index] = number, (start, len(data))
             start += len(data)
     missing = np.flatnonzero(lines_L == 0)
     if len(missing):
         shown = ", ".join(map(str, missing[:_SHOWN].tolist()))
         more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-        raise UserError(f"{path}: no line has the index {shown}{more} of {len(places_L):,}")
+        raise UserError(f"{path}: no line has the index {shown}{more} of {len(spans_L):,}")
 
 
 class _SourceCheck:
-    """Compares sources with the training set's. It remembers 8 bytes a line.
+    """Compares sources with those of the training set. It takes 8 bytes of memory for each line.
 
     Args:
         path: of the file, for messages.
-        sources: the training set's text.
+        sources: files of the source text.
     """
 
     def __init__(self, path: Path, codec: TextCodec, sources: Sequence[Path]) -> None:
@@ -103,7 +103,7 @@ class _SourceCheck:
         self._hashes_L = np.fromiter(hashes, dtype=np.uint64)
 
     def __call__(self, number: int, index: int, text: str) -> str:
-        """The translation of `source<TAB>translation`, once the source is found to be that of the index."""
+        """Return the translation of `source<TAB>translation`, after a check that the source is that of the index."""
         source, tab, translation = text.partition("\t")
         if not tab:
             raise UserError(f"{self._path}:{number}: expected index<TAB>source<TAB>translation, found two columns")
@@ -136,10 +136,10 @@ def _indexed_lines(path: Path, count: int) -> Iterator[tuple[int, int, str]]:
         yield number, int(index), text
 
 
-def _write_in_order(unordered: Path, places_L: NDArray[np.int64], out: Path) -> None:
-    if (np.diff(places_L[:, 0]) > 0).all():
+def _write_in_order(unordered: Path, spans_L: NDArray[np.int64], out: Path) -> None:
+    if (np.diff(spans_L[:, 0]) > 0).all():
         unordered.replace(out)
         return
     with naming(out), unordered.open("rb") as source, out.open("wb") as target:
-        for start, size in places_L.tolist():
+        for start, size in spans_L.tolist():
             target.write(os.pread(source.fileno(), size, start))

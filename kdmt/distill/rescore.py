@@ -1,4 +1,4 @@
-"""Forced-decoding scores of given pairs: the tasks that executors share out, one a piece of the files.
+"""Forced-decoding scores of given pairs, as tasks for executors: one for each piece of the files.
 
 Each task's file holds float64 [lines, 2]: the natural logarithm of the target's probability given the source, and its
 number of tokens, </s> counted; NaN for a pair that the model has no positions for.
@@ -21,6 +21,7 @@ from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
+from kdmt.interop.ctranslate2_folder import is_model_folder
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.description import read_description
 from kdmt.workers.tasks import Worker, WorkerSpec
@@ -32,7 +33,7 @@ _NAMED_BY = 16  # hexadecimal digits
 
 @dataclass(frozen=True)
 class PairTask:
-    """A piece of the files, and the file that its scores go to."""
+    """A piece of the files, and the file for its scores."""
 
     number: int
     source: Piece
@@ -97,8 +98,10 @@ class PairScorer:
 
 
 def pair_tasks(source: Path, target: Path, folder: Path, *, key: Mapping[str, object]) -> list[PairTask]:
-    """A task for each piece of the files. Its file's name has a hash of the key and of the piece's own text in it: one
-    that is there already holds the right scores.
+    """Return a task for each piece of the files.
+
+    The name of a task's file has a hash of the key and of the text of the piece: a file that exists has the right
+    scores.
 
     Raises:
         UserError: one file has more lines than the other.
@@ -111,7 +114,7 @@ def pair_tasks(source: Path, target: Path, folder: Path, *, key: Mapping[str, ob
 
 
 def read_pair_scores(tasks: Sequence[PairTask]) -> NDArray[np.float64]:
-    """The scores of all pairs in their order: [lines, 2]."""
+    """Return the scores of all pairs in order: [lines, 2]."""
     return np.concatenate([np.load(task.out) for task in tasks]) if tasks else np.empty((0, 2))
 
 
@@ -127,13 +130,13 @@ def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool)
     Raises:
         UserError: there is no such model, or it is non-autoregressive.
     """
-    if (checkpoint / "model.bin").is_file():
+    if is_model_folder(checkpoint):
         return PairScorer(checkpoint, compute_type, raw)
     folder = resolve_checkpoint(checkpoint)
     if read_description(folder)["family"] == "nonautoregressive":
         raise UserError(f"{checkpoint}: is non-autoregressive and has no probability for a given target")
     if not engine.exists():
-        from kdmt.interop.ctranslate2 import export_checkpoint  # loads torch
+        from kdmt.interop.ctranslate2_export import export_checkpoint  # loads torch
 
         export_checkpoint(folder, engine)
     return PairScorer(engine, compute_type, raw)

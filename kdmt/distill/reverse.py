@@ -1,4 +1,4 @@
-"""The filter of pairs that a reverse model, from the target to the source language, finds improbable."""
+"""Filter of pairs that are improbable for a reverse model, from the target to the source language."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REVERSE, SCORES = "reverse", "reverse.npy"
 
 
 def reverse_inputs(reverse: Reverse | None) -> dict[str, str]:
-    """The weights of the reverse model, for a plan."""
+    """Return the sha256 of the reverse model's weights, for a plan."""
     if reverse is None:
         return {}
     return {reverse.checkpoint: checkpoint_sha256(resolve_checkpoint(Path(reverse.checkpoint)))}
@@ -52,12 +52,13 @@ def check_reverse(reverse: Reverse | None, direction: Direction, own: Text) -> N
 
 
 def drop_improbable(settings: Distill, folder: Path, files: Outputs, report: MergeReport) -> None:
-    """Take those pairs out of the files again that the reverse model finds the least probable.
+    """Remove the pairs from the files that are least probable for the reverse model.
 
     Args:
-        folder: of the stage; keeps what the reverse model has said, for the next time.
-        files: of the training set as it was merged; beside them `SCORES` is written.
-        report: gets the dropped ones as the failure `reverse`.
+        settings: section `distill`.
+        folder: of the stage; keeps the scores of the reverse model for later runs.
+        files: of the training set as it was merged; `SCORES` is written to the same folder.
+        report: counts the dropped pairs as the failure `reverse`.
     """
     if settings.reverse is None:
         return
@@ -72,7 +73,7 @@ def drop_improbable(settings: Distill, folder: Path, files: Outputs, report: Mer
 
 
 def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: Outputs) -> NDArray[np.float64]:
-    """Of each source given its target, in nats a token; infinite where a line is longer than the model reads."""
+    """Return the cross entropy of each source given its target, in nats per token; infinite for too long lines."""
     scratch = folder / REVERSE
     scratch.mkdir(exist_ok=True)
     engine = scratch / f"engine-{next(iter(reverse_inputs(reverse).values()))[:16]}"
@@ -90,7 +91,7 @@ def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: O
 
 
 def _best(entropies: NDArray[np.float64], drop_percent: float) -> NDArray[np.bool_]:
-    """All but the worst `drop_percent`; of equal ones the later lines go."""
+    """Return a mask without the worst `drop_percent`; of equal scores the later lines are dropped."""
     dropped = int(len(entropies) * drop_percent / 100)
     is_kept = np.ones(len(entropies), dtype=bool)
     order = np.argsort(entropies, kind="stable")
@@ -104,7 +105,7 @@ def _keep_lines(path: Path, is_kept: NDArray[np.bool_]) -> None:
 
 
 def _note_dropped(rejected: Path, report: MergeReport, is_kept: NDArray[np.bool_]) -> None:
-    """In the file of rejections, which is in the order of lines, and in the report."""
+    """Add dropped pairs to the file of rejected lines, which is in the order of lines, and to the report."""
     dropped = np.frombuffer(report.indices, dtype=np.int64)[~is_kept].tolist()
     with (
         atomic_file(rejected) as aside,

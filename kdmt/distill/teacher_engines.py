@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CTranslate2Teacher:
-    """A model that `kdmt.interop.ctranslate2` has written.
+    """A model in CTranslate2's format.
 
     Attributes:
-        folder: of the model, on a disk that all workers see.
+        folder: of the model, on a disk that all workers can read.
         compute_type: float32, int8 or float16.
         settings: of the search.
         sample: draw a translation instead of searching for the best ones.
-        shortlist: look for target words in the model's vocabulary map alone.
-        libraries: on which its translations depend.
+        shortlist: restrict target words to the model's vocabulary map.
+        libraries: names of distributions that its translations depend on.
     """
 
     folder: Path
@@ -77,16 +77,16 @@ class CTranslate2Teacher:
 
 @dataclass(frozen=True)
 class TorchTeacher:
-    """Models in PyTorch, which translate together where they are several.
+    """Models in PyTorch; several models translate together.
 
     Attributes:
-        checkpoints: folders on a disk that all workers see.
+        checkpoints: folders on a disk that all workers can read.
         settings: of the search.
         sample: draw a translation instead of searching for the best ones.
         search: how a non-autoregressive model decodes.
         load: loads a model that is none of kdmt's but has the interface of an autoregressive one; it can be sent to
             another process.
-        libraries: on which its translations depend.
+        libraries: names of distributions that its translations depend on.
     """
 
     checkpoints: tuple[Path, ...]

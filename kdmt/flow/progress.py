@@ -1,10 +1,12 @@
-"""How far a stage is: through its sentences, through a download."""
+"""Progress of the work on a stage: sentences, pairs of a corpus, downloads."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from kdmt.log import get_logger, shows_bars
 from kdmt.terminal import printable, progress_bar
@@ -15,10 +17,8 @@ _LINE_EVERY_SECONDS = 10.0
 
 @contextmanager
 def sentence_progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that takes numbers of sentences as they are done; a bar on a terminal, plain lines elsewhere."""
+    """Yield a function that takes numbers of sentences as they are done: for a bar on a terminal, lines elsewhere."""
     if shows_bars():
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
         description = TextColumn("{task.description}", markup=False)
         with progress_bar(description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
             task = bar.add_task(printable(name), total=total)
@@ -41,7 +41,7 @@ def sentence_progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def count_pairs(name: str, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """The same pairs; a line on standard error every ten seconds says how many have passed."""
+    """Yield the same pairs; log their number every ten seconds."""
     started = shown = time.perf_counter()
     for number, pair in enumerate(pairs, start=1):
         yield pair
@@ -52,13 +52,13 @@ def count_pairs(name: str, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[s
 
 
 def download_progress(say: Callable[[str], None]) -> Callable[[int, int | None], None]:
-    """A function that is told the bytes that are there, and those there will be, and says so now and then."""
+    """Return a function that takes the bytes done and in total, and passes a line to `say` every ten seconds."""
     shown = time.perf_counter()
 
-    def tell(done: int, total: int | None) -> None:
+    def report(done: int, total: int | None) -> None:
         nonlocal shown
         if time.perf_counter() - shown >= _LINE_EVERY_SECONDS:
             shown = time.perf_counter()
             say(f"download: {done / 1e6:,.0f} MB" + (f" of {total / 1e6:,.0f} MB" if total is not None else ""))
 
-    return tell
+    return report

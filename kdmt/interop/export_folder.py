@@ -1,8 +1,8 @@
-"""Folders that hold an exported model: what they have in common, whatever the toolkit they are for.
+"""Folders of exported models: the files that they have in common, whatever toolkit they are for.
 
-Beside the toolkit's own files lie `model.json`, the shape of the model, as in a checkpoint; `tokenizer/`, `text.json`
-and `dict.<lang>.txt`, which turn text into ids and back, where the checkpoint has them; and `checksums.json`, the
-sha256 of each file.
+Besides the toolkit's own files they hold `model.json`, the shape of the model, as in a checkpoint; `tokenizer/`,
+`text.json` and `dict.<lang>.txt`, which convert text to ids and back, where the checkpoint has them; and
+`checksums.json`, the sha256 of each file. Nothing here loads torch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 from kdmt.checksum import CHECKSUMS, file_sha256, read_checksums
 from kdmt.errors import UserError
 from kdmt.files import atomic_folder, write_json
-from kdmt.models.build import describe_model
-from kdmt.models.transformer import Transformer
+from kdmt.models.description import FILE as DESCRIPTION_FILE
 from kdmt.outputs import writing
 
 
@@ -28,46 +27,32 @@ def check_new(folder: Path) -> None:
 
 
 @contextmanager
-def exported_folder(folder: Path, model: Transformer, companions: Sequence[Path]) -> Iterator[Path]:
-    """A folder for a toolkit's own files, which gets the others and its name at the end, or is removed.
+def described_folder(folder: Path, description: Mapping[str, Any], companions: Sequence[Path] = ()) -> Iterator[Path]:
+    """Give a temporary folder for a toolkit's own files, which gets the common files and its name at the end.
 
     Args:
         folder: the new folder.
-        companions: files and folders copied beside the model.
-    """
-    with described_folder(folder, describe_model(model), companions) as aside:
-        yield aside
-
-
-@contextmanager
-def described_folder(folder: Path, description: Mapping[str, Any], companions: Sequence[Path] = ()) -> Iterator[Path]:
-    """As `exported_folder`, for a model of any kind.
-
-    Args:
-        description: what `model.json` says.
+        description: content of `model.json`.
+        companions: files and folders that are copied into it.
 
     Raises:
         UserError: the folder exists, or another process is writing it.
     """
     with writing(folder):
         check_new(folder)  # again: another process may have written it since
-        yield from _described(folder, description, companions)
-
-
-def _described(folder: Path, description: Mapping[str, Any], companions: Sequence[Path]) -> Iterator[Path]:
-    with atomic_folder(folder) as aside:
-        yield aside
-        for companion in companions:
-            if companion.is_dir():
-                shutil.copytree(companion, aside / companion.name)
-            else:
-                shutil.copy2(companion, aside / companion.name)
-        write_json(aside / "model.json", description)
-        files = sorted(path for path in aside.rglob("*") if path.is_file())
-        write_json(aside / CHECKSUMS, {str(path.relative_to(aside)): file_sha256(path) for path in files})
+        with atomic_folder(folder) as aside:
+            yield aside
+            for companion in companions:
+                if companion.is_dir():
+                    shutil.copytree(companion, aside / companion.name)
+                else:
+                    shutil.copy2(companion, aside / companion.name)
+            write_json(aside / DESCRIPTION_FILE, description)
+            files = sorted(path for path in aside.rglob("*") if path.is_file())
+            write_json(aside / CHECKSUMS, {str(path.relative_to(aside)): file_sha256(path) for path in files})
 
 
 def record_file(folder: Path, path: Path) -> None:
-    """Enter a file that came later into a folder's checksums."""
+    """Add a file that was written later to the checksums of a folder."""
     checksums = read_checksums(folder)
     write_json(folder / CHECKSUMS, {**checksums, str(path.relative_to(folder)): file_sha256(path)})

@@ -20,7 +20,6 @@ Shapes: B sentences, S source length, T target length, K beam, N = B * K rows, V
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -39,6 +38,7 @@ from torch import Tensor, nn
 from kdmt.config import largest
 from kdmt.errors import UserError
 from kdmt.files import naming, read_json_object
+from kdmt.interop.ctranslate2_folder import MODEL_FILE, Frame, write_symbols
 from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.languages import Direction, Language, parse_language
 from kdmt.recognition import wrong_path
@@ -46,7 +46,6 @@ from kdmt.terminal import printable, unescaped_stderr
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 Kind = Literal["marian", "mbart50", "m2m100", "nllb"]
-SYMBOLS_FILE = "symbols.json"
 LIBRARIES = ("transformers", "tokenizers", "sentencepiece")  # on which ids and weights depend
 _NAMES: dict[Kind, str] = {"marian": "Marian", "mbart50": "mBART-50", "m2m100": "M2M-100", "nllb": "NLLB"}
 _CLASSES: dict[Kind, tuple[str, str]] = {
@@ -71,15 +70,6 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SHOWN = 8
 _LONGEST_CODE = 40  # characters of a language's code in a message
 _NOT_INSTALLED = "Transformers is not installed: pip install 'kdmt[huggingface]'"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The symbols that a model wants around every sentence, beside those that start the decoder and end the target."""
-
-    source_prefix: tuple[str, ...]
-    source_suffix: tuple[str, ...]  # </s> among them
-    target_prefix: tuple[str, ...]
 
 
 # ------------------------------------------------------------------------------------------------------------- folders
@@ -744,15 +734,13 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
     with described_folder(folder, description) as aside, TemporaryDirectory(prefix="kdmt-config-") as scratch:
         try:
             model.config.save_pretrained(scratch)  # which the converter reads, in place of the folder's own
-            with naming(folder / "model.bin"):
+            with naming(folder / MODEL_FILE):
                 Converter(scratch).convert(str(aside), force=True)
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the model
                 raise
             raise UserError(f"{tokenizer.folder}: CTranslate2 cannot take it: {_one_line(error)}") from None
-        symbols = json.dumps(vocabulary.symbols, ensure_ascii=False)
-        with naming(folder / SYMBOLS_FILE):
-            (aside / SYMBOLS_FILE).write_text(symbols + "\n", encoding="utf-8")
+        write_symbols(aside, vocabulary.symbols, name=folder)
 
 
 def _check_pad(folder: Path, model: Any) -> None:

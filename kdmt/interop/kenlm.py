@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kdmt.errors import UserError
 from kdmt.files import check_file
@@ -34,21 +33,21 @@ class KenLM:
             raise UserError(f"{path}: KenLM cannot read it: {error}") from None
         self._kenlm, self._symbols = kenlm, symbols
 
-    def start(self) -> Any:
-        """The state after <s>."""
+    def start(self) -> object:
+        """Return the state after <s>."""
         state = self._kenlm.State()
         self._model.BeginSentenceWrite(state)
         return state
 
-    def extend(self, state: Any, token: int) -> tuple[Any, float]:
-        """The state after a piece, and the piece's natural log-probability."""
+    def extend(self, state: object, token: int) -> tuple[object, float]:
+        """Return the state after a piece, and the piece's natural log-probability."""
         return self._after(state, self._symbols[token])
 
-    def end(self, state: Any) -> float:
-        """The natural log-probability of </s>."""
+    def end(self, state: object) -> float:
+        """Return the natural log-probability of </s>."""
         return self._after(state, "</s>")[1]
 
-    def _after(self, state: Any, symbol: str) -> tuple[Any, float]:
+    def _after(self, state: object, symbol: str) -> tuple[object, float]:
         following = self._kenlm.State()
         log10 = self._model.BaseScore(state, symbol, following)
         return following, log10 * math.log(10.0)

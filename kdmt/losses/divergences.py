@@ -6,7 +6,7 @@
 
 and autograd gives its gradient. `kl`, `reverse_kl` and the others also have a hand-derived version, which passes over
 the [chunk, V] matrices as few times as possible and reuses their memory. To add a divergence, write its function, name
-it in `DIVERGENCES`, and add its name to the settings.
+it in `DIVERGENCES` and in `kdmt.choices`.
 
 The last dimension is the vocabulary or a partition of it, in which case p and q are sums over the same groups of
 tokens. For every divergence here except the squared error, the value over a partition never exceeds the value over the

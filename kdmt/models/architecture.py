@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from kdmt.choices import Activation
 from kdmt.errors import UserError
-from kdmt.types import ALIGNED
+from kdmt.families import FAMILIES, FamilyName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,6 @@ class TransformerConfig:
         return asdict(self)
 
 
-Family = Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class NATConfig:
     """What makes a Transformer a non-autoregressive one.
@@ -90,7 +87,7 @@ class NATConfig:
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-    family: Family
+    family: FamilyName
     upsample: int = 3
     link_heads: int = 4
     source_copy: Literal["uniform", "soft", "none"] = "uniform"
@@ -102,7 +99,7 @@ class NATConfig:
     early_exit: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.layout == "fairseq" and self.family in ALIGNED:
+        if self.layout == "fairseq" and FAMILIES[self.family].fairseq is None:
             raise UserError(f"nat.layout: fairseq has no {self.family!r} models")
         if self.early_exit is not None:  # JSON has no tuples
             object.__setattr__(self, "early_exit", tuple(self.early_exit))

@@ -11,6 +11,7 @@ average/                                        a folder without training state
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -126,6 +127,12 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         check_finite(weights[name], name, path)
         with torch.no_grad():
             tensor.copy_(weights[name])
+
+
+def num_parameters(folder: Path) -> int:
+    """Return the number of parameters of a checkpoint, shared ones counted once, without loading them."""
+    with safe_open(folder / "model.safetensors", framework="numpy") as weights:
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118  (it is no mapping)
 
 
 def load_state(folder: Path) -> TrainingState:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdmt.families import FAMILIES
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.edit_heads import EditHeads, neighbours
 from kdmt.models.length_prediction import LengthHead, soft_copy, uniform_copy
 from kdmt.models.links import LinkHead
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.models.transitions import Transitions
-from kdmt.types import ALIGNED, BOS, EDITING, EOS, POSITIONAL, UNK
+from kdmt.types import BOS, EOS, UNK
 
 _POSITIONS_AT_ONCE = 1024  # whose logits exist at one time, in decoding
 
@@ -49,21 +50,21 @@ class NATransformer(Transformer):
             source_positions=config.max_source_positions + nat.frame,
             decoder_positions=_decoder_positions(config, nat),
         )
-        self.nat = nat
+        self.nat, self.family = nat, FAMILIES[nat.family]
         dim = config.decoder_embed_dim
         if nat.family == "ctc":
             self.blank_1D = nn.Parameter(torch.empty(1, dim))
             nn.init.normal_(self.blank_1D, mean=0.0, std=dim**-0.5)
         if nat.family == "dag":
             self.links = LinkHead(dim, nat.link_heads)
-        if nat.family in POSITIONAL:
+        if self.family.positions == "target":
             self.lengths = LengthHead(
                 config.encoder_embed_dim,
                 bias=nat.layout == "own",
                 absolute=nat.lengths == "length",
                 frame=nat.frame,
             )
-        if nat.family in POSITIONAL and nat.source_copy == "soft":
+        if self.family.positions == "target" and nat.source_copy == "soft":
             self.log_temperature = nn.Parameter(torch.zeros(()))
         if nat.family == "nat_crf":
             self.transitions = Transitions(tgt_vocab_size, nat.crf_rank)
@@ -91,7 +92,7 @@ class NATransformer(Transformer):
     @property
     def goes_over(self) -> bool:
         """Whether decoding takes several passes."""
-        return self.nat.family in ("cmlm", "inat", *EDITING)
+        return self.family.iterates
 
     @property
     def max_decoder_positions(self) -> int:
@@ -140,7 +141,7 @@ class NATransformer(Transformer):
         logits_MV = features_MD @ self.output_proj.weight.t()
         logits_MV[:, self.nothing if self.nat.family == "insertion" else EOS] -= eos_penalty
         pad_M = logits_MV[:, self.pad].clone()
-        if self.nat.family not in ALIGNED and not self._says_padding:
+        if self.family.positions != "aligned" and not self._says_padding:
             logits_MV[:, self.pad] = -torch.inf  # where a draft ends is told by its padding
         peak_M, symbols_M = logits_MV.max(1)
         # a sum over a flat distribution of 65,505 tokens or more is no number in float16
@@ -205,7 +206,7 @@ class NATransformer(Transformer):
             copied_BT = nothing_known_B1.expand_as(seen_BT)
         keep_BT = seen_BT.ne(self.pad)
         x_BTD = self.tgt_embed.look_up(seen_BT)
-        if self.nat.family != "cmlm" and self.nat.source_copy != "none":
+        if self.family.copies_source and self.nat.source_copy != "none":
             copies_BTD = self._copied(self._framed(src_tokens_BS), keep_BT)
             x_BTD = torch.where(copied_BT[:, :, None], copies_BTD, x_BTD)
         return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
@@ -276,6 +277,7 @@ class NATransformer(Transformer):
 
 
 def _decoder_positions(config: TransformerConfig, nat: NATConfig) -> int:
-    if nat.family in ALIGNED:
+    positions = FAMILIES[nat.family].positions
+    if positions == "aligned":
         return nat.upsample * config.max_source_positions
-    return config.max_target_positions + (1 if nat.family in EDITING or nat.frame else 0)  # <s> before the target
+    return config.max_target_positions + (1 if positions == "draft" or nat.frame else 0)  # <s> before the target

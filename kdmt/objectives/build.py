@@ -1,146 +1,116 @@
-"""From the settings of a training to its objective: models put together, teachers loaded."""
+"""Put an objective together from the settings of a student.
+
+plain                LeftToRight, [CrossEntropy]
+word_kd              LeftToRight, [WordDivergence]
+hidden_kd, ...       the same with further terms
+nat                  the view and the terms of its family: `positional`, `aligned`, `edited`
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from kdmt.config import NAT, Model, Student, Train
+import torch
+from torch import Tensor
+
+from kdmt.config import NAT, Student
+from kdmt.config import OnPolicy as OnPolicySettings
+from kdmt.decode.engines.pytorch import sample_batch
 from kdmt.errors import UserError
-from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_running
-from kdmt.stages.workspace import Workspace
-from kdmt.types import POSITIONAL
-
-if TYPE_CHECKING:
-    from kdmt.corpus.knowledge_cache import KnowledgeSource
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one training needs to know."""
-
-    name: str
-    folder: Path
-    model: Model
-    train: Train
-    seed: int
-    data: tuple[str, ...]  # names of training sets
-    path: str  # of its settings
-    initialise: Callable[[Any], None] = lambda _: None  # sets weights of a fresh model before training
-    student: Student | None = None
+from kdmt.families import FAMILIES
+from kdmt.models.architecture import architecture
+from kdmt.models.build import build_transformer
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.transformer import Transformer
+from kdmt.objectives.aligned import aligned_parts
+from kdmt.objectives.distillation import AttentionMaps, HiddenStates, OnPolicy, WordDivergence
+from kdmt.objectives.edited import edited_parts
+from kdmt.objectives.masked_language import MaskedLanguage
+from kdmt.objectives.objective import CrossEntropy, LeftToRight, Objective, Pass, Teachers, Term, TokenPass
+from kdmt.objectives.online import EmaTeacher, PeerLoss, Peers
+from kdmt.objectives.positional import positional_parts
+from kdmt.types import Sampling
 
 
-def make_objective(workspace: Workspace, job: Job, model: Any, knowledge: KnowledgeSource | None) -> Any:
-    """The objective that a training's settings ask for.
+def build_objective(
+    model: Transformer,
+    student: Student | None = None,
+    *,
+    label_smoothing: float,
+    teachers: Sequence[Transformer] = (),
+    marginal_V: Tensor | None = None,
+    seed: int = 1,
+    path: str = "student",
+) -> Objective:
+    """Return the objective that a student's settings ask for; without settings, cross entropy.
 
     Args:
-        knowledge: what the caches say, for a student that learns from them.
+        model: the student's model, or the teacher that is trained.
+        teachers: trained models that run beside the student, where `learns_from_running` says so.
+        marginal_V: mean distribution of the teacher over the training set, for a student that learns from a cache.
+        seed: seed of models that are trained together with the student.
+        path: YAML path of the settings, for messages.
 
     Raises:
-        UserError: a teacher does not fit, or cannot give what is asked of it.
+        UserError: the settings do not fit the model.
     """
-    import torch
+    if student is None:
+        return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing)])
+    if student.nat is not None:
+        assert isinstance(model, NATransformer)
+        return _nonautoregressive(model, student, student.nat, label_smoothing, teachers, marginal_V, path)
+    beside = _teachers(student, model, teachers, seed)
+    main = _main_term(student, model, label_smoothing, marginal_V, path)
+    peers = _peer_terms(student, main, beside, label_smoothing)
+    inner, masked = _inner_terms(student, model, beside), _masked_language(student, model)
+    terms: list[Term[TokenPass]] = [main, *inner, *masked, *peers]
+    return Objective(model, LeftToRight(), terms, beside)
 
-    from kdmt.objectives.distillation import DistillationObjective, WordLesson
-    from kdmt.objectives.objective import CrossEntropyObjective
 
-    student, smoothing = job.student, job.train.label_smoothing
-    if student is not None and student.nat is not None and student.nat.family not in POSITIONAL:
-        source_lessons = _source_lessons(workspace, job, student, model)
-        return nonautoregressive_objective(
-            student.nat, model, {"label_smoothing": smoothing}, source_lessons=source_lessons
-        )
-    if student is None or not any(
-        (student.nat, student.word_kd, student.hidden_kd, student.attention_kd, student.self_supervised)
-    ):
-        return CrossEntropyObjective(model, label_smoothing=smoothing)
-    if student.word_kd is not None and student.word_kd.top1_ranking > model.tgt_vocab_size:
+def _nonautoregressive(
+    model: NATransformer,
+    student: Student,
+    nat: NAT,
+    label_smoothing: float,
+    teachers: Sequence[Transformer],
+    marginal_V: Tensor | None,
+    path: str,
+) -> Objective:
+    beside = Teachers(teachers, precision=student.teacher_precision)
+    positions = FAMILIES[nat.family].positions
+    if positions == "aligned":
+        aligned, likelihood = aligned_parts(nat)
+        return Objective(model, aligned, [likelihood, *_encoder_terms(student, model, beside)], beside)
+    if positions == "draft":
+        drafts, edits = edited_parts(nat, label_smoothing)
+        return Objective(model, drafts, [*edits, *_encoder_terms(student, model, beside)], beside)
+    view, more = positional_parts(nat, model, label_smoothing)
+    main = _main_term(student, model, label_smoothing, marginal_V, path)
+    inner, masked = _inner_terms(student, model, beside), _masked_language(student, model)
+    terms: list[Term[TokenPass]] = [main, *inner, *masked, *more]
+    return Objective(model, view, terms, beside)
+
+
+def _main_term(
+    student: Student, model: Transformer, label_smoothing: float, marginal_V: Tensor | None, path: str
+) -> Term[TokenPass]:
+    """Return the loss of the target tokens."""
+    kd = student.word_kd
+    if kd is None:
+        return CrossEntropy(label_smoothing)
+    if kd.top1_ranking > model.tgt_vocab_size:
         raise UserError(
-            f"{job.path}.word_kd.top1_ranking ({student.word_kd.top1_ranking}) is more than "
+            f"{path}.word_kd.top1_ranking ({kd.top1_ranking}) is more than "
             f"the vocabulary's {model.tgt_vocab_size} tokens"
         )
-    if student.online is not None:
-        return _online_objective(job, student, model)
-    teachers = _load_teachers(workspace, job, student, model) if learns_from_running(student) else []
-    marginal_V = None if knowledge is None else torch.from_numpy(knowledge.marginal)
-    kd = student.word_kd
-    word = None if kd is None else WordLesson(kd, label_smoothing=smoothing, marginal_V=marginal_V)
-    common = {
-        "label_smoothing": smoothing,
-        "teachers": teachers,
-        "word": word,
-        "lessons": _lessons(student, model, teachers[:1]),
-        "on_policy": _on_policy(student),
-        "self_supervised": _self_supervised(student, model),
-        "teacher_precision": student.teacher_precision,
-    }
-    if student.nat is not None:
-        return nonautoregressive_objective(student.nat, model, common)
-    return DistillationObjective(model, **common)
+    on_policy = None if student.on_policy is None else _on_policy(student.on_policy)
+    return WordDivergence(kd, label_smoothing=label_smoothing, marginal_V=marginal_V, on_policy=on_policy)
 
 
-def nonautoregressive_objective(nat: NAT, model: Any, common: Mapping[str, Any], *, source_lessons: Any = None) -> Any:
-    """The objective of a family.
-
-    Args:
-        common: arguments of `DistillationObjective`, label smoothing at least; the other ones are for families whose
-            positions are the target's.
-        source_lessons: what the encoders of the other families learn from a teacher's.
-    """
-    from kdmt.objectives.aligned import CTCObjective, DAGObjective
-    from kdmt.objectives.edited import InsertionObjective, LevenshteinObjective
-    from kdmt.objectives.positional import CRFObjective, MaskedObjective, PositionsObjective, RefinedObjective
-
-    own = {"deep_supervision": nat.deep_supervision, "source_lessons": source_lessons}
-    if nat.family == "ctc":
-        return CTCObjective(model, glancing=nat.glancing, distance=nat.distance, too_long=nat.too_long, **own)
-    if nat.family == "dag":
-        return DAGObjective(model, glancing=nat.glancing, too_long=nat.too_long, **own)
-    if nat.family == "levenshtein":
-        return LevenshteinObjective(model, label_smoothing=common["label_smoothing"], **own)
-    if nat.family == "insertion":
-        return InsertionObjective(model, temperature=nat.insertion_temperature, **own)
-    common = {**common, "length_weight": nat.length_weight, "deep_supervision": nat.deep_supervision}
-    if nat.family == "cmlm":
-        return MaskedObjective(model, correction=nat.correction, **common)
-    if nat.family == "inat":
-        return RefinedObjective(model, passes=nat.passes, denoising=nat.denoising, **common)
-    if nat.family == "nat_crf":
-        return CRFObjective(model, num_candidates=nat.crf_candidates, crf_weight=nat.crf_weight, **common)
-    return PositionsObjective(model, glancing=nat.glancing, distance=nat.distance, **common)
-
-
-def _source_lessons(workspace: Workspace, job: Job, student: Student, model: Any) -> Any:
-    """Those inside the encoder, of a student whose decoder has positions of its own; None without."""
-    from kdmt.objectives.own_positions import SourceLessons
-
-    if student.hidden_kd is None and student.attention_kd is None:
-        return None
-    teachers = _load_teachers(workspace, job, student, model)
-    lessons = _lessons(student, model, teachers)
-    return SourceLessons(teachers[0], lessons, precision=student.teacher_precision)
-
-
-def _self_supervised(student: Student, model: Any) -> Any:
-    from kdmt.objectives.masked_language import MaskedLanguageLesson
-
-    return student.self_supervised and MaskedLanguageLesson(student.self_supervised, student=model)
-
-
-def _on_policy(student: Student) -> Any:
-    """How a student comes by its own samples; None where it is not taught on them."""
-    from kdmt.decode.engines.pytorch import sample_batch
-    from kdmt.objectives.distillation import OnPolicy
-    from kdmt.types import Sampling
-
-    settings = student.on_policy
-    if settings is None:
-        return None
+def _on_policy(settings: OnPolicySettings) -> OnPolicy:
     sampling = Sampling(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
 
-    def generate(model: Any, src_tokens_BS: Any) -> list[tuple[int, ...]]:
+    def generate(model: Transformer, src_tokens_BS: Tensor) -> list[tuple[int, ...]]:
         found = sample_batch(
             [model], src_tokens_BS, sampling=sampling, max_len_a=settings.max_len_a, max_len_b=settings.max_len_b
         )
@@ -149,79 +119,55 @@ def _on_policy(student: Student) -> Any:
     return OnPolicy(settings.rate, generate)
 
 
-def _lessons(student: Student, model: Any, teachers: Sequence[Any]) -> list[Any]:
-    """Those inside the network, from the first teacher."""
-    from kdmt.objectives.distillation import AttentionLesson, HiddenLesson
-
-    lessons: list[Any] = []
+def _inner_terms(student: Student, model: Transformer, teachers: Teachers) -> list[Term[Pass]]:
+    """Return the terms inside the network, which compare it with the first teacher."""
+    terms: list[Term[Pass]] = []
     if student.hidden_kd is not None:
-        lessons.append(HiddenLesson(student.hidden_kd, student=model, teacher=teachers[0]))
+        terms.append(HiddenStates(student.hidden_kd, student=model, teacher=teachers.first))
     if student.attention_kd is not None:
-        lessons.append(AttentionLesson(student.attention_kd, student=model, teacher=teachers[0]))
-    return lessons
+        terms.append(AttentionMaps(student.attention_kd, student=model, teacher=teachers.first))
+    return terms
 
 
-def _online_objective(job: Job, student: Student, model: Any) -> Any:
-    import torch
+def _encoder_terms(student: Student, model: Transformer, teachers: Teachers) -> list[Term[Pass]]:
+    """Return the same for a student whose decoder positions no teacher has.
 
-    from kdmt.models.architecture import architecture
-    from kdmt.models.build import build_transformer
-    from kdmt.objectives.distillation import WordLesson
-    from kdmt.objectives.online import EmaTeacherObjective, TogetherObjective
+    Raises:
+        ValueError: decoders are compared.
+    """
+    terms = _inner_terms(student, model, teachers)
+    if any(not kind.startswith("encoder") for term in terms for (kind, _), _ in term.pairs):
+        raise ValueError("a decoder with positions of its own cannot be compared with that of a teacher")
+    for term in terms:
+        term.key = f"source_lessons.{term.key}"  # the name in training states of earlier versions
+    return terms
 
-    online, smoothing = student.online, job.train.label_smoothing
-    assert online is not None
-    assert student.word_kd is not None
-    word = WordLesson(student.word_kd, label_smoothing=smoothing)
+
+def _masked_language(student: Student, model: Transformer) -> list[Term[Pass]]:
+    return [] if student.self_supervised is None else [MaskedLanguage(student.self_supervised, student=model)]
+
+
+def _teachers(student: Student, model: Transformer, teachers: Sequence[Transformer], seed: int) -> Teachers:
+    """Return the models that run beside the student: trained ones, its moving average, or untrained ones."""
+    online = student.online
+    if online is None:
+        return Teachers(teachers, precision=student.teacher_precision)
     if online.kind == "ema":
-        lessons = _lessons(student, model, [model])
-        return EmaTeacherObjective(
-            model,
-            label_smoothing=smoothing,
-            decay=online.decay,
-            word=word,
-            lessons=lessons,
-            on_policy=_on_policy(student),
-            self_supervised=_self_supervised(student, model),
-        )
-    mutual = online.kind == "mutual"
-    chosen = online.model or student.model
-    others = []
-    for number in range(1, 1 + (online.peers if mutual else 1)):
-        torch.manual_seed(job.seed + 1000 * number)
+        return EmaTeacher(model, decay=online.decay)
+    chosen, others = online.model or student.model, []
+    for number in range(1, 1 + (online.peers if online.kind == "mutual" else 1)):
+        torch.manual_seed(seed + 1000 * number)
         config = architecture(chosen.arch, chosen.overrides())
         others.append(
             build_transformer(config, src_vocab_size=model.src_vocab_size, tgt_vocab_size=model.tgt_vocab_size)
         )
-    lessons = _lessons(student, model, others)
-    return TogetherObjective(
-        model,
-        label_smoothing=smoothing,
-        others=others,
-        mutual=mutual,
-        word=word,
-        lessons=lessons,
-        self_supervised=_self_supervised(student, model),
-    )
+    return Peers(others)
 
 
-def _load_teachers(workspace: Workspace, job: Job, student: Student, model: Any) -> list[Any]:
-    """Frozen models that run beside the student.
-
-    Raises:
-        UserError: one has another vocabulary, or reads less than the student trains on; or the first one, which is
-            looked into, lacks what is compared.
-    """
-    from kdmt.corpus.codec import check_vocabulary
-    from kdmt.models.checkpoint import load_model
-    from kdmt.models.checkpoint_folder import resolve_checkpoint
-
-    given = student.word_kd.teachers if student.word_kd is not None else []
-    teachers = []
-    for path in given or [str(workspace.teacher / workspace.config.distill.checkpoint)]:
-        folder = resolve_checkpoint(Path(path))
-        check_vocabulary(folder, workspace.prepare, workspace.direction)
-        teachers.append(load_model(folder))
-        check_positions(job.path, student, model.config, teachers[-1].config)
-    check_inside(job.path, student, model.config, teachers[0].config)
-    return teachers
+def _peer_terms(
+    student: Student, main: Term[TokenPass], teachers: Teachers, label_smoothing: float
+) -> list[Term[TokenPass]]:
+    """Return the losses of models that are trained together with the student."""
+    is_mutual = student.online is not None and student.online.kind == "mutual"
+    name, term = ("peer", main) if is_mutual else ("teacher", CrossEntropy(label_smoothing))
+    return [PeerLoss(number, f"{name}_{number + 1}", term) for number in range(len(teachers.trained()))]

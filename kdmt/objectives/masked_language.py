@@ -5,6 +5,7 @@ Shapes: B batch, S source length, M masked tokens, D model width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,17 +14,18 @@ from torch import Tensor, nn
 from kdmt.config import SelfSupervised
 from kdmt.losses.cross_entropy import projected_cross_entropy
 from kdmt.models.transformer import Transformer
-from kdmt.types import EOS, PAD, SPECIALS, UNK, Batch, LossTerm, LossTerms, MaskedText
+from kdmt.objectives.objective import MaskedText, Pass, Prepared, Term
+from kdmt.types import EOS, PAD, SPECIALS, UNK
 
 _MASKED, _RANDOM = 0.8, 0.1  # of the chosen tokens; the others stay as they are
 
 
 def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int) -> MaskedText:
-    """Choose tokens that are to be guessed, and hide most of them.
+    """Choose tokens to predict, and hide most of them.
 
-    Of N words round(rate * N) are chosen, at least one; </s> is not, unless there is nothing else. Each of them becomes
-    <unk>, which fairseq's masked models take for a mask, with probability 0.8, and any word with probability 0.1.
-    Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps.
+    Of N words round(rate * N) are chosen, at least one; </s> only if there are no words. Each of them becomes <unk>,
+    the mask of fairseq's masked models, with probability 0.8, and a random word with probability 0.1. Random numbers
+    come from PyTorch's own generator on the CPU, which a checkpoint keeps.
 
     Args:
         tokens_BS: int64 ids, padded, at least one of them real.
@@ -44,38 +46,50 @@ def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int) -> MaskedTex
     return MaskedText(hidden_N.view_as(tokens_BS).to(device), places_M.to(device), targets_M.to(device))
 
 
-class MaskedLanguageLesson(nn.Module):
-    """lambda * (the student's other terms) + (1 - lambda) * cross entropy of the tokens hidden from the encoder.
+class MaskedLanguage(Term[Pass]):
+    """Cross entropy of tokens that are hidden from the encoder:
 
-    Their states go through a layer of their own (linear, GELU, normalisation) and are held against the source
-    embeddings. The layer is trained with the student and is no part of it.
+        lambda * (the terms before this one) + (1 - lambda) * this term
+
+    The states of hidden tokens go through a layer of this term (linear, GELU, normalisation) and are compared with the
+    source embeddings. The layer is trained with the student and is no part of it.
     """
 
     name = "self_supervised"
+    key = "self_supervised"
 
     def __init__(self, settings: SelfSupervised, *, student: Transformer) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.share = settings, settings.supervised
+        self.weights = {self.name: 1.0 - settings.supervised}
         dim = student.config.encoder_embed_dim
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
 
-    def prepare(self, batch: Batch, *, vocab_size: int) -> Batch:
-        """The batch with its sources, and its text without targets, masked."""
-        texts = [batch.src_tokens_BS] if batch.monolingual_BS is None else [batch.src_tokens_BS, batch.monolingual_BS]
-        masked = tuple(mask_tokens(text, rate=self.settings.mask_rate, vocab_size=vocab_size) for text in texts)
-        return replace(batch, masked=masked)
+    def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
+        """See `Term.prepare`: mask the sources, and the text without targets."""
+        texts = [prepared.src_tokens_BS]
+        if prepared.batch.extras.monolingual_BS is not None:
+            texts.append(prepared.batch.extras.monolingual_BS)
+        rate = self.settings.mask_rate
+        masked = tuple(mask_tokens(text, rate=rate, vocab_size=model.src_vocab_size) for text in texts)
+        return replace(prepared, masked=masked)
 
-    def forward(
-        self, student: Transformer, batch: Batch, terms: LossTerms, product_type: torch.dtype | None
-    ) -> LossTerms:
-        """The terms with their share, and the lesson's own."""
-        share = self.settings.supervised
-        weight_VD = student.src_embed.tokens.weight
-        features_MD = torch.cat([self._features(student, text) for text in batch.masked])
-        targets_M = torch.cat([text.targets_M for text in batch.masked])
-        nll_sum, _ = projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=0.0, product_type=product_type)
-        scaled = {name: replace(term, weight=share * term.weight) for name, term in terms.items()}
-        return {**scaled, self.name: LossTerm(nll_sum, len(targets_M), 1.0 - share)}
+    def counts(self, prepared: Prepared) -> dict[str, float]:
+        """See `Term.counts`: hidden tokens."""
+        return {self.name: sum(len(text.targets_M) for text in prepared.masked)}
+
+    def forward(self, student: Pass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
+        """See `Term.forward`."""
+        with student.autocast():
+            features_MD = torch.cat([self._features(student.model, text) for text in prepared.masked])
+            nll_sum, _ = projected_cross_entropy(
+                features_MD,
+                student.model.src_embed.tokens.weight,
+                torch.cat([text.targets_M for text in prepared.masked]),
+                epsilon=0.0,
+                product_type=student.product_type,
+            )
+        return {self.name: nll_sum}
 
     def _features(self, student: Transformer, text: MaskedText) -> Tensor:
         states_BSD = student.encode(text.tokens_BS).states_BSD

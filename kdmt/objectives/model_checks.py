@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from kdmt.config import LayerMap, Model, Pipeline, Student, Train
 from kdmt.errors import UserError
+from kdmt.families import FAMILIES
 from kdmt.models.architecture import TransformerConfig, architecture
 from kdmt.objectives.layer_maps import layer_pairs
-from kdmt.types import POSITIONAL
 
 _LAYER_FIELDS = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before")
 _EMBEDDING_FIELDS = (
@@ -55,12 +55,12 @@ def _check_nat(
     if student.nat.deep_supervision and own.decoder_layers == 1:
         raise UserError(f"students.{name}.nat.deep_supervision: a decoder of one layer has no lower ones")
     family = student.nat.family
-    if family in ("ctc", "nat", "inat", "nat_crf") and own.encoder_embed_dim != own.decoder_embed_dim:
+    if FAMILIES[family].copies_source and own.encoder_embed_dim != own.decoder_embed_dim:
         raise UserError(
             f"students.{name}.model: the decoder of 'nat.family: {family}' starts from the source's embeddings: "
             f"encoder_embed_dim ({own.encoder_embed_dim}) and decoder_embed_dim ({own.decoder_embed_dim}) differ"
         )
-    if family not in POSITIONAL:
+    if not FAMILIES[family].has_target_positions:
         if student.embeddings_from_teacher and own.decoder_learned_pos:
             raise UserError(
                 f"students.{name}.embeddings_from_teacher: the decoder of 'nat.family: {family}' has other "

@@ -1,178 +1,510 @@
-"""Objectives: modules that hold the models, run them and call the losses. They are what a parallel wrapper wraps."""
+"""Objectives: what a model is trained on, put together from a view of the batch and a list of terms.
+
+An `Objective` is one module that holds the model and calls the losses inside its `forward`: it is what DDP and FSDP2
+wrap. For each micro-batch of an update the training loop calls
+
+    prepared = objective.prepare(batch)    # the view and the terms draw what is random
+    counts = objective.counts(prepared)    # known before the forward pass, summed over micro-batches and ranks
+    terms = objective(prepared)            # the view runs the student, the terms give their sums
+
+and divides the sum of each term once, by its whole count. The view decides what the decoder sees and where the loss is
+taken; each term computes one or more named sums from the passes of the student and its teachers. In evaluation mode the
+first term alone is computed, without teachers, so that validation losses of all students are cross entropy.
+
+Shapes: B batch, S source length, T target length, M target tokens where the loss is taken, D model width.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import Precision
+from kdmt.corpus.batching import Batch, Knowledge
 from kdmt.losses.cross_entropy import projected_cross_entropy
-from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
-from kdmt.types import Batch, LossTerm, LossTerms, Precision
+from kdmt.types import PAD
+
+Place = tuple[str, int]  # a kind of tensor inside the network, and a layer (`Trace`)
+EVALUATED = ("loss", "nll")  # terms of every objective in evaluation mode
 
 
-class Objective(nn.Module, ABC):
-    """A module whose forward pass gives named sums, each with the count that it is to be divided by.
+@dataclass(frozen=True)
+class LossTerm:
+    """A term of an objective: its sum over a micro-batch, the count that divides it, and its weight.
 
-    Counts are known from the batch alone: the loop adds them over all micro-batches of an update before the first
-    forward pass and divides each term once. The names of the terms are known before any batch. In evaluation mode the
-    terms are those of `CrossEntropyObjective`, whatever is trained on, so that validation losses can be compared.
+    Sums of all micro-batches and ranks are added before the one division by the added counts.
+    """
+
+    sum: Tensor  # scalar; carries the gradient unless the weight is 0
+    count: float  # known before the forward pass
+    weight: float = 1.0
+
+
+LossTerms = dict[str, LossTerm]
+
+
+@dataclass(frozen=True)
+class MaskedText:
+    """Sentences some of whose tokens are hidden and are to be predicted; M of them."""
+
+    tokens_BS: Tensor  # int64, input
+    places_M: Tensor  # int64, indices of the chosen tokens in the flattened text
+    targets_M: Tensor  # int64, the chosen tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A batch with everything that was drawn for it, so that the counts of all terms are known.
+
+    Attributes:
+        batch: sources and targets. With `of_student` the targets are samples of the student, not references.
+        num_asked: number of target tokens where the loss is taken, M.
+        count: the same, each times the weight of its pair: the divisor of sums over these tokens.
+        asked_BT: bool, where the loss is taken; None for all target tokens.
+        seen_BT: int64, decoder input of non-autoregressive students: the target with hidden words, or a draft.
+        masked: texts of the masked language model.
+    """
+
+    batch: Batch
+    num_asked: int
+    count: float
+    asked_BT: Tensor | None = None
+    seen_BT: Tensor | None = None
+    of_student: bool = False
+    masked: tuple[MaskedText, ...] = ()
+
+    @classmethod
+    def of(cls, batch: Batch, *, of_student: bool = False) -> Prepared:
+        """Ask for all target tokens."""
+        tokens = batch.num_tgt_tokens if batch.extras.weighted_tokens is None else batch.extras.weighted_tokens
+        return cls(batch=batch, num_asked=batch.num_tgt_tokens, count=tokens, of_student=of_student)
+
+    @property
+    def src_tokens_BS(self) -> Tensor:
+        return self.batch.src_tokens_BS
+
+    @property
+    def tgt_tokens_BT(self) -> Tensor:
+        return self.batch.targets[1]
+
+    @cached_property
+    def keep_BT(self) -> Tensor:
+        """Where the loss is taken, bool."""
+        return self.tgt_tokens_BT.ne(PAD) if self.asked_BT is None else self.asked_BT
+
+    @cached_property
+    def _indices_M(self) -> Tensor:
+        """Indices of these tokens in the flattened target.
+
+        Their number is known, so that the host does not wait for a GPU.
+        """
+        return self.keep_BT.flatten().nonzero_static(size=self.num_asked)[:, 0]
+
+    def pick(self, values_BTx: Tensor) -> Tensor:
+        """Return the values at the tokens where the loss is taken, [M, ...]."""
+        return values_BTx.flatten(0, 1).index_select(0, self._indices_M)
+
+    def weights_M(self, dtype: torch.dtype) -> Tensor | None:
+        """Return the weight of each of these tokens, None for 1."""
+        if self.batch.extras.weight_B is None:
+            return None
+        return self.pick(self.batch.extras.weight_B.to(dtype)[:, None].expand_as(self.tgt_tokens_BT))
+
+    @property
+    def num_sentences(self) -> float:
+        """Number of sentence pairs, each times its weight."""
+        weight_B = self.batch.extras.weight_B
+        return len(self.src_tokens_BS) if weight_B is None else float(weight_B.sum())
+
+    def knowledge(self) -> Knowledge:
+        """Return the content of a knowledge cache for these tokens."""
+        found = self.batch.extras.knowledge
+        if found is None:
+            raise ValueError("a student that learns from a cache needs batches with its knowledge")
+        if self.asked_BT is None:
+            return found
+        asked_M = self.asked_BT[self.tgt_tokens_BT.ne(PAD)]
+        return Knowledge(found.ids_MK[asked_M], found.log_probs_MG[asked_M])
+
+
+def product_type(precision: Precision) -> torch.dtype | None:
+    """Return the number type of the products with the vocabulary, None for that of the parameters."""
+    return None if precision == "float32" else torch.bfloat16
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context of a model's pass in a precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A model's pass over a batch.
+
+    Attributes:
+        model: the student, or a teacher.
+        precision: precision of the pass.
+        shown: what the model saw and where the loss is taken. A view may show more than was prepared (glancing).
+        trace: hidden states and attention maps that terms compare.
+        encoded: output of the encoder.
     """
 
     model: Transformer
-    terms: tuple[str, ...]
-    precision: Precision = "float32"
+    precision: Precision
+    shown: Prepared
+    trace: Trace
+    encoded: EncoderOutput
+
+    @property
+    def product_type(self) -> torch.dtype | None:
+        return product_type(self.precision)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of further passes over the same batch."""
+        return autocast(self.encoded.states_BSD.device, self.precision)
+
+
+@dataclass(frozen=True)
+class TokenPass(Pass):
+    """A pass whose decoder has a position for each target token.
+
+    Attributes:
+        features_MD: decoder features at the tokens where the loss is taken.
+    """
+
+    features_MD: Tensor
+
+
+SomePass = TypeVar("SomePass", bound=Pass)
+SomePass_co = TypeVar("SomePass_co", bound=Pass, covariant=True)
+SomePass_contra = TypeVar("SomePass_contra", bound=Pass, contravariant=True)
+
+
+class View(nn.Module, ABC, Generic[SomePass_co]):
+    """What the student sees of a batch, and where its loss is taken.
+
+    Attributes:
+        num_passes: decoder passes over a batch in training; every term is summed over them.
+    """
+
+    num_passes = 1
+
+    def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
+        """Draw what is random, in training; in evaluation mode the result depends on the batch alone."""
+        return prepared
 
     @abstractmethod
-    def counts(self, batch: Batch) -> dict[str, float]:
-        """What each term of this batch is to be divided by."""
+    def passes(
+        self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+    ) -> Iterator[SomePass_co]:
+        """Run the student, `num_passes` times in training and once in evaluation mode.
+
+        The terms of a pass are computed before the next one is run.
+
+        Args:
+            places: hidden states and attention maps to keep.
+        """
+
+    def read(self, teacher: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision) -> Pass:
+        """Run a teacher. By default its encoder alone, since decoder positions of its own has no teacher."""
+        return encode(teacher, prepared, places, precision)
+
+    def before_update(self, update: int) -> None:
+        """Follow a schedule; `update` is the number of updates done."""
+
+
+def encode(model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision) -> Pass:
+    """Run the encoder of a model."""
+    trace = Trace(places)
+    with autocast(prepared.src_tokens_BS.device, precision):
+        encoded = model.encode(prepared.src_tokens_BS, trace if places else None)
+    return Pass(model, precision, prepared, trace, encoded)
+
+
+class LeftToRight(View[TokenPass]):
+    """The decoder sees the target up to each token and predicts the next one."""
+
+    def passes(
+        self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+    ) -> Iterator[TokenPass]:
+        """See `View.passes`."""
+        yield read_target(model, prepared, places, precision)
+
+    def read(
+        self, teacher: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+    ) -> TokenPass:
+        """See `View.read`."""
+        return read_target(teacher, prepared, places, precision)
+
+
+def read_target(model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision) -> TokenPass:
+    """Run an autoregressive model over sources and targets (teacher forcing)."""
+    trace = Trace(places)
+    prev_tokens_BT, _ = prepared.batch.targets
+    with autocast(prepared.src_tokens_BS.device, precision):
+        encoded = model.encode(prepared.src_tokens_BS, trace if places else None)
+        features_BTD = model.decode(prev_tokens_BT, encoded, trace if places else None)
+    return TokenPass(model, precision, prepared, trace, encoded, prepared.pick(features_BTD))
+
+
+class Term(nn.Module, ABC, Generic[SomePass_contra]):
+    """One or more named sums of an objective.
+
+    Attributes:
+        weights: name -> weight in the total loss; 0 for a sum that is reported only.
+        share: factor for the weights of all terms before this one.
+        pairs: places inside the student and inside the teacher that are compared.
+        places: places inside the student that the term needs besides.
+        key: name of its parameters in training states, after `objective.`.
+    """
+
+    weights: Mapping[str, float]
+    share: float = 1.0
+    pairs: tuple[tuple[Place, Place], ...] = ()
+    places: frozenset[Place] = frozenset()
+    key: str = ""
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether the teachers are run for it at this update."""
+        return bool(self.pairs)
+
+    @abstractmethod
+    def counts(self, prepared: Prepared) -> dict[str, float]:
+        """Return the divisor of each sum."""
+
+    @abstractmethod
+    def forward(self, student: SomePass_contra, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:
+        """Return the sums of a batch; some may be missing at an update that does not compute them.
+
+        Args:
+            student: the student's pass.
+            teachers: passes of its teachers; the first one is compared inside.
+            prepared: the batch as it was counted.
+        """
+
+    def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
+        """Draw what is random; called in training, before the view hides words."""
+        return prepared
+
+    def before_update(self, update: int) -> None:
+        """Follow a schedule; `update` is the number of updates done."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return what is remembered of earlier batches, tensors of any shape."""
+        return {}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """Set what `memory` returned."""
+
+
+class CrossEntropy(Term[TokenPass]):
+    """Label-smoothed cross entropy with the target tokens, `loss`; `nll` is reported without smoothing."""
+
+    weights: Mapping[str, float] = {"loss": 1.0, "nll": 0.0}
+
+    def __init__(self, label_smoothing: float) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def counts(self, prepared: Prepared) -> dict[str, float]:
+        """See `Term.counts`."""
+        return dict.fromkeys(self.weights, prepared.count)
+
+    def forward(self, student: TokenPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
+        """See `Term.forward`."""
+        loss_sum, nll_sum = cross_entropy_of(student, student.features_MD, self.label_smoothing)
+        return {"loss": loss_sum, "nll": nll_sum}
+
+
+def cross_entropy_of(student: TokenPass, features_MD: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Return the summed loss and negative log-likelihood of the target tokens, from features of the student."""
+    weight_VD = student.model.output_weight_VD
+    return projected_cross_entropy(
+        features_MD,
+        weight_VD,
+        student.shown.pick(student.shown.tgt_tokens_BT),
+        epsilon=label_smoothing,
+        weights_M=student.shown.weights_M(weight_VD.dtype),
+        product_type=student.product_type,
+    )
+
+
+class Teachers(nn.Module):
+    """Trained models that run beside the student, frozen. The first one is compared inside.
+
+    Args:
+        models: autoregressive models.
+        precision: precision of their passes; None for that of the student.
+    """
+
+    def __init__(self, models: Sequence[Transformer] = (), *, precision: Precision | None = None) -> None:
+        super().__init__()
+        self.models, self.precision = nn.ModuleList(models).requires_grad_(False), precision
+
+    def train(self, mode: bool = True) -> Teachers:  # noqa: ARG002
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def read(self, view: View[Pass], prepared: Prepared, places: frozenset[Place], precision: Precision) -> list[Pass]:
+        """Run all teachers over a batch."""
+        with torch.no_grad():
+            return [view.read(model, prepared, places, self.precision or precision) for model in self._transformers()]
+
+    @property
+    def first(self) -> Transformer:
+        """The teacher that is compared inside."""
+        return next(self._transformers())
+
+    def after_update(self, student: Transformer) -> None:
+        """Follow the student after a step of the optimiser."""
+
+    def trained(self) -> list[Transformer]:
+        """Return the models that learn together with the student."""
+        return []
+
+    def moving(self) -> dict[str, Tensor]:
+        """Return tensors that change without being trained, by their names in training states."""
+        return {}
+
+    def _transformers(self) -> Iterator[Transformer]:
+        for model in self.models:
+            assert isinstance(model, Transformer)
+            yield model
+
+
+class Objective(nn.Module):
+    """A model, a view of the batch and a list of terms.
+
+    Args:
+        model: the student, the model that is kept.
+        view: what its decoder sees.
+        terms: the first one is computed in evaluation mode too. A term with a `share` scales the terms before it.
+        teachers: models that run beside it.
+
+    Attributes:
+        weights: name -> weight of every sum. The names are known before any batch.
+        precision: precision of the student's passes.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        view: View[SomePass],
+        terms: Sequence[Term[SomePass]],
+        teachers: Teachers | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.view, self.teachers = model, view, teachers or Teachers()
+        self.terms = nn.ModuleList(terms)
+        self.precision: Precision = "float32"
+        self.weights: dict[str, float] = {}
+        for term in terms:
+            self.weights = {name: term.share * weight for name, weight in self.weights.items()} | dict(term.weights)
+        pairs = [pair for term in terms for pair in term.pairs]
+        self.places = frozenset(own for own, _ in pairs).union(*(term.places for term in terms))
+        self.teacher_places = frozenset(other for _, other in pairs)
+        if pairs and not len(self.teachers.models):
+            raise ValueError("terms inside the network need a teacher that runs beside the student")
+
+    # ----------------------------------------------------------------------------------------------- of a micro-batch
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Draw what is random about a batch; called before its counts are read."""
+        prepared = Prepared.of(batch)
+        if self.training:
+            for term in self._terms():
+                prepared = term.prepare(self.model, prepared)
+        return self.view.prepare(self.model, prepared)
+
+    def counts(self, prepared: Prepared) -> dict[str, float]:
+        """Return the divisor of each term of this batch."""
+        times = self.view.num_passes if self.training else 1
+        terms = self._terms() if self.training else self._terms()[:1]
+        counts = {name: count for term in terms for name, count in term.counts(prepared).items()}
+        return counts if times == 1 else {name: times * count for name, count in counts.items()}
+
+    def forward(self, prepared: Prepared) -> LossTerms:
+        """Return the terms of a batch."""
+        terms = self._terms() if self.training else self._terms()[:1]
+        places = self.places if self.training else frozenset()
+        sums: dict[str, Tensor] = {}
+        teachers: list[Pass] | None = None
+        for student in self.view.passes(self.model, prepared, places, self.precision):
+            if teachers is None:
+                teachers = self.read_teachers(student.shown)
+            for term in terms:
+                for name, value in term(student, teachers, prepared).items():
+                    sums[name] = sums[name] + value if name in sums else value
+        counts = self.counts(prepared)
+        return {name: LossTerm(value, counts[name], self.weights[name]) for name, value in sums.items()}
+
+    def read_teachers(self, shown: Prepared) -> list[Pass]:
+        """Return the passes of the teachers, none where no term needs them at this update."""
+        if not (self.training and any(term.needs_teachers for term in self._terms())):
+            return []
+        return self.teachers.read(self.view, shown, self.teacher_places, self.precision)
+
+    def _terms(self) -> list[Term[Pass]]:
+        return list(self.terms)  # type: ignore[arg-type]  # ModuleList forgets the type of its modules
+
+    # --------------------------------------------------------------------------------------------------- of an update
 
     def use(self, precision: Precision) -> None:
         """Compute in this precision from now on."""
         self.precision = precision
 
-    @property
-    def product_type(self) -> torch.dtype | None:
-        """Of the products with the vocabulary; None for that of the parameters."""
-        return product_type(self.precision)
-
-    def autocast(self, batch: Batch, precision: Precision | None = None) -> torch.autocast:
-        """Of a model's pass over a batch."""
-        return self.autocast_on(batch.src_tokens_BS.device, precision)
-
-    def autocast_on(self, device: torch.device, precision: Precision | None = None) -> torch.autocast:
-        """The same for what runs on a device."""
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=(precision or self.precision) == "bf16")
-
-    def prepare(self, batch: Batch) -> Batch:
-        """What is trained on in a batch's place; called before its counts are asked for."""
-        return batch
-
     def before_update(self, update: int) -> None:
-        """Told before each update how many are done: weights may follow a schedule."""
+        """Set what follows a schedule; `update` is the number of updates done."""
+        self.view.before_update(update)
+        for term in self._terms():
+            term.before_update(update)
 
     def after_update(self) -> None:
-        """Told after each step of the optimiser: a teacher may follow its student."""
+        """Let teachers follow the student after a step of the optimiser."""
+        self.teachers.after_update(self.model)
+
+    # ------------------------------------------------------------------------------------------ of parameters and state
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """What the optimiser moves, by name: the model's parameters, then those beside it under `objective.`."""
-        own = {
-            f"objective.{name}": parameter
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad and not name.startswith("model.")
+        """Return what the optimiser moves, by its name in training states: parameters of the model, then others under
+        `objective.`."""
+        return {**dict(self.model.named_parameters()), **self._trained_beside()}
+
+    def _trained_beside(self) -> dict[str, nn.Parameter]:
+        # in the order of earlier versions, on which the rounding of the gradient's norm depends
+        parts: list[tuple[str, nn.Module]] = [(term.key, term) for term in reversed(self._terms())]
+        parts += [(f"beside.{number}", model) for number, model in enumerate(self.teachers.trained())]
+        return {
+            f"objective.{key}.{name}": parameter
+            for key, module in parts
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
         }
-        return {**dict(self.model.named_parameters()), **own}
 
     def clipped_together(self) -> list[list[nn.Parameter]]:
-        """Parameters in groups, each with a gradient norm of its own."""
-        return [list(self.trained().values())]
+        """Return the parameters in groups, each of which is clipped by a gradient norm of its own: no model's step
+        depends on the gradient of another."""
+        of_others = [list(other.parameters()) for other in self.teachers.trained()]
+        others = {parameter for group in of_others for parameter in group}
+        return [[each for each in self.trained().values() if each not in others], *of_others]
 
     def moving(self) -> dict[str, Tensor]:
-        """Tensors beside the model, the same on every rank, that change during training: a checkpoint keeps them."""
-        return {name: parameter for name, parameter in self.trained().items() if name.startswith("objective.")}
+        """Return tensors besides the model, equal on all ranks, that change during training, for a checkpoint."""
+        return {**self._trained_beside(), **self.teachers.moving()}
 
     def memory(self) -> dict[str, Tensor]:
-        """What this rank remembers of its batches, for a checkpoint; of any shape."""
-        return {}
+        """Return what this rank remembers of its batches, for a checkpoint; tensors of any shape."""
+        return {name: value for term in self._terms() for name, value in term.memory().items()}
 
     def remember(self, memory: Mapping[str, Tensor]) -> None:
-        """Take up what `memory` gave."""
-
-
-class CrossEntropyObjective(Objective):
-    """Label-smoothed cross entropy with the target tokens; `nll` is reported beside it and not trained on."""
-
-    terms: tuple[str, ...] = ("loss", "nll")
-
-    def __init__(self, model: Transformer, *, label_smoothing: float) -> None:
-        super().__init__()
-        self.model = model
-        self.label_smoothing = label_smoothing
-
-    def counts(self, batch: Batch) -> dict[str, float]:
-        return dict.fromkeys(self.terms, batch.target_count)
-
-    def forward(self, batch: Batch) -> LossTerms:
-        return self.cross_entropy(batch, self.features(self.model, batch))
-
-    def features(self, model: Transformer, batch: Batch) -> Tensor:
-        """A model's decoder features of the real target tokens: [M, D]."""
-        return self.read(model, batch)[0]
-
-    def read(
-        self,
-        model: Transformer,
-        batch: Batch,
-        trace: Trace | None = None,
-        precision: Precision | None = None,
-        encoded: EncoderOutput | None = None,
-    ) -> tuple[Tensor, EncoderOutput]:
-        """A model's decoder features of the real target tokens, [M, D], and what its encoder made of the source.
-
-        Args:
-            precision: of the pass, by default the objective's.
-            encoded: what its encoder made of it before.
-        """
-        prev_tokens_BT, _ = _targets(batch)
-        with self.autocast(batch, precision):
-            encoded = encoded or model.encode(batch.src_tokens_BS, trace)
-            if isinstance(model, NATransformer):
-                seen_BT = prev_tokens_BT if batch.seen_BT is None else batch.seen_BT
-                features_BTD = model.fill(batch.src_tokens_BS, seen_BT, encoded, trace)
-            else:
-                features_BTD = model.decode(prev_tokens_BT, encoded, trace)
-        return _real(features_BTD, batch, pad=model.pad), encoded
-
-    def real(self, values_BTx: Tensor, batch: Batch) -> Tensor:
-        """What stands at the real target tokens: [M, ...]."""
-        return _real(values_BTx, batch, pad=self.model.pad)
-
-    def targets(self, batch: Batch) -> Tensor:
-        """The real target tokens: [M]."""
-        return _real(_targets(batch)[1], batch, pad=self.model.pad)
-
-    def weights(self, batch: Batch) -> Tensor | None:
-        """How much each real target token counts, [M], None for 1."""
-        if batch.weight_B is None:
-            return None
-        weight_B = batch.weight_B.to(self.model.output_weight_VD.dtype)
-        return _real(weight_B[:, None].expand_as(_targets(batch)[1]), batch, pad=self.model.pad)
-
-    def cross_entropy(self, batch: Batch, features_MD: Tensor, model: Transformer | None = None) -> LossTerms:
-        """The terms from the features of a model, by default the one that is trained."""
-        loss_sum, nll_sum = projected_cross_entropy(
-            features_MD,
-            (model or self.model).output_weight_VD,
-            self.targets(batch),
-            epsilon=self.label_smoothing,
-            weights_M=self.weights(batch),
-            product_type=self.product_type,
-        )
-        return {
-            "loss": LossTerm(sum=loss_sum, count=batch.target_count),
-            "nll": LossTerm(sum=nll_sum, count=batch.target_count, weight=0.0),
-        }
-
-
-def product_type(precision: Precision) -> torch.dtype | None:
-    """Of the products with the vocabulary; None for that of the parameters."""
-    return None if precision == "float32" else torch.bfloat16
-
-
-def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
-    if batch.prev_tokens_BT is None or batch.tgt_tokens_BT is None:
-        raise ValueError("an objective needs a batch with targets")
-    return batch.prev_tokens_BT, batch.tgt_tokens_BT
-
-
-def _real(values_BTx: Tensor, batch: Batch, *, pad: int) -> Tensor:
-    """What stands at the real target tokens, [M, ...].
-
-    How many there are is known, so that a GPU is not asked and does not make the host wait.
-    """
-    tgt_tokens_BT = _targets(batch)[1]
-    real_M = tgt_tokens_BT.ne(pad).flatten().nonzero_static(size=batch.num_tgt_tokens)[:, 0]
-    return values_BTx.flatten(0, 1).index_select(0, real_M)
+        """Set what `memory` returned."""
+        for term in self._terms():
+            term.remember(memory)

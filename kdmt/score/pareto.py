@@ -1,4 +1,4 @@
-"""A picture of quality against speed: which systems no other beats in both. SVG text, for a page or a file."""
+"""A plot of quality against speed with the Pareto frontier, as SVG text for a page or a file."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ class Point:
 
     name: str
     speed: float  # sentences/s, above 0
-    bleu: float  # 0 to 100
+    score: float  # of the main metric
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats or equals in one and beats in the other, the fastest first."""
+    """Return the points that no other point dominates, the fastest first."""
     found: list[Point] = []
-    for point in sorted(points, key=lambda each: (-each.speed, -each.bleu)):
-        if not found or point.bleu > found[-1].bleu:
+    for point in sorted(points, key=lambda each: (-each.speed, -each.score)):
+        if not found or point.score > found[-1].score:
             found.append(point)
     return found
 
 
-def pareto_svg(points: Sequence[Point], *, speed_label: str, bleu_label: str = "BLEU") -> str:
-    """The picture: speed from left to right on a logarithmic axis, BLEU upwards, a line through the frontier.
+def pareto_svg(points: Sequence[Point], *, speed_label: str, score_label: str = "BLEU", metric: str = "BLEU") -> str:
+    """Return the plot: speed from left to right on a logarithmic axis, scores upwards, a line through the frontier.
 
     Args:
         points: at least one.
-        speed_label, bleu_label: of the axes, with their units.
+        speed_label, score_label: labels of the axes, with their units.
+        metric: name of the score in the description of a point.
 
     Raises:
         ValueError: there are no points, or a speed is not above 0.
@@ -42,14 +43,14 @@ def pareto_svg(points: Sequence[Point], *, speed_label: str, bleu_label: str = "
     if not points or any(point.speed <= 0.0 for point in points):
         raise ValueError("a picture needs points, and speeds above 0")
     scale = _Scale.around(points)
-    path = " ".join(f"{scale.x(each.speed):.1f},{scale.y(each.bleu):.1f}" for each in frontier(points))
+    path = " ".join(f"{scale.x(each.speed):.1f},{scale.y(each.score):.1f}" for each in frontier(points))
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
             f'font-family="system-ui, sans-serif" font-size="12" fill="currentColor">',
-            *_axes(scale, speed_label, bleu_label),
+            *_axes(scale, speed_label, score_label),
             f'<polyline points="{path}" fill="none" stroke="currentColor" stroke-dasharray="4 3" opacity="0.6"/>',
-            *(_mark(scale, point) for point in points),
+            *(_mark(scale, point, metric) for point in points),
             "</svg>",
         ]
     )
@@ -57,7 +58,7 @@ def pareto_svg(points: Sequence[Point], *, speed_label: str, bleu_label: str = "
 
 @dataclass(frozen=True)
 class _Scale:
-    """From figures to places; the ends of both axes."""
+    """The ends of both axes, which map figures to positions."""
 
     slowest: float
     fastest: float
@@ -66,49 +67,49 @@ class _Scale:
 
     @classmethod
     def around(cls, points: Sequence[Point]) -> _Scale:
-        """With room at all sides."""
-        speeds, bleus = [each.speed for each in points], [each.bleu for each in points]
+        """Return a scale with some margin around the points."""
+        speeds, scores = [each.speed for each in points], [each.score for each in points]
         slowest, fastest = 10 ** math.floor(math.log10(min(speeds) / 1.2)), max(speeds) * 2.5
-        return cls(slowest, fastest, 5 * math.floor(min(bleus) / 5), 5 * math.floor(max(bleus) / 5) + 5)
+        return cls(slowest, fastest, 5 * math.floor(min(scores) / 5), 5 * math.floor(max(scores) / 5) + 5)
 
     def x(self, speed: float) -> float:
         share = math.log(speed / self.slowest) / math.log(self.fastest / self.slowest)
         return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
-    def y(self, bleu: float) -> float:
-        share = (bleu - self.lowest) / (self.highest - self.lowest)
+    def y(self, score: float) -> float:
+        share = (score - self.lowest) / (self.highest - self.lowest)
         return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _axes(scale: _Scale, speed_label: str, bleu_label: str) -> Iterator[str]:
+def _axes(scale: _Scale, speed_label: str, score_label: str) -> Iterator[str]:
     base, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     yield f'<path d="M{_LEFT},{_TOP} V{base} H{right}" fill="none" stroke="currentColor"/>'
     for speed in _ticks(scale.slowest, scale.fastest):
         x = scale.x(speed)
         yield f'<path d="M{x:.1f},{base} v5" stroke="currentColor"/>'
         yield f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{speed:g}</text>'
-    for bleu in range(int(scale.lowest), int(scale.highest) + 1, 5):
-        y = scale.y(bleu)
+    for score in range(int(scale.lowest), int(scale.highest) + 1, 5):
+        y = scale.y(score)
         yield f'<path d="M{_LEFT},{y:.1f} h-5" stroke="currentColor"/>'
-        yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{bleu}</text>'
+        yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{score}</text>'
     yield f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 10}" text-anchor="middle">{html.escape(speed_label)}</text>'
     middle = (_TOP + base) / 2
-    label = html.escape(bleu_label)
+    label = html.escape(score_label)
     yield f'<text x="15" y="{middle}" text-anchor="middle" transform="rotate(-90 15 {middle})">{label}</text>'
 
 
 def _ticks(low: float, high: float) -> Iterator[float]:
-    """1, 2 and 5 times the powers of ten in a range."""
+    """Yield 1, 2 and 5 times the powers of ten in a range."""
     power = 10.0 ** math.floor(math.log10(low))
     while power <= high:
         yield from (times * power for times in (1, 2, 5) if low <= times * power <= high)
         power *= 10
 
 
-def _mark(scale: _Scale, point: Point) -> str:
-    x, y = scale.x(point.speed), scale.y(point.bleu)
+def _mark(scale: _Scale, point: Point, metric: str) -> str:
+    x, y = scale.x(point.speed), scale.y(point.score)
     anchor, shift = ("end", -7) if x > 0.75 * _WIDTH else ("start", 7)
-    name, exact = html.escape(point.name), f"{point.bleu:.2f} BLEU, {point.speed:.1f} sentences/s"
+    name, exact = html.escape(point.name), f"{point.score:.2f} {metric}, {point.speed:.1f} sentences/s"
     return (
         f'<g><title>{name}: {exact}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
         f'<text x="{x + shift:.1f}" y="{y - 5:.1f}" text-anchor="{anchor}">{name}</text></g>'

@@ -1,4 +1,4 @@
-"""The end of the pipeline: scores as JSON, as tables for the terminal, and as one page of HTML that stands alone."""
+"""Reports of scores: tables for the terminal, and one page of HTML that needs no other file."""
 
 from __future__ import annotations
 
@@ -6,70 +6,19 @@ import html
 import io
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdmt.config import read_record
-from kdmt.files import read_json, write_json, write_text
+from kdmt.files import write_text
+from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
+from kdmt.score.records import Comparison, Missing, ScoreRow
 from kdmt.score.significance import mean_and_sd
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One system on one test set, one seed, one way of decoding: an entry of scores.json."""
-
-    system: str
-    test_set: str
-    seed: int
-    engine: str  # what decoded: `pytorch`, ...
-    beam: int
-    compute_type: str  # `float32`, ...
-    threads: int
-    bleu: float  # 0 to 100
-    chrf: float  # 0 to 100
-    bleu_signature: str
-    chrf_signature: str
-    parameters: int
-    sentences_per_second_batch1: float
-    sentences_per_second_max: float
-    checkpoint_sha256: str
-    bleu_second: float | None = None  # for pipelines that report two, tokenised and detokenised
-    bleu_second_signature: str | None = None
-    iterations: int | None = None  # at most, of a non-autoregressive model
-    steps: float | None = None  # passes of its decoder, mean over the sentences
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Whether a system of the table differs from a baseline by more than the choice of test sentences explains."""
-
-    test_set: str
-    system: str
-    seed: int
-    engine: str
-    beam: int
-    compute_type: str
-    baseline: str  # the system compared with, decoded in the same way
-    bleu_p_value: float
-    chrf_p_value: float
-    bleu_signature: str  # with the number of samples and their seed
-    chrf_signature: str
-    iterations: int | None = None
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A student of the pipeline that was never trained: an entry of scores.json without scores."""
-
-    system: str
-    seed: int
-    missing: str = "never trained"  # why
 
 
 Group = list[ScoreRow]  # rows that differ in their seed alone: a line of a table
@@ -80,11 +29,12 @@ class _Column:
     header: str
     cell: Callable[[Group], str]
     is_figure: bool = True
+    is_score: bool = False
 
 
 @dataclass(frozen=True)
 class _Table:
-    """What the terminal and the page have in common."""
+    """The content of a table, for the terminal and for the page."""
 
     title: str
     columns: list[_Column]
@@ -93,33 +43,12 @@ class _Table:
 
     def lines(self) -> list[list[str]]:
         lines = [[column.cell(group) for column in self.columns] for group in self.groups]
-        place = [column.header for column in self.columns].index("BLEU") if self.missing else 0
+        place = next((number for number, column in enumerate(self.columns) if column.is_score), 0)
         for name in self.missing:
             cells = [""] * len(self.columns)
             cells[0], cells[place] = name, "missing"
             lines.append(cells)
         return lines
-
-
-def write_scores(path: Path, rows: Sequence[ScoreRow], missing: Sequence[Missing] = ()) -> None:
-    """Write scores.json: a list with an object for each row, then one with the key `missing` for each other system."""
-    write_json(path, [*map(asdict, rows), *map(asdict, missing)], indent=2)
-
-
-def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
-    """Return the rows of scores.json and the systems that have none.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    entries: list[ScoreRow | Missing] = read_record(list[ScoreRow | Missing], read_json(path), str(path))
-    rows = [entry for entry in entries if isinstance(entry, ScoreRow)]
-    return rows, [entry for entry in entries if isinstance(entry, Missing)]
-
-
-def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
-    """Write the significance tests as `write_scores` writes the scores."""
-    write_json(path, [asdict(comparison) for comparison in comparisons], indent=2)
 
 
 def render_table(
@@ -222,17 +151,33 @@ def _way(row: ScoreRow) -> str:
     return str(row.beam) if row.iterations is None else f"{row.iterations} it."
 
 
-def _score_columns(rows: Iterable[ScoreRow], comparisons: Sequence[Comparison]) -> list[_Column]:
-    columns = [_Column("BLEU", lambda group: _mean([row.bleu for row in group]))]
-    if any(row.bleu_second is not None for row in rows):
-        columns.append(
-            _Column("BLEU (2)", lambda group: _mean([row.bleu_second for row in group if row.bleu_second is not None]))
-        )
-    columns.append(_Column("chrF", lambda group: _mean([row.chrf for row in group])))
+def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[_Column]:
+    columns = []
+    for name in _metric_names(rows):
+        columns.append(_Column(metric_label(name), partial(_mean_score, name), is_score=True))
+        if any(name in row.second_scores for row in rows):
+            columns.append(_Column(_second_label(name), partial(_mean_second_score, name), is_score=True))
     for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
         against = [comparison for comparison in comparisons if comparison.baseline == baseline]
         columns.append(_Column(f"p against\n{baseline}", partial(_p_values, against)))
     return columns
+
+
+def _metric_names(rows: Iterable[ScoreRow]) -> list[str]:
+    """Return the metrics that rows have, in order of first appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row.scores))
+
+
+def _second_label(name: str) -> str:
+    return f"{metric_label(name)} (2)"
+
+
+def _mean_score(metric: str, group: Group) -> str:
+    return _mean([row.scores[metric].value for row in group if metric in row.scores])
+
+
+def _mean_second_score(metric: str, group: Group) -> str:
+    return _mean([row.second_scores[metric].value for row in group if metric in row.second_scores])
 
 
 def _cost_columns(rows: Sequence[ScoreRow]) -> list[_Column]:
@@ -269,9 +214,10 @@ def _median(values: Sequence[float]) -> str:
 def _p_values(comparisons: Iterable[Comparison], group: Group) -> str:
     wanted = {(row.system, row.seed, row.engine, row.beam, row.iterations, row.compute_type) for row in group}
     values = [
-        each.bleu_p_value
+        each.p_values[MAIN_METRIC].value
         for each in comparisons
-        if (each.system, each.seed, each.engine, each.beam, each.iterations, each.compute_type) in wanted
+        if MAIN_METRIC in each.p_values
+        and (each.system, each.seed, each.engine, each.beam, each.iterations, each.compute_type) in wanted
     ]
     if not values:
         return ""
@@ -280,11 +226,17 @@ def _p_values(comparisons: Iterable[Comparison], group: Group) -> str:
 
 
 def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing]) -> list[str]:
-    """The signatures of all that the tables show, and how the figures were taken."""
-    signatures = [("BLEU", row.bleu_signature) for row in rows]
-    signatures += [("BLEU (2)", row.bleu_second_signature) for row in rows if row.bleu_second_signature is not None]
-    signatures += [("chrF", row.chrf_signature) for row in rows]
-    signatures += [("p (BLEU, paired bootstrap)", comparison.bleu_signature) for comparison in comparisons]
+    """Return the signatures of all scores in the tables, and how the figures were measured."""
+    signatures = []
+    for name in _metric_names(rows):
+        first = [row.scores[name] for row in rows if name in row.scores]
+        second = [row.second_scores[name] for row in rows if name in row.second_scores]
+        signatures += [(metric_label(name), score.signature) for score in first]
+        signatures += [(_second_label(name), score.signature) for score in second]
+    p_label = f"p ({metric_label(MAIN_METRIC)}, paired bootstrap)"
+    signatures += [
+        (p_label, each.p_values[MAIN_METRIC].signature) for each in comparisons if MAIN_METRIC in each.p_values
+    ]
     notes = [f"{name}: {signature}" for name, signature in dict.fromkeys(signatures)]
     engines = {_engine(row) for row in rows}
     if len(engines) == 1:
@@ -354,18 +306,23 @@ code {{ font-size: .85rem; overflow-wrap: anywhere; }}
 
 
 def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
-    """BLEU against speed on each test set, mean and median over seeds."""
+    """Plot the main metric against speed on each test set, mean and median over seeds."""
     for test_set in dict.fromkeys(row.test_set for row in rows):
-        groups = _groups(row for row in rows if row.test_set == test_set)
+        groups = _groups(row for row in rows if row.test_set == test_set and MAIN_METRIC in row.scores)
+        if not groups:
+            continue
         points = [
             Point(
                 f"{group[0].system} ({'beam ' if group[0].iterations is None else ''}{_way(group[0])})",
                 statistics.median(row.sentences_per_second_batch1 for row in group),
-                statistics.fmean(row.bleu for row in group),
+                statistics.fmean(row.scores[MAIN_METRIC].value for row in group),
             )
             for group in groups
         ]
-        picture = pareto_svg(points, speed_label="sentences/s at batch 1", bleu_label=f"BLEU on {test_set}")
+        label = metric_label(MAIN_METRIC)
+        picture = pareto_svg(
+            points, speed_label="sentences/s at batch 1", score_label=f"{label} on {test_set}", metric=label
+        )
         yield f"<figure>\n{picture}\n</figure>"
 
 

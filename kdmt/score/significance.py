@@ -1,4 +1,4 @@
-"""Is one system better than another, or was it this test set? Paired bootstrap resampling, and spread over seeds."""
+"""Significance of a difference between systems: paired bootstrap resampling, and the spread over seeds."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
-from kdmt.score.metrics import bleu_metric, chrf_metric
+from kdmt.score.metrics import METRICS
+
+if TYPE_CHECKING:
+    from sacrebleu.significance import Result
 
 SEED = 12345  # sacreBLEU's own, so that its command line gives the same figures
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One system's score on the test set, and what the resampled test sets say of it."""
+    """The score of one system on the test set and on the resampled test sets."""
 
     score: float
     mean: float  # over the resampled test sets
@@ -26,15 +29,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """What `paired_bootstrap` found. The signatures hold the number of samples and the seed."""
+    """The result of `paired_bootstrap`."""
 
     baseline: str
     samples: int
     seed: int
-    bleu: dict[str, Estimate]  # by system, the baseline first
-    chrf: dict[str, Estimate]
-    bleu_signature: str
-    chrf_signature: str
+    estimates: dict[str, dict[str, Estimate]]  # by metric, then by system with the baseline first
+    signatures: dict[str, str]  # by metric, with the number of samples and the seed
 
 
 def paired_bootstrap(
@@ -54,18 +55,17 @@ def paired_bootstrap(
 
         p = (#{i : |d_i| - mean_j |d_j| > |d|} + 1) / (n + 1)
 
-    as sacreBLEU and the script of Moses have it. It is the probability of one tail: for a two-sided test at 5% ask for
-    p < 0.025; the smallest p is 1 / (n + 1). Systems with equal scores have p = 1, where the formula would say 1 /
-    (n + 1) of equal statistics (no d_i differs from the mean) and about 0.4 of scores that are equal by chance.
+    as in sacreBLEU and the script of Moses. It is the probability of one tail: a two-sided test at 5% needs p < 0.025;
+    the smallest p is 1 / (n + 1). Systems with equal scores have p = 1, where the formula would give 1 / (n + 1) for
+    equal statistics (no d_i differs from the mean) and about 0.4 for scores that are equal by chance.
 
     Args:
         systems: hypotheses of each system, line for line with the references.
         references: one reference a line.
         baseline: the system that the others are compared with.
         samples: resampled test sets.
-        seed: positive; sacreBLEU takes 0 for "draw another seed each time".
-        tokenize: as for `metrics.bleu`.
-        lowercase: of BLEU; chrF is given without regard to case too.
+        seed: positive; for sacreBLEU 0 means another seed each time.
+        tokenize, lowercase: as for `Metric.score`.
 
     Raises:
         ValueError: an unknown baseline, a system of another length than the references, no sentence, no sample,
@@ -77,27 +77,20 @@ def paired_bootstrap(
     from sacrebleu.significance import PairedTest
 
     ordered = [(baseline, systems[baseline]), *((name, systems[name]) for name in systems if name != baseline)]
-    metrics = {
-        "BLEU": bleu_metric(tokenize=tokenize, lowercase=lowercase),
-        "chrF2": chrf_metric(lowercase=lowercase),
-    }
+    made = {name: metric.make(tokenize, lowercase) for name, metric in METRICS.items()}
     with _sacrebleu_seed(seed):
-        test = PairedTest(ordered, metrics, [references], test_type="bs", n_samples=samples, n_jobs=1)
+        test = PairedTest(ordered, made, [references], test_type="bs", n_samples=samples, n_jobs=1)
     signatures, results = test()
-    names = [name for name, _ in ordered]
-    return PairedBootstrap(
-        baseline=baseline,
-        samples=samples,
-        seed=seed,
-        bleu=_estimates(names, results["BLEU"]),
-        chrf=_estimates(names, results["chrF2"]),
-        bleu_signature=str(signatures["BLEU"]),
-        chrf_signature=str(signatures["chrF2"]),
-    )
+    systems_in_order = [name for name, _ in ordered]
+    estimates, texts = {}, {}
+    for name, known in zip(made, test.metrics, strict=True):  # sacreBLEU renames them by what is computed, as chrF2
+        estimates[name] = _estimates(systems_in_order, cast("list[Result]", results[known]))
+        texts[name] = str(signatures[known])
+    return PairedBootstrap(baseline, samples, seed, estimates, texts)
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (n - 1) over seeds; the deviation of a single value is None.
+    """Return mean and sample standard deviation (n - 1) over seeds; the deviation of a single value is None.
 
     Raises:
         ValueError: no value.
@@ -109,7 +102,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 @contextmanager
 def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """sacreBLEU takes its seed from the environment alone, and reads it when a test is constructed."""
+    """Set the seed of sacreBLEU, which reads it from the environment alone, when a test is constructed."""
     before = os.environ.get("SACREBLEU_SEED")
     os.environ["SACREBLEU_SEED"] = str(seed)
     try:
@@ -131,10 +124,12 @@ def _check_systems(systems: Mapping[str, Sequence[str]], references: Sequence[st
             raise ValueError(f"{name}: {len(hypotheses)} hypotheses against {len(references)} references")
 
 
-def _estimates(names: Sequence[str], results: Sequence[Any]) -> dict[str, Estimate]:
-    """Take over sacreBLEU's results, the baseline's first, but for p where there is no difference to explain."""
+def _estimates(names: Sequence[str], results: Sequence[Result]) -> dict[str, Estimate]:
+    """Convert sacreBLEU's results, the baseline's first; p is 1 where there is no difference to explain."""
     estimates = {}
     for name, result in zip(names, results, strict=True):
+        assert result.mean is not None, "every system is resampled"
+        assert result.ci is not None, "every system is resampled"
         is_equal = result.p_value is not None and result.score == results[0].score
         p_value = 1.0 if is_equal else result.p_value
         estimates[name] = Estimate(float(result.score), float(result.mean), float(result.ci), p_value)

@@ -226,7 +226,7 @@ class Decoding:
         with setting_up(self.folder):  # shards may begin at the same moment
             decoder = self.decoder(plan, self.blocks)
             _keep_blocks(self.folder, tasks, decoder.made_from)
-        missing = missing_tasks(tasks, self.blocks, decoder.made_from, tell=self.job.writer.say)
+        missing = missing_tasks(tasks, self.blocks, decoder.made_from, say=self.job.writer.say)
         self.job.say(
             f"{len(sources):,} different sentences on {len(sources.numbers_L):,} lines; "
             f"{len(tasks) - len(missing):,} of {len(tasks):,} blocks are there"

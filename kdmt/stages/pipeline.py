@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdmt.choices import StageName
 from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
@@ -25,37 +26,18 @@ class Stages:
     """All stages of a pipeline.
 
     Attributes:
-        texts: training set -> stage, of those that are made after `raw`.
-        knowledge: training set -> stage.
+        groups: the stages that each command brings up to date, in the order in which they run.
+        texts: training set -> its stage and what else can be done with it, of all sets but `raw`.
         students: name -> seed -> stage.
     """
 
-    prepare: Stage
-    teacher: Stage
+    groups: dict[StageName, list[Stage]]
     texts: dict[str, TextStage]
-    knowledge: dict[str, Stage]
     students: dict[str, dict[int, Stage]]
-    score: Stage
-
-    @property
-    def text(self) -> dict[str, Stage]:
-        """Return the stages of training sets alone."""
-        return {name: made.stage for name, made in self.texts.items()}
-
-    def by_command(self) -> dict[str, list[Stage]]:
-        """Return the stages that each command brings up to date, in the order in which they run."""
-        return {
-            "prepare": [self.prepare],
-            "teacher": [self.teacher],
-            "distill": list(self.text.values()),
-            "knowledge": list(self.knowledge.values()),
-            "student": [stage for seeds in self.students.values() for stage in seeds.values()],
-            "score": [self.score],
-        }
 
     def all(self) -> list[Stage]:
         """Return all stages in the order in which they run."""
-        return [stage for stages in self.by_command().values() for stage in stages]
+        return [stage for stages in self.groups.values() for stage in stages]
 
 
 def build_stages(workspace: Workspace) -> Stages:
@@ -69,8 +51,15 @@ def build_stages(workspace: Workspace) -> Stages:
         name: student_stages(workspace, name, prepare=prepare, teacher=teacher, text=text, knowledge=knowledge)
         for name in workspace.config.students
     }
-    score = score_stage(workspace, prepare=prepare, teacher=teacher, students=students)
-    return Stages(prepare, teacher, texts, knowledge, students, score)
+    groups: dict[StageName, list[Stage]] = {
+        "prepare": [prepare],
+        "teacher": [teacher],
+        "distill": list(text.values()),
+        "knowledge": list(knowledge.values()),
+        "student": [stage for seeds in students.values() for stage in seeds.values()],
+        "score": [score_stage(workspace, prepare=prepare, teacher=teacher, students=students)],
+    }
+    return Stages(groups, texts, students)
 
 
 def checked_stages(workspace: Workspace) -> Stages:
@@ -81,9 +70,9 @@ def checked_stages(workspace: Workspace) -> Stages:
     """
     stages = build_stages(workspace)
     owners: list[tuple[str, list[Stage]]] = [
-        ("teacher.", [stages.teacher]),
+        ("teacher.", stages.groups["teacher"]),
         ("distill.teachers.", [made.stage for made in stages.texts.values() if made.shards is not None]),
-        ("distill.reverse.", list(stages.text.values())),
+        ("distill.reverse.", stages.groups["distill"]),
         *((f"students.{name}.", list(seeds.values())) for name, seeds in stages.students.items()),
     ]
     given: dict[str, list[tuple[str, str]]] = {}
@@ -127,7 +116,7 @@ def run_verification(workspace: Workspace, *, blocks: int, seed: int | None) -> 
         made.verify(blocks, seed)
 
 
-def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str | None = None) -> None:
+def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student: str | None = None) -> None:
     """Bring the stages of a command up to date; `student` is the one student to train, all if None.
 
     Raises:
@@ -136,7 +125,7 @@ def run_command(workspace: Workspace, name: str, *, rebuild: bool, student: str 
     check_architectures(workspace.config)
     check_language_model(workspace.config.score)
     stages = checked_stages(workspace)
-    wanted = chosen_students(stages, student) if name == "student" else stages.by_command()[name]
+    wanted = chosen_students(stages, student) if name == "student" else stages.groups[name]
     if not wanted:
         workspace.say(f"{name}: the pipeline has none, nothing to do")
     ranks = workspace.ranks

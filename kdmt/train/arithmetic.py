@@ -16,16 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
+from kdmt.choices import Precision
 from kdmt.config import Train, read_record
 from kdmt.errors import UserError
 from kdmt.files import read_json_object, write_json
 from kdmt.runtime import cores_of_rank
-from kdmt.types import Precision
 
-CHOICES: tuple[Precision, ...] = ("float32", "bf16_output", "bf16")
+CHOICES: tuple[Precision, ...] = get_args(Precision)
 FILE = "arithmetic.json"
 
 MIN_WIDTH = 128  # a logit costs 6 operations for each unit of width and two conversions: narrow models gain nothing

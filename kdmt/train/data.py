@@ -1,27 +1,44 @@
-"""Micro-batches of a data-bin for the loop and for validation."""
+"""Training data: micro-batches of a data-bin, and what each update trains on, loaded ahead by a thread."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import collections
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from kdmt.config import Train
-from kdmt.corpus.batching import ParallelData, collate, epoch_order, filter_by_size, make_batches
+from kdmt.corpus.batching import (
+    Batch,
+    Extras,
+    ParallelData,
+    collate,
+    epoch_order,
+    filter_by_size,
+    make_batches,
+)
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.errors import UserError
-from kdmt.types import Batch
+from kdmt.ranks import Ranks
 
 _COMPILED_MULTIPLE = 8  # compiled programs meet few different lengths
 
 
 class BinarizedData:
-    """Length-sorted max-tokens batches; which, and their order, is a function of (seed, epoch) alone.
+    """Length-sorted batches of at most `max_tokens`; which ones, and their order, depend on (seed, epoch) alone.
 
-    `num_left_out` counts the pairs over the size limits. With `knowledge` a batch brings what the teacher said of its
-    target tokens, with `monolingual` sources without targets, with `weights` (float32 [pairs]) what each pair counts.
+    Args:
+        knowledge: adds the teacher's most probable tokens to each batch, from a cache.
+        monolingual: adds sources without targets.
+        weights: float32 [pairs], weight of each pair.
+
+    Attributes:
+        num_left_out: number of pairs over the size limits.
     """
 
     def __init__(
@@ -46,11 +63,12 @@ class BinarizedData:
             raise UserError("no pair is within train.max_source_tokens and train.max_target_tokens")
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        """Return the batches of an epoch in their order."""
         batches = self.batches(epoch)
         return [batches[position] for position in epoch_order(len(batches), seed=self.seed, epoch=epoch)]
 
     def batches(self, epoch: int = 0) -> list[np.ndarray]:
-        """The epoch's batches from the shortest to the longest."""
+        """Return the batches of an epoch from the shortest to the longest."""
         return make_batches(
             self.data.src_sizes,
             self.data.tgt_sizes,
@@ -61,26 +79,27 @@ class BinarizedData:
         )
 
     def load(self, indices: np.ndarray) -> Batch:
+        """Return the batch of these pairs."""
         batch = collate(indices, self.data, length_multiple=_length_multiple(self.settings))
-        if self.knowledge is not None:
-            batch = replace(batch, knowledge=self.knowledge.load(indices))
-        if self.monolingual is not None:
-            batch = replace(batch, monolingual_BS=self.monolingual.beside(indices))
+        extras = Extras(
+            knowledge=None if self.knowledge is None else self.knowledge.load(indices),
+            monolingual_BS=None if self.monolingual is None else self.monolingual.beside(indices),
+        )
         if self.weights is not None:
-            batch = self._weighted(batch, self.weights[indices], indices)
-        return batch
+            extras = self._weighted(extras, self.weights[indices], indices)
+        return replace(batch, extras=extras)
 
-    def _weighted(self, batch: Batch, weights: np.ndarray, indices: np.ndarray) -> Batch:
+    def _weighted(self, extras: Extras, weights: np.ndarray, indices: np.ndarray) -> Extras:
         assert self.data.tgt_sizes is not None
         weighted_tokens = float(weights.astype(np.float64) @ self.data.tgt_sizes[indices])
-        return replace(batch, weight_B=torch.from_numpy(weights), weighted_tokens=weighted_tokens)
+        return replace(extras, weight_B=torch.from_numpy(weights), weighted_tokens=weighted_tokens)
 
 
 class MonolingualText:
-    """Sources without targets, a batch of them for each batch of pairs; those over the size limit are left out.
+    """Sources without targets, a batch of them for each batch of pairs; sources over the size limit are left out.
 
     Raises:
-        UserError: all are over it.
+        UserError: all are over the limit.
     """
 
     def __init__(self, data: ParallelData, settings: Train, *, seed: int) -> None:
@@ -93,10 +112,86 @@ class MonolingualText:
         self.batches = make_batches(data.src_sizes, None, indices=kept, max_tokens=settings.max_tokens, seed=seed)
 
     def beside(self, indices: np.ndarray) -> torch.Tensor:
-        """The text that goes with a batch of pairs, int64 [B, S]: drawn as a function of (seed, indices)."""
+        """Return the text that goes with a batch of pairs, int64 [B, S], drawn as a function of (seed, indices)."""
         place = np.random.default_rng([self.seed, *indices.tolist()]).integers(len(self.batches))
         return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
 
 
 def _length_multiple(settings: Train) -> int:
     return _COMPILED_MULTIPLE if settings.compile else 1
+
+
+# ------------------------------------------------------------------------------------------ updates
+
+Item = TypeVar("Item")
+
+
+class TrainingData(Protocol):
+    """Micro-batches of an epoch, in an order that depends on (seed, epoch) alone."""
+
+    def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
+
+    def load(self, indices: np.ndarray) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rank's share of an update.
+
+    All ranks have the same number of micro-batches, since they add their gradients at the same time. A rank that has
+    none left at the end of an epoch repeats the micro-batch of another rank and ignores its gradient.
+    """
+
+    epoch: int
+    done: int  # micro-batches of the epoch, over all ranks, that are trained on after this update
+    batches: list[Batch]
+    idle: int  # number of `batches`, the last ones, whose gradient is ignored
+
+
+def steps(
+    data: TrainingData, *, epoch: int, done: int, update_freq: int, ranks: Ranks, pin_memory: bool = False
+) -> Iterator[Step]:
+    """Yield the updates from a position in an epoch on, without end.
+
+    An update takes the next `update_freq` times the number of ranks micro-batches, fewer at the end of an epoch. Rank r
+    of n takes those whose number modulo n is r, so that n ranks do what one rank does with `update_freq` n times as
+    large.
+    """
+    while True:
+        batches = data.epoch(epoch)
+        for start in range(done, len(batches), update_freq * ranks.world):
+            group = batches[start : start + update_freq * ranks.world]
+            own = list(group[ranks.rank :: ranks.world])
+            idle = -(-len(group) // ranks.world) - len(own)
+            loaded = [data.load(indices) for indices in own + [group[0]] * idle]
+            if pin_memory:
+                loaded = [batch.pin_memory() for batch in loaded]
+            yield Step(epoch, start + len(group), loaded, idle)
+        epoch, done = epoch + 1, 0
+
+
+class Prefetched(Generic[Item]):
+    """The items of an iterator, each made by a thread before it is needed.
+
+    Attributes:
+        waited: seconds spent waiting for items.
+    """
+
+    def __init__(self, items: Iterator[Item], *, depth: int) -> None:
+        self.items, self.depth = items, depth
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[Item]:
+        waiting: collections.deque[Future[Item]] = collections.deque()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        try:
+            for _ in range(self.depth):
+                waiting.append(pool.submit(next, self.items))
+            while True:
+                started = time.perf_counter()
+                item = waiting.popleft().result()
+                self.waited += time.perf_counter() - started
+                waiting.append(pool.submit(next, self.items))
+                yield item
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -16,21 +16,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import Precision
 from kdmt.config import Train, read_record
 from kdmt.errors import Interrupted, UserError
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
 from kdmt.models.checkpoint_folder import checkpoint_update
-from kdmt.objectives.objective import Objective
+from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
+from kdmt.score.metrics import METRICS
 from kdmt.train.arithmetic import ModelShape, choose_arithmetic
+from kdmt.train.data import Prefetched, Step, TrainingData, steps
 from kdmt.train.distributed import ParallelObjective
 from kdmt.train.meter import Meter
-from kdmt.train.prefetch import Prefetched, Step, TrainingData, steps
 from kdmt.train.run_folder import Position, RunFolder
 from kdmt.train.run_log import Progress
 from kdmt.train.schedule import inverse_sqrt
-from kdmt.types import Batch, Precision
 
 Ending = Literal["max_updates", "patience"]
 
@@ -62,7 +63,7 @@ class Trainer:
         seed: of the random state (dropout); the data order has it already.
         run: folder for checkpoints and `metrics.jsonl`, one that all ranks see.
         companions: files that every checkpoint carries.
-        validate: gives `loss` (nats a token), `nll` and, where set, `bleu` and `chrf`, of an objective in evaluation
+        validate: gives `loss` (nats a token), `nll` and, where set, scores of metrics, of an objective in evaluation
             mode. Every rank calls it at the same time and must get the same figures.
         progress: receives figures as they come; silent on all ranks but the first.
         ranks: who trains together.
@@ -162,16 +163,16 @@ class Trainer:
         self.meter.count(own, tokens)
         self._maybe_log(norm)
 
-    def _counts(self, batches: Sequence[Batch]) -> tuple[dict[str, float], float]:
-        """What each term is divided by, its count over all micro-batches of all ranks; and their target tokens."""
-        names = self.objective.terms
+    def _counts(self, batches: Sequence[Prepared]) -> tuple[dict[str, float], float]:
+        """Return the divisor of each term, its count over all micro-batches of all ranks, and their target tokens."""
+        names = self.objective.weights
         counts = [self.objective.counts(batch) for batch in batches]
         own = [sum(each[name] for each in counts) for name in names]
-        *totals, tokens = self.ranks.sum([*own, sum(batch.num_tgt_tokens for batch in batches)])
+        *totals, tokens = self.ranks.sum([*own, sum(batch.num_asked for batch in batches)])
         return dict(zip(names, totals, strict=True)), tokens
 
     def _backward(
-        self, batch: Batch, counts: dict[str, float], sums: dict[str, Tensor], *, last: bool, idle: bool
+        self, batch: Prepared, counts: dict[str, float], sums: dict[str, Tensor], *, last: bool, idle: bool
     ) -> None:
         memory = self.objective.memory()
         with self.parallel.accumulating(last=last):
@@ -199,7 +200,7 @@ class Trainer:
 
     def _totals(self, sums: dict[str, Tensor], norm: float) -> tuple[dict[str, float], float]:
         """Each term's sum over all micro-batches of all ranks, and the first rank's norm, lest ranks decide unlike."""
-        names = self.objective.terms
+        names = self.objective.weights
         own = [float(sums[name]) if name in sums else 0.0 for name in names]
         *totals, shared_norm = self.ranks.sum([*own, norm if self.ranks.is_first else 0.0])
         return dict(zip(names, totals, strict=True)), shared_norm
@@ -319,7 +320,7 @@ class Trainer:
             return False
         if position.best_update % self.settings.validate_interval_updates:
             return True  # the best so far is the end of a run that was extended since: off the schedule
-        sign = -1 if metric == "loss" else 1
+        sign = 1 if metric != "loss" and METRICS[metric].higher_is_better else -1
         best_loss = math.inf if position.best_loss is None else position.best_loss  # None: saved by an older version
         return (sign * figures[metric], -figures["loss"]) > (sign * position.best_score, -best_loss)
 
@@ -327,7 +328,7 @@ class Trainer:
         """Not during the warmup, nor as long as nothing was translated right: neither says that learning is over."""
         position, metric = self.position, self.settings.best_metric
         warm = position.update + position.schedule_offset >= self.settings.warmup_updates
-        return warm and not (metric != "loss" and position.best_score == 0.0)
+        return warm and not (metric != "loss" and position.best_score == METRICS[metric].worst)
 
     def _note_falling_loss(self) -> None:
         """Say so where the loss was lowest in the later half of the updates since the best: learning is not over."""

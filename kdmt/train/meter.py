@@ -7,15 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from kdmt.models.transformer import Transformer
+from kdmt.objectives.objective import Prepared
 from kdmt.ranks import Ranks
-from kdmt.train.prefetch import Prefetched
+from kdmt.train.data import Prefetched, Step
 from kdmt.train.utilisation import peak_flops, training_flops
-from kdmt.types import Batch
 
 
 class Meter:
@@ -24,10 +23,10 @@ class Meter:
     def __init__(self, device: torch.device, model: Transformer) -> None:
         self.device, self.model = device, model
         self.peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        self.prefetched: Prefetched[Any] | None = None
+        self.prefetched: Prefetched[Step] | None = None
         self.reset()
 
-    def start(self, prefetched: Prefetched[Any]) -> None:
+    def start(self, prefetched: Prefetched[Step]) -> None:
         """Begin to count now; `prefetched` knows how long it was waited for."""
         self.prefetched = prefetched
         self.reset()
@@ -37,12 +36,15 @@ class Meter:
         self.tokens = self.flops = 0.0
         self.waited_before = self.prefetched.waited if self.prefetched is not None else 0.0
 
-    def count(self, batches: Sequence[Batch], tokens: float) -> None:
-        """An update: this rank's batches, and the target tokens of all ranks."""
+    def count(self, batches: Sequence[Prepared], tokens: float) -> None:
+        """Count an update: this rank's batches, and the target tokens of all ranks."""
         self.tokens += tokens
         if self.peak is not None:
-            vocab_size = self.model.tgt_vocab_size
-            self.flops += sum(training_flops(self.model.config, each, tgt_vocab_size=vocab_size) for each in batches)
+            config, vocab_size = self.model.config, self.model.tgt_vocab_size
+            self.flops += sum(
+                training_flops(config, each.batch, num_outputs=each.num_asked, tgt_vocab_size=vocab_size)
+                for each in batches
+            )
 
     @contextmanager
     def paused(self) -> Iterator[None]:

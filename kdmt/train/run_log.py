@@ -12,6 +12,7 @@ from typing import Any
 from kdmt.errors import UserError
 from kdmt.files import check_file, naming, write_text
 from kdmt.log import get_logger, shows_bars
+from kdmt.score.metrics import METRICS
 from kdmt.terminal import printable, progress_bar
 
 _logger = get_logger(__name__)
@@ -75,7 +76,7 @@ class Progress:
 
     def log_validation(self, *, update: int, **figures: Any) -> None:
         self._record("valid", update, figures)
-        scores: dict[str, float] = {key: figures[key] for key in ("bleu", "chrf") if key in figures}
+        scores: dict[str, float] = {key: figures[key] for key in METRICS if key in figures}
         self._show(scores)
         shown = "".join(f" {key} {score:.2f}" for key, score in scores.items())
         best = " (best)" if figures["best_update"] == update else f" (best at {figures['best_update']})"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from kdmt.corpus.batching import Batch
 from kdmt.models.architecture import TransformerConfig
-from kdmt.types import Batch
 
 # Dense bf16 TFLOP/s of the makers' data sheets, by words of the name that the driver gives
 PEAK_TFLOPS = {
@@ -31,8 +31,12 @@ def peak_flops(device_name: str) -> float | None:
     return next((1e12 * tflops for name, tflops in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
-def training_flops(config: TransformerConfig, batch: Batch, *, tgt_vocab_size: int) -> float:
-    """Floating-point operations of one forward and backward pass over a batch."""
+def training_flops(config: TransformerConfig, batch: Batch, *, num_outputs: int, tgt_vocab_size: int) -> float:
+    """Return the floating-point operations of one forward and backward pass over a batch.
+
+    Args:
+        num_outputs: target tokens whose distribution over the vocabulary is computed.
+    """
     rows, src_length = batch.src_tokens_BS.shape
     tgt_length = 0 if batch.prev_tokens_BT is None else batch.prev_tokens_BT.size(1)
     src, tgt = rows * src_length, rows * tgt_length
@@ -44,6 +48,6 @@ def training_flops(config: TransformerConfig, batch: Batch, *, tgt_vocab_size: i
         + src * 2 * enc * dec  # keys and values of the source
         + tgt * 2 * dec * config.decoder_ffn_embed_dim
     )
-    output = batch.num_tgt_tokens * dec * tgt_vocab_size
+    output = num_outputs * dec * tgt_vocab_size
     products = config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer + output
     return 6.0 * products  # 2 a product, and twice as many in the backward pass

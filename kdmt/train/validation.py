@@ -1,4 +1,4 @@
-"""Validation loss of an objective over a fixed set of batches."""
+"""The validation loss of an objective over a fixed set of batches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from kdmt.errors import UserError
-from kdmt.objectives.objective import CrossEntropyObjective, Objective
+from kdmt.objectives.objective import EVALUATED, Objective
 from kdmt.ranks import ALONE, Ranks
-from kdmt.train.prefetch import TrainingData
+from kdmt.train.data import TrainingData
 
 
 @torch.inference_mode()
@@ -22,15 +22,15 @@ def validation_loss(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """`loss` and `nll` in nats a token: sums over all batches, shared by the ranks, divided once.
+    """Return `loss` and `nll` in nats per token: sums over all batches, shared by the ranks, divided once.
 
-    The objective is in evaluation mode.
+    Args:
+        objective: in evaluation mode.
     """
-    names = CrossEntropyObjective.terms
-    sums, counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    sums, counts = dict.fromkeys(EVALUATED, 0.0), dict.fromkeys(EVALUATED, 0.0)
     for indices in batches[ranks.rank :: ranks.world]:
-        terms = objective(data.load(indices).to(device))
-        for name in names:
+        terms = objective(objective.prepare(data.load(indices).to(device)))
+        for name in EVALUATED:
             sums[name] += float(terms[name].sum.detach())
             counts[name] += terms[name].count
     totals, whole = ranks.sum(list(sums.values())), ranks.sum(list(counts.values()))

@@ -51,7 +51,7 @@ def preload() -> None:
     import kdmt.commands.generate
     import kdmt.commands.import_fairseq
     import kdmt.decode.engines.translator
-    import kdmt.interop.ctranslate2
+    import kdmt.interop.ctranslate2_export
     import kdmt.interop.fairseq.checkpoints
     import kdmt.stages.pipeline  # noqa: F401
 

@@ -10,15 +10,13 @@ from pathlib import Path
 import torch
 from copy_task import TINY, VOCAB, GivenBatches, make_model, make_trainer, train_settings
 
-from kdmt.config import HiddenKD, WordKD
+from kdmt.config import NAT, HiddenKD, Online, Student, WordKD
 from kdmt.corpus.batching import open_parallel
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.transformer import Transformer
-from kdmt.objectives.aligned import CTCObjective
-from kdmt.objectives.distillation import DistillationObjective, HiddenLesson, WordLesson
-from kdmt.objectives.objective import CrossEntropyObjective, Objective
-from kdmt.objectives.online import EmaTeacherObjective
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.objective import Objective
 from kdmt.ranks import joined_ranks
 
 WIDE = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48, encoder_layers=2)  # the teacher's
@@ -42,20 +40,24 @@ def main() -> None:
 
 def make_objective(name: str, model: Transformer) -> Objective:
     if name == "plain":
-        return CrossEntropyObjective(model, label_smoothing=0.1)
+        return build_objective(model, label_smoothing=0.1)
     if name == "ctc":  # embeddings apart: some are never looked up
         torch.manual_seed(1)
         shape = replace(TINY, dropout=0.0, share_all_embeddings=False)
         nat = NATConfig(family="ctc", upsample=2)
         student = build_nonautoregressive(shape, nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
-        return CTCObjective(student.to(model.output_weight_VD.dtype))
-    word = WordLesson(WordKD(divergence="js"), label_smoothing=0.1)
+        student = student.to(model.output_weight_VD.dtype)
+        return build_objective(student, Student(nat=NAT(family="ctc", upsample=2)), label_smoothing=0.1)
+    word_kd = WordKD(divergence="js")
     if name == "ema":
-        return EmaTeacherObjective(model, label_smoothing=0.1, decay=0.9, word=word)
+        settings = Student(word_kd=word_kd, online=Online(kind="ema", decay=0.9))
+        return build_objective(model, settings, label_smoothing=0.1)
     teacher = make_model(2, WIDE).to(model.output_weight_VD.dtype)
     torch.manual_seed(3)
-    hidden = HiddenLesson(HiddenKD(), student=model, teacher=teacher).to(model.output_weight_VD.dtype)
-    return DistillationObjective(model, label_smoothing=0.1, teachers=[teacher], word=word, lessons=[hidden])
+    settings = Student(word_kd=word_kd, hidden_kd=HiddenKD())
+    objective = build_objective(model, settings, label_smoothing=0.1, teachers=[teacher])
+    objective.terms.to(model.output_weight_VD.dtype)
+    return objective
 
 
 if __name__ == "__main__":

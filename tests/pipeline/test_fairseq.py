@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import tiny_pipeline
 import torch
+from copy_task import terms_of
 from tiny_pipeline import kdmt
 
-from kdmt.config import WordKD
-from kdmt.corpus.batching import collate, open_parallel
+from kdmt.config import Student, WordKD
+from kdmt.corpus.batching import Extras, collate, open_parallel
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.objectives.distillation import DistillationObjective, WordLesson
+from kdmt.objectives.build import build_objective
 from kdmt.types import PAD
 
 HERE = Path(__file__).parent
@@ -199,10 +200,9 @@ def test_word_kd_is_kdmts(student, tmp_path):
     flags = (*WORD_KD, "--knowledge", RUNS / "knowledge" / "raw")
     figures, gradients = in_fairseq(tmp_path, student, batch, "word_kd", *flags)
     settings = WordKD(source="cache", alpha=ALPHA, temperature=TEMPERATURE)
-    word = WordLesson(settings, label_smoothing=0.1)
-    made = DistillationObjective(student, label_smoothing=0.1, teachers=[], word=word).train()
+    made = build_objective(student, Student(word_kd=settings), label_smoothing=0.1).train()
     known = KnowledgeSource([KnowledgeCache(RUNS / "knowledge" / "raw")], temperature=TEMPERATURE).load(batch)
-    terms = made(replace(collate(batch, pairs(DATA)), knowledge=known))
+    terms = terms_of(made, replace(collate(batch, pairs(DATA)), extras=Extras(knowledge=known)))
     compare(student, terms["loss"].sum, figures, gradients)
     assert figures["sample_size"] == terms["loss"].count
 

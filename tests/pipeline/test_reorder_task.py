@@ -20,14 +20,14 @@ import pytest
 import torch
 from copy_task import make_trainer, train_settings, write_pairs
 
-from kdmt.config import NAT, Decode, NATDecode
+from kdmt.config import NAT, Decode, NATDecode, Student
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.checkpoint import load_model
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.objectives.build import nonautoregressive_objective
-from kdmt.stages.training import nat_config
+from kdmt.objectives.build import build_objective
+from kdmt.stages.training_work import nat_config
 from kdmt.train.data import BinarizedData
 from kdmt.types import EOS
 
@@ -107,7 +107,7 @@ def learn(folder: Path, name: str) -> NATransformer:
     }
     settings = train_settings(**{**usual, **TRAIN.get(name, {})})
     pairs = write_pairs(folder / "data", reordered_pairs(name, 20_000, seed=1), vocab_size=VOCAB)
-    objective = nonautoregressive_objective(nat, model, {"label_smoothing": 0.0})
+    objective = build_objective(model, Student(nat=nat), label_smoothing=0.0)
     make_trainer(folder / "run", BinarizedData(pairs, settings, seed=1), settings, objective=objective).run()
     averaged = load_model(folder / "run" / "average")
     assert isinstance(averaged, NATransformer)

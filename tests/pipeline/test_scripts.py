@@ -190,14 +190,14 @@ def test_scores_are_of_the_languages_tokenizer_and_not_zero(run: Run) -> None:
     for row in rows:
         assert f"|tok:{run.tokenizer}" in row["bleu_signature"]
         hypotheses = read_lines(run.folder / f"score/teacher.seed_1.test.beam{row['beam']}.{run.lang}")
-        assert row["bleu"] == pytest.approx(bleu(hypotheses, run.references("test"), tokenize=run.tokenizer).score)
+        assert row["bleu"] == pytest.approx(bleu(hypotheses, run.references("test"), tokenize=run.tokenizer).value)
         assert row["bleu"] > 10
 
 
 def test_translations_that_are_the_references_are_perfect(run: Run) -> None:
     for split in ("valid", "test"):
         references = run.references(split)
-        assert bleu(references, references, tokenize=run.tokenizer).score == pytest.approx(100)
+        assert bleu(references, references, tokenize=run.tokenizer).value == pytest.approx(100)
 
 
 @ONLY_WORDS

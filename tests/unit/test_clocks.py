@@ -20,7 +20,7 @@ READERS = {
     "train/prefetch.py": "share of the time that training waits for data",
     "train/run_log.py": "progress of training",
     "workers/worker.py": "the worker's log",
-    "decode/arrivals.py": "how long translate waits for more lines; a translation does not depend on its batch",
+    "commands/arrivals.py": "how long translate waits for more lines; a translation does not depend on its batch",
     # when something is saved, given up or tried again; what comes out is the same
     "train/loop.py": "save_interval_minutes: a checkpoint more, which counts for no average",
     "ranks.py": "how long ranks wait for one another",

@@ -7,9 +7,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdmt.ranks import ALONE, Ranks, interleave, joined_ranks
 
@@ -66,9 +67,6 @@ def test_only_rank_0_is_the_first() -> None:
     assert [Ranks(rank, 3).is_first for rank in range(3)] == [True, False, False]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("length", [0, 1, 5, 6])
-def test_slices_of_ranks_are_put_together_in_order(count: int, length: int) -> None:
-    whole = list(range(length))
-    parts: Sequence[Sequence[int]] = [whole[rank::count] for rank in range(count)]
-    assert interleave(parts) == whole
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 5))
+def test_interleaved_slices_are_the_list(items: list[int], world: int) -> None:
+    assert interleave([items[rank::world] for rank in range(world)]) == items

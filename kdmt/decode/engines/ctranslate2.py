@@ -41,31 +41,30 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
-from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
-from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.corpus.indexed import without_padding
-from kdmt.decode.engines.engine import check_sentences, length_batches
+from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError, describe_error
-from kdmt.files import read_json, read_json_object
-from kdmt.interop.ctranslate2_file import check_weights
-from kdmt.models.description import check_size, read_description
+from kdmt.interop.ctranslate2_folder import ModelFolder
 from kdmt.types import EOS, PAD, SPECIALS, Hypothesis, Sampling
 
-SHORTLIST_FILE = "vmap.txt"
-_SIDES = ("source", "target")
+if TYPE_CHECKING:
+    from ctranslate2 import StorageView, TranslationResult, Translator
+
 _SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
 _LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
 _OFTEN = 0.1  # of a block's sentences so far
 _LIKELY = math.log(0.5)  # of </s> as the first token: what is left for others is no longer known precisely
 _SMALL_BATCH = 16  # sentences, with little to compute for each: what is computed stays in the processor's caches
-_SHOWN = 80  # characters of a token in a message
 _OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_Parameters = ParamSpec("_Parameters")
 _NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
 
 
@@ -114,20 +113,16 @@ class _Given:
         )
 
 
-@dataclass(frozen=True)
-class _Around:
-    """Symbols that stand around every sentence where the model sees it, and in none of ours but for </s>."""
-
-    source_prefix: tuple[str, ...] = ()
-    source_suffix: tuple[str, ...] = (SPECIALS[EOS],)
-    target_prefix: tuple[str, ...] = ()
+def open_folder(folder: Path, options: EngineOptions) -> CTranslate2Engine:
+    """Return the engine of an exported folder, with weights as they are stored. See `CTranslate2Engine`."""
+    return CTranslate2Engine(folder, device=options.device, threads=options.threads)
 
 
 class CTranslate2Engine:
     """A CTranslate2 model; hypotheses come without `log_probs`.
 
     Args:
-        folder: written by `kdmt.interop.ctranslate2` or `kdmt.interop.huggingface`.
+        folder: written by `kdmt.interop.ctranslate2_export` or `kdmt.interop.huggingface`.
         device: cpu, cuda or cuda:<n>.
         compute_type: default (as stored), float32, int8, float16, ...: what the device has of CTranslate2's types.
         threads: of the CPU for one batch. On a CPU, searches in int8 or with a shortlist take batches of 16 at most, in
@@ -149,31 +144,14 @@ class CTranslate2Engine:
         threads: int = 1,
         shortlist: bool = False,
     ) -> None:
-        if not (folder / "model.json").is_file() or not (folder / "model.bin").is_file():
-            raise UserError(f"{folder}: not a model that 'kdmt export --to ctranslate2' wrote")
-        verify_checkpoint(folder)
-        if shortlist and not (folder / SHORTLIST_FILE).is_file():
-            raise UserError(f"{folder}: has no lexical shortlist ({SHORTLIST_FILE})")
-        self._shortlist = shortlist
-        self._folder = folder
-        model = read_json_object(folder / "model.json")
-        is_foreign = "frame" in model
-        if not is_foreign:
-            read_description(folder)
-        self.max_source_positions = _position_limit(folder, model, "max_source_positions")
-        self.max_target_positions = _position_limit(folder, model, "max_target_positions")
-        self._src_symbols, self._columns = _vocabularies(folder)
-        self._tgt_symbols = self._columns
-        self._around = _Around()
-        if is_foreign:
-            self._src_symbols = self._tgt_symbols = _read_symbols(folder / "symbols.json")
-            self._around = _frame(folder, model["frame"], self._columns)
-        _check_symbols(folder, model, self._src_symbols, self._tgt_symbols, self._columns)
+        model = ModelFolder.open(folder, shortlist=shortlist)
+        self.max_source_positions, self.max_target_positions = model.max_source_positions, model.max_target_positions
+        self._folder, self._shortlist, self._frame = folder, shortlist, model.frame
+        self._src_symbols, self._tgt_symbols, self._columns = model.src_symbols, model.tgt_symbols, model.vocabulary
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._eos_column = self._columns.index(SPECIALS[EOS])
-        self._min_len = 1 if self._around.target_prefix else 0  # tokens before </s> in every search
+        self._min_len = 1 if self._frame.target_prefix else 0  # tokens before </s> in every search
         self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
-        check_weights(folder / "model.bin")
         self._load = partial(_load, folder, device, compute_type, threads)
         self._translator = self._load()
         computes_little = shortlist or "int8" in self._translator.compute_type
@@ -182,7 +160,7 @@ class CTranslate2Engine:
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `kdmt.decode.engines.engine.Engine.decode`."""
+        """See `Engine.decode`."""
         check_sentences(sources, self.max_source_positions, "source")
         if self._largest_batch is not None:
             settings = settings.model_copy(update={"batch_size": min(settings.batch_size, self._largest_batch)})
@@ -276,11 +254,13 @@ class CTranslate2Engine:
                 progress(len(batch))
         return found
 
-    def _draw(self, translator: Any, sources: list[list[str]], max_len: int, sampling: Sampling) -> list[list[str]]:
+    def _draw(
+        self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
+    ) -> list[list[str]]:
         """Samples without </s>. CTranslate2 filters as we do: top-k, temperature, then the nucleus of what is left."""
         if not sources:
             return []
-        forced = len(self._around.target_prefix)
+        forced = len(self._frame.target_prefix)
         results = self._run(
             translator.translate_batch,
             sources,
@@ -338,7 +318,7 @@ class CTranslate2Engine:
         """
         if not sources:
             return []
-        forced = len(self._around.target_prefix)
+        forced = len(self._frame.target_prefix)
         penalty = _finishing_order(forced + max_len)
         count = 2 * beam if everything else beam + spare
         # every option that changes what is found stands here: some defaults are not fairseq's
@@ -456,7 +436,7 @@ class CTranslate2Engine:
 
     def _next_log_probs(self, source: list[str], live: list[_Found]) -> np.ndarray:
         """Of each token after each of some prefixes of one length: float64 [K, V]."""
-        begun = [[*self._around.target_prefix, *prefix.tokens] for prefix in live]
+        begun = [[*self._frame.target_prefix, *prefix.tokens] for prefix in live]
         length = len(begun[0])
         results = self._run(
             self._translator.translate_batch,
@@ -512,7 +492,7 @@ class CTranslate2Engine:
         max_tokens: int = 4096,
         batch_size: int = 256,
     ) -> list[np.ndarray]:
-        """See `kdmt.decode.engines.pytorch.TorchEngine.score_pairs`; float32."""
+        """See `ScoringEngine.score_pairs`; float32."""
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
         check_sentences(sources, self.max_source_positions, "source")
@@ -534,8 +514,8 @@ class CTranslate2Engine:
     ) -> list[np.ndarray]:
         """Of each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
         scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)] * len(sources)
-        forced = len(self._around.target_prefix)
-        targets = [[*self._around.target_prefix, *target] for target in targets] if forced else targets
+        forced = len(self._frame.target_prefix)
+        targets = [[*self._frame.target_prefix, *target] for target in targets] if forced else targets
         lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
         for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
             results = self._run(
@@ -550,10 +530,12 @@ class CTranslate2Engine:
                 scores[place] = np.array(result.log_probs, dtype=np.float32)[forced:]
         return scores
 
-    def _run(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What a call of CTranslate2's gives; what is wrong with the model is said with its folder."""
+    def _run(
+        self, call: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
+    ) -> _Result:
+        """Call a function of CTranslate2; an error about the model names its folder."""
         try:
-            return call(*arguments, **options)
+            return call(*args, **kwargs)
         except (ValueError, RuntimeError) as error:
             if _OF_DEVICES.search(str(error)):  # may pass: it is tried again
                 raise
@@ -568,17 +550,17 @@ class CTranslate2Engine:
 
     def _spell(self, source: np.ndarray) -> list[str]:
         own = [self._src_symbols[token] for token in without_padding(source[:-1]).tolist()]
-        return [*self._around.source_prefix, *own, *self._around.source_suffix]
+        return [*self._frame.source_prefix, *own, *self._frame.source_suffix]
 
     def _prefixes(self, count: int) -> list[list[str]] | None:
         """What begins each of so many targets."""
-        return [list(self._around.target_prefix)] * count if self._around.target_prefix else None
+        return [list(self._frame.target_prefix)] * count if self._frame.target_prefix else None
 
 
 def _keep_silent(_: int) -> None: ...
 
 
-def _of(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
+def _of(items: Sequence[_Item], places: Sequence[int]) -> list[_Item]:
     return [items[place] for place in places]
 
 
@@ -589,7 +571,7 @@ def _finishing_order(max_len: int) -> float:
     return -float(math.floor(_LARGEST_FACTOR / math.log10(max(max_len, 10))))
 
 
-def _in_order(result: Any, penalty: float, forced: int) -> list[_Found]:
+def _in_order(result: TranslationResult, penalty: float, forced: int) -> list[_Found]:
     """What a search found, sums without their length penalty; so many tokens begin every target."""
     found = []
     for tokens, score in zip(result.hypotheses, result.scores, strict=True):
@@ -600,80 +582,14 @@ def _in_order(result: Any, penalty: float, forced: int) -> list[_Found]:
     return sorted(found, key=lambda each: (each.steps, -each.total))
 
 
-def _array(view: Any) -> np.ndarray:
-    """What CTranslate2 holds on some device in some type: float64."""
+def _array(view: StorageView) -> np.ndarray:
+    """Return numbers of CTranslate2, on any device and of any type, as float64."""
     from ctranslate2 import DataType, Device
 
     return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float64)
 
 
-def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:
-    """The source's and the target's token of each id; one file holds both where they are the same."""
-    shared = folder / "shared_vocabulary.json"
-    files = [shared, shared] if shared.is_file() else [folder / f"{side}_vocabulary.json" for side in _SIDES]
-    source, target = map(_read_symbols, files)
-    return source, target
-
-
-def _read_symbols(path: Path) -> list[str]:
-    """The token of each id."""
-    symbols = read_json(path)
-    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
-        raise UserError(f"{path}: not a list of tokens")
-    if len(set(symbols)) < len(symbols):
-        raise UserError(f"{path}: lists a token twice")
-    if SPECIALS[EOS] not in symbols:
-        raise UserError(f"{path}: has no {SPECIALS[EOS]}")
-    return symbols
-
-
-def _position_limit(folder: Path, model: dict[str, Any], name: str) -> int:
-    config = model.get("config")
-    try:
-        return check_size(config if isinstance(config, dict) else {}, name)
-    except UserError as error:
-        raise UserError(f"{folder / 'model.json'}: config.{error}") from None
-
-
-def _frame(folder: Path, values: Any, columns: Sequence[str]) -> _Around:
-    """What stands around every sentence, of a model that is not ours."""
-    parts = ("source_prefix", "source_suffix", "target_prefix")
-    if not isinstance(values, dict) or set(values) != set(parts):
-        raise UserError(f"{folder / 'model.json'}: frame: expected {', '.join(parts)}")
-    known = set(columns)
-    for name, symbols in values.items():
-        if not isinstance(symbols, list) or not all(isinstance(each, str) and each in known for each in symbols):
-            raise UserError(f"{folder / 'model.json'}: frame.{name}: not a list of the model's tokens")
-    return _Around(**{name: tuple(symbols) for name, symbols in values.items()})
-
-
-def _check_symbols(
-    folder: Path, model: dict[str, Any], source: Sequence[str], target: Sequence[str], columns: Sequence[str]
-) -> None:
-    """Refuse a model whose vocabularies are not those that ids and text are made with.
-
-    Raises:
-        UserError: naming the file that differs.
-    """
-    for side, symbols in (("src", source), ("tgt", target)):
-        if model.get(f"{side}_vocab_size") != len(symbols):
-            raise UserError(
-                f"{folder}: its vocabulary has {len(symbols)} {side} tokens, and model.json says "
-                f"{str(model.get(f'{side}_vocab_size'))[:_SHOWN]}"
-            )
-    if strangers := set(columns) - set(target):
-        raise UserError(f"{folder}: {min(strangers)[:_SHOWN]!r} is in its vocabulary and not among its symbols")
-    if not (folder / TEXT_FILE).exists():
-        return
-    text = load_text_processor(folder / TEXT_FILE)
-    dictionaries = load_dictionaries(folder, text)
-    for lang, dictionary, symbols in zip(text.direction.sides, dictionaries, (source, target), strict=True):
-        if list(symbols) != dictionary.symbols:
-            raise UserError(f"{folder / f'dict.{lang}.txt'}: not the vocabulary of the model in this folder")
-
-
-def _load(folder: Path, device: str, compute_type: str, threads: int) -> Any:
-    """The `ctranslate2.Translator`."""
+def _load(folder: Path, device: str, compute_type: str, threads: int) -> Translator:
     try:
         from ctranslate2 import Translator
     except ImportError:

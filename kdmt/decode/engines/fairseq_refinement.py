@@ -29,10 +29,11 @@ from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.engines.nat import Edits, rescore
 from kdmt.decode.engines.pytorch import TorchEngine, decode_in_batches
 from kdmt.decode.search.edits import insertion, levenshtein
+from kdmt.families import EDITING
 from kdmt.losses.crf import candidate_transitions, crf_best
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
-from kdmt.types import BOS, EDITING, EOS, PAD, UNK, Hypothesis
+from kdmt.types import BOS, EOS, PAD, UNK, Hypothesis
 
 _LONGEST_DRAFT = 255  # tokens of a draft that is edited, where fairseq lets it grow no more
 
@@ -72,6 +73,10 @@ class RefinementEngine:
         self.model, self.device = model.to(device), torch.device(device)
         self.max_iter, self.adaptive = max_iter, adaptive
         self.length_beam, self.eos_penalty, self.reranker = length_beam, eos_penalty, reranker
+
+    @property
+    def max_source_positions(self) -> int:
+        return self.model.config.max_source_positions
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None

@@ -1,4 +1,4 @@
-"""Decoding of students that write all positions at once.
+"""The decoding engine of non-autoregressive models in PyTorch.
 
 Shapes: B batch, N candidates of all sentences, A rows still at work, T target length with </s>, L decoder positions,
 V vocabulary.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
+from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
+from kdmt.decode.engines.engine import EngineOptions
 from kdmt.decode.engines.pytorch import TorchEngine, decode_in_batches
 from kdmt.decode.search.ctc_paths import Fusion, greedy, prefix_beam_search
 from kdmt.decode.search.dag_paths import greedy_paths, lookahead_paths, viterbi_paths
@@ -22,28 +25,62 @@ from kdmt.decode.search.edits import insertion, levenshtein
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.decode.search.mask_predict import Filled, mask_predict, refine
 from kdmt.errors import UserError
+from kdmt.families import POSITIONAL
+from kdmt.interop.kenlm import KenLM
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
 from kdmt.models.attention import at_least_float32
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer, Policy
 from kdmt.models.transformer import EncoderOutput
-from kdmt.types import EOS, PAD, POSITIONAL, Hypothesis
+from kdmt.types import EOS, PAD, Hypothesis
 
 _CTC_CANDIDATES = 20  # symbols with which prefix beam search goes on at a position
+
+
+def open_folder(folder: Path, options: EngineOptions) -> NATEngine:
+    """Return the engine of a checkpoint folder with a non-autoregressive model.
+
+    Raises:
+        UserError: the folder is damaged, or as for `NATEngine`.
+    """
+    model = load_model(folder)
+    assert isinstance(model, NATransformer), f"{folder}: not a non-autoregressive model"
+    search, teacher = options.search, None
+    if search.rescore and options.rescorer is not None:
+        teacher = TorchEngine(load_model(resolve_checkpoint(options.rescorer)), device=options.device)
+    return NATEngine(
+        model,
+        device=options.device,
+        search=search,
+        iterations=options.iterations,
+        teacher=teacher,
+        fusion=_fusion(folder, search) if model.nat.family == "ctc" else None,
+    )
+
+
+def _fusion(folder: Path, search: NATDecode) -> Fusion | None:
+    """Return the language model for prefix beam search, None where none is set."""
+    if search.ctc_lm is None:
+        return None
+    _, tgt_dictionary = load_dictionaries(folder, load_text_processor(folder / TEXT_FILE))
+    language_model = KenLM(Path(search.ctc_lm), tgt_dictionary.symbols)
+    return Fusion(language_model, search.ctc_lm_weight, search.ctc_length_bonus)
 
 
 class NATEngine:
     """A non-autoregressive model in PyTorch; it is moved to `device` and runs in evaluation mode while it decodes.
 
     Args:
-        search: the settings that the model's family has.
-        iterations: at most, of families that go over what they wrote.
-        teacher: an autoregressive model that chooses among candidates, where `search.rescore` asks for it and
-            the family has several.
+        search: settings of the search, of which each family reads its own.
+        iterations: decoder passes at most, of families that refine their output.
+        teacher: an autoregressive model that chooses among candidates, where `search.rescore` is set and the family
+            has several.
         fusion: a language model for prefix beam search.
 
     Raises:
-        UserError: more lengths are to be tried than the model has.
-        ValueError: it asks for it, and there is no teacher.
+        UserError: the length beam is larger than the number of lengths that the model has.
+        ValueError: `search.rescore` is set without a teacher.
     """
 
     def __init__(
@@ -67,6 +104,26 @@ class NATEngine:
             )
         if self.search.rescore and teacher is None:
             raise ValueError("candidates are to be scored by a teacher, and there is none")
+
+    @property
+    def max_source_positions(self) -> int:
+        return self.model.config.max_source_positions
+
+    @property
+    def refines(self) -> bool:
+        """See `RefiningEngine.refines`."""
+        return self.model.goes_over
+
+    def with_iterations(self, iterations: int) -> NATEngine:
+        """See `RefiningEngine.with_iterations`."""
+        return NATEngine(
+            self.model,
+            device=self.device,
+            search=self.search,
+            iterations=iterations,
+            teacher=self.teacher,
+            fusion=self.fusion,
+        )
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None

@@ -9,27 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode
-from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.corpus.indexed import without_padding
-from kdmt.decode.engines.engine import check_sentences, length_batches
+from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
 from kdmt.decode.search.ctc_paths import greedy
 from kdmt.errors import UserError, describe_error
-from kdmt.models.description import read_description
+from kdmt.interop.onnx_folder import INPUT, OUTPUTS, ModelFolder
 from kdmt.types import Hypothesis
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+def open_folder(folder: Path, options: EngineOptions) -> OnnxEngine:
+    """Return the engine of an exported folder. See `OnnxEngine`."""
+    return OnnxEngine(folder, threads=options.threads)
 
 
 class OnnxEngine:
     """A CTC student in ONNX Runtime on the CPU; decodes greedily.
 
     Args:
-        folder: written by `kdmt.interop.onnx`.
+        folder: written by `kdmt.interop.onnx_export`.
         threads: of the CPU.
 
     Raises:
@@ -37,21 +43,14 @@ class OnnxEngine:
     """
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
-        if not (folder / "model.json").is_file() or not (folder / "model.onnx").is_file():
-            raise UserError(f"{folder}: not a model that 'kdmt export --to onnx' wrote")
-        verify_checkpoint(folder)
-        description = read_description(folder)
-        if (folder / TEXT_FILE).exists():
-            load_dictionaries(folder, load_text_processor(folder / TEXT_FILE))  # which must have the model's sizes
-        self.max_source_positions: int = description["config"]["max_source_positions"]
-        self._blank: int = description["tgt_vocab_size"]
-        self._file = folder / "model.onnx"
-        self._session = _load(self._file, threads)
+        self._folder = ModelFolder.open(folder)
+        self.max_source_positions = self._folder.max_source_positions
+        self._session = _load(self._folder.file, threads)
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `kdmt.decode.engines.engine.Engine.decode`; one hypothesis of each source."""
+        """See `Engine.decode`; one hypothesis of each source."""
         check_sentences(sources, self.max_source_positions, "source")
         found: list[list[Hypothesis]] = [[] for _ in sources]
         lengths = [len(source) for source in sources]
@@ -68,28 +67,31 @@ class OnnxEngine:
         """Of sources of one length."""
         src_tokens_BS = without_padding(np.stack(sources)).astype(np.int64)
         try:
-            symbols_BL, log_probs_BL = self._session.run(["symbols", "log_probs"], {"src_tokens": src_tokens_BS})
+            symbols_BL, log_probs_BL = self._session.run([*OUTPUTS], {INPUT: src_tokens_BS})
         except Exception as error:  # ONNX Runtime's own, of many types
-            raise UserError(f"{self._file}: ONNX Runtime cannot run it: {describe_error(error)}") from None
+            raise UserError(f"{self._folder.file}: ONNX Runtime cannot run it: {describe_error(error)}") from None
         self._check(symbols_BL, log_probs_BL, len(sources))
         keep_BL = torch.ones(symbols_BL.shape, dtype=torch.bool)
-        return greedy(torch.from_numpy(symbols_BL), torch.from_numpy(log_probs_BL), keep_BL, blank=self._blank)
+        return greedy(torch.from_numpy(symbols_BL), torch.from_numpy(log_probs_BL), keep_BL, blank=self._folder.blank)
 
     def _check(self, symbols_BL: np.ndarray, log_probs_BL: np.ndarray, count: int) -> None:
         """Refuse outputs that no model of ours has."""
         shaped = symbols_BL.ndim == 2 and symbols_BL.shape == log_probs_BL.shape and len(symbols_BL) == count
         if not shaped or symbols_BL.dtype != np.int64 or log_probs_BL.dtype != np.float32:
-            raise UserError(f"{self._file}: its outputs are not those of a model that 'kdmt export --to onnx' wrote")
+            raise UserError(
+                f"{self._folder.file}: its outputs are not those of a model that 'kdmt export --to onnx' wrote"
+            )
         if np.isnan(log_probs_BL).any():
             raise UserError(
-                f"{self._file}: its probabilities are no numbers: are there weights that are NaN or infinite?"
+                f"{self._folder.file}: its probabilities are no numbers: are there weights that are NaN or infinite?"
             )
-        if symbols_BL.size and not 0 <= symbols_BL.min() <= symbols_BL.max() <= self._blank:
-            raise UserError(f"{self._file}: it writes tokens beyond the dictionary's {self._blank} symbols")
+        if symbols_BL.size and not 0 <= symbols_BL.min() <= symbols_BL.max() <= self._folder.blank:
+            raise UserError(
+                f"{self._folder.file}: it writes tokens beyond the dictionary's {self._folder.blank} symbols"
+            )
 
 
-def _load(file: Path, threads: int) -> Any:
-    """The `onnxruntime.InferenceSession`."""
+def _load(file: Path, threads: int) -> InferenceSession:
     try:
         import onnxruntime
     except ImportError:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,15 +17,25 @@ from torch import Tensor
 
 from kdmt.config import Decode
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.engines.engine import check_sentences, length_batches
+from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
 from kdmt.decode.search.beam import Stepper, beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
 from kdmt.errors import UserError
+from kdmt.models.checkpoint import load_model
 from kdmt.models.transformer import DecoderCache, Transformer
 from kdmt.types import EOS, Hypothesis, Sampling
 
 _WHY = "are weights NaN, infinite or far too large?"
+
+
+def open_folder(folder: Path, options: EngineOptions) -> TorchEngine:
+    """Return the engine of a checkpoint folder.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
+    return TorchEngine(load_model(folder), device=options.device)
 
 
 class TorchEngine:
@@ -32,8 +43,8 @@ class TorchEngine:
 
     Args:
         model: translates; alone it also scores pairs.
-        others: models of the same vocabulary that translate with it: the mean of their probabilities counts, as in
-            fairseq's ensembles.
+        others: models of the same vocabulary that translate with it by the mean of their probabilities, as fairseq's
+            ensembles do.
     """
 
     def __init__(
@@ -42,6 +53,14 @@ class TorchEngine:
         self.model = model.to(device)
         self.models = [self.model, *(other.to(device) for other in others)]
         self.device = torch.device(device)
+
+    @property
+    def max_source_positions(self) -> int:
+        return _shortest(self.models, "source")
+
+    @property
+    def max_target_positions(self) -> int:
+        return _shortest(self.models, "target")
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
@@ -117,19 +136,10 @@ class TorchEngine:
         max_tokens: int = 4096,
         batch_size: int = 256,
     ) -> list[np.ndarray]:
-        """Teacher-forced natural-log probability of each target token.
-
-        Args:
-            sources, targets: int [S] and int [T], line by line, both ending in </s>.
-            max_tokens: padded tokens of the longer side in a batch.
-            batch_size: pairs in a batch.
-
-        Returns:
-            For each pair, in order, the model's floats [T].
+        """See `ScoringEngine.score_pairs`; floats of the model's type.
 
         Raises:
             ValueError: there are not as many targets as sources, or several models.
-            UserError: a side is longer than the model's positions; names its index.
         """
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")

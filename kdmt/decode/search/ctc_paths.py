@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,18 +42,21 @@ def collapse(path: Sequence[int], blank: int) -> tuple[int, ...]:
     )
 
 
-class LanguageModel(Protocol):
-    """A model of outputs, a token after the other. States are its own affair."""
+State = object  # of a language model: what it knows of the tokens so far
 
-    def start(self) -> Any:
+
+class LanguageModel(Protocol):
+    """An autoregressive model of outputs. Only the model itself looks into its states."""
+
+    def start(self) -> State:
         """The state before the first token."""
         ...
 
-    def extend(self, state: Any, token: int) -> tuple[Any, float]:
+    def extend(self, state: State, token: int) -> tuple[State, float]:
         """The state after a token, and the token's natural log-probability."""
         ...
 
-    def end(self, state: Any) -> float:
+    def end(self, state: State) -> float:
         """The natural log-probability that an output ends here."""
         ...
 
@@ -78,7 +81,7 @@ class _Prefix:
     blank: float = -math.inf
     token: float = -math.inf
     added: float = 0.0
-    state: Any = None
+    state: State = None
 
     @property
     def total(self) -> float:
@@ -90,7 +93,7 @@ class _Prefix:
 
 
 def prefix_beam_search(
-    log_probs_LV: NDArray[np.floating[Any]], *, blank: int, beam: int, candidates: int, fusion: Fusion | None = None
+    log_probs_LV: NDArray[np.floating], *, blank: int, beam: int, candidates: int, fusion: Fusion | None = None
 ) -> tuple[tuple[int, ...], float]:
     """The output with the largest probability over all its alignments, and the logarithm of that (Graves et al. 2006);
     with a language model the sum with what it adds (Hannun et al. 2014, algorithm 1, for tokens in place of words).

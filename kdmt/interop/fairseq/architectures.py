@@ -15,8 +15,9 @@ from torch import Tensor
 
 from kdmt.choices import Activation
 from kdmt.errors import UserError
+from kdmt.families import FAMILIES, FamilyName
 from kdmt.interop.fairseq.pickles import plain
-from kdmt.models.architecture import Family, NATConfig, TransformerConfig
+from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 
@@ -27,13 +28,9 @@ _TRANSFORMERS = frozenset(
         *("transformer_wmt_en_de_big", "transformer_wmt_en_de_big_t2t"),
     )
 )
-FAMILIES: Mapping[str, Family] = {  # fairseq's models; their architectures' names begin with the model's
-    "nonautoregressive_transformer": "nat",
-    "cmlm_transformer": "cmlm",
-    "iterative_nonautoregressive_transformer": "inat",
-    "nacrf_transformer": "nat_crf",
-    "levenshtein_transformer": "levenshtein",
-    "insertion_transformer": "insertion",
+# name of fairseq's model -> family; names of its architectures begin with that of the model
+_MODELS: Mapping[str, FamilyName] = {
+    family.fairseq: name for name, family in FAMILIES.items() if family.fairseq is not None
 }
 _WITHOUT: Mapping[str, str] = {  # what we do not have, wherever it is set
     "adaptive_softmax_cutoff": "an adaptive softmax",
@@ -110,14 +107,14 @@ def _flat(model: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _family(name: str) -> Family | None:
+def _family(name: str) -> FamilyName | None:
     if name in _TRANSFORMERS:
         return None
-    for model, family in FAMILIES.items():
+    for model, family in _MODELS.items():
         if name == model or name.startswith(f"{model}_"):
             return family
     raise UserError(f"its architecture is {name!r}, which is none of ours: {', '.join(sorted(_TRANSFORMERS))}, and "
-                    f"those that begin with {', '.join(FAMILIES)}")  # fmt: skip
+                    f"those that begin with {', '.join(_MODELS)}")  # fmt: skip
 
 
 def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
@@ -186,9 +183,9 @@ def _without_frame(config: TransformerConfig) -> TransformerConfig:
     )
 
 
-def _nat(model: Mapping[str, Any], family: Family, config: TransformerConfig) -> NATConfig:
+def _nat(model: Mapping[str, Any], family: FamilyName, config: TransformerConfig) -> NATConfig:
     values = _Values(model)
-    copies = family in ("nat", "inat", "nat_crf") and values.flag("src_embedding_copy")
+    copies = "source_copy" in FAMILIES[family].settings and values.flag("src_embedding_copy")
     if family == "cmlm" and values.flag("src_embedding_copy"):
         raise UserError("the cmlm_transformer has src_embedding_copy, which fairseq itself does not train")
     return NATConfig(
@@ -224,7 +221,6 @@ _COMMON: Mapping[str, Any] = {
     "lr": [5e-4],
     "label_smoothing": 0.1,
 }
-_NOISE: Mapping[str, str] = {"cmlm": "random_mask", "levenshtein": "random_delete", "insertion": "random_delete"}
 
 
 def fairseq_settings(model: Transformer) -> dict[str, Any]:
@@ -247,24 +243,24 @@ def fairseq_settings(model: Transformer) -> dict[str, Any]:
 
 
 def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, Any]:
+    family = FAMILIES[nat.family]
     if nat.layout != "fairseq":
-        families = {family: name for name, family in FAMILIES.items()}
         why = "has other parts than fairseq's; 'nat.layout: fairseq' trains one that has not"
-        raise UserError(f"the {nat.family!r} model {why if nat.family in families else 'is none that fairseq has'}")
+        raise UserError(f"the {nat.family!r} model {why if family.fairseq is not None else 'is none that fairseq has'}")
     if nat.source_copy == "soft" or nat.corrects:
         what = "nat.source_copy: soft" if nat.source_copy == "soft" else "nat.correction"
         raise UserError(f"the {nat.family!r} model has '{what}', which fairseq has not")
     exits = nat.early_exit or (config.decoder_layers,) * 3
     return {
-        "arch": next(name for name, family in FAMILIES.items() if family == nat.family),
+        "arch": family.fairseq,
         "task": "translation_lev",
         "criterion": "nat_loss",
-        "noise": _NOISE.get(nat.family, "full_mask"),
+        "noise": family.fairseq_noise,
         "left_pad_source": False,  # fairseq copies the source's embeddings from its first column on
         "max_source_positions": config.max_source_positions + nat.frame,
         "max_target_positions": config.max_target_positions + nat.frame,
         "apply_bert_init": False,
-        "src_embedding_copy": nat.source_copy == "uniform" and nat.family in ("nat", "inat", "nat_crf"),
+        "src_embedding_copy": nat.source_copy == "uniform" and "source_copy" in family.settings,
         "pred_length_offset": nat.lengths == "difference",
         "sg_length_pred": False,
         "length_loss_factor": 0.1,

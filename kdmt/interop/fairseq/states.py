@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from kdmt.errors import UserError
+from kdmt.families import POSITIONAL
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
-from kdmt.types import POSITIONAL
 
 # Part of a state dict without being weights: version marks, the dtype of the sinusoids, and the copies that encoder
 # layers make of their own weights for PyTorch's fast path (zeros in a model that was never loaded).

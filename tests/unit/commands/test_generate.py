@@ -22,13 +22,13 @@ from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.families import ALIGNED, EDITING, POSITIONAL
 from kdmt.interop.fairseq.checkpoints import checkpoint_content
 from kdmt.interop.fairseq.states import convert_state
 from kdmt.languages import Direction
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
-from kdmt.types import ALIGNED, EDITING, POSITIONAL
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "generate"
 DATA = GOLDEN / "data-bin"

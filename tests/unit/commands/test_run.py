@@ -9,7 +9,8 @@ import pytest
 from bad_input import message_of
 from tiny_pipeline import Finished, kdmt
 
-from kdmt.commands.run import STAGE_NAMES, run_pipeline, stage_named
+from kdmt.choices import StageName, names
+from kdmt.commands.run import run_pipeline
 from kdmt.config import load_pipeline
 from kdmt.errors import UserError
 from kdmt.stages.pipeline import build_stages
@@ -96,7 +97,6 @@ def test_progress_counts_the_stages_that_are_needed(finished: Path) -> None:  # 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--to", "scores"], "there is no stage 'scores': expected one of prepare, teacher"),
         (["--student", "nobody"], "there is no student 'nobody'; the pipeline has raw, distilled"),
         (["--to", "distill", "--student", "raw"], "a student has no effect on the stage 'distill'"),
     ],
@@ -106,12 +106,18 @@ def test_bad_requests_are_refused_before_anything_runs(pipeline: Path, arguments
     assert not (pipeline / "runs").exists()
 
 
-def test_each_name_of_a_stage_is_a_command() -> None:
-    for name in STAGE_NAMES:
-        assert stage_named(name) == name
-        assert kdmt(name, "--help").code == 0
-    with pytest.raises(UserError, match="there is no stage 'all'"):
-        stage_named("all")
+def test_an_unknown_stage_is_exit_code_2(pipeline: Path) -> None:
+    result = kdmt("run", "tiny.yaml", "--to", "scores")
+    assert (result.code, result.out) == (2, "")
+    assert "'scores' is not one of 'prepare', 'teacher'" in result.err
+    with pytest.raises(UserError, match="there is no stage 'scores': expected one of prepare, teacher"):
+        run_pipeline(Workspace(load_pipeline(Path("tiny.yaml")), Path("runs")), to="scores")  # type: ignore[arg-type]
+    assert not (pipeline / "runs").exists()
+
+
+@pytest.mark.parametrize("name", names(StageName))
+def test_each_name_of_a_stage_is_a_command(name: str) -> None:
+    assert kdmt(name, "--help").code == 0
 
 
 def test_stages_are_needed_by_their_names_alone(pipeline: Path) -> None:  # noqa: ARG001

@@ -136,7 +136,7 @@ def test_a_resumed_run_decodes_only_what_is_missing(prefix: Path, tmp_path: Path
     with pytest.raises(InterruptedError):
         run(prefix, tmp_path / "resumed", EchoTeacher(deadly=7), tasks)
     assert sorted(path.name for path in (tmp_path / "resumed").iterdir()) == ["000000.gz", "000001.gz"]
-    missing = missing_tasks(tasks, tmp_path / "resumed", MADE_FROM, tell=told.append)
+    missing = missing_tasks(tasks, tmp_path / "resumed", MADE_FROM, say=told.append)
     assert [task.number for task in missing] == [2, 3]
     run(prefix, tmp_path / "resumed", EchoTeacher(), missing)
     assert hash_tree(tmp_path / "resumed") == hash_tree(tmp_path / "undisturbed")
@@ -152,7 +152,7 @@ def test_blocks_that_are_damaged_or_gone_are_missing(prefix: Path, tmp_path: Pat
     damaged = tmp_path / "000001.gz"
     damaged.write_bytes(damaged.read_bytes()[:-3])
     (tmp_path / ".partial-17-000002.gz").write_bytes(b"half")
-    missing = missing_tasks(tasks, tmp_path, MADE_FROM, tell=told.append)
+    missing = missing_tasks(tasks, tmp_path, MADE_FROM, say=told.append)
     assert [task.number for task in missing] == [0, 1, 3]
     assert [text.startswith(f"{tmp_path}/00000{i}.gz: damaged") for i, text in enumerate(told)] == [True, True]
     assert all(text.endswith("; it is decoded again") for text in told)
@@ -167,7 +167,7 @@ def test_a_foreign_block_is_refused_and_left(prefix: Path, tmp_path: Path) -> No
     (tmp_path / "000000.gz").unlink()
     before = hash_tree(tmp_path)
     with pytest.raises(ForeignBlock, match=r"000001\.gz: made with another teacher"):
-        missing_tasks(tasks, tmp_path, {"teacher": "u" * 64}, tell=lambda _: None)
+        missing_tasks(tasks, tmp_path, {"teacher": "u" * 64}, say=lambda _: None)
     assert hash_tree(tmp_path) == before
 
 

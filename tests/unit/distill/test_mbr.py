@@ -22,7 +22,7 @@ def first_of_highest(scores: Sequence[float]) -> int:
 @given(texts_of_a_sentence)
 def test_the_highest_mean_chrf_against_the_others(texts: list[str]) -> None:
     means = [
-        math.fsum(sentence_chrf(text, other).score for j, other in enumerate(texts) if j != i) / max(len(texts) - 1, 1)
+        math.fsum(sentence_chrf(text, other).value for j, other in enumerate(texts) if j != i) / max(len(texts) - 1, 1)
         for i, text in enumerate(texts)
     ]
     assert chosen(by_expected_chrf(), candidates_of(texts)) == first_of_highest(means)
@@ -34,7 +34,7 @@ def test_each_by_its_probability(texts: list[str], data: st.DataObject) -> None:
     total = math.fsum(map(math.exp, log_probs))
     shares = [math.exp(log_prob) / total for log_prob in log_probs]
     expected = [
-        math.fsum(share * sentence_chrf(text, other).score for share, other in zip(shares, texts, strict=True))
+        math.fsum(share * sentence_chrf(text, other).value for share, other in zip(shares, texts, strict=True))
         for text in texts
     ]
     assert expected_chrf(texts, shares) == pytest.approx(expected, abs=1e-9)

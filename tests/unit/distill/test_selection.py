@@ -18,8 +18,8 @@ from kdmt.score.metrics import sentence_bleu, sentence_chrf
 
 @given(texts_of_a_sentence, st.sampled_from(["ein Haus .", "eine haus groß ein", "x"]))
 def test_interpolation_is_as_sacrebleu_has_it(texts: list[str], reference: str) -> None:
-    by_bleu = [sentence_bleu(text, reference).score for text in texts]
-    by_chrf = [sentence_chrf(text, reference).score for text in texts]
+    by_bleu = [sentence_bleu(text, reference).value for text in texts]
+    by_chrf = [sentence_chrf(text, reference).value for text in texts]
     candidates = candidates_of(texts)
     assert chosen(interpolated(bleu_nearness("13a")), candidates, reference) == by_bleu.index(max(by_bleu))
     assert chosen(interpolated(chrf_nearness), candidates, reference) == by_chrf.index(max(by_chrf))

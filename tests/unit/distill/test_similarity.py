@@ -38,7 +38,7 @@ any_line = lines | st.text("aé1. ,-'\"&;<>\t\n\r\u00a0\u2028()$€", max_size=2
 
 
 def chrf_by_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    scores = [[sentence_chrf(hypothesis, reference).score for reference in references] for hypothesis in hypotheses]
+    scores = [[sentence_chrf(hypothesis, reference).value for reference in references] for hypothesis in hypotheses]
     return np.array(scores).reshape(len(hypotheses), len(references))
 
 
@@ -76,7 +76,7 @@ def test_chrf_of_no_text() -> None:
 
 @given(st.lists(any_line, max_size=4), any_line)
 def test_chrf_against_a_reference(hypotheses: list[str], reference: str) -> None:
-    expected = [sentence_chrf(hypothesis, reference).score for hypothesis in hypotheses]
+    expected = [sentence_chrf(hypothesis, reference).value for hypothesis in hypotheses]
     assert chrf_nearness(hypotheses, reference) == expected
 
 
@@ -84,14 +84,14 @@ def test_chrf_against_a_reference(hypotheses: list[str], reference: str) -> None
 @settings(max_examples=300)
 @given(hypotheses=st.lists(any_line, max_size=4), reference=any_line)
 def test_bleu_against_a_reference(tokenize: str, hypotheses: list[str], reference: str) -> None:
-    expected = [sentence_bleu(hypothesis, reference, tokenize=tokenize).score for hypothesis in hypotheses]
+    expected = [sentence_bleu(hypothesis, reference, tokenize=tokenize).value for hypothesis in hypotheses]
     assert bleu_nearness(tokenize)(hypotheses, reference) == expected
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=14).map(" ".join), max_size=4))
 def test_bleu_of_words_that_come_again(texts: list[str]) -> None:
     for reference in texts:
-        expected = [sentence_bleu(text, reference, tokenize="none").score for text in texts]
+        expected = [sentence_bleu(text, reference, tokenize="none").value for text in texts]
         assert bleu_nearness("none")(texts, reference) == expected
 
 

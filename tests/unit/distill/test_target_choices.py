@@ -38,7 +38,7 @@ def test_minimum_bayes_risk_takes_what_is_most_like_the_others() -> None:
         if not own:
             assert target == references[index]
             continue
-        risks = [math.fsum(sentence_chrf(words, each).score for each in own) for words in own]
+        risks = [math.fsum(sentence_chrf(words, each).value for each in own) for words in own]
         assert risks[own.index(target)] == pytest.approx(max(risks), abs=1e-6)
         other += target != own[0]
     assert other  # not always the best

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 import typer
 
 from kdmt.cli import app
+from kdmt.config import WordKD
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,6 +30,13 @@ def test_commands_page_has_the_help_text_of_every_command(hooks):
         assert text.count(f"\n## kdmt {name}\n") == 1
         assert f"\nUsage: kdmt {name} " in text or f"\nusage: kdmt {name} " in text
     assert max(map(len, text.splitlines())) <= 120
+    assert "<!-- generated" not in text
+
+
+def test_settings_page_has_a_row_for_every_setting_of_a_section(hooks):
+    text = hooks.fill_in((ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8"))
+    section = text.partition("\n### `students.NAME.word_kd`")[2].partition("\n## ")[0].partition("\n### ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(WordKD.model_fields)
     assert "<!-- generated" not in text
 
 

@@ -1,4 +1,4 @@
-"""The pages of the documentation and README.md: the navigation, links, anchors, and what no page may name."""
+"""The pages of the documentation, README.md and CONTRIBUTING.md: navigation, links, anchors, layout, local paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-TEXTS = [ROOT / "README.md", *PAGES]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 MKDOCS = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 GENERATED = {  # files of the site, and pages whose anchors exist in the site alone
     DOCS / "reference" / "pipeline.schema.json",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-
 import pytest
 
 from kdmt.flow import progress
 from kdmt.flow.progress import count_pairs, download_progress, sentence_progress
+from kdmt.log import messages_on_stderr
 
 
 class Clock:
@@ -28,32 +26,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    caplog.set_level(logging.INFO, logger="kdmt")
-    logging.getLogger("kdmt").addHandler(caplog.handler)
-    return lambda: [record.getMessage() for record in caplog.records]
-
-
-def test_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock, lines: Callable[[], list[str]]) -> None:
-    with sentence_progress("knowledge", 2000) as advance:
+def test_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with messages_on_stderr(), sentence_progress("knowledge", 2000) as advance:
         for _ in range(20):
             clock.now += 1.0
             advance(100)
-    assert lines() == [
+    assert capsys.readouterr().err.splitlines() == [
         "knowledge: 1,000 of 2,000 sentences, 100 sentences/s, 10 s left",
         "knowledge: 2,000 of 2,000 sentences, 100 sentences/s, 0 s left",
     ]
 
 
-def test_pairs_pass_unchanged_and_are_counted(clock: Clock, lines: Callable[[], list[str]]) -> None:
+def test_pairs_pass_unchanged_and_are_counted(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [(str(number), str(-number)) for number in range(25_000)]
     seen = []
-    for pair in count_pairs("train.0", pairs):
-        seen.append(pair)
-        clock.now += 0.001
+    with messages_on_stderr():
+        for pair in count_pairs("train.0", pairs):
+            seen.append(pair)
+            clock.now += 0.001
     assert seen == pairs
-    assert lines() == ["train.0: 10,000 pairs, 1,000 pairs/s", "train.0: 20,000 pairs, 1,000 pairs/s"]
+    assert capsys.readouterr().err.splitlines() == [
+        "train.0: 10,000 pairs, 1,000 pairs/s",
+        "train.0: 20,000 pairs, 1,000 pairs/s",
+    ]
 
 
 @pytest.mark.parametrize(("total", "expected"), [(None, "download: 30 MB"), (90_000_000, "download: 30 MB of 90 MB")])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -18,13 +17,9 @@ from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import TrainingState, average_weights, load_model, load_state, load_weights, save_checkpoint
 from kdmt.models.checkpoint_folder import (
-    checkpoint_sha256,
-    checkpoint_update,
     list_checkpoints,
     newest_valid_checkpoint,
-    point,
     remove_unfinished,
-    resolve_checkpoint,
 )
 from kdmt.models.transformer import Transformer
 
@@ -97,12 +92,6 @@ def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_checkpoint(tmp_path / name / "checkpoint_3", make_model(1), state=STATE)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
-
-def test_identity_is_the_sha256_of_the_weights_file(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "average", make_model(1))
-    expected = hashlib.sha256((tmp_path / "average" / "model.safetensors").read_bytes()).hexdigest()
-    assert checkpoint_sha256(tmp_path / "average") == expected
 
 
 def test_a_folder_without_state_says_so(tmp_path: Path) -> None:
@@ -234,59 +223,9 @@ def test_replacing_never_leaves_half_a_checkpoint(tmp_path: Path, monkeypatch: p
     assert same_weights(load_model(tmp_path / "checkpoint_3"), old)
 
 
-# ------------------------------------------------------------------------------------------------- finding them
-
-
 def make_folders(run: Path, *names: str) -> None:
     for name in names:
         save_checkpoint(run / name, make_model(1))
-
-
-def test_checkpoints_are_listed_by_update_not_by_name(tmp_path: Path) -> None:
-    make_folders(tmp_path, "checkpoint_10", "checkpoint_9", "checkpoint_100", "average")
-    (tmp_path / "checkpoint_500.backup").mkdir()
-    (tmp_path / "checkpoint_11").write_text("a file")
-    assert [checkpoint_update(folder) for folder in list_checkpoints(tmp_path)] == [9, 10, 100]
-
-
-def test_newest_valid_checkpoint_passes_over_damaged_ones_and_says_so(tmp_path: Path) -> None:
-    make_folders(tmp_path, "checkpoint_8", "checkpoint_9", "checkpoint_10")
-    (tmp_path / "checkpoint_10" / "model.json").write_text("{}")
-    (tmp_path / "checkpoint_9" / "checksums.json").unlink()
-    folder, problems = newest_valid_checkpoint(tmp_path)
-    assert folder == tmp_path / "checkpoint_8"
-    assert [problem.partition(":")[0] for problem in problems] == [
-        str(tmp_path / "checkpoint_10" / "model.json"),
-        str(tmp_path / "checkpoint_9"),
-    ]
-    assert newest_valid_checkpoint(tmp_path / "nowhere") == (None, [])
-
-
-def test_a_run_resolves_to_average_else_best_else_last(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
-        resolve_checkpoint(tmp_path)
-    make_folders(tmp_path, "checkpoint_8", "checkpoint_9")
-    point(tmp_path / "last", tmp_path / "checkpoint_9")
-    assert resolve_checkpoint(tmp_path) == tmp_path / "checkpoint_9"
-    point(tmp_path / "best", tmp_path / "checkpoint_8")
-    assert resolve_checkpoint(tmp_path) == tmp_path / "checkpoint_8"
-    assert resolve_checkpoint(tmp_path / "last") == tmp_path / "checkpoint_9"
-    make_folders(tmp_path, "average")
-    assert resolve_checkpoint(tmp_path) == tmp_path / "average"
-    assert resolve_checkpoint(tmp_path / "checkpoint_8") == tmp_path / "checkpoint_8"
-
-
-def test_pointer_to_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
-    point(tmp_path / "best", tmp_path / "checkpoint_8")
-    with pytest.raises(UserError, match="best: names 'checkpoint_8', and there is no such checkpoint"):
-        resolve_checkpoint(tmp_path / "best")
-
-
-def test_a_moved_run_still_resolves(tmp_path: Path) -> None:
-    make_folders(tmp_path / "run", "checkpoint_8")
-    point(tmp_path / "run" / "best", tmp_path / "run" / "checkpoint_8")
-    (tmp_path / "run").rename(tmp_path / "moved")
-    assert resolve_checkpoint(tmp_path / "moved") == tmp_path / "moved" / "checkpoint_8"
 
 
 # --------------------------------------------------------------------------------------------------------- average

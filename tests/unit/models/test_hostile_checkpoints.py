@@ -22,8 +22,8 @@ from kdmt.corpus.codec import TextCodec, check_vocabulary
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.onnx import OnnxEngine
 from kdmt.errors import UserError
-from kdmt.interop.ctranslate2 import export_checkpoint
-from kdmt.interop.onnx import export_model as export_to_onnx
+from kdmt.interop.ctranslate2_export import export_checkpoint
+from kdmt.interop.onnx_export import export_model as export_to_onnx
 from kdmt.languages import Direction
 from kdmt.models.architecture import ARCHITECTURES, NATConfig, TransformerConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer, count_parameters, count_stored
@@ -388,7 +388,7 @@ def test_an_average_of_different_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("quantization", ["float32", "float16", "int8"])
 def test_weights_in_ctranslate2s_file_that_are_not_finite(tmp_path: Path, value: float, quantization: str) -> None:
-    from kdmt.interop.ctranslate2 import export_model
+    from kdmt.interop.ctranslate2_export import export_model
 
     model = make_model(POST_NORM)
     sizes = vocabulary_sizes(POST_NORM)

@@ -7,35 +7,34 @@ from typing import Any
 
 import pytest
 import torch
+from copy_task import terms_of
 from formulas import divergence_by_formula
 from small_students import EPSILON, V, batch_of, logits_of, small
 from torch import Tensor
 
-from kdmt.config import AttentionKD, HiddenKD, WordKD
+from kdmt.choices import Precision
+from kdmt.config import Student, WordKD
+from kdmt.corpus.batching import Batch, Extras, Knowledge
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.divergences import divergence
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.models.transformer import Trace, Transformer
-from kdmt.objectives.distillation import (
-    AttentionLesson,
-    DistillationObjective,
-    HiddenLesson,
-    WordLesson,
-)
-from kdmt.objectives.objective import CrossEntropyObjective
-from kdmt.types import PAD, Batch, Knowledge
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.distillation import HiddenStates
+from kdmt.objectives.objective import Objective, TokenPass
+from kdmt.types import PAD
 
 
-def objective(teachers: list[Transformer], student: Transformer, **settings: Any) -> DistillationObjective:
+def objective(teachers: list[Transformer], student: Transformer, **settings: Any) -> Objective:
     source = "teacher" if teachers else "cache"
-    word = WordLesson(WordKD(source=source, **settings), label_smoothing=EPSILON)
-    return DistillationObjective(student, label_smoothing=EPSILON, teachers=teachers, word=word).train()
+    word_kd = WordKD(source=source, **settings)
+    return build_objective(student, Student(word_kd=word_kd), label_smoothing=EPSILON, teachers=teachers).train()
 
 
-def gradients(made: CrossEntropyObjective, batch: Batch) -> dict[str, Tensor]:
+def gradients(made: Objective, batch: Batch) -> dict[str, Tensor]:
     made.zero_grad()
-    made(batch)["loss"].sum.backward()
+    terms_of(made, batch)["loss"].sum.backward()
     return {
         name: parameter.grad.clone() for name, parameter in made.model.named_parameters() if parameter.grad is not None
     }
@@ -55,7 +54,7 @@ def test_loss_is_the_mixture_of_the_formulas(name: str) -> None:
     mi = (logits.softmax(1) * (logits.log_softmax(1) - marginal.log())).sum()
     expected = 0.7 * ce + 0.3 * kd + 0.2 * mi
     wanted = torch.autograd.grad(expected, list(student.parameters()))
-    terms = made(batch)
+    terms = terms_of(made, batch)
     found = {term: float(value.sum.detach()) for term, value in terms.items()}
     assert found == pytest.approx(
         {
@@ -67,7 +66,7 @@ def test_loss_is_the_mixture_of_the_formulas(name: str) -> None:
         },
         rel=1e-9,
     )
-    assert set(terms) == set(made.terms) == set(made.counts(batch))
+    assert set(terms) == set(made.weights) == set(made.counts(made.prepare(batch)))
     for mine, theirs in zip(gradients(made, batch).values(), wanted, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-11)
 
@@ -76,9 +75,9 @@ def test_teachers_do_not_learn_and_drop_nothing_out() -> None:
     teacher = build_transformer(architecture("transformer_tiny", {"dropout": 0.5}), src_vocab_size=V, tgt_vocab_size=V)
     made = objective([teacher.double()], small(1))
     batch = batch_of([4, 6])
-    first, second = (float(made(batch)["word_kd"].sum) for _ in range(2))
+    first, second = (float(terms_of(made, batch)["word_kd"].sum) for _ in range(2))
     assert first == second
-    made(batch)["loss"].sum.backward()
+    terms_of(made, batch)["loss"].sum.backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert made.model.training
     assert not teacher.training
@@ -86,19 +85,21 @@ def test_teachers_do_not_learn_and_drop_nothing_out() -> None:
 
 def test_evaluation_is_cross_entropy() -> None:
     student, batch = small(1), batch_of([4, 6])
-    plain = CrossEntropyObjective(student, label_smoothing=EPSILON).eval()
+    plain = build_objective(student, label_smoothing=EPSILON).eval()
     made = objective([small(2)], student).eval()
     with torch.no_grad():
-        found, expected = ({name: float(term.sum) for name, term in each(batch).items()} for each in (made, plain))
+        found, expected = (
+            {name: float(term.sum) for name, term in terms_of(each, batch).items()} for each in (made, plain)
+        )
     assert found == expected
 
 
 def test_alpha_0_is_plain_training_bit_for_bit() -> None:
     student, batch = small(1).float(), batch_of([5, 3, 7])
-    plain = CrossEntropyObjective(student, label_smoothing=EPSILON).train()
+    plain = build_objective(student, label_smoothing=EPSILON).train()
     made = objective([small(2).float()], student, alpha=0.0)
     expected, found = gradients(plain, batch), gradients(made, batch)
-    assert made.terms == plain.terms
+    assert made.weights == plain.weights
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
@@ -120,7 +121,7 @@ def test_padding_and_splitting_change_nothing(settings: dict[str, Any]) -> None:
             tgt_tokens_BT=full.tgt_tokens_BT[row : row + 1, :length],
             num_tgt_tokens=length,
         )
-        made(part)["loss"].sum.backward()
+        terms_of(made, part)["loss"].sum.backward()
     for name, parameter in made.model.named_parameters():
         assert parameter.grad is not None
         torch.testing.assert_close(padded[name], whole[name], rtol=1e-9, atol=1e-12)
@@ -133,7 +134,8 @@ def test_a_cache_of_the_whole_vocabulary_is_the_teacher() -> None:
     none_left = torch.full_like(log_probs[:, :1], -1e4)
     live = gradients(objective([teacher], student), batch)
     cached = gradients(
-        objective([], student), replace(batch, knowledge=Knowledge(ids, torch.cat([log_probs, none_left], 1).detach()))
+        objective([], student),
+        replace(batch, extras=Extras(Knowledge(ids, torch.cat([log_probs, none_left], 1).detach()))),
     )
     for name in live:
         torch.testing.assert_close(cached[name], live[name], rtol=1e-9, atol=1e-11)
@@ -141,7 +143,7 @@ def test_a_cache_of_the_whole_vocabulary_is_the_teacher() -> None:
 
 def test_selection_takes_the_hardest_tokens_of_the_batch() -> None:
     student, teacher, batch = small(1), small(2).eval(), batch_of([5, 3, 7])
-    terms = objective([teacher], student, select="batch", rate=0.4)(batch)
+    terms = terms_of(objective([teacher], student, select="batch", rate=0.4), batch)
     assert batch.tgt_tokens_BT is not None
     logits = logits_of(student, batch)
     nll = torch.nn.functional.cross_entropy(logits, batch.tgt_tokens_BT[batch.tgt_tokens_BT.ne(PAD)], reduction="none")
@@ -153,33 +155,31 @@ def test_selection_takes_the_hardest_tokens_of_the_batch() -> None:
 
 def test_without_a_teacher_and_without_knowledge_it_says_so() -> None:
     with pytest.raises(ValueError, match="needs batches with its knowledge"):
-        objective([], small(1))(batch_of([3]))
+        terms_of(objective([], small(1)), batch_of([3]))
 
 
 # ------------------------------------------------------------------------------------------------- inside the network
 
 
-def lessons(student: Transformer, teacher: Transformer, **settings: Any) -> DistillationObjective:
-    """With `hidden` or `attention`, the settings of the lesson."""
-    made: list[HiddenLesson | AttentionLesson] = []
-    if "hidden" in settings:
-        made.append(HiddenLesson(HiddenKD(**settings["hidden"]), student=student, teacher=teacher).double())
-    if "attention" in settings:
-        made.append(AttentionLesson(AttentionKD(**settings["attention"]), student=student, teacher=teacher))
-    return DistillationObjective(student, label_smoothing=EPSILON, teachers=[teacher], lessons=made).train()
+def inner(student: Transformer, teacher: Transformer, **settings: Any) -> Objective:
+    """With `hidden_kd` or `attention_kd`, the settings of the term."""
+    made = build_objective(student, Student(**settings), label_smoothing=EPSILON, teachers=[teacher])
+    made.terms.double()
+    return made.train()
 
 
 def test_hidden_states_through_projections() -> None:
     student, teacher, batch = small(1), small(2, dim=16).eval(), batch_of([5, 3, 7])
     torch.manual_seed(5)
-    made = lessons(student, teacher, hidden={"weight": 3.0})
+    made = inner(student, teacher, hidden_kd={"weight": 3.0})
     own, other = (Trace(frozenset({("encoder", 0), ("decoder", 0)})) for _ in range(2))
     for model, trace in ((student, own), (teacher, other)):
         assert batch.prev_tokens_BT is not None
         model.decode(batch.prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
-    expected = torch.zeros((), dtype=torch.float64)
+    hidden, expected = made.terms[1], torch.zeros((), dtype=torch.float64)
+    assert isinstance(hidden, HiddenStates)
     for projection, place, tokens in zip(
-        made.lessons[0].projections,  # type: ignore[union-attr, arg-type]
+        hidden.projections,
         (("encoder", 0), ("decoder", 0)),
         (batch.src_tokens_BS, batch.tgt_tokens_BT),
         strict=True,
@@ -188,10 +188,10 @@ def test_hidden_states_through_projections() -> None:
         for row, column in tokens.ne(PAD).nonzero().tolist():
             difference = projection.weight @ own.found[place][row, column] - other.found[place][row, column]
             expected = expected + difference.square().mean()
-    term = made(batch)["hidden"]
+    term = terms_of(made, batch)["hidden"]
     torch.testing.assert_close(term.sum, expected, rtol=1e-10, atol=0)
     assert (term.count, term.weight) == (30, 3.0)
-    assert made.counts(batch)["hidden"] == 30
+    assert made.counts(made.prepare(batch))["hidden"] == 30
     assert set(made.moving()) == {f"objective.lessons.0.projections.{i}.weight" for i in range(2)}
     assert set(made.trained()) == {*made.moving(), *dict(student.named_parameters())}
 
@@ -199,39 +199,40 @@ def test_hidden_states_through_projections() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"hidden": {"distance": "cosine"}},
-        {"hidden": {"distance": "pkd", "encoder": "none"}},
-        {"attention": {}},
-        {"attention": {"distance": "squared_error", "cross": [(0, 0)], "encoder_self": "none"}},
-        {"attention": {"heads": [1, 1]}, "hidden": {"decoder": "last:1"}},
+        {"hidden_kd": {"distance": "cosine"}},
+        {"hidden_kd": {"distance": "pkd", "encoder": "none"}},
+        {"attention_kd": {}},
+        {"attention_kd": {"distance": "squared_error", "cross": [(0, 0)], "encoder_self": "none"}},
+        {"attention_kd": {"heads": [1, 1]}, "hidden_kd": {"decoder": "last:1"}},
     ],
 )
 def test_inside_padding_changes_nothing(settings: dict[str, Any]) -> None:
-    made = lessons(small(1), small(2).eval(), **settings)
-    terms, padded = made(batch_of([5, 3, 7])), made(batch_of([5, 3, 7], width=12))
-    assert set(terms) == set(made.terms) == {"loss", "nll", *settings}
+    made = inner(small(1), small(2).eval(), **settings)
+    terms, padded = terms_of(made, batch_of([5, 3, 7])), terms_of(made, batch_of([5, 3, 7], width=12))
+    assert set(terms) == set(made.weights) == {"loss", "nll", *(name.removesuffix("_kd") for name in settings)}
     for name, term in terms.items():
         torch.testing.assert_close(padded[name].sum, term.sum, rtol=1e-9, atol=1e-12)
         assert padded[name].count == term.count > 0
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_inside() -> None:
-    made = lessons(small(1), small(1).eval(), hidden={}, attention={})
-    terms = made(batch_of([5, 3, 7]))
+    made = inner(small(1), small(1).eval(), hidden_kd={}, attention_kd={})
+    terms = terms_of(made, batch_of([5, 3, 7]))
     assert float(terms["hidden"].sum.detach()) == 0.0
     assert float(terms["attention"].sum.detach()) == 0.0
 
 
 def test_teachers_have_their_own_precision() -> None:
     student, teacher, batch = small(1).float(), small(2).float(), batch_of([5, 3, 7])
-    lesson = WordLesson(WordKD(), label_smoothing=EPSILON)
     passes = {}
-    for precision in (None, "bf16", "bf16_output"):
-        made = DistillationObjective(
-            student, label_smoothing=EPSILON, teachers=[teacher], word=lesson, teacher_precision=precision
-        ).train()
-        (passes[precision],) = made.ask(batch)
-        assert made.product_type is None
+    precisions: tuple[Precision | None, ...] = (None, "bf16", "bf16_output")
+    for precision in precisions:
+        settings = Student(word_kd=WordKD(), teacher_precision=precision)
+        made = build_objective(student, settings, label_smoothing=EPSILON, teachers=[teacher]).train()
+        (found,) = made.read_teachers(made.prepare(batch))
+        assert isinstance(found, TokenPass)
+        passes[precision] = found
+        assert made.precision == "float32"
     assert [each.product_type for each in passes.values()] == [None, torch.bfloat16, torch.bfloat16]
     assert not torch.equal(passes["bf16"].features_MD, passes[None].features_MD)
     assert torch.equal(passes["bf16_output"].features_MD, passes[None].features_MD)
@@ -244,10 +245,9 @@ def test_mutual_information_with_the_marginal_of_a_cache() -> None:
     knowledge = Knowledge(ids, torch.cat([log_probs, torch.full_like(log_probs[:, :1], -1e4)], 1))
     marginal = torch.rand(V, dtype=torch.float64)
     marginal /= marginal.sum()
-    word = WordLesson(WordKD(source="cache", mutual_information=0.3), label_smoothing=EPSILON, marginal_V=marginal)
-    terms = DistillationObjective(student, label_smoothing=EPSILON, word=word).train()(
-        replace(batch, knowledge=knowledge)
-    )
+    settings = Student(word_kd=WordKD(source="cache", mutual_information=0.3))
+    made = build_objective(student, settings, label_smoothing=EPSILON, marginal_V=marginal).train()
+    terms = terms_of(made, replace(batch, extras=Extras(knowledge)))
     q = logits_of(student, batch).softmax(1)
     expected = (q * (q.log() - marginal.log())).sum()
     assert float(terms["mutual_information"].sum) == pytest.approx(float(expected.detach()), rel=1e-9)

@@ -9,20 +9,22 @@ from pathlib import Path
 import nat_oracles as oracle
 import pytest
 import torch
-from copy_task import TINY, VOCAB, open_data, train_settings, write_pairs
+from copy_task import TINY, VOCAB, nat_objective, open_data, terms_of, train_settings, write_pairs
 from torch.nn import functional as F
 
-from kdmt.models.architecture import Family, NATConfig
+from kdmt.corpus.batching import Batch
+from kdmt.families import FamilyName
+from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.objectives.edited import EditObjective, InsertionObjective, LevenshteinObjective
-from kdmt.types import BOS, EOS, PAD, UNK, Batch
+from kdmt.objectives.objective import Objective, Prepared
+from kdmt.types import BOS, EOS, PAD, UNK
 
 PAIRS = [([4, 5, 6], [7, 8]), ([9, 9], [10, 11, 4, 5]), ([6], [8, 9, 10, 11, 4]), ([6], [7, 7, 7]), ([7, 4], [5])]
 WORDS = sum(len(target) for _, target in PAIRS)
 
 
-def small(family: Family) -> NATransformer:
+def small(family: FamilyName) -> NATransformer:
     torch.manual_seed(1)
     config = replace(TINY, dropout=0.0, decoder_layers=3)
     model = build_nonautoregressive(config, NATConfig(family=family), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
@@ -33,20 +35,20 @@ def batch_of(folder: Path) -> Batch:
     return open_data(write_pairs(folder, PAIRS), train_settings()).load(torch.arange(len(PAIRS)).numpy())
 
 
-def with_drafts(batch: Batch, drafts: list[list[int]]) -> Batch:
+def with_drafts(batch: Batch, drafts: list[list[int]]) -> Prepared:
     width = max(map(len, drafts)) + 2
     rows = [[BOS, *draft, EOS, *[PAD] * (width - len(draft) - 2)] for draft in drafts]
-    return replace(batch, seen_BT=torch.tensor(rows))
+    return replace(Prepared.of(batch), seen_BT=torch.tensor(rows))
 
 
-def drafts_of(batch: Batch) -> list[list[int]]:
+def drafts_of(batch: Prepared) -> list[list[int]]:
     assert batch.seen_BT is not None
     return [[token for token in row if token not in (BOS, EOS, PAD)] for row in batch.seen_BT.tolist()]
 
 
 def test_any_number_of_words_is_left_out_anywhere(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    objective, batch = LevenshteinObjective(small("levenshtein"), label_smoothing=0.1).train(), batch_of(tmp_path)
+    objective, batch = nat_objective(small("levenshtein")).train(), batch_of(tmp_path)
     seen: list[set[tuple[int, ...]]] = [set() for _ in PAIRS]
     empty = 0
     for _ in range(300):
@@ -73,7 +75,7 @@ def test_the_three_policies_of_a_levenshtein_transformer(tmp_path: Path) -> None
     model, heads = small("levenshtein"), small("levenshtein").edits
     drafts: list[list[int]] = [[8], [10, 5], [], [7, 7, 7], []]
     batch = with_drafts(batch_of(tmp_path), drafts)
-    objective = LevenshteinObjective(model, label_smoothing=0.0).train()
+    objective = nat_objective(model, label_smoothing=0.0).train()
     terms = objective(batch)
     placeholders = nll = deletion = 0.0
     for (source, target), draft in zip(PAIRS, drafts, strict=True):
@@ -129,7 +131,7 @@ def test_the_slots_of_an_insertion_transformer(tmp_path: Path) -> None:
     model = small("insertion")
     drafts: list[list[int]] = [[8], [10, 5], [], [7, 7, 7], []]
     batch = with_drafts(batch_of(tmp_path), drafts)
-    objective = InsertionObjective(model, temperature=0.7).train()
+    objective = nat_objective(model, insertion_temperature=0.7).train()
     terms = objective(batch)
     spans = [[[7], []], [[], [11, 4], []], [[8, 9, 10, 11, 4]], [[], [], [], []], [[5]]]
     loss = 0.0
@@ -147,17 +149,17 @@ def test_the_slots_of_an_insertion_transformer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["levenshtein", "insertion"])
-def test_evaluation_begins_with_nothing_and_is_the_same_each_time(tmp_path: Path, family: Family) -> None:
+def test_evaluation_begins_with_nothing_and_is_the_same_each_time(tmp_path: Path, family: FamilyName) -> None:
     objective = objective_of(family).eval()
     batch = batch_of(tmp_path)
     alone = with_drafts(batch, [[] for _ in PAIRS])
-    first, second = objective(batch), objective(objective.prepare(batch))
+    first, second = (terms_of(objective, batch) for _ in range(2))
     assert torch.equal(first["loss"].sum, second["loss"].sum)
     torch.testing.assert_close(objective.train()(alone)["loss"].sum, first["loss"].sum)
 
 
 @pytest.mark.parametrize("family", ["levenshtein", "insertion"])
-def test_deep_supervision_asks_the_lower_layers_for_the_tokens(tmp_path: Path, family: Family) -> None:
+def test_deep_supervision_asks_the_lower_layers_for_the_tokens(tmp_path: Path, family: FamilyName) -> None:
     batch = with_drafts(batch_of(tmp_path), [[8], [10, 5], [], [7, 7, 7], []])
     deep = objective_of(family, deep_supervision=0.5).train()
     terms, model = deep(batch), deep.model
@@ -172,14 +174,12 @@ def test_deep_supervision_asks_the_lower_layers_for_the_tokens(tmp_path: Path, f
     assert float(terms["deep"].sum.detach()) == pytest.approx(sum(losses) / len(losses), rel=1e-9)
 
 
-def objective_of(family: Family, *, deep_supervision: float = 0.0) -> EditObjective:
-    if family == "levenshtein":
-        return LevenshteinObjective(small(family), label_smoothing=0.1, deep_supervision=deep_supervision)
-    return InsertionObjective(small(family), temperature=1.0, deep_supervision=deep_supervision)
+def objective_of(family: FamilyName, *, deep_supervision: float = 0.0) -> Objective:
+    return nat_objective(small(family), deep_supervision=deep_supervision)
 
 
 @pytest.mark.parametrize("family", ["levenshtein", "insertion"])
-def test_drafts_with_nothing_missing_have_finite_gradients(tmp_path: Path, family: Family) -> None:
+def test_drafts_with_nothing_missing_have_finite_gradients(tmp_path: Path, family: FamilyName) -> None:
     objective = objective_of(family).train()
     terms = objective(with_drafts(batch_of(tmp_path), [target for _, target in PAIRS]))
     sum(term.sum * term.weight for term in terms.values() if term.weight).backward()  # type: ignore[union-attr]

@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from copy_task import nat_objective
 from torch import Tensor
 
 from kdmt.config import Student
+from kdmt.corpus.batching import Batch
 from kdmt.interop.fairseq.architectures import read_architecture
 from kdmt.interop.fairseq.pickles import read_pickle
 from kdmt.interop.fairseq.states import convert_state
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.objectives.edited import InsertionObjective, LevenshteinObjective
-from kdmt.objectives.positional import MaskedObjective
-from kdmt.types import EOS, PAD, UNK, Batch
+from kdmt.objectives.objective import Prepared
+from kdmt.types import EOS, PAD, UNK
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "fairseq"
 VOCABULARY, SMOOTHING = 40, 0.1
@@ -35,27 +36,27 @@ def golden(case: str) -> tuple[NATransformer, dict[str, Tensor], dict[str, float
     return model, arrays, json.loads((GOLDEN / f"{case}.json").read_text())["losses"]
 
 
-def batch_of(arrays: dict[str, Tensor], seen_BT: Tensor, tgt_tokens_BT: Tensor) -> Batch:
-    """As our loader gives it: without <s>."""
+def prepared_of(arrays: dict[str, Tensor], seen_BT: Tensor, asked_BT: Tensor | None = None) -> Prepared:
+    """As our loader and view give it: targets without <s>."""
     targets_BT = arrays["tgt_tokens"][:, 1:]
     prev_tokens_BT = targets_BT.roll(1, dims=1).masked_fill(targets_BT.eq(PAD), PAD)
     prev_tokens_BT[:, 0] = EOS
-    return Batch(
+    batch = Batch(
         index_B=torch.arange(len(targets_BT)),
         src_tokens_BS=arrays["src_tokens"][:, 1:],
         prev_tokens_BT=prev_tokens_BT,
-        tgt_tokens_BT=tgt_tokens_BT,
-        num_tgt_tokens=int(tgt_tokens_BT.ne(PAD).sum()),
-        seen_BT=seen_BT,
+        tgt_tokens_BT=targets_BT,
     )
+    asked = int((targets_BT.ne(PAD) if asked_BT is None else asked_BT).sum())
+    return Prepared(batch=batch, num_asked=asked, count=asked, asked_BT=asked_BT, seen_BT=seen_BT)
 
 
 def test_masked_words_and_lengths() -> None:
     model, arrays, losses = golden("cmlm")
-    seen_BT, targets_BT = arrays["prev_tokens"][:, 1:], arrays["tgt_tokens"][:, 1:]
-    batch = batch_of(arrays, seen_BT, targets_BT.masked_fill(seen_BT.ne(UNK), PAD))
+    seen_BT = arrays["prev_tokens"][:, 1:]
+    prepared = prepared_of(arrays, seen_BT, seen_BT.eq(UNK))
     epsilon = SMOOTHING * (VOCABULARY - 1) / VOCABULARY  # theirs smoothes over the right token too
-    terms = MaskedObjective(model, label_smoothing=epsilon, length_weight=0.1).train()(batch)
+    terms = nat_objective(model, label_smoothing=epsilon).train()(prepared)
     values = {name: float(term.sum.detach()) / term.count for name, term in terms.items()}
     assert values["loss"] == pytest.approx(losses["word_ins-loss"], abs=1e-4)
     assert values["length"] == pytest.approx(losses["length-loss"], abs=1e-4)
@@ -64,9 +65,9 @@ def test_masked_words_and_lengths() -> None:
 
 def test_placeholders_and_their_words() -> None:
     model, arrays, losses = golden("levenshtein")
-    batch = batch_of(arrays, arrays["prev_tokens"], arrays["tgt_tokens"][:, 1:])
+    prepared = prepared_of(arrays, arrays["prev_tokens"])
     epsilon = SMOOTHING * (VOCABULARY - 1) / VOCABULARY
-    terms = LevenshteinObjective(model, label_smoothing=epsilon).train()(batch)
+    terms = nat_objective(model, label_smoothing=epsilon).train()(prepared)
     assert float(terms["loss"].sum.detach()) / terms["loss"].count == pytest.approx(losses["word_ins-loss"], abs=1e-4)
 
 
@@ -74,8 +75,7 @@ def test_nothing_is_padding_to_an_inserter() -> None:
     """Where nothing is missing the loss is that of <pad>, which fairseq takes for it."""
     model, arrays, _ = golden("insertion")
     whole = arrays["tgt_tokens"]
-    batch = batch_of(arrays, whole, whole[:, 1:])
-    term = InsertionObjective(model, temperature=1.0).train()(batch)["loss"]
+    term = nat_objective(model).train()(prepared_of(arrays, whole))["loss"]
     with torch.no_grad():
         encoded = model.encode(arrays["src_tokens"][:, 1:])
         log_probs = model.output_proj(model.slots(model.read_draft(whole, encoded))).log_softmax(-1)[:, :, PAD]

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from copy_task import TINY, make_model, make_trainer, open_data, train_settings, write_copy_task, write_pairs
+from copy_task import TINY, make_model, make_trainer, open_data, terms_of, train_settings, write_copy_task, write_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kdmt.config import SelfSupervised
+from kdmt.config import SelfSupervised, Student
 from kdmt.corpus.batching import ParallelData, open_parallel
 from kdmt.errors import UserError
-from kdmt.objectives.distillation import DistillationObjective
-from kdmt.objectives.masked_language import MaskedLanguageLesson, mask_tokens
-from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.masked_language import MaskedLanguage, mask_tokens
+from kdmt.objectives.objective import Objective, Prepared
 from kdmt.train.data import BinarizedData, MonolingualText
-from kdmt.types import EOS, PAD, UNK, Batch
+from kdmt.types import EOS, PAD, UNK
 
 STILL = replace(TINY, dropout=0.0)
 
@@ -32,11 +32,10 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
     return write_copy_task(tmp_path_factory.mktemp("data"), 120, seed=1)
 
 
-def make_objective(settings: SelfSupervised) -> DistillationObjective:
+def make_objective(settings: SelfSupervised) -> Objective:
     student = make_model(1, STILL)
     torch.manual_seed(5)
-    lesson = MaskedLanguageLesson(settings, student=student)
-    return DistillationObjective(student, label_smoothing=0.1, self_supervised=lesson).train()
+    return build_objective(student, Student(self_supervised=settings), label_smoothing=0.1).train()
 
 
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=6), st.floats(0.01, 0.99), st.integers(0, 99))
@@ -72,13 +71,14 @@ def test_most_are_hidden_some_are_swapped_some_are_left() -> None:
     assert 4 <= int(swapped.min()) < 30 < 980 < int(swapped.max()) < 1004
 
 
-def masked_loss(objective: DistillationObjective, batch: Batch) -> Tensor:
+def masked_loss(objective: Objective, batch: Prepared) -> Tensor:
     """By the plain formula, over all masked texts of the batch."""
-    assert objective.self_supervised is not None
+    term = objective.terms[1]
+    assert isinstance(term, MaskedLanguage)
     total = torch.zeros(())
     for text in batch.masked:
         states = objective.model.encode(text.tokens_BS).states_BSD
-        hidden = objective.self_supervised.head(states.flatten(0, 1)[text.places_M])
+        hidden = term.head(states.flatten(0, 1)[text.places_M])
         logits = hidden @ objective.model.src_embed.tokens.weight.t()
         total = total + torch.nn.functional.cross_entropy(logits, text.targets_M, reduction="sum")
     return total
@@ -95,12 +95,12 @@ def test_loss_is_the_mixture(pairs: ParallelData, monolingual: bool) -> None:
     terms = objective(batch)
     counts = objective.counts(batch)
     assert {name: term.count for name, term in terms.items()} == counts
-    assert tuple(terms) == objective.terms == ("loss", "nll", "self_supervised")
+    assert tuple(terms) == tuple(objective.weights) == ("loss", "nll", "self_supervised")
     assert {name: term.weight for name, term in terms.items()} == pytest.approx(
         {"loss": 0.7, "nll": 0.0, "self_supervised": 0.3}
     )
     expected = masked_loss(objective, batch)
-    plain = CrossEntropyObjective(objective.model, label_smoothing=0.1)(batch)
+    plain = terms_of(build_objective(objective.model, label_smoothing=0.1), batch.batch)
     torch.testing.assert_close(terms["self_supervised"].sum, expected)
     assert torch.equal(terms["loss"].sum, plain["loss"].sum)
     parameters = list(objective.trained().values())
@@ -116,7 +116,7 @@ def test_loss_is_the_mixture(pairs: ParallelData, monolingual: bool) -> None:
 def test_validation_is_cross_entropy(pairs: ParallelData) -> None:
     objective = make_objective(SelfSupervised()).eval()
     batch = open_data(pairs, train_settings()).load(np.arange(5))
-    assert set(objective(batch)) == {"loss", "nll"}
+    assert set(terms_of(objective, batch)) == {"loss", "nll"}
 
 
 def test_going_on_is_exact_and_it_learns(tmp_path: Path, pairs: ParallelData) -> None:

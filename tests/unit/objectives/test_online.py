@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from copy_task import TINY, make_model, make_trainer, open_data, train_settings, write_copy_task
+from copy_task import make_model, make_trainer, open_data, terms_of, train_settings, write_copy_task
 from safetensors.torch import load_file
 from small_students import EPSILON, batch_of, logits_of, small
 from torch import Tensor
 
-from kdmt.config import HiddenKD, WordKD
+from kdmt.config import HiddenKD, Student, WordKD
 from kdmt.corpus.batching import ParallelData
-from kdmt.decode.engines.pytorch import sample_batch
 from kdmt.models.transformer import Transformer
-from kdmt.objectives.distillation import DistillationObjective, HiddenLesson, OnPolicy, WordLesson
-from kdmt.objectives.objective import CrossEntropyObjective, Objective
-from kdmt.objectives.online import EmaTeacherObjective, TogetherObjective
-from kdmt.types import EOS, PAD, Sampling
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.distillation import HiddenStates, OnPolicy, WordDivergence
+from kdmt.objectives.objective import CrossEntropy, LeftToRight, Objective, Teachers, Term, TokenPass
+from kdmt.objectives.online import PeerLoss, Peers
+from kdmt.types import EOS, PAD
 
 
-def word(**settings: object) -> WordLesson:
-    return WordLesson(WordKD.model_validate(settings), label_smoothing=EPSILON)
+def beside(
+    student: Transformer, others: Sequence[Transformer], kind: str, word_kd: dict[str, Any], **more: Any
+) -> Objective:
+    """A student with models that are trained with it, given here instead of built."""
+    peers = Peers(others)
+    word = WordDivergence(WordKD.model_validate(word_kd), label_smoothing=EPSILON)
+    inner = [HiddenStates(HiddenKD(), student=student, teacher=others[0]).double()] if more.get("hidden") else []
+    if kind == "mutual":
+        losses = [PeerLoss(number, f"peer_{number + 1}", word) for number in range(len(others))]
+    else:
+        losses = [PeerLoss(0, "teacher_1", CrossEntropy(EPSILON))]
+    terms: list[Term[TokenPass]] = [word, *inner, *losses]
+    return Objective(student, LeftToRight(), terms, peers)
+
+
+def taught(student: Transformer, teachers: Sequence[Transformer], word_kd: dict[str, Any], **more: Any) -> Objective:
+    settings = Student.model_validate({"word_kd": word_kd, **more})
+    return build_objective(student, settings, label_smoothing=EPSILON, teachers=teachers)
 
 
 def gradients(made: Objective, model: Transformer, lengths: Sequence[int] = (5, 3, 7)) -> dict[str, Tensor]:
     """Of one of its models by the whole loss of a batch."""
     made.train().zero_grad()
-    terms = made(batch_of(list(lengths)))
+    terms = terms_of(made, batch_of(list(lengths)))
     torch.stack([term.sum * term.weight for term in terms.values()]).sum().backward()
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
@@ -44,37 +60,30 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_joint_training_is_plain_for_the_teacher_and_distillation_for_the_student() -> None:
     student, teacher = small(1), small(2, dim=16)
     torch.manual_seed(3)
-    inside = HiddenLesson(HiddenKD(), student=student, teacher=teacher).double()
-    made = TogetherObjective(
-        student, label_smoothing=EPSILON, others=[teacher], mutual=False, word=word(alpha=0.7), lessons=[inside]
-    )
-    plain = CrossEntropyObjective(teacher, label_smoothing=EPSILON)
+    made = beside(student, [teacher], "joint", {"alpha": 0.7}, hidden=True)
+    plain = build_objective(teacher, label_smoothing=EPSILON)
     assert_same(gradients(made, teacher), gradients(plain, teacher))
     of_student = gradients(made, student)
-    frozen = DistillationObjective(
-        student, label_smoothing=EPSILON, teachers=[teacher], word=word(alpha=0.7), lessons=[inside]
-    )
+    frozen = Objective(student, LeftToRight(), list(made.terms)[:2], Teachers([teacher]))  # type: ignore[arg-type]
     assert_same(of_student, gradients(frozen, student))
-    assert set(made.terms) == {"loss", "nll", "word_kd", "taught", "hidden", "teacher_1"}
+    assert set(made.weights) == {"loss", "nll", "word_kd", "taught", "hidden", "teacher_1"}
 
 
 @pytest.mark.parametrize("mutual", [False, True])
 def test_each_model_is_clipped_by_its_own_norm(mutual: bool) -> None:
     models = [small(seed) for seed in (1, 2)]
-    made = TogetherObjective(models[0], label_smoothing=EPSILON, others=models[1:], mutual=mutual, word=word())
+    made = beside(models[0], models[1:], "mutual" if mutual else "joint", {})
     assert [set(group) for group in made.clipped_together()] == [set(model.parameters()) for model in models]
 
 
 @pytest.mark.parametrize("peers", [1, 2])
 def test_each_peer_learns_from_all_others(peers: int) -> None:
     models = [small(seed) for seed in range(1, 2 + peers)]
-    made = TogetherObjective(
-        models[0], label_smoothing=EPSILON, others=models[1:], mutual=True, word=word(temperature=2.0)
-    )
+    made = beside(models[0], models[1:], "mutual", {"temperature": 2.0})
     found = [gradients(made, model) for model in models]
     for place, model in enumerate(models):
         rest = [each for each in models if each is not model]
-        alone = DistillationObjective(model, label_smoothing=EPSILON, teachers=rest, word=word(temperature=2.0))
+        alone = taught(model, rest, {"temperature": 2.0})
         assert_same(found[place], gradients(alone, model))
         for each in models:
             each.requires_grad_(True)
@@ -82,7 +91,7 @@ def test_each_peer_learns_from_all_others(peers: int) -> None:
 
 def test_the_average_follows_its_formula() -> None:
     student = small(1)
-    made = EmaTeacherObjective(student, label_smoothing=EPSILON, decay=0.9, word=word())
+    made = taught(student, [], {}, online={"kind": "ema", "decay": 0.9})
     expected = {name: each.detach().clone() for name, each in student.named_parameters()}
     for step in range(3):
         with torch.no_grad():
@@ -100,31 +109,30 @@ def test_on_its_own_samples_a_student_learns_the_divergence_alone() -> None:
     student, teacher = small(1), small(2)
     says = [(5, 6, 7), (), (8,)]
     policy = OnPolicy(1.0, lambda model, src_BS: says if model is student and len(src_BS) == 3 else [])
-    made = DistillationObjective(
-        student, label_smoothing=EPSILON, teachers=[teacher], word=word(alpha=0.3), on_policy=policy
-    ).train()
+    word = WordDivergence(WordKD(alpha=0.3), label_smoothing=EPSILON, on_policy=policy)
+    made = Objective(student, LeftToRight(), [word], Teachers([teacher])).train()
     given = batch_of([5, 3, 7])
-    batch = made.prepare(given)
+    prepared = made.prepare(given)
+    batch = prepared.batch
     assert batch.tgt_tokens_BT is not None
     assert batch.prev_tokens_BT is not None
     assert batch.tgt_tokens_BT.tolist() == [[5, 6, 7, EOS], [EOS, PAD, PAD, PAD], [8, EOS, PAD, PAD]]
     assert batch.prev_tokens_BT.tolist() == [[EOS, 5, 6, 7], [EOS, PAD, PAD, PAD], [EOS, 8, PAD, PAD]]
     assert torch.equal(batch.src_tokens_BS, given.src_tokens_BS)
-    assert made.counts(batch)["loss"] == batch.num_tgt_tokens == 7
+    assert made.counts(prepared)["loss"] == batch.num_tgt_tokens == 7
     logits, taught = (logits_of(model, batch).log_softmax(1) for model in (student, teacher.eval()))
     expected = (taught.exp() * (taught - logits)).sum()
-    torch.testing.assert_close(made(batch)["loss"].sum, expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(made(prepared)["loss"].sum, expected, rtol=1e-10, atol=0)
 
 
 def test_its_own_samples_are_never_targets_of_cross_entropy() -> None:
     """At an update at which the divergence has no share, whatever is learnt besides."""
     student, teacher = small(1), small(2)
-    lesson = HiddenLesson(HiddenKD(), student=student, teacher=teacher)
-    schedule = word(alpha_schedule=[(0, 0.0), (1, 0.0), (2, 0.5)])
     policy = OnPolicy(1.0, lambda _, src_BS: [(5,)] * len(src_BS))
-    made = DistillationObjective(
-        student, label_smoothing=EPSILON, teachers=[teacher], word=schedule, lessons=[lesson], on_policy=policy
-    )
+    schedule = WordKD(alpha_schedule=[(0, 0.0), (1, 0.0), (2, 0.5)])
+    word = WordDivergence(schedule, label_smoothing=EPSILON, on_policy=policy)
+    hidden = HiddenStates(HiddenKD(), student=student, teacher=teacher)
+    made = Objective(student, LeftToRight(), [word, hidden], Teachers([teacher]))
     sampled = []
     for update in range(3):
         made.before_update(update)
@@ -136,11 +144,22 @@ def test_samples_come_as_often_as_asked() -> None:
     policy = OnPolicy(0.3, lambda _, src_BS: [(5,)] * len(src_BS))
     model, batch = small(1), batch_of([3])
     torch.manual_seed(1)
-    replaced = sum(policy(model, batch).of_student for _ in range(1000))
+    replaced = sum(policy(model, batch) is not None for _ in range(1000))
     assert abs(replaced - 300) < 5 * (1000 * 0.3 * 0.7) ** 0.5
 
 
 # ---------------------------------------------------------------------------------------------------------- the loop
+
+# that of `copy_task.TINY`
+SHAPE: dict[str, Any] = {
+    **{
+        f"{side}_{name}": size
+        for side in ("encoder", "decoder")
+        for name, size in (("layers", 1), ("embed_dim", 32), ("ffn_embed_dim", 64), ("attention_heads", 2))
+    },
+    **{"arch": "transformer", "share_all_embeddings": True, "max_source_positions": 20, "max_target_positions": 20},
+}
+WIDE = {"encoder_embed_dim": 48, "decoder_embed_dim": 48}
 
 
 @pytest.fixture(scope="module")
@@ -148,28 +167,25 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
     return write_copy_task(tmp_path_factory.mktemp("data"), 190, seed=1)
 
 
+def online(kind: str, **more: Any) -> Objective:
+    settings = Student.model_validate({"model": SHAPE, "word_kd": {}, "online": {"kind": kind}, **more})
+    return build_objective(make_model(1), settings, label_smoothing=0.1)
+
+
 def ema() -> Objective:
-    return EmaTeacherObjective(make_model(1), label_smoothing=0.1, decay=0.9, word=word())
+    return online("ema")
 
 
 def joint() -> Objective:
-    wide = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48)
-    others = [make_model(2, wide)]
-    return TogetherObjective(make_model(1), label_smoothing=0.1, others=others, mutual=False, word=word())
+    return online("joint", online={"kind": "joint", "model": {**SHAPE, **WIDE}})
 
 
 def mutual() -> Objective:
-    return TogetherObjective(make_model(1), label_smoothing=0.1, others=[make_model(2)], mutual=True, word=word())
+    return online("mutual")
 
 
 def on_policy() -> Objective:
-    def generate(model: Transformer, src_tokens_BS: Tensor) -> list[tuple[int, ...]]:
-        found = sample_batch([model], src_tokens_BS, sampling=Sampling(), max_len_a=1.0, max_len_b=2)
-        return [hypothesis.tokens for hypothesis in found]
-
-    return EmaTeacherObjective(
-        make_model(1), label_smoothing=0.1, decay=0.9, word=word(), on_policy=OnPolicy(0.5, generate)
-    )
+    return online("ema", on_policy={"rate": 0.5, "max_len_a": 1.0, "max_len_b": 2})
 
 
 @pytest.mark.parametrize("make", [ema, joint, mutual, on_policy])

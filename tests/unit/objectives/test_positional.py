@@ -1,4 +1,4 @@
-"""Objectives of iterative refinement, of a correcting masked decoder and of a chain over words, by their formulas."""
+"""Views and terms of students with the positions of the target, by their formulas."""
 
 from __future__ import annotations
 
@@ -12,27 +12,24 @@ import nat_oracles as oracle
 import numpy as np
 import pytest
 import torch
-from copy_task import TINY, VOCAB, open_data, train_settings, write_pairs
+from copy_task import TINY, VOCAB, nat_objective, open_data, terms_of, train_settings, write_pairs
 
-from kdmt.models.architecture import Family, NATConfig
-from kdmt.models.build import build_nonautoregressive
+from kdmt.corpus.batching import Batch, Extras, Knowledge
+from kdmt.families import FamilyName
+from kdmt.models.architecture import NATConfig
+from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.objectives.positional import (
-    CRFObjective,
-    MaskedObjective,
-    PositionsObjective,
-    RefinedObjective,
-    corrupt,
-    hide_all,
-)
-from kdmt.types import EOS, PAD, UNK, Batch
+from kdmt.objectives.glancing import Distance
+from kdmt.objectives.objective import Objective, Prepared
+from kdmt.objectives.positional import Glancing, Refinement, SomeHidden, corrupt, hide_all
+from kdmt.types import EOS, PAD, UNK
 
 PAIRS = [([4, 5, 6], [7, 8]), ([9, 9], [10, 11, 4, 5]), ([6], [8, 9, 10, 11, 4]), ([6], [7, 7, 7]), ([7, 4], [5])]
+FIVE = [([4, 5, 6], [7, 8]), ([9, 9], [10, 11, 4, 5]), ([6], [8, 9, 10, 11, 4]), ([6], [7, 7, 7]), ([7, 4], [5, 5])]
 WORDS = sum(len(target) for _, target in PAIRS)
-COMMON = {"label_smoothing": 0.1, "length_weight": 0.1}
 
 
-def small(family: Family, **others: Any) -> NATransformer:
+def small(family: FamilyName, **others: Any) -> NATransformer:
     torch.manual_seed(1)
     nat = NATConfig(family=family, **others)
     config = replace(TINY, dropout=0.0, decoder_layers=3)
@@ -40,23 +37,23 @@ def small(family: Family, **others: Any) -> NATransformer:
     return model.double()
 
 
-def batch_of(folder: Path) -> Batch:
-    return open_data(write_pairs(folder, PAIRS), train_settings()).load(torch.arange(len(PAIRS)).numpy())
+def batch_of(folder: Path, pairs: list[tuple[list[int], list[int]]] = PAIRS) -> Batch:
+    return open_data(write_pairs(folder, pairs), train_settings()).load(torch.arange(len(pairs)).numpy())
 
 
-def log_probs_of(model: NATransformer, batch: Batch, seen: torch.Tensor) -> torch.Tensor:
+def log_probs_of(model: NATransformer, batch: Batch, seen: torch.Tensor | None) -> torch.Tensor:
+    assert seen is not None
     features = model.fill(batch.src_tokens_BS, seen, model.encode(batch.src_tokens_BS))
     return (features @ model.output_weight_VD.t()).log_softmax(-1).detach()
 
 
 def test_refinement_is_the_mean_over_passes_that_see_what_was_written(tmp_path: Path) -> None:
     model, batch = small("inat"), batch_of(tmp_path)
-    objective = RefinedObjective(model, passes=3, denoising=0.0, **COMMON).train()
+    objective = nat_objective(model, passes=3, denoising=0.0).train()
     prepared = objective.prepare(batch)
-    assert prepared.tgt_tokens_BT is not None
     assert prepared.seen_BT is not None
     terms = objective(prepared)
-    words, seen, nll = prepared.tgt_tokens_BT.ne(PAD), prepared.seen_BT, 0.0
+    words, seen, nll = prepared.keep_BT, prepared.seen_BT, 0.0
     for _ in range(3):
         log_probs = log_probs_of(model, batch, seen)
         nll -= float(log_probs.gather(2, prepared.tgt_tokens_BT[:, :, None])[:, :, 0][words].sum())
@@ -64,19 +61,21 @@ def test_refinement_is_the_mean_over_passes_that_see_what_was_written(tmp_path: 
     assert float(terms["nll"].sum) == pytest.approx(nll, rel=1e-9)
     assert terms["nll"].count == 3 * WORDS
     assert {name: term.count for name, term in terms.items()} == objective.counts(prepared)
-    once = PositionsObjective(model, **COMMON).eval()(batch)
-    whole = objective.eval()(batch)
-    assert float(whole["nll"].sum) == pytest.approx(float(once["nll"].sum), rel=1e-12)
-    assert objective.counts(hide_all(batch))["nll"] == WORDS
+    whole = terms_of(objective.eval(), batch)
+    first = log_probs_of(model, batch, hide_all(Prepared.of(batch)).seen_BT)
+    once = -float(first.gather(2, prepared.tgt_tokens_BT[:, :, None])[:, :, 0][words].sum())
+    assert float(whole["nll"].sum) == pytest.approx(once, rel=1e-12)
+    assert whole["nll"].count == WORDS
 
 
 def test_a_denoising_pass_sees_a_corrupted_reference(tmp_path: Path) -> None:
     model, batch = small("inat"), batch_of(tmp_path)
-    objective = RefinedObjective(model, passes=2, denoising=1.0, **COMMON).train()
+    objective = nat_objective(model, passes=2, denoising=1.0).train()
     prepared = objective.prepare(batch)
     assert batch.tgt_tokens_BT is not None
     torch.manual_seed(9)
-    seen = objective._go_over(batch.tgt_tokens_BT, prepared).seen_BT
+    assert isinstance(objective.view, Refinement)
+    seen = objective.view.corrupt(batch.tgt_tokens_BT, prepared, vocab_size=VOCAB).seen_BT
     torch.manual_seed(9)
     assert seen is not None
     assert torch.equal(seen, corrupt(batch.tgt_tokens_BT, vocab_size=VOCAB))
@@ -103,18 +102,19 @@ def test_correction_shows_the_students_own_words_and_asks_for_the_true_ones(tmp_
     torch.manual_seed(3)
     model, batch = small("cmlm"), batch_of(tmp_path)
     assert batch.tgt_tokens_BT is not None
-    objective = MaskedObjective(model, correction=0.5, **COMMON).train()
-    everything = hide_all(batch)
+    objective = nat_objective(model, correction=0.5).train()
+    everything = hide_all(Prepared.of(batch))
+    view = objective.view
+    assert isinstance(view, SomeHidden)
     assert everything.seen_BT is not None
     own = log_probs_of(model, batch, everything.seen_BT).argmax(-1)
     revised = 0
     for _ in range(20):
         prepared = objective.prepare(batch)
-        seen = objective.see(prepared)
+        seen = view.show(model, prepared, "float32")
         assert prepared.seen_BT is not None
         assert seen.seen_BT is not None
-        assert seen.tgt_tokens_BT is not None
-        asked, hidden = seen.tgt_tokens_BT.ne(PAD), seen.seen_BT.eq(UNK) & prepared.seen_BT.eq(UNK)
+        asked, hidden = seen.keep_BT, seen.seen_BT.eq(UNK) & prepared.seen_BT.eq(UNK)
         corrected = asked & ~hidden
         assert torch.equal(seen.seen_BT[corrected], own[corrected])
         assert torch.equal(seen.tgt_tokens_BT[asked], batch.tgt_tokens_BT[asked])
@@ -129,7 +129,7 @@ def test_correction_shows_the_students_own_words_and_asks_for_the_true_ones(tmp_
 @pytest.mark.parametrize("num_candidates", [3, VOCAB, 1000])
 def test_the_chains_loss_is_that_of_enumeration_over_candidates(tmp_path: Path, num_candidates: int) -> None:
     model, batch = small("nat_crf", crf_rank=4), batch_of(tmp_path)
-    objective = CRFObjective(model, num_candidates=num_candidates, crf_weight=2.0, **COMMON).train()
+    objective = nat_objective(model, crf_candidates=num_candidates).train()
     prepared = objective.prepare(batch)
     terms = objective(prepared)
     assert (terms["crf"].count, terms["crf"].weight) == (WORDS, 2.0)
@@ -165,7 +165,7 @@ def chain_nll(log_probs: np.ndarray, moves: np.ndarray, target: list[int]) -> fl
 
 def test_deep_supervision_is_cross_entropy_at_the_lower_layers(tmp_path: Path) -> None:
     model, batch = small("nat"), batch_of(tmp_path)
-    deep = PositionsObjective(model, deep_supervision=0.7, **COMMON).train()
+    deep = nat_objective(model, deep_supervision=0.7).train()
     prepared = deep.prepare(batch)
     terms = deep(prepared)
     assert terms["deep"].weight == 0.7
@@ -173,7 +173,118 @@ def test_deep_supervision_is_cross_entropy_at_the_lower_layers(tmp_path: Path) -
     layers, losses = model.decoder_layers, []
     for number in range(1, len(layers)):
         model.decoder_layers = layers[:number]
-        losses.append(float(PositionsObjective(model, **COMMON).train()(prepared)["loss"].sum.detach()))
+        losses.append(float(nat_objective(model).train()(prepared)["loss"].sum.detach()))
     model.decoder_layers = layers
     assert math.isfinite(losses[0])
     assert float(terms["deep"].sum.detach()) == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+
+
+def positions(family: FamilyName, **others: Any) -> Objective:
+    return nat_objective(small(family), **others)
+
+
+def test_nat_is_cross_entropy_of_each_word_and_of_the_length(tmp_path: Path) -> None:
+    objective, batch = positions("nat").train(), batch_of(tmp_path, FIVE)
+    model, prepared = objective.model, objective.prepare(batch)
+    assert isinstance(model, NATransformer)
+    terms = objective(prepared)
+    assert {name: (term.count, term.weight) for name, term in terms.items()} == {
+        "loss": (16, 1.0),
+        "nll": (16, 0.0),
+        "length": (5, 0.1),
+    }
+    assert {name: term.count for name, term in terms.items()} == objective.counts(prepared)
+    nll = length_nll = 0.0
+    for place, (source, target) in enumerate(FIVE):
+        src_tokens = batch.src_tokens_BS[place : place + 1, : len(source) + 1]
+        encoded = model.encode(src_tokens)
+        seen = torch.tensor([[*[UNK] * len(target), EOS]])
+        log_probs = (model.fill(src_tokens, seen, encoded) @ model.output_weight_VD.t()).log_softmax(-1)[0]
+        nll -= float(log_probs[torch.arange(len(target)), torch.tensor(target)].detach().sum())
+        lengths = model.lengths.proj(encoded.states_BSD.mean(1)).log_softmax(-1)[0].detach()
+        length_nll -= float(lengths[len(target) - len(source) + 128])
+    assert float(terms["nll"].sum) == pytest.approx(nll, rel=1e-9)
+    assert float(terms["length"].sum.detach()) == pytest.approx(length_nll, rel=1e-5)
+    evaluated = terms_of(objective.eval(), batch)
+    assert float(evaluated["nll"].sum) == pytest.approx(nll, rel=1e-9)
+
+
+@pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
+def test_a_glance_shows_words_and_asks_for_the_others(tmp_path: Path, distance: Distance) -> None:
+    plain = positions("nat").train()
+    prepared = plain.prepare(batch_of(tmp_path, FIVE))
+    nothing = positions("nat", glancing=[(0, 0.0)], distance=distance).train()
+    assert float(nothing(prepared)["loss"].sum.detach()) == pytest.approx(float(plain(prepared)["loss"].sum.detach()))
+    half = positions("nat", glancing=[(0, 0.5)], distance=distance).train()
+    assert isinstance(half.view, Glancing)
+    assert isinstance(half.model, NATransformer)
+    glimpsed = half.view.show(half.model, prepared, "float32")
+    assert glimpsed.seen_BT is not None
+    asked = glimpsed.keep_BT
+    assert 0 < glimpsed.num_asked == int(asked.sum()) < 16 == glimpsed.count
+    shown = prepared.keep_BT & ~asked
+    assert torch.equal(glimpsed.seen_BT[shown], prepared.tgt_tokens_BT[shown])
+    terms = half(prepared)
+    assert {name: term.count for name, term in terms.items()} == half.counts(prepared)
+    assert terms["loss"].count == 16
+    assert float(terms["loss"].sum.detach()) < float(plain(prepared)["loss"].sum.detach())
+
+
+@pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
+def test_what_is_inside_is_compared_at_the_words_that_are_shown_too(tmp_path: Path, distance: Distance) -> None:
+    torch.manual_seed(4)
+    teacher = build_transformer(TINY, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).double()
+    model = small("nat")
+    besides = {"hidden_kd": {"encoder": "none", "decoder": [[0, 0]]}}
+    objective = nat_objective(
+        model, glancing=[(0, 0.5)], distance=distance, teachers=[teacher], besides=besides
+    ).train()
+    prepared = objective.prepare(batch_of(tmp_path, FIVE))
+    terms = objective(prepared)
+    assert terms["hidden"].count == 16  # words of all targets
+    assert {name: term.count for name, term in terms.items()} == objective.counts(prepared)
+
+
+def test_cmlm_asks_for_what_it_hides(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    objective, batch = positions("cmlm").train(), batch_of(tmp_path, FIVE)
+    assert batch.tgt_tokens_BT is not None
+    numbers = []
+    for _ in range(200):
+        hidden = objective.prepare(batch)
+        assert hidden.seen_BT is not None
+        asked = hidden.keep_BT
+        assert int(asked.sum()) == hidden.num_asked == objective.counts(hidden)["loss"]
+        assert torch.equal(hidden.seen_BT.eq(UNK), asked)
+        assert hidden.tgt_tokens_BT is batch.tgt_tokens_BT
+        assert torch.equal(hidden.seen_BT[~asked], batch.tgt_tokens_BT[~asked])
+        assert asked.any(1).all()
+        numbers.append(int(asked[2].sum()))
+    assert set(numbers) == {1, 2, 3, 4, 5}  # words of the third target
+    terms = objective(hidden)
+    assert terms["nll"].count == hidden.num_asked
+    whole = terms_of(objective.eval(), batch)
+    assert whole["nll"].count == 16  # in evaluation mode all words are hidden, and </s> is not asked for
+
+
+@pytest.mark.parametrize("family", ["nat", "cmlm"])
+def test_word_level_distillation_compares_the_same_tokens(tmp_path: Path, family: FamilyName) -> None:
+    """The teacher reads the whole target, whatever the student sees of it; a cache of all tokens says the same."""
+    torch.manual_seed(4)
+    config = replace(TINY, dropout=0.0)
+    teacher = build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).double().eval()
+    model = small(family)
+    objective = nat_objective(model, teachers=[teacher], besides={"word_kd": {"alpha": 1.0}}).train()
+    batch = batch_of(tmp_path, FIVE)
+    assert batch.prev_tokens_BT is not None
+    assert batch.tgt_tokens_BT is not None
+    log_probs = teacher(batch.src_tokens_BS, batch.prev_tokens_BT).log_softmax(-1)[batch.tgt_tokens_BT.ne(PAD)].detach()
+    best = log_probs.sort(dim=1, descending=True)
+    said = Knowledge(best.indices, torch.cat([best.values, torch.full_like(best.values[:, :1], -1e4)], 1))
+    torch.manual_seed(5)
+    live = objective(objective.prepare(batch))
+    cached = nat_objective(model, besides={"word_kd": {"alpha": 1.0, "source": "cache"}}).train()
+    torch.manual_seed(5)
+    other = cached(cached.prepare(replace(batch, extras=Extras(knowledge=said))))
+    assert float(live["word_kd"].sum) == pytest.approx(float(other["word_kd"].sum), rel=1e-9)
+    assert live["word_kd"].count == other["word_kd"].count

@@ -3,12 +3,14 @@
 import math
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.score.metrics import bleu, chrf, sentence_bleu, sentence_chrf
+from kdmt.choices import BestMetric
+from kdmt.score.metrics import MAIN_METRIC, METRICS, Metric, bleu, chrf, metric_label, sentence_bleu, sentence_chrf
 
 REFERENCES = ["Der Hund läuft schnell über die Wiese.", "Zwei Frauen lesen ein Buch!", "Ein Kind spielt im Sand ."]
 HYPOTHESES = ["Der Hund rennt schnell über die Wiese.", "zwei Frauen lesen Bücher!", "Ein Kind spielt im Sand ."]
@@ -41,7 +43,7 @@ def parse(line):
 def test_bleu_and_its_signature_are_those_of_the_command_line(tmp_path, options, settings):
     score, signature = parse(run_sacrebleu(tmp_path, "-m", "bleu", *options)[0])
     metric = bleu(HYPOTHESES, REFERENCES, **settings)
-    assert metric.score == pytest.approx(score, abs=1e-6)
+    assert metric.value == pytest.approx(score, abs=1e-6)
     assert metric.signature == signature
 
 
@@ -49,7 +51,7 @@ def test_bleu_and_its_signature_are_those_of_the_command_line(tmp_path, options,
 def test_chrf_and_its_signature_are_those_of_the_command_line(tmp_path, options, settings):
     score, signature = parse(run_sacrebleu(tmp_path, "-m", "chrf", *options)[0])
     metric = chrf(HYPOTHESES, REFERENCES, **settings)
-    assert metric.score == pytest.approx(score, abs=1e-6)
+    assert metric.value == pytest.approx(score, abs=1e-6)
     assert metric.signature == signature
 
 
@@ -57,25 +59,25 @@ def test_sentence_bleu_is_the_command_lines_sentence_level(tmp_path):
     lines = run_sacrebleu(tmp_path, "-m", "bleu", "--sentence-level")
     expected = [parse(line) for line in lines if line.startswith("BLEU")]
     metrics = [sentence_bleu(h, r) for h, r in zip(HYPOTHESES, REFERENCES, strict=True)]
-    assert [m.score for m in metrics] == pytest.approx([score for score, _ in expected], abs=1e-6)
+    assert [m.value for m in metrics] == pytest.approx([score for score, _ in expected], abs=1e-6)
     assert [m.signature for m in metrics] == [signature for _, signature in expected]
 
 
 def test_bleu_by_hand():
     # 5 of 6 words, 3 of 5 bigrams, 1 of 4 trigrams and no 4-gram match: the last precision is smoothed to 1 / (2 * 3).
     metric = bleu(["a b c x d e"], ["a b c y d e"], tokenize="none")
-    assert metric.score == pytest.approx(100 * (5 / 6 * 3 / 5 * 1 / 4 * 1 / 6) ** 0.25)
+    assert metric.value == pytest.approx(100 * (5 / 6 * 3 / 5 * 1 / 4 * 1 / 6) ** 0.25)
 
 
 def test_brevity_penalty_by_hand():
     metric = bleu(["a b c d"], ["a b c d e f"], tokenize="none")
-    assert metric.score == pytest.approx(100 * math.exp(1 - 6 / 4))
+    assert metric.value == pytest.approx(100 * math.exp(1 - 6 / 4))
 
 
 def test_sentence_bleu_leaves_out_orders_longer_than_the_hypothesis():
-    assert sentence_bleu("ja .", "ja .").score == pytest.approx(100)
-    assert bleu(["ja ."], ["ja ."]).score < 100  # corpus BLEU does count them
-    assert sentence_bleu("nein", "ja").score == 0
+    assert sentence_bleu("ja .", "ja .").value == pytest.approx(100)
+    assert bleu(["ja ."], ["ja ."]).value < 100  # corpus BLEU does count them
+    assert sentence_bleu("nein", "ja").value == 0
 
 
 words = st.lists(st.sampled_from(["ein", "Hund", "läuft", "."]), min_size=1, max_size=8).map(" ".join)
@@ -83,10 +85,10 @@ words = st.lists(st.sampled_from(["ein", "Hund", "läuft", "."]), min_size=1, ma
 
 @given(words, words)
 def test_sentence_scores_lie_between_0_and_that_of_the_reference(hypothesis, reference):
-    for score in (sentence_bleu(hypothesis, reference).score, sentence_chrf(hypothesis, reference).score):
+    for score in (sentence_bleu(hypothesis, reference).value, sentence_chrf(hypothesis, reference).value):
         assert 0 <= score <= 100 + 1e-9
-    assert sentence_bleu(reference, reference).score == pytest.approx(100)
-    assert sentence_chrf(reference, reference).score == pytest.approx(100)
+    assert sentence_bleu(reference, reference).value == pytest.approx(100)
+    assert sentence_chrf(reference, reference).value == pytest.approx(100)
 
 
 @pytest.mark.parametrize("metric", [bleu, chrf])
@@ -95,3 +97,35 @@ def test_line_counts_are_checked(metric):
         metric(["a", "b"], ["a", "b", "c"])
     with pytest.raises(ValueError, match="no sentence"):
         metric([], [])
+
+
+def test_the_table_has_every_metric_that_training_may_choose_checkpoints_by():
+    names = set(get_args(BestMetric)) - {"loss"}
+    assert names <= METRICS.keys()
+    assert MAIN_METRIC in METRICS
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_of_the_table_has_the_range_and_the_direction_that_it_says(name):
+    metric = METRICS[name]
+    perfect, wrong = (metric.score(lines, REFERENCES) for lines in (REFERENCES, ["x", "y", "z"]))
+    lowest, highest = perfect.range
+    for score in (perfect, wrong):
+        assert lowest <= score.value <= (math.inf if highest is None else highest) + 1e-9
+    assert (perfect.value > wrong.value) == perfect.higher_is_better
+    assert "version:" in perfect.signature
+    assert metric_label(name) == metric.label
+
+
+def test_a_metric_of_errors_is_read_the_other_way_round():
+    from sacrebleu.metrics.ter import TER
+
+    errors = Metric("TER", lambda _, lowercase: TER(case_sensitive=not lowercase), False, (0.0, None))
+    assert errors.worst is None
+    assert METRICS["bleu"].worst == 0
+    score = errors.score(["a b d"], ["a b c"])
+    assert (score.value, score.higher_is_better, score.range) == (pytest.approx(100 / 3), False, (0.0, None))
+
+
+def test_an_unknown_metric_keeps_its_name():
+    assert metric_label("comet") == "comet"

@@ -24,16 +24,16 @@ def test_the_frontier_is_what_no_other_point_beats(points: list[Point]) -> None:
     found = frontier(points)
     for point in points:
         beaten = any(
-            (other.speed >= point.speed and other.bleu > point.bleu)
-            or (other.speed > point.speed and other.bleu >= point.bleu)
+            (other.speed >= point.speed and other.score > point.score)
+            or (other.speed > point.speed and other.score >= point.score)
             for other in points
         )
-        assert beaten == ((point.speed, point.bleu) not in {(each.speed, each.bleu) for each in found})
+        assert beaten == ((point.speed, point.score) not in {(each.speed, each.score) for each in found})
 
 
 @given(POINTS)
 def test_every_system_stands_in_the_picture_at_its_place(points: list[Point]) -> None:
-    text = pareto_svg(points, speed_label="sentences/s at batch 1", bleu_label="BLEU on test")
+    text = pareto_svg(points, speed_label="sentences/s at batch 1", score_label="BLEU on test")
     root = ElementTree.fromstring(text)
     circles = [(float(each.get("cx", "")), float(each.get("cy", ""))) for each in root.iter(f"{SVG}circle")]
     assert len(circles) == len(points)

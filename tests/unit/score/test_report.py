@@ -1,21 +1,13 @@
-"""What a reader must find in scores.json, the table and the page: every figure whole, every signature once."""
+"""What a reader must find in the table and on the page: every figure whole, every signature once."""
 
 import html.parser
-import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
-from kdmt.score.report import (
-    Comparison,
-    Missing,
-    ScoreRow,
-    read_scores,
-    render_table,
-    write_comparisons,
-    write_html,
-    write_scores,
-)
+from kdmt.score.metrics import MetricScore
+from kdmt.score.records import Comparison, Missing, PValue, ScoreRow
+from kdmt.score.report import render_table, write_html
 
 BLEU_SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 SECOND_SIGNATURE = "nrefs:1|case:lc|eff:no|tok:none|smooth:exp|version:2.6.0"
@@ -30,10 +22,7 @@ ROW = ScoreRow(
     beam=5,
     compute_type="float32",
     threads=2,
-    bleu=41.02,
-    chrf=60.5,
-    bleu_signature=BLEU_SIGNATURE,
-    chrf_signature=CHRF_SIGNATURE,
+    scores={"bleu": MetricScore(41.02, BLEU_SIGNATURE), "chrf": MetricScore(60.5, CHRF_SIGNATURE)},
     parameters=2_629_632,
     sentences_per_second_batch1=12.34,
     sentences_per_second_max=456.78,
@@ -47,11 +36,16 @@ COMPARISON = Comparison(
     beam=5,
     compute_type="float32",
     baseline="raw",
-    bleu_p_value=0.004,
-    chrf_p_value=0.5,
-    bleu_signature=TEST_SIGNATURE,
-    chrf_signature=TEST_SIGNATURE,
+    p_values={"bleu": PValue(0.004, TEST_SIGNATURE), "chrf": PValue(0.5, TEST_SIGNATURE)},
 )
+
+
+def with_bleu(row: ScoreRow, value: float) -> ScoreRow:
+    return replace(row, scores={**row.scores, "bleu": MetricScore(value, BLEU_SIGNATURE)})
+
+
+def with_p(comparison: Comparison, value: float) -> Comparison:
+    return replace(comparison, p_values={**comparison.p_values, "bleu": PValue(value, TEST_SIGNATURE)})
 
 
 def three_seeds():
@@ -59,47 +53,22 @@ def three_seeds():
     rows, comparisons = [], []
     for test_set in ("test_2016_flickr", "test_2017_flickr"):
         for beam in (1, 5):
-            base = replace(ROW, test_set=test_set, beam=beam, bleu_second=42.5, bleu_second_signature=SECOND_SIGNATURE)
+            second = {"bleu": MetricScore(42.5, SECOND_SIGNATURE)}
+            base = replace(ROW, test_set=test_set, beam=beam, second_scores=second)
             rows.append(base)
             for name, bleu in (("raw", 30.0), ("distilled", 35.0)):
                 for seed in (1, 2, 3):
-                    rows.append(replace(base, system=name, seed=seed, bleu=bleu + seed, sentences_per_second_max=seed))
+                    row = replace(base, system=name, seed=seed, sentences_per_second_max=seed)
+                    rows.append(with_bleu(row, bleu + seed))
                     if name == "distilled":
                         where = {"test_set": test_set, "beam": beam, "seed": seed}
-                        comparisons.append(replace(COMPARISON, **where, bleu_p_value=0.001 * seed))
+                        comparisons.append(with_p(replace(COMPARISON, **where), 0.001 * seed))
     return rows, comparisons
 
 
 def line_of(text, start):
     """The first line that begins so, runs of spaces as one."""
     return next(line for line in (" ".join(line.split()) for line in text.splitlines()) if line.startswith(start))
-
-
-def test_fields_are_the_published_ones():
-    published = {"system", "test_set", "seed", "engine", "beam", "compute_type", "threads", "bleu", "chrf"}
-    published |= {"bleu_signature", "parameters", "sentences_per_second_batch1", "sentences_per_second_max"}
-    published |= {"checkpoint_sha256"}
-    optional = {"chrf_signature", "bleu_second", "bleu_second_signature", "iterations", "steps"}
-    assert {field.name for field in fields(ScoreRow)} == published | optional
-
-
-def test_scores_are_a_json_list_of_rows(tmp_path):
-    path = tmp_path / "scores.json"
-    write_scores(path, [ROW, replace(ROW, system="Schüler", bleu_second=40.0)])
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    assert [ScoreRow(**row) for row in rows] == [ROW, replace(ROW, system="Schüler", bleu_second=40.0)]
-    write_comparisons(path, [COMPARISON])
-    assert [Comparison(**row) for row in json.loads(path.read_text(encoding="utf-8"))] == [COMPARISON]
-    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
-
-
-def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path):
-    path = tmp_path / "scores.json"
-    write_scores(path, [ROW])
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="JSON"):
-        write_scores(path, [replace(ROW, bleu=float("nan"))])
-    assert path.read_bytes() == before
 
 
 def test_one_seed_shows_the_scores_themselves():
@@ -169,19 +138,26 @@ def test_in_ascii_the_table_says_the_same():
     assert [word for word in text.split() if set(word) != {"-"}] == replaced.split()
 
 
-def test_systems_without_scores_are_named_in_each_table_of_scores(tmp_path):
+def test_systems_without_scores_are_named_in_each_table_of_scores():
     rows, comparisons = three_seeds()
     missing = [Missing("raw", 4), Missing("deep", 1), Missing("deep", 2)]
     text = render_table(rows, comparisons, missing=missing)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines.count("raw, seed 4 missing") == lines.count("deep missing") == 2  # test sets
     assert "missing: deep seed 2: never trained" in lines
-    write_scores(tmp_path / "scores.json", rows, missing)
-    assert read_scores(tmp_path / "scores.json") == (rows, missing)
+
+
+def test_a_metric_that_the_table_does_not_know_has_a_column_under_its_own_name():
+    row = replace(ROW, scores={**ROW.scores, "comet": MetricScore(0.85, "wmt22-comet-da", range=(0.0, 1.0))})
+    text = render_table([row, replace(ROW, system="older")])
+    assert line_of(text, "system beam") == "system beam BLEU chrF comet"
+    assert line_of(text, "teacher 5") == "teacher 5 41.02 60.50 0.85"
+    assert line_of(text, "older 5") == "older 5 41.02 60.50"
+    assert "comet: wmt22-comet-da" in text
 
 
 def test_engines_get_a_column_when_there_are_several():
-    rows = [ROW, replace(ROW, engine="ctranslate2", compute_type="int8", threads=1, bleu=40.5)]
+    rows = [ROW, with_bleu(replace(ROW, engine="ctranslate2", compute_type="int8", threads=1), 40.5)]
     comparison = replace(COMPARISON, system="teacher", engine="ctranslate2", compute_type="int8", baseline="float")
     text = render_table(rows, [comparison], width=120)
     assert line_of(text, "teacher pytorch") == "teacher pytorch float32, 2 threads 5 41.02 60.50"

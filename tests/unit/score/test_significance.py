@@ -54,7 +54,7 @@ def test_agrees_with_the_command_line(corpus, tmp_path):
 
     rows = json.loads(run_sacrebleu(tmp_path, "--paired-bs-n", "100", "-m", "bleu", "--format", "json"))
     for row in rows:
-        ours = found.bleu[row["system"].split()[-1]]
+        ours = found.estimates["bleu"][row["system"].split()[-1]]
         theirs = [row["BLEU"][key] for key in ("score", "mean", "ci")]
         assert [ours.score, ours.mean, ours.half_width] == pytest.approx(theirs)
         assert ours.p_value == row["BLEU"]["p_value"]
@@ -62,9 +62,10 @@ def test_agrees_with_the_command_line(corpus, tmp_path):
     # Of chrF the command line cannot write JSON (its figures are float32), so its table is read.
     table = run_sacrebleu(tmp_path, "--paired-bs-n", "100", "-m", "bleu", "chrf", "--format", "text")
     chrf_p_values = [float(p) for p in re.findall(r"p = ([\d.]+)", table)[1::2]]
-    assert [found.chrf[name].p_value for name in ("worse", "twin")] == pytest.approx(chrf_p_values, abs=5e-5)
-    assert found.bleu_signature in table
-    assert found.chrf_signature in table
+    ours = [found.estimates["chrf"][name].p_value for name in ("worse", "twin")]
+    assert ours == pytest.approx(chrf_p_values, abs=5e-5)
+    assert found.signatures["bleu"] in table
+    assert found.signatures["chrf"] in table
 
 
 def test_p_value_is_that_of_a_bootstrap_written_out(corpus):
@@ -73,24 +74,24 @@ def test_p_value_is_that_of_a_bootstrap_written_out(corpus):
     found = paired_bootstrap(systems, references, baseline="raw", samples=samples, seed=seed)
 
     def score(name, draw):
-        return bleu([systems[name][i] for i in draw], [references[i] for i in draw]).score
+        return bleu([systems[name][i] for i in draw], [references[i] for i in draw]).value
 
     draws = np.random.default_rng(seed).choice(len(references), size=(samples, len(references)), replace=True)
     for name in ("worse", "twin"):
         differences = np.array([abs(score(name, draw) - score("raw", draw)) for draw in draws])
-        observed = abs(bleu(systems[name], references).score - bleu(systems["raw"], references).score)
+        observed = abs(bleu(systems[name], references).value - bleu(systems["raw"], references).value)
         hits = int((differences - differences.mean() > observed).sum())
-        assert found.bleu[name].p_value == pytest.approx((hits + 1) / (samples + 1))
+        assert found.estimates["bleu"][name].p_value == pytest.approx((hits + 1) / (samples + 1))
 
 
 def test_a_clear_difference_is_found(corpus):
     systems, references = corpus
     found = paired_bootstrap(systems, references, baseline="raw", samples=200)
-    assert found.bleu["worse"].p_value < 0.01
-    assert found.chrf["worse"].p_value < 0.01
-    assert found.bleu["worse"].score < found.bleu["raw"].score
-    assert next(iter(found.bleu)) == "raw"
-    assert found.bleu["raw"].p_value is None
+    assert found.estimates["bleu"]["worse"].p_value < 0.01
+    assert found.estimates["chrf"]["worse"].p_value < 0.01
+    assert found.estimates["bleu"]["worse"].score < found.estimates["bleu"]["raw"].score
+    assert next(iter(found.estimates["bleu"])) == "raw"
+    assert found.estimates["bleu"]["raw"].p_value is None
 
 
 def test_identical_texts_are_no_evidence(corpus):
@@ -98,8 +99,10 @@ def test_identical_texts_are_no_evidence(corpus):
     found = paired_bootstrap(
         {"raw": systems["raw"], "same": tuple(systems["raw"])}, references, baseline="raw", samples=50
     )
-    assert found.bleu["same"] == replace(found.bleu["same"], score=found.bleu["raw"].score, p_value=1.0)
-    assert found.chrf["same"].p_value == 1.0
+    assert found.estimates["bleu"]["same"] == replace(
+        found.estimates["bleu"]["same"], score=found.estimates["bleu"]["raw"].score, p_value=1.0
+    )
+    assert found.estimates["chrf"]["same"].p_value == 1.0
 
 
 REFERENCES = ["the cat sat on the mat today", "a dog barked at the moon last night", "we eat bread and butter at noon"]
@@ -126,8 +129,8 @@ def test_differences_that_the_metric_cannot_see_are_none(first, second, lowercas
     found = paired_bootstrap(systems, REFERENCES, baseline="raw", samples=50, lowercase=lowercase)
     _, peers = PairedTest(list(systems.items()), metric, [REFERENCES], test_type="bs", n_samples=50)()
     assert peers["BLEU"][1].p_value == pytest.approx(1 / 51)
-    assert peers["BLEU"][1].score == found.bleu["other"].score == found.bleu["raw"].score
-    assert found.bleu["other"].p_value == 1.0
+    assert peers["BLEU"][1].score == found.estimates["bleu"]["other"].score == found.estimates["bleu"]["raw"].score
+    assert found.estimates["bleu"]["other"].p_value == 1.0
 
 
 def test_scores_that_are_equal_by_chance_are_no_difference():
@@ -136,9 +139,9 @@ def test_scores_that_are_equal_by_chance_are_no_difference():
     first, second = list(references), list(references)
     first[0] = second[1] = "the cat sat on a mat today"
     found = paired_bootstrap({"raw": first, "other": second}, references, baseline="raw", samples=50)
-    assert found.bleu["other"].score == found.bleu["raw"].score < 100
-    assert found.bleu["other"].mean != found.bleu["raw"].mean
-    assert (found.bleu["other"].p_value, found.chrf["other"].p_value) == (1.0, 1.0)
+    assert found.estimates["bleu"]["other"].score == found.estimates["bleu"]["raw"].score < 100
+    assert found.estimates["bleu"]["other"].mean != found.estimates["bleu"]["raw"].mean
+    assert (found.estimates["bleu"]["other"].p_value, found.estimates["chrf"]["other"].p_value) == (1.0, 1.0)
 
 
 def test_what_chrf_sees_and_bleu_does_not_has_a_p_of_chrf():
@@ -147,8 +150,8 @@ def test_what_chrf_sees_and_bleu_does_not_has_a_p_of_chrf():
     near = [line.replace("bread", "breat").replace("cat", "caq").replace("dog", "dob") for line in references]
     far = [line.replace("bread", "xyzuv").replace("cat", "xyz").replace("dog", "xyz") for line in references]
     found = paired_bootstrap({"raw": far, "near": near}, references, baseline="raw", samples=50)
-    assert found.bleu["near"].p_value == 1.0
-    assert found.chrf["near"].p_value == pytest.approx(1 / 51)
+    assert found.estimates["bleu"]["near"].p_value == 1.0
+    assert found.estimates["chrf"]["near"].p_value == pytest.approx(1 / 51)
 
 
 def test_the_same_seed_gives_the_same_figures_and_stands_in_the_signature(corpus, monkeypatch):
@@ -158,10 +161,10 @@ def test_the_same_seed_gives_the_same_figures_and_stands_in_the_signature(corpus
     assert runs[0] == runs[1]
     assert os.environ["SACREBLEU_SEED"] == "none"
     assert runs[0].seed == 5
-    assert "bs:50" in runs[0].bleu_signature.split("|")
-    assert "seed:5" in runs[0].chrf_signature.split("|")
+    assert "bs:50" in runs[0].signatures["bleu"].split("|")
+    assert "seed:5" in runs[0].signatures["chrf"].split("|")
     other = paired_bootstrap(systems, references, baseline="raw", samples=50, seed=6)
-    assert other.bleu["twin"].mean != runs[0].bleu["twin"].mean
+    assert other.estimates["bleu"]["twin"].mean != runs[0].estimates["bleu"]["twin"].mean
 
 
 def test_the_environment_is_left_as_it_was(corpus, monkeypatch):
@@ -175,8 +178,8 @@ def test_settings_of_bleu_are_honoured(corpus):
     systems, references = corpus
     shouted = {name: [line.upper() for line in lines] for name, lines in systems.items()}
     found = paired_bootstrap(shouted, references, baseline="raw", samples=2, tokenize="none", lowercase=True)
-    assert found.bleu["raw"].score == bleu(systems["raw"], references, tokenize="none").score
-    assert {"case:lc", "tok:none"} <= set(found.bleu_signature.split("|"))
+    assert found.estimates["bleu"]["raw"].score == bleu(systems["raw"], references, tokenize="none").value
+    assert {"case:lc", "tok:none"} <= set(found.signatures["bleu"].split("|"))
 
 
 @pytest.mark.parametrize(

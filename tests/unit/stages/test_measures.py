@@ -116,8 +116,8 @@ def test_distillation_compares_and_chooses_by_characters() -> None:
     for index, reference in enumerate(references):  # each line is a sentence of its own here
         if index in rejected:
             continue
-        scores = [sentence_bleu(words, reference, tokenize="char").score for words in numbers[index]]
-        assert sentence_bleu(chosen[index], reference, tokenize="char").score == pytest.approx(max(scores))
+        scores = [sentence_bleu(words, reference, tokenize="char").value for words in numbers[index]]
+        assert sentence_bleu(chosen[index], reference, tokenize="char").value == pytest.approx(max(scores))
         several += len(set(scores)) > 1
     assert several > 20
 

@@ -1,16 +1,24 @@
+"""Micro-batches of a data-bin, which of them each rank takes, and loading ahead."""
+
 from __future__ import annotations
 
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from copy_task import make_model, train_settings, write_copy_task, write_pairs
+from copy_task import make_model, terms_of, train_settings, write_copy_task, write_pairs
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kdmt.corpus.batching import ParallelData
+from kdmt.corpus.batching import Batch, ParallelData
 from kdmt.errors import UserError
-from kdmt.objectives.objective import CrossEntropyObjective
-from kdmt.train.data import BinarizedData
+from kdmt.objectives.build import build_objective
+from kdmt.ranks import Ranks
+from kdmt.train.data import BinarizedData, Prefetched, Step, steps
 from kdmt.types import EOS, PAD
 
 
@@ -79,10 +87,110 @@ def test_weights_of_pairs_reach_the_loss(pairs: ParallelData) -> None:
     weights[[1, 2]] = 2.0
     weighted = BinarizedData(pairs, settings, seed=1, weights=weights).load(indices)
     plain = BinarizedData(pairs, settings, seed=1).load(twice)
-    objective = CrossEntropyObjective(make_model().double().eval(), label_smoothing=0.1)
-    assert objective.counts(weighted) == objective.counts(plain)
+    objective = build_objective(make_model().double().eval(), label_smoothing=0.1)
+    assert objective.counts(objective.prepare(weighted)) == objective.counts(objective.prepare(plain))
     assert weighted.num_tgt_tokens < plain.num_tgt_tokens
-    found, expected = objective(weighted), objective(plain)
+    found, expected = terms_of(objective, weighted), terms_of(objective, plain)
     for name in expected:
         torch.testing.assert_close(found[name].sum, expected[name].sum, rtol=1e-12, atol=0)
         assert found[name].count == expected[name].count
+
+
+# ------------------------------------------------------------------------------------------ updates
+
+
+class Numbered:
+    """Epochs of `length` micro-batches, each a single pair; its number tells epoch and place."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        return [np.array([1000 * epoch + number]) for number in range(self.length)]
+
+    def load(self, indices: np.ndarray) -> Batch:
+        tokens = torch.as_tensor(indices)
+        return Batch(index_B=tokens, src_tokens_BS=tokens[:, None])
+
+
+def take(length: int, count: int, *, world: int, update_freq: int, done: int = 0) -> list[list[Step]]:
+    """The first steps of each rank."""
+    ranks = [Ranks(rank, world) for rank in range(world)]
+    return [
+        list(itertools.islice(steps(Numbered(length), epoch=1, done=done, update_freq=update_freq, ranks=each), count))
+        for each in ranks
+    ]
+
+
+def numbers(step: Step) -> list[int]:
+    """The micro-batches that count."""
+    return [int(batch.index_B) for batch in step.batches[: len(step.batches) - step.idle]]
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 12))
+def test_ranks_together_take_what_one_rank_takes(length: int, world: int, update_freq: int, done: int) -> None:
+    done = min(done, length)
+    alone = take(length, 6, world=1, update_freq=update_freq * world, done=done)[0]
+    together = take(length, 6, world=world, update_freq=update_freq, done=done)
+    for one, parts in zip(alone, zip(*together, strict=True), strict=True):
+        assert sorted(number for part in parts for number in numbers(part)) == numbers(one)
+        assert {(part.epoch, part.done) for part in parts} == {(one.epoch, one.done)}
+        assert len({len(part.batches) for part in parts}) == 1  # all ranks make the same number of passes
+        assert all(part.idle in (0, 1) for part in parts)
+
+
+def test_an_epoch_that_is_done_is_followed_by_the_next() -> None:
+    (first, second, third), *_ = take(3, 3, world=1, update_freq=2, done=2)
+    assert (numbers(first), first.epoch, first.done) == ([1002], 1, 3)
+    assert (numbers(second), second.epoch, second.done) == ([2000, 2001], 2, 2)
+    assert (numbers(third), third.epoch, third.done) == ([2002], 2, 3)
+
+
+def test_items_come_in_order_and_ahead_of_their_time() -> None:
+    made: list[int] = []
+    ready = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in itertools.count():
+            made.append(number)
+            if number == 4:
+                ready.set()
+            yield number
+
+    taken = iter(Prefetched(items(), depth=4))
+    assert next(taken) == 0
+    assert ready.wait(10)  # the fifth is made while the first is at work
+    assert [next(taken) for _ in range(20)] == list(range(1, 21))
+    taken.close()  # type: ignore[attr-defined]
+    assert made == list(range(len(made)))
+    assert len(made) <= 26
+
+
+def test_what_goes_wrong_ahead_is_raised_when_it_is_reached() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise ZeroDivisionError
+
+    taken = iter(Prefetched(items(), depth=2))
+    assert [next(taken) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        next(taken)
+
+
+def test_time_without_an_item_is_counted() -> None:
+    release = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        release.wait(10)
+        yield 1
+        yield from itertools.count(2)
+
+    prefetched = Prefetched(items(), depth=1)
+    taken = iter(prefetched)
+    next(taken)
+    before = prefetched.waited
+    threading.Timer(0.05, release.set).start()
+    next(taken)
+    assert prefetched.waited - before > 0.02
+    taken.close()  # type: ignore[attr-defined]

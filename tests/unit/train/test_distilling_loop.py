@@ -12,10 +12,12 @@ import torch
 from copy_task import TINY, make_model, make_trainer, open_data, train_settings, write_copy_task
 from safetensors.torch import load_file
 
-from kdmt.config import AttentionKD, HiddenKD, WordKD
+from kdmt.config import AttentionKD, HiddenKD, Student, WordKD
 from kdmt.corpus.batching import ParallelData
-from kdmt.objectives.distillation import AttentionLesson, DistillationObjective, HiddenLesson, WordLesson
-from kdmt.train.prefetch import Step
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.distillation import WordDivergence
+from kdmt.objectives.objective import Objective
+from kdmt.train.data import Step
 
 NARROW = replace(TINY, encoder_embed_dim=16, decoder_embed_dim=16)
 
@@ -25,22 +27,14 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
     return write_copy_task(tmp_path_factory.mktemp("data"), 190, seed=1)
 
 
-def make_objective(word_kd: WordKD) -> DistillationObjective:
+def make_objective(word_kd: WordKD) -> Objective:
     student, teacher = make_model(1, NARROW), make_model(2)
     torch.manual_seed(3)
-    return DistillationObjective(
-        student,
-        label_smoothing=0.1,
-        teachers=[teacher],
-        word=WordLesson(word_kd, label_smoothing=0.1),
-        lessons=[
-            HiddenLesson(HiddenKD(), student=student, teacher=teacher),
-            AttentionLesson(AttentionKD(), student=student, teacher=teacher),
-        ],
-    )
+    settings = Student(word_kd=word_kd, hidden_kd=HiddenKD(), attention_kd=AttentionKD())
+    return build_objective(student, settings, label_smoothing=0.1, teachers=[teacher])
 
 
-def train(run: Path, pairs: ParallelData, word_kd: WordKD, ends: Sequence[int]) -> DistillationObjective:
+def train(run: Path, pairs: ParallelData, word_kd: WordKD, ends: Sequence[int]) -> Objective:
     """To each of the ends in turn, every time by new objects."""
     for end in ends:
         settings = train_settings(max_updates=end, save_interval_updates=7)
@@ -69,8 +63,9 @@ def test_going_on_is_exact(tmp_path: Path, pairs: ParallelData) -> None:
     )
     assert set(straight) == set(stopped)
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
-    assert objective.word is not None
-    assert objective.word.alpha == 0.2
+    (word, *_) = objective.terms
+    assert isinstance(word, WordDivergence)
+    assert word.alpha == 0.2
     assert len(straight["memory.0.queue"]) == 150
     assert float(straight["memory.0.marginal"].sum()) == pytest.approx(1.0, abs=1e-5)
     fresh = make_objective(word_kd).moving()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,21 +34,21 @@ from tiny_pipeline import hash_tree
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Decode, Train
-from kdmt.corpus.batching import ParallelData
+from kdmt.corpus.batching import Batch, ParallelData
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import Interrupted, UserError
 from kdmt.models import averages, checkpoint
 from kdmt.models.checkpoint import load_model, load_state
 from kdmt.models.checkpoint_folder import average_of, checkpoint_update, list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
-from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.objective import CrossEntropy, LeftToRight, LossTerm, LossTerms, Objective, Prepared
 from kdmt.outputs import open_lock, take
 from kdmt.train import arithmetic, run_folder
+from kdmt.train.data import TrainingData
 from kdmt.train.loop import Divergence, Outcome, Trainer
-from kdmt.train.prefetch import TrainingData
 from kdmt.train.schedule import inverse_sqrt
 from kdmt.train.validation import validation_loss
-from kdmt.types import Batch, LossTerm, LossTerms
 
 NO_DROPOUT = replace(TINY, dropout=0.0)
 
@@ -93,7 +94,7 @@ def test_copying_is_learned(tmp_path: Path) -> None:
     )  # fmt: skip
     unseen = open_data(write_copy_task(tmp_path / "valid", 100, seed=2), settings)
     model = make_model(1, NO_DROPOUT)
-    objective = CrossEntropyObjective(model, label_smoothing=0.0)
+    objective = build_objective(model, label_smoothing=0.0)
     trainer = make_trainer(
         tmp_path / "run",
         open_data(write_copy_task(tmp_path / "train", 2000, seed=1), settings),
@@ -301,8 +302,9 @@ def test_run_stopped_in_bf16_ends_as_the_undisturbed_one(tmp_path: Path, pairs: 
 
 
 def test_damaged_newest_checkpoint_is_passed_over(
-    tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="kdmt")
     settings = train_settings(**UPDATES_OF_TWO)
     data = open_data(pairs, settings)
     with pytest.raises(Killed):
@@ -310,14 +312,15 @@ def test_damaged_newest_checkpoint_is_passed_over(
     (tmp_path / "checkpoint_20" / "model.safetensors").write_bytes(b"nothing")
     outcome = make_trainer(tmp_path, data, settings).run()
     assert_same_run(tmp_path, outcome, undisturbed)
-    assert f"passed over: {tmp_path}/checkpoint_20/model.safetensors: damaged" in capsys.readouterr().err
+    assert f"passed over: {tmp_path}/checkpoint_20/model.safetensors: damaged" in caplog.text
     assert (tmp_path / "damaged-checkpoint_20" / "model.safetensors").read_bytes() == b"nothing"
 
 
 def test_damaged_checkpoints_are_kept_and_push_out_no_whole_ones(
-    tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], caplog: pytest.LogCaptureFixture
 ) -> None:
     """All of them: training begins again, and ends as if they had never been; twice, as on a failing disk."""
+    caplog.set_level(logging.INFO, logger="kdmt")
     settings = train_settings(**UPDATES_OF_TWO)
     data = open_data(pairs, settings)
     for _ in range(2):
@@ -327,7 +330,7 @@ def test_damaged_checkpoints_are_kept_and_push_out_no_whole_ones(
             (folder / "model.safetensors").write_bytes(b"nothing")
     outcome = make_trainer(tmp_path, data, settings).run()
     assert_same_run(tmp_path, outcome, undisturbed)
-    assert capsys.readouterr().err.count("passed over: ") == 4
+    assert caplog.text.count("passed over: ") == 4
     kept = [f"damaged-checkpoint_{update}{ending}" for update in (10, 20) for ending in ("", ".2")]
     assert [name for name in names(tmp_path) if name.startswith("damaged")] == kept
 
@@ -606,23 +609,25 @@ def test_patience_of_a_killed_run_ends_as_of_the_undisturbed_one(tmp_path: Path,
     [([9.0, 8.0, 7.5, 7.0, 6.5], "6.500) at update 10"), ([9.0, 8.0, 7.0, 6.5, 6.6], "6.500) at update 8")],
 )
 def test_patience_that_ends_while_the_loss_falls_says_so(
-    tmp_path: Path, pairs: ParallelData, capsys: pytest.CaptureFixture[str], losses: list[float], lowest: str
+    tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture, losses: list[float], lowest: str
 ) -> None:
+    caplog.set_level(logging.INFO, logger="kdmt")
     figures = [(5.0, losses[0]), *((4.0, loss) for loss in losses[1:])]
     bleu_trainer(tmp_path, open_data(pairs, train_settings()), figures, patience=4).run()
     assert (
         "test: 'patience: 4' ends training at update 10 while the validation loss still falls: the best bleu was at "
         f"update 2, the lowest loss ({lowest}; a larger 'patience' or 'best_metric: loss' trains on\n"
-    ) in capsys.readouterr().err
+    ) in caplog.text
 
 
 @pytest.mark.parametrize("losses", [[9.0, 9.1, 9.2, 9.3, 9.4], [9.0, 8.0, 8.5, 8.6, 8.7]])
 def test_patience_that_ends_while_the_loss_rises_says_nothing_of_it(
-    tmp_path: Path, pairs: ParallelData, capsys: pytest.CaptureFixture[str], losses: list[float]
+    tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture, losses: list[float]
 ) -> None:
+    caplog.set_level(logging.INFO, logger="kdmt")
     figures = [(5.0, losses[0]), *((4.0, loss) for loss in losses[1:])]
     bleu_trainer(tmp_path, open_data(pairs, train_settings()), figures, patience=4).run()
-    assert "still falls" not in capsys.readouterr().err
+    assert "still falls" not in caplog.text
 
 
 def test_a_best_off_the_schedule_gives_way_when_the_run_is_extended(tmp_path: Path, pairs: ParallelData) -> None:
@@ -668,6 +673,7 @@ def test_an_average_from_before_an_interrupted_extension_is_made_anew(
     tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is that of a run which ends at the last validation."""
+    caplog.set_level(logging.INFO, logger="kdmt")
     data = open_data(pairs, train_settings())
     extend_and_kill(tmp_path / "run", data)
     last = checkpoint_update(resolve_checkpoint(tmp_path / "run/last"))
@@ -748,6 +754,7 @@ def test_an_average_in_a_run_that_cannot_be_written_is_refused_with_the_alternat
 def test_an_old_average_that_is_named_is_used_with_a_warning(
     tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="kdmt")
     extend_and_kill(tmp_path, open_data(pairs, train_settings()))
     made = hash_tree(tmp_path / "average")
     assert resolve_checkpoint(tmp_path / "average") == tmp_path / "average"
@@ -887,8 +894,9 @@ def test_divergence_before_anything_was_saved_says_so(tmp_path: Path, pairs: Par
 
 
 def test_update_without_a_usable_gradient_can_be_skipped(
-    tmp_path: Path, pairs: ParallelData, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="kdmt")
     settings = train_settings(max_updates=12, validate_interval_updates=4, on_divergence="skip", log_interval_updates=1)
     data, seen = open_data(pairs, settings), []
     ill = poison(make_trainer(tmp_path, data, settings), at=7, value=float("nan"), weight=False)
@@ -899,7 +907,7 @@ def test_update_without_a_usable_gradient_can_be_skipped(
 
     ill.objective.register_forward_pre_hook(look)
     ill.run()
-    assert "update 7 (epoch 1, batch 7): the term 'loss' of the loss is not finite: skipped" in capsys.readouterr().err
+    assert "update 7 (epoch 1, batch 7): the term 'loss' of the loss is not finite: skipped" in caplog.text
     moved = [not same(before, after) for before, after in pairwise(seen)]
     assert moved == [True] * 6 + [False] + [True] * 4
     records = [record for record in read_metrics(tmp_path) if record["kind"] == "train"]
@@ -948,18 +956,18 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-class EndlessSlope(CrossEntropyObjective):
+class EndlessSlope(Objective):
     """A finite loss whose gradient is not: a square root at zero."""
 
-    def forward(self, batch: Batch) -> LossTerms:
+    def forward(self, prepared: Prepared) -> LossTerms:
         slope = (next(self.model.parameters()).sum() * 0).abs().sqrt()
-        return {name: LossTerm(slope, count) for name, count in self.counts(batch).items()}
+        return {name: LossTerm(slope, count) for name, count in self.counts(prepared).items()}
 
 
 def test_gradient_that_is_not_finite_stops_too(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings()
     trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
-    trainer.objective = EndlessSlope(trainer.model, label_smoothing=0.0)
+    trainer.objective = EndlessSlope(trainer.model, LeftToRight(), [CrossEntropy(0.0)])
     with pytest.raises(Divergence, match=r"update 1 .*: the gradient's norm is not finite"):
         trainer.run()
 

@@ -9,10 +9,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdmt.corpus.batching import Batch
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
 from kdmt.train.utilisation import peak_flops, training_flops
-from kdmt.types import Batch
 
 CONFIG = TransformerConfig(
     encoder_layers=3,
@@ -35,7 +35,7 @@ def test_operations_are_those_that_pytorch_counts(config: TransformerConfig) -> 
     # the counter knows no fused attention on a CPU: attention as two products, then
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(src_BS, tgt_BT).sum().backward()
-    assert counter.get_total_flops() == training_flops(config, batch, tgt_vocab_size=37)
+    assert counter.get_total_flops() == training_flops(config, batch, num_outputs=45, tgt_vocab_size=37)
 
 
 def test_peak_is_found_by_the_name_of_the_device() -> None:

@@ -9,7 +9,7 @@ import torch
 from copy_task import CPU, TINY, make_model, open_data, train_settings, write_copy_task
 from torch.nn import functional as F
 
-from kdmt.objectives.objective import CrossEntropyObjective
+from kdmt.objectives.build import build_objective
 from kdmt.train.validation import validation_loss
 
 
@@ -17,7 +17,7 @@ def test_loss_is_the_mean_over_tokens_however_they_are_batched(tmp_path: Path) -
     settings = train_settings(label_smoothing=0.2)
     pairs = write_copy_task(tmp_path, 40, seed=1)
     model = make_model(1, replace(TINY, dropout=0.0)).double().eval()
-    objective = CrossEntropyObjective(model, label_smoothing=0.2)
+    objective = build_objective(model, label_smoothing=0.2)
     data = open_data(pairs, settings)
 
     nll = []
@@ -38,7 +38,7 @@ def test_loss_is_the_mean_over_tokens_however_they_are_batched(tmp_path: Path) -
 def test_validating_leaves_no_trace_in_the_random_state(tmp_path: Path) -> None:
     settings = train_settings()
     data = open_data(write_copy_task(tmp_path, 20, seed=1), settings)
-    objective = CrossEntropyObjective(make_model().eval(), label_smoothing=0.1)
+    objective = build_objective(make_model().eval(), label_smoothing=0.1)
     before = torch.get_rng_state()
     validation_loss(objective, data, data.batches(), device=CPU)
     assert torch.equal(torch.get_rng_state(), before)

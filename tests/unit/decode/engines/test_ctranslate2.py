@@ -35,7 +35,8 @@ from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import truncated
 from kdmt.distill.shortlist import Shortlist
 from kdmt.errors import UserError
-from kdmt.interop.ctranslate2 import add_shortlist, export_model
+from kdmt.interop.ctranslate2_export import export_model
+from kdmt.interop.ctranslate2_folder import add_shortlist
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.transformer import Transformer
 from kdmt.types import BOS, EOS, PAD, UNK, Hypothesis, Sampling

@@ -1,244 +1,29 @@
-"""The PyTorch engine on small random Transformers: every claim checked against uncached, unbatched forward passes."""
+"""What decoding engines share: how sources are batched and checked, and the protocols that the engines fulfil."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
-import beam_oracle as oracle
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_transformers import make_model
 
-from kdmt.config import Decode
-from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.engines.engine import length_batches
-from kdmt.decode.engines.pytorch import TorchEngine, sample_batch
-from kdmt.errors import UserError
-from kdmt.models.architecture import TransformerConfig
-from kdmt.models.build import build_transformer
-from kdmt.models.transformer import Transformer
-from kdmt.types import EOS, PAD, Hypothesis, Sampling
-
-VOCAB = 14
-
-TINY = TransformerConfig(
-    encoder_layers=2,
-    decoder_layers=2,
-    encoder_embed_dim=16,
-    decoder_embed_dim=16,
-    encoder_ffn_embed_dim=24,
-    decoder_ffn_embed_dim=24,
-    encoder_attention_heads=2,
-    decoder_attention_heads=2,
-    dropout=0.3,
-    max_source_positions=24,
-    max_target_positions=24,
+from kdmt.decode.engines.engine import (
+    EngineOptions,
+    RefiningEngine,
+    ScoringEngine,
+    check_sentences,
+    length_batches,
 )
-CONFIGS = {
-    "post-norm": TINY,
-    "pre-norm": replace(TINY, encoder_normalize_before=True, decoder_normalize_before=True),
-    "learned positions, one decoder layer": replace(
-        TINY, encoder_learned_pos=True, decoder_learned_pos=True, decoder_layers=1
-    ),
-    "shared embeddings": replace(TINY, share_all_embeddings=True),
-}
-
-
-def make_model(config: TransformerConfig = TINY, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Transformer:
-    torch.manual_seed(seed)
-    model = build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).to(dtype)
-    with torch.no_grad():  # sharper than fresh weights, so that hypotheses differ
-        model.output_proj.weight.mul_(2.0)
-    return model.eval()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def make_sources(lengths: list[int], seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [np.append(rng.integers(3, VOCAB, size=length), EOS).astype(np.int32) for length in lengths]
-
-
-SOURCES = make_sources([5, 0, 9, 1, 3, 7, 3, 12])
-
-
-def decode(model: Transformer, sources: list[np.ndarray], **settings: float) -> list[list[Hypothesis]]:
-    return TorchEngine(model).decode(sources, Decode.model_validate({"max_len_b": 3, **settings}))
-
-
-def next_log_probs(model: Transformer, source: np.ndarray) -> oracle.NextLogProbs:
-    """The model as a function of the prefix: one sentence, no padding, no cache."""
-
-    @torch.no_grad()
-    def of_prefix(prefix: tuple[int, ...]) -> list[float]:
-        prev = torch.tensor([[EOS, *prefix]])
-        return model(torch.from_numpy(source).long()[None], prev)[0, -1].log_softmax(dim=-1).tolist()
-
-    return of_prefix
-
-
-def max_len_of(source: np.ndarray) -> int:
-    return min(int(1.2 * len(source) + 3), TINY.max_target_positions - 1)
-
-
-def assert_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]]) -> None:
-    assert [[h.tokens for h in nbest] for nbest in found] == [[h.tokens for h in nbest] for nbest in expected]
-    for mine, reference in zip(chain(*found), chain(*expected), strict=True):
-        assert mine.score == pytest.approx(reference.score, abs=1e-12)
-        assert mine.log_probs == pytest.approx(reference.log_probs, abs=1e-12)
-
-
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-@pytest.mark.parametrize(("beam", "lenpen"), [(1, 1.0), (3, 0.6), (5, 1.0), (4, 0.0)])
-def test_nbest_is_the_oracles(config: TransformerConfig, beam: int, lenpen: float) -> None:
-    model = make_model(config)
-    sources = SOURCES[:5]
-    expected = [
-        oracle.search(next_log_probs(model, source), max_len=max_len_of(source), beam=beam, lenpen=lenpen)
-        for source in sources
-    ]
-    assert_same(decode(model, sources, beam=beam, nbest=beam, lenpen=lenpen), expected)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("lenpen", [0.6, 1.0])
-def test_score_is_the_teacher_forced_score(dtype: torch.dtype, tolerance: float, lenpen: float) -> None:
-    engine = TorchEngine(make_model(dtype=dtype))
-    found = engine.decode(SOURCES, Decode(beam=4, nbest=4, lenpen=lenpen))
-    pairs = [(source, hypothesis) for source, nbest in zip(SOURCES, found, strict=True) for hypothesis in nbest]
-    forced = engine.score_pairs([source for source, _ in pairs], [np.array([*h.tokens, EOS]) for _, h in pairs])
-    assert len(pairs) == 4 * len(SOURCES)
-    for (_, hypothesis), log_probs in zip(pairs, forced, strict=True):
-        score = log_probs.astype(np.float64).sum() / len(log_probs) ** lenpen
-        assert hypothesis.score == pytest.approx(score, abs=tolerance)
-        assert hypothesis.log_probs == pytest.approx(log_probs.tolist(), abs=tolerance)
-
-
-def test_beam_1_is_greedy() -> None:
-    model = make_model(seed=3)
-    expected = [oracle.greedy(next_log_probs(model, source), max_len=max_len_of(source)) for source in SOURCES]
-    assert [nbest[0].tokens for nbest in decode(model, SOURCES, beam=1)] == expected
-
-
-@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"max_tokens": 1}, {"max_tokens": 30}])
-def test_batch_size_changes_nothing(settings: dict[str, int]) -> None:
-    model = make_model()
-    whole = decode(model, SOURCES, beam=4, nbest=4)
-    assert_same(decode(model, SOURCES, beam=4, nbest=4, **settings), whole)
-
-
-def test_batch_size_in_float32_moves_scores_by_rounding_alone() -> None:
-    model = make_model(dtype=torch.float32)
-    whole = decode(model, SOURCES, beam=4, nbest=4)
-    single = decode(model, SOURCES, beam=4, nbest=4, batch_size=1)
-    for one, other in zip(chain(*whole), chain(*single), strict=True):  # another string here would be a tie
-        assert one.score == pytest.approx(other.score, abs=1e-5)
-
-
-def test_order_changes_nothing() -> None:
-    model = make_model()
-    whole = decode(model, SOURCES, beam=4, nbest=4)
-    order = np.random.default_rng(1).permutation(len(SOURCES)).tolist()
-    shuffled = decode(model, [SOURCES[i] for i in order], beam=4, nbest=4, batch_size=3)
-    assert_same(shuffled, [whole[i] for i in order])
-
-
-def test_equal_sources_get_equal_results() -> None:
-    found = decode(make_model(), [SOURCES[2], SOURCES[7], SOURCES[2]], beam=3, nbest=3)
-    assert_same([found[0]], [found[2]])
-
-
-def never_ending(config: TransformerConfig = TINY) -> Transformer:
-    """A model that gives </s> the lowest logit wherever it stands."""
-    model = make_model(config)
-    decode_step = model.decode_step
-
-    def without_eos(last_tokens_N: torch.Tensor, cache: object) -> torch.Tensor:
-        logits_NV = decode_step(last_tokens_N, cache)  # type: ignore[arg-type]
-        logits_NV[:, EOS] = -100.0
-        return logits_NV
-
-    model.decode_step = without_eos  # type: ignore[method-assign]
-    return model
-
-
-def test_maximum_length_is_each_sentences_own() -> None:
-    found = decode(never_ending(), SOURCES, beam=2, max_len_a=1.5, max_len_b=2)
-    assert [len(nbest[0].tokens) for nbest in found] == [int(1.5 * len(source) + 2) for source in SOURCES]
-
-
-def test_maximum_length_leaves_room_for_eos_in_the_positions() -> None:
-    found = decode(never_ending(), SOURCES[:2], beam=2, max_len_a=0.0, max_len_b=500)
-    assert [len(nbest[0].tokens) for nbest in found] == [TINY.max_target_positions - 1] * 2
-
-
-def test_empty_source_is_translated() -> None:
-    model = make_model()
-    source = np.array([EOS], dtype=np.int32)
-    expected = oracle.search(next_log_probs(model, source), max_len=max_len_of(source), beam=3, lenpen=1.0)
-    assert_same(decode(model, [source], beam=3, nbest=3), [expected])
-
-
-def test_no_sources() -> None:
-    assert TorchEngine(make_model()).decode([], Decode()) == []
-    assert TorchEngine(make_model()).score_pairs([], []) == []
-
-
-def test_longest_source_there_may_be() -> None:
-    assert decode(make_model(), make_sources([23]), beam=1)[0]
-
-
-def test_source_too_long_is_named() -> None:
-    with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
-        decode(make_model(), make_sources([3, 24]))
-
-
-@pytest.mark.parametrize("source", [[], [5, 6]])
-def test_source_without_eos(source: list[int]) -> None:
-    with pytest.raises(ValueError, match="source 0 does not end"):
-        decode(make_model(), [np.array(source)])
-
-
-def test_progress_counts_every_sentence() -> None:
-    done: list[int] = []
-    TorchEngine(make_model()).decode(SOURCES, Decode(beam=1, batch_size=3), progress=done.append)
-    assert done == [3, 3, 2]
-
-
-def test_a_model_in_training_decodes_without_dropout_and_trains_on() -> None:
-    model = make_model()
-    expected = decode(model, SOURCES, beam=2)
-    model.train()
-    assert_same(decode(model, SOURCES, beam=2), expected)
-    assert model.training
-    assert model.encoder_layers[0].training
-    source = torch.from_numpy(SOURCES[0]).long()[None]
-    model(source, source).sum().backward()
-
-
-def test_pair_scores_are_those_of_single_unpadded_passes() -> None:
-    model = make_model()
-    targets = make_sources([4, 2, 0, 11, 3, 1, 8, 5], seed=1)
-    found = TorchEngine(model).score_pairs(SOURCES, targets, max_tokens=40, batch_size=3)
-    for source, target, log_probs in zip(SOURCES, targets, found, strict=True):
-        of_prefix = next_log_probs(model, source)
-        prefix = tuple(target.tolist())
-        expected = [of_prefix(prefix[:position])[token] for position, token in enumerate(prefix)]
-        assert log_probs == pytest.approx(expected, abs=1e-12)
-
-
-def test_pairs_must_match() -> None:
-    engine = TorchEngine(make_model())
-    with pytest.raises(ValueError, match="2 sources and 1 targets"):
-        engine.score_pairs(SOURCES[:2], SOURCES[:1])
-    with pytest.raises(UserError, match="target 0 has 31 tokens"):
-        engine.score_pairs(SOURCES[:1], make_sources([30]))
+from kdmt.decode.engines.nat import NATEngine
+from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.errors import UserError
+from kdmt.models.architecture import NATConfig, TransformerConfig
+from kdmt.models.build import build_nonautoregressive
+from kdmt.types import EOS
 
 
 @given(
@@ -258,79 +43,27 @@ def test_length_batches(lengths: list[int], max_tokens: int, batch_size: int) ->
         assert len(batch) == batch_size or (len(batch) + 1) * lengths[batch[0]] > max_tokens
 
 
-def test_sampling_the_best_token_alone_is_greedy_search() -> None:
-    model, sources = make_model(), [np.array([5, 6, 7, EOS]), np.array([8, EOS]), np.array([9, 10, 11, 12, 4, EOS])]
-    found = sample_batch([model], pad_sentences(sources), sampling=Sampling(top_k=1), max_len_a=1.2, max_len_b=3)
-    greedy = TorchEngine(model).decode(sources, Decode(beam=1, max_len_a=1.2, max_len_b=3, lenpen=1.0))
-    assert [each.tokens for each in found] == [nbest[0].tokens for nbest in greedy]
-    assert [each.score for each in found] == pytest.approx([nbest[0].score for nbest in greedy])
+def test_sentences_are_refused_by_their_index() -> None:
+    fits, long, open_end = np.array([5, 6, EOS]), np.array([5, 6, 7, EOS]), np.array([5, 6])
+    check_sentences([fits, fits], 3, "source")
+    with pytest.raises(UserError, match="source 1 has 4 tokens with </s>; the model's limit is 3"):
+        check_sentences([fits, long], 3, "source")
+    for wrong in (open_end, np.array([], dtype=np.int64)):
+        with pytest.raises(ValueError, match="target 1 does not end in </s>"):
+            check_sentences([fits, wrong], 3, "target")
 
 
-# ------------------------------------------------------------------------------------- samples of numbered sentences
-
-INDICES = [11, 3, 200, 0, 7, 1, 90_000, 4]
-
-
-def draw(
-    model: Transformer, indices: list[int], sources: list[np.ndarray] = SOURCES, *, seed: int = 1, **settings: int
-) -> list[Hypothesis]:
-    decode = Decode.model_validate({"max_len_b": 3, **settings})
-    found = TorchEngine(model).sample(sources, indices, decode, Sampling(), seed=seed)
-    return [hypothesis for (hypothesis,) in found]
+def test_protocols_tell_what_an_engine_can_do() -> None:
+    config = TransformerConfig(encoder_layers=1, decoder_layers=1, encoder_embed_dim=8, decoder_embed_dim=8)
+    parallel = NATEngine(build_nonautoregressive(config, NATConfig(family="ctc"), src_vocab_size=9, tgt_vocab_size=9))
+    beam = TorchEngine(make_model())
+    assert isinstance(beam, ScoringEngine)
+    assert isinstance(parallel, RefiningEngine)
+    assert not isinstance(beam, RefiningEngine)
+    assert not isinstance(parallel, ScoringEngine)
 
 
-def draw_alone(model: Transformer, source: np.ndarray, index: int, seed: int) -> tuple[int, ...]:
-    """Token after token by inversion, with one random number at a time."""
-    log_probs, rng = next_log_probs(model, source), np.random.default_rng([seed, index])
-    tokens: tuple[int, ...] = ()
-    while len(tokens) < max_len_of(source):
-        probs = np.exp(log_probs(tokens))
-        probs[[PAD] if tokens else [PAD, EOS]] = 0.0
-        token = int((probs.cumsum() <= rng.random() * probs.sum()).sum())
-        if token == EOS:
-            break
-        tokens = (*tokens, token)
-    return tokens
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_sample_is_drawn_with_the_numbers_of_its_seed_and_index(seed: int) -> None:
-    model = make_model()
-    expected = [draw_alone(model, source, index, seed) for source, index in zip(SOURCES, INDICES, strict=True)]
-    assert [hypothesis.tokens for hypothesis in draw(model, INDICES, seed=seed)] == expected
-
-
-@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"max_tokens": 30}])
-def test_a_sample_depends_on_no_other_sentence(settings: dict[str, int]) -> None:
-    model = make_model()
-    whole = draw(model, INDICES)
-    order = np.random.default_rng(1).permutation(len(SOURCES))[:-2].tolist()
-    some = draw(model, [INDICES[i] for i in order], [SOURCES[i] for i in order], **settings)
-    assert_same([some], [[whole[i] for i in order]])
-
-
-def test_another_seed_or_index_is_another_sample() -> None:
-    model = make_model()
-    samples = draw(model, INDICES), draw(model, INDICES, seed=2), draw(model, list(range(50, 58)))
-    longer = [i for i, each in enumerate(samples[0]) if len(each.tokens) > 2]
-    assert longer
-    for i in longer:
-        assert len({each[i].tokens for each in samples}) == 3
-    one, other, again = (hypothesis.tokens for hypothesis in draw(model, [5, 6, 5], [SOURCES[7]] * 3))
-    assert one == again != other
-
-
-@pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(temperature=1e-4), Sampling(top_p=1e-9)])
-def test_a_sample_without_chance_is_beam_1(sampling: Sampling) -> None:
-    model, settings, done = make_model(seed=3), Decode(beam=1, batch_size=3, max_len_b=3), []
-    engine = TorchEngine(model)
-    found = engine.sample(SOURCES, INDICES, settings, sampling, seed=1, progress=done.append)
-    assert_same(found, engine.decode(SOURCES, settings))
-    assert done == [3, 3, 2]
-
-
-def test_sources_that_cannot_be_sampled_for() -> None:
-    engine = TorchEngine(make_model())
-    assert engine.sample([], [], Decode(), Sampling(), seed=1) == []
-    with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
-        engine.sample(make_sources([3, 24]), [8, 9], Decode(), Sampling(), seed=1)
+def test_options_have_the_defaults_of_a_single_thread_on_a_cpu() -> None:
+    options = EngineOptions()
+    assert (options.device, options.threads, options.rescorer) == ("cpu", 1, None)
+    assert EngineOptions(rescorer=Path("x")).search == options.search

@@ -16,15 +16,16 @@ from kdmt.decode.engines.nat import NATEngine, _fill
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.search.ctc_paths import collapse, prefix_beam_search
 from kdmt.errors import UserError
-from kdmt.models.architecture import Family, NATConfig, architecture
+from kdmt.families import ALIGNED, EDITING, POSITIONAL, FamilyName
+from kdmt.models.architecture import NATConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.types import ALIGNED, BOS, EDITING, EOS, PAD, POSITIONAL, UNK
+from kdmt.types import BOS, EOS, PAD, UNK
 
 V = 20
 
 
-def small(family: Family = "ctc", **others: Any) -> NATransformer:
+def small(family: FamilyName = "ctc", **others: Any) -> NATransformer:
     torch.manual_seed(2)
     config = architecture("transformer_tiny", {"dropout": 0.3})
     nat = NATConfig(family=family, upsample=2, **others)
@@ -64,7 +65,7 @@ WAYS = [
 @pytest.mark.parametrize("limits", [{"batch_size": 1}, {"batch_size": 2}, {"max_tokens": 9}])
 @pytest.mark.parametrize(("family", "search", "nat"), WAYS)
 def test_the_batch_changes_nothing(
-    family: Family, search: NATDecode, nat: dict[str, Any], limits: dict[str, int]
+    family: FamilyName, search: NATDecode, nat: dict[str, Any], limits: dict[str, int]
 ) -> None:
     engine = NATEngine(small(family, **nat), search=search, iterations=3)
     whole = engine.decode(sources(), Decode())
@@ -77,7 +78,7 @@ def test_the_batch_changes_nothing(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("family", "search", "nat"), [*WAYS, ("dag", NATDecode(dag="greedy"), {})])
 def test_half_precision_scores_what_the_same_weights_score_in_double(
-    family: Family, search: NATDecode, nat: dict[str, Any], dtype: torch.dtype
+    family: FamilyName, search: NATDecode, nat: dict[str, Any], dtype: torch.dtype
 ) -> None:
     """Tokens may differ where two are nearly equal; the best score may not."""
     half, double = (
@@ -98,7 +99,7 @@ def test_a_flat_distribution_over_a_large_vocabulary_has_a_logarithm_in_float16(
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_in_float32_what_a_batch_changes_is_a_tie(family: Family) -> None:
+def test_in_float32_what_a_batch_changes_is_a_tie(family: FamilyName) -> None:
     engine = NATEngine(small(family).float(), iterations=2)
     whole = engine.decode(sources(), Decode())
     alone = engine.decode(sources(), Decode(batch_size=1))
@@ -194,7 +195,7 @@ def test_more_lengths_than_the_model_has_are_refused() -> None:
 
 
 @pytest.mark.parametrize("family", ["nat", "cmlm"])
-def test_a_teacher_chooses_among_lengths(family: Family) -> None:
+def test_a_teacher_chooses_among_lengths(family: FamilyName) -> None:
     model = small(family).eval()
     config = architecture("transformer_tiny", {})
     torch.manual_seed(7)
@@ -220,7 +221,7 @@ def test_a_teacher_chooses_among_lengths(family: Family) -> None:
 
 
 @pytest.mark.parametrize("family", ["cmlm", "inat", *EDITING])
-def test_a_draft_never_has_padding_among_its_words(family: Family) -> None:
+def test_a_draft_never_has_padding_among_its_words(family: FamilyName) -> None:
     model = small(family)
     with torch.no_grad():
         model.output_proj.weight[PAD] = 10.0 * model.output_proj.weight[4:].mean(0)

@@ -11,17 +11,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from small_transformers import CONFIGS, POST_NORM, make_model, make_sources, vocabulary_sizes, write_text_processing
-from tiny_pipeline import hash_tree, kdmt
+from small_transformers import CONFIGS, POST_NORM, make_sources, vocabulary_sizes, write_text_processing
+from tiny_pipeline import kdmt
 
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.onnx import OnnxEngine
 from kdmt.errors import UserError
-from kdmt.interop.onnx import export_model
+from kdmt.interop.onnx_export import export_model
 from kdmt.models.architecture import NATConfig, TransformerConfig
-from kdmt.models.build import build_nonautoregressive, build_transformer
+from kdmt.models.build import build_nonautoregressive
 from kdmt.models.checkpoint import save_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 
@@ -117,44 +117,6 @@ def test_the_blank_is_the_symbol_after_the_last_token(exported: Path) -> None:
     assert symbols.shape == log_probs.shape == (2, 2 * len(SOURCES[3]))
     found = [session.run(["symbols"], {"src_tokens": source[None].astype(np.int64)})[0] for source in SOURCES]
     assert max(each.max() for each in found) == make_student().blank
-
-
-@pytest.mark.parametrize("family", ["autoregressive", "nat", "dag"])
-def test_other_models_are_refused(tmp_path: Path, family: str) -> None:
-    model = make_model() if family == "autoregressive" else make_student(family=family)
-    with pytest.raises(UserError, match=f"only a 'ctc' student is exported to ONNX; this model is '{family}'"):
-        export_model(model, tmp_path / "out")
-    assert not list(tmp_path.iterdir())
-
-
-def test_export_by_command_says_what_goes_where(tmp_path: Path) -> None:
-    size, companions = write_text_processing(tmp_path / "prepare")
-    config = replace(POST_NORM, share_all_embeddings=True)
-    teacher = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
-    save_checkpoint(tmp_path / "average", teacher, companions=companions)
-    refused = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "out")
-    assert refused.code == 2
-    assert "only a 'ctc' student" in refused.err
-    quantized = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "out", "--quantization", "int8")
-    assert quantized.code == 2
-    assert "--quantization int8: ONNX models are float32" in quantized.err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious").write_text("text")
-    before = hash_tree(tmp_path)
-    with pytest.raises(UserError, match="exists already"):
-        export_model(make_student(), tmp_path / "out")
-    assert hash_tree(tmp_path) == before
-
-
-def test_without_what_writes_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"pip install 'kdmt\[onnx\]'"):
-        export_model(make_student(), tmp_path / "out")
-    assert not list(tmp_path.iterdir())
 
 
 def test_without_onnx_runtime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

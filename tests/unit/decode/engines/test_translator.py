@@ -1,159 +1,23 @@
-"""`kdmt translate`: one line for one line whatever the lines hold, with a checkpoint folder alone."""
+"""The translator: from raw text to finished text with a model of any kind."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
-import pty
-import select
-import shutil
-import subprocess
-import sys
-import termios
 from pathlib import Path
-from typing import cast
 
+import numpy as np
 import pytest
-import torch
-from tiny_pipeline import Finished, hash_tree, kdmt, read_pty, run_stages, settings, to_yaml
+from tiny_pipeline import kdmt, run_stages, settings, to_yaml
 
 from kdmt.config import Decode
-from kdmt.decode.engines.translator import Translator, translate_stream
-from kdmt.errors import UserError
-from kdmt.interop.ctranslate2 import proposed_search
+from kdmt.corpus.codec import TextCodec
+from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.decode.engines.translator import Translator
+from kdmt.models.checkpoint import load_model
+from kdmt.types import EOS
 
 TEACHER = Path("runs/tiny/teacher")
-MAX_SOURCE_TOKENS = 64  # the tiny model's positions
-
-
-def translate(stdin: bytes | str, *arguments: str, checkpoint: Path = TEACHER) -> Finished:
-    data = stdin.encode() if isinstance(stdin, str) else stdin
-    return kdmt("translate", checkpoint, "--threads", "1", *arguments, stdin=data)
-
-
-@pytest.mark.usefixtures("finished")
-def test_one_line_for_one_line() -> None:
-    lines = [
-        *("ba be", "", "   ", "\t", "\u00a0\u3000", "\ufeff", "da"),
-        *("\x00", "ba\x00be", "🙂 ba 👩‍👩‍👧", "ba\u2028be\x85bi\x0c\x0bda", "<s> </s> <pad>", "▁", "'\"&|[]"),
-        "ba be",
-    ]
-    result = translate("\n".join(lines) + "\n")
-    assert (result.code, result.err) == (0, "")
-    output = result.out.removesuffix("\n").split("\n")
-    assert len(output) == len(lines)
-    assert [bool(line) for line in output[:7]] == [True, False, False, False, False, False, True]
-    assert output[0] == output[-1]
-    assert output[6] == translate("da\n").out[:-1]  # nothing that stands around a line changes it
-
-
-@pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_ends_of_lines(ending: str) -> None:
-    whole = translate("ba be\nda\n")
-    assert whole.out.count("\n") == 2
-    assert translate(f"ba be{ending}da{ending}").out == whole.out
-    assert translate(f"ba be{ending}da").out == whole.out  # a last line without an end is a line
-
-
-@pytest.mark.usefixtures("finished")
-def test_no_input_is_no_output() -> None:
-    assert translate("") == Finished(0, "", "")
-    assert translate("\n").out == "\n"
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_line_of_ten_thousand_words_is_cut_and_named() -> None:
-    result = translate("ba\n" + "be " * 10_000 + "\nda\n")
-    assert result.code == 0
-    assert result.out.count("\n") == 3
-    assert result.err.startswith("line 2: ")
-    assert result.err.endswith(f" tokens, cut to the model's {MAX_SOURCE_TOKENS}\n")
-    assert result.out.split("\n")[::2] == translate("ba\nda\n").out.splitlines()
-
-
-@pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("buffer_size", ["1", "2", "1024"])
-def test_the_buffer_changes_nothing(buffer_size: str) -> None:
-    lines = "ba be\nbe\n\ngi ga da\nbi\n"
-    assert translate(lines, "--buffer-size", buffer_size).out == translate(lines).out
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_line_that_is_not_utf8_is_named() -> None:
-    result = translate(b"ba\nbe\nb\xffa\nda\n\xc3\n", "--buffer-size", "2")
-    assert result.code == 2
-    *lines, last = result.err.splitlines()
-    assert lines == [f"line {number}: not UTF-8, its translation is empty" for number in (3, 5)]
-    assert last == (
-        "kdmt: error: standard input: 2 of 5 lines cannot be read, the first is line 3; their translations are empty"
-    )
-    first, second, fourth = translate("ba\nbe\nda\n").out.splitlines()
-    assert result.out == f"{first}\n{second}\n\n{fourth}\n\n"
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_line_that_is_too_long_stays_empty_and_is_named() -> None:
-    result = translate("ba\n" + "b" * 1_000_001 + "\nda\n")
-    assert result.code == 2
-    assert result.err.startswith("line 2: longer than 1,000,000 bytes, its translation is empty\n")
-    before, empty, after = result.out.removesuffix("\n").split("\n")
-    assert empty == ""
-    assert [before, after] == translate("ba\nda\n").out.splitlines()
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_stream_that_is_no_text_is_refused() -> None:
-    for stdin, what in (
-        (gzip.compress(b"ba be\nda\n" * 9), "compressed with gzip"),
-        ("ba be da ga\n".encode("utf-16"), "UTF-16 text"),
-        ("ba be da ga\n".encode("utf-16-le"), "UTF-16 text"),
-    ):
-        result = translate(stdin)
-        assert (result.code, result.out) == (2, "")
-        assert result.err.startswith(f"kdmt: error: standard input: {what}")
-    marked = translate(b"\xef\xbb\xbfba be\n")
-    assert marked.out == translate("ba be\n").out
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_checkpoint_folder_alone_suffices(tmp_path_factory: pytest.TempPathFactory) -> None:
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    stdin = Path("text/test.en").read_bytes()
-    expected = {name: translate(stdin, checkpoint=TEACHER / name).out for name in ("average", "checkpoint_40")}
-    for name in expected:
-        shutil.copytree(TEACHER / name, elsewhere / name)
-    shutil.rmtree("runs")
-    for name, output in expected.items():
-        assert translate(stdin, checkpoint=elsewhere / name).out == output != ""
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_run_stands_for_its_average_and_a_pointer_for_its_folder() -> None:
-    stdin = "ba be bi\nga\n"
-    assert translate(stdin).out == translate(stdin, checkpoint=TEACHER / "average").out
-    pointed = TEACHER / (TEACHER / "best").read_text(encoding="utf-8").strip()
-    assert translate(stdin, checkpoint=TEACHER / "best").out == translate(stdin, checkpoint=pointed).out
-
-
-@pytest.mark.usefixtures("finished")
-def test_translating_writes_nothing() -> None:
-    before = hash_tree(Path())
-    translate("ba be\n")
-    assert hash_tree(Path()) == before
-
-
-@pytest.mark.usefixtures("finished")
-def test_folders_that_hold_no_whole_checkpoint() -> None:
-    result = translate("ba\n", checkpoint=Path("runs/tiny/prepare"))
-    assert (result.code, result.out) == (2, "")
-    assert "runs/tiny/prepare: neither a checkpoint folder nor a run that has one" in result.err
-    weights = TEACHER / "average" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-4])
-    result = translate("ba\n")
-    assert (result.code, result.out) == (2, "")
-    assert result.err == f"kdmt: error: {weights}: damaged: its sha256 is not the one in checksums.json\n"
+AVERAGE = TEACHER / "average"
+LINES = ["ba be", "", "gi ga", "da"]
 
 
 @pytest.mark.usefixtures("pipeline")
@@ -164,200 +28,38 @@ def test_text_is_processed_and_finished_as_it_was_for_training() -> None:
     document["teacher"]["train"] |= {"max_updates": 2}
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     run_stages("prepare", "teacher")
-    result = translate("Ba, BE!\nba , be !\n")
-    first, second = result.out.splitlines()
-    assert first == second
     translator = Translator.load(TEACHER)
+    first, second = translator.translate(["Ba, BE!", "ba , be !"], Decode())
+    assert first == second
     assert translator.codec.finish_target("ok , uk !") == "ok, uk!"
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_library_gives_what_the_command_gives() -> None:
+def test_a_translation_is_the_engines_best_hypothesis_as_text() -> None:
+    codec, engine = TextCodec.load(AVERAGE), TorchEngine(load_model(AVERAGE))
+    sources = codec.encode_raw_source([line for line in LINES if line])
+    best = [nbest[0].tokens for nbest in engine.decode(sources, Decode())]
+    texts = iter(codec.finish_target(codec.decode_target(tokens)) for tokens in best)
+    expected = [next(texts) if line else "" for line in LINES]
+    assert Translator.load(TEACHER).translate(LINES, Decode()) == expected
+    assert Translator.of_model(load_model(AVERAGE), codec).translate(LINES, Decode()) == expected
+
+
+@pytest.mark.usefixtures("finished")
+def test_an_exported_model_translates_as_its_checkpoint() -> None:
+    assert kdmt("export", TEACHER, "out", "--to", "ctranslate2").code == 0
+    exported = Translator.load(Path("out"), threads=1)
+    assert exported.translate(LINES, Decode()) == Translator.load(TEACHER).translate(LINES, Decode())
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_source_that_is_too_long_is_cut_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     translator = Translator.load(TEACHER)
-    lines = ["ba be", "", "gi"]
-    target = io.BytesIO()
-    translate_stream(translator, Decode(), io.BytesIO("\n".join(lines).encode()), target, buffer_size=2)
-    assert target.getvalue().decode().split("\n")[:-1] == translator.translate(lines, Decode())
-    assert target.getvalue().decode() == translate("\n".join(lines)).out
-    target = io.BytesIO()
-    with pytest.raises(UserError, match="1 of 2 lines cannot be read, the first is line 1"):
-        translate_stream(translator, Decode(), io.BytesIO(b"\xff\nba be"), target, buffer_size=2)
-    assert target.getvalue().decode().split("\n") == ["", *translator.translate(["ba be"], Decode()), ""]
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
-    assert translate(b"\xef\xbb\xbfba be\nda\n") == translate("ba be\nda\n")
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_line_that_is_too_long_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdmt.decode.arrivals.MAX_LINE_BYTES", 100)
-    monkeypatch.setattr("kdmt.decode.engines.translator.MAX_LINE_BYTES", 100)
-    fits, long = "ba " * 33 + "b", "ba " * 100_000
-    result = translate(f"da\n{fits}\n{fits}a\n{long}\nda\n{long}")
-    assert result.code == 2
-    da = translate("da\n").out
-    assert result.out == f"{da}{translate(fits).out}\n\n{da}\n"
-    assert result.err.count("longer than 1,000,000 bytes, its translation is empty\n") == 3  # the limit by its name
-    assert "3 of 6 lines cannot be read, the first is line 3" in result.err
-
-
-@pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize(
-    "options",
-    [
-        *(("--lenpen", value) for value in ("1000", "-1000", "nan", "inf", "-inf")),
-        *(("--max-len-a", value) for value in ("nan", "inf")),
-        ("--beam", "1000000000000"),
-        ("--device", "cuda:99999999999999999999"),
-        ("--device", "\x1b[31m"),
-    ],
-    ids=" ".join,
-)
-def test_extreme_options_are_one_line(options: tuple[str, str]) -> None:
-    result = translate("ba be\n", *options)
-    assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("kdmt: error: ")
-    assert result.err.count("\n") == 1
-    assert options[0].removeprefix("--").replace("-", "_") in result.err
-
-
-@pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("lenpen", ["100", "-100", "0"])
-@pytest.mark.parametrize("checkpoint", [TEACHER, Path("out")], ids=["torch", "ctranslate2"])
-def test_penalties_at_the_ends_of_their_range_translate(lenpen: str, checkpoint: Path) -> None:
-    if checkpoint != TEACHER:
-        assert kdmt("export", TEACHER, checkpoint, "--to", "ctranslate2").code == 0
-    result = translate("ba be bi\nda\n", "--lenpen", lenpen, checkpoint=checkpoint)
-    assert (result.code, result.err) == (0, "")
-    assert result.out.count("\n") == 2
-
-
-@pytest.mark.usefixtures("finished")
-def test_an_exported_model_is_searched_as_it_was_exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, float]] = []
-
-    def remember(_: object, settings: Decode, *__: object, **___: object) -> None:
-        seen.append((settings.beam, settings.lenpen))
-
-    assert kdmt("export", TEACHER, "out", "--to", "ctranslate2", "--beam", "3", "--lenpen", "0.6").code == 0
-    monkeypatch.setattr("kdmt.decode.engines.translator.translate_stream", remember)
-    for options, checkpoint in (
-        ((), Path("out")),
-        (("--beam", "2"), Path("out")),
-        (("--lenpen", "1"), Path("out")),
-        ((), TEACHER),
-    ):
-        assert translate("ba\n", *options, checkpoint=checkpoint).code == 0
-    assert seen == [(3, 0.6), (2, 0.6), (3, 1.0), (5, 1.0)]
-    for wrong in ("{}", "[]", '{"beam_size": 0, "length_penalty": 1}', '{"beam_size": 2, "length_penalty": NaN}', "x"):
-        Path("out/translate.json").write_text(wrong, encoding="utf-8")
-        result = translate("ba\n", checkpoint=Path("out"))
-        assert result.code == 2
-        assert result.err == "kdmt: error: out/translate.json: damaged: its sha256 is not the one in checksums.json\n"
-        with pytest.raises(UserError, match=r"^out/translate\.json: "):
-            proposed_search(Path("out"))
-
-
-def _lines_from(descriptor: int, count: int) -> list[str]:
-    """So many lines as they come, while nothing more is written to the command and its input is open."""
-    data = b""
-    while data.count(b"\n") < count:
-        assert select.select([descriptor], [], [], 120)[0], data  # a bound for what hangs
-        data += os.read(descriptor, 65536)
-    return data.decode().replace("\r\n", "\n").split("\n")[:-1]
-
-
-def _start(stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "kdmt", "translate", str(TEACHER), "--threads", "1"]
-    return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_pipe_that_pauses_gets_what_has_arrived() -> None:
-    """Whole lines while the pipe stays open, at any division of the bytes; a broken line costs itself."""
-    pieces = [b"ba be\n", b"da\n\nb\xff\ngi", b" ga\n", "grün".encode()[:3], "grün".encode()[3:] + b"\nbi"]
-    expected = translate(b"".join(pieces))
-    with _start(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        found = []
-        for piece in pieces:
-            process.stdin.write(piece)
-            process.stdin.flush()
-            found += _lines_from(process.stdout.fileno(), piece.count(b"\n"))
-        process.stdin.close()
-        found += _lines_from(process.stdout.fileno(), 1)
-        assert (process.stdout.read(), process.stderr.read().decode()) == (b"", expected.err)
-    assert found == expected.out.split("\n")[:-1]
-    assert process.returncode == expected.code == 2
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_terminal_is_answered_line_by_line() -> None:
-    leader, follower = pty.openpty()
-    modes = termios.tcgetattr(follower)
-    modes[3] &= ~termios.ECHO
-    termios.tcsetattr(follower, termios.TCSANOW, modes)
-    with _start(follower, follower, subprocess.PIPE) as process:
-        os.close(follower)
-        for line in ("ba be", "", "da"):
-            os.write(leader, f"{line}\n".encode())
-            assert _lines_from(leader, 1) == translate(f"{line}\n").out.split("\n")[:-1]
-        os.write(leader, b"\x04")  # the end of input
-        assert read_pty(leader) == ""
-    assert process.returncode == 0
-
-
-def test_memory_that_is_not_there_is_one_line() -> None:
-    """By what PyTorch itself raises; other errors stay what they are."""
-
-    class Greedy:
-        def translate(self, *_: object, **__: object) -> list[str]:
-            torch.empty(10**15)
-            return []
-
-    class Broken:
-        def translate(self, *_: object, **__: object) -> list[str]:
-            raise RuntimeError("something else")
-
-    def run(translator: object) -> None:
-        translate_stream(cast(Translator, translator), Decode(), io.BytesIO(b"a\n"), io.BytesIO(), buffer_size=1)
-
-    with pytest.raises(UserError, match="out of memory: a beam smaller than 5 needs less memory"):
-        run(Greedy())
-    with pytest.raises(RuntimeError, match="something else"):
-        run(Broken())
-
-
-def test_a_translation_is_escaped_on_a_terminal_alone() -> None:
-    class Terminal(io.BytesIO):
-        def isatty(self) -> bool:
-            return True
-
-    class Evil:
-        def translate(self, lines: list[str], *_: object, **__: object) -> list[str]:
-            return ["\x1b[31m\tä" for _ in lines]
-
-    for target, expected in ((io.BytesIO(), "\x1b[31m\tä\n"), (Terminal(), "\\x1b[31m\tä\n")):
-        translate_stream(cast(Translator, Evil()), Decode(), io.BytesIO(b"a\n"), target, buffer_size=1)
-        assert target.getvalue().decode() == expected
-
-
-@pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "| head -n 1"])
-def test_streams_that_are_not_there(closed: str) -> None:
-    command = f"{sys.executable} -m kdmt translate {TEACHER} --threads 1 {closed}"
-    if closed == "2>&-":  # what would be told there does not get among the translations
-        result = subprocess.run(command, shell=True, input=b"ba\n\xff\n", capture_output=True, check=False)
-        assert (result.returncode, result.stdout.decode()) == (2, translate("ba\n").out + "\n")
-        return
-    result = subprocess.run(command, shell=True, input=b"ba\n" * 5000, capture_output=True, check=False)
-    assert b"Traceback" not in result.stderr
-    if "head" in closed:
-        assert result.stdout == translate("ba\n").out.encode()
-    else:
-        assert (result.returncode, result.stdout) == (2, b"")
-        assert result.stderr.startswith(b"kdmt: error: ")
+    limit = translator.max_source_tokens
+    assert limit == load_model(AVERAGE).config.max_source_positions
+    (long,) = translator.codec.encode_raw_source(["ba " * 500])
+    cut = np.append(long[: limit - 1], EOS)
+    assert translator.translate_ids([long, cut], Decode()) == [translator.translate_ids([cut], Decode())[0]] * 2
+    assert capsys.readouterr().err == ""
+    translator.translate(["ba", "ba " * 500], Decode(), first_line=7)
+    assert capsys.readouterr().err == f"line 8: {len(long)} tokens, cut to the model's {limit}\n"

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from copy_task import nat_objective, terms_of
 from torch import Tensor
 
 from kdmt.config import Decode
+from kdmt.corpus.batching import Batch
 from kdmt.corpus.codec import TextCodec
 from kdmt.decode.engines.fairseq_refinement import RefinementEngine
 from kdmt.decode.engines.nat import NATEngine
@@ -28,9 +30,9 @@ from kdmt.losses.insertion import missing_spans
 from kdmt.models.checkpoint import load_model
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput, Transformer
-from kdmt.objectives.objective import CrossEntropyObjective
-from kdmt.objectives.positional import MaskedObjective
-from kdmt.types import BOS, EOS, PAD, UNK, Batch
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.objective import Prepared
+from kdmt.types import BOS, EOS, PAD, UNK
 
 TRAINED = "KDMT_PARITY" in os.environ
 GOLDEN = Path(os.environ.get("KDMT_PARITY", Path(__file__).parents[3] / "golden" / "fairseq"))
@@ -130,15 +132,15 @@ def test_the_criterion_that_trains_gives_the_same(imported, case: str) -> None:
     """`label_smoothed_cross_entropy`, through the objective of the training loop."""
     arrays, losses = golden(case)
     epsilon = SMOOTHING if "nll_loss" in losses else 0.0
-    objective = CrossEntropyObjective(load_model(imported(case)), label_smoothing=epsilon)
-    terms = objective(batch_of(arrays["src_tokens"], arrays["prev_tokens"], arrays["tgt_tokens"]))
+    objective = build_objective(load_model(imported(case)), label_smoothing=epsilon)
+    terms = terms_of(objective, batch_of(arrays["src_tokens"], arrays["prev_tokens"], arrays["tgt_tokens"]))
     assert terms["loss"].count == losses["sample_size"]
     assert float(terms["loss"].sum) / terms["loss"].count == pytest.approx(
         losses["loss"] / losses["sample_size"], abs=TOLERANCE
     )
 
 
-def batch_of(src_tokens: Tensor, prev_tokens: Tensor, tgt_tokens: Tensor, **others) -> Batch:
+def batch_of(src_tokens: Tensor, prev_tokens: Tensor, tgt_tokens: Tensor) -> Batch:
     return Batch(
         index_B=torch.arange(len(src_tokens)),
         src_tokens_BS=src_tokens,
@@ -146,7 +148,6 @@ def batch_of(src_tokens: Tensor, prev_tokens: Tensor, tgt_tokens: Tensor, **othe
         tgt_tokens_BT=tgt_tokens,
         num_tgt_tokens=int(tgt_tokens.ne(PAD).sum()),
         num_src_tokens=int(src_tokens.ne(PAD).sum()),
-        **others,
     )
 
 
@@ -234,11 +235,13 @@ def test_the_criterion_that_trains_masked_models_gives_the_same(imported) -> Non
     model = nat_model(imported("cmlm"))
     vocab = len(model.output_proj.weight)
     smoothing = SMOOTHING * (vocab - 1) / vocab
-    objective = MaskedObjective(model, label_smoothing=smoothing, length_weight=0.1).train()
+    objective = nat_objective(model, label_smoothing=smoothing).train()
     model.eval()  # as fairseq's was: without dropout
     target, seen = without_bos(arrays["tgt_tokens"]), without_bos(arrays["prev_tokens"])
-    asked = target.masked_fill(seen.ne(UNK), PAD)
-    terms = objective(batch_of(without_bos(arrays["src_tokens"]), target, asked, seen_BT=seen))
+    asked = seen.eq(UNK)
+    batch = batch_of(without_bos(arrays["src_tokens"]), target, target)
+    count = int(asked.sum())
+    terms = objective(Prepared(batch=batch, num_asked=count, count=count, asked_BT=asked, seen_BT=seen))
     found = {name: float(term.sum) / term.count for name, term in terms.items()}
     assert found["loss"] == pytest.approx(losses["word_ins-loss"], abs=TOLERANCE)
     assert found["length"] == pytest.approx(losses["length-loss"], abs=TOLERANCE)

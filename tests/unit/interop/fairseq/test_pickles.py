@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import builtins
-import io
 import os
 import pickle
 import struct
@@ -169,23 +168,6 @@ def test_names_are_found_however_they_are_pushed(tmp_path: Path, case: str) -> N
     assert named_in(path) == {name}
     with pytest.raises(UserError, match=rf"checkpoint\.pt: refused, since it carries {name}: "):
         read_pickle(path)
-
-
-def test_names_that_are_found_are_those_that_pickle_looks_up(tmp_path: Path) -> None:
-    """Of all protocols, by the standard library's own reader."""
-    given = {"a": CALLS["posix.system"], "b": [CALLS["builtins.getattr"]] * 2, "c": (argparse.Namespace(x=1), {2, 3})}
-    for protocol in range(2, 6):
-        looked_up: set[str] = set()
-
-        class Watching(pickle.Unpickler):
-            def find_class(self, module: str, name: str, found: set[str] = looked_up) -> Any:
-                real = super().find_class(module, name)
-                found.add(f"{real.__module__}.{real.__name__}")
-                return real if real in (argparse.Namespace, set) else lambda *_: None
-
-        program = pickle.dumps(given, protocol=protocol)
-        Watching(io.BytesIO(program)).load()
-        assert named_in(legacy(tmp_path, program)) == looked_up
 
 
 def test_what_a_damaged_file_names_before_the_damage_is_named(tmp_path: Path) -> None:

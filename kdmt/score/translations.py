@@ -1,6 +1,6 @@
-"""Decoded test sets that outlive a change of metric: each is kept with what it was decoded from.
+"""Decoded test sets, each kept with what it was decoded from, so that a change of metrics decodes nothing again.
 
-<folder>/<name>.<lang>   the decoder's words, one line a sentence
+<folder>/<name>.<lang>   words of the decoder, one line for each sentence
 <folder>/<name>.json     what they were decoded from, their sha256, and what was measured while they were decoded
 """
 
@@ -20,7 +20,7 @@ from kdmt.files import read_optional_json, write_json
 
 @dataclass(frozen=True)
 class Decoded:
-    """A test set as one system translated it."""
+    """The translations of a test set by one system."""
 
     words: list[str]  # before detokenisation
     steps: float  # passes of the decoder, mean over the sentences
@@ -29,12 +29,12 @@ class Decoded:
 
 
 class Translations:
-    """Decoded test sets of one folder, taken over from other folders where these have them.
+    """Decoded test sets in one folder, copied from other folders where these have them.
 
     Args:
-        folder: where they are kept.
-        earlier: folders of the same kind in which to look too, such as those of states that were moved aside.
-        lang: the target language, the ending of the text files.
+        folder: the folder that they are kept in.
+        earlier: other folders that are searched, such as those of earlier states.
+        lang: the target language, extension of the text files.
     """
 
     def __init__(self, folder: Path, earlier: Sequence[Path], lang: str) -> None:
@@ -45,7 +45,7 @@ class Translations:
         return [self.folder / f"{name}.{self.lang}", self.folder / f"{name}.json"]
 
     def find(self, name: str, made_from: Mapping[str, Any]) -> Decoded | None:
-        """Return what was decoded from just this before, and is whole; it is kept in the folder from then on."""
+        """Return the test set that was decoded from the same, None if there is none; copy it into the folder."""
         for folder in (self.folder, *self.earlier):
             found = self._read(folder, name, made_from)
             if found is not None:
@@ -55,7 +55,7 @@ class Translations:
         return None
 
     def keep(self, name: str, made_from: Mapping[str, Any], decoded: Decoded) -> None:
-        """Write the text, then the record that declares it whole."""
+        """Write the text, then the record, which marks the text as whole."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text, record = self.files(name)
         record.unlink(missing_ok=True)
@@ -68,9 +68,9 @@ class Translations:
         text, record = folder / f"{name}.{self.lang}", folder / f"{name}.json"
         try:
             known = read_optional_json(record)
-        except UserError:  # a damaged record is none: the test set is decoded again
+        except UserError:  # damaged: the test set is decoded again
             return None
-        if not isinstance(known, dict) or known.get("made_from") != json.loads(json.dumps(made_from)):
+        if known is None or known.get("made_from") != json.loads(json.dumps(made_from)):
             return None
         if not text.is_file() or file_sha256(text) != known.get("sha256"):
             return None

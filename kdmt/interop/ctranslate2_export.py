@@ -1,8 +1,4 @@
-"""Our autoregressive Transformer as a CTranslate2 model.
-
-The folder is an ordinary CTranslate2 model (`model.bin`, `config.json`, `*_vocabulary.json`) with what
-`kdmt.interop.export_folder` puts beside it and `translate.json`, options of `Translator.translate_batch` for who
-uses it without kdmt.
+"""Export of an autoregressive Transformer as a CTranslate2 model. `kdmt.interop.ctranslate2_folder` owns the format.
 
 Token lists that go into the model end in </s>; the decoder starts from </s>. Names and layout are those of
 ctranslate2/specs/transformer_spec.py (4.8).
@@ -10,7 +6,7 @@ ctranslate2/specs/transformer_spec.py (4.8).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -18,25 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdmt.checksum import verify_checkpoint
-from kdmt.choices import ComputeType
-from kdmt.config import Decode, checked
+from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
-from kdmt.files import naming, read_json, read_json_object, write_json, write_text
-from kdmt.interop.export_folder import check_new, exported_folder, record_file
+from kdmt.files import naming
+from kdmt.interop.ctranslate2_folder import MODEL_FILE, translate_options, write_options
+from kdmt.interop.export_folder import check_new, described_folder
+from kdmt.interop.exporters import Quantization
 from kdmt.models.attention import CrossAttention, SelfAttention
+from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
-from kdmt.types import EOS, PAD, SPECIALS
-
-SHORTLIST_FILE = "vmap.txt"  # CTranslate2's name for it
-OPTIONS_FILE = "translate.json"
-_SIDES = ("source", "target")
-
-Quantization = ComputeType
+from kdmt.types import EOS, SPECIALS
 
 
 def export_checkpoint(
@@ -96,88 +87,11 @@ def export_model(
     _check_symbols(tgt_symbols, model.tgt_vocab_size, "target")
     spec = _specification(model, src_symbols, tgt_symbols)
     spec.optimize(quantization=quantization)
-    with exported_folder(folder, model, companions) as aside:
-        with naming(folder / "model.bin"):
+    with described_folder(folder, describe_model(model), companions) as aside:
+        with naming(folder / MODEL_FILE):
             spec.save(str(aside))
         options = translate_options(decode or Decode(), model.config.max_target_positions)
-        write_json(aside / OPTIONS_FILE, options)
-
-
-def translate_options(decode: Decode, max_target_positions: int) -> dict[str, Any]:
-    """Keyword arguments of `Translator.translate_batch` with which it searches much as `kdmt translate` does.
-
-    One maximum length stands for all sentences, max_len_a and max_len_b do not; ends are found in CTranslate2's way, of
-    which `kdmt.decode.engines.ctranslate2` tells.
-    """
-    return {
-        "beam_size": decode.beam,
-        "length_penalty": decode.lenpen,
-        "max_input_length": 0,
-        "max_decoding_length": max_target_positions - 1,
-        "min_decoding_length": 0,
-        "suppress_sequences": [[SPECIALS[PAD]]],
-        "end_token": SPECIALS[EOS],
-    }
-
-
-def proposed_search(folder: Path) -> dict[str, Any]:
-    """Return the `beam` and `lenpen` that `translate.json` proposes for a model; none where there is no such file.
-
-    Raises:
-        UserError: the file does not hold them.
-    """
-    path = folder / OPTIONS_FILE
-    if not path.is_file():
-        return {}
-    options = read_json_object(path, required={"beam_size": int, "length_penalty": float})
-    found = {"beam": options["beam_size"], "lenpen": float(options["length_penalty"])}
-    checked(Decode, str(path), **found)
-    return found
-
-
-def add_shortlist(folder: Path, frequent: Iterable[int], of_token: Mapping[int, Iterable[int]]) -> None:
-    """Put a lexical shortlist into an exported folder, in place of one that it has.
-
-    `vmap.txt` has a line for each source token: it, a tab, and target tokens between spaces; what stands behind an
-    empty source token goes for all. CTranslate2 adds <s>, </s> and <unk>, and what any source of a batch allows holds
-    for the whole batch (ctranslate2's src/vocabulary_map.cc).
-
-    Args:
-        folder: written by `export_model`.
-        frequent: target ids for all sources.
-        of_token: source id -> target ids.
-
-    Raises:
-        UserError: the folder is none of ours or damaged, a token is not in its vocabulary, or one holds white space.
-    """
-    verify_checkpoint(folder)
-    src_symbols, tgt_symbols = _vocabularies(folder)
-    lines = ["\t" + _spelled(frequent, tgt_symbols)]
-    for token in sorted(of_token):
-        lines.append(f"{_spelled([token], src_symbols)}\t{_spelled(of_token[token], tgt_symbols)}")
-    write_text(folder / SHORTLIST_FILE, "".join(f"{line}\n" for line in lines))
-    record_file(folder, folder / SHORTLIST_FILE)
-
-
-def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:
-    """The source's and the target's token of each id; one file holds both where they are the same."""
-    shared = folder / "shared_vocabulary.json"
-    files = [shared, shared] if shared.is_file() else [folder / f"{side}_vocabulary.json" for side in _SIDES]
-    if not all(file.is_file() for file in files):
-        raise UserError(f"{folder}: not a model that 'kdmt export --to ctranslate2' wrote")
-    source, target = (read_json(file) for file in files)
-    return source, target
-
-
-def _spelled(tokens: Iterable[int], symbols: Sequence[str]) -> str:
-    """Between spaces; <pad>, which is never written, is left out."""
-    tokens = list(tokens)
-    if outside := [token for token in tokens if not 0 <= token < len(symbols)]:
-        raise UserError(f"the shortlist has token {outside[0]}, the vocabulary {len(symbols)} symbols")
-    words = [symbols[token] for token in tokens if token != PAD]
-    if broken := [word for word in words if word.split(" ") != [word] or {"\t", "\n", "\r"} & set(word)]:
-        raise UserError(f"a shortlist cannot hold {broken[0]!r}: its tokens are divided by spaces and tabs")
-    return " ".join(words)
+        write_options(aside, options, name=folder)
 
 
 def _check_model(model: Transformer) -> None:

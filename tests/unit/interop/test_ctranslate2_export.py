@@ -31,12 +31,11 @@ from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import UserError
 from kdmt.interop import export_folder as exported
-from kdmt.interop.ctranslate2 import Quantization, add_shortlist, export_checkpoint, export_model
+from kdmt.interop.ctranslate2_export import Quantization, export_checkpoint, export_model
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer, describe_model
 from kdmt.models.checkpoint import save_checkpoint
 from kdmt.models.transformer import Transformer
-from kdmt.types import EOS, PAD, UNK
 
 LENGTHS = [1, 5, 9, 20, 3]
 SOURCES = make_sources(LENGTHS)
@@ -174,7 +173,7 @@ def test_a_side_without_layers_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_quantization(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="quantization 'int4' is none of float32, float16, int8"):
+    with pytest.raises(UserError, match="quantization 'int4' is none of float32, int8, float16"):
         export(make_model(), tmp_path / "out", quantization="int4")  # type: ignore[arg-type]
 
 
@@ -226,59 +225,6 @@ def test_an_export_that_was_killed_is_no_model_and_the_next_one_cleans_up(
 
 
 # ---------------------------------------------------------------------------------------------------------- shortlists
-
-
-def test_a_shortlist_is_written_as_ctranslate2_reads_it(tmp_path: Path) -> None:
-    folder = export(make_model(), tmp_path / "out")
-    before = hash_tree(folder)
-    add_shortlist(folder, np.array([EOS, UNK, 7]), {9: np.array([6, PAD, 14]), 4: [5]})
-    assert (folder / "vmap.txt").read_text() == "\t</s> <unk> t7\ns4\tt5\ns9\tt6 t14\n"
-    verify_checkpoint(folder)
-    assert {name for name, sha in hash_tree(folder).items() if before.get(name) != sha} == {
-        "checksums.json",
-        "vmap.txt",
-    }
-    add_shortlist(folder, [EOS], {})  # in place of it
-    assert (folder / "vmap.txt").read_text() == "\t</s>\n"
-    verify_checkpoint(folder)
-    (folder / "vmap.txt").unlink()
-    with pytest.raises(UserError, match=r"vmap\.txt: the checkpoint's file is missing"):
-        verify_checkpoint(folder)
-
-
-@pytest.mark.parametrize(
-    ("frequent", "of_token", "message"),
-    [
-        ([2, 18], {}, "the shortlist has token 18, the vocabulary 18 symbols"),
-        ([2, -1], {}, "the shortlist has token -1"),
-        ([2], {15: [4]}, "the shortlist has token 15, the vocabulary 15 symbols"),
-    ],
-)
-def test_a_shortlist_of_another_vocabulary_is_refused(
-    tmp_path: Path, frequent: list[int], of_token: dict[int, list[int]], message: str
-) -> None:
-    folder = export(make_model(), tmp_path / "out")
-    before = hash_tree(folder)
-    with pytest.raises(UserError, match=message):
-        add_shortlist(folder, frequent, of_token)
-    assert hash_tree(folder) == before
-
-
-@pytest.mark.parametrize("broken", ["a b", "a\tb", "a\nb", " "])
-def test_a_token_with_white_space_has_no_shortlist(tmp_path: Path, broken: str) -> None:
-    model, folder = make_model(), tmp_path / "out"
-    tgt = [*symbols(17, "t"), broken]
-    export_model(model, folder, src_symbols=symbols(15, "s"), tgt_symbols=tgt)
-    add_shortlist(folder, [EOS, 16], {})
-    with pytest.raises(UserError, match="a shortlist cannot hold"):
-        add_shortlist(folder, [EOS, 17], {})
-
-
-def test_a_shortlist_needs_an_exported_model(tmp_path: Path, checkpoint: Path) -> None:
-    with pytest.raises(UserError, match="not a checkpoint"):
-        add_shortlist(tmp_path, [EOS], {})
-    with pytest.raises(UserError, match="not a model that 'kdmt export"):
-        add_shortlist(checkpoint, [EOS], {})
 
 
 # --------------------------------------------------------------------------------------------------- the command line

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.decode import arrivals
-from kdmt.decode.arrivals import arriving_lines
+from kdmt.commands import arrivals
+from kdmt.commands.arrivals import arriving_lines
 
 
 @contextmanager

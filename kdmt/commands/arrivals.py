@@ -1,4 +1,4 @@
-"""Lines of a stream as they arrive: many at once where they come quickly, one at a time from a keyboard."""
+"""Lines of a stream as they arrive: many together from a file, one at a time from a keyboard."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kdmt.corpus.text_files import MAX_LINE_BYTES
 from kdmt.errors import UserError
 
 _READ_BYTES = 1 << 16
-_PAUSE_SECONDS = 0.05  # without a byte: what has arrived is given out
-_GATHER_SECONDS = 0.5  # lines that come one by one, without a pause, are gathered for so long
-# gives some bytes; none at the end; None where none have come within the seconds (None: any time)
+_PAUSE_SECONDS = 0.05  # without a byte: the lines so far are yielded
+_GATHER_SECONDS = 0.5  # longest time for which lines are gathered that arrive without a pause
+# (seconds to wait, None for ever) -> bytes; empty at the end, None if none have arrived in time
 _Read = Callable[[float | None], bytes | None]
 
 
 def arriving_lines(source: BinaryIO, most: int) -> Iterator[list[bytes]]:
     """Yield the lines of a stream without their `\\n`, at most `most` together, as soon as the stream pauses.
 
-    Of a line with more than `MAX_LINE_BYTES` some of the first bytes are given, more than that.
+    Of a line longer than `MAX_LINE_BYTES` only the beginning is yielded, which is longer than that too.
 
     Raises:
         UserError: the stream cannot be read.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdmt.stages.translations import Decoded, Translations
+from kdmt.score.translations import Decoded, Translations
 
 DECODED = Decoded(["ein Haus", "", "жук \u2028 x"], 1.5, 12.5, 100.25)
 MADE_FROM: dict[str, Any] = {"checkpoint": "0" * 64, "decode": {"beam": 5, "lenpen": 1.0}, "points": (1, 2)}

@@ -1,9 +1,6 @@
-"""Our CTC student as an ONNX model, from source ids to the best symbol of each position.
+"""Export of a CTC student as an ONNX model, from source ids to the best symbol of each position.
 
-The folder holds `model.onnx` and what `kdmt.interop.export_folder` puts beside it. The model's input is `src_tokens`,
-int64 [B, S]: sentences of one length, </s> last; there is no padding, and so no mask. Its outputs are `symbols`, int64
-[B, L], the most probable token (or the blank, one more than the last token) at each of the L = upsample * S positions,
-and `log_probs`, float32 [B, L], its natural log-probability. `kdmt.decode.engines.onnx` makes sentences of them.
+`kdmt.interop.onnx_folder` owns the format.
 """
 
 from __future__ import annotations
@@ -21,7 +18,9 @@ from torch import Tensor, nn
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.files import naming
-from kdmt.interop.export_folder import check_new, exported_folder
+from kdmt.interop.export_folder import check_new, described_folder
+from kdmt.interop.onnx_folder import INPUT, MODEL_FILE, OUTPUTS
+from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
@@ -67,20 +66,20 @@ def export_model(model: Transformer, folder: Path, *, companions: Sequence[Path]
     symbols = _BestSymbols(copy.deepcopy(model).to("cpu", torch.float32)).eval()
     two_sentences = torch.full((2, 3), UNK).index_fill(1, torch.tensor([2]), EOS)
     sizes = {0: torch.export.Dim("B"), 1: torch.export.Dim("S", max=model.config.max_source_positions)}
-    with exported_folder(folder, model, companions) as aside, _quiet(), torch.no_grad():
+    with described_folder(folder, describe_model(model), companions) as aside, _quiet(), torch.no_grad():
         program = torch.onnx.export(
             symbols,
             (two_sentences,),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=["src_tokens"],
-            output_names=["symbols", "log_probs"],
+            input_names=[INPUT],
+            output_names=[*OUTPUTS],
             dynamic_shapes={"src_tokens_BS": sizes},
         )
         assert program is not None  # it is only where a file is given
-        with naming(folder / "model.onnx"):
-            program.save(str(aside / "model.onnx"), external_data=False)
+        with naming(folder / MODEL_FILE):
+            program.save(str(aside / MODEL_FILE), external_data=False)
 
 
 class _BestSymbols(nn.Module):

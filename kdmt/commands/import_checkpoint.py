@@ -1,0 +1,47 @@
+"""`kdmt import-checkpoint`: checkpoint folders from fairseq's checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdmt.config import Text
+from kdmt.interop.fairseq.checkpoints import TextSettings, import_checkpoints
+from kdmt.terminal import printable
+
+
+def import_checkpoint(
+    checkpoints: str,
+    out: Path,
+    *,
+    data: Path,
+    source_lang: str | None = None,
+    target_lang: str | None = None,
+    bpe_codes: Path | None = None,
+    sentencepiece: Path | None = None,
+    normalize: bool = False,
+    moses: bool = False,
+    lowercase: bool = False,
+) -> None:
+    """Write a checkpoint folder for each checkpoint of fairseq, and print their paths.
+
+    Args:
+        checkpoints: paths with ':' between them.
+        out: the new folder; of several checkpoints OUT/0, OUT/1, ...
+        data: the data-bin of the checkpoints, or a folder with its dict.<lang>.txt.
+        source_lang, target_lang: languages (default: those in the checkpoint).
+        bpe_codes, sentencepiece: the subword model; without one, text is tokens already.
+        normalize, moses, lowercase: how the training text was processed.
+
+    Raises:
+        UserError: a checkpoint cannot be read or has no counterpart in kdmt, or the folder exists.
+    """
+    settings = TextSettings(
+        data=data,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        bpe_codes=bpe_codes,
+        sentencepiece=sentencepiece,
+        text=Text(normalize=normalize, moses=moses, lowercase=lowercase, already_applied=moses),
+    )
+    for folder in import_checkpoints(checkpoints, out, settings):
+        print(printable(str(folder)))

@@ -1,0 +1,104 @@
+"""Systems, ways of decoding them, and comparisons between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdmt.score.records import Comparison, PValue
+from kdmt.score.significance import paired_bootstrap
+from kdmt.score.test_sets import TestSet
+
+
+@dataclass(frozen=True)
+class System:
+    """A trained model of the pipeline."""
+
+    name: str
+    seed: int
+    run: Path
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of decoding: with a beam, or in a number of iterations at most."""
+
+    beam: int = 1
+    iterations: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"beam{self.beam}" if self.iterations is None else f"iter{self.iterations}"
+
+
+@dataclass(frozen=True)
+class SystemRun:
+    """A system on a test set with one way of decoding, and its hypotheses in the form that is scored first."""
+
+    system: System
+    test_set: str
+    way: Way
+    engine: str
+    compute_type: str
+    hypotheses: list[str]
+
+    @property
+    def file(self) -> str:
+        """The name of the translations, without the language."""
+        return file_name(self.system, self.test_set, self.way)
+
+
+def file_name(system: System, test_set: str, way: Way) -> str:
+    """Return the name of a system's translations of a test set, without the language."""
+    return f"{system.name}.seed_{system.seed}.{test_set}.{way.name}"
+
+
+def compare_runs(
+    runs: Sequence[SystemRun], test_sets: Mapping[str, TestSet], *, baseline: str, samples: int
+) -> list[Comparison]:
+    """Compare every run with the baseline's run by paired bootstrap resampling.
+
+    The baseline's run is the one with the same way of decoding and the same seed; its first one where there is none.
+
+    Args:
+        test_sets: by name.
+        baseline: name of a system.
+        samples: resampled test sets.
+    """
+    comparisons = []
+    for run in runs:
+        if run.system.name == baseline:
+            continue
+        bases = [base for base in runs if (base.system.name, base.test_set) == (baseline, run.test_set)]
+        alike = [base for base in bases if base.way == run.way] or bases[:1]
+        base = next((base for base in alike if base.system.seed == run.system.seed), alike[0])
+        comparisons.append(_compare(base, run, test_sets[run.test_set], samples))
+    return comparisons
+
+
+def _compare(base: SystemRun, run: SystemRun, test_set: TestSet, samples: int) -> Comparison:
+    found = paired_bootstrap(
+        {base.system.name: base.hypotheses, run.system.name: run.hypotheses},
+        test_set.first.references,
+        baseline=base.system.name,
+        samples=samples,
+        tokenize=test_set.first.tokenize,
+        lowercase=test_set.first.lowercase,
+    )
+    p_values = {}
+    for metric, estimates in found.estimates.items():
+        p_value = estimates[run.system.name].p_value
+        assert p_value is not None, "only the baseline has no p-value"
+        p_values[metric] = PValue(p_value, found.signatures[metric])
+    return Comparison(
+        test_set=run.test_set,
+        system=run.system.name,
+        seed=run.system.seed,
+        engine=run.engine,
+        beam=run.way.beam,
+        iterations=run.way.iterations,
+        compute_type=run.compute_type,
+        baseline=base.system.name,
+        p_values=p_values,
+    )

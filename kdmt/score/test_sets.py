@@ -1,0 +1,52 @@
+"""References of test sets, with the settings that they are scored with.
+
+Text that is tokenised or lowercased has two forms, finished text and words as the tokenizer sees them. Their scores are
+not comparable: the first form is the one that `score.detokenized` selects, and the other one is reported besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kdmt.score.metrics import METRICS, Metric, MetricScore
+
+
+@dataclass(frozen=True)
+class References:
+    """The references of a test set in one form of its text."""
+
+    references: list[str]
+    tokenize: str  # sacreBLEU's tokenizer
+    lowercase: bool = False
+
+    def score(self, hypotheses: Sequence[str], metrics: Mapping[str, Metric]) -> dict[str, MetricScore]:
+        """Return the score of hypotheses in the same form for each metric."""
+        return {
+            name: metric.score(hypotheses, self.references, tokenize=self.tokenize, lowercase=self.lowercase)
+            for name, metric in metrics.items()
+        }
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A test set in one or both forms of its text."""
+
+    __test__ = False  # no class of tests
+
+    first: References
+    second: References | None = None
+
+    def score(
+        self, first: Sequence[str], second: Sequence[str]
+    ) -> tuple[dict[str, MetricScore], dict[str, MetricScore]]:
+        """Return the scores of hypotheses that are given in both forms.
+
+        Returns:
+            By metric, all scores of the first form, and of the second one those that depend on tokens.
+        """
+        scores = self.first.score(first, METRICS)
+        if self.second is None:
+            return scores, {}
+        depending = {name: metric for name, metric in METRICS.items() if metric.depends_on_tokens}
+        return scores, self.second.score(second, depending)

@@ -1,0 +1,65 @@
+"""The work of the knowledge stage: run the teacher over a training set and fill the cache."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdmt.corpus.batching import open_split
+from kdmt.corpus.codec import check_vocabulary
+from kdmt.corpus.knowledge_cache import HEADER, KnowledgeCache, KnowledgeWriter, Shape
+from kdmt.distill.teacher_forcing import fill_cache
+from kdmt.errors import UserError
+from kdmt.flow.manifest import Plan, begin, check_status, finish, recorded_outputs
+from kdmt.flow.progress import sentence_progress
+from kdmt.models.checkpoint import load_model
+from kdmt.runtime import pick_device, use_threads
+from kdmt.stages.training_inputs import cache_made_from, teacher_checkpoint
+from kdmt.stages.workspace import Workspace
+
+
+def fill(workspace: Workspace, data: str, plan: Plan) -> None:
+    """Fill the cache of a training set."""
+    settings, folder = workspace.config.knowledge, workspace.knowledge(data)
+    use_threads(settings.threads)
+    device = pick_device(settings.device)
+    checkpoint = teacher_checkpoint(workspace)
+    check_vocabulary(checkpoint, workspace.prepare, workspace.direction)
+    teacher = load_model(checkpoint)
+    if settings.k >= teacher.tgt_vocab_size:
+        raise UserError(f"knowledge.k ({settings.k}) is not less than the vocabulary's {teacher.tgt_vocab_size} tokens")
+    shape = Shape(
+        k=settings.k,
+        vocab_size=teacher.tgt_vocab_size,
+        temperatures=tuple(settings.temperatures),
+        value_type=settings.value_type,
+        block_size=settings.block_size,
+    )
+    pairs = open_split(workspace.training_set(data) / "data-bin", "train", workspace.direction)
+    assert pairs.tgt_sizes is not None
+    if recorded_outputs(folder) and check_status(folder, plan).state == "unfinished":
+        (folder / HEADER).unlink(missing_ok=True)  # damaged since it was complete: no block is trusted
+    begin(folder, plan, workspace.resolved_config())
+    writer = KnowledgeWriter(folder, shape, sizes=pairs.tgt_sizes, made_from=cache_made_from(workspace, data))
+    with sentence_progress(f"knowledge of {data}", len(pairs)) as progress:
+        fill_cache(writer, [teacher], pairs, device=device, max_tokens=settings.max_tokens, progress=progress)
+    cache = KnowledgeCache(folder)
+    facts = _facts(cache)
+    workspace.say(
+        f"knowledge of {data}: {facts['num_tokens']:,} tokens, {facts['bytes_a_token']} bytes each, "
+        f"{100 * facts['mass_of_best']:.1f}% of the teacher's mass on its {settings.k} best"
+    )
+    outputs = [folder / HEADER, folder / "sizes.npy", folder / "marginal.npy", *cache.files]
+    finish(folder, plan, outputs=outputs, facts=facts)
+
+
+def _facts(cache: KnowledgeCache) -> dict[str, float]:
+    rest = sum(
+        float(np.exp(np.load(path, mmap_mode="r")["log_probs"][:, 0, -1].astype(np.float64)).sum())
+        for path in cache.files
+    )
+    num_tokens = int(cache.sizes.sum(dtype=np.int64))
+    return {
+        "num_tokens": num_tokens,
+        "bytes_a_token": cache.shape.bytes_a_token,
+        "mass_of_best": 1.0 - rest / num_tokens,
+    }

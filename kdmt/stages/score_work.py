@@ -1,0 +1,236 @@
+"""The work of the score stage: every system translates every test set, and the translations are scored.
+
+scores.json, significance.json, report.html         next to the folders of the stages
+score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were scored; for non-autoregressive models
+                                                    `iter<n>` in place of the beam
+score/decoded/                                      the same as the decoder wrote them: they depend on the checkpoint
+                                                    and how it decodes, and are scored again when a metric changes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kdmt.checksum import known_sha256
+from kdmt.config import Score
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.lines import read_lines, write_lines
+from kdmt.decode.engines.engine import Engine, EngineOptions, RefiningEngine
+from kdmt.decode.engines.table import EngineKind, find_engine
+from kdmt.decode.engines.translator import Translator
+from kdmt.errors import UserError
+from kdmt.flow.folders import earlier_states
+from kdmt.flow.manifest import Plan, begin, finish, recorded_outputs
+from kdmt.models.checkpoint import num_parameters
+from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.runtime import pick_device, use_threads
+from kdmt.score.latency import measure_speed
+from kdmt.score.metrics import MetricScore
+from kdmt.score.records import Missing, ReportFiles, ScoreRow, write_comparisons, write_scores
+from kdmt.score.report import write_html
+from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name
+from kdmt.score.test_sets import References, TestSet
+from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
+from kdmt.stages.references import join_words, read_references
+from kdmt.stages.workspace import Workspace
+
+_DECODED = "decoded"  # below the stage's folder
+
+
+def score_systems(
+    workspace: Workspace,
+    systems: Sequence[System],
+    missing: Sequence[Missing],
+    *,
+    baseline: str,
+    reports: ReportFiles,
+    plan: Plan,
+) -> None:
+    """Score all systems and write the reports.
+
+    Args:
+        missing: systems without a model, for the reports.
+        baseline: name of the system that the others are compared with.
+
+    Raises:
+        UserError: there is no test set, or a system cannot be decoded.
+    """
+    config, folder = workspace.config, workspace.score
+    if not config.prepare.test_sets:
+        raise UserError("prepare.test: the pipeline has no test set to score on")
+    threads = use_threads(config.score.threads)
+    pick_device(config.score.device)  # refused before anything is moved
+    begin(folder, plan, workspace.resolved_config())
+    if note := tokenizer_note(workspace):
+        workspace.say(f"score: {note}")
+    test_sets = {name: _test_set(workspace, name) for name in config.prepare.test_sets}
+    earlier = [state / _DECODED for state in earlier_states(folder)]
+    translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
+    scored = [pair for system in systems for pair in _score_system(workspace, system, threads, test_sets, translations)]
+    rows, runs = [row for row, _ in scored], [run for _, run in scored]
+    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=config.score.bootstrap_samples)
+    write_scores(reports.scores, rows, missing)
+    write_comparisons(reports.significance, comparisons)
+    write_html(reports.page, rows, comparisons, missing=missing, title=config.name)
+    texts = [_text_file(workspace, run.file) for run in runs]
+    decoded = [path for run in runs for path in translations.files(run.file)]
+    finish(folder, plan, outputs=[*texts, *decoded, *reports.all()], facts={"systems": len(systems)})
+
+
+def _text_file(workspace: Workspace, name: str) -> Path:
+    return workspace.score / f"{name}.{workspace.direction.target}"
+
+
+def _test_set(workspace: Workspace, name: str) -> TestSet:
+    tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
+    return TestSet(References(read_references(workspace, name), tokenize, lowercase), _second_form(workspace, name))
+
+
+def _second_form(workspace: Workspace, name: str) -> References | None:
+    """Return the references in the form that `score.detokenized` does not select; None if there is one form."""
+    text, tgt = workspace.config.prepare.text, workspace.direction.target
+    if text.changes_nothing:
+        return None
+    given = workspace.config.prepare.test.get(name)
+    if text.already_applied and given is not None and given.raw_target is None:
+        return None  # the corpus has no raw text to compare with
+    if workspace.config.score.detokenized:
+        words = join_words(workspace, read_lines(workspace.prepare / f"{name}.{tgt}"))
+        return References(words, "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace))
+    raw = read_lines(workspace.prepare / f"{name}.raw.{tgt}")
+    return References(raw, bleu_tokenizer(workspace), text.lowercase)
+
+
+# ----------------------------------------------------------------------------------------------------------- one system
+
+
+def _score_system(
+    workspace: Workspace,
+    system: System,
+    threads: int,
+    test_sets: Mapping[str, TestSet],
+    translations: Translations,
+) -> Iterator[tuple[ScoreRow, SystemRun]]:
+    """Yield a row and the translations for each test set and way of decoding."""
+    score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
+    kind, folder = find_engine(system.run / score.checkpoint)
+    options = EngineOptions(device, threads, score.nat, rescorer=workspace.teacher / score.checkpoint)
+    engine, codec = kind.open(folder, options), TextCodec.load(workspace.prepare)
+    parameters, sha256 = num_parameters(folder), checkpoint_sha256(folder)
+
+    @cache
+    def translator(way: Way) -> Translator:
+        return Translator(_engine_of(engine, way), codec)
+
+    for way in _ways(score, kind, engine):
+        for name, test_set in test_sets.items():
+            file = file_name(system, name, way)
+            made_from = _made_from(workspace, kind, folder, name, way)
+            made_from |= {"threads": threads, "device": device}  # speeds are measured too
+            decoded = translations.find(file, made_from)
+            where = f"{system.name} seed {system.seed} on {name}, {way.name}"
+            if decoded is None:
+                workspace.say(f"score: {where}")
+                decoded = _decode(workspace, translator(way), name, way)
+                translations.keep(file, made_from, decoded)
+            else:
+                workspace.say(f"score: {where}: translated before, scored again")
+            first, second = _both_forms(workspace, codec, decoded.words)
+            write_lines(_text_file(workspace, file), first)
+            run = SystemRun(system, name, way, kind.library, kind.compute_type, first)
+            scores = test_set.score(first, second)
+            yield _row(run, scores, decoded, threads=threads, parameters=parameters, sha256=sha256), run
+
+
+def _engine_of(engine: Engine, way: Way) -> Engine:
+    if way.iterations is None or not isinstance(engine, RefiningEngine):
+        return engine
+    return engine.with_iterations(way.iterations)
+
+
+def _ways(score: Score, kind: EngineKind, engine: Engine) -> list[Way]:
+    """Return the ways of decoding that an engine has, of those in the settings."""
+    if isinstance(engine, RefiningEngine):
+        return [Way(iterations=count) for count in (score.iterations if engine.refines else [1])]
+    return [Way(beam=beam) for beam in score.beams] if kind.nbest else [Way()]
+
+
+def _made_from(workspace: Workspace, kind: EngineKind, checkpoint: Path, test_set: str, way: Way) -> dict[str, Any]:
+    """Return what the translations of a test set depend on, which is nothing of how they are scored."""
+    score, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
+    text = ("tokenizer/", "text.json", "dict.")
+    made_from: dict[str, Any] = {
+        "checkpoint": checkpoint_sha256(checkpoint),
+        "source": known_sha256(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
+        "text": {name: sha for name, sha in outputs.items() if name.startswith(text)},
+        "decode": score.decode(way.beam).model_dump(),
+        "speed_sentences": score.speed_sentences,
+    }
+    if kind.library != "pytorch":  # which records of earlier versions do not name
+        made_from["engine"] = kind.library
+    if way.iterations is not None:
+        made_from |= {"iterations": way.iterations, "search": score.nat.model_dump()}
+        if score.nat.ctc_lm is not None:
+            made_from["ctc_lm"] = known_sha256(Path(score.nat.ctc_lm))
+        if score.nat.rescore:
+            made_from["rescorer"] = checkpoint_sha256(resolve_checkpoint(workspace.teacher / score.checkpoint))
+    return made_from
+
+
+def _decode(workspace: Workspace, translator: Translator, test_set: str, way: Way) -> Decoded:
+    """Translate a test set and measure the speed."""
+    score = workspace.config.score
+    decode = score.decode(way.beam)
+    codec, steps = translator.codec, 0.0
+
+    def translate(lines: list[str]) -> list[str]:
+        nonlocal steps
+        found = translator.best_hypotheses(codec.encode_source(lines), decode)
+        steps = sum(each.steps for each in found if each) / len(found)
+        return ["" if each is None else codec.decode_target(each.tokens) for each in found]
+
+    speed, words = measure_speed(
+        translate,
+        read_lines(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
+        batch_1_sentences=score.speed_sentences,
+        repeats=1,
+    )
+    return Decoded(words, steps, speed.batch_1, speed.full_batch)
+
+
+def _both_forms(workspace: Workspace, codec: TextCodec, decoded: list[str]) -> tuple[list[str], list[str]]:
+    """Return translations in the form that is scored first, and in the other one."""
+    finished, words = [codec.finish_target(line) for line in decoded], join_words(workspace, decoded)
+    return (finished, words) if workspace.config.score.detokenized else (words, finished)
+
+
+def _row(
+    run: SystemRun,
+    scores: tuple[dict[str, MetricScore], dict[str, MetricScore]],
+    decoded: Decoded,
+    *,
+    threads: int,
+    parameters: int,
+    sha256: str,
+) -> ScoreRow:
+    return ScoreRow(
+        system=run.system.name,
+        test_set=run.test_set,
+        seed=run.system.seed,
+        engine=run.engine,
+        beam=run.way.beam,
+        compute_type=run.compute_type,
+        threads=threads,
+        scores=scores[0],
+        second_scores=scores[1],
+        parameters=parameters,
+        sentences_per_second_batch1=decoded.sentences_per_second_batch1,
+        sentences_per_second_max=decoded.sentences_per_second_max,
+        checkpoint_sha256=sha256,
+        iterations=run.way.iterations,
+        steps=None if run.way.iterations is None else decoded.steps,
+    )

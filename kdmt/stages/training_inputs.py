@@ -1,0 +1,121 @@
+"""What a training reads: its settings, training sets, teachers and knowledge caches, with their checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdmt.config import Model, Student, Train
+from kdmt.flow.manifest import recorded_outputs
+from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
+from kdmt.stages.workspace import Workspace
+from kdmt.training_sets import WEIGHTS, parts_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        name: for messages.
+        folder: the run's folder.
+        data: names of training sets, joined in this order.
+        path: YAML path of its settings.
+        student: settings of a student; None for the teacher.
+    """
+
+    name: str
+    folder: Path
+    model: Model
+    train: Train
+    seed: int
+    data: tuple[str, ...]
+    path: str
+    student: Student | None = None
+
+
+def data_names(student: Student) -> tuple[str, ...]:
+    """Return the training sets of a student, in the order in which they are joined."""
+    return parts_of(student.data)
+
+
+def reads_monolingual(student: Student | None) -> bool:
+    """Return whether a student reads sources without targets."""
+    return student is not None and student.self_supervised is not None and student.self_supervised.monolingual
+
+
+def needs_teacher(student: Student) -> bool:
+    """Return whether a student needs the pipeline's own teacher."""
+    others = student.word_kd is not None and student.word_kd.teachers
+    return takes_from_teacher(student) or (learns_from_running(student) and not others)
+
+
+def takes_from_teacher(student: Student) -> bool:
+    """Return whether a student starts from weights of the teacher."""
+    return bool(
+        student.encoder_layers_from_teacher or student.decoder_layers_from_teacher or student.embeddings_from_teacher
+    )
+
+
+def teacher_checkpoint(workspace: Workspace) -> Path:
+    """Return the checkpoint of the teacher that students and distillation use."""
+    return resolve_checkpoint(workspace.teacher / workspace.config.distill.checkpoint)
+
+
+def teacher_sha256(workspace: Workspace) -> str:
+    """Return the checksum of its weights."""
+    return checkpoint_sha256(teacher_checkpoint(workspace))
+
+
+def teacher_checkpoints(workspace: Workspace, student: Student) -> list[Path]:
+    """Return the checkpoints of the teachers that run beside a student."""
+    given = student.word_kd.teachers if student.word_kd is not None else []
+    return [resolve_checkpoint(Path(path)) for path in given] or [teacher_checkpoint(workspace)]
+
+
+def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence[str] = ()) -> dict[str, str]:
+    """Return the files that a training on these sets reads, with the sha256 that their stages recorded.
+
+    Args:
+        data: names of training sets.
+        more: splits of the data-bin besides `valid`.
+    """
+    prepared = recorded_outputs(workspace.prepare)
+    wanted = ("tokenizer/", "text.json", "dict.", "valid.", *(f"data-bin/{split}." for split in ("valid", *more)))
+    inputs = {f"prepare/{name}": sha for name, sha in prepared.items() if name.startswith(wanted)}
+    for each in data:
+        folder = workspace.training_set(each)
+        made = recorded_outputs(folder)
+        used = ("data-bin/train.", WEIGHTS)
+        inputs |= {f"{folder.name}/{name}": sha for name, sha in made.items() if name.startswith(used)}
+    return inputs
+
+
+def init_inputs(train: Train) -> dict[str, str]:
+    """Return the checkpoint that a training starts from, with its checksum."""
+    if train.init_from is None:
+        return {}
+    return {f"init_from {train.init_from}": checkpoint_sha256(resolve_checkpoint(Path(train.init_from)))}
+
+
+def teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
+    """Return what a student takes from teachers besides its training sets, with checksums."""
+    inputs = {"teacher": teacher_sha256(workspace)} if needs_teacher(student) else {}
+    for path in student.word_kd.teachers if student.word_kd is not None else ():
+        inputs[f"teacher {path}"] = checkpoint_sha256(resolve_checkpoint(Path(path)))
+    if learns_from_cache(student):
+        for data in data_names(student):
+            recorded = recorded_outputs(workspace.knowledge(data))
+            inputs[f"knowledge/{data}"] = recorded["knowledge.json"]  # it has the sha256 of all blocks
+    return inputs
+
+
+def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
+    """Return what the content of a cache depends on besides its settings: name -> sha256."""
+    owner = workspace.training_set(data)
+    dictionary = f"dict.{workspace.direction.target}.txt"
+    found = {name: sha for name, sha in recorded_outputs(owner).items() if name.startswith("data-bin/train.")}
+    found[dictionary] = recorded_outputs(workspace.prepare)[dictionary]
+    return {**found, f"teacher/{workspace.config.distill.checkpoint}": teacher_sha256(workspace)}

@@ -1,0 +1,282 @@
+"""The work of the teacher and student stages: put together data, model and objective, and run the training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdmt.checksum import verify_checkpoint
+from kdmt.choices import CHECKPOINT_PREFERENCE
+from kdmt.config import NAT, Decode, Student
+from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
+from kdmt.corpus.binarize import data_prefix
+from kdmt.corpus.codec import TextCodec, check_vocabulary
+from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
+from kdmt.corpus.lines import read_lines
+from kdmt.decode.engines.translator import Translator
+from kdmt.errors import UserError
+from kdmt.files import read_optional_json, write_json
+from kdmt.flow.manifest import Plan, begin, finish
+from kdmt.models.architecture import NATConfig, architecture
+from kdmt.models.build import build_nonautoregressive, build_transformer, count_parameters
+from kdmt.models.checkpoint import TrainingState, load_model, load_state, load_weights
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.initialise import copy_from_teacher
+from kdmt.models.transformer import Transformer
+from kdmt.objectives.build import build_objective
+from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
+from kdmt.objectives.objective import Objective
+from kdmt.ranks import interleave
+from kdmt.runtime import pick_device, use_threads
+from kdmt.score.bleu_tokenizer import require_packages
+from kdmt.stages.measures import tokenizer_note, words_tokenizer
+from kdmt.stages.references import score_words
+from kdmt.stages.training_inputs import (
+    Job,
+    cache_made_from,
+    data_names,
+    reads_monolingual,
+    takes_from_teacher,
+    teacher_checkpoint,
+    teacher_checkpoints,
+)
+from kdmt.stages.workspace import Workspace
+from kdmt.train.arithmetic import choose_threads
+from kdmt.train.data import BinarizedData, MonolingualText
+from kdmt.train.loop import Trainer
+from kdmt.train.run_log import Progress
+from kdmt.train.validation import validation_loss
+from kdmt.training_sets import WEIGHTS
+
+VALIDATION = "validation.json"  # what a run's validations are measured by
+
+
+def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
+    """Train one model; `plan` is None on the ranks that take part without writing anything."""
+    use_threads(job.train.threads)
+    device, ranks = pick_device(job.train.device, workspace.ranks), workspace.ranks
+    codec = TextCodec.load(workspace.prepare)
+    knowledge = _knowledge(workspace, job.student)
+    data = _training_data(workspace, job, knowledge)
+    model, init_state = _build_model(workspace, job, codec)
+    objective = build_objective(
+        model,
+        job.student,
+        label_smoothing=job.train.label_smoothing,
+        teachers=_load_teachers(workspace, job, model),
+        marginal_V=None if knowledge is None else torch.from_numpy(knowledge.marginal),
+        seed=job.seed,
+        path=job.path,
+    )
+    validate = _validator(workspace, job, codec, device)
+    num_batches = len(data.batches())
+    if plan is not None:
+        begin(job.folder, plan, workspace.resolved_config())  # after all that may refuse: a mistake then moves nothing
+        _keep_tokenizer(workspace, job.folder)
+    ranks.wait()
+    threads = use_threads(choose_threads(job.folder, job.train))
+    progress = Progress(
+        job.folder / "metrics.jsonl" if ranks.is_first else None,
+        name=job.name,
+        tensorboard=job.folder / "tensorboard" if job.train.tensorboard and ranks.is_first else None,
+    )
+    progress.note(
+        f"{count_parameters(model):,} parameters, {len(data.kept):,} pairs"
+        f"{f' ({data.num_left_out:,} left out for their length)' if data.num_left_out else ''}, "
+        f"{num_batches:,} batches an epoch, {device} with {threads} threads"
+        f"{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
+    )
+    trainer = Trainer(
+        objective=objective,
+        data=data,
+        settings=job.train,
+        seed=job.seed,
+        run=job.folder,
+        companions=codec.companions(workspace.prepare),
+        validate=validate,
+        progress=progress,
+        device=device,
+        ranks=ranks,
+        init_state=init_state,
+    )
+    outcome = trainer.run()
+    progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
+    if plan is not None:
+        finish(job.folder, plan, outputs=_checkpoint_files(job.folder), facts=asdict(outcome))
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+def _training_data(workspace: Workspace, job: Job, knowledge: KnowledgeSource | None) -> BinarizedData:
+    return BinarizedData(
+        join_data([_open_data(workspace, name, "train") for name in job.data]),
+        job.train,
+        seed=job.seed,
+        knowledge=knowledge,
+        monolingual=_monolingual(workspace, job),
+        weights=_weights(workspace, job),
+    )
+
+
+def _open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
+    return open_split(workspace.training_set(name) / "data-bin", split, workspace.direction)
+
+
+def _weights(workspace: Workspace, job: Job) -> np.ndarray | None:
+    """Return the weight of each pair, float32 [pairs]; None where all are equal."""
+    files = [workspace.training_set(name) / WEIGHTS for name in job.data]
+    return np.load(files[0]) if len(files) == 1 and files[0].exists() else None
+
+
+def _monolingual(workspace: Workspace, job: Job) -> MonolingualText | None:
+    if not reads_monolingual(job.student):
+        return None
+    prefix = data_prefix(workspace.data_bin, "monolingual", workspace.direction, workspace.direction.source)
+    return MonolingualText(open_parallel([(prefix, None)]), job.train, seed=job.seed)
+
+
+def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource | None:
+    """Open the caches of the training sets, for a student that learns from them.
+
+    Raises:
+        UserError: one is not of this teacher, dictionary and data-bin.
+    """
+    if student is None or student.word_kd is None or not learns_from_cache(student):
+        return None
+    caches = []
+    for data in data_names(student):
+        caches.append(KnowledgeCache(workspace.knowledge(data)))
+        caches[-1].check(cache_made_from(workspace, data))
+    return KnowledgeSource(caches, temperature=student.word_kd.temperature)
+
+
+# -------------------------------------------------------------------------------------------------------------- models
+
+
+def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Transformer, TrainingState | None]:
+    """Build a model with its first weights, and the optimiser state to start from, if any."""
+    torch.manual_seed(job.seed)
+    config = architecture(job.model.arch, job.model.overrides())
+    sizes = {"src_vocab_size": len(codec.src_dictionary), "tgt_vocab_size": len(codec.tgt_dictionary)}
+    model: Transformer
+    if job.student is not None and job.student.nat is not None:
+        model = build_nonautoregressive(config, nat_config(job.student.nat), **sizes)
+    else:
+        model = build_transformer(config, **sizes)
+    if job.student is not None:
+        _take_from_teacher(workspace, job.student, model)
+    if job.train.init_from is None:
+        return model, None
+    folder = resolve_checkpoint(Path(job.train.init_from))
+    verify_checkpoint(folder)
+    check_vocabulary(folder, workspace.prepare, workspace.direction)
+    load_weights(model, folder)
+    return model, load_state(folder) if job.train.init_optimizer else None
+
+
+def nat_config(settings: NAT) -> NATConfig:
+    """Return the settings that shape a non-autoregressive model."""
+    same = {field.name for field in fields(NATConfig)} & set(NAT.model_fields)
+    return NATConfig(**{name: getattr(settings, name) for name in same}, corrects=settings.correction > 0.0)
+
+
+def _take_from_teacher(workspace: Workspace, student: Student, model: Transformer) -> None:
+    if not takes_from_teacher(student):
+        return
+    folder = teacher_checkpoint(workspace)
+    check_vocabulary(folder, workspace.prepare, workspace.direction)
+    copy_from_teacher(
+        model,
+        load_model(folder),
+        encoder_layers=student.encoder_layers_from_teacher,
+        decoder_layers=student.decoder_layers_from_teacher,
+        embeddings=student.embeddings_from_teacher,
+    )
+
+
+def _load_teachers(workspace: Workspace, job: Job, model: Transformer) -> list[Transformer]:
+    """Load the frozen models that run beside a student.
+
+    Raises:
+        UserError: one has another vocabulary, or shorter positions than the student trains on; or the first one, which
+            is compared inside, lacks what is compared.
+    """
+    student, teachers = job.student, []
+    if student is None or not learns_from_running(student):
+        return []
+    for folder in teacher_checkpoints(workspace, student):
+        check_vocabulary(folder, workspace.prepare, workspace.direction)
+        teachers.append(load_model(folder))
+        check_positions(job.path, student, model.config, teachers[-1].config)
+    check_inside(job.path, student, model.config, teachers[0].config)
+    return teachers
+
+
+# ---------------------------------------------------------------------------------------------------------- validation
+
+
+def _keep_tokenizer(workspace: Workspace, run: Path) -> None:
+    """Record the tokenizer for validation BLEU where a run begins, or continues without one.
+
+    Scores of different tokenizers cannot be compared, so that a run keeps the tokenizer that it began with.
+
+    Raises:
+        UserError: the packages of the tokenizer are missing.
+    """
+    if (kept := _kept_tokenizer(run)) is not None:
+        require_packages(kept, run)
+        return
+    write_json(run / VALIDATION, {"bleu_tokenizer": words_tokenizer(workspace)})
+    if note := tokenizer_note(workspace):
+        workspace.say(note)
+
+
+def _kept_tokenizer(run: Path) -> str | None:
+    recorded = read_optional_json(run / VALIDATION)
+    return None if recorded is None else str(recorded["bleu_tokenizer"])
+
+
+def _validator(
+    workspace: Workspace, job: Job, codec: TextCodec, device: torch.device
+) -> Callable[[Objective], dict[str, float]]:
+    """Return the function that computes loss, BLEU and where it is wanted chrF on the validation set of the raw data,
+    also where the training data is distilled."""
+    try:
+        valid = BinarizedData(_open_data(workspace, "raw", "valid"), job.train, seed=0)
+    except UserError as error:
+        raise UserError(f"validation set: {error}") from None
+    batches = valid.batches()
+    limit = job.train.validate_sentences or None
+    sources = [valid.data[index][0] for index in range(len(valid.data))][:limit]
+    references = read_lines(workspace.prepare / f"valid.{workspace.direction.target}")[:limit]
+    settings = Decode(beam=job.train.validate_beam)
+
+    ranks = workspace.ranks
+
+    def validate(objective: Objective) -> dict[str, float]:
+        figures = validation_loss(objective, valid, batches, device=device, ranks=ranks)
+        if job.train.validate_bleu and math.isfinite(figures["loss"]):  # nothing can be decoded with NaN
+            translator = Translator.of_model(objective.model, codec, device=device)
+            parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
+            hypotheses = interleave(parts)
+            tokenize = _kept_tokenizer(job.folder)
+            for metric in dict.fromkeys(("bleu", job.train.best_metric)):
+                if metric != "loss":
+                    score = score_words(workspace, metric, hypotheses, references, tokenize=tokenize)
+                    figures[metric] = score.value
+        return figures
+
+    return validate
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    """Return the outputs of the stage: the weights of `average`, `best` and `last`, each with its checksums."""
+    folders = {resolve_checkpoint(folder / name) for name in CHECKPOINT_PREFERENCE}
+    files = [path for each in folders for path in (each / "checksums.json", each / "model.safetensors")]
+    return [*files, folder / "best", folder / "last"]

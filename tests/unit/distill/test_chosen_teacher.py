@@ -1,0 +1,34 @@
+"""The interface of teachers, and which settings of a plan concern one."""
+
+from __future__ import annotations
+
+import inspect
+
+from kdmt.distill.chosen_teacher import SEARCH_SETTINGS, ChosenTeacher, plan_settings
+from kdmt.distill.huggingface_teacher import HuggingFaceTeacher
+from kdmt.distill.teachers import OwnTeacher
+
+
+def test_settings_are_chosen_by_the_beginning_of_their_path() -> None:
+    settings: dict[str, object] = {
+        "distill.decode.beam": 5,
+        "distill.decode.nbest": 1,
+        "distill.decoder": 1,
+        "distill.sample.seed": 1,
+        "prepare.decode.beam": 2,
+    }
+    assert plan_settings(settings, SEARCH_SETTINGS) == {
+        "distill.decode.beam": 5,
+        "distill.decode.nbest": 1,
+        "distill.sample.seed": 1,
+    }
+    assert plan_settings(settings, ()) == {}
+
+
+def test_every_teacher_has_the_interface() -> None:
+    interface = {name for name in vars(ChosenTeacher) if not name.startswith("_")}
+    assert interface == {"vocab_size", "inputs", "check", "made_from", "open", "opens_text", "to_words"}
+    for teacher in (OwnTeacher, HuggingFaceTeacher):
+        for name in interface - {"vocab_size"}:
+            wanted = list(inspect.signature(getattr(ChosenTeacher, name)).parameters)
+            assert list(inspect.signature(getattr(teacher, name)).parameters) == wanted, (teacher, name)

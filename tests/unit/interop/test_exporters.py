@@ -1,0 +1,68 @@
+"""The table of exporters: each writes something that its toolkit's reader opens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_transformers import POST_NORM, write_text_processing
+
+from kdmt.errors import UserError
+from kdmt.interop import ctranslate2_folder, onnx_folder
+from kdmt.interop.exporters import EXPORTERS, ExportOptions
+from kdmt.interop.fairseq.pickles import is_checkpoint_file
+from kdmt.models.architecture import NATConfig
+from kdmt.models.build import build_nonautoregressive, build_transformer
+from kdmt.models.checkpoint import save_checkpoint
+
+OPENS = {
+    "ctranslate2": ctranslate2_folder.is_model_folder,
+    "fairseq": is_checkpoint_file,
+    "onnx": onnx_folder.is_model_folder,
+}
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> dict[str, Path]:
+    """A checkpoint that each exporter takes."""
+    size, companions = write_text_processing(tmp_path / "prepare")
+    teacher = build_transformer(POST_NORM, src_vocab_size=size, tgt_vocab_size=size)
+    student = build_nonautoregressive(POST_NORM, NATConfig(family="ctc"), src_vocab_size=size, tgt_vocab_size=size)
+    for name, model in (("teacher", teacher), ("student", student)):
+        save_checkpoint(tmp_path / name, model, companions=companions)
+    return {"ctranslate2": tmp_path / "teacher", "fairseq": tmp_path / "teacher", "onnx": tmp_path / "student"}
+
+
+def test_every_exporter_of_the_table_is_tested_here() -> None:
+    assert OPENS.keys() == EXPORTERS.keys()
+
+
+@pytest.mark.parametrize("name", OPENS)
+def test_an_exporter_writes_what_its_toolkit_reads(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
+    out = tmp_path / ("out.pt" if name == "fairseq" else "out")
+    EXPORTERS[name].export(checkpoints[name], out, ExportOptions())
+    assert OPENS[name](out)
+    with pytest.raises(UserError, match="exists already"):
+        EXPORTERS[name].export(checkpoints[name], out, ExportOptions())
+
+
+def test_every_quantization_of_the_table_is_written(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    for name, exporter in EXPORTERS.items():
+        assert "float32" in exporter.quantizations
+        for quantization in set(exporter.quantizations) - {"float32"}:
+            out = tmp_path / f"{name}_{quantization}"
+            exporter.export(checkpoints[name], out, ExportOptions(quantization))
+            assert OPENS[name](out)
+
+
+def test_the_search_that_is_proposed_is_checked(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="export: lenpen"):
+        EXPORTERS["ctranslate2"].export(checkpoints["ctranslate2"], tmp_path / "out", ExportOptions(lenpen=1e9))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_loads_no_toolkit() -> None:
+    program = "import sys, kdmt.interop.exporters\nassert not {'torch', 'ctranslate2', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

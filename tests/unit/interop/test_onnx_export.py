@@ -1,0 +1,86 @@
+"""Export to ONNX: what is refused, and the graph itself in ONNX Runtime."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from small_transformers import POST_NORM, make_model, make_sources, vocabulary_sizes, write_text_processing
+from tiny_pipeline import hash_tree, kdmt
+
+from kdmt.errors import UserError
+from kdmt.interop.onnx_export import export_model
+from kdmt.models.architecture import NATConfig
+from kdmt.models.build import build_nonautoregressive, build_transformer
+from kdmt.models.checkpoint import save_checkpoint
+from kdmt.models.nonautoregressive import NATransformer
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make_student(*, family: str = "ctc") -> NATransformer:
+    torch.manual_seed(1)
+    src_size, tgt_size = vocabulary_sizes(POST_NORM)
+    nat = NATConfig(family=family)
+    return build_nonautoregressive(POST_NORM, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size).eval()
+
+
+@torch.inference_mode()
+def test_the_graph_gives_the_best_symbol_and_its_log_probability(tmp_path: Path) -> None:
+    model = make_student()
+    export_model(model, tmp_path / "out")
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    src_tokens_BS = np.stack(make_sources([6, 6, 6])).astype(np.int64)  # not the sizes of the trace
+    symbols_BL, log_probs_BL = session.run(["symbols", "log_probs"], {"src_tokens": src_tokens_BS})
+    sources = torch.from_numpy(src_tokens_BS)
+    x_BLD, keep_BL = model.upsample(sources)
+    features_BLD = model.decode_all(x_BLD, keep_BL, model.encode(sources))
+    best_BL, expected_BL = (features_BLD @ model.output_weight_VD.t()).log_softmax(-1).max(-1)
+    assert np.array_equal(symbols_BL, expected_BL.numpy())
+    assert log_probs_BL == pytest.approx(best_BL.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "nat", "dag"])
+def test_other_models_are_refused(tmp_path: Path, family: str) -> None:
+    model = make_model() if family == "autoregressive" else make_student(family=family)
+    with pytest.raises(UserError, match=f"only a 'ctc' student is exported to ONNX; this model is '{family}'"):
+        export_model(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_by_command_says_what_goes_where(tmp_path: Path) -> None:
+    size, companions = write_text_processing(tmp_path / "prepare")
+    config = replace(POST_NORM, share_all_embeddings=True)
+    teacher = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
+    save_checkpoint(tmp_path / "average", teacher, companions=companions)
+    refused = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "out")
+    assert refused.code == 2
+    assert "only a 'ctc' student" in refused.err
+    quantized = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "out", "--quantization", "int8")
+    assert quantized.code == 2
+    assert "--quantization int8: ONNX models are float32" in quantized.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("text")
+    before = hash_tree(tmp_path)
+    with pytest.raises(UserError, match="exists already"):
+        export_model(make_student(), tmp_path / "out")
+    assert hash_tree(tmp_path) == before
+
+
+def test_without_what_writes_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"pip install 'kdmt\[onnx\]'"):
+        export_model(make_student(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())

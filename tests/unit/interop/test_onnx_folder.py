@@ -1,0 +1,58 @@
+"""The folder of an ONNX model: what is read from it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdmt.checksum import file_sha256
+from kdmt.errors import UserError
+from kdmt.interop.onnx_folder import ModelFolder, is_model_folder
+from kdmt.models.architecture import NATConfig, TransformerConfig
+
+CONFIG = TransformerConfig(max_source_positions=40, max_target_positions=50)
+
+
+def write_folder(folder: Path, **changes: object) -> Path:
+    """Write a folder whose graph nothing loads."""
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"graph")
+    description = {
+        "family": "nonautoregressive",
+        "config": CONFIG.as_dict(),
+        "nat": NATConfig(family="ctc").as_dict(),
+        "src_vocab_size": 11,
+        "tgt_vocab_size": 13,
+    }
+    (folder / "model.json").write_text(json.dumps({**description, **changes}), encoding="utf-8")
+    sums = {name: file_sha256(folder / name) for name in ("model.onnx", "model.json")}
+    (folder / "checksums.json").write_text(json.dumps(sums), encoding="utf-8")
+    return folder
+
+
+def test_the_limit_and_the_blank_are_those_of_the_description(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "out")
+    model = ModelFolder.open(folder)
+    assert (model.max_source_positions, model.blank, model.file) == (40, 13, folder / "model.onnx")
+    assert is_model_folder(folder)
+    assert not is_model_folder(tmp_path)
+
+
+def test_a_folder_that_is_damaged_or_of_another_program_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a model that 'kdmt export --to onnx' wrote"):
+        ModelFolder.open(tmp_path)
+    with pytest.raises(UserError, match=r"model\.json: model family 'other'"):
+        ModelFolder.open(write_folder(tmp_path / "other", family="other"))
+    folder = write_folder(tmp_path / "out")
+    (folder / "model.onnx").write_bytes(b"grapf")
+    with pytest.raises(UserError, match=r"model\.onnx: damaged"):
+        ModelFolder.open(folder)
+
+
+def test_dictionaries_must_have_the_models_sizes(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "out")
+    (folder / "text.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"text\.json: not listed in checksums\.json"):
+        ModelFolder.open(folder)

@@ -1,0 +1,70 @@
+"""The average of a run: written, made anew once it is outdated, and refused where that cannot be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdmt.errors import UserError
+from kdmt.models.architecture import architecture
+from kdmt.models.averages import renew_average, save_average
+from kdmt.models.build import build_transformer
+from kdmt.models.checkpoint import load_model, save_checkpoint
+from kdmt.models.checkpoint_folder import average_of, is_outdated, list_checkpoints, write_average_of
+from kdmt.models.transformer import Transformer
+
+
+def make_model(seed: int) -> Transformer:
+    torch.manual_seed(seed)
+    config = architecture("transformer_tiny", {"encoder_layers": 1, "decoder_layers": 1})
+    return build_transformer(config, src_vocab_size=20, tgt_vocab_size=20)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run whose average is of its first two checkpoints of three."""
+    notes = tmp_path / "notes.txt"
+    notes.write_text("a companion")
+    for update in (1, 2, 3):
+        save_checkpoint(tmp_path / f"checkpoint_{update}", make_model(update), companions=[notes])
+    save_average(tmp_path, list_checkpoints(tmp_path)[:2], make_model(9), [notes])
+    return tmp_path
+
+
+def assert_is_mean(average: Path, seeds: tuple[int, ...]) -> None:
+    models = [dict(make_model(seed).named_parameters()) for seed in seeds]
+    for name, found in load_model(average).named_parameters():
+        expected = torch.stack([model[name].detach().double() for model in models]).mean(0)
+        torch.testing.assert_close(found.detach().double(), expected, rtol=0, atol=1e-7)
+
+
+def test_an_average_is_the_mean_of_its_checkpoints_and_names_them(run: Path) -> None:
+    assert_is_mean(run / "average", (1, 2))
+    assert average_of(run / "average") == [1, 2]
+    assert (run / "average" / "notes.txt").read_text() == "a companion"
+
+
+def test_an_average_that_is_up_to_date_is_left_as_it_is(run: Path) -> None:
+    write_average_of(run, list_checkpoints(run)[:2])
+    before = (run / "average" / "model.safetensors").stat().st_mtime_ns
+    renew_average(run)
+    assert (run / "average" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_an_outdated_average_is_made_anew_with_its_companions(run: Path) -> None:
+    write_average_of(run, list_checkpoints(run)[1:])
+    renew_average(run)
+    assert not is_outdated(run)
+    assert_is_mean(run / "average", (2, 3))
+    assert (run / "average" / "notes.txt").read_text() == "a companion"
+
+
+def test_an_average_of_damaged_checkpoints_is_refused_with_the_alternatives(run: Path) -> None:
+    write_average_of(run, list_checkpoints(run)[1:])
+    (run / "last").write_text("checkpoint_3\n")
+    (run / "checkpoint_3" / "model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cannot be made anew .*finish the run's training, or name .*last"):
+        renew_average(run)
+    assert_is_mean(run / "average", (1, 2))

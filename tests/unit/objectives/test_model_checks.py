@@ -1,0 +1,72 @@
+"""Models that cannot be built or compared are refused by their YAML path, before the first stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny_pipeline
+
+from kdmt.config import Pipeline, Student
+from kdmt.errors import UserError
+from kdmt.objectives.model_checks import check_architectures, learns_from_cache, learns_from_running
+
+
+def pipeline(**changes: Any) -> Pipeline:
+    """The tiny pipeline with changes of its student `raw`."""
+    document = tiny_pipeline.settings()
+    document["students"]["raw"] |= changes
+    return Pipeline.model_validate(document)
+
+
+def test_models_that_fit_are_let_through() -> None:
+    check_architectures(pipeline())
+    check_architectures(pipeline(hidden_kd={}, attention_kd={}, word_kd={}))
+    check_architectures(pipeline(nat={"family": "ctc"}, hidden_kd={"decoder": "none"}))
+
+
+NARROW = tiny_pipeline.MODEL | {"decoder_embed_dim": 8, "share_all_embeddings": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": {**tiny_pipeline.MODEL, "encoder_embed_dim": 15}},
+            r"raw\.model\.encoder_embed_dim \(15\)",
+        ),
+        ({"encoder_layers_from_teacher": [0, 0]}, r"students\.raw\.encoder_layers_from_teacher: 2 layers are chosen"),
+        ({"encoder_layers_from_teacher": [1]}, r"the teacher has no layer 1, only 0 to 0"),
+        ({"hidden_kd": {"encoder": [[0, 3]]}}, r"students\.raw\.hidden_kd\.encoder: .*the teacher has no layer 3"),
+        (
+            {"attention_kd": {"heads": [5, 0]}},
+            r"attention_kd\.heads: the teacher's encoder has no head 5",
+        ),
+        ({"nat": {"family": "cmlm", "deep_supervision": 0.5}}, r"deep_supervision: a decoder of one layer"),
+        ({"nat": {"family": "nat"}, "model": NARROW}, r"'nat\.family: nat' starts from the source's embeddings"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_architectures(pipeline(**changes))
+
+
+def test_a_decoder_that_copies_nothing_may_have_another_width() -> None:
+    check_architectures(pipeline(nat={"family": "cmlm"}, model=NARROW))
+
+
+@pytest.mark.parametrize(
+    ("settings", "running", "cached"),
+    [
+        ({}, False, False),
+        ({"word_kd": {}}, True, False),
+        ({"word_kd": {"source": "cache"}}, False, True),
+        ({"word_kd": {"source": "cache"}, "hidden_kd": {}}, True, True),
+        ({"word_kd": {}, "online": {"kind": "ema"}}, False, False),
+    ],
+)
+def test_who_learns_from_running_teachers_and_who_from_caches(
+    settings: dict[str, Any], running: bool, cached: bool
+) -> None:
+    student = Student.model_validate(settings)
+    assert (learns_from_running(student), learns_from_cache(student)) == (running, cached)

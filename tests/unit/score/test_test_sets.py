@@ -1,0 +1,36 @@
+"""Scores of both forms of a test set's text, against sacreBLEU itself."""
+
+from __future__ import annotations
+
+import pytest
+import sacrebleu
+
+from kdmt.score.metrics import METRICS
+from kdmt.score.test_sets import References, TestSet
+
+FINISHED, WORDS = ["Der Hund läuft.", "Ein Kind liest!"], ["der hund läuft .", "ein kind liest !"]
+FIRST, SECOND = ["Der Hund rennt.", "Ein Kind liest!"], ["der hund rennt .", "ein kind liest !"]
+
+
+def test_each_form_is_scored_with_its_own_settings() -> None:
+    test_set = TestSet(References(FINISHED, "13a"), References(WORDS, "none", lowercase=True))
+    scores, second = test_set.score(FIRST, SECOND)
+    assert scores.keys() == METRICS.keys()
+    assert scores["bleu"].value == pytest.approx(sacrebleu.corpus_bleu(FIRST, [FINISHED]).score)
+    assert scores["chrf"].value == pytest.approx(sacrebleu.corpus_chrf(FIRST, [FINISHED]).score)
+    expected = sacrebleu.corpus_bleu(SECOND, [WORDS], tokenize="none", lowercase=True, force=True)
+    assert second["bleu"].value == pytest.approx(expected.score)
+    assert "case:lc" in second["bleu"].signature
+    assert "tok:none" in second["bleu"].signature
+
+
+def test_only_metrics_that_depend_on_tokens_have_a_second_score() -> None:
+    test_set = TestSet(References(FINISHED, "13a"), References(WORDS, "none"))
+    _, second = test_set.score(FIRST, SECOND)
+    assert second.keys() == {name for name, metric in METRICS.items() if metric.depends_on_tokens} == {"bleu"}
+
+
+def test_text_of_one_form_has_no_second_score() -> None:
+    scores, second = TestSet(References(FINISHED, "13a")).score(FIRST, SECOND)
+    assert second == {}
+    assert scores["bleu"].value > 0

@@ -1,0 +1,121 @@
+"""Which stages a pipeline has, what each is made from, and what the commands that run them refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_pipeline import settings, write_text
+
+from kdmt.config import Pipeline
+from kdmt.errors import UserError
+from kdmt.stages.pipeline import build_stages, chosen_students, run_command, run_shards, run_verification
+from kdmt.stages.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def workspace(*data: str, **distill: Any) -> Workspace:
+    """A pipeline with a student for each training set, that nothing was run of."""
+    document = settings()
+    student = document["students"]["raw"]
+    document["students"] = {f"student{number}": student | {"data": name} for number, name in enumerate(data)}
+    document["distill"]["decode"] |= {"beam": 2, "nbest": 2}
+    document["distill"] |= distill
+    return Workspace(Pipeline.model_validate(document), Path("runs"))
+
+
+FILES = {"scores": "scores.txt", "imported": "theirs.tsv"}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ((), ["distilled"]),
+        (("raw",), ["distilled"]),
+        (("mixed", "nbest"), ["distilled", "nbest"]),
+        (("sampled", "raw"), ["distilled", "sampled"]),
+        (("scored", "mbr", "interpolated"), ["distilled", "interpolated", "mbr", "scored"]),
+        (("imported", "raw"), ["imported"]),
+        (("imported",), ["imported"]),
+        (("imported", "mixed"), ["distilled", "imported"]),
+        (("imported", "mbr"), ["distilled", "mbr", "imported"]),
+        (("imported", "sampled"), ["distilled", "sampled", "imported"]),
+    ],
+)
+def test_training_sets_are_those_that_students_learn_from(data: tuple[str, ...], expected: list[str]) -> None:
+    stages = build_stages(workspace(*data, **FILES))
+    assert list(stages.texts) == expected
+    assert [stage.folder.name for stage in stages.groups["distill"]] == [
+        {"distilled": "distill"}.get(name, name) for name in expected
+    ]
+
+
+def test_what_each_stage_is_made_from() -> None:
+    stages = build_stages(workspace("mixed", "nbest", "sampled", "imported", **FILES))
+    found = {stage.name: [before.name for before in stage.upstream] for stage in stages.all()}
+    assert found == {
+        "prepare": [],
+        "teacher": ["prepare"],
+        "distill": ["prepare", "teacher"],
+        "nbest": ["prepare", "distill"],
+        "sampled": ["prepare", "teacher"],
+        "imported": ["prepare"],
+        "student student0 seed 1": ["prepare", "distill"],
+        "student student1 seed 1": ["prepare", "nbest"],
+        "student student2 seed 1": ["prepare", "sampled"],
+        "student student3 seed 1": ["prepare", "imported"],
+        "score": ["prepare", "teacher"],
+    }
+    assert {name for name, made in stages.texts.items() if made.shards is not None} == {"distilled", "sampled"}
+
+
+def test_the_pipelines_teacher_is_not_needed_where_others_translate() -> None:
+    stages = build_stages(workspace("sampled", teachers=["elsewhere"]))
+    for stage in stages.groups["distill"]:
+        assert [before.name for before in stage.upstream] == ["prepare"]
+
+
+def test_students_by_name() -> None:
+    stages = build_stages(workspace("raw", "mixed"))
+    assert [stage.name for stage in chosen_students(stages, None)] == [
+        "student student0 seed 1",
+        "student student1 seed 1",
+    ]
+    assert [stage.name for stage in chosen_students(stages, "student1")] == ["student student1 seed 1"]
+    with pytest.raises(UserError, match="there is no student 'small'; the pipeline has student0, student1"):
+        chosen_students(stages, "small")
+
+
+@pytest.mark.parametrize(("shard", "shards"), [(2, 2), (-1, 2), (0, 0)])
+def test_a_shard_that_does_not_exist(shard: int, shards: int) -> None:
+    with pytest.raises(UserError, match=f"--shard {shard}/{shards}: expected a shard from 0 on"):
+        run_shards(workspace("mixed"), shard, shards, rebuild=False)
+
+
+def test_stages_before_a_command_have_to_be_made() -> None:
+    write_text(Path())
+    with pytest.raises(UserError, match="Run `kdmt prepare` first"):
+        run_command(workspace("mixed"), "teacher", rebuild=False)
+    with pytest.raises(UserError, match="Run `kdmt prepare` first"):
+        run_shards(workspace("mixed"), 0, 2, rebuild=False)
+    assert not Path("runs/tiny/teacher").exists()
+
+
+def test_a_command_without_stages_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="kdmt")
+    run_command(workspace("mixed"), "knowledge", rebuild=False)
+    assert caplog.messages == ["knowledge: the pipeline has none, nothing to do"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_verification_finds_a_training_set_that_is_not_complete() -> None:
+    whole = Workspace(Pipeline.model_validate(settings()), Path("runs"))
+    run_verification(whole, blocks=1, seed=3)
+    Path("runs/tiny/distill/manifest.json").rename("runs/tiny/distill/plan.json")
+    with pytest.raises(UserError, match="distill is not up to date: it was started and not finished"):
+        run_verification(whole, blocks=1, seed=3)

@@ -1,0 +1,351 @@
+"""What the prepare stage writes: clean text, tokenizers, dictionaries, data-bins and counts."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_pipeline import (
+    SIZES,
+    WORDS,
+    hash_tree,
+    kdmt,
+    make_pairs,
+    read_lines,
+    run_stages,
+    settings,
+    to_yaml,
+    write_lines,
+)
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.types import EOS
+
+MADE = Path("runs/tiny/prepare")
+
+
+def change(**changes: Any) -> None:
+    """Change settings of `prepare` in ./tiny.yaml."""
+    document = settings()
+    document["prepare"].update(changes)
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+
+
+def report() -> dict[str, Any]:
+    return json.loads((MADE / "report.json").read_text(encoding="utf-8"))
+
+
+def facts() -> dict[str, Any]:
+    return json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))["facts"]
+
+
+def key(line: str) -> str:
+    """What counts as the same sentence, in words of the test's own."""
+    return re.sub(r"[\W_]", "", line.casefold())
+
+
+def read_bin(split: str, lang: str) -> list[str]:
+    """The tokens of a split of the data-bin between spaces, `</s>` left out."""
+    codec = TextCodec.load(MADE)
+    dictionary = codec.src_dictionary if lang == "en" else codec.tgt_dictionary
+    dataset = IndexedDataset(MADE / "data-bin" / f"{split}.en-de.{lang}")
+    assert all(sentence[-1] == EOS for sentence in dataset)
+    return [" ".join(dictionary.symbols[token] for token in sentence[:-1]) for sentence in dataset]
+
+
+def words(tokens: str) -> str:
+    """SentencePiece's pieces put together."""
+    return tokens.replace(" ", "").replace("▁", " ").strip()
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_the_data_bin_holds_the_text_line_for_line() -> None:
+    run_stages("prepare")
+    for split, size in SIZES.items():
+        for lang in ("en", "de"):
+            text = read_lines(MADE / f"{split}.{lang}")
+            assert text == read_lines(Path(f"text/{split}.{lang}"))
+            assert len(text) == size
+            assert [words(tokens) for tokens in read_bin(split, lang)] == text
+    assert not (MADE / "train.tags").exists()
+    assert (MADE / "dict.en.txt").read_bytes() == (MADE / "data-bin/dict.de.txt").read_bytes()
+    tokens = sum(len(line.split()) + 1 for line in read_bin("train", "de"))
+    symbols = len(read_lines(MADE / "dict.de.txt")) + 4
+    assert facts()["de"] == {"symbols": symbols, "tokens": tokens, "unk": 0}
+    assert symbols % 8 == 0
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_the_same_text_gives_the_same_files_wherever_it_is_made() -> None:
+    run_stages("prepare")
+    assert kdmt("prepare", "tiny.yaml", "--runs", "elsewhere", "--set", "prepare.workers=2").code == 0
+    there = hash_tree(Path("elsewhere/tiny/prepare"))
+    here = hash_tree(MADE)
+    differing = {name for name in here.keys() | there.keys() if here.get(name) != there.get(name)}
+    assert differing == {"config.json"}  # which has the number of workers
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_no_held_out_sentence_is_in_the_training_text() -> None:
+    train = make_pairs(30, seed=2)
+    test, valid = (
+        [*zip(*(read_lines(Path(f"text/{s}.{x}")) for x in ("en", "de")), strict=True)] for s in ("test", "valid")
+    )
+    leaks = [
+        test[0],
+        (test[1][0].upper() + " !", "rim"),  # the source in other case and with punctuation
+        ("gi", f"«{test[2][1]}».".replace(" ", "  ")),  # the target alone
+        valid[0],
+    ]
+    pairs = list(dict.fromkeys([*train[:15], *leaks, *train[15:]]))
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in pairs])
+    run_stages("prepare", sets=["prepare.tokenizer.vocab_size=30", "prepare.clean.max_ratio=9.0"])
+
+    for side, lang in enumerate(("en", "de")):
+        held_out = {key(pair[side]) for pair in (*test, *valid)}
+        assert not held_out & set(map(key, read_lines(MADE / f"train.{lang}")))
+    dropped = [pair for pair in pairs if any(key(pair[i]) in {key(p[i]) for p in (*test, *valid)} for i in (0, 1))]
+    assert len(dropped) >= len(leaks)
+    assert report()["dropped"]["held_out"] == facts()["dropped"]["held_out"] == len(dropped)
+    assert report()["corpora"][0]["held_out_matches"]["test.target"] >= 2
+    assert len(read_lines(MADE / "train.en")) == report()["pairs_out"] == len(pairs) - len(dropped)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_decontamination_can_be_turned_off() -> None:
+    for lang in ("en", "de"):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [*read_lines(path), *read_lines(Path(f"text/test.{lang}"))])
+    run_stages("prepare", sets=["prepare.decontaminate=false"])
+    assert read_lines(MADE / "train.en")[-SIZES["test"] :] == read_lines(Path("text/test.en"))
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_tokenised_text_is_compared_in_its_own_form() -> None:
+    """Moses' entities are letters: the raw reference `ba'da` says the same as `ba &apos;da`, and matches only that."""
+    for split, line in (("train", "ba &apos;da &quot; ge"), ("test", "ba &apos;da &quot; ge")):
+        path = Path(f"text/{split}.de")
+        write_lines(path, [line, *read_lines(path)[1:]])
+    write_lines(Path("text/raw.de"), ["ba'da \"ge", *read_lines(Path("text/test.de"))[1:]])
+    document = settings()
+    document["prepare"]["text"] = {"moses": True, "lowercase": True, "already_applied": True}
+    document["prepare"]["test"]["test"]["raw_target"] = {"path": "text/raw.de"}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare")
+    assert report()["dropped"]["held_out"] == 1
+    assert not any("&apos;" in line for line in read_lines(MADE / "train.de"))
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_each_rule_has_its_count() -> None:
+    clean = make_pairs(12, seed=3)
+    clean = list(dict.fromkeys(clean))
+    dirty = {
+        "empty": [("", "ok"), ("ba", "   ")],
+        "max_words": [(" ".join(["a"] * 22), " ".join(["o"] * 21))],
+        "max_characters": [("ba", "k" * 70)],
+        "max_ratio": [("ba " * 20 + "be", "ok")],
+        "copy": [("ba ba", "ba ba")],
+        "duplicate": [clean[0], clean[1], clean[1]],
+    }
+    pairs = [*clean, *(pair for found in dirty.values() for pair in found)]
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in pairs])
+    change(clean={"max_words": 21, "max_characters": 69}, decontaminate=False, tokenizer={"vocab_size": 26})
+    said = run_stages("prepare")[0].err
+    expected = {rule: len(found) for rule, found in dirty.items()}
+    assert {rule: count for rule, count in report()["dropped"].items() if count} == expected
+    assert report()["pairs_in"] == len(pairs)
+    assert f"{len(pairs)} pairs read, {len(clean)} for training; dropped: empty 2, max_words 1" in said
+    assert read_lines(MADE / "train.de") == [target for _, target in clean]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_clean_none_keeps_every_line() -> None:
+    """Text that must keep its lines, as distilled text is: empty ones, copies, duplicates, test sentences and all."""
+    lines = [*read_lines(Path("text/train.en")), "", "ba  ba", "ba  ba", " be ", *read_lines(Path("text/test.en"))]
+    for lang in ("en", "de"):
+        write_lines(Path(f"text/train.{lang}"), lines)
+    run_stages("prepare", sets=["prepare.clean=none", "prepare.decontaminate=false", "prepare.tokenizer.vocab_size=18"])
+    for lang in ("en", "de"):
+        assert read_lines(MADE / f"train.{lang}") == lines
+    assert [" ".join(line.split()) for line in lines] == [words(tokens) for tokens in read_bin("train", "en")]
+    assert not any(report()["dropped"].values())
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_weights_repeat_a_corpus_and_tags_stand_before_its_sources() -> None:
+    extra = make_pairs(5, seed=9)
+    write_lines(Path("text/extra.tsv"), [f"{source}\tx\t{target}" for source, target in extra])
+    with zipfile.ZipFile("text/extra.zip", "w") as archive:
+        archive.write("text/extra.tsv", "deep/extra.tsv")
+    corpus = {
+        "tsv": {"path": "text/extra.zip", "member": "deep/extra.tsv"},
+        **{"source_column": 0, "target_column": 2, "weight": 3, "tag": "<bt>"},
+    }
+    change(train=[*settings()["prepare"]["train"], corpus], decontaminate=False, clean="none")
+    run_stages("prepare")
+    plain = SIZES["train"]
+    assert read_lines(MADE / "train.de")[plain:] == [target for _, target in extra] * 3
+    assert read_lines(MADE / "train.tags") == [""] * plain + ["<bt>"] * 15
+    source = read_bin("train", "en")
+    assert not any("<bt>" in line for line in (*source[:plain], *read_bin("train", "de")))
+    assert [line.split()[0] for line in source[plain:]] == ["<bt>"] * 15
+    assert [words(line.removeprefix("<bt> ")) for line in source[plain:]] == [source for source, _ in extra] * 3
+    assert "<bt> 15" in read_lines(MADE / "dict.en.txt")
+    assert [each["pairs_out"] for each in report()["corpora"]] == [plain, 15]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_text_is_processed_and_raw_references_are_kept() -> None:
+    for split in SIZES:
+        for lang in ("en", "de"):
+            path = Path(f"text/{split}.{lang}")
+            write_lines(path, [f"{line.capitalize()}, don't!" for line in read_lines(path)])
+    run_stages("prepare", sets=["prepare.text={moses: true, lowercase: true}", "prepare.tokenizer.vocab_size=31"])
+    raw = read_lines(Path("text/test.de"))
+    assert read_lines(MADE / "test.raw.de") == raw
+    assert read_lines(MADE / "test.de") == [line.lower().replace(", don't!", " , don ' t !") for line in raw]
+    for line in read_lines(MADE / "train.en"):  # English has its own rule for n't
+        assert line == line.lower()
+        assert line.endswith(" , don 't !")
+    assert [words(tokens) for tokens in read_bin("train", "en")] == read_lines(MADE / "train.en")
+    codec = TextCodec.load(MADE)
+    assert codec.finish_target(read_lines(MADE / "test.de")[0]).startswith(raw[0].lower().split(",")[0] + ",")
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_lines_that_do_not_survive_processing_are_counted_and_shown() -> None:
+    for lang, odd in (("en", "ba▁be"), ("de", "Ok Isparta rım")):
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [odd, *read_lines(path)])
+    document = settings() | {"target_lang": "tr"}
+    document["prepare"] |= {"text": {"lowercase": True}, "tokenizer": {"vocab_size": 37}}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    (made,) = run_stages("prepare")
+    english, turkish = report()["round_trip"]["en"], report()["round_trip"]["tr"]
+    assert english["lines"] == turkish["lines"] == SIZES["train"] + 1
+    assert (english["changed"], english["tokenizer"], english["lowercase"]) == (1, 1, 0)
+    assert (turkish["changed"], turkish["tokenizer"], turkish["lowercase"]) == (1, 0, 1)
+    assert english["examples"] == {"tokenizer": [["ba▁be", "ba be"]]}
+    warnings = [line for line in made.err.splitlines() if "warning" in line]
+    assert warnings == [
+        "prepare: warning: en: 1 of 81 lines do not survive processing and back ('prepare.tokenizer' 1): "
+        "'ba▁be' comes back as 'ba be'",
+        "prepare: warning: tr: 1 of 81 lines do not survive processing and back ('prepare.text.lowercase' 1): "
+        "'Ok Isparta rım' comes back as 'ok isparta rım'",
+    ]
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("kind", ["sentencepiece", "subword-nmt"])
+def test_counting_lines_that_survive_leaves_dictionaries_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    model = {"type": "subword-nmt", "model": "bpe"} if kind == "subword-nmt" else {}
+    change(tokenizer={"vocab_size": 32, **model})
+    run_stages("prepare")
+    made = hash_tree(MADE)
+    monkeypatch.setattr("kdmt.stages.prepare_work._round_trips", lambda *_: {})
+    assert kdmt("prepare", "tiny.yaml", "--runs", "elsewhere").code == 0
+    without = hash_tree(Path("elsewhere/tiny/prepare"))
+    assert {name for name in made if made[name] != without[name]} == {"report.json", "manifest.json"}
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_held_out_characters_that_cleaning_takes_out_are_a_warning() -> None:
+    source, target = (read_lines(Path(f"text/test.{lang}")) for lang in ("en", "de"))
+    odd = [f"{target[0]}\u00ad!", f"o\u0308{target[1]}", f"\u200f{target[2]}", *target[3:]]
+    write_lines(Path("text/test.de"), odd)
+    write_lines(Path("text/test.en"), [source[0].replace(" ", "\u200b \ufeff", 1), *source[1:]])
+    (made,) = run_stages("prepare")
+    counts = report()["held_out_characters"]
+    none = {"lines": SIZES["valid"], "changed": 0, "unicode": 0, "invisible": {}}
+    assert counts["valid"] == {"en": none, "de": none}
+    invisible = {"U+00AD": 1, "U+200F": 1}
+    assert counts["test"]["de"] == {"lines": SIZES["test"], "changed": 3, "unicode": 1, "invisible": invisible}
+    assert [line for line in made.err.splitlines() if "warning" in line] == [
+        "prepare: warning: test, en: 1 of 5 lines (U+200B 1, U+FEFF 1) have characters that clean training text cannot "
+        "contain; sources are translated as cleaning leaves them",
+        "prepare: warning: test, de: 3 of 5 lines (not in NFC 1, U+00AD 1, U+200F 1) have characters that clean "
+        "training text cannot contain; references are scored as published, so no translation matches them in full",
+    ]
+    assert read_lines(MADE / "test.raw.de") == odd
+    assert read_lines(MADE / "test.de") == [f"{target[0]}!", f"\u00f6{target[1]}", *target[2:]]
+    assert read_lines(MADE / "test.en") == source  # what the model translates
+    change(clean="none", decontaminate=False)
+    (made,) = run_stages("prepare")
+    assert "warning" not in made.err  # such training text may contain anything
+    assert report()["held_out_characters"] == {}
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_text_that_was_processed_by_its_authors_stays_as_it_is() -> None:
+    raw = [f"{line.capitalize()}!" for line in read_lines(Path("text/test.de"))]
+    write_lines(Path("text/raw.de"), raw)
+    document = settings()
+    document["prepare"]["text"] = {"moses": True, "lowercase": True, "already_applied": True}
+    document["prepare"]["test"]["test"]["raw_target"] = {"path": "text/raw.de"}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare")
+    assert read_lines(MADE / "test.de") == read_lines(Path("text/test.de"))
+    assert read_lines(MADE / "test.raw.de") == raw
+    assert json.loads((MADE / "text.json").read_text(encoding="utf-8"))["text"]["already_applied"] is True
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_monolingual_text_is_cleaned_processed_and_binarised_beside_the_pairs() -> None:
+    own = ["ba  be\u200b bi", "Ga ge gi ga.", "ba be bi", "", read_lines(Path("text/test.en"))[0], "da " * 20]
+    write_lines(Path("text/mono.en"), own)
+    change(monolingual=[{"path": "text/mono.en"}], clean={"max_words": 10}, text={"lowercase": True})
+    run_stages("prepare")
+    lines = ["ba be bi", "ga ge gi ga."]
+    assert read_lines(MADE / "monolingual.en") == lines
+    assert len(read_bin("monolingual", "en")) == 2
+    assert TextCodec.load(MADE).tokenizers.source.decode(read_bin("monolingual", "en")[0]) == lines[0]
+    dropped = {rule: count for rule, count in facts()["monolingual"]["dropped"].items() if count}
+    assert dropped == {"empty": 1, "max_words": 1, "held_out": 1, "duplicate": 1}
+    assert sorted(path.name for path in MADE.glob("monolingual*")) == ["monolingual.en"]
+    write_lines(Path("text/mono.en"), own[:2])
+    assert "text/mono.en" in kdmt("teacher", "tiny.yaml").err
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_separate_tokenizers_and_dictionaries() -> None:
+    document = settings()
+    document["prepare"]["tokenizer"] = {"joint": False, "vocab_size": 20}
+    document["prepare"]["vocabulary"] = {"joined": False}
+    for model in (document["teacher"], *document["students"].values()):
+        model["model"]["share_all_embeddings"] = False
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare")
+    assert sorted(path.name for path in (MADE / "tokenizer").iterdir()) == ["de.model", "en.model", "tokenizer.json"]
+    symbols = {lang: {line.split()[0] for line in read_lines(MADE / f"dict.{lang}.txt")} for lang in ("en", "de")}
+    assert "▁" in "".join(symbols["en"])
+    assert not any(set("okulmr") & set(symbol) for symbol in symbols["en"] if not symbol.startswith("madeup"))
+    for lang, lexicon in (("en", set(WORDS)), ("de", set(WORDS.values()))):
+        assert {word for tokens in read_bin("train", lang) for word in words(tokens).split()} == lexicon
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_mirror_answers_for_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Path("mirror")
+    mirror.mkdir()
+    corpus = {}
+    for side, lang in (("source", "en"), ("target", "de")):
+        data = gzip.compress(Path(f"text/train.{lang}").read_bytes())
+        (mirror / f"train.{lang}.gz").write_bytes(data)
+        corpus[side] = {"url": f"https://nowhere.invalid/a/train.{lang}.gz", "sha256": hashlib.sha256(data).hexdigest()}
+    change(train=[corpus])
+    assert kdmt("prepare", "tiny.yaml", "--mirror", "mirror").code == 0
+    assert read_lines(MADE / "train.en") == read_lines(Path("text/train.en"))
+    monkeypatch.setenv("KDMT_MIRROR", "mirror")
+    assert "up to date" in kdmt("prepare", "tiny.yaml").err
