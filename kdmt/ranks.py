@@ -1,7 +1,7 @@
-"""The processes that train one model together, and what they tell each other beside gradients.
+"""Ranks: the processes that train one model together, and their communication apart from gradients.
 
-`torchrun` starts them and sets the environment that is read here; a process that it did not start is alone. Counts,
-flags and figures travel over gloo on the CPU, so that asking for one never makes a GPU wait for the host.
+`torchrun` starts them and sets the environment variables that are read here; any other process is alone. Counts, flags
+and figures are sent with gloo on the CPU, so that they never make a GPU wait for the host.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_PATIENCE = timedelta(days=1)  # rank 0 may be at an earlier stage, or validating, while the others wait
+_TIMEOUT = timedelta(days=1)  # the other ranks wait while rank 0 runs an earlier stage or validates
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together. Every rank must make the same calls in the same order."""
+    """One process among those that train together. All ranks must make the same calls in the same order."""
 
     rank: int = 0
     world: int = 1
-    local_rank: int = 0  # among those of this machine: the number of its GPU
+    local_rank: int = 0  # index among the ranks of this machine, and of its GPU
     control: ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank is the one that writes files and talks."""
+        """Whether this rank is rank 0, which writes files and messages."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Each value added over all ranks, in float64."""
+        """Return the sum of each value over all ranks, in float64."""
         if self.world == 1:
             return list(values)
         import torch
@@ -47,7 +47,7 @@ class Ranks:
         return totals.tolist()
 
     def share(self, item: Item) -> Item:
-        """What rank 0 gave, for all."""
+        """Return the item of rank 0 on all ranks."""
         if self.world == 1:
             return item
         from torch.distributed import broadcast_object_list
@@ -57,7 +57,7 @@ class Ranks:
         return box[0]
 
     def collect(self, item: Item) -> list[Item]:
-        """What each rank gave, in the order of the ranks, for all."""
+        """Return the items of all ranks, in the order of the ranks, on all ranks."""
         if self.world == 1:
             return [item]
         from torch.distributed import all_gather_object
@@ -67,7 +67,7 @@ class Ranks:
         return items
 
     def wait(self) -> None:
-        """Return once all ranks are here."""
+        """Wait until all ranks have made this call."""
         if self.world > 1:
             from torch.distributed import barrier
 
@@ -78,7 +78,7 @@ ALONE = Ranks()
 
 
 def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
-    """One list of what n ranks made of its slices [0::n], [1::n], ..."""
+    """Return the list whose slices [0::n], [1::n], ... are the parts."""
     items: list[Any] = [None] * sum(map(len, parts))
     for rank, part in enumerate(parts):
         items[rank :: len(parts)] = part
@@ -87,7 +87,7 @@ def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """The ranks that `torchrun` started together with this process, connected while the body runs."""
+    """Connect the ranks that `torchrun` started while the body runs, and give this process's."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
@@ -98,6 +98,6 @@ def joined_ranks() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    control = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     yield Ranks(distributed.get_rank(), distributed.get_world_size(), local_rank, control)
-    distributed.destroy_process_group()  # after an error the end of the process does it, without waiting for anybody
+    distributed.destroy_process_group()  # after an error the process ends without waiting for other ranks
