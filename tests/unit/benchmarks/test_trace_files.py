@@ -11,9 +11,9 @@ from types import ModuleType
 import pytest
 
 from kdmt.config import Decode, Train, checked
+from kdmt.corpus.batching import Batch
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.terminal import printable
-from kdmt.types import Batch
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
