@@ -21,8 +21,7 @@ from kdmt.errors import UserError
 from kdmt.files import PARTIAL, partial_path
 from kdmt.flow.folders import REMOVED, earlier_states, is_earlier_state, real_folder, remove
 from kdmt.flow.stage import locked
-from kdmt.models.checkpoint_folder import DAMAGED
-from kdmt.models.run_checkpoints import num_updates
+from kdmt.models.checkpoint_folder import DAMAGED, num_updates
 from kdmt.outputs import writing
 from kdmt.stages.given_checkpoints import given_checkpoints
 from kdmt.stages.pipeline import build_stages

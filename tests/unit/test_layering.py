@@ -54,7 +54,7 @@ WITHOUT_TORCH = {
     "cli",
     *("score.metrics", "score.pareto", "score.records", "score.report", "score.significance", "score.systems"),
     *("score.test_sets", "score.translations", "stages.score"),
-    *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description", "run_checkpoints")),
+    *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
         for name in (
