@@ -1,11 +1,11 @@
-# kdmt: one target a stage. `make help` lists them.
+# kdmt. `make help` lists the targets.
 
 PYTHON   ?= python3
 VENV     ?= .venv
 BIN      := $(VENV)/bin
 PIPELINE ?= toy
 YAML     := pipelines/$(PIPELINE).yaml
-# SET="a.b=1 c.d=2" overrides settings; REBUILD=1 brings earlier stages up to date too
+# SET="a.b=1 c.d=2" overrides settings; REBUILD=1 runs earlier stages too, if they are not up to date
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
 
 .DEFAULT_GOAL := help
@@ -15,13 +15,13 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
         clean-runs distclean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
 	@echo
 	@echo '  PIPELINE=name STUDENT=name SET="a.b=1 c.d=2" REBUILD=1   as in: make teacher PIPELINE=multi30k-en-de'
 
 # ---------------------------------------------------------------------------------------------------------- set-up
 
-# torch by itself first: the exact version is taken from the ordinary index
+# torch is installed first, by its exact version from the ordinary index
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
@@ -37,7 +37,7 @@ $(VENV)/installed-docs: $(VENV)/installed
 	touch $@
 
 setup: $(VENV)/installed ## create .venv and install the package with its pinned dependencies
-setup-dev: $(VENV)/installed-dev ## the same with what tests and checks need
+setup-dev: $(VENV)/installed-dev ## the same, with the packages for tests and checks
 
 # ------------------------------------------------------------------------------------------------- the pipeline
 
@@ -53,13 +53,13 @@ prepare: $(VENV)/installed $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if 
 teacher: $(VENV)/installed ## train the teacher
 	$(BIN)/kdmt teacher $(YAML) $(FLAGS)
 
-distill: $(VENV)/installed ## let the teacher translate the training set
+distill: $(VENV)/installed ## translate the training set with the teacher
 	$(BIN)/kdmt distill $(YAML) $(FLAGS)
 
-knowledge: $(VENV)/installed ## keep what the teacher expects at every target token, for students that learn from a cache
+knowledge: $(VENV)/installed ## write the knowledge cache: the teacher's probabilities at every target token
 	$(BIN)/kdmt knowledge $(YAML) $(FLAGS)
 
-student: $(VENV)/installed ## train the students, or STUDENT=name alone
+student: $(VENV)/installed ## train the students, or only STUDENT=name
 	$(BIN)/kdmt student $(YAML) $(if $(STUDENT),--student $(STUDENT)) $(FLAGS)
 
 score: $(VENV)/installed ## score every trained system on the test sets
@@ -73,26 +73,26 @@ demo: $(VENV)/installed toy-corpus ## the whole pipeline on the toy corpus, in a
 
 # ------------------------------------------------------------------------------------------------ tests and checks
 
-test: $(VENV)/installed-dev ## unit tests, then the toy pipeline end to end and a real kill -9 with resume
+test: $(VENV)/installed-dev ## unit tests, then the toy pipeline from end to end, with kill -9 and resume
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed-dev ## what takes longer; the summary goes to benchmarks/results/
+test-slow: $(VENV)/installed-dev ## tests that take longer; the summary goes to benchmarks/results/
 	$(BIN)/python benchmarks/run_slow_tests.py
 
 wheel-test: $(VENV)/installed-dev ## build the wheel, install it into an empty environment, run the toy pipeline there
 	$(BIN)/python -m pytest tests/pipeline/test_wheel.py -q
 
-# SEED=2 for other inputs, ONLY=corpora:17 to repeat one
+# SEED=2 makes other inputs, ONLY=corpora:17 repeats one
 fuzz: $(VENV)/installed-dev ## give generated hostile inputs to every command: no traceback, no hang, no harm
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY),--results)
 
-check: $(VENV)/installed-dev ## lint, format check and types
+check: $(VENV)/installed-dev ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/installed-dev ## put the code into its format
+format: $(VENV)/installed-dev ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -109,32 +109,32 @@ docs-images: $(VENV)/installed ## draw the figures of the documentation from ben
 
 # ---------------------------------------------------------------------------------------------------- measurements
 
-fairseq-env: ## a Python 3.8 with the real fairseq 0.12.2, to compare with
+fairseq-env: ## install the real fairseq 0.12.2 for comparisons, with Python 3.8
 	benchmarks/make_fairseq_env.sh
 
-fairseq-old-env: ## the same with fairseq 0.10.2, whose checkpoints have the old form
+fairseq-old-env: ## the same with fairseq 0.10.2, whose checkpoints have the old format
 	benchmarks/make_fairseq_env.sh .fairseq-old-env 0.10.2
 
-parity-models: $(VENV)/installed ## small models of each family for it, trained by the real fairseq
+parity-models: $(VENV)/installed ## train small models of each family with the real fairseq
 	$(BIN)/python benchmarks/train_fairseq_models.py
 
-parity: $(VENV)/installed-dev ## beside the real fairseq (DATA=data-bin MODELS="a.pt runs/x/teacher" for trained models)
+parity: $(VENV)/installed-dev ## compare with the real fairseq (DATA=data-bin MODELS="a.pt runs/x/teacher" for trained models)
 	$(BIN)/python -m pytest -q tests/pipeline/test_fairseq.py
 	$(BIN)/python benchmarks/parity.py $(if $(DATA),--data $(DATA)) $(if $(SUBSET),--subset $(SUBSET)) $(MODELS)
 
-bench-fairseq: $(VENV)/installed ## `kdmt generate` and training beside the real fairseq's
+bench-fairseq: $(VENV)/installed ## speed of `kdmt generate` and of training, compared with fairseq
 	$(BIN)/python benchmarks/bench_fairseq.py
 
-bench-import: $(VENV)/installed ## how long `kdmt --help` takes
+bench-import: $(VENV)/installed ## time of `kdmt --help`
 	$(BIN)/python benchmarks/bench_import.py
 
-architecture: $(VENV)/installed ## what a newcomer has to open, and how packages depend on each other
+architecture: $(VENV)/installed ## files to open for a question, and dependencies of packages
 	$(BIN)/python benchmarks/bench_architecture.py
 
-bench-train: $(VENV)/installed ## training speed beside the real fairseq (needs `make fairseq-env`)
+bench-train: $(VENV)/installed ## training speed, compared with fairseq (needs `make fairseq-env`)
 	$(BIN)/python benchmarks/bench_train.py
 
-bench-train-quality: $(VENV)/installed ## validation loss after 500 updates beside the real fairseq
+bench-train-quality: $(VENV)/installed ## validation loss after 500 updates, compared with fairseq
 	$(BIN)/python benchmarks/bench_train.py --quality
 
 bench-precision: $(VENV)/installed ## bf16 against float32 on this CPU by model shape, for `train.precision: auto`
@@ -143,7 +143,7 @@ bench-precision: $(VENV)/installed ## bf16 against float32 on this CPU by model 
 bench-memory: $(VENV)/installed ## memory of training at a vocabulary of 32k
 	$(BIN)/python benchmarks/bench_memory.py
 
-bench-kd: $(VENV)/installed ## time and memory of word-level distillation beside plain training
+bench-kd: $(VENV)/installed ## time and memory of word-level distillation, compared with plain training
 	$(BIN)/python benchmarks/bench_kd.py
 
 bench-gpu: $(VENV)/installed ## training speed, memory and utilisation on a GPU
@@ -152,36 +152,36 @@ bench-gpu: $(VENV)/installed ## training speed, memory and utilisation on a GPU
 bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
 	$(BIN)/python benchmarks/bench_prepare.py
 
-bench-toy: $(VENV)/installed toy-corpus ## raw against distilled on the toy corpus over five seeds
+bench-toy: $(VENV)/installed toy-corpus ## raw and distilled students on the toy corpus, five seeds
 	$(BIN)/python benchmarks/bench_pipeline.py toy pipelines/toy.yaml \
 	  --set "students.raw.seeds=[1, 2, 3, 4, 5]" --set "students.distilled.seeds=[1, 2, 3, 4, 5]"
 
-bench-multi30k: $(VENV)/installed ## the Multi30k table: teacher, raw and distilled students over two seeds
+bench-multi30k: $(VENV)/installed ## the Multi30k table: teacher, raw and distilled students, two seeds
 	$(BIN)/python benchmarks/bench_pipeline.py multi30k pipelines/multi30k-paper.yaml
 
-bench-kd-losses-toy: $(VENV)/installed toy-corpus ## every objective of distillation on the toy corpus, three seeds
+bench-kd-losses-toy: $(VENV)/installed toy-corpus ## every distillation objective on the toy corpus, three seeds
 	$(BIN)/python benchmarks/bench_pipeline.py kd-losses-toy pipelines/kd-losses-toy.yaml
 
 bench-kd-losses-multi30k: $(VENV)/installed ## word- and sequence-level distillation on Multi30k
 	$(BIN)/python benchmarks/bench_pipeline.py kd-losses-multi30k pipelines/kd-losses-multi30k.yaml
 
-bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on the toy corpus, raw against distilled
+bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on the toy corpus, raw and distilled
 	$(BIN)/python benchmarks/bench_pipeline.py nat-toy pipelines/nat-toy.yaml
 
-bench-nat-multi30k: $(VENV)/installed ## non-autoregressive students on Multi30k, raw against distilled
+bench-nat-multi30k: $(VENV)/installed ## non-autoregressive students on Multi30k, raw and distilled
 	$(BIN)/python benchmarks/bench_pipeline.py nat-multi30k pipelines/nat-multi30k.yaml
 
-bench-students: $(VENV)/installed-dev ## speed and BLEU of nat-multi30k's systems beside each other, CTranslate2 among them
+bench-students: $(VENV)/installed-dev ## speed and BLEU of the systems of nat-multi30k, in PyTorch, CTranslate2 and ONNX Runtime
 	$(BIN)/python benchmarks/bench_students.py
 
-bench-distill: $(VENV)/installed ## the distill stage beside fairseq-generate and bare CTranslate2 (needs `make fairseq-env`)
+bench-distill: $(VENV)/installed ## speed of the distill stage, fairseq-generate and CTranslate2 (needs `make fairseq-env`)
 	$(BIN)/python benchmarks/bench_distill.py
 
-bench-distill-scale: $(VENV)/installed ## everything of the distill stage but the engine, on 5 million sentences
+bench-distill-scale: $(VENV)/installed ## speed of the distill stage without its engine, on 5 million sentences
 	$(BIN)/python benchmarks/bench_distill_scale.py
 
-clean-runs: $(VENV)/installed ## list earlier states of the pipeline's stages and half-done folders; YES=1 removes them
+clean-runs: $(VENV)/installed ## list earlier states of stages and incomplete outputs; YES=1 removes them
 	$(BIN)/kdmt clean $(YAML) $(if $(YES),--yes)
 
-distclean: ## remove the virtual environment and caches; runs/ stays
+distclean: ## remove the virtual environment and caches, but not runs/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build site

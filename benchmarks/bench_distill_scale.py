@@ -132,7 +132,7 @@ def prepare(folder: Path, sentences: int) -> None:
 def run_steps(folder: Path, nbest: int) -> None:
     """The stage's steps, each timed, with the stub in the teacher's place."""
     from kdmt.distill.decoding import BlockDecoder
-    from kdmt.distill.teachers import OwnTeacher
+    from kdmt.distill.teachers import CheckpointModel, OwnTeacher
     from kdmt.distill.training_text import Targets, TrainingTextWriter
     from kdmt.stages.distill import inputs_of
     from kdmt.stages.distill_work import Decoding, Job
@@ -142,7 +142,15 @@ def run_steps(folder: Path, nbest: int) -> None:
     workspace = Workspace(load_pipeline(folder / "pipeline.yaml"), folder / "runs")
     config, inputs = workspace.config, inputs_of(workspace)
     # there is no checkpoint; text and words are those of a teacher with the data's vocabulary
-    teacher = OwnTeacher(config.distill, inputs, (), (), "ctranslate2", ())
+    stub = CopyTeacher(nbest=nbest)
+    model = CheckpointModel(
+        is_nonautoregressive=False,
+        is_multilingual=False,
+        vocab_size=stub.vocab_size,
+        max_source_positions=stub.max_source_tokens,
+        max_target_positions=stub.max_target_tokens,
+    )
+    teacher = OwnTeacher(config.distill, inputs, (), (), "ctranslate2", (model,))
     writer = TrainingTextWriter(
         folder=workspace.training_set("distilled"),
         inputs=inputs,
@@ -168,7 +176,7 @@ def run_steps(folder: Path, nbest: int) -> None:
     sources = timed("plan", work.sources)
     tasks = work.tasks(sources)
     decoder = BlockDecoder(
-        teacher=CopyTeacher(nbest=nbest),
+        teacher=stub,
         settings=config.distill.decode,
         open_text=teacher.opens_text(),
         folder=work.blocks,

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, Never
 
 from kdmt.errors import UserError
 
@@ -121,7 +121,7 @@ _TYPE_NAMES: dict[type, str] = {
 JsonType = type | tuple[type, ...]  # types of a value: str, int, float (which an integer is too), bool, list, dict
 
 
-def check_keys(values: Mapping[str, Any], required: Mapping[str, JsonType], where: str) -> None:
+def check_keys(values: Mapping[str, object], required: Mapping[str, JsonType], where: str) -> None:
     """Check that a JSON object has the required keys and that their values have the required types.
 
     Args:
@@ -140,7 +140,7 @@ def check_keys(values: Mapping[str, Any], required: Mapping[str, JsonType], wher
             raise UserError(f"{where}: {key!r} is {shown[:_LONGEST_VALUE]}, expected {expected}")
 
 
-def _is_json_type(value: Any, expected: type) -> bool:
+def _is_json_type(value: object, expected: type) -> bool:
     if expected is float:
         return type(value) in (int, float)
     return type(value) is expected
@@ -163,7 +163,7 @@ def parse_json(data: bytes | str) -> Any:
         raise _Refused("nested too deeply") from None
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) < len(pairs):
         seen: set[str] = set()
@@ -172,7 +172,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _refuse_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> Never:
     raise _Refused(f"{name} is no number")
 
 
@@ -245,7 +245,7 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
-def write_json(path: Path, values: Any, *, indent: int | None = 1) -> None:
+def write_json(path: Path, values: object, *, indent: int | None = 1) -> None:
     """Write a JSON file that appears whole or not at all, and that `read_json` reads.
 
     Raises:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdmt.errors import UserError
 from kdmt.ranks import ALONE, Ranks
@@ -111,6 +112,7 @@ def processor_type() -> str:
 
 
 # the second of these has its default effect, for a user who does not want to wait
+_Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
 _ONCE = (signal.SIGINT, signal.SIGTERM)
 # these may arrive twice for one reason: when a terminal is closed, the shell and the kernel both send SIGHUP
 _REPEATABLE = (signal.SIGHUP, signal.SIGUSR1)
@@ -127,10 +129,14 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turn signals into a request to stop while the body runs; a second SIGINT or SIGTERM has its default effect.
 
-    SIGHUP stays ignored if it is ignored already, as under `nohup`.
+    SIGHUP stays ignored if it is ignored already, as under `nohup`. In a thread other than the main one, which cannot
+    handle signals, there are no requests.
     """
     stop = StopRequest()
-    previous: dict[int, Any] = {}
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous: dict[int, _Handler] = {}
     terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def request(signal_number: int, _: FrameType | None) -> None:

@@ -17,17 +17,24 @@ from kdmt.config.corpora import Corpus, HeldOut, ParallelText, Source, split_log
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.loading import load_pipeline
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
-from kdmt.config.objectives import AttentionKD, HiddenKD, LayerMap, Online, OnPolicy, SelfSupervised, WordKD
-from kdmt.config.pipeline import Pipeline
+from kdmt.config.pipeline import Pipeline, load_pipeline
 from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
-from kdmt.config.student import Student
+from kdmt.config.student import (
+    AttentionKD,
+    HiddenKD,
+    LayerMap,
+    Online,
+    OnPolicy,
+    SelfSupervised,
+    Student,
+    WordKD,
+)
 from kdmt.config.training import Model, Teacher, Train
 
 __all__ = [

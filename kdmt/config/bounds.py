@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
 
 # Upper bounds of numbers by the name of their setting, far above any useful value: a number with a digit too many is
 # refused before memory is allocated. For numbers that may be negative, the bound applies to the absolute value.
@@ -35,7 +34,7 @@ def largest(name: str) -> float:
     return _LARGEST.get(name, _LARGEST_OTHER)
 
 
-def check_bounds(name: str, value: Any) -> None:
+def check_bounds(name: str, value: object) -> None:
     """Check numbers against the bound of a setting, and text for its length and control characters.
 
     Raises:

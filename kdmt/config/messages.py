@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from kdmt.config.distill import TEACHER_BRANCHES
-from kdmt.config.objectives import PAIRS_BRANCH, RULE_BRANCH
 from kdmt.config.prepare import NONE_BRANCH, RULES_BRANCH
 from kdmt.config.section import Section, sections_in
+from kdmt.config.student import PAIRS_BRANCH, RULE_BRANCH
 
 LONGEST_QUOTE = 200  # characters of a value that a message quotes
 LONGEST_MESSAGE = 600
@@ -48,7 +48,7 @@ def describe_problems(error: ValidationError, model: type[Section] | None = None
     return "; ".join(shown + more)
 
 
-def _locate(problem: Any, model: type[Section] | None) -> tuple[str, str | None]:
+def _locate(problem: ErrorDetails, model: type[Section] | None) -> tuple[str, str | None]:
     """Return the message of a problem with its path, and the description of the setting."""
     location = [part for part in problem["loc"] if part not in _BRANCHES]
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
@@ -85,7 +85,7 @@ def describe_setting(model: type[Section], location: Sequence[str | int]) -> str
     return description
 
 
-def quote(value: Any) -> str:
+def quote(value: object) -> str:
     """Return a value as a message shows it: at most 200 characters of it."""
     if isinstance(value, str):
         return repr(shorten(value, LONGEST_QUOTE))

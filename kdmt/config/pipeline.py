@@ -1,18 +1,23 @@
-"""The whole pipeline: its sections, and rules between them."""
+"""The whole pipeline: loading, its sections, and rules between them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from kdmt.config.distill import Distill
+from kdmt.config.document import read_document
 from kdmt.config.knowledge import Knowledge
+from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Prepare
 from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section
 from kdmt.config.student import Student
 from kdmt.config.training import Teacher
+from kdmt.errors import UserError
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
@@ -104,7 +109,7 @@ class Pipeline(Section):
             if student.word_kd.temperature not in cache.temperatures:
                 raise ValueError(
                     f"'{path}.temperature' ({student.word_kd.temperature:g}) is none of 'knowledge.temperatures': "
-                    f"what lies beyond the k best tokens is not known at another one"
+                    f"the cache has the mass of all other tokens at these temperatures alone"
                 )
             if student.word_kd.top1_ranking > cache.k:
                 raise ValueError(f"'{path}.top1_ranking' ({student.word_kd.top1_ranking}) is more than 'knowledge.k'")
@@ -141,3 +146,21 @@ def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
             f"'prepare.text.moses': Moses cannot join the words of {code!r} ('{key}') again: leave out 'moses' and set "
             f"'score.detokenized: false'"
         )
+
+
+def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read, override and validate a pipeline file.
+
+    Args:
+        path: the YAML file.
+        overrides: settings as `a.b=c`, with c read as YAML (`null`, `true`, `[1, 2]`, ...).
+
+    Raises:
+        UserError: naming the file, or the YAML path of each setting that is not valid.
+        OSError: the file cannot be read.
+    """
+    document = read_document(path, overrides)
+    try:
+        return Pipeline.model_validate(document)
+    except ValidationError as error:
+        raise UserError(f"{path}: {describe_problems(error, Pipeline)}") from None

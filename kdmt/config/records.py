@@ -15,7 +15,7 @@ from kdmt.errors import UserError
 _Record = TypeVar("_Record")
 
 
-def read_record(kind: type[_Record], values: Any, where: str) -> _Record:
+def read_record(kind: type[_Record], values: object, where: str) -> _Record:
     """Return a dataclass from the JSON values that it was written as.
 
     Args:

@@ -50,7 +50,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+    def _bounded(cls, value: object, info: ValidationInfo) -> object:
         check_bounds(str(info.field_name), value)
         return value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -55,7 +55,7 @@ class Model(Section):
     max_source_positions: int | None = Field(None, ge=1, description="Maximum number of source tokens of a sentence")
     max_target_positions: int | None = Field(None, ge=1, description="Maximum number of target tokens of a sentence")
 
-    def overrides(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, object]:
         """Return the fields that are set, without the name of the architecture."""
         return {key: value for key, value in self.model_dump().items() if key != "arch" and value is not None}
 

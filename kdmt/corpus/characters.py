@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from kdmt.choices import UnicodeForm
 from kdmt.corpus.clean import find_invisible, normalize_unicode, remove_invisible
@@ -21,7 +20,7 @@ class ForeignForms:
     unicode: int = 0  # lines in another normalisation form
     invisible: dict[str, int] = field(default_factory=dict)  # "U+00AD" -> lines that contain it
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         return {"lines": self.lines, "changed": self.changed, "unicode": self.unicode, "invisible": self.invisible}
 

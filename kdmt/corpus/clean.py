@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,7 @@ class CleaningReport:
         """Rule -> pairs that it dropped, over all corpora."""
         return {rule: sum(corpus.dropped[rule] for corpus in self.corpora) for rule in DROPPING_RULES}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
         for corpus in corpora:

@@ -295,7 +295,7 @@ class _StallWatch:
         sockets = self._sockets
 
         class Handler(kind):  # type: ignore[valid-type, misc]
-            def do_open(self, http_class: Any, req: Any, **arguments: Any) -> Any:
+            def do_open(self, http_class: Any, req: urllib.request.Request, **arguments: object) -> Any:
                 class Connection(http_class):
                     def connect(self) -> None:
                         super().connect()

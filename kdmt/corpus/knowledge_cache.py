@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from kdmt.checksum import file_sha256, is_below
 from kdmt.choices import CacheNumberType
@@ -154,7 +154,7 @@ class KnowledgeWriter:
         for block in range(len(self)):
             self._total_path(block).unlink()
 
-    def _about(self, block: int) -> dict[str, Any]:
+    def _about(self, block: int) -> dict[str, object]:
         within = self.sentences(block)
         return {
             "file": f"blocks/{self._path(block).name}",
@@ -288,7 +288,7 @@ def fill_records(shape: Shape, ids_MK: NDArray[np.int64], log_probs_TMG: NDArray
     return records
 
 
-def _shape_values(shape: Shape) -> dict[str, Any]:
+def _shape_values(shape: Shape) -> dict[str, object]:
     return {**asdict(shape), "temperatures": list(shape.temperatures)}
 
 
@@ -316,11 +316,11 @@ _HEADER_KEYS: dict[str, JsonType] = {
 }
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _is_block(about: Any) -> bool:
+def _is_block(about: object) -> bool:
     if not isinstance(about, dict):
         return False
     file = about.get("file")
@@ -346,7 +346,7 @@ def _read_shape(path: Path, header: Mapping[str, Any]) -> Shape:
     )
 
 
-def _load(path: Path, dtype: Any, length: int | None) -> NDArray[Any]:
+def _load(path: Path, dtype: DTypeLike, length: int | None) -> NDArray[Any]:
     """A one-dimensional array of a type and, where it is given, a length, memory-mapped."""
     check_file(path, missing="the knowledge cache's file is missing")
     try:

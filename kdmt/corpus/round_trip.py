@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SubwordModel
@@ -36,7 +36,7 @@ class RoundTrip:
     def num_changed(self) -> int:
         return sum(self.changed.values())
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         examples = {step: pairs for step, pairs in self.examples.items() if pairs}
         counts = {str(step): count for step, count in self.changed.items()}

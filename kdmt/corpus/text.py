@@ -82,7 +82,7 @@ class TextProcessor:
             return line
         return _detokenizer(lang).detokenize(line.split(), unescape=self.text.already_applied)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON values that `from_dict` takes back."""
         return {
             "text": self.text.model_dump(),

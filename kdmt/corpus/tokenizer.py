@@ -23,7 +23,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import sentencepiece
 from numpy.typing import NDArray
+from subword_nmt.apply_bpe import BPE
+from subword_nmt.learn_bpe import learn_bpe
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
@@ -120,8 +123,6 @@ class SentencePieceModel(SubwordModel):
     """A SentencePiece model. What it has no piece for becomes the token `<unk>`, and ` ⁇ ` when decoded."""
 
     def __init__(self, path: Path) -> None:
-        import sentencepiece
-
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError):
@@ -177,8 +178,6 @@ class SubwordNmtModel(SubwordModel):
     """
 
     def __init__(self, path: Path) -> None:
-        from subword_nmt.apply_bpe import BPE
-
         super().__init__(SPECIALS)
         self._take_specials_for_words()
         try:
@@ -343,8 +342,6 @@ def _learn(settings: TokenizerSettings, texts: Sequence[Path]) -> bytes:
 
 def _learn_sentencepiece(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
     """The model file. Text is taken as it is: its Unicode form and case are settled before it comes here."""
-    import sentencepiece
-
     options: dict[str, Any] = {
         "model_type": settings.model,
         "vocab_size": settings.vocab_size,
@@ -370,8 +367,6 @@ def _learn_sentencepiece(settings: TokenizerSettings, lines: Iterator[str]) -> b
 
 def _learn_bpe(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
     """The merge operations, fewer than asked for where no pair of symbols is seen twice any more."""
-    from subword_nmt.learn_bpe import learn_bpe
-
     codes = io.StringIO()
     words = Counter(word for line in lines for word in line.split())
     if all(len(word) == 1 for word in words):

@@ -47,7 +47,7 @@ def choose_teacher(settings: Distill, inputs: Inputs, run: Path) -> ChosenTeache
 
 
 @dataclass(frozen=True)
-class _Model:
+class CheckpointModel:
     """What matters here of a checkpoint's description."""
 
     is_nonautoregressive: bool
@@ -57,7 +57,7 @@ class _Model:
     max_target_positions: int
 
     @classmethod
-    def read(cls, folder: Path) -> _Model:
+    def read(cls, folder: Path) -> CheckpointModel:
         description = read_description(folder)
         config = description["config"]
         return cls(
@@ -85,7 +85,7 @@ class OwnTeacher:
     checkpoints: tuple[Path, ...]
     names: tuple[str, ...]
     engine: str
-    models: tuple[_Model, ...]
+    models: tuple[CheckpointModel, ...]
 
     @property
     def is_nonautoregressive(self) -> bool:
@@ -166,11 +166,11 @@ def choose_own_teacher(settings: Distill, inputs: Inputs, run: Path) -> OwnTeach
     checkpoints = tuple(resolve_checkpoint(path) for path in wanted)
     for checkpoint in checkpoints:
         check_vocabulary(checkpoint, inputs.corpus.folder, inputs.corpus.direction)
-    models = tuple(map(_Model.read, checkpoints))
+    models = tuple(map(CheckpointModel.read, checkpoints))
     return OwnTeacher(settings, inputs, checkpoints, names, _engine(settings, names, models), models)
 
 
-def _engine(settings: Distill, names: Sequence[str], models: Sequence[_Model]) -> str:
+def _engine(settings: Distill, names: Sequence[str], models: Sequence[CheckpointModel]) -> str:
     """Return the engine that runs the models: as set, else CTranslate2 where it can run them.
 
     Raises:

@@ -16,9 +16,10 @@ from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, write_text
-from kdmt.models.run_checkpoints import AVERAGE, PREFIX, is_outdated, list_checkpoints
+from kdmt.models.average_record import AVERAGE, PREFIX, checkpoint_update, is_outdated
 from kdmt.recognition import wrong_path
 
+_NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
 DAMAGED = "damaged-"  # begins the names of checkpoints that were found damaged
 _POINTER_BYTES = 200  # most of a pointer file
 _NO_CHECKPOINT = "neither a checkpoint folder nor a run that has one"
@@ -54,7 +55,7 @@ def resolve_checkpoint(path: Path) -> Path:
             _warn_once(f"{path}: older than the run's last validation; {path.parent} names a newer one")
         return path
     if (path / AVERAGE).exists() and is_outdated(path):
-        from kdmt.models.averages import renew_average  # loads PyTorch
+        from kdmt.models.averages import renew_average
 
         renew_average(path)
     for name in CHECKPOINT_PREFERENCE:
@@ -88,6 +89,18 @@ def _is_foreign(folder: Path) -> bool:
 @cache
 def _warn_once(message: str) -> None:
     _logger.warning(message)
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoint folders, oldest first."""
+    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(folders, key=checkpoint_update)
+
+
+def num_updates(run: Path) -> int:
+    """Return the updates of a run's newest checkpoint, 0 if it has none."""
+    folders = list_checkpoints(run)
+    return checkpoint_update(folders[-1]) if folders else 0
 
 
 def newest_valid_checkpoint(run: Path) -> tuple[Path | None, list[str]]:

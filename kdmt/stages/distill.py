@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kdmt.config import Distill, Section
 from kdmt.distill.chosen_teacher import ChosenTeacher
@@ -41,7 +41,7 @@ from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import TRAINING_SETS, Origin, parts_of
 
 if TYPE_CHECKING:
-    from kdmt.stages.distill_work import Choosing, Decoding, Importing, Job
+    from kdmt.stages.distill_work import Choosing, Decoding, Importing
 
 _COMMAND = "kdmt distill"
 # fields of `distill` about the search for the best translations, which draws do not depend on
@@ -93,11 +93,11 @@ def inputs_of(workspace: Workspace) -> Inputs:
     return Inputs(prepared_corpus(workspace), workspace.config.distill.monolingual)
 
 
-def _job(workspace: Workspace, name: str) -> Job:
+def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Importing:
     """Unpack a pipeline for the work on one training set."""
-    from kdmt.stages import distill_work
+    from kdmt.stages import distill_work  # decoding, its workers and sacreBLEU
 
-    config = workspace.config
+    config, made = workspace.config, TRAINING_SETS[name]
     writer = distill_work.TrainingTextWriter(
         folder=workspace.training_set(name),
         inputs=inputs_of(workspace),
@@ -106,7 +106,28 @@ def _job(workspace: Workspace, name: str) -> Job:
         remove_bpe=config.prepare.tokenizer.remove_bpe,
         say=workspace.say,
     )
-    return distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
+    job = distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
+    file = _file_of(workspace, name)
+    if made.origin == "choice":
+        tokenizer = partial(recorded_tokenizer, writer.folder, config.prepare.text)
+        candidates = workspace.training_set("distilled")
+        return distill_work.Choosing(job, name, candidates=candidates, scores=file, tokenizer=tokenizer)
+    if made.origin == "file":
+        assert file is not None
+        return distill_work.Importing(job, file)
+    sample = config.distill.sample if made.origin == "sampling" else None
+    return distill_work.Decoding(job, _teacher(workspace), sample)
+
+
+def _stage(workspace: Workspace, name: str, upstream: tuple[Stage, ...], plan: Callable[[], Plan]) -> Stage:
+    folder = workspace.training_set(name)
+    return Stage(
+        folder.name, _COMMAND, folder, upstream, plan, lambda made_from: _work(workspace, name).make(made_from)
+    )
+
+
+def _verify(workspace: Workspace, name: str, plan: Callable[[], Plan], blocks: int, seed: int | None) -> None:
+    _work(workspace, name).verify(plan(), blocks, seed)
 
 
 def _choice_sections(settings: Distill) -> dict[str, Section]:
@@ -128,30 +149,18 @@ def _prepared_inputs(workspace: Workspace, wanted: tuple[str, ...]) -> dict[str,
 
 def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
     """Return a stage in which the teacher decodes: its best translations, or draws from its distribution."""
-    workspace = around.workspace
-    settings, folder = workspace.config.distill, workspace.training_set(name)
-    plan = partial(_decoding_plan, workspace, name)
-    stage = Stage(
-        name=folder.name,
-        command=_COMMAND,
-        folder=folder,
-        # the pipeline's teacher is not needed where the settings name others
-        upstream=(around.prepare,) if settings.teachers else (around.prepare, around.teacher),
-        plan=plan,
-        make=lambda made_from: _decoding(workspace, name).make(made_from),
-    )
+    workspace, plan = around.workspace, partial(_decoding_plan, around.workspace, name)
+    # the pipeline's teacher is not needed where the settings name others
+    upstream = (around.prepare,) if workspace.config.distill.teachers else (around.prepare, around.teacher)
     shards = Shards(
         begin=lambda made_from: _decoding(workspace, name).begin(made_from),
         make=lambda made_from, shard, shards: _decoding(workspace, name).make_shard(made_from, shard, shards),
     )
-    return TextStage(stage, lambda blocks, seed: _decoding(workspace, name).verify(plan(), blocks, seed), shards)
+    return TextStage(_stage(workspace, name, upstream, plan), partial(_verify, workspace, name, plan), shards)
 
 
 def _decoding(workspace: Workspace, name: str) -> Decoding:
-    from kdmt.stages import distill_work
-
-    sample = workspace.config.distill.sample if TRAINING_SETS[name].origin == "sampling" else None
-    return distill_work.Decoding(_job(workspace, name), _teacher(workspace), sample)
+    return cast("Decoding", _work(workspace, name))
 
 
 def _teacher(workspace: Workspace) -> ChosenTeacher:
@@ -183,29 +192,9 @@ def _is_below(key: str, fields: Iterable[str]) -> bool:
 
 def _choosing_stage(around: _Surroundings, name: str) -> TextStage:
     """Return a stage that chooses among the hypotheses of `distilled`."""
-    workspace = around.workspace
-    folder, plan = workspace.training_set(name), partial(_choosing_plan, workspace, name)
-    stage = Stage(
-        name=folder.name,
-        command=_COMMAND,
-        folder=folder,
-        upstream=(around.prepare, around.made["distilled"].stage),
-        plan=plan,
-        make=lambda made_from: _choosing(workspace, name).make(made_from),
-    )
-    return TextStage(stage, lambda blocks, seed: _choosing(workspace, name).verify(plan(), blocks, seed))
-
-
-def _choosing(workspace: Workspace, name: str) -> Choosing:
-    from kdmt.stages import distill_work
-
-    return distill_work.Choosing(
-        _job(workspace, name),
-        name,
-        candidates=workspace.training_set("distilled"),
-        scores=_file_of(workspace, name),
-        tokenizer=lambda: recorded_tokenizer(workspace.training_set(name), workspace.config.prepare.text),
-    )
+    workspace, plan = around.workspace, partial(_choosing_plan, around.workspace, name)
+    stage = _stage(workspace, name, (around.prepare, around.made["distilled"].stage), plan)
+    return TextStage(stage, partial(_verify, workspace, name, plan))
 
 
 def _choosing_plan(workspace: Workspace, name: str) -> Plan:
@@ -235,25 +224,8 @@ def _file_of(workspace: Workspace, name: str) -> Path | None:
 
 def _importing_stage(around: _Surroundings, name: str) -> TextStage:
     """Return a stage that takes another system's translations from a file."""
-    workspace = around.workspace
-    folder, plan = workspace.training_set(name), partial(_importing_plan, workspace, name)
-    stage = Stage(
-        name=folder.name,
-        command=_COMMAND,
-        folder=folder,
-        upstream=(around.prepare,),
-        plan=plan,
-        make=lambda made_from: _importing(workspace, name).make(made_from),
-    )
-    return TextStage(stage, lambda blocks, seed: _importing(workspace, name).verify(plan(), blocks, seed))
-
-
-def _importing(workspace: Workspace, name: str) -> Importing:
-    from kdmt.stages import distill_work
-
-    path = _file_of(workspace, name)
-    assert path is not None
-    return distill_work.Importing(_job(workspace, name), path)
+    workspace, plan = around.workspace, partial(_importing_plan, around.workspace, name)
+    return TextStage(_stage(workspace, name, (around.prepare,), plan), partial(_verify, workspace, name, plan))
 
 
 def _importing_plan(workspace: Workspace, name: str) -> Plan:

@@ -48,6 +48,16 @@ class _Side:
     tried: int = 0  # sentences whose text was cut into tokens again, without <unk>
     others: list[str] = field(default_factory=list)  # those that became other tokens: where they stand and what
 
+    @classmethod
+    def both(cls, codec: TextCodec) -> list[_Side]:
+        """Return source and target of a codec."""
+        models = (codec.tokenizers.source, codec.tokenizers.target)
+        dictionaries = (codec.src_dictionary, codec.tgt_dictionary)
+        return [
+            cls(lang, model, dictionary, Detokenizer(model, dictionary.symbols))
+            for lang, model, dictionary in zip(codec.text.direction.sides, models, dictionaries, strict=True)
+        ]
+
 
 def take_data_bin(
     settings: Prepare, direction: Direction, folder: Path, say: Callable[[str], None]
@@ -65,15 +75,7 @@ def take_data_bin(
     data = DataBin.open(Path(settings.data_bin.path), *direction.sides)
     _check_joined(data, joined=settings.vocabulary.joined)
     codec = _make_codec(settings, data, folder)
-    sides = [
-        _Side(lang, model, dictionary, Detokenizer(model, dictionary.symbols))
-        for lang, model, dictionary in zip(
-            data.direction.sides,
-            (codec.tokenizers.source, codec.tokenizers.target),
-            (codec.src_dictionary, codec.tgt_dictionary),
-            strict=True,
-        )
-    ]
+    sides = _Side.both(codec)
     training = [data.split(name, parallel=True) for name in data.names("train")]
     if not training:
         data.split("train")  # says what there is

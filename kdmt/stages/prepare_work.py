@@ -106,6 +106,7 @@ def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, objec
 
 
 def _fill(work: Preparation, folder: Path) -> dict[str, object]:
+    """Write all files of the stage; return the facts of its manifest."""
     settings, direction = work.settings, work.direction
     if settings.data_bin is not None:
         return take_data_bin(settings, direction, folder, work.say)
@@ -118,30 +119,16 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     foreign_forms = _foreign_forms(work, folder, held_out, processor)
     forbidden = _forbidden(work, folder, held_out) if settings.decontaminate else None
     malformed: dict[str, Malformed] = {}
-    report = clean_corpora(
-        (_training_corpus(work, index, corpus, malformed) for index, corpus in enumerate(settings.train)),
-        clean=settings.clean,
-        forbidden=forbidden,
-        out_source=folder / f"train.{direction.source}",
-        out_target=folder / f"train.{direction.target}",
-        out_tags=folder / "train.tags",
-        workdir=folder / "cleaning",
-        workers=workers,
-        spaced=work.spaced,
-    )
-    pairs_of = {split: list(_held_out_pairs(work, folder, split)) for split in held_out}
+    report = _clean_training_text(work, folder, forbidden, malformed, workers)
     train_text = (folder / f"train.{direction.source}", folder / f"train.{direction.target}")
+    pairs_of = {split: list(_held_out_pairs(work, folder, split)) for split in held_out}
     parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
     checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(train_text, parts, pairs_of)}
     work.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
     _warn(work, report)
     monolingual = _write_monolingual(work, folder, forbidden, malformed, workers) if settings.monolingual else {}
     samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
-    if not (settings.text.changes_nothing or settings.text.already_applied):
-        _process_in_place(train_text[0], processor.preprocess_source, workers)
-        if settings.monolingual:
-            _process_in_place(folder / f"monolingual.{direction.source}", processor.preprocess_source, workers)
-        _process_in_place(train_text[1], processor.preprocess_target, workers)
+    _process_text(work, folder, processor, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
     tokenizers = _train_tokenizer(settings, train_text, folder, direction, report)
     round_trips = _round_trips(work, samples, processor, folder / "tokenizer")
@@ -152,6 +139,40 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     write_json(folder / REPORT, report.as_dict() | measured | findings)
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
     return pairs | monolingual | counts
+
+
+def _clean_training_text(
+    work: Preparation, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
+) -> CleaningReport:
+    """Write the clean training text.
+
+    Args:
+        forbidden: held-out sentences that must not be in it.
+        malformed: gets the malformed rows of each corpus.
+    """
+    settings, (src, tgt) = work.settings, work.direction.sides
+    return clean_corpora(
+        (_training_corpus(work, index, corpus, malformed) for index, corpus in enumerate(settings.train)),
+        clean=settings.clean,
+        forbidden=forbidden,
+        out_source=folder / f"train.{src}",
+        out_target=folder / f"train.{tgt}",
+        out_tags=folder / "train.tags",
+        workdir=folder / "cleaning",
+        workers=workers,
+        spaced=work.spaced,
+    )
+
+
+def _process_text(work: Preparation, folder: Path, processor: TextProcessor, workers: int) -> None:
+    """Apply text processing to training and monolingual text, unless it changes nothing or was applied before."""
+    settings, (src, tgt) = work.settings, work.direction.sides
+    if settings.text.changes_nothing or settings.text.already_applied:
+        return
+    _process_in_place(folder / f"train.{src}", processor.preprocess_source, workers)
+    if settings.monolingual:
+        _process_in_place(folder / f"monolingual.{src}", processor.preprocess_source, workers)
+    _process_in_place(folder / f"train.{tgt}", processor.preprocess_target, workers)
 
 
 def _foreign_forms(

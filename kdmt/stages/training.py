@@ -12,7 +12,7 @@ from functools import partial
 from kdmt.config import Student
 from kdmt.flow.manifest import Plan, make_plan
 from kdmt.flow.stage import Stage
-from kdmt.models.run_checkpoints import num_updates
+from kdmt.models.checkpoint_folder import num_updates
 from kdmt.objectives.model_checks import learns_from_cache
 from kdmt.stages.training_inputs import (
     Job,

@@ -63,6 +63,16 @@ def test_stages_of_one_process_and_of_two(prepared: Path) -> None:
     run(prepared, "score", "tiny.yaml")
 
 
+def test_two_ranks_run_a_whole_pipeline(tmp_path: Path) -> None:
+    tiny_pipeline.write_pipeline(tmp_path)
+    messages = run_ranks(tmp_path, "run", "tiny.yaml")
+    assert messages.count(": starting\n") == 6  # each stage once: the second rank is silent
+    assert messages.count(", 2 ranks") == 3
+    assert (tmp_path / "runs/tiny/scores.json").is_file()
+    again = run_ranks(tmp_path, "run", "tiny.yaml")
+    assert again.count(": up to date, nothing to do\n") == 6
+
+
 def test_what_the_first_rank_refuses_ends_all(prepared: Path) -> None:
     said = run_ranks(prepared, "teacher", "tiny.yaml", "--set", "teacher.model.encoder_attention_heads=3", code=1)
     assert said.count("kdmt: error: ") >= 1

@@ -197,6 +197,23 @@ def test_what_cannot_be_loaded_is_an_error_of_the_caller(finished: Path, argumen
         load(**arguments)
 
 
+def test_a_nonautoregressive_model_has_one_translation_and_no_scores(finished: Path) -> None:  # noqa: ARG001
+    ctc = kdmt("run", "tiny.yaml", "--to", "student", "--student", "raw", "--set", "students.raw.nat={family: ctc}")
+    assert ctc.code == 0, ctc.err
+    run = "runs/tiny/students/raw/seed_1"
+    result = kdmt("translate", run, stdin="".join(f"{line}\n" for line in LINES).encode())
+    export = kdmt("export", run, "onnx", "--to", "onnx")
+    assert (result.code, export.code) == (0, 0), export.err
+    for path in (run, "onnx"):
+        model = load(path, iterations=2)
+        assert model.translate(LINES) == result.out.removesuffix("\n").split("\n")
+        assert [[each.text] for (each,) in model.translate(LINES, hypotheses=True)] == model.translate(LINES, nbest=1)
+        with pytest.raises(UserError, match="nbest 2: a non-autoregressive model gives one translation"):
+            model.translate(LINES, beam=2, nbest=2)
+        with pytest.raises(UserError, match="gives no probabilities of given targets"):
+            model.score(LINES, LINES)
+
+
 # --------------------------------------------------------------------------------------------------------- pipelines
 
 
@@ -222,6 +239,18 @@ def _results(folder: Path) -> dict[str, str]:
         for name, sha256 in hashes.items()
         if not name.endswith(timed) and not name.startswith(("score/decoded/", "score/manifest", "."))
     }
+
+
+def test_a_script_needs_no_guard_for_worker_processes(pipeline: Path) -> None:
+    script = """
+import kdmt
+kdmt.Pipeline.from_yaml("tiny.yaml", overrides={"prepare.workers": 2}).run(to="prepare")
+print("done")
+"""
+    (pipeline / "script.py").write_text(script, encoding="utf-8")
+    finished = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
+    assert Pipeline.from_yaml("tiny.yaml").status()[0].state == "up to date"
 
 
 def test_stages_and_students_are_chosen_as_on_the_command_line(finished: Path) -> None:

@@ -81,15 +81,13 @@ def test_messages_go_to_standard_error_and_results_to_standard_output(finished: 
     assert "teacher" in result.out
 
 
-def test_messages_are_escaped_lines(pipeline: Path) -> None:
-    document = (pipeline / "tiny.yaml").read_text(encoding="utf-8")
-    (pipeline / "evil\x1bname").mkdir()
-    (pipeline / "evil\x1bname" / "train.en").write_bytes((pipeline / "text/train.en").read_bytes())
-    (pipeline / "tiny.yaml").write_text(document, encoding="utf-8")
-    result = kdmt("prepare", "tiny.yaml")
+def test_control_characters_in_messages_are_escaped(pipeline: Path) -> None:
+    runs = pipeline / "evil\x1b]0;name"
+    (runs / "tiny" / "prepare.partial").mkdir(parents=True)
+    result = kdmt("prepare", "tiny.yaml", "--runs", runs)
     assert result.code == 0
     assert "\x1b" not in result.err
-    assert result.err.startswith("prepare: starting\n")
+    assert "evil\\x1b]0;name/tiny/prepare.partial is removed" in result.err
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from types import ModuleType
 import pytest
 
 from kdmt.config import Decode, Train, checked
+from kdmt.corpus.batching import Batch
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.terminal import printable
-from kdmt.types import Batch
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
@@ -32,7 +32,7 @@ def tracer() -> Iterator[ModuleType]:
     ("question", "file", "function", "expected"),
     [
         ("plain", "/losses/ctc.py", "ctc_loss", True),
-        ("plain", "/config/loading.py", "load_pipeline", True),
+        ("plain", "/config/pipeline.py", "load_pipeline", True),
         ("plain", "/models/checkpoint.py", "load_model", False),
         ("cmlm", "/corpus/batching.py", "collate", True),
         ("translate", "/models/checkpoint.py", "load_model", True),

@@ -1,14 +1,38 @@
-"""Rules between the sections of a pipeline."""
+"""Whole pipelines, and rules between their sections."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import tiny_pipeline
 
-from kdmt.config import Pipeline
+from kdmt.config import Pipeline, load_pipeline, resolved
 
+PIPELINES = sorted((Path(__file__).parents[3] / "pipelines").glob("*.yaml"))
 Load = Callable[..., Pipeline]
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+def test_every_pipeline_of_the_project_is_valid(path: Path) -> None:
+    pipeline = load_pipeline(path)
+    assert pipeline.name == path.stem
+    assert pipeline.prepare.test
+    assert {student.data for student in pipeline.students.values()} >= {"raw", "distilled"}
+
+
+def test_there_are_pipelines() -> None:
+    assert {path.stem for path in PIPELINES} >= {"toy", "multi30k-en-de", "multi30k-paper", "multi30k-en-fr"}
+
+
+@pytest.mark.parametrize("override", ["name=x", "students.raw.nat={family: levenshtein}", "score.nat.ctc_beam=4"])
+def test_what_is_resolved_loads_to_the_same_again(load: Load, override: str) -> None:
+    pipeline = load(override)
+    document = json.loads(json.dumps(resolved(pipeline)))
+    assert load(text=tiny_pipeline.to_yaml(document)) == pipeline
+    assert document["teacher"]["train"]["label_smoothing"] == 0.1  # defaults are written out
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""Students: what they can learn from, given their family and their teachers."""
+"""Students: loss terms, and what a student can learn from, given its family and its teachers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from kdmt.config import Pipeline
+from kdmt.config import HiddenKD, Pipeline, WordKD
 
 Load = Callable[..., Pipeline]
 
@@ -14,6 +15,34 @@ Load = Callable[..., Pipeline]
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
+        (
+            "students.raw.word_kd={source: cache, divergence: squared_error}",
+            "students.raw.word_kd: 'divergence: squared",
+        ),
+        (
+            "students.raw.word_kd={source: cache, marginal_momentum: 0.9}",
+            "students.raw.word_kd: 'marginal_momentum' has",
+        ),
+        ("students.raw.word_kd={source: cache, teachers: [a]}", "students.raw.word_kd: 'teachers' run during training"),
+        ("students.raw.word_kd={alpha_schedule: [[9, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
+        ("students.raw.word_kd={alpha_schedule: [[3, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
+        ("students.raw.word_kd={alpha: 0.0, top1_ranking: 2}", "students.raw.word_kd: 'top1_ranking' is part of the"),
+        (
+            "students.raw.hidden_kd={encoder: none, decoder: none}",
+            "students.raw.hidden_kd: 'encoder' and 'decoder' are",
+        ),
+        ("students.raw.hidden_kd.encoder=last:0", "students.raw.hidden_kd.encoder: not in the form"),
+        ("students.raw.hidden_kd.encoder=[[0]]", "students.raw.hidden_kd.encoder.0.1: missing"),
+        ("students.raw.hidden_kd.encoder=[]", "students.raw.hidden_kd.encoder: the list is too short"),
+        (
+            "students.raw.attention_kd={encoder_self: none, decoder_self: none, cross: none}",
+            "students.raw.attention_kd: 'encoder_self', 'decoder_self' and 'cross' are all 'none'",
+        ),
+        ("students.raw.online={kind: joint}", "students.raw.online: 'kind: joint' needs the teacher's 'model'"),
+        (
+            "students.raw.online={kind: ema, model: {}}",
+            "students.raw.online: 'kind: joint' needs the teacher's 'model'",
+        ),
         ("students.raw.seeds=[1, 2, 1]", "students.raw: 'seeds' holds a number twice"),
         ("students.raw={nat: {family: ctc}, word_kd: {}}", "students.raw: 'nat.family: ctc' cannot have 'word_kd'"),
         ("students.raw={nat: {family: nat}, on_policy: {}}", "students.raw: 'nat.family: nat' cannot have 'on_policy'"),
@@ -32,7 +61,7 @@ Load = Callable[..., Pipeline]
         ),
         ("students.raw={on_policy: {}}", "students.raw: 'on_policy' needs 'word_kd'"),
         ("students.raw={on_policy: {}, word_kd: {source: cache}}", "students.raw: 'on_policy' needs 'word_kd'"),
-        ("students.raw={on_policy: {}, word_kd: {alpha: 0.0}}", "students.raw: 'on_policy' samples are taught by"),
+        ("students.raw={on_policy: {}, word_kd: {alpha: 0.0}}", "students.raw: 'on_policy' has no effect"),
         (
             "students.raw={on_policy: {}, word_kd: {}, online: {kind: mutual}}",
             "students.raw: 'on_policy' samples from one student",
@@ -42,8 +71,8 @@ Load = Callable[..., Pipeline]
             "students.raw: 'on_policy' needs the whole model on each rank",
         ),
         ("students.raw={online: {kind: ema}}", "students.raw: 'online' needs 'word_kd'"),
-        ("students.raw={online: {kind: ema}, word_kd: {alpha: 0.0}}", "students.raw: 'online' brings teachers of whom"),
-        ("students.raw={online: {kind: ema}, word_kd: {teachers: [a]}}", "students.raw: 'online' brings its own"),
+        ("students.raw={online: {kind: ema}, word_kd: {alpha: 0.0}}", "students.raw: 'online' has no effect"),
+        ("students.raw={online: {kind: ema}, word_kd: {teachers: [a]}}", "students.raw: 'online' has its own"),
         (
             "students.raw={online: {kind: ema}, word_kd: {}, teacher_precision: bf16}",
             "students.raw: 'teacher_precision'",
@@ -73,3 +102,22 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
 )
 def test_lessons_that_a_student_can_have(load: Load, student: str) -> None:
     assert load(f"students.raw={student}", "distill.decode.nbest=2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "taught"),
+    [
+        ({}, True),
+        ({"alpha": 0.0}, False),
+        ({"alpha": 0.0, "alpha_schedule": [[0, 0.0], [9, 0.1]]}, True),
+        ({"alpha": 1.0, "alpha_schedule": [[0, 0.0]]}, False),
+    ],
+)
+def test_whether_the_divergence_ever_has_a_weight(settings: dict[str, Any], taught: bool) -> None:
+    assert WordKD(**settings).ever_taught is taught
+
+
+@pytest.mark.parametrize("layers", ["none", "uniform", "last:2", [[0, 1], [1, 3]]])
+def test_layers_by_rule_or_by_pairs(layers: Any) -> None:
+    expected = layers if isinstance(layers, str) else [tuple(pair) for pair in layers]
+    assert HiddenKD(encoder=layers, decoder="uniform").encoder == expected

@@ -141,7 +141,7 @@ def test_modules_and_files_of_the_repository_exist(path):
     assert set(wrong) <= NAMES_OF_EXAMPLES
 
 
-NAMES_OF_EXAMPLES = {"pipelines/x.yaml", "pipelines/iwslt.yaml", "kdmt.families"}
+NAMES_OF_EXAMPLES = {"pipelines/x.yaml", "pipelines/iwslt.yaml"}
 
 
 def exists_in_package(name: str) -> bool:

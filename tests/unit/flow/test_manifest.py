@@ -24,7 +24,7 @@ from kdmt.flow.manifest import (
     take_back,
     write_json,
 )
-from kdmt.models.run_checkpoints import num_updates
+from kdmt.models.checkpoint_folder import num_updates
 
 INPUTS = {"train.en": "1" * 64, "train.de": "2" * 64}
 

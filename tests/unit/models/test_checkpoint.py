@@ -16,8 +16,11 @@ from kdmt.models import checkpoint
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import TrainingState, average_weights, load_model, load_state, load_weights, save_checkpoint
-from kdmt.models.checkpoint_folder import newest_valid_checkpoint, remove_unfinished
-from kdmt.models.run_checkpoints import list_checkpoints
+from kdmt.models.checkpoint_folder import (
+    list_checkpoints,
+    newest_valid_checkpoint,
+    remove_unfinished,
+)
 from kdmt.models.transformer import Transformer
 
 STATE = TrainingState(

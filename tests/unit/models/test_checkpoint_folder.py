@@ -10,9 +10,17 @@ import torch
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
+from kdmt.models.average_record import average_of, checkpoint_update, is_outdated, write_average_of
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import save_checkpoint
-from kdmt.models.checkpoint_folder import checkpoint_sha256, newest_valid_checkpoint, point, resolve_checkpoint
+from kdmt.models.checkpoint_folder import (
+    checkpoint_sha256,
+    list_checkpoints,
+    newest_valid_checkpoint,
+    num_updates,
+    point,
+    resolve_checkpoint,
+)
 from kdmt.models.transformer import Transformer
 
 
@@ -25,6 +33,13 @@ def make_model(seed: int) -> Transformer:
 def make_folders(run: Path, *names: str) -> None:
     for name in names:
         save_checkpoint(run / name, make_model(1))
+
+
+def test_checkpoints_are_listed_by_update_not_by_name(tmp_path: Path) -> None:
+    make_folders(tmp_path, "checkpoint_10", "checkpoint_9", "checkpoint_100", "average")
+    (tmp_path / "checkpoint_500.backup").mkdir()
+    (tmp_path / "checkpoint_11").write_text("a file")
+    assert [checkpoint_update(folder) for folder in list_checkpoints(tmp_path)] == [9, 10, 100]
 
 
 def test_newest_valid_checkpoint_passes_over_damaged_ones_and_says_so(tmp_path: Path) -> None:
@@ -71,3 +86,19 @@ def test_identity_is_the_sha256_of_the_weights_file(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "average", make_model(1))
     expected = hashlib.sha256((tmp_path / "average" / "model.safetensors").read_bytes()).hexdigest()
     assert checkpoint_sha256(tmp_path / "average") == expected
+
+
+def test_an_average_records_its_checkpoints_and_is_outdated_once_the_run_has_others(tmp_path: Path) -> None:
+    make_folders(tmp_path, "checkpoint_8", "checkpoint_9", "average")
+    write_average_of(tmp_path / "average", list_checkpoints(tmp_path))
+    write_average_of(tmp_path, list_checkpoints(tmp_path))
+    assert average_of(tmp_path / "average") == [8, 9]
+    assert not is_outdated(tmp_path)
+    make_folders(tmp_path, "checkpoint_10")
+    write_average_of(tmp_path, list_checkpoints(tmp_path)[1:])
+    assert is_outdated(tmp_path)
+
+
+def test_the_length_of_a_run_is_its_newest_checkpoint(tmp_path: Path) -> None:
+    make_folders(tmp_path, "checkpoint_9", "checkpoint_10")
+    assert num_updates(tmp_path) == 10

@@ -28,9 +28,8 @@ from kdmt.languages import Direction
 from kdmt.models.architecture import ARCHITECTURES, NATConfig, TransformerConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer, count_parameters, count_stored
 from kdmt.models.checkpoint import average_weights, load_model, load_weights, save_checkpoint
-from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.models.checkpoint_folder import checkpoint_sha256, list_checkpoints, resolve_checkpoint
 from kdmt.models.description import read_description
-from kdmt.models.run_checkpoints import list_checkpoints
 
 TINY = architecture("transformer_tiny", {"encoder_layers": 1, "decoder_layers": 1})
 

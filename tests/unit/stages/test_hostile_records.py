@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_pipeline import kdmt
 
 from kdmt.checksum import file_sha256
-from kdmt.models.run_checkpoints import list_checkpoints
+from kdmt.models.checkpoint_folder import list_checkpoints
 from kdmt.train.run_log import Progress
 
 TEACHER = Path("runs/tiny/teacher")

@@ -10,8 +10,7 @@ import torch
 from copy_task import make_model, train_settings
 
 from kdmt.models.checkpoint import load_state
-from kdmt.models.checkpoint_folder import resolve_checkpoint
-from kdmt.models.run_checkpoints import checkpoint_update, list_checkpoints
+from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints, resolve_checkpoint
 from kdmt.train.run_folder import Position, RunFolder
 
 MODEL = make_model()

@@ -1,4 +1,4 @@
-"""Reading of pipeline files and `--set` overrides."""
+"""The YAML document of a pipeline file, with overrides applied and nothing validated yet."""
 
 from __future__ import annotations
 
@@ -9,35 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from kdmt.config.messages import LONGEST_MESSAGE, LONGEST_QUOTE, describe_problems, quote, shorten
-from kdmt.config.pipeline import Pipeline
+from kdmt.config.messages import LONGEST_MESSAGE, LONGEST_QUOTE, quote, shorten
 from kdmt.config.yaml_text import read_yaml
 from kdmt.errors import UserError
 from kdmt.files import check_file
 from kdmt.recognition import wrong_path
 
 _NO_PIPELINE = "not a pipeline's YAML file"
-LARGEST_FILE = 1 << 20  # bytes
+_LARGEST_FILE = 1 << 20  # bytes
 
 
-def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
-    """Read, override and validate a pipeline file.
+def read_document(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Read a pipeline file and apply overrides.
 
     Args:
         path: the YAML file.
         overrides: settings as `a.b=c`, with c read as YAML (`null`, `true`, `[1, 2]`, ...).
 
     Raises:
-        UserError: naming the file, or the YAML path of each offending setting.
+        UserError: the file is none, is not YAML or not a mapping, or an override leads nowhere.
         OSError: the file cannot be read.
     """
     if path.is_dir():
         raise wrong_path(path, _NO_PIPELINE)
     check_file(path, missing="there is no such pipeline file")
-    if path.stat().st_size > LARGEST_FILE:
-        raise wrong_path(path, f"{_NO_PIPELINE}, larger than {LARGEST_FILE >> 20} MB")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise wrong_path(path, f"{_NO_PIPELINE}, larger than {_LARGEST_FILE >> 20} MB")
     try:
         document = read_yaml(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -48,10 +46,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         raise wrong_path(path, "expected a mapping of settings at the top level")
     for override in overrides:
         apply_override(document, override)
-    try:
-        return Pipeline.model_validate(document)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe_problems(error, Pipeline)}") from None
+    return document
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:

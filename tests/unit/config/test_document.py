@@ -1,8 +1,7 @@
-"""Loading: whole pipelines, files that cannot be read, overrides, anchors."""
+"""Documents: files that cannot be read, overrides, anchors."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -15,31 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from kdmt.config import Pipeline, load_pipeline, resolved
+from kdmt.config import Pipeline, load_pipeline
 from kdmt.errors import UserError
 
-PIPELINES = sorted((Path(__file__).parents[3] / "pipelines").glob("*.yaml"))
 Load = Callable[..., Pipeline]
-
-
-@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
-def test_every_pipeline_of_the_project_is_valid(path: Path) -> None:
-    pipeline = load_pipeline(path)
-    assert pipeline.name == path.stem
-    assert pipeline.prepare.test
-    assert {student.data for student in pipeline.students.values()} >= {"raw", "distilled"}
-
-
-def test_there_are_pipelines() -> None:
-    assert {path.stem for path in PIPELINES} >= {"toy", "multi30k-en-de", "multi30k-paper", "multi30k-en-fr"}
-
-
-@pytest.mark.parametrize("override", ["name=x", "students.raw.nat={family: levenshtein}", "score.nat.ctc_beam=4"])
-def test_what_is_resolved_loads_to_the_same_again(load: Load, override: str) -> None:
-    pipeline = load(override)
-    document = json.loads(json.dumps(resolved(pipeline)))
-    assert load(text=tiny_pipeline.to_yaml(document)) == pipeline
-    assert document["teacher"]["train"]["label_smoothing"] == 0.1  # defaults are written out
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
