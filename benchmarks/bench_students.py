@@ -143,10 +143,10 @@ def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterat
     score = setting.config.score
     greedy = score.decode(beam=1)
     search = score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
-    for iterations in score.iterations if model.goes_over else [1]:
+    for iterations in score.iterations if model.iterates else [1]:
         engine = NATEngine(model, device=setting.device, search=search, iterations=iterations)
-        suffix = f"_iter{iterations}" if model.goes_over else ""
-        yield System(f"{name}{suffix}", name, translator(engine, greedy), one_pass=not model.goes_over)
+        suffix = f"_iter{iterations}" if model.iterates else ""
+        yield System(f"{name}{suffix}", name, translator(engine, greedy), one_pass=not model.iterates)
     if model.nat.family == "ctc" and setting.device == "cpu":
         exported = setting.folder / name
         if not exported.exists():

@@ -90,7 +90,7 @@ class NATransformer(Transformer):
         return torch.cat([weight_VD, self.blank_1D]) if self.nat.family == "ctc" else weight_VD
 
     @property
-    def goes_over(self) -> bool:
+    def iterates(self) -> bool:
         """Whether decoding takes several passes."""
         return self.family.iterates
 

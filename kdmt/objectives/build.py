@@ -46,7 +46,7 @@ def build_objective(
 
     Args:
         model: the student's model, or the teacher that is trained.
-        teachers: trained models that run beside the student, where `learns_from_running` says so.
+        teachers: trained models that run with the student, where `learns_from_running` says so.
         marginal_V: mean distribution of the teacher over the training set, for a student that learns from a cache.
         seed: seed of models that are trained together with the student.
         path: YAML path of the settings, for messages.
@@ -59,12 +59,12 @@ def build_objective(
     if student.nat is not None:
         assert isinstance(model, NATransformer)
         return _nonautoregressive(model, student, student.nat, label_smoothing, teachers, marginal_V, path)
-    beside = _teachers(student, model, teachers, seed)
+    group = _teachers(student, model, teachers, seed)
     main = _main_term(student, model, label_smoothing, marginal_V, path)
-    peers = _peer_terms(student, main, beside, label_smoothing)
-    inner, masked = _inner_terms(student, model, beside), _masked_language(student, model)
+    peers = _peer_terms(student, main, group, label_smoothing)
+    inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
     terms: list[Term[TokenPass]] = [main, *inner, *masked, *peers]
-    return Objective(model, LeftToRight(), terms, beside)
+    return Objective(model, LeftToRight(), terms, group)
 
 
 def _nonautoregressive(
@@ -76,19 +76,19 @@ def _nonautoregressive(
     marginal_V: Tensor | None,
     path: str,
 ) -> Objective:
-    beside = Teachers(teachers, precision=student.teacher_precision)
+    group = Teachers(teachers, precision=student.teacher_precision)
     positions = FAMILIES[nat.family].positions
     if positions == "aligned":
         aligned, likelihood = aligned_parts(nat)
-        return Objective(model, aligned, [likelihood, *_encoder_terms(student, model, beside)], beside)
+        return Objective(model, aligned, [likelihood, *_encoder_terms(student, model, group)], group)
     if positions == "draft":
         drafts, edits = edited_parts(nat, label_smoothing)
-        return Objective(model, drafts, [*edits, *_encoder_terms(student, model, beside)], beside)
+        return Objective(model, drafts, [*edits, *_encoder_terms(student, model, group)], group)
     view, more = positional_parts(nat, model, label_smoothing)
     main = _main_term(student, model, label_smoothing, marginal_V, path)
-    inner, masked = _inner_terms(student, model, beside), _masked_language(student, model)
+    inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
     terms: list[Term[TokenPass]] = [main, *inner, *masked, *more]
-    return Objective(model, view, terms, beside)
+    return Objective(model, view, terms, group)
 
 
 def _main_term(
@@ -148,7 +148,7 @@ def _masked_language(student: Student, model: Transformer) -> list[Term[Pass]]:
 
 
 def _teachers(student: Student, model: Transformer, teachers: Sequence[Transformer], seed: int) -> Teachers:
-    """Return the models that run beside the student: trained ones, its moving average, or untrained ones."""
+    """Return the models that run with the student: trained ones, its moving average, or untrained ones."""
     online = student.online
     if online is None:
         return Teachers(teachers, precision=student.teacher_precision)

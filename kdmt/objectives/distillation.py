@@ -176,7 +176,7 @@ class WordDivergence(Term[TokenPass]):
         if not informed:
             return distribution, None
         chunk = chunk_size(shown.src_tokens_BS.device)
-        return distribution, _log(self._marginal(distribution.marginal(shown.num_asked, chunk)))
+        return distribution, _log(self._marginal(distribution.marginal(shown.num_loss_tokens, chunk)))
 
     def _marginal(self, of_batch_V: Tensor) -> Tensor:
         """Return the marginal of the batch, or the running average with the batch in it."""
@@ -290,7 +290,7 @@ def _side_of(kind: str) -> str:
 
 
 def _num_tokens(prepared: Prepared, side: str) -> int:
-    return prepared.batch.num_src_tokens if side == "encoder" else prepared.num_asked
+    return prepared.batch.num_src_tokens if side == "encoder" else prepared.num_loss_tokens
 
 
 def _keep(prepared: Prepared, side: str) -> Tensor:

@@ -253,10 +253,10 @@ class Deletions(Term[DraftPass]):
         return student.tokens_BN.masked_scatter(missing_BT, written_M)
 
 
-def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, asked_BN: Tensor) -> Tensor:
-    """Return the label-smoothed cross entropy where it is asked for, [M]."""
+def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, where_BN: Tensor) -> Tensor:
+    """Return the label-smoothed cross entropy at the given places, [M]."""
     return F.cross_entropy(
-        at_least_float32(logits_BNK[asked_BN]), labels_BN[asked_BN], reduction="none", label_smoothing=_POLICY_SMOOTHING
+        at_least_float32(logits_BNK[where_BN]), labels_BN[where_BN], reduction="none", label_smoothing=_POLICY_SMOOTHING
     )
 
 

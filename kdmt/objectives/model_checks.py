@@ -36,10 +36,10 @@ def check_architectures(config: Pipeline) -> None:
                 _check_layers(setting, chosen, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
         if not (student.word_kd is not None and student.word_kd.teachers):  # others are looked at when they are loaded
-            beside = _beside(config, name, student, own, teacher)
+            shape = _teacher_of(config, name, student, own, teacher)
             if learns_from_running(student) or learns_from_cache(student):
-                check_positions(f"students.{name}", student, own, beside)
-            check_inside(f"students.{name}", student, own, beside)
+                check_positions(f"students.{name}", student, own, shape)
+            check_inside(f"students.{name}", student, own, shape)
         if student.decoder_layers_from_teacher is not None:
             _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
         if student.embeddings_from_teacher:
@@ -80,7 +80,7 @@ def _check_nat(
         )
 
 
-def _beside(
+def _teacher_of(
     config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
 ) -> TransformerConfig:
     """Return the shape of the teacher that runs with a student."""

@@ -65,26 +65,26 @@ class Prepared:
 
     Attributes:
         batch: sources and targets. With `of_student` the targets are samples of the student, not references.
-        num_asked: number of target tokens where the loss is taken, M.
+        num_loss_tokens: number of target tokens where the loss is taken, M.
         count: the same, each times the weight of its pair: the divisor of sums over these tokens.
-        asked_BT: bool, where the loss is taken; None for all target tokens.
+        loss_mask_BT: bool, where the loss is taken; None for all target tokens.
         seen_BT: int64, decoder input of non-autoregressive students: the target with hidden words, or a draft.
         masked: texts of the masked language model.
     """
 
     batch: Batch
-    num_asked: int
+    num_loss_tokens: int
     count: float
-    asked_BT: Tensor | None = None
+    loss_mask_BT: Tensor | None = None
     seen_BT: Tensor | None = None
     of_student: bool = False
     masked: tuple[MaskedText, ...] = ()
 
     @classmethod
     def of(cls, batch: Batch, *, of_student: bool = False) -> Prepared:
-        """Ask for all target tokens."""
+        """Take the loss at all target tokens."""
         tokens = batch.num_tgt_tokens if batch.extras.weighted_tokens is None else batch.extras.weighted_tokens
-        return cls(batch=batch, num_asked=batch.num_tgt_tokens, count=tokens, of_student=of_student)
+        return cls(batch=batch, num_loss_tokens=batch.num_tgt_tokens, count=tokens, of_student=of_student)
 
     @property
     def src_tokens_BS(self) -> Tensor:
@@ -97,7 +97,7 @@ class Prepared:
     @cached_property
     def keep_BT(self) -> Tensor:
         """Where the loss is taken, bool."""
-        return self.tgt_tokens_BT.ne(PAD) if self.asked_BT is None else self.asked_BT
+        return self.tgt_tokens_BT.ne(PAD) if self.loss_mask_BT is None else self.loss_mask_BT
 
     @cached_property
     def _indices_M(self) -> Tensor:
@@ -105,7 +105,7 @@ class Prepared:
 
         Their number is known, so that the host does not wait for a GPU.
         """
-        return self.keep_BT.flatten().nonzero_static(size=self.num_asked)[:, 0]
+        return self.keep_BT.flatten().nonzero_static(size=self.num_loss_tokens)[:, 0]
 
     def pick(self, values_BTx: Tensor) -> Tensor:
         """Return the values at the tokens where the loss is taken, [M, ...]."""
@@ -128,10 +128,10 @@ class Prepared:
         found = self.batch.extras.knowledge
         if found is None:
             raise ValueError("a student that learns from a cache needs batches with its knowledge")
-        if self.asked_BT is None:
+        if self.loss_mask_BT is None:
             return found
-        asked_M = self.asked_BT[self.tgt_tokens_BT.ne(PAD)]
-        return Knowledge(found.ids_MK[asked_M], found.log_probs_MG[asked_M])
+        in_loss_M = self.loss_mask_BT[self.tgt_tokens_BT.ne(PAD)]
+        return Knowledge(found.ids_MK[in_loss_M], found.log_probs_MG[in_loss_M])
 
 
 def product_type(precision: Precision) -> torch.dtype | None:
@@ -261,7 +261,7 @@ class Term(nn.Module, ABC, Generic[SomePass_contra]):
         weights: name -> weight in the total loss; 0 for a sum that is reported only.
         share: factor for the weights of all terms before this one.
         pairs: places inside the student and inside the teacher that are compared.
-        places: places inside the student that the term needs besides.
+        places: further places inside the student that the term needs.
         key: name of its parameters in training states, after `objective.`.
     """
 
@@ -338,7 +338,7 @@ def cross_entropy_of(student: TokenPass, features_MD: Tensor, label_smoothing: f
 
 
 class Teachers(nn.Module):
-    """Trained models that run beside the student, frozen. The first one is compared inside.
+    """Trained models that run with the student, frozen. The first one is compared inside.
 
     Args:
         models: autoregressive models.
@@ -387,7 +387,7 @@ class Objective(nn.Module):
         model: the student, the model that is kept.
         view: what its decoder sees.
         terms: the first one is computed in evaluation mode too. A term with a `share` scales the terms before it.
-        teachers: models that run beside it.
+        teachers: models that run with it.
 
     Attributes:
         weights: name -> weight of every sum. The names are known before any batch.
@@ -412,7 +412,7 @@ class Objective(nn.Module):
         self.places = frozenset(own for own, _ in pairs).union(*(term.places for term in terms))
         self.teacher_places = frozenset(other for _, other in pairs)
         if pairs and not len(self.teachers.models):
-            raise ValueError("terms inside the network need a teacher that runs beside the student")
+            raise ValueError("terms inside the network need a teacher that runs with the student")
 
     # ----------------------------------------------------------------------------------------------- of a micro-batch
 
@@ -476,9 +476,9 @@ class Objective(nn.Module):
     def trained(self) -> dict[str, nn.Parameter]:
         """Return what the optimiser moves, by its name in training states: parameters of the model, then others under
         `objective.`."""
-        return {**dict(self.model.named_parameters()), **self._trained_beside()}
+        return {**dict(self.model.named_parameters()), **self._trained_others()}
 
-    def _trained_beside(self) -> dict[str, nn.Parameter]:
+    def _trained_others(self) -> dict[str, nn.Parameter]:
         # in the order of earlier versions, on which the rounding of the gradient's norm depends
         parts: list[tuple[str, nn.Module]] = [(term.key, term) for term in reversed(self._terms())]
         parts += [(f"beside.{number}", model) for number, model in enumerate(self.teachers.trained())]
@@ -497,8 +497,8 @@ class Objective(nn.Module):
         return [[each for each in self.trained().values() if each not in others], *of_others]
 
     def moving(self) -> dict[str, Tensor]:
-        """Return tensors besides the model, equal on all ranks, that change during training, for a checkpoint."""
-        return {**self._trained_beside(), **self.teachers.moving()}
+        """Return tensors outside the model, equal on all ranks, that change during training, for a checkpoint."""
+        return {**self._trained_others(), **self.teachers.moving()}
 
     def memory(self) -> dict[str, Tensor]:
         """Return what this rank remembers of its batches, for a checkpoint; tensors of any shape."""

@@ -187,7 +187,7 @@ def fill(
 
 @torch.no_grad()
 def write(model: NATransformer, prepared: Prepared, precision: Precision) -> Tensor:
-    """Return the target with the student's predictions where words are asked for, [B, T]."""
+    """Return the target with the student's predictions where the loss is taken, [B, T]."""
     return written(fill(model, prepared, frozenset(), precision))
 
 
@@ -211,7 +211,7 @@ def hide_some(prepared: Prepared, *, correction: float = 0.0) -> Prepared:
     Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps.
 
     Args:
-        correction: share of the other words that are asked for as well.
+        correction: share of the other words that are predicted as well.
     """
     words_BT = _words(prepared)
     numbers_B = words_BT.sum(1)
@@ -221,19 +221,19 @@ def hide_some(prepared: Prepared, *, correction: float = 0.0) -> Prepared:
     if not correction:
         return _hide(prepared, hidden_BT)
     revised_BT = drawn(((numbers_B - counts_B) * correction).long(), words_BT & ~hidden_BT)
-    return _hide(prepared, hidden_BT, asked_BT=hidden_BT | revised_BT)
+    return _hide(prepared, hidden_BT, loss_mask_BT=hidden_BT | revised_BT)
 
 
-def _hide(prepared: Prepared, hidden_BT: Tensor, *, asked_BT: Tensor | None = None) -> Prepared:
-    """Replace words by <unk> in what the decoder sees; ask for these words, or for others too."""
-    asked_BT = hidden_BT if asked_BT is None else asked_BT
-    num_asked, weight_B = int(asked_BT.sum()), prepared.batch.extras.weight_B
+def _hide(prepared: Prepared, hidden_BT: Tensor, *, loss_mask_BT: Tensor | None = None) -> Prepared:
+    """Replace words by <unk> in what the decoder sees; take the loss there, or where `loss_mask_BT` says."""
+    loss_mask_BT = hidden_BT if loss_mask_BT is None else loss_mask_BT
+    num_loss_tokens, weight_B = int(loss_mask_BT.sum()), prepared.batch.extras.weight_B
     return replace(
         prepared,
         seen_BT=prepared.tgt_tokens_BT.masked_fill(hidden_BT, UNK),
-        asked_BT=asked_BT,
-        num_asked=num_asked,
-        count=num_asked if weight_B is None else float((asked_BT.sum(1) * weight_B).sum()),
+        loss_mask_BT=loss_mask_BT,
+        num_loss_tokens=num_loss_tokens,
+        count=num_loss_tokens if weight_B is None else float((loss_mask_BT.sum(1) * weight_B).sum()),
     )
 
 

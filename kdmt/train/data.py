@@ -83,7 +83,7 @@ class BinarizedData:
         batch = collate(indices, self.data, length_multiple=_length_multiple(self.settings))
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
-            monolingual_BS=None if self.monolingual is None else self.monolingual.beside(indices),
+            monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
         )
         if self.weights is not None:
             extras = self._weighted(extras, self.weights[indices], indices)
@@ -111,7 +111,7 @@ class MonolingualText:
             raise UserError("no line of prepare.monolingual is within train.max_source_tokens")
         self.batches = make_batches(data.src_sizes, None, indices=kept, max_tokens=settings.max_tokens, seed=seed)
 
-    def beside(self, indices: np.ndarray) -> torch.Tensor:
+    def batch_for(self, indices: np.ndarray) -> torch.Tensor:
         """Return the text that goes with a batch of pairs, int64 [B, S], drawn as a function of (seed, indices)."""
         place = np.random.default_rng([self.seed, *indices.tolist()]).integers(len(self.batches))
         return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS

@@ -168,7 +168,7 @@ class Trainer:
         names = self.objective.weights
         counts = [self.objective.counts(batch) for batch in batches]
         own = [sum(each[name] for each in counts) for name in names]
-        *totals, tokens = self.ranks.sum([*own, sum(batch.num_asked for batch in batches)])
+        *totals, tokens = self.ranks.sum([*own, sum(batch.num_loss_tokens for batch in batches)])
         return dict(zip(names, totals, strict=True)), tokens
 
     def _backward(

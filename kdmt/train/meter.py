@@ -42,7 +42,7 @@ class Meter:
         if self.peak is not None:
             config, vocab_size = self.model.config, self.model.tgt_vocab_size
             self.flops += sum(
-                training_flops(config, each.batch, num_outputs=each.num_asked, tgt_vocab_size=vocab_size)
+                training_flops(config, each.batch, num_outputs=each.num_loss_tokens, tgt_vocab_size=vocab_size)
                 for each in batches
             )
 

@@ -40,7 +40,7 @@ def test_every_family_has_a_model_and_an_objective(family: FamilyName) -> None:
         replace(TINY, decoder_layers=2), NATConfig(family=family), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB
     )
     assert {"loss", "nll", "deep"} <= set(nat_objective(model, deep_supervision=0.5).weights)
-    assert model.goes_over == FAMILIES[family].iterates
+    assert model.iterates == FAMILIES[family].iterates
 
 
 def test_fairseqs_models_have_different_names() -> None:

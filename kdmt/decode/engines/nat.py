@@ -112,7 +112,7 @@ class NATEngine:
     @property
     def refines(self) -> bool:
         """See `RefiningEngine.refines`."""
-        return self.model.goes_over
+        return self.model.iterates
 
     def with_iterations(self, iterations: int) -> NATEngine:
         """See `RefiningEngine.with_iterations`."""

@@ -36,7 +36,7 @@ def golden(case: str) -> tuple[NATransformer, dict[str, Tensor], dict[str, float
     return model, arrays, json.loads((GOLDEN / f"{case}.json").read_text())["losses"]
 
 
-def prepared_of(arrays: dict[str, Tensor], seen_BT: Tensor, asked_BT: Tensor | None = None) -> Prepared:
+def prepared_of(arrays: dict[str, Tensor], seen_BT: Tensor, loss_mask_BT: Tensor | None = None) -> Prepared:
     """As our loader and view give it: targets without <s>."""
     targets_BT = arrays["tgt_tokens"][:, 1:]
     prev_tokens_BT = targets_BT.roll(1, dims=1).masked_fill(targets_BT.eq(PAD), PAD)
@@ -47,8 +47,8 @@ def prepared_of(arrays: dict[str, Tensor], seen_BT: Tensor, asked_BT: Tensor | N
         prev_tokens_BT=prev_tokens_BT,
         tgt_tokens_BT=targets_BT,
     )
-    asked = int((targets_BT.ne(PAD) if asked_BT is None else asked_BT).sum())
-    return Prepared(batch=batch, num_asked=asked, count=asked, asked_BT=asked_BT, seen_BT=seen_BT)
+    asked = int((targets_BT.ne(PAD) if loss_mask_BT is None else loss_mask_BT).sum())
+    return Prepared(batch=batch, num_loss_tokens=asked, count=asked, loss_mask_BT=loss_mask_BT, seen_BT=seen_BT)
 
 
 def test_masked_words_and_lengths() -> None:

@@ -146,7 +146,7 @@ def test_text_beside_a_batch_depends_on_seed_and_batch_alone(pairs: ParallelData
 
     def drawn(seed: int, order: list[int]) -> dict[int, list[list[int]]]:
         text = MonolingualText(sources, settings, seed=seed)
-        return {place: text.beside(batches[place]).tolist() for place in order}
+        return {place: text.batch_for(batches[place]).tolist() for place in order}
 
     assert drawn(1, [0, 1, 2]) == drawn(1, [2, 0, 1])
     assert drawn(1, [0, 1, 2]) != drawn(2, [0, 1, 2])

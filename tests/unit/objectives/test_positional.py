@@ -221,7 +221,7 @@ def test_a_glance_shows_words_and_asks_for_the_others(tmp_path: Path, distance: 
     glimpsed = half.view.show(half.model, prepared, "float32")
     assert glimpsed.seen_BT is not None
     asked = glimpsed.keep_BT
-    assert 0 < glimpsed.num_asked == int(asked.sum()) < 16 == glimpsed.count
+    assert 0 < glimpsed.num_loss_tokens == int(asked.sum()) < 16 == glimpsed.count
     shown = prepared.keep_BT & ~asked
     assert torch.equal(glimpsed.seen_BT[shown], prepared.tgt_tokens_BT[shown])
     terms = half(prepared)
@@ -254,7 +254,7 @@ def test_cmlm_asks_for_what_it_hides(tmp_path: Path) -> None:
         hidden = objective.prepare(batch)
         assert hidden.seen_BT is not None
         asked = hidden.keep_BT
-        assert int(asked.sum()) == hidden.num_asked == objective.counts(hidden)["loss"]
+        assert int(asked.sum()) == hidden.num_loss_tokens == objective.counts(hidden)["loss"]
         assert torch.equal(hidden.seen_BT.eq(UNK), asked)
         assert hidden.tgt_tokens_BT is batch.tgt_tokens_BT
         assert torch.equal(hidden.seen_BT[~asked], batch.tgt_tokens_BT[~asked])
@@ -262,7 +262,7 @@ def test_cmlm_asks_for_what_it_hides(tmp_path: Path) -> None:
         numbers.append(int(asked[2].sum()))
     assert set(numbers) == {1, 2, 3, 4, 5}  # words of the third target
     terms = objective(hidden)
-    assert terms["nll"].count == hidden.num_asked
+    assert terms["nll"].count == hidden.num_loss_tokens
     whole = terms_of(objective.eval(), batch)
     assert whole["nll"].count == 16  # in evaluation mode all words are hidden, and </s> is not asked for
 

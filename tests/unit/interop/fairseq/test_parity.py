@@ -241,7 +241,7 @@ def test_the_criterion_that_trains_masked_models_gives_the_same(imported) -> Non
     asked = seen.eq(UNK)
     batch = batch_of(without_bos(arrays["src_tokens"]), target, target)
     count = int(asked.sum())
-    terms = objective(Prepared(batch=batch, num_asked=count, count=count, asked_BT=asked, seen_BT=seen))
+    terms = objective(Prepared(batch=batch, num_loss_tokens=count, count=count, loss_mask_BT=asked, seen_BT=seen))
     found = {name: float(term.sum) / term.count for name, term in terms.items()}
     assert found["loss"] == pytest.approx(losses["word_ins-loss"], abs=TOLERANCE)
     assert found["length"] == pytest.approx(losses["length-loss"], abs=TOLERANCE)
@@ -349,11 +349,11 @@ def test_loss_of_a_batch_of_edits(imported, case: str) -> None:
 
     lengths_B = drafts.ne(PAD).sum(1)
     open_BT = spread(drafts, counts_BN, lengths_B=lengths_B, fill=UNK, pad=PAD)
-    asked_BT = opened(counts_BN, lengths_B=lengths_B)
+    loss_mask_BT = opened(counts_BN, lengths_B=lengths_B)
     said_BTV = model.output_proj(model.read_draft(open_BT, encoded)).log_softmax(-1)
-    words = nat_loss(said_BTV[asked_BT], tgt_tokens[asked_BT], SMOOTHING)
+    words = nat_loss(said_BTV[loss_mask_BT], tgt_tokens[loss_mask_BT], SMOOTHING)
 
-    filled_BT = torch.where(asked_BT, said_BTV.argmax(-1), tgt_tokens)
+    filled_BT = torch.where(loss_mask_BT, said_BTV.argmax(-1), tgt_tokens)
     real_BT = filled_BT.ne(PAD)
     partner_BT, _ = gaps(filled_BT, tgt_tokens)
     deleted = model.edits.deleted(model.read_draft(filled_BT, encoded, policy="deletion")).log_softmax(-1)
