@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import ComputeType as Quantization
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, translate_options, write_options
 from kdmt.interop.export_folder import check_new, described_folder
-from kdmt.interop.exporters import Quantization
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model

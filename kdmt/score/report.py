@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text  # a cell that is Text holds no markup, whatever brackets a name has
 
 from kdmt.files import write_text
 from kdmt.score.metrics import MAIN_METRIC, metric_label
