@@ -1,4 +1,4 @@
-"""The sha256 of files, by which everything on disk is known."""
+"""SHA-256 checksums of files, and of all files of a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdmt.files import check_file, naming, read_json_object
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's content, in hexadecimal.
+    """Return the hex SHA-256 of a file.
 
     Raises:
         UserError: there is no such file.
@@ -24,7 +24,7 @@ def file_sha256(path: Path) -> str:
 
 CHECKSUMS = "checksums.json"
 WEIGHTS = ("model.safetensors", "model.bin", "model.onnx")
-# what is read from a checkpoint or an exported model, and so has to be listed; other files may lie there unlisted
+# files that are read from a checkpoint or an exported model and therefore must be listed; other files need not be
 _READ = (
     *WEIGHTS,
     *("model.json", "training_state.*", "tokenizer/*", "text.json", "dict.*.txt"),
@@ -33,10 +33,10 @@ _READ = (
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file of a checkpoint or an exported model, by its path within the folder.
+    """Return the hex SHA-256 of each file of a checkpoint or an exported model, by its path within the folder.
 
     Raises:
-        UserError: there are none, or they are not in their form or lack the model.
+        UserError: there is no `checksums.json`, it is not valid, or it does not list the model.
     """
     path = folder / CHECKSUMS
     if not path.exists():
@@ -53,16 +53,16 @@ def read_checksums(folder: Path) -> dict[str, str]:
 
 
 def is_below(name: str) -> bool:
-    """Whether a name is a relative path that stays in its folder."""
+    """Return whether a name is a relative path within its folder."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not name.startswith("/") and ".." not in parts and name.isprintable()
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Compare every file with its checksum.
+    """Compare every file of a checkpoint or an exported model with its checksum.
 
     Raises:
-        UserError: naming the file that is missing, differs or is read and not listed.
+        UserError: naming the file that is missing, has another checksum, or is not listed.
     """
     checksums = read_checksums(folder)
     for path in sorted(found for pattern in _READ for found in folder.glob(pattern)):
@@ -77,7 +77,10 @@ def verify_checkpoint(folder: Path) -> None:
 
 
 def known_sha256(path: Path) -> str:
-    """As `file_sha256`, but a file that was read before in this process and not touched since is not read again."""
+    """Return the hex SHA-256 of a file, from a cache if its size and time are those of an earlier call.
+
+    See `file_sha256`.
+    """
     try:
         stat = path.stat()
     except FileNotFoundError:

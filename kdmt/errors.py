@@ -6,9 +6,9 @@ import signal
 
 
 class UserError(Exception):
-    """Bad input, named so that its owner can mend it: file, line or YAML path in the message.
+    """Wrong input, with the file, line or YAML path in the message.
 
-    The command line prints the message alone and exits with code 2; nothing that existed is harmed.
+    The command line prints the message without a traceback and exits with code 2. Existing files stay as they are.
     """
 
 
@@ -16,12 +16,12 @@ _LONGEST_REASON = 300  # characters
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the type and the message of another library's exception on one line, not too long."""
+    """Return the type and the message of another library's exception on one line of at most 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_REASON]
 
 
 class Interrupted(Exception):
-    """A signal asked for a stop, and what was done so far is saved. The exit code is 128 + the signal's number."""
+    """A stop requested by a signal, after the work was saved. The exit code is 128 plus the number of the signal."""
 
     def __init__(self, signal_number: int, saved: str) -> None:
         self.signal_number = signal_number

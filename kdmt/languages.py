@@ -1,8 +1,8 @@
-"""Languages: what a code means, how the language is written, and how sacreBLEU tokenises it.
+"""Languages: meaning of language codes, scripts, and tokenizers of sacreBLEU and Moses.
 
 A code is a BCP 47 tag (`zh-Hans`, `pt-BR`, `sr-Latn`) or an ISO 639 code (`de`, `deu`, `ger`), in any case; `_` may
-stand for `-`, as in `zh_CN` and NLLB's `zho_Hans`. `parse_language` says which language it is. The code as the user
-wrote it goes into the names of files: `train.zh-Hans`, `dict.zh-Hans.txt`, `train.en-zh-Hans.zh-Hans.bin`. fairseq
+stand for `-`, as in `zh_CN` and NLLB's `zho_Hans`. `parse_language` parses it. The code as the user
+wrote it is part of file names: `train.zh-Hans`, `dict.zh-Hans.txt`, `train.en-zh-Hans.zh-Hans.bin`. fairseq
 reads such a data-bin where it is given both languages; it infers them only where neither has a hyphen. Two codes of one
 language, script and region are the same language (`same_language`), so that no two sides differ by case alone.
 
@@ -87,7 +87,7 @@ _WRITTEN_IN = {
     "Vaii": "vai",
     "Yiii": "ii",
 }
-# where the region says which script it is
+# languages whose script depends on the region
 _WRITTEN_IN_REGION = {
     **dict.fromkeys(("zh-TW", "zh-HK", "zh-MO"), "Hant"),
     "yue-CN": "Hans",
@@ -102,7 +102,7 @@ _WRITTEN_IN_REGION = {
 # codes that BCP 47 replaces by others
 _DEPRECATED = {"in": "id", "iw": "he", "ji": "yi", "jw": "jv", "mo": "ro"}
 _DEPRECATED_REGIONS = {"UK": "GB"}
-# codes of countries, or made up, that are no languages; `kr`, `ch`, `se` and `tw` are languages of their own
+# codes of countries and other wrong codes; `kr`, `ch`, `se` and `tw` are codes of other languages
 _MISTAKES = {
     **dict.fromkeys(("jp", "jap"), "ja"),
     **dict.fromkeys(("cn", "chs"), "zh"),
@@ -169,7 +169,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Language:
-    """A language as BCP 47 names it.
+    """A language with the subtags of BCP 47.
 
     Attributes:
         language: its ISO 639 code, of two letters where there is one, else of three.
@@ -185,17 +185,17 @@ class Language:
 
     @property
     def tag(self) -> str:
-        """The whole tag in canonical form, as `zh-Hans-CN`."""
+        """Return the whole tag in canonical form, for example `zh-Hans-CN`."""
         return "-".join(part for part in (self.language, self.script, self.region) if part) + self.rest
 
     @property
     def written_in(self) -> str:
-        """The script, which is the language's usual one unless the tag names another."""
+        """Return the script: that of the tag, or else the usual one of the language."""
         return self.script or usual_script(self.language, self.region)
 
     @property
     def writes_spaces(self) -> bool:
-        """Whether there are spaces between its words."""
+        """Return whether the language is written with spaces between words."""
         return self.written_in not in _WITHOUT_SPACES
 
 
@@ -227,7 +227,7 @@ def parse_language(code: str) -> Language:
 
 
 def same_language(first: str, second: str) -> bool:
-    """Whether two codes name one language in one script and region: `en` and `eng`, `zh` and `zh-Hans`."""
+    """Return whether two codes mean the same language, script and region: `en` and `eng`, `zh` and `zh-Hans`."""
     if first == second:
         return True
     try:
@@ -254,7 +254,7 @@ def writes_spaces(code: str) -> bool:
 
 
 def code_from_yaml(value: object) -> object:
-    """Return the value of a setting that is a language's code as it is.
+    """Return the value of a language setting unchanged, unless YAML read it as false.
 
     Raises:
         ValueError: it is false, which is how YAML 1.1 reads `no`.
@@ -270,7 +270,7 @@ def _scripts() -> dict[str, str]:
 
 
 def _canonical_language(code: str) -> str | None:
-    """The code of two letters where there is one; None for what is no language."""
+    """Return the code of two letters, or of three where there is none; None for an unknown language."""
     if _PRIVATE_LANGUAGE.fullmatch(code):
         return code
     code = _DEPRECATED.get(code, code)
@@ -296,7 +296,7 @@ def _known_region(code: str, region: str) -> str:
 
 
 def _no_language(code: str) -> str:
-    """What is wrong with a code, and the right one where that can be known."""
+    """Return the error message for an invalid code, with the right code for common mistakes."""
     parts = code.lower().replace("_", "-").split("-")
     meant = _MISTAKES.get(parts[0]) or _by_name(code)
     advice = f": write {meant!r}" if meant else ""
@@ -304,7 +304,7 @@ def _no_language(code: str) -> str:
 
 
 def _by_name(name: str) -> str | None:
-    """The code of the language of that English name."""
+    """Return the code of the language with an English name, None if there is none."""
     found = pycountry.languages.get(name=name.strip()) if len(name) < 100 else None
     return None if found is None else str(getattr(found, "alpha_2", found.alpha_3))
 

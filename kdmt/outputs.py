@@ -1,7 +1,7 @@
-"""Names and locks of outputs: nothing is written over, and no two processes write the same.
+"""Names and locks of outputs: nothing is overwritten, and no two processes write the same output.
 
-The lock of a file or folder is a file beside it. It ends with its process, however that ends; over NFS it holds between
-machines.
+The lock of a file or folder is a file in the same folder. The operating system releases it when the process ends. On
+NFS it holds between machines.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ class Locked(UserError):
 
 
 def free_name(path: Path) -> Path:
-    """The path, or where that is taken the first of `<name>.2`, `<name>.3` and so on that is not."""
+    """Return the path, or if it exists the first of `<name>.2`, `<name>.3`, ... that does not exist."""
     names = (path if number == 1 else path.with_name(f"{path.name}.{number}") for number in count(1))
     return next(name for name in names if not name.exists() and not name.is_symlink())
 
 
 def open_lock(path: Path, ending: str = "lock") -> IO[str]:
-    """Open the lock file of a file or folder; its parent folder exists."""
+    """Open the lock file of a file or folder, whose parent folder must exist."""
     return _open(path.parent / f".{path.name}.{ending}")
 
 
 def _open(path: Path) -> IO[str]:
-    return path.open("a+")  # writing, which a lock over NFS needs
+    return path.open("a+")  # for writing, as locks on NFS require
 
 
 def take(file: IO[str], *, shared: bool = False) -> bool:
-    """Lock an open lock file without waiting; returns whether that succeeded."""
+    """Lock an open lock file without waiting, and return whether that succeeded."""
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -51,8 +51,8 @@ def writing(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[N
     """Hold the lock of an output while the body writes it, and remove the lock file.
 
     Args:
-        path: the file or folder; missing parent folders are created.
-        wait: called before waiting for another process; without it, another process is an error.
+        path: the file or folder. Missing parent folders are created.
+        wait: called before waiting for another process. If it is None, another process is an error.
 
     Raises:
         Locked: another process is writing to `path`, and `wait` is None.
@@ -62,12 +62,12 @@ def writing(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[N
     try:
         yield
     finally:
-        Path(file.name).unlink(missing_ok=True)  # before the lock is released: who waits for it notices and reopens
+        Path(file.name).unlink(missing_ok=True)  # before the lock is released, so that a waiting process reopens it
         file.close()
 
 
 def _locked_file(path: Path, wait: Callable[[], None] | None) -> IO[str]:
-    # named as what is half-written, so that what a kill leaves is swept with it
+    # with the prefix of unfinished files, so that a lock file of a killed process is removed with them
     lock = path.with_name(f"{PARTIAL}{path.name}.lock")
     while True:
         file = _open(lock)
@@ -82,11 +82,11 @@ def _locked_file(path: Path, wait: Callable[[], None] | None) -> IO[str]:
         except BaseException:
             file.close()
             raise
-        file.close()  # its last holder removed it: the lock that counts is a new file
+        file.close()  # the last holder removed the file: the lock is a new file now
 
 
 def _is_current(file: IO[str]) -> bool:
-    """Whether the opened file is still the one under its name."""
+    """Return whether an open file is still the one at its path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
     except FileNotFoundError:

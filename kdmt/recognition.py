@@ -1,4 +1,4 @@
-"""What a path holds, by its content: for messages about a path that is not what a command expects.
+"""Recognition of files and folders by their content, for messages about an unexpected path.
 
 Nothing is trusted: few bytes are read, and of ordinary files alone. A pipe or a device is not opened.
 """
@@ -30,7 +30,7 @@ _ARCHIVES = {
 
 
 def wrong_path(path: Path, expected: str) -> UserError:
-    """Return an error that tells what a path holds instead, and which command takes that.
+    """Return an error with the content of a path, and the command that accepts it.
 
     Args:
         expected: begins the message after the path, as "not a data-bin".
@@ -39,7 +39,7 @@ def wrong_path(path: Path, expected: str) -> UserError:
 
 
 def describe_path(path: Path) -> str:
-    """Return what a path holds, as a noun phrase; for what a command of ours takes, with that command."""
+    """Return a description of the content of a path, and the command that accepts it, if there is one."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -86,7 +86,7 @@ def _describe_export(folder: Path, toolkit: str, ours: bool) -> str:
 
 
 def _describe_outputs(folder: Path, names: set[str]) -> str:
-    """Of a folder without a model: what stages write, and what fairseq writes."""
+    """Describe a folder without a model, such as an output of a stage or of fairseq."""
     if any(name.startswith("dict.") for name in names) and any(name.endswith((".idx", ".bin")) for name in names):
         return (
             f"it is a data-bin of fairseq's: 'kdmt import-fairseq {folder} PIPELINE.yaml' makes a pipeline of it, "
@@ -113,7 +113,7 @@ def _is_run(names: set[str]) -> bool:
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
-    """As below the outputs of a pipeline: `teacher`, `students/NAME/seed_N`."""
+    """Find training runs at the places of a pipeline's outputs: `teacher`, `students/NAME/seed_N`."""
     for pattern in ("*", "*/*", "students/*/*"):
         for below, _ in zip(folder.glob(pattern), range(_MOST_ENTRIES), strict=False):
             pointers = (below / name for name in CHECKPOINT_PREFERENCE)

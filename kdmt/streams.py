@@ -1,7 +1,7 @@
-"""Standard streams that cost no work: readers who have gone, closed streams, terminals of other encodings, full disks.
+"""Standard streams: closed pipes and streams, terminals with other encodings, full disks.
 
-Text for people goes to `print` and is escaped where the terminal cannot show it. Data, one line for one line, is UTF-8
-bytes whatever the locale says.
+Messages are printed with `print`; characters that the terminal cannot show are escaped. Data is written as UTF-8
+bytes, independent of the locale.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe whose reader has ended; a ter
 
 
 class _Messages(io.FileIO):
-    """Standard error: what nobody reads any more is dropped, and the work goes on."""
+    """Standard error that discards output if its reader is gone, so that the work continues."""
 
     def write(self, data: object) -> int:
         try:
@@ -33,7 +33,7 @@ class _Messages(io.FileIO):
 
 
 def protect_streams() -> None:
-    """Prepare the streams of this process for all that it will print; call it once, before anything is opened.
+    """Prepare the standard streams of this process; call it once, before any file is opened.
 
     Standard output escapes what its encoding lacks, as standard error always does. Standard error goes on when its
     reader has gone: progress that nobody reads is no reason to lose a training. Streams that the caller closed lead
@@ -53,12 +53,12 @@ def protect_streams() -> None:
 
 
 class _Closed(io.TextIOWrapper):
-    """Standard output that the caller closed."""
+    """Standard output that was closed by the caller of the program."""
 
 
 @contextmanager
 def flushed_output() -> Iterator[None]:
-    """Write out standard output when the body ends: a full disk is an error here, not a message after the end.
+    """Flush standard output when the body ends, so that a full disk is an error here.
 
     A reader who has gone, as `head` does, ends the process with exit code 1 and without a message.
 
@@ -77,7 +77,7 @@ def flushed_output() -> Iterator[None]:
 
 
 def _flush(*, is_first_error: bool) -> None:
-    """Write out standard output, or give it up: what ends the program already is not replaced."""
+    """Flush standard output; an error does not replace one that ends the program already."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -120,7 +120,7 @@ def output_bytes() -> BinaryIO:
 
 @contextmanager
 def output_text() -> Iterator[TextIO]:
-    """Give standard output for lines of data: UTF-8, whatever the locale says, lines ended by a line feed alone.
+    """Open standard output for lines of data: UTF-8 independent of the locale, with line feeds alone.
 
     Raises:
         UserError: it is closed.
@@ -150,7 +150,7 @@ def _is_open(number: int) -> bool:
 
 
 def _is_real(stream: TextIO, number: int) -> bool:
-    """Whether a stream is that of the process, not one that a caller in the same process put in its place."""
+    """Return whether a stream is that of the process, not a replacement by a caller in the same process."""
     try:
         return stream.fileno() == number
     except (OSError, ValueError):  # no file behind it, or detached

@@ -1,4 +1,4 @@
-"""Text for people: nothing that a file, a server or an archive names can control the terminal, or show a password.
+"""Messages for a terminal: no text from a file, server or archive can control the terminal or show a password.
 
 Control characters are escaped where text leaves the program (`printable_stderr`, `printable`), so that no message has
 to remember it. A URL's user and password are replaced in the same place.
@@ -41,7 +41,7 @@ def printable(text: str, *, limit: int | None = None, keep: str = "") -> str:
 
 
 def without_logins(text: str) -> str:
-    """Return text in which `***` stands for the user and password of each URL."""
+    """Return text with the user and password of each URL replaced by `***`."""
     return _LOGIN.sub("***@", text) if "://" in text else text
 
 
@@ -50,7 +50,7 @@ def _escape(character: str) -> str:
 
 
 class PrintableStream:
-    """A text stream for people: what is written to it is escaped, but for the ends of lines and tabs."""
+    """A text stream that escapes control characters, except line ends and tabs."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -71,7 +71,7 @@ class PrintableStream:
 
 @contextmanager
 def printable_stderr() -> Iterator[None]:
-    """Escape all that Python code writes to standard error while the body runs: warnings and tracebacks too."""
+    """Escape all output of Python code to standard error while the body runs, including warnings and tracebacks."""
     before = sys.stderr
     with ExitStack() as opened:
         # it is None where it is closed, and `print` would take standard output instead
@@ -84,7 +84,7 @@ def printable_stderr() -> Iterator[None]:
 
 
 def unescaped_stderr() -> TextIO:
-    """Return standard error as it was before `printable_stderr`, for what moves the cursor."""
+    """Return standard error without `printable_stderr`, for output that moves the cursor."""
     stream = sys.stderr
     while isinstance(stream, PrintableStream):
         stream = stream.stream

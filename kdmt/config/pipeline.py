@@ -109,7 +109,7 @@ class Pipeline(Section):
             if student.word_kd.temperature not in cache.temperatures:
                 raise ValueError(
                     f"'{path}.temperature' ({student.word_kd.temperature:g}) is none of 'knowledge.temperatures': "
-                    f"what lies beyond the k best tokens is not known at another one"
+                    f"the cache has the mass of all other tokens at these temperatures alone"
                 )
             if student.word_kd.top1_ranking > cache.k:
                 raise ValueError(f"'{path}.top1_ranking' ({student.word_kd.top1_ranking}) is more than 'knowledge.k'")

@@ -77,15 +77,17 @@ class WordKD(Section):
         if self.source == "cache" and self.divergence == "squared_error":
             raise ValueError("'divergence: squared_error' needs the whole distribution, which a cache does not have")
         if self.source == "cache" and self.marginal_momentum:
-            raise ValueError("'marginal_momentum' is of batches: a cache has the marginal of its whole training set")
+            raise ValueError(
+                "'marginal_momentum' has no effect with 'source: cache', which has the marginal of all tokens"
+            )
         if self.source == "cache" and self.teachers:
             raise ValueError("'teachers' run during training: with 'source: cache' the knowledge stage ran one before")
         updates = [update for update, _ in self.alpha_schedule or ()]
         if updates != sorted(set(updates)):
-            raise ValueError("'alpha_schedule': its updates do not ascend")
+            raise ValueError("'alpha_schedule': the updates must increase")
         if self.top1_ranking and not self.ever_taught:
             setting = "alpha" if self.alpha_schedule is None else "alpha_schedule"
-            raise ValueError(f"'top1_ranking' is part of the divergence, and '{setting}' is 0 throughout")
+            raise ValueError(f"'top1_ranking' is part of the divergence, and '{setting}' is always 0")
         return self
 
     @property
@@ -277,7 +279,7 @@ class Student(Section):
         if self.word_kd is None or self.word_kd.source == "cache":
             raise ValueError("'on_policy' needs 'word_kd' with a teacher that reads the samples: no cache has them")
         if not (self.word_kd.ever_taught or self.word_kd.mutual_information):
-            raise ValueError("'on_policy' samples are taught by the divergence, whose 'word_kd.alpha' is 0 throughout")
+            raise ValueError("'on_policy' has no effect: the divergence at samples has the weight 0 ('word_kd.alpha')")
         if self.online is not None and self.online.kind != "ema":
             raise ValueError("'on_policy' samples from one student: 'online.kind' trains several models")
         if self.train.parallel == "fsdp":
@@ -289,13 +291,13 @@ class Student(Section):
         if self.online is None:
             return self
         if self.word_kd is None:
-            raise ValueError("'online' needs 'word_kd', which says what is learnt")
+            raise ValueError("'online' needs 'word_kd', the settings of its divergence")
         if not (self.word_kd.ever_taught or self.word_kd.mutual_information or self.hidden_kd or self.attention_kd):
-            raise ValueError("'online' brings teachers of whom nothing is learnt: 'word_kd.alpha' is 0 throughout")
+            raise ValueError("'online' has no effect: 'word_kd.alpha' is 0, and no other term has a teacher")
         if self.teacher_precision is not None:
-            raise ValueError("'teacher_precision' is that of trained teachers: those of 'online' have the student's")
+            raise ValueError("'teacher_precision' has no effect with 'online': its teachers have the student's")
         if self.word_kd.source == "cache" or self.word_kd.teachers:
-            raise ValueError("'online' brings its own teachers: 'word_kd' has others")
+            raise ValueError("'online' has its own teachers: leave out 'word_kd.teachers' and 'word_kd.source: cache'")
         if self.online.kind == "mutual" and self.word_kd.select == "global":
             raise ValueError("'word_kd.select: global' keeps one queue, and 'online.kind: mutual' has several students")
         if self.word_kd.marginal_momentum and self.online.kind == "mutual":

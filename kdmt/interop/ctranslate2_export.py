@@ -97,7 +97,7 @@ def export_model(
         with naming(folder / MODEL_FILE):
             spec.save(str(aside))
         options = translate_options(decode or Decode(), model.config.max_target_positions)
-        write_options(aside, options, name=folder)
+        write_options(aside, options)
 
 
 def _check_model(model: Transformer) -> None:

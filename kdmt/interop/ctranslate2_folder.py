@@ -22,7 +22,6 @@ A string is a uint16 with the number of its bytes and of the closing zero, then 
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from kdmt.checksum import verify_checkpoint
 from kdmt.config import Decode, checked
 from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.errors import UserError
-from kdmt.files import naming, read_json, read_json_object, write_text
+from kdmt.files import read_json, read_json_object, read_optional_json, write_json, write_text
 from kdmt.interop.export_folder import record_file
 from kdmt.models.description import FILE as DESCRIPTION_FILE
 from kdmt.models.description import check_size, read_description
@@ -132,10 +131,9 @@ def _read_symbols(path: Path) -> list[str]:
     return symbols
 
 
-def write_symbols(folder: Path, symbols: Sequence[str], *, name: Path) -> None:
-    """Write the token of each id of a foreign model. See `write_options`."""
-    with naming(name / SYMBOLS_FILE):
-        (folder / SYMBOLS_FILE).write_text(json.dumps(symbols, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_symbols(folder: Path, symbols: Sequence[str]) -> None:
+    """Write the token of each id of a foreign model into its folder."""
+    write_json(folder / SYMBOLS_FILE, list(symbols), indent=None)
 
 
 def _position_limit(folder: Path, model: Mapping[str, object], name: str) -> int:
@@ -203,14 +201,9 @@ def translate_options(decode: Decode, max_target_positions: int) -> dict[str, ob
     }
 
 
-def write_options(folder: Path, options: Mapping[str, object], *, name: Path) -> None:
-    """Write `translate.json` into a folder that gets its final name later.
-
-    Args:
-        name: the folder's final name, for messages.
-    """
-    with naming(name / OPTIONS_FILE):
-        (folder / OPTIONS_FILE).write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+def write_options(folder: Path, options: Mapping[str, object]) -> None:
+    """Write `translate.json` into the folder of a model."""
+    write_json(folder / OPTIONS_FILE, options)
 
 
 def proposed_search(folder: Path) -> dict[str, Any]:
@@ -220,13 +213,10 @@ def proposed_search(folder: Path) -> dict[str, Any]:
         UserError: the file does not hold them.
     """
     path = folder / OPTIONS_FILE
-    if not path.is_file():
+    options = read_optional_json(path, required={"beam_size": int, "length_penalty": float})
+    if options is None:
         return {}
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-        found = {"beam": options["beam_size"], "lenpen": float(options["length_penalty"])}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the options that 'kdmt export' wrote") from None
+    found = {"beam": options["beam_size"], "lenpen": float(options["length_penalty"])}
     checked(Decode, str(path), **found)
     return found
 

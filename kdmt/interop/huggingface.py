@@ -743,7 +743,7 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
             if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the model
                 raise
             raise UserError(f"{tokenizer.folder}: CTranslate2 cannot take it: {_one_line(error)}") from None
-        write_symbols(aside, vocabulary.symbols, name=folder)
+        write_symbols(aside, vocabulary.symbols)
 
 
 def _check_pad(folder: Path, model: PreTrainedModel) -> None:

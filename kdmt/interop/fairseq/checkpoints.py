@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import shutil
 import tempfile
 from argparse import Namespace
@@ -24,7 +23,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.files import PARTIAL, atomic_file, check_file, naming
+from kdmt.files import PARTIAL, atomic_file, check_file, naming, write_json
 from kdmt.interop.export_folder import check_new
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
 from kdmt.interop.fairseq.data_bin import choose_direction
@@ -341,9 +340,7 @@ def _write_text(folder: Path, direction: Direction, settings: TextSettings) -> N
     """What besides dictionaries a codec is loaded from."""
     _write_tokenizer(folder / "tokenizer", direction, settings)
     processor = TextProcessor(settings.text, *direction.sides)
-    description = json.dumps(processor.to_dict(), indent=1, ensure_ascii=False)
-    with naming(folder / TEXT_FILE):
-        (folder / TEXT_FILE).write_text(description + "\n", encoding="utf-8")
+    write_json(folder / TEXT_FILE, processor.to_dict())
 
 
 def _write_tokenizer(folder: Path, direction: Direction, settings: TextSettings) -> None:

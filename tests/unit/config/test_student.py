@@ -21,11 +21,11 @@ Load = Callable[..., Pipeline]
         ),
         (
             "students.raw.word_kd={source: cache, marginal_momentum: 0.9}",
-            "students.raw.word_kd: 'marginal_momentum' is",
+            "students.raw.word_kd: 'marginal_momentum' has",
         ),
         ("students.raw.word_kd={source: cache, teachers: [a]}", "students.raw.word_kd: 'teachers' run during training"),
-        ("students.raw.word_kd={alpha_schedule: [[9, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': its "),
-        ("students.raw.word_kd={alpha_schedule: [[3, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': its "),
+        ("students.raw.word_kd={alpha_schedule: [[9, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
+        ("students.raw.word_kd={alpha_schedule: [[3, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
         ("students.raw.word_kd={alpha: 0.0, top1_ranking: 2}", "students.raw.word_kd: 'top1_ranking' is part of the"),
         (
             "students.raw.hidden_kd={encoder: none, decoder: none}",
@@ -61,7 +61,7 @@ Load = Callable[..., Pipeline]
         ),
         ("students.raw={on_policy: {}}", "students.raw: 'on_policy' needs 'word_kd'"),
         ("students.raw={on_policy: {}, word_kd: {source: cache}}", "students.raw: 'on_policy' needs 'word_kd'"),
-        ("students.raw={on_policy: {}, word_kd: {alpha: 0.0}}", "students.raw: 'on_policy' samples are taught by"),
+        ("students.raw={on_policy: {}, word_kd: {alpha: 0.0}}", "students.raw: 'on_policy' has no effect"),
         (
             "students.raw={on_policy: {}, word_kd: {}, online: {kind: mutual}}",
             "students.raw: 'on_policy' samples from one student",
@@ -71,8 +71,8 @@ Load = Callable[..., Pipeline]
             "students.raw: 'on_policy' needs the whole model on each rank",
         ),
         ("students.raw={online: {kind: ema}}", "students.raw: 'online' needs 'word_kd'"),
-        ("students.raw={online: {kind: ema}, word_kd: {alpha: 0.0}}", "students.raw: 'online' brings teachers of whom"),
-        ("students.raw={online: {kind: ema}, word_kd: {teachers: [a]}}", "students.raw: 'online' brings its own"),
+        ("students.raw={online: {kind: ema}, word_kd: {alpha: 0.0}}", "students.raw: 'online' has no effect"),
+        ("students.raw={online: {kind: ema}, word_kd: {teachers: [a]}}", "students.raw: 'online' has its own"),
         (
             "students.raw={online: {kind: ema}, word_kd: {}, teacher_precision: bf16}",
             "students.raw: 'teacher_precision'",

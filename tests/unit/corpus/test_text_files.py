@@ -20,7 +20,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.formats import recognize, recognize_markup
 from kdmt.corpus.text_files import MAX_LINE_BYTES, TOO_LONG, Unreadable, bounded_lines, open_bounded_lines, open_lines
 from kdmt.errors import UserError
 
@@ -136,14 +135,6 @@ def test_ordinary_text_is_read(tmp_path: Path, number: int) -> None:
         (tmp_path / path).write_bytes(content)
         expected = text.removeprefix("\ufeff").removesuffix("\n").split("\n") if text else []
         assert list(open_lines(tmp_path / path)) == expected
-
-
-@given(st.text(st.characters(blacklist_categories=("Cc", "Cs")), max_size=600))
-def test_text_without_markup_is_never_taken_for_something_else(text: str) -> None:
-    start = text.removeprefix("\ufeff").lstrip()
-    if not start.startswith(("<", "{", "%PDF", "PK", "BZh", "PAR1", "Rar!", "LZIP", "Obj", "]")) and "<seg" not in text:
-        assert recognize(text.encode()[:4096]) is None
-        assert recognize_markup(text.encode()[:4096]) is None
 
 
 def test_text_that_a_name_calls_compressed(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Warnings about a corpus that loses much to its rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdmt.corpus.dropped import (
+    NUM_EXAMPLES,
+    Examples,
+    add_examples,
+    cut_texts,
+    describe_dropped,
+    lost_much,
+    show_texts,
+    warning_lines,
+)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "much"),
+    [
+        ({}, False),
+        ({"empty": 10}, False),  # a tenth by one rule
+        ({"empty": 11}, True),
+        ({"empty": 10, "copy": 10}, False),  # a fifth by all
+        ({"empty": 10, "copy": 10, "length": 1}, True),
+    ],
+)
+def test_what_is_much_of_a_hundred_pairs(dropped: dict[str, int], much: bool) -> None:
+    assert lost_much(100, dropped) is much
+    assert bool(list(warning_lines("news", "pairs dropped", 100, dropped, {}))) is much
+
+
+def test_counts_are_described_the_largest_first() -> None:
+    assert describe_dropped(4000, {"empty": 2, "max_ratio": 3857, "copy": 0}) == "max_ratio 3,857 (96%), empty 2"
+    assert describe_dropped(0, {}) == "none"
+
+
+def test_the_first_examples_of_each_rule_are_kept() -> None:
+    examples: Examples = {}
+    for start in (0, 2, 4):
+        add_examples(examples, {"copy": [(str(start), "x"), (str(start + 1), "x")]})
+    add_examples(examples, {"empty": [("", "y")]})
+    assert examples == {"copy": [("0", "x"), ("1", "x"), ("2", "x")][:NUM_EXAMPLES], "empty": [("", "y")]}
+
+
+def test_texts_are_cut_and_shown_once_where_they_are_the_same() -> None:
+    assert cut_texts("a" * 60, "b" * 61) == ("a" * 60, "b" * 60 + "...")
+    assert show_texts(("a", "b")) == "'a' -> 'b'"
+    assert show_texts(("a", "a")) == "'a'"
+    assert show_texts(("a\x1b",)) == r"'a\x1b'"
+
+
+def test_a_warning_has_examples_of_the_rules_that_dropped_much() -> None:
+    examples = {"copy": [("a", "a")], "empty": [("", "b")], "length": [("c", "d")]}
+    found = list(warning_lines("news", "pairs dropped", 1000, {"copy": 150, "empty": 120, "length": 3}, examples))
+    assert found == [
+        "warning: news: 273 of 1,000 pairs dropped (27%): copy 150 (15%), empty 120 (12%), length 3",
+        "  copy: 'a'",
+        "  empty: '' -> 'b'",
+    ]
+
+
+def test_the_worst_rule_has_examples_though_none_dropped_a_tenth() -> None:
+    dropped = {"copy": 9, "empty": 8, "length": 7}
+    found = list(warning_lines("news", "pairs dropped", 100, dropped, {rule: [("x", "y")] for rule in dropped}))
+    assert found[1:] == ["  copy: 'x' -> 'y'"]
