@@ -117,7 +117,7 @@ def test_an_unknown_stage_is_exit_code_2(pipeline: Path) -> None:
 
 def test_the_names_of_stages_are_those_of_the_pipeline(pipeline: Path) -> None:  # noqa: ARG001
     stages = build_stages(Workspace(load_pipeline(Path("tiny.yaml")), Path("runs")))
-    assert tuple(stages.by_command()) == names(StageName)
+    assert tuple(stages.groups) == names(StageName)
 
 
 @pytest.mark.parametrize("name", names(StageName))
