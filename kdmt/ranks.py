@@ -40,10 +40,9 @@ class Ranks:
         if self.world == 1:
             return list(values)
         import torch
-        from torch.distributed import all_reduce
 
         totals = torch.tensor(values, dtype=torch.float64)
-        all_reduce(totals, group=self.control)
+        torch.distributed.all_reduce(totals, group=self.control)
         return totals.tolist()
 
     def share(self, item: Item) -> Item:
@@ -92,12 +91,11 @@ def joined_ranks() -> Iterator[Ranks]:
         yield ALONE
         return
     import torch
-    from torch import distributed
 
     local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    control = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
-    yield Ranks(distributed.get_rank(), distributed.get_world_size(), local_rank, control)
-    distributed.destroy_process_group()  # after an error the process ends without waiting for other ranks
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    control = torch.distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+    yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, control)
+    torch.distributed.destroy_process_group()  # after an error the process ends without waiting for other ranks

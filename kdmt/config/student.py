@@ -295,9 +295,7 @@ class Student(Section):
         if not (self.word_kd.ever_taught or self.word_kd.mutual_information or self.hidden_kd or self.attention_kd):
             raise ValueError("'online' has no effect: 'word_kd.alpha' is 0, and no other term has a teacher")
         if self.teacher_precision is not None:
-            raise ValueError(
-                "'teacher_precision' has no effect with 'online': its teachers have the student's"
-            )
+            raise ValueError("'teacher_precision' has no effect with 'online': its teachers have the student's")
         if self.word_kd.source == "cache" or self.word_kd.teachers:
             raise ValueError("'online' has its own teachers: leave out 'word_kd.teachers' and 'word_kd.source: cache'")
         if self.online.kind == "mutual" and self.word_kd.select == "global":
