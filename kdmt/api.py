@@ -240,17 +240,13 @@ class Model:
 
     def _decode(self, lines: Sequence[str], settings: Decode, progress: Progress | None) -> list[list[Hypothesis]]:
         """Return the hypotheses of each line, best first; an empty one for a line without words."""
-        from kdmt.corpus.codec import cut_source
+        from kdmt.decode.engines.engine import ScoringEngine
         from kdmt.types import Hypothesis
 
-        if settings.nbest > 1 and not hasattr(self.translator.engine, "score_pairs"):
+        if settings.nbest > 1 and not isinstance(self.translator.engine, ScoringEngine):
             raise UserError(f"nbest {settings.nbest}: a non-autoregressive model gives one translation")
-        sources, limit = self.translator.codec.encode_raw_source(lines), self.translator.max_source_tokens
-        for index, source in enumerate(sources):
-            if len(source) > limit:
-                _logger.warning(f"sentence {index}: {len(source)} tokens, cut to the model's {limit}")
-        kept = [index for index, source in enumerate(sources) if len(source) > 1]
-        done = len(sources) - len(kept)
+        sources = self.translator.encode(lines, noun="sentence", first=0)
+        done = sum(len(source) == 1 for source in sources)  # </s> alone: there is nothing to translate
 
         def advance(count: int) -> None:
             nonlocal done
@@ -258,13 +254,8 @@ class Model:
             if progress is not None:
                 progress(done, len(sources))
 
-        found = self.translator.engine.decode(
-            [cut_source(sources[index], limit) for index in kept], settings, progress=advance
-        )
-        decoded = [[Hypothesis((), 0.0)] for _ in sources]
-        for index, nbest in zip(kept, found, strict=True):
-            decoded[index] = nbest or decoded[index]
-        return decoded
+        found = self.translator.hypotheses(sources, settings, progress=advance)
+        return [nbest or [Hypothesis((), 0.0)] for nbest in found]
 
     def _translations(self, nbest: Sequence[Hypothesis]) -> list[Translation]:
         codec = self.translator.codec

@@ -12,13 +12,16 @@ kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
 kdmt clean x.yaml [--yes]
 """
 
-from __future__ import annotations
+# no `from __future__ import annotations`: typer would compile each of these annotations at every start
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +31,9 @@ from kdmt.errors import Interrupted, UserError
 from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
 from kdmt.streams import flushed_output, output_text, protect_streams
 from kdmt.terminal import printable, printable_stderr
+
+if TYPE_CHECKING:
+    from kdmt.stages.workspace import Workspace
 
 app = typer.Typer(
     help="Sequence-level knowledge distillation for neural machine translation, end to end.",
@@ -114,13 +120,9 @@ def run(
 ) -> None:
     """Run every stage that is not up to date, up to a stage."""
     from kdmt.commands.run import run_pipeline
-    from kdmt.config import load_pipeline
-    from kdmt.ranks import joined_ranks
-    from kdmt.stages.workspace import Workspace
 
-    config = load_pipeline(pipeline, set_ or ())
-    with joined_ranks() as ranks:
-        run_pipeline(Workspace(config, runs, mirror, ranks, show=print), to=to, student=student)
+    with _joined_workspace(pipeline, set_, runs, mirror) as workspace:
+        run_pipeline(workspace, to=to, student=student)
 
 
 @app.command()
@@ -132,10 +134,8 @@ def status(
 ) -> None:
     """Show every stage, whether it is up to date and why not, and the size and age of its folder."""
     from kdmt.commands.status import pipeline_status, status_json, status_lines
-    from kdmt.config import load_pipeline
-    from kdmt.stages.workspace import Workspace
 
-    workspace = Workspace(load_pipeline(pipeline, set_ or ()), runs)
+    workspace = _workspace(pipeline, set_, runs)
     statuses = pipeline_status(workspace)
     if as_json:
         print(status_json(workspace, statuses))
@@ -219,11 +219,9 @@ def distill(
 ) -> None:
     """Translate the training set with the teacher."""
     if verify or shard is not None:
-        from kdmt.config import load_pipeline
         from kdmt.stages.pipeline import run_shards, run_verification
-        from kdmt.stages.workspace import Workspace
 
-        workspace = Workspace(load_pipeline(pipeline, set_ or ()), runs, mirror)
+        workspace = _workspace(pipeline, set_, runs, mirror)
         if shard is not None:
             run_shards(workspace, *_parse_shard(shard), rebuild=rebuild)
         if verify:
@@ -283,10 +281,8 @@ def clean(
 ) -> None:
     """List earlier states of stages and incomplete outputs with their sizes, or remove them."""
     from kdmt.commands.clean import clean as clean_up
-    from kdmt.config import load_pipeline
-    from kdmt.stages.workspace import Workspace
 
-    clean_up(Workspace(load_pipeline(pipeline, set_ or ()), runs), names or (), removing=yes, show=print)
+    clean_up(_workspace(pipeline, set_, runs), names or (), removing=yes, show=print)
 
 
 @app.command()
@@ -461,14 +457,30 @@ def _run(
     rebuild: bool,
     student: str | None = None,
 ) -> None:
-    from kdmt.config import load_pipeline
-    from kdmt.ranks import joined_ranks
     from kdmt.stages.pipeline import run_command
+
+    with _joined_workspace(pipeline, overrides, runs, mirror) as workspace:
+        run_command(workspace, stage, rebuild=rebuild, student=student)
+
+
+def _workspace(pipeline: Path, overrides: list[str] | None, runs: Path, mirror: Path | None = None) -> "Workspace":
+    """Read a pipeline file."""
+    from kdmt.config import load_pipeline
     from kdmt.stages.workspace import Workspace
 
-    config = load_pipeline(pipeline, overrides or ())
+    return Workspace(load_pipeline(pipeline, overrides or ()), runs, mirror, show=print)
+
+
+@contextmanager
+def _joined_workspace(
+    pipeline: Path, overrides: list[str] | None, runs: Path, mirror: Path | None
+) -> "Iterator[Workspace]":
+    """Read a pipeline file, and connect the ranks that `torchrun` started while the body runs."""
+    from kdmt.ranks import joined_ranks
+
+    workspace = _workspace(pipeline, overrides, runs, mirror)
     with joined_ranks() as ranks:
-        run_command(Workspace(config, runs, mirror, ranks, show=print), stage, rebuild=rebuild, student=student)
+        yield replace(workspace, ranks=ranks)
 
 
 def main() -> None:

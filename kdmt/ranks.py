@@ -1,7 +1,7 @@
-"""Ranks: the processes that train one model together, and their communication apart from gradients.
+"""The processes that train one model together, and the messages between them other than gradients.
 
-`torchrun` starts them and sets the environment variables that are read here; any other process is alone. Counts, flags
-and figures are sent with gloo on the CPU, so that they never make a GPU wait for the host.
+`torchrun` starts them and sets the environment that is read here; a process that it did not start is alone. Messages
+are sent over gloo on the CPU, so that a GPU never waits for the host.
 """
 
 from __future__ import annotations
@@ -10,74 +10,58 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from kdmt.rank_channel import RankChannel
 
 Item = TypeVar("Item")
-
-_TIMEOUT = timedelta(days=1)  # the other ranks wait while rank 0 runs an earlier stage or validates
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among those that train together. All ranks must make the same calls in the same order."""
+    """This process among those that train together. Every rank must make the same calls in the same order.
+
+    Attributes:
+        rank: number of this process.
+        world: number of processes.
+        local_rank: number of this process among those of this machine, which is the number of its GPU.
+        channel: carries the messages; None for a process that is alone.
+    """
 
     rank: int = 0
     world: int = 1
-    local_rank: int = 0  # index among the ranks of this machine, and of its GPU
-    control: ProcessGroup | None = None
+    local_rank: int = 0
+    channel: RankChannel | None = None
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank is rank 0, which writes files and messages."""
+        """Return whether this rank is the one that writes files and messages for the user."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Return the sum of each value over all ranks, in float64."""
-        if self.world == 1:
-            return list(values)
-        import torch
-
-        totals = torch.tensor(values, dtype=torch.float64)
-        torch.distributed.all_reduce(totals, group=self.control)
-        return totals.tolist()
+        """Return each value summed over all ranks, in float64."""
+        return list(values) if self.channel is None else self.channel.sum(values)
 
     def share(self, item: Item) -> Item:
-        """Return the item of rank 0 on all ranks."""
-        if self.world == 1:
-            return item
-        from torch.distributed import broadcast_object_list
-
-        box = [item]
-        broadcast_object_list(box, src=0, group=self.control)
-        return box[0]
+        """Return the item of rank 0."""
+        return item if self.channel is None else self.channel.broadcast(item)
 
     def collect(self, item: Item) -> list[Item]:
-        """Return the items of all ranks, in the order of the ranks, on all ranks."""
-        if self.world == 1:
-            return [item]
-        from torch.distributed import all_gather_object
-
-        items: list[Any] = [None] * self.world
-        all_gather_object(items, item, group=self.control)
-        return items
+        """Return the items of all ranks, in the order of the ranks."""
+        return [item] if self.channel is None else self.channel.gather(item)
 
     def wait(self) -> None:
-        """Wait until all ranks have made this call."""
-        if self.world > 1:
-            from torch.distributed import barrier
-
-            barrier(group=self.control)
+        """Return once all ranks have called this."""
+        if self.channel is not None:
+            self.channel.wait()
 
 
 ALONE = Ranks()
 
 
 def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
-    """Return the list whose slices [0::n], [1::n], ... are the parts."""
+    """Return one list of the results of n ranks for its slices [0::n], [1::n], ..."""
     items: list[Any] = [None] * sum(map(len, parts))
     for rank, part in enumerate(parts):
         items[rank :: len(parts)] = part
@@ -86,16 +70,11 @@ def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """Connect the ranks that `torchrun` started while the body runs, and give this process's."""
+    """Connect the ranks that `torchrun` started together with this process, while the body runs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    import torch
+    from kdmt.rank_channel import connected
 
-    local_rank = int(os.environ["LOCAL_RANK"])
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    control = torch.distributed.new_group(backend="gloo", timeout=_TIMEOUT)
-    yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, control)
-    torch.distributed.destroy_process_group()  # after an error the process ends without waiting for other ranks
+    with connected() as channel:
+        yield Ranks(channel.rank, channel.world, channel.local_rank, channel)

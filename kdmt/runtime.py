@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,9 +129,13 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turn signals into a request to stop while the body runs; a second SIGINT or SIGTERM has its default effect.
 
-    SIGHUP stays ignored if it is ignored already, as under `nohup`.
+    SIGHUP stays ignored if it is ignored already, as under `nohup`. In a thread other than the main one, which cannot
+    handle signals, there are no requests.
     """
     stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     previous: dict[int, _Handler] = {}
     terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 

@@ -1,7 +1,7 @@
-"""`kdmt clean`: what a pipeline keeps besides its current stages, listed, and removed where that is asked for.
+"""`kdmt clean`: list or remove what a pipeline keeps besides its current stages.
 
-Earlier states of stages (`kdmt.flow.folders`), and what runs left that were stopped half-way. What is current is
-never removed, nor anything of a stage that a process is at work on.
+These are earlier states of stages (`kdmt.flow.folders`) and incomplete files of stopped runs. The current state of a
+stage is never removed, and nothing is removed from a stage that a process is at work on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from kdmt.corpus.fetch import partial_download
 from kdmt.corpus.given_text import text_sources
 from kdmt.corpus.prepared import PARTIAL_SUFFIX
 from kdmt.distill.blocks import BLOCKS
+from kdmt.distill.imported import IMPORTING
+from kdmt.distill.verification import SCRATCH
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, partial_path
 from kdmt.flow.folders import REMOVED, earlier_states, is_earlier_state, real_folder, remove
@@ -29,7 +31,7 @@ from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import stage_folders
 
 _OTHERS = {"blocks.old": "old blocks of another cache", DAMAGED: "a damaged checkpoint"}
-_HALF_DONE = (f"{PARTIAL}*", ".verify-*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
+_HALF_DONE = (f"{PARTIAL}*", f"{SCRATCH}*", "blocks.old*", f"{DAMAGED}*")  # in a stage's folder
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Kept:
     Attributes:
         path: the folder or file.
         owner: the stage's folder, or the download, whose lock is held while it is removed.
-        is_download: which of the two.
         about: what it is.
-        needed_by: the setting that names it, empty if none does; it is not removed then.
+        needed_by: the setting that names it, because of which it is not removed; empty if there is none.
+        is_download: whether the owner is a download.
     """
 
     path: Path
@@ -52,12 +54,12 @@ class Kept:
 
     @property
     def identity(self) -> tuple[Path, int]:
-        """Another one where something else has the name."""
+        """Return path and inode: another file of the same name has another identity."""
         return self.path, self.path.lstat().st_ino
 
     @property
     def size(self) -> int:
-        """Bytes of all files; a symbolic link counts as none, since what it leads to is not removed."""
+        """Return the bytes of all files; 0 for a symbolic link, since its target is not removed."""
         if self.path.is_symlink():
             return 0
         if self.path.is_file():
@@ -70,9 +72,10 @@ def clean(workspace: Workspace, names: Sequence[str], *, removing: bool, show: C
     """List what a pipeline keeps besides its current stages.
 
     Args:
-        names: of what is meant, as they are listed, or relative to the pipeline's folder; empty for all.
-        removing: whether to remove it.
-        show: takes a line.
+        names: restrict the list to these names, as they are listed, or relative to the pipeline's folder; empty for
+            all.
+        removing: whether to remove what is listed.
+        show: prints a line.
 
     Raises:
         UserError: there is no such name, a setting of the pipeline needs it, or a process is at work on its stage.
@@ -83,7 +86,7 @@ def clean(workspace: Workspace, names: Sequence[str], *, removing: bool, show: C
         if removing:
             for owner, is_download in dict.fromkeys((kept.owner, kept.is_download) for kept in found):
                 locks.enter_context(writing(owner) if is_download else locked(owner))
-            # again: what was there may have changed places since
+            # again: another process may have moved states since
             found = [kept for kept in _wanted(workspace, names) if kept.identity in identities]
         if not found:
             show(f"{workspace.root}: no earlier states and nothing half-done")
@@ -104,7 +107,7 @@ def _wanted(workspace: Workspace, names: Sequence[str]) -> list[Kept]:
 
 
 def _list(found: Sequence[Kept], show: Callable[[str], None]) -> int:
-    """Show a line for each; returns the bytes that may be removed."""
+    """Show a line for each; return the bytes that may be removed."""
     total = 0
     width = max(len(str(kept.path)) for kept in found)
     for kept in found:
@@ -116,7 +119,7 @@ def _list(found: Sequence[Kept], show: Callable[[str], None]) -> int:
 
 
 def find_kept(workspace: Workspace) -> Iterator[Kept]:
-    """All that may be removed, by stage."""
+    """Yield all that may be removed, by stage."""
     needed = {os.path.realpath(path): setting for setting, path in given_checkpoints(workspace.config)}
     for folder in _stage_folders(workspace):
         for state in earlier_states(folder):
@@ -158,13 +161,13 @@ def _half_done(folder: Path) -> list[Path]:
     if folder.name == "prepare":
         beside.append(real.with_name(f"{real.name}{PARTIAL_SUFFIX}"))
     if folder.name == "imported":
-        beside += real.parent.glob(".imported-*")
+        beside += real.parent.glob(f"{IMPORTING}*")
     inside = [path for pattern in _HALF_DONE for path in real.glob(pattern)]
     return sorted(path for path in (*beside, *inside) if path.exists())
 
 
 def _about(state: Path) -> str:
-    """Whether a state is complete, and how much work it is."""
+    """Describe a state: whether it is complete, and how much work it is."""
     if state.is_symlink():
         return f"a symbolic link to {state.resolve()}; the link alone is removed"
     complete = "complete" if (state / "manifest.json").is_file() else "unfinished"
@@ -185,7 +188,7 @@ def _named(name: str, found: Sequence[Kept], workspace: Workspace) -> Kept:
 
 
 def _place(path: Path) -> Path:
-    """A path that is the same however it is written; a symbolic link at its end is not followed."""
+    """Return the same path for all spellings of it; a symbolic link at its end is not followed."""
     return path.parent.resolve() / path.name
 
 

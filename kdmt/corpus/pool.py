@@ -14,6 +14,8 @@ from importlib import import_module
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
+from kdmt.spawn import spawn_context
+
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
@@ -33,7 +35,7 @@ def mapping_in_order(
         return
     with ProcessPoolExecutor(
         workers,
-        mp_context=multiprocessing.get_context("spawn"),  # a fork of a process with threads may hang
+        mp_context=spawn_context(),
         initializer=_set_up_worker,
         initargs=(function,),
     ) as pool:
@@ -66,7 +68,7 @@ def _work(chunk: Any) -> Any:
 @contextmanager
 def process_beside(module: str) -> Iterator[Executor]:
     """Another process, which loads a module while it is not needed yet; it ends with the context."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(1, mp_context=spawn_context(), initializer=end_with_parent) as pool:
         pool.submit(_load, module)
         yield pool
 

@@ -27,6 +27,7 @@ from kdmt.distill.candidates import format_candidate
 from kdmt.errors import UserError
 from kdmt.files import naming
 
+IMPORTING = ".imported-"  # prefix of the name of the temporary folder, next to the stage's
 _SHOWN = 5
 _SHOWN_TEXT = 40
 _MAX_DIGITS = 40  # int() refuses very many

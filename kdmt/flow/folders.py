@@ -1,7 +1,8 @@
-"""Stage folders on disk: symbolic links to other disks, and earlier states that are kept beside the current one.
+"""Stage folders on disk: symbolic links to other disks, and earlier states of a stage.
 
-`<stage>.previous` is a complete state that was redone, `<stage>.unfinished` an incomplete one; further ones get
-numbers, `<stage>.previous.2` and so on. None takes the place of another.
+An earlier state is kept next to the current one: `<stage>.previous` is a complete state that was redone,
+`<stage>.unfinished` an incomplete one. Further states get numbers, `<stage>.previous.2` and so on; no state overwrites
+another.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from kdmt.errors import UserError
 from kdmt.files import PARTIAL, atomic_folder
 from kdmt.outputs import free_name
 
-_EARLIER = re.compile(r"\.(?:unfinished|previous|taken-back)(?:\.([1-9][0-9]*))?")  # the last: of older versions
-REMOVED = f"{PARTIAL}removed-"  # begins the names of what is being removed
+_EARLIER = re.compile(r"\.(?:unfinished|previous|taken-back)(?:\.([1-9][0-9]*))?")  # taken-back: by older versions
+REMOVED = f"{PARTIAL}removed-"  # prefix of the name of a folder that is being removed
 
 
 def real_folder(folder: Path) -> Path:
-    """The folder itself, or where the symbolic link leads: what is written beside it lies on the same disk.
+    """Return the folder itself, or the target of a symbolic link: files next to it are on the same disk.
 
     Raises:
-        UserError: a link that leads to itself.
+        UserError: the link leads to itself.
     """
     if not folder.is_symlink():
         return folder
@@ -34,17 +35,17 @@ def real_folder(folder: Path) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents, through symbolic links whose target is not there yet.
+    """Create a folder and its parents, through symbolic links whose target does not exist yet.
 
     Raises:
-        UserError: a link leads into a folder that does not exist, as when its disk is not mounted.
+        UserError: a link leads into a folder that does not exist; its disk may not be mounted.
     """
-    for place in (*reversed(folder.parents), folder):
-        if place.is_symlink() and not place.exists():
-            target = real_folder(place)
+    for path in (*reversed(folder.parents), folder):
+        if path.is_symlink() and not path.exists():
+            target = real_folder(path)
             if not target.parent.is_dir():
                 raise UserError(
-                    f"{place}: a symbolic link to {target}, and there is no folder {target.parent}: mount its disk, "
+                    f"{path}: a symbolic link to {target}, and there is no folder {target.parent}: mount its disk, "
                     "or remove the link"
                 )
             target.mkdir()
@@ -52,35 +53,36 @@ def make_folder(folder: Path) -> None:
 
 
 def is_earlier_state(name: str, folder: str) -> bool:
-    """Whether a name is that of an earlier state of a folder."""
+    """Return whether a name is that of an earlier state of a folder."""
     return name.startswith(folder) and _EARLIER.fullmatch(name.removeprefix(folder)) is not None
 
 
 def earlier_states(folder: Path) -> list[Path]:
-    """The states that were moved aside from a folder: unfinished ones first, each kind in the order of its numbers."""
+    """Return the earlier states of a folder: unfinished ones first, each kind in the order of its numbers."""
     real = real_folder(folder)
     # a link may have replaced a folder that had earlier states
-    places = dict.fromkeys([(real.parent, real.name), (folder.parent, folder.name)])
+    names = dict.fromkeys([(real.parent, real.name), (folder.parent, folder.name)])
     found = [
         path
-        for place, name in places
-        if place.is_dir()
-        for path in place.iterdir()
+        for parent, name in names
+        if parent.is_dir()
+        for path in parent.iterdir()
         if is_earlier_state(path.name, name) and path.is_dir()
     ]
     return sorted(found, key=_order)
 
 
 def _order(path: Path) -> tuple[int, int, str]:
-    kind = next(place for place, word in enumerate(("unfinished", "previous", "taken-back")) if f".{word}" in path.name)
+    kinds = ("unfinished", "previous", "taken-back")
+    kind = next(rank for rank, word in enumerate(kinds) if f".{word}" in path.name)
     number = path.name.rpartition(".")[2]
     return kind, int(number) if number.isdigit() else 1, str(path)
 
 
 def aside_of(folder: Path) -> Path:
-    """Where a stage's folder is kept when it is redone: `.previous` if it is complete, else `.unfinished`.
+    """Return the free name under which a folder is kept when its stage is redone.
 
-    The first name that is free, so that no state takes the place of another.
+    It ends in `.previous` if the stage is complete, else in `.unfinished`.
     """
     real = real_folder(folder)
     ending = "previous" if (real / "manifest.json").is_file() else "unfinished"
@@ -88,10 +90,10 @@ def aside_of(folder: Path) -> Path:
 
 
 def move_aside(folder: Path) -> Path | None:
-    """Keep a folder's state beside it; an empty folder is removed. A symbolic link to it stays.
+    """Rename a folder to an earlier state; an empty folder is removed. A symbolic link to it stays.
 
     Returns:
-        Where it is kept, None if there was nothing.
+        The new name, None if there was no folder or an empty one.
     """
     real = real_folder(folder)
     if not real.is_dir():
@@ -105,9 +107,9 @@ def move_aside(folder: Path) -> Path | None:
 
 
 def put_in_place(state: Path, folder: Path) -> None:
-    """Give an earlier state the name of its folder, from which the current state was moved aside.
+    """Give an earlier state the name of its folder, which must be free.
 
-    A state on another disk than the folder, which became a link since, is copied to that disk.
+    A state on another disk, because the folder has become a link since, is copied to the disk of the folder.
     """
     if state.is_symlink():  # an older version renamed the link
         state.replace(folder) if folder.is_symlink() else state.rename(folder)
@@ -124,7 +126,7 @@ def put_in_place(state: Path, folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder so that a kill half-way leaves nothing that looks like an earlier state; or a file, or a link."""
+    """Remove a folder, a file or a link. A kill half-way leaves nothing that looks like an earlier state."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return

@@ -1,4 +1,4 @@
-"""What a stage was made from, and whether that still holds: decided by content, never by file times.
+"""Plans and manifests: what a stage was made from, and whether it is up to date. Content decides, never file times.
 
 `plan.json` is written when a stage starts, `manifest.json` when it is complete. Both hold the stage's settings and the
 sha256 of its inputs; the manifest adds outputs, facts and library versions. Times and host names are in neither.
@@ -23,7 +23,7 @@ from kdmt.flow.folders import earlier_states, make_folder, move_aside, put_in_pl
 
 State = Literal["fresh", "new", "unfinished", "extend", "stale"]
 
-_BESIDE = "beside"  # in a state that was moved aside: its outputs that lay beside the folder
+_COPIES = "beside"  # folder in an earlier state: copies of its outputs outside the stage's folder
 LIBRARIES = ("numpy", "sacrebleu", "sentencepiece", "subword-nmt", "torch")
 
 
@@ -42,7 +42,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts that are written, as JSON values."""
-        # through JSON, so that a plan compares equal to one that was read back
+        # through JSON, so that a plan equals one that was read from a file
         return json.loads(json.dumps({"settings": self.settings, "extend": self.extend, "inputs": self.inputs}))
 
 
@@ -95,7 +95,7 @@ def check_status(folder: Path, plan: Plan) -> Status:
         return Status("unfinished", ["it was started and not finished"])
     _check_record(folder / "manifest.json", recorded, ("outputs",))
     if damaged := _damaged_outputs(folder, recorded["outputs"]):
-        return Status("unfinished", damaged)  # it is made again from what is there: checkpoints, blocks
+        return Status("unfinished", damaged)  # it is made again from its checkpoints or blocks
     if extended := _differences("setting", recorded["extend"], wanted["extend"]):
         return Status("extend", extended)
     return Status("fresh")
@@ -159,23 +159,23 @@ def take_back(folder: Path, plan: Plan, extent: Callable[[Path], int] = lambda _
 
 
 def _set_aside(folder: Path) -> None:
-    """Move a state aside, with copies of its outputs that lie beside its folder: the next state writes over them."""
-    for output, copy in _outputs_beside(folder):
+    """Move a state aside, with copies of its outputs outside its folder, which the next state overwrites."""
+    for output, copy in _outputs_outside(folder):
         if output.is_file():
             _copy_whole(output, copy)
     move_aside(folder)
 
 
 def _bring_back_outputs(folder: Path) -> None:
-    for output, copy in _outputs_beside(folder):
+    for output, copy in _outputs_outside(folder):
         if copy.is_file():
             _copy_whole(copy, output)
 
 
-def _outputs_beside(folder: Path) -> list[tuple[Path, Path]]:
-    """Each output of a complete stage that lies outside its folder, and where its copy is kept inside."""
+def _outputs_outside(folder: Path) -> list[tuple[Path, Path]]:
+    """Return each output of a complete stage outside its folder, with the path of its copy inside."""
     outside = [output_path(folder, name) for name in recorded_outputs(folder) if name.startswith(os.pardir)]
-    return [(output, folder / _BESIDE / output.name) for output in outside]
+    return [(output, folder / _COPIES / output.name) for output in outside]
 
 
 def _copy_whole(source: Path, target: Path) -> None:
@@ -185,7 +185,12 @@ def _copy_whole(source: Path, target: Path) -> None:
 
 
 def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[str, object]) -> None:
-    """Declare a stage complete: `outputs` are files below its folder, `facts` counts and scores worth keeping."""
+    """Write the manifest, which declares a stage complete.
+
+    Args:
+        outputs: files of the stage, usually below its folder.
+        facts: counts and scores of the stage.
+    """
     write_json(
         folder / "manifest.json",
         {
@@ -246,7 +251,7 @@ def _damaged_outputs(folder: Path, outputs: Mapping[str, str]) -> list[str]:
 
 
 def _lowered(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What was made with more updates cannot be gone on from to fewer."""
+    """Return a reason for each number that was lowered: a stage with more updates cannot be extended to fewer."""
     return [
         f"the setting {key} was lowered from {old[key]!r} to {new[key]!r}"
         for key in sorted(old.keys() & new.keys())

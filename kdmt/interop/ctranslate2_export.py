@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import ComputeType as Quantization
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, translate_options, write_options
 from kdmt.interop.export_folder import check_new, described_folder
-from kdmt.interop.exporters import Quantization
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
@@ -28,6 +28,12 @@ from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
 from kdmt.types import EOS, SPECIALS
+
+if TYPE_CHECKING:
+    from ctranslate2.specs import TransformerDecoderSpec, TransformerEncoderSpec, TransformerSpec
+    from ctranslate2.specs.attention_spec import MultiHeadAttentionSpec
+    from ctranslate2.specs.common_spec import EmbeddingsSpec, LayerNormSpec, LinearSpec
+    from ctranslate2.specs.transformer_spec import TransformerDecoderLayerSpec, TransformerEncoderLayerSpec
 
 
 def export_checkpoint(
@@ -119,8 +125,8 @@ def _check_symbols(symbols: Sequence[str], size: int, side: str) -> None:
         seen.add(symbol)
 
 
-def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: Sequence[str]) -> Any:
-    """The validated specification (`TransformerSpec`), every array a copy."""
+def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: Sequence[str]) -> TransformerSpec:
+    """Return the validated specification, with copies of all weights."""
     try:
         from ctranslate2 import specs
     except ImportError:
@@ -154,12 +160,12 @@ def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: 
 
 
 def _layer_norm_epsilon(model: Transformer) -> float:
-    """The one that all of the model's norms share."""
+    """Return the epsilon that all norms of the model share."""
     (epsilon,) = {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)}
     return epsilon
 
 
-def _fill_encoder(spec: Any, model: Transformer) -> None:
+def _fill_encoder(spec: TransformerEncoderSpec, model: Transformer) -> None:
     _fill_embedder(spec, spec.embeddings[0], model.src_embed, model.config.max_source_positions)
     for layer_spec, layer in zip(spec.layer, model.encoder_layers, strict=True):
         _fill_layer(layer_spec, cast(EncoderLayer, layer))
@@ -167,7 +173,7 @@ def _fill_encoder(spec: Any, model: Transformer) -> None:
         _fill_norm(spec.layer_norm, model.encoder_norm)
 
 
-def _fill_decoder(spec: Any, model: Transformer) -> None:
+def _fill_decoder(spec: TransformerDecoderSpec, model: Transformer) -> None:
     _fill_embedder(spec, spec.embeddings, model.tgt_embed, model.config.max_target_positions)
     for layer_spec, layer in zip(spec.layer, model.decoder_layers, strict=True):
         layer = cast(DecoderLayer, layer)
@@ -178,7 +184,12 @@ def _fill_decoder(spec: Any, model: Transformer) -> None:
     spec.projection.weight = _array(model.output_weight_VD)
 
 
-def _fill_embedder(spec: Any, embeddings: Any, embedder: Embedder, num_positions: int) -> None:
+def _fill_embedder(
+    spec: TransformerEncoderSpec | TransformerDecoderSpec,
+    embeddings: EmbeddingsSpec,
+    embedder: Embedder,
+    num_positions: int,
+) -> None:
     embeddings.weight = _array(embedder.tokens.weight)
     spec.scale_embeddings = np.float32(embedder.scale)
     spec.position_encodings.encodings = _array(embedder.positions(0, num_positions))  # from pad + 1 on
@@ -186,35 +197,37 @@ def _fill_embedder(spec: Any, embeddings: Any, embedder: Embedder, num_positions
         _fill_norm(spec.layernorm_embedding, embedder.norm)
 
 
-def _fill_layer(spec: Any, layer: EncoderLayer | DecoderLayer) -> None:
-    """What encoder and decoder layers have in common."""
+def _fill_layer(
+    spec: TransformerEncoderLayerSpec | TransformerDecoderLayerSpec, layer: EncoderLayer | DecoderLayer
+) -> None:
+    """Fill in what encoder and decoder layers have in common."""
     _fill_self_attention(spec.self_attention, layer.self_attn, layer.self_attn_residual)
     _fill_linear(spec.ffn.linear_0, layer.ffn.fc1)
     _fill_linear(spec.ffn.linear_1, layer.ffn.fc2)
     _fill_norm(spec.ffn.layer_norm, layer.ffn_residual.norm)
 
 
-def _fill_self_attention(spec: Any, attention: SelfAttention, residual: Residual) -> None:
+def _fill_self_attention(spec: MultiHeadAttentionSpec, attention: SelfAttention, residual: Residual) -> None:
     _fill_linear(spec.linear[0], attention.qkv_proj)  # stacked as `fuse_linear` would: queries, keys, values
     _fill_linear(spec.linear[1], attention.out_proj)
     _fill_norm(spec.layer_norm, residual.norm)
 
 
-def _fill_cross_attention(spec: Any, attention: CrossAttention, residual: Residual) -> None:
+def _fill_cross_attention(spec: MultiHeadAttentionSpec, attention: CrossAttention, residual: Residual) -> None:
     _fill_linear(spec.linear[0], attention.q_proj)
     _fill_linear(spec.linear[1], attention.kv_proj)
     _fill_linear(spec.linear[2], attention.out_proj)
     _fill_norm(spec.layer_norm, residual.norm)
 
 
-def _fill_linear(spec: Any, linear: nn.Linear) -> None:
+def _fill_linear(spec: LinearSpec, linear: nn.Linear) -> None:
     spec.weight, spec.bias = _array(linear.weight), _array(linear.bias)
 
 
-def _fill_norm(spec: Any, norm: nn.LayerNorm) -> None:
+def _fill_norm(spec: LayerNormSpec, norm: nn.LayerNorm) -> None:
     spec.gamma, spec.beta = _array(norm.weight), _array(norm.bias)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """A copy as float32: quantising changes the arrays it is given in place."""
+    """Return a copy in float32: quantising changes arrays in place."""
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()

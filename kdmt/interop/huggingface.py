@@ -28,7 +28,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ from kdmt.languages import Direction, Language, parse_language
 from kdmt.recognition import wrong_path
 from kdmt.terminal import printable, unescaped_stderr
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
+
+if TYPE_CHECKING:
+    from transformers import Cache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Kind = Literal["marian", "mbart50", "m2m100", "nllb"]
 LIBRARIES = ("transformers", "tokenizers", "sentencepiece")  # on which ids and weights depend
@@ -107,7 +110,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     class Bar(tqdm):
         """Moves the cursor, where all else that goes to standard error is escaped."""
 
-        def __init__(self, *args: Any, **options: Any) -> None:
+        def __init__(self, *args: object, **options: object) -> None:
             description = printable(str(options.pop("desc", None) or "download"))
             super().__init__(*args, desc=description, **options | {"file": unescaped_stderr()})
 
@@ -146,7 +149,7 @@ def read_kind(folder: Path) -> Kind:
     config = _read_config(folder)
     model_type = config.get("model_type")
     named = str(_read_json(folder / "tokenizer_config.json").get("tokenizer_class") or config.get("tokenizer_class"))
-    kinds: dict[Any, Kind] = {"marian": "marian"}
+    kinds: dict[object, Kind] = {"marian": "marian"}
     if named.startswith("MBart50"):
         kinds["mbart"] = "mbart50"
     is_nllb = named.startswith("Nllb") or not (named.startswith("M2M100") or (folder / "vocab.json").is_file())
@@ -331,7 +334,7 @@ class ForeignTokenizer:
         ids_of = (np.minimum(np.array(ids, dtype=np.int64), len(to_ours) - 1) for ids in own)
         return [np.append(to_ours[ids], EOS) for ids in ids_of]
 
-    def decode(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
+    def decode(self, tokens: NDArray[np.integer], sizes: NDArray[np.integer]) -> list[str]:
         """Finished text of many hypotheses; <unk> stays visible, other special symbols mean nothing.
 
         Args:
@@ -402,7 +405,7 @@ class _Vocabulary:
 
 @dataclass(frozen=True)
 class _Loaded:
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     vocabulary: _Vocabulary
     languages: dict[str, str]  # code -> token
     silent: frozenset[int]  # ids of theirs that are no text
@@ -432,7 +435,7 @@ def _load_tokenizer(folder: Path, kind: Kind) -> _Loaded:
 _NO_WORD = "madeupword"  # what fairseq calls rows of a matrix that belong to no token
 
 
-def _names_of(tokenizer: Any, size: int) -> list[str]:
+def _names_of(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
     """The token of each row of the model's matrix."""
     known = len(tokenizer) if not hasattr(tokenizer, "lang_token_to_id") else size
     found = tokenizer.convert_ids_to_tokens(list(range(min(size, known))))
@@ -448,7 +451,7 @@ def _names_of(tokenizer: Any, size: int) -> list[str]:
     return names
 
 
-def _arrange(folder: Path, names: Sequence[str], tokenizer: Any) -> _Vocabulary:
+def _arrange(folder: Path, names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> _Vocabulary:
     ids = {name: token for token, name in enumerate(names)}
     special = [getattr(tokenizer, f"{which}_token", None) for which in ("bos", "pad", "eos", "unk")]
     for ours, theirs in zip(SPECIALS[1:], special[1:], strict=True):
@@ -471,7 +474,7 @@ _CODES: dict[Kind, re.Pattern[str]] = {
 }
 
 
-def _languages(kind: Kind, names: Sequence[str], tokenizer: Any) -> dict[str, str]:
+def _languages(kind: Kind, names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """The codes that the tokenizer knows and the model has a row for, with their tokens."""
     found = {match[1]: match[0] for name in names if (match := _CODES[kind].fullmatch(name))}
     if kind == "m2m100":
@@ -521,7 +524,7 @@ class ForeignModel(nn.Module):
     def __init__(self, tokenizer: ForeignTokenizer) -> None:
         super().__init__()
         self.config = _Limits(*position_limits(tokenizer))
-        self.theirs: Any = load_weights(tokenizer.folder, tokenizer.kind)
+        self.theirs: PreTrainedModel = load_weights(tokenizer.folder, tokenizer.kind)
         vocabulary, frame = tokenizer.vocabulary, tokenizer.frame
         ids = dict(zip(vocabulary.symbols, vocabulary.theirs_of_ours.tolist(), strict=True))
         self._prefix, self._suffix = ([ids[s] for s in part] for part in (frame.source_prefix, frame.source_suffix))
@@ -591,7 +594,7 @@ class ForeignCache:
     states_NSD: Tensor
     mask_NS: Tensor
     beam: int
-    past: Any = None
+    past: Cache | None = None
 
     def reorder(self, order_N: Tensor) -> None:
         """Let row i continue what row order_N[i] held, a row of the same sentence."""
@@ -606,7 +609,7 @@ class ForeignCache:
             self.past.batch_select_indices(rows_N)
 
 
-def load_weights(folder: Path, kind: Kind) -> Any:
+def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
     """The model, float32, in evaluation mode: an instance of the class that Transformers has for it.
 
     Raises:
@@ -647,7 +650,7 @@ _NOT_OF_THE_MODEL = (
 )
 
 
-def _own_config(folder: Path, kind: Kind) -> Any:
+def _own_config(folder: Path, kind: Kind) -> PretrainedConfig:
     """A model's configuration, of the class that Transformers has for it, without what could name code."""
     values = _read_config(folder)
     kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_MODEL and not name.startswith("_")}
@@ -713,13 +716,13 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
         _check_pad(tokenizer.folder, model)
 
     class Converter(TransformersConverter):
-        def load_model(self, *_: Any, **__: Any) -> Any:
+        def load_model(self, *_: object, **__: object) -> PreTrainedModel:
             if tokenizer.kind == "mbart50":  # which newer configurations do not say, and of 25 languages without it
                 model.config.normalize_before = True
                 model.config.tokenizer_class = _CLASSES["mbart50"][1]
             return model
 
-        def load_tokenizer(self, *_: Any, **__: Any) -> Any:
+        def load_tokenizer(self, *_: object, **__: object) -> _Spelling:
             return _Spelling(vocabulary)
 
     source_limit, target_limit = position_limits(tokenizer)
@@ -743,7 +746,7 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
         write_symbols(aside, vocabulary.symbols)
 
 
-def _check_pad(folder: Path, model: Any) -> None:
+def _check_pad(folder: Path, model: PreTrainedModel) -> None:
     """CTranslate2 leaves out the last row of Marian's matrix and starts the decoder from zeros."""
     pad = model.config.pad_token_id
     is_last = pad == model.config.vocab_size - 1 == model.config.decoder_start_token_id
@@ -757,7 +760,7 @@ class _Spelling:
     """What CTranslate2's converter asks of a tokenizer, answered for every row of the model's matrix."""
 
     num_madeup_words = 0
-    special_tokens_map: Mapping[str, Any] = {}
+    special_tokens_map: Mapping[str, object] = {}
     bos_token, pad_token, eos_token, unk_token = SPECIALS
 
     def __init__(self, vocabulary: _Vocabulary) -> None:

@@ -11,15 +11,8 @@ from pathlib import Path
 from kdmt.checksum import verify_checkpoint
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL
+from kdmt.models.average_record import AVERAGE, AVERAGE_OF, PREFIX, average_of, is_outdated, write_average_of
 from kdmt.models.checkpoint import average_weights, load_model, save_checkpoint
-from kdmt.models.checkpoint_folder import (
-    AVERAGE,
-    AVERAGE_OF,
-    PREFIX,
-    average_of,
-    is_outdated,
-    write_average_of,
-)
 from kdmt.models.transformer import Transformer
 from kdmt.outputs import Locked, open_lock, take, writing
 

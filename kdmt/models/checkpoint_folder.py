@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,13 +16,11 @@ from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, write_text
+from kdmt.models.average_record import AVERAGE, PREFIX, checkpoint_update, is_outdated
 from kdmt.recognition import wrong_path
 
-PREFIX = "checkpoint_"
 _NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
 DAMAGED = "damaged-"  # begins the names of checkpoints that were found damaged
-AVERAGE = "average"
-AVERAGE_OF = "average_of"  # in a run and in its average: the updates of the checkpoints that the average is the mean of
 _POINTER_BYTES = 200  # most of a pointer file
 _NO_CHECKPOINT = "neither a checkpoint folder nor a run that has one"
 
@@ -89,30 +86,6 @@ def _is_foreign(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def is_outdated(run: Path) -> bool:
-    """Whether a run has validated since its average was made."""
-    made_of, wanted = average_of(run / AVERAGE), average_of(run)
-    if made_of is not None and wanted is not None:
-        return max(wanted, default=0) > max(made_of, default=0)
-    # a run of an older version, which keeps no lists: a record without a manifest is that of a run that goes on
-    return made_of is None and (run / "plan.json").is_file() and not (run / "manifest.json").is_file()
-
-
-def average_of(folder: Path) -> list[int] | None:
-    """Which updates an average was made of or, of a run, is to be made of; None where an older version wrote it."""
-    try:
-        return [int(line) for line in (folder / AVERAGE_OF).read_text().split()]
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise UserError(f"{folder / AVERAGE_OF}: not a list of updates") from None
-
-
-def write_average_of(folder: Path, checkpoints: Sequence[Path]) -> None:
-    """Record which checkpoints an average was made of or, in a run, is to be made of."""
-    write_text(folder / AVERAGE_OF, "".join(f"{checkpoint_update(checkpoint)}\n" for checkpoint in checkpoints))
-
-
 @cache
 def _warn_once(message: str) -> None:
     _logger.warning(message)
@@ -122,11 +95,6 @@ def list_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoint folders, oldest first."""
     folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and _NAME.fullmatch(path.name)]
     return sorted(folders, key=checkpoint_update)
-
-
-def checkpoint_update(folder: Path) -> int:
-    """The update that a checkpoint was written at."""
-    return int(folder.name.removeprefix(PREFIX))
 
 
 def num_updates(run: Path) -> int:

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text  # a cell that is Text holds no markup, whatever brackets a name has
 
 from kdmt.files import write_text
 from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
-from kdmt.score.records import Comparison, Missing, ScoreRow
+from kdmt.score.score_files import Comparison, Missing, ScoreRow
 from kdmt.score.significance import mean_and_sd
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
 
 Group = list[ScoreRow]  # rows that differ in their seed alone: a line of a table
 
@@ -59,23 +59,21 @@ def render_table(
     width: int = 100,
     ascii_only: bool = False,
 ) -> str:
-    """The scores as plain text: a table of scores for each test set, one of sizes and speeds, and the signatures.
+    """Return the scores as plain text: a table for each test set, one of sizes and speeds, and the signatures.
 
-    A line stands for a system and a way to decode it; over several seeds it gives mean ± sample standard deviation
-    of the scores, the range of the p-values (each seed's against its own baseline) and the median speed.
+    A line is a system with one way of decoding; over several seeds it has mean ± sample standard deviation of the
+    scores, the range of the p-values (each seed's against its own baseline) and the median speed.
 
     Args:
-        rows: as in scores.json.
-        comparisons: for the columns of p-values; none, no column.
-        missing: systems without scores, each a line of the tables of scores.
+        rows: rows of scores.json.
+        comparisons: for the columns of p-values; without any, there is no such column.
+        missing: systems without scores, each a line in the tables of scores.
         width: columns of the terminal. Where they are few, names are broken over lines; figures never are.
-        ascii_only: for a terminal that shows nothing else: what the table itself draws is ASCII.
+        ascii_only: whether lines and signs of the table are ASCII, for a terminal that shows nothing else.
 
     Raises:
         ValueError: no rows.
     """
-    from rich.console import Console
-
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False)
     for table in _tables(rows, comparisons, missing):
@@ -95,7 +93,7 @@ def write_html(
     missing: Sequence[Missing] = (),
     title: str = "Scores",
 ) -> None:
-    """Write the same tables and signatures, and pictures of BLEU against speed, as one page that needs no other file.
+    """Write the same tables and signatures, and plots of the main metric against speed, as one HTML page.
 
     Raises:
         ValueError: no rows.
@@ -132,7 +130,7 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing
 
 
 def _missing_names(rows: Sequence[ScoreRow], missing: Sequence[Missing]) -> Iterator[str]:
-    """Each system without scores once; with its seed where other seeds have some."""
+    """Yield each system without scores once, with its seed where other seeds have scores."""
     scored = {row.system for row in rows}
     yield from dict.fromkeys(
         f"{each.system}, seed {each.seed}" if each.system in scored else each.system for each in missing
@@ -140,7 +138,7 @@ def _missing_names(rows: Sequence[ScoreRow], missing: Sequence[Missing]) -> Iter
 
 
 def _groups(rows: Iterable[ScoreRow]) -> list[Group]:
-    """Rows of one system and way to decode, in order of first appearance."""
+    """Return the rows of each system and way of decoding, in order of first appearance."""
     groups: dict[tuple[str, str, str], Group] = {}
     for row in rows:
         groups.setdefault((row.system, _engine(row), _way(row)), []).append(row)
@@ -191,7 +189,7 @@ def _cost_columns(rows: Sequence[ScoreRow]) -> list[_Column]:
 
 
 def _passes(group: Group) -> str:
-    """Of a non-autoregressive decoder: mean over sentences, median over test sets and seeds."""
+    """Return the passes of a non-autoregressive decoder: mean over sentences, median over test sets and seeds."""
     counted = [row.steps for row in group if row.steps is not None]
     return _median(counted) if counted else ""
 
@@ -256,18 +254,15 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
 
 
 def _in_ascii(text: str) -> str:
-    """Return what the tables draw and write themselves in ASCII; names of systems are the user's."""
+    """Return a text with the signs of the tables in ASCII; names of systems stay as they are."""
     return text.replace("±", "+/-").replace("–", "-").replace("─", "-")
 
 
 def _rich_table(content: _Table, *, ascii_only: bool) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text  # a cell that is Text holds no markup, whatever brackets a name has
-
     lines = content.lines()
     if ascii_only:  # before the columns are measured
         lines = [[_in_ascii(cell) for cell in cells] for cells in lines]
+    # a cell that is Text holds no markup, whatever brackets a name has
     table = Table(title=Text(content.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column, cells in zip(content.columns, zip(*lines, strict=True), strict=True):
         widest = max(len(part) for text in (column.header, *cells) for part in text.split("\n"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdmt.score.records import Comparison, PValue
+from kdmt.score.score_files import Comparison, PValue
 from kdmt.score.significance import paired_bootstrap
 from kdmt.score.test_sets import TestSet
 

@@ -23,7 +23,7 @@ from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
-from kdmt.distill.imported import write_imported
+from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.reverse import check_reverse
 from kdmt.distill.selection import BEST, Selector
 from kdmt.distill.sources import Sources, find_sources
@@ -370,7 +370,7 @@ class Importing:
         """Read the translations, and write the training set."""
         self.job.check()
         folder, inputs = self.job.folder, self.job.writer.inputs
-        with TemporaryDirectory(dir=real_folder(folder).parent, prefix=".imported-") as scratch:
+        with TemporaryDirectory(dir=real_folder(folder).parent, prefix=IMPORTING) as scratch:
             nbest, offsets, sentences = (Path(scratch) / name for name in CANDIDATES)
             write_imported(
                 self.path,

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Pipeline, Score
@@ -14,8 +13,8 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
-from kdmt.score.records import Missing, ReportFiles, read_comparisons, read_scores
 from kdmt.score.report import render_table
+from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
 from kdmt.score.systems import System
 from kdmt.stages.measures import bleu_tokenizer
 from kdmt.stages.workspace import Workspace
@@ -37,7 +36,6 @@ def score_stage(
     workspace: Workspace, *, prepare: Stage, teacher: Stage, students: Mapping[str, Mapping[int, Stage]]
 ) -> Stage:
     """Return the stage that scores the teacher and the students; those that were never trained are named as missing."""
-    settings = workspace.config.score
     trained = {
         (name, seed): stage
         for name, seeds in students.items()
@@ -51,24 +49,7 @@ def score_stage(
     missing = [Missing(name, seed) for name, seeds in students.items() for seed in seeds if (name, seed) not in trained]
 
     def plan() -> Plan:
-        outputs = recorded_outputs(workspace.prepare)
-        splits = workspace.config.prepare.test_sets
-        text = [f"{place}{split}." for split in splits for place in ("", "data-bin/")]
-        wanted = ("tokenizer/", "text.json", "dict.", *text)
-        inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
-        for system in systems:
-            checkpoint = resolve_checkpoint(system.run / settings.checkpoint)
-            inputs[f"{system.name}/seed_{system.seed}"] = checkpoint_sha256(checkpoint)
-        if settings.nat.ctc_lm is not None:
-            inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
-        extra: dict[str, Any] = {"baseline": _baseline(workspace.config, systems)}
-        extra["never trained"] = [f"{each.system} seed {each.seed}" for each in missing]
-        made = make_plan({"score": settings}, extra, inputs)
-        # a record of 13a is up to date where `auto` resolves to it
-        resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
-        # a record of an earlier version, which does not name them, is out of date only if there are some
-        defaults = {**made.defaults, "never trained": []}
-        return replace(made, settings=made.settings | resolved, defaults=defaults)
+        return _plan(workspace, systems, missing)
 
     def make(plan: Plan) -> None:
         from kdmt.stages.score_work import score_systems  # loads torch
@@ -79,6 +60,26 @@ def score_stage(
 
     upstream = (prepare, teacher, *trained.values())
     return Stage("score", "kdmt score", workspace.score, upstream, plan, make=make, show=lambda: _show(workspace))
+
+
+def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Missing]) -> Plan:
+    settings, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
+    splits = workspace.config.prepare.test_sets
+    text = [f"{place}{split}." for split in splits for place in ("", "data-bin/")]
+    wanted = ("tokenizer/", "text.json", "dict.", *text)
+    inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
+    for system in systems:
+        checkpoint = resolve_checkpoint(system.run / settings.checkpoint)
+        inputs[f"{system.name}/seed_{system.seed}"] = checkpoint_sha256(checkpoint)
+    if settings.nat.ctc_lm is not None:
+        inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
+    extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
+    extra["never trained"] = [f"{each.system} seed {each.seed}" for each in missing]
+    made = make_plan({"score": settings}, extra, inputs)
+    # a record of 13a is up to date where `auto` resolves to it
+    resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
+    # a record of an earlier version, which does not name them, is out of date only if there are some
+    return replace(made, settings=made.settings | resolved, defaults={**made.defaults, "never trained": []})
 
 
 def _baseline(config: Pipeline, systems: Sequence[System]) -> str:

@@ -29,8 +29,8 @@ from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
-from kdmt.score.records import Missing, ReportFiles, ScoreRow, write_comparisons, write_scores
 from kdmt.score.report import write_html
+from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, write_comparisons, write_scores
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name
 from kdmt.score.test_sets import References, TestSet
 from kdmt.score.translations import Decoded, Translations

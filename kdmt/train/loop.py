@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from kdmt.choices import Precision
 from kdmt.config import Train, read_record
 from kdmt.errors import Interrupted, UserError
+from kdmt.models.average_record import checkpoint_update
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
-from kdmt.models.checkpoint_folder import checkpoint_update
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests

@@ -11,18 +11,10 @@ from torch import Tensor
 
 from kdmt.config import Train
 from kdmt.files import PARTIAL
+from kdmt.models.average_record import PREFIX, checkpoint_update, write_average_of
 from kdmt.models.averages import save_average
 from kdmt.models.checkpoint import TrainingState, save_checkpoint
-from kdmt.models.checkpoint_folder import (
-    DAMAGED,
-    PREFIX,
-    checkpoint_update,
-    list_checkpoints,
-    newest_valid_checkpoint,
-    point,
-    remove_unfinished,
-    write_average_of,
-)
+from kdmt.models.checkpoint_folder import DAMAGED, list_checkpoints, newest_valid_checkpoint, point, remove_unfinished
 from kdmt.models.transformer import Transformer
 from kdmt.outputs import free_name
 

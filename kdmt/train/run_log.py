@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
 from kdmt.errors import UserError
 from kdmt.files import check_file, naming, write_text
 from kdmt.log import get_logger, shows_bars
@@ -46,8 +48,6 @@ class Progress:
         if self.metrics is None or not shows_bars():
             yield
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),

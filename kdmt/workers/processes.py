@@ -6,7 +6,6 @@ For workers on many machines see `kdmt.workers.ray_actors`.
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
 import os
 import pickle
 import signal
@@ -23,6 +22,7 @@ from typing import TextIO
 from kdmt.corpus.pool import end_with_parent
 from kdmt.errors import Interrupted, UserError
 from kdmt.runtime import StopRequest, core_numbers, stop_requests
+from kdmt.spawn import spawn_context
 from kdmt.workers.scheduler import (
     MAX_FAILED_OPENINGS,
     SAVED,
@@ -193,7 +193,7 @@ class _Child:
 
 class _ProcessPool:
     def __init__(self, opener: bytes, specs: Sequence[WorkerSpec], cores: list[set[int]] | None) -> None:
-        self._context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        self._context = spawn_context(runs_main=b"__main__" in opener)
         self._opener = opener
         self._specs = specs
         self._cores = cores

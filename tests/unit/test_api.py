@@ -241,6 +241,18 @@ def _results(folder: Path) -> dict[str, str]:
     }
 
 
+def test_a_script_needs_no_guard_for_worker_processes(pipeline: Path) -> None:
+    script = """
+import kdmt
+kdmt.Pipeline.from_yaml("tiny.yaml", overrides={"prepare.workers": 2}).run(to="prepare")
+print("done")
+"""
+    (pipeline / "script.py").write_text(script, encoding="utf-8")
+    finished = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
+    assert Pipeline.from_yaml("tiny.yaml").status()[0].state == "up to date"
+
+
 def test_stages_and_students_are_chosen_as_on_the_command_line(finished: Path) -> None:
     pipeline = Pipeline.from_yaml(finished / "tiny.yaml", overrides={"students.raw.train.lr": 0.02})
     assert [each.name for each in pipeline.status() if each.state != "up to date"] == ["student raw seed 1", "score"]

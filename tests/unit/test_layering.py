@@ -21,18 +21,8 @@ PACKAGE = Path(kdmt.__file__).parent
 ORDER = (
     *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
-    *(
-        "config",
-        "families",
-        "training_sets",
-        "recognition",
-        "outputs",
-        "streams",
-        "runtime",
-        "ranks",
-        "checksum",
-        "files",
-    ),
+    *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime"),
+    *("ranks", "rank_channel", "spawn", "checksum"),
     *("files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
 )
 NEVER = {"models": ("corpus", "losses"), "losses": ("config",)}  # also where the order allows it
@@ -52,9 +42,9 @@ WITHOUT_TORCH = {
     "families",
     "config",
     "cli",
-    *("score.metrics", "score.pareto", "score.records", "score.report", "score.significance", "score.systems"),
+    *("score.metrics", "score.pareto", "score.score_files", "score.report", "score.significance", "score.systems"),
     *("score.test_sets", "score.translations", "stages.score"),
-    *(f"models.{name}" for name in ("architecture", "checkpoint_folder", "description")),
+    *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
         for name in (

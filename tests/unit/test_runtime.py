@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,20 @@ def test_a_second_of_these_takes_its_usual_course(first: tuple[str, ...], second
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
     """As under `nohup`."""
     assert send("SIGHUP", "SIGTERM", ignored=("SIGHUP",)) == (0, ["none", "SIGTERM", "left", "True"])
+
+
+def test_a_thread_cannot_be_stopped_and_does_not_fail() -> None:
+    before, found = signal.getsignal(signal.SIGTERM), list[int]()
+
+    def work() -> None:
+        with stop_requests() as stop:
+            found.append(stop.signal_number)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [0]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_no_signal_is_no_request() -> None:

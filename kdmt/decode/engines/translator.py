@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,12 +74,21 @@ class Translator:
         Args:
             first_line: number of the first line in messages.
         """
-        sources = self.codec.encode_raw_source(lines)
-        for line, source in enumerate(sources, start=first_line):
-            if len(source) > self.max_source_tokens:
-                limit = self.max_source_tokens
-                _logger.warning(f"line {line}: {len(source)} tokens, cut to the model's {limit}")
+        sources = self.encode(lines, first=first_line)
         return [self.codec.finish_target(words) for words in self.translate_ids(sources, settings)]
+
+    def encode(self, lines: Sequence[str], *, noun: str = "line", first: int = 1) -> list[np.ndarray]:
+        """Return the ids of raw lines, int [S] each, with a message for a line that is too long.
+
+        Args:
+            noun: what messages call a line.
+            first: number of the first line in messages.
+        """
+        sources, limit = self.codec.encode_raw_source(lines), self.max_source_tokens
+        for number, source in enumerate(sources, start=first):
+            if len(source) > limit:
+                _logger.warning(f"{noun} {number}: {len(source)} tokens, cut to the model's {limit}")
+        return sources
 
     def translate_ids(self, sources: Sequence[np.ndarray], settings: Decode) -> list[str]:
         """Return target words for source ids, empty for a source without words; a source that is too long is cut."""
@@ -90,9 +99,20 @@ class Translator:
 
     def best_hypotheses(self, sources: Sequence[np.ndarray], settings: Decode) -> list[Hypothesis | None]:
         """Return the best hypothesis of each source; None for a source without words."""
+        return [nbest[0] if nbest else None for nbest in self.hypotheses(sources, settings)]
+
+    def hypotheses(
+        self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """Return the hypotheses of each source, best first; an empty list for a source without words.
+
+        Args:
+            sources: int [S] each; a source that is too long is cut.
+            progress: called after each batch with the number of sentences in it.
+        """
         kept = [index for index, source in enumerate(sources) if len(source) > 1]
-        found = self.engine.decode([cut_source(sources[i], self.max_source_tokens) for i in kept], settings)
-        best: list[Hypothesis | None] = [None] * len(sources)
-        for index, nbest in zip(kept, found, strict=True):
-            best[index] = nbest[0] if nbest else None
-        return best
+        cut = [cut_source(sources[index], self.max_source_tokens) for index in kept]
+        found: list[list[Hypothesis]] = [[] for _ in sources]
+        for index, nbest in zip(kept, self.engine.decode(cut, settings, progress=progress), strict=True):
+            found[index] = nbest
+        return found

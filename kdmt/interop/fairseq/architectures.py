@@ -29,7 +29,7 @@ _TRANSFORMERS = frozenset(
     )
 )
 # name of fairseq's model -> family; names of its architectures begin with that of the model
-_MODELS: Mapping[str, FamilyName] = {
+MODELS: Mapping[str, FamilyName] = {
     family.fairseq: name for name, family in FAMILIES.items() if family.fairseq is not None
 }
 _WITHOUT: Mapping[str, str] = {  # what we do not have, wherever it is set
@@ -110,11 +110,11 @@ def _flat(model: Mapping[str, Any]) -> dict[str, Any]:
 def _family(name: str) -> FamilyName | None:
     if name in _TRANSFORMERS:
         return None
-    for model, family in _MODELS.items():
+    for model, family in MODELS.items():
         if name == model or name.startswith(f"{model}_"):
             return family
     raise UserError(f"its architecture is {name!r}, which is none of ours: {', '.join(sorted(_TRANSFORMERS))}, and "
-                    f"those that begin with {', '.join(_MODELS)}")  # fmt: skip
+                    f"those that begin with {', '.join(MODELS)}")  # fmt: skip
 
 
 def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:

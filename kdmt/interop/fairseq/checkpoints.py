@@ -27,7 +27,7 @@ from kdmt.files import PARTIAL, atomic_file, check_file, naming, write_json
 from kdmt.interop.export_folder import check_new
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
 from kdmt.interop.fairseq.data_bin import choose_direction
-from kdmt.interop.fairseq.languages import LanguageTokens, is_language, is_multilingual, language_tokens
+from kdmt.interop.fairseq.language_tokens import LanguageTokens, is_language, is_multilingual, language_tokens
 from kdmt.interop.fairseq.pickles import items_of, read_pickle
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
 from kdmt.languages import Direction

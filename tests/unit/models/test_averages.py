@@ -9,10 +9,11 @@ import torch
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
+from kdmt.models.average_record import average_of, is_outdated, write_average_of
 from kdmt.models.averages import renew_average, save_average
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
-from kdmt.models.checkpoint_folder import average_of, is_outdated, list_checkpoints, write_average_of
+from kdmt.models.checkpoint_folder import list_checkpoints
 from kdmt.models.transformer import Transformer
 
 

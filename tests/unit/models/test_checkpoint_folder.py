@@ -10,19 +10,16 @@ import torch
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
+from kdmt.models.average_record import average_of, checkpoint_update, is_outdated, write_average_of
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import save_checkpoint
 from kdmt.models.checkpoint_folder import (
-    average_of,
     checkpoint_sha256,
-    checkpoint_update,
-    is_outdated,
     list_checkpoints,
     newest_valid_checkpoint,
     num_updates,
     point,
     resolve_checkpoint,
-    write_average_of,
 )
 from kdmt.models.transformer import Transformer
 

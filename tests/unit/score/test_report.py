@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from kdmt.score.metrics import MetricScore
-from kdmt.score.records import Comparison, Missing, PValue, ScoreRow
 from kdmt.score.report import render_table, write_html
+from kdmt.score.score_files import Comparison, Missing, PValue, ScoreRow
 
 BLEU_SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 SECOND_SIGNATURE = "nrefs:1|case:lc|eff:no|tok:none|smooth:exp|version:2.6.0"

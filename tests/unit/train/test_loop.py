@@ -38,8 +38,9 @@ from kdmt.corpus.batching import Batch, ParallelData
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import Interrupted, UserError
 from kdmt.models import averages, checkpoint
+from kdmt.models.average_record import average_of, checkpoint_update
 from kdmt.models.checkpoint import load_model, load_state
-from kdmt.models.checkpoint_folder import average_of, checkpoint_update, list_checkpoints, resolve_checkpoint
+from kdmt.models.checkpoint_folder import list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import CrossEntropy, LeftToRight, LossTerm, LossTerms, Objective, Prepared

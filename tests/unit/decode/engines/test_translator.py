@@ -53,13 +53,27 @@ def test_an_exported_model_translates_as_its_checkpoint() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_source_that_is_too_long_is_cut_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_source_that_is_too_long_is_cut_with_a_message(caplog: pytest.LogCaptureFixture) -> None:
     translator = Translator.load(TEACHER)
     limit = translator.max_source_tokens
     assert limit == load_model(AVERAGE).config.max_source_positions
     (long,) = translator.codec.encode_raw_source(["ba " * 500])
     cut = np.append(long[: limit - 1], EOS)
     assert translator.translate_ids([long, cut], Decode()) == [translator.translate_ids([cut], Decode())[0]] * 2
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     translator.translate(["ba", "ba " * 500], Decode(), first_line=7)
-    assert capsys.readouterr().err == f"line 8: {len(long)} tokens, cut to the model's {limit}\n"
+    translator.encode(["ba " * 500], noun="sentence", first=0)
+    assert caplog.messages == [
+        f"line 8: {len(long)} tokens, cut to the model's {limit}",
+        f"sentence 0: {len(long)} tokens, cut to the model's {limit}",
+    ]
+
+
+@pytest.mark.usefixtures("finished")
+def test_hypotheses_of_sources_without_words_are_none() -> None:
+    translator, counts = Translator.load(TEACHER), list[int]()
+    sources = translator.encode(["ba be", "", "bi"])
+    found = translator.hypotheses(sources, Decode(beam=3, nbest=2), progress=counts.append)
+    assert [len(nbest) for nbest in found] == [2, 0, 2]
+    assert sum(counts) == 2
+    assert translator.best_hypotheses(sources, Decode(beam=3)) == [found[0][0], None, found[2][0]]

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from kdmt.errors import UserError
-from kdmt.interop.fairseq.architectures import FAMILIES, fairseq_settings, read_architecture
+from kdmt.families import FAMILIES
+from kdmt.interop.fairseq.architectures import fairseq_settings, read_architecture
 from kdmt.interop.fairseq.pickles import Inert, plain, read_pickle
 from kdmt.interop.fairseq.states import convert_state
 from kdmt.models.architecture import NATConfig, TransformerConfig, architecture
@@ -89,7 +90,7 @@ def test_what_a_command_line_asked_for_is_read(case: str) -> None:
     frame = 1 if found.nat is not None else 0
     assert (values["max_source_positions"], values["max_target_positions"]) == (20 - frame, 18 - frame)
     if found.nat is not None:
-        assert found.nat.family == FAMILIES[line[1]]
+        assert FAMILIES[found.nat.family].fairseq == line[1]
         copies = "--src-embedding-copy" in line
         assert found.nat.source_copy == ("uniform" if copies else "none")
         assert found.nat.lengths == ("difference" if "--pred-length-offset" in line else "length")

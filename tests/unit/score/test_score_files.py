@@ -11,7 +11,7 @@ import pytest
 
 from kdmt.errors import UserError
 from kdmt.score.metrics import MetricScore
-from kdmt.score.records import (
+from kdmt.score.score_files import (
     Comparison,
     Missing,
     PValue,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kdmt.errors import UserError
-from kdmt.interop.fairseq.languages import is_language, is_multilingual, language_tokens
+from kdmt.interop.fairseq.language_tokens import is_language, is_multilingual, language_tokens
 from kdmt.languages import Direction
 
 EN_FR = Direction("en", "fr")

@@ -1,0 +1,103 @@
+"""Files that a training reads, with the checksums that other stages recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_pipeline
+
+from kdmt.checksum import file_sha256
+from kdmt.config import Pipeline, Student
+from kdmt.stages.training_inputs import (
+    cache_made_from,
+    data_names,
+    init_inputs,
+    needs_teacher,
+    reads_monolingual,
+    teacher_checkpoints,
+    teaching_inputs,
+    training_inputs,
+)
+from kdmt.stages.workspace import Workspace
+
+AVERAGE = Path("runs/tiny/teacher/average/model.safetensors")
+
+
+def workspace() -> Workspace:
+    return Workspace(Pipeline.model_validate(tiny_pipeline.settings()), Path("runs"))
+
+
+def student(**settings: Any) -> Student:
+    return Student.model_validate(settings)
+
+
+@pytest.mark.usefixtures("finished")
+def test_inputs_are_files_of_prepare_and_of_the_training_sets() -> None:
+    found = training_inputs(workspace(), ("raw", "distilled"))
+    prefix = "prepare/data-bin/valid.en-de"
+    assert {f"{prefix}.{side}.{kind}" for side in ("en", "de") for kind in ("bin", "idx")} <= set(found)
+    assert {name.partition("/")[0] for name in found} == {"prepare", "distill"}
+    assert not [name for name in found if "test." in name]
+    for name, sha256 in found.items():
+        assert file_sha256(Path("runs/tiny") / name) == sha256
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_a_student_takes_from_its_teacher_is_an_input() -> None:
+    whole = workspace()
+    sha256 = file_sha256(AVERAGE)
+    assert teaching_inputs(whole, student()) == {}
+    assert teaching_inputs(whole, student(word_kd={})) == {"teacher": sha256}
+    assert teaching_inputs(whole, student(embeddings_from_teacher=True)) == {"teacher": sha256}
+    other = student(word_kd={"teachers": ["runs/tiny/teacher/checkpoint_40"]})
+    name, found = next(iter(teaching_inputs(whole, other).items()))
+    assert name == "teacher runs/tiny/teacher/checkpoint_40"
+    assert found == file_sha256(Path("runs/tiny/teacher/checkpoint_40/model.safetensors"))
+    assert teacher_checkpoints(whole, other) == [Path("runs/tiny/teacher/checkpoint_40")]
+    assert teacher_checkpoints(whole, student(word_kd={})) == [AVERAGE.parent]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_cache_depends_on_the_training_set_the_dictionary_and_the_teacher() -> None:
+    found = cache_made_from(workspace(), "distilled")
+    recorded = json.loads(Path("runs/tiny/distill/manifest.json").read_text())["outputs"]
+    data = {name: sha256 for name, sha256 in recorded.items() if name.startswith("data-bin/train.")}
+    dictionary = file_sha256(Path("runs/tiny/prepare/dict.de.txt"))
+    assert found == {**data, "dict.de.txt": dictionary, "teacher/average": file_sha256(AVERAGE)}
+
+
+def test_training_sets_are_joined_in_their_order() -> None:
+    assert data_names(student(data="raw")) == ("raw",)
+    assert data_names(student(data="mixed")) == ("raw", "distilled")
+
+
+def test_only_a_student_that_runs_or_copies_the_teacher_needs_it() -> None:
+    assert [
+        needs_teacher(student(**settings))
+        for settings in (
+            {},
+            {"word_kd": {}},
+            {"word_kd": {"source": "cache"}},
+            {"word_kd": {"teachers": ["elsewhere"]}},
+            {"word_kd": {}, "online": {"kind": "ema"}},
+            {"encoder_layers_from_teacher": [0]},
+        )
+    ] == [False, True, False, False, False, True]
+
+
+def test_monolingual_text_is_read_where_it_is_asked_for() -> None:
+    assert reads_monolingual(student(self_supervised={"monolingual": True}))
+    assert not any(map(reads_monolingual, (None, student(), student(self_supervised={}))))
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_checkpoint_that_a_training_starts_from_is_an_input() -> None:
+    train = student(train={"init_from": "runs/tiny/teacher/best"}).train
+    (name, sha256), *more = init_inputs(train).items()
+    assert (name, more) == ("init_from runs/tiny/teacher/best", [])
+    best = Path("runs/tiny/teacher") / Path("runs/tiny/teacher/best").read_text().strip()
+    assert sha256 == file_sha256(best / "model.safetensors")
+    assert init_inputs(student().train) == {}

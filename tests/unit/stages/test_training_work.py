@@ -1,0 +1,232 @@
+"""What a training gives: objectives that go on exactly, where weights come from, resuming after a sudden end."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny_pipeline import (
+    MODEL,
+    TEACHER_TRAIN,
+    hash_tree,
+    run_stages,
+    settings,
+    to_yaml,
+    write_lines,
+    write_pipeline,
+)
+from training_runs import (
+    RAW,
+    STILL,
+    TEACHER,
+    TINY,
+    end_before_the_manifest,
+    metrics,
+    results,
+    stop_after_checkpoint_2,
+    student,
+    weights,
+    without_times,
+)
+
+from kdmt.config import Train
+from kdmt.train.schedule import inverse_sqrt
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("online", "term"),
+    [
+        ("word_kd={divergence: js}", "word_kd"),
+        ("word_kd={mutual_information: 0.1},teacher_precision=bf16_output", "mutual_information"),
+        ("word_kd={},online={kind: ema}", "word_kd"),
+        ("word_kd={},online={kind: mutual, peers: 2}", "peer_2"),
+        ("word_kd={},hidden_kd={},attention_kd={}", "attention"),
+        ("word_kd={},on_policy={rate: 1.0, max_len_b: 5},self_supervised={}", "self_supervised"),
+        ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
+        ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
+        ("nat={family: dag, upsample: 4},hidden_kd={decoder: none}", "hidden"),
+        ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
+        ("nat={family: nat, glancing: [[0, 0.5]]},hidden_kd={},self_supervised={}", "length"),
+        ("nat={family: cmlm, correction: 0.5}", "length"),
+        ("nat={family: inat, source_copy: soft},word_kd={}", "word_kd"),
+        ("nat={family: nat_crf, crf_candidates: 8}", "crf"),
+        ("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]]}", "nll"),
+        ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
+        ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
+        ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
+    ],
+)
+def test_objectives_go_on_exactly(online: str, term: str) -> None:
+    """Whatever a student learns from: stopped and started again by the stage it ends where one ends that was not."""
+    joint = json.dumps(MODEL | {"encoder_layers": 2})
+    sets = [f"students.raw.{each.replace('JOINT', joint)}" for each in re.split(r",(?=[a-z_]+=)", online)]
+    assert student("raw", *sets).code == 0
+    straight = results(RAW)
+    figures = [line[term] for line in metrics(RAW, "train")]
+    assert all(math.isfinite(figure) for figure in figures)
+    assert figures[0] != 0.0
+    stop_after_checkpoint_2()
+    assert "going on from checkpoint_2" in student("raw", *sets).err
+    assert results(RAW) == straight
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_student_guesses_at_monolingual_text_too() -> None:
+    document = settings()
+    write_lines(Path("text/mono.en"), ["ba be bi", "ga ge gi ga"])
+    document["prepare"]["monolingual"] = [{"path": "text/mono.en"}]
+    raw = document["students"]["raw"]
+    document["students"] = {
+        "raw": raw,
+        "alone": {**raw, "self_supervised": {}},
+        "more": {**raw, "self_supervised": {"monolingual": True}},
+    }
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare", "student")
+    runs = {name: TINY / "students" / name / "seed_1" for name in document["students"]}
+    guesses = {name: metrics(run, "train")[0].get("self_supervised") for name, run in runs.items()}
+    assert guesses["raw"] is None
+    assert 0 < guesses["alone"] != guesses["more"] > 0
+    made_from = {name: json.loads((run / "manifest.json").read_text())["inputs"] for name, run in runs.items()}
+    extra = {"prepare/data-bin/monolingual.en-de.en.bin", "prepare/data-bin/monolingual.en-de.en.idx"}
+    assert set(made_from["more"]) - set(made_from["alone"]) == extra
+    assert (runs["alone"] / "last").exists()
+    assert weights(runs["alone"] / "checkpoint_4").keys() == weights(runs["raw"] / "checkpoint_4").keys()
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_begins_with_the_layers_chosen_from_its_teacher() -> None:
+    sets = [f"students.raw.train.{setting}" for setting in STILL]
+    sets += ["students.raw.model.encoder_layers=3", "students.raw.encoder_layers_from_teacher=[0, 0, 0]"]
+    assert student("raw", *sets).code == 0
+    own, teacher = weights(RAW / "checkpoint_2"), weights(TEACHER / "average")
+    for name, value in own.items():
+        side, _, rest = name.partition(".")
+        taken = side == "encoder_layers"
+        source = f"encoder_layers.0.{rest.partition('.')[2]}" if taken else name
+        if taken or not _is_norm_or_bias(name):
+            assert np.array_equal(value, teacher[source]) == taken, name
+
+
+def _is_norm_or_bias(name: str) -> bool:
+    """These begin as zeros and ones in every model."""
+    return name.endswith("bias") or "norm" in name
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_begins_with_its_teachers_embeddings() -> None:
+    sets = [f"students.raw.train.{setting}" for setting in STILL]
+    assert student("raw", *sets, "students.raw.embeddings_from_teacher=true").code == 0
+    own, teacher = weights(RAW / "checkpoint_2"), weights(TEACHER / "average")
+    same = {name for name, value in own.items() if not _is_norm_or_bias(name) and np.array_equal(value, teacher[name])}
+    assert same == {name for name in own if "embed" in name and not _is_norm_or_bias(name)} != set()
+    manifest = json.loads((RAW / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["inputs"]["teacher"] == hash_tree(TEACHER)["average/model.safetensors"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_fine_tuning_begins_with_a_checkpoint_and_a_fresh_optimiser() -> None:
+    sets = [f"students.raw.train.{setting}" for setting in STILL]
+    assert student("raw", *sets, f"students.raw.train.init_from={TEACHER}/checkpoint_40").code == 0
+    for name, value in weights(TEACHER / "checkpoint_40").items():
+        assert np.array_equal(value, weights(RAW / "checkpoint_2")[name])
+    steps = [v for k, v in load_file(RAW / "checkpoint_2/training_state.safetensors").items() if k.startswith("step.")]
+    assert {float(step) for step in steps} == {2.0}
+
+
+@pytest.mark.usefixtures("finished")
+def test_fine_tuning_may_keep_the_optimiser_and_its_schedule() -> None:
+    sets = [f"students.raw.train.init_from={TEACHER}/checkpoint_40", "students.raw.train.init_optimizer=true"]
+    assert student("raw", *sets).code == 0
+    steps = [v for k, v in load_file(RAW / "checkpoint_2/training_state.safetensors").items() if k.startswith("step.")]
+    assert {float(step) for step in steps} == {42.0}
+    schedule = Train.model_validate(settings()["students"]["raw"]["train"])
+    for line in metrics(RAW, "train"):
+        assert math.isclose(line["lr"], inverse_sqrt(40 + line["update"] - 1, schedule))
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_optimiser_can_be_kept_only_where_it_was_saved() -> None:
+    made = hash_tree(RAW)
+    sets = ["students.raw.train.init_from=runs/tiny/teacher/average", "students.raw.train.init_optimizer=true"]
+    result = student("raw", *sets)
+    assert result.code == 2
+    assert "runs/tiny/teacher/average: holds no training state" in result.err
+    assert hash_tree(RAW) == made
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_learns_from_a_cache_and_goes_on_exactly() -> None:
+    """Of both training sets, with a queue that is remembered from batch to batch."""
+    sets = [
+        "students.raw.data=mixed",
+        "students.raw.word_kd={source: cache, select: global, queue: 300, temperature: 2.0, top1_ranking: 2}",
+        "knowledge={k: 4, temperatures: [1.0, 2.0], block_size: 30, threads: 1}",
+    ]
+    run_stages("knowledge", sets=sets)
+    assert student("raw", *sets).code == 0
+    manifest = json.loads((RAW / "manifest.json").read_text(encoding="utf-8"))
+    for data in ("raw", "distilled"):
+        header = hash_tree(TINY / "knowledge" / data)["knowledge.json"]
+        assert manifest["inputs"][f"knowledge/{data}"] == header
+    expected, lines = results(RAW), without_times(metrics(RAW, "train"))
+    for line in lines:
+        assert 0.0 < line["word_kd"] < math.inf
+        assert 0.0 < line["taught"] < 1.0
+    stop_after_checkpoint_2()
+    assert "going on from checkpoint_2" in student("raw", *sets).err
+    assert results(RAW) == expected
+    assert without_times(metrics(RAW, "train")) == lines
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_teacher_alone_can_be_trained_with_separate_vocabularies() -> None:
+    document = settings()
+    document["prepare"]["tokenizer"] = {"joint": False, "vocab_size": 20}
+    document["prepare"]["vocabulary"] = {"joined": False}
+    document["teacher"]["model"]["share_all_embeddings"] = False
+    document["teacher"]["train"] = TEACHER_TRAIN | {"max_updates": 1}
+    del document["students"]
+    write_pipeline(Path(), document)
+    assert run_stages("prepare", "teacher")
+    sizes = [len((TINY / f"prepare/dict.{lang}.txt").read_text("utf-8").splitlines()) + 4 for lang in ("en", "de")]
+    shape = json.loads((TEACHER / "average/model.json").read_text(encoding="utf-8"))
+    assert [shape["src_vocab_size"], shape["tgt_vocab_size"]] == sizes
+
+
+@pytest.mark.usefixtures("finished")
+def test_pointers_that_a_kill_kept_from_being_written_are_written_on_resuming() -> None:
+    expected = results(RAW)
+    end_before_the_manifest(RAW)
+    shutil.rmtree(RAW / "average")
+    (RAW / "best").unlink()
+    (RAW / "last").write_text("checkpoint_2\n", encoding="utf-8")
+    (RAW / ".partial-checkpoint_6").mkdir()
+    (RAW / ".partial-checkpoint_6" / "model.safetensors").write_bytes(b"half")
+    result = student("raw")
+    assert result.code == 0
+    assert "student raw seed 1: going on: it was started and not finished\n" in result.err
+    assert results(RAW) == expected
+    assert not list(RAW.glob(".partial-*"))
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_damaged_checkpoint_is_passed_over_and_written_again() -> None:
+    expected, lines = results(RAW), without_times(metrics(RAW, "train"))
+    end_before_the_manifest(RAW)
+    path = RAW / "checkpoint_4" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
+    with (RAW / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "train", "upd')  # cut short
+    result = student("raw")
+    assert "passed over: runs/tiny/students/raw/seed_1/checkpoint_4/model.safetensors: damaged" in result.err
+    assert "going on from checkpoint_2" in result.err
+    assert results(RAW) == expected
+    assert without_times(metrics(RAW, "train")) == lines
