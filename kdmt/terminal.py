@@ -94,9 +94,8 @@ def unescaped_stderr() -> TextIO:
 @contextmanager
 def progress_bar(*columns: str | ProgressColumn) -> Iterator[Progress]:
     """Show a progress bar on standard error, whose own control characters are not escaped."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich import console, progress
 
     # rich puts a stream of its own in place of standard error, which the inner `printable_stderr` covers
-    with Progress(*columns, console=Console(file=unescaped_stderr())) as bar, printable_stderr():
+    with progress.Progress(*columns, console=console.Console(file=unescaped_stderr())) as bar, printable_stderr():
         yield bar

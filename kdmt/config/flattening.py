@@ -43,7 +43,7 @@ def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator
         yield from _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind_of(field))
 
 
-def _leaf_values(value: Any, path: str, default: Any, kind: str) -> Iterator[tuple[str, Setting]]:
+def _leaf_values(value: object, path: str, default: object, kind: str) -> Iterator[tuple[str, Setting]]:
     if isinstance(value, Section):
         yield from _leaves(value, f"{path}.", expected=isinstance(default, Section))
     elif isinstance(value, dict):

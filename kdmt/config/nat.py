@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
-from kdmt.choices import GlancingDistance, OnTooLong
+from kdmt.choices import GlancingDistance, NATLayout, OnTooLong, SourceCopy
 from kdmt.config.section import SchedulePoint, Section, changed
 from kdmt.families import FamilyName, families_with
 
@@ -15,7 +13,7 @@ class NAT(Section):
     """Non-autoregressive decoder. Most settings apply to the families that their descriptions name."""
 
     family: FamilyName = Field(description="Family of non-autoregressive models")
-    layout: Literal["own", "fairseq"] = Field(
+    layout: NATLayout = Field(
         "own", description="Layout of the sentences: 'fairseq' computes what fairseq's model of the family does"
     )
     deep_supervision: float = Field(0.0, ge=0.0, description="Weight of the loss at the lower decoder layers")
@@ -26,7 +24,7 @@ class NAT(Section):
         "out of the loss, 'upsample' gives it more positions",
     )
     length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
-    source_copy: Literal["uniform", "soft"] = Field(
+    source_copy: SourceCopy = Field(
         "uniform", description="Copy of source embeddings to the decoder input (nat, inat, nat_crf)"
     )
     link_heads: int = Field(4, ge=1, description="Number of heads that predict links between positions (dag)")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -21,7 +21,7 @@ from kdmt.config.pipeline import Pipeline
 from kdmt.config.section import Section, kind_of, sections_in
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_PLAIN_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_PLAIN_TYPES: dict[object, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _SIGNS = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 _QUOTED = re.compile(r"(?<!\w)'([^']+)'(?!\w)")  # a setting or a value in a description
 
@@ -94,13 +94,13 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _type_name(annotation: Any, metadata: list[Any], first: dict[type[Section], str]) -> str:
+def _type_name(annotation: object, metadata: Sequence[object], first: dict[type[Section], str]) -> str:
     """Return the type of a setting in words, with the bounds among its metadata."""
     *others, last = _type_names(annotation, metadata, first)
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _type_names(annotation: Any, metadata: list[Any], first: dict[type[Section], str]) -> list[str]:
+def _type_names(annotation: object, metadata: Sequence[object], first: dict[type[Section], str]) -> list[str]:
     """Return the alternatives of a type."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -122,7 +122,7 @@ def _type_names(annotation: Any, metadata: list[Any], first: dict[type[Section],
     return [f"{_PLAIN_TYPES[annotation]}{_bounds(metadata) if annotation in (int, float) else ''}"]
 
 
-def _bounds(metadata: list[Any]) -> str:
+def _bounds(metadata: Sequence[object]) -> str:
     signs = [(sign, getattr(rule, name)) for kind, name, sign in _SIGNS for rule in metadata if type(rule) is kind]
     return " " + ", ".join(f"{sign} {value:g}" for sign, value in signs) if signs else ""
 
@@ -161,7 +161,7 @@ def _table_markdown(table: Table) -> str:
 class _WithoutTitles(GenerateJsonSchema):
     """Leave out the titles of settings, which repeat their names."""
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
         return False
 
 
@@ -179,7 +179,7 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": SCHEMA_DIALECT, **schema, "title": "kdmt pipeline", "$defs": definitions}
 
 
-def _refers_to_section(schema: Any) -> bool:
+def _refers_to_section(schema: object) -> bool:
     if isinstance(schema, list):
         return any(map(_refers_to_section, schema))
     if not isinstance(schema, dict):

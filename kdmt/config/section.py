@@ -79,14 +79,15 @@ def _two_or_none(value: int) -> int:
     return value
 
 
-def sections_in(annotation: Any) -> list[tuple[type[Section], str]]:
+def sections_in(annotation: object) -> list[tuple[type[Section], str]]:
     """Return the sections within the type of a setting, each with what follows the setting's name in its path.
 
     That is `.N` for the items of a list, `.NAME` for the values of a mapping, and nothing for a section itself.
     """
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [(annotation, "")]
-    suffix = {list: ".N", dict: ".NAME"}.get(get_origin(annotation), "")
+    origin = get_origin(annotation)
+    suffix = ".N" if origin is list else ".NAME" if origin is dict else ""
     found = [pair for part in get_args(annotation) for pair in sections_in(part)]
     return [(section, f"{suffix}{below}") for section, below in found]
 

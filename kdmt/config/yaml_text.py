@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        seen: set[Hashable] = set()
         for key_node, _ in node.value:
             if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`, whose keys may be given again
                 continue

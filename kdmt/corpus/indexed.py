@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,10 @@ VERSION = 1
 HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, count
 DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}  # 6 and 7 are floats
 
-IntArray = NDArray[np.integer[Any]]
+IntArray = NDArray[np.integer]
 
 
-def fitting_dtype(vocab_size: int) -> np.dtype[Any]:
+def fitting_dtype(vocab_size: int) -> np.dtype[np.integer]:
     """The narrowest of uint16, uint32 and int64 that fairseq uses for a vocabulary (`best_fitting_int_dtype`)."""
     if vocab_size < 65_500:
         return np.dtype("<u2")
@@ -185,11 +185,11 @@ def checked_chunks(
         yield tokens, sizes
 
 
-def _dtype_code(dtype: np.dtype[Any]) -> int:
+def _dtype_code(dtype: np.dtype[np.integer]) -> int:
     return next(code for code, name in DTYPES.items() if np.dtype(name) == dtype)
 
 
-def _pointers(sizes: IntArray, dtype: np.dtype[Any]) -> NDArray[np.int64]:
+def _pointers(sizes: IntArray, dtype: np.dtype[np.integer]) -> NDArray[np.int64]:
     """Byte offset of each sentence in the `.bin`, int64 [sentences]."""
     pointers = np.zeros(len(sizes), dtype="<i8")
     np.cumsum(sizes[:-1], dtype=np.int64, out=pointers[1:])
@@ -197,7 +197,7 @@ def _pointers(sizes: IntArray, dtype: np.dtype[Any]) -> NDArray[np.int64]:
     return pointers
 
 
-def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:
+def _read_index(path: Path) -> tuple[np.dtype[np.integer], NDArray[np.int32]]:
     """dtype of the tokens and the sizes, int32 [sentences]."""
     check_file(path)
     with path.open("rb") as file:
@@ -224,7 +224,7 @@ def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:
     return dtype, sizes
 
 
-def _map_tokens(path: Path, dtype: np.dtype[Any], count: int) -> IntArray:
+def _map_tokens(path: Path, dtype: np.dtype[np.integer], count: int) -> IntArray:
     check_file(path)
     length = path.stat().st_size
     if length != count * dtype.itemsize:

@@ -36,6 +36,7 @@ from kdmt.checksum import file_sha256, is_below
 from kdmt.choices import CacheNumberType
 from kdmt.config import largest
 from kdmt.corpus.batching import Knowledge
+from kdmt.corpus.indexed import IntArray
 from kdmt.errors import UserError, describe_error
 from kdmt.files import PARTIAL, JsonType, atomic_file, check_file, check_keys, read_json, read_json_object, write_json
 from kdmt.outputs import free_name
@@ -44,6 +45,7 @@ _logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "kdmt-knowledge", 1
 HEADER = "knowledge.json"
+FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Shape:
     block_size: int
 
     @property
-    def record(self) -> np.dtype[Any]:
+    def record(self) -> np.dtype[np.void]:
         ids = "<u2" if self.vocab_size <= 2**16 else "<u4"
         values = np.dtype(self.value_type).newbyteorder("<")
         return np.dtype([("ids", ids, (self.k,)), ("log_probs", values, (len(self.temperatures), self.k + 1))])
@@ -120,7 +122,7 @@ class KnowledgeWriter:
         summed = self._total_path(block).is_file() or (self.folder / HEADER).is_file()
         return self._path(block).is_file() and summed
 
-    def write(self, block: int, records: NDArray[Any], total_V: NDArray[np.float64]) -> None:
+    def write(self, block: int, records: NDArray[np.void], total_V: NDArray[np.float64]) -> None:
         """Write a block whole or not at all.
 
         Args:
@@ -192,7 +194,7 @@ class KnowledgeCache:
             raise UserError(f"{folder / HEADER}: damaged: its blocks do not have the tokens of sizes.npy")
         for path, num_tokens in zip(self.files, tokens, strict=True):
             _load(path, self.shape.record, num_tokens)
-        self._open: dict[int, NDArray[Any]] = {}
+        self._open: dict[int, NDArray[np.void]] = {}
 
     @cached_property
     def marginal(self) -> NDArray[np.float32]:
@@ -234,7 +236,7 @@ class KnowledgeCache:
             raise UserError(f"{self.folder}: the knowledge cache has temperature {known}, not {wanted:g}")
         return self.shape.temperatures.index(wanted)
 
-    def records(self, index: int) -> NDArray[Any]:
+    def records(self, index: int) -> NDArray[np.void]:
         """The records of a sentence's tokens, [T]."""
         block = index // self.shape.block_size
         if block not in self._open:
@@ -263,7 +265,7 @@ class KnowledgeSource:
         tokens = [int(cache.sizes.sum(dtype=np.int64)) for cache in self.caches]
         return np.average([cache.marginal for cache in self.caches], axis=0, weights=tokens).astype(np.float32)
 
-    def load(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Knowledge:
+    def load(self, indices: Sequence[int] | IntArray) -> Knowledge:
         """Of all target tokens of these pairs, in their order, with the probabilities of a token's groups summing
         to 1 as they did before they were rounded."""
         import torch
@@ -279,7 +281,7 @@ class KnowledgeSource:
         return records["ids"], records["log_probs"][:, self.places[number]]
 
 
-def fill_records(shape: Shape, ids_MK: NDArray[np.int64], log_probs_TMG: NDArray[np.floating[Any]]) -> NDArray[Any]:
+def fill_records(shape: Shape, ids_MK: NDArray[np.int64], log_probs_TMG: FloatArray) -> NDArray[np.void]:
     """Records from arrays: ids [M, K] and, for each temperature, log-probabilities with the rest's [T, M, K + 1]."""
     records = np.zeros(len(ids_MK), dtype=shape.record)
     records["ids"] = ids_MK

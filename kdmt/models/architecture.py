@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from kdmt.choices import Activation
+from kdmt.choices import Activation, NATLayout, SourceCopy
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES, FamilyName
 
@@ -90,11 +90,11 @@ class NATConfig:
     family: FamilyName
     upsample: int = 3
     link_heads: int = 4
-    source_copy: Literal["uniform", "soft", "none"] = "uniform"
+    source_copy: Literal[SourceCopy, "none"] = "uniform"
     crf_rank: int = 32
     crf_candidates: int = 64
     corrects: bool = False
-    layout: Literal["own", "fairseq"] = "own"
+    layout: NATLayout = "own"
     lengths: Literal["difference", "length"] = "difference"
     early_exit: tuple[int, int, int] | None = None
 
