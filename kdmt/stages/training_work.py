@@ -31,7 +31,7 @@ from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
 from kdmt.objectives.objective import Objective
-from kdmt.ranks import interleave
+from kdmt.ranks import Ranks, interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
 from kdmt.stages.measures import tokenizer_note, words_tokenizer
@@ -80,11 +80,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         _keep_tokenizer(workspace, job.folder)
     ranks.wait()
     threads = use_threads(choose_threads(job.folder, job.train))
-    progress = Progress(
-        job.folder / "metrics.jsonl" if ranks.is_first else None,
-        name=job.name,
-        tensorboard=job.folder / "tensorboard" if job.train.tensorboard and ranks.is_first else None,
-    )
+    progress = _open_progress(job, ranks)
     progress.note(
         f"{count_parameters(model):,} parameters, {len(data.kept):,} pairs"
         f"{f' ({data.num_left_out:,} left out for their length)' if data.num_left_out else ''}, "
@@ -108,6 +104,14 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
     if plan is not None:
         finish(job.folder, plan, outputs=_checkpoint_files(job.folder), facts=asdict(outcome))
+
+
+def _open_progress(job: Job, ranks: Ranks) -> Progress:
+    return Progress(
+        job.folder / "metrics.jsonl" if ranks.is_first else None,
+        name=job.name,
+        tensorboard=job.folder / "tensorboard" if job.train.tensorboard and ranks.is_first else None,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
