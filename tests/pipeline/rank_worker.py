@@ -13,6 +13,7 @@ from copy_task import TINY, VOCAB, GivenBatches, make_model, make_trainer, train
 
 from kdmt.config import NAT, HiddenKD, Online, Student, WordKD
 from kdmt.corpus.batching import open_parallel
+from kdmt.log import messages_on_stderr
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.transformer import Transformer
@@ -27,7 +28,7 @@ def main() -> None:
     jobs = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with joined_ranks() as ranks:
+    with messages_on_stderr(), joined_ranks() as ranks:
         for job in jobs:
             data = open_parallel([(Path(job["data"]) / "a", Path(job["data"]) / "b")])
             model = make_model(1, replace(TINY, dropout=job["dropout"])).to(getattr(torch, job["dtype"]))
