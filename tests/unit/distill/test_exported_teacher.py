@@ -8,8 +8,9 @@ import pytest
 
 from kdmt.config import Shortlist
 from kdmt.corpus.prepared import PreparedCorpus
-from kdmt.decode.engines.ctranslate2 import SHORTLIST_FILE, CTranslate2Engine
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.distill.exported_teacher import export_teacher
+from kdmt.interop.ctranslate2_folder import SHORTLIST_FILE
 from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 
