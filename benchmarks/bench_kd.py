@@ -130,6 +130,7 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
     from kdmt.losses.word_kd import WholeDistribution
     from kdmt.models.architecture import architecture
     from kdmt.models.build import build_transformer
+    from kdmt.objectives.objective import Prepared, read_target
     from kdmt.train.data import BinarizedData
 
     config = load_pipeline(PIPELINE)
@@ -154,12 +155,12 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
         student = build(config.students[STUDENT].model)
         data = BinarizedData(pairs, settings, seed=1, knowledge=knowledge if kind == "cache" else None)
         works[kind] = make_update(objective_of(kind, student, teacher), data)
-    plain = objective_of("plain", teacher, None).eval()
 
     @torch.no_grad()
     def read(indices: Any) -> None:
         batch = data.load(indices)
-        distribution = WholeDistribution((plain.features(teacher, batch),), (teacher.output_weight_VD,))
+        features_MD = read_target(teacher, Prepared.of(batch), frozenset(), "float32").features_MD
+        distribution = WholeDistribution((features_MD,), (teacher.output_weight_VD,))
         for start in range(0, batch.num_tgt_tokens, CHUNKS["cpu"]):
             said = distribution.distribution(slice(start, start + CHUNKS["cpu"]))
             said.scores.sub_(said.log_sums)

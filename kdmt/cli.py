@@ -102,7 +102,7 @@ def new(
     template: Annotated[TemplateName, typer.Option(help="Template to start from.")] = "minimal",
     name: Annotated[str | None, typer.Option(help="Name of the pipeline (default: the file's name).")] = None,
 ) -> None:
-    """Write a commented pipeline file; the template toy brings its corpus along."""
+    """Write a commented pipeline file from a template."""
     from kdmt.commands.new import new_pipeline
 
     for path in new_pipeline(pipeline, source=source, target=target, template=template, name=name):

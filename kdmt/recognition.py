@@ -177,7 +177,7 @@ def _describe_text(path: Path, head: bytes) -> str:
         return "it is a binary file of no kind that kdmt knows"
     start = text.lstrip("\ufeff \t\r\n")
     if _PIPELINE.search(text):
-        return f"it is a pipeline: 'kdmt prepare {path}', 'teacher', 'distill', 'student' and 'score' take it"
+        return f"it is a pipeline: 'kdmt run {path}' runs it"
     if re.fullmatch(r"dict\..+\.txt", path.name):
         return f"it is a dictionary of fairseq's: give its folder, {path.parent}"
     if start.startswith("#version:"):

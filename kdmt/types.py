@@ -11,23 +11,30 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One translation of one sentence."""
+    """A translation of a sentence.
 
-    tokens: tuple[int, ...]  # target ids without the closing </s>
-    # natural log; beam search: the sum of log p divided by length ** lenpen, </s> counted; others say what theirs is
+    Attributes:
+        tokens: target ids without the final </s>.
+        score: natural logarithm. In beam search the sum of log p divided by length ** lenpen, where the length counts
+            </s>; other searches document theirs.
+        log_probs: natural logarithm of the probability of each token, </s> last.
+        steps: number of passes of a non-autoregressive decoder.
+    """
+
+    tokens: tuple[int, ...]
     score: float
-    log_probs: tuple[float, ...] = ()  # natural log of each token, </s> last
-    steps: int = 0  # passes of a non-autoregressive decoder that wrote it
+    log_probs: tuple[float, ...] = ()
+    steps: int = 0
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """From which distribution is drawn.
+    """The distribution that samples are drawn from.
 
     Attributes:
-        temperature: the logits are divided by it.
-        top_k: draw among so many most probable tokens, 0 for all (Fan et al. 2018).
-        top_p: draw among the fewest most probable tokens that have at least this mass (Holtzman et al. 2020, section
+        temperature: divides the logits.
+        top_k: number of most probable tokens to draw from, 0 for all (Fan et al. 2018).
+        top_p: draw from the smallest set of most probable tokens with at least this mass (Holtzman et al. 2020, section
             3.1), 1 for all.
     """
 

@@ -154,16 +154,16 @@ def _stage_folders(workspace: Workspace) -> list[Path]:
 
 def _half_done(folder: Path) -> list[Path]:
     real = real_folder(folder)
-    beside = [
+    outside = [
         path for path in real.parent.glob(f"{REMOVED}*") if is_earlier_state(path.name.removeprefix(REMOVED), real.name)
     ]
-    beside.append(partial_path(real))
+    outside.append(partial_path(real))
     if folder.name == "prepare":
-        beside.append(real.with_name(f"{real.name}{PARTIAL_SUFFIX}"))
+        outside.append(real.with_name(f"{real.name}{PARTIAL_SUFFIX}"))
     if folder.name == "imported":
-        beside += real.parent.glob(f"{IMPORTING}*")
+        outside += real.parent.glob(f"{IMPORTING}*")
     inside = [path for pattern in _HALF_DONE for path in real.glob(pattern)]
-    return sorted(path for path in (*beside, *inside) if path.exists())
+    return sorted(path for path in (*outside, *inside) if path.exists())
 
 
 def _about(state: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -56,20 +55,21 @@ def new_pipeline(
     for split in ("train", "valid"):
         data.split(split, parallel=True)
     source, target = data.dictionaries
-    document: dict[str, Any] = {
+    prepare: dict[str, object] = {
+        "data_bin": {"path": str(data_bin), "test": data.names("test")},
+        "tokenizer": _tokenizer(bpe_codes, sentencepiece, remove_bpe),
+        "vocabulary": {"joined": source == target},
+    }
+    if moses or lowercase:
+        prepare["text"] = {"moses": moses, "lowercase": lowercase, "already_applied": True}
+    document = {
         "name": name or pipeline.stem,
         "source_lang": data.direction.source,
         "target_lang": data.direction.target,
-        "prepare": {
-            "data_bin": {"path": str(data_bin), "test": data.names("test")},
-            "tokenizer": _tokenizer(bpe_codes, sentencepiece, remove_bpe),
-            "vocabulary": {"joined": source == target},
-        },
+        "prepare": prepare,
         "teacher": {"model": _model(source == target)},
         "students": {"distilled": {"model": _model(source == target) | {"decoder_layers": 2}}},
     }
-    if moses or lowercase:
-        document["prepare"]["text"] = {"moses": moses, "lowercase": lowercase, "already_applied": True}
     write_pipeline_file(pipeline, _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     try:
         yield _hints(data, bpe_codes or sentencepiece or remove_bpe)
@@ -78,7 +78,7 @@ def new_pipeline(
         raise
 
 
-def _tokenizer(bpe_codes: Path | None, sentencepiece: Path | None, remove_bpe: str | None) -> dict[str, Any]:
+def _tokenizer(bpe_codes: Path | None, sentencepiece: Path | None, remove_bpe: str | None) -> dict[str, str]:
     if bpe_codes is None and sentencepiece is None:
         kind = {"@@ ": "subword_nmt", "@@": "subword_nmt"}.get(remove_bpe or "", remove_bpe)
         return {"type": "words"} | ({} if kind is None else {"remove_bpe": kind})
@@ -89,7 +89,7 @@ def _tokenizer(bpe_codes: Path | None, sentencepiece: Path | None, remove_bpe: s
     return {"type": "subword-nmt", "model": "bpe", "source_path": str(bpe_codes)}
 
 
-def _model(joined: bool) -> dict[str, Any]:
+def _model(joined: bool) -> dict[str, str | bool]:
     return {"arch": "transformer"} | ({"share_all_embeddings": True} if joined else {})
 
 

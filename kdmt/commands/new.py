@@ -62,7 +62,7 @@ def new_pipeline(
     template: TemplateName = "minimal",
     name: str | None = None,
 ) -> list[Path]:
-    """Write a pipeline file from a template; for `toy`, the toy corpus beside it too.
+    """Write a pipeline file from a template, and for `toy` also the toy corpus.
 
     Args:
         pipeline: the new file.

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdmt.corpus.lines import write_lines
 from kdmt.corpus.text_files import open_lines
-from kdmt.distill.rescore import open_scorer, pair_tasks, read_pair_scores
+from kdmt.distill.pair_scores import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError
 from kdmt.log import get_logger
 from kdmt.streams import output_text

@@ -126,6 +126,11 @@ class ParallelText(Section):
                 raise ValueError(f"'{name}' has no effect without 'tsv'")
         return self
 
+    @property
+    def files(self) -> list[Source]:
+        """Return the files that hold the pairs, in the order in which they are read."""
+        return [source for source in (self.source, self.target, self.tsv) if source is not None]
+
 
 def _tag(token: str) -> str:
     if token in SPECIALS:

@@ -58,7 +58,7 @@ def fetch_corpus(
 ) -> tuple[Path, ...]:
     """The local files of a corpus, for `read_pairs`: (source, target), or (tsv,). See `fetch`."""
     return tuple(
-        fetch(source, downloads=downloads, mirror=mirror, base=base, progress=progress) for source in _sources(corpus)
+        fetch(source, downloads=downloads, mirror=mirror, base=base, progress=progress) for source in corpus.files
     )
 
 
@@ -394,7 +394,7 @@ def read_pairs(
         UserError: see `open_lines`; two files of different length, a TSV with too few columns, a malformed row that is
             to be refused or more of them than others, no line at all.
     """
-    names = [source.name for source in _sources(corpus)]
+    names = [source.name for source in corpus.files]
     malformed = Malformed() if malformed is None else malformed
     rows = _read_tsv(corpus, paths[0], names[0]) if corpus.tsv is not None else _read_two_files(corpus, paths, names)
     num_pairs = 0
@@ -416,14 +416,10 @@ def read_pairs(
         raise UserError(f"{' and '.join(names)}: the corpus is empty")
 
 
-def _sources(corpus: ParallelText) -> list[Source]:
-    return [source for source in (corpus.source, corpus.target, corpus.tsv) if source is not None]
-
-
 def _read_two_files(
     corpus: ParallelText, paths: Sequence[Path], names: Sequence[str]
 ) -> Iterator[tuple[str, str] | MalformedRow]:
-    lines = [bounded_source_lines(source, path) for path, source in zip(paths, _sources(corpus), strict=True)]
+    lines = [bounded_source_lines(source, path) for path, source in zip(paths, corpus.files, strict=True)]
     for num_pairs, (source_line, target_line) in enumerate(itertools.zip_longest(*lines)):
         if isinstance(source_line, str) and isinstance(target_line, str):
             yield source_line, target_line

@@ -21,4 +21,4 @@ def held_out_texts(settings: Prepare) -> dict[str, HeldOut]:
 def sources_of(text: ParallelText) -> list[Source]:
     """Return the files or URLs of a parallel text."""
     raw_target = text.raw_target if isinstance(text, HeldOut) else None
-    return [source for source in (text.source, text.target, text.tsv, raw_target) if source is not None]
+    return text.files if raw_target is None else [*text.files, raw_target]

@@ -79,7 +79,7 @@ class Comparison:
         inputs: Inputs,
         tokenize: str,
         remove_bpe: str | None,
-        beside: Executor | None,
+        helper: Executor | None,
     ) -> Comparison | None:
         """Sample lines and begin to measure them; return None where no line can be compared.
 
@@ -87,17 +87,17 @@ class Comparison:
             sources, distilled: the two sides of the training set.
             tokenize: sacreBLEU's tokenizer.
             remove_bpe: how subwords that are in the text are joined for BLEU.
-            beside: a process that does half of the work; without one, all is done in `facts`.
+            helper: a process that does half of the work; without one, all is done in `facts`.
         """
         source_lines, references, lines = _sample(report, sources, distilled, inputs)
         if not any(line.strip() for line in lines):
             return None
         joined = [[join_subwords(line, remove_bpe) for line in side] for side in (lines, references)]
-        measured = _later(beside, partial(bleu, *joined, tokenize=tokenize))
+        measured = _later(helper, partial(bleu, *joined, tokenize=tokenize))
         source_spaced, target_spaced = inputs.corpus.spaced
         source_lines = _with_spaces(source_lines, spaced=source_spaced)
         references, lines = (_with_spaces(side, spaced=target_spaced) for side in (references, lines))
-        links = _later(beside, partial(count_links, source_lines, references))
+        links = _later(helper, partial(count_links, source_lines, references))
         return cls(source_lines, references, lines, links, measured)
 
     def facts(self) -> ComparisonFacts:
@@ -106,9 +106,9 @@ class Comparison:
         return ComparisonFacts(len(self.distilled), self.bleu(), found)
 
 
-def _later(beside: Executor | None, work: Callable[[], Result]) -> Callable[[], Result]:
+def _later(helper: Executor | None, work: Callable[[], Result]) -> Callable[[], Result]:
     """Return a function that gives the result of work that another process has begun, or does the work."""
-    return work if beside is None else beside.submit(work).result
+    return work if helper is None else helper.submit(work).result
 
 
 def _with_spaces(lines: list[str], *, spaced: bool) -> list[str]:

@@ -75,7 +75,7 @@ def _write_unordered(
     with naming(out), out.open("wb") as file:
         for number, index, text in _indexed_lines(path, len(spans_L)):
             if lines_L[index]:
-                raise UserError(f"{path}:{number}: index {index} stands in line {lines_L[index]} already")
+                raise UserError(f"{path}:{number}: index {index} is already in line {lines_L[index]}")
             if check is not None:
                 text = check(number, index, text)
             words = " ".join(codec.text.preprocess_target(text).split())

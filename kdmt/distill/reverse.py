@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kdmt.config import Distill, Reverse, Text
 from kdmt.corpus.codec import TextCodec
 from kdmt.distill.merge import MergeReport, Outputs
-from kdmt.distill.rescore import open_scorer, pair_tasks, read_pair_scores
+from kdmt.distill.pair_scores import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError
 from kdmt.files import atomic_file, naming
 from kdmt.languages import Direction

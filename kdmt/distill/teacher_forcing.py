@@ -1,4 +1,4 @@
-"""Filling a knowledge cache: the teacher reads the targets of a data-bin, and what it expected is kept.
+"""Fill a knowledge cache: run the teacher over a data-bin and store its most probable tokens.
 
 Shapes: B batch, M target tokens of a batch, C tokens of a chunk, V vocabulary, K best tokens, D model width.
 """
@@ -32,15 +32,15 @@ def fill_cache(
     max_tokens: int,
     progress: Callable[[int], None],
 ) -> None:
-    """Write every block that is not there yet, and the header; a killed run loses the block it was at.
+    """Write every block that does not exist yet, and the header; a killed run loses the block that it was writing.
 
-    A block's batches are made of its own sentences alone. Of several teachers the probabilities are averaged.
+    The batches of a block contain sentences of this block only. The probabilities of several teachers are averaged.
 
     Args:
         teachers: in evaluation mode; moved to the device.
-        data: sources and targets, as many as the writer has sizes.
-        max_tokens: padded tokens of the longer side in a batch.
-        progress: called with numbers of sentences as they are done.
+        data: sources and targets, one pair for each size of the writer.
+        max_tokens: maximum number of padded tokens on the longer side of a batch.
+        progress: called with the number of sentences that are done.
     """
     for teacher in teachers:
         teacher.to(device)
@@ -62,7 +62,7 @@ def _read_block(
     device: torch.device | str,
     max_tokens: int,
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The block's records, and the sum of the distributions at temperature 1."""
+    """Return the records of a block, and the sum of the distributions at temperature 1."""
     assert data.tgt_sizes is not None
     sizes = data.tgt_sizes[indices.start : indices.stop]
     ends = np.cumsum(sizes, dtype=np.int64)
@@ -99,7 +99,7 @@ def _read_batch(
     device: torch.device | str,
     total_V: Tensor,
 ) -> NDArray[Any]:
-    """The records of the batch's target tokens, sentence after sentence."""
+    """Return the records of the target tokens of a batch, sentence after sentence."""
     batch = collate(indices, data).to(device)
     assert batch.prev_tokens_BT is not None
     assert batch.tgt_tokens_BT is not None
@@ -118,14 +118,14 @@ def _read_batch(
 
 
 def _best_of(teacher: WholeDistribution, rows: slice, shape: Shape, total_V: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids [C, K] of the best tokens, and their log-probabilities with that of the rest, [temperatures, C, K + 1]."""
+    """Return the ids of the best tokens, [C, K], and log-probabilities with the rest, [temperatures, C, K + 1]."""
     total_V += teacher.distribution(rows, temperature=1.0).probs.sum(0)
     found, ids_CK = [], None
     for temperature in shape.temperatures:
         said = teacher.distribution(rows, temperature=temperature)
         if ids_CK is None:
             ids_CK = said.logs.topk(shape.k, dim=1).indices
-        # summed, since 1 less the best would be rounding alone
+        # summed, since 1 minus the best would be rounding error alone
         rest_C1 = said.probs.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
         found.append(torch.cat([said.logs.gather(1, ids_CK), rest_C1.log()], dim=1))
     assert ids_CK is not None

@@ -79,9 +79,9 @@ class TrainingTextWriter:
         """Write text, data-bin and, where targets are weighted, weights; return the facts for the manifest."""
         sweep(self.folder)
         weighs = targets.select.weighs
-        with _another_process(0 if weighs else self.inputs.num_lines()) as beside:
+        with _another_process(0 if weighs else self.inputs.num_lines()) as helper:
             report = self._write_text(targets)
-            comparison = None if weighs else self._compare(report, beside)
+            comparison = None if weighs else self._compare(report, helper)
             self._binarize()
             if weighs:
                 with naming(self.folder / WEIGHTS):
@@ -142,7 +142,7 @@ class TrainingTextWriter:
                 f"failures: {failures}"
             )
 
-    def _compare(self, report: MergeReport, beside: Executor | None) -> Comparison | None:
+    def _compare(self, report: MergeReport, helper: Executor | None) -> Comparison | None:
         src, tgt = (self.folder / name for name in self.names[:2])
         return Comparison.begin(
             report,
@@ -151,7 +151,7 @@ class TrainingTextWriter:
             inputs=self.inputs,
             tokenize=self.tokenize,
             remove_bpe=self.remove_bpe,
-            beside=beside,
+            helper=helper,
         )
 
     def _binarize(self) -> None:

@@ -136,7 +136,7 @@ def write_symbols(folder: Path, symbols: Sequence[str]) -> None:
     write_json(folder / SYMBOLS_FILE, list(symbols), indent=None)
 
 
-def _position_limit(folder: Path, model: Mapping[str, Any], name: str) -> int:
+def _position_limit(folder: Path, model: Mapping[str, object], name: str) -> int:
     config = model.get("config")
     try:
         return check_size(config if isinstance(config, dict) else {}, name)
@@ -157,7 +157,7 @@ def _read_frame(folder: Path, values: object, vocabulary: Sequence[str]) -> Fram
 
 
 def _check_symbols(
-    folder: Path, model: Mapping[str, Any], source: Sequence[str], target: Sequence[str], vocabulary: Sequence[str]
+    folder: Path, model: Mapping[str, object], source: Sequence[str], target: Sequence[str], vocabulary: Sequence[str]
 ) -> None:
     """Refuse a model whose vocabularies differ from those that convert text to ids.
 
@@ -184,7 +184,7 @@ def _check_symbols(
 # ------------------------------------------------------------------------------------------------------- translate.json
 
 
-def translate_options(decode: Decode, max_target_positions: int) -> dict[str, Any]:
+def translate_options(decode: Decode, max_target_positions: int) -> dict[str, object]:
     """Return keyword arguments of `Translator.translate_batch` for a search like that of `kdmt translate`.
 
     CTranslate2 has one maximum length for all sentences, in place of max_len_a and max_len_b, and ends its search in
@@ -201,7 +201,7 @@ def translate_options(decode: Decode, max_target_positions: int) -> dict[str, An
     }
 
 
-def write_options(folder: Path, options: Mapping[str, Any]) -> None:
+def write_options(folder: Path, options: Mapping[str, object]) -> None:
     """Write `translate.json` into the folder of a model."""
     write_json(folder / OPTIONS_FILE, options)
 
@@ -306,7 +306,8 @@ class _Reader:
     def __init__(self, data: NDArray[np.uint8]) -> None:
         self._data, self._place = data, 0
 
-    def take(self, form: str) -> tuple[Any, ...]:
+    def take(self, form: str) -> tuple[int, ...]:
+        """Return unsigned integers in a format of `struct`."""
         values = struct.unpack_from(form, self._data.data, self._place)
         self._place += struct.calcsize(form)
         return values

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from kdmt.checksum import CHECKSUMS, file_sha256, read_checksums
 from kdmt.errors import UserError
@@ -27,7 +26,9 @@ def check_new(folder: Path) -> None:
 
 
 @contextmanager
-def described_folder(folder: Path, description: Mapping[str, Any], companions: Sequence[Path] = ()) -> Iterator[Path]:
+def described_folder(
+    folder: Path, description: Mapping[str, object], companions: Sequence[Path] = ()
+) -> Iterator[Path]:
     """Give a temporary folder for a toolkit's own files, which gets the common files and its name at the end.
 
     Args:

@@ -101,7 +101,7 @@ class _BestSymbols(nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings: of libraries that the model does not use, and of its own code's future."""
+    """Silence warnings of the exporter about libraries that the model does not use and about its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 
 def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The plain formula: sums over the tokens of the smoothed loss and of the negative log-likelihood.
+    """Return the plain formula: sums over the tokens of the smoothed loss and of the negative log-likelihood.
 
-    fairseq's form of label smoothing (Szegedy et al. 2016, section 7; label_smoothed_cross_entropy.py): the correct
-    token keeps 1 - epsilon and epsilon is spread evenly over the V - 1 others:
+    This is fairseq's form of label smoothing (Szegedy et al. 2016, section 7; label_smoothed_cross_entropy.py): the
+    correct token keeps 1 - epsilon, and epsilon is spread evenly over the V - 1 others:
 
         loss = -(1 - e - e / (V-1)) log p(y) - e / (V-1) sum_v log p(v)
     """
@@ -31,16 +31,16 @@ def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilo
 
 
 class _ProjectedCrossEntropy(torch.autograd.Function):
-    """Output projection and loss in chunks of tokens, the gradient taken in the same pass.
+    """Output projection and loss in chunks of tokens; the gradient is computed in the same pass.
 
     With E = exp(logits - max) and its row sums Z, the gradient of the logits is
 
         E / Z - e / (V-1) - [v = y] (1 - e - e / (V-1))
 
-    Only E with its target column corrected is held, and for one chunk; division by Z moves to the rows of the
-    features, where a token's weight joins it, and the constant to one vector, so that the [chunk, V] matrix is passed
-    over as few times as can be.
-    Matrix products run in `product_type`; everything else stays in the parameters' type.
+    Only E with its corrected target column is stored, for one chunk at a time. The division by Z and the weight of a
+    token are applied to the rows of the features, and the constant to one vector, so that the [chunk, V] matrix is
+    passed over as few times as possible. Matrix products use `product_type`, everything else the type of the
+    parameters.
     """
 
     @staticmethod
@@ -96,7 +96,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 def _exponentials(
     features_CD: Tensor, factor_VD: Tensor, targets_C: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """E [C, V] and its row sums Z [C, 1], the negative log-likelihoods [C] and the logits' log-sum-exp [C]."""
+    """Return E [C, V], its row sums Z [C, 1], negative log-likelihoods [C] and the log-sum-exp of the logits [C]."""
     scores_CV = (features_CD @ factor_VD.t()).to(dtype)
     peak_C1 = scores_CV.amax(1, keepdim=True)
     target_C1 = scores_CV.gather(1, targets_C[:, None])
@@ -106,7 +106,7 @@ def _exponentials(
 
 
 def _correct_targets(scores_CV: Tensor, z_C1: Tensor, targets_C: Tensor, epsilon: float) -> None:
-    """In place: the target's column gets its negative share, times Z as everything else in E."""
+    """Subtract the share of the target from its column, in place, times Z like everything else in E."""
     share = 1.0 - epsilon - epsilon / (scores_CV.size(1) - 1)
     scores_CV.scatter_add_(1, targets_C[:, None], z_C1 * -share)
 
@@ -119,7 +119,7 @@ def _add_gradients(
     grad_features_CD: Tensor,
     grad_weight_VD: Tensor,
 ) -> None:
-    """Write the chunk's gradient of the features, and add its part to the gradient of the projection."""
+    """Write the gradient of a chunk of features, and add its part to the gradient of the projection."""
     dtype = gradient_CV.dtype
     torch.div(gradient_CV @ factor_VD, divisor_C1, out=grad_features_CD)
     scaled_CD = (features_CD / divisor_C1).to(dtype)
@@ -136,21 +136,21 @@ def projected_cross_entropy(
     chunk: int | None = None,
     product_type: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`label_smoothed_cross_entropy(features @ weight.T, targets)` without ever holding the [M, V] matrix.
+    """Return `label_smoothed_cross_entropy(features @ weight.T, targets)` without the [M, V] matrix of logits.
 
     Args:
         features_MD: decoder features of the real target tokens.
         weight_VD: output projection.
         targets_M: int64 ids.
         epsilon: label smoothing.
-        weights_M: factor of each token's loss; 1 where there are none.
-        chunk: tokens whose logits exist at one time; by default what was fastest on such a device.
-        product_type: of the matrix products, the parameters' by default.
+        weights_M: weight of each token; None for 1.
+        chunk: number of tokens whose logits exist at one time; by default the fastest on such a device.
+        product_type: number type of the matrix products, by default that of the parameters.
 
     Returns:
-        The sum of the smoothed loss (it carries the gradient) and the sum of the negative log-likelihood, in nats.
+        The sum of the smoothed loss, which carries the gradient, and that of the negative log-likelihood, in nats.
     """
-    if not torch.is_grad_enabled():  # a Function cannot tell, and would take the gradient for every parameter
+    if not torch.is_grad_enabled():  # a Function does not know this, and would compute the gradient of every parameter
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _ProjectedCrossEntropy.apply(
         features_MD,
@@ -167,7 +167,7 @@ def projected_cross_entropy(
 def token_nll(
     features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, product_type: torch.dtype | None = None
 ) -> Tensor:
-    """The negative log-likelihood of each target token in nats, [M], a chunk of logits at a time; no gradient."""
+    """Return the negative log-likelihood of each target token in nats, [M], without a gradient."""
     dtype = product_type or weight_VD.dtype
     factor_VD = weight_VD.to(dtype)
     chunk = chunk_size(features_MD.device)
@@ -180,27 +180,27 @@ def token_nll(
 
 # ------------------------------------------------------------------------------- projected in chunks
 
-# On a CPU a chunk's logits should stay in the cache; a GPU wants large products.
+# On a CPU the logits of a chunk should fit into the cache; a GPU needs large products.
 CHUNKS = {"cpu": 256, "cuda": 2048}
 
 
 def chunk_size(device: torch.device) -> int:
-    """Tokens whose logits exist at one time: what was fastest on such a device."""
+    """Return the number of tokens whose logits exist at one time, the fastest on such a device."""
     return CHUNKS.get(device.type, CHUNKS["cpu"])
 
 
 class Scratch:
-    """Matrices of a chunk, made once and used for every chunk of a batch: a fresh one would be paged in each time."""
+    """Matrices that are allocated once and used for every chunk of a batch: new memory would be paged in each time."""
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
 
     def __call__(self, name: str, like_CV: Tensor) -> Tensor:
-        """A matrix like another; what was held under this name is overwritten."""
+        """Return a matrix of the same shape; the previous one of this name is overwritten."""
         return self.matrix(name, like_CV.size(0), like_CV.size(1), like_CV)
 
     def matrix(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
-        """[rows, columns] of the type and on the device of `like`."""
+        """Return a [rows, columns] matrix with the type and device of `like`."""
         held = self._held.get(name)
         if held is None or len(held) < rows:
             held = self._held[name] = like.new_empty(rows, columns)
@@ -208,27 +208,27 @@ class Scratch:
 
 
 def logits_of(features_CD: Tensor, factor_VD: Tensor, out: Tensor) -> Tensor:
-    """features @ factor.T into `out`, [C, V], whose type may be another one than the factors'."""
+    """Write features @ factor.T to `out`, [C, V], which may have another number type."""
     if factor_VD.dtype == out.dtype:
         return torch.mm(features_CD, factor_VD.t(), out=out)
     return out.copy_(features_CD.to(factor_VD.dtype) @ factor_VD.t())
 
 
 class ChunkLoss(Protocol):
-    """A weighted sum over tokens of a function of each token's logits."""
+    """A weighted sum over tokens of a function of the logits of each token."""
 
     @property
     def weights_M(self) -> Tensor | None:
-        """The weights, None for 1."""
+        """Weight of each token; None for 1."""
         ...
 
     def uniform(self, vocab_size: int) -> float:
-        """A part of the gradient by the logits, before weights, that is the same everywhere; `chunk` leaves it out."""
+        """Return the part of the gradient of the logits, before weights, that is constant; `chunk` leaves it out."""
         ...
 
     def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """Of the tokens `rows`: the sums that the loss consists of or reports, [n], and the gradient of the first by
-        the logits, [C, V], if asked for. The logits may be overwritten."""
+        """Return the sums of the tokens `rows`, [n], and the gradient of the first sum by the logits, [C, V], if it is
+        needed. The logits may be overwritten."""
         ...
 
 
@@ -275,7 +275,7 @@ class _Projected(torch.autograd.Function):
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, whose types may be another one."""
+    """Add left @ right, which may have another number type, to `total`."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
@@ -283,17 +283,17 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def weighted_sum(values_Mx: Tensor, weights_M: Tensor | None) -> Tensor:
-    """The sum over tokens: [...]."""
+    """Return the sum over tokens, [...]."""
     return values_Mx.sum(0) if weights_M is None else weights_M @ values_Mx
 
 
 def add_to_rows(rows_MD: Tensor, vector_D: Tensor, weights_M: Tensor | None) -> Tensor:
-    """Add a vector to each token's row, times the token's weight, in place."""
+    """Add a vector to the row of each token, times its weight, in place."""
     return rows_MD.add_(vector_D) if weights_M is None else rows_MD.addr_(weights_M, vector_D)
 
 
 def scaled_gradients(gradients: tuple[Tensor, Tensor], factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients that were taken in the forward pass times that of the loss, in place where no one needs them again."""
+    """Multiply gradients of the forward pass by that of the loss, in place if no other backward pass follows."""
     features, weight = gradients
     if torch._C._autograd._get_current_graph_task_keep_graph():  # there may be another backward pass
         return features * factor, weight * factor
@@ -308,18 +308,18 @@ def projected_loss(
     chunk: int | None = None,
     product_type: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A loss of the logits `features @ weight.T`, which never exist for more tokens than a chunk.
+    """Return a loss of the logits `features @ weight.T`, which exist for one chunk of tokens at a time.
 
     Args:
         features_MD: decoder features of the real target tokens.
         weight_VD: output projection.
-        chunk: tokens whose logits exist at one time; by default what was fastest on such a device.
-        product_type: of the matrix products, the parameters' by default.
+        chunk: number of tokens whose logits exist at one time; by default the fastest on such a device.
+        product_type: number type of the matrix products, by default that of the parameters.
 
     Returns:
-        The first sum of the loss, which carries the gradient, and the others, [n - 1], which do not.
+        The first sum of the loss, which carries the gradient, and the other ones, [n - 1], which do not.
     """
-    if not torch.is_grad_enabled():  # a Function cannot tell, and would take the gradient for every parameter
+    if not torch.is_grad_enabled():  # a Function does not know this, and would compute the gradient of every parameter
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _Projected.apply(
         features_MD,

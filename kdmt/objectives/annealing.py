@@ -1,4 +1,4 @@
-"""Weights that change during training, as functions of the update alone."""
+"""Weights that change during training, as functions of the update."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import numpy as np
 
 
 def piecewise_linear(update: int, points: Sequence[tuple[int, float]]) -> float:
-    """The value at an update, counted from 0, on lines between (update, value) points; beyond them the nearest's."""
+    """Return the value at an update, from 0, on lines between (update, value) points; constant beyond them."""
     updates, values = zip(*points, strict=True)
     return float(np.interp(update, updates, values))

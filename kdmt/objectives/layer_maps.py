@@ -1,4 +1,4 @@
-"""Which of the teacher's layers teaches which of the student's."""
+"""Pairs of layers of student and teacher that are compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from kdmt.errors import UserError
 
 
 def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer) as the settings have them.
+    """Return the pairs (layer of the student, layer of the teacher) of the settings.
 
     Raises:
         UserError: a layer does not exist.
@@ -33,9 +33,10 @@ def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tu
 
 
 def uniform_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer), evenly up to the last (Jiao et al. 2020: g(m) = m * N / M).
+    """Return evenly spaced pairs up to the last layer (Jiao et al. 2020: g(m) = m * N / M).
 
-    Where g(m) is no whole number it is rounded down, in a student that is deeper than its teacher up: g(1) is not 0.
+    If g(m) is not a whole number, it is rounded down; in a student that is deeper than its teacher up, since g(1) must
+    not be 0.
     """
     if num_student > num_teacher:
         return [(layer, -(-(layer + 1) * num_teacher // num_student) - 1) for layer in range(num_student)]
@@ -43,5 +44,5 @@ def uniform_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
 
 
 def last_layers(num_student: int, num_teacher: int, count: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer) of the last `count`."""
+    """Return the pairs of the last `count` layers."""
     return [(num_student - back, num_teacher - back) for back in range(count, 0, -1)]

@@ -1,4 +1,4 @@
-"""Whether the models of a pipeline can be built, told before the first stage runs."""
+"""Checks of the models of a pipeline, before the first stage runs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _check_nat(
 def _beside(
     config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
 ) -> TransformerConfig:
-    """The teacher that runs beside a student."""
+    """Return the shape of the teacher that runs with a student."""
     if student.online is None:
         return teacher
     if student.online.model is None:
@@ -92,7 +92,7 @@ def _beside(
 
 
 def learns_from_running(student: Student) -> bool:
-    """Whether trained teachers run beside the student."""
+    """Return whether trained teachers run with the student."""
     kd = student.word_kd
     return student.online is None and bool((kd and kd.source == "teacher") or student.hidden_kd or student.attention_kd)
 

@@ -46,7 +46,7 @@ def diagnose(
     *,
     count_real: Callable[[], LinkCounts] | None = None,
 ) -> Diagnostics:
-    """All figures at once, each corpus aligned once.
+    """Return all figures, with each corpus aligned once.
 
     Args:
         count_real: gives the links of the real corpus, where they are counted elsewhere meanwhile.
@@ -68,7 +68,7 @@ def diagnose(
 
 
 def complexity(src_lines: Sequence[str], tgt_lines: Sequence[str]) -> float:
-    """C(d) = 1/|V_x| Σ_x H_d(y|x): lower is easier to learn for a decoder that picks its words independently.
+    """Return C(d) = 1/|V_x| Σ_x H_d(y|x): lower is easier to learn for a decoder that picks its words independently.
 
     At most `MAX_SENTENCES` pairs, evenly spread over the corpus, are aligned.
 
@@ -79,7 +79,7 @@ def complexity(src_lines: Sequence[str], tgt_lines: Sequence[str]) -> float:
 
 
 def faithfulness(src_lines: Sequence[str], real_tgt_lines: Sequence[str], distilled_tgt_lines: Sequence[str]) -> float:
-    """F(d) = 1/|V_x| Σ_x KL(p_real(·|x) ‖ p_d(·|x)): 0 for the real data itself, larger is less faithful.
+    """Return F(d) = 1/|V_x| Σ_x KL(p_real(·|x) ‖ p_d(·|x)): 0 for the real data, larger is less faithful.
 
     Smoothed as `divergence` says; sentences as for `complexity`.
 
@@ -90,12 +90,12 @@ def faithfulness(src_lines: Sequence[str], real_tgt_lines: Sequence[str], distil
 
 
 def conditional_entropy(links: LinkCounts) -> float:
-    """1/|V_x| Σ_x H(y|x) in nats; V_x are the source words with at least one link."""
+    """Return 1/|V_x| Σ_x H(y|x) in nats; V_x are the source words with at least one link."""
     return math.fsum(_entropy(targets) for targets in links.values()) / len(links)
 
 
 def divergence(real: LinkCounts, other: LinkCounts, *, smoothing: float = SMOOTHING) -> float:
-    """1/|V_x| Σ_x KL(p_real(·|x) ‖ p_other(·|x)) in nats; V_x are the source words with a link in `real`.
+    """Return 1/|V_x| Σ_x KL(p_real(·|x) ‖ p_other(·|x)) in nats; V_x are the source words with a link in `real`.
 
     A target word missing from one side would make the divergence infinite, so `smoothing` is added to the counts of
     both, for every target word that is linked to x on either side.
@@ -104,7 +104,7 @@ def divergence(real: LinkCounts, other: LinkCounts, *, smoothing: float = SMOOTH
 
 
 def length_ratio(lines: Sequence[str], reference_lines: Sequence[str]) -> float:
-    """Words of `lines` over words of `reference_lines`.
+    """Return the number of words in `lines` over that in `reference_lines`.
 
     Raises:
         ValueError: no word in the references.
@@ -116,12 +116,12 @@ def length_ratio(lines: Sequence[str], reference_lines: Sequence[str]) -> float:
 
 
 def type_count(lines: Sequence[str]) -> int:
-    """How many different words there are."""
+    """Return the number of different words."""
     return len({word for line in lines for word in line.split()})
 
 
 def identical_fraction(lines: Sequence[str], reference_lines: Sequence[str]) -> float:
-    """The share of lines, 0 to 1, that are the reference word for word: a teacher that memorised gives many.
+    """Return the share of lines, 0 to 1, that equal the reference: large for a teacher that memorised its training set.
 
     Raises:
         ValueError: corpora of different length, or empty.
@@ -167,7 +167,7 @@ def count_links(
 
 
 def _encode(sentences: list[list[str]]) -> tuple[list[str], list[NDArray[np.int64]]]:
-    """The words by id, in order of appearance, and each sentence as ids."""
+    """Return the words by id, in order of appearance, and each sentence as ids."""
     ids: dict[str, int] = {}
     encoded = [np.array([ids.setdefault(word, len(ids)) for word in s], dtype=np.int64) for s in sentences]
     return list(ids), encoded

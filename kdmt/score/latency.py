@@ -64,7 +64,7 @@ def measure_speed(
 
 
 def _spread(sentences: Sequence[str], count: int) -> list[str]:
-    """`count` sentences at even distances, or all of them: the first lines of a set may be its shortest."""
+    """Return `count` sentences at even distances, or all of them: the first lines of a set may be its shortest."""
     count = min(count, len(sentences))
     return [sentences[i * len(sentences) // count] for i in range(count)]
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from kdmt.checksum import file_sha256
 from kdmt.corpus.lines import read_lines, write_lines
@@ -44,7 +43,7 @@ class Translations:
         """Return the paths of one decoded test set."""
         return [self.folder / f"{name}.{self.lang}", self.folder / f"{name}.json"]
 
-    def find(self, name: str, made_from: Mapping[str, Any]) -> Decoded | None:
+    def find(self, name: str, made_from: Mapping[str, object]) -> Decoded | None:
         """Return the test set that was decoded from the same, None if there is none; copy it into the folder."""
         for folder in (self.folder, *self.earlier):
             found = self._read(folder, name, made_from)
@@ -54,7 +53,7 @@ class Translations:
                 return found
         return None
 
-    def keep(self, name: str, made_from: Mapping[str, Any], decoded: Decoded) -> None:
+    def keep(self, name: str, made_from: Mapping[str, object], decoded: Decoded) -> None:
         """Write the text, then the record, which marks the text as whole."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text, record = self.files(name)
@@ -64,7 +63,7 @@ class Translations:
         whole = {"sha256": file_sha256(text), "sentences": len(decoded.words)}
         write_json(record, {"made_from": dict(made_from), **whole, "measured": measured})
 
-    def _read(self, folder: Path, name: str, made_from: Mapping[str, Any]) -> Decoded | None:
+    def _read(self, folder: Path, name: str, made_from: Mapping[str, object]) -> Decoded | None:
         text, record = folder / f"{name}.{self.lang}", folder / f"{name}.json"
         try:
             known = read_optional_json(record)

@@ -107,7 +107,7 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Importing:
         say=workspace.say,
     )
     job = distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
-    file = _file_of(workspace, name)
+    file = _file_of(config.distill, name)
     if made.origin == "choice":
         tokenizer = partial(recorded_tokenizer, writer.folder, config.prepare.text)
         candidates = workspace.training_set("distilled")
@@ -138,9 +138,9 @@ def _choice_sections(settings: Distill) -> dict[str, Section]:
     return sections
 
 
-def _prepared_inputs(workspace: Workspace, wanted: tuple[str, ...]) -> dict[str, str]:
+def _prepared_inputs(prepare: Path, wanted: tuple[str, ...]) -> dict[str, str]:
     """Return the files of the prepare stage whose names begin with one of `wanted`."""
-    outputs = recorded_outputs(workspace.prepare)
+    outputs = recorded_outputs(prepare)
     return {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
 
 
@@ -172,7 +172,7 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
     if settings.monolingual:
         wanted += ("data-bin/monolingual.", "monolingual.")
-    inputs = _prepared_inputs(workspace, wanted)
+    inputs = _prepared_inputs(workspace.prepare, wanted)
     inputs |= _teacher(workspace).inputs() | reverse_inputs(settings.reverse)
     made_from = make_plan({"distill": settings}, {}, inputs)
     left_out = [field for other, each in TRAINING_SETS.items() if other != name for field in each.own_settings]
@@ -202,7 +202,7 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     settings = config.distill
     inputs = {f"{candidates.name}/{file}": sha for file, sha in recorded_outputs(candidates).items()}
     inputs |= reverse_inputs(settings.reverse)
-    if (path := _file_of(workspace, name)) is not None:
+    if (path := _file_of(settings, name)) is not None:
         inputs[str(path)] = file_input(path)
     extra = {f"distill.{field}": getattr(settings, field) for field in TRAINING_SETS[name].settings}
     plan = with_ratio(make_plan(_choice_sections(settings), extra, inputs), settings, prepared_corpus(workspace))
@@ -213,10 +213,10 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     )
 
 
-def _file_of(workspace: Workspace, name: str) -> Path | None:
+def _file_of(settings: Distill, name: str) -> Path | None:
     """Return the file that a training set is made from, None if it is made from none."""
     field = TRAINING_SETS[name].file
-    return None if field is None else Path(getattr(workspace.config.distill, field) or "")
+    return None if field is None else Path(getattr(settings, field) or "")
 
 
 # ------------------------------------------------------------------------------------------------ another system's text
@@ -229,9 +229,10 @@ def _importing_stage(around: _Surroundings, name: str) -> TextStage:
 
 
 def _importing_plan(workspace: Workspace, name: str) -> Plan:
-    settings, path = workspace.config.distill, _file_of(workspace, name)
+    settings = workspace.config.distill
+    path = _file_of(settings, name)
     assert path is not None
-    inputs = _prepared_inputs(workspace, ("tokenizer/", "text.json", "dict.", "train.", "monolingual."))
+    inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", "monolingual."))
     inputs |= {str(path): file_input(path)} | reverse_inputs(settings.reverse)
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:

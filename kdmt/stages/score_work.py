@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Score
@@ -159,11 +158,11 @@ def _ways(score: Score, kind: EngineKind, engine: Engine) -> list[Way]:
     return [Way(beam=beam) for beam in score.beams] if kind.nbest else [Way()]
 
 
-def _made_from(workspace: Workspace, kind: EngineKind, checkpoint: Path, test_set: str, way: Way) -> dict[str, Any]:
+def _made_from(workspace: Workspace, kind: EngineKind, checkpoint: Path, test_set: str, way: Way) -> dict[str, object]:
     """Return what the translations of a test set depend on, which is nothing of how they are scored."""
     score, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
     text = ("tokenizer/", "text.json", "dict.")
-    made_from: dict[str, Any] = {
+    made_from: dict[str, object] = {
         "checkpoint": checkpoint_sha256(checkpoint),
         "source": known_sha256(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
         "text": {name: sha for name, sha in outputs.items() if name.startswith(text)},

@@ -30,7 +30,7 @@ UNSPACED_LANGUAGES = ("en", "th")  # target text in Thai letters without spaces
 
 
 def make_corpus(counts: dict[str, int], seed: int) -> dict[str, list[Pair]]:
-    """The pairs of each split. A smaller count gives a beginning of the same training set, all else equal."""
+    """Return the pairs of each split. A smaller training set is a prefix of a larger one with the same seed."""
     held_out: set[str] = set()
     corpus: dict[str, list[Pair]] = {}
     for number, split in enumerate(SPLITS):
@@ -49,12 +49,12 @@ def make_corpus(counts: dict[str, int], seed: int) -> dict[str, list[Pair]]:
 
 
 def normalize(text: str) -> str:
-    """What two sentences are compared by: lower case, no punctuation."""
+    """Return a sentence in lower case and without punctuation, for comparisons."""
     return re.sub(r"[^\w\s]", "", text.lower())
 
 
 def write_corpus(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> None:
-    """Write the text files, each under its name only when complete, and last the manifest."""
+    """Write the text files, and the manifest after them. Each file appears when it is complete."""
     out.mkdir(parents=True, exist_ok=True)
     hashes = {}
     for split, pairs in make_corpus(counts, seed).items():
@@ -70,7 +70,7 @@ def write_corpus(out: Path, counts: dict[str, int], seed: int, languages: Pair =
 
 
 def is_up_to_date(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> bool:
-    """Whether the folder holds just this corpus, made by this generator."""
+    """Return whether the folder holds this corpus, made by this version of the generator."""
     try:
         manifest = json.loads((out / "manifest.json").read_bytes())
         names = [f"{split}.{language}" for split in SPLITS for language in languages]
@@ -81,7 +81,7 @@ def is_up_to_date(out: Path, counts: dict[str, int], seed: int, languages: Pair 
 
 
 def _request(counts: dict[str, int], seed: int) -> dict[str, object]:
-    """What determines the corpus."""
+    """Return what the corpus depends on: seed, counts, and the sha256 of the generator's files."""
     generator = {name: _sha256(HERE / name) for name in INGREDIENTS}
     return {"seed": seed, "counts": counts, "generator": generator}
 

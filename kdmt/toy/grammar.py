@@ -37,8 +37,11 @@ T = TypeVar("T")
 # The grammar's own choices: (probability, choice).
 PAST = [(0.6, "perfect"), (0.4, "preterite")]  # "hat ... gekauft" or "kaufte", the same in all clauses of a sentence
 SUBSTANCE = [(0.75, "compound"), (0.25, "phrase")]  # "Holztisch" or "Tisch aus Holz"
-CLAUSE_PLACE = [(0.7, "after"), (0.3, "before")]  # where a verb-final clause stands; before, it inverts the main clause
-FIRST = {  # (adverb present, place present): what opens a clause whose verb is second
+CLAUSE_PLACE = [
+    (0.7, "after"),
+    (0.3, "before"),
+]  # place of a verb-final clause; in front, it inverts the main clause
+FIRST = {  # (adverb present, place present) -> first constituent of a verb-second clause
     (False, False): [(1.0, "subject")],
     (True, False): [(0.55, "subject"), (0.45, "adverb")],
     (False, True): [(0.65, "subject"), (0.35, "place")],
@@ -51,7 +54,7 @@ FIRST = {  # (adverb present, place present): what opens a clause whose verb is 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase; a name or pronoun stands alone in `noun`."""
+    """A noun phrase; a name or a pronoun is in `noun`, without the other fields."""
 
     noun: str
     plural: bool = False
@@ -63,7 +66,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Clause:
-    """A clause. A relative clause lacks its subject, or its object, which is the noun that it belongs to."""
+    """A clause. A relative clause lacks the subject or the object, which is the noun that it modifies."""
 
     verb: str
     tense: str  # present, past or a key of MODALS
@@ -78,7 +81,7 @@ class Clause:
 
 
 def pronoun_for(phrase: Phrase) -> str | None:
-    """The English pronoun for a phrase; none for a person without a name, of whom it would tell the sex."""
+    """Return the English pronoun for a phrase; None for a person without a name, because it would reveal the gender."""
     if phrase.noun in NAMES:
         return "he" if NAMES[phrase.noun] == "m" else "she"
     if phrase.plural:
@@ -87,7 +90,7 @@ def pronoun_for(phrase: Phrase) -> str | None:
 
 
 def _clauses(clause: Clause) -> Iterator[Clause]:
-    """The clause and all within it."""
+    """Yield the clause and all clauses within it."""
     yield clause
     place = clause.place[1] if clause.place else None
     for phrase in (clause.subject, clause.object, clause.recipient, place):
@@ -101,18 +104,18 @@ def _clauses(clause: Clause) -> Iterator[Clause]:
 
 
 def render_source(meaning: Clause) -> str:
-    """The English sentence; no two meanings share one."""
+    """Return the English sentence of a meaning; no two meanings have the same one."""
     return _finish(_english_clause(meaning, plural=False))
 
 
 def _finish(words: list[str]) -> str:
-    """Words and commas to a sentence; commas that meet become one, and none stands before the full stop."""
+    """Return words and commas as a sentence, without repeated commas and without a comma before the full stop."""
     text = re.sub(r"( ,)+", ",", " ".join(word for word in words if word)).rstrip(",")
     return text[0].upper() + text[1:] + "."
 
 
 def _english_clause(clause: Clause, plural: bool) -> list[str]:
-    """`plural`: the number of the noun that a relative clause without subject belongs to."""
+    """Return the words of a clause; `plural` is the number of the noun that a subject relative clause modifies."""
     words = []
     if clause.subject is not None:
         words += _english_phrase(clause.subject)
@@ -157,17 +160,17 @@ _VERB_FORMS = {
 
 
 class _Words:
-    """The words of a sentence, read from left to right."""
+    """The words of a sentence, taken from left to right."""
 
     def __init__(self, words: list[str]) -> None:
         self._words = words[::-1]
 
     def take_if(self, known: Collection[str]) -> str | None:
-        """The next word if it is one of those."""
+        """Take the next word if it is a known one."""
         return self._words.pop() if self._words and self._words[-1] in known else None
 
     def take(self, known: Collection[str]) -> str:
-        """The next word, which must be one of those."""
+        """Take the next word, which must be a known one."""
         word = self.take_if(known)
         _require(word is not None)
         return word or ""
@@ -179,7 +182,7 @@ def _require(condition: bool) -> None:
 
 
 def parse_source(source: str) -> Clause:
-    """The one meaning of an English sentence.
+    """Return the one meaning of an English sentence.
 
     Raises:
         ValueError: the sentence does not belong to the language.
@@ -193,7 +196,7 @@ def parse_source(source: str) -> Clause:
 
 
 def _parse_clause(words: _Words, main: Clause | None = None) -> Clause:
-    """`main`: the clause that this one depends on, to whose subject its own may refer by a pronoun."""
+    """Parse a clause; `main` is the clause that it depends on, to whose subject a pronoun may refer."""
     reference = pronoun_for(main.subject) if main is not None and main.subject is not None else None
     pronoun = words.take_if({reference} if reference else ())
     clause = _parse_predicate(words, Phrase(pronoun) if pronoun else _parse_phrase(words))
@@ -209,7 +212,7 @@ def _parse_clause(words: _Words, main: Clause | None = None) -> Clause:
 
 
 def _parse_predicate(words: _Words, subject: Phrase | None, gap: bool = False) -> Clause:
-    """Verb, objects and predicate; `gap`: the object is the noun before a relative clause."""
+    """Parse the verb, objects and predicate; with `gap`, the object is the noun that a relative clause modifies."""
     modal = words.take_if(MODALS)
     verb, tense = (words.take(VERBS), modal) if modal else _VERB_FORMS[words.take(_VERB_FORMS)]
     clause = Clause(verb, tense, subject)
@@ -254,7 +257,7 @@ _ENDINGS = {  # of dieser and of adjectives without a determiner; genders m, f, 
 
 
 class Choose(Protocol):
-    """Takes one of several options: at random, or by a script that visits them all."""
+    """Chooses one of several options: at random, or so that all of them are visited."""
 
     def __call__(self, options: Options[T]) -> T: ...
 
@@ -267,7 +270,7 @@ class _Speaker:
 
 @dataclass(frozen=True)
 class _Parts:
-    """A German clause in pieces, before its word order."""
+    """The parts of a German clause, before they are put in order."""
 
     gender: str  # of the subject: m, f, n, or p for plural
     gap: list[str]  # the relative pronoun where it is the object
@@ -282,7 +285,7 @@ class _Parts:
 
 
 def translate(meaning: Clause, choose: Choose) -> str:
-    """One German sentence, each choice of which is made by `choose`."""
+    """Return one German sentence; `choose` makes each of its choices."""
     past = any(clause.tense == "past" and clause.verb != "be" for clause in _clauses(meaning))
     speaker = _Speaker(choose, choose(PAST) if past else "")
     main = _parts(meaning, "", speaker)
@@ -319,7 +322,7 @@ def _verb_final(parts: _Parts) -> list[str]:
 
 
 def _parts(clause: Clause, antecedent: str, speaker: _Speaker) -> _Parts:
-    """`antecedent`: the gender of what a pronoun `it` or a relative clause refers to."""
+    """Return the parts of a clause; `antecedent` is the gender of what `it` or a relative clause refers to."""
     verb = speaker.choose(VERBS[clause.verb].german)
     if clause.subject is None:
         subject, gender = [_definite("nom", antecedent)], antecedent
@@ -344,7 +347,7 @@ def _parts(clause: Clause, antecedent: str, speaker: _Speaker) -> _Parts:
 
 
 def _conjugate(verb: GermanVerb, clause: Clause, plural: bool, past: str) -> tuple[str, str, list[str]]:
-    """Finite verb, prefix that it may shed, and participle or infinitive. `be` has no perfect."""
+    """Return the finite verb, its separable prefix, and the participle or infinitive. `be` has no perfect."""
     if clause.tense in MODALS:
         return MODALS[clause.tense][plural], "", [verb.prefix + verb.infinitive]
     if clause.tense == "present":
@@ -362,7 +365,7 @@ def _german_place(preposition: str, phrase: Phrase, speaker: _Speaker) -> list[s
 
 
 def _german_phrase(phrase: Phrase, case: str, speaker: _Speaker, antecedent: str = "") -> tuple[list[str], str]:
-    """The words and their gender (p for plural). The noun is chosen first: article, adjective and pronoun follow it."""
+    """Return the words and their gender (p for plural). The noun is chosen first, because other words agree with it."""
     if phrase.noun in NAMES:
         return [phrase.noun], NAMES[phrase.noun]
     if phrase.noun in PRONOUNS:
@@ -391,7 +394,7 @@ def _noun_form(noun: GermanNoun, plural: bool, case: str) -> str:
 
 
 def _determiner(determiner: str, case: str, gender: str) -> tuple[str, str]:
-    """The determiner (may be empty) and the ending of an adjective after it."""
+    """Return the determiner, which may be empty, and the ending of an adjective after it."""
     full = _ENDINGS[case][gender]
     if determiner in NUMBERS:
         return NUMBERS[determiner], full
@@ -417,7 +420,7 @@ def _relative_pronoun(case: str, gender: str) -> str:
 
 
 def translations(meaning: Clause) -> list[tuple[float, str]]:
-    """All (probability, target) of a meaning, the most probable first; the probabilities sum to 1."""
+    """Return all (probability, target) of a meaning, the most probable first; the probabilities sum to 1."""
     totals: dict[str, float] = {}
     for probability, target in _every_way(lambda choose: translate(meaning, choose)):
         totals[target] = totals.get(target, 0.0) + probability
@@ -427,7 +430,7 @@ def translations(meaning: Clause) -> list[tuple[float, str]]:
 
 
 class _Script:
-    """Repeats the choices of `options`, then takes the first option each time, and notes what was taken."""
+    """Repeats given choices, then takes the first option each time, and records what was taken."""
 
     def __init__(self, options: list[int]) -> None:
         self._options = options
@@ -443,7 +446,7 @@ class _Script:
 
 
 def _every_way(make: Callable[[Choose], T]) -> Iterator[tuple[float, T]]:
-    """Each outcome of `make` with the probability of the choices that lead to it, depth first: one run for each way."""
+    """Yield each outcome of `make` with the probability of its choices, depth first, one call for each path."""
     script = _Script([])
     while True:
         outcome = make(script)
@@ -458,7 +461,7 @@ def _every_way(make: Callable[[Choose], T]) -> Iterator[tuple[float, T]]:
 
 
 def target_distribution(source: str) -> dict[str, float]:
-    """p(target | source) over all valid targets.
+    """Return p(target | source) of all valid targets.
 
     Raises:
         ValueError: the source does not belong to the language.
@@ -467,7 +470,7 @@ def target_distribution(source: str) -> dict[str, float]:
 
 
 def is_valid(source: str, target: str) -> bool:
-    """Whether the target is one of the source's translations.
+    """Return whether the target is a translation of the source.
 
     Raises:
         ValueError: the source does not belong to the language.
@@ -476,5 +479,5 @@ def is_valid(source: str, target: str) -> bool:
 
 
 def entropy(distribution: dict[str, float]) -> float:
-    """Nats."""
+    """Return the entropy in nats."""
     return -math.fsum(probability * math.log(probability) for probability in distribution.values())

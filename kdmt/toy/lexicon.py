@@ -1,4 +1,4 @@
-"""The toy language's words, read from `lexicon.txt`: tables from the English word to its German renderings."""
+"""The words of the toy language, read from `lexicon.txt`: tables of English words with their German renderings."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ Rows = list[tuple[list[str], list[tuple[float, list[str]]]]]
 
 
 def _read_sections(path: Path) -> dict[str, Rows]:
-    """Section name -> rows of (English fields, [(probability, German fields)])."""
+    """Return section name -> rows of (English fields, [(probability, German fields)])."""
     sections: dict[str, Rows] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
@@ -91,7 +91,7 @@ def _read_sections(path: Path) -> dict[str, Rows]:
 
 
 def _pair(forms: str, plural: str) -> tuple[str, str]:
-    """Singular and plural: `ist/sind` holds both, otherwise the plural is as given."""
+    """Return singular and plural: `ist/sind` holds both, otherwise the plural is the given one."""
     singular, _, irregular = forms.partition("/")
     return singular, irregular or plural
 
@@ -131,7 +131,7 @@ def _word(field: str) -> str:
 
 
 def _numbers(rows: Rows) -> dict[str, str]:
-    """Two to ninety-nine; German says the unit first: einundzwanzig."""
+    """Return the numbers from two to ninety-nine; in German the unit comes first: einundzwanzig."""
     words = [(head[0], german[0][1][0]) for head, german in rows]
     numbers = dict(words[1:])
     for ten, zehn in words[19:]:

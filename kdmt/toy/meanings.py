@@ -35,7 +35,7 @@ TENSES = [(0.35, "present"), (0.45, "past"), (0.2, "modal")]
 
 
 def sample_translation(rng: random.Random, meaning: Clause) -> str:
-    """A target drawn from the distribution that `translations` lists."""
+    """Return a target drawn from the distribution that `translations` lists."""
 
     def choose(options: Options[T]) -> T:
         return _draw(rng, options)
@@ -44,7 +44,7 @@ def sample_translation(rng: random.Random, meaning: Clause) -> str:
 
 
 def sample_meaning(rng: random.Random) -> Clause:
-    """A random meaning: plain, with a relative clause, or with a second clause."""
+    """Return a random meaning: plain, with a relative clause, or with a second clause."""
     shape = _draw(rng, SHAPES)
     if shape == "plain":
         return _sample_clause(rng, adverb=0.55, place=0.4)
@@ -59,7 +59,7 @@ def sample_meaning(rng: random.Random) -> Clause:
 
 
 def _sample_second(rng: random.Random, main: Clause) -> Clause:
-    """A clause whose subject may be a pronoun for the main clause's."""
+    """Return a clause whose subject may be a pronoun for the subject of the main clause."""
     pronoun = pronoun_for(main.subject) if main.subject and rng.random() < 0.4 else None
     if main.subject is None or pronoun is None:
         return _sample_clause(rng, adverb=0.3)
@@ -75,7 +75,7 @@ def _sample_clause(
     adverb: float = 0.0,
     place: float = 0.0,
 ) -> Clause:
-    """A clause with an adverb and a place by those probabilities; `kind` is a given subject's."""
+    """Return a clause with an adverb and a place by the given probabilities; `kind` is that of a given subject."""
     verb = _sample_verb(rng, _draw(rng, frames), kind)
     entry = VERBS[verb]
     kind = kind or _pick(rng, entry.subject_kinds)
@@ -98,7 +98,7 @@ def _sample_clause(
 
 
 def _with_relative(rng: random.Random, clause: Clause) -> Clause:
-    """The clause with a relative clause on its object or its subject, which is a noun then."""
+    """Return the clause with a relative clause on its object or its subject, which is a noun."""
     on_object = clause.object is not None and rng.random() < 0.6
     phrase = clause.object if on_object else clause.subject
     if phrase is None or phrase.noun in NAMES:
@@ -115,14 +115,14 @@ def _with_relative(rng: random.Random, clause: Clause) -> Clause:
 
 
 def _sample_verb(rng: random.Random, frame: str, kind: str) -> str:
-    """A verb of the frame, or of any but a clausal one where the frame has none for such a subject."""
+    """Return a verb of the frame, or of another frame that is not clausal if no verb fits the subject."""
     fitting = [(verb, entry) for verb, entry in VERBS.items() if not kind or kind in entry.subject_kinds]
     of_frame = [verb for verb, entry in fitting if entry.frame == frame]
     return _pick(rng, of_frame or [verb for verb, entry in fitting if entry.frame != "clausal"])
 
 
 def _sample_phrase(rng: random.Random, kind: str, name: float = 0.0) -> Phrase:
-    """A noun phrase of that kind; people go by name with probability `name`."""
+    """Return a noun phrase of a kind; a person has a name with probability `name`."""
     if kind == "person" and rng.random() < name:
         return Phrase(_pick(rng, list(NAMES)))
     noun = _pick(rng, [noun for noun, entry in NOUNS.items() if entry.kind == kind])
@@ -145,7 +145,7 @@ def _kind(phrase: Phrase) -> str:
 
 
 def _draw(rng: random.Random, options: Options[T]) -> T:
-    """One option, with a probability in proportion to its weight."""
+    """Return one option, drawn in proportion to its weight."""
     total = 0.0
     for weight, _ in options:
         total += weight
@@ -154,7 +154,7 @@ def _draw(rng: random.Random, options: Options[T]) -> T:
         if point < weight:
             return option
         point -= weight
-    return options[-1][1]  # reached by rounding alone
+    return options[-1][1]  # only after rounding errors
 
 
 def _pick(rng: random.Random, options: Sequence[T]) -> T:

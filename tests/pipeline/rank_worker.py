@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ WIDE = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48, encoder_layers=
 def main() -> None:
     jobs = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     with joined_ranks() as ranks:
         for job in jobs:
             data = open_parallel([(Path(job["data"]) / "a", Path(job["data"]) / "b")])

@@ -110,7 +110,7 @@ def test_every_command_says_what_it_was_given(tmp_path: Path) -> None:
         weights: f"a safetensors file, weights alone: give its folder, {weights.parent}",
     }
     no_checkpoint = {
-        pipeline: "a pipeline: 'kdmt prepare tiny.yaml'",
+        pipeline: "a pipeline: 'kdmt run tiny.yaml' runs it",
         Path("teacher.pt"): no_pipeline[Path("teacher.pt")],
         data_bin: no_pipeline[data_bin],
         stages: f"{data_bin} is its data-bin",

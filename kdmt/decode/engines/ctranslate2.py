@@ -78,7 +78,7 @@ class _Found:
 
     @property
     def steps(self) -> int:
-        """That it took the search."""
+        """Steps of the search until it ended or was cut off."""
         return len(self.tokens) + self.ended
 
 
@@ -91,14 +91,14 @@ class _Given:
     settings: Decode
 
     def batches(self, places: Sequence[int]) -> Iterator[list[int]]:
-        """Of similar length, longest first."""
+        """Yield batches of places with sources of similar length, longest first."""
         lengths = [len(self.sources[place]) for place in places]
         settings = self.settings
         for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
             yield _of(places, batch)
 
     def batches_alike(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """The same of sources that share a maximum length, with it."""
+        """Yield such batches of sources that share a maximum length, with that length."""
         for max_len, group in groupby(sorted(places, key=self._shortest_last), key=self.max_lens.__getitem__):
             for batch in self.batches(list(group)):
                 yield max_len, batch
@@ -107,7 +107,7 @@ class _Given:
         return -self.max_lens[place]
 
     def all_end_within(self, place: int, found: list[_Found]) -> bool:
-        """Whether a search with the source's own maximum length finds just what one with a larger one has found."""
+        """Return whether a search with the source's own maximum length would find the same as one with a larger one."""
         return len(found) == self.settings.beam and all(
             each.ended and each.steps <= self.max_lens[place] for each in found
         )
@@ -179,7 +179,7 @@ class CTranslate2Engine:
     def _decode_places(
         self, given: _Given, places: list[int], progress: Callable[[int], None]
     ) -> dict[int, list[_Found]]:
-        """All batches once; then what their maximum length or </s> as the first token has a bearing on."""
+        """Search all batches once, then again what the maximum length or </s> as the first token affects."""
         found: dict[int, list[_Found]] = {}
         early: dict[int, float] = {}  # the log-probability of </s> as the first token, where it was found there
         again: list[int] = []
@@ -257,7 +257,7 @@ class CTranslate2Engine:
     def _draw(
         self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
     ) -> list[list[str]]:
-        """Samples without </s>. CTranslate2 filters as we do: top-k, temperature, then the nucleus of what is left."""
+        """Draw samples, without </s>. CTranslate2 filters as kdmt does: top-k, temperature, then the nucleus."""
         if not sources:
             return []
         forced = len(self._frame.target_prefix)
@@ -284,7 +284,7 @@ class CTranslate2Engine:
         return max_lengths(lengths, settings.max_len_a, settings.max_len_b, limit=limit)
 
     def _begin_with_eos(self, given: _Given, places: list[int]) -> dict[int, float]:
-        """The log-probability of </s> as the first token."""
+        """Return the log-probability of </s> as the first token."""
         sources = _of(given.sources, places)
         scores = self._score(sources, [[] for _ in sources])
         return {place: float(own[-1]) for place, own in zip(places, scores, strict=True)}
@@ -292,7 +292,7 @@ class CTranslate2Engine:
     def _search_batch(
         self, given: _Given, batch: list[int], *, min_len: int, spare: int = 0
     ) -> dict[int, list[_Found]]:
-        """All with the largest of their maximum lengths, since a call knows one."""
+        """Search a batch with the largest of its maximum lengths, since a call takes one."""
         sources, max_len = _of(given.sources, batch), max(_of(given.max_lens, batch))
         found = self._search(sources, max_len, given.settings.beam, min_len=min_len, spare=spare)
         return dict(zip(batch, found, strict=True))
@@ -307,7 +307,7 @@ class CTranslate2Engine:
         spare: int = 0,
         everything: bool = False,
     ) -> list[list[_Found]]:
-        """CTranslate2's search, for each source its hypotheses in the order of finishing.
+        """Return the hypotheses that CTranslate2 finds for each source, in the order of finishing.
 
         Args:
             max_len: steps; what has not ended by then is cut off.
@@ -352,8 +352,11 @@ class CTranslate2Engine:
         return [_in_order(result, penalty, forced) for result in results]
 
     def _end(self, given: _Given, places: list[int], early: dict[int, float]) -> dict[int, list[_Found]]:
-        """The hypotheses of sources that their maximum length cuts off: those that finished, and of the prefixes that
-        live at it those that are likeliest with </s>, `beam` in all."""
+        """Return the hypotheses of sources that their maximum length cuts off.
+
+        They are those that finished, and of the prefixes that are alive at that length the likeliest ones with </s>,
+        `beam` in all.
+        """
         ends: dict[int, list[_Found]] = {}
         live: dict[int, list[_Found]] = {}
         for min_len in (0, 1):  # </s> is forbidden as the first token where it was found there
@@ -372,7 +375,7 @@ class CTranslate2Engine:
     def _cut_off(
         self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int
     ) -> list[tuple[list[_Found], list[_Found]]]:
-        """What of each source has ended before the maximum length, and the prefixes that live at it."""
+        """Return for each source what has ended before the maximum length, and the prefixes that are alive at it."""
         # one beam is all that there is; a shortlist has to do with one search, since another one is another batch's
         everything = beam > 1 and not self._shortlist
         whole = self._search(sources, max_len, beam, min_len=min_len, everything=everything)
@@ -389,7 +392,7 @@ class CTranslate2Engine:
     def _walk(
         self, source: list[str], ended: list[_Found], max_len: int, beam: int, min_len: int
     ) -> tuple[list[_Found], list[_Found]]:
-        """What has ended before the maximum length, and the prefixes that live at it.
+        """Return what has ended before the maximum length, and the prefixes that are alive at it.
 
         CTranslate2 cuts off the best K candidates, those that end in </s> among them, so that as many of the prefixes
         that would live on are not told. They are where nothing ends: from the last such step on, which is one of the
@@ -408,7 +411,7 @@ class CTranslate2Engine:
         return own, live
 
     def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
-        """Prefixes with </s>, the likeliest first."""
+        """Return prefixes with </s> appended, the likeliest first."""
         owners = [source for source, prefixes in zip(sources, live, strict=True) for _ in prefixes]
         scores = iter(self._score(owners, [prefix.tokens for prefixes in live for prefix in prefixes]))
         ended = [
@@ -420,7 +423,7 @@ class CTranslate2Engine:
     def _advance(
         self, source: list[str], ended: list[_Found], live: list[_Found], beam: int
     ) -> tuple[list[_Found], list[_Found]]:
-        """One step of the search, not the first: see `kdmt.decode.search.beam`."""
+        """Take one step of the search that is not the first. See `kdmt.decode.search.beam`."""
         totals_KV = np.array([prefix.total for prefix in live])[:, None] + self._next_log_probs(source, live)
         if self._never:
             totals_KV[:, self._columns.index(SPECIALS[PAD])] = -np.inf
@@ -435,7 +438,7 @@ class CTranslate2Engine:
         return ended, going_on[:beam]
 
     def _next_log_probs(self, source: list[str], live: list[_Found]) -> np.ndarray:
-        """Of each token after each of some prefixes of one length: float64 [K, V]."""
+        """Return the log-probability of each token after each of some prefixes of one length: float64 [K, V]."""
         begun = [[*self._frame.target_prefix, *prefix.tokens] for prefix in live]
         length = len(begun[0])
         results = self._run(
@@ -455,7 +458,7 @@ class CTranslate2Engine:
     def _among_all(
         self, given: _Given, early: dict[int, float], found: dict[int, list[_Found]]
     ) -> dict[int, list[_Found]]:
-        """With their log-probabilities among all translations, from those among the ones that do not begin with </s>.
+        """Return hypotheses with probabilities among all translations, given those among the ones that are not empty.
 
         Args:
             early: log-probability of </s> as the first token, of the sources that are asked for.
@@ -512,7 +515,7 @@ class CTranslate2Engine:
         max_tokens: int = _SCORED_TOKENS,
         batch_size: int = 256,
     ) -> list[np.ndarray]:
-        """Of each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
+        """Return for each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
         scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)] * len(sources)
         forced = len(self._frame.target_prefix)
         targets = [[*self._frame.target_prefix, *target] for target in targets] if forced else targets
@@ -553,7 +556,7 @@ class CTranslate2Engine:
         return [*self._frame.source_prefix, *own, *self._frame.source_suffix]
 
     def _prefixes(self, count: int) -> list[list[str]] | None:
-        """What begins each of so many targets."""
+        """Return the target prefixes of `count` sentences, None if the model has none."""
         return [list(self._frame.target_prefix)] * count if self._frame.target_prefix else None
 
 
@@ -565,14 +568,20 @@ def _of(items: Sequence[_Item], places: Sequence[int]) -> list[_Item]:
 
 
 def _finishing_order(max_len: int) -> float:
-    """A length penalty that ranks hypotheses by their lengths, the shorter first, so that those which finished first
-    are kept: as far below zero as scores of `max_len` tokens remain float32."""
+    """Return a length penalty that ranks hypotheses by their lengths, so that those which finished first are kept.
+
+    It is as far below zero as scores of `max_len` tokens remain float32.
+    """
     # a whole number, which is no other one as a float32: scores are to be undone
     return -float(math.floor(_LARGEST_FACTOR / math.log10(max(max_len, 10))))
 
 
 def _in_order(result: TranslationResult, penalty: float, forced: int) -> list[_Found]:
-    """What a search found, sums without their length penalty; so many tokens begin every target."""
+    """Return what a search found, with the length penalty undone.
+
+    Args:
+        forced: number of tokens that begin every target.
+    """
     found = []
     for tokens, score in zip(result.hypotheses, result.scores, strict=True):
         total = score * max(len(tokens), 1) ** penalty

@@ -113,7 +113,7 @@ class RefinementEngine:
         return insertion(edits, limits_B, iterations=self.max_iter + 1, nothing=self.model.nothing)
 
     def _refine(self, step: _Step, words_N: Tensor) -> list[Hypothesis]:
-        """Pass after pass over the sentences that are not finished."""
+        """Run passes over the sentences that are not finished."""
         tokens_AT, scores_AT = _unknown(words_N)
         rows_A = torch.arange(len(words_N), device=self.device)
         found = [Hypothesis((), 0.0)] * len(words_N)
@@ -138,7 +138,7 @@ class RefinementEngine:
         return found
 
     def _step(self, src_tokens_NS: Tensor, encoded: EncoderOutput) -> _Step:
-        """One pass of the model over sentences with their ends."""
+        """Return a function that runs one pass of the model over sentences with <s> and </s>."""
         model = self.model
         is_chain = model.nat.family == "nat_crf"
 
@@ -157,7 +157,7 @@ class RefinementEngine:
 
 
 def _unknown(words_N: Tensor) -> tuple[Tensor, Tensor]:
-    """<s>, so many <unk>, </s> and padding; scores of 0: [N, T] each."""
+    """Return sentences of <s>, `words_N` times <unk>, </s> and padding, and scores of 0: [N, T] each."""
     columns_T = torch.arange(int(words_N.max()) + 2, device=words_N.device)
     tokens_NT = torch.where(columns_T <= words_N[:, None], UNK, PAD)
     tokens_NT[:, 0] = BOS
@@ -166,14 +166,14 @@ def _unknown(words_N: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _least_sure(tokens_AT: Tensor, scores_AT: Tensor, share: float) -> Tensor:
-    """The words of the least score, so large a share of them: bool [A, T]."""
+    """Return which words are among the given share of those with the lowest scores: bool [A, T]."""
     counts_A = ((tokens_AT.ne(PAD).sum(1).to(scores_AT.dtype) - 2) * share).long()
     first_AT = torch.arange(tokens_AT.size(1), device=tokens_AT.device) < counts_A[:, None]
     return torch.zeros_like(first_AT).scatter(1, scores_AT.argsort(dim=1, stable=True), first_AT)
 
 
 def _best_chain(model: NATransformer, features_ATD: Tensor, lengths_A: Tensor) -> tuple[Tensor, Tensor]:
-    """The best sequence, and what each of its tokens adds to its score, not normalised: [A, T] each."""
+    """Return the best sequence, and what each of its tokens adds to its score, not normalised: [A, T] each."""
     said = (features_ATD @ model.output_weight_VD.t()).topk(model.nat.crf_candidates)
     moves_ATKK = candidate_transitions(*model.transitions(said.indices))
     places_AT, _ = crf_best(said.values, moves_ATKK, lengths_A)
@@ -195,6 +195,6 @@ def _hypotheses(tokens_AT: Tensor, scores_AT: Tensor, steps: int) -> list[Hypoth
 
 
 def _framed(hypothesis: Hypothesis) -> Hypothesis:
-    """With <s> and </s>, which cost nothing, among those that the score is a mean of."""
+    """Return a hypothesis whose score is a mean over <s> and </s> too, which have probability 1."""
     log_probs = (0.0, *hypothesis.log_probs, 0.0)
     return replace(hypothesis, score=sum(log_probs) / len(log_probs), log_probs=log_probs)

@@ -141,11 +141,11 @@ class NATEngine:
 
     @property
     def _chooses(self) -> bool:
-        """Whether there are several candidates for the teacher to choose among."""
+        """Return whether the teacher has several candidates to choose among."""
         return self.search.rescore and self.model.nat.family in POSITIONAL and self.search.length_beam > 1
 
     def _write(self, src_tokens_BS: Tensor, settings: Decode) -> list[list[Hypothesis]]:
-        """Translations of each source, the best first."""
+        """Return translations of each source, the best first."""
         model, search, iterations = self.model, self.search, self.iterations
         encoded = model.encode(src_tokens_BS)
         if model.nat.family in POSITIONAL:
@@ -171,7 +171,7 @@ class NATEngine:
 def rescore(
     teacher: TorchEngine, sources: Sequence[np.ndarray], candidates: list[list[Hypothesis]], *, lenpen: float
 ) -> list[list[Hypothesis]]:
-    """Candidates with the teacher's scores, best first: noisy parallel decoding (Gu et al. 2018, section 3.4)."""
+    """Return candidates with the teacher's scores, best first: noisy parallel decoding (Gu et al. 2018, 3.4)."""
     pairs = [(source, each) for source, every in zip(sources, candidates, strict=True) for each in every]
     targets = [np.array([*each.tokens, EOS]) for _, each in pairs]
     said = teacher.score_pairs([source for source, _ in pairs], targets)
@@ -230,7 +230,7 @@ def _dag(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, se
 def _fill(
     model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode, iterations: int
 ) -> list[list[Hypothesis]]:
-    """Candidates of the most probable lengths, that with the best mean log-probability of its words first."""
+    """Return candidates of the most probable lengths, the one with the best mean log-probability of its words first."""
     lengths_BK = model.lengths.best(encoded, search.length_beam, limit=model.config.max_target_positions)
     rows_N = torch.arange(len(src_tokens_BS), device=src_tokens_BS.device).repeat_interleave(lengths_BK.size(1))
     src_tokens_NS, encoded, lengths_N = src_tokens_BS[rows_N], encoded.select(rows_N), lengths_BK.flatten()
@@ -251,7 +251,7 @@ def _fill(
 
 
 def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, lengths_N: Tensor) -> Filled:
-    """The best sequence of neighbouring tokens; its log-probability is spread evenly over its words."""
+    """Return the best sequence of the CRF; its log-probability is distributed evenly over its words."""
     filled, frame, words_N = Filled.unknown(lengths_N), model.nat.frame, lengths_N - 1
     features_NTD = model.fill_framed(src_tokens_NS, filled.tokens_NT, encoded)
     chain_N = words_N + 2 if frame else words_N  # with <s> both ends are its links, otherwise none is
@@ -281,7 +281,7 @@ def _hypotheses(filled: Filled, lengths_N: Tensor) -> list[Hypothesis]:
 
 
 def _words(tokens: list[int]) -> tuple[int, ...]:
-    """Up to an </s> that was written among them."""
+    """Return the tokens before the first </s>."""
     return tuple(tokens[: tokens.index(EOS)] if EOS in tokens else tokens)
 
 

@@ -64,7 +64,7 @@ class OnnxEngine:
         return found
 
     def _translate(self, sources: list[np.ndarray]) -> list[Hypothesis]:
-        """Of sources of one length."""
+        """Translate sources of one length."""
         src_tokens_BS = without_padding(np.stack(sources)).astype(np.int64)
         try:
             symbols_BL, log_probs_BL = self._session.run([*OUTPUTS], {INPUT: src_tokens_BS})

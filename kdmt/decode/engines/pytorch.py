@@ -161,7 +161,7 @@ class TorchEngine:
         return scores
 
     def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
-        """Log-probabilities of the target tokens, meaningless on padding: [B, T]."""
+        """Return log-probabilities of the target tokens, arbitrary on padding: [B, T]."""
         src_tokens_BS, tgt_tokens_BT = pad_sentences(sources).to(self.device), pad_sentences(targets).to(self.device)
         prev_tokens_BT = tgt_tokens_BT.roll(1, dims=1)
         prev_tokens_BT[:, 0] = EOS
@@ -197,12 +197,12 @@ def decode_in_batches(
 
 
 def _uniforms_of_torch(rows: int, steps: int) -> Tensor:
-    """From PyTorch's own generator on the CPU: float64 [rows, steps]."""
+    """Draw uniform numbers from PyTorch's global generator on the CPU: float64 [rows, steps]."""
     return torch.rand(rows, steps, dtype=torch.float64)
 
 
 def _uniforms_of(seed: int, indices: Sequence[int], steps: int) -> Tensor:
-    """Each row from a generator of its own; fewer steps are the beginning of more: float64 [B, steps]."""
+    """Draw each row from a generator of its own, so that fewer steps are the beginning of more: float64 [B, steps]."""
     return torch.from_numpy(np.stack([np.random.default_rng([seed, index]).random(steps) for index in indices]))
 
 
@@ -215,7 +215,12 @@ def sample_batch(
     max_len_b: float,
     uniforms: Callable[[int, int], Tensor] = _uniforms_of_torch,
 ) -> list[Hypothesis]:
-    """A sample of each source from these models; `uniforms` gives the random numbers of so many rows and steps."""
+    """Draw a sample of each source.
+
+    Args:
+        models: several models draw from the mean of their distributions.
+        uniforms: (rows, steps) -> uniform numbers, float64 [rows, steps].
+    """
     lengths = src_tokens_BS.ne(models[0].pad).sum(1).tolist()
     max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
     uniforms_BT = uniforms(len(lengths), max(max_len_B) + 1)
@@ -254,7 +259,7 @@ class _EnsembleStepper:
     members: tuple[_TransformerStepper, ...]
 
     def step(self, last_tokens_N: Tensor) -> Tensor:
-        """The logarithm of the mean of their probabilities, which stands for logits."""
+        """Return the logarithm of the mean of the members' probabilities, in place of logits."""
         each = [member.step(last_tokens_N).log_softmax(dim=-1) for member in self.members]
         return torch.stack(each).logsumexp(dim=0) - math.log(len(each))
 
@@ -268,7 +273,7 @@ class _EnsembleStepper:
 
 
 def _start(models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int) -> Stepper:
-    """What takes the steps of a batch: `max_len` of them at most, for `beam` rows a sentence."""
+    """Return the stepper of a batch, for at most `max_len` steps and `beam` rows for each sentence."""
     members = tuple(
         _TransformerStepper(model, model.start_cache(model.encode(src_tokens_BS), beam=beam, max_len=max_len))
         for model in models
@@ -277,13 +282,13 @@ def _start(models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_
 
 
 def _shortest(models: Sequence[Transformer], side: str) -> int:
-    """The longest sentence that all of them have positions for."""
+    """Return the length of the longest sentence that all models have positions for."""
     return min(getattr(model.config, f"max_{side}_positions") for model in models)
 
 
 @contextmanager
 def _inference(models: Sequence[Transformer]) -> Iterator[None]:
-    """No dropout, no gradients; models are left in the mode they were in (they may be validated during training)."""
+    """Disable dropout and gradients in the body. Models keep their mode, since validation runs during training."""
     training = [model for model in models if model.training]
     for model in training:  # to go through all modules takes as long as a layer does
         model.eval()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
@@ -58,10 +57,10 @@ class Architecture:
 
     config: TransformerConfig
     nat: NATConfig | None
-    task: Mapping[str, Any]
+    task: Mapping[str, object]
 
 
-def read_architecture(content: Mapping[str, Any]) -> Architecture:
+def read_architecture(content: Mapping[str, object]) -> Architecture:
     """The model that a checkpoint's settings describe.
 
     Args:
@@ -84,7 +83,7 @@ def read_architecture(content: Mapping[str, Any]) -> Architecture:
     return Architecture(config=_without_frame(config), nat=_nat(model, family, config), task=task)
 
 
-def _sections(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _sections(content: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """Settings of the model and of the task."""
     if content.get("args") is not None:
         args = plain(content["args"])
@@ -97,7 +96,7 @@ def _sections(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     raise UserError("it holds neither 'args' nor 'cfg' with a 'model': there is nothing to build the model from")
 
 
-def _flat(model: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(model: Mapping[str, object]) -> dict[str, object]:
     """Settings of encoder and decoder by the names that they have on a command line."""
     flat = dict(model)
     for part in ("encoder", "decoder", "quant_noise"):
@@ -117,7 +116,7 @@ def _family(name: str) -> FamilyName | None:
                     f"those that begin with {', '.join(MODELS)}")  # fmt: skip
 
 
-def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
+def _config(model: Mapping[str, object], state: object) -> TransformerConfig:
     values = _Values(model)
     width = values.integer("encoder_embed_dim", 512)
     hidden = values.integer("encoder_ffn_embed_dim", 2048)
@@ -156,7 +155,7 @@ def _config(model: Mapping[str, Any], state: Any) -> TransformerConfig:
     return config
 
 
-def _activation(model: Mapping[str, Any]) -> Activation:
+def _activation(model: Mapping[str, object]) -> Activation:
     name = model.get("activation_fn") or "relu"
     if name == "relu":
         return "relu"
@@ -165,7 +164,7 @@ def _activation(model: Mapping[str, Any]) -> Activation:
     raise UserError(f"the model's activation_fn is {name!r}: ours have relu and gelu")
 
 
-def _check_versions(config: TransformerConfig, state: Any) -> None:
+def _check_versions(config: TransformerConfig, state: object) -> None:
     """Before version 2 of encoders and version 3 of decoders nothing was normalised after the last layer."""
     for side, first in (("encoder", 2), ("decoder", 3)):
         version = state.get(f"{side}.version") if isinstance(state, Mapping) else None
@@ -183,7 +182,7 @@ def _without_frame(config: TransformerConfig) -> TransformerConfig:
     )
 
 
-def _nat(model: Mapping[str, Any], family: FamilyName, config: TransformerConfig) -> NATConfig:
+def _nat(model: Mapping[str, object], family: FamilyName, config: TransformerConfig) -> NATConfig:
     values = _Values(model)
     copies = "source_copy" in FAMILIES[family].settings and values.flag("src_embedding_copy")
     if family == "cmlm" and values.flag("src_embedding_copy"):
@@ -199,7 +198,7 @@ def _nat(model: Mapping[str, Any], family: FamilyName, config: TransformerConfig
     )
 
 
-def _early_exit(model: Mapping[str, Any], config: TransformerConfig) -> tuple[int, int, int] | None:
+def _early_exit(model: Mapping[str, object], config: TransformerConfig) -> tuple[int, int, int] | None:
     text = str(model.get("early_exit") or "6,6,6")
     parts = text.split(",")
     if len(parts) != 3 or not all(len(part) < 10 and part.strip().isdecimal() for part in parts):
@@ -211,7 +210,7 @@ def _early_exit(model: Mapping[str, Any], config: TransformerConfig) -> tuple[in
 
 # ------------------------------------------------------------------------------------------------------- the other way
 
-_COMMON: Mapping[str, Any] = {
+_COMMON: Mapping[str, object] = {
     "adaptive_input": False,
     "adaptive_softmax_cutoff": None,
     "no_token_positional_embeddings": False,
@@ -223,7 +222,7 @@ _COMMON: Mapping[str, Any] = {
 }
 
 
-def fairseq_settings(model: Transformer) -> dict[str, Any]:
+def fairseq_settings(model: Transformer) -> dict[str, object]:
     """What fairseq's command line would have given for a model: `read_architecture` the other way.
 
     Raises:
@@ -242,7 +241,7 @@ def fairseq_settings(model: Transformer) -> dict[str, Any]:
     return {**settings, **_nat_settings(model.nat, model.config)}
 
 
-def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, Any]:
+def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, object]:
     family = FAMILIES[nat.family]
     if nat.layout != "fairseq":
         why = "has other parts than fairseq's; 'nat.layout: fairseq' trains one that has not"
@@ -293,7 +292,7 @@ def _short(value: object) -> str:
 class _Values:
     """Settings of the types that they should have; one that is absent or None is the default."""
 
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
 
     def integer(self, name: str, default: int) -> int:
         value = self.settings.get(name)

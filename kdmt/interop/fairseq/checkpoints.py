@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -139,7 +139,7 @@ def _naming(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: {error}") from None
 
 
-def _parts(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], Architecture]:
+def _parts(content: Mapping[str, object]) -> tuple[dict[str, Tensor], Architecture]:
     """Weights, which fit nothing so far, and the description."""
     state = _state(content)
     return state, read_architecture({**content, "model": state})
@@ -149,17 +149,19 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MOST_NAMES = 3  # that one tensor has in fairseq: all embeddings shared
 
 
-def _state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+def _state(content: Mapping[str, object]) -> dict[str, Tensor]:
     """The weights, which are no larger than what the file has of them: they will be copied."""
     state = content.get("model")
     if not isinstance(state, dict) or not state:
         raise UserError("not a fairseq checkpoint: it has no 'model' with weights")
-    found = {str(name): tensor for name, tensor in items_of(state).items()}
-    for name, tensor in found.items():
+    found: dict[str, Tensor] = {}
+    for key, tensor in items_of(state).items():
+        name = str(key)
         if not _is_plain(tensor):
             raise UserError(f"not a fairseq checkpoint: its weight {name!r} is no tensor of floating-point numbers")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise UserError(f"its weight {name!r} is {list(tensor.shape)}, and the file has not as many numbers")
+        found[name] = tensor
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in found.values()}
     there = sum(storage.nbytes() for storage in storages.values())
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > _MOST_NAMES * there:
@@ -167,7 +169,7 @@ def _state(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in found.items()}
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object) -> TypeGuard[Tensor]:
     """Whether something is a dense tensor of numbers that are there."""
     if not isinstance(value, Tensor) or value.is_nested or value.device.type != "cpu":
         return False
@@ -245,7 +247,7 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
         _write_with_dictionaries(content, path, dictionaries)
 
 
-def _write_with_dictionaries(content: Mapping[str, Any], path: Path, dictionaries: Sequence[Path]) -> None:
+def _write_with_dictionaries(content: Mapping[str, object], path: Path, dictionaries: Sequence[Path]) -> None:
     for dictionary in dictionaries:
         beside = path.parent / dictionary.name
         if beside.exists() and beside.read_bytes() != dictionary.read_bytes():
@@ -257,7 +259,7 @@ def _write_with_dictionaries(content: Mapping[str, Any], path: Path, dictionarie
                 shutil.copyfile(dictionary, path.parent / dictionary.name)
 
 
-def _save(content: Mapping[str, Any], aside: Path, path: Path) -> None:
+def _save(content: Mapping[str, object], aside: Path, path: Path) -> None:
     try:
         with naming(path), aside.open("wb") as file:
             torch.save(content, file)

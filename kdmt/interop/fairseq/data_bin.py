@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from kdmt.recognition import wrong_path
 _OTHER_FORMATS = {b"TNTIDX\x00\x00": "lazy or cached", b"HUFFIDX\x00": "huffman"}
 _FILE = re.compile(r"(?P<split>.+?)\.(?P<pair>[^.]+-[^.]+)\.(?P<lang>[^.]+)(\.(bin|idx))?")
 
-IntArray = NDArray[np.integer[Any]]
+IntArray = NDArray[np.integer]
 
 
 @dataclass(frozen=True)

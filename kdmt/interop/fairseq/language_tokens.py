@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdmt.errors import UserError
 from kdmt.languages import Direction
@@ -39,12 +38,12 @@ def is_language(name: object) -> bool:
     return isinstance(name, str) and _LANGUAGE.fullmatch(name) is not None
 
 
-def is_multilingual(task: Mapping[str, Any]) -> bool:
+def is_multilingual(task: Mapping[str, object]) -> bool:
     """Whether a checkpoint's task is the multilingual one."""
     return bool(task.get("task", task.get("_name")) == TASK)
 
 
-def language_tokens(task: Mapping[str, Any], direction: Direction, data: Path) -> LanguageTokens | None:
+def language_tokens(task: Mapping[str, object], direction: Direction, data: Path) -> LanguageTokens | None:
     """The tokens of a direction; None if the checkpoint is not of the multilingual task.
 
     Args:
@@ -78,7 +77,7 @@ def language_tokens(task: Mapping[str, Any], direction: Direction, data: Path) -
     )
 
 
-def _languages(task: Mapping[str, Any], data: Path) -> list[str]:
+def _languages(task: Mapping[str, object], data: Path) -> list[str]:
     """In the order of their tokens."""
     if listed := task.get("lang_dict"):
         return _listed_languages(data / Path(str(listed)).name)
@@ -109,7 +108,7 @@ def _listed_languages(path: Path) -> list[str]:
     return languages
 
 
-def _names(task: Mapping[str, Any], setting: str) -> list[str]:
+def _names(task: Mapping[str, object], setting: str) -> list[str]:
     """A setting that is a list of names, or of names with commas between; empty if it is not set."""
     value = task.get(setting) or []
     names = value.split(",") if isinstance(value, str) else value
@@ -118,7 +117,7 @@ def _names(task: Mapping[str, Any], setting: str) -> list[str]:
     return names
 
 
-def _places(task: Mapping[str, Any]) -> tuple[Any, Any]:
+def _places(task: Mapping[str, object]) -> tuple[object, object]:
     """Whose language's token stands before the source (src or tgt), and whether one begins the target."""
     tokens = task.get("langtoks")
     if isinstance(tokens, dict) and isinstance(tokens.get("main"), list) and len(tokens["main"]) == 2:
@@ -126,7 +125,7 @@ def _places(task: Mapping[str, Any]) -> tuple[Any, Any]:
     return task.get("encoder_langtok") or None, task.get("decoder_langtok")
 
 
-def _symbols(task: Mapping[str, Any], languages: list[str], style: str) -> tuple[str, ...]:
+def _symbols(task: Mapping[str, object], languages: list[str], style: str) -> tuple[str, ...]:
     symbols = []
     for spec in _names(task, "langtoks_specs") or ["main"]:
         suffix = "_dae" if spec.endswith("dae") else "_mined" if spec.endswith("mined") else ""

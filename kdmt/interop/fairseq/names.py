@@ -71,7 +71,7 @@ def _today(module: object = None, name: object = None) -> str:
     return f"{module}.{name}"
 
 
-def _follow(opcode: Any, argument: Any, stack: list[object], memo: dict[int, object]) -> None:
+def _follow(opcode: pickletools.OpcodeInfo, argument: Any, stack: list[object], memo: dict[int, object]) -> None:
     """What an operation does to the stack, by its description in `pickletools`."""
     kind = opcode.name
     if kind in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):

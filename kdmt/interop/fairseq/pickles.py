@@ -14,7 +14,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch._weights_only_unpickler import _get_allowed_globals
@@ -34,25 +34,25 @@ class Inert:
     """
 
     __slots__ = ("arguments", "fields")
-    arguments: tuple[Any, ...]
-    fields: Any
+    arguments: tuple[object, ...]
+    fields: object
 
-    def __new__(cls, *arguments: Any) -> Inert:
+    def __new__(cls, *arguments: object) -> Inert:
         made = super().__new__(cls)
         made.arguments, made.fields = arguments, None
         return made
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: object) -> None:
         """The class may be called or have its `__new__` called: the arguments are kept either way."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.fields = state
 
 
 class _Items:
     """Stands in for a subclass of dict: what is made is an `OrderedDict`, since PyTorch's reader fills no other one."""
 
-    def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+    def __new__(cls, *_: object) -> OrderedDict[object, object]:  # type: ignore[misc]
         return OrderedDict()
 
 
@@ -93,6 +93,8 @@ HARMLESS: Mapping[str, type] = {
     for name in names.split()
 } | dict.fromkeys(_DICTS, _Items)
 _DICT, _LIST = HARMLESS["omegaconf.dictconfig.DictConfig"], HARMLESS["omegaconf.listconfig.ListConfig"]
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 _DEEPEST = 40  # settings within settings
 
 
@@ -128,7 +130,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     return items_of(content)
 
 
-def items_of(given: dict[Any, Any]) -> dict[Any, Any]:
+def items_of(given: dict[_Key, _Value]) -> dict[_Key, _Value]:
     """A file's dictionary as a plain one: it may have given an `OrderedDict` attributes by the names of methods."""
     return dict(dict.items(given))
 
@@ -169,7 +171,7 @@ def plain(value: Any) -> Any:
     return _plain(value, 0, {})
 
 
-def _plain(value: Any, depth: int, made: dict[int, Any]) -> Any:
+def _plain(value: object, depth: int, made: dict[int, object]) -> object:
     """`made`: what became of objects so far; one that lies in many places is gone through once."""
     if depth > _DEEPEST:
         raise UserError("a checkpoint's settings are nested too deeply")
@@ -182,7 +184,9 @@ def _plain(value: Any, depth: int, made: dict[int, Any]) -> Any:
     return made[id(value)]
 
 
-def _opened(value: Any, depth: int, made: dict[int, Any]) -> Any:
+def _opened(
+    value: dict[object, object] | list[object] | tuple[object, ...] | Inert, depth: int, made: dict[int, object]
+) -> object:
     if isinstance(value, dict):
         return {str(key): _plain(each, depth, made) for key, each in items_of(value).items()}
     if isinstance(value, list | tuple):

@@ -48,7 +48,7 @@ def test_every_file_of_the_templates_folder_is_a_template() -> None:
     assert all(template_text(template) for template in TEMPLATES)  # type: ignore[arg-type]
 
 
-def test_the_toy_template_brings_its_corpus_and_names_its_files() -> None:
+def test_the_toy_template_comes_with_its_corpus_and_names_its_files() -> None:
     written = new_pipeline(Path("sub/toy.yaml"), template="toy")
     assert written == [Path("sub/toy.yaml"), Path("sub") / CORPUS_FOLDER]
     config = load_pipeline(written[0])

@@ -12,7 +12,7 @@ from tiny_pipeline import Finished, kdmt, read_lines, write_lines
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.decode.engines.pytorch import TorchEngine
-from kdmt.distill import rescore as pairs
+from kdmt.distill import pair_scores as pairs
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 

@@ -115,6 +115,11 @@ def test_an_unknown_stage_is_exit_code_2(pipeline: Path) -> None:
     assert not (pipeline / "runs").exists()
 
 
+def test_the_names_of_stages_are_those_of_the_pipeline(pipeline: Path) -> None:  # noqa: ARG001
+    stages = build_stages(Workspace(load_pipeline(Path("tiny.yaml")), Path("runs")))
+    assert tuple(stages.groups) == names(StageName)
+
+
 @pytest.mark.parametrize("name", names(StageName))
 def test_each_name_of_a_stage_is_a_command(name: str) -> None:
     assert kdmt(name, "--help").code == 0

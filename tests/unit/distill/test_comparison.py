@@ -56,7 +56,7 @@ def compare(
             inputs=Inputs(corpus),
             tokenize="none",
             remove_bpe=remove_bpe,
-            beside=pool if threads else None,
+            helper=pool if threads else None,
         )
         return None if begun is None else begun.facts()
 
@@ -111,4 +111,4 @@ def test_text_without_spaces_is_compared_by_characters(tmp_path: Path) -> None:
 def test_subwords_in_the_text_are_joined_for_bleu(tmp_path: Path) -> None:
     facts = compare(tmp_path, ["a@@ b c d e"], references=["ab c d e"], remove_bpe="subword_nmt")
     assert facts is not None
-    assert facts.against_reference.score == pytest.approx(100.0)
+    assert facts.against_reference.value == pytest.approx(100.0)

@@ -91,7 +91,7 @@ def test_the_teacher_is_not_asked_where_all_is_imported() -> None:
     [
         ([*theirs(79)], ": no line has the index 79 of 80"),
         (theirs()[:3], ": no line has the index 3, 4, 5, 6, 7 and 72 more of 80"),
-        ([*theirs(), "17\tok"], ":81: index 17 stands in line 18 already"),
+        ([*theirs(), "17\tok"], ":81: index 17 is already in line 18"),
         ([*theirs(79), "80\tok"], ":80: index 80, but the training source has the lines 0 to 79"),
         ([*theirs(79), f"{'9' * 5000}\tok"], f":80: index {'9' * 40}"),
         ([*theirs(79), "ok uk"], ":80: expected index<TAB>translation, found 'ok uk'"),

@@ -11,6 +11,9 @@ import pytest
 import yaml
 from tiny_pipeline import hash_tree, kdmt, settings, working_in, write_pipeline
 
+from kdmt.config import Pipeline
+from kdmt.stages.given_checkpoints import given_checkpoints
+
 ROOT = Path("runs/tiny")
 RAW, DISTILLED = (ROOT / f"students/{name}/seed_1" for name in ("raw", "distilled"))
 
@@ -128,3 +131,20 @@ def test_what_goes_one_way_is_let_through() -> None:
     assert kdmt("prepare", "tiny.yaml").code == 0
     configure(teacher__train__init_from=str(RAW), students__raw__seeds=[10])
     assert kdmt("prepare", "tiny.yaml").code == 0
+
+
+def test_every_setting_that_names_a_checkpoint() -> None:
+    document = settings()
+    document["teacher"]["train"] |= {"init_from": "a"}
+    document["distill"] |= {"teachers": ["b", "c"], "reverse": {"checkpoint": "d"}}
+    document["students"]["raw"]["train"] |= {"init_from": "e"}
+    document["students"]["raw"]["word_kd"] = {"teachers": ["f"]}
+    assert list(given_checkpoints(Pipeline.model_validate(document))) == [
+        ("teacher.train.init_from", "a"),
+        ("distill.teachers.0", "b"),
+        ("distill.teachers.1", "c"),
+        ("distill.reverse.checkpoint", "d"),
+        ("students.raw.train.init_from", "e"),
+        ("students.raw.word_kd.teachers.0", "f"),
+    ]
+    assert list(given_checkpoints(Pipeline.model_validate(settings()))) == []

@@ -45,6 +45,7 @@ from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import CrossEntropy, LeftToRight, LossTerm, LossTerms, Objective, Prepared
 from kdmt.outputs import open_lock, take
+from kdmt.score.metrics import METRICS
 from kdmt.train import arithmetic, run_folder
 from kdmt.train.data import TrainingData
 from kdmt.train.loop import Divergence, Outcome, Trainer
@@ -491,6 +492,16 @@ def test_higher_bleu_is_better(tmp_path: Path, pairs: ParallelData) -> None:
     scores = [10.0, 12.0, 11.0]
     outcome = run_with_scores(tmp_path, pairs, scores, best_metric="bleu", validate_bleu=True, max_updates=6)
     assert outcome == Outcome("max_updates", update=6, best_update=4, best_score=12.0)
+
+
+def test_a_lower_score_is_better_where_the_table_of_metrics_says_so(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = replace(METRICS["chrf"], higher_is_better=False, range=(0.0, None))
+    monkeypatch.setitem(METRICS, "chrf", errors)
+    scores = [10.0, 8.0, 9.0, 0.0, 5.0]
+    outcome = run_with_scores(tmp_path, pairs, scores, best_metric="chrf", validate_bleu=True, max_updates=10)
+    assert outcome == Outcome("max_updates", update=10, best_update=8, best_score=0.0)
 
 
 def test_patience_that_ran_out_stays_so_after_a_restart(tmp_path: Path, pairs: ParallelData) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_pipeline import write_lines
 
-from kdmt.distill import rescore
-from kdmt.distill.rescore import PairTask, open_scorer, pair_tasks, read_pair_scores
+from kdmt.distill import pair_scores
+from kdmt.distill.pair_scores import PairTask, open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError
 
 SOURCES = [f"source {number}" for number in range(7)]
@@ -18,7 +18,7 @@ TARGETS = [f"target {number}" for number in range(7)]
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rescore, "LINES_A_TASK", 3)
+    monkeypatch.setattr(pair_scores, "LINES_A_TASK", 3)
 
 
 def tasks(folder: Path, targets: list[str] = TARGETS, **key: object) -> list[PairTask]:
