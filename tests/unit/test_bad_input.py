@@ -216,7 +216,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(monkeypatch: pytest.M
     sets = ("students.raw.train.max_updates=8",)
     with monkeypatch.context() as patch, unharmed("tiny/students/raw/seed_1/"):
         kept = {name: sha for name, sha in hash_tree(RAW).items() if name.startswith("checkpoint_")}
-        fill_disk_at(patch, "training_state.json")
+        fill_disk_at(patch, ".partial-training_state.json")
         message = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
     assert message.endswith(": the disk is full")
     assert kept.items() <= hash_tree(RAW).items()
