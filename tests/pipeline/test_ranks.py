@@ -113,7 +113,7 @@ def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> str:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
     done = subprocess.run(
         [sys.executable, *launcher, str(WORKER), str(path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
         timeout=300,
