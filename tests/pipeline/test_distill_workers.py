@@ -51,6 +51,14 @@ def inline(taught: Path) -> dict[str, str]:
     return made
 
 
+@pytest.fixture(autouse=True)
+def _nothing_left(taught: Path) -> Iterator[None]:
+    """Remove what a test that failed has left."""
+    yield
+    for stage in ("distill", "sampled"):
+        shutil.rmtree(taught / "runs/tiny" / stage, ignore_errors=True)
+
+
 @pytest.fixture
 def moments() -> random.Random:
     """Moments that differ from run to run; the seed is shown where a test fails."""
@@ -163,8 +171,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_actors_of_a_ray_cluster_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> None:
     _, err = run(taught, "distill", "tiny.yaml", sets=(*SETS, "distill.executor=ray"))
     assert f"{NUM_BLOCKS} of {NUM_BLOCKS} blocks" in err
-    assert len(list((taught / "runs/tiny/distill/logs").iterdir())) == 2  # one a node
+    logs = {path.name for path in (taught / "runs/tiny/distill/logs").iterdir()}
     assert take_away(taught) == inline
+    # an actor on each of the two nodes, but the second may start after the last block
+    assert {"worker-000.log"} <= logs <= {"worker-000.log", "worker-001.log"}
 
 
 def test_a_worker_that_is_killed_costs_nothing(taught: Path, inline: dict[str, str]) -> None:
