@@ -173,8 +173,8 @@ def test_actors_of_a_ray_cluster_make_the_same_bytes(taught: Path, inline: dict[
     assert f"{NUM_BLOCKS} of {NUM_BLOCKS} blocks" in err
     logs = {path.name for path in (taught / "runs/tiny/distill/logs").iterdir()}
     assert take_away(taught) == inline
-    # an actor on each of the two nodes, but the second may start after the last block
-    assert {"worker-000.log"} <= logs <= {"worker-000.log", "worker-001.log"}
+    assert logs  # of an actor on each of the two nodes, but one of them may start after the last block
+    assert logs <= {"worker-000.log", "worker-001.log"}
 
 
 def test_a_worker_that_is_killed_costs_nothing(taught: Path, inline: dict[str, str]) -> None:
