@@ -15,7 +15,7 @@ def file_sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file.
 
     Raises:
-        UserError: there is no such file.
+        UserError: if the file does not exist.
     """
     check_file(path)
     with naming(path), path.open("rb") as file:
@@ -36,7 +36,7 @@ def read_checksums(folder: Path) -> dict[str, str]:
     """Return the hex SHA-256 of each file of a checkpoint or an exported model, by its path within the folder.
 
     Raises:
-        UserError: there is no `checksums.json`, it is not valid, or it does not list the model.
+        UserError: if there is no `checksums.json`, it is not valid, or it does not list the model.
     """
     path = folder / CHECKSUMS
     if not path.exists():
@@ -62,7 +62,7 @@ def verify_checkpoint(folder: Path) -> None:
     """Compare every file of a checkpoint or an exported model with its checksum.
 
     Raises:
-        UserError: naming the file that is missing, has another checksum, or is not listed.
+        UserError: if a file is missing, not listed, or has a checksum mismatch; the message names the file.
     """
     checksums = read_checksums(folder)
     for path in sorted(found for pattern in _READ for found in folder.glob(pattern)):
@@ -77,7 +77,7 @@ def verify_checkpoint(folder: Path) -> None:
 
 
 def known_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file, from a cache if its size and time are those of an earlier call.
+    """Return the hex SHA-256 of a file, from a cache if its size and modification time have not changed.
 
     See `file_sha256`.
     """

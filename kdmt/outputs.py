@@ -19,7 +19,7 @@ from kdmt.files import PARTIAL
 
 
 class Locked(UserError):
-    """Another process holds the lock."""
+    """Error raised if another process holds the lock."""
 
 
 def free_name(path: Path) -> Path:
@@ -55,7 +55,7 @@ def writing(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[N
         wait: called before waiting for another process. If it is None, another process is an error.
 
     Raises:
-        Locked: another process is writing to `path`, and `wait` is None.
+        Locked: if another process is writing to `path` and `wait` is None.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _locked_file(path, wait)

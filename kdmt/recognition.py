@@ -1,6 +1,6 @@
 """Recognition of files and folders by their content, for messages about an unexpected path.
 
-Nothing is trusted: few bytes are read, and of ordinary files alone. A pipe or a device is not opened.
+The content is not trusted: only a few bytes are read, only of regular files. Pipes and devices are not opened.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kdmt.errors import UserError
 from kdmt.files import describe_kind
 
 _HEAD_BYTES = 4096
-_MOST_ENTRIES = 10_000  # of a folder that are looked at
+_MOST_ENTRIES = 10_000  # maximum number of entries of a folder that are examined
 _HUGGING_FACE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _PIPELINE = re.compile(r"^(name|source_lang|target_lang|prepare|teacher|students|distill)\s*:", re.MULTILINE)
@@ -30,10 +30,11 @@ _ARCHIVES = {
 
 
 def wrong_path(path: Path, expected: str) -> UserError:
-    """Return an error with the content of a path, and the command that accepts it.
+    """Return an error that describes the content of a path and the command that accepts it.
 
     Args:
-        expected: begins the message after the path, as "not a data-bin".
+        path: path of a file or folder, which need not exist.
+        expected: beginning of the message after the path, such as "not a data-bin".
     """
     return UserError(f"{path}: {expected}: {describe_path(path)}")
 
@@ -113,7 +114,7 @@ def _is_run(names: set[str]) -> bool:
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
-    """Find training runs at the places of a pipeline's outputs: `teacher`, `students/NAME/seed_N`."""
+    """Yield training runs at the paths of a pipeline's outputs: `teacher`, `students/NAME/seed_N`."""
     for pattern in ("*", "*/*", "students/*/*"):
         for below, _ in zip(folder.glob(pattern), range(_MOST_ENTRIES), strict=False):
             pointers = (below / name for name in CHECKPOINT_PREFERENCE)
@@ -153,7 +154,7 @@ def _is_pytorch(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") or name == "data.pkl" for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # one that is cut short, most likely
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # most likely a truncated file
         return path.suffix == ".pt"
 
 

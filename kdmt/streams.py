@@ -16,11 +16,11 @@ from typing import BinaryIO, TextIO
 
 from kdmt.errors import UserError
 
-_NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe whose reader has ended; a terminal that was closed
+_NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe whose reader has ended; a closed terminal
 
 
 class _Messages(io.FileIO):
-    """Standard error that discards output if its reader is gone, so that the work continues."""
+    """Standard error that discards output if its reader has ended, so that the work continues."""
 
     def write(self, data: object) -> int:
         try:
@@ -35,9 +35,9 @@ class _Messages(io.FileIO):
 def protect_streams() -> None:
     """Prepare the standard streams of this process; call it once, before any file is opened.
 
-    Standard output escapes what its encoding lacks, as standard error always does. Standard error goes on when its
-    reader has gone: progress that nobody reads is no reason to lose a training. Streams that the caller closed lead
-    nowhere, so that no file that is opened later takes their place.
+    Standard output escapes the characters that its encoding lacks, as standard error always does. Standard error
+    discards output if its reader has ended, so that a training does not fail because of progress messages. Streams that
+    the caller closed are replaced by `os.devnull`, so that a file opened later does not get their file descriptor.
     """
     closed = [number for number in range(3) if not _is_open(number)]
     for number in closed:
@@ -60,10 +60,10 @@ class _Closed(io.TextIOWrapper):
 def flushed_output() -> Iterator[None]:
     """Flush standard output when the body ends, so that a full disk is an error here.
 
-    A reader who has gone, as `head` does, ends the process with exit code 1 and without a message.
+    If the reader has ended, as `head` does, the process exits with code 1 and without a message.
 
     Raises:
-        OSError: standard output cannot be written.
+        OSError: if standard output cannot be written.
     """
     failed = True
     try:
@@ -77,12 +77,12 @@ def flushed_output() -> Iterator[None]:
 
 
 def _flush(*, is_first_error: bool) -> None:
-    """Flush standard output; an error does not replace one that ends the program already."""
+    """Flush standard output; an error is ignored if another one already ends the program."""
     try:
         sys.stdout.flush()
     except OSError as error:
         if _is_real(sys.stdout, 1):
-            _point_nowhere(1)  # the interpreter would try again when it ends
+            _point_nowhere(1)  # otherwise the interpreter tries again at exit
         if not is_first_error:
             return
         if error.errno == errno.EPIPE:
@@ -96,10 +96,10 @@ def shows_unicode() -> bool:
 
 
 def input_bytes() -> BinaryIO:
-    """Return standard input as bytes.
+    """Return standard input as a binary stream.
 
     Raises:
-        UserError: it is closed.
+        UserError: if it is closed.
     """
     if sys.stdin is None:
         raise UserError("standard input is closed: there is nothing to read from")
@@ -107,10 +107,10 @@ def input_bytes() -> BinaryIO:
 
 
 def output_bytes() -> BinaryIO:
-    """Return standard output for data, as bytes.
+    """Return standard output as a binary stream for data.
 
     Raises:
-        UserError: it is closed.
+        UserError: if it is closed.
     """
     if isinstance(sys.stdout, _Closed):
         raise UserError("standard output is closed: there is nowhere to write to")
@@ -120,10 +120,10 @@ def output_bytes() -> BinaryIO:
 
 @contextmanager
 def output_text() -> Iterator[TextIO]:
-    """Open standard output for lines of data: UTF-8 independent of the locale, with line feeds alone.
+    """Open standard output for lines of data: UTF-8 independent of the locale, lines end in a line feed.
 
     Raises:
-        UserError: it is closed.
+        UserError: if it is closed.
     """
     text = io.TextIOWrapper(output_bytes(), encoding="utf-8", newline="\n")
     try:
@@ -150,10 +150,10 @@ def _is_open(number: int) -> bool:
 
 
 def _is_real(stream: TextIO, number: int) -> bool:
-    """Return whether a stream is that of the process, not a replacement by a caller in the same process."""
+    """Return whether a stream has this file descriptor; callers in the same process may replace standard streams."""
     try:
         return stream.fileno() == number
-    except (OSError, ValueError):  # no file behind it, or detached
+    except (OSError, ValueError):  # without a file descriptor, or detached
         return False
 
 

@@ -1,7 +1,7 @@
-"""Messages for a terminal: no text from a file, server or archive can control the terminal or show a password.
+"""Safe messages for a terminal: text from a file, server or archive cannot control the terminal or show a password.
 
-Control characters are escaped where text leaves the program (`printable_stderr`, `printable`), so that no message has
-to remember it. A URL's user and password are replaced in the same place.
+Control characters are escaped where text is written (`printable_stderr`, `printable`), and not separately in each
+message. The user and password of URLs are replaced in the same functions.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
-# C0, C1 and DEL; line and paragraph separators; what changes the direction of writing; halves of surrogate pairs, as
-# which Python reads the bytes of file names that are not UTF-8
+# C0, C1 and DEL; line and paragraph separators; characters that change the writing direction; surrogates, to which
+# Python decodes the bytes of file names that are not UTF-8
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _KEPT_BY_STREAMS = "\n\t"
-# up to the last @ of the host's part of a URL; or behind a colon that begins no port: a password with a bare / in it
+# from the beginning of the host part of a URL to its last @; or, for a password with an unescaped /, after a colon that
+# does not begin a port number
 _LOGIN = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#:@]*:(?![0-9]{1,5}[/?#])[^\s'\"]*@)")
 
 
 def printable(text: str, *, limit: int | None = None, keep: str = "") -> str:
-    r"""Return text with its control characters escaped, as `\x1b`, and without the logins of URLs.
+    r"""Return text with control characters escaped, such as `\x1b`, and without the logins of URLs.
 
     Args:
-        limit: most characters; what is longer is cut and ends in an ellipsis.
-        keep: control characters that stay.
+        text: text to show.
+        limit: maximum number of characters; longer text is truncated and ends in an ellipsis.
+        keep: control characters that are not escaped.
     """
     text = without_logins(text)
     if not text.isprintable():
@@ -64,7 +66,7 @@ class PrintableStream:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "buffer":  # by which libraries would get around this class
+        if name == "buffer":  # libraries would bypass this class with it
             raise AttributeError(name)
         return getattr(self.stream, name)
 
@@ -74,7 +76,7 @@ def printable_stderr() -> Iterator[None]:
     """Escape all output of Python code to standard error while the body runs, including warnings and tracebacks."""
     before = sys.stderr
     with ExitStack() as opened:
-        # it is None where it is closed, and `print` would take standard output instead
+        # `sys.stderr` is None if it is closed, and `print` would use standard output instead
         stream = before or opened.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         sys.stderr = cast(TextIO, PrintableStream(stream))
         try:
@@ -96,6 +98,6 @@ def progress_bar(*columns: str | ProgressColumn) -> Iterator[Progress]:
     """Show a progress bar on standard error, whose own control characters are not escaped."""
     from rich import console, progress
 
-    # rich puts a stream of its own in place of standard error, which the inner `printable_stderr` covers
+    # rich replaces standard error by its own stream, which the inner `printable_stderr` wraps
     with progress.Progress(*columns, console=console.Console(file=unescaped_stderr())) as bar, printable_stderr():
         yield bar

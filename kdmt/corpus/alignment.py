@@ -1,10 +1,11 @@
-"""Word alignment of a parallel corpus: which target word was produced by which source word.
+"""Word alignment of a parallel corpus: the source word that produced each target word.
 
-In essence fast_align (Dyer, Chahuneau, Smith 2013): the EM of IBM Model 1 (Brown et al. 1993) under a prior for links
-near the diagonal, with its default settings.
+The method is essentially fast_align (Dyer, Chahuneau, Smith 2013) with its default settings: expectation maximisation
+(EM) of IBM Model 1 (Brown et al. 1993) with a prior that favours links near the diagonal.
 
-Shape legend: S source and T target words of a sentence; J target words and L candidate links of a chunk of the corpus
-(for each target word, each source word of its sentence, the empty word first), P different word pairs of the corpus.
+Shape legend: S source words and T target words of a sentence; J target words and L candidate links of a chunk of the
+corpus (each target word has one candidate link for each source word of its sentence, the empty word first); P distinct
+word pairs of the corpus.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 EM_ITERATIONS = 10
-DIAGONAL_TENSION = 4.0  # fast_align's defaults
+DIAGONAL_TENSION = 4.0  # this and the next value are the defaults of fast_align
 EMPTY_WORD_PROBABILITY = 0.08
 
-_CHUNK_LINKS = 2_000_000  # worked on at once, with about 40 bytes each; the others keep 4
+_CHUNK_LINKS = 2_000_000  # links in a chunk; each takes about 40 bytes while its chunk is processed, otherwise 4
 
 IntArray = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class WordPairs:
-    """The pairs of words that stand in one sentence pair, in the order of source, then target id."""
+    """Word pairs that occur together in a sentence pair, sorted by source id, then by target id."""
 
     src_ids_P: NDArray[np.int64]
     tgt_ids_P: NDArray[np.int64]
-    t_P: NDArray[np.float64]  # t(y|x), of all target words that x stands beside the sum is 1
-    links_P: NDArray[np.int64]  # target words y whose most likely origin is x
+    t_P: NDArray[np.float64]  # t(y|x); for each x, the sum over its target words y is 1
+    links_P: NDArray[np.int64]  # number of target words y whose most likely source word is x
 
 
 def align(
@@ -41,18 +42,18 @@ def align(
     """Train a translation table and link each target word to the source word that most likely produced it.
 
     Args:
-        src_sentences: ids [1 + S], first that of the empty word.
-        tgt_sentences: ids [T], line by line.
-        iterations: of expectation maximisation, from a uniform t.
+        src_sentences: ids [1 + S] of each sentence, the first id is that of the empty word.
+        tgt_sentences: ids [T] of each sentence.
+        iterations: number of iterations of expectation maximisation, starting from a uniform t.
 
     Raises:
-        ValueError: there is no word pair, or not as many targets as sources.
+        ValueError: if there is no word pair, or the numbers of sources and targets differ.
     """
     sizes = [(len(src), len(tgt)) for src, tgt in zip(src_sentences, tgt_sentences, strict=True)]
     if not any(src > 1 and tgt for src, tgt in sizes):
         raise ValueError("there is no word pair to align")
     tgt_size = 1 + max(int(tgt.max()) for tgt in tgt_sentences if len(tgt))
-    codes, places = [], []  # of each chunk its different pairs, and which of them its links are
+    codes, places = [], []  # for each chunk: its distinct pairs, and the index of the pair of each of its links
     chunks = list(_chunks(sizes))
     for chunk in chunks:
         codes_L = np.concatenate(
@@ -77,29 +78,29 @@ def align(
 
 @dataclass(frozen=True)
 class _Part:
-    """Some sentences of the corpus."""
+    """A chunk of the corpus."""
 
-    sizes: list[tuple[int, int]]  # 1 + S and T of each
+    sizes: list[tuple[int, int]]  # (1 + S, T) of each sentence pair
     pair_L: NDArray[np.int32]
 
     def prior(self) -> NDArray[np.float64]:
-        """Of each link: [L]."""
+        """Return the prior probability of each link [L]."""
         return np.concatenate([_diagonal_prior(src - 1, tgt).ravel() for src, tgt in self.sizes])
 
     def candidates(self) -> NDArray[np.int64]:
-        """How many links are to choose from: [J]."""
+        """Return the number of candidate links of each target word [J]."""
         src_sizes, tgt_sizes = np.array(self.sizes, dtype=np.int64).T
         return np.repeat(src_sizes, tgt_sizes)
 
 
 def spread(size: int, count: int) -> list[int]:
-    """At most `count` positions at even distances: a corpus may be ordered by its origin."""
+    """Return at most `count` evenly spaced positions, since a corpus may be sorted by the origin of its text."""
     count = min(size, count)
     return [i * size // count for i in range(count)]
 
 
 def _chunks(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Ranges of sentences of about `_CHUNK_LINKS` links; one of many is a range of its own."""
+    """Yield ranges of sentences with at most `_CHUNK_LINKS` links; a sentence with more links is a range of its own."""
     first, links = 0, 0
     for index, (src, tgt) in enumerate(sizes):
         if index > first and links + src * tgt > _CHUNK_LINKS:
@@ -115,9 +116,10 @@ def _pair_codes(src: IntArray, tgt: IntArray, tgt_size: int) -> NDArray[np.int64
 
 @lru_cache(maxsize=10_000)
 def _diagonal_prior(src_length: int, tgt_length: int) -> NDArray[np.float64]:
-    """The chance of each link before any word is looked at [T, 1 + S] (Dyer et al. 2013, equation 1).
+    """Return the prior probability of each link, independent of the words [T, 1 + S] (Dyer et al. 2013, equation 1).
 
-    The empty word, first, has p0; source word i of m shares the rest by exp(-λ |i/m - j/n|), for target word j of n.
+    The empty word, in column 0, has the probability p0. The rest is divided among the source words in proportion to
+    exp(-λ |i/m - j/n|), for source word i of m and target word j of n.
     """
     i_S = np.arange(1, src_length + 1) / src_length
     j_T = np.arange(1, tgt_length + 1) / tgt_length
@@ -127,7 +129,7 @@ def _diagonal_prior(src_length: int, tgt_length: int) -> NDArray[np.float64]:
 
 
 def _train(parts: Sequence[_Part], src_ids_P: NDArray[np.int64], iterations: int) -> NDArray[np.float64]:
-    """t(y|x) of each co-occurring pair by expectation maximisation (Brown et al. 1993, section 4.1)."""
+    """Estimate t(y|x) of each co-occurring pair by expectation maximisation (Brown et al. 1993, section 4.1)."""
     t_P = np.ones(len(src_ids_P))
     for _ in range(iterations):
         counts_P = np.zeros(len(t_P))
@@ -142,7 +144,7 @@ def _train(parts: Sequence[_Part], src_ids_P: NDArray[np.int64], iterations: int
 
 
 def _best_links(joint_L: NDArray[np.float64], candidates_J: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The most likely candidate link of each target word [J]; among equals the last."""
+    """Return the index of the most likely candidate link of each target word [J]; of several equal ones, the last."""
     starts_J = np.cumsum(candidates_J) - candidates_J
     is_best_L = joint_L == np.repeat(np.maximum.reduceat(joint_L, starts_J), candidates_J)
     return np.maximum.reduceat(np.where(is_best_L, np.arange(len(joint_L)), -1), starts_J)

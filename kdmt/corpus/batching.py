@@ -1,8 +1,8 @@
 """Parallel data, its division into batches, and the padded tensors of a batch.
 
-Which pairs share a batch depends on their sizes alone. Sizes count tokens with `</s>`.
+Batches are formed from the sizes of the pairs alone. Sizes are numbers of tokens, including `</s>`.
 
-Shapes: B batch, S source length, T target length, M target tokens of a batch, K best tokens of a teacher.
+Shape legend: B batch, S source length, T target length, M target tokens of a batch, K tokens from a teacher.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     import torch
 
 IntArray = NDArray[np.integer[Any]]
-Sentence = tuple[IntArray, IntArray | None]  # source [S] and target [T], each with its </s>
+Sentence = tuple[IntArray, IntArray | None]  # source [S] and target [T], each with </s>
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """A teacher's most probable tokens at each real target token of a batch, in order."""
+    """A teacher's most probable tokens at each real target token of a batch, in the order of the tokens."""
 
-    ids_MK: torch.Tensor  # int64, distinct in each row, the best first
-    log_probs_MG: torch.Tensor  # float32 [M, K + 1], natural logarithms at one temperature; last of all other tokens
+    ids_MK: torch.Tensor  # int64, distinct in each row, most probable first
+    log_probs_MG: torch.Tensor  # float32 [M, K + 1], natural logarithms at one temperature; last: all other tokens
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What single features of training need besides sources and targets."""
+    """Inputs that only some training methods need, in addition to sources and targets."""
 
-    knowledge: Knowledge | None = None  # of students that learn from a cache
+    knowledge: Knowledge | None = None  # for students that learn from a cache
     weight_B: torch.Tensor | None = None  # float32, weight of each pair; None for 1
-    weighted_tokens: float | None = None  # real target tokens, each times the weight of its pair
-    monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, of the masked language model
+    weighted_tokens: float | None = None  # sum over real target tokens of the weight of their pair
+    monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, for the masked language model
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Extras:
-        """Return a copy with every tensor changed."""
+        """Return a copy with `change` applied to every tensor."""
         knowledge = self.knowledge
         return replace(
             self,
@@ -62,15 +62,15 @@ class Extras:
 class Batch:
     """Sentence pairs, padded on the right with `PAD`.
 
-    Sentences end with `</s>`; the decoder input is the target moved one to the right, with `</s>` first.
+    Sentences end with `</s>`; the decoder input is the target shifted right by one, with `</s>` first.
     """
 
-    index_B: torch.Tensor  # int64 [B], position in the data-bin
+    index_B: torch.Tensor  # int64 [B], index of each pair in the data-bin
     src_tokens_BS: torch.Tensor  # int64 [B, S]
     prev_tokens_BT: torch.Tensor | None = None  # int64 [B, T], decoder input
     tgt_tokens_BT: torch.Tensor | None = None  # int64 [B, T]
-    num_tgt_tokens: int = 0  # real target tokens, </s> counted
-    num_src_tokens: int = 0  # real source tokens, </s> counted
+    num_tgt_tokens: int = 0  # number of real target tokens, including </s>
+    num_src_tokens: int = 0  # number of real source tokens, including </s>
     extras: Extras = Extras()
 
     @property
@@ -78,14 +78,14 @@ class Batch:
         """Decoder input and target tokens, [B, T] each.
 
         Raises:
-            ValueError: the batch has no targets.
+            ValueError: if the batch has no targets.
         """
         if self.prev_tokens_BT is None or self.tgt_tokens_BT is None:
             raise ValueError("an objective needs a batch with targets")
         return self.prev_tokens_BT, self.tgt_tokens_BT
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return a copy on a device; a copy from pinned memory does not make the host wait."""
+        """Return a copy on a device; the host does not wait for a copy from pinned memory."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
@@ -104,10 +104,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class ParallelData:
-    """One or more data-bins end to end, as raw and distilled text mixed; a target is None in text to be translated.
+    """One or more concatenated data-bins, such as raw and distilled text; targets are None in text to be translated.
 
     Raises:
-        UserError: when the two sides of a data-bin differ in length.
+        UserError: if the two sides of a data-bin differ in length.
+        ValueError: if there is no data-bin, or only some of the data-bins have targets.
     """
 
     parts: tuple[tuple[IndexedDataset, IndexedDataset | None], ...]
@@ -126,12 +127,12 @@ class ParallelData:
 
     @cached_property
     def src_sizes(self) -> NDArray[np.int32]:
-        """int32 [pairs]."""
+        """Number of tokens of each source, int32 [pairs]."""
         return np.concatenate([source.sizes for source, _ in self.parts])
 
     @cached_property
     def tgt_sizes(self) -> NDArray[np.int32] | None:
-        """int32 [pairs], None without targets."""
+        """Number of tokens of each target, int32 [pairs]; None without targets."""
         sizes = [target.sizes for _, target in self.parts if target is not None]
         return np.concatenate(sizes) if sizes else None
 
@@ -162,14 +163,14 @@ def open_split(data_bin: Path, split: str, direction: Direction) -> ParallelData
 
 
 def join_data(every: Sequence[ParallelData]) -> ParallelData:
-    """Several as one, end to end."""
+    """Concatenate several data sets to one."""
     return ParallelData(tuple(part for each in every for part in each.parts))
 
 
 def filter_by_size(
     src_sizes: IntArray, tgt_sizes: IntArray | None, *, max_source_tokens: int, max_target_tokens: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Indices of the pairs within both limits, of which 0 is none, int64 ascending, and how many are left out."""
+    """Return the indices (int64, ascending) of the pairs within both limits, 0 for none, and the number of others."""
     fits = np.ones(len(src_sizes), dtype=bool)
     if max_source_tokens:
         fits &= np.asarray(src_sizes) <= max_source_tokens
@@ -190,28 +191,28 @@ def make_batches(
     seed: int | None = None,
     epoch: int = 1,
 ) -> list[NDArray[np.int64]]:
-    """Cut the pairs, sorted by length, into batches.
+    """Sort the pairs by length and divide them into batches.
 
-    Pairs are sorted by their longer side and, where that is equal, by the difference of the sides, upwards and
-    downwards in turn: neighbours are then alike in both. On Multi30k at 4096 tokens that pads 3.1% of the positions;
-    sorting by source then target pads 6.0%. Pairs equal in both sizes stand in an order drawn anew for each epoch,
-    so that epochs differ in which of them meet; in all else the batches of two epochs are alike.
+    Pairs are sorted by their longer side and, where that is equal, by the difference of the sides, alternately in
+    ascending and descending order, so that neighbours are similar in both sizes. On Multi30k with 4096 tokens, 3.1% of
+    the positions are padding; sorting by source, then by target gives 6.0%. Pairs with the same two sizes are shuffled
+    in each epoch, so that they are combined differently; in all other respects the batches of two epochs are the same.
 
     Args:
-        src_sizes: tokens of each source, integers [pairs].
-        tgt_sizes: tokens of each target, None where there is none.
-        max_tokens: limit of a batch, in padded tokens of its longer side: B * max(S, T), as fairseq counts.
-        max_sentences: limit of B.
-        required_batch_multiple: a batch cut short by a limit has a multiple of this many sentences, if it has as many.
-        indices: the pairs to batch, all by default.
-        seed: of the order among equals; None keeps them in the order of `indices`.
-        epoch: from 1; the batches are a function of (sizes, settings, seed, epoch).
+        src_sizes: number of tokens of each source, integers [pairs].
+        tgt_sizes: number of tokens of each target; None without targets.
+        max_tokens: maximum number of padded tokens of the longer side of a batch, B * max(S, T), as in fairseq.
+        max_sentences: maximum of B.
+        required_batch_multiple: divisor of B for batches that end because of a limit and have more sentences than this.
+        indices: indices of the pairs to use (default: all).
+        seed: seed for shuffling pairs with the same sizes; None keeps them in the order of `indices`.
+        epoch: number of the epoch, from 1; the batches depend on nothing but (sizes, settings, seed, epoch).
 
     Returns:
-        Batches from short to long, each int64 [B] positions in the data.
+        Batches from short to long, each an int64 array [B] of indices of pairs.
 
     Raises:
-        UserError: naming the first pair that is longer than `max_tokens`.
+        UserError: if a pair is longer than `max_tokens`; the message names the first such pair.
     """
     longer = np.asarray(src_sizes if tgt_sizes is None else np.maximum(src_sizes, tgt_sizes), dtype=np.int64)
     order = np.arange(len(longer)) if indices is None else np.asarray(indices, dtype=np.int64)
@@ -219,7 +220,7 @@ def make_batches(
     if seed is not None:
         order = np.random.default_rng([seed, epoch]).permutation(order)
     difference = np.zeros_like(longer) if tgt_sizes is None else np.subtract(tgt_sizes, src_sizes, dtype=np.int64)
-    # |difference| < longer, so that one number holds both keys; odd lengths run downwards.
+    # |difference| < longer, so one number can hold both sort keys; odd lengths are in descending order.
     key = longer * (2 * longer.max(initial=0) + 1) + np.where(longer % 2, -difference, difference)
     order = order[np.argsort(key[order], kind="stable")]
     ends = _batch_ends(longer[order], max_tokens, max_sentences, required_batch_multiple)
@@ -227,15 +228,15 @@ def make_batches(
 
 
 def epoch_order(num_batches: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which an epoch takes its batches, a permutation that depends on (seed, epoch) alone."""
+    """Return the order of the batches in an epoch, a permutation that depends on (seed, epoch) alone."""
     return np.random.default_rng([seed, epoch, 1]).permutation(num_batches)
 
 
 def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_multiple: int = 1) -> Batch:
-    """The padded batch of these pairs, in the order given.
+    """Return the padded batch of the pairs at these indices, in the given order.
 
-    The decoder's input is the target moved to the right, its `</s>` in front instead of behind. Both sides are padded
-    to a multiple of `length_multiple`.
+    The decoder input is the target shifted right by one, with `</s>` at the beginning instead of the end. Both sides
+    are padded to a multiple of `length_multiple`.
     """
     import torch
 
@@ -257,10 +258,10 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
 
 
 def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Tensor:
-    """int64 [B, the longest one's length or the next multiple], padded on the right.
+    """Return sentences as an int64 tensor, padded on the right to the longest length or the next multiple of it.
 
-    Padding is a matter of lengths: see `without_padding`. So all that tells padding by its id sees the sentence's own
-    length.
+    A `<pad>` inside a sentence becomes `<unk>` (see `without_padding`), so that code that recognises padding by its id
+    finds the length of the sentence.
     """
     import torch
 
@@ -289,11 +290,15 @@ def _check_lengths(longer: NDArray[np.int64], order: NDArray[np.int64], max_toke
 def _batch_ends(
     longer: NDArray[np.int64], max_tokens: int, max_sentences: int | None, required_batch_multiple: int
 ) -> list[int]:
-    """Where each batch ends, given the longer sides in ascending order: the last pair of a batch sets its width."""
+    """Return the end of each batch.
+
+    Args:
+        longer: size of the longer side of each pair, ascending, so that the last pair of a batch determines its width.
+    """
     ends: list[int] = []
     start, count = 0, len(longer)
     while start < count:
-        # B times the width grows with every pair: the first that exceeds the limit is found by bisection.
+        # B times the width grows with every pair: find the first pair that exceeds the limit by bisection.
         most = min(max_tokens // max(int(longer[start]), 1), max_sentences or count, count - start)
         widths = longer[start : start + most]
         size = int(np.searchsorted(widths * np.arange(1, most + 1), max_tokens, side="right"))

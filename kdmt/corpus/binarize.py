@@ -1,10 +1,10 @@
-"""From text to a data-bin: the dictionaries and token files that fairseq-preprocess makes of the same tokenised text.
+"""Binarisation of text: the dictionaries and token files that fairseq-preprocess writes for the same tokenised text.
 
     data-bin/dict.<lang>.txt    data-bin/<split>.<src>-<tgt>.<lang>.{bin,idx}
 
-The tokenised text itself is never written: each line goes to the tokenizer's own ids, those to a temporary file while
-they are counted, and from there, once the dictionary is known, to the data-bin. Memory holds a chunk of lines and four
-bytes a sentence.
+The tokenised text itself is never written. Each line is encoded to the tokenizer's own ids, which are counted and
+written to a temporary file; when the dictionary is known, they are mapped to its ids and written to the data-bin.
+Memory use is a chunk of lines and four bytes for each sentence.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from kdmt.runtime import cores
 from kdmt.types import EOS, UNK
 
 CHUNK_LINES = 20_000
-Chunk = tuple[NDArray[np.int32], NDArray[np.int32]]  # tokens back to back [sum(sizes)], sizes [lines]
+Chunk = tuple[NDArray[np.int32], NDArray[np.int32]]  # concatenated tokens [sum(sizes)], sizes [lines]
 
 
 @dataclass(frozen=True)
 class TextPair:
-    """Clean text, line i of `target` translating line i of `source`.
+    """Files of clean text; line i of `target` is the translation of line i of `source`.
 
-    Each line of `tags`, where there is such a file, is one token put before the source sentence, or is empty.
+    If there is a file `tags`, each of its lines is empty or holds one token that is put before the source sentence.
     """
 
     source: Path
@@ -48,9 +48,9 @@ class TextPair:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """What was written for one side; `</s>` is a token, and `num_unk` of the tokens are `<unk>`.
+    """Counts of what was written for one side: tokens include `</s>`, and `num_unk` of them are `<unk>`.
 
-    `literal_specials` counts words of the text that are spelled like special symbols, which are `<unk>` too.
+    `literal_specials` counts words of the text that are spelled like special symbols; they become `<unk>` too.
     """
 
     num_lines: int
@@ -68,7 +68,7 @@ class BinarizedPair:
 
 
 def data_prefix(data_bin: Path, split: str, direction: Direction, lang: str) -> Path:
-    """Return the prefix of a split's `.bin` and `.idx`: `train.en-de.en`."""
+    """Return the prefix of the `.bin` and `.idx` files of a split, such as `train.en-de.en`."""
     return data_bin / f"{split}.{direction}.{lang}"
 
 
@@ -77,7 +77,7 @@ def dictionary_path(data_bin: Path, lang: str) -> Path:
 
 
 def count_tokens(paths: Iterable[Path]) -> Counter[str]:
-    """Occurrences of each token in files of tokenised text."""
+    """Count the occurrences of each token in files of tokenised text."""
     counts: Counter[str] = Counter()
     for path in paths:
         for lines in read_chunks(path, CHUNK_LINES):
@@ -86,7 +86,7 @@ def count_tokens(paths: Iterable[Path]) -> Counter[str]:
 
 
 def binarize_tokenized(text: Path, dictionary: Dictionary, prefix: Path) -> TokenCounts:
-    """Write tokenised text, tokens between whitespace, as fairseq-preprocess does, byte for byte."""
+    """Write tokenised text, with whitespace between tokens, with the same bytes as fairseq-preprocess."""
     return _write(_encode_tokenized(text, dictionary), prefix, len(dictionary))
 
 
@@ -103,11 +103,12 @@ def build_data_bin(
     """Tokenise the training text, learn its dictionaries and write both into the folder `data_bin`.
 
     Args:
-        vocabulary: a joined dictionary counts both sides together and is written for both languages.
-        threads: for SentencePiece; 0 for one a core.
+        vocabulary: settings of the dictionaries; a joined dictionary is counted on both sides together and written
+            for both languages.
+        threads: number of threads of SentencePiece; 0 for one thread per core.
 
     Raises:
-        UserError: when a file is missing, empty or not UTF-8, or the files differ in length.
+        UserError: if a file is missing, empty or not UTF-8, or the files differ in length.
     """
     if check_lengths(text) == 0:
         raise UserError(f"{text.source}: the training text is empty")
@@ -139,10 +140,10 @@ def binarize_files(
     dictionaries: tuple[Dictionary, Dictionary],
     threads: int = 0,
 ) -> BinarizedPair:
-    """Tokenise text and write it with dictionaries that are there already: valid, test or distilled text.
+    """Tokenise text and write it with existing dictionaries: validation, test or distilled text.
 
     Raises:
-        UserError: when a file is missing or not UTF-8, or the files differ in length.
+        UserError: if a file is missing or not UTF-8, or the files differ in length.
     """
     check_lengths(text)
     data_bin.mkdir(parents=True, exist_ok=True)
@@ -157,14 +158,18 @@ def binarize_files(
 def binarize_text(
     path: Path, prefix: Path, *, model: SubwordModel, dictionary: Dictionary, threads: int = 0, tags: Path | None = None
 ) -> TokenCounts:
-    """Tokenise one side, or text that has but one, and write it with a dictionary that is there already."""
+    """Tokenise one side of a corpus, or monolingual text, and write it with an existing dictionary."""
     specials: Counter[str] = Counter()
     chunks = _translate(_encode(path, model, threads, tags), model, dictionary, specials)
     return _write(chunks, prefix, len(dictionary), specials)
 
 
 def check_lengths(text: TextPair) -> int:
-    """The number of lines, the same in all files of the pair, or a UserError that names files and counts."""
+    """Return the number of lines, which must be the same in all files of the pair.
+
+    Raises:
+        UserError: if the files differ in length; the message names the files and their numbers of lines.
+    """
     lengths = {path: count_lines(path) for path in (text.source, text.target, text.tags) if path is not None}
     if len(set(lengths.values())) > 1:
         raise UserError(f"files of different length: {', '.join(f'{path} {n} lines' for path, n in lengths.items())}")
@@ -192,14 +197,14 @@ def _learn_dictionaries(
 
 
 def _encode_tokenized(text: Path, dictionary: Dictionary) -> Iterator[Chunk]:
-    """Ids of tokenised lines, `</s>` included. Lines end as in fairseq, which opens text with universal newlines."""
+    """Yield the ids of tokenised lines, including `</s>`; lines end as in fairseq, with universal newlines."""
     for lines in read_chunks(text, CHUNK_LINES, newline=None):
         encoded = [dictionary.encode_line(line) for line in lines]
         yield np.concatenate(encoded), np.array([len(ids) for ids in encoded], dtype=np.int32)
 
 
 def _encode(text: Path, model: SubwordModel, threads: int, tags: Path | None = None) -> Iterator[Chunk]:
-    """The model's own ids of each chunk of lines, without `</s>`, a tag's id before those of its sentence."""
+    """Yield the model's own ids of each chunk of lines, without `</s>`; the id of a tag comes before its sentence."""
     threads = threads or cores()
     tag_chunks = read_chunks(tags, CHUNK_LINES) if tags is not None else iter(())
     for number, (lines, tag_lines) in enumerate(zip_longest(read_chunks(text, CHUNK_LINES), tag_chunks)):
@@ -210,7 +215,7 @@ def _encode(text: Path, model: SubwordModel, threads: int, tags: Path | None = N
 
 
 def _tag_ids(tags: list[str], model: SubwordModel, path: Path, first_line: int) -> NDArray[np.int32]:
-    """Id of each line's tag, -1 for an empty line, int32 [lines]."""
+    """Return the id of the tag of each line, int32 [lines]; -1 for an empty line."""
     for line, tag in enumerate(tags, start=first_line):
         if len(tag.split()) > 1:
             raise UserError(f"{path}:{line}: a tag is one token, found {tag!r}")
@@ -226,14 +231,14 @@ def _prepend_tags(tokens: NDArray[np.int32], sizes: NDArray[np.int32], tag_ids: 
 def _translate(
     chunks: Iterable[Chunk], model: SubwordModel, dictionary: Dictionary, specials: Counter[str]
 ) -> Iterator[Chunk]:
-    """From the model's ids to the dictionary's, with `</s>` after each sentence.
+    """Map the model's ids to those of the dictionary, and add `</s>` after each sentence.
 
     Args:
-        specials: counts the words of the text that are spelled like special symbols.
+        specials: receives the counts of words of the text that are spelled like special symbols.
     """
     table = np.empty(0, dtype=np.int32)
     for tokens, sizes in chunks:
-        if len(table) < len(model.symbols):  # it grows while text is encoded
+        if len(table) < len(model.symbols):  # the list of symbols grows while text is encoded
             table = np.array([dictionary.index(symbol) for symbol in model.symbols], dtype=np.int32)
         for number, special in model.literal_specials.items():
             specials[special] += int(np.count_nonzero(tokens == number))
@@ -253,16 +258,16 @@ def _write(chunks: Iterable[Chunk], prefix: Path, vocab_size: int, specials: Cou
 
 @dataclass
 class _Spool:
-    """A side of the corpus in its tokenizer's ids: tokens in a temporary file, sizes in memory."""
+    """One side of the corpus as the tokenizer's own ids: tokens in a temporary file, sizes in memory."""
 
     model: SubwordModel
     file: IO[bytes]
-    sizes: list[NDArray[np.int32]] = field(default_factory=list)  # one array a chunk
+    sizes: list[NDArray[np.int32]] = field(default_factory=list)  # one array per chunk
     id_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def counts(self) -> Counter[str]:
-        """Occurrences of each token."""
+        """Number of occurrences of each token."""
         return Counter({self.model.symbols[i]: int(self.id_counts[i]) for i in np.flatnonzero(self.id_counts)})
 
     def read(self) -> Iterator[Chunk]:

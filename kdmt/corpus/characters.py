@@ -12,27 +12,30 @@ from kdmt.corpus.clean import find_invisible, normalize_unicode, remove_invisibl
 
 @dataclass
 class ForeignForms:
-    """Lines of a text that cleaning would change, whitespace aside: no model that reads or writes clean text can."""
+    """Counts of lines that cleaning would change other than in whitespace.
+
+    A model that is trained on clean text does not know their characters and cannot produce them.
+    """
 
     form: UnicodeForm
     lines: int = 0
-    changed: int = 0  # lines of either kind
-    unicode: int = 0  # lines in another normalisation form
+    changed: int = 0  # lines with a difference of either of the two kinds below
+    unicode: int = 0  # lines that are not in the normalisation form
     invisible: dict[str, int] = field(default_factory=dict)  # "U+00AD" -> lines that contain it
 
     def as_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
+        """Return the counts as plain JSON values."""
         return {"lines": self.lines, "changed": self.changed, "unicode": self.unicode, "invisible": self.invisible}
 
     def explain(self) -> str:
-        """The characters and the number of their lines, for a message."""
+        """Return the characters and their numbers of lines, for a message."""
         parts = [f"not in {self.form} {self.unicode:,}"] if self.unicode else []
         parts += [f"{name} {count:,}" for name, count in self.invisible.items()]
         return f"{self.changed:,} of {self.lines:,} lines ({', '.join(parts)})"
 
 
 def find_foreign_forms(lines: Iterable[str], form: UnicodeForm) -> ForeignForms:
-    """Count the lines with characters that `remove_invisible` and `normalize_unicode` take out of training text."""
+    """Count the lines with characters that `remove_invisible` and `normalize_unicode` remove from training text."""
     found = ForeignForms(form)
     invisible: collections.Counter[str] = collections.Counter()
     for line in lines:

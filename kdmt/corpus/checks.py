@@ -1,4 +1,4 @@
-"""What looks wrong about the corpora of a pipeline: counts for report.json, and a warning for each finding."""
+"""Checks of the corpora of a pipeline: counts for report.json, and a warning for each finding."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kdmt.corpus.text_files import Malformed
 from kdmt.types import PAD, SPECIALS, UNK
 
 Pair = tuple[str, str]
-Finding = tuple[dict[str, Any], list[str]]  # values for report.json, and warnings
+Finding = tuple[dict[str, Any], list[str]]  # values for report.json, warnings
 
-_LEAST_SHARED = 0.05  # share of a test set's sentences that another held-out set may have by chance
+_LEAST_SHARED = 0.05  # share of a test set that another held-out set must contain for a warning; less may be chance
 
 
 def check_malformed(found: Mapping[str, Malformed]) -> Finding:
-    """Count the rows that were left out of each corpus.
+    """Count the malformed rows that were left out of each corpus.
 
     Args:
         found: name of the corpus -> its malformed rows.
@@ -40,10 +40,10 @@ def check_malformed(found: Mapping[str, Malformed]) -> Finding:
 
 
 def check_held_out(held_out: Mapping[str, Sequence[Pair]]) -> Finding:
-    """Count empty lines of held-out sets, and sentences that a test set shares with the validation set or another one.
+    """Count empty lines of held-out sets, and the sentences that two held-out sets share.
 
     Args:
-        held_out: split -> its pairs; a translation of the validation set's sentences by others is no other set.
+        held_out: split -> its pairs; without further translations of the validation set, which are no separate set.
 
     Returns:
         Values for report.json, and warnings.
@@ -75,12 +75,12 @@ def _count_shared(first: Sequence[tuple[bytes, ...]], second: Sequence[tuple[byt
 
 
 def check_sides(sides: tuple[Path, Path], parts: Mapping[str, int], held_out: Mapping[str, Sequence[Pair]]) -> Finding:
-    """Count the pairs whose source and target seem to be exchanged, compared with the validation set.
+    """Count the pairs whose source and target seem to be exchanged, by comparison with the validation set.
 
     Args:
-        sides: training text, source and target.
-        parts: name of each corpus in it, in order -> its lines.
-        held_out: split -> its pairs, in the same form as the text.
+        sides: files of the training text, source and target.
+        parts: name of each corpus of the training text -> its number of lines, in the order of the text.
+        held_out: split -> its pairs, in the same form as the training text.
 
     Returns:
         Values for report.json, and warnings.
@@ -103,16 +103,16 @@ def check_sides(sides: tuple[Path, Path], parts: Mapping[str, int], held_out: Ma
 
 
 def _spread(pairs: Iterator[Pair], count: int) -> Iterator[Pair]:
-    """At most about `MAX_LINES` of so many pairs, at even distances."""
+    """Yield about `MAX_LINES` evenly spaced pairs of the `count` pairs, all if there are fewer."""
     return itertools.islice(pairs, 0, None, max(1, count // MAX_LINES))
 
 
 def check_specials(counts: Mapping[str, Mapping[str, int]], *, ids: bool = False) -> Finding:
-    """Count what the training set has of special symbols inside its sentences.
+    """Report the special symbols inside sentences of the training set.
 
     Args:
-        counts: language -> symbol -> how often.
-        ids: whether these are the symbols' own ids in a data-bin, not words of text that are spelled like them.
+        counts: language -> symbol -> number of occurrences.
+        ids: whether the counts are of ids of the symbols in a data-bin, and not of words of text with their spelling.
 
     Returns:
         Values for report.json, and warnings.
@@ -130,7 +130,7 @@ def check_specials(counts: Mapping[str, Mapping[str, int]], *, ids: bool = False
 
 
 def report_findings(findings: Mapping[str, Finding], say: Callable[[str], None]) -> dict[str, Any]:
-    """Say every warning; returns what report.json has of the findings."""
+    """Pass every warning to `say`, and return the values for report.json."""
     for _, warnings in findings.values():
         for warning in warnings:
             say(f"prepare: warning: {warning}")

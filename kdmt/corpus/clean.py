@@ -1,13 +1,13 @@
-"""The cleaning pass: raw training pairs in, clean text out, with a count for each rule.
+"""Cleaning of raw training pairs, with a count for each rule.
 
-Rules, in their order. Three change a line: characters that cannot be seen are removed, Unicode is normalised,
-whitespace is collapsed. The others drop a pair: an empty side, too few or too many words, too many characters, a copy,
-a sentence of a validation or test set, sides whose lengths do not fit each other, an exact duplicate of an earlier pair
-of any corpus (of a pair in a tagged and an untagged corpus the untagged one is kept, whichever comes first).
+The rules apply in this order. Three rules change a line: they remove invisible characters, normalise Unicode and
+collapse whitespace. The others drop a pair: an empty side, too few or too many words, too many characters, a copy, a
+sentence of a validation or test set, a mismatch of the lengths of both sides, or an exact duplicate of an earlier pair
+of any corpus (of a pair in a tagged and an untagged corpus, the untagged one is kept, whichever comes first).
 
-The pairs are streamed twice: the first pass, which worker processes may share, writes what passes all rules but the
-last two to a work folder; the typical ratio of lengths (`lengths.py`) and the duplicates (`duplicates.py`) are then
-known, and the second pass copies what is left.
+The pairs are streamed in two passes. The first pass, which may run in several worker processes, writes the pairs that
+pass all rules except the last two to a temporary folder. Then the typical ratio of lengths (`sentence_lengths.py`) and
+the duplicates (`duplicates.py`) are known, and the second pass copies the pairs that pass the last two rules.
 """
 
 from __future__ import annotations
@@ -55,28 +55,29 @@ Pair = tuple[str, str]  # (source line, target line)
 Flags = npt.NDArray[np.bool_]
 
 CHANGING_RULES = ("invisible", "unicode", "whitespace")
-# The rules that drop a pair, in the order in which they are asked.
+# The rules that drop a pair, in the order in which they are applied.
 DROPPING_RULES = (
     *("empty", "min_words", "max_words", "max_characters", "copy", "held_out"),
-    *("max_ratio", "duplicate"),  # these are asked when all pairs have been seen
+    *("max_ratio", "duplicate"),  # applied after the first pass over all pairs
 )
 
 
 _CHUNK_PAIRS = 10_000
 
-# Runs of control characters and of those format characters that only steer how text is laid out: soft hyphen,
-# zero-width space, direction marks, word joiner, byte order mark, annotation marks. Whitespace among the controls (tab,
-# U+0085, ...) is left to become a space. Zero-width joiner and non-joiner stay, since Persian, the scripts of India and
-# emoji spell with them; so do Arabic and Syriac number signs, which are visible, and the tags that make up flags.
+# Runs of control characters and of the format characters that only control the layout of text: soft hyphen, zero-width
+# space, direction marks, word joiner, byte order mark, annotation marks. Control characters that are whitespace (tab,
+# U+0085, ...) are not included: a later rule makes them spaces. Zero-width joiner and non-joiner are kept, because
+# Persian, the scripts of India and emoji are spelled with them. Arabic and Syriac number signs, which are visible, and
+# the tag characters that form flags are kept too.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]+"
 )
-# Those that separate what is on both sides of them: the dashes of Windows-1252 read as Latin-1, and the mark between a
-# word and its annotation.
+# Invisible characters that separate the words around them: the dashes of Windows-1252 read as Latin-1, and the mark
+# between a word and its annotation.
 _SEPARATORS = "\x96\x97\ufffa"
 _ZERO_WIDTH_SPACE = "\u200b"
-# Blocks of scripts of South-East Asia and Tibet, which write no space between words: there a zero-width space is the
-# boundary of two words. Elsewhere, in Chinese and Japanese too, it only permits a line break.
+# Unicode blocks of scripts of South-East Asia and Tibet, which are written without spaces between words: there a
+# zero-width space separates two words. In other scripts, also in Chinese and Japanese, it only allows a line break.
 _UNSPACED_BLOCKS = (
     *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19FF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0xA980, 0xA9FF)),
     *((0xAA60, 0xAADF), (0x11700, 0x1174F)),
@@ -84,46 +85,46 @@ _UNSPACED_BLOCKS = (
 
 
 def _is_of_word(character: str) -> bool:
-    """Whether it is a letter, a combining mark or a digit."""
+    """Return whether a character is a letter, a combining mark or a digit."""
     return unicodedata.category(character)[0] in "LMN"
 
 
 _UNSPACED = "".join(filter(_is_of_word, (chr(code) for a, b in _UNSPACED_BLOCKS for code in range(a, b + 1))))
-_BOUNDARY = re.compile(f"(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])")  # most of them by far
+_BOUNDARY = re.compile(f"(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])")  # the most frequent case by far
 
 
 @dataclass(frozen=True)
 class TrainingCorpus:
-    """Pairs of lines and what becomes of them."""
+    """Pairs of lines, and their weight and tag in the training text."""
 
     name: str
     pairs: Iterable[Pair]
-    weight: int = 1  # times that the corpus stands in the output
+    weight: int = 1  # number of times that the corpus is in the output
     tag: str | None = None
 
 
 @dataclass(frozen=True)
 class CorpusCounts:
-    """What the pass did to one corpus. Pairs, but for `lines_changed`, which counts lines of either side."""
+    """Counts of one corpus: numbers of pairs, except `lines_changed`, which counts lines of either side."""
 
     name: str
     weight: int
     tag: str | None
     pairs_in: int
-    lines_changed: dict[str, int]  # rule -> lines that it changed
-    dropped: dict[str, int]  # rule -> pairs that it dropped, each pair under the first rule that it breaks
-    held_out_matches: dict[str, int]  # "test_2016.source" -> pairs with a source line of this set
+    lines_changed: dict[str, int]  # rule -> number of lines that it changed
+    dropped: dict[str, int]  # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks
+    held_out_matches: dict[str, int]  # "test_2016.source" -> number of pairs with a source line of this set
     pairs_kept: int
     pairs_out: int  # weight times pairs_kept
-    examples: Examples  # of the pairs that each rule dropped: their beginnings
+    examples: Examples  # beginnings of the first pairs that each rule dropped
 
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """Counts for each corpus, in the order of the output."""
+    """Counts of each corpus, in the order of the output."""
 
     corpora: tuple[CorpusCounts, ...]
-    typical_ratio: float  # target over source characters: the median of the pairs that pass the other rules
+    typical_ratio: float  # target over source characters: median of the pairs that pass the other rules
 
     @property
     def pairs_in(self) -> int:
@@ -135,14 +136,14 @@ class CleaningReport:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Rule -> pairs that it dropped, over all corpora."""
+        """Mapping from each rule to the number of pairs that it dropped in all corpora."""
         return {rule: sum(corpus.dropped[rule] for corpus in self.corpora) for rule in DROPPING_RULES}
 
     def as_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
+        """Return the report as plain JSON values."""
         corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
         for corpus in corpora:
-            del corpus["examples"]  # text is in no report
+            del corpus["examples"]  # reports contain no text
         return {
             "pairs_in": self.pairs_in,
             "pairs_out": self.pairs_out,
@@ -153,17 +154,17 @@ class CleaningReport:
 
     @property
     def loses_much(self) -> bool:
-        """Whether all corpora together lose so much that it is a warning."""
+        """Whether the number of dropped pairs of all corpora is large enough for a warning."""
         return lost_much(self.pairs_in, self.dropped)
 
     def example(self) -> str:
-        """Return the first pair that fell to the rule that drops the most, as the end of a message; empty if none."""
+        """Return the first pair dropped by the rule that drops the most, as the end of a message; empty if none."""
         rule = max(self.dropped, key=self.dropped.__getitem__)
         pairs = [pair for corpus in self.corpora for pair in corpus.examples.get(rule, ())]
         return f"; {rule} dropped {show_texts(pairs[0])}, for example" if pairs else ""
 
     def warnings(self, unit: str = "pairs") -> Iterator[str]:
-        """Yield the lines of warnings: of each corpus that loses much, with examples, and of all together."""
+        """Yield the lines of warnings about many dropped pairs: for each corpus, with examples, and for all."""
         what = f"{unit} dropped"
         for corpus in self.corpora:
             yield from warning_lines(corpus.name, what, corpus.pairs_in, corpus.dropped, corpus.examples)
@@ -175,9 +176,9 @@ class CleaningReport:
 
 
 def remove_invisible(line: str) -> str:
-    """Remove control characters (but for whitespace) and invisible format characters; joiners stay.
+    """Remove control characters (except whitespace) and invisible format characters (except joiners).
 
-    Where they separate two words, as a zero-width space does in Thai or Khmer, a space takes their place.
+    Characters that separate two words, such as a zero-width space in Thai or Khmer, are replaced by a space.
     """
     if line.isprintable():
         return line
@@ -187,7 +188,7 @@ def remove_invisible(line: str) -> str:
 
 
 def find_invisible(line: str) -> set[str]:
-    """Return the characters that `remove_invisible` takes out."""
+    """Return the characters that `remove_invisible` removes."""
     return set().union(*_INVISIBLE.findall(line))
 
 
@@ -202,7 +203,7 @@ def _space_or_nothing(match: re.Match[str]) -> str:
 
 
 def normalize_unicode(line: str, form: UnicodeForm) -> str:
-    """In the given normalisation form (Unicode Standard Annex #15), no more than 30 combining marks in a row."""
+    """Return a line in a normalisation form (Unicode Standard Annex #15), with at most 30 combining marks in a row."""
     line = limit_marks(line)
     if form == "none" or line.isascii() or unicodedata.is_normalized(form, line):
         return line
@@ -210,18 +211,19 @@ def normalize_unicode(line: str, form: UnicodeForm) -> str:
 
 
 def collapse_whitespace(line: str) -> str:
-    """With one space for each run of whitespace, no-break spaces among them, and none at the ends."""
-    # A printable line has no whitespace but the space.
+    """Return a line with one space for each run of whitespace, including no-break spaces, and none at the ends."""
+    # The only whitespace in a printable line is the space.
     if line.isprintable() and "  " not in line and not line.startswith(" ") and not line.endswith(" "):
         return line
     return " ".join(line.split())
 
 
 def broken_rule(source: str, target: str, clean: Clean, *, spaced: tuple[bool, bool] = (True, True)) -> str | None:
-    """The first rule on a single pair that drops this one; lines are as `collapse_whitespace` gives them.
+    """Return the first of the rules for single pairs that drops this pair, or None.
 
     Args:
-        spaced: whether the text of each side has words between spaces, which are counted then.
+        source, target: lines as returned by `collapse_whitespace`.
+        spaced: whether each side is written with spaces between words; words are counted only on such sides.
     """
     if not source or not target:
         return "empty"
@@ -229,7 +231,7 @@ def broken_rule(source: str, target: str, clean: Clean, *, spaced: tuple[bool, b
     least, most = clean.min_words, clean.max_words
     if least > 1 and ((of_source and source.count(" ") + 1 < least) or (of_target and target.count(" ") + 1 < least)):
         return "min_words"
-    # n words have at least 2n - 1 characters: most lines need not be counted
+    # n words have at least 2n - 1 characters, so the words of most lines need not be counted
     if most and (
         (of_source and len(source) > 2 * most and source.count(" ") >= most)
         or (of_target and len(target) > 2 * most and target.count(" ") >= most)
@@ -244,22 +246,22 @@ def broken_rule(source: str, target: str, clean: Clean, *, spaced: tuple[bool, b
 
 @dataclass(frozen=True)
 class CleanedChunk:
-    """What is left of a chunk of pairs: text with a newline after each line, and 16 bytes a pair."""
+    """The remaining pairs of a chunk: text with a newline after each line, and a digest of 16 bytes for each pair."""
 
     source: bytes
     target: bytes
-    digests: bytes  # empty if duplicates are of no interest
+    digests: bytes  # empty if duplicates are kept
     pairs_in: int
     num_pairs: int
-    counts: collections.Counter[str]  # rule, or held-out set and side -> lines or pairs
-    characters: tuple[Lengths, Lengths]  # of each line of what is left
+    counts: collections.Counter[str]  # rule, or held-out set and side -> number of lines or pairs
+    characters: tuple[Lengths, Lengths]  # number of characters of each remaining line
     examples: Examples
 
 
 def clean_chunk(
     pairs: Sequence[Pair], clean: Clean, forbidden: Forbidden | None, *, spaced: tuple[bool, bool] = (True, True)
 ) -> CleanedChunk:
-    """Every rule on a single pair, applied to each by itself."""
+    """Apply the rules for single pairs to each pair of a chunk."""
     counts: collections.Counter[str] = collections.Counter()
     examples: Examples = {}
     sources, targets, digests = [], [], []
@@ -285,7 +287,7 @@ def clean_chunk(
 
 
 def keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
-    """Every line as it is."""
+    """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return _make_chunk(sources, targets, [], len(pairs), collections.Counter(), {})
 
@@ -311,7 +313,7 @@ def _make_chunk(
 
 
 def clean_line(line: str, form: UnicodeForm, counts: collections.Counter[str]) -> str:
-    """Apply the rules that change a line, and count it under each that does."""
+    """Apply the rules that change a line, and count the line for each rule that changes it."""
     visible = remove_invisible(line)
     if visible is not line and visible != line:
         counts["invisible"] += 1
@@ -325,7 +327,7 @@ def clean_line(line: str, form: UnicodeForm, counts: collections.Counter[str]) -
 
 
 def _digest(source: str, target: str) -> bytes:
-    # A newline occurs in no line, so that no two pairs make the same text.
+    # No line contains a newline, so different pairs give different text.
     return hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
@@ -348,26 +350,27 @@ def clean_corpora(
     workers: int = 1,
     spaced: tuple[bool, bool] = (True, True),
 ) -> CleaningReport:
-    """Clean training corpora into one text file a side.
+    """Clean training corpora and write them to one text file per side.
 
-    The corpora follow one another in their order. One of weight n stands there as n whole passes, so that no batch
-    or shard of neighbouring lines is full of copies of a sentence. The output does not depend on `workers`.
+    The output contains the corpora in the given order. A corpus of weight n is written n times as a whole, so that no
+    batch or shard of neighbouring lines is full of copies of one sentence. The output does not depend on `workers`.
 
     Args:
-        corpora: read once, one after the other.
-        clean: the rules, or "none": then every line stays as it is, `forbidden` is not asked, and only weights apply.
-        forbidden: the sentences of validation and test sets, to be dropped.
-        out_source, out_target: written beside their names and renamed when all is done; one line a pair, `\\n` ends it.
-        out_tags: if any corpus has a tag, the tag of each pair on a line of its own, an empty line for none; with no
-            tag at all there is no such file afterwards.
-        workdir: a folder for this pass alone: emptied at the start, removed at the end, even after an error. It takes
-            the size of the text and 33 bytes a pair.
-        workers: processes that share the first pass; 1 for none but this one.
-        spaced: whether the text of each side has words between spaces: limits on words hold for such sides alone.
+        corpora: training corpora; each is read once, in order.
+        clean: settings of the rules, or "none" to keep every line unchanged, ignore `forbidden` and apply only weights.
+        forbidden: sentences of validation and test sets, which are dropped.
+        out_source, out_target: output files with one line per pair, each ending in `\\n`; they are written to temporary
+            files in the same folders, which are renamed when everything is complete.
+        out_tags: output file with the tag of each pair, or an empty line without tag; if no corpus has a tag, there is
+            no such file, and an existing one is removed.
+        workdir: temporary folder for this function alone, emptied at the start and removed at the end, even after an
+            error; it needs the size of the text and 33 bytes per pair.
+        workers: number of processes for the first pass; 1 for this process only.
+        spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
 
     Raises:
-        UserError: no pair is left, or the disk is full; or whatever reading the pairs raises. The files under the
-            final names are then what they were before.
+        UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
+            the files at the final paths are unchanged.
     """
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
@@ -399,7 +402,7 @@ def clean_corpora(
 
 @contextmanager
 def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
-    """An empty `workdir` inside, neither it nor `asides` afterwards; a full disk becomes a `UserError`."""
+    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`."""
     shutil.rmtree(workdir, ignore_errors=True)
     try:
         workdir.mkdir(parents=True)
@@ -417,26 +420,26 @@ def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _FirstPass:
-    """A corpus after the first pass: text of `num_pairs` lines a side in the work folder, duplicates still in it."""
+    """A corpus after the first pass: text with `num_pairs` lines per side in `workdir`, including duplicates."""
 
     corpus: TrainingCorpus
     source: Path
     target: Path
     pairs_in: int
     num_pairs: int
-    num_digests: int  # num_pairs, or 0 if no duplicates are looked for
+    num_digests: int  # num_pairs, or 0 if duplicates are kept
     counts: collections.Counter[str]
-    characters: Path  # of the two sides of each pair, uint32
+    characters: Path  # file of the numbers of characters of both sides of each pair, uint32
     examples: Examples
 
 
 @dataclass(frozen=True)
 class _Losses:
-    """What a corpus loses when all pairs have been seen, by their places in the text of the first pass.
+    """Pairs of a corpus that the last two rules drop, as masks over the text of the first pass.
 
     Attributes:
-        unfit_N: pairs whose sides do not fit each other; empty if that is not asked.
-        repeats_N: pairs that repeat earlier ones; empty if that is not asked.
+        unfit_N: mask of pairs with a mismatch of lengths; empty if there is no limit.
+        repeats_N: mask of pairs that are duplicates of earlier ones; empty if duplicates are kept.
     """
 
     unfit_N: Flags
@@ -444,13 +447,16 @@ class _Losses:
 
     @property
     def dropped_N(self) -> Flags:
-        """Empty if nothing is asked."""
+        """Mask of all pairs that are dropped; empty if neither rule applies."""
         if len(self.unfit_N) and len(self.repeats_N):
             return self.unfit_N | self.repeats_N
         return self.unfit_N if len(self.unfit_N) else self.repeats_N
 
     def places(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Rule -> the pairs that it drops. What is unfit repeats nothing: its equals are unfit too."""
+        """Return the indices of the pairs that each rule drops.
+
+        A pair with a mismatch of lengths counts for that rule alone: its duplicates have the same mismatch.
+        """
         repeats_N = self.repeats_N & ~self.unfit_N if len(self.unfit_N) and len(self.repeats_N) else self.repeats_N
         return {"max_ratio": np.flatnonzero(self.unfit_N), "duplicate": np.flatnonzero(repeats_N)}
 
@@ -463,7 +469,7 @@ def _clean_all(
     median: RatioMedian,
     workers: int,
 ) -> list[_FirstPass]:
-    """The first pass over all corpora."""
+    """Run the first pass over all corpora."""
     passed = []
     with mapping_in_order(apply_rules, workers) as map_in_order:
         for number, corpus in enumerate(corpora):
@@ -500,7 +506,7 @@ def _clean_one(
 
 
 def _unfit(one: _FirstPass, typical: float, max_ratio: float) -> Flags:
-    """Which pairs have sides whose lengths do not fit each other; empty if there is no limit."""
+    """Return the mask of the pairs with a mismatch of lengths; empty if there is no limit."""
     if not max_ratio:
         return np.zeros(0, dtype=bool)
     unfit_N = np.zeros(one.num_pairs, dtype=bool)
@@ -523,7 +529,11 @@ def _split(repeats_N: Flags, lengths: Sequence[int]) -> list[Flags]:
 
 
 def _write_side(texts: Sequence[Path], report: CleaningReport, repeats: Sequence[Flags], out_path: Path) -> None:
-    """The second pass: each corpus as often as its weight says, without the pairs that repeat earlier ones."""
+    """Run the second pass for one side: write each corpus `weight` times, without the dropped pairs.
+
+    Args:
+        repeats: mask of the dropped pairs of each corpus; empty if none can be dropped.
+    """
     with out_path.open("wb") as out:
         for text, counts, repeats_N in zip(texts, report.corpora, repeats, strict=True):
             for _ in range(counts.weight):
@@ -535,11 +545,11 @@ def _copy_kept(text: Path, repeats_N: Flags, out: BinaryIO) -> None:
         for start in range(0, len(repeats_N), _CHUNK_PAIRS):
             kept_N = ~repeats_N[start : start + _CHUNK_PAIRS]
             out.writelines(itertools.compress(itertools.islice(lines, len(kept_N)), kept_N.tobytes()))
-        shutil.copyfileobj(lines, out)  # all of it where no duplicates were looked for
+        shutil.copyfileobj(lines, out)  # all lines if `repeats_N` is empty
 
 
 def _write_tags(report: CleaningReport, out_path: Path) -> None:
-    """The tag of each pair of the output; no file if no corpus has one."""
+    """Write the tag of each pair of the output; write no file if no corpus has a tag."""
     if all(corpus.tag is None for corpus in report.corpora):
         return
     with out_path.open("wb") as out:
@@ -573,7 +583,7 @@ def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> C
 
 
 def _texts_at(one: _FirstPass, places: list[int]) -> list[tuple[str, ...]]:
-    """The beginnings of the pairs at these places, which ascend."""
+    """Return the beginnings of the pairs at these indices, which must be ascending."""
     pairs = zip(iterate_lines(one.source), iterate_lines(one.target), strict=True)
     numbered = itertools.islice(enumerate(pairs), places[-1] + 1)
     return [cut_texts(*pair) for place, pair in numbered if place in places]

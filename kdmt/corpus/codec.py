@@ -1,6 +1,6 @@
-"""Text to ids and back: the tokenizer, the dictionaries and the text processing that belong together.
+"""Conversion of text to ids and back, with the tokenizer, the dictionaries and the text processing of a model.
 
-A folder that holds `tokenizer/`, `text.json` and the two `dict.<lang>.txt` is all that is needed; every checkpoint is
+All of them are read from a folder with `tokenizer/`, `text.json` and the two `dict.<lang>.txt`; every checkpoint is
 such a folder.
 """
 
@@ -30,7 +30,11 @@ MODEL_FILE = "model.json"
 
 @dataclass(frozen=True)
 class TextCodec:
-    """Words are text as the tokenizer sees it (processed: lowercased, Moses-tokenised, ... as set)."""
+    """Text processing, tokenizers and dictionaries of both languages.
+
+    Arguments and results named `words` are processed text, which is the input of the tokenizer: lowercased,
+    Moses-tokenised and so on, as in the settings.
+    """
 
     text: TextProcessor
     tokenizers: Tokenizers
@@ -39,10 +43,11 @@ class TextCodec:
 
     @classmethod
     def load(cls, folder: Path) -> TextCodec:
-        """From a checkpoint or a `prepare` folder.
+        """Load a codec from a checkpoint or a `prepare` folder.
 
         Raises:
-            UserError: naming the file that is missing or unreadable, or a dictionary that is not the model's.
+            UserError: if a file is missing or unreadable, or a dictionary does not match the model; the message names
+                the file.
         """
         text = load_text_processor(folder / TEXT_FILE)
         source, target = load_dictionaries(folder, text)
@@ -54,33 +59,33 @@ class TextCodec:
         )
 
     def companions(self, folder: Path) -> list[Path]:
-        """The files of `folder` that make a codec."""
+        """Return the paths in `folder` of the files and folders of a codec."""
         return [folder / name for name in companion_names(self.text.direction)]
 
     def encode_raw_source(self, lines: Iterable[str]) -> list[np.ndarray]:
-        """Raw source lines as ids, each ending in </s>."""
+        """Encode raw source lines to ids, each ending in </s>."""
         return self.encode_source([self.text.preprocess_source(line) for line in lines])
 
     def encode_source(self, words: Sequence[str]) -> list[np.ndarray]:
-        """Processed source lines as ids, each ending in </s>."""
+        """Encode processed source lines to ids, each ending in </s>."""
         return [self.src_dictionary.encode_line(line) for line in self.tokenizers.source.encode_lines(words)]
 
     def encode_target(self, words: Sequence[str]) -> list[np.ndarray]:
-        """Processed target lines as ids, each ending in </s>."""
+        """Encode processed target lines to ids, each ending in </s>."""
         return [self.tgt_dictionary.encode_line(line) for line in self.tokenizers.target.encode_lines(words)]
 
     def decode_target(self, tokens: Iterable[int]) -> str:
-        """Ids without </s> as words: subwords joined, still lowercased and Moses-tokenised where the text is."""
-        special = range(EOS + 1)  # <s>, <pad> and </s> mean nothing inside a sentence; <unk> stays visible
+        """Decode ids without </s> to words: subwords are joined, but lowercasing and Moses tokenisation remain."""
+        special = range(EOS + 1)  # <s>, <pad> and </s> have no text inside a sentence; <unk> stays visible
         kept = [token for token in tokens if token not in special]
         return self.tokenizers.target.decode(self.tgt_dictionary.string(kept))
 
     def decode_targets(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
-        """`decode_target` of many lines: the same text, several times as fast.
+        """Decode many lines, with the same result as `decode_target` but several times faster.
 
         Args:
-            tokens: target ids, back to back [sum(sizes)].
-            sizes: tokens of each line [N].
+            tokens: concatenated target ids [sum(sizes)].
+            sizes: number of tokens of each line [N].
         """
         return self._detokenizer.decode(tokens, sizes)
 
@@ -89,7 +94,7 @@ class TextCodec:
         return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols)
 
     def finish_target(self, words: str) -> str:
-        """Words as finished text."""
+        """Return finished text (detokenised, ...) for words."""
         return self.text.postprocess_target(self.tokenizers.target.join(words))
 
 
@@ -97,7 +102,7 @@ def load_dictionaries(folder: Path, text: TextProcessor) -> tuple[Dictionary, Di
     """Return the source and the target dictionary of a folder.
 
     Raises:
-        UserError: one is missing or unreadable, or has another size than the model in the same folder.
+        UserError: if one is missing or unreadable, or its size differs from that of the model in the same folder.
     """
     paths = [folder / f"dict.{lang}.txt" for lang in text.direction.sides]
     source, target = (Dictionary.load(path) for path in paths)
@@ -106,14 +111,15 @@ def load_dictionaries(folder: Path, text: TextProcessor) -> tuple[Dictionary, Di
 
 
 def check_sizes(folder: Path, paths: Sequence[Path], sizes: Sequence[int]) -> None:
-    """Refuse dictionaries, source and target, that have another size than the model beside them says, if there is one.
+    """Check that the sizes of both dictionaries are those of the model in the same folder, if there is a model.
 
     Args:
-        paths: of the dictionaries, for messages.
-        sizes: their symbols, the special ones included.
+        folder: folder with the dictionaries and perhaps `model.json`.
+        paths: paths of the source and target dictionary, for messages.
+        sizes: number of symbols of each dictionary, including the special symbols.
 
     Raises:
-        UserError: naming the dictionary and both sizes.
+        UserError: if a size differs; the message names the dictionary and both sizes.
     """
     if not (folder / MODEL_FILE).exists():
         return
@@ -128,10 +134,10 @@ def check_sizes(folder: Path, paths: Sequence[Path], sizes: Sequence[int]) -> No
 
 
 def load_text_processor(path: Path) -> TextProcessor:
-    """The text processing of a checkpoint or a `prepare` folder, from its `text.json`.
+    """Load the text processing of a checkpoint or a `prepare` folder from its `text.json`.
 
     Raises:
-        UserError: the file is missing or is none.
+        UserError: if the file is missing or not valid.
     """
     values = read_json_object(path, missing="there is no such file: not a folder that carries its text processing")
     try:
@@ -146,18 +152,18 @@ def companion_names(direction: Direction) -> list[str]:
 
 
 def cut_source(source: np.ndarray, max_tokens: int) -> np.ndarray:
-    """The first `max_tokens` of a source, the last of them </s>."""
+    """Truncate a source to `max_tokens` tokens, the last of which is </s>."""
     return source if len(source) <= max_tokens else np.append(source[: max_tokens - 1], source[-1])
 
 
 def check_vocabulary(checkpoint: Path, data: Path, direction: Direction) -> None:
-    """Refuse a checkpoint whose vocabulary is not the data's.
+    """Check that a checkpoint has the same vocabulary as the data.
 
     Args:
         checkpoint, data: folders with `dict.<lang>.txt` of each language.
 
     Raises:
-        UserError: naming both files and the first symbol that differs.
+        UserError: if dictionaries differ; the message names both files and the index of the first symbol that differs.
     """
     sizes = []
     for lang in direction.sides:
@@ -168,7 +174,7 @@ def check_vocabulary(checkpoint: Path, data: Path, direction: Direction) -> None
         first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
         sizes.append(len(a))
         if a == b:
-            continue  # perhaps with other counts: ids mean the same
+            continue  # the counts may differ: the ids are the same
         raise UserError(
             f"{ours} does not match {theirs}: {len(a)} symbols against {len(b)}, different from symbol {first} on"
         )

@@ -1,4 +1,4 @@
-"""Limit on combining marks in a row: normalisation sorts them, which takes the square of their number."""
+"""Limit on combining marks in a row: normalisation sorts them, in time quadratic in their number."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import itertools
 import re
 import unicodedata
 
-MAX_MARKS = 30  # in a row: that of Unicode's stream-safe text format (Standard Annex #15, section 13)
-_SHORT = 1000  # characters; normalising a line takes no time to speak of, whatever it holds
+MAX_MARKS = 30  # in a row, as in Unicode's stream-safe text format (Standard Annex #15, section 13)
+_SHORT = 1000  # characters; normalising a shorter line is fast with any content
 _RUN = re.compile(rf"[^\w\s]{{{MAX_MARKS + 1},}}")  # no combining mark is a letter or a digit
 
 
 def limit_marks(line: str) -> str:
-    """The line with what is beyond `MAX_MARKS` combining marks in a row left out; short lines stay as they are."""
+    """Remove the combining marks after the first `MAX_MARKS` in a row; short lines are unchanged."""
     if len(line) <= _SHORT or line.isascii():
         return line
     return _RUN.sub(_limit_run, line)

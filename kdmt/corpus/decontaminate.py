@@ -1,4 +1,4 @@
-"""Validation and test sentences, to be kept out of the training data."""
+"""Removal of validation and test sentences from the training data."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NO_LETTER_OR_DIGIT = re.compile(r"[\W_]")
 
 
 def comparison_key(line: str) -> bytes:
-    """What two lines have in common when they count as the same sentence.
+    """Return a key that is equal for two lines that count as the same sentence.
 
-    NFKC and case folding (Unicode's toNFKC_Casefold, default-ignorable characters aside), then only letters, digits and
-    combining marks are kept: punctuation, symbols and whitespace make no difference. A line that has none of them has
-    the empty key.
+    The line is normalised with NFKC and case folding (Unicode's toNFKC_Casefold, except that default-ignorable
+    characters are not removed). Then only letters, digits and combining marks are kept, so that punctuation, symbols
+    and whitespace have no effect. The key of a line without letters, digits and combining marks is empty.
     """
     if not line.isascii():
         line = limit_marks(line)
         line = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", line).casefold())
-    # ASCII is done on bytes, many times faster; most lines have nothing left to remove after that.
+    # ASCII is processed as bytes, which is many times faster; in most lines, nothing else needs to be removed.
     key = line.encode().translate(_ASCII_LOWER, _ASCII_DROPPED)
     if key.isalnum() or (rest := key.decode()).isalnum():
         return key
@@ -32,19 +32,19 @@ def comparison_key(line: str) -> bytes:
 
 
 def _keep_mark(match: re.Match[str]) -> str:
-    """`\\W` counts combining marks, which are the vowels of many scripts, as no part of a word."""
+    """Return a match of `\\W` if it is a combining mark, which many scripts use as vowel, else an empty string."""
     return match[0] if unicodedata.category(match[0]).startswith("M") else ""
 
 
 @dataclass(frozen=True)
 class Forbidden:
-    """The sentences of the validation and test sets: comparison key -> the held-out sides that hold it.
+    """Sentences of the validation and test sets: mappings from a comparison key to the held-out sides that contain it.
 
-    A training pair is contaminated when its source has the key of a held-out source, or its target that of a held-out
-    target. There is no lower limit on length: a one-word sentence of a test set forbids every training pair that
-    says just this on that side. Only sentences with the empty key (nothing but punctuation) forbid nothing.
+    A training pair is contaminated if its source has the key of a held-out source, or its target the key of a held-out
+    target. There is no minimum length: a one-word sentence of a test set excludes every training pair that consists of
+    this word on that side. Only sentences with the empty key (nothing but punctuation) exclude nothing.
 
-    Keys are kept whole, not hashed: held-out sets are small, and no training pair is lost to a collision.
+    Keys are stored in full, without hashing: held-out sets are small, and no training pair is lost to a collision.
     """
 
     sides: tuple[str, ...]  # "valid.source", "valid.target", "test_2016.source", ...
@@ -52,12 +52,12 @@ class Forbidden:
     target: Mapping[bytes, tuple[str, ...]]
 
     def matches(self, source: str, target: str) -> tuple[str, ...]:
-        """The held-out sides that this training pair repeats, as "test_2016.source"; empty if it is clean."""
+        """Return the held-out sides that contain a side of this pair, such as "test_2016.source"; empty if clean."""
         return self.source.get(comparison_key(source), ()) + self.target.get(comparison_key(target), ())
 
 
 def collect_forbidden(held_out: Iterable[tuple[str, Iterable[tuple[str, str]]]]) -> Forbidden:
-    """`Forbidden` from (name of the set, its pairs of lines)."""
+    """Return the `Forbidden` for held-out sets, each given as its name and its pairs of lines."""
     sides: list[str] = []
     source: dict[bytes, tuple[str, ...]] = {}
     target: dict[bytes, tuple[str, ...]] = {}

@@ -1,7 +1,9 @@
-"""Ids to text, many lines at once. Shape legend: N lines, M tokens of all of them, V symbols.
+"""Fast conversion of the ids of many lines to text.
 
-A subword model says what each symbol adds to a line, at its edge and inside; then a line's text is these joined. Lines
-with a symbol of which it cannot say so (`Surfaces`) are left to the model.
+A subword model gives the text of each symbol at the edge of a line and inside it (`Surfaces`), and the text of a line
+is their concatenation. Lines with a symbol whose text depends on other symbols are decoded by the model.
+
+Shape legend: N lines, M tokens of all lines, V symbols.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ _END = "\n"
 
 
 class Detokenizer:
-    """Joins the symbols of a dictionary. It is made for the symbols that there are: later ones read `<unk>`."""
+    """Converts ids of a dictionary to text; symbols that are added to the dictionary later are decoded as `<unk>`."""
 
     def __init__(self, model: SubwordModel, symbols: Sequence[str]) -> None:
         surfaces = model.surfaces(symbols)
-        by_place = [*surfaces.inner, *surfaces.edge]  # a symbol at the edge goes by its id + V
+        by_place = [*surfaces.inner, *surfaces.edge]  # a symbol at the edge has the index id + V
         self._model = model
         self._symbols = list(symbols)
         self._edge_at = surfaces.edge_at
@@ -31,19 +33,19 @@ class Detokenizer:
         self._texts = [text or "" for text in by_place] + [_END]
 
     def decode(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
-        """Text of each line [N]: `model.decode` of the symbols between spaces.
+        """Return the text of each line [N], equal to `model.decode` of its symbols joined by spaces.
 
         Args:
-            tokens: ids from 0 on, back to back [M]; `<s>`, `<pad>` and `</s>` mean nothing, those beyond the last
-                symbol are `<unk>`.
-            sizes: tokens of each line [N].
+            tokens: concatenated ids [M], not negative; `<s>`, `<pad>` and `</s>` are ignored, ids beyond the last
+                symbol are decoded as `<unk>`.
+            sizes: number of tokens of each line [N].
 
         Raises:
-            ValueError: there are not as many tokens as the sizes say.
+            ValueError: if the number of tokens is not the sum of the sizes.
         """
         ids_M, ends_N = self._kept(np.asarray(tokens), np.asarray(sizes))
         by_place_M = self._by_place(ids_M, ends_N)
-        # the end of line i stands after its last token, behind i others
+        # the end of line i comes after its last token and after the ends of i other lines
         in_order = np.full(len(ids_M) + len(ends_N), len(self._texts) - 1)
         is_token = np.ones(len(in_order), dtype=bool)
         is_token[ends_N + np.arange(len(ends_N))] = False
@@ -58,7 +60,7 @@ class Detokenizer:
     def _kept(
         self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The ids that mean something, and where each line then ends [N]."""
+        """Return the ids without special symbols, and the end of each line among them [N]."""
         ends_N = np.cumsum(sizes, dtype=np.int64)
         if len(tokens) != (ends_N[-1] if len(ends_N) else 0):
             raise ValueError(f"{len(tokens)} tokens in lines of {sizes.sum()}")
@@ -70,7 +72,7 @@ class Detokenizer:
         return ids[~special], ends_N - num_special_before[ends_N]
 
     def _by_place(self, ids_M: NDArray[np.int64], ends_N: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Each id, with V added to those at the edge of a line [M]."""
+        """Return each id, with V added at the edge of a line [M]."""
         starts_N = np.concatenate([[0], ends_N[:-1]]).astype(np.int64)
         edges = (starts_N if self._edge_at == "first" else ends_N - 1)[starts_N < ends_N]
         by_place_M = ids_M.copy()

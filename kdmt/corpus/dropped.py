@@ -1,42 +1,42 @@
-"""What a pass over a corpus loses to its rules, told with examples, where it is much."""
+"""Warnings, with examples, about rules that drop a large share of a corpus."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-MUCH_OF_ALL = 0.2  # share of a corpus that all rules together may drop without a warning
-MUCH_OF_ONE = 0.1  # and one rule
-NUM_EXAMPLES = 3  # of each rule
-_SHOWN = 60  # characters of a line
+MUCH_OF_ALL = 0.2  # largest share of a corpus that all rules together may drop without a warning
+MUCH_OF_ONE = 0.1  # the same for a single rule
+NUM_EXAMPLES = 3  # per rule
+_SHOWN = 60  # maximum number of characters of a line in an example
 
 Texts = tuple[str, ...]  # a pair of lines
 Examples = dict[str, list[Texts]]  # rule -> the first pairs that it dropped
 
 
 def add_examples(examples: Examples, more: Mapping[str, Sequence[Texts]]) -> None:
-    """Take over examples of each rule, up to `NUM_EXAMPLES`."""
+    """Add examples to those of each rule, up to `NUM_EXAMPLES` per rule."""
     for rule, found in more.items():
         own = examples.setdefault(rule, [])
         own += found[: NUM_EXAMPLES - len(own)]
 
 
 def cut_texts(*lines: str) -> Texts:
-    """Return the beginnings of lines, as much as is ever shown."""
+    """Return lines truncated to the maximum length of an example."""
     return tuple(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..." for line in lines)
 
 
 def show_texts(texts: Texts) -> str:
-    """Return a pair of lines as a message shows it; where both are the same, once."""
+    """Return a pair of lines as text for a message; two equal lines are shown once."""
     return " -> ".join(map(repr, dict.fromkeys(texts)))
 
 
 def lost_much(total: int, dropped: Mapping[str, int]) -> bool:
-    """Return whether a corpus loses more than `MUCH_OF_ALL`, or to one rule more than `MUCH_OF_ONE`."""
+    """Return whether all rules drop more than `MUCH_OF_ALL` of a corpus, or one rule more than `MUCH_OF_ONE`."""
     return sum(dropped.values()) > MUCH_OF_ALL * total or any(lost > MUCH_OF_ONE * total for lost in dropped.values())
 
 
 def describe_dropped(total: int, dropped: Mapping[str, int]) -> str:
-    """Return the counts of the rules, the largest first, as `max_ratio 3,857 (96%), empty 2`."""
+    """Return the counts of the rules, the largest first, such as `max_ratio 3,857 (96%), empty 2`."""
     ordered = sorted((count, rule) for rule, count in dropped.items() if count)[::-1]
     return ", ".join(f"{rule} {count:,}{_share(count, total)}" for count, rule in ordered) or "none"
 
@@ -44,12 +44,14 @@ def describe_dropped(total: int, dropped: Mapping[str, int]) -> str:
 def warning_lines(
     name: str, what: str, total: int, dropped: Mapping[str, int], examples: Mapping[str, Sequence[Texts]]
 ) -> Iterator[str]:
-    """Yield the lines of the warning that a corpus loses much; none where it does not.
+    """Yield the lines of a warning if the rules drop a large share of a corpus (see `lost_much`), else nothing.
 
     Args:
-        name: the corpus.
-        what: becomes of what it loses, as "pairs dropped".
-        examples: of the rules.
+        name: name of the corpus.
+        what: description of what is counted, such as "pairs dropped".
+        total: number of pairs of the corpus.
+        dropped: rule -> number of pairs that it dropped.
+        examples: rule -> examples of such pairs.
     """
     if not lost_much(total, dropped):
         return

@@ -1,4 +1,4 @@
-"""Exact duplicates among any number of items, in bounded memory: partitions on disk, one in memory at a time."""
+"""Search for exact duplicates in bounded memory: items are partitioned on disk, and one partition is read at a time."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 DIGEST_BYTES = 16
-_NUM_PARTITIONS = 128  # a billion items make partitions of under 200 MB, and macOS lets 256 files be open
+_NUM_PARTITIONS = 128  # partitions of a billion items are below 200 MB; macOS allows 256 open files
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("index", "<u8")])
 _ZEROS = bytes(1 << 20)
-_SECOND = np.uint64(1 << 63)  # set in the index of items that come after those without it
+_SECOND = np.uint64(1 << 63)  # set in the index of items that count as later than all items without it
 
 
 class DuplicateFinder:
-    """Takes the 128-bit digests of items in order, then tells which items repeat an earlier one, and which.
+    """Finds duplicates of earlier items by the 128-bit digests of the items.
 
-    Digests must be evenly distributed, as a cryptographic hash gives them. Two different items share one with a chance
-    of n² / 2¹²⁹ among n items: under 1e-20 for a billion.
+    Digests must be uniformly distributed, as those of a cryptographic hash are. The probability that any two of n
+    different items have the same digest is n² / 2¹²⁹: below 1e-20 for a billion items.
 
     Args:
-        workdir: an existing folder for its files (25 bytes an item), whose removal is the caller's work.
+        workdir: existing folder for temporary files (25 bytes per item); the caller removes it.
 
     Raises:
-        OSError: `add` and `find`, when the disk is full.
+        OSError: from `add` and `find`, if the disk is full.
     """
 
     def __init__(self, workdir: Path) -> None:
@@ -49,10 +49,12 @@ class DuplicateFinder:
         self._files.__exit__(kind, error, traceback)
 
     def add(self, digests: bytes, *, second: bool = False) -> None:
-        """Append items by their digests, 16 bytes each, back to back.
+        """Append items.
 
         Args:
-            second: whether these count as later than all others that are not `second`, whenever they were added.
+            digests: concatenated digests of the items, 16 bytes each.
+            second: whether these items count as later than all items without this flag, in whichever order they are
+                added.
         """
         high_low_N2 = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
         records_N = np.empty(len(high_low_N2), dtype=_RECORD)
@@ -68,21 +70,21 @@ class DuplicateFinder:
             partition.write(records.tobytes())
 
     def find(self) -> npt.NDArray[np.bool_]:
-        """Bool [items]: True where an item's digest is that of an item before it. Mapped from a file in the workdir."""
+        """Return whether each item is a duplicate of an earlier one, bool [items], mapped from a file in `workdir`."""
         repeats_N = _map_zeros(self._workdir / "repeats", self._num_items, np.dtype(bool))
         for indices_M, firsts_M in self._occurrences():
             repeats_N[indices_M[indices_M != firsts_M]] = True
         return repeats_N
 
     def find_first(self) -> npt.NDArray[np.int64]:
-        """Int64 [items]: the first item that has the same digest as each. Mapped from a file in the workdir."""
+        """Return the index of the first item with the same digest, int64 [items], mapped from a file in `workdir`."""
         first_N = _map_zeros(self._workdir / "firsts", self._num_items, np.dtype("<i8"))
         for indices_M, firsts_M in self._occurrences():
             first_N[indices_M] = firsts_M
         return first_N
 
     def _occurrences(self) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
-        """A partition's items, and the first item that has the digest of each."""
+        """Yield, for each partition, the indices of its items and of the first item with the digest of each."""
         for partition in self._partitions:
             partition.seek(0)
             records_M = np.frombuffer(partition.read(), dtype=_RECORD)
@@ -91,8 +93,11 @@ class DuplicateFinder:
 
 
 def _first_occurrences(records_M: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Indices in some order, and the first record's of the same digest; records come in the order of theirs."""
-    # stable: within a digest the order of indices stays, those that are second behind the others
+    """Return the indices of the records in any order, and the index of the first record with the digest of each.
+
+    The records must be in the order in which they were added.
+    """
+    # a stable sort keeps the order of the indices within a digest, with the `second` ones after the others
     order_M = np.lexsort((records_M["index"] & _SECOND, records_M["low"], records_M["high"]))
     sorted_M = records_M[order_M]
     is_new_M = np.ones(len(sorted_M), dtype=bool)
@@ -103,9 +108,9 @@ def _first_occurrences(records_M: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.
 
 
 def _map_zeros(path: Path, length: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A memory-mapped array [length] of zeros.
+    """Return a memory-mapped array [length] of zeros.
 
-    The file is written out first: in a sparse one a full disk would kill the process at the first assignment.
+    The file is written in full first: with a sparse file, an assignment would kill the process if the disk is full.
     """
     if not length:  # an empty file cannot be mapped
         return np.zeros(0, dtype)

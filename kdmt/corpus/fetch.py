@@ -1,4 +1,4 @@
-"""Raw text from local files, a mirror folder or the network: verified, then streamed line by line."""
+"""Raw text from local files, a mirror folder or the network, verified and streamed line by line."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _logger = logging.getLogger(__name__)
 
 _SCHEMES = ("http", "https")
 _HANDLERS = (urllib.request.HTTPHandler, urllib.request.HTTPSHandler)
-_TIMEOUT_SECONDS = 60.0  # of silence
-_STALL_SECONDS, _STALL_BYTES = 120.0, 10_000  # a download in which fewer come in so long has stalled
-_MAX_BYTES = 64 * 10**9  # of a download whose size the server does not tell
+_TIMEOUT_SECONDS = 60.0  # without any data
+_STALL_SECONDS, _STALL_BYTES = 120.0, 10_000  # a download with fewer bytes in this time has stalled
+_MAX_BYTES = 64 * 10**9  # limit of a download whose size the server does not send
 _MAX_NAME = 60  # characters: at most four bytes each
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BLOCK_BYTES = 1 << 20
-_PART = ".part"  # ends the name of a download that is not whole
+_PART = ".part"  # suffix of an incomplete download
 
-# Told the bytes that are there and how many there will be, None while that is unknown.
+# Callback with the number of bytes so far and the total number, None if unknown.
 Progress = Callable[[int, int | None], None]
 
 
@@ -56,7 +56,7 @@ Progress = Callable[[int, int | None], None]
 def fetch_corpus(
     corpus: ParallelText, *, downloads: Path, mirror: Path | None, base: Path, progress: Progress | None = None
 ) -> tuple[Path, ...]:
-    """The local files of a corpus, for `read_pairs`: (source, target), or (tsv,). See `fetch`."""
+    """Return the local files of a corpus for `read_pairs`: (source, target), or (tsv,). See `fetch`."""
     return tuple(
         fetch(source, downloads=downloads, mirror=mirror, base=base, progress=progress) for source in corpus.files
     )
@@ -65,17 +65,17 @@ def fetch_corpus(
 def fetch(
     source: Source, *, downloads: Path, mirror: Path | None, base: Path, progress: Progress | None = None
 ) -> Path:
-    """A local file with the content of `source`, verified against its sha256.
+    """Return the path of a local file with the content of `source`, verified against its SHA-256; download if needed.
 
     Args:
-        source: a path, or a URL with its sha256.
-        downloads: where files from the network are kept, under names that begin with their sha256.
-        mirror: a folder that answers for URLs before the network is tried.
-        base: what relative paths are relative to.
-        progress: called while bytes come from the network.
+        source: path, or URL with its SHA-256.
+        downloads: folder for files from the network; their names begin with their SHA-256.
+        mirror: folder in which files of URLs are searched before the network is used.
+        base: folder to which relative paths are relative.
+        progress: callback during a download.
 
     Raises:
-        UserError: no such file, another sha256, or a download that failed or ended too early.
+        UserError: if the file does not exist, its checksum does not match, or a download fails or is incomplete.
     """
     if source.path is not None:
         return _local_file(source, base)
@@ -99,7 +99,7 @@ def _download_path(url: str, sha256: str, downloads: Path) -> Path:
 
 
 def partial_download(source: Source, downloads: Path) -> Path | None:
-    """Where the beginning of a download is kept; None for a source without a URL."""
+    """Return the path of an incomplete download; None for a source without a URL."""
     if source.url is None or source.sha256 is None:
         return None
     return _part_of(_download_path(source.url, source.sha256, downloads))
@@ -124,15 +124,15 @@ def _url_path(url: str) -> PurePosixPath:
 
 
 def _file_name(url: str) -> str:
-    """A name for what a URL gives, without what makes no file name, or one too long."""
+    """Return the file name in a URL, without characters that are not allowed in file names, and not too long."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f/]", "_", _url_path(url).name)[-_MAX_NAME:] or "download"
 
 
 def _find_in_mirror(url: str, sha256: str, mirror: Path) -> Path | None:
-    """The first candidate with this sha256, None where there is no candidate at all.
+    """Return the first candidate with this SHA-256, or None if there are no candidates.
 
     Raises:
-        UserError: there are candidates, and all of them have another content; or the mirror is no folder.
+        UserError: if there are candidates and none has this SHA-256, or the mirror is not a folder.
     """
     if not mirror.is_dir():
         raise UserError(f"{mirror}: the mirror is not a folder")
@@ -151,7 +151,7 @@ def _find_in_mirror(url: str, sha256: str, mirror: Path) -> Path | None:
 
 
 def _mirror_candidates(url: str, mirror: Path) -> Iterator[Path]:
-    """From the most to the least specific: host and path, every end of the path, then the file's name anywhere."""
+    """Yield candidates, the most specific first: host and path, each suffix of the path, the file name anywhere."""
     parts = _url_path(url).parts
     if not parts or ".." in parts:
         return
@@ -162,7 +162,7 @@ def _mirror_candidates(url: str, mirror: Path) -> Iterator[Path]:
 
 
 def _download(source: Source, destination: Path, progress: Progress | None) -> None:
-    """Download to `destination`, through a `.part` beside it that a later call goes on from."""
+    """Download to `destination` through a `.part` file in the same folder, from which a later call resumes."""
     url, sha256 = cast(str, source.url), cast(str, source.sha256)
     if urllib.parse.urlsplit(url).scheme not in _SCHEMES:
         raise UserError(f"{url}: only http and https can be downloaded")
@@ -173,7 +173,7 @@ def _download(source: Source, destination: Path, progress: Progress | None) -> N
             _download_rest(source, part, watch, progress)
         except urllib.error.HTTPError as error:
             raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
-        except (http.client.HTTPException, OSError, ValueError) as error:  # URLError among them; ValueError: of a URL
+        except (http.client.HTTPException, OSError, ValueError) as error:  # OSError: also URLError; ValueError: bad URL
             if _is_of_disk(error):
                 raise OSError(error.errno, error.strerror, error.filename or str(part)) from None
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -196,10 +196,11 @@ def _is_of_disk(error: Exception) -> TypeGuard[OSError]:
 
 
 def _download_rest(source: Source, part: Path, watch: _StallWatch, progress: Progress | None) -> None:
-    """Append to `part` what it lacks, or write it anew where the server cannot resume.
+    """Append the missing bytes to `part`, or write it from the beginning if the server cannot resume.
 
     Raises:
-        UserError: the connection was closed before all bytes came, or there are more than may come.
+        UserError: if the connection is closed early, the disk has too little space, or the download is over the limit.
+        ConnectionError: if the download has stalled.
     """
     url = cast(str, source.url)
     done = part.stat().st_size if part.is_file() else 0
@@ -208,12 +209,12 @@ def _download_rest(source: Source, part: Path, watch: _StallWatch, progress: Pro
         request.add_header("Range", f"bytes={done}-")
     if source.login is not None:
         encoded = base64.b64encode(source.login.encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {encoded}")  # for this server and no other
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")  # not sent to servers of redirects
     try:
         response = watch.open(request)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
-            return  # nothing lies beyond the part: it is whole, or its sha256 will tell
+            return  # there is nothing after the part: it is complete, or its checksum will not match
         raise
     with response:
         if not _resumes_at(response, done):
@@ -250,9 +251,9 @@ def _copy(
     watch: _StallWatch,
     progress: Progress | None,
 ) -> int:
-    """Bytes of the file after copying, `done` of which were there before."""
+    """Copy a response to a file that has `done` bytes, and return its new number of bytes."""
     while total is not None or done <= _MAX_BYTES:
-        block = response.read1(_BLOCK_BYTES)  # what is there: `read` would wait for the whole block
+        block = response.read1(_BLOCK_BYTES)  # returns what has arrived; `read` would wait for the whole block
         if not block:
             break
         file.write(block)
@@ -264,14 +265,14 @@ def _copy(
 
 
 class _StallWatch:
-    """Opens connections, and closes one over which hardly anything comes.
+    """Opens connections, and closes those that receive almost no data.
 
-    The timeout of a socket is one of silence alone: with a byte now and then, or headers that never end, a server would
-    hold on to us for ever.
+    The timeout of a socket applies only while no data arrives: a server that sends single bytes or endless headers
+    could keep the connection open forever.
     """
 
     def __init__(self) -> None:
-        self.num_bytes = 0  # that have come
+        self.num_bytes = 0  # received so far
         self.has_stalled = False
         self._sockets: list[socket.socket] = []
         self._ended = threading.Event()
@@ -286,12 +287,12 @@ class _StallWatch:
         self._thread.join()
 
     def open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """The answer to a request, by way of redirections to http and https alone."""
+        """Send a request and return the response; redirects are followed to http and https only."""
         opener = urllib.request.build_opener(_Redirects, *(self._handler(kind) for kind in _HANDLERS))
         return cast(http.client.HTTPResponse, opener.open(request, timeout=_TIMEOUT_SECONDS))
 
     def _handler(self, kind: type[urllib.request.AbstractHTTPHandler]) -> type[urllib.request.AbstractHTTPHandler]:
-        """A handler of urllib's whose connections are watched."""
+        """Return a subclass of a urllib handler whose sockets are added to the watched ones."""
         sockets = self._sockets
 
         class Handler(kind):  # type: ignore[valid-type, misc]
@@ -317,7 +318,7 @@ class _StallWatch:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https; urllib itself follows to ftp as well."""
+    """Redirect handler that follows to http and https only; that of urllib follows to ftp too."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -331,10 +332,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def source_lines(source: Source, path: Path) -> Iterator[str]:
-    """Yield the lines of a source's local file: its text, or what the tokens of a data-bin spell.
+    """Yield the lines of a source's local file: its text, or the text of the tokens of a data-bin.
 
     Raises:
-        UserError: see `open_lines`; an index or a dictionary that is missing or damaged, an id beyond it.
+        UserError: see `open_lines`; also if an index or a dictionary is missing or damaged, or an id is not in it.
     """
     for number, line in enumerate(bounded_source_lines(source, path), start=1):
         if isinstance(line, Unreadable):
@@ -343,14 +344,14 @@ def source_lines(source: Source, path: Path) -> Iterator[str]:
 
 
 def bounded_source_lines(source: Source, path: Path) -> Iterator[str | Unreadable]:
-    """Yield the same, with an `Unreadable` in the place of each line that is too long or not UTF-8."""
+    """Yield lines as `source_lines` does, with an `Unreadable` for each line that is too long or not UTF-8."""
     if not source.is_tokens:
         return open_bounded_lines(path, member=source.member, name=source.name)
     return _spelled(path, source.remove_bpe)
 
 
 def monolingual_lines(source: Source, path: Path, malformed: Malformed) -> Iterator[str]:
-    """Yield the lines of a text without translation; those that are too long or not UTF-8 are left out and counted.
+    """Yield the lines of monolingual text; lines that are too long or not UTF-8 are skipped and counted.
 
     Raises:
         UserError: see `source_lines`.
@@ -363,7 +364,7 @@ def monolingual_lines(source: Source, path: Path, malformed: Malformed) -> Itera
 
 
 def token_companions(path: Path) -> list[Path]:
-    """What gives the tokens of a `.bin` their meaning: its index and its language's dictionary."""
+    """Return the files that are needed to read the tokens of a `.bin`: its index and the dictionary of its language."""
     prefix = path.with_suffix("")
     return [idx_path(prefix), path.with_name(f"dict{prefix.suffix}.txt")]
 
@@ -382,17 +383,17 @@ def read_pairs(
 ) -> Iterator[tuple[str, str]]:
     """Yield the (source, target) lines of a corpus.
 
-    Rows that cannot be read are dropped or refused as `corpus.malformed` says: a TSV row with another number of columns
-    than the first one, or a line that is too long or not UTF-8.
+    Malformed rows are dropped or raise an error, depending on `corpus.malformed`: TSV rows whose number of columns
+    differs from that of the first row, and lines that are too long or not UTF-8.
 
     Args:
-        corpus: two files, or a TSV whose columns are counted from 0.
-        paths: what `fetch_corpus` gave for it.
-        malformed: counts the rows that are dropped.
+        corpus: two files, or a TSV file whose columns are counted from 0.
+        paths: result of `fetch_corpus`.
+        malformed: receives the counts of rows that are dropped.
 
     Raises:
-        UserError: see `open_lines`; two files of different length, a TSV with too few columns, a malformed row that is
-            to be refused or more of them than others, no line at all.
+        UserError: see `open_lines`; also if two files differ in length, a TSV file has too few columns, a malformed row
+            is an error, more rows are malformed than not, or there are no pairs.
     """
     names = [source.name for source in corpus.files]
     malformed = Malformed() if malformed is None else malformed

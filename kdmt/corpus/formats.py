@@ -1,6 +1,6 @@
-"""What a file is by its first bytes: everything that is no plain UTF-8 text, with the reason and what to do about it.
+"""Detection of files that are not plain UTF-8 text by their first bytes, with the format and a remedy.
 
-The name of a file says nothing here: archives, markup and UTF-16 come under any name.
+File names are ignored, because archives, markup and UTF-16 text occur with any name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DECOMPRESS = "decompress it first (of compressed files, .gz and members of .zip
 _EXTRACT = "extract the text first"
 _CONVERT = "convert it to UTF-8, for example with 'iconv -t UTF-8'"
 
-# first bytes -> what the file is, what to do; a longer beginning comes before a shorter one that it starts with
+# (first bytes, format, remedy); longer signatures come before the shorter ones with which they begin
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     *((magic, "a zip archive", "name the file inside it as 'member', or unpack it") for magic in _ZIP),
     (b"\xfd7zXZ\x00", "compressed with xz", _DECOMPRESS),
@@ -56,29 +56,30 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     ),
 )
 _HTML = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
-# How WMT's SGML, IWSLT's and OPUS's XML, TMX and XLIFF begin: a tag with an attribute, one that nothing else has, or
-# one that is closed on its line. Placeholders of tokenised text look like tags too (`<url> is a site`).
+# Beginnings of SGML (WMT), XML (IWSLT, OPUS), TMX and XLIFF: a tag with an attribute, a tag that occurs in no other
+# format, or a tag that is closed on the same line. Other tags are accepted, because placeholders in tokenised text look
+# like them (`<url> is a site`).
 _MARKUP = re.compile(
     rb"<\?xml\s|<!doctype\s|<!--|<(srcset|refset|tstset|mteval|tmx|xliff|cesdoc|cesana)[\s>]"
     rb"|<[a-z]+(\s+[\w:]+\s*=[^<>]*)+>|<(url|doc|talkid|keywords|speaker|transcript|seg)>[^<>\n]*</",
     re.IGNORECASE,
 )
 _SEGMENT = re.compile(rb"<seg\s+id\s*=", re.IGNORECASE)
-_TAR_BYTES = 512  # of a header
+_TAR_BYTES = 512  # size of a header
 _TAR_CHECKSUM = slice(148, 156)
-_FEWEST_NULS = 0.1  # share of the bytes; a stray one occurs in crawled text
+_FEWEST_NULS = 0.1  # smallest share of NUL bytes in a binary file; single ones occur in crawled text
 
 
 def refuse_other_formats(head: bytes, name: str, *, sentences: bool = True) -> None:
-    """Refuse a file that is no plain UTF-8 text.
+    """Check that a file is plain UTF-8 text.
 
     Args:
-        head: its first bytes, `HEAD_BYTES` of them where it has as many.
-        name: of the file, for the message.
-        sentences: whether it is to have sentences: then markup is refused too.
+        head: first `HEAD_BYTES` bytes of the file, or all if it is shorter.
+        name: name of the file for the message.
+        sentences: whether the file must contain sentences; then markup is refused too.
 
     Raises:
-        UserError: saying what it is and what to do.
+        UserError: if it is another format; the message names the format and a remedy.
     """
     found = recognize(head) or (recognize_markup(head) if sentences else None)
     if found is not None:
@@ -86,7 +87,7 @@ def refuse_other_formats(head: bytes, name: str, *, sentences: bool = True) -> N
 
 
 def recognize(head: bytes) -> tuple[str, str] | None:
-    """What a file is that is no UTF-8 text, and what to do about it; None where nothing speaks against it."""
+    """Return the format of a file that is not UTF-8 text, and a remedy; None if it may be UTF-8 text."""
     for magic, kind, remedy in _SIGNATURES:
         if head.startswith(magic):
             return kind, remedy
@@ -98,19 +99,19 @@ def recognize(head: bytes) -> tuple[str, str] | None:
 
 
 def _is_tar(head: bytes) -> bool:
-    """By its header's checksum: the old format has no other mark."""
+    """Return whether the checksum of the tar header is correct; the old tar format has no other signature."""
     header = head[:_TAR_BYTES]
     if len(header) < _TAR_BYTES or not header[0]:
         return False
     field = header[_TAR_CHECKSUM].strip(b" \0")
     if not re.fullmatch(rb"[0-7]{1,8}", field):
         return False
-    blanks = len(header[_TAR_CHECKSUM]) * ord(" ")  # what the field counts as
+    blanks = len(header[_TAR_CHECKSUM]) * ord(" ")  # the checksum is computed with blanks in its own field
     return int(field, 8) == sum(header) - sum(header[_TAR_CHECKSUM]) + blanks
 
 
 def _recognize_wide_text(head: bytes) -> tuple[str, str] | None:
-    """UTF-16 and UTF-32 without a mark, and what else is full of NUL bytes."""
+    """Return format and remedy of UTF-16 or UTF-32 without a byte order mark, or another file with many NUL bytes."""
     nuls = head.count(0)
     if not nuls or (nuls < _FEWEST_NULS * len(head) and _is_utf8(head)):
         return None
@@ -131,14 +132,14 @@ def _is_of_text(character: str) -> bool:
 
 def _is_utf8(head: bytes) -> bool:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut off
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
     except UnicodeDecodeError:
         return False
     return True
 
 
 def recognize_markup(head: bytes) -> tuple[str, str] | None:
-    """The same for text that has no sentences one a line."""
+    """Return the format of text that does not have one sentence per line, and a remedy; None if it may have."""
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if _HTML.match(start):
         return "an HTML page", "check where it was downloaded from"
@@ -150,12 +151,12 @@ def recognize_markup(head: bytes) -> tuple[str, str] | None:
 
 
 def _are_objects(start: bytes) -> bool:
-    """Whether the first line is a JSON object with a key; a sentence is none."""
+    """Return whether the first line is, or begins, a JSON object with a key; a sentence does not."""
     first, newline, _ = start.partition(b"\n")
     try:
         value = json.loads(first)
     except ValueError:
-        # an object over several lines, which begins with the brace alone or with its first key
+        # an object on several lines, with the first key after the brace or on a later line
         return bool(newline) and re.match(rb'\{\s*"[^"\n]*"\s*:', start) is not None
     except RecursionError:
         return False
