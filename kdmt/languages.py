@@ -2,8 +2,8 @@
 
 A code is a BCP 47 tag (`zh-Hans`, `pt-BR`, `sr-Latn`) or an ISO 639 code (`de`, `deu`, `ger`), in any case; `_` may
 replace `-`, as in `zh_CN` and NLLB's `zho_Hans`. `parse_language` parses it. The code as the user wrote it is part
-of file names: `train.zh-Hans`, `dict.zh-Hans.txt`, `train.en-zh-Hans.zh-Hans.bin`. fairseq reads such a data-bin if both
-languages are given; it infers them only if neither code has a hyphen. Two codes with the same language, script and
+of file names: `train.zh-Hans`, `dict.zh-Hans.txt`, `train.en-zh-Hans.zh-Hans.bin`. fairseq reads such a data-bin if
+both languages are given; it infers them only if neither code has a hyphen. Two codes with the same language, script and
 region are the same language (`same_language`), so the codes of the two sides cannot differ in case alone.
 
 Scripts are those of ISO 15924. Default scripts are CLDR's likely subtags, for languages that are not written in Latin.

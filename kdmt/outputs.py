@@ -51,7 +51,7 @@ def writing(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[N
     """Hold the lock of an output while the body writes it, and remove the lock file.
 
     Args:
-        path: the file or folder. Missing parent folders are created.
+        path: path of the file or folder. Missing parent folders are created.
         wait: called before waiting for another process. If it is None, another process is an error.
 
     Raises:

@@ -150,7 +150,7 @@ def _is_open(number: int) -> bool:
 
 
 def _is_real(stream: TextIO, number: int) -> bool:
-    """Return whether a stream has this file descriptor; callers in the same process may replace standard streams."""
+    """Return whether a stream has this file descriptor, and is not a replacement by a caller in the same process."""
     try:
         return stream.fileno() == number
     except (OSError, ValueError):  # without a file descriptor, or detached

@@ -66,7 +66,7 @@ class PrintableStream:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "buffer":  # libraries would bypass this class with it
+        if name == "buffer":  # libraries would bypass this class through the buffer
             raise AttributeError(name)
         return getattr(self.stream, name)
 

@@ -44,7 +44,7 @@ class Extras:
 
     knowledge: Knowledge | None = None  # for students that learn from a cache
     weight_B: torch.Tensor | None = None  # float32, weight of each pair; None for 1
-    weighted_tokens: float | None = None  # sum over real target tokens of the weight of their pair
+    weighted_tokens: float | None = None  # sum of the pair weights over the real target tokens
     monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, for the masked language model
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Extras:
@@ -163,14 +163,23 @@ def open_split(data_bin: Path, split: str, direction: Direction) -> ParallelData
 
 
 def join_data(every: Sequence[ParallelData]) -> ParallelData:
-    """Concatenate several data sets to one."""
+    """Concatenate several data sets into one."""
     return ParallelData(tuple(part for each in every for part in each.parts))
 
 
 def filter_by_size(
     src_sizes: IntArray, tgt_sizes: IntArray | None, *, max_source_tokens: int, max_target_tokens: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Return the indices (int64, ascending) of the pairs within both limits, 0 for none, and the number of others."""
+    """Return the pairs within both limits.
+
+    Args:
+        src_sizes: number of tokens of each source, integers [pairs].
+        tgt_sizes: number of tokens of each target; None without targets.
+        max_source_tokens, max_target_tokens: limits; 0 for no limit.
+
+    Returns:
+        Indices of the pairs, int64 ascending, and the number of pairs that are left out.
+    """
     fits = np.ones(len(src_sizes), dtype=bool)
     if max_source_tokens:
         fits &= np.asarray(src_sizes) <= max_source_tokens
@@ -203,10 +212,11 @@ def make_batches(
         tgt_sizes: number of tokens of each target; None without targets.
         max_tokens: maximum number of padded tokens of the longer side of a batch, B * max(S, T), as in fairseq.
         max_sentences: maximum of B.
-        required_batch_multiple: divisor of B for batches that end because of a limit and have more sentences than this.
+        required_batch_multiple: a batch that ends because of a limit has a multiple of this number of sentences, unless
+            it has fewer.
         indices: indices of the pairs to use (default: all).
         seed: seed for shuffling pairs with the same sizes; None keeps them in the order of `indices`.
-        epoch: number of the epoch, from 1; the batches depend on nothing but (sizes, settings, seed, epoch).
+        epoch: number of the epoch, from 1; the batches depend on (sizes, settings, seed, epoch) alone.
 
     Returns:
         Batches from short to long, each an int64 array [B] of indices of pairs.
@@ -258,7 +268,7 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
 
 
 def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Tensor:
-    """Return sentences as an int64 tensor, padded on the right to the longest length or the next multiple of it.
+    """Return sentences as an int64 tensor [B, longest length rounded up to a multiple], padded on the right.
 
     A `<pad>` inside a sentence becomes `<unk>` (see `without_padding`), so that code that recognises padding by its id
     finds the length of the sentence.

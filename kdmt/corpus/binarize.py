@@ -86,7 +86,7 @@ def count_tokens(paths: Iterable[Path]) -> Counter[str]:
 
 
 def binarize_tokenized(text: Path, dictionary: Dictionary, prefix: Path) -> TokenCounts:
-    """Write tokenised text, with whitespace between tokens, with the same bytes as fairseq-preprocess."""
+    """Write tokenised text (tokens separated by whitespace) byte for byte as fairseq-preprocess does."""
     return _write(_encode_tokenized(text, dictionary), prefix, len(dictionary))
 
 

@@ -15,7 +15,7 @@ from kdmt.corpus.text_files import Malformed
 from kdmt.types import PAD, SPECIALS, UNK
 
 Pair = tuple[str, str]
-Finding = tuple[dict[str, Any], list[str]]  # values for report.json, warnings
+Finding = tuple[dict[str, Any], list[str]]  # values for report.json, and warnings
 
 _LEAST_SHARED = 0.05  # share of a test set that another held-out set must contain for a warning; less may be chance
 
@@ -40,7 +40,7 @@ def check_malformed(found: Mapping[str, Malformed]) -> Finding:
 
 
 def check_held_out(held_out: Mapping[str, Sequence[Pair]]) -> Finding:
-    """Count empty lines of held-out sets, and the sentences that two held-out sets share.
+    """Count empty lines of held-out sets, and sentences that a test set shares with the validation set or another one.
 
     Args:
         held_out: split -> its pairs; without further translations of the validation set, which are no separate set.

@@ -94,7 +94,7 @@ class TextCodec:
         return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols)
 
     def finish_target(self, words: str) -> str:
-        """Return finished text (detokenised, ...) for words."""
+        """Convert words to finished text, for example by detokenisation."""
         return self.text.postprocess_target(self.tokenizers.target.join(words))
 
 

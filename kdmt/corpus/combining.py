@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 MAX_MARKS = 30  # in a row, as in Unicode's stream-safe text format (Standard Annex #15, section 13)
-_SHORT = 1000  # characters; normalising a shorter line is fast with any content
+_SHORT = 1000  # length in characters up to which a line is fast to normalise with any content
 _RUN = re.compile(rf"[^\w\s]{{{MAX_MARKS + 1},}}")  # no combining mark is a letter or a digit
 
 

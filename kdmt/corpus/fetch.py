@@ -38,10 +38,10 @@ _logger = logging.getLogger(__name__)
 
 _SCHEMES = ("http", "https")
 _HANDLERS = (urllib.request.HTTPHandler, urllib.request.HTTPSHandler)
-_TIMEOUT_SECONDS = 60.0  # without any data
+_TIMEOUT_SECONDS = 60.0  # maximum time without any data
 _STALL_SECONDS, _STALL_BYTES = 120.0, 10_000  # a download with fewer bytes in this time has stalled
 _MAX_BYTES = 64 * 10**9  # limit of a download whose size the server does not send
-_MAX_NAME = 60  # characters: at most four bytes each
+_MAX_NAME = 60  # maximum number of characters, each of at most four bytes
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BLOCK_BYTES = 1 << 20
 _PART = ".part"  # suffix of an incomplete download
@@ -65,7 +65,7 @@ def fetch_corpus(
 def fetch(
     source: Source, *, downloads: Path, mirror: Path | None, base: Path, progress: Progress | None = None
 ) -> Path:
-    """Return the path of a local file with the content of `source`, verified against its SHA-256; download if needed.
+    """Return a local file with the content of `source`, downloaded if needed and verified against its SHA-256.
 
     Args:
         source: path, or URL with its SHA-256.

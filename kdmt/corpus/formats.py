@@ -139,7 +139,7 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def recognize_markup(head: bytes) -> tuple[str, str] | None:
-    """Return the format of text that does not have one sentence per line, and a remedy; None if it may have."""
+    """Return the format of markup or JSON, and a remedy; None if the text may have one sentence per line."""
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if _HTML.match(start):
         return "an HTML page", "check where it was downloaded from"
