@@ -1,7 +1,7 @@
 """The knowledge cache: files with the top-k predictions of a teacher for every target token of a data-bin.
 
     knowledge.json      description of the cache and of its inputs; written last, so a folder with it is complete
-    sizes.npy           int32 [sentences], number of target tokens of each in the data-bin, </s> included
+    sizes.npy           int32 [sentences], number of target tokens of each sentence of the data-bin, </s> included
     marginal.npy        float32 [V], mean over all tokens of the teacher's distribution at temperature 1
     blocks/000000.npy   one record for each target token of sentences 0 ... block_size - 1, concatenated; then 000001
 
@@ -266,8 +266,10 @@ class KnowledgeSource:
         return np.average([cache.marginal for cache in self.caches], axis=0, weights=tokens).astype(np.float32)
 
     def load(self, indices: Sequence[int] | IntArray) -> Knowledge:
-        """Return the knowledge about all target tokens of these pairs, in the given order. The probabilities of each
-        token's groups are normalised to sum to 1 again, because the stored values are rounded."""
+        """Return the knowledge about all target tokens of these pairs, in the given order.
+
+        The probabilities of each token's groups are normalised to sum to 1 again, because the stored ones are rounded.
+        """
         import torch
 
         parts = [self._records(int(index)) for index in indices]

@@ -28,8 +28,8 @@ def mapping_in_order(
 ) -> Iterator[Callable[[Iterable[Chunk]], Iterator[Result]]]:
     """Provide a `map` with `function` that keeps the order of the chunks.
 
-    It runs in this process if `workers` is 1, else in this number of worker processes. The function is sent to each
-    worker process only once, because it may be large; chunks and results are sent each time.
+    It runs in this process if `workers` is 1, else in `workers` worker processes. The function is sent to each worker
+    process only once, because it may be large; after that, only chunks and results are sent.
     """
     if workers == 1:
         yield functools.partial(map, function)
