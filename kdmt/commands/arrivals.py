@@ -1,4 +1,4 @@
-"""Lines of a stream as they arrive: many together from a file, one at a time from a keyboard."""
+"""Lines of a stream as they arrive: many at a time from a file, one at a time from a keyboard."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kdmt.corpus.text_files import MAX_LINE_BYTES
 from kdmt.errors import UserError
 
 _READ_BYTES = 1 << 16
-_PAUSE_SECONDS = 0.05  # without a byte: the lines so far are yielded
-_GATHER_SECONDS = 0.5  # longest time for which lines are gathered that arrive without a pause
-# (seconds to wait, None for ever) -> bytes; empty at the end, None if none have arrived in time
+_PAUSE_SECONDS = 0.05  # time without data after which the collected lines are yielded
+_GATHER_SECONDS = 0.5  # maximum time for collecting lines that arrive without a pause
+# (timeout in seconds, None for no timeout) -> bytes; empty at the end of the stream, None after a timeout
 _Read = Callable[[float | None], bytes | None]
 
 
 def arriving_lines(source: BinaryIO, most: int) -> Iterator[list[bytes]]:
-    """Yield the lines of a stream without their `\\n`, at most `most` together, as soon as the stream pauses.
+    """Yield the lines of a stream without their `\\n`, at most `most` at a time, as soon as the stream pauses.
 
-    Of a line longer than `MAX_LINE_BYTES` only the beginning is yielded, which is longer than that too.
+    A line much longer than `MAX_LINE_BYTES` may be cut, but the yielded part is still longer than `MAX_LINE_BYTES`.
 
     Raises:
-        UserError: the stream cannot be read.
+        UserError: if the stream cannot be read.
     """
     read = _reader(source)
     lines: list[bytes] = []
@@ -60,7 +60,7 @@ def _reader(source: BinaryIO) -> _Read:
             if not select.select([descriptor], [], [], seconds)[0]:
                 return None
             return os.read(descriptor, _READ_BYTES)
-        except OSError as error:  # a folder, a terminal that is gone
+        except OSError as error:  # such as a folder, or a terminal that was closed
             raise UserError(f"standard input: {error.strerror}") from None
 
     return read

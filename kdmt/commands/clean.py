@@ -1,7 +1,7 @@
-"""`kdmt clean`: list or remove what a pipeline keeps besides its current stages.
+"""`kdmt clean`: list or remove files of a pipeline that do not belong to the current state of its stages.
 
 These are earlier states of stages (`kdmt.flow.folders`) and incomplete files of stopped runs. The current state of a
-stage is never removed, and nothing is removed from a stage that a process is at work on.
+stage is never removed, and nothing is removed from a stage while a process works on it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _HALF_DONE = (f"{PARTIAL}*", f"{SCRATCH}*", "blocks.old*", f"{DAMAGED}*")  # in 
 
 @dataclass(frozen=True)
 class Kept:
-    """Something that may be removed.
+    """A folder or file that may be removed.
 
     Attributes:
-        path: the folder or file.
-        owner: the stage's folder, or the download, whose lock is held while it is removed.
-        about: what it is.
-        needed_by: the setting that names it, because of which it is not removed; empty if there is none.
+        path: path of the folder or file.
+        owner: folder of the stage, or download, that is locked during the removal.
+        about: description for the user.
+        needed_by: setting that contains the path and therefore prevents its removal; empty if there is none.
         is_download: whether the owner is a download.
     """
 
@@ -54,12 +54,12 @@ class Kept:
 
     @property
     def identity(self) -> tuple[Path, int]:
-        """Return path and inode: another file of the same name has another identity."""
+        """Return the path and the inode, which differs for another file with the same path."""
         return self.path, self.path.lstat().st_ino
 
     @property
     def size(self) -> int:
-        """Return the bytes of all files; 0 for a symbolic link, since its target is not removed."""
+        """Return the size of all files in bytes; 0 for a symbolic link, because its target is not removed."""
         if self.path.is_symlink():
             return 0
         if self.path.is_file():
@@ -69,16 +69,15 @@ class Kept:
 
 
 def clean(workspace: Workspace, names: Sequence[str], *, removing: bool, show: Callable[[str], None]) -> None:
-    """List what a pipeline keeps besides its current stages.
+    """List, and remove on request, files that do not belong to the current state of the stages of a pipeline.
 
     Args:
-        names: restrict the list to these names, as they are listed, or relative to the pipeline's folder; empty for
-            all.
-        removing: whether to remove what is listed.
-        show: prints a line.
+        names: paths to which the list is restricted, as listed or relative to the pipeline's folder; empty for all.
+        removing: whether to remove the listed files.
+        show: function that prints a line.
 
     Raises:
-        UserError: there is no such name, a setting of the pipeline needs it, or a process is at work on its stage.
+        UserError: if a name is not in the list, a setting of the pipeline needs it, or a process works on its stage.
     """
     found = _wanted(workspace, names)
     identities = {kept.identity for kept in found}
@@ -86,7 +85,7 @@ def clean(workspace: Workspace, names: Sequence[str], *, removing: bool, show: C
         if removing:
             for owner, is_download in dict.fromkeys((kept.owner, kept.is_download) for kept in found):
                 locks.enter_context(writing(owner) if is_download else locked(owner))
-            # again: another process may have moved states since
+            # list again, because another process may have moved states before they were locked
             found = [kept for kept in _wanted(workspace, names) if kept.identity in identities]
         if not found:
             show(f"{workspace.root}: no earlier states and nothing half-done")
@@ -107,7 +106,7 @@ def _wanted(workspace: Workspace, names: Sequence[str]) -> list[Kept]:
 
 
 def _list(found: Sequence[Kept], show: Callable[[str], None]) -> int:
-    """Show a line for each; return the bytes that may be removed."""
+    """Show a line for each path, and return the number of bytes that may be removed."""
     total = 0
     width = max(len(str(kept.path)) for kept in found)
     for kept in found:
@@ -119,7 +118,7 @@ def _list(found: Sequence[Kept], show: Callable[[str], None]) -> int:
 
 
 def find_kept(workspace: Workspace) -> Iterator[Kept]:
-    """Yield all that may be removed, by stage."""
+    """Yield everything that may be removed, by stage."""
     needed = {os.path.realpath(path): setting for setting, path in given_checkpoints(workspace.config)}
     for folder in _stage_folders(workspace):
         for state in earlier_states(folder):
@@ -135,7 +134,7 @@ def find_kept(workspace: Workspace) -> Iterator[Kept]:
 
 
 def _stage_folders(workspace: Workspace) -> list[Path]:
-    """Return the folders of stages, also of those that are no longer in the pipeline file but have earlier states."""
+    """Return the folders of stages, including stages that are no longer in the pipeline but have earlier states."""
     root = workspace.root
     own = {stage.folder.name for stage in build_stages(workspace).all() if stage.folder.parent == root}
     places = [
@@ -167,7 +166,7 @@ def _half_done(folder: Path) -> list[Path]:
 
 
 def _about(state: Path) -> str:
-    """Describe a state: whether it is complete, and how much work it is."""
+    """Return a description of a state: whether it is complete, and its number of updates or blocks."""
     if state.is_symlink():
         return f"a symbolic link to {state.resolve()}; the link alone is removed"
     complete = "complete" if (state / "manifest.json").is_file() else "unfinished"
@@ -188,7 +187,7 @@ def _named(name: str, found: Sequence[Kept], workspace: Workspace) -> Kept:
 
 
 def _place(path: Path) -> Path:
-    """Return the same path for all spellings of it; a symbolic link at its end is not followed."""
+    """Return the resolved path, without following a symbolic link at its end."""
     return path.parent.resolve() / path.name
 
 

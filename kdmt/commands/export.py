@@ -1,4 +1,4 @@
-"""`kdmt export`: a trained model for another toolkit."""
+"""`kdmt export`: write a trained model for another toolkit."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from kdmt.terminal import printable
 
 
 def export(checkpoint: Path, out: Path, *, to: str, options: ExportOptions) -> None:
-    """Write the model of a checkpoint, with its tokenizer and text processing, and print where it is.
+    """Write the model of a checkpoint with its tokenizer and text processing, and print the output path.
 
     Args:
-        checkpoint: a checkpoint folder, a pointer file or a run.
-        out: the new folder, or file for a toolkit that has models as files.
-        to: a name of `EXPORTERS`.
+        checkpoint: checkpoint folder, pointer file or run.
+        out: new folder, or new file for a toolkit whose models are files.
+        to: key of `EXPORTERS`.
 
     Raises:
-        UserError: there is no such model, or the toolkit does not have it.
+        UserError: if the model does not exist, or the toolkit does not support it.
     """
     exporter = EXPORTERS[to]
     if options.quantization not in exporter.quantizations:

@@ -1,6 +1,6 @@
-"""`kdmt generate`: translate a split of a data-bin and write what fairseq-generate writes.
+"""`kdmt generate`: translate a split of a data-bin, with the output format of fairseq-generate.
 
-Batches are in fairseq's order, and each one is written when it is done. Messages about the run go to standard error.
+Batches have the same order as in fairseq, and each is written when it is done. Messages go to standard error.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ from kdmt.terminal import PrintableStream
 from kdmt.types import Hypothesis
 
 _logger = get_logger(__name__)
-_UNLIMITED = int(largest("max_tokens"))  # tokens of a batch that is cut already
+_UNLIMITED = int(largest("max_tokens"))  # `max_tokens` for batches that are already cut
 
 
 @dataclass
 class _Scored:
-    """Best hypotheses and their references, as they are scored."""
+    """Best hypotheses and their references, in the form in which they are scored."""
 
     hypotheses: list[str] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
 
 
 def generate(flags: GenerateFlags) -> None:
-    """Write the lines to standard output or, whole or not at all, to `generate-<split>.txt` in the results' folder.
+    """Write the lines to standard output or to `generate-<split>.txt` in the folder of results.
 
-    The file of a shard has the shard's number in its name.
+    The file appears only when it is complete. The name of a shard's file contains the number of the shard.
 
     Raises:
-        UserError: the data-bin or a checkpoint is not right, they do not belong together, or a sentence is too long.
+        UserError: if the data-bin or a checkpoint is not valid, they do not match, or a sentence is too long.
     """
     use_threads(flags.threads)
     device = pick_device("cpu" if flags.cpu else "auto")
@@ -119,9 +119,9 @@ def _lines(
     finish: Callable[[str], str],
     scored: _Scored,
 ) -> Iterator[str]:
-    """Yield the lines of one sentence, and add its best hypothesis to those that are scored."""
+    """Yield the output lines of one sentence, and add its best hypothesis to `scored`."""
     src_dictionary, tgt_dictionary = data.dictionaries
-    # fairseq's own BLEU is of the tokens as they are, unless --remove-bpe joins them
+    # The BLEU of fairseq is computed on unchanged tokens, unless --remove-bpe joins them.
     scores_tokens = flags.scoring == "bleu" and flags.remove_bpe is None
     reference = ""
     if not flags.quiet:
@@ -143,7 +143,7 @@ def _lines(
 
 
 def _finisher(flags: GenerateFlags, lang: str) -> Callable[[str], str]:
-    """Return a function that undoes `--bpe` and `--tokenizer`, by the rules of the target language as in fairseq."""
+    """Return a function that undoes `--bpe` and `--tokenizer` with the rules of the target language, as in fairseq."""
     moses = TextProcessor(Text(moses=True, already_applied=True), lang, lang)
 
     def finish(text: str) -> str:
@@ -155,7 +155,7 @@ def _finisher(flags: GenerateFlags, lang: str) -> Callable[[str], str]:
 
 
 def _score(scored: _Scored, flags: GenerateFlags) -> str:
-    """Return the end of the last line, and log the signature of a score of sacreBLEU."""
+    """Return the score for the last line, and log the signature of a sacreBLEU score."""
     if flags.scoring == "bleu":
         return str(TokenBleu.of(scored.hypotheses, scored.references))
     if flags.scoring == "chrf":
@@ -171,7 +171,7 @@ def _score(scored: _Scored, flags: GenerateFlags) -> str:
 
 
 def _load(path: Path, data: DataBin) -> Transformer:
-    """Return the model of one part of `--path`, which must have the dictionaries of the data-bin."""
+    """Return the model of one path in `--path`, and check that it has the dictionaries of the data-bin."""
     if not path.exists():
         raise UserError(f"{path}: there is no such checkpoint")
     if is_checkpoint_file(path):
@@ -232,7 +232,7 @@ def _engine(models: list[Transformer], flags: GenerateFlags, device: torch.devic
 
 
 def _settings(flags: GenerateFlags, sentences: int) -> Decode:
-    """Return the settings of one batch, which is not cut again."""
+    """Return decoding settings with which one batch is not cut again."""
     return checked(
         Decode,
         "generate",
@@ -275,7 +275,7 @@ def _batches(split: Split, models: list[Transformer], flags: GenerateFlags) -> l
 
 
 def _limit(models: list[Transformer], flags: GenerateFlags, side: str) -> int:
-    """Return the longest sentence that is translated: what the models read, or less where the flags say so."""
+    """Return the maximum length of a sentence: the smallest limit of the models, or less if a flag sets less."""
     asked = getattr(flags, f"max_{side}_positions")
     read = [getattr(model.config, f"max_{side}_positions") for model in models]
     return min(read if asked is None else [*read, asked])

@@ -1,4 +1,4 @@
-"""`kdmt import-checkpoint`: checkpoint folders from fairseq's checkpoints."""
+"""`kdmt import-checkpoint`: write checkpoint folders from checkpoints of fairseq."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def import_checkpoint(
     moses: bool = False,
     lowercase: bool = False,
 ) -> None:
-    """Write a checkpoint folder for each checkpoint of fairseq, and print their paths.
+    """Write a checkpoint folder for each checkpoint of fairseq, and print the paths of the folders.
 
     Args:
-        checkpoints: paths with ':' between them.
-        out: the new folder; of several checkpoints OUT/0, OUT/1, ...
-        data: the data-bin of the checkpoints, or a folder with its dict.<lang>.txt.
+        checkpoints: paths separated by ':'.
+        out: new folder; for several checkpoints OUT/0, OUT/1, ...
+        data: data-bin of the checkpoints, or a folder with its dict.<lang>.txt files.
         source_lang, target_lang: languages (default: those in the checkpoint).
-        bpe_codes, sentencepiece: the subword model; without one, text is tokens already.
-        normalize, moses, lowercase: how the training text was processed.
+        bpe_codes, sentencepiece: subword model; without one, text is expected to be tokenised.
+        normalize, moses, lowercase: processing that was applied to the training text.
 
     Raises:
-        UserError: a checkpoint cannot be read or has no counterpart in kdmt, or the folder exists.
+        UserError: if a checkpoint cannot be read or has no counterpart in kdmt, or the folder exists.
     """
     settings = TextSettings(
         data=data,

@@ -1,4 +1,4 @@
-"""`kdmt import-fairseq`: a pipeline file for a data-bin that fairseq-preprocess made."""
+"""`kdmt import-fairseq`: write a pipeline file for a data-bin of fairseq-preprocess."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ def new_pipeline(
     moses: bool = False,
     lowercase: bool = False,
 ) -> Iterator[list[str]]:
-    """Write the YAML of a pipeline whose `prepare` stage is the data-bin, which is run inside: if that fails, no file.
+    """Write the file of a pipeline whose `prepare` stage uses the data-bin.
+
+    This is a context manager, in which the caller runs the stage. If the stage fails, the file is removed.
 
     Args:
-        pipeline: the new file.
-        name: of the pipeline; by default the file's.
-        bpe_codes, sentencepiece: what cut the text into subwords; without one its tokens are taken as they are.
-        remove_bpe: then, how they are joined for scores.
-        moses, lowercase: what was done to the text before.
+        pipeline: new file.
+        name: name of the pipeline (default: the file's name without its suffix).
+        bpe_codes, sentencepiece: model that cut the text into subwords; without one, the tokens are used unchanged.
+        remove_bpe: in this case, the kind of marks by which tokens are joined for scores.
+        moses, lowercase: processing that was applied to the text before.
 
     Yields:
-        What the user may want to know of it.
+        Hints for the user.
 
     Raises:
-        UserError: the file exists, the data-bin is not whole, or settings contradict each other.
+        UserError: if the file exists, the data-bin is incomplete, or settings contradict each other.
     """
     if pipeline.exists():
         raise UserError(f"{pipeline}: exists already; nothing was written (`kdmt prepare {pipeline}` goes on from it)")
@@ -74,7 +76,7 @@ def new_pipeline(
     try:
         yield _hints(data, bpe_codes or sentencepiece or remove_bpe)
     except BaseException:
-        pipeline.unlink(missing_ok=True)  # made here: what is refused or stopped leaves nothing
+        pipeline.unlink(missing_ok=True)  # leave no file after an error or an interruption
         raise
 
 

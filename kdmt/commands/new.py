@@ -1,4 +1,4 @@
-"""`kdmt new`: a commented pipeline file, from a template in the package."""
+"""`kdmt new`: write a commented pipeline file from a template in the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdmt.errors import UserError
 from kdmt.languages import parse_language
 from kdmt.toy.corpus_files import COUNTS, is_up_to_date, write_corpus
 
-CORPUS_FOLDER = "toy-corpus"  # of the template `toy`, in the folder of the pipeline file
+CORPUS_FOLDER = "toy-corpus"  # for the template `toy`, in the folder of the pipeline file
 
 _FOLDER = Path(__file__).parent.parent / "templates"
 _TOY_SEED = 1
@@ -45,7 +45,7 @@ _MULTI30K = {
 
 @dataclass(frozen=True)
 class _Request:
-    """What a new pipeline file is written from."""
+    """Values for a new pipeline file."""
 
     pipeline: Path
     template: TemplateName
@@ -65,19 +65,18 @@ def new_pipeline(
     """Write a pipeline file from a template, and for `toy` also the toy corpus.
 
     Args:
-        pipeline: the new file.
-        source: the source language, as a BCP 47 tag or an ISO 639 code. Templates with a corpus of their own have a
-            default.
-        target: the target language.
-        template: the name of the template.
-        name: the name of the pipeline (default: the file's name without its suffix).
+        pipeline: new file.
+        source: source language, as a BCP 47 tag or an ISO 639 code. Templates that include a corpus have a default.
+        target: target language.
+        template: name of the template.
+        name: name of the pipeline (default: the file's name without its suffix).
 
     Returns:
-        What was written: the file, and the folder of the corpus if there is one.
+        Paths of the new file and, if there is one, of the folder of the corpus.
 
     Raises:
-        UserError: the file or the corpus folder exists, there is no such template, a language is missing or has no
-            corpus there, or a value is not valid in a pipeline.
+        UserError: if the file or the corpus folder exists, the template does not exist, a language is missing or not
+            in the corpus of the template, or a value is not valid in a pipeline.
     """
     if template not in names(TemplateName):
         raise UserError(f"there is no template {template!r}: expected one of {', '.join(names(TemplateName))}")
@@ -129,13 +128,13 @@ def _fill(request: _Request) -> str:
 
 
 def _values(request: _Request) -> Mapping[str, str]:
-    """Return the values of the placeholders, each as it is written in YAML."""
+    """Return the values of the placeholders in YAML syntax."""
     values = {
         "file": _in_comment(str(request.pipeline)),
         "name": _scalar(request.name),
         "source_lang": _scalar(request.source),
         "target_lang": _scalar(request.target),
-        "source": request.source,  # in names of files
+        "source": request.source,  # for file names
         "target": request.target,
     }
     if request.template == "toy":
@@ -147,12 +146,12 @@ def _values(request: _Request) -> Mapping[str, str]:
 
 
 def _scalar(text: str) -> str:
-    """Return text as a YAML scalar: plain if it is a simple word that YAML does not take for something else."""
+    """Return text as a YAML scalar: plain if it is a simple word that YAML reads as a string, else quoted."""
     is_plain = text.replace("-", "").replace("_", "").isalnum() and text[:1].isalpha() and text.lower() not in _WORDS
     return text if is_plain else json.dumps(text, ensure_ascii=False)
 
 
-_WORDS = {"no", "yes", "on", "off", "y", "n", "true", "false", "null"}  # YAML 1.1 takes them for other values
+_WORDS = {"no", "yes", "on", "off", "y", "n", "true", "false", "null"}  # YAML 1.1 reads them as other types
 
 
 def _in_comment(text: str) -> str:
@@ -164,7 +163,7 @@ def _corpus(request: _Request) -> Path:
 
 
 def _check_corpus_folder(folder: Path) -> None:
-    """Refuse a folder that holds other files than the toy corpus."""
+    """Check that a folder contains no files other than the toy corpus."""
     if not folder.exists() or is_up_to_date(folder, COUNTS, _TOY_SEED):
         return
     if not folder.is_dir() or any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""New pipeline files: written whole, valid, and never over a file that exists."""
+"""Writing of new pipeline files: only complete and valid files, and never over an existing file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_pipeline_file(path: Path, text: str) -> None:
     """Write a pipeline file if its text is a valid pipeline.
 
     Raises:
-        UserError: the text is not valid, or the file exists.
+        UserError: if the text is not valid, or the file exists.
     """
     aside = partial_path(path)
     with writing(path):
@@ -37,7 +37,7 @@ def write_pipeline_file(path: Path, text: str) -> None:
 
 
 def _put(aside: Path, path: Path) -> None:
-    """Give a file its name, if that is free; a file system without hard links reserves the name first."""
+    """Rename a file unless the new name exists. On a file system without hard links, create an empty file first."""
     try:
         os.link(aside, path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`kdmt rescore`: forced-decoding scores of given pairs."""
+"""`kdmt rescore`: compute forced-decoding scores of sentence pairs."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ def rescore(
 ) -> None:
     """Write `log-probability <TAB> tokens` for each pair of raw lines to standard output.
 
-    The log-probability is `nan` where a line is longer than the model reads.
+    The log-probability is `nan` if a line is longer than the maximum length of the model.
 
     Args:
-        checkpoint: a checkpoint folder, a pointer file, a run or what `kdmt export --to ctranslate2` wrote.
-        source, target: text files, which may be compressed, of the model's languages.
+        checkpoint: checkpoint folder, pointer file, run, or output folder of `kdmt export --to ctranslate2`.
+        source, target: text files in the languages of the model, which may be compressed.
         compute_type: number type of CTranslate2.
-        workers: worker processes; 0 for one for each core or GPU.
-        threads: CPU threads of each.
+        workers: number of worker processes; 0 for one per core or GPU.
+        threads: number of CPU threads of each worker process.
         device: auto, cpu, cuda, ...
 
     Raises:
-        UserError: there is no such model or file, the files differ in length, or the model has no such scores.
+        UserError: if the model or a file does not exist, the files differ in length, or the model does not support
+            these scores.
     """
     with output_text() as out, TemporaryDirectory(prefix="kdmt-rescore-") as scratch:
         folder = Path(scratch)
@@ -65,7 +66,7 @@ def rescore(
 
 
 def _copy_lines(path: Path, copy: Path) -> int:
-    """Write the lines of a file that may be compressed to another one; return their number."""
+    """Copy the lines of a file, which may be compressed, to another file, and return their number."""
     write_lines(copy, open_lines(path, name=str(path)))
     with copy.open("rb") as file:
         return sum(1 for _ in file)

@@ -1,4 +1,4 @@
-"""`kdmt run`: every stage of a pipeline that is not up to date, in order, up to one of them."""
+"""`kdmt run`: run the stages of a pipeline that are not up to date, in order, up to a chosen stage."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def run_pipeline(
     student: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Bring a stage up to date, and before it every stage that it is made from.
+    """Bring a stage and all stages that it depends on up to date.
 
     Args:
-        workspace: the pipeline and its folders.
-        to: the last stage. For "score" all students are trained first, or the chosen one alone.
-        student: the name of the one student to train; all if None.
-        progress: called after each stage with the number of stages that are up to date and the number of all stages
-            that are needed.
+        workspace: pipeline and its folders.
+        to: last stage. For "score", all students or the chosen student are trained first.
+        student: name of the student to train; None for all students.
+        progress: function that is called after each stage with the number of stages that are up to date and the number
+            of all required stages.
 
     Raises:
-        UserError: there is no such stage or student, or a stage refuses its settings or its input.
+        UserError: if the stage or student does not exist, or a stage refuses its settings or its input.
     """
     _check_request(to, student)
     check_architectures(workspace.config)
@@ -49,7 +49,7 @@ def run_pipeline(
     try:
         for done, stage in enumerate(wanted, start=1):
             if stage in stages.groups["score"]:
-                (stage,) = build_stages(workspace).groups["score"]  # with students trained by now
+                (stage,) = build_stages(workspace).groups["score"]  # now that students are trained
             run_stage(stage, rebuild=True, say=workspace.say, making=followers.making)
             if progress is not None:
                 progress(done, len(wanted))
@@ -76,7 +76,7 @@ def _wanted(stages: Stages, to: StageName, student: str | None) -> list[Stage]:
 
 
 def _names(stages: Iterable[Stage]) -> Iterator[str]:
-    """Yield the names of stages and of all that they are made from."""
+    """Yield the names of stages and of all stages that they depend on."""
     for stage in stages:
         yield stage.name
         yield from _names(stage.upstream)

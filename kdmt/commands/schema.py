@@ -1,4 +1,4 @@
-"""The command `kdmt schema`: a JSON schema of pipeline files, for editors that complete and check YAML."""
+"""`kdmt schema`: write a JSON schema of pipeline files, for editors that complete and check YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kdmt status`: the state of every stage of a pipeline. Nothing is written, created or locked."""
+"""`kdmt status`: show the state of every stage of a pipeline. Nothing is written, created or locked."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class StageStatus:
     """The state of one stage.
 
     Attributes:
-        name: the stage, such as `teacher` or `student small seed 1`.
-        state: `up to date`; `out of date`, if it would be made anew or extended; `incomplete`, if it was started and
-            not finished, or an output is missing or damaged; `not made`.
-        reasons: why it is not up to date; empty if it is.
-        folder: where the stage writes.
-        size_bytes: the size of the folder's files, 0 if there is no folder.
-        age_seconds: the time since the newest file was written, None if there is no file.
+        name: name of the stage, such as `teacher` or `student small seed 1`.
+        state: `up to date`; `out of date`, if a run would make it again or extend it; `incomplete`, if it was started
+            and not finished, or an output is missing or damaged; `not made`.
+        reasons: reasons why it is not up to date; empty if it is.
+        folder: output folder of the stage.
+        size_bytes: size of the folder's files, 0 if there is no folder.
+        age_seconds: time since the newest file was written, None if there is no file.
     """
 
     name: str
@@ -46,10 +46,10 @@ class StageStatus:
 def pipeline_status(workspace: Workspace) -> list[StageStatus]:
     """Return the state of every stage of a pipeline, in the order in which they run.
 
-    A stage that is made from a stage which is not up to date is not up to date either.
+    A stage that depends on a stage which is not up to date is not up to date either.
 
     Raises:
-        UserError: the stages cannot be put together from the settings.
+        UserError: if the stages cannot be built from the settings.
     """
     now = time.time()
     found: dict[str, StageStatus] = {}
@@ -69,7 +69,7 @@ def _state(stage: Stage, waits_for: Sequence[str]) -> tuple[StageState, list[str
         return state, [f"{name} is not up to date" for name in waits_for]
     try:
         status = stage.status()
-    except (UserError, OSError) as error:  # such as a corpus that is missing
+    except (UserError, OSError) as error:  # such as a missing corpus
         return "out of date" if is_begun else "not made", [str(error)]
     states: dict[str, StageState] = {
         "fresh": "up to date",
@@ -82,7 +82,7 @@ def _state(stage: Stage, waits_for: Sequence[str]) -> tuple[StageState, list[str
 
 
 def _measure(folder: Path) -> tuple[int, float | None]:
-    """Return the bytes of a folder's files, and the time at which the newest one was written."""
+    """Return the size of a folder's files in bytes, and the time at which the newest file was written."""
     size, newest = 0, None
     for status in _files(folder):
         size += status.st_size
@@ -95,7 +95,7 @@ def _files(folder: Path) -> Iterator[os.stat_result]:
         for name in names:
             try:
                 yield (Path(parent) / name).lstat()
-            except FileNotFoundError:  # a stage at work may remove files at any moment
+            except FileNotFoundError:  # a running stage may remove files at any time
                 continue
 
 

@@ -1,4 +1,4 @@
-"""`kdmt translate`: raw text from standard input to standard output."""
+"""`kdmt translate`: translate raw text from standard input to standard output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kdmt.streams import input_bytes, output_bytes
 from kdmt.terminal import printable
 
 _logger = get_logger(__name__)
-_SHORT_LINE = 16  # bytes: too few to recognise another format by
+_SHORT_LINE = 16  # bytes; too short for recognising another format
 
 
 def translate(
@@ -41,14 +41,14 @@ def translate(
     """Translate standard input to standard output.
 
     Args:
-        checkpoint: a checkpoint folder, a pointer file, a run or an exported model.
-        beam, lenpen: of the search (default: those that an exported model proposes, else those of `Decode`).
-        iterations: decoder passes of a non-autoregressive model, at most.
-        length_beam: lengths that a non-autoregressive model tries.
-        threads: CPU threads, 0 for one for each core.
+        checkpoint: checkpoint folder, pointer file, run or exported model.
+        beam, lenpen: settings of the search (default: those proposed by an exported model, else those of `Decode`).
+        iterations: maximum number of decoder passes of a non-autoregressive model.
+        length_beam: number of lengths that a non-autoregressive model tries.
+        threads: number of CPU threads; 0 for one per core.
 
     Raises:
-        UserError: an option is out of range, there is no model, or see `translate_stream`.
+        UserError: if an option is out of range or there is no model; see also `translate_stream`.
     """
     source, target = input_bytes(), output_bytes()
     given = {name: value for name, value in (("beam", beam), ("lenpen", lenpen)) if value is not None}
@@ -68,16 +68,16 @@ def translate(
 def translate_stream(
     translator: Translator, settings: Decode, source: BinaryIO, target: BinaryIO, *, buffer_size: int
 ) -> None:
-    """Translate a stream of UTF-8 lines in bounded memory, one line for one line, as they arrive.
+    """Translate the UTF-8 lines of a stream as they arrive, in bounded memory. Each line gives one output line.
 
-    A line that is not UTF-8 or longer than `MAX_LINE_BYTES` has an empty translation and a message on standard error;
-    the other lines are translated. On a terminal, control characters are escaped.
+    A line that is not UTF-8 or is longer than `MAX_LINE_BYTES` gets an empty translation and a message on standard
+    error; the other lines are translated. On a terminal, control characters are escaped.
 
     Args:
-        buffer_size: most lines that are translated together.
+        buffer_size: maximum number of lines that are translated together.
 
     Raises:
-        UserError: at the end, if some lines could not be read; at once, if the stream is not text.
+        UserError: at the end, if some lines cannot be read; immediately, if the stream is not text or memory is full.
     """
     done, refused = 0, list[int]()
     is_terminal = target.isatty()
@@ -106,13 +106,13 @@ def translate_stream(
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether PyTorch or CTranslate2 ran out of memory, for which neither has an exception on a CPU."""
+    """Return whether PyTorch or CTranslate2 ran out of memory. On a CPU, neither has an exception class for this."""
     is_out = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return is_out or re.search(r"can't allocate memory|out of memory|bad_alloc", str(error)) is not None
 
 
 def _read_line(line: bytes, number: int) -> str | None:
-    """Return the text of a line of standard input; None, with a message, if it cannot be read."""
+    """Return the text of a line of standard input, or log a message and return None if it cannot be read."""
     if number == 1:
         if len(line) > _SHORT_LINE:
             refuse_other_formats(line[:HEAD_BYTES], "standard input", sentences=False)

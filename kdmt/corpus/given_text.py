@@ -1,4 +1,4 @@
-"""The texts that the section `prepare` of a pipeline names."""
+"""Texts that are named in the `prepare` section of a pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def text_sources(settings: Prepare) -> list[Source]:
 
 
 def held_out_texts(settings: Prepare) -> dict[str, HeldOut]:
-    """Return validation and test text by the name of the split."""
+    """Return the validation and test texts by the name of their split."""
     return ({} if settings.valid is None else {"valid": settings.valid}) | settings.test
 
 

@@ -1,11 +1,11 @@
-"""fairseq's memory-mapped token files: `.bin` holds tokens back to back, `.idx` where each sentence lies.
+"""Memory-mapped token files of fairseq: `.bin` contains the tokens, `.idx` the position of each sentence.
 
-The format is that of `MMapIndexedDataset` (fairseq/data/indexed_dataset.py), byte for byte:
+The format is identical to that of `MMapIndexedDataset` (fairseq/data/indexed_dataset.py):
 
     .idx   b"MMIDIDX\\0\\0", uint64 version 1, uint8 dtype code, uint64 count, int32 sizes[count], int64 pointers[count]
-    .bin   the tokens of all sentences, each sentence closed by `</s>`
+    .bin   the concatenated tokens of all sentences, each sentence with `</s>` at its end
 
-All numbers are little-endian; sizes count tokens and pointers count bytes.
+All numbers are little-endian. Sizes are in tokens, pointers in bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ IntArray = NDArray[np.integer]
 
 
 def fitting_dtype(vocab_size: int) -> np.dtype[np.integer]:
-    """The narrowest of uint16, uint32 and int64 that fairseq uses for a vocabulary (`best_fitting_int_dtype`)."""
+    """Return the dtype that fairseq uses for a vocabulary, uint16, uint32 or int64 (`best_fitting_int_dtype`)."""
     if vocab_size < 65_500:
         return np.dtype("<u2")
     return np.dtype("<u4" if vocab_size < 4_294_967_295 else "<i8")
@@ -48,10 +48,10 @@ def idx_path(prefix: Path) -> Path:
 
 
 class IndexedWriter:
-    """Writes sentences one after the other, `with IndexedWriter(prefix, vocab_size) as writer: writer.add(tokens)`.
+    """Writer of sentences, used as `with IndexedWriter(prefix, vocab_size) as writer: writer.add(tokens)`.
 
-    Tokens go to disk at once; four bytes a sentence stay in memory. Both files are written beside their names and
-    renamed when the block ends well; after an exception nothing of them is left.
+    Tokens are written immediately; four bytes per sentence are kept in memory. Both files have temporary names and
+    are renamed when the `with` block ends without an exception; after an exception they are removed.
     """
 
     def __init__(self, prefix: Path, vocab_size: int) -> None:
@@ -68,15 +68,15 @@ class IndexedWriter:
         return self
 
     def add(self, tokens: IntArray) -> None:
-        """Append one sentence, an integer array [S] that holds its closing `</s>`."""
+        """Append one sentence, an integer array [S] with `</s>` at its end."""
         self.add_flat(tokens, np.array([len(tokens)], dtype=np.int32))
 
     def add_flat(self, tokens: IntArray, sizes: IntArray) -> None:
         """Append many sentences at once.
 
         Args:
-            tokens: the sentences' tokens back to back, closing `</s>` included, integers [sum(sizes)].
-            sizes: tokens in each sentence, integers [sentences].
+            tokens: concatenated tokens of the sentences, `</s>` at the end of each included, integers [sum(sizes)].
+            sizes: number of tokens of each sentence, integers [sentences].
         """
         if self._file is None:
             raise ValueError("an IndexedWriter is used inside its 'with' block")
@@ -95,11 +95,11 @@ class IndexedWriter:
     ) -> None:
         try:
             if self._file is not None:
-                with naming(self._bin_part):  # what is buffered is written here
+                with naming(self._bin_part):  # close() writes the buffered data
                     self._file.close()
             if kind is None:
                 self._write_index()
-                # In this order a kill leaves no index beside tokens that it does not describe.
+                # In this order, a killed process never leaves an index together with tokens that it does not describe.
                 idx_path(self._prefix).unlink(missing_ok=True)
                 self._bin_part.replace(bin_path(self._prefix))
                 self._idx_part.replace(idx_path(self._prefix))
@@ -117,12 +117,12 @@ class IndexedWriter:
 
 
 class IndexedDataset:
-    """Sentences of one language, read through a memory map: `dataset[i]` is an integer array [S], `</s>` last.
+    """Memory-mapped sentences of one language: `dataset[i]` is an integer array [S] with `</s>` at its end.
 
-    Pickling carries the path alone, so that a worker process maps the files itself.
+    Only the path is pickled, so a worker process maps the files itself.
 
     Raises:
-        UserError: when a file is missing, of another format, or of another length than the index says.
+        UserError: if a file is missing, has another format, or has another length than the index specifies.
     """
 
     def __init__(self, prefix: Path) -> None:
@@ -139,9 +139,9 @@ class IndexedDataset:
         return self._tokens[start : start + self.sizes[index]]
 
     def read(self, start: int, stop: int) -> tuple[IntArray, NDArray[np.int32]]:
-        """Sentences start, ..., stop - 1: their tokens back to back [sum(sizes)], and their sizes, int32 [sentences].
+        """Return sentences start, ..., stop - 1: concatenated tokens [sum(sizes)], and sizes, int32 [sentences].
 
-        They are read, not mapped: who goes through all of a large file keeps none of it in memory.
+        The tokens are read, not mapped, so that a pass over a large file does not keep it in memory.
         """
         sizes = self.sizes[start:stop]
         first = int(self._pointers[start]) if start < len(self) else 0
@@ -155,17 +155,18 @@ class IndexedDataset:
 
 
 def without_padding(sentence: IntArray) -> IntArray:
-    """A sentence as models read it: `<unk>` in the place of an id of `<pad>` inside it, which some data-bins have."""
+    """Return a sentence with `<unk>` instead of each `<pad>`, as models read it; some data-bins contain `<pad>`."""
     return np.where(sentence == PAD, UNK, sentence)
 
 
 def checked_chunks(
     dataset: IndexedDataset, vocab_size: int, *, chunk: int = 20_000
 ) -> Iterator[tuple[IntArray, NDArray[np.int32]]]:
-    """All sentences, so many at a time, as `IndexedDataset.read` gives them, once they are known to be right.
+    """Yield all sentences in checked chunks of `chunk` sentences, in the format of `IndexedDataset.read`.
 
     Raises:
-        UserError: an id is beyond the vocabulary, or a sentence does not end in </s>; names the sentence, from 0.
+        UserError: if an id is outside the vocabulary, or a sentence does not end in </s>. The message contains the
+            index of the sentence, counted from 0.
     """
     path = bin_path(dataset.prefix)
     for start in range(0, len(dataset), chunk):
@@ -190,7 +191,7 @@ def _dtype_code(dtype: np.dtype[np.integer]) -> int:
 
 
 def _pointers(sizes: IntArray, dtype: np.dtype[np.integer]) -> NDArray[np.int64]:
-    """Byte offset of each sentence in the `.bin`, int64 [sentences]."""
+    """Return the byte offset of each sentence in the `.bin` file, int64 [sentences]."""
     pointers = np.zeros(len(sizes), dtype="<i8")
     np.cumsum(sizes[:-1], dtype=np.int64, out=pointers[1:])
     pointers *= dtype.itemsize
@@ -198,7 +199,7 @@ def _pointers(sizes: IntArray, dtype: np.dtype[np.integer]) -> NDArray[np.int64]
 
 
 def _read_index(path: Path) -> tuple[np.dtype[np.integer], NDArray[np.int32]]:
-    """dtype of the tokens and the sizes, int32 [sentences]."""
+    """Return the dtype of the tokens, and the sizes, int32 [sentences]."""
     check_file(path)
     with path.open("rb") as file:
         header = file.read(HEADER.size)
@@ -215,8 +216,8 @@ def _read_index(path: Path) -> tuple[np.dtype[np.integer], NDArray[np.int32]]:
         state = "cut short" if len(rest) < 12 * count else "too long"
         expected = HEADER.size + 12 * count
         raise UserError(f"{path}: {state}: {HEADER.size + len(rest)} bytes, {count} sentences take {expected}")
-    sizes = rest[: 4 * count].view("<i4").copy()  # a copy of its own: the pointers' bytes need not stay
-    wrong = np.flatnonzero(sizes <= 0)  # even an empty sentence has its </s>
+    sizes = rest[: 4 * count].view("<i4").copy()  # a copy, so that the pointers can be freed
+    wrong = np.flatnonzero(sizes <= 0)  # even an empty sentence has </s>
     if len(wrong):
         raise UserError(f"{path}: damaged: sentence {wrong[0]} (from 0) has the size {sizes[wrong[0]]}")
     if not np.array_equal(rest[4 * count :].view("<i8"), _pointers(sizes, dtype)):
@@ -232,4 +233,4 @@ def _map_tokens(path: Path, dtype: np.dtype[np.integer], count: int) -> IntArray
         raise UserError(f"{path}: {state}: {length} bytes, its index counts {count * dtype.itemsize}")
     if count == 0:  # an empty file cannot be mapped
         return np.empty(0, dtype=dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array is quicker to slice
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array is faster to slice

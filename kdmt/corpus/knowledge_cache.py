@@ -1,21 +1,21 @@
-"""The knowledge cache: what a teacher says of every target token of a data-bin, on disk.
+"""The knowledge cache: files with the top-k predictions of a teacher for every target token of a data-bin.
 
-    knowledge.json      what the cache is and what it was made from; written last, so a folder that has it is whole
-    sizes.npy           int32 [sentences], target tokens of each, </s> counted: those of the data-bin
-    marginal.npy        float32 [V], the mean over all tokens of the teacher's distribution at temperature 1
-    blocks/000000.npy   a record for each target token of the sentences 0 ... block_size - 1, back to back; then 000001
+    knowledge.json      description of the cache and of its inputs; written last, so a folder with it is complete
+    sizes.npy           int32 [sentences], number of target tokens of each sentence of the data-bin, </s> included
+    marginal.npy        float32 [V], mean over all tokens of the teacher's distribution at temperature 1
+    blocks/000000.npy   one record for each target token of sentences 0 ... block_size - 1, concatenated; then 000001
 
-A record is `ids`, uint16 [K] (uint32 for 65,536 tokens or more), the teacher's K best tokens at the first temperature,
-the best first; and `log_probs` [temperatures, K + 1], the natural logarithms of their probabilities, last that of the
-mass of all other tokens. A cache takes
+A record contains `ids`, uint16 [K] (uint32 for more than 65,536 symbols), the top-k tokens of the teacher at the first
+temperature, best first; and `log_probs` [temperatures, K + 1], the natural logarithms of their probabilities, followed
+by that of the total probability of all other tokens. The size of a cache is
 
-    K * (2 or 4) + temperatures * (K + 1) * (2 or 4)   bytes a target token
+    K * (2 or 4) + temperatures * (K + 1) * (2 or 4)   bytes per target token
 
-so 34 with K = 8, float16 and one temperature. All are plain .npy files, little-endian, that `numpy.load(path,
-mmap_mode="r")` opens. A sentence that the teacher cannot read has records of zeros.
+which is 34 for K = 8, float16 and one temperature. All files are plain little-endian .npy files, which can be opened
+with `numpy.load(path, mmap_mode="r")`. The records of a sentence that the teacher cannot read are zeros.
 
 `knowledge.json` has: format, version, k, vocab_size, temperatures, block_size, num_sentences, num_tokens, made_from
-(name -> sha256: teachers, dictionary and the data-bin's files) and blocks (file, sha256, num_sentences, num_tokens).
+(name -> sha256: teachers, dictionary and files of the data-bin) and blocks (file, sha256, num_sentences, num_tokens).
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Shape:
-    """What the records of a cache look like.
+    """Layout of the records of a cache.
 
     Attributes:
-        k: best tokens of each target token.
-        vocab_size: of the target dictionary, its padding included.
-        temperatures: at which the log-probabilities are stored.
-        value_type: of the log-probabilities.
-        block_size: sentences of a block.
+        k: number of top-k tokens for each target token.
+        vocab_size: size of the target dictionary, padding included.
+        temperatures: temperatures for which log-probabilities are stored.
+        value_type: number type of the log-probabilities.
+        block_size: number of sentences in a block.
     """
 
     k: int
@@ -78,13 +78,13 @@ class Shape:
 
 
 class KnowledgeWriter:
-    """Writes a cache block by block; a block that is there already is left as it is.
+    """Writer of a cache, block by block. Existing blocks of the same cache are kept.
 
     Args:
-        folder: takes the cache. What it holds of another shape or origin is kept beside it, as `blocks.old`.
-        shape: of the records.
-        sizes: target tokens of each sentence of the data-bin, int32 [sentences].
-        made_from: name -> sha256 of all that the content depends on.
+        folder: folder of the cache. Blocks with another shape or other inputs are renamed to `blocks.old`.
+        shape: layout of the records.
+        sizes: number of target tokens of each sentence of the data-bin, int32 [sentences].
+        made_from: name -> sha256 of every input that the content depends on.
     """
 
     def __init__(self, folder: Path, shape: Shape, *, sizes: NDArray[np.int32], made_from: Mapping[str, str]) -> None:
@@ -93,7 +93,7 @@ class KnowledgeWriter:
         self._claim()
 
     def _claim(self) -> None:
-        """Keep the blocks of an earlier try at the same cache, and no others."""
+        """Keep the blocks of an interrupted run for the same cache, and rename the blocks of any other cache."""
         claim = {**_shape_values(self.shape), "made_from": self.made_from}
         path = self.folder / "claim.json"
         if not path.exists() or read_json(path) != claim:
@@ -118,15 +118,15 @@ class KnowledgeWriter:
         return range(start, min(start + self.shape.block_size, len(self.sizes)))
 
     def is_complete(self, block: int) -> bool:
-        """Whether the block's records and their sum over the vocabulary, or the whole cache, are there."""
+        """Return whether the block has its records, and their sum over the vocabulary or the header of the cache."""
         summed = self._total_path(block).is_file() or (self.folder / HEADER).is_file()
         return self._path(block).is_file() and summed
 
     def write(self, block: int, records: NDArray[np.void], total_V: NDArray[np.float64]) -> None:
-        """Write a block whole or not at all.
+        """Write a block. Its files appear only when they are complete.
 
         Args:
-            records: of the block's tokens, of type `shape.record`.
+            records: records of the block's tokens, with the dtype `shape.record`.
             total_V: sum over the block's tokens of the teacher's distribution at temperature 1.
         """
         within = self.sentences(block)
@@ -136,7 +136,7 @@ class KnowledgeWriter:
         _write_array(self._path(block), records)
 
     def finish(self) -> None:
-        """Write the header; all blocks must be there."""
+        """Write the header. All blocks must be complete."""
         if (self.folder / HEADER).is_file():
             return
         totals = [np.load(self._total_path(block)) for block in range(len(self))]
@@ -173,10 +173,10 @@ class KnowledgeWriter:
 
 
 class KnowledgeCache:
-    """A cache, read through memory maps.
+    """A cache that is read through memory maps.
 
     Raises:
-        UserError: there is none, it is unfinished, of another version, or cut short.
+        UserError: if the cache does not exist, is incomplete, has another version, or is truncated.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -198,7 +198,7 @@ class KnowledgeCache:
 
     @cached_property
     def marginal(self) -> NDArray[np.float32]:
-        """The teacher's mean distribution, [V]."""
+        """Mean distribution of the teacher, [V]."""
         path = self.folder / "marginal.npy"
         marginal: NDArray[np.float32] = np.array(_load(path, "<f4", self.shape.vocab_size))
         if not (np.isfinite(marginal).all() and (marginal >= 0).all()):
@@ -207,16 +207,16 @@ class KnowledgeCache:
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
-        """Of each sentence within its block."""
+        """Index of the first token of each sentence within its block."""
         starts = np.cumsum(self.sizes, dtype=np.int64) - self.sizes
         first = np.arange(0, len(starts), self.shape.block_size)
         return starts - np.repeat(starts[first], np.diff([*first, len(starts)]))
 
     def check(self, made_from: Mapping[str, str]) -> None:
-        """Refuse a cache of anything else.
+        """Check that the cache was made from these inputs.
 
         Raises:
-            UserError: naming what differs.
+            UserError: if an input differs. The message names the input.
         """
         for name in sorted({*made_from, *self.made_from}):
             if made_from.get(name) != self.made_from.get(name):
@@ -225,11 +225,11 @@ class KnowledgeCache:
                 )
 
     def temperature(self, wanted: float) -> int:
-        """The place of a temperature.
+        """Return the index of a temperature in the cache.
 
         Raises:
-            UserError: the cache does not have it; it cannot be computed, since of the other tokens only the mass is
-                known.
+            UserError: if the cache does not have the temperature. It cannot be computed from another one, because
+                only the total probability of the other tokens is stored.
         """
         if wanted not in self.shape.temperatures:
             known = ", ".join(f"{each:g}" for each in self.shape.temperatures)
@@ -237,7 +237,7 @@ class KnowledgeCache:
         return self.shape.temperatures.index(wanted)
 
     def records(self, index: int) -> NDArray[np.void]:
-        """The records of a sentence's tokens, [T]."""
+        """Return the records of a sentence's tokens, [T]."""
         block = index // self.shape.block_size
         if block not in self._open:
             self._open[block] = _load(self.files[block], self.shape.record, None)
@@ -252,7 +252,7 @@ class KnowledgeCache:
 
 
 class KnowledgeSource:
-    """What the caches of some data-bins, end to end, say of their target tokens at one temperature."""
+    """Knowledge from the caches of several concatenated data-bins, at one temperature."""
 
     def __init__(self, caches: Sequence[KnowledgeCache], *, temperature: float) -> None:
         self.caches = caches
@@ -261,13 +261,15 @@ class KnowledgeSource:
 
     @property
     def marginal(self) -> NDArray[np.float32]:
-        """The teacher's mean distribution at temperature 1 over all of them, [V]."""
+        """Mean distribution of the teacher at temperature 1 over all caches, [V]."""
         tokens = [int(cache.sizes.sum(dtype=np.int64)) for cache in self.caches]
         return np.average([cache.marginal for cache in self.caches], axis=0, weights=tokens).astype(np.float32)
 
     def load(self, indices: Sequence[int] | IntArray) -> Knowledge:
-        """Of all target tokens of these pairs, in their order, with the probabilities of a token's groups summing
-        to 1 as they did before they were rounded."""
+        """Return the knowledge about all target tokens of these pairs, in the given order.
+
+        The probabilities of each token's groups are normalised to sum to 1 again, because the stored ones are rounded.
+        """
         import torch
 
         parts = [self._records(int(index)) for index in indices]
@@ -282,10 +284,10 @@ class KnowledgeSource:
 
 
 def fill_records(shape: Shape, ids_MK: NDArray[np.int64], log_probs_TMG: FloatArray) -> NDArray[np.void]:
-    """Records from arrays: ids [M, K] and, for each temperature, log-probabilities with the rest's [T, M, K + 1]."""
+    """Return records of ids [M, K] and log-probabilities [T, M, K + 1] (T temperatures, all other tokens last)."""
     records = np.zeros(len(ids_MK), dtype=shape.record)
     records["ids"] = ids_MK
-    lowest = np.finfo(shape.value_type).min  # stands for the logarithm of 0
+    lowest = np.finfo(shape.value_type).min  # represents the logarithm of 0
     records["log_probs"] = np.maximum(log_probs_TMG, lowest).transpose(1, 0, 2)
     return records
 
@@ -330,7 +332,7 @@ def _is_block(about: object) -> bool:
 
 
 def _read_shape(path: Path, header: Mapping[str, Any]) -> Shape:
-    """What the records look like, once every value is known to be possible."""
+    """Return the layout of the records after checking that every value is possible."""
     for name in ("k", "vocab_size", "block_size"):
         if not 1 <= header[name] <= largest(name):
             raise UserError(f"{path}: damaged: {name!r} is {str(header[name])[:80]}")
@@ -349,7 +351,7 @@ def _read_shape(path: Path, header: Mapping[str, Any]) -> Shape:
 
 
 def _load(path: Path, dtype: DTypeLike, length: int | None) -> NDArray[Any]:
-    """A one-dimensional array of a type and, where it is given, a length, memory-mapped."""
+    """Return a memory-mapped one-dimensional array after checking its dtype and, unless it is None, its length."""
     check_file(path, missing="the knowledge cache's file is missing")
     try:
         array = np.load(path, mmap_mode="r" if length != 0 else None)

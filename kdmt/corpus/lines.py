@@ -1,6 +1,6 @@
-"""Text files of the project's own making: UTF-8, `\\n` ends a line and nothing else does.
+"""Text files written by kdmt: UTF-8, and only `\\n` ends a line.
 
-Foreign files, with their byte order marks, carriage returns and broken bytes, come in through `text_files.open_lines`.
+Other files may have byte order marks, carriage returns and invalid bytes; `text_files.open_lines` reads them.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ _READ_BYTES = 1 << 20
 
 
 def iterate_lines(path: Path) -> Iterator[str]:
-    """Lines without their end, one at a time."""
+    """Yield the lines of a file without their end."""
     with path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             yield line.removesuffix("\n")
 
 
 def read_lines(path: Path) -> list[str]:
-    """All lines of a small file."""
+    """Return all lines of a small file."""
     return list(iterate_lines(path))
 
 
 def spread_lines(path: Path, limit: int) -> list[str]:
-    """Return at most `limit` lines that are spread evenly over a file; all of them where there are no more.
+    """Return at most `limit` lines that are spread evenly over a file, or all lines if there are no more than that.
 
-    Of a large file only these are read: those that follow places at even distances.
+    From a large file, only the lines that follow evenly spaced byte offsets are read.
     """
     size = path.stat().st_size
     if size <= _READ_BYTES:
         lines = read_lines(path)
         count = min(limit, len(lines))
         return [lines[number * len(lines) // count] for number in range(count)]
-    found: dict[int, str] = {}  # by the place of its first byte: a line may be longer than the distance
+    found: dict[int, str] = {}  # by byte offset, because a line may be longer than the spacing
     with path.open("rb") as file:
         for number in range(limit):
             start = number * size // limit
             file.seek(max(start - 1, 0))
             if start:
-                file.readline()  # the rest of a line; the end alone where one begins at `start`
+                file.readline()  # skip the rest of a line; only its end if a line begins at `start`
             start = file.tell()
             if start not in found and (line := file.readline()):
                 found[start] = line.decode().removesuffix("\n")
@@ -55,14 +55,14 @@ def spread_lines(path: Path, limit: int) -> list[str]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write each line with its end."""
+    """Write lines to a file and end each with `\\n`."""
     with naming(path), path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some lines of a file, to be read where they are wanted: in another process, say."""
+    """A range of lines of a file, which can be read later, for example in another process."""
 
     path: Path
     start: int  # byte
@@ -70,10 +70,10 @@ class Piece:
     count: int  # lines
 
     def read(self) -> list[str]:
-        """The lines without their end.
+        """Return the lines without their end.
 
         Raises:
-            UserError: there is another number of them than there was.
+            UserError: if the number of lines has changed.
         """
         with self.path.open("rb") as file:
             text = os.pread(file.fileno(), self.size, self.start).decode()
@@ -88,10 +88,10 @@ class Piece:
 
 
 def cut_lines(paths: Sequence[Path], num_lines: int) -> Iterator[list[Piece]]:
-    """Files of the same number of lines in pieces of `num_lines`, those of all files side by side.
+    """Cut files with the same number of lines into pieces of `num_lines`, and yield lists with one piece of each file.
 
     Raises:
-        UserError: one has more lines than another.
+        UserError: if one file has more lines than another.
     """
     for pieces in zip_longest(*(_pieces(path, num_lines) for path in paths)):
         if len({None if piece is None else piece.count for piece in pieces}) > 1:

@@ -1,4 +1,4 @@
-"""Work on text in other processes: `map` over chunks, whose order is kept in bounded memory, or one call beside."""
+"""Processing of text in other processes: an ordered `map` over chunks in bounded memory, or single calls."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from kdmt.spawn import spawn_context
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
-_CHUNKS_IN_FLIGHT = 3  # per worker: the next is there when one is done
+_CHUNKS_IN_FLIGHT = 3  # per worker, so that the next chunk is available when one is done
 
 
 @contextmanager
 def mapping_in_order(
     function: Callable[[Chunk], Result], workers: int
 ) -> Iterator[Callable[[Iterable[Chunk]], Iterator[Result]]]:
-    """Give a `map` with `function`, in this process for one worker, shared by `workers` others for more.
+    """Provide a `map` with `function` that keeps the order of the chunks.
 
-    The function is sent once a worker, since it may hold much; chunks and results travel.
+    It runs in this process if `workers` is 1, else in `workers` worker processes. The function is sent to each worker
+    process only once, because it may be large; after that, only chunks and results are sent.
     """
     if workers == 1:
         yield functools.partial(map, function)
@@ -67,7 +68,7 @@ def _work(chunk: Any) -> Any:
 
 @contextmanager
 def process_beside(module: str) -> Iterator[Executor]:
-    """Another process, which loads a module while it is not needed yet; it ends with the context."""
+    """Provide another process, which imports a module in advance. The process ends with the context."""
     with ProcessPoolExecutor(1, mp_context=spawn_context(), initializer=end_with_parent) as pool:
         pool.submit(_load, module)
         yield pool
@@ -78,7 +79,7 @@ def _load(module: str) -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process end when the one that started it is gone: a pool's waits for work for ever."""
+    """End this process when its parent process has ended. Otherwise a process of a pool waits for work forever."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""The folder that the prepare stage fills: the names of its files, and what was measured of its text."""
+"""The folder of the prepare stage: the names of its files, and measurements of its text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdmt.files import read_optional_json
 from kdmt.languages import Direction, writes_spaces
 
 REPORT = "report.json"
-PARTIAL_SUFFIX = ".partial"  # of the name of the folder while it is filled
+PARTIAL_SUFFIX = ".partial"  # suffix of the folder's name until it is complete
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class PreparedCorpus:
     """A clean corpus with its data-bin, tokenizer and dictionaries.
 
     Attributes:
-        folder: of the prepare stage.
-        direction: of translation.
+        folder: folder of the prepare stage.
+        direction: translation direction.
         spaced: whether the source and the target have spaces between words.
     """
 
@@ -45,7 +45,7 @@ class PreparedCorpus:
 
     @property
     def tags(self) -> Path | None:
-        """Return the file with the tags of the training text, None if it has none."""
+        """Return the file with the tags of the training text, or None if there is none."""
         path = self.folder / "train.tags"
         return path if path.exists() else None
 
@@ -62,20 +62,20 @@ class PreparedCorpus:
         return dictionary_path(self.folder, lang)
 
     def codec(self) -> TextCodec:
-        """Load tokenizer, dictionaries and text processing."""
+        """Load the tokenizer, the dictionaries and the text processing."""
         return TextCodec.load(self.folder)
 
     def text_processor(self) -> TextProcessor:
-        """Load the text processing alone."""
+        """Load only the text processing."""
         return load_text_processor(self.text_file)
 
     def recorded_ratio(self) -> float | None:
-        """Return the typical ratio of target to source characters in the report; None where it has none."""
+        """Return the typical ratio of target to source characters in the report, or None if it has none."""
         report = read_optional_json(self.folder / REPORT) or {}
         return report.get("typical_ratio")
 
     def typical_ratio(self) -> float:
-        """Return the typical ratio of target to source characters: the recorded one, or that of the training text."""
+        """Return the recorded typical ratio of target to source characters, or compute it from the training text."""
         recorded = self.recorded_ratio()
         return typical_ratio(training_chunks(self.folder, self.direction)) if recorded is None else recorded
 
@@ -83,7 +83,7 @@ class PreparedCorpus:
 def spaced_sides(settings: Prepare, direction: Direction) -> tuple[bool, bool]:
     """Return whether source and target have spaces between words.
 
-    Text that comes tokenised has them in any language.
+    Text that is already tokenised has them in any language.
     """
     if settings.text.already_applied or settings.tokenizer.type == "words":
         return True, True
@@ -91,6 +91,6 @@ def spaced_sides(settings: Prepare, direction: Direction) -> tuple[bool, bool]:
 
 
 def training_chunks(folder: Path, direction: Direction) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield the training text of a prepare stage's folder, some lines of both sides at a time."""
+    """Yield the training text in the folder of a prepare stage, in chunks of lines of both sides."""
     sources, targets = (read_chunks(folder / f"train.{lang}") for lang in direction.sides)
     return zip(sources, targets, strict=True)

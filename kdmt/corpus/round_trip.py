@@ -1,9 +1,9 @@
-"""Lines that do not come back as they were: processed, cut into tokens, joined and finished again.
+"""Count of the lines that change on a round trip: preprocessing, cutting into tokens, joining and postprocessing.
 
-A model's output goes the second half of this way, so text that a step changes for good is text that no output can
-match. What a setting is meant to change is not counted: `normalize` is compared after it, whitespace as single spaces,
-and `lowercase` without regard to case. What lowercasing counts are letters that have another length in lower case, or
-that the language's own capitals do not give back, as Turkish `İ` and `I`.
+The output of a model goes through the second half of this round trip, so it can never match a text that a step
+changes irreversibly. Intended changes of a setting are not counted: lines are compared after `normalize`, with
+whitespace as single spaces, and with `lowercase` without regard to case. Lowercasing counts as a change if a letter has
+another length in lower case, or if the upper-case rules of the language do not restore it, as for Turkish `İ` and `I`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kdmt.corpus.tokenizer import SubwordModel
 Step = Literal["moses", "lowercase", "tokenizer"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
-SAMPLED_LINES = 5000  # of a side: Moses, the slowest step, takes about two seconds for them
+SAMPLED_LINES = 5000  # per side; Moses, the slowest step, takes about two seconds for them
 WARNING_SHARE = 0.01
 _MOST_EXAMPLES = 3
 _SHOWN_CHARACTERS = 40
@@ -26,7 +26,7 @@ _SHOWN_CHARACTERS = 40
 
 @dataclass
 class RoundTrip:
-    """Counts of one side's lines, each under the first step that changes it."""
+    """Number of changed lines of one side, by the first step that changes them."""
 
     lines: int
     changed: dict[Step, int] = field(default_factory=lambda: dict.fromkeys(STEPS, 0))
@@ -37,13 +37,13 @@ class RoundTrip:
         return sum(self.changed.values())
 
     def as_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
+        """Return the counts and examples as JSON values."""
         examples = {step: pairs for step, pairs in self.examples.items() if pairs}
         counts = {str(step): count for step, count in self.changed.items()}
         return {"lines": self.lines, "changed": self.num_changed, **counts, "examples": examples}
 
     def warning(self) -> str | None:
-        """What to tell the user where more than 1% of the lines change; else None."""
+        """Return a warning for the user if more than 1% of the lines change, else None."""
         if self.num_changed <= WARNING_SHARE * self.lines:
             return None
         steps = ", ".join(f"'prepare.{_SETTINGS[step]}' {count:,}" for step, count in self.changed.items() if count)
@@ -57,11 +57,12 @@ _SETTINGS: dict[Step, str] = {"moses": "text.moses", "lowercase": "text.lowercas
 
 
 def measure_round_trip(lines: Sequence[str], *, processor: TextProcessor, lang: str, model: SubwordModel) -> RoundTrip:
-    """Count the lines that change on their way to tokens and back.
+    """Count the lines that are changed by the conversion to tokens and back.
 
     Args:
-        lines: clean text of the language `lang`: what `processor` makes words of, or words where their authors did.
-        model: cuts words into tokens.
+        lines: clean text of the language `lang`, before processing with `processor`, or already processed if the
+            setting `already_applied` is true.
+        model: subword model that cuts words into tokens.
     """
     found = RoundTrip(len(lines))
     is_words = processor.text.already_applied
@@ -79,7 +80,7 @@ def measure_round_trip(lines: Sequence[str], *, processor: TextProcessor, lang: 
 def _first_change(
     line: str, processed: str, back: str, processor: TextProcessor, lang: str
 ) -> tuple[Step | None, str, str]:
-    """The first step that changes a line for good, and the text before and after it; no step if it survives."""
+    """Return the first step that changes a line irreversibly (None if there is none), and the text before and after."""
     text = processor.text
     if not text.already_applied:
         if text.lowercase and not survives_lowercasing(line, lang):
@@ -95,7 +96,7 @@ def _first_change(
 
 
 def survives_lowercasing(line: str, lang: str) -> bool:
-    """Whether the capitals of the language give the line's capitals back from its lower case, letter for letter."""
+    """Return whether a line and its lower case have the same length and, in the language, the same upper case."""
     lower = line.lower()
     return len(lower) == len(line) and _upper(lower, lang) == _upper(line, lang)
 
@@ -104,7 +105,7 @@ def _upper(line: str, lang: str) -> str:
     return (line.replace("i", "İ") if lang in _DOTTED else line).upper()
 
 
-_DOTTED = ("tr", "tur", "az", "aze")  # their `i` keeps its dot as a capital
+_DOTTED = ("tr", "tur", "az", "aze")  # languages in which the upper case of `i` has a dot
 
 
 def _single_spaces(line: str) -> str:
@@ -112,7 +113,7 @@ def _single_spaces(line: str) -> str:
 
 
 def _around_difference(before: str, after: str) -> tuple[str, str]:
-    """Both texts from shortly before the first character that differs."""
+    """Return an excerpt of both texts that begins shortly before the first difference."""
     first = next(
         (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
     )

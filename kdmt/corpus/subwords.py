@@ -1,6 +1,6 @@
-"""Joining subwords by their marks alone, as fairseq's `--remove-bpe` (`--post-process`) does.
+"""Joining of subwords by their marks only, as `--remove-bpe` (`--post-process`) of fairseq does.
 
-The kinds and what they do are those of `post_process` in fairseq/data/data_utils.py (0.12.2).
+The kinds of marks and their rules are those of `post_process` in fairseq/data/data_utils.py (0.12.2).
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from kdmt.errors import UserError
 
 JOINERS = ("subword_nmt", "@@ ", "@@", "sentencepiece", "wordpiece", "letter", "_EOW", "silence", "none")
-_SPACES = {"sentencepiece": "▁", "wordpiece": "_", "letter": "|", "_EOW": "_EOW"}  # what stands for a space
+_SPACES = {"sentencepiece": "▁", "wordpiece": "_", "letter": "|", "_EOW": "_EOW"}  # symbols that represent a space
 
 
 def join_subwords(tokenised: str, joiner: str | None) -> str:
-    """The text of a line of tokens between spaces; None leaves it as it is.
+    """Return the text of a line of tokens that are separated by spaces. With None, the line is not changed.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: if the joiner is unknown.
     """
     if joiner is None or joiner == "none":
         return tokenised

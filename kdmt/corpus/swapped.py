@@ -1,7 +1,7 @@
-"""Training text whose source and target are exchanged, found without knowing the languages.
+"""Detection of training text whose source and target are exchanged, without knowledge of the languages.
 
-What the two sides look like is learnt from the character trigrams of a held-out set. A pair is taken for exchanged
-where its sides are far more probable the other way round; languages that are alike are never that far apart.
+The character trigrams of a held-out set show which side is the source. A pair counts as exchanged if its sides are far
+more probable the other way round. In similar languages, the difference never becomes that large.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from dataclasses import dataclass
 
 Pair = tuple[str, str]  # (source line, target line)
 
-MAX_LINES = 2000  # of a held-out set, and of a corpus
-_MAX_CHARACTERS = 500  # of a line
-_FEWEST_TRIGRAMS = 10  # known ones, of a pair: fewer say nothing
-_LEAST_DIFFERENCE = 0.7  # nats a trigram
+MAX_LINES = 2000  # pairs that are read from a held-out set, and from a corpus
+_MAX_CHARACTERS = 500  # per line
+_FEWEST_TRIGRAMS = 10  # known trigrams of a pair; a pair with fewer is ignored
+_LEAST_DIFFERENCE = 0.7  # nats per trigram
 _SMOOTHING = 0.5
-_FEWEST_PAIRS, _LEAST_SHARE = 5, 0.05  # exchanged ones that are no chance
+_FEWEST_PAIRS, _LEAST_SHARE = 5, 0.05  # exchanged pairs that are not there by chance
 
 
 @dataclass(frozen=True)
 class Exchanged:
-    """What was found in the pairs that were looked at."""
+    """Result of the comparison of pairs."""
 
-    num_pairs: int  # that say something
+    num_pairs: int  # pairs with enough known trigrams
     num_exchanged: int
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether so many are exchanged that chance does not explain it."""
+        """Return whether more pairs are exchanged than chance can explain."""
         return self.num_exchanged >= max(_FEWEST_PAIRS, _LEAST_SHARE * self.num_pairs)
 
 
 class Sides:
-    """What source and target lines look like.
+    """Character trigrams of source and target lines.
 
     Args:
-        pairs: of which the first `MAX_LINES` are taken.
+        pairs: sentence pairs, of which the first `MAX_LINES` are used.
     """
 
     def __init__(self, pairs: Iterable[Pair]) -> None:
@@ -61,7 +61,7 @@ class Sides:
         return Exchanged(len(scores), sum(score < -_LEAST_DIFFERENCE for score in scores))
 
     def _score(self, source: str, target: str) -> float | None:
-        """log P(as they are) - log P(exchanged) in nats a trigram; None where too few are known."""
+        """Return log P(as given) - log P(exchanged) in nats per trigram, or None if too few trigrams are known."""
         of_source, of_target = (
             [self._differences[trigram] for trigram in _trigrams(line) if trigram in self._differences]
             for line in (source, target)

@@ -1,6 +1,6 @@
-"""What happens between raw text and the tokenizer, and back: Moses punctuation normalisation, tokenising, lowercasing.
+"""Processing from raw text to the tokenizer and back: Moses punctuation normalisation, tokenisation, lowercasing.
 
-The rules are those of Moses' perl scripts in sacremoses' port (https://github.com/hplt-project/sacremoses).
+The rules are those of the Perl scripts of Moses, as ported in sacremoses (https://github.com/hplt-project/sacremoses).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextProcessor:
-    """The processing of one language pair, as a checkpoint carries it. Pickles, so that processes can share it.
+    """Text processing of one language pair, as stored in a checkpoint. It can be pickled, for use in other processes.
 
-    `text.already_applied` says that the corpora come processed, so prepare leaves them as they are; the methods here
-    still process, because what is translated later comes raw. Moses writes `'` as `&apos;` and so on unless told
-    otherwise, and so did those who published processed corpora: then, and only then, raw text gets these XML entities
-    and they are undone in the output.
+    With `text.already_applied`, the corpora are already processed, so the prepare stage does not change them; the
+    methods of this class still process text, because the text to translate later is raw. By default, Moses writes
+    XML entities such as `&apos;` for `'`, and published processed corpora have these entities. Therefore raw text gets
+    XML entities, and they are removed from the output, only if `text.already_applied` is true.
     """
 
     text: Text
     source_lang: str
     target_lang: str
-    unicode_form: UnicodeForm | None = None  # lines are made as clean as `clean` made the training text; None: not
+    unicode_form: UnicodeForm | None = None  # raw lines are cleaned as the training text was; None: not cleaned
 
     @property
     def direction(self) -> Direction:
@@ -44,46 +44,46 @@ class TextProcessor:
         return Direction(self.source_lang, self.target_lang)
 
     def preprocess_source(self, line: str) -> str:
-        """A raw source line as the tokenizer sees it. Never holds a newline unless the line did."""
+        """Return a raw source line as input for the tokenizer. It contains no newline unless the raw line does."""
         return self.preprocess(line, self.source_lang)
 
     def preprocess_target(self, line: str) -> str:
-        """A raw target line as the tokenizer sees it."""
+        """Return a raw target line as input for the tokenizer."""
         return self.preprocess(line, self.target_lang)
 
     def postprocess_source(self, line: str) -> str:
-        """Finished text of a source line in the form that `preprocess_source` gives; case is not restored."""
+        """Return the text of a source line that `preprocess_source` has processed. Case is not restored."""
         return self.postprocess(line, self.source_lang)
 
     def postprocess_target(self, line: str) -> str:
-        """Finished text of a target line in the form that `preprocess_target` gives; case is not restored."""
+        """Return the text of a target line that `preprocess_target` has processed. Case is not restored."""
         return self.postprocess(line, self.target_lang)
 
     def tidy(self, line: str) -> str:
-        """A line with invisible characters, Unicode form and whitespace as cleaning leaves them."""
+        """Return a line with invisible characters, Unicode form and whitespace cleaned, if `unicode_form` is set."""
         if self.unicode_form is None:
             return line
         return collapse_whitespace(normalize_unicode(remove_invisible(line), self.unicode_form))
 
     def normalize(self, line: str, lang: str) -> str:
-        """Normalise a line's punctuation by Moses' rules, if `text.normalize` asks for it."""
+        """Normalise the punctuation of a line by the rules of Moses, if `text.normalize` is true."""
         return _normalizer(lang).normalize(line) if self.text.normalize else line
 
     def preprocess(self, line: str, lang: str) -> str:
-        """Return a raw line of a language as the tokenizer sees it."""
+        """Return a raw line of a language as input for the tokenizer."""
         line = self.normalize(self.tidy(line), lang)
         if self.text.moses:
             line = _tokenizer(lang).tokenize(line, return_str=True, escape=self.text.already_applied)
         return line.lower() if self.text.lowercase else line
 
     def postprocess(self, line: str, lang: str) -> str:
-        """Return finished text of a line that `preprocess` gave; case is not restored."""
+        """Return the text of a line that `preprocess` has processed. Case is not restored."""
         if not self.text.moses:
             return line
         return _detokenizer(lang).detokenize(line.split(), unescape=self.text.already_applied)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain JSON values that `from_dict` takes back."""
+        """Return the settings as JSON values, from which `from_dict` makes the same processor."""
         return {
             "text": self.text.model_dump(),
             "source_lang": self.source_lang,
@@ -93,10 +93,10 @@ class TextProcessor:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TextProcessor:
-        """The processor that `to_dict` described.
+        """Return the processor with the values that `to_dict` returned.
 
         Raises:
-            UserError: a key is missing or unknown, or a value has the wrong type.
+            UserError: if a key is missing or unknown, or a value has the wrong type.
         """
         expected = {"text", "source_lang", "target_lang", "unicode_form"}
         if set(values) != expected:
@@ -106,7 +106,7 @@ class TextProcessor:
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise UserError(f"text processing: {str(problem['loc'])[:200]}: {problem['msg']}") from None
-        for side in ("source_lang", "target_lang"):  # parts of the names of files
+        for side in ("source_lang", "target_lang"):  # the languages become parts of file names
             if not (isinstance(values[side], str) and re.fullmatch(r"\w[\w@.-]{0,63}", values[side])):
                 raise UserError(f"text processing: {side}: {str(values[side])[:80]!r} is no name of a language")
         form = values["unicode_form"]
@@ -117,15 +117,15 @@ class TextProcessor:
 
 @functools.cache
 def _moses_language(code: str) -> str:
-    """The code by which sacremoses knows the language, "en" for those it has no rules for, as Moses itself does.
+    """Return the code of the language in sacremoses, or "en" as in Moses if sacremoses has no rules for the language.
 
-    A pipeline processes no text of such a language; corpora and checkpoints of others may come from Moses.
+    A pipeline does not process text of such a language, but corpora and checkpoints from elsewhere may use Moses.
     """
     try:
         language = parse_language(code).language
-    except ValueError:  # of a checkpoint from elsewhere
+    except ValueError:  # the checkpoint is from elsewhere
         return "en"
-    if language in ("ja", "ko"):  # it knows how these are written, but no abbreviations
+    if language in ("ja", "ko"):  # sacremoses has rules for their script, but no abbreviations
         return language
     return moses_language(code) or "en"
 
@@ -150,6 +150,7 @@ def _detokenizer(lang: str) -> MosesDetokenizer:
 
     detokenizer = MosesDetokenizer(_moses_language(lang))
     if detokenizer.lang == "cs":
-        # sacremoses 0.2.0 raises TypeError in the one Czech rule that reads this pattern ("e' - mail"): never match.
+        # sacremoses 0.2.0 raises TypeError in the one Czech rule that reads this pattern ("e' - mail"), so it must
+        # never match.
         detokenizer.IS_FRENCH_CONRTACTION = re.compile(r"(?!)")
     return detokenizer

@@ -1,7 +1,7 @@
-"""Text files from elsewhere, line by line: plain, compressed or in a zip archive, told apart by their content.
+"""Reading of text files from elsewhere by line: plain, compressed or in a zip archive, recognised by their content.
 
-A file that is no UTF-8 text is refused (`kdmt.corpus.formats`), and a line has a length limit while it is read, so that
-no file takes more memory than a line of `MAX_LINE_BYTES`.
+A file that is not UTF-8 text is refused (`kdmt.corpus.formats`). Lines have a length limit while they are read, so that
+no file needs more memory than a line of `MAX_LINE_BYTES`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MAX_LINE_BYTES = 1_000_000  # without the end of the line
 _LIMIT = MAX_LINE_BYTES + len(b"\r\n")
 _BLOCK_BYTES = 1 << 20
 _NUM_SHOWN = 5
-_MANY_RETURNS = 10  # in the head of a file without an end of a line
+_MANY_RETURNS = 10  # carriage returns at the start of a file without `\n`
 
 
 @dataclass
 class Malformed:
-    """The rows of a corpus that could not be read: how many, and the first ones of each kind with their lines."""
+    """Number of rows of a corpus that could not be read, and the line numbers of the first rows of each kind."""
 
     counts: dict[str, int] = field(default_factory=dict)
     first_lines: dict[str, list[str]] = field(default_factory=dict)
@@ -41,9 +41,9 @@ class Malformed:
         """Count a row.
 
         Args:
-            kind: what is wrong with it.
-            name: of its file.
-            line: from 1.
+            kind: kind of error.
+            name: name of the file.
+            line: line number, from 1.
         """
         self.counts[kind] = self.counts.get(kind, 0) + 1
         shown = self.first_lines.setdefault(kind, [])
@@ -55,16 +55,16 @@ class Malformed:
         return sum(self.counts.values())
 
     def as_dict(self) -> dict[str, dict[str, object]]:
-        """Plain JSON values: kind -> count and first lines."""
+        """Return the counts as JSON values: kind -> count and first lines."""
         return {kind: {"rows": count, "first": self.first_lines[kind]} for kind, count in self.counts.items()}
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A line that cannot be read, in its place.
+    """Placeholder for a line that cannot be read.
 
     Attributes:
-        reason: what is wrong with it.
+        reason: reason why the line cannot be read.
     """
 
     reason: str
@@ -77,17 +77,17 @@ NOT_UTF8 = Unreadable("not UTF-8")
 def open_lines(path: Path, *, member: str | None = None, name: str | None = None) -> Iterator[str]:
     r"""Yield the lines of a UTF-8 text file, without their ends.
 
-    Only `\n` ends a line, carriage returns before it belonging to the end: `str.splitlines` would also cut at U+2028,
-    U+0085 and others that occur inside sentences. A byte order mark at the start is dropped.
+    Only `\n` ends a line, and carriage returns before it are part of the line end. `str.splitlines` would also split at
+    U+2028, U+0085 and other characters that occur inside sentences. A byte order mark at the start is removed.
 
     Args:
-        path: a text file, compressed with gzip or not, or a zip archive.
-        member: the file to read inside the zip archive.
-        name: what to call the file in messages.
+        path: text file, compressed with gzip or not, or zip archive.
+        member: file to read inside the zip archive.
+        name: name of the file in messages.
 
     Raises:
-        UserError: no such file or member, a broken archive, another format than text, lines that end in `\r` alone, or
-            a line that is not UTF-8 or too long (with its number).
+        UserError: if the file or member does not exist, the archive is damaged, the format is not text, lines end in
+            `\r` only, or a line is not UTF-8 or too long (the message has the line number).
     """
     name = name or (f"{path}:{member}" if member else str(path))
     for number, line in enumerate(open_bounded_lines(path, member=member, name=name), start=1):
@@ -97,12 +97,12 @@ def open_lines(path: Path, *, member: str | None = None, name: str | None = None
 
 
 def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator[str | Unreadable]:
-    """Yield lines as `open_lines` does, with an `Unreadable` in the place of each that is too long or not UTF-8."""
+    """Yield lines as `open_lines` does, with an `Unreadable` instead of each line that is too long or not UTF-8."""
     number = num_returns = 0
     try:
         with ExitStack() as opened:
             file = _open_bytes(path, member, name, opened)
-            # one loop with all checks: a corpus has hundreds of millions of lines
+            # all checks are in one loop for speed, because a corpus may have hundreds of millions of lines
             for line in iter(functools.partial(file.readline, _LIMIT), b""):
                 number += 1
                 text = line.rstrip(b"\r\n")
@@ -114,7 +114,7 @@ def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator
     except (EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, struct.error) as error:
         raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
     except OSError as error:
-        if error.errno is None:  # gzip's and bzip2's own
+        if error.errno is None:  # raised by gzip or bzip2
             raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
         raise UserError(f"{name}: {error.strerror}") from None
 
@@ -127,21 +127,21 @@ def _decoded(text: bytes) -> str | Unreadable:
 
 
 def bounded_lines(file: IO[bytes]) -> Iterator[bytes | Unreadable]:
-    r"""Yield the lines of a stream with their `\n`; of one that is too long nothing is kept."""
+    r"""Yield the lines of a stream with their `\n`, and `TOO_LONG` instead of each line that is too long."""
     for line in iter(functools.partial(file.readline, _LIMIT), b""):
         is_short = len(line) <= MAX_LINE_BYTES or len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES
         yield line if is_short else _skip_rest(file, line)
 
 
 def _skip_rest(file: IO[bytes], line: bytes) -> Unreadable:
-    """Read the rest of a line that is too long."""
+    """Skip the rest of a line that is too long, and return `TOO_LONG`."""
     while line and not line.endswith(b"\n"):
         line = file.readline(_BLOCK_BYTES)
     return TOO_LONG
 
 
 def _refuse_one_line_of_returns(head: bytes, name: str) -> None:
-    r"""Refuse a file of `\r` alone before what seems to be its one line is read."""
+    r"""Refuse a file with `\r` as its only line end, before the whole file is read as one line."""
     text = head.rstrip(b"\r\n")
     num_returns = text.count(b"\r")
     is_whole = len(head) < HEAD_BYTES
@@ -157,7 +157,7 @@ def _of_returns(name: str, num_returns: int) -> UserError:
 
 
 class _Rewound(io.RawIOBase):
-    """A stream whose first bytes were read already."""
+    """A stream whose first bytes have already been read."""
 
     def __init__(self, head: bytes, file: IO[bytes]) -> None:
         self._head, self._file = head, file
@@ -177,7 +177,7 @@ def _rewound(head: bytes, file: IO[bytes]) -> io.BufferedReader:
 
 
 def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) -> io.BufferedReader:
-    """Open a file or a member of an archive, decompressed where it is gzip; refuse what is no text."""
+    """Open a file or a member of an archive, and decompress gzip. Refuse formats other than text."""
     file: IO[bytes] = opened.enter_context(path.open("rb"))
     if member is not None:
         file = _open_member(file, member, name, opened)
@@ -199,12 +199,12 @@ def _open_member(file: IO[bytes], member: str, name: str, opened: ExitStack) -> 
         raise UserError(f"{name}: no such member; the archive holds {', '.join(archive.namelist()[:10])}")
     try:
         return opened.enter_context(archive.open(member))
-    except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression that Python lacks
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression that Python does not have
         raise UserError(f"{name}: {error}") from None
 
 
 def _read_head(file: IO[bytes]) -> bytes:
-    """The first `HEAD_BYTES`, of a pipe too, which gives fewer at a time."""
+    """Return the first `HEAD_BYTES`, also of a pipe, which returns fewer bytes at a time."""
     head = b""
     while len(head) < HEAD_BYTES and (more := file.read(HEAD_BYTES - len(head))):
         head += more

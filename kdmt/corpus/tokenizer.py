@@ -1,11 +1,11 @@
-"""Subword models, SentencePiece and subword-nmt BPE, learnt or given, behind one small interface; and text that is
-tokenised already.
+"""Subword models with a common interface: SentencePiece and BPE of subword-nmt, learnt or given, and text that is
+already tokenised.
 
-A `tokenizer/` folder holds the model files and `tokenizer.json`, which names them with their sha256: copied whole, as
-into a checkpoint, it is all that `load_tokenizer` needs.
+A `tokenizer/` folder contains the model files and `tokenizer.json`, which lists them with their sha256.
+`load_tokenizer` needs nothing else, so the folder can be copied, for example into a checkpoint.
 
-Tokenised text has its tokens between single spaces. Any Unicode whitespace in the input counts as a space, so that
-the tokens are those that `str.split`, and with it fairseq, finds again.
+The tokens of tokenised text are separated by single spaces. Any Unicode whitespace in the input counts as a space, so
+that `str.split`, and therefore fairseq, finds the same tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 MAX_CACHED_WORDS = 1_000_000  # about 200 MB
-# SentencePiece's unigram estimates depend on the number of threads in their last bits: the same one everywhere.
+# The last bits of SentencePiece's unigram estimates depend on the number of threads, so the number is fixed.
 TRAINING_THREADS = 4
 
 
@@ -46,17 +46,17 @@ TRAINING_THREADS = 4
 
 
 class TooLittleText(UserError):
-    """The training text holds too little to learn a tokenizer of the wanted size from."""
+    """The training text is too small for a tokenizer of the requested size."""
 
 
 @dataclass(frozen=True)
 class Surfaces:
-    """What each symbol of a vocabulary adds to the text of a line, where that depends on its place alone.
+    """Text that each symbol of a vocabulary adds to a line, if it depends only on the position of the symbol.
 
     Attributes:
-        inner: its text inside a line; None if it depends on the symbols around it.
-        edge: its text as the first or the last of a line, likewise.
-        edge_at: which of the two; at the other end it is as inside.
+        inner: text of the symbol inside a line; None if it depends on the neighbouring symbols.
+        edge: text of the symbol as the first or last one of a line; None as for `inner`.
+        edge_at: position to which `edge` applies; at the other end of the line, `inner` applies.
     """
 
     inner: Sequence[str | None]
@@ -65,10 +65,10 @@ class Surfaces:
 
 
 class SubwordModel(ABC):
-    """Cuts text into tokens and joins them again.
+    """A model that cuts text into tokens and joins them again.
 
-    `symbols[id]` is the token of each id that `encode_ids` gives. These ids are the model's own, not a dictionary's;
-    the list may grow while text is encoded, and no id ever changes its meaning.
+    `symbols[id]` is the token of each id that `encode_ids` returns. These ids belong to the model, not to a dictionary.
+    The list may grow while text is encoded, but an id never changes its meaning.
     """
 
     symbols: list[str]
@@ -76,10 +76,10 @@ class SubwordModel(ABC):
     def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = list(symbols)
         self._ids = {symbol: number for number, symbol in enumerate(self.symbols)}
-        self.literal_specials: dict[int, str] = {}  # ids of words that are spelled like a special: `<unk>`, not it
+        self.literal_specials: dict[int, str] = {}  # id -> word spelled like a special, which becomes `<unk>`
 
     def _take_specials_for_words(self) -> None:
-        """Give what the text spells like a special symbol an id of its own, whose symbol is `<unk>`."""
+        """Give words that are spelled like a special symbol separate ids, whose symbol is `<unk>`."""
         for special in SPECIALS:
             self._ids[special] = len(self.symbols)
             self.literal_specials[len(self.symbols)] = special
@@ -87,32 +87,32 @@ class SubwordModel(ABC):
 
     @abstractmethod
     def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Cut lines into the model's own ids.
+        """Cut lines into ids of the model.
 
         Returns:
-            tokens, int32 [sum(sizes)], back to back without `</s>`; sizes, int32 [lines].
+            Concatenated tokens without `</s>`, int32 [sum(sizes)], and sizes, int32 [lines].
         """
 
     @abstractmethod
     def decode(self, tokenised: str) -> str:
-        """Text of a tokenised line."""
+        """Return the text of a tokenised line."""
 
     @abstractmethod
     def surfaces(self, symbols: Sequence[str]) -> Surfaces:
-        """What `decode` makes of each symbol; they need not be the model's own."""
+        """Return the text that `decode` makes of each symbol. The symbols need not be those of the model."""
 
     def join(self, words: str) -> str:
-        """Text for people of what `decode` gives; the same but for tokens that are taken as they are."""
+        """Return readable text for the output of `decode`. Only `WordsModel` changes the output."""
         return words
 
     def encode_lines(self, lines: Sequence[str], threads: int = 1) -> list[str]:
-        """Cut lines into tokens, with a single space between two."""
+        """Cut lines into tokens that are separated by single spaces."""
         tokens, sizes = self.encode_ids(lines, threads)
         pieces = iter([self.symbols[number] for number in tokens.tolist()])
         return [" ".join(itertools.islice(pieces, size)) for size in sizes.tolist()]
 
     def symbol_id(self, token: str) -> int:
-        """The id of a whole token, as a corpus tag; one that has none yet is given the next."""
+        """Return the id of a whole token, such as a corpus tag. A token without an id gets the next one."""
         if token not in self._ids:
             self._ids[token] = len(self.symbols)
             self.symbols.append(token)
@@ -120,7 +120,7 @@ class SubwordModel(ABC):
 
 
 class SentencePieceModel(SubwordModel):
-    """A SentencePiece model. What it has no piece for becomes the token `<unk>`, and ` ⁇ ` when decoded."""
+    """A SentencePiece model. Text without a piece becomes the token `<unk>`, which is decoded as ` ⁇ `."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -128,15 +128,15 @@ class SentencePieceModel(SubwordModel):
         except (RuntimeError, OSError):
             raise UserError(f"{path}: not a SentencePiece model") from None
         pieces = [self._processor.id_to_piece(number) for number in range(self._processor.get_piece_size())]
-        pieces[self._processor.unk_id()] = SPECIALS[UNK]  # a given model may spell it otherwise
+        pieces[self._processor.unk_id()] = SPECIALS[UNK]  # a given model may spell it differently
         super().__init__(pieces)
-        for number, piece in enumerate(pieces):  # a given model may have such a piece for the text
+        for number, piece in enumerate(pieces):  # a given model may have text pieces that are spelled like specials
             if piece in SPECIALS[:UNK] and not self._processor.is_control(number):
                 self.literal_specials[number] = piece
                 self.symbols[number] = SPECIALS[UNK]
 
     def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        # A printable line has no whitespace but the space: no need to look for any.
+        # The only whitespace in a printable line is the space, so such a line needs no change.
         spaced = [line if line.isprintable() else " ".join(line.split()) for line in lines]
         ids = self._processor.encode(spaced, out_type=int, num_threads=threads)
         sizes = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
@@ -147,12 +147,13 @@ class SentencePieceModel(SubwordModel):
         return self._processor.decode(tokenised.split())
 
     def surfaces(self, symbols: Sequence[str]) -> Surfaces:
-        """By trial, so that it is the library that says: of a line's first symbol it takes the leading space.
+        """Return the text of each symbol as decoded by the library, which removes the first symbol's leading space.
 
-        A symbol that leaves nothing at the start lets the next one be the first; bytes make characters together.
+        `edge` is None for a symbol without text at the start of a line, because the next symbol then counts as the
+        first. Both texts are None for bytes, because several bytes form one character.
         """
         firsts = self._decode_all([[symbol] for symbol in symbols])
-        lasts = self._decode_all([["a", symbol] for symbol in symbols])  # "a" is itself, a piece of the model or not
+        lasts = self._decode_all([["a", symbol] for symbol in symbols])  # "a" is decoded as "a", piece or not
         middles = self._decode_all([["a", symbol, "a"] for symbol in symbols])
         inner = [
             last[1:] if middle == f"{last}a" and self._stands_alone(symbol) else None
@@ -161,7 +162,7 @@ class SentencePieceModel(SubwordModel):
         edge = [first if text is not None and first else None for first, text in zip(firsts, inner, strict=True)]
         joined = [symbol for symbol, text in zip(symbols, inner, strict=True) if text is not None]
         if self._processor.decode(["a", *joined]) != "a" + "".join(text for text in inner if text is not None):
-            inner = edge = [None] * len(symbols)  # text is changed after joining, as by rules of denormalisation
+            inner = edge = [None] * len(symbols)  # joined text is changed, for example by denormalisation
         return Surfaces(inner, edge, "first")
 
     def _decode_all(self, lines: list[list[str]]) -> list[str]:
@@ -172,18 +173,19 @@ class SentencePieceModel(SubwordModel):
 
 
 class SubwordNmtModel(SubwordModel):
-    """BPE of subword-nmt, applied without a vocabulary threshold; `@@` ends a token that goes on in the next.
+    """BPE of subword-nmt, applied without a vocabulary threshold. `@@` ends a token that continues in the next one.
 
-    One process does it: each word is cut once and then looked up, which is quicker than sending lines to others.
+    It runs in one process: each word is cut once and then looked up, which is faster than sending lines to other
+    processes.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(SPECIALS)
         self._take_specials_for_words()
         try:
-            with path.open(encoding="utf-8-sig") as codes:  # behind a mark the line of the version is none
+            with path.open(encoding="utf-8-sig") as codes:  # a byte order mark would hide the version line
                 self._bpe = BPE(codes)
-        except (SystemExit, ValueError):  # subword-nmt leaves the process on a line that it cannot read
+        except (SystemExit, ValueError):  # subword-nmt exits on a line that it cannot read
             raise UserError(f"{path}: not a file of subword-nmt merge operations") from None
         self._word_ids: dict[str, list[int]] = {}
 
@@ -201,7 +203,7 @@ class SubwordNmtModel(SubwordModel):
         return re.sub(r"@@( |$)", "", tokenised)
 
     def surfaces(self, symbols: Sequence[str]) -> Surfaces:
-        alone = [" " not in symbol and "\n" not in symbol for symbol in symbols]  # as the expression above sees it
+        alone = [" " not in symbol and "\n" not in symbol for symbol in symbols]  # as in the expression of `decode`
         inner = [symbol[:-2] if symbol.endswith("@@") else f"{symbol} " for symbol in symbols]
         return Surfaces(
             [text if ok else None for text, ok in zip(inner, alone, strict=True)],
@@ -213,16 +215,16 @@ class SubwordNmtModel(SubwordModel):
         if len(self._word_ids) >= MAX_CACHED_WORDS:
             self._word_ids.clear()
         ids = [self.symbol_id(token) for token in self._bpe.segment_tokens([word])]
-        self._bpe.cache.clear()  # ours is the one cache
+        self._bpe.cache.clear()  # words are cached only in `_word_ids`
         self._word_ids[word] = ids
         return ids
 
 
 class WordsModel(SubwordModel):
-    """Text whose tokens are what stands between spaces, subwords of others' making among them.
+    """A model for text whose tokens are already separated by spaces, including subwords made by other tools.
 
-    `decode` leaves them as they are, so that text that is written down can be read again; `join` does not. The file
-    holds one line, the kind of `join_subwords` or nothing.
+    `decode` does not change the tokens, so that written text can be read again; `join` joins them. The model file has
+    one line with the joiner of `join_subwords`, or an empty line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -255,7 +257,7 @@ _SUFFIXES = {"sentencepiece": "model", "subword-nmt": "codes", "words": "words"}
 
 @dataclass(frozen=True)
 class Tokenizers:
-    """The subword models of both sides; a joint one is the same object twice."""
+    """Subword models of both sides. A joint model is the same object for both."""
 
     source: SubwordModel
     target: SubwordModel
@@ -269,17 +271,17 @@ def train_tokenizer(
 ) -> Tokenizers:
     """Learn the subword models, or copy the given ones, into the folder `out_dir`.
 
-    The same text and settings give the same bytes, wherever the files lie and however many cores there are.
+    The same text and settings give the same bytes, independent of the paths of the files and the number of cores.
 
     Args:
-        sources: training text of the source and the target side; at most `settings.train_sentences` lines of it are
-            learnt from for one model, drawn at even distances; 0 for all.
-        out_dir: made anew beside its name and renamed; an older one is replaced.
-        direction: names the models of the two sides.
+        sources: training text of the source and the target side. A model is learnt from at most
+            `settings.train_sentences` evenly spaced lines of it (0: all lines).
+        out_dir: output folder. It is written under a temporary name and renamed; an existing folder is replaced.
+        direction: translation direction, whose languages are the names of the two models.
 
     Raises:
-        UserError: when a file is missing or not UTF-8, a given model cannot be read, or the vocabulary is too large
-            or too small for the text (with SentencePiece's own limit).
+        UserError: if a file is missing or not UTF-8, a given model cannot be read, or the vocabulary is too large or
+            too small for the text (with the limit from SentencePiece).
     """
     suffix = _SUFFIXES[settings.type]
     names = [f"joint.{suffix}"] if settings.joint else [f"{lang}.{suffix}" for lang in direction.sides]
@@ -292,7 +294,7 @@ def train_tokenizer(
         sides = [{"file": name, "sha256": file_sha256(folder / name)} for name in (names[0], names[-1])]
         description = {"type": settings.type, "langs": list(direction.sides), "source": sides[0], "target": sides[1]}
         write_json(folder / "tokenizer.json", description, indent=2)
-        load_tokenizer(folder)  # a given file may be no model at all: say so before an older folder is replaced
+        load_tokenizer(folder)  # fails on an invalid given model before an existing folder is replaced
         shutil.rmtree(out_dir, ignore_errors=True)
     return load_tokenizer(out_dir)
 
@@ -301,7 +303,7 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     """Load the models of a `tokenizer/` folder.
 
     Raises:
-        UserError: when a file of it is missing or is not the one that `tokenizer.json` describes.
+        UserError: if a file is missing or is not the one that `tokenizer.json` describes.
     """
     index = folder / "tokenizer.json"
     description = read_json_object(index, required={"type": str, "source": dict, "target": dict})
@@ -341,7 +343,7 @@ def _learn(settings: TokenizerSettings, texts: Sequence[Path]) -> bytes:
 
 
 def _learn_sentencepiece(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
-    """The model file. Text is taken as it is: its Unicode form and case are settled before it comes here."""
+    """Return the model file. The text is not normalised here, because it already has its Unicode form and case."""
     options: dict[str, Any] = {
         "model_type": settings.model,
         "vocab_size": settings.vocab_size,
@@ -349,8 +351,8 @@ def _learn_sentencepiece(settings: TokenizerSettings, lines: Iterator[str]) -> b
         "hard_vocab_limit": True,
         "byte_fallback": False,
         "normalization_rule_name": "identity",
-        "max_sentence_length": 1 << 16,  # bytes; longer lines are passed over, and the default would be 4192
-        # As control symbols the specials are never learnt as pieces, so that no text can spell one.
+        "max_sentence_length": 1 << 16,  # bytes; longer lines are skipped, and the default would be 4192
+        # The specials are control symbols, so they are never learnt as pieces and no text can contain one.
         **{"bos_id": BOS, "pad_id": PAD, "eos_id": EOS, "unk_id": UNK},
         "num_threads": TRAINING_THREADS,
         "minloglevel": 2,
@@ -359,20 +361,20 @@ def _learn_sentencepiece(settings: TokenizerSettings, lines: Iterator[str]) -> b
     try:
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
     except RuntimeError as error:
-        reason = str(error).rpartition("] ")[2]  # before it stands the line of C++ that noticed
+        reason = str(error).rpartition("] ")[2]  # without the position in the C++ code
         error_type = TooLittleText if "too high" in reason else UserError
         raise error_type(f"tokenizer.vocab_size {settings.vocab_size}: {reason}") from None
     return model.getvalue()
 
 
 def _learn_bpe(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
-    """The merge operations, fewer than asked for where no pair of symbols is seen twice any more."""
+    """Return the merge operations. There are fewer than requested if no pair of symbols occurs twice any more."""
     codes = io.StringIO()
     words = Counter(word for line in lines for word in line.split())
     if all(len(word) == 1 for word in words):
         raise TooLittleText("no word of the training text has two letters: there is nothing for subword-nmt to merge")
     counted = [f"{word} {count}" for word, count in words.items()]
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
+    with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar
         learn_bpe(counted, codes, settings.vocab_size, is_dict=True)
     return codes.getvalue().encode("utf-8")
 
@@ -381,13 +383,13 @@ def _learn_bpe(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
 
 
 def read_chunks(path: Path, num_lines: int = 20_000, *, newline: str | None = "\n") -> Iterator[list[str]]:
-    """Lines of a UTF-8 file without their end, so many at a time.
+    """Yield the lines of a UTF-8 file without their end, in chunks of `num_lines`.
 
     Args:
-        newline: as for `open`: by default nothing but `\\n` ends a line, with None `\\r` and `\\r\\n` do too.
+        newline: as for `open`: by default only `\\n` ends a line; with None, `\\r` and `\\r\\n` do too.
 
     Raises:
-        UserError: when the file is missing, or naming the line that is not UTF-8.
+        UserError: if the file is missing or a line is not UTF-8 (the message has the line number).
     """
     try:
         with path.open(encoding="utf-8", newline=newline) as file:
@@ -400,7 +402,7 @@ def read_chunks(path: Path, num_lines: int = 20_000, *, newline: str | None = "\
 
 
 def count_lines(path: Path) -> int:
-    """Lines of a file, a last one without `\\n` counted too."""
+    """Return the number of lines of a file, including a last line without `\\n`."""
     count, last = 0, b"\n"
     try:
         with path.open("rb") as file:
@@ -413,7 +415,7 @@ def count_lines(path: Path) -> int:
 
 
 def sample_lines(paths: Sequence[Path], limit: int) -> Iterator[str]:
-    """At most `limit` lines of all files together (0: all), at even distances; empty ones are drawn but not given."""
+    """Yield at most `limit` evenly spaced lines of all files together (0: all). Empty lines count but are skipped."""
     total = sum(map(count_lines, paths))
     lines = itertools.chain.from_iterable(chunk for path in paths for chunk in read_chunks(path))
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Rows of a file of tab-separated values, plain or quoted as `csv.QUOTE_MINIMAL` writes them (pandas' `to_csv`)."""
+"""Rows of tab-separated files, plain or quoted as with `csv.QUOTE_MINIMAL` (for example by `to_csv` of pandas)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdmt.corpus.text_files import MAX_LINE_BYTES, Unreadable
 from kdmt.errors import UserError
 
 _QUOTE = '"'
-_MAX_LINES = 100  # of a quoted row: a quote that is never closed shall not take the rest of the file
+_MAX_LINES = 100  # of a quoted row, so that a quote that is never closed does not include the rest of the file
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class MalformedRow:
     """A row that cannot be read.
 
     Attributes:
-        name: of the file.
-        line: where the row begins, from 1.
-        kind: what is wrong with it.
-        detail: more about it, for a message.
+        name: name of the file.
+        line: number of the first line of the row, from 1.
+        kind: kind of error.
+        detail: further details for a message.
     """
 
     name: str
@@ -38,17 +38,17 @@ class MalformedRow:
 def read_rows(
     lines: Iterator[str | Unreadable], *, name: str, needed: int, header: bool, quoted: bool
 ) -> Iterator[list[str] | MalformedRow]:
-    r"""Yield the columns of each row. The first row says how many there are.
+    r"""Yield the columns of each row. The first row determines the number of columns.
 
     Args:
-        lines: of the file, without their ends.
-        name: of the file, for messages.
-        needed: fewest columns.
-        header: whether the first row holds the columns' names, and no pair.
-        quoted: whether columns may be quoted: then they may hold tabs, and newlines, which become spaces.
+        lines: lines of the file, without their ends.
+        name: name of the file, for messages.
+        needed: minimum number of columns.
+        header: whether the first row contains the names of the columns, and no pair.
+        quoted: whether columns may be quoted. Quoted columns may contain tabs, and newlines, which become spaces.
 
     Raises:
-        UserError: the first row has fewer columns than are needed.
+        UserError: if the first row has fewer columns than needed.
     """
     num_columns = 0
     for line, row in _quoted_rows(lines) if quoted else _plain_rows(lines):
@@ -69,17 +69,17 @@ def read_rows(
 
 
 def _plain_rows(lines: Iterator[str | Unreadable]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the line and the columns of each row, or what is wrong with it."""
+    """Yield the line number of each row and its columns, or the kind of error."""
     for number, line in enumerate(lines, start=1):
         yield number, line.reason if isinstance(line, Unreadable) else line.split("\t")
 
 
 def _quoted_rows(lines: Iterator[str | Unreadable]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the same for quoted rows.
+    """Yield the line number of each quoted row and its columns, or the kind of error.
 
-    Where a quote is not closed, the row's first line alone is malformed, and reading goes on with the next.
+    If a quote is not closed, only the first line of the row is malformed, and reading continues with the next line.
     """
-    ahead: deque[str | Unreadable] = deque()  # lines that were read and are part of no row yet
+    ahead: deque[str | Unreadable] = deque()  # lines that have been read but belong to no row yet
     number = 1
     while ahead or _fetch(lines, ahead):
         first = ahead[0]
@@ -105,7 +105,7 @@ def _fetch(lines: Iterator[str | Unreadable], ahead: deque[str | Unreadable]) ->
 
 
 def _parse_quoted(lines: Iterator[str | Unreadable], ahead: deque[str | Unreadable]) -> tuple[int, list[str] | str]:
-    """How many lines a row has, and its columns, or what is wrong with its first line."""
+    """Return the number of lines of a row, and its columns or the kind of error of its first line."""
     taken = size = 0
 
     def feed() -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""fairseq's dictionary: which token has which id, and the `dict.<lang>.txt` it is kept in.
+"""The dictionary of fairseq: the ids of tokens, and the file `dict.<lang>.txt`.
 
-The file holds `token count` a line; the specials `<s>` 0, `<pad>` 1, `</s>` 2 and `<unk>` 3 stand before them unlisted.
-Rules of order, threshold and padding are those of `Dictionary` in fairseq/data/dictionary.py (0.12.2).
+Each line of the file is `token count`. The specials `<s>` 0, `<pad>` 1, `</s>` 2 and `<unk>` 3 come before these tokens
+and are not listed. The rules for order, threshold and padding are those of `Dictionary` in fairseq/data/dictionary.py
+(0.12.2).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ _SHOWN = 200  # characters of a line
 
 
 class Dictionary:
-    """Tokens and their ids. `symbols[id]` is the token and `counts[id]` how often it was seen in training.
+    """Tokens and their ids. `symbols[id]` is the token, and `counts[id]` its number of occurrences in training text.
 
-    A token that is spelled like a special (`<unk>`, `<pad>`, ...) is that special, as in fairseq. Tokenizers give
+    A token that is spelled like a special (`<unk>`, `<pad>`, ...) is that special, as in fairseq. Tokenizers return
     no such token for a word of the text.
     """
 
@@ -45,27 +46,27 @@ class Dictionary:
         return token in self._ids
 
     def __eq__(self, other: object) -> bool:
-        """Whether the same token has the same id in both; counts do not matter."""
+        """Return whether both have the same tokens with the same ids. Counts are not compared."""
         return isinstance(other, Dictionary) and self.symbols == other.symbols
 
     __hash__ = None  # type: ignore[assignment]  # equal by content and still growing
 
     def add(self, token: str) -> None:
-        """Give a token the next id, if it has none."""
+        """Add a token with the next id, if it has no id yet."""
         if token not in self._ids:
             self._append(token, 1)
 
     def index(self, token: str) -> int:
-        """The token's id, `<unk>`'s if it has none."""
+        """Return the id of a token, or that of `<unk>` if the token has none."""
         return self._ids.get(token, UNK)
 
     def encode_line(self, tokenised: str) -> NDArray[np.int32]:
-        """Ids of the tokens between whitespace with `</s>` after them, int32 [S]."""
+        """Return the ids of the tokens of a line, which are separated by whitespace, followed by `</s>`, int32 [S]."""
         ids = [self._ids.get(token, UNK) for token in tokenised.split()]
         return np.array([*ids, EOS], dtype=np.int32)
 
     def string(self, ids: Iterable[int]) -> str:
-        """The tokens between spaces; `<s>` and `</s>` are left out, an id beyond the last reads `<unk>`."""
+        """Return the tokens separated by spaces, without `<s>` and `</s>`. An id beyond the last becomes `<unk>`."""
         size = len(self.symbols)
         return " ".join(self.symbols[i] if i < size else SPECIALS[UNK] for i in map(int, ids) if i not in (BOS, EOS))
 
@@ -73,15 +74,16 @@ class Dictionary:
     def from_counts(
         cls, counts: Mapping[str, int], *, threshold: int = 0, nwords: int = -1, padding_factor: int = 8
     ) -> Dictionary:
-        """The dictionary that fairseq-preprocess makes of these tokens.
+        """Return the dictionary that fairseq-preprocess makes of these tokens.
 
-        The most frequent token comes first; among equals the order is that of code points, wherever they were seen.
+        The most frequent token comes first. Tokens with the same count are in the order of their code points,
+        independent of their order in the text.
 
         Args:
-            counts: occurrences of each token; specials among them are passed over.
-            threshold: tokens seen fewer times are left out.
+            counts: number of occurrences of each token; specials are ignored.
+            threshold: minimum number of occurrences of a token in the dictionary.
             nwords: size of the dictionary, specials included, before padding; 0 or less for all tokens.
-            padding_factor: `madeupword0000`, ... fill the size up to a multiple of it.
+            padding_factor: the size is padded with `madeupword0000`, ... to a multiple of this number.
         """
         dictionary = cls()
         tokens = sorted((token for token in counts if token not in SPECIALS), key=lambda token: (-counts[token], token))
@@ -98,7 +100,7 @@ class Dictionary:
         """Read a `dict.<lang>.txt`. A token listed twice is an error unless its line ends in `#fairseq:overwrite`.
 
         Raises:
-            UserError: naming the file, and the line where one is at fault.
+            UserError: if the file cannot be read or a line is not valid (the message has the line number).
         """
         check_file(path, missing="there is no such dictionary")
         data = path.read_bytes()
@@ -115,9 +117,9 @@ class Dictionary:
         return dictionary
 
     def save(self, path: Path) -> None:
-        """Write a line with each token and its count; the file appears whole or not at all.
+        """Write a line with each token and its count. The file appears only when it is complete.
 
-        A token that overwrote an earlier one gets its `#fairseq:overwrite` back, so that the file can be read again.
+        A token that overwrote an earlier one is written with `#fairseq:overwrite`, so that the file can be read again.
         """
         with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
             seen = set(SPECIALS)
@@ -147,6 +149,6 @@ class Dictionary:
         number = 0
         while len(self) % padding_factor:
             filler = f"madeupword{number:04d}"
-            if filler not in self._ids:  # the text itself may hold such a word
+            if filler not in self._ids:  # the text itself may contain such a word
                 self._append(filler, 0)
             number += 1
