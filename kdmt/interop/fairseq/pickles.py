@@ -50,7 +50,7 @@ class Inert:
 
 
 class _Items:
-    """Replacement for subclasses of dict. It creates an `OrderedDict`, the only subclass that PyTorch's reader fills."""
+    """Replacement for subclasses of dict. It creates an `OrderedDict`, the only one that PyTorch's reader can fill."""
 
     def __new__(cls, *_: object) -> OrderedDict[object, object]:  # type: ignore[misc]
         return OrderedDict()
