@@ -42,7 +42,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DataBin:
-    """A fairseq data-bin, in one of its two directions."""
+    """fairseq data-bin in one of its two directions."""
 
     folder: Path
     direction: Direction
