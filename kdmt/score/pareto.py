@@ -17,7 +17,7 @@ class Point:
 
     name: str
     speed: float  # sentences/s, above 0
-    score: float  # of the main metric
+    score: float  # value of the main metric
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:

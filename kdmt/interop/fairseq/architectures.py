@@ -165,7 +165,10 @@ def _activation(model: Mapping[str, object]) -> Activation:
 
 
 def _check_versions(config: TransformerConfig, state: object) -> None:
-    """Refuse pre-norm encoders before version 2 and decoders before version 3: they have no norm after all layers."""
+    """Check the versions of a pre-norm encoder and decoder.
+
+    Encoders before version 2 and decoders before version 3 have no norm after the last layer.
+    """
     for side, first in (("encoder", 2), ("decoder", 3)):
         version = state.get(f"{side}.version") if isinstance(state, Mapping) else None
         number = float(version.flatten()[0]) if isinstance(version, Tensor) and version.numel() else 1.0
