@@ -1,7 +1,7 @@
-"""Export of an autoregressive Transformer as a CTranslate2 model. `kdmt.interop.ctranslate2_folder` owns the format.
+"""Export of an autoregressive Transformer as a CTranslate2 model.
 
-Token lists that go into the model end in </s>; the decoder starts from </s>. Names and layout are those of
-ctranslate2/specs/transformer_spec.py (4.8).
+`kdmt.interop.ctranslate2_folder` defines the format of the folder. Token lists given to the model end in </s>; the
+decoder starts from </s>. Names and layout are those of ctranslate2/specs/transformer_spec.py (4.8).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def export_checkpoint(
         quantization, decode: as for `export_model`.
 
     Raises:
-        UserError: there is no checkpoint, or as for `export_model`.
+        UserError: if there is no checkpoint, and in the cases of `export_model`.
     """
     source = resolve_checkpoint(checkpoint)
     codec = TextCodec.load(source)
@@ -72,18 +72,19 @@ def export_model(
     decode: Decode | None = None,
     companions: Sequence[Path] = (),
 ) -> None:
-    """Write a Transformer as a CTranslate2 model: whole or not at all. The model itself is left as it is.
+    """Write a Transformer as a CTranslate2 model. An error leaves no partial folder; the model is not modified.
 
     Args:
-        model: on any device, of any floating-point type.
+        model: model on any device, of any floating-point type.
         folder: the new folder.
-        src_symbols, tgt_symbols: the token of each id (`Dictionary.symbols`).
-        quantization: how weights are stored; embeddings and matrices alone become int8.
-        decode: the search that `translate.json` proposes, by default the settings' own defaults.
-        companions: files and folders copied beside the model.
+        src_symbols, tgt_symbols: token of each id (`Dictionary.symbols`).
+        quantization: number type of the stored weights; only embeddings and matrices become int8.
+        decode: search settings that `translate.json` proposes (default: the defaults of `Decode`).
+        companions: files and folders to copy into the folder of the model.
 
     Raises:
-        UserError: the folder exists, CTranslate2 is not installed, or it has no such model or vocabulary.
+        UserError: if the folder exists, CTranslate2 is not installed, or CTranslate2 does not support the model or
+            the vocabulary.
     """
     check_new(folder)
     if quantization not in get_args(Quantization):
@@ -126,7 +127,7 @@ def _check_symbols(symbols: Sequence[str], size: int, side: str) -> None:
 
 
 def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: Sequence[str]) -> TransformerSpec:
-    """Return the validated specification, with copies of all weights."""
+    """Return the validated CTranslate2 specification with copies of all weights."""
     try:
         from ctranslate2 import specs
     except ImportError:
@@ -160,7 +161,7 @@ def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: 
 
 
 def _layer_norm_epsilon(model: Transformer) -> float:
-    """Return the epsilon that all norms of the model share."""
+    """Return the epsilon shared by all layer norms of the model."""
     (epsilon,) = {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)}
     return epsilon
 
@@ -192,7 +193,7 @@ def _fill_embedder(
 ) -> None:
     embeddings.weight = _array(embedder.tokens.weight)
     spec.scale_embeddings = np.float32(embedder.scale)
-    spec.position_encodings.encodings = _array(embedder.positions(0, num_positions))  # from pad + 1 on
+    spec.position_encodings.encodings = _array(embedder.positions(0, num_positions))  # starting at pad + 1
     if embedder.norm is not None:
         _fill_norm(spec.layernorm_embedding, embedder.norm)
 
@@ -200,7 +201,7 @@ def _fill_embedder(
 def _fill_layer(
     spec: TransformerEncoderLayerSpec | TransformerDecoderLayerSpec, layer: EncoderLayer | DecoderLayer
 ) -> None:
-    """Fill in what encoder and decoder layers have in common."""
+    """Fill in the parts that encoder and decoder layers have in common."""
     _fill_self_attention(spec.self_attention, layer.self_attn, layer.self_attn_residual)
     _fill_linear(spec.ffn.linear_0, layer.ffn.fc1)
     _fill_linear(spec.ffn.linear_1, layer.ffn.fc2)
@@ -208,7 +209,7 @@ def _fill_layer(
 
 
 def _fill_self_attention(spec: MultiHeadAttentionSpec, attention: SelfAttention, residual: Residual) -> None:
-    _fill_linear(spec.linear[0], attention.qkv_proj)  # stacked as `fuse_linear` would: queries, keys, values
+    _fill_linear(spec.linear[0], attention.qkv_proj)  # stacked like the result of `fuse_linear`: queries, keys, values
     _fill_linear(spec.linear[1], attention.out_proj)
     _fill_norm(spec.layer_norm, residual.norm)
 
@@ -229,5 +230,5 @@ def _fill_norm(spec: LayerNormSpec, norm: nn.LayerNorm) -> None:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """Return a copy in float32: quantising changes arrays in place."""
+    """Return a float32 copy of a tensor. A copy is needed because quantisation changes arrays in place."""
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()

@@ -1,8 +1,8 @@
-"""The folder of a CTranslate2 model: its files, their names and their checks. Nothing here loads torch or CTranslate2.
+"""Format of the folder of a CTranslate2 model: names of its files, and checks. Loads neither torch nor CTranslate2.
 
     model.bin, config.json                      weights and options, in CTranslate2's formats
-    shared_vocabulary.json                      the token of each id, or source_ and target_vocabulary.json
-    vmap.txt                                    lexical shortlist, where one was added
+    shared_vocabulary.json                      token of each id, or source_ and target_vocabulary.json
+    vmap.txt                                    lexical shortlist, if one was added
     translate.json                              options of CTranslate2's translate_batch, for use without kdmt
     model.json                                  shape of the model; with `frame` and symbols.json for foreign models
     tokenizer/, text.json, dict.<lang>.txt      text processing, as in a checkpoint
@@ -11,13 +11,14 @@
 `kdmt.interop.ctranslate2_export` and `kdmt.interop.huggingface` write such folders, `kdmt.decode.engines.ctranslate2`
 reads them.
 
-`model.bin`, as `_serialize` in ctranslate2/specs/model_spec.py (4.8) writes it, all little-endian:
+Format of `model.bin`, as written by `_serialize` in ctranslate2/specs/model_spec.py (4.8); all numbers are
+little-endian:
 
     uint32 version (6), string name, uint32 revision, uint32 number of variables
-    of each: string name, uint8 rank, uint32 sizes [rank], uint8 type, uint32 bytes, content
+    for each variable: string name, uint8 rank, uint32 sizes [rank], uint8 type, uint32 bytes, content
     (aliases of variables)
 
-A string is a uint16 with the number of its bytes and of the closing zero, then these bytes.
+A string is a uint16 with the number of its bytes, including the closing zero, followed by these bytes.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ from kdmt.types import EOS, PAD, SPECIALS
 
 MODEL_FILE = "model.bin"
 OPTIONS_FILE = "translate.json"
-SHORTLIST_FILE = "vmap.txt"  # CTranslate2's name for it
-SYMBOLS_FILE = "symbols.json"  # of a foreign model: the token of each of kdmt's ids
+SHORTLIST_FILE = "vmap.txt"  # name that CTranslate2 expects
+SYMBOLS_FILE = "symbols.json"  # token of each of kdmt's ids, for a foreign model
 SHARED_VOCABULARY_FILE = "shared_vocabulary.json"
 _VOCABULARY_FILES = ("source_vocabulary.json", "target_vocabulary.json")
 _NOT_OURS = "not a model that 'kdmt export --to ctranslate2' wrote"
-_SHOWN = 80  # characters of a token in a message
+_SHOWN = 80  # maximum number of characters of a token in a message
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Tokens that a model expects around every sentence, besides those that start the decoder and end the target."""
+    """Tokens that a model needs around every sentence, except those that start the decoder and end the target."""
 
     source_prefix: tuple[str, ...] = ()
     source_suffix: tuple[str, ...] = (SPECIALS[EOS],)
@@ -62,7 +63,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What an engine needs to know of a folder besides its weights."""
+    """Properties of a CTranslate2 model folder that an engine needs in addition to the weights."""
 
     path: Path
     max_source_positions: int
@@ -77,10 +78,10 @@ class ModelFolder:
         """Check a folder and read it.
 
         Args:
-            shortlist: whether it has to have a lexical shortlist.
+            shortlist: whether a lexical shortlist is required.
 
         Raises:
-            UserError: the folder is damaged, was not written by kdmt, or has no shortlist.
+            UserError: if the folder is damaged, was not written by kdmt, or lacks a required shortlist.
         """
         if not (path / DESCRIPTION_FILE).is_file() or not is_model_folder(path):
             raise UserError(f"{path}: {_NOT_OURS}")
@@ -111,7 +112,7 @@ def is_model_folder(path: Path) -> bool:
 
 
 def _vocabulary_files(folder: Path) -> tuple[Path, Path]:
-    """Return the files of the source and the target vocabulary: one file where they are the same."""
+    """Return the files of the source and the target vocabulary, which may be the same file."""
     shared = folder / SHARED_VOCABULARY_FILE
     if shared.is_file():
         return shared, shared
@@ -120,7 +121,7 @@ def _vocabulary_files(folder: Path) -> tuple[Path, Path]:
 
 
 def _read_symbols(path: Path) -> list[str]:
-    """Return the token of each id."""
+    """Return the token of each id from a vocabulary file."""
     symbols = read_json(path)
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise UserError(f"{path}: not a list of tokens")
@@ -132,7 +133,7 @@ def _read_symbols(path: Path) -> list[str]:
 
 
 def write_symbols(folder: Path, symbols: Sequence[str]) -> None:
-    """Write the token of each id of a foreign model into its folder."""
+    """Write the token of each of kdmt's ids into the folder of a foreign model."""
     write_json(folder / SYMBOLS_FILE, list(symbols), indent=None)
 
 
@@ -159,10 +160,10 @@ def _read_frame(folder: Path, values: object, vocabulary: Sequence[str]) -> Fram
 def _check_symbols(
     folder: Path, model: Mapping[str, object], source: Sequence[str], target: Sequence[str], vocabulary: Sequence[str]
 ) -> None:
-    """Refuse a model whose vocabularies differ from those that convert text to ids.
+    """Check that the vocabularies of a model are those that convert text to ids.
 
     Raises:
-        UserError: naming the file that differs.
+        UserError: if they differ. The message names the file.
     """
     for side, symbols in (("src", source), ("tgt", target)):
         if model.get(f"{side}_vocab_size") != len(symbols):
@@ -187,8 +188,8 @@ def _check_symbols(
 def translate_options(decode: Decode, max_target_positions: int) -> dict[str, object]:
     """Return keyword arguments of `Translator.translate_batch` for a search like that of `kdmt translate`.
 
-    CTranslate2 has one maximum length for all sentences, in place of max_len_a and max_len_b, and ends its search in
-    its own way: see `kdmt.decode.engines.ctranslate2`.
+    CTranslate2 has one maximum length for all sentences instead of max_len_a and max_len_b, and uses another criterion
+    to end the search: see `kdmt.decode.engines.ctranslate2`.
     """
     return {
         "beam_size": decode.beam,
@@ -207,10 +208,10 @@ def write_options(folder: Path, options: Mapping[str, object]) -> None:
 
 
 def proposed_search(folder: Path) -> dict[str, Any]:
-    """Return the `beam` and `lenpen` that `translate.json` proposes for a model, empty where there is no such file.
+    """Return the `beam` and `lenpen` that `translate.json` proposes for a model; empty if there is no such file.
 
     Raises:
-        UserError: the file does not hold them.
+        UserError: if the file does not contain them.
     """
     path = folder / OPTIONS_FILE
     options = read_optional_json(path, required={"beam_size": int, "length_penalty": float})
@@ -225,20 +226,20 @@ def proposed_search(folder: Path) -> dict[str, Any]:
 
 
 def add_shortlist(folder: Path, frequent: Iterable[int], of_token: Mapping[int, Iterable[int]]) -> None:
-    """Write a lexical shortlist into an exported folder, in place of an earlier one.
+    """Write a lexical shortlist into an exported folder. An existing shortlist is replaced.
 
-    `vmap.txt` has a line for each source token: the token, a tab, and target tokens between spaces; the line of an
-    empty source token holds for all sources. CTranslate2 adds <s>, </s> and <unk>, and allows for a whole batch what
-    any source of the batch allows (ctranslate2's src/vocabulary_map.cc).
+    `vmap.txt` has a line for each source token: the token, a tab, and target tokens separated by spaces. The line of
+    the empty source token applies to all sources. CTranslate2 adds <s>, </s> and <unk>, and allows for a whole batch
+    the target tokens that any source of the batch allows (ctranslate2's src/vocabulary_map.cc).
 
     Args:
-        folder: an exported model.
+        folder: folder of an exported model.
         frequent: target ids for all sources.
-        of_token: source id -> target ids.
+        of_token: mapping from source id to target ids.
 
     Raises:
-        UserError: the folder is damaged or was not written by kdmt, or a token is not in its vocabulary or has white
-            space in it.
+        UserError: if the folder is damaged or was not written by kdmt, or a token is not in the vocabulary or contains
+            white space.
     """
     verify_checkpoint(folder)
     files = _vocabulary_files(folder)
@@ -253,7 +254,7 @@ def add_shortlist(folder: Path, frequent: Iterable[int], of_token: Mapping[int, 
 
 
 def _spelled(tokens: Iterable[int], symbols: Sequence[str]) -> str:
-    """Return tokens between spaces, without <pad>, which no output has."""
+    """Return tokens separated by spaces, without <pad>, which never occurs in an output."""
     tokens = list(tokens)
     if outside := [token for token in tokens if not 0 <= token < len(symbols)]:
         raise UserError(f"the shortlist has token {outside[0]}, the vocabulary {len(symbols)} symbols")
@@ -266,18 +267,19 @@ def _spelled(tokens: Iterable[int], symbols: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------------------------------ model.bin
 
 VERSION = 6
-_FLOATS: dict[int, str] = {0: "<f4", 4: "<f2"}  # by the type's number
+_FLOATS: dict[int, str] = {0: "<f4", 4: "<f2"}  # type number -> NumPy dtype
 _BFLOAT16 = 5
-_CHUNK = 1 << 22  # numbers looked at together
+_CHUNK = 1 << 22  # numbers checked at a time
 
 
 def check_weights(path: Path) -> None:
-    """Refuse a `model.bin` with weights that are NaN or infinite: CTranslate2 takes NaN for 0 behind a ReLU.
+    """Check that no weight in a `model.bin` is NaN or infinite. In CTranslate2, NaN before a ReLU becomes 0.
 
-    A file of another version is left to CTranslate2, which refuses what it does not know.
+    A file of another version is not checked; CTranslate2 refuses versions that it does not support.
 
     Raises:
-        UserError: naming the weight; or the file is cut short.
+        UserError: if a weight is NaN or infinite, in which case the message names the weight, or if the file is
+            truncated.
     """
     data: NDArray[np.uint8] = (
         np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
@@ -301,13 +303,13 @@ def check_weights(path: Path) -> None:
 
 
 class _Reader:
-    """Takes one value after the other from bytes."""
+    """Reader of consecutive values in an array of bytes."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
         self._data, self._place = data, 0
 
     def take(self, form: str) -> tuple[int, ...]:
-        """Return unsigned integers in a format of `struct`."""
+        """Read unsigned integers in a format of `struct`."""
         values = struct.unpack_from(form, self._data.data, self._place)
         self._place += struct.calcsize(form)
         return values
@@ -324,7 +326,7 @@ class _Reader:
 
 
 def _is_finite(content: NDArray[np.uint8], kind: int) -> bool:
-    if kind == _BFLOAT16:  # the upper half of a float32: its exponent is all ones
+    if kind == _BFLOAT16:  # upper half of a float32; NaN and infinity have all exponent bits set
         bits = content[: len(content) // 2 * 2].view("<u2")
         return not (bits & 0x7F80 == 0x7F80).any()
     if kind not in _FLOATS:

@@ -1,8 +1,8 @@
-"""Folders of exported models: the files that they have in common, whatever toolkit they are for.
+"""Files that the folders of exported models have in common, independent of the toolkit.
 
-Besides the toolkit's own files they hold `model.json`, the shape of the model, as in a checkpoint; `tokenizer/`,
-`text.json` and `dict.<lang>.txt`, which convert text to ids and back, where the checkpoint has them; and
-`checksums.json`, the sha256 of each file. Nothing here loads torch.
+In addition to the toolkit's own files, a folder contains `model.json`, the shape of the model, as in a checkpoint;
+`tokenizer/`, `text.json` and `dict.<lang>.txt`, which convert text to ids and back, if the checkpoint has them; and
+`checksums.json`, the SHA-256 of each file. This module does not load torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kdmt.outputs import writing
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder or file that exists, as a symbolic link to nothing does."""
+    """Check that a folder or file does not exist yet. A broken symbolic link counts as existing."""
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder}: exists already; nothing was written")
 
@@ -29,18 +29,18 @@ def check_new(folder: Path) -> None:
 def described_folder(
     folder: Path, description: Mapping[str, object], companions: Sequence[Path] = ()
 ) -> Iterator[Path]:
-    """Give a temporary folder for a toolkit's own files, which gets the common files and its name at the end.
+    """Yield a temporary folder for a toolkit's own files, then add the common files and rename it to `folder`.
 
     Args:
         folder: the new folder.
         description: content of `model.json`.
-        companions: files and folders that are copied into it.
+        companions: files and folders to copy into the folder.
 
     Raises:
-        UserError: the folder exists, or another process is writing it.
+        UserError: if the folder exists, or another process is writing it.
     """
     with writing(folder):
-        check_new(folder)  # again: another process may have written it since
+        check_new(folder)  # once more: another process may have written it in the meantime
         with atomic_folder(folder) as aside:
             yield aside
             for companion in companions:
@@ -54,6 +54,6 @@ def described_folder(
 
 
 def record_file(folder: Path, path: Path) -> None:
-    """Add a file that was written later to the checksums of a folder."""
+    """Add the checksum of a file that was written later to the checksums of a folder."""
     checksums = read_checksums(folder)
     write_json(folder / CHECKSUMS, {**checksums, str(path.relative_to(folder)): file_sha256(path)})

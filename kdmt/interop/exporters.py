@@ -1,7 +1,7 @@
-"""The exporters in one table: the toolkits that a trained model can be written for.
+"""Table of exporters, one for each toolkit that a trained model can be exported to.
 
-To add an exporter, write the function that exports a checkpoint and name it in `EXPORTERS`. `kdmt export --to` goes by
-the table. The table loads neither torch nor a toolkit, since the command line shows its names.
+To add an exporter, write the function that exports a checkpoint and add it to `EXPORTERS`. `kdmt export --to` uses the
+table. This module loads neither torch nor a toolkit, since the command line needs the names in the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from kdmt.choices import ComputeType as Quantization
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of an export. An exporter refuses a quantization that it does not have, and ignores the search."""
+    """Options of an export. A quantization that the exporter does not support is refused.
+
+    An exporter that writes no search settings ignores `beam` and `lenpen`.
+    """
 
     quantization: Quantization = "float32"
     beam: int = 5
@@ -24,12 +27,12 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Exporter:
-    """How a checkpoint is written for a toolkit.
+    """Exporter of checkpoints to the format of a toolkit.
 
     Attributes:
         label: name of the toolkit in messages.
-        models: which models it takes, for the help text.
-        export: writes a checkpoint (a folder, a pointer file or a run) to a new folder or file.
+        models: supported models, for the help text.
+        export: function that writes a checkpoint (a folder, a pointer file or a run) to a new folder or file.
         quantizations: number types that weights can be stored in.
     """
 
@@ -59,7 +62,7 @@ def _export_onnx(checkpoint: Path, out: Path, _: ExportOptions) -> None:
     onnx_export.export_checkpoint(checkpoint, out)
 
 
-# name, as `kdmt export --to` takes it -> exporter
+# name for `kdmt export --to` -> exporter
 EXPORTERS: dict[str, Exporter] = {
     "ctranslate2": Exporter(
         "CTranslate2", "autoregressive models", _export_ctranslate2, quantizations=("float32", "float16", "int8")

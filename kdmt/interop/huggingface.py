@@ -1,18 +1,21 @@
-"""Marian, mBART-50, M2M-100 and NLLB models as Hugging Face's Transformers writes them, for teachers.
+"""Marian, mBART-50, M2M-100 and NLLB models of Hugging Face's Transformers, used as teachers.
 
-A model is a folder: `config.json`, weights as `model.safetensors` or `pytorch_model.bin`, and the files of its
-tokenizer. It is read with Transformers' own classes of these four architectures and no others, so that nothing in a
-folder can name code to be run; weights in a pickle are read as tensors alone.
+A model is a folder with `config.json`, weights in `model.safetensors` or `pytorch_model.bin`, and the files of the
+tokenizer. It is read only with Transformers' own classes for these four architectures, so that no file in the folder
+can name code to run. Weights in a pickle are read in the mode that allows only tensors.
 
-Sentences travel as ids in the form that all of kdmt has (`kdmt.types`): the four special symbols first, </s> at the
-end, and nothing of languages. What a model wants around a sentence (`Frame`) is put there where it is run:
+Sentences are lists of ids in the same form as everywhere in kdmt (`kdmt.types`): the four special symbols have the
+first ids, </s> is at the end, and there are no language tokens. The tokens that a model needs around a sentence
+(`Frame`) are added when the model is run:
 
-* Marian: nothing, or where it has several target languages their token before the source, as `>>deu<<`;
-* mBART-50, M2M-100, NLLB: the source language's token before the source (NLLB of old: behind it), the target
-  language's before the target, from where on the search begins. It is no part of a hypothesis, of its length or score.
+* Marian: no tokens; a model with several target languages needs the token of the target language before the source,
+  such as `>>deu<<`.
+* mBART-50, M2M-100, NLLB: the token of the source language before the source (in old NLLB models: after the source)
+  and the token of the target language before the target. The search starts after this token, which is not part of a
+  hypothesis, its length or its score.
 
-Marian's <pad> is a row that Transformers adds and that the model was not trained with: here it has no probability, so
-that the others' are Marian's own.
+Transformers adds a row for <pad> to Marian models, which is not part of their training. Here <pad> has probability 0,
+so that all other tokens have the probabilities that Marian gives them.
 
 Shapes: B sentences, S source length, T target length, K beam, N = B * K rows, V vocabulary.
 """
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from transformers import Cache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Kind = Literal["marian", "mbart50", "m2m100", "nllb"]
-LIBRARIES = ("transformers", "tokenizers", "sentencepiece")  # on which ids and weights depend
+LIBRARIES = ("transformers", "tokenizers", "sentencepiece")  # libraries on which ids and weights depend
 _NAMES: dict[Kind, str] = {"marian": "Marian", "mbart50": "mBART-50", "m2m100": "M2M-100", "nllb": "NLLB"}
 _CLASSES: dict[Kind, tuple[str, str]] = {
     "marian": ("MarianMTModel", "MarianTokenizer"),
@@ -57,7 +60,7 @@ _CLASSES: dict[Kind, tuple[str, str]] = {
     "m2m100": ("M2M100ForConditionalGeneration", "M2M100Tokenizer"),
     "nllb": ("M2M100ForConditionalGeneration", "NllbTokenizer"),
 }
-# one of each row must be there
+# at least one file of each inner tuple is required
 _TOKENIZER_NEEDS: dict[Kind, tuple[tuple[str, ...], ...]] = {
     "marian": (("source.spm",), ("target.spm",), ("vocab.json",)),
     "mbart50": (("tokenizer.json", "sentencepiece.bpe.model"),),
@@ -71,7 +74,7 @@ _TOKENIZER_FILES = (
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SHOWN = 8
-_LONGEST_CODE = 40  # characters of a language's code in a message
+_LONGEST_CODE = 40  # maximum number of characters of a language code in a message
 _NOT_INSTALLED = "Transformers is not installed: pip install 'kdmt[huggingface]'"
 
 
@@ -79,14 +82,14 @@ _NOT_INSTALLED = "Transformers is not installed: pip install 'kdmt[huggingface]'
 
 
 def find_model(name: str, revision: str | None = None) -> Path:
-    """The folder of a model: a path, or the name of one on the Hugging Face hub, where the network is asked only for
-    what was not fetched before.
+    """Return the folder of a model, which is downloaded from the Hugging Face hub if it is not available locally.
 
     Args:
-        revision: of the hub: a branch, tag or commit.
+        name: path of a folder, or name of a model on the hub.
+        revision: branch, tag or commit on the hub.
 
     Raises:
-        UserError: there is neither, or it cannot be fetched.
+        UserError: if there is no such folder or model, or the download fails.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -108,7 +111,7 @@ def _fetch(name: str, revision: str | None) -> Path:
         raise UserError(_NOT_INSTALLED) from None
 
     class Bar(tqdm):
-        """Moves the cursor, where all else that goes to standard error is escaped."""
+        """Progress bar that writes to standard error without escaping, because it has to move the cursor."""
 
         def __init__(self, *args: object, **options: object) -> None:
             description = printable(str(options.pop("desc", None) or "download"))
@@ -116,13 +119,13 @@ def _fetch(name: str, revision: str | None) -> Path:
 
     problem = "it has no weights for PyTorch"
     for offline in (True, False):
-        for weights in ("model*.safetensors*", "pytorch_model*"):  # older ones have a pickle alone
+        for weights in ("model*.safetensors*", "pytorch_model*"):  # older models have only a pickle
             patterns = ["config.json", *_TOKENIZER_FILES, weights]
             try:
                 fetched = snapshot_download(
                     name, revision=revision, allow_patterns=patterns, local_files_only=offline, tqdm_class=Bar
                 )
-            except Exception as error:  # of HTTP, of the network, of the disk
+            except Exception as error:  # HTTP, network or disk error
                 problem = _one_line(error)
                 break
             if _is_whole(Path(fetched)):
@@ -131,7 +134,10 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether there is a configuration and weights, and what these two ask for: a fetch may have been stopped."""
+    """Return whether a folder has a configuration, weights with all their parts, and a file of a tokenizer.
+
+    Files are missing if a download was interrupted.
+    """
     if not (folder / "config.json").is_file() or not any((folder / file).is_file() for file in _WEIGHTS):
         return False
     try:
@@ -141,10 +147,11 @@ def _is_whole(folder: Path) -> bool:
 
 
 def read_kind(folder: Path) -> Kind:
-    """Which of the four a folder holds.
+    """Return which of the four kinds of model a folder contains.
 
     Raises:
-        UserError: it is no model, another one, or its tokenizer's files are not there.
+        UserError: if the folder does not contain a model or contains another kind of model, or if weights or files of
+            the tokenizer are missing.
     """
     config = _read_config(folder)
     model_type = config.get("model_type")
@@ -163,7 +170,7 @@ def read_kind(folder: Path) -> Kind:
     for choice in _TOKENIZER_NEEDS[kind]:
         if not any((folder / file).is_file() for file in choice):
             raise UserError(f"{folder / choice[0]}: there is no such file: the tokenizer of {_NAMES[kind]} needs it")
-    if (folder / "adapter_config.json").exists():  # which Transformers would follow to another folder's model
+    if (folder / "adapter_config.json").exists():  # Transformers would load the model in another folder
         raise UserError(
             f"{folder / 'adapter_config.json'}: an adapter for another model: merge it into that one's weights"
         )
@@ -173,9 +180,9 @@ def read_kind(folder: Path) -> Kind:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files that a translation depends on: configuration, weights and tokenizer.
+    """Return the files that a translation depends on: configuration, weights and tokenizer.
 
-    Settings of search that some bring along (`generation_config.json`) are not among them: ours count.
+    The search settings in some folders (`generation_config.json`) are not included, since kdmt uses its own.
     """
     weights = next(folder / file for file in _WEIGHTS if (folder / file).is_file())
     parts = [weights]
@@ -202,9 +209,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-_LONGEST_SHOWN = 80  # characters
-_SMALL = 10_000_000  # weights that do no harm; what is wrong with their file is said by who reads it
-_SIZES = {  # names in a configuration, and the setting of ours that has the same bound
+_LONGEST_SHOWN = 80  # maximum number of characters of a value in a message
+_SMALL = 10_000_000  # number of weights that needs no check: building them is cheap, and loading reports the error
+_SIZES = {  # name in a configuration -> setting of kdmt with the same upper bound
     **dict.fromkeys(("vocab_size", "decoder_vocab_size"), "vocab_size"),
     "d_model": "encoder_embed_dim",
     "max_position_embeddings": "max_source_positions",
@@ -216,13 +223,13 @@ _SIZES = {  # names in a configuration, and the setting of ours that has the sam
 
 
 def _check_fits(folder: Path, weights: Sequence[Path]) -> None:
-    """Refuse a configuration of a model that is larger than the files of its weights, before it is built."""
+    """Check before building a model that its configuration does not describe more weights than the files contain."""
     config = _read_config(folder)
     layers = sum(config.get(f"{side}_layers") or 0 for side in ("encoder", "decoder"))
     dim = config.get("d_model") or 0
     described = (config.get("vocab_size") or 0) * dim + 4 * layers * dim**2
     there = sum(path.stat().st_size for path in weights)
-    if described > max(there, _SMALL):  # a weight takes a byte at least
+    if described > max(there, _SMALL):  # each weight takes at least one byte
         raise UserError(
             f"{weights[0]}: not the weights of its config.json, which describes at least {described:,} of them: "
             f"there are {there:,} bytes"
@@ -230,7 +237,7 @@ def _check_fits(folder: Path, weights: Sequence[Path]) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty if there is no such file."""
+    """Return the JSON object in a file; empty if there is no such file."""
     if not path.is_file():
         return {}
     return read_json_object(path)
@@ -238,7 +245,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 # ----------------------------------------------------------------------------------------------------------- languages
 
-# members of a macrolanguage (ISO 639-3) by which models name what pipelines name by the macrolanguage
+# members of a macrolanguage (ISO 639-3): models use the code of the member, pipelines that of the macrolanguage
 _MACROLANGUAGE_OF = {
     member: whole
     for whole, members in {
@@ -252,22 +259,25 @@ _MACROLANGUAGE_OF = {
 _OF_THEIR_OWN = {
     "ns": "nso",
     "ajp_Arab": "apc_Arab",
-}  # M2M-100's Northern Sotho; NLLB's, which ISO 639-3 has retired
+}  # ns: Northern Sotho in M2M-100; ajp: a code in NLLB that ISO 639-3 has retired
 _SAME_SCRIPT = {"Hang": "Kore", "Hrkt": "Jpan", "Hani": "Hans"}
 
 
 def check_languages(
     folder: Path, kind: Kind, codes: tuple[str | None, str | None], direction: Direction, *, setting: str
 ) -> None:
-    """Refuse a model between other languages than the pipeline's, as far as its files and the codes tell them.
+    """Check that a model translates between the languages of the pipeline, as far as its languages are known.
 
     Args:
-        codes: for the source and the target; a Marian model's own `tokenizer_config.json` tells what they do not.
-        direction: that of the pipeline.
-        setting: names the teacher in messages.
+        folder: folder of the model.
+        kind: kind of the model.
+        codes: codes of the source and the target language; for a Marian model, `tokenizer_config.json` gives the
+            languages for which there is no code.
+        direction: direction of the pipeline.
+        setting: prefix of the teacher's settings in messages.
 
     Raises:
-        UserError: naming both languages, and the setting that takes the model all the same.
+        UserError: if a language differs. The message names both languages and the setting that accepts the model.
     """
     told = _read_json(folder / "tokenizer_config.json") if kind == "marian" else {}
     for side, code, lang in zip(("source", "target"), codes, direction.sides, strict=True):
@@ -281,7 +291,10 @@ def check_languages(
 
 
 def _is_language(code: str, lang: str) -> bool | None:
-    """Whether a model's code names a pipeline's language, in its script; None if it names none, as `roa` or `en+de`."""
+    """Return whether a model's language code matches a language of the pipeline, including its script.
+
+    Return None if the code does not name a language, such as `roa` or `en+de`.
+    """
     try:
         theirs, ours = parse_language(_OF_THEIR_OWN.get(code, code)), parse_language(lang)
     except ValueError:
@@ -305,15 +318,16 @@ def _script(language: Language) -> str:
 
 @dataclass(frozen=True)
 class ForeignTokenizer:
-    """A model's own tokenizer between two of its languages. Pickles, so that processes can share it.
+    """Tokenizer of a model, between two of its languages. It can be pickled for use in other processes.
 
     Args:
-        folder: of the model.
-        source_code, target_code: as the tokenizer calls them; None where it has no languages.
-        setting: names the codes in messages.
+        folder: folder of the model.
+        kind: kind of the model.
+        source_code, target_code: language codes of the tokenizer; None if the tokenizer has no languages.
+        setting: prefix of the settings of the codes in messages.
 
     Raises:
-        UserError: a code is missing, superfluous or unknown, or the tokenizer's files cannot be read.
+        UserError: if a code is missing, superfluous or unknown, or the files of the tokenizer cannot be read.
     """
 
     folder: Path
@@ -326,20 +340,20 @@ class ForeignTokenizer:
         self._check_codes()
 
     def encode(self, lines: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Finished text as ids, each line's ending in </s>."""
+        """Convert lines of finished text to ids; the ids of each line end in </s>."""
         if not lines:
             return []
         own = self._load.tokenizer(list(lines), add_special_tokens=False, verbose=False)["input_ids"]
-        to_ours = np.append(self.vocabulary.ours_of_theirs, UNK)  # and for what the model has no row for
+        to_ours = np.append(self.vocabulary.ours_of_theirs, UNK)  # also for ids without a row in the model's matrix
         ids_of = (np.minimum(np.array(ids, dtype=np.int64), len(to_ours) - 1) for ids in own)
         return [np.append(to_ours[ids], EOS) for ids in ids_of]
 
     def decode(self, tokens: NDArray[np.integer], sizes: NDArray[np.integer]) -> list[str]:
-        """Finished text of many hypotheses; <unk> stays visible, other special symbols mean nothing.
+        """Convert hypotheses to finished text. <unk> stays visible; other special symbols are removed.
 
         Args:
-            tokens: ids, back to back [sum(sizes)].
-            sizes: tokens of each line [N].
+            tokens: concatenated ids of all hypotheses [sum(sizes)].
+            sizes: number of tokens of each hypothesis [N].
         """
         tokenizer, silent = self._load.tokenizer, self._load.silent
         options = {"use_source_tokenizer": False} if self.kind == "marian" else {}
@@ -353,12 +367,12 @@ class ForeignTokenizer:
 
     @property
     def vocabulary(self) -> _Vocabulary:
-        """Its symbols in our order."""
+        """Symbols in the order of kdmt's ids."""
         return self._load.vocabulary
 
     @cached_property
     def frame(self) -> Frame:
-        """What stands around each sentence."""
+        """Tokens that the model needs around each sentence."""
         loaded = self._load
         if self.kind == "marian":
             prefix = (self._token(self.target_code),) if self.target_code is not None else ()
@@ -393,10 +407,10 @@ class ForeignTokenizer:
 
 @dataclass(frozen=True)
 class _Vocabulary:
-    """Symbols in our order, in which the special ones come first, and in the model's."""
+    """Mapping between the ids of kdmt, where special symbols come first, and the ids of the model."""
 
-    symbols: tuple[str, ...]  # by our id
-    theirs_of_ours: NDArray[np.int64]  # -1 for <s> where they have none
+    symbols: tuple[str, ...]  # symbol of each of kdmt's ids
+    theirs_of_ours: NDArray[np.int64]  # -1 for <s> if the model has no <s>
     ours_of_theirs: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -408,7 +422,7 @@ class _Loaded:
     tokenizer: PreTrainedTokenizerBase
     vocabulary: _Vocabulary
     languages: dict[str, str]  # code -> token
-    silent: frozenset[int]  # ids of theirs that are no text
+    silent: frozenset[int]  # ids of the model that are not text
 
 
 @cache
@@ -420,7 +434,7 @@ def _load_tokenizer(folder: Path, kind: Kind) -> _Loaded:
         names = _names_of(made, size)
     except UserError:
         raise
-    except Exception as error:  # whatever its files make it raise
+    except Exception as error:  # damaged files can cause any exception
         raise UserError(f"{folder}: its tokenizer cannot be read: {_one_line(error)}") from None
     if getattr(made, "separate_vocabs", False):
         raise UserError(f"{folder}: source and target have vocabularies of their own, which is not supported")
@@ -432,11 +446,11 @@ def _load_tokenizer(folder: Path, kind: Kind) -> _Loaded:
     return _Loaded(made, vocabulary, languages, frozenset(silent - {made.unk_token_id}))
 
 
-_NO_WORD = "madeupword"  # what fairseq calls rows of a matrix that belong to no token
+_NO_WORD = "madeupword"  # fairseq's name for rows of a matrix that belong to no token
 
 
 def _names_of(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
-    """The token of each row of the model's matrix."""
+    """Return the token of each row of the model's matrix."""
     known = len(tokenizer) if not hasattr(tokenizer, "lang_token_to_id") else size
     found = tokenizer.convert_ids_to_tokens(list(range(min(size, known))))
     unknown = tokenizer.unk_token
@@ -475,7 +489,10 @@ _CODES: dict[Kind, re.Pattern[str]] = {
 
 
 def _languages(kind: Kind, names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """The codes that the tokenizer knows and the model has a row for, with their tokens."""
+    """Return a mapping from language code to token for all codes with a row in the model's matrix.
+
+    For M2M-100, only the codes that the tokenizer lists are included.
+    """
     found = {match[1]: match[0] for name in names if (match := _CODES[kind].fullmatch(name))}
     if kind == "m2m100":
         return {code: token for code, token in found.items() if code in tokenizer.lang_code_to_token}
@@ -493,14 +510,14 @@ def _some(codes: Sequence[str] | Mapping[str, str], *, of: int | None = None) ->
 
 @dataclass(frozen=True)
 class _Limits:
-    """As of our own models: longest sentences, </s> counted, without what the frame adds."""
+    """Position limits as in kdmt's own models: they count </s>, but not the tokens of the frame."""
 
     max_source_positions: int
     max_target_positions: int
 
 
 def position_limits(tokenizer: ForeignTokenizer) -> tuple[int, int]:
-    """The longest source and target that the model has positions for, </s> counted, languages not."""
+    """Return the maximum source and target length of the model, counting </s> but not language tokens."""
     positions = _read_config(tokenizer.folder).get("max_position_embeddings")
     if not isinstance(positions, int) or positions < 8:
         raise UserError(f"{tokenizer.folder / 'config.json'}: 'max_position_embeddings' is {positions!r}")
@@ -509,13 +526,13 @@ def position_limits(tokenizer: ForeignTokenizer) -> tuple[int, int]:
 
 
 class ForeignModel(nn.Module):
-    """A model of Transformers with the face of ours, as `kdmt.decode.engines.pytorch` knows it.
+    """Model of Transformers with the interface of kdmt's models that `kdmt.decode.engines.pytorch` uses.
 
     Args:
-        tokenizer: of its folder, between the languages that it is to translate.
+        tokenizer: tokenizer of the model, between the languages to translate.
 
     Raises:
-        UserError: the weights cannot be read, are not all there, or are others than its configuration says.
+        UserError: if the weights cannot be read, are incomplete, or do not match the configuration.
     """
 
     pad = PAD
@@ -535,7 +552,7 @@ class ForeignModel(nn.Module):
         self.register_buffer("_theirs_of_ours", torch.from_numpy(vocabulary.theirs_of_ours), persistent=False)
 
     def encode(self, src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's output [B, S', D] and its mask [B, S'], S' with what stands around the sentences."""
+        """Return the encoder output [B, S', D] and its mask [B, S']; S' includes the tokens around the sentences."""
         rows = [
             [*self._prefix, *self._theirs_of_ours[row[row != PAD][:-1]].tolist(), *self._suffix]
             for row in src_tokens_BS
@@ -547,14 +564,14 @@ class ForeignModel(nn.Module):
         return self.theirs.get_encoder()(input_ids=input_ids, attention_mask=mask)[0], mask
 
     def start_cache(self, encoded: tuple[Tensor, Tensor], *, beam: int, max_len: int) -> ForeignCache:
-        """A decoding that has not begun, of `beam` rows a sentence; `max_len` is of no account here."""
+        """Return the initial state of decoding with `beam` rows per sentence; `max_len` is ignored."""
         del max_len
         states, mask = (each.repeat_interleave(beam, dim=0) for each in encoded)
         return ForeignCache(states, mask, beam)
 
     def decode_step(self, last_tokens_N: Tensor, cache: ForeignCache) -> Tensor:
-        """The logits that follow the last token of each row, by our ids [N, V]."""
-        if cache.past is None:  # the first one is </s> by our rules
+        """Return the logits for the token after the last token of each row, indexed by kdmt's ids [N, V]."""
+        if cache.past is None:  # the last token is </s>, with which decoding starts in kdmt
             input_ids = torch.tensor([self._start], device=last_tokens_N.device).expand(len(last_tokens_N), -1)
         else:
             input_ids = self._theirs_of_ours[last_tokens_N].clamp(min=0)[:, None]
@@ -569,7 +586,7 @@ class ForeignModel(nn.Module):
         return self._in_our_order(out.logits[:, -1])
 
     def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:
-        """Teacher-forced logits by our ids [B, T, V]; the first previous token is </s>."""
+        """Return teacher-forced logits, indexed by kdmt's ids [B, T, V]. The first previous token is </s>."""
         states, mask = self.encode(src_tokens_BS)
         start = torch.tensor([self._start], device=prev_tokens_BT.device).expand(len(prev_tokens_BT), -1)
         rest = self._theirs_of_ours[prev_tokens_BT[:, 1:]]
@@ -589,7 +606,7 @@ class ForeignModel(nn.Module):
 
 @dataclass
 class ForeignCache:
-    """A decoding in progress."""
+    """State of incremental decoding."""
 
     states_NSD: Tensor
     mask_NS: Tensor
@@ -597,12 +614,12 @@ class ForeignCache:
     past: Cache | None = None
 
     def reorder(self, order_N: Tensor) -> None:
-        """Let row i continue what row order_N[i] held, a row of the same sentence."""
+        """Set row i to the state of row order_N[i], which must belong to the same sentence."""
         if self.past is not None:
             self.past.reorder_cache(order_N)
 
     def select_sentences(self, index_B: Tensor) -> None:
-        """Keep only these sentences' rows, in this order."""
+        """Keep only the rows of the given sentences, in the given order."""
         rows_N = (index_B[:, None] * self.beam + torch.arange(self.beam, device=index_B.device)).flatten()
         self.states_NSD, self.mask_NS = self.states_NSD[rows_N], self.mask_NS[rows_N]
         if self.past is not None:
@@ -610,10 +627,10 @@ class ForeignCache:
 
 
 def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
-    """The model, float32, in evaluation mode: an instance of the class that Transformers has for it.
+    """Load a model with its Transformers class, in float32 and in evaluation mode.
 
     Raises:
-        UserError: as for `ForeignModel`.
+        UserError: in the cases of `ForeignModel`.
     """
     transformers = _transformers()
     files = model_files(folder)
@@ -623,14 +640,14 @@ def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
         model, told = getattr(transformers, _CLASSES[kind][0]).from_pretrained(
             str(folder),
             config=_own_config(folder, kind),
-            attn_implementation="sdpa",  # or a configuration names another, of a package that is loaded from the hub
+            attn_implementation="sdpa",  # otherwise a configuration could select a package that is loaded from the hub
             dtype=torch.float32,
             local_files_only=True,
             weights_only=True,
             use_safetensors="safetensors" in weights.name,
             output_loading_info=True,
         )
-    except Exception as error:  # of files that are cut short, of pickles that hold more than tensors, of other shapes
+    except Exception as error:  # truncated files, pickles with more than tensors, other shapes
         raise UserError(f"{weights}: the weights cannot be read: {_one_line(error)}") from None
     for what in ("missing", "unexpected", "mismatched"):
         if names := sorted(map(str, told[f"{what}_keys"])):
@@ -642,7 +659,7 @@ def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
     return model.eval()
 
 
-# of a configuration, what names code or how to load: classes, kernels, quantizers, another folder
+# settings of a configuration that name code or control loading: classes, kernels, quantizers, another folder
 _NOT_OF_THE_MODEL = (
     *("auto_map", "custom_pipelines", "quantization_config", "compression_config", "adapter_config", "kernel_config"),
     *("attn_implementation", "experts_implementation", "use_kernels", "dtype", "torch_dtype", "torchscript"),
@@ -651,21 +668,21 @@ _NOT_OF_THE_MODEL = (
 
 
 def _own_config(folder: Path, kind: Kind) -> PretrainedConfig:
-    """A model's configuration, of the class that Transformers has for it, without what could name code."""
+    """Return the configuration of a model as its Transformers class, without the settings that could name code."""
     values = _read_config(folder)
     kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_MODEL and not name.startswith("_")}
     return getattr(_transformers(), _CLASSES[kind][0]).config_class.from_dict(kept)
 
 
 def check_weights(tokenizer: ForeignTokenizer, *, ctranslate2: bool) -> None:
-    """Read a model and forget it.
+    """Check the weights of a model by loading it.
 
     Args:
-        tokenizer: of the model.
-        ctranslate2: whether that is to run it.
+        tokenizer: tokenizer of the model.
+        ctranslate2: whether CTranslate2 will run the model.
 
     Raises:
-        UserError: as `ForeignModel` or `export_to_ctranslate2`, but for what goes wrong in writing.
+        UserError: in the cases of `ForeignModel` or `export_to_ctranslate2`, except errors of writing.
     """
     model = load_weights(tokenizer.folder, tokenizer.kind)
     if ctranslate2 and tokenizer.kind == "marian":
@@ -673,7 +690,7 @@ def check_weights(tokenizer: ForeignTokenizer, *, ctranslate2: bool) -> None:
 
 
 def _transformers() -> ModuleType:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers have threads of their own
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # worker processes have their own threads
     try:
         import transformers
     except ImportError:
@@ -684,7 +701,10 @@ def _transformers() -> ModuleType:
 
 
 def _one_line(error: BaseException) -> str:
-    """Type and message, without the advice of PyTorch and Transformers to read a file so that code in it is run."""
+    """Return the type and message of an exception in one line.
+
+    The advice of PyTorch and Transformers to read a file in a way that runs code in it is left out.
+    """
     text = " ".join(str(error).split())
     if re.search(r"weights_only|safe_globals|trust_remote_code", text):
         text = "it holds more than tensors and plain values" + "".join(
@@ -697,16 +717,16 @@ def _one_line(error: BaseException) -> str:
 
 
 def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
-    """Write a model for `kdmt.decode.engines.ctranslate2`: whole or not at all.
+    """Write a model for `kdmt.decode.engines.ctranslate2`. An error leaves no partial folder.
 
-    CTranslate2's own converter takes the weights; which token each row is, and the frame, are told by the tokenizer.
+    CTranslate2's own converter converts the weights; the tokenizer provides the token of each row and the frame.
 
     Args:
-        tokenizer: of the model, between the languages that it is to translate.
+        tokenizer: tokenizer of the model, between the languages to translate.
         folder: the new folder.
 
     Raises:
-        UserError: it exists, CTranslate2 cannot take the model, or as for `ForeignModel`.
+        UserError: if the folder exists or CTranslate2 cannot convert the model, and in the cases of `ForeignModel`.
     """
     from ctranslate2.converters import TransformersConverter
 
@@ -717,7 +737,7 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
 
     class Converter(TransformersConverter):
         def load_model(self, *_: object, **__: object) -> PreTrainedModel:
-            if tokenizer.kind == "mbart50":  # which newer configurations do not say, and of 25 languages without it
+            if tokenizer.kind == "mbart50":  # newer configurations lack these: mBART-25 would be assumed
                 model.config.normalize_before = True
                 model.config.tokenizer_class = _CLASSES["mbart50"][1]
             return model
@@ -736,18 +756,21 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
     }
     with described_folder(folder, description) as aside, TemporaryDirectory(prefix="kdmt-config-") as scratch:
         try:
-            model.config.save_pretrained(scratch)  # which the converter reads, in place of the folder's own
+            model.config.save_pretrained(scratch)  # the converter reads this configuration instead of the folder's
             with naming(folder / MODEL_FILE):
                 Converter(scratch).convert(str(aside), force=True)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the model
+            if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the model
                 raise
             raise UserError(f"{tokenizer.folder}: CTranslate2 cannot take it: {_one_line(error)}") from None
         write_symbols(aside, vocabulary.symbols)
 
 
 def _check_pad(folder: Path, model: PreTrainedModel) -> None:
-    """CTranslate2 leaves out the last row of Marian's matrix and starts the decoder from zeros."""
+    """Check that <pad> of a Marian model is the last token and a zero vector, as CTranslate2 requires.
+
+    CTranslate2 leaves out the last row of Marian's matrix and starts the decoder from zeros.
+    """
     pad = model.config.pad_token_id
     is_last = pad == model.config.vocab_size - 1 == model.config.decoder_start_token_id
     if not is_last or model.get_decoder().embed_tokens.weight[pad].count_nonzero():
@@ -757,7 +780,7 @@ def _check_pad(folder: Path, model: PreTrainedModel) -> None:
 
 
 class _Spelling:
-    """What CTranslate2's converter asks of a tokenizer, answered for every row of the model's matrix."""
+    """Tokenizer with the interface that CTranslate2's converter needs, covering every row of the model's matrix."""
 
     num_madeup_words = 0
     special_tokens_map: Mapping[str, object] = {}

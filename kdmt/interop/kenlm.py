@@ -1,4 +1,4 @@
-"""n-gram language models in KenLM's formats (ARPA text or its binary), over the pieces of the target dictionary."""
+"""n-gram language models in KenLM's formats (ARPA text or binary) over the pieces of the target dictionary."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kdmt.files import check_file
 
 
 class KenLM:
-    """A model of sentences of pieces, as `kdmt.decode.search.ctc_paths.LanguageModel` wants it.
+    """Language model over sentences of pieces. It implements `kdmt.decode.search.ctc_paths.LanguageModel`.
 
     Args:
-        path: the model's file.
-        symbols: the piece of each id.
+        path: file of the model.
+        symbols: piece of each id.
 
     Raises:
-        UserError: KenLM is not installed, or cannot read the file.
+        UserError: if KenLM is not installed or cannot read the file.
     """
 
     def __init__(self, path: Path, symbols: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ class KenLM:
         return state
 
     def extend(self, state: object, token: int) -> tuple[object, float]:
-        """Return the state after a piece, and the piece's natural log-probability."""
+        """Return the state after a piece, and the natural log-probability of the piece."""
         return self._after(state, self._symbols[token])
 
     def end(self, state: object) -> float:

@@ -1,6 +1,6 @@
-"""Export of a CTC student as an ONNX model, from source ids to the best symbol of each position.
+"""Export of a CTC student as an ONNX model that maps source ids to the best symbol of each position.
 
-`kdmt.interop.onnx_folder` owns the format.
+`kdmt.interop.onnx_folder` defines the format of the folder.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
         folder: the new folder.
 
     Raises:
-        UserError: there is no checkpoint, or as for `export_model`.
+        UserError: if there is no checkpoint, and in the cases of `export_model`.
     """
     source = resolve_checkpoint(checkpoint)
     export_model(load_model(source), folder, companions=TextCodec.load(source).companions(source))
 
 
 def export_model(model: Transformer, folder: Path, *, companions: Sequence[Path] = ()) -> None:
-    """Write a CTC student as an ONNX model, float32: whole or not at all. The model itself is left as it is.
+    """Write a CTC student as an ONNX model in float32. An error leaves no partial folder; the model is not modified.
 
     Args:
-        model: on any device, of any floating-point type.
+        model: model on any device, of any floating-point type.
         folder: the new folder.
-        companions: files and folders copied beside the model.
+        companions: files and folders to copy into the folder of the model.
 
     Raises:
-        UserError: the folder exists, what writes ONNX is not installed, or the model is no CTC student.
+        UserError: if the folder exists, the packages that write ONNX are not installed, or the model is not a CTC
+            student.
     """
     check_new(folder)
     if not isinstance(model, NATransformer) or model.nat.family != "ctc":
@@ -77,14 +78,14 @@ def export_model(model: Transformer, folder: Path, *, companions: Sequence[Path]
             output_names=[*OUTPUTS],
             dynamic_shapes={"src_tokens_BS": sizes},
         )
-        assert program is not None  # it is only where a file is given
+        assert program is not None  # None only if a file is given
         with naming(folder / MODEL_FILE):
             program.save(str(aside / MODEL_FILE), external_data=False)
 
 
 class _BestSymbols(nn.Module):
-    """What is exported. The best symbol's probability comes from a softmax: runtimes have a fast one, and a slow
-    logsumexp."""
+    """Module that is exported. It uses a softmax for the probability of the best symbol, since ONNX runtimes have a
+    fast softmax and a slow logsumexp."""
 
     def __init__(self, model: NATransformer) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class _BestSymbols(nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings of the exporter about libraries that the model does not use and about its own deprecations."""
+    """Suppress warnings of the exporter about libraries that the model does not use and about its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,13 +1,14 @@
-"""The folder of an exported ONNX model: its files, their names and their checks. Nothing here loads torch or ONNX.
+"""Format of the folder of an exported ONNX model: names of its files, and checks. Loads neither torch nor ONNX.
 
     model.onnx                                  graph and weights
     model.json                                  shape of the model, as in a checkpoint
     tokenizer/, text.json, dict.<lang>.txt      text processing, as in a checkpoint
     checksums.json                              sha256 of each file
 
-The graph has the input `src_tokens`, int64 [B, S]: sentences of one length, </s> last; there is no padding, and so no
-mask. Its outputs are `symbols`, int64 [B, L], the most probable token (or the blank, one more than the last token) at
-each of the L = upsample * S positions, and `log_probs`, float32 [B, L], its natural log-probability.
+The graph has the input `src_tokens`, int64 [B, S]: sentences of equal length that end in </s>. There is no padding and
+therefore no mask. The outputs are `symbols`, int64 [B, L], the most probable token (or the blank, whose id is one more
+than that of the last token) at each of the L = upsample * S positions, and `log_probs`, float32 [B, L], its natural
+log-probability.
 
 `kdmt.interop.onnx_export` writes such folders, `kdmt.decode.engines.onnx` reads them.
 """
@@ -30,25 +31,25 @@ OUTPUTS = ("symbols", "log_probs")
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What an engine needs to know of a folder besides its graph."""
+    """Properties of an ONNX model folder that an engine needs in addition to the graph."""
 
     path: Path
     max_source_positions: int
-    blank: int  # symbol of the CTC blank: the number of target tokens
+    blank: int  # id of the CTC blank, equal to the number of target tokens
 
     @classmethod
     def open(cls, path: Path) -> ModelFolder:
         """Check a folder and read it.
 
         Raises:
-            UserError: the folder is damaged or was not written by kdmt.
+            UserError: if the folder is damaged or was not written by kdmt.
         """
         if not (path / DESCRIPTION_FILE).is_file() or not is_model_folder(path):
             raise UserError(f"{path}: not a model that 'kdmt export --to onnx' wrote")
         verify_checkpoint(path)
         description = read_description(path)
         if (path / TEXT_FILE).exists():
-            load_dictionaries(path, load_text_processor(path / TEXT_FILE))  # checks that they have the model's sizes
+            load_dictionaries(path, load_text_processor(path / TEXT_FILE))  # checks that the sizes are the model's
         return cls(path, description["config"]["max_source_positions"], description["tgt_vocab_size"])
 
     @property

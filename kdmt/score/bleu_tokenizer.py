@@ -1,4 +1,4 @@
-"""The tokenizer that sacreBLEU uses, for finished text and for text as kdmt's tokenizer sees it."""
+"""Choice of sacreBLEU's tokenizer, for finished text and for text in the form that kdmt's tokenizer reads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ def bleu_tokenizer(settings: Score, lang: str) -> str:
 
 
 def words_tokenizer(settings: Score, text: Text, lang: str) -> str:
-    """Return the tokenizer for text as kdmt's tokenizer sees it: what Moses has tokenised is not tokenised again."""
+    """Return sacreBLEU's tokenizer for text in the form that kdmt's tokenizer reads.
+
+    Text that Moses has tokenised is not tokenised again.
+    """
     if text.moses and languages.writes_spaces(lang):
         return "none"
     return bleu_tokenizer(settings, lang)
 
 
 def legacy_words_tokenizer(text: Text) -> str:
-    """Return the tokenizer that every language had before plans recorded it."""
+    """Return the tokenizer that was used for every language before plans recorded the tokenizer."""
     return "none" if text.moses else "13a"
 
 
@@ -39,10 +42,10 @@ def tokenizer_note(settings: Score, lang: str) -> str | None:
 
 
 def require_packages(tokenizer: str, where: Path) -> None:
-    """Refuse to go on with a tokenizer whose packages are missing.
+    """Check that the packages of a tokenizer are installed.
 
     Raises:
-        UserError: naming the extra.
+        UserError: if packages are missing. The message names the extra to install.
     """
     extra = languages.missing_extra(tokenizer)
     if extra is not None:

@@ -1,10 +1,10 @@
-"""What distillation did to a corpus: complexity and faithfulness from word alignments, and plain counts.
+"""Diagnostics of a distilled corpus: complexity and faithfulness from word alignments, and counts.
 
-Lines are split at spaces: give tokenised text, lowercased if case should not make two types of a word. The entropies
+Lines are split at spaces and should be tokenised; lowercase them if case should not distinguish words. The entropies
 are in nats.
 
 Source: Zhou, Gu, Neubig, "Understanding Knowledge Distillation in Non-autoregressive Machine Translation", 2020,
-sections 3.2 and 3.3. They align with fast_align; `kdmt.corpus.alignment` is that in essence.
+sections 3.2 and 3.3. The paper aligns with fast_align; `kdmt.corpus.alignment` implements essentially the same model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.alignment import EM_ITERATIONS, align, spread
 
-MAX_SENTENCES = 10_000  # of 25 words each: a few seconds
+MAX_SENTENCES = 10_000  # takes a few seconds for sentences of 25 words
 SMOOTHING = 0.1
 
 # source word -> how often each target word is linked to it
@@ -28,15 +28,15 @@ LinkCounts = dict[str, Counter[str]]
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """The figures of one distilled corpus beside those of the real one."""
+    """Figures of a distilled corpus, with those of the real corpus for comparison."""
 
     complexity_real: float
     complexity_distilled: float
     faithfulness: float
-    length_ratio: float  # distilled words over real words
+    length_ratio: float  # number of distilled words divided by number of real words
     types_real: int
     types_distilled: int
-    identical_fraction: float  # of lines
+    identical_fraction: float  # share of lines, 0 to 1
 
 
 def diagnose(
@@ -46,13 +46,13 @@ def diagnose(
     *,
     count_real: Callable[[], LinkCounts] | None = None,
 ) -> Diagnostics:
-    """Return all figures, with each corpus aligned once.
+    """Return all figures. Each corpus is aligned once.
 
     Args:
-        count_real: gives the links of the real corpus, where they are counted elsewhere meanwhile.
+        count_real: function that returns the links of the real corpus, if they are counted elsewhere at the same time.
 
     Raises:
-        ValueError: corpora of different length, or without a word pair to align.
+        ValueError: if the corpora differ in length or have no word pair to align.
     """
     distilled = count_links(src_lines, distilled_tgt_lines)
     real = count_real() if count_real is not None else count_links(src_lines, real_tgt_lines)
@@ -68,12 +68,12 @@ def diagnose(
 
 
 def complexity(src_lines: Sequence[str], tgt_lines: Sequence[str]) -> float:
-    """Return C(d) = 1/|V_x| Σ_x H_d(y|x): lower is easier to learn for a decoder that picks its words independently.
+    """Return C(d) = 1/|V_x| Σ_x H_d(y|x): lower is easier to learn for a decoder that predicts words independently.
 
     At most `MAX_SENTENCES` pairs, evenly spread over the corpus, are aligned.
 
     Raises:
-        ValueError: corpora of different length, or without a word pair to align.
+        ValueError: if the corpora differ in length or have no word pair to align.
     """
     return conditional_entropy(count_links(src_lines, tgt_lines))
 
@@ -81,10 +81,10 @@ def complexity(src_lines: Sequence[str], tgt_lines: Sequence[str]) -> float:
 def faithfulness(src_lines: Sequence[str], real_tgt_lines: Sequence[str], distilled_tgt_lines: Sequence[str]) -> float:
     """Return F(d) = 1/|V_x| Σ_x KL(p_real(·|x) ‖ p_d(·|x)): 0 for the real data, larger is less faithful.
 
-    Smoothed as `divergence` says; sentences as for `complexity`.
+    The counts are smoothed as in `divergence`; the sentences are selected as in `complexity`.
 
     Raises:
-        ValueError: corpora of different length, or without a word pair to align.
+        ValueError: if the corpora differ in length or have no word pair to align.
     """
     return divergence(count_links(src_lines, real_tgt_lines), count_links(src_lines, distilled_tgt_lines))
 
@@ -104,10 +104,10 @@ def divergence(real: LinkCounts, other: LinkCounts, *, smoothing: float = SMOOTH
 
 
 def length_ratio(lines: Sequence[str], reference_lines: Sequence[str]) -> float:
-    """Return the number of words in `lines` over that in `reference_lines`.
+    """Return the number of words in `lines` divided by the number of words in `reference_lines`.
 
     Raises:
-        ValueError: no word in the references.
+        ValueError: if the references contain no word.
     """
     reference_words = sum(len(line.split()) for line in reference_lines)
     if not reference_words:
@@ -124,7 +124,7 @@ def identical_fraction(lines: Sequence[str], reference_lines: Sequence[str]) -> 
     """Return the share of lines, 0 to 1, that equal the reference: large for a teacher that memorised its training set.
 
     Raises:
-        ValueError: corpora of different length, or empty.
+        ValueError: if the corpora differ in length or are empty.
     """
     _check_lines(lines, reference_lines)
     same = sum(a.split() == b.split() for a, b in zip(lines, reference_lines, strict=True))
@@ -138,19 +138,19 @@ def count_links(
     iterations: int = EM_ITERATIONS,
     max_sentences: int = MAX_SENTENCES,
 ) -> LinkCounts:
-    """Align word for word and count the links.
+    """Align words and count the links between source and target words.
 
     Each target word is linked to the source word, or to the empty word, that most likely produced it. Links to the
     empty word are not counted.
 
     Args:
-        src_lines: words between spaces.
+        src_lines: lines of words separated by spaces.
         tgt_lines: line i is the translation of source line i.
-        iterations: of expectation maximisation, from a uniform t.
-        max_sentences: align at most so many pairs, spread evenly over the corpus.
+        iterations: number of iterations of expectation maximisation, starting from a uniform t.
+        max_sentences: maximum number of pairs to align, spread evenly over the corpus.
 
     Raises:
-        ValueError: corpora of different length, or without a word pair to align.
+        ValueError: if the corpora differ in length or have no word pair to align.
     """
     _check_lines(src_lines, tgt_lines)
     chosen = spread(len(src_lines), max_sentences)
@@ -167,7 +167,7 @@ def count_links(
 
 
 def _encode(sentences: list[list[str]]) -> tuple[list[str], list[NDArray[np.int64]]]:
-    """Return the words by id, in order of appearance, and each sentence as ids."""
+    """Return the words of all ids, in order of first appearance, and each sentence as ids."""
     ids: dict[str, int] = {}
     encoded = [np.array([ids.setdefault(word, len(ids)) for word in s], dtype=np.int64) for s in sentences]
     return list(ids), encoded

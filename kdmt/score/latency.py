@@ -1,7 +1,7 @@
-"""Speed of translation as it is reported for deployed systems: one sentence at a time, and at full batch.
+"""Speed of translation as reported for deployed systems: one sentence at a time, and with full batches.
 
-Both are given because they order systems differently: a one-pass decoder that is many times faster at batch 1 can be
-slower in large batches (Kasai et al. 2021, S_1 and S_max).
+Both are reported because they rank systems differently: a one-pass decoder that is many times faster at batch size 1
+can be slower in large batches (Kasai et al. 2021, S_1 and S_max).
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ def measure_speed(
     repeats: int = 3,
     clock: Callable[[], float] = perf_counter,
 ) -> tuple[Speed, list[str]]:
-    """Time a translator at batch 1 and on the whole set; gives the translations of the whole set too.
+    """Measure the speed of a translator at batch size 1 and on the whole set, and return it with the translations.
 
-    After a warm-up call each measurement is made `repeats` times, and the median is taken: of each sentence's own
-    time at batch 1, of the whole set's time at full batch. That costs `repeats` translations of the whole set and
-    `repeats` times `batch_1_sentences` single calls.
+    After a warm-up call each measurement is repeated `repeats` times and the median is taken, of the time of each
+    sentence at batch size 1 and of the time of the whole set with full batches. This requires `repeats` translations
+    of the whole set and `repeats` times `batch_1_sentences` calls with a single sentence.
 
     Args:
-        decode: translates a list of sentences and returns when the output is there (on a GPU: has been copied back).
-            It makes its own batches, the largest that fit.
-        sentences: the test set's sources.
-        batch_1_sentences: how many of them, spread evenly over the set, are timed one by one.
-        repeats: measurements of each.
-        clock: seconds, monotonic.
+        decode: function that translates a list of sentences and returns when the output is complete (on a GPU: has
+            been copied back). It makes its own batches, the largest that fit.
+        sentences: sources of the test set.
+        batch_1_sentences: number of sentences, spread evenly over the set, that are timed one by one.
+        repeats: number of repetitions of each measurement.
+        clock: function that returns a monotonic time in seconds.
 
     Raises:
-        ValueError: no sentence, or a count below 1.
+        ValueError: if there is no sentence, or a count is below 1.
     """
     if not sentences or batch_1_sentences < 1 or repeats < 1:
         raise ValueError(
@@ -51,7 +51,7 @@ def measure_speed(
         )
     singles = [[sentence] for sentence in _spread(sentences, batch_1_sentences)]
     everything = list(sentences)
-    decode(singles[0])  # the first call pays for allocation and lazy initialisation
+    decode(singles[0])  # the first call includes allocation and lazy initialisation
     passes = [[_seconds(decode, single, clock) for single in singles] for _ in range(repeats)]
     batch_1_seconds = sum(median(times) for times in zip(*passes, strict=True))
     full_batch_times = []
@@ -64,7 +64,7 @@ def measure_speed(
 
 
 def _spread(sentences: Sequence[str], count: int) -> list[str]:
-    """Return `count` sentences at even distances, or all of them: the first lines of a set may be its shortest."""
+    """Return `count` evenly spaced sentences, or all of them. The first lines of a set may be its shortest."""
     count = min(count, len(sentences))
     return [sentences[i * len(sentences) // count] for i in range(count)]
 

@@ -1,11 +1,11 @@
-"""Metrics of translation quality, in one table: BLEU and chrF as sacreBLEU computes them.
+"""Table of metrics of translation quality: BLEU and chrF as computed by sacreBLEU.
 
-A score is a value with its signature, its direction and its range. To add a metric, write the function that makes its
-sacreBLEU object and name it in `METRICS`: the report, scores.json, the significance tests and validation go by the
-table. A metric that training may choose checkpoints by is listed as `BestMetric` in `kdmt.choices` too.
+A score is a value with its signature, its direction and its range. To add a metric, write the function that creates its
+sacreBLEU object and add it to `METRICS`: the report, scores.json, the significance tests and validation use the table.
+A metric for the selection of checkpoints in training must also be added to `BestMetric` in `kdmt.choices`.
 
-This module imports nothing of kdmt and no torch, and sacreBLEU only when a score is computed, so that every package may
-use it: validation, selection among n-best hypotheses, the report.
+This module imports neither kdmt nor torch, and imports sacreBLEU only when a score is computed. Every package can
+therefore use it: validation, selection among n-best hypotheses, the report.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-Range = tuple[float, float | None]  # lowest and highest value; None where there is no bound
+Range = tuple[float, float | None]  # lowest and highest value; None for no upper bound
 
 
 @dataclass(frozen=True)
 class MetricScore:
-    """A value of a metric with what is needed to read it."""
+    """Value of a metric with its signature, direction and range."""
 
     value: float
     signature: str  # such as `nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0`
@@ -35,12 +35,13 @@ class MetricScore:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is computed and read.
+    """Metric: how it is computed, and the direction and range of its values.
 
     Attributes:
-        label: the name in tables.
-        make: returns the sacreBLEU object for a tokenizer and a case setting; a metric may ignore the tokenizer.
-        higher_is_better: the direction.
+        label: name in tables.
+        make: function that returns the sacreBLEU object for a tokenizer and a case setting; a metric may ignore the
+            tokenizer.
+        higher_is_better: whether a higher value is better.
         range: lowest and highest value.
         depends_on_tokens: whether tokenised and detokenised text have different scores, so that both are reported.
     """
@@ -53,13 +54,13 @@ class Metric:
 
     @property
     def worst(self) -> float | None:
-        """The value of the worst translation; None where there is no bound."""
+        """Value of the worst translation; None if lower is better and there is no upper bound."""
         return self.range[0] if self.higher_is_better else self.range[1]
 
     def score(
         self, hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False
     ) -> MetricScore:
-        """Return the corpus score of one system against one reference a line.
+        """Return the corpus score of one system against one reference per line.
 
         Args:
             hypotheses: detokenised text, unless `tokenize` is "none".
@@ -68,7 +69,7 @@ class Metric:
             lowercase: compare without regard to case.
 
         Raises:
-            ValueError: the two differ in length, or are empty.
+            ValueError: if hypotheses and references differ in length or are empty.
         """
         if len(hypotheses) != len(references):
             raise ValueError(f"{len(hypotheses)} hypotheses against {len(references)} references")
@@ -91,16 +92,16 @@ def _chrf(_: str, lowercase: bool) -> CHRF:
     return chrf_metric(lowercase=lowercase)
 
 
-# name, as in settings and files -> metric, in the order of tables
+# name in settings and files -> metric, in the order of the tables
 METRICS: dict[str, Metric] = {
     "bleu": Metric("BLEU", _bleu, depends_on_tokens=True),
     "chrf": Metric("chrF", _chrf),
 }
-MAIN_METRIC = "bleu"  # whose p-values the table shows and whose value the plot
+MAIN_METRIC = "bleu"  # metric of the p-values in tables and of the scores in plots
 
 
 def metric_label(name: str) -> str:
-    """Return the name of a metric in tables; an unknown one keeps its name."""
+    """Return the label of a metric in tables; an unknown metric keeps its name."""
     return METRICS[name].label if name in METRICS else name
 
 
@@ -112,7 +113,7 @@ def bleu(
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> MetricScore:
-    """Return corpus chrF2 (Popović 2015): character 1- to 6-grams, no word n-grams, recall weighs twice.
+    """Return corpus chrF2 (Popović 2015): character 1- to 6-grams, no word n-grams, recall has twice the weight.
 
     See `Metric.score`.
     """
@@ -120,7 +121,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: boo
 
 
 def sentence_bleu(hypothesis: str, reference: str, *, tokenize: str = "13a", lowercase: bool = False) -> MetricScore:
-    """Return BLEU of one sentence: exponential smoothing over its effective order, as `sacrebleu --sentence-level`.
+    """Return BLEU of one sentence with exponential smoothing and effective order, as `sacrebleu --sentence-level`.
 
     The k-th n-gram order without a match gets precision 1 / (2^k · total) (Chen and Cherry 2014, method 3), and
     orders longer than the hypothesis are left out of the mean.
@@ -139,16 +140,16 @@ def sentence_chrf(hypothesis: str, reference: str, *, lowercase: bool = False) -
 
 @lru_cache
 def bleu_metric(*, tokenize: str, lowercase: bool, effective_order: bool = False) -> BLEU:
-    """Return sacreBLEU's own object. It is cached, because sentence scores need it millions of times."""
+    """Return sacreBLEU's BLEU object. It is cached, because sentence scores need it millions of times."""
     from sacrebleu.metrics.bleu import BLEU
 
-    # `force` only silences the warning that the text looks tokenised, which is what "none" is for
+    # `force` only suppresses the warning that the text looks tokenised, which is expected with "none"
     return BLEU(lowercase=lowercase, tokenize=tokenize, effective_order=effective_order, force=tokenize == "none")
 
 
 @lru_cache
 def chrf_metric(*, lowercase: bool) -> CHRF:
-    """Return sacreBLEU's own object. See `bleu_metric`."""
+    """Return sacreBLEU's chrF object. See `bleu_metric`."""
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF(lowercase=lowercase)

@@ -1,4 +1,4 @@
-"""A plot of quality against speed with the Pareto frontier, as SVG text for a page or a file."""
+"""Plots of quality against speed with the Pareto frontier, as SVG text for a page or a file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 20, 50  # margins
 
 @dataclass(frozen=True)
 class Point:
-    """A system."""
+    """Speed and score of a system."""
 
     name: str
     speed: float  # sentences/s, above 0
-    score: float  # of the main metric
+    score: float  # value of the main metric
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other point dominates, the fastest first."""
+    """Return the points that no other point dominates, in order of decreasing speed."""
     found: list[Point] = []
     for point in sorted(points, key=lambda each: (-each.speed, -each.score)):
         if not found or point.score > found[-1].score:
@@ -30,15 +30,15 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def pareto_svg(points: Sequence[Point], *, speed_label: str, score_label: str = "BLEU", metric: str = "BLEU") -> str:
-    """Return the plot: speed from left to right on a logarithmic axis, scores upwards, a line through the frontier.
+    """Return a plot with speed on a logarithmic x axis, scores on the y axis, and a line through the frontier.
 
     Args:
-        points: at least one.
+        points: one or more points.
         speed_label, score_label: labels of the axes, with their units.
         metric: name of the score in the description of a point.
 
     Raises:
-        ValueError: there are no points, or a speed is not above 0.
+        ValueError: if there are no points, or a speed is not above 0.
     """
     if not points or any(point.speed <= 0.0 for point in points):
         raise ValueError("a picture needs points, and speeds above 0")
@@ -58,7 +58,7 @@ def pareto_svg(points: Sequence[Point], *, speed_label: str, score_label: str = 
 
 @dataclass(frozen=True)
 class _Scale:
-    """The ends of both axes, which map figures to positions."""
+    """Ranges of both axes, which map values to positions in the plot."""
 
     slowest: float
     fastest: float
@@ -67,7 +67,7 @@ class _Scale:
 
     @classmethod
     def around(cls, points: Sequence[Point]) -> _Scale:
-        """Return a scale with some margin around the points."""
+        """Return a scale that covers the points with a margin."""
         speeds, scores = [each.speed for each in points], [each.score for each in points]
         slowest, fastest = 10 ** math.floor(math.log10(min(speeds) / 1.2)), max(speeds) * 2.5
         return cls(slowest, fastest, 5 * math.floor(min(scores) / 5), 5 * math.floor(max(scores) / 5) + 5)
@@ -99,7 +99,7 @@ def _axes(scale: _Scale, speed_label: str, score_label: str) -> Iterator[str]:
 
 
 def _ticks(low: float, high: float) -> Iterator[float]:
-    """Yield 1, 2 and 5 times the powers of ten in a range."""
+    """Yield the numbers in a range that are 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(low))
     while power <= high:
         yield from (times * power for times in (1, 2, 5) if low <= times * power <= high)

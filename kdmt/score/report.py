@@ -1,4 +1,4 @@
-"""Reports of scores: tables for the terminal, and one page of HTML that needs no other file."""
+"""Reports of scores: tables for the terminal, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text  # a cell that is Text holds no markup, whatever brackets a name has
+from rich.text import Text  # brackets in Text are not interpreted as markup
 
 from kdmt.files import write_text
 from kdmt.score.metrics import MAIN_METRIC, metric_label
@@ -21,7 +21,7 @@ from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.score_files import Comparison, Missing, ScoreRow
 from kdmt.score.significance import mean_and_sd
 
-Group = list[ScoreRow]  # rows that differ in their seed alone: a line of a table
+Group = list[ScoreRow]  # rows that differ only in the seed, shown as one line of a table
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Table:
-    """The content of a table, for the terminal and for the page."""
+    """Content of a table, for the terminal and for the HTML page."""
 
     title: str
     columns: list[_Column]
@@ -61,18 +61,18 @@ def render_table(
 ) -> str:
     """Return the scores as plain text: a table for each test set, one of sizes and speeds, and the signatures.
 
-    A line is a system with one way of decoding; over several seeds it has mean ± sample standard deviation of the
-    scores, the range of the p-values (each seed's against its own baseline) and the median speed.
+    Each line is a system with one way of decoding. For several seeds it shows mean ± sample standard deviation of the
+    scores, the range of the p-values (each seed is compared with its own baseline) and the median speed.
 
     Args:
         rows: rows of scores.json.
-        comparisons: for the columns of p-values; without any, there is no such column.
-        missing: systems without scores, each a line in the tables of scores.
-        width: columns of the terminal. Where they are few, names are broken over lines; figures never are.
-        ascii_only: whether lines and signs of the table are ASCII, for a terminal that shows nothing else.
+        comparisons: comparisons for the columns of p-values; if empty, there are no such columns.
+        missing: systems without scores, each shown as a line in the tables of scores.
+        width: number of columns of the terminal. In a narrow terminal, names are wrapped; figures are not.
+        ascii_only: whether to use only ASCII for lines and signs, for terminals without Unicode.
 
     Raises:
-        ValueError: no rows.
+        ValueError: if there are no rows.
     """
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False)
@@ -93,10 +93,10 @@ def write_html(
     missing: Sequence[Missing] = (),
     title: str = "Scores",
 ) -> None:
-    """Write the same tables and signatures, and plots of the main metric against speed, as one HTML page.
+    """Write the tables and signatures of `render_table`, and plots of the main metric against speed, as an HTML page.
 
     Raises:
-        ValueError: no rows.
+        ValueError: if there are no rows.
     """
     tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons, missing)), *_pictures(rows)])
     notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing))
@@ -130,7 +130,7 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing
 
 
 def _missing_names(rows: Sequence[ScoreRow], missing: Sequence[Missing]) -> Iterator[str]:
-    """Yield each system without scores once, with its seed where other seeds have scores."""
+    """Yield the name of each system without scores once, with the seed if other seeds have scores."""
     scored = {row.system for row in rows}
     yield from dict.fromkeys(
         f"{each.system}, seed {each.seed}" if each.system in scored else each.system for each in missing
@@ -162,7 +162,7 @@ def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) 
 
 
 def _metric_names(rows: Iterable[ScoreRow]) -> list[str]:
-    """Return the metrics that rows have, in order of first appearance."""
+    """Return the names of the metrics in the rows, in order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row.scores))
 
 
@@ -224,7 +224,7 @@ def _p_values(comparisons: Iterable[Comparison], group: Group) -> str:
 
 
 def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing]) -> list[str]:
-    """Return the signatures of all scores in the tables, and how the figures were measured."""
+    """Return the signatures of all scores in the tables, and notes on how the figures were measured."""
     signatures = []
     for name in _metric_names(rows):
         first = [row.scores[name] for row in rows if name in row.scores]
@@ -250,19 +250,19 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
     return notes
 
 
-# --------------------------------------------------------------------------------------------------------------- form
+# ------------------------------------------------------------------------------------------------------------- layout
 
 
 def _in_ascii(text: str) -> str:
-    """Return a text with the signs of the tables in ASCII; names of systems stay as they are."""
+    """Replace the signs of the tables by ASCII characters; names of systems are not changed."""
     return text.replace("±", "+/-").replace("–", "-").replace("─", "-")
 
 
 def _rich_table(content: _Table, *, ascii_only: bool) -> Table:
     lines = content.lines()
-    if ascii_only:  # before the columns are measured
+    if ascii_only:  # before the widths of the columns are computed
         lines = [[_in_ascii(cell) for cell in cells] for cells in lines]
-    # a cell that is Text holds no markup, whatever brackets a name has
+    # brackets in Text are not interpreted as markup
     table = Table(title=Text(content.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column, cells in zip(content.columns, zip(*lines, strict=True), strict=True):
         widest = max(len(part) for text in (column.header, *cells) for part in text.split("\n"))
@@ -301,7 +301,7 @@ code {{ font-size: .85rem; overflow-wrap: anywhere; }}
 
 
 def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
-    """Plot the main metric against speed on each test set, mean and median over seeds."""
+    """Yield a plot for each test set: mean of the main metric over seeds against median speed over seeds."""
     for test_set in dict.fromkeys(row.test_set for row in rows):
         groups = _groups(row for row in rows if row.test_set == test_set and MAIN_METRIC in row.scores)
         if not groups:

@@ -1,9 +1,9 @@
-"""The records in scores.json and significance.json, written and read.
+"""Records of scores.json and significance.json, and functions that write and read them.
 
-A row of scores.json has its scores as a mapping from metric to value, signature, direction and range. For readers of
-earlier versions it has each value and signature under a key of its own too (`bleu`, `bleu_signature`, `bleu_second`,
-`bleu_second_signature`, `chrf`, ...), and files that have only those are read. The same goes for the p-values in
-significance.json (`bleu_p_value`, `bleu_signature`).
+A row of scores.json contains the scores as a mapping from metric to value, signature, direction and range. For readers
+of earlier versions, each value and signature is also stored under a separate key (`bleu`, `bleu_signature`,
+`bleu_second`, `bleu_second_signature`, `chrf`, ...), and files with only these keys can be read. The same applies to
+the p-values in significance.json (`bleu_p_value`, `bleu_signature`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from kdmt.errors import UserError
 from kdmt.files import read_json, write_json
 from kdmt.score.metrics import METRICS, MetricScore
 
-Json = object  # a value of a JSON file that was not checked yet
+Json = object  # value from a JSON file that is not checked yet
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """The files of a report."""
+    """Paths of the files of a report."""
 
     scores: Path
     significance: Path
@@ -30,7 +30,7 @@ class ReportFiles:
 
     @classmethod
     def below(cls, folder: Path) -> ReportFiles:
-        """Return the files of the report in the folder of a pipeline."""
+        """Return the paths of the report in the folder of a pipeline."""
         return cls(folder / "scores.json", folder / "significance.json", folder / "report.html")
 
     def all(self) -> list[Path]:
@@ -39,37 +39,37 @@ class ReportFiles:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One system on one test set with one seed and one way of decoding: an entry of scores.json."""
+    """Entry of scores.json: one system on one test set with one seed and one way of decoding."""
 
     system: str
     test_set: str
     seed: int
-    engine: str  # that decoded: `pytorch`, ...
+    engine: str  # decoding engine: `pytorch`, ...
     beam: int
     compute_type: str  # `float32`, ...
     threads: int
-    scores: dict[str, MetricScore]  # by metric
+    scores: dict[str, MetricScore]  # metric -> score
     parameters: int
     sentences_per_second_batch1: float
     sentences_per_second_max: float
     checkpoint_sha256: str
-    # of tokenised text where `scores` are of finished text, and the other way round
+    # scores of tokenised text if `scores` are of finished text, and vice versa
     second_scores: dict[str, MetricScore] = field(default_factory=dict)
-    iterations: int | None = None  # at most, of a non-autoregressive model
-    steps: float | None = None  # decoder passes, mean over the sentences
+    iterations: int | None = None  # maximum number of iterations of a non-autoregressive model
+    steps: float | None = None  # number of decoder passes, mean over the sentences
 
 
 @dataclass(frozen=True)
 class PValue:
-    """A p-value with the signature of its test."""
+    """p-value with the signature of its test."""
 
     value: float
-    signature: str  # with the number of samples and their seed
+    signature: str  # includes the number of samples and the seed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A significance test of one system against a baseline: an entry of significance.json."""
+    """Entry of significance.json: a significance test of one system against a baseline."""
 
     test_set: str
     system: str
@@ -78,29 +78,29 @@ class Comparison:
     beam: int
     compute_type: str
     baseline: str  # a system that was decoded in the same way
-    p_values: dict[str, PValue]  # by metric
+    p_values: dict[str, PValue]  # metric -> p-value
     iterations: int | None = None
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A student of the pipeline that was never trained: an entry of scores.json without scores."""
+    """Entry of scores.json without scores: a student of the pipeline that was never trained."""
 
     system: str
     seed: int
-    missing: str = "never trained"  # why
+    missing: str = "never trained"  # reason
 
 
 def write_scores(path: Path, rows: Sequence[ScoreRow], missing: Sequence[Missing] = ()) -> None:
-    """Write scores.json: a list with an object for each row, then one with the key `missing` for each other system."""
+    """Write scores.json: a list of objects, one for each row and then one with key `missing` for each other system."""
     write_json(path, [*map(_row_values, rows), *map(asdict, missing)], indent=2)
 
 
 def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
-    """Return the rows of scores.json and the systems that have none.
+    """Return the rows of scores.json and the systems without scores.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: if the file is missing or damaged.
     """
     entries = _entries(path)
     missing = [entry for entry in entries if _is_missing(entry)]
@@ -113,7 +113,7 @@ def _is_missing(entry: Json) -> bool:
 
 
 def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
-    """Write significance.json: a list with an object for each comparison."""
+    """Write significance.json: a list of objects, one for each comparison."""
     write_json(path, list(map(_comparison_values, comparisons)), indent=2)
 
 
@@ -121,7 +121,7 @@ def read_comparisons(path: Path) -> list[Comparison]:
     """Return the entries of significance.json.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: if the file is missing or damaged.
     """
     values = [_with_p_values(entry) for entry in _entries(path)]
     return read_record(list[Comparison], values, str(path))
@@ -141,7 +141,7 @@ def _row_values(row: ScoreRow) -> dict[str, Json]:
 
 
 def _with_scores(entry: Json) -> Json:
-    """Return a row of an earlier version as one of this version."""
+    """Convert a row of an earlier version to the current version."""
     if not isinstance(entry, dict) or "scores" in entry:
         return entry
     return {**entry, "scores": _flat_scores(entry, ""), "second_scores": _flat_scores(entry, "_second")}
@@ -168,7 +168,7 @@ def _comparison_values(comparison: Comparison) -> dict[str, Json]:
 
 
 def _with_p_values(entry: Json) -> Json:
-    """Return a comparison of an earlier version as one of this version."""
+    """Convert a comparison of an earlier version to the current version."""
     if not isinstance(entry, dict) or "p_values" in entry:
         return entry
     p_values = {

@@ -1,4 +1,4 @@
-"""Significance of a difference between systems: paired bootstrap resampling, and the spread over seeds."""
+"""Significance of differences between systems: paired bootstrap resampling, and standard deviation over seeds."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from kdmt.score.metrics import METRICS
 if TYPE_CHECKING:
     from sacrebleu.significance import Result
 
-SEED = 12345  # sacreBLEU's own, so that its command line gives the same figures
+SEED = 12345  # default of sacreBLEU, so that its command line gives the same figures
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The score of one system on the test set and on the resampled test sets."""
+    """Score of one system on the test set and on the resampled test sets."""
 
     score: float
-    mean: float  # over the resampled test sets
-    half_width: float  # of the 95% confidence interval around that mean
+    mean: float  # mean over the resampled test sets
+    half_width: float  # half the width of the 95% confidence interval around the mean
     p_value: float | None  # see `paired_bootstrap`; 1 for equal scores, None for the baseline itself
 
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """The result of `paired_bootstrap`."""
+    """Result of `paired_bootstrap`."""
 
     baseline: str
     samples: int
     seed: int
-    estimates: dict[str, dict[str, Estimate]]  # by metric, then by system with the baseline first
-    signatures: dict[str, str]  # by metric, with the number of samples and the seed
+    estimates: dict[str, dict[str, Estimate]]  # metric -> system -> estimate; the baseline is first
+    signatures: dict[str, str]  # metric -> signature with the number of samples and the seed
 
 
 def paired_bootstrap(
@@ -50,26 +50,26 @@ def paired_bootstrap(
 ) -> PairedBootstrap:
     """Compare each system with the baseline by paired bootstrap resampling (Koehn 2004), in one process.
 
-    Test sets are drawn with replacement, the same sentences for both systems. With d the observed difference of the
-    corpus scores and d_1 ... d_n those of the drawn test sets,
+    Test sets are drawn with replacement, with the same sentences for both systems. Let d be the observed difference of
+    the corpus scores and d_1 ... d_n the differences on the drawn test sets. Then
 
         p = (#{i : |d_i| - mean_j |d_j| > |d|} + 1) / (n + 1)
 
-    as in sacreBLEU and the script of Moses. It is the probability of one tail: a two-sided test at 5% needs p < 0.025;
-    the smallest p is 1 / (n + 1). Systems with equal scores have p = 1, where the formula would give 1 / (n + 1) for
-    equal statistics (no d_i differs from the mean) and about 0.4 for scores that are equal by chance.
+    as in sacreBLEU and the script of Moses. p is one-tailed: a two-sided test at 5% requires p < 0.025. The smallest
+    possible p is 1 / (n + 1). Systems with equal scores have p = 1, where the formula would give 1 / (n + 1) for equal
+    statistics (no d_i differs from the mean) and about 0.4 for scores that are equal by chance.
 
     Args:
-        systems: hypotheses of each system, line for line with the references.
-        references: one reference a line.
-        baseline: the system that the others are compared with.
-        samples: resampled test sets.
-        seed: positive; for sacreBLEU 0 means another seed each time.
+        systems: hypotheses of each system; line i corresponds to reference i.
+        references: one reference per line.
+        baseline: name of the system that the others are compared with.
+        samples: number of resampled test sets.
+        seed: positive integer; for sacreBLEU, 0 means a different seed each time.
         tokenize, lowercase: as for `Metric.score`.
 
     Raises:
-        ValueError: an unknown baseline, a system of another length than the references, no sentence, no sample,
-            or a seed of 0.
+        ValueError: if the baseline is unknown, a system differs in length from the references, there is no sentence,
+            or `samples` or `seed` is not positive.
     """
     _check_systems(systems, references, baseline)
     if seed < 1 or samples < 1:
@@ -83,7 +83,7 @@ def paired_bootstrap(
     signatures, results = test()
     systems_in_order = [name for name, _ in ordered]
     estimates, texts = {}, {}
-    for name, known in zip(made, test.metrics, strict=True):  # sacreBLEU renames them by what is computed, as chrF2
+    for name, known in zip(made, test.metrics, strict=True):  # sacreBLEU uses other names, such as chrF2
         estimates[name] = _estimates(systems_in_order, cast("list[Result]", results[known]))
         texts[name] = str(signatures[known])
     return PairedBootstrap(baseline, samples, seed, estimates, texts)
@@ -93,7 +93,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
     """Return mean and sample standard deviation (n - 1) over seeds; the deviation of a single value is None.
 
     Raises:
-        ValueError: no value.
+        ValueError: if there is no value.
     """
     if not values:
         raise ValueError("there is no value to take the mean of")
@@ -102,7 +102,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 @contextmanager
 def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """Set the seed of sacreBLEU, which reads it from the environment alone, when a test is constructed."""
+    """Set the seed of sacreBLEU within a context. It is read only from the environment, when a test is constructed."""
     before = os.environ.get("SACREBLEU_SEED")
     os.environ["SACREBLEU_SEED"] = str(seed)
     try:
@@ -125,7 +125,7 @@ def _check_systems(systems: Mapping[str, Sequence[str]], references: Sequence[st
 
 
 def _estimates(names: Sequence[str], results: Sequence[Result]) -> dict[str, Estimate]:
-    """Convert sacreBLEU's results, the baseline's first; p is 1 where there is no difference to explain."""
+    """Convert sacreBLEU's results, of which the baseline's is the first. p is 1 for scores equal to the baseline's."""
     estimates = {}
     for name, result in zip(names, results, strict=True):
         assert result.mean is not None, "every system is resampled"

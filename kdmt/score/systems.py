@@ -1,4 +1,4 @@
-"""Systems, ways of decoding them, and comparisons between them."""
+"""Systems, ways of decoding, and comparisons between systems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdmt.score.test_sets import TestSet
 
 @dataclass(frozen=True)
 class System:
-    """A trained model of the pipeline."""
+    """Trained model of the pipeline."""
 
     name: str
     seed: int
@@ -22,7 +22,7 @@ class System:
 
 @dataclass(frozen=True)
 class Way:
-    """A way of decoding: with a beam, or in a number of iterations at most."""
+    """Way of decoding: with a beam size, or with a maximum number of iterations."""
 
     beam: int = 1
     iterations: int | None = None
@@ -34,7 +34,7 @@ class Way:
 
 @dataclass(frozen=True)
 class SystemRun:
-    """A system on a test set with one way of decoding, and its hypotheses in the form that is scored first."""
+    """Hypotheses of a system on a test set with one way of decoding, in the form of text that is scored first."""
 
     system: System
     test_set: str
@@ -45,7 +45,7 @@ class SystemRun:
 
     @property
     def file(self) -> str:
-        """The name of the translations, without the language."""
+        """Name of the translations, without the language."""
         return file_name(self.system, self.test_set, self.way)
 
 
@@ -57,14 +57,16 @@ def file_name(system: System, test_set: str, way: Way) -> str:
 def compare_runs(
     runs: Sequence[SystemRun], test_sets: Mapping[str, TestSet], *, baseline: str, samples: int
 ) -> list[Comparison]:
-    """Compare every run with the baseline's run by paired bootstrap resampling.
+    """Compare every run with a run of the baseline by paired bootstrap resampling.
 
-    The baseline's run is the one with the same way of decoding and the same seed; its first one where there is none.
+    A run is compared with the baseline's run on the same test set with the same way of decoding, or with the baseline's
+    first run on the test set if none has this way of decoding. Of several seeds, the same seed is used, or the first.
 
     Args:
-        test_sets: by name.
+        runs: runs of all systems, including the baseline.
+        test_sets: mapping from name to test set.
         baseline: name of a system.
-        samples: resampled test sets.
+        samples: number of resampled test sets.
     """
     comparisons = []
     for run in runs:

@@ -1,7 +1,8 @@
-"""References of test sets, with the settings that they are scored with.
+"""References of test sets with their settings for scoring.
 
-Text that is tokenised or lowercased has two forms, finished text and words as the tokenizer sees them. Their scores are
-not comparable: the first form is the one that `score.detokenized` selects, and the other one is reported besides.
+Text that is tokenised or lowercased has two forms: finished text, and words in the form that the tokenizer reads. Their
+scores are not comparable. The first form is the one that `score.detokenized` selects; the other one is reported in
+addition.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from kdmt.score.metrics import METRICS, Metric, MetricScore
 
 @dataclass(frozen=True)
 class References:
-    """The references of a test set in one form of its text."""
+    """References of a test set in one form of its text."""
 
     references: list[str]
     tokenize: str  # sacreBLEU's tokenizer
@@ -30,9 +31,9 @@ class References:
 
 @dataclass(frozen=True)
 class TestSet:
-    """A test set in one or both forms of its text."""
+    """Test set in one or both forms of its text."""
 
-    __test__ = False  # no class of tests
+    __test__ = False  # prevents pytest from collecting this class as tests
 
     first: References
     second: References | None = None
@@ -43,7 +44,8 @@ class TestSet:
         """Return the scores of hypotheses that are given in both forms.
 
         Returns:
-            By metric, all scores of the first form, and of the second one those that depend on tokens.
+            Two mappings from metric to score: all metrics for the first form, and for the second form, if there is one,
+            the metrics that depend on tokens.
         """
         scores = self.first.score(first, METRICS)
         if self.second is None:

@@ -1,7 +1,7 @@
-"""Decoded test sets, each kept with what it was decoded from, so that a change of metrics decodes nothing again.
+"""Storage of decoded test sets with a record of their inputs. A change of metrics requires no new decoding.
 
-<folder>/<name>.<lang>   words of the decoder, one line for each sentence
-<folder>/<name>.json     what they were decoded from, their sha256, and what was measured while they were decoded
+<folder>/<name>.<lang>   words of the decoder, one line per sentence
+<folder>/<name>.json     inputs of decoding, SHA-256 of the words, and measurements made during decoding
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from kdmt.files import read_optional_json, write_json
 
 @dataclass(frozen=True)
 class Decoded:
-    """The translations of a test set by one system."""
+    """Translations of a test set by one system."""
 
-    words: list[str]  # before detokenisation
-    steps: float  # passes of the decoder, mean over the sentences
+    words: list[str]  # text before detokenisation
+    steps: float  # number of decoder passes, mean over the sentences
     sentences_per_second_batch1: float
     sentences_per_second_max: float
 
 
 class Translations:
-    """Decoded test sets in one folder, copied from other folders where these have them.
+    """Decoded test sets in one folder. Test sets found in other folders are copied into it.
 
     Args:
-        folder: the folder that they are kept in.
-        earlier: other folders that are searched, such as those of earlier states.
-        lang: the target language, extension of the text files.
+        folder: folder of the decoded test sets.
+        earlier: other folders to search, such as those of earlier states.
+        lang: target language, used as the extension of the text files.
     """
 
     def __init__(self, folder: Path, earlier: Sequence[Path], lang: str) -> None:
         self.folder, self.earlier, self.lang = folder, earlier, lang
 
     def files(self, name: str) -> list[Path]:
-        """Return the paths of one decoded test set."""
+        """Return the paths of the text and the record of a decoded test set."""
         return [self.folder / f"{name}.{self.lang}", self.folder / f"{name}.json"]
 
     def find(self, name: str, made_from: Mapping[str, object]) -> Decoded | None:
-        """Return the test set that was decoded from the same, None if there is none; copy it into the folder."""
+        """Return the test set that was decoded from the same inputs, or None; copy it from another folder if needed."""
         for folder in (self.folder, *self.earlier):
             found = self._read(folder, name, made_from)
             if found is not None:
@@ -54,7 +54,7 @@ class Translations:
         return None
 
     def keep(self, name: str, made_from: Mapping[str, object], decoded: Decoded) -> None:
-        """Write the text, then the record, which marks the text as whole."""
+        """Write the text, then the record, which shows that the text is complete."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text, record = self.files(name)
         record.unlink(missing_ok=True)
@@ -74,6 +74,6 @@ class Translations:
         if not text.is_file() or file_sha256(text) != known.get("sha256"):
             return None
         words = read_lines(text)
-        if len(words) != known.get("sentences"):  # a model may write the end of a line as a token
+        if len(words) != known.get("sentences"):  # a model may generate a line break as a token
             return None
         return Decoded(words=words, **known["measured"])

@@ -1,6 +1,7 @@
-"""fairseq's checkpoints, data and flags, in and out.
+"""Import and export of fairseq's checkpoints, data and command-line flags.
 
-`pickles` reads its checkpoint files without running anything in them, `architectures` their settings, `states` their
-weights; `languages` is what its multilingual task makes of dictionaries; `checkpoints` puts these together. `data_bin`
-reads its data, `flags` the command line of its fairseq-generate, `output` writes that one's lines.
+`pickles` and `names` read fairseq's checkpoint files without running code in them. `architectures` converts the
+settings in a checkpoint, `states` converts the weights, and `language_tokens` determines the tokens that fairseq's
+multilingual task adds to dictionaries and sentences; `checkpoints` combines these modules. `data_bin` reads fairseq's
+data, `flags` parses the command line of fairseq-generate, and `output` formats the lines that fairseq-generate writes.
 """

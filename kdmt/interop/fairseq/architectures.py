@@ -1,8 +1,8 @@
-"""The settings in fairseq's checkpoints as our descriptions of models, and the other way.
+"""Conversion between the settings in fairseq's checkpoints and kdmt's model descriptions, in both directions.
 
-Old checkpoints hold `args`, the namespace of the command line; new ones `cfg`, a dictionary of sections whose `model`
-and `task` are such namespaces or dictionaries. What a checkpoint does not say is what fairseq 0.12.2 takes it to be
-(models/transformer/transformer_legacy.py, transformer_config.py, models/nat/*.py).
+Old checkpoints contain `args`, the namespace of the command line. New checkpoints contain `cfg`, a dictionary of
+sections whose `model` and `task` are such namespaces or dictionaries. Settings that a checkpoint does not contain have
+the defaults of fairseq 0.12.2 (models/transformer/transformer_legacy.py, transformer_config.py, models/nat/*.py).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _TRANSFORMERS = frozenset(
         *("transformer_wmt_en_de_big", "transformer_wmt_en_de_big_t2t"),
     )
 )
-# name of fairseq's model -> family; names of its architectures begin with that of the model
+# name of fairseq's model -> family; the names of the model's architectures begin with the name of the model
 MODELS: Mapping[str, FamilyName] = {
     family.fairseq: name for name, family in FAMILIES.items() if family.fairseq is not None
 }
-_WITHOUT: Mapping[str, str] = {  # what we do not have, wherever it is set
+_WITHOUT: Mapping[str, str] = {  # settings that kdmt does not support, if they are true -> description
     "adaptive_softmax_cutoff": "an adaptive softmax",
     "adaptive_input": "adaptive input embeddings",
     "no_token_positional_embeddings": "no positions",
@@ -53,7 +53,7 @@ _WITHOUT: Mapping[str, str] = {  # what we do not have, wherever it is set
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What a checkpoint says of its model and its task; plain values."""
+    """Description of the model and settings of the task in a checkpoint, as plain values."""
 
     config: TransformerConfig
     nat: NATConfig | None
@@ -61,13 +61,13 @@ class Architecture:
 
 
 def read_architecture(content: Mapping[str, object]) -> Architecture:
-    """The model that a checkpoint's settings describe.
+    """Return the architecture that the settings of a checkpoint describe.
 
     Args:
-        content: that of the file (`read_pickle`).
+        content: content of the checkpoint file (`read_pickle`).
 
     Raises:
-        UserError: there are no settings, they make no sense, or the model has a part that ours do not have.
+        UserError: if there are no settings, they are invalid, or the model has a part that kdmt does not support.
     """
     model, task = _sections(content)
     name = str(model.get("arch") or model.get("_name") or "transformer")
@@ -84,7 +84,7 @@ def read_architecture(content: Mapping[str, object]) -> Architecture:
 
 
 def _sections(content: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Settings of the model and of the task."""
+    """Return the settings of the model and the settings of the task."""
     if content.get("args") is not None:
         args = plain(content["args"])
         if isinstance(args, dict):
@@ -97,7 +97,7 @@ def _sections(content: Mapping[str, object]) -> tuple[dict[str, object], dict[st
 
 
 def _flat(model: Mapping[str, object]) -> dict[str, object]:
-    """Settings of encoder and decoder by the names that they have on a command line."""
+    """Return the settings of a model with nested sections flattened to the names of command-line flags."""
     flat = dict(model)
     for part in ("encoder", "decoder", "quant_noise"):
         section = flat.pop(part, None)
@@ -165,7 +165,10 @@ def _activation(model: Mapping[str, object]) -> Activation:
 
 
 def _check_versions(config: TransformerConfig, state: object) -> None:
-    """Before version 2 of encoders and version 3 of decoders nothing was normalised after the last layer."""
+    """Check the versions of a pre-norm encoder and decoder.
+
+    Encoders before version 2 and decoders before version 3 have no norm after the last layer.
+    """
     for side, first in (("encoder", 2), ("decoder", 3)):
         version = state.get(f"{side}.version") if isinstance(state, Mapping) else None
         number = float(version.flatten()[0]) if isinstance(version, Tensor) and version.numel() else 1.0
@@ -174,7 +177,7 @@ def _check_versions(config: TransformerConfig, state: object) -> None:
 
 
 def _without_frame(config: TransformerConfig) -> TransformerConfig:
-    """fairseq counts the <s> before each sentence, we do not."""
+    """Return a configuration whose position limits do not count <s>, which fairseq counts before each sentence."""
     return replace(
         config,
         max_source_positions=config.max_source_positions - 1,
@@ -208,7 +211,7 @@ def _early_exit(model: Mapping[str, object], config: TransformerConfig) -> tuple
     return None if same else (deletion, placeholders, words)
 
 
-# ------------------------------------------------------------------------------------------------------- the other way
+# ------------------------------------------------------------------------------------------------- from kdmt to fairseq
 
 _COMMON: Mapping[str, object] = {
     "adaptive_input": False,
@@ -223,10 +226,10 @@ _COMMON: Mapping[str, object] = {
 
 
 def fairseq_settings(model: Transformer) -> dict[str, object]:
-    """What fairseq's command line would have given for a model: `read_architecture` the other way.
+    """Return the settings that fairseq's command line would produce for a model. The inverse of `read_architecture`.
 
     Raises:
-        UserError: fairseq has no such model.
+        UserError: if fairseq has no such model.
     """
     values = model.config.as_dict()
     tokens = [values.pop(f"{side}_token") for side in ("source", "target")]
@@ -255,7 +258,7 @@ def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, object
         "task": "translation_lev",
         "criterion": "nat_loss",
         "noise": family.fairseq_noise,
-        "left_pad_source": False,  # fairseq copies the source's embeddings from its first column on
+        "left_pad_source": False,  # fairseq copies source embeddings starting at the first column
         "max_source_positions": config.max_source_positions + nat.frame,
         "max_target_positions": config.max_target_positions + nat.frame,
         "apply_bert_init": False,
@@ -278,11 +281,11 @@ def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, object
     }
 
 
-_MOST = 100_000  # layers, positions, widths
+_MOST = 100_000  # largest accepted number of layers, positions or units
 
 
 def _short(value: object) -> str:
-    """Of a value that may be anything, a number of any length among it."""
+    """Return a short description of a value of any type, including integers of any length."""
     if isinstance(value, int) and abs(value) > 10**18:
         return "a very large number"
     return repr(value)[:60] if isinstance(value, str | int | float) else f"a {type(value).__name__}"
@@ -290,7 +293,7 @@ def _short(value: object) -> str:
 
 @dataclass(frozen=True)
 class _Values:
-    """Settings of the types that they should have; one that is absent or None is the default."""
+    """Reader of settings that checks their types. A setting that is absent or None has the default value."""
 
     settings: Mapping[str, object]
 

@@ -1,4 +1,4 @@
-"""fairseq's checkpoints as folders of ours, and our models as its checkpoints."""
+"""Import of fairseq's checkpoints as kdmt's checkpoint folders, and export of models as fairseq's checkpoints."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from kdmt.outputs import writing
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
-    """What a fairseq checkpoint does not say of its text.
+    """Settings for text processing that a fairseq checkpoint does not contain.
 
     Attributes:
-        data: its data-bin, or any folder with its `dict.<lang>.txt`.
-        source_lang, target_lang: None for those that the checkpoint names, or the data-bin's file names.
-        bpe_codes: merge operations of subword-nmt or fastBPE.
-        sentencepiece: a SentencePiece model; without either text comes cut into tokens.
-        text: what is done to text before it is cut, and undone in the output.
+        data: data-bin of the checkpoint, or any folder with its `dict.<lang>.txt`.
+        source_lang, target_lang: languages (default: those that the checkpoint or the data-bin's file names give).
+        bpe_codes: file with merge operations of subword-nmt or fastBPE.
+        sentencepiece: SentencePiece model; without this and `bpe_codes`, text must be given as tokens.
+        text: processing of text before it is split into subwords, which is undone in the output.
     """
 
     data: Path
@@ -60,18 +60,19 @@ class TextSettings:
 
 
 def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list[Path]:
-    """Write a checkpoint folder for each of fairseq's files: all of them, or none.
+    """Write a checkpoint folder for each of fairseq's files. If one of them fails, none is written.
 
     Args:
-        paths: a file, or several with `:` between, as fairseq's `--path`.
-        folder: the new folder; of several files it holds `0`, `1`, ...
+        paths: one file, or several separated by `:`, as for fairseq's `--path`.
+        folder: the new folder; for several files it contains the checkpoint folders `0`, `1`, ...
+        settings: settings for text processing.
 
     Returns:
         The checkpoint folders.
 
     Raises:
-        UserError: a file is damaged, carries what no checkpoint should, describes a model that ours are not, or does
-            not fit its own description or the dictionaries; or the folder exists.
+        UserError: if a file is damaged, contains objects that are not allowed, describes a model that kdmt does not
+            support, or does not match its own description or the dictionaries; or if the folder exists.
     """
     check_new(folder)
     if settings.bpe_codes is not None and settings.sentencepiece is not None:
@@ -81,7 +82,7 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
         writing(folder),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{PARTIAL}{folder.name}-") as scratch,
     ):
-        check_new(folder)  # again: another process may have written it since
+        check_new(folder)  # once more: another process may have written it in the meantime
         aside = Path(scratch)
         for number, file in enumerate(files):
             _import_file(file, aside / "made" / str(number), aside / f"text-{number}", settings)
@@ -91,14 +92,15 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
 
 
 def read_model(file: Path, data: Path, direction: Direction) -> Transformer:
-    """The model of one of fairseq's files for a data-bin, whose ids are the model's; nothing is written.
+    """Return the model in one of fairseq's files, for a data-bin with the same token ids. Nothing is written.
 
     Args:
+        file: fairseq's checkpoint file.
         data: the data-bin, or any folder with its `dict.<lang>.txt`.
-        direction: that of the data-bin.
+        direction: direction of the data-bin.
 
     Raises:
-        UserError: as `import_checkpoints`; or the model is of another direction, or multilingual.
+        UserError: in the cases of `import_checkpoints`, or if the model has another direction or is multilingual.
     """
     content = read_pickle(file)
     with _naming(file):
@@ -132,7 +134,7 @@ def _import_file(file: Path, folder: Path, text_folder: Path, settings: TextSett
 
 @contextmanager
 def _naming(file: Path) -> Iterator[None]:
-    """What is wrong inside is wrong with the file."""
+    """Add the name of a file to each `UserError` that is raised in the context."""
     try:
         yield
     except UserError as error:
@@ -140,17 +142,20 @@ def _naming(file: Path) -> Iterator[None]:
 
 
 def _parts(content: Mapping[str, object]) -> tuple[dict[str, Tensor], Architecture]:
-    """Weights, which fit nothing so far, and the description."""
+    """Return the weights, not yet compared with the architecture, and the architecture."""
     state = _state(content)
     return state, read_architecture({**content, "model": state})
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_MOST_NAMES = 3  # that one tensor has in fairseq: all embeddings shared
+_MOST_NAMES = 3  # maximum number of names of one tensor in fairseq, reached when all embeddings are shared
 
 
 def _state(content: Mapping[str, object]) -> dict[str, Tensor]:
-    """The weights, which are no larger than what the file has of them: they will be copied."""
+    """Return the weights after a check that the file contains as much data as their shapes need.
+
+    Without the check, a small file could describe huge weights, which are allocated when the weights are copied.
+    """
     state = content.get("model")
     if not isinstance(state, dict) or not state:
         raise UserError("not a fairseq checkpoint: it has no 'model' with weights")
@@ -170,7 +175,7 @@ def _state(content: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def _is_plain(value: object) -> TypeGuard[Tensor]:
-    """Whether something is a dense tensor of numbers that are there."""
+    """Return whether a value is a dense floating-point tensor with data on the CPU."""
     if not isinstance(value, Tensor) or value.is_nested or value.device.type != "cpu":
         return False
     return value.layout is torch.strided and value.dtype in _FLOATS
@@ -179,7 +184,7 @@ def _is_plain(value: object) -> TypeGuard[Tensor]:
 def _with_tokens(
     architecture: Architecture, tokens: LanguageTokens, dictionaries: tuple[Dictionary, Dictionary]
 ) -> Architecture:
-    """The model puts the tokens of its languages where they belong, and counts its positions without them."""
+    """Return an architecture with the ids of the language tokens, and with position limits that do not count them."""
     if architecture.nat is not None:
         raise UserError("it is multilingual and writes all positions at once, which ours do not")
     config = architecture.config
@@ -199,7 +204,7 @@ def _model(
     data: Path,
     direction: Direction,
 ) -> Transformer:
-    """In evaluation mode, float32."""
+    """Build the model and load its weights. The model is returned in evaluation mode and in float32."""
     source, target = dictionaries
     for side, dictionary, lang in zip(("encoder", "decoder"), dictionaries, direction.sides, strict=True):
         weight = state.get(f"{side}.embed_tokens.weight")
@@ -226,15 +231,17 @@ def _model(
 
 
 def export_checkpoint(checkpoint: Path, path: Path) -> None:
-    """Write the model of a checkpoint as fairseq's, and its dictionaries beside it, for `fairseq-generate` to load.
+    """Write the model of a checkpoint as a fairseq checkpoint that `fairseq-generate` can load.
+
+    The dictionaries are written to the folder of the file.
 
     Args:
         checkpoint: a checkpoint folder, a pointer file or a run.
         path: the new file.
 
     Raises:
-        UserError: there is no checkpoint, the file exists, other dictionaries lie beside it, or fairseq has no such
-            model.
+        UserError: if there is no checkpoint, the file exists, the folder contains other dictionaries, or fairseq has
+            no such model.
     """
     source = resolve_checkpoint(checkpoint)
     codec = TextCodec.load(source)
@@ -243,7 +250,7 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
     check_new(path)
     content = checkpoint_content(load_model(source), direction)
     with writing(path):
-        check_new(path)  # again: another process may have written it since
+        check_new(path)  # once more: another process may have written it in the meantime
         _write_with_dictionaries(content, path, dictionaries)
 
 
@@ -263,17 +270,17 @@ def _save(content: Mapping[str, object], aside: Path, path: Path) -> None:
     try:
         with naming(path), aside.open("wb") as file:
             torch.save(content, file)
-    except RuntimeError as error:  # PyTorch's, as it closes a file that could not be written whole
+    except RuntimeError as error:  # raised by PyTorch when it closes an incomplete file
         if not isinstance(error.__context__, OSError):
             raise
         raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
 
 
 def checkpoint_content(model: Transformer, direction: Direction) -> dict[str, Any]:
-    """What fairseq 0.10 to 0.12 load as a checkpoint of theirs: settings in the form of old (`args`), and weights.
+    """Return the content of a checkpoint for fairseq 0.10 to 0.12: settings in the old form (`args`), and weights.
 
     Raises:
-        UserError: fairseq has no such model.
+        UserError: if fairseq has no such model.
     """
     settings = fairseq_settings(model)
     languages = {"source_lang": direction.source, "target_lang": direction.target, "data": ""}
@@ -295,7 +302,7 @@ def checkpoint_content(model: Transformer, direction: Direction) -> dict[str, An
 
 
 def _direction(architecture: Architecture, settings: TextSettings) -> Direction:
-    """Return the direction as it is given, named by the checkpoint, or by the files of the data-bin."""
+    """Return the direction given by the settings, the checkpoint, or the file names of the data-bin, in this order."""
     source, target = _named_languages(architecture)
     source, target = settings.source_lang or source, settings.target_lang or target
     if source is None or target is None:
@@ -312,7 +319,7 @@ def _direction(architecture: Architecture, settings: TextSettings) -> Direction:
 
 
 def _named_languages(architecture: Architecture) -> tuple[str | None, str | None]:
-    """Source and target as the checkpoint itself names them."""
+    """Return the source and the target language in the checkpoint's settings, None for each that is not set."""
     named = [architecture.task.get(f"{side}_lang") or None for side in ("source", "target")]
     source, target = (None if lang is None else str(lang) for lang in named)
     return source, target
@@ -321,7 +328,10 @@ def _named_languages(architecture: Architecture) -> tuple[str | None, str | None
 def _write_dictionaries(
     folder: Path, direction: Direction, tokens: LanguageTokens | None, data: Path
 ) -> tuple[Dictionary, Dictionary]:
-    """The data-bin's, byte for byte where no symbols come to them."""
+    """Write the dictionaries of the data-bin and return them.
+
+    Language tokens are appended; without language tokens the files are copied unchanged.
+    """
     folder.mkdir()
     made: dict[str, Dictionary] = {}
     for lang in dict.fromkeys(direction.sides):
@@ -337,7 +347,7 @@ def _write_dictionaries(
 
 
 def _write_text(folder: Path, direction: Direction, settings: TextSettings) -> None:
-    """What besides dictionaries a codec is loaded from."""
+    """Write the files of a text codec other than the dictionaries: the tokenizer and `text.json`."""
     _write_tokenizer(folder / "tokenizer", direction, settings)
     processor = TextProcessor(settings.text, *direction.sides)
     write_json(folder / TEXT_FILE, processor.to_dict())
@@ -355,13 +365,13 @@ def _write_tokenizer(folder: Path, direction: Direction, settings: TextSettings)
     else:
         given = TokenizerSettings(type="words")
     try:
-        train_tokenizer(given, (folder, folder), folder, direction)  # nothing is learnt: the model is given
+        train_tokenizer(given, (folder, folder), folder, direction)  # the given model is used, nothing is learnt
     finally:
         folder.with_name("codes").unlink(missing_ok=True)
 
 
 def _merges(path: Path) -> bytes:
-    """Merge operations as subword-nmt has them; those of fastBPE have a count at the end of each line."""
+    """Return merge operations in the format of subword-nmt. fastBPE has a count at the end of each line in addition."""
     check_file(path, missing="there is no such file of merge operations")
     data = path.read_bytes()
     refuse_other_formats(data[:HEAD_BYTES], str(path), sentences=False)

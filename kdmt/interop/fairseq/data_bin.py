@@ -1,9 +1,9 @@
-"""fairseq's data-bins that others made: what is in one, whether it is whole, and the order in which fairseq reads it.
+"""Reader of data-bins made by fairseq: content, checks, and the order in which fairseq reads the sentences.
 
     dict.<lang>.txt    {train,valid,test}[1,2,...].<src>-<tgt>.<lang>.{bin,idx}
 
-Only the mmap format is read, which `fairseq-preprocess` writes by default; the others are known by their first bytes
-(fairseq/data/indexed_dataset.py, 0.12.2). Like fairseq, a data-bin of one direction serves the other one too.
+Only the mmap format is supported, which `fairseq-preprocess` writes by default; other formats are recognised by their
+first bytes (fairseq/data/indexed_dataset.py, 0.12.2). As in fairseq, a data-bin can be used in both directions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IntArray = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Split:
-    """One pair of token files; `target` is None where there is a source alone."""
+    """Token files of a split; `target` is None if the split has only a source."""
 
     name: str
     source: IndexedDataset
@@ -42,7 +42,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DataBin:
-    """A fairseq data-bin, in one of its two directions."""
+    """fairseq data-bin in one of its two directions."""
 
     folder: Path
     direction: Direction
@@ -50,31 +50,35 @@ class DataBin:
 
     @classmethod
     def open(cls, folder: Path, source_lang: str | None = None, target_lang: str | None = None) -> DataBin:
-        """Languages that are not given are those of the files' names (`choose_direction`).
+        """Open a data-bin. Languages that are not given are inferred from file names (`choose_direction`).
 
         Raises:
-            UserError: there is no such folder, it is of another language pair, or a dictionary is missing or damaged.
+            UserError: if there is no such folder, it has another language pair, or a dictionary is missing or damaged.
         """
         direction = choose_direction(folder, source_lang, target_lang)
         source, target = (Dictionary.load(folder / f"dict.{lang}.txt") for lang in direction.sides)
         return cls(folder, direction, (source, target))
 
     def names(self, kind: str) -> list[str]:
-        """The splits `kind`, `kind1`, `kind2`, ... as far as they go on: fairseq trains on all of `train*`."""
+        """Return the names of the consecutive splits `kind`, `kind1`, `kind2`, ...
+
+        fairseq trains on all of `train`, `train1`, `train2`, ...
+        """
         names: list[str] = []
         while self._pair_of(name := kind + (str(len(names)) if names else "")):
             names.append(name)
         return names
 
     def split(self, name: str, *, parallel: bool = False) -> Split:
-        """Open a split. Its files are as long as they should be; the tokens are checked by `check_tokens`.
+        """Open a split and check the lengths of its files. Use `check_tokens` to check the tokens.
 
         Args:
-            parallel: refuse a source without a target.
+            name: name of the split, such as `test`.
+            parallel: whether to refuse a source without a target.
 
         Raises:
-            UserError: it is not there, a file of it is missing, damaged or of another format, or its sides differ in
-                length.
+            UserError: if there is no such split, one of its files is missing, damaged or of another format, or the
+                sides differ in length.
         """
         pair = self._pair_of(name)
         if pair is None:
@@ -92,7 +96,7 @@ class DataBin:
         return Split(name, opened, other)
 
     def _pair_of(self, split: str) -> str | None:
-        """How the languages stand in the names of a split's files."""
+        """Return the language pair in the file names of a split (`<src>-<tgt>` or reversed), or None without files."""
         for pair in (str(self.direction), str(self.direction.reversed())):
             prefixes = [self.folder / f"{split}.{pair}.{lang}" for lang in self.direction.sides]
             if any(path.exists() for prefix in prefixes for path in _paths(prefix)):
@@ -101,16 +105,16 @@ class DataBin:
 
 
 def check_tokens(dataset: IndexedDataset, dictionary: Dictionary) -> None:
-    """Go through a token file. Raises as `checked_chunks`."""
+    """Check all tokens of a file. See `checked_chunks` for the errors."""
     for _ in checked_chunks(dataset, len(dictionary)):
         pass
 
 
 def reading_order(split: Split, *, seed: int = 1) -> NDArray[np.int64]:
-    """The order in which fairseq-generate takes the sentences: by source, then target length, from short to long.
+    """Return the order in which fairseq-generate reads the sentences: by source, then target length, shortest first.
 
-    Equal ones stand as in the data, but for any split that is not called `test` in an order drawn with `seed`, which
-    is that of NumPy's legacy generator.
+    Sentences of equal lengths keep their order in the data if the split is called `test`. In any other split they have
+    a random order, drawn by NumPy's legacy generator with `seed`.
     """
     count = len(split)
     order = np.arange(count) if split.name == "test" else np.random.RandomState(seed).permutation(count)
@@ -122,20 +126,22 @@ def reading_order(split: Split, *, seed: int = 1) -> NDArray[np.int64]:
 def cut_batches(
     lengths: IntArray, *, max_tokens: int | None, max_sentences: int | None, multiple: int
 ) -> list[NDArray[np.int64]]:
-    """The batches that fairseq cuts a sequence of sentences into.
+    """Divide a sequence of sentences into batches as fairseq does.
 
-    A batch takes all the sentences that fit, and of `multiple` or more only as many as that divides.
+    A batch contains as many sentences as fit. If these are `multiple` or more, their number is rounded down to a
+    multiple of it.
 
     Args:
-        lengths: tokens of each sentence's longer side, in the order of reading.
-        max_tokens: padded tokens of a batch's longer side; None for any number.
-        max_sentences: of a batch; None for any number.
+        lengths: number of tokens of each sentence's longer side, in reading order.
+        max_tokens: maximum number of padded tokens of a batch's longer side, or None for no limit.
+        max_sentences: maximum number of sentences in a batch, or None for no limit.
+        multiple: number that divides the size of a batch of at least this size.
 
     Returns:
-        Places in that order, int64 [B] each.
+        Indices into `lengths` for each batch, int64 [B].
 
     Raises:
-        UserError: a sentence alone has more than `max_tokens`; names its place.
+        UserError: if a single sentence has more than `max_tokens` tokens. The message gives its index.
     """
     batches, start = [], 0
     while start < len(lengths):
@@ -152,7 +158,7 @@ def cut_batches(
 
 
 def _fitting(lengths: IntArray, max_tokens: int | None, max_sentences: int | None) -> int:
-    """How many of the first sentences make one batch."""
+    """Return how many of the first sentences fit into one batch."""
     most = len(lengths) if max_sentences is None else min(max_sentences, len(lengths))
     if max_tokens is None:
         return most
@@ -162,13 +168,14 @@ def _fitting(lengths: IntArray, max_tokens: int | None, max_sentences: int | Non
 
 
 def choose_direction(folder: Path, source_lang: str | None = None, target_lang: str | None = None) -> Direction:
-    """Return the direction of a data-bin, by the names of its files.
+    """Return the direction of a data-bin according to the names of its files.
 
-    Where both are given, files of that pair are looked for, in either direction. Where one or none is, they are those
-    between whose names there is the only hyphen, as fairseq has it.
+    If both languages are given, files of this pair must exist, in either direction. Otherwise the languages are
+    inferred from language pairs in file names that contain a single hyphen, as in fairseq.
 
     Raises:
-        UserError: there is no such folder, it is no data-bin, it is of other languages, or they cannot be told.
+        UserError: if there is no such folder, it is not a data-bin, it has other languages, or the languages are
+            ambiguous.
     """
     if not folder.is_dir():
         raise wrong_path(folder, "not a data-bin" if folder.exists() else "there is no such folder")
@@ -201,7 +208,7 @@ def _of_others(folder: Path, pairs: list[str], source_lang: str | None, target_l
 
 
 def _files(folder: Path) -> Iterator[re.Match[str]]:
-    """Those whose names end in a language of their pair."""
+    """Yield a match for each file whose name ends in a language of the pair in the name."""
     for path in folder.iterdir():
         match = _FILE.fullmatch(path.name)
         if match is not None and (
@@ -211,12 +218,12 @@ def _files(folder: Path) -> Iterator[re.Match[str]]:
 
 
 def _paths(prefix: Path) -> list[Path]:
-    """What a side of a split may lie in; without an ending, text."""
+    """Return the files that may contain a side of a split; the file without an extension contains text."""
     return [idx_path(prefix), bin_path(prefix), prefix]
 
 
 def _open_side(prefix: Path) -> IndexedDataset:
-    """Refuse other formats than mmap by their names."""
+    """Open a side of a split. Formats other than mmap are refused by name."""
     if prefix.exists() and not idx_path(prefix).exists():
         raise UserError(f"{prefix}: data of fairseq's format 'raw': {_REMEDY}")
     if idx_path(prefix).is_file():

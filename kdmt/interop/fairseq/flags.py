@@ -1,8 +1,8 @@
-"""fairseq-generate's flags as `kdmt generate` takes them: same names, same defaults, same way of reading them.
+"""Flags of fairseq-generate for `kdmt generate`, with the same names, defaults and parsing rules.
 
-They are read by argparse, as fairseq's own are: a flag may stand for the beginning of its name, and `--remove-bpe`
-takes a value or none. A flag of fairseq's that changes its output and has no counterpart here is refused by name; one
-that only changes how it works or logs is taken and has no effect.
+The flags are parsed by argparse, as in fairseq: a flag may be abbreviated, and the value of `--remove-bpe` is optional.
+A fairseq flag that changes the output and has no counterpart in kdmt is refused by name. A flag that only changes
+logging or the way of computing is accepted and has no effect.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from kdmt.languages import missing_extra
 
 Scoring = Literal["bleu", "sacrebleu", "chrf"]
 SCORINGS = ("bleu", "sacrebleu", "chrf")
-_JOINED = {"fastbpe": "subword_nmt"}  # whose marks are the same
+_JOINED = {"fastbpe": "subword_nmt"}  # both use the same subword markers
 SACREBLEU_TOKENIZERS = ("13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char")
 
-# changes nothing that is written
+# flags that do not change the output
 _SWITCHES_WITHOUT_EFFECT = (
     *("no_progress_bar", "no_beamable_mm", "no_early_stop", "memory_efficient_fp16", "no_seed_provided"),
 )
@@ -31,7 +31,7 @@ _VALUES_WITHOUT_EFFECT = (
     *("left_pad_source", "left_pad_target", "bpe_codes", "sentencepiece_model"),
     *("ddp_backend", "distributed_world_size", "criterion"),
 )
-# changes what is written: a flag, the value at which it does nothing (None: always refused), and what there is instead
+# flags that change the output: name -> value without an effect (None: every value is refused), alternative in kdmt
 _REFUSED: dict[str, tuple[str | None, str]] = {
     "unkpen": ("0", ""),
     "min_len": ("1", ""),
@@ -63,7 +63,7 @@ _REFUSED_SWITCHES = (
 
 @dataclass(frozen=True)
 class GenerateFlags:
-    """What `kdmt generate` was asked for. Names and meanings are fairseq-generate's."""
+    """Parsed flags of `kdmt generate`. Names and meanings are those of fairseq-generate."""
 
     data: Path
     paths: tuple[Path, ...]  # checkpoints
@@ -76,7 +76,7 @@ class GenerateFlags:
     max_len_a: float
     max_len_b: int
     remove_bpe: str | None
-    detokenize: tuple[str, ...]  # what `D-` lines undo: a joiner of `join_subwords`, then "moses"
+    detokenize: tuple[str, ...]  # steps that `D-` lines undo: a joiner of `join_subwords`, then "moses"
     batch_size: int | None
     max_tokens: int | None
     required_batch_size_multiple: int
@@ -98,14 +98,14 @@ class GenerateFlags:
     length_beam: int
     eos_penalty: float
     all_passes: bool
-    reranks: bool  # the last checkpoint chooses among the lengths
+    reranks: bool  # the last checkpoint selects among the candidate lengths
 
 
 def parse_generate(arguments: Sequence[str]) -> GenerateFlags:
-    """Read a command line.
+    """Parse a command line.
 
     Raises:
-        UserError: an unknown flag, one without a counterpart, or values that contradict each other.
+        UserError: if a flag is unknown or has no counterpart, or values are invalid or contradict each other.
     """
     parser = _parser()
     given, unknown = parser.parse_known_args(arguments)
@@ -129,7 +129,7 @@ def generate_help() -> str:
 
 def _flags(given: argparse.Namespace) -> GenerateFlags:
     _check_values(given)
-    join_subwords("", given.remove_bpe)  # a value that it does not know
+    join_subwords("", given.remove_bpe)  # raises an error if the value is unknown
     if extra := missing_extra(given.sacrebleu_tokenizer):
         raise UserError(
             f"--sacrebleu-tokenizer {given.sacrebleu_tokenizer}: needs packages that are not installed: "
@@ -145,7 +145,7 @@ def _flags(given: argparse.Namespace) -> GenerateFlags:
         target_lang=given.target_lang,
         beam=given.beam,
         nbest=min(given.nbest, given.beam),
-        lenpen=0.0 if given.unnormalized else given.lenpen,  # length ** 0 divides by 1
+        lenpen=0.0 if given.unnormalized else given.lenpen,  # the score is divided by length ** 0 = 1
         max_len_a=given.max_len_a,
         max_len_b=given.max_len_b,
         remove_bpe=given.remove_bpe,
@@ -208,7 +208,7 @@ def _no_counterpart(flag: str, instead: str) -> UserError:
 
 
 def _same(value: str, neutral: str | None) -> bool:
-    """As numbers where both are."""
+    """Return whether two values are equal, compared as numbers if both are numbers."""
     try:
         return neutral is not None and float(value) == float(neutral)
     except ValueError:

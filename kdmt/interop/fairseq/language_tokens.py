@@ -1,6 +1,6 @@
-"""Languages as tokens: what fairseq's task `translation_multi_simple_epoch` adds to dictionaries and sentences.
+"""Language tokens that fairseq's task `translation_multi_simple_epoch` adds to dictionaries and sentences.
 
-Facts are those of fairseq 0.12.2 (data/multilingual/multilingual_data_manager.py, multilingual_utils.py).
+The behaviour is that of fairseq 0.12.2 (data/multilingual/multilingual_data_manager.py, multilingual_utils.py).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _LANGUAGE = re.compile(r"[\w.@+-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageTokens:
-    """What a multilingual checkpoint's task does to one direction.
+    """Tokens that the task of a multilingual checkpoint adds for one direction.
 
     Attributes:
-        symbols: that it appends to each dictionary, in order.
-        source: the token before each source sentence, None for none.
-        target: the token that each translation begins with, None for none.
+        symbols: symbols appended to each dictionary, in order.
+        source: token before each source sentence, or None.
+        target: token at the beginning of each translation, or None.
     """
 
     symbols: tuple[str, ...]
@@ -34,24 +34,26 @@ class LanguageTokens:
 
 
 def is_language(name: object) -> bool:
-    """Whether it can be a language's name, and so a part of the names of files."""
+    """Return whether a value is a valid name of a language, which is safe to use in file names."""
     return isinstance(name, str) and _LANGUAGE.fullmatch(name) is not None
 
 
 def is_multilingual(task: Mapping[str, object]) -> bool:
-    """Whether a checkpoint's task is the multilingual one."""
+    """Return whether the task of a checkpoint is the multilingual task."""
     return bool(task.get("task", task.get("_name")) == TASK)
 
 
 def language_tokens(task: Mapping[str, object], direction: Direction, data: Path) -> LanguageTokens | None:
-    """The tokens of a direction; None if the checkpoint is not of the multilingual task.
+    """Return the language tokens of a direction, or None if the task of the checkpoint is not multilingual.
 
     Args:
-        task: its settings.
-        data: where a file that lists the languages is looked for.
+        task: settings of the checkpoint's task.
+        direction: direction of translation.
+        data: folder of the file that lists the languages, if the task has such a file.
 
     Raises:
-        UserError: a language is not in its list, there is none, or tokens are put where ours cannot have them.
+        UserError: if a language is not in the task's list, there is no list, or the task's settings of language tokens
+            are not supported.
     """
     if not is_multilingual(task):
         return None
@@ -78,7 +80,7 @@ def language_tokens(task: Mapping[str, object], direction: Direction, data: Path
 
 
 def _languages(task: Mapping[str, object], data: Path) -> list[str]:
-    """In the order of their tokens."""
+    """Return the languages of a task in the order of their tokens."""
     if listed := task.get("lang_dict"):
         return _listed_languages(data / Path(str(listed)).name)
     languages = _names(task, "langs")
@@ -90,7 +92,10 @@ def _languages(task: Mapping[str, object], data: Path) -> list[str]:
 
 
 def _listed_languages(path: Path) -> list[str]:
-    """One a line. The checkpoint chose the file's name, so that of another file nothing is said but its name."""
+    """Return the languages listed in a file, one per line.
+
+    The checkpoint chose the name of the file, which may be any file: errors show its name but none of its content.
+    """
     if not path.is_file():
         raise UserError(
             f"its languages are listed in a file {path.name!r}, which is not in {path.parent}: copy it there"
@@ -109,7 +114,7 @@ def _listed_languages(path: Path) -> list[str]:
 
 
 def _names(task: Mapping[str, object], setting: str) -> list[str]:
-    """A setting that is a list of names, or of names with commas between; empty if it is not set."""
+    """Return a setting that is a list of names or a string of names separated by commas; empty if it is not set."""
     value = task.get(setting) or []
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -118,7 +123,7 @@ def _names(task: Mapping[str, object], setting: str) -> list[str]:
 
 
 def _places(task: Mapping[str, object]) -> tuple[object, object]:
-    """Whose language's token stands before the source (src or tgt), and whether one begins the target."""
+    """Return whose language token precedes the source (src or tgt), and whether a language token begins the target."""
     tokens = task.get("langtoks")
     if isinstance(tokens, dict) and isinstance(tokens.get("main"), list) and len(tokens["main"]) == 2:
         return tokens["main"][0], tokens["main"][1]

@@ -1,7 +1,6 @@
-"""What a checkpoint file names: the classes and functions of its pickles, found without running anything.
+"""Names of the classes and functions in the pickles of a checkpoint file, found without running code in the file.
 
-Operations are followed as far as strings go. Of a name that a pickle puts together in another way it is said that there
-is one.
+Only pickle operations on strings are followed. A name that a pickle composes in another way is reported as `HIDDEN`.
 """
 
 from __future__ import annotations
@@ -16,18 +15,21 @@ from pathlib import Path
 from typing import IO, Any
 
 HIDDEN = "something whose name it hides"
-_PICKLES = 5  # of a file of before PyTorch 1.6: magic number, version, system, content, keys; then storages
+_PICKLES = 5  # in a file from before PyTorch 1.6: magic number, version, system, content, keys; storages follow
 _MARK = object()
 
 
 def is_zip(path: Path) -> bool:
-    """Whether PyTorch takes a file for a zip archive, its format since 1.6."""
+    """Return whether PyTorch reads a file as a zip archive, the format since PyTorch 1.6."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
 def named_in(path: Path) -> set[str]:
-    """`module.name` of all that a file names, in Python 3's names; of a damaged file, as far as it can be followed."""
+    """Return `module.name` of everything that a file names, with Python 3's names.
+
+    A damaged file is followed as far as possible.
+    """
     found: set[str] = set()
     with suppress(Exception):  # a damaged file can fail in any way
         for name in _of_archive(path) if is_zip(path) else _of_stream(path):
@@ -50,21 +52,21 @@ def _of_stream(path: Path) -> Iterator[str]:
 
 
 def _of_pickle(file: IO[bytes]) -> Iterator[str]:
-    """Of one pickle; the file is left behind its end."""
-    stack: list[object] = []  # strings and marks; None for anything else
+    """Yield the names in one pickle. Afterwards the position of the file is behind the end of the pickle."""
+    stack: list[object] = []  # strings and marks; None for any other value
     memo: dict[int, object] = {}
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in ("GLOBAL", "INST"):
             yield _today(*str(argument).split(" ", 1))
         elif opcode.name == "STACK_GLOBAL":
             yield _today(*stack[-2:])
-        elif opcode.name in ("EXT1", "EXT2", "EXT4"):  # by number
+        elif opcode.name in ("EXT1", "EXT2", "EXT4"):  # the name is given by a number
             yield HIDDEN
         _follow(opcode, argument, stack, memo)
 
 
 def _today(module: object = None, name: object = None) -> str:
-    """Protocol 2 has the names of Python 2."""
+    """Return the name in Python 3 of a class or function. Pickles of protocol 2 use the names of Python 2."""
     if not (isinstance(module, str) and isinstance(name, str)):
         return HIDDEN
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
@@ -72,7 +74,7 @@ def _today(module: object = None, name: object = None) -> str:
 
 
 def _follow(opcode: pickletools.OpcodeInfo, argument: Any, stack: list[object], memo: dict[int, object]) -> None:
-    """What an operation does to the stack, by its description in `pickletools`."""
+    """Apply an operation to the stack and the memo, according to its description in `pickletools`."""
     kind = opcode.name
     if kind in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
         memo[len(memo) if kind == "MEMOIZE" else argument] = stack[-1] if stack else None

@@ -1,9 +1,9 @@
-"""What fairseq-generate writes: its lines and its BLEU (fairseq_cli/generate.py, 0.12.2).
+"""Output of fairseq-generate: lines and BLEU (fairseq_cli/generate.py, 0.12.2).
 
     S-<id>\\t<source>                T-<id>\\t<reference>
     H-<id>\\t<score>\\t<hypothesis>   D-<id>\\t<score>\\t<the same, detokenised>   P-<id>\\t<score of each token>
 
-Scores are base-2 logarithms. `</s>` has a score among those of the tokens, and no place in the text.
+Scores are base-2 logarithms. `</s>` has a token score but is not part of the text.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.types import EOS, PAD, SPECIALS, UNK, Hypothesis
 
-_ORDERS = 4  # of n-grams
+_ORDERS = 4  # n-gram orders, 1 to 4
 
 
 def spell(dictionary: Dictionary, tokens: Iterable[int], *, unk: str = SPECIALS[UNK]) -> str:
-    """Tokens between spaces, without `<s>`, `<pad>` and `</s>`."""
+    """Return the tokens separated by spaces, without `<s>`, `<pad>` and `</s>`."""
     kept = [token for token in map(int, tokens) if token != PAD]
     if unk == SPECIALS[UNK] or UNK not in kept:
         return dictionary.string(kept)
@@ -30,21 +30,21 @@ def spell(dictionary: Dictionary, tokens: Iterable[int], *, unk: str = SPECIALS[
 
 
 def spell_reference(dictionary: Dictionary, tokens: Iterable[int]) -> str:
-    """As `spell`, with `<<unk>>` for `<unk>`, so that no hypothesis matches it."""
+    """Return the tokens as `spell` does, with `<<unk>>` for `<unk>`, so that no hypothesis matches it."""
     return spell(dictionary, tokens, unk=f"<{SPECIALS[UNK]}>")
 
 
 def base_2(log_prob: float) -> float:
-    """A natural logarithm in base 2, in float32 as fairseq divides it."""
+    """Convert a natural logarithm to base 2, with a division in float32 as in fairseq."""
     return float(np.float32(log_prob) / np.float32(math.log(2)))
 
 
 def hypothesis_lines(index: int, hypothesis: Hypothesis, text: str, finished: str) -> list[str]:
-    """The H-, D- and P- lines. There is no P- line of a model that does not say how probable each token is.
+    """Return the H-, D- and P- lines. There is no P- line if the model gives no log-probabilities of tokens.
 
     Args:
-        index: of the sentence in the data-bin, from 0.
-        text, finished: the hypothesis before and after detokenising.
+        index: index of the sentence in the data-bin, from 0.
+        text, finished: hypothesis before and after detokenisation.
     """
     score = base_2(hypothesis.score)
     lines = [f"H-{index}\t{score}\t{text}", f"D-{index}\t{score}\t{finished}"]
@@ -56,9 +56,9 @@ def hypothesis_lines(index: int, hypothesis: Hypothesis, text: str, finished: st
 
 @dataclass
 class TokenBleu:
-    """fairseq's own BLEU: of the words between spaces, without smoothing.
+    """BLEU as fairseq computes it, on words separated by spaces, without smoothing.
 
-    `<unk>` in a reference matches nothing, and a line without words counts as one word, its `</s>`.
+    `<unk>` in a reference matches nothing, and an empty line counts as one word, `</s>`.
     """
 
     matches: list[int]
@@ -83,7 +83,7 @@ class TokenBleu:
             self.counts[order - 1] += sum(said.values())
 
     def __str__(self) -> str:
-        """As `BLEU4 = 34.64, 68.1/42.7/28.3/19.2 (BP=0.964, ratio=0.965, syslen=127, reflen=131)`."""
+        """Return text like `BLEU4 = 34.64, 68.1/42.7/28.3/19.2 (BP=0.964, ratio=0.965, syslen=127, reflen=131)`."""
         precisions = [
             100 * match / count if count else 0.0 for match, count in zip(self.matches, self.counts, strict=True)
         ]

@@ -1,10 +1,10 @@
-"""Reading fairseq's checkpoint files without running anything in them.
+"""Reader of fairseq's checkpoint files that runs no code in them.
 
-A `.pt` file is a pickle, and a pickle is a program. PyTorch's `weights_only` reader knows tensors and plain values and
-no other class; the harmless ones that fairseq leaves in its files (meters, argparse's namespaces, omegaconf's
-containers, settings) are given to it by name, each as an `Inert`: an object that keeps what the file says of it and
-does nothing (of a dictionary's subclass its items alone). A file that names anything else is refused, and all of it is
-listed.
+A `.pt` file is a pickle, and a pickle is a program. PyTorch's `weights_only` reader supports tensors and plain values
+and no other class. The harmless classes that fairseq's files contain (meters, argparse's namespaces, omegaconf's
+containers, settings) are passed to the reader by name. Each is replaced by an `Inert`, an object that stores its
+arguments and state and does nothing; a subclass of dict is replaced by a dictionary of its items. A file that names
+anything else is refused, and the error lists all such names.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from kdmt.recognition import wrong_path
 
 
 class Inert:
-    """What a file says of an object of a class that is not there.
+    """Placeholder for an object in a file whose class is not available.
 
     Attributes:
-        arguments: what its class was called with.
-        fields: its state.
+        arguments: arguments of the call of the class.
+        fields: state of the object.
     """
 
     __slots__ = ("arguments", "fields")
@@ -43,22 +43,22 @@ class Inert:
         return made
 
     def __init__(self, *arguments: object) -> None:
-        """The class may be called or have its `__new__` called: the arguments are kept either way."""
+        """Ignore the arguments: `__new__` stores them, since a pickle may call either the class or its `__new__`."""
 
     def __setstate__(self, state: object) -> None:
         self.fields = state
 
 
 class _Items:
-    """Stands in for a subclass of dict: what is made is an `OrderedDict`, since PyTorch's reader fills no other one."""
+    """Replacement for subclasses of dict. It creates an `OrderedDict`, the only one that PyTorch's reader can fill."""
 
     def __new__(cls, *_: object) -> OrderedDict[object, object]:  # type: ignore[misc]
         return OrderedDict()
 
 
-_MODULES: Mapping[str, str] = {  # module -> names in it
+_MODULES: Mapping[str, str] = {  # module -> names of its classes
     "argparse": "Namespace",
-    "builtins": "dict list tuple int float str bool",  # as marks of a type, in omegaconf's containers
+    "builtins": "dict list tuple int float str bool",  # used as type annotations in omegaconf's containers
     "enum": "Enum IntEnum",
     "fairseq.meters": "AverageMeter TimeMeter StopwatchMeter",
     "fairseq.logging.meters": "AverageMeter TimeMeter StopwatchMeter SumMeter ConcatTensorMeter",
@@ -77,7 +77,7 @@ _MODULES: Mapping[str, str] = {  # module -> names in it
     "fairseq.optim.lr_scheduler.inverse_square_root_schedule": "InverseSquareRootLRScheduleConfig",
     "fairseq.optim.lr_scheduler.polynomial_decay_schedule": "PolynomialDecayLRScheduleConfig",
     "numpy": "dtype",
-    "numpy._core.multiarray": "scalar",  # numpy 2's name
+    "numpy._core.multiarray": "scalar",  # name in NumPy 2
     "numpy.core.multiarray": "scalar",
     "omegaconf.base": "ContainerMetadata Metadata",
     "omegaconf.dictconfig": "DictConfig",
@@ -95,11 +95,11 @@ HARMLESS: Mapping[str, type] = {
 _DICT, _LIST = HARMLESS["omegaconf.dictconfig.DictConfig"], HARMLESS["omegaconf.listconfig.ListConfig"]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
-_DEEPEST = 40  # settings within settings
+_DEEPEST = 40  # maximum nesting depth of settings
 
 
 def is_checkpoint_file(path: Path) -> bool:
-    """Whether a path is a file of PyTorch's, in its zip or its older pickle format, by its first bytes."""
+    """Return whether the first bytes of a file are those of PyTorch's zip format or its older pickle format."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -107,10 +107,11 @@ def is_checkpoint_file(path: Path) -> bool:
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, on the CPU, with an `Inert` for each object of a harmless class.
+    """Return the content of a checkpoint file, on the CPU, with an `Inert` for each object of a harmless class.
 
     Raises:
-        UserError: there is no such file, it is damaged, is no checkpoint, or carries something else, which is named.
+        UserError: if there is no such file, it is damaged or not a checkpoint, or it contains objects of other classes.
+            The message names the classes.
     """
     if path.is_dir():
         raise wrong_path(path, "not a checkpoint that can be read")
@@ -119,9 +120,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise wrong_path(path, "not a checkpoint that can be read, or a damaged one")
     allowed = [(stand_in, name) for name, stand_in in HARMLESS.items()]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):  # type: ignore[arg-type]
-        warnings.simplefilter("ignore")  # of pickle protocols and storage classes
+        warnings.simplefilter("ignore")  # warnings about pickle protocols and storage classes
         try:
-            # pages of a large file that are not looked at (the optimiser's) are not read
+            # memory mapping avoids reading unused parts of a large file (the state of the optimiser)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
         except Exception as error:  # a damaged file can fail in any way
             raise _refusal(path, str(error) or type(error).__name__) from None
@@ -131,7 +132,10 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def items_of(given: dict[_Key, _Value]) -> dict[_Key, _Value]:
-    """A file's dictionary as a plain one: it may have given an `OrderedDict` attributes by the names of methods."""
+    """Return a plain copy of a dictionary from a file.
+
+    A file can create an `OrderedDict` with attributes that replace its methods, such as `items`.
+    """
     return dict(dict.items(given))
 
 
@@ -146,7 +150,7 @@ def _refusal(path: Path, message: str) -> UserError:
 
 
 def _carried(path: Path, message: str) -> list[str]:
-    """Names in the file that are not allowed; where none can be found in it, the one that PyTorch stumbled over."""
+    """Return the names in a file that are not allowed; if none can be found, the name in PyTorch's error message."""
     found = named_in(path) - set(HARMLESS) - set(_get_allowed_globals())
     if not found:
         found = set(re.findall(r"GLOBAL (\S+)", message))
@@ -154,7 +158,7 @@ def _carried(path: Path, message: str) -> list[str]:
 
 
 def _reason(message: str) -> str:
-    """PyTorch's, without its advice to read the file in a way that runs what is in it."""
+    """Return the reason in PyTorch's error message, without its advice to read the file in a way that runs its code."""
     message = message.partition("WeightsUnpickler error:")[2] or message
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if not lines or re.search(r"weights.only|safe_globals|trust", lines[0], re.IGNORECASE):
@@ -163,16 +167,16 @@ def _reason(message: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Settings as plain values: dictionaries for namespaces and containers, an enumeration's value for its member.
+    """Convert settings to plain values: namespaces and containers to dictionaries, enumeration members to their values.
 
     Raises:
-        UserError: they are nested too deeply.
+        UserError: if the settings are nested too deeply or contain a tensor.
     """
     return _plain(value, 0, {})
 
 
 def _plain(value: object, depth: int, made: dict[int, object]) -> object:
-    """`made`: what became of objects so far; one that lies in many places is gone through once."""
+    """Convert a value. `made` maps the id of each converted object to its result, so that each is converted once."""
     if depth > _DEEPEST:
         raise UserError("a checkpoint's settings are nested too deeply")
     if isinstance(value, torch.Tensor):

@@ -1,8 +1,8 @@
-"""Weights of fairseq's `transformer` and of its non-autoregressive kin under our names, and back.
+"""Conversion of weights between fairseq's names and kdmt's names, in both directions.
 
-The names are those of fairseq 0.12.2 (models/transformer/transformer_encoder.py, transformer_decoder.py,
-modules/transformer_layer.py, models/nat/*.py); those of earlier versions are brought up to date first, as its
-`upgrade_state_dict_named` functions do.
+Supported are fairseq's `transformer` and its non-autoregressive models. The names are those of fairseq 0.12.2
+(models/transformer/transformer_encoder.py, transformer_decoder.py, modules/transformer_layer.py, models/nat/*.py).
+Names of earlier versions are updated first, as in fairseq's `upgrade_state_dict_named` functions.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 
-# Part of a state dict without being weights: version marks, the dtype of the sinusoids, and the copies that encoder
-# layers make of their own weights for PyTorch's fast path (zeros in a model that was never loaded).
+# Entries of a state dict that are not weights: version numbers, a tensor with the dtype of the sinusoids, and copies of
+# weights that encoder layers make for PyTorch's fast path (zeros if the model was never loaded).
 _NO_WEIGHTS = re.compile(
     r"(encoder|decoder)\.(version|embed_positions\.(_float_tensor|weights))"
     r"|encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)"
@@ -34,25 +34,26 @@ _NORMS = {
     "decoder": ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"),
 }
 
-Sources = tuple[str, ...]  # fairseq's names of the tensors that are stacked into one of ours
+Sources = tuple[str, ...]  # fairseq's names of the tensors that are stacked into one tensor of kdmt
 
 
 def convert_state(
     state: Mapping[str, Tensor], config: TransformerConfig, nat: NATConfig | None = None
 ) -> dict[str, Tensor]:
-    """The weights of a fairseq model for ours of the same shape.
+    """Convert the weights of a fairseq model to weights of the kdmt model of the same shape.
 
     Args:
         state: fairseq's state dict (`checkpoint["model"]`).
-        config: the architecture that the state is of.
-        nat: what makes it a non-autoregressive one; its layout is fairseq's.
+        config: architecture of the model.
+        nat: settings of a non-autoregressive model, whose layout is fairseq's; None for an autoregressive model.
 
     Returns:
-        A tensor for each of the model's `named_parameters`, in the state's dtype; a shared one once.
+        A tensor for each of the model's `named_parameters`, in the dtype of the state; a shared tensor occurs once.
 
     Raises:
-        UserError: naming the tensors that are missing, that the architecture has no place for, that have another
-            shape than it asks for, that differ although it shares them, or that hold what is no number.
+        UserError: if tensors are missing, are not part of the architecture, have a different shape than the
+            architecture, differ although the architecture shares them, or hold NaN or infinity. The message names the
+            tensors.
     """
     state = _up_to_date(state)
     sources = _sources(config, nat)
@@ -68,7 +69,7 @@ def convert_state(
 
 
 def _up_to_date(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under the names of today."""
+    """Return a state dict with the names of earlier fairseq versions replaced by current names."""
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if stacked := _STACKED.fullmatch(name):
@@ -84,7 +85,7 @@ def _up_to_date(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sources(config: TransformerConfig, nat: NATConfig | None = None) -> dict[str, Sources]:
-    """Our name -> fairseq's names."""
+    """Return a mapping from kdmt's name of each parameter to fairseq's names."""
     sources: dict[str, Sources] = {}
     for ours, theirs in (("src_embed", "encoder"), ("tgt_embed", "decoder")):
         if ours == "src_embed" or not config.share_all_embeddings:
@@ -107,7 +108,7 @@ def _sources(config: TransformerConfig, nat: NATConfig | None = None) -> dict[st
 
 
 def _heads(nat: NATConfig) -> dict[str, Sources]:
-    """What the families have besides a Transformer."""
+    """Return the parameters that non-autoregressive families have in addition to a Transformer."""
     heads: dict[str, Sources] = {}
     if nat.family in POSITIONAL:
         heads["lengths.proj.weight"] = ("decoder.embed_length.weight",)
@@ -123,7 +124,7 @@ def _heads(nat: NATConfig) -> dict[str, Sources]:
 
 
 def _layer(ours: str, theirs: str) -> dict[str, Sources]:
-    """What encoder and decoder layers have in common."""
+    """Return the parameters that encoder and decoder layers have in common."""
     attention = f"{theirs}.self_attn"
     return {
         **_pair(f"{ours}.self_attn.qkv_proj", *(f"{attention}.{part}_proj" for part in "qkv")),
@@ -146,12 +147,12 @@ def _cross_attention(ours: str, theirs: str) -> dict[str, Sources]:
 
 
 def _pair(ours: str, *theirs: str) -> dict[str, Sources]:
-    """The weight and the bias of a layer."""
+    """Return the names of the weight and the bias of a module."""
     return {f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs) for kind in ("weight", "bias")}
 
 
 def _aliases(config: TransformerConfig) -> dict[str, str]:
-    """fairseq's second names of shared tensors -> the first."""
+    """Return a mapping from fairseq's further names of shared tensors to their first name."""
     if config.share_all_embeddings:
         first = "encoder.embed_tokens.weight"
         return {"decoder.embed_tokens.weight": first, "decoder.output_projection.weight": first}
@@ -173,11 +174,11 @@ def _check_names(state: Mapping[str, Tensor], wanted: set[str]) -> None:
 def _check_shapes(
     state: Mapping[str, Tensor], sources: Mapping[str, Sources], config: TransformerConfig, nat: NATConfig | None
 ) -> None:
-    sizes = {  # the vocabularies are as large as the embeddings say
+    sizes = {  # vocabulary sizes follow from the embeddings
         "src_vocab_size": len(state["encoder.embed_tokens.weight"]),
         "tgt_vocab_size": len(state["decoder.embed_tokens.weight"]),
     }
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"):  # only the shapes are needed
         model = build_transformer(config, **sizes) if nat is None else build_nonautoregressive(config, nat, **sizes)
     for ours, parameter in model.named_parameters():
         rows, *rest = parameter.shape
@@ -188,18 +189,18 @@ def _check_shapes(
 
 
 def _check_numbers(state: Mapping[str, Tensor], sources: Mapping[str, Sources]) -> None:
-    """Ours are float32: what is too large for that is infinite."""
+    """Check that all weights are finite. kdmt's weights are float32, so values too large for float32 are infinite."""
     for name in (name for names in sources.values() for name in names):
-        least, most = state[name].float().aminmax()  # NaN where there is one
+        least, most = state[name].float().aminmax()  # NaN if the tensor contains NaN
         if not (torch.isfinite(least) and torch.isfinite(most)):
             raise UserError(f"fairseq state: {name} holds NaN or infinity")
 
 
 def fairseq_state(model: Transformer) -> dict[str, Tensor]:
-    """The state dict that fairseq's model of the same shape loads: `convert_state` the other way.
+    """Return the state dict that fairseq's model of the same shape loads. The inverse of `convert_state`.
 
     Args:
-        model: where it is non-autoregressive, one whose layout is fairseq's.
+        model: model to convert; a non-autoregressive model must have fairseq's layout.
     """
     ours = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
     state: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
-"""kdmt's word- and sequence-level distillation as criterions of fairseq 0.12.2: `--user-dir` is this folder.
+"""Word- and sequence-level distillation of kdmt as criterions for fairseq 0.12.2. Pass this folder as `--user-dir`.
 
-It runs under fairseq's Python (3.8), so it imports nothing of kdmt. Its parent folder holds nothing else, since
-fairseq puts that folder on the module path.
+The plugin runs under fairseq's Python (3.8) and therefore does not import kdmt. The parent folder contains nothing
+else, since fairseq adds it to the module search path.
 
     fairseq-train DATA_BIN --user-dir "$(kdmt fairseq-plugin)" --criterion word_kd --knowledge CACHE ...
     fairseq-train DATA_BIN --user-dir "$(kdmt fairseq-plugin)" --criterion seq_kd --distilled DISTILLED_DATA_BIN ...

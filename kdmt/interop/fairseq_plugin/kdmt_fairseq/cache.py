@@ -1,6 +1,6 @@
-"""kdmt's knowledge cache, read with numpy alone; kdmt/corpus/knowledge_cache.py says what the files hold.
+"""Reader of kdmt's knowledge cache that needs only NumPy. kdmt/corpus/knowledge_cache.py describes the files.
 
-Shapes: M target tokens of some sentences, K best tokens of each, G = K + 1 groups.
+Shapes: M target tokens of some sentences, K best tokens at each of them, G = K + 1 groups.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ FORMAT, VERSION = "kdmt-knowledge", 1
 
 
 class KnowledgeCache:
-    """What a teacher said of every target token of a data-bin, at one temperature.
+    """Output distributions of a teacher for every target token of a data-bin, at one temperature.
 
     Args:
-        folder: of the cache.
-        temperature: one of those that the cache has.
+        folder: folder of the cache.
+        temperature: one of the temperatures of the cache.
 
     Raises:
-        ValueError: there is no cache, it is unfinished, damaged, of another version or has no such temperature.
+        ValueError: if there is no cache, or it is unfinished, damaged, of another version or without this temperature.
     """
 
     def __init__(self, folder, temperature):
@@ -59,12 +59,13 @@ class KnowledgeCache:
         return records
 
     def read(self, indices):
-        """Of all target tokens of these sentences, in their order.
+        """Return the teacher's distributions for all target tokens of some sentences, in the order of the sentences.
 
         Returns:
-            ids: int64 [M, K], the best first.
-            log_probs: float32 [M, G], natural logarithms that sum to 1, last that of all other tokens.
-            known: bool [M], false where the teacher could not read the sentence.
+            ids: int64 [M, K], the most probable token first.
+            log_probs: float32 [M, G], natural logarithms of probabilities that sum to 1; the last group is all other
+                tokens.
+            known: bool [M], false for tokens of a sentence that the teacher could not read.
         """
         records = np.concatenate([self._records(int(index)) for index in indices])
         log_probs = records["log_probs"][:, self._place].astype(np.float32)
@@ -80,12 +81,12 @@ class KnowledgeCache:
 
 
 def check_data(cache, data_bin, src, tgt):
-    """Refuse a cache of other text than fairseq trains on.
+    """Check that a cache was made from the text that fairseq trains on.
 
-    Several training splits (train, train1, ...) are compared as the one that kdmt makes of them.
+    Several training splits (train, train1, ...) are compared with the single split that kdmt makes of them.
 
     Raises:
-        ValueError: naming the file that differs.
+        ValueError: if the text or a dictionary differs. The message names the file.
     """
     folder = Path(data_bin)
     for name, expected in cache.made_from.items():
@@ -97,7 +98,7 @@ def check_data(cache, data_bin, src, tgt):
                 raise ValueError(f"{cache.folder}: the knowledge cache is of {name}, not of {src}-{tgt}")
             files = _training_files(folder, src, tgt, lang)
         else:
-            continue  # the teacher, and the index, which the sizes are compared with
+            continue  # entries of the teacher, and of the index, whose sizes are compared separately
         if _sha256(files) != expected:
             raise ValueError(
                 f"{cache.folder}: the knowledge cache was made for another {name} than {', '.join(map(str, files))}"

@@ -1,6 +1,6 @@
-"""The losses, from log-probabilities; the formulas are in kdmt's docs/explanation/distillation.md.
+"""Losses computed from log-probabilities. docs/explanation/distillation.md of kdmt contains the formulas.
 
-Shapes: M target tokens, V vocabulary, K teacher's best tokens, G = K + 1 groups.
+Shapes: M target tokens, V vocabulary, K best tokens of the teacher, G = K + 1 groups.
 """
 
 import math
@@ -9,14 +9,17 @@ import torch
 
 
 def smoothed_cross_entropy(log_probs_MV, targets_M, epsilon):
-    """Label-smoothed cross entropy and negative log-likelihood of each token, [M] each."""
+    """Return the label-smoothed cross entropy and the negative log-likelihood of each token, [M] each."""
     nll_M = -log_probs_MV.gather(1, targets_M[:, None])[:, 0]
-    each = epsilon / (log_probs_MV.size(1) - 1)  # to each of the other tokens
+    each = epsilon / (log_probs_MV.size(1) - 1)  # probability mass for each of the other tokens
     return (1.0 - epsilon - each) * nll_M - each * log_probs_MV.sum(1), nll_M
 
 
 def group_divergence(log_probs_MV, ids_MK, teacher_MG, temperature):
-    """T^2 KL(teacher || student) over the teacher's best tokens and the rest, both at temperature T: [M]."""
+    """Return T^2 KL(teacher || student) for each token, [M], with both distributions at temperature T.
+
+    The distributions are over the teacher's K best tokens and the group of all other tokens.
+    """
     if temperature != 1.0:
         log_probs_MV = torch.log_softmax(log_probs_MV / temperature, dim=1)
     best_MK = log_probs_MV.gather(1, ids_MK)

@@ -1,9 +1,10 @@
-"""The criterion `seq_kd`: each source with its own target and with the teacher's translation of it.
+"""Criterion `seq_kd`: trains on each source with its own target and with the teacher's translation.
 
     weight * ((1 - alpha) * cross entropy of the target + alpha * cross entropy of the translation)
 
-summed over tokens and divided by as many, weighted alike. The translations are a data-bin that `kdmt distill` made of
-the same training set; weights are a float32 a pair, as kdmt's `weights.npy`.
+The loss is summed over tokens and divided by the number of tokens, weighted in the same way. The translations are a
+data-bin that `kdmt distill` made from the same training set. The weights are one float32 per sentence pair, as in
+kdmt's `weights.npy`.
 """
 
 import math
@@ -46,7 +47,7 @@ class SeqKDCriterion(FairseqCriterion):
         self._opened = False
 
     def forward(self, model, sample, reduce=True):
-        """The loss, what it is divided by, and what is logged; in nats."""
+        """Return the loss, the weighted number of tokens to divide it by, and the logged values; in nats."""
         net_input, targets = sample["net_input"], sample["target"]
         if not self.training:
             return self._sum(model, net_input, targets, torch.ones(len(targets)), sample, reduce)
@@ -77,7 +78,10 @@ class SeqKDCriterion(FairseqCriterion):
         return loss.sum() if reduce else loss, sample_size, logged
 
     def _with_translations(self, net_input, targets, rows):
-        """The batch twice in one pass, which is what data-parallel training wants."""
+        """Return the batch with each source twice: first with its own target, then with the translation.
+
+        Both halves go through the model in one forward pass, as data-parallel training requires.
+        """
         translations = [self._translations[int(row)] for row in rows]
         eos = self.task.target_dictionary.eos()
         length = max(targets.size(1), *(len(each) for each in translations))
@@ -93,7 +97,7 @@ class SeqKDCriterion(FairseqCriterion):
         return both, collate(own + translations, False)
 
     def _open(self):
-        """At the first batch, when the training set is known."""
+        """Load weights and translations at the first batch, when the training set is known."""
         if self._opened:
             return
         dataset = self.task.dataset(self.task.cfg.train_subset)
@@ -130,7 +134,7 @@ class SeqKDCriterion(FairseqCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs):
-        """Sums of all workers, in bits a token as fairseq's own criterions."""
+        """Log the sums over all workers, in bits per token as fairseq's own criterions."""
         total = {name: sum(log.get(name, 0) for log in logging_outputs) for name in ("loss", "nll_loss", "sample_size")}
         for name in ("loss", "nll_loss"):
             value = total[name] / total["sample_size"] / math.log(2)

@@ -1,8 +1,10 @@
-"""The criterion `word_kd`: label-smoothed cross entropy mixed with the divergence from what a teacher's cache says.
+"""Criterion `word_kd`: label-smoothed cross entropy mixed with the divergence from a teacher's cached distributions.
+
+The loss at each target token of the training set is
 
     (1 - alpha) * cross entropy + alpha * T^2 * KL(teacher || student)
 
-at each target token of the training set; validation reports the cross entropy alone.
+Validation reports only the cross entropy.
 """
 
 import math
@@ -44,12 +46,12 @@ class WordKDCriterion(FairseqCriterion):
         self._checked = False
 
     def forward(self, model, sample, reduce=True):
-        """The loss, what it is divided by, and what is logged; in nats."""
+        """Return the loss, the number of tokens or sentences to divide it by, and the logged values; in nats."""
         net_output = model(**sample["net_input"])
         log_probs = model.get_normalized_probs(net_output, log_probs=True)
         target = model.get_targets(sample, net_output)
         real = target.ne(self.padding_idx)
-        log_probs, targets = log_probs[real], target[real]  # sentence after sentence
+        log_probs, targets = log_probs[real], target[real]  # flattened in the order of the sentences
         loss, nll = smoothed_cross_entropy(log_probs, targets, self.epsilon)
         divergence = torch.zeros_like(nll)
         if self.training and self.alpha:
@@ -68,7 +70,10 @@ class WordKDCriterion(FairseqCriterion):
         return loss.sum() if reduce else loss, sample_size, logged
 
     def _divergence(self, log_probs, indices, real):
-        """Of each token, 0 where the teacher said nothing; and whether it did, 1 or 0."""
+        """Return the divergence of each token and a mask that is 1 where the cache has a distribution, else 0.
+
+        The divergence is 0 where the mask is 0.
+        """
         self._check_sizes(indices, real)
         ids, teacher, known = (
             torch.from_numpy(each).to(log_probs.device) for each in self.cache.read(indices.tolist())
@@ -92,7 +97,7 @@ class WordKDCriterion(FairseqCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs):
-        """Sums of all workers, in bits a token as fairseq's own criterions."""
+        """Log the sums over all workers, in bits per token as fairseq's own criterions."""
         total = {
             name: sum(log.get(name, 0) for log in logging_outputs)
             for name in ("loss", "nll_loss", "kd_loss", "ntokens", "sample_size")
