@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Return the sums over the tokens of the smoothed loss and of the negative log-likelihood by the plain formula.
+    """Return the sums over tokens of the smoothed loss and the negative log-likelihood, computed by the plain formula.
 
     This is fairseq's form of label smoothing (Szegedy et al. 2016, section 7; label_smoothed_cross_entropy.py): the
     correct token keeps 1 - epsilon, and epsilon is spread evenly over the V - 1 others:
@@ -150,7 +150,7 @@ def projected_cross_entropy(
     Returns:
         The sum of the smoothed loss, which carries the gradient, and the sum of the negative log-likelihood, in nats.
     """
-    if not torch.is_grad_enabled():  # a Function does not know this, and would compute the gradient of every parameter
+    if not torch.is_grad_enabled():  # a Function cannot see this, and would compute all gradients
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _ProjectedCrossEntropy.apply(
         features_MD,
@@ -218,7 +218,7 @@ def logits_of(features_CD: Tensor, factor_VD: Tensor, out: Tensor) -> Tensor:
 
 
 class ChunkLoss(Protocol):
-    """A weighted sum over tokens of a function of the logits of each token."""
+    """Weighted sum over tokens of a function of the logits of each token."""
 
     @property
     def weights_M(self) -> Tensor | None:
@@ -328,7 +328,7 @@ def projected_loss(
     Returns:
         The first sum of the loss, which carries the gradient, and the other sums, [n - 1], which do not.
     """
-    if not torch.is_grad_enabled():  # a Function does not know this, and would compute the gradient of every parameter
+    if not torch.is_grad_enabled():  # a Function cannot see this, and would compute all gradients
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _Projected.apply(
         features_MD,
