@@ -150,7 +150,7 @@ def projected_cross_entropy(
     Returns:
         The sum of the smoothed loss, which carries the gradient, and the sum of the negative log-likelihood, in nats.
     """
-    if not torch.is_grad_enabled():  # a Function cannot see this, and would compute all gradients
+    if not torch.is_grad_enabled():  # an autograd Function cannot see this and would compute all gradients
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _ProjectedCrossEntropy.apply(
         features_MD,
@@ -328,7 +328,7 @@ def projected_loss(
     Returns:
         The first sum of the loss, which carries the gradient, and the other sums, [n - 1], which do not.
     """
-    if not torch.is_grad_enabled():  # a Function cannot see this, and would compute all gradients
+    if not torch.is_grad_enabled():  # an autograd Function cannot see this and would compute all gradients
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _Projected.apply(
         features_MD,

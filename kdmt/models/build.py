@@ -1,4 +1,4 @@
-"""Building models from their descriptions. `MODELS` is the only list of the kinds of models."""
+"""Construction of models from their descriptions. `MODELS` is the only list of the kinds of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints: weights, training state and the files that belong to them.
+"""Content of a checkpoint and functions to read and write it: weights, training state and the files that belong to it.
 
 checkpoint_<update>/
     model.safetensors, model.json               weights; shape of the model
@@ -115,7 +115,13 @@ def load_model(folder: Path) -> Transformer:
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Copy the weights of a checkpoint into a model, whose shared tensors are stored once and are tied already."""
+    """Copy the weights of a checkpoint into a model.
+
+    The checkpoint stores shared tensors once; in the model they are tied already.
+
+    Raises:
+        UserError: if the weights do not fit the model, or are not finite floating-point numbers.
+    """
     path = folder / "model.safetensors"
     weights = _load_tensors(path)
     expected = _weights(model)

@@ -1,4 +1,4 @@
-"""Pairs of layers of student and teacher that are compared."""
+"""Pairs of a layer of the student and a layer of the teacher that are compared."""
 
 from __future__ import annotations
 

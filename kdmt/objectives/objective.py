@@ -1,15 +1,15 @@
-"""Objectives: what a model is trained on, put together from a view of the batch and a list of terms.
+"""Training objectives, composed of a view of the batch and a list of terms.
 
-An `Objective` is one module that holds the model and calls the losses inside its `forward`: it is what DDP and FSDP2
-wrap. For each micro-batch of an update the training loop calls
+An `Objective` is one module that contains the model and computes the losses inside its `forward`: DDP and FSDP2 wrap
+this module. For each micro-batch of an update the training loop calls
 
-    prepared = objective.prepare(batch)    # the view and the terms draw what is random
+    prepared = objective.prepare(batch)    # the view and the terms make their random choices
     counts = objective.counts(prepared)    # known before the forward pass, summed over micro-batches and ranks
-    terms = objective(prepared)            # the view runs the student, the terms give their sums
+    terms = objective(prepared)            # the view runs the student, the terms compute their sums
 
-and divides the sum of each term once, by its whole count. The view decides what the decoder sees and where the loss is
-taken; each term computes one or more named sums from the passes of the student and its teachers. In evaluation mode the
-first term alone is computed, without teachers, so that validation losses of all students are cross entropy.
+and divides the sum of each term once, by its total count. The view decides what the decoder sees and where the loss is
+taken; each term computes one or more named sums from the passes of the student and its teachers. In evaluation mode
+only the first term is computed, without teachers, so that validation losses of all students are cross entropy.
 
 Shapes: B batch, S source length, T target length, M target tokens where the loss is taken, D model width.
 """
