@@ -1,9 +1,10 @@
-"""A linear-chain conditional random field over the tokens of a sentence (Sun et al. 2019, NAT-CRF).
+"""Linear-chain conditional random field over the tokens of a sentence (Sun et al. 2019, NAT-CRF).
 
     log P(y) = sum_t s(t, y_t) + sum_t M(y_t, y_{t+1}) - log Z
 
-M = E1 E2^T is of low rank. Z is a sum over the sequences of each position's candidates alone: the tokens of the largest
-emission scores there and, in training, the target's (section 4.2, "beam approximation").
+M = E1 E2^T is of low rank. Z is a sum over the sequences that are made of candidates. The candidates of a position are
+the tokens with the largest emission scores there and, in training, the target token (section 4.2, "beam
+approximation").
 
 Shapes: B batch, T tokens, K candidates of a position, R rank.
 """
@@ -15,22 +16,22 @@ from torch import Tensor
 
 
 def candidate_transitions(first_BTKR: Tensor, second_BTKR: Tensor) -> Tensor:
-    """M between the candidates of neighbours: [B, T - 1, K, K].
+    """Return M between the candidates of neighbouring positions: [B, T - 1, K, K].
 
     Args:
-        first_BTKR: rows of E1 of the candidates.
-        second_BTKR: rows of E2.
+        first_BTKR: rows of E1 for the candidates.
+        second_BTKR: rows of E2 for the candidates.
     """
     return first_BTKR[:, :-1] @ second_BTKR[:, 1:].transpose(-1, -2)
 
 
 def crf_log_partition(emissions_BTK: Tensor, transitions_BTKK: Tensor, lengths_B: Tensor) -> Tensor:
-    """log Z over the candidates: [B].
+    """Return log Z over the candidates: [B].
 
     Args:
         emissions_BTK: scores of the candidates.
-        transitions_BTKK: from a candidate of position t to one of position t + 1.
-        lengths_B: tokens, at least 1.
+        transitions_BTKK: scores of the transition from a candidate of position t to one of position t + 1.
+        lengths_B: number of tokens of each sentence, at least 1.
     """
     alpha_BK = emissions_BTK[:, 0]
     for step in range(1, emissions_BTK.size(1)):
@@ -40,7 +41,7 @@ def crf_log_partition(emissions_BTK: Tensor, transitions_BTKK: Tensor, lengths_B
 
 
 def crf_score(emissions_BTK: Tensor, transitions_BTKK: Tensor, places_BT: Tensor, lengths_B: Tensor) -> Tensor:
-    """The score of one sequence, given by each token's place among the candidates: [B]."""
+    """Return the score of one sequence, given by the index of each token among the candidates: [B]."""
     inside_BT = torch.arange(places_BT.size(1), device=places_BT.device) < lengths_B[:, None]
     emitted_BT = emissions_BTK.gather(2, places_BT[:, :, None])[:, :, 0]
     from_BT1K = places_BT[:, :-1, None, None].expand(-1, -1, 1, emissions_BTK.size(2))
@@ -51,7 +52,7 @@ def crf_score(emissions_BTK: Tensor, transitions_BTKK: Tensor, places_BT: Tensor
 
 @torch.no_grad()
 def crf_best(emissions_BTK: Tensor, transitions_BTKK: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The places of the best sequence's tokens among the candidates, int64 [B, T], and its score [B] (Viterbi)."""
+    """Return the best sequence as indices of the candidates, int64 [B, T], and its score, [B] (Viterbi algorithm)."""
     best_BK, came_from = emissions_BTK[:, 0], []
     for step in range(1, emissions_BTK.size(1)):
         best = (best_BK[:, :, None] + transitions_BTKK[:, step - 1]).max(1)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Return the plain formula: sums over the tokens of the smoothed loss and of the negative log-likelihood.
+    """Return the sums over tokens of the smoothed loss and the negative log-likelihood, computed by the plain formula.
 
     This is fairseq's form of label smoothing (Szegedy et al. 2016, section 7; label_smoothed_cross_entropy.py): the
     correct token keeps 1 - epsilon, and epsilon is spread evenly over the V - 1 others:
@@ -79,7 +79,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             each = epsilon / (len(weight_VD) - 1)
             weight_sum_D = weight_VD.sum(0)
             features_sum_D, nll_sum, log_z_sum = (weighted_sum(x, weights_M) for x in (features, nll_M, log_z_M))
-            # sum_v log p(v) = sum_v logit(v) - V log Z, and the logits' sum is a product of two vectors
+            # sum_v log p(v) = sum_v logit(v) - V log Z, and the sum of the logits is a product of two vectors
             log_probs_sum = features_sum_D @ weight_sum_D - len(weight_VD) * log_z_sum
             loss_sum = (1.0 - epsilon - each) * nll_sum - each * log_probs_sum
         if gradients is not None:
@@ -106,7 +106,7 @@ def _exponentials(
 
 
 def _correct_targets(scores_CV: Tensor, z_C1: Tensor, targets_C: Tensor, epsilon: float) -> None:
-    """Subtract the share of the target from its column, in place, times Z like everything else in E."""
+    """Subtract the share of the target from its column, in place; the share is multiplied by Z, as all of E is."""
     share = 1.0 - epsilon - epsilon / (scores_CV.size(1) - 1)
     scores_CV.scatter_add_(1, targets_C[:, None], z_C1 * -share)
 
@@ -144,13 +144,13 @@ def projected_cross_entropy(
         targets_M: int64 ids.
         epsilon: label smoothing.
         weights_M: weight of each token; None for 1.
-        chunk: number of tokens whose logits exist at one time; by default the fastest on such a device.
-        product_type: number type of the matrix products, by default that of the parameters.
+        chunk: number of tokens whose logits exist at one time (default: the fastest number for the device).
+        product_type: number type of the matrix products (default: the type of the parameters).
 
     Returns:
-        The sum of the smoothed loss, which carries the gradient, and that of the negative log-likelihood, in nats.
+        The sum of the smoothed loss, which carries the gradient, and the sum of the negative log-likelihood, in nats.
     """
-    if not torch.is_grad_enabled():  # a Function does not know this, and would compute the gradient of every parameter
+    if not torch.is_grad_enabled():  # an autograd Function cannot see this and would compute all gradients
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _ProjectedCrossEntropy.apply(
         features_MD,
@@ -185,18 +185,21 @@ CHUNKS = {"cpu": 256, "cuda": 2048}
 
 
 def chunk_size(device: torch.device) -> int:
-    """Return the number of tokens whose logits exist at one time, the fastest on such a device."""
+    """Return the number of tokens whose logits exist at one time, the fastest number for the device."""
     return CHUNKS.get(device.type, CHUNKS["cpu"])
 
 
 class Scratch:
-    """Matrices that are allocated once and used for every chunk of a batch: new memory would be paged in each time."""
+    """Matrices that are allocated once and reused for every chunk of a batch.
+
+    New memory would have to be paged in for each chunk.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
 
     def __call__(self, name: str, like_CV: Tensor) -> Tensor:
-        """Return a matrix of the same shape; the previous one of this name is overwritten."""
+        """Return a matrix of the same shape; it overwrites the previous matrix of this name."""
         return self.matrix(name, like_CV.size(0), like_CV.size(1), like_CV)
 
     def matrix(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
@@ -215,7 +218,7 @@ def logits_of(features_CD: Tensor, factor_VD: Tensor, out: Tensor) -> Tensor:
 
 
 class ChunkLoss(Protocol):
-    """A weighted sum over tokens of a function of the logits of each token."""
+    """Weighted sum over tokens of a function of the logits of each token."""
 
     @property
     def weights_M(self) -> Tensor | None:
@@ -227,8 +230,10 @@ class ChunkLoss(Protocol):
         ...
 
     def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the sums of the tokens `rows`, [n], and the gradient of the first sum by the logits, [C, V], if it is
-        needed. The logits may be overwritten."""
+        """Return the sums over the tokens `rows`, [n], and the gradient of the first sum with respect to the logits.
+
+        The gradient, [C, V], is returned only if `gradient` is true. The logits may be overwritten.
+        """
         ...
 
 
@@ -244,7 +249,7 @@ class _Projected(torch.autograd.Function):
             grad_features_MD = torch.empty_like(features) if wanted else None
             grad_weight_VD = torch.zeros_like(weight_VD) if wanted else None
             sums, scratch = [], Scratch()
-            for start in range(0, max(len(features), 1), chunk):  # of no tokens the sums are 0
+            for start in range(0, max(len(features), 1), chunk):  # one empty chunk if there are no tokens: sums of 0
                 rows = slice(start, start + chunk)
                 factor_CD = features[rows].to(product_type)
                 logits_CV = logits_of(
@@ -283,17 +288,20 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def weighted_sum(values_Mx: Tensor, weights_M: Tensor | None) -> Tensor:
-    """Return the sum over tokens, [...]."""
+    """Return the weighted sum over tokens, [...]."""
     return values_Mx.sum(0) if weights_M is None else weights_M @ values_Mx
 
 
 def add_to_rows(rows_MD: Tensor, vector_D: Tensor, weights_M: Tensor | None) -> Tensor:
-    """Add a vector to the row of each token, times its weight, in place."""
+    """Add a vector, times the weight of the token, to the row of each token, in place."""
     return rows_MD.add_(vector_D) if weights_M is None else rows_MD.addr_(weights_M, vector_D)
 
 
 def scaled_gradients(gradients: tuple[Tensor, Tensor], factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Multiply gradients of the forward pass by that of the loss, in place if no other backward pass follows."""
+    """Multiply the gradients of the forward pass by the gradient of the loss.
+
+    The multiplication is in place if no other backward pass follows.
+    """
     features, weight = gradients
     if torch._C._autograd._get_current_graph_task_keep_graph():  # there may be another backward pass
         return features * factor, weight * factor
@@ -313,13 +321,14 @@ def projected_loss(
     Args:
         features_MD: decoder features of the real target tokens.
         weight_VD: output projection.
-        chunk: number of tokens whose logits exist at one time; by default the fastest on such a device.
-        product_type: number type of the matrix products, by default that of the parameters.
+        loss: loss of the logits.
+        chunk: number of tokens whose logits exist at one time (default: the fastest number for the device).
+        product_type: number type of the matrix products (default: the type of the parameters).
 
     Returns:
-        The first sum of the loss, which carries the gradient, and the other ones, [n - 1], which do not.
+        The first sum of the loss, which carries the gradient, and the other sums, [n - 1], which do not.
     """
-    if not torch.is_grad_enabled():  # a Function does not know this, and would compute the gradient of every parameter
+    if not torch.is_grad_enabled():  # an autograd Function cannot see this and would compute all gradients
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _Projected.apply(
         features_MD,

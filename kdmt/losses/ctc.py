@@ -1,12 +1,12 @@
 """Connectionist temporal classification: the probability of a target over all its alignments with a longer output.
 
 Each position of the output is a token or a blank; merging repeated tokens and then dropping blanks gives the target
-(Graves et al. 2006; for translation Libovicky & Helcl 2018). The states of a target of T tokens are 2 T + 1: a blank,
-then each token and the blank after it. From a state a path goes on to itself, to the next one, and over a blank to the
-next token where that is another one.
+(Graves et al. 2006; for translation Libovicky & Helcl 2018). A target of T tokens has 2 T + 1 states: a blank, then
+each token and the blank after it. A path moves from a state to the same state, to the next state, or past a blank to
+the next token if the two tokens differ.
 
-Only what the target needs is looked at, its own tokens' probabilities and the blank's, so that no distribution over the
-vocabulary exists (`gathered_log_probs`).
+Only the probabilities of the target tokens and of the blank are needed, so that no distribution over the vocabulary is
+stored (`gathered_log_probs`).
 
 Shapes: B batch, L output positions, T target tokens, S = 2 T + 1 states.
 """
@@ -22,14 +22,14 @@ from torch import Tensor
 def ctc_log_likelihood(
     blank_BL: Tensor, match_BLT: Tensor, tgt_tokens_BT: Tensor, *, lengths_B: Tensor, tgt_lengths_B: Tensor
 ) -> Tensor:
-    """log P(target), natural, [B]; -inf for a target that has no alignment with so short an output.
+    """Return log P(target), natural, [B]; -inf if the output is too short to have an alignment with the target.
 
     Args:
         blank_BL: log-probability of the blank at each position.
         match_BLT: log-probability of each target token at each position.
-        tgt_tokens_BT: int64, padded with anything.
-        lengths_B: positions of each output.
-        tgt_lengths_B: tokens of each target, at least 1.
+        tgt_tokens_BT: int64; the values in the padding do not matter.
+        lengths_B: number of positions of each output.
+        tgt_lengths_B: number of tokens of each target, at least 1.
     """
     return _CTC.apply(blank_BL, match_BLT, tgt_tokens_BT, lengths_B, tgt_lengths_B)
 
@@ -37,9 +37,10 @@ def ctc_log_likelihood(
 def ctc_best_alignment(
     blank_BL: Tensor, match_BLT: Tensor, tgt_tokens_BT: Tensor, *, lengths_B: Tensor, tgt_lengths_B: Tensor
 ) -> Tensor:
-    """The state of each position on the most probable path, int64 [B, L]: odd ones are token (state - 1) / 2.
+    """Return the state of each position on the most probable path, int64 [B, L].
 
-    Positions beyond an output's length, and all of an output that has no alignment, are 0, a blank.
+    An odd state is token (state - 1) / 2. Positions beyond the length of an output, and all positions of an output
+    that has no alignment, are 0, a blank.
     """
     emit_BLS, skips_BS = _emissions(blank_BL, match_BLT), _skips(tgt_tokens_BT)
     best_BS = _start(emit_BLS)
@@ -62,7 +63,10 @@ def ctc_best_alignment(
 
 
 class _CTC(torch.autograd.Function):
-    """Forward and backward variables; their product is the gradient: the share of paths through each state."""
+    """CTC likelihood by forward and backward variables.
+
+    The product of the two is the gradient: the share of the paths through each state.
+    """
 
     @staticmethod
     def forward(
@@ -97,34 +101,34 @@ class _CTC(torch.autograd.Function):
 
 
 def _emissions(blank_BL: Tensor, match_BLT: Tensor) -> Tensor:
-    """The log-probability of each state's symbol at each position: [B, L, S]."""
+    """Return the log-probability of the symbol of each state at each position: [B, L, S]."""
     emit_BLS = blank_BL[:, :, None].repeat(1, 1, 2 * match_BLT.size(2) + 1)
     emit_BLS[:, :, 1::2] = match_BLT
     return emit_BLS
 
 
 def _skips(tokens_BT: Tensor) -> Tensor:
-    """0 where a state can be reached over the blank before it, else -inf: [B, S]."""
+    """Return 0 where a path may reach a state by skipping the blank before it, else -inf: [B, S]."""
     skips_BS = torch.full((len(tokens_BT), 2 * tokens_BT.size(1) + 1), -torch.inf, device=tokens_BT.device)
     skips_BS[:, 3::2].masked_fill_(tokens_BT[:, 1:] != tokens_BT[:, :-1], 0.0)
     return skips_BS
 
 
 def _start(emit_BLS: Tensor) -> Tensor:
-    """At the first position: the first blank or the first token."""
+    """Return the log-probabilities at the first position: a path starts with the first blank or the first token."""
     start_BS = torch.full_like(emit_BLS[:, 0], -torch.inf)
     start_BS[:, :2] = emit_BLS[:, 0, :2]
     return start_BS
 
 
 def _ways(before_BS: Tensor, skips_BS: Tensor) -> Tensor:
-    """Into each state: from itself, from the one before, over a blank: [B, S, 3]."""
+    """Return the scores of the ways into each state, [B, S, 3]: from itself, from the state before, past a blank."""
     one_BS, two_BS = _shifted(before_BS, 1), _shifted(before_BS, 2)
     return torch.stack([before_BS, one_BS, two_BS + skips_BS], dim=-1)
 
 
 def _ways_back(after_BS: Tensor, skips_BS: Tensor) -> Tensor:
-    """Out of each state, likewise: [B, S, 3]."""
+    """Return the scores of the ways out of each state, [B, S, 3]: to itself, to the next state, past a blank."""
     one_BS, two_BS = _shifted(after_BS, -1), _shifted(after_BS + skips_BS, -2)
     return torch.stack([after_BS, one_BS, two_BS], dim=-1)
 
@@ -139,10 +143,10 @@ def _shifted(values_BS: Tensor, by: int) -> Tensor:
 
 
 def _go_on(old_BS: Tensor, new_BS: Tensor, inside_B: Tensor) -> Tensor:
-    """Outputs that have ended stay as they are."""
+    """Return the new values for outputs that go on, and the old values for outputs that have ended."""
     return torch.where(inside_B[:, None], new_BS, old_BS)
 
 
 def _end_states(tgt_lengths_B: Tensor) -> Tensor:
-    """The last token and the blank after it: [B, 2]."""
+    """Return the states in which a path may end, the last token and the blank after it: [B, 2]."""
     return torch.stack([2 * tgt_lengths_B - 1, 2 * tgt_lengths_B], dim=1)

@@ -1,12 +1,12 @@
-"""The probability of a target under a directed acyclic decoder, over all its paths (Huang et al. 2022, DA-Transformer).
+"""Probability of a target under a directed acyclic decoder, over all paths (Huang et al. 2022, DA-Transformer).
 
-A decoder of L vertices gives at each a distribution over tokens, and from each one over the later vertices. A path
-begins at the first vertex, ends at the last one and has as many vertices as the target has tokens:
+A decoder of L vertices gives for each vertex a distribution over tokens and a distribution over the later vertices. A
+path begins at the first vertex, ends at the last one and has as many vertices as the target has tokens:
 
     P(y) = sum over paths a of  prod_t P(y_t | a_t)  prod_t E(a_t | a_{t-1})
 
-Sums over vertices are matrix products of exponentials less their maximum, in float64: a path may be 700 nats less
-likely than the best one and still count.
+Sums over vertices are matrix products of exponentials, in float64, after the maximum has been subtracted from the
+exponents: a path that is 700 nats less likely than the best one may still matter.
 
 Shapes: B batch, T target tokens, L vertices.
 """
@@ -18,25 +18,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LARGEST = 340.0  # an exponent in float64 whose square is still finite, some thousand times over
-_NEGLIGIBLE = -80.0  # the logarithm of a share of the paths that no sum feels
+_LARGEST = 340.0  # exponent whose exponential squared is finite in float64, also as a sum of thousands of terms
+_NEGLIGIBLE = -80.0  # logarithm of a share of the paths that is too small to change a sum
 
 
 def dag_log_likelihood(match_BTL: Tensor, links_BLL: Tensor, *, tgt_lengths_B: Tensor, vertices_B: Tensor) -> Tensor:
-    """log P(target), natural, [B]; -inf for a target that has no path: more tokens than vertices, or one token alone.
+    """Return log P(target), natural, [B].
+
+    It is -inf for a target that has no path: a target of more tokens than vertices, or of a single token.
 
     Args:
         match_BTL: log-probability of each target token at each vertex.
         links_BLL: log-probability of the second vertex after the first, -inf where it is not later.
-        tgt_lengths_B: tokens of each target.
-        vertices_B: vertices of each sentence; what lies beyond is of no account.
+        tgt_lengths_B: number of tokens of each target.
+        vertices_B: number of vertices of each sentence; values beyond them are ignored.
     """
     return _DAG.apply(match_BTL, links_BLL, tgt_lengths_B, vertices_B)
 
 
 @torch.no_grad()
 def dag_best_alignment(match_BTL: Tensor, links_BLL: Tensor, *, tgt_lengths_B: Tensor, vertices_B: Tensor) -> Tensor:
-    """The vertex of each target token on the most probable path, int64 [B, T]; beyond a target the last one."""
+    """Return the vertex of each target token on the most probable path, int64 [B, T].
+
+    Positions beyond the length of a target have the last vertex.
+    """
     last_B1 = (vertices_B - 1)[:, None]
     best_BL = _start(match_BTL)
     came_from = []
@@ -54,7 +59,10 @@ def dag_best_alignment(match_BTL: Tensor, links_BLL: Tensor, *, tgt_lengths_B: T
 
 
 class _DAG(torch.autograd.Function):
-    """Forward and backward variables; the gradient is the share of paths through each vertex and along each link."""
+    """Likelihood of a directed acyclic decoder by forward and backward variables.
+
+    The gradient is the share of the paths through each vertex and along each link.
+    """
 
     @staticmethod
     def forward(ctx: Any, match_BTL: Tensor, links_BLL: Tensor, tgt_lengths_B: Tensor, vertices_B: Tensor) -> Tensor:
@@ -95,27 +103,30 @@ class _DAG(torch.autograd.Function):
 
 
 def _start(match_BTL: Tensor) -> Tensor:
-    """The first token at the first vertex."""
+    """Return the log-probabilities at the first token, which is at the first vertex: [B, L]."""
     start_BL = torch.full_like(match_BTL[:, 0], -torch.inf)
     start_BL[:, 0] = match_BTL[:, 0, 0]
     return start_BL
 
 
 def _log_product(logs_BL: Tensor, steps_BLL: Tensor) -> Tensor:
-    """log sum_u exp(logs_u) steps_uv: [B, L]."""
+    """Return log sum_u exp(logs_u) steps_uv: [B, L]."""
     peak_B1 = _finite(logs_BL.amax(1, keepdim=True))
     return torch.bmm((logs_BL - peak_B1).exp_()[:, None], steps_BLL)[:, 0].log_().add_(peak_B1)
 
 
 def _link_shares(alpha_BTL: Tensor, after_BTL: Tensor, live_BTL: Tensor, steps_BLL: Tensor) -> Tensor:
-    """The expected number of times that a path goes along each link: [B, L, L].
+    """Return the expected number of times that a path uses each link: [B, L, L].
 
-    sum over t of exp(alpha_t(u) + E(u, v) + after_{t+1}(v)), a product of two matrices. What counts of alpha and of
-    `after` may lie hundreds of nats from 0 on either side, and so between them.
+    This is the sum over t of exp(alpha_t(u) + E(u, v) + after_{t+1}(v)), a product of two matrices. The values of alpha
+    and of `after` that matter may lie hundreds of nats above or below 0, therefore a constant between the largest and
+    the smallest one is moved from alpha to `after`.
 
     Args:
+        alpha_BTL: forward variables, as logarithms.
         after_BTL: match_t(v) + beta_t(v) - log P.
-        live_BTL: bool, vertices through which a share of the paths goes at that token.
+        live_BTL: bool, vertices with a share of the paths at that token that is not negligible.
+        steps_BLL: probabilities of the links.
     """
     from_BTL, to_BTL = live_BTL[:, :-1], live_BTL[:, 1:]
     before_BTL = alpha_BTL[:, :-1]
@@ -130,5 +141,5 @@ def _link_shares(alpha_BTL: Tensor, after_BTL: Tensor, live_BTL: Tensor, steps_B
 
 
 def _finite(peaks: Tensor) -> Tensor:
-    """Maxima, with 0 for that of nothing but -inf."""
+    """Return the maxima, with 0 in place of -inf."""
     return torch.where(peaks > -torch.inf, peaks, 0.0)

@@ -98,7 +98,7 @@ def squared_error(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 @dataclass
 class Distribution:
-    """A softmax that is normalised when its probabilities are first read, since each pass over such a matrix is slow.
+    """Softmax that is normalised when its probabilities are first read, since each pass over such a matrix is slow.
 
     Attributes:
         scores: logits minus a constant of each row, [..., V].
@@ -124,7 +124,7 @@ class Distribution:
 
     @property
     def sums(self) -> Tensor:
-        """Return the sum of the exponentials of each row, [..., 1]."""
+        """Sum of the exponentials of each row, [..., 1]."""
         if self._sums is None:
             self._sums = self.exps.sum(-1, keepdim=True)
         return self._sums
@@ -132,7 +132,8 @@ class Distribution:
     def take_out(self, ids: Tensor) -> Tensor:
         """Set the exponentials of the columns `ids`, [..., K], to 0 and return the sum of the others, [..., 1].
 
-        The others are summed, since 1 minus the sum of `ids` would be rounding error alone. `sums` keeps its value.
+        The others are summed, since 1 minus the sum of `ids` could be nothing but rounding error. `sums` keeps its
+        value.
         """
         taken = self.exps.gather(-1, ids).sum(-1, keepdim=True)
         rest = self.exps.scatter_(-1, ids, 0.0).sum(-1, keepdim=True)
@@ -142,7 +143,7 @@ class Distribution:
 
     @property
     def log_sums(self) -> Tensor:
-        """Return the logarithm of `sums`, [..., 1]."""
+        """Logarithm of `sums`, [..., 1]."""
         return self.sums.log()
 
     def normalised(self) -> tuple[Tensor, Tensor]:
@@ -223,7 +224,10 @@ def _fast_reverse_kl(p: Distribution, q: Distribution, *, out: Tensor | None = N
 
 
 def _fast_js(p: Distribution, q: Distribution, *, beta: float = 0.5, out: Tensor | None = None) -> tuple[Tensor, Slope]:
-    """The parts of the slope that come from m cancel: the sum over p, q and m of their derivatives by q is 0."""
+    """Return the value and the slope of `generalized_js`.
+
+    The parts of the slope that come from m cancel: the sum over p, q and m of their derivatives by q is 0.
+    """
     mixture = torch.lerp(q.probs, p.probs, beta, out=out)
     log_m = mixture.clamp_min_(torch.finfo(mixture.dtype).tiny).log_()
     towards_p = (p.logs - log_m).mul_(p.probs).sum(-1)
@@ -251,12 +255,12 @@ def _minus(p: Distribution) -> Slope:
 
 @dataclass(frozen=True)
 class Divergence:
-    """A divergence.
+    """Divergence between the distributions of teacher and student.
 
     Attributes:
-        function: of log-probabilities, (log_p, log_q) -> value.
-        fast: value and hand-derived slope; None to use autograd.
-        of_groups: whether it can be taken of groups of tokens, as a cache of the teacher's best tokens requires.
+        function: plain function of log-probabilities, (log_p, log_q) -> value.
+        fast: function that returns the value and the hand-derived slope; None to use autograd.
+        of_groups: whether it can be computed over groups of tokens, as a cache of the teacher's best tokens requires.
         times_squared_temperature: whether the loss is value * T^2, which keeps the size of the gradient at any
             temperature T (Hinton et al. 2015, section 2).
         has_beta: whether the setting `beta` applies to it.
@@ -294,7 +298,7 @@ def divergence(name: str, *, beta: float = 0.5) -> Divergence:
         beta: share of the teacher in the mixture, between 0 and 1, for the divergences that have it.
 
     Raises:
-        ValueError: the name is unknown, or beta is out of range.
+        ValueError: if the name is unknown, or beta is out of range.
     """
     if name not in DIVERGENCES:
         raise ValueError(f"unknown divergence {name!r}: use one of {', '.join(DIVERGENCES)}")

@@ -1,6 +1,6 @@
-"""Log-probabilities of a few tokens at each position, and the best one, without the matrix over the vocabulary.
+"""Log-probabilities of a few tokens at each position, and the best tokens, without the [M, V] matrix of logits.
 
-Shapes: M positions, C positions of a chunk, K tokens asked for at each, V vocabulary, D model width.
+Shapes: M positions, C positions of a chunk, K requested tokens of a position, V vocabulary, D model width.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from kdmt.losses.cross_entropy import Scratch, add_product, chunk_size, logits_o
 
 
 class _Gathered(torch.autograd.Function):
-    """log softmax(features @ weight.T) at `ids`; the backward pass makes the logits of a chunk again.
+    """log softmax(features @ weight.T) at `ids`; the backward pass computes the logits of a chunk again.
 
-    With G the gradient by the gathered values, that of the logits is G in their columns, less softmax * sum G.
+    Let G be the gradient with respect to the gathered values. The gradient with respect to the logits is G, added to
+    the columns of `ids`, minus softmax * sum G.
     """
 
     @staticmethod
@@ -66,14 +67,14 @@ def gathered_log_probs(
     chunk: int | None = None,
     product_type: torch.dtype | None = None,
 ) -> Tensor:
-    """The natural logarithms of the probabilities of some tokens at each position: [M, K].
+    """Return the natural logarithms of the probabilities of some tokens at each position: [M, K].
 
     Args:
         features_MD: decoder features, M at least 1.
         weight_VD: output projection.
-        ids_MK: int64; a token may stand in a row more than once.
-        chunk: positions whose logits exist at one time; by default what was fastest on such a device.
-        product_type: of the matrix products, the parameters' by default.
+        ids_MK: int64 ids of the tokens; a row may contain a token more than once.
+        chunk: number of positions whose logits exist at one time (default: the fastest number for the device).
+        product_type: number type of the matrix products (default: the type of the parameters).
     """
     return _Gathered.apply(
         features_MD,
@@ -93,7 +94,7 @@ def best_tokens(
     chunk: int | None = None,
     product_type: torch.dtype | None = None,
 ) -> Tensor:
-    """The most probable token at each position, int64 [M]; arguments as of `candidates`."""
+    """Return the most probable token at each position, int64 [M]. See `candidates` for the arguments."""
     return candidates(features_MD, weight_VD, 1, without=without, chunk=chunk, product_type=product_type)[:, 0]
 
 
@@ -107,11 +108,11 @@ def candidates(
     chunk: int | None = None,
     product_type: torch.dtype | None = None,
 ) -> Tensor:
-    """The k most probable tokens at each position, the best first: int64 [M, K].
+    """Return the k most probable tokens at each position, the best first: int64 [M, K].
 
     Args:
-        without: a token that is none of them.
-        chunk, product_type: as of `gathered_log_probs`.
+        without: id of a token that is excluded; None to exclude no token.
+        chunk, product_type: see `gathered_log_probs`.
     """
     factor_VD, scratch = weight_VD.to(product_type or weight_VD.dtype), Scratch()
     parts = features_MD.to(weight_VD.dtype).split(chunk or chunk_size(features_MD.device))

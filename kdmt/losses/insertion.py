@@ -1,9 +1,9 @@
-"""What is to be inserted between the tokens of a draft (Stern et al. 2019, Insertion Transformer).
+"""Targets for insertions between the tokens of a draft (Stern et al. 2019, Insertion Transformer).
 
-Between each two neighbours there is a slot, and each slot has a distribution over tokens and "nothing", which is </s>.
-The target of a slot is the span of the reference that is missing there, its middle above all: token i of a span from a
-to b counts exp(-|i - (a + b) / 2| / t), normalised to 1 over the span (section 4.2, balanced binary tree). An empty
-span's target is "nothing".
+Between two neighbouring tokens there is a slot. Each slot has a distribution over tokens and "nothing", which is </s>.
+The target of a slot is the span of the reference that is missing there. The middle of the span has the largest weight:
+token i of a span from a to b has the weight exp(-|i - (a + b) / 2| / t), normalised to 1 over the span (section 4.2,
+balanced binary tree). The target of an empty span is "nothing".
 
 Shapes: B batch, N tokens of a draft, N - 1 slots, M tokens of the reference, K tokens of the longest span.
 """
@@ -17,15 +17,16 @@ from torch import Tensor
 def missing_spans(
     reference_BM: Tensor, partner_BN: Tensor, counts_BN: Tensor, *, nothing: int, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """The tokens that each slot is to have, int64 [B, N - 1, K], and their weights, [B, N - 1, K].
+    """Return the target tokens of each slot, int64 [B, N - 1, K], and their weights, [B, N - 1, K].
 
-    Weights of a slot add up to 1.
+    The weights of a slot sum to 1.
 
     Args:
-        partner_BN: the reference token that each token of the draft stands for.
-        counts_BN: length of each slot's span, [B, N - 1] (`kdmt.losses.edit_scripts.missing_between`).
+        reference_BM: int64 ids of the reference.
+        partner_BN: index of the reference token that matches each token of the draft.
+        counts_BN: length of the span of each slot, [B, N - 1] (`kdmt.losses.edit_scripts.missing_between`).
         nothing: id of </s>.
-        temperature: t; 0.0 for the middle alone is not allowed, infinity is the mean over the span.
+        temperature: t; 0.0 is not allowed, infinity gives all tokens of the span the same weight.
     """
     width = max(int(counts_BN.max()), 1)
     columns_K = torch.arange(width, device=reference_BM.device)

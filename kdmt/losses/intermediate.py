@@ -1,4 +1,4 @@
-"""Losses inside the network: hidden states and attention maps drawn to the teacher's.
+"""Losses inside the network: distances between the hidden states and attention maps of student and teacher.
 
 Shapes: B batch, L length (of either side), M real tokens, D model width, H heads, T query length, S key length.
 """
@@ -13,13 +13,13 @@ from kdmt.choices import AttentionDistance, HiddenDistance
 
 
 def hidden_distance(student_MD: Tensor, teacher_MD: Tensor, kind: HiddenDistance) -> Tensor:
-    """The sum over tokens of the distance between two states of the same width.
+    """Return the sum over tokens of the distance between two hidden states of the same width.
 
     mse     mean_d (s_d - t_d) ** 2                      (Jiao et al. 2020, TinyBERT, equation 8)
     cosine  1 - s.t / (|s| |t|)                          (Sanh et al. 2019, DistilBERT)
     pkd     sum_d (s_d / |s| - t_d / |t|) ** 2           (Sun et al. 2019, Patient KD, equation 7)
 
-    The last is twice the cosine distance: the two differ in the size of their weight alone.
+    The last one is twice the cosine distance, so that the two differ by a constant factor only.
     """
     if kind == "mse":
         return (student_MD - teacher_MD).square().mean(-1).sum()
@@ -29,16 +29,16 @@ def hidden_distance(student_MD: Tensor, teacher_MD: Tensor, kind: HiddenDistance
 
 
 def attention_distance(student_BHTS: Tensor, teacher_BHTS: Tensor, keep_BT: Tensor, kind: AttentionDistance) -> Tensor:
-    """The sum over real queries of the distance between attention maps, the mean over heads.
+    """Return the distance between attention maps, summed over real queries and averaged over heads.
 
-    With a and b the weights of student and teacher over the keys:
+    Let a and b be the weights of student and teacher over the keys:
 
     kl             sum_s b_s (log b_s - log a_s)         (Wang et al. 2020, MiniLM, equation 7)
     squared_error  sum_s (a_s - b_s) ** 2
 
     Args:
-        student_BHTS, teacher_BHTS: weights that sum to 1 over the keys, 0 on keys that are hidden. Both have the same
-            number of heads (`match_heads`).
+        student_BHTS, teacher_BHTS: weights that sum to 1 over the keys, 0 on masked keys. Both have the same number of
+            heads (`match_heads`).
         keep_BT: bool, True on real queries.
     """
     if kind == "kl":
@@ -51,8 +51,12 @@ def attention_distance(student_BHTS: Tensor, teacher_BHTS: Tensor, keep_BT: Tens
 
 
 def match_heads(student_BHTS: Tensor, teacher_BHTS: Tensor, head_map: list[int] | None) -> tuple[Tensor, Tensor]:
-    """Both maps with the same heads: those of `head_map` (a teacher's head for each of the student's), else head for
-    head where there are as many, else the mean over heads of each."""
+    """Return both maps with the same number of heads.
+
+    With `head_map`, which names a head of the teacher for each head of the student, the teacher's heads are selected.
+    Without it, the maps are unchanged if both have the same number of heads; otherwise each map is averaged over its
+    heads.
+    """
     if head_map is not None:
         return student_BHTS, teacher_BHTS[:, head_map]
     if student_BHTS.size(1) == teacher_BHTS.size(1):

@@ -1,4 +1,4 @@
-"""Which tokens a teacher teaches, and how much more its first choice counts.
+"""Selection of the tokens for which a student learns from its teacher, and a ranking loss for the most probable tokens.
 
 Shapes: M target tokens, C tokens of a chunk, K best tokens.
 """
@@ -10,10 +10,11 @@ from torch import Tensor
 
 
 def hardest(nll_M: Tensor, rate: float) -> Tensor:
-    """Selection at batch level: the share `rate` of the tokens that the student finds hardest, bool [M].
+    """Return the share `rate` of the tokens of a batch with the highest loss (batch-level selection), bool [M].
 
     Wang et al. 2021 (Selective Knowledge Distillation for NMT), section 4.1, with the student's cross entropy with the
-    target as the criterion. int(rate * M) tokens, at least one; of equals those that come first.
+    target as the criterion. int(rate * M) tokens are selected, at least one; of tokens with equal losses, those that
+    come first.
     """
     count = max(1, int(rate * len(nll_M)))
     order_M = nll_M.sort(descending=True, stable=True).indices
@@ -21,15 +22,15 @@ def hardest(nll_M: Tensor, rate: float) -> Tensor:
 
 
 def push(queue_N: Tensor, nll_M: Tensor, length: int) -> Tensor:
-    """The newest `length` values of a queue that takes the batch's in."""
+    """Append the values of a batch to a queue and return the newest `length` values."""
     return torch.cat([queue_N, nll_M.to(queue_N.dtype)])[-length:]
 
 
 def harder_than_most(nll_M: Tensor, queue_N: Tensor, rate: float) -> Tensor:
-    """Selection at global level: the tokens that are among the hardest `rate` of the queue, bool [M].
+    """Return which tokens belong to the share `rate` of the queue with the highest loss (global selection), bool [M].
 
-    Wang et al. 2021, section 4.2. The queue holds the batch's own values already (`push`); one batch's tokens may all
-    be chosen, or none.
+    Wang et al. 2021, section 4.2. The queue already contains the values of the batch (`push`). All tokens of a batch
+    may be selected, or none.
     """
     count = max(1, int(rate * len(queue_N)))
     return nll_M >= queue_N.kthvalue(len(queue_N) - count + 1).values
@@ -38,20 +39,21 @@ def harder_than_most(nll_M: Tensor, queue_N: Tensor, rate: float) -> Tensor:
 def top1_ranking(
     teacher_ids_CK: Tensor, student_ids_CK: Tensor, q_teacher_CK: Tensor, q_student_CK: Tensor, above_CKK: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Hierarchical ranking loss: the student shall order its tokens as the teacher does, the first one above all.
+    """Return the hierarchical ranking loss: the student learns the order of the teacher's most probable tokens.
 
-    Zhang et al. 2023 (Towards Understanding and Improving KD for NMT), section 4.1. With t the teacher's K best tokens
-    and s the student's own:
+    Zhang et al. 2023 (Towards Understanding and Improving KD for NMT), section 4.1. Let t be the K best tokens of the
+    teacher and s the K best tokens of the student. The first token of the teacher has a term of its own:
 
         sum_i max(0, q(t_i) - q(t_1)) + sum_ij [p(t_i) > p(s_j)] max(0, q(s_j) - q(t_i))
 
     Args:
-        teacher_ids_CK, student_ids_CK: t and s.
-        q_teacher_CK, q_student_CK: the student's probabilities of them.
+        teacher_ids_CK, student_ids_CK: ids of t and s.
+        q_teacher_CK, q_student_CK: the student's probabilities of t and s.
         above_CKK: bool, p(t_i) > p(s_j).
 
     Returns:
-        The loss of each token [C], and its derivative by log q: ids [C, 2K], which may hold a token twice, and slopes.
+        The loss of each token, [C], and its derivative with respect to log q as ids [C, 2K], which may contain a token
+        twice, and slopes [C, 2K].
     """
     margin_CK = (q_teacher_CK - q_teacher_CK[:, :1]).clamp_min(0.0)
     others_CKK = (q_student_CK[:, None, :] - q_teacher_CK[:, :, None]).clamp_min(0.0) * above_CKK

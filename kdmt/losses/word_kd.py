@@ -1,12 +1,12 @@
-"""Word-level distillation: at each target token the student's distribution is drawn to its teacher's.
+"""Word-level distillation: the student learns the teacher's distribution over the vocabulary at each target token.
 
     loss = (1 - alpha) * label-smoothed cross entropy + alpha * scale(T) * D(p_T, q_T) + mu * KL(q || r)
 
-and of a token that is not taught the cross entropy alone, with mu * KL(q || r).
+For a token that is not selected, the loss is the cross entropy plus mu * KL(q || r).
 
-D is one of `kdmt.losses.divergences`, p_T and q_T are the teacher's and the student's distributions at temperature T
-(softmax of the logits over T), and r is the teacher's marginal (Hinton et al. 2015; Kim & Rush 2016, section 3.1).
-What the teacher says of a token is either its whole distribution or its k best tokens and the mass of all others.
+D is one of `kdmt.losses.divergences`, p_T and q_T are the distributions of teacher and student at temperature T
+(softmax of the logits divided by T), and r is the teacher's marginal (Hinton et al. 2015; Kim & Rush 2016, section
+3.1). The teacher's distribution is known either as a whole, or as its k best tokens and the mass of all others.
 
 Shapes: M target tokens, C tokens of a chunk, V vocabulary, D model width, K teacher's best tokens, G = K + 1 groups.
 """
@@ -25,17 +25,19 @@ from kdmt.losses.cross_entropy import Scratch, logits_of, weighted_sum
 from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope
 from kdmt.losses.token_selection import top1_ranking
 
-_LEAST = 1e-30  # a divisor is not smaller
+_LEAST = 1e-30  # lower bound of divisors
 
 
 @dataclass(frozen=True)
 class Pull:
-    """A divergence of each token and its gradient by the logits at temperature T, times T:
+    """Divergence of each token and its gradient with respect to the logits at temperature T, times T.
 
-    q_T * coefficient + slope, or where `ids` are given: q_T * coefficient in all columns but those, there `values`
+    The gradient is q_T * coefficient + slope. If `ids` are given, it is `values` in the columns of `ids` and
+    q_T * coefficient in all other columns.
 
     Attributes:
-        said: the teacher's distribution over tokens [C, V] or groups [C, G]: the best ones, then the rest.
+        value_C: divergence.
+        said: the teacher's distribution over tokens, [C, V], or over groups, [C, G]: its best tokens, then the rest.
     """
 
     value_C: Tensor
@@ -46,41 +48,43 @@ class Pull:
     values_CK: Tensor | None = None
 
     def confidence_C(self) -> Tensor:
-        """The probability of the teacher's best token."""
+        """Return the probability of the teacher's best token, [C]."""
         return self.said.confidence() if self.ids_CK is None else self.said.probs[:, 0]
 
 
 class TeacherTokens(Protocol):
-    """What the teacher says of the target tokens of a batch, at one temperature."""
+    """The teacher's distributions for the target tokens of a batch, at one temperature."""
 
     def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
-        """The divergence of `rows` from the student's distribution at that temperature, [C, V].
+        """Return the divergence between teacher and student for the tokens `rows`.
 
-        Columns of the student's exponentials whose gradient stands in `values` are set to 0.
+        Args:
+            student: the student's distribution at the same temperature, [C, V]. If the result has `ids_CK`, the
+                student's exponentials in these columns are set to 0.
         """
         ...
 
     def best(self, rows: slice, k: int, said: Distribution) -> tuple[Tensor, Tensor]:
-        """The ids of the k best tokens and scores in the order of their probabilities, [C, K] each, the best first.
+        """Return the ids and scores of the k best tokens, [C, K] each, the best first.
 
-        `said` is that of the `pull` of these rows.
+        A higher score means a higher probability. `said` comes from the `pull` of the same rows.
         """
         ...
 
     def scores_of(self, rows: slice, ids_CK: Tensor, said: Distribution) -> Tensor:
-        """Scores of the same kind: [C, K]."""
+        """Return the scores of the given tokens, comparable with the scores of `best`: [C, K]."""
         ...
 
 
 @dataclass(frozen=True)
 class WholeDistribution:
-    """Teachers that ran beside the student; of several the probabilities are averaged.
+    """Distributions of teachers that run with the student; the probabilities of several teachers are averaged.
 
     Attributes:
-        features: of each teacher's decoder, [M, D].
-        weights: each teacher's output projection, [V, D].
-        temperature: of the softmax.
-        product_type: of the matrix products, the weights' by default.
+        features: decoder features of each teacher, [M, D].
+        weights: output projection of each teacher, [V, D].
+        temperature: temperature of the softmax.
+        product_type: number type of the matrix products (default: the type of the weights).
     """
 
     features: tuple[Tensor, ...]
@@ -91,11 +95,11 @@ class WholeDistribution:
 
     @cached_property
     def _factors(self) -> list[Tensor]:
-        """The projections in the type of the products."""
+        """Output projections in the number type of the products."""
         return [weight_VD.to(self.product_type or weight_VD.dtype) for weight_VD in self.weights]
 
     def distribution(self, rows: slice, *, temperature: float | None = None) -> Distribution:
-        """[C, V], until the next call."""
+        """Return the distribution of the tokens `rows`, [C, V]. It is valid until the next call."""
         every = [self._one(number, rows, temperature or self.temperature) for number in range(len(self.features))]
         if len(every) == 1:
             return every[0]
@@ -128,7 +132,7 @@ class WholeDistribution:
         return said.scores.gather(1, ids_CK)
 
     def marginal(self, tokens: int, chunk: int) -> Tensor:
-        """The mean of p over the batch at temperature 1: [V]."""
+        """Return the mean of p over the batch at temperature 1: [V]."""
         total_V = torch.zeros_like(self.weights[0][:, 0])
         for start in range(0, tokens, chunk):
             total_V += self.distribution(slice(start, start + chunk), temperature=1.0).probs.sum(0)
@@ -137,11 +141,12 @@ class WholeDistribution:
 
 @dataclass(frozen=True)
 class BestTokens:
-    """The teacher's K best tokens, as a knowledge cache holds them; all others are one group.
+    """The teacher's K best tokens, as stored in a knowledge cache; all other tokens form one group.
 
     Attributes:
-        ids_MK: int64, different ones in a row, the best first.
-        log_probs_MG: the logarithms of their probabilities at the loss's temperature, last that of all others together.
+        ids_MK: int64 ids, all different within a row, the best first.
+        log_probs_MG: logarithms of their probabilities at the temperature of the loss; the last column is the
+            logarithm of the probability of all other tokens together.
     """
 
     ids_MK: Tensor
@@ -170,16 +175,16 @@ class BestTokens:
         return self.ids_MK[rows, :k], said.logs[:, :k]
 
     def scores_of(self, rows: slice, ids_CK: Tensor, said: Distribution) -> Tensor:
-        """See `TeacherTokens.scores_of`. A token that is not among the best is less probable than any of them."""
+        """See `TeacherTokens.scores_of`. A token outside the K best tokens is less probable than all of them."""
         same_CKK = ids_CK[:, :, None] == self.ids_MK[rows][:, None, :]
         known_CKK = torch.where(same_CKK, said.logs[:, None, :-1], LOG_ZERO)
         return known_CKK.amax(2)
 
 
 def _rest(student: Distribution, ids_CK: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the exponentials of all other tokens and its logarithm, [C, 1] each; those of `ids` are set to 0.
+    """Set the exponentials of `ids` to 0; return the sum of all others and its logarithm, [C, 1] each.
 
-    Where all of it is too small for a number, its logarithm comes from the scores.
+    If the sum underflows to 0, the logarithm is computed from the scores.
     """
     rest_C1 = student.take_out(ids_CK)
     log_rest_C1 = rest_C1.log()
@@ -191,27 +196,31 @@ def _rest(student: Distribution, ids_CK: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class WordKDLoss:
-    """The losses on the output distribution of one batch, for `projected_loss`.
+    """Losses on the output distribution of one batch, for `projected_loss`.
 
-    The sums: the whole loss; then, reported and not trained on, the negative log-likelihood of the targets, scale(T)
-    times the divergence, KL(q || r), and the number of tokens that were taught.
+    The sums are: the whole loss; then the negative log-likelihood of the targets, scale(T) times the divergence (plus
+    the ranking loss), KL(q || r), and the number of selected tokens. Only the first sum is trained on, the others are
+    reported.
 
     Attributes:
         targets_M: int64 ids.
         epsilon: label smoothing of the cross entropy.
-        alpha: share of the divergence, the rest is cross entropy.
-        has_references: whether the targets are any; of others there is no cross entropy.
-        divergence: how p and q are compared.
-        teacher: what it says of the tokens, at `temperature`.
-        taught_M: bool, the tokens that the divergence is taken of; None for all.
-        min_confidence: teach only where the teacher gives its best token at least so much, at this temperature.
-        max_entropy: teach only where the teacher's entropy is at most so many nats, at this temperature; of groups, if
-            groups are all that is known.
+        alpha: share of the divergence; the rest is cross entropy.
+        has_references: whether the targets are references; otherwise the cross entropy is left out.
+        divergence: divergence between p and q.
+        teacher: the teacher's distributions for the tokens, at `temperature`.
+        temperature: T.
+        taught_M: bool, tokens for which the divergence is computed; None for all.
+        min_confidence: lower bound of the probability that the teacher gives to its best token, at `temperature`; the
+            divergence is computed for such tokens only.
+        max_entropy: upper bound in nats of the teacher's entropy, at `temperature`; the divergence is computed for such
+            tokens only. It is the entropy over groups if the teacher's distribution is known by groups.
         log_marginal_V: log r.
         ranking: K of the ranking loss that is added to the divergence (`top1_ranking`), 0 for none.
-        weights_M: factor of all that is summed over tokens; None for 1.
-        mutual_information: mu. A positive one lowers an upper bound of the student's mutual information between source
-            and target: for any r, E KL(q || r) >= I(X; Y) (Alemi et al. 2017, section 3, with the bound's marginal r).
+        weights_M: factor of each token in all sums; None for 1.
+        mutual_information: mu. A positive value lowers an upper bound of the student's mutual information between
+            source and target: for any r, E KL(q || r) >= I(X; Y) (Alemi et al. 2017, section 3, with r as the marginal
+            of the bound).
     """
 
     targets_M: Tensor
@@ -262,16 +271,19 @@ class WordKDLoss:
         ranked_ids: Tensor,
         ranked_slopes: Tensor,
     ) -> Tensor:
-        """Of cross entropy, divergence and ranking, without the uniform part, in the memory of `soft.exps`."""
+        """Return the gradient of cross entropy, divergence and ranking, without the uniform part.
+
+        It is written to the memory of `soft.exps`.
+        """
         weight_C1, share_C1 = (self.alpha * taught_C)[:, None], self._share(taught_C)[:, None]
-        own_C1 = share_C1 - weight_C1 * ranked_slopes.sum(1, keepdim=True)  # times q itself
+        own_C1 = share_C1 - weight_C1 * ranked_slopes.sum(1, keepdim=True)  # coefficient of q
         scale = self.divergence.scale(self.temperature) / self.temperature
         gradient_CV = _pulled(pull, weight_C1 * scale, soft, own_C1 if soft is own else None)
         if soft is not own:
             gradient_CV.addcmul_(own.exps, own_C1 / own.sums)
         gradient_CV.scatter_add_(1, ranked_ids, ranked_slopes * weight_C1)
         each = self._each(gradient_CV.size(1))
-        if self._selects and each:  # what is not uniform after all
+        if self._selects and each:  # `uniform` assumes the smallest share for all tokens
             gradient_CV.sub_((share_C1 - self._least_share) * each)
         return gradient_CV.scatter_add_(1, self.targets_M[rows][:, None], share_C1 * -(1.0 - self.epsilon - each))
 
@@ -281,15 +293,18 @@ class WordKDLoss:
 
     @property
     def _least_share(self) -> float:
-        """Of the cross entropy, where the divergence has its share."""
+        """Share of the cross entropy for tokens that have a divergence."""
         return 1.0 - self.alpha if self.has_references else 0.0
 
     def _share(self, taught_C: Tensor) -> Tensor:
-        """Of the cross entropy: [C]."""
+        """Return the share of the cross entropy for each token: [C]."""
         return 1.0 - self.alpha * taught_C if self.has_references else torch.zeros_like(taught_C)
 
     def _taught(self, rows: slice, pull: Pull) -> Tensor:
-        """1 for a token that the divergence is taken of, else 0; of groups the entropy is at most the tokens' own."""
+        """Return 1 for a token for which the divergence is computed, else 0: [C].
+
+        The entropy over groups is at most the entropy over the tokens.
+        """
         taught_C = torch.ones_like(pull.value_C)
         if self.min_confidence > 0.0:
             taught_C *= pull.confidence_C() >= self.min_confidence
@@ -300,22 +315,25 @@ class WordKDLoss:
         return taught_C
 
     def _each(self, vocab_size: int) -> float:
-        """What label smoothing gives to every token."""
+        """Return the probability that label smoothing gives to every token."""
         return self.epsilon / (vocab_size - 1)
 
     def uniform(self, vocab_size: int) -> float:
-        """See `ChunkLoss.uniform`: the part of the smoothed cross entropy's gradient that is the same everywhere."""
+        """See `ChunkLoss.uniform`: the part of the gradient of the smoothed cross entropy that all columns share."""
         return -self._least_share * self._each(vocab_size)
 
     def _cross_entropy(self, rows: slice, own: Distribution) -> tuple[Tensor, Tensor]:
-        """The negative log-likelihood, and the loss with label smoothing: [C] each."""
+        """Return the negative log-likelihood, and the loss with label smoothing: [C] each."""
         vocab_size = own.scores.size(1)
         each, log_sums_C = self._each(vocab_size), own.log_sums[:, 0]
         nll_C = log_sums_C - own.scores.gather(1, self.targets_M[rows][:, None])[:, 0]
         return nll_C, (1.0 - self.epsilon - each) * nll_C + each * (vocab_size * log_sums_C - own.scores.sum(1))
 
     def _information(self, own: Distribution) -> tuple[Tensor, Tensor | None]:
-        """KL(q || r) and its gradient by the logits, which is q (log q - log r - KL)."""
+        """Return KL(q || r) and its gradient with respect to the logits, which is q (log q - log r - KL).
+
+        The gradient is None if the settings do not use this term.
+        """
         if self.log_marginal_V is None or not self.mutual_information:
             return torch.zeros_like(own.sums[:, 0]), None
         ratio_CV = own.logs - self.log_marginal_V
@@ -323,9 +341,9 @@ class WordKDLoss:
         return value_C, ratio_CV.sub_(value_C[:, None]).mul_(own.probs)
 
     def _ranking(self, rows: slice, own: Distribution, said: Distribution) -> tuple[Tensor, Tensor, Tensor]:
-        """`top1_ranking` of the tokens; without it nothing: 0 [C], ids [C, 0] and slopes [C, 0].
+        """Return `top1_ranking` of the tokens; without a ranking loss, 0 [C], ids [C, 0] and slopes [C, 0].
 
-        Of the student's distribution only the scores are read: `pull` may have set exponentials to 0.
+        Only the scores of the student's distribution are read, since `pull` may have set exponentials to 0.
         """
         if not self.ranking:
             nothing_C0 = own.scores[:, :0]
@@ -340,7 +358,7 @@ class WordKDLoss:
 
 
 def _pulled(pull: Pull, weight_C1: Tensor, soft: Distribution, own_C1: Tensor | None) -> Tensor:
-    """The divergence's gradient times `weight_C1`, in the memory of `soft.exps`, plus q times `own_C1`."""
+    """Return the gradient of the divergence times `weight_C1`, plus q times `own_C1`, in the memory of `soft.exps`."""
     more_C1 = torch.zeros_like(weight_C1) if own_C1 is None else own_C1
     gradient_CV = soft.exps.mul_((pull.coefficient_C1 * weight_C1 + more_C1) / soft.sums)
     if pull.slope is not None:

@@ -1,7 +1,7 @@
-"""Named Transformer architectures under fairseq's names, and the record of one.
+"""Transformer architectures with the names of fairseq, and the records that describe a model.
 
-fairseq/models/transformer/transformer_legacy.py is the source of the figures; `transformer_multi30k` is the 4+4 layer
-model of Wu et al. 2021 (Revisit-MMT), called Transformer-Tiny there.
+The numbers come from fairseq/models/transformer/transformer_legacy.py; `transformer_multi30k` is the 4+4 layer model of
+Wu et al. 2021 (Revisit-MMT), where it is called Transformer-Tiny.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from kdmt.families import FAMILIES, FamilyName
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """Everything that shapes a Transformer but its vocabularies. The defaults are fairseq's `transformer`."""
+    """Shape of a Transformer, without its vocabularies. The defaults are those of fairseq's `transformer`."""
 
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # where it is read from JSON
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # for reading from JSON
 
     encoder_layers: int = 6
     decoder_layers: int = 6
@@ -38,15 +38,15 @@ class TransformerConfig:
     share_decoder_input_output_embed: bool = False
     share_all_embeddings: bool = False
     layernorm_embedding: bool = False
-    no_scale_embedding: bool = False  # embeddings as they are, not times sqrt(D)
+    no_scale_embedding: bool = False  # do not multiply embeddings by sqrt(D)
     activation_fn: Activation = "relu"
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     max_source_positions: int = 1024
     max_target_positions: int = 1024
-    # of multilingual models, whose callers see neither: the token that the model itself puts before each source
-    # sentence, and the one that it begins each translation with
+    # only for multilingual models: the token that the model itself puts before each source sentence, and the token with
+    # which it begins each translation; both are invisible to callers
     source_token: int | None = None
     target_token: int | None = None
 
@@ -66,23 +66,24 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NATConfig:
-    """What makes a Transformer a non-autoregressive one.
+    """Settings of a non-autoregressive Transformer.
 
     Attributes:
-        family: how the decoder's output becomes a sentence.
-        upsample: of `ctc` and `dag`, decoder positions for each source token.
-        link_heads: of `dag`, distributions over the next vertex that are mixed.
-        source_copy: of `nat`, `inat` and `nat_crf`, how the source's embeddings become decoder inputs; `none`: they do
-            not, and nothing is known of any position but its place.
-        crf_rank: of `nat_crf`, that of the matrix of transitions.
-        crf_candidates: tokens of each position that are looked at.
-        corrects: of `cmlm`, whether it writes words that it sees anew.
-        layout: `fairseq` for a model that computes what fairseq's of the family does: sentences begin with <s> on both
-            sides, heads that predict lengths and edits have no biases, an inserter says <pad> where nothing is missing,
-            and the chain of `nat_crf` runs from <s> to </s>. Callers see no difference.
-        lengths: what `nat`, `cmlm`, `inat` and `nat_crf` predict: the target's length less the source's, or itself.
-        early_exit: of `levenshtein`, decoder layers that say what is deleted, where and how much is missing, and which
-            words; None for all layers each time.
+        family: family of the model, which decides how the decoder's output becomes a sentence.
+        upsample: number of decoder positions for each source token (`ctc`, `dag`).
+        link_heads: number of mixed distributions over the next vertex (`dag`).
+        source_copy: way in which source embeddings become decoder inputs (`nat`, `inat`, `nat_crf`); with `none` they
+            do not, and the decoder's input contains nothing but the positions.
+        crf_rank: rank of the matrix of transitions (`nat_crf`).
+        crf_candidates: number of candidate tokens of each position (`nat_crf`).
+        corrects: whether the model also predicts the visible words again (`cmlm`).
+        layout: `fairseq` for a model that computes the same as fairseq's model of the family: sentences begin with <s>
+            on both sides, the heads that predict lengths and edits have no biases, an `insertion` model predicts <pad>
+            where nothing is missing, and the chain of `nat_crf` runs from <s> to </s>. Callers see no difference.
+        lengths: prediction of `nat`, `cmlm`, `inat` and `nat_crf`: `difference` for the length of the target minus the
+            length of the source, `length` for the length of the target.
+        early_exit: numbers of decoder layers that predict deletions, numbers of placeholders, and words
+            (`levenshtein`); None for all layers in all cases.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -106,7 +107,7 @@ class NATConfig:
 
     @property
     def frame(self) -> int:
-        """Tokens that the model puts before each sentence."""
+        """Number of tokens that the model itself puts before each sentence."""
         return 1 if self.layout == "fairseq" else 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -158,10 +159,10 @@ ARCHITECTURES: Mapping[str, TransformerConfig] = {
 
 
 def architecture(name: str, overrides: Mapping[str, Any] | None = None) -> TransformerConfig:
-    """The named architecture with some fields changed.
+    """Return the named architecture with some fields changed.
 
     Raises:
-        UserError: for an unknown name or field.
+        UserError: if the name or a field is unknown.
     """
     if name not in ARCHITECTURES:
         raise UserError(f"model.arch: {name!r} is none of {', '.join(ARCHITECTURES)}")

@@ -1,4 +1,4 @@
-"""Multi-head attention on `scaled_dot_product_attention`.
+"""Multi-head attention, based on `scaled_dot_product_attention`.
 
 Shapes: B batch, T query length, S key length, D width, H heads, C = D / H width of a head, K beam, N = B * K rows.
 """
@@ -13,27 +13,28 @@ from torch.nn import functional as F
 
 
 def _init_projection(weight: Tensor, *, parts: int, gain: float) -> None:
-    """Xavier-uniform for each of the matrices that are stacked in one weight (fairseq's initialisation)."""
+    """Initialise each of the matrices stacked in one weight with Xavier-uniform values, as fairseq does."""
     for part in weight.chunk(parts, dim=0):
         nn.init.xavier_uniform_(part, gain=gain)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Return bfloat16 and float16 as float32, everything else as it is.
+    """Convert bfloat16 and float16 to float32; return other types unchanged.
 
-    float16 ends at 65,504, which a mask's logit and the logarithm of a sum of many terms may exceed.
+    The largest number of float16 is 65,504, which the logit of a mask and the logarithm of a sum of many terms may
+    exceed.
     """
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def split_heads(x_BTD: Tensor, heads: int) -> Tensor:
-    """[B, T, D] --> [B, H, T, C]"""
+    """Reshape [B, T, D] to [B, H, T, C]."""
     batch, length, dim = x_BTD.shape
     return x_BTD.view(batch, length, heads, dim // heads).transpose(1, 2)
 
 
 def merge_heads(x_BHTC: Tensor) -> Tensor:
-    """[B, H, T, C] --> [B, T, D]"""
+    """Reshape [B, H, T, C] to [B, T, D]."""
     batch, heads, length, width = x_BHTC.shape
     return x_BHTC.transpose(1, 2).reshape(batch, length, heads * width)
 
@@ -41,7 +42,7 @@ def merge_heads(x_BHTC: Tensor) -> Tensor:
 def attention_weights(
     query_BHTC: Tensor, key_BHSC: Tensor, *, keep_B11S: Tensor | None = None, causal: bool = False
 ) -> Tensor:
-    """What `scaled_dot_product_attention` weighs the values with, before dropout: [B, H, T, S]."""
+    """Return the weights that `scaled_dot_product_attention` applies to the values, before dropout: [B, H, T, S]."""
     scores_BHTS = query_BHTC @ key_BHSC.transpose(2, 3) / math.sqrt(query_BHTC.size(-1))
     if keep_B11S is not None:
         scores_BHTS = scores_BHTS.masked_fill(~keep_B11S, -math.inf)
@@ -78,14 +79,17 @@ class SelfAttention(nn.Module):
         return self.out_proj(merge_heads(attended))
 
     def weights(self, x_BTD: Tensor, *, keep_B11T: Tensor | None = None, causal: bool = False) -> Tensor:
-        """The attention map: [B, H, T, T]."""
+        """Return the attention map: [B, H, T, T]."""
         width = 2 * x_BTD.size(-1)  # queries and keys
         projected = F.linear(x_BTD, self.qkv_proj.weight[:width], self.qkv_proj.bias[:width])
         query, key = (split_heads(part, self.heads) for part in projected.chunk(2, dim=-1))
         return attention_weights(query, key, keep_B11S=keep_B11T, causal=causal)
 
     def step(self, x_ND: Tensor, cache_2NHTC: Tensor, position: int) -> Tensor:
-        """One position for N rows: writes keys and values into the cache, attends over all so far: [N, D]."""
+        """Process one position for N rows: [N, D].
+
+        The keys and values are written into the cache; the position attends over all positions up to itself.
+        """
         qkv = self.qkv_proj(x_ND).view(x_ND.size(0), 3, self.heads, 1, -1)
         cache_2NHTC[0, :, :, position] = qkv[:, 1, :, 0]
         cache_2NHTC[1, :, :, position] = qkv[:, 2, :, 0]
@@ -94,7 +98,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of the decoder over the encoder's states, whose width may differ."""
+    """Attention of the decoder over the encoder's hidden states, whose width may differ."""
 
     def __init__(self, dim: int, encoder_dim: int, heads: int, *, dropout: float) -> None:
         super().__init__()
@@ -103,7 +107,7 @@ class CrossAttention(nn.Module):
         self.q_proj = nn.Linear(dim, dim)
         self.kv_proj = nn.Linear(encoder_dim, 2 * dim)
         self.out_proj = nn.Linear(dim, dim)
-        # fairseq takes the smaller gain only where queries, keys and values share their width
+        # fairseq uses the smaller gain only if queries, keys and values have the same width
         gain = 1 / math.sqrt(2) if dim == encoder_dim else 1.0
         nn.init.xavier_uniform_(self.q_proj.weight, gain=gain)
         _init_projection(self.kv_proj.weight, parts=2, gain=gain)
@@ -111,12 +115,12 @@ class CrossAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def keys_values(self, states_BSD: Tensor) -> Tensor:
-        """Keys and values of the source, computed once a sentence: [2, B, H, S, C]."""
+        """Return the keys and values of the source, which are computed once per sentence: [2, B, H, S, C]."""
         key, value = (split_heads(part, self.heads) for part in self.kv_proj(states_BSD).chunk(2, dim=-1))
         return torch.stack([key, value])
 
     def forward(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
-        """[B, T, D]"""
+        """Attend over real source tokens (`keep_B11S`, True = real): [B, T, D]."""
         query = split_heads(self.q_proj(x_BTD), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.kv_proj(states_BSD).chunk(2, dim=-1))
         attended = F.scaled_dot_product_attention(
@@ -125,14 +129,14 @@ class CrossAttention(nn.Module):
         return self.out_proj(merge_heads(attended))
 
     def weights(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
-        """The attention map: [B, H, T, S]."""
+        """Return the attention map: [B, H, T, S]."""
         width = x_BTD.size(-1)
         key_BSD = F.linear(states_BSD, self.kv_proj.weight[:width], self.kv_proj.bias[:width])
         query, key = (split_heads(part, self.heads) for part in (self.q_proj(x_BTD), key_BSD))
         return attention_weights(query, key, keep_B11S=keep_B11S)
 
     def step(self, x_ND: Tensor, keys_values_2BHSC: Tensor, keep_B11S: Tensor) -> Tensor:
-        """One position for the K rows of each of B sentences, which share its keys and values: [N, D]."""
+        """Process one position for the K rows of each of B sentences: [N, D]. The K rows share keys and values."""
         key, value = keys_values_2BHSC
         batch = key.size(0)
         query = split_heads(self.q_proj(x_ND).view(batch, -1, x_ND.size(1)), self.heads)  # --> [B, H, K, C]

@@ -1,4 +1,4 @@
-"""The mean of a run's checkpoints: written at its end, and made anew where the run has gone on since."""
+"""Average of the checkpoints of a run: written at its end, and written again if the run was continued since."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NOT_COMPANIONS = {"model.safetensors", "model.json", "checksums.json", AVERAGE_
 
 
 def save_average(run: Path, checkpoints: Sequence[Path], model: Transformer, companions: Sequence[Path]) -> None:
-    """Write the run's `average`.
+    """Write the `average` of a run.
 
     Args:
-        run: the run's folder.
-        checkpoints: whose mean it is, oldest first.
-        model: of their shape; it is left as it is.
-        companions: files and folders that every checkpoint carries.
+        run: folder of the run.
+        checkpoints: folders of the checkpoints to average, oldest first.
+        model: model of the same shape; it is not changed.
+        companions: files and folders that every checkpoint contains.
     """
     with tempfile.TemporaryDirectory(dir=run, prefix=PARTIAL) as scratch:
         write_average_of(Path(scratch), checkpoints)
@@ -41,14 +41,14 @@ def save_average(run: Path, checkpoints: Sequence[Path], model: Transformer, com
 
 
 def renew_average(run: Path) -> None:
-    """Make the average of a run anew that has gone on since it was made, as after an interrupted extension.
+    """Write the average of a run again if it is out of date, for example after an interrupted extension.
 
     Raises:
-        UserError: naming the alternatives, if the run is being trained, or its checkpoints are not there or damaged, or
-            nothing can be written there.
+        UserError: if the run is being trained, a checkpoint is missing or damaged, or the folder is not writable. The
+            message names the alternatives.
     """
     try:
-        with writing(run / AVERAGE, wait=lambda: None):  # ranks that read the same run do it one after the other
+        with writing(run / AVERAGE, wait=lambda: None):  # only one of several ranks writes at a time
             if is_outdated(run):
                 _renew(run)
     except UserError as error:

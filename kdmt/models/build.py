@@ -1,4 +1,4 @@
-"""From a name and a dictionary to a model: the only list of what can be built."""
+"""Construction of models from their descriptions. `MODELS` is the only list of the kinds of models."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from kdmt.types import PAD
 
 
 def build_transformer(config: TransformerConfig, *, src_vocab_size: int, tgt_vocab_size: int) -> Transformer:
-    """A Transformer with fresh weights from torch's global generator.
+    """Build a Transformer with new weights, drawn from PyTorch's global generator.
 
     Raises:
-        UserError: the embeddings are to be shared over vocabularies that differ.
+        UserError: if the model is too large, a number is out of range, or embeddings are to be shared by vocabularies
+            of different sizes.
     """
     _check_sizes(config, src_vocab_size, tgt_vocab_size)
     return Transformer(config, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
@@ -28,7 +29,7 @@ def build_transformer(config: TransformerConfig, *, src_vocab_size: int, tgt_voc
 def build_nonautoregressive(
     config: TransformerConfig, nat: NATConfig, *, src_vocab_size: int, tgt_vocab_size: int
 ) -> NATransformer:
-    """The same for a decoder that writes all positions at once."""
+    """Build a non-autoregressive Transformer with new weights. See `build_transformer`."""
     _check_sizes(config, src_vocab_size, tgt_vocab_size)
     return NATransformer(config, nat, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
 
@@ -48,9 +49,9 @@ _MOST_WEIGHTS = 100_000_000_000  # 400 GB
 
 
 def count_stored(config: TransformerConfig, src_vocab_size: int, tgt_vocab_size: int) -> int:
-    """Return how many weights a model has at least: embeddings, and the matrices of its layers."""
+    """Return a lower bound of the number of weights of a model: embeddings, and the matrices of its layers."""
     encoder, decoder = config.encoder_embed_dim, config.decoder_embed_dim
-    embeddings = max(src_vocab_size * encoder, tgt_vocab_size * decoder)  # once, where they are shared
+    embeddings = max(src_vocab_size * encoder, tgt_vocab_size * decoder)  # counted once, since they may be shared
     encoder_layer = 4 * encoder**2 + 2 * encoder * config.encoder_ffn_embed_dim
     decoder_layer = 6 * decoder**2 + 2 * decoder * config.decoder_ffn_embed_dim
     return embeddings + config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer
@@ -80,7 +81,7 @@ MODELS: Mapping[str, Callable[[Mapping[str, Any]], Transformer]] = {
 
 
 def describe_model(model: Transformer) -> dict[str, Any]:
-    """Plain JSON values from which `build_model` makes a model of the same shape."""
+    """Return JSON values from which `build_model` builds a model of the same shape."""
     description = {
         "family": "transformer",
         "config": model.config.as_dict(),
@@ -93,15 +94,15 @@ def describe_model(model: Transformer) -> dict[str, Any]:
 
 
 def build_model(description: Mapping[str, Any]) -> Transformer:
-    """The model that `describe_model` described, with fresh weights.
+    """Build a model from a description of `describe_model`, with new weights.
 
     Raises:
-        UserError: for an unknown family, or a value that is missing, unknown or out of range.
+        UserError: if the family is unknown, or a value is missing, unknown or out of range.
     """
     check_description(description)
     return MODELS[description["family"]](description)
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters, shared ones counted once."""
+    """Return the number of parameters, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())

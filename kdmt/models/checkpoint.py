@@ -1,12 +1,12 @@
-"""What is in a checkpoint: weights, training state and what goes with them, written and read.
+"""Content of a checkpoint and functions to read and write it: weights, training state and the files that belong to it.
 
 checkpoint_<update>/
-    model.safetensors, model.json               weights; the shape to rebuild the model from
-    tokenizer/, text.json, dict.<lang>.txt      what turns text into ids and back
+    model.safetensors, model.json               weights; shape of the model
+    tokenizer/, text.json, dict.<lang>.txt      files that convert text to ids and back
     training_state.safetensors, .json           optimiser, random state; position, scores
-    checksums.json                              sha256 of each of the files above
-best, last                                      pointer files: the name of a folder
-average/                                        a folder without training state
+    checksums.json                              SHA-256 of each of the files above
+best, last                                      pointer files with the name of a folder
+average/                                        checkpoint folder without training state
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from kdmt.models.build import build_model, count_stored, describe_model
 from kdmt.models.description import read_description
 from kdmt.models.transformer import Transformer
 
-_SHOWN = 80  # characters of a weight's name
+_SHOWN = 80  # most characters of the name of a weight in a message
 _LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What training needs besides the model to go on: named tensors, and plain JSON values."""
+    """State that training needs in addition to the model in order to continue: named tensors, and JSON values."""
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
@@ -61,14 +61,14 @@ def save_checkpoint(
     companions: Sequence[Path] = (),
     state: TrainingState | None = None,
 ) -> None:
-    """Write a checkpoint folder aside, read it back, and rename it into place.
+    """Write a checkpoint to a temporary folder, verify it, and rename the folder.
 
     Args:
-        folder: the final name; if it exists, it is replaced once the new one is verified.
-        model: its weights are stored once where they are shared.
-        weights: other weights of the same shapes, stored instead of the model's own.
-        companions: files and folders copied into the checkpoint (tokenizer, dictionaries, text settings).
-        state: for resuming; absent from a folder that is only for use.
+        folder: final path of the checkpoint. A folder of this name is replaced after the new one has been verified.
+        model: model whose weights are stored; shared weights are stored once.
+        weights: other weights of the same shapes, stored in place of the model's own; None for the model's own.
+        companions: files and folders to copy into the checkpoint (tokenizer, dictionaries, text settings).
+        state: state for resuming; None for a checkpoint that is not for resuming.
     """
     aside = partial_path(folder)
     shutil.rmtree(aside, ignore_errors=True)
@@ -92,7 +92,7 @@ def save_checkpoint(
     replaced = folder.with_name(f"{PARTIAL}replaced-{folder.name}")
     if replaced.exists():
         shutil.rmtree(replaced)
-    if folder.exists():  # moved, since a kill while it is being deleted would leave half a checkpoint
+    if folder.exists():  # renamed first, since a kill during deletion would leave an incomplete checkpoint
         folder.rename(replaced)
     aside.rename(folder)
     sync_to_disk(folder.parent)
@@ -101,10 +101,10 @@ def save_checkpoint(
 
 
 def load_model(folder: Path) -> Transformer:
-    """The model of a checkpoint, rebuilt from what the checkpoint says, in evaluation mode on the CPU.
+    """Return the model of a checkpoint, built from its description, in evaluation mode on the CPU.
 
     Raises:
-        UserError: the folder is damaged or its weights do not fit its description.
+        UserError: if the folder is damaged or its weights do not fit its description.
     """
     verify_checkpoint(folder)
     description = read_description(folder)
@@ -115,7 +115,13 @@ def load_model(folder: Path) -> Transformer:
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Fill a model from a checkpoint; aliases of shared tensors, which are stored once, are tied already."""
+    """Copy the weights of a checkpoint into a model.
+
+    The checkpoint stores shared tensors once; in the model they are tied already.
+
+    Raises:
+        UserError: if the weights do not fit the model, or are not finite floating-point numbers.
+    """
     path = folder / "model.safetensors"
     weights = _load_tensors(path)
     expected = _weights(model)
@@ -130,13 +136,13 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 
 def num_parameters(folder: Path) -> int:
-    """Return the number of parameters of a checkpoint, shared ones counted once, without loading them."""
+    """Return the number of parameters of a checkpoint, shared ones counted once, without reading their values."""
     with safe_open(folder / "model.safetensors", framework="numpy") as weights:
         return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118  (it is no mapping)
 
 
 def load_state(folder: Path) -> TrainingState:
-    """The training state of a verified checkpoint."""
+    """Return the training state of a verified checkpoint."""
     values_file = folder / "training_state.json"
     if not values_file.is_file():
         raise UserError(f"{folder}: holds no training state; only 'checkpoint_<update>' folders do")
@@ -144,7 +150,7 @@ def load_state(folder: Path) -> TrainingState:
 
 
 def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of some checkpoints' weights, summed in float64, in the type that they are stored in."""
+    """Return the mean of the weights of some checkpoints, summed in float64 and converted to their stored type."""
     totals: dict[str, Tensor] = {}
     types: dict[str, torch.dtype] = {}
     for folder in folders:
@@ -158,10 +164,10 @@ def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def check_finite(tensor: Tensor, name: str, path: Path) -> None:
-    """Refuse a weight that is not made of finite floating-point numbers.
+    """Check that a weight consists of finite floating-point numbers.
 
     Raises:
-        UserError: naming the file and the weight.
+        UserError: if it does not; the message names the file and the weight.
     """
     if not tensor.is_floating_point():
         raise UserError(f"{path}: {name[:_SHOWN]} is of type {tensor.dtype}, expected floating-point numbers")
@@ -170,13 +176,17 @@ def check_finite(tensor: Tensor, name: str, path: Path) -> None:
 
 
 def _check_fits(description: Mapping[str, Any], path: Path) -> None:
-    """Refuse a description of a model that is larger than the file of its weights, before it is built."""
+    """Check, before a model is built, that its description is not larger than the file of its weights.
+
+    Raises:
+        UserError: if the file is too small for the number of weights.
+    """
     check_file(path)
     there = path.stat().st_size
     described = count_stored(
         TransformerConfig(**description["config"]), description["src_vocab_size"], description["tgt_vocab_size"]
     )
-    if described > there:  # a weight takes a byte at least
+    if described > there:  # a weight needs at least one byte
         raise UserError(
             f"{path}: does not fit the model: model.json describes at least {described:,} weights, "
             f"and the file has {there:,} bytes"
@@ -192,7 +202,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters by name, a shared one under its first name alone (safetensors refuses aliases)."""
+    """Return the parameters by name, a shared one under its first name only, since safetensors refuses aliases."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 

@@ -1,6 +1,6 @@
-"""Checkpoints on disk: folders that appear whole or not at all, and the files that point to them.
+"""Checkpoints on disk: folders that are complete or absent, and the files that point to them.
 
-Nothing here loads torch: most stages want to know no more than which checkpoint there is.
+This module does not load PyTorch, since most stages only need to know which checkpoint exists.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from kdmt.models.average_record import AVERAGE, PREFIX, checkpoint_update, is_ou
 from kdmt.recognition import wrong_path
 
 _NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
-DAMAGED = "damaged-"  # begins the names of checkpoints that were found damaged
-_POINTER_BYTES = 200  # most of a pointer file
+DAMAGED = "damaged-"  # prefix of the names of damaged checkpoints
+_POINTER_BYTES = 200  # largest size of a pointer file
 _NO_CHECKPOINT = "neither a checkpoint folder nor a run that has one"
 
 _logger = logging.getLogger(__name__)
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """The identity of a checkpoint: the sha256 of its weights."""
+    """Return the identity of a checkpoint: the SHA-256 of its weights, as recorded in its list of checksums.
+
+    Raises:
+        UserError: if the list does not contain the file of the weights.
+    """
     checksums = read_checksums(folder)
     if "model.safetensors" not in checksums:
         raise UserError(f"{folder / CHECKSUMS}: does not list model.safetensors")
@@ -36,17 +40,18 @@ def checkpoint_sha256(folder: Path) -> str:
 
 
 def point(pointer: Path, folder: Path) -> None:
-    """Make a pointer file (`best`, `last`) name a checkpoint folder beside it."""
+    """Write a pointer file (`best`, `last`) with the name of a checkpoint in the same folder."""
     write_text(pointer, f"{folder.name}\n")
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The checkpoint folder that `path` is, points to, or (a training run) holds: average, else best, else last.
+    """Return the checkpoint folder for a path.
 
-    The average of a run that has gone on since is made anew from the run's checkpoints.
+    The path is a checkpoint folder, a pointer file or a training run. For a run it is the average, else the best, else
+    the last checkpoint. The average of a run is written again from the run's checkpoints if it is out of date.
 
     Raises:
-        UserError: there is none, or the average cannot be made anew.
+        UserError: if there is no checkpoint, or the average cannot be written again.
     """
     if path.is_file():
         return resolve_checkpoint(_pointed(path))
@@ -65,10 +70,10 @@ def resolve_checkpoint(path: Path) -> Path:
 
 
 def _pointed(pointer: Path) -> Path:
-    """The folder that a pointer file names: a name and nothing else, of what lies beside it.
+    """Return the folder that a pointer file names. The file contains only the name of a folder next to it.
 
     Raises:
-        UserError: it is another file.
+        UserError: if the file is not a pointer file, or the folder does not exist.
     """
     with pointer.open("rb") as file:
         name = os.fsdecode(file.read(_POINTER_BYTES + 1)).strip()
@@ -82,7 +87,7 @@ def _pointed(pointer: Path) -> Path:
 
 
 def _is_foreign(folder: Path) -> bool:
-    """Whether a folder is a model of Hugging Face's, whose weights have the name that ours have."""
+    """Return whether a folder is a model of Hugging Face, whose weights have the same file name as those of kdmt."""
     return (folder / "config.json").is_file()
 
 
@@ -92,19 +97,19 @@ def _warn_once(message: str) -> None:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoint folders, oldest first."""
+    """Return the checkpoint folders of a run, oldest first."""
     folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and _NAME.fullmatch(path.name)]
     return sorted(folders, key=checkpoint_update)
 
 
 def num_updates(run: Path) -> int:
-    """Return the updates of a run's newest checkpoint, 0 if it has none."""
+    """Return the number of updates of the newest checkpoint of a run, 0 if there is no checkpoint."""
     folders = list_checkpoints(run)
     return checkpoint_update(folders[-1]) if folders else 0
 
 
 def newest_valid_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that passes verification, and what was wrong with newer ones."""
+    """Return the newest checkpoint that passes verification, None if there is none, and the problems of newer ones."""
     problems = []
     for folder in reversed(list_checkpoints(run)):
         try:
@@ -117,7 +122,7 @@ def newest_valid_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
 
 
 def remove_unfinished(run: Path) -> None:
-    """Remove what a killed process was writing; a checkpoint that was being replaced comes back."""
+    """Remove the unfinished files of a killed process, and restore a checkpoint that was being replaced."""
     for replaced in run.glob(f"{PARTIAL}replaced-*"):
         folder = run / replaced.name.removeprefix(f"{PARTIAL}replaced-")
         if not folder.exists():

@@ -1,4 +1,4 @@
-"""`model.json`: the shape of a model, read and checked before anything is built from it. Nothing here loads torch."""
+"""`model.json`: the shape of a model, read and checked before a model is built. This module does not load PyTorch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _FAMILIES = ("transformer", "nonautoregressive")
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return what the `model.json` of one of our own models says, once every value is known to be right.
+    """Return the content of the `model.json` of a kdmt model after checking every value.
 
     Raises:
-        UserError: naming the file, and the value that is missing, unknown or out of range.
+        UserError: if the file or a value is missing, or a value is unknown or out of range. The message names the file
+            and the value.
     """
     path = folder / FILE
     values = read_json_object(path, missing=f"there is no such file: {folder} is not a checkpoint")
@@ -32,10 +33,10 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def check_description(values: Mapping[str, Any]) -> None:
-    """Refuse a description that no model can be built from.
+    """Check that a model can be built from a description.
 
     Raises:
-        UserError: naming the value.
+        UserError: if a value is missing, unknown or out of range. The message names the value.
     """
     family = values.get("family")
     if family not in _FAMILIES:
@@ -51,10 +52,10 @@ def check_description(values: Mapping[str, Any]) -> None:
 
 
 def check_size(values: Mapping[str, Any], name: str) -> int:
-    """Return a size of a description that is a whole number from 1 to the bound of its name.
+    """Return a size of a description after checking that it is a whole number from 1 to the bound of its name.
 
     Raises:
-        UserError: it is not.
+        UserError: if it is not.
     """
     value = values.get(name)
     if type(value) is not int or value < 1:
@@ -67,10 +68,10 @@ def check_size(values: Mapping[str, Any], name: str) -> int:
 
 
 def read_config(kind: type[_Config], values: Any, where: str) -> _Config:
-    """Return a part of a description as the record that it describes.
+    """Return a part of a description as a record of type `kind`.
 
     Raises:
-        UserError: a value is unknown, of another type or out of range.
+        UserError: if a value is unknown, of another type or out of range.
     """
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected an object")
@@ -80,16 +81,16 @@ def read_config(kind: type[_Config], values: Any, where: str) -> _Config:
 
 
 def check_numbers(config: TransformerConfig | NATConfig, where: str) -> None:
-    """Refuse numbers that are too small or too large.
+    """Check that no number is too small or too large.
 
     Raises:
-        UserError: naming the first one.
+        UserError: if one is. The message names the first one.
     """
     for name, value in vars(config).items():
         _check_number(f"{where}.{name}", name, value)
 
 
-_SMALLEST = {  # of the others 1
+_SMALLEST = {  # for all others 1
     **dict.fromkeys(("encoder_layers", "decoder_layers", "source_token", "target_token"), 0),
     **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0),
 }

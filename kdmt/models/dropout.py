@@ -1,4 +1,4 @@
-"""Dropout whose random numbers are cheap on a CPU."""
+"""Dropout with fast random numbers on CPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _INT64_MIN = -(2**63)
 class Dropout(nn.Module):
     """Inverted dropout with probability `p` in steps of 2**-16 on CPU.
 
-    PyTorch draws one number from its serial generator for each element on CPU, which costs more than the layer it
-    regularises in small models. Here one 64-bit draw decides four elements, and a byte an element is kept for the
+    PyTorch draws one number from its serial generator for each element on CPU. In small models this takes longer than
+    the layer that it regularises. Here one 64-bit draw decides four elements, and one byte per element is kept for the
     backward pass.
     """
 
@@ -31,8 +31,10 @@ class Dropout(nn.Module):
         return _Masked.apply(x, self.p)
 
     def add(self, x: Tensor, update: Tensor) -> Tensor:
-        """x + dropout(update), with nothing but the sum and the mask left in memory: on CPU the sum takes the place of
-        `update`, which no one may need any more."""
+        """Return x + dropout(update), keeping only the sum and the mask in memory.
+
+        On CPU the sum overwrites `update`, which must not be used afterwards.
+        """
         if not self.training or self.p == 0.0 or x.device.type != "cpu":
             return x + self(update)
         return _MaskedSum.apply(update.to(x.dtype), x, self.p)
@@ -54,15 +56,18 @@ class _Masked(torch.autograd.Function):
 
 
 class _MaskedSum(torch.autograd.Function):
-    """`update` comes first: where it is a view, as the output of a linear layer over three dimensions is, autograd
-    takes the first input for the one that changes in place."""
+    """x + dropout(update) in the memory of `update`.
+
+    `update` must be the first input: if it is a view, such as the output of a linear layer over three dimensions,
+    autograd assumes that the first input is the one that changes in place.
+    """
 
     @staticmethod
     def forward(ctx: Any, update: Tensor, x: Tensor, p: float) -> Tensor:
         keep, ctx.scale = draw_mask(x.shape, p)
         ctx.save_for_backward(keep)
         ctx.mark_dirty(update)
-        # in place: glibc before 2.38 cannot fill the hole of a freed tensor with one of the same size (aligned)
+        # in place, since glibc before 2.38 cannot reuse a freed tensor's memory for an aligned tensor of the same size
         return _multiply(update, keep, ctx.scale, out=update).add_(x)
 
     @staticmethod
@@ -71,20 +76,24 @@ class _MaskedSum(torch.autograd.Function):
 
 
 def _multiply(x: Tensor, keep: Tensor, scale: float, *, out: Tensor | None = None) -> Tensor:
-    """x * keep * scale, in a new tensor or in `out`.
+    """Return x * keep * scale, in a new tensor or in `out`.
 
-    The mask is turned into numbers first: a product of numbers and truth values takes 40 times as long.
+    The mask is converted to numbers first, since a product of numbers and booleans takes 40 times as long.
     """
     numbers = torch.empty_like(x).copy_(keep)
     out = numbers if out is None else out
-    if x.dtype == torch.bfloat16:  # rounded to bf16 the scale alone would be off by up to 0.2%
+    if x.dtype == torch.bfloat16:  # rounding the scale to bfloat16 would change it by up to 0.2%
         return torch.mul(numbers, x, out=out).mul_(scale)
     return torch.mul(numbers.mul_(scale), x, out=out)
 
 
 def draw_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
-    """A mask on the CPU, False with probability p in steps of 2**-16, and the factor for what it keeps."""
-    keep = torch.empty(shape, dtype=torch.bool)  # before the draws, which then leave no hole in the heap
+    """Draw a mask on the CPU, False with probability p in steps of 2**-16.
+
+    Returns:
+        The mask, bool, and the factor for the values that it keeps.
+    """
+    keep = torch.empty(shape, dtype=torch.bool)  # allocated before the draws, to avoid fragmentation of the heap
     count = shape.numel()
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(_INT64_MIN, None).view(torch.int16)
     threshold = round(p * 2**16)

@@ -1,4 +1,4 @@
-"""A student's first weights taken from its teacher."""
+"""Initialisation of a student with weights of its teacher."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ def copy_from_teacher(
     decoder_layers: Sequence[int] | None,
     embeddings: bool,
 ) -> None:
-    """Copy chosen layers and the embeddings of a teacher of the same width into a student, in place.
+    """Copy selected layers and the embeddings of a teacher of the same width into a student, in place.
 
-    With layers comes the norm that pre-norm models have after them.
+    If layers are copied, so is the norm that follows the last layer in pre-norm models.
 
     Args:
-        encoder_layers, decoder_layers: the teacher's layer, from 0, for each of the student's layers.
-        embeddings: token embeddings and output projection too.
+        encoder_layers, decoder_layers: index of a layer of the teacher, from 0, for each layer of the student; None to
+            copy no layers of this side.
+        embeddings: whether to copy the token embeddings and the output projection too.
 
     Raises:
-        UserError: a layer that does not exist, not one for each layer, or widths that differ.
+        UserError: if a layer does not exist, the number of layers is wrong, or widths differ.
     """
     if encoder_layers is not None:
         _copy_layers("encoder", student.encoder_layers, teacher.encoder_layers, encoder_layers)
@@ -52,7 +53,7 @@ def _copy_layers(side: str, student: nn.ModuleList, teacher: nn.ModuleList, chos
 
 
 def _copy_norm(side: str, student: nn.Module | None, teacher: nn.Module | None) -> None:
-    """What stands after the last layer of pre-norm models."""
+    """Copy the norm after the last layer if both models have one (pre-norm models)."""
     if student is not None and teacher is not None:
         _copy(f"{side}_layers_from_teacher", student, teacher)
 

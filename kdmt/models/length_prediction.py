@@ -1,6 +1,6 @@
-"""How long a translation will be, told from its source (Gu et al. 2018; the difference of lengths as in CMLM).
+"""Prediction of the target length from the source (Gu et al. 2018; the difference of the lengths as in CMLM).
 
-Shapes: B batch, S source length, D model width, K lengths of a sentence.
+Shapes: B batch, S source length, T target length, D model width, K lengths of a sentence, C classes of lengths.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from torch import Tensor, nn
 from kdmt.models.attention import at_least_float32
 from kdmt.models.transformer import EncoderOutput
 
-_REACH = 128  # the difference is told from -128 to 127
+_REACH = 128  # differences from -128 to 127 can be predicted
 
 
 class LengthHead(nn.Module):
-    """A softmax over the difference between target and source length, of the mean of the encoder's states.
+    """Softmax over the difference between target and source length, computed from the mean of the encoder's states.
 
-    Lengths count </s>.
+    Lengths include </s>.
 
     Args:
-        absolute: over the target's lengths from 0 to 255 instead.
-        frame: tokens before each sentence, which the encoder has seen and which are counted in the classes.
+        absolute: whether to predict the target length, from 0 to 255, in place of the difference.
+        frame: number of tokens that the model puts before each sentence. The encoder has read them, and the classes
+            include them.
     """
 
     def __init__(self, dim: int, *, bias: bool = True, absolute: bool = False, frame: int = 0) -> None:
@@ -30,20 +31,24 @@ class LengthHead(nn.Module):
         self.absolute, self.frame = absolute, frame
 
     def forward(self, encoded: EncoderOutput) -> Tensor:
-        """Natural log-probabilities of the classes: [B, 256]."""
+        """Return the natural log-probabilities of the classes: [B, 256]."""
         keep_BS1 = encoded.keep_BS[:, :, None]
         mean_BD = (encoded.states_BSD * keep_BS1).sum(1) / keep_BS1.sum(1)
         return at_least_float32(self.proj(mean_BD)).log_softmax(-1)
 
     def nll(self, encoded: EncoderOutput, tgt_lengths_B: Tensor) -> Tensor:
-        """Of the true lengths, those out of reach counted as the farthest: [B]."""
+        """Return the negative log-likelihood of the true lengths, [B].
+
+        A length out of range counts as the nearest class.
+        """
         classes_B = (tgt_lengths_B - self._first(encoded)).clamp(0, 2 * _REACH - 1)
         return -self(encoded).gather(1, classes_B[:, None])[:, 0]
 
     def best(self, encoded: EncoderOutput, k: int, *, limit: int) -> Tensor:
-        """The k most probable lengths, at least 2 (a word and </s>) and at most `limit`, no two the same: int64 [B, K].
+        """Return the k most probable lengths: int64 [B, K].
 
-        Where fewer are within the head's reach, the nearest one stands for the rest.
+        A length is at least 2 (a word and </s>) and at most `limit`. The lengths of a sentence are all different,
+        unless the head can predict fewer than k such lengths; the others are then clamped to this range.
         """
         log_probs_BC = self(encoded)
         classes_C = torch.arange(2 * _REACH, device=log_probs_BC.device)
@@ -53,20 +58,20 @@ class LengthHead(nn.Module):
         return lengths_BC.gather(1, best_BK).clamp(2, limit)
 
     def most_probable(self, encoded: EncoderOutput) -> Tensor:
-        """The most probable length, be it one that no sentence can have: int64 [B]."""
+        """Return the most probable length, even if no sentence can have it: int64 [B]."""
         return self._first(encoded) + self(encoded).argmax(1)
 
     def _first(self, encoded: EncoderOutput) -> Tensor:
-        """The length that class 0 stands for: int64 [B]."""
+        """Return the length that class 0 represents: int64 [B]."""
         sizes_B = encoded.keep_BS.sum(1)
         return (torch.zeros_like(sizes_B) if self.absolute else sizes_B - _REACH) - self.frame
 
 
 def uniform_copy(x_BSD: Tensor, src_keep_BS: Tensor, tgt_lengths_B: Tensor, width: int) -> Tensor:
-    """Each target position gets one source token's state, spread evenly from the first to the last: [B, width, D].
+    """Copy the state of one source token to each target position: [B, width, D].
 
-    Gu et al. 2018, section 3.2. Padding may be on either side of the source. Positions beyond a target's length have
-    the last token's.
+    The source tokens are spread evenly, from the first to the last (Gu et al. 2018, section 3.2). Padding may be on
+    either side of the source. Positions beyond the length of a target get the state of the last token.
     """
     places_BT = _opposite(src_keep_BS.sum(1), tgt_lengths_B, width).round().long()
     last_B1 = src_keep_BS.sum(1, keepdim=True) - 1
@@ -78,12 +83,12 @@ def uniform_copy(x_BSD: Tensor, src_keep_BS: Tensor, tgt_lengths_B: Tensor, widt
 def soft_copy(
     x_BSD: Tensor, src_keep_BS: Tensor, tgt_lengths_B: Tensor, width: int, *, log_temperature: Tensor
 ) -> Tensor:
-    """Each target position gets a mean of the source tokens' states, the nearer the heavier: [B, width, D].
+    """Return for each target position a weighted mean of the states of the source tokens: [B, width, D].
 
-    Weights are softmax_s(-|s - o| / t) where o is the place opposite in the source (Wei et al. 2019, section 3.1, with
-    places that are stretched to the target's length).
+    The weights are softmax_s(-|s - o| / t), where o is the corresponding position in the source (Wei et al. 2019,
+    section 3.1, with positions that are stretched to the length of the target).
     """
-    places_BS = src_keep_BS.long().cumsum(1) - 1  # of real tokens, wherever the padding is
+    places_BS = src_keep_BS.long().cumsum(1) - 1  # counted over real tokens, on whichever side the padding is
     opposite_BT = _opposite(src_keep_BS.sum(1), tgt_lengths_B, width)
     distance_BTS = (opposite_BT[:, :, None] - places_BS[:, None, :]).abs()
     scores_BTS = (-distance_BTS / log_temperature.exp()).masked_fill(~src_keep_BS[:, None, :], -torch.inf)
@@ -91,6 +96,6 @@ def soft_copy(
 
 
 def _opposite(src_lengths_B: Tensor, tgt_lengths_B: Tensor, width: int) -> Tensor:
-    """Where in the source each target position lies, from 0 to its last token: float [B, width]."""
+    """Return the source position that corresponds to each target position, 0 for the first: float [B, width]."""
     steps_B1 = ((src_lengths_B - 1) / (tgt_lengths_B - 1).clamp_min(1))[:, None]
     return torch.arange(width, device=src_lengths_B.device) * steps_B1

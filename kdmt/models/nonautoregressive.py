@@ -1,7 +1,7 @@
-"""Transformers whose decoder writes all positions at once (Gu et al. 2018).
+"""Non-autoregressive Transformers (Gu et al. 2018).
 
-The encoder and the layers are those of `transformer`; a decoder position sees all others of its sentence, and what it
-starts from is no earlier output but something that the source alone gives.
+The encoder and the layers are those of `transformer`. A decoder position attends to all others of its sentence, and no
+position waits for the output of an earlier one: the inputs come from the source or from a draft of the target.
 
 Shapes: B batch, S source length, L decoder positions, V vocabulary, D model width.
 """
@@ -23,19 +23,19 @@ from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.models.transitions import Transitions
 from kdmt.types import BOS, EOS, UNK
 
-_POSITIONS_AT_ONCE = 1024  # whose logits exist at one time, in decoding
+_POSITIONS_AT_ONCE = 1024  # number of positions whose logits exist at one time, in decoding
 
 Policy = Literal["deletion", "placeholders", "words"]
 _POLICIES: tuple[Policy, ...] = ("deletion", "placeholders", "words")
 
 
 class NATransformer(Transformer):
-    """Encoder and non-causal decoder.
+    """Transformer with a non-causal decoder.
+
+    The output of a `ctc` decoder has one row more than the dictionary: the last row is the blank.
 
     Args:
-        nat: the family and its sizes.
-
-    With a `ctc` decoder the output has one row more than the dictionary: the blank, the last one.
+        nat: family and its settings.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class NATransformer(Transformer):
 
     @property
     def blank(self) -> int:
-        """The id of the blank."""
+        """Id of the blank."""
         return self.tgt_vocab_size
 
     @property
     def nothing(self) -> int:
-        """What `insertion` says of a slot in which nothing is missing."""
+        """Id that an `insertion` model predicts for a slot in which nothing is missing."""
         return self.pad if self.nat.layout == "fairseq" else EOS
 
     @property
     def output_weight_VD(self) -> Tensor:
-        """See `Transformer.output_weight_VD`; the blank's row too, where there is one."""
+        """See `Transformer.output_weight_VD`. In the `ctc` family it has a row for the blank too."""
         weight_VD = self.output_proj.weight
         return torch.cat([weight_VD, self.blank_1D]) if self.nat.family == "ctc" else weight_VD
 
@@ -96,23 +96,24 @@ class NATransformer(Transformer):
 
     @property
     def max_decoder_positions(self) -> int:
-        """Positions of the decoder that a sentence can have at most."""
+        """Largest number of decoder positions of a sentence."""
         return _decoder_positions(self.config, self.nat)
 
     def upsample(self, src_tokens_BS: Tensor, times_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Decoder inputs that are the source's embeddings, each so many times in a row (Libovicky & Helcl 2018).
+        """Return the source embeddings, each repeated, as decoder inputs (Libovicky & Helcl 2018).
 
         Args:
-            times_B: int64, how many times; the family's `upsample` by default.
+            times_B: int64, number of copies of each source token (default: `nat.upsample`).
 
         Returns:
-            The inputs without positions (`tgt_embed.place`), [B, L, D], and which are real, bool [B, L].
+            The inputs without positions (`tgt_embed.place` adds them), [B, L, D], and a mask that is True on real
+            positions, bool [B, L].
         """
         tokens_BL = self._repeated(src_tokens_BS, times_B)
         return self.src_embed.look_up(tokens_BL), tokens_BL.ne(self.pad)
 
     def _repeated(self, src_tokens_BS: Tensor, times_B: Tensor | None) -> Tensor:
-        """Each source token so many times in a row: [B, L]."""
+        """Return the source tokens, each repeated `times_B` times in a row: [B, L]."""
         if times_B is None:
             return src_tokens_BS.repeat_interleave(self.nat.upsample, dim=1)
         lengths_B = times_B * src_tokens_BS.ne(self.pad).sum(1)
@@ -121,14 +122,15 @@ class NATransformer(Transformer):
         return src_tokens_BS.gather(1, places_BL).masked_fill(columns_L >= lengths_B[:, None], self.pad)
 
     def best_symbols(self, features_BLD: Tensor, *, eos_penalty: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The most probable token (or blank) at each position, int64, and its log-probability, natural: [B, L] each.
+        """Return the most probable token or blank at each position, int64, and its natural log-probability.
 
-        Padding is no token of families that read what they wrote.
-
-        `output_weight_VD` with the blank's row is a copy, which a single sentence would feel.
+        Both results are [B, L]. Families that read their own output cannot predict padding. The blank is handled
+        separately, since `output_weight_VD` with its row is a copy, which would slow down decoding of a single
+        sentence.
 
         Args:
-            eos_penalty: taken off the logit of </s>, or of what stands for nothing.
+            eos_penalty: number that is subtracted from the logit of </s>; in the `insertion` family, from the logit of
+                `nothing`.
         """
         parts = [
             self._best_symbols(part_MD, eos_penalty) for part_MD in features_BLD.flatten(0, 1).split(_POSITIONS_AT_ONCE)
@@ -137,21 +139,21 @@ class NATransformer(Transformer):
         return symbols_M.view(features_BLD.shape[:2]), log_probs_M.view(features_BLD.shape[:2])
 
     def _best_symbols(self, features_MD: Tensor, eos_penalty: float) -> tuple[Tensor, Tensor]:
-        """[M] each"""
+        """Return the results of `best_symbols` for M positions: [M] each."""
         logits_MV = features_MD @ self.output_proj.weight.t()
         logits_MV[:, self.nothing if self.nat.family == "insertion" else EOS] -= eos_penalty
         pad_M = logits_MV[:, self.pad].clone()
         if self.family.positions != "aligned" and not self._says_padding:
-            logits_MV[:, self.pad] = -torch.inf  # where a draft ends is told by its padding
+            logits_MV[:, self.pad] = -torch.inf  # padding marks the end of a draft
         peak_M, symbols_M = logits_MV.max(1)
-        # a sum over a flat distribution of 65,505 tokens or more is no number in float16
+        # in float16 a sum over a flat distribution of 65,505 tokens or more would be infinite
         whole = torch.promote_types(logits_MV.dtype, torch.float32)
         total_M = logits_MV.sub_(peak_M[:, None]).exp_().sum(1, dtype=whole)
         if self.nat.layout == "fairseq" and not self._says_padding:
-            total_M += (pad_M - peak_M).exp()  # it is not written there either, but has its probability
+            total_M += (pad_M - peak_M).exp()  # fairseq does not output padding either, but counts its probability
         if self.nat.family != "ctc":
             return symbols_M, -total_M.log()
-        over_M = (features_MD @ self.blank_1D[0]) - peak_M  # how far the blank is above the best token
+        over_M = (features_MD @ self.blank_1D[0]) - peak_M  # logit of the blank minus the logit of the best token
         higher_M = over_M.clamp_min(0.0)
         total_M = total_M * (-higher_M).exp() + (over_M - higher_M).exp()
         return symbols_M.masked_fill(over_M > 0.0, self.blank), -total_M.log()
@@ -161,7 +163,10 @@ class NATransformer(Transformer):
         return self.nat.family == "insertion" and self.nothing == self.pad
 
     def look_up_output(self, symbols_BL: Tensor) -> Tensor:
-        """Embeddings of output tokens, the blank among them where there is one, without positions: [B, L, D]."""
+        """Return the embeddings of output symbols, which may be blanks in the `ctc` family: [B, L, D].
+
+        Positions are not added.
+        """
         if self.nat.family != "ctc":
             return self.tgt_embed.look_up(symbols_BL)
         is_blank_BL = symbols_BL.eq(self.blank)
@@ -169,9 +174,9 @@ class NATransformer(Transformer):
         return torch.where(is_blank_BL[:, :, None], self.blank_1D * self.tgt_embed.scale, x_BLD)
 
     def vertices(self, src_tokens_BS: Tensor, times_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Decoder inputs of a directed acyclic decoder: <s>, nothing known, </s>, so many for each source token.
+        """Return the inputs of a directed acyclic decoder: <s>, then <unk> at all other positions, then </s>.
 
-        Arguments and results are those of `upsample`.
+        The number of positions, the arguments and the results are those of `upsample`.
         """
         keep_BL = self._repeated(src_tokens_BS, times_B).ne(self.pad)
         tokens_BL = torch.full_like(keep_BL, UNK, dtype=src_tokens_BS.dtype).masked_fill_(~keep_BL, self.pad)
@@ -180,27 +185,31 @@ class NATransformer(Transformer):
         return self.tgt_embed.look_up(tokens_BL), keep_BL
 
     def link(self, features_BLD: Tensor, keep_BL: Tensor) -> Tensor:
-        """Log-probabilities of the next vertex, [B, L, L]; see `LinkHead`."""
+        """Return the log-probabilities of the next vertex, [B, L, L]. See `LinkHead`."""
         return self.links(features_BLD, self.tgt_embed.positions(0, features_BLD.size(1)), keep_BL)
 
     def fill(
         self, src_tokens_BS: Tensor, seen_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
     ) -> Tensor:
-        """Features of the target's own positions, of families that have them: [B, T, D].
+        """Return decoder features in families that have a position for each target token: [B, T, D].
 
         Args:
-            seen_BT: what is known of the target, <unk> where nothing is. There a decoder of another family than `cmlm`
-                starts from what lies opposite in the source.
+            seen_BT: visible tokens of the target, <unk> where the token is hidden. In families that copy the source,
+                the input of a hidden position is a copy of the source embeddings at the corresponding positions.
         """
         return self.fill_framed(src_tokens_BS, seen_BT, encoder_output, trace)[:, self.nat.frame :]
 
     def fill_framed(
         self, src_tokens_BS: Tensor, seen_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
     ) -> Tensor:
-        """The same with the features of the <s> that the model itself puts before the target, where it does so."""
+        """Return the result of `fill`, preceded by the features of the <s> that the model puts before the target.
+
+        Only models of the fairseq layout put <s> before the target.
+        """
         copied_BT = seen_BT.eq(UNK)
         if self.nat.layout == "fairseq":
-            # there <s> and </s> too start from the source in the first pass, and in later ones nothing does
+            # in fairseq the inputs of <s> and </s> are copies of the source too in the first pass; in later passes no
+            # input is a copy
             nothing_known_B1 = (copied_BT | seen_BT.eq(EOS) | seen_BT.eq(self.pad)).all(1, keepdim=True)
             seen_BT = self._framed(seen_BT)
             copied_BT = nothing_known_B1.expand_as(seen_BT)
@@ -212,15 +221,15 @@ class NATransformer(Transformer):
         return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
 
     def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
-        """See `Transformer.encode`; what it gives has one position more where the model puts <s> before the source."""
+        """See `Transformer.encode`. The output has one more position if the model puts <s> before the source."""
         return super().encode(self._framed(src_tokens_BS), trace)
 
     def _framed(self, tokens_BT: Tensor) -> Tensor:
-        """With <s> before each sentence, where the model wants it; padding is on the right."""
+        """Put <s> before each sentence in models of the fairseq layout; padding is on the right."""
         return F.pad(tokens_BT, (self.nat.frame, 0), value=BOS)
 
     def _copied(self, src_tokens_BS: Tensor, keep_BT: Tensor) -> Tensor:
-        """Source embeddings as decoder inputs: [B, T, D]."""
+        """Return copies of the source embeddings as decoder inputs: [B, T, D]."""
         x_BSD, src_keep_BS = self.src_embed.look_up(src_tokens_BS), src_tokens_BS.ne(self.pad)
         lengths_B, width = keep_BT.sum(1), keep_BT.size(1)
         if self.nat.source_copy == "soft":
@@ -235,17 +244,17 @@ class NATransformer(Transformer):
         *,
         policy: Policy = "words",
     ) -> Tensor:
-        """Features of a draft's tokens, <s> and </s> among them, of families that edit: [B, N, D].
+        """Return the features of the tokens of a draft, including <s> and </s>, in families that edit: [B, N, D].
 
         Args:
-            policy: what they are for; with `early_exit` it decides on the layers.
+            policy: prediction that the features are used for; with `early_exit` it decides the number of layers.
         """
         layers = None if self.nat.early_exit is None else self.nat.early_exit[_POLICIES.index(policy)]
         x_BND, keep_BN = self.tgt_embed.look_up(draft_BN), draft_BN.ne(self.pad)
         return self.decode_all(x_BND, keep_BN, encoder_output, trace, layers=layers)
 
     def slots(self, features_BND: Tensor) -> Tensor:
-        """Features of what may be inserted between neighbours, of `insertion`: [B, N - 1, D]."""
+        """Return the features of the slots between neighbours in the `insertion` family: [B, N - 1, D]."""
         return self.slot_proj(neighbours(features_BND))
 
     def decode_all(
@@ -257,21 +266,21 @@ class NATransformer(Transformer):
         *,
         layers: int | None = None,
     ) -> Tensor:
-        """Decoder features of all positions at once, before the output projection: [B, L, D].
+        """Return the decoder features of all positions, computed in parallel, before the output projection: [B, L, D].
 
         Args:
             x_BLD: inputs without positions.
             keep_BL: bool, real positions.
-            layers: how many of the decoder's layers; None for all.
+            layers: number of decoder layers to run, from the first one; None for all.
         """
         return self._decode(self.tgt_embed.place(x_BLD), encoder_output, trace, keep_BL, layers=layers)
 
     def deep_trace(self) -> Trace:
-        """A trace that keeps the outputs of all decoder layers but the last."""
+        """Return a trace that keeps the outputs of all decoder layers except the last."""
         return Trace(frozenset(("decoder", layer) for layer in range(len(self.decoder_layers) - 1)))
 
     def lower_layers(self, trace: Trace) -> list[Tensor]:
-        """Decoder features as if each lower layer were the last: [B, L, D] each."""
+        """Return decoder features as if each lower layer were the last one: [B, L, D] each."""
         states = [trace.found["decoder", layer] for layer in range(len(self.decoder_layers) - 1)]
         return states if self.decoder_norm is None else [self.decoder_norm(state) for state in states]
 

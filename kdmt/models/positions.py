@@ -1,4 +1,7 @@
-"""Position embeddings with fairseq's numerics: counted from pad + 1; sinusoids are all sines, then all cosines."""
+"""Position embeddings with fairseq's numerics.
+
+Positions are counted from pad + 1; sinusoids are all sines, then all cosines.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 
 
 def sinusoidal_table(num_positions: int, dim: int, *, pad: int) -> Tensor:
-    """Sinusoids for positions pad+1, pad+2, ...: float32 [num_positions, dim].
+    """Return sinusoids for positions pad+1, pad+2, ...: float32 [num_positions, dim].
 
     Vaswani et al. 2017, section 3.5, in the order of tensor2tensor and fairseq: all sines, then all cosines, with
     frequencies spaced over half_dim - 1.
@@ -24,7 +27,7 @@ def sinusoidal_table(num_positions: int, dim: int, *, pad: int) -> Tensor:
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed sinusoids; `forward(start, length)` gives the rows of positions start, ..., start+length-1: [length, D]."""
+    """Fixed sinusoids; `forward(start, length)` returns positions start, ..., start+length-1: [length, D]."""
 
     table: Tensor
 
@@ -37,7 +40,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class LearnedPositions(nn.Module):
-    """A learned row for each position. The rows up to `pad` exist, as in fairseq, and are never used."""
+    """Learned embeddings, one row for each position. The rows up to `pad` exist, as in fairseq, and are never used."""
 
     def __init__(self, num_positions: int, dim: int, *, pad: int) -> None:
         super().__init__()

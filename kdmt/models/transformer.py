@@ -1,4 +1,4 @@
-"""The encoder-decoder Transformer with fairseq's numerics, in plain PyTorch.
+"""Encoder-decoder Transformer with fairseq's numerics, in plain PyTorch.
 
 Shapes: B batch, S source length, T target length, V vocabulary, D model width, K beam, N = B * K rows, H heads,
 C = D / H. Sentences are padded on the right; `keep` masks are True on real tokens.
@@ -22,47 +22,48 @@ from kdmt.models.dropout import Dropout
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
 from kdmt.types import EOS
 
-# torch.compile's: encoder and decoder layers in training and evaluation, and again for a batch of one sentence; a layer
-# that leaves something behind is a program of its own
+# Limits for torch.compile. Encoder and decoder layers are compiled for training and evaluation, and again for a batch
+# of one sentence; a layer that writes to a trace is a separate program.
 _MAX_PROGRAMS = 16
 _MAX_PROGRAMS_A_LAYER = 4
 
-# where attention looks at real tokens alone: where some are padding; in any case, which is one program less to compile;
-# not at all, for sentences of one length
+# when attention gets a mask of the real tokens: `needed`, if there is padding; `always`, which saves one compiled
+# program; `never`, for sentences of equal length
 Masks = Literal["needed", "always", "never"]
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu}  # in place where it can be
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu}  # in place if possible
 
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """What a decoder sees of the source."""
+    """Output of the encoder, which the decoder attends to."""
 
     states_BSD: Tensor  # float [B, S, D]
     keep_BS: Tensor  # bool [B, S], True = real token
 
     def select(self, rows_N: Tensor) -> EncoderOutput:
-        """Of these sentences, in this order."""
+        """Return the output for the sentences `rows_N`, in this order."""
         return EncoderOutput(self.states_BSD[rows_N], self.keep_BS[rows_N])
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a pass through the network leaves behind besides its result: hidden states and attention maps.
+    """Hidden states and attention maps that a pass through the network records in addition to its result.
 
-    A place is a kind and a layer's number. Kinds of states: `encoder`, `decoder` (a layer's output, [B, L, D]); of
-    attention maps: `encoder_self`, `decoder_self`, `cross` ([B, H, L, L], before dropout).
+    A place is a pair of a kind and the index of a layer. Kinds of hidden states are `encoder` and `decoder` (output of
+    a layer, [B, L, D]); kinds of attention maps are `encoder_self`, `decoder_self` and `cross` ([B, H, L, L], before
+    dropout).
 
     Attributes:
-        wanted: the places.
-        found: filled by the pass.
+        wanted: places to record.
+        found: recorded tensors; the pass fills it.
     """
 
     wanted: frozenset[tuple[str, int]]
     found: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def keep_map(self, kind: str, layer: int, make: Callable[[], Tensor]) -> None:
-        """Called by the network; a map is made only where it is wanted."""
+        """Record an attention map; the network calls this. `make` is called only if the map is wanted."""
         if (kind, layer) in self.wanted:
             self.found[kind, layer] = make()
 
@@ -73,22 +74,25 @@ class Trace:
 
 @dataclass
 class DecoderCache:
-    """Keys and values of a decoding in progress; row b * K + k is beam k of sentence b."""
+    """Keys and values during decoding; row b * K + k is beam k of sentence b."""
 
     length: int  # positions decoded so far
     beam: int
-    self_2NHTC: list[Tensor]  # a layer each: keys and values [2, N, H, T, C]
-    cross_2BHSC: list[Tensor]  # a layer each: keys and values [2, B, H, S, C], shared by the rows of a sentence
+    self_2NHTC: list[Tensor]  # for each layer keys and values [2, N, H, T, C]
+    cross_2BHSC: list[Tensor]  # for each layer keys and values [2, B, H, S, C], shared by the rows of a sentence
     keep_B11S: Tensor  # bool [B, 1, 1, S]
 
     def reorder(self, order_N: Tensor) -> None:
-        """Let row i continue what row order_N[i] held. Rows stay with their sentence, so only self-attention moves."""
+        """Replace row i by row order_N[i].
+
+        Rows stay within their sentence, so that only the keys and values of self-attention move.
+        """
         for cache_2NHTC in self.self_2NHTC:
             past = cache_2NHTC[:, :, :, : self.length]
             past.copy_(past.index_select(1, order_N))
 
     def select_sentences(self, index_B: Tensor) -> None:
-        """Keep these sentences alone."""
+        """Keep only the sentences `index_B`."""
         rows_N = (index_B[:, None] * self.beam + torch.arange(self.beam, device=index_B.device)).flatten()
         self.self_2NHTC = [cache.index_select(1, rows_N) for cache in self.self_2NHTC]
         self.cross_2BHSC = [cache.index_select(1, index_B) for cache in self.cross_2BHSC]
@@ -96,7 +100,7 @@ class DecoderCache:
 
 
 class FeedForward(nn.Module):
-    """Two linear layers; dropout after the activation (`activation_dropout`)."""
+    """Two linear layers, with dropout after the activation (`activation_dropout`)."""
 
     def __init__(self, dim: int, ffn_dim: int, *, activation_fn: str, activation_dropout: float) -> None:
         super().__init__()
@@ -110,7 +114,7 @@ class FeedForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """The frame around a sublayer: x + dropout(f(x)), with the norm before f or after the sum."""
+    """Residual connection around a sublayer: x + dropout(f(x)), with the norm before f or after the sum."""
 
     def __init__(self, dim: int, *, dropout: float, normalize_before: bool) -> None:
         super().__init__()
@@ -150,10 +154,10 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to the source, feed-forward.
+    """Self-attention, attention over the source, feed-forward layers.
 
     Args:
-        causal: whether a position sees earlier ones alone, or all of its sentence.
+        causal: whether a position attends only to itself and earlier positions; otherwise to its whole sentence.
     """
 
     def __init__(self, config: TransformerConfig, *, causal: bool = True) -> None:
@@ -182,7 +186,7 @@ class DecoderLayer(nn.Module):
         trace: Trace | None = None,
         number: int = 0,
     ) -> Tensor:
-        # right padding and the causal mask keep padding out of every real position's sight: then there is no `keep`
+        # with padding on the right, the causal mask hides it from every real position: then `keep_B11T` is None
         before = self.self_attn_residual.before(x_BTD)
         update = self.self_attn(before, keep_B11T=keep_B11T, causal=self.causal)
         x_BTD = self.self_attn_residual.after(x_BTD, update)
@@ -199,7 +203,7 @@ class DecoderLayer(nn.Module):
         return self.ffn_residual.after(x_BTD, self.ffn(self.ffn_residual.before(x_BTD)))
 
     def step(self, x_ND: Tensor, self_2NHTC: Tensor, cross_2BHSC: Tensor, keep_B11S: Tensor, position: int) -> Tensor:
-        """One position, with earlier ones in the cache: [N, D]."""
+        """Process one position, with the keys and values of earlier positions in the cache: [N, D]."""
         update = self.self_attn.step(self.self_attn_residual.before(x_ND), self_2NHTC, position)
         x_ND = self.self_attn_residual.after(x_ND, update)
         update = self.cross_attn.step(self.cross_attn_residual.before(x_ND), cross_2BHSC, keep_B11S)
@@ -208,8 +212,10 @@ class DecoderLayer(nn.Module):
 
 
 class Embedder(nn.Module):
-    """Token embeddings times sqrt(D) (`no_scale_embedding`: as they are) plus positions, optionally normalised, then
-    dropout."""
+    """Token embeddings times sqrt(D), or times 1 with `no_scale_embedding`, plus positions; then norm and dropout.
+
+    The norm is optional (`layernorm_embedding`).
+    """
 
     def __init__(self, tokens: nn.Embedding, config: TransformerConfig, *, positions: int, learned: bool) -> None:
         super().__init__()
@@ -223,15 +229,15 @@ class Embedder(nn.Module):
         self.scale = 1.0 if config.no_scale_embedding else math.sqrt(dim)
 
     def forward(self, tokens_BT: Tensor, *, start: int = 0) -> Tensor:
-        """[B, T] of positions start, start + 1, ... --> [B, T, D]"""
+        """Return the embeddings of tokens [B, T] at positions start, start + 1, ...: [B, T, D]."""
         return self.place(self.look_up(tokens_BT), start=start)
 
     def look_up(self, tokens_BT: Tensor) -> Tensor:
-        """Embeddings without positions: [B, T, D]."""
+        """Return the embeddings without positions: [B, T, D]."""
         return self.tokens(tokens_BT) * self.scale
 
     def place(self, x_BTD: Tensor, *, start: int = 0) -> Tensor:
-        """Give embeddings their positions, and the rest that follows: [B, T, D]."""
+        """Add positions to embeddings, then apply the norm and dropout: [B, T, D]."""
         x_BTD = x_BTD + self.positions(start, x_BTD.size(1))
         if self.norm is not None:
             x_BTD = self.norm(x_BTD)
@@ -249,15 +255,15 @@ class Transformer(nn.Module):
     """Encoder and decoder (Vaswani et al. 2017).
 
     Args:
-        config: widths, depths and rates.
-        src_vocab_size, tgt_vocab_size: rows of the embeddings, padding of the dictionary included.
+        config: widths, depths and dropout rates.
+        src_vocab_size, tgt_vocab_size: number of rows of the embeddings, including the padding of the dictionary.
         pad: id of the padding token, the same in both vocabularies.
-        causal: whether the decoder's positions see earlier ones alone.
-        source_positions, decoder_positions: how many there are, where they are not those of a source and of a target;
-            one of the model's own tokens is not counted.
+        causal: whether a decoder position attends only to itself and earlier positions.
+        source_positions, decoder_positions: largest numbers of positions (default: those of `config`), without the
+            position of a `source_token` or `target_token`.
 
     Raises:
-        ValueError: all embeddings are to be shared and the vocabularies have different sizes.
+        ValueError: if all embeddings are to be shared and the vocabularies have different sizes.
     """
 
     def __init__(
@@ -277,7 +283,7 @@ class Transformer(nn.Module):
         self.config = config
         self.src_vocab_size, self.tgt_vocab_size, self.pad = src_vocab_size, tgt_vocab_size, pad
         self.masks: Masks = "needed"
-        self.recompute_layers = False  # activation checkpointing: keep a layer's input alone, compute the rest again
+        self.recompute_layers = False  # activation checkpointing: keep only the input of a layer, recompute the rest
         src_tokens = _token_embedding(src_vocab_size, config.encoder_embed_dim, pad=pad)
         tgt_tokens = (
             src_tokens
@@ -308,14 +314,14 @@ class Transformer(nn.Module):
 
     @property
     def output_weight_VD(self) -> Tensor:
-        """The matrix that turns decoder features into logits; a loss may apply it in chunks."""
+        """Output projection, which maps decoder features to logits; a loss may apply it in chunks."""
         return self.output_proj.weight
 
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
 
     def compile_layers(self) -> None:
-        """Let torch.compile make one program for the encoder layers and one for the decoder's, for all lengths."""
+        """Compile the layers: one program for the encoder layers and one for the decoder layers, for all lengths."""
         self.masks = "always"
         layers = [*self.encoder_layers, *self.decoder_layers]
         torch._dynamo.config.recompile_limit = _MAX_PROGRAMS + _MAX_PROGRAMS_A_LAYER * len(layers)
@@ -323,14 +329,14 @@ class Transformer(nn.Module):
             layer.compile(dynamic=True)
 
     def _run(self, layer: nn.Module, inputs: tuple[Tensor | None, ...], trace: Trace | None, number: int) -> Tensor:
-        if trace is not None:  # what it leaves behind is kept, and so is all that led to it
+        if trace is not None:  # recorded tensors need all activations that led to them
             return layer(*inputs, trace, number)
         if self.recompute_layers and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
 
     def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
-        """States of the source, one more where the model puts a token of its own before it (`source_token`)."""
+        """Encode the source. The output has one more position if the model puts a `source_token` before the source."""
         if self.config.source_token is not None:
             src_tokens_BS = F.pad(src_tokens_BS, (1, 0), value=self.config.source_token)
         keep_BS = src_tokens_BS.ne(self.pad)
@@ -345,7 +351,7 @@ class Transformer(nn.Module):
         return EncoderOutput(states_BSD=x_BSD, keep_BS=keep_BS)
 
     def decode(self, prev_tokens_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None) -> Tensor:
-        """Teacher-forced decoder features, before the output projection: [B, T, D]."""
+        """Return teacher-forced decoder features, before the output projection: [B, T, D]."""
         if self.config.target_token is None:
             return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)
         first_B1 = torch.full_like(prev_tokens_BT[:, :1], self.config.target_token)
@@ -361,7 +367,7 @@ class Transformer(nn.Module):
         *,
         layers: int | None = None,
     ) -> Tensor:
-        """Through the decoder's layers, all or the first ones; `keep` where a position sees all others."""
+        """Run all decoder layers or the first `layers` ones. `keep_BT` masks padding if the decoder is not causal."""
         keep_B11S = _attention_mask(encoder_output.keep_BS, self.masks)
         keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, self.masks)
         for number, layer in enumerate(self.decoder_layers[:layers]):
@@ -371,11 +377,11 @@ class Transformer(nn.Module):
         return x_BTD if self.decoder_norm is None else self.decoder_norm(x_BTD)
 
     def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:
-        """Teacher-forced logits: [B, T, V]."""
+        """Return teacher-forced logits: [B, T, V]."""
         return self.output_proj(self.decode(prev_tokens_BT, self.encode(src_tokens_BS)))
 
     def start_cache(self, encoder_output: EncoderOutput, *, beam: int, max_len: int) -> DecoderCache:
-        """A cache for `beam` rows a sentence and up to `max_len` positions."""
+        """Return a cache for `beam` rows per sentence and up to `max_len` positions."""
         states_BSD = encoder_output.states_BSD
         heads, rows = self.config.decoder_attention_heads, states_BSD.size(0) * beam
         max_len += self.config.target_token is not None
@@ -387,18 +393,21 @@ class Transformer(nn.Module):
             cross_2BHSC=[layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()],
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
         )
-        if self.config.target_token is not None:  # what stands before it is read; it takes the place of the first token
+        if self.config.target_token is not None:  # </s> comes before it; `decode_step` then replaces the first token
             self._step(torch.full((rows,), EOS, device=states_BSD.device), cache)
         return cache
 
     def decode_step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
-        """Logits of the next token after the last one of each row: [N, V]. Advances the cache by one position."""
+        """Return the logits of the token that follows the last one of each row, [N, V].
+
+        The cache advances by one position.
+        """
         if self.config.target_token is not None and cache.length == 1:
             last_tokens_N = torch.full_like(last_tokens_N, self.config.target_token)
         return self.output_proj(self._step(last_tokens_N, cache))
 
     def _step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
-        """Features of the next token: [N, D]."""
+        """Return the features of the next token, [N, D], and advance the cache by one position."""
         x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
         layers = zip(self._decoder_layers(), cache.self_2NHTC, cache.cross_2BHSC, strict=True)
         for layer, self_2NHTC, cross_2BHSC in layers:
@@ -408,7 +417,11 @@ class Transformer(nn.Module):
 
 
 def _attention_mask(keep_BS: Tensor, masks: Masks) -> Tensor | None:
-    """[B, 1, 1, S]; on a CPU None where nothing is padded, which is faster. Asking a GPU would make the host wait."""
+    """Return the mask of the real tokens, [B, 1, 1, S], or None if no mask is applied.
+
+    With `needed` it is None on a CPU if there is no padding, which is faster. On a GPU this is not checked, since the
+    host would have to wait for the result.
+    """
     if masks == "never":
         return None
     if masks == "needed" and keep_BS.device.type == "cpu" and bool(keep_BS.all()):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Transitions(nn.Module):
-    """M = E1 E2^T over the vocabulary; it is never whole."""
+    """M = E1 E2^T over the vocabulary; the whole matrix is never computed."""
 
     def __init__(self, vocab_size: int, rank: int) -> None:
         super().__init__()
@@ -19,5 +19,5 @@ class Transitions(nn.Module):
             nn.init.normal_(each.weight, std=rank**-0.5)
 
     def forward(self, ids_BTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of E1 and E2 of each position's candidates: [B, T, K, R] each."""
+        """Return the rows of E1 and E2 for the candidates of each position: [B, T, K, R] each."""
         return self.first(ids_BTK), self.second(ids_BTK)

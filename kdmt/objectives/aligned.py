@@ -4,7 +4,7 @@ The loss is the negative log-likelihood of the target over all its alignments wi
 are in `kdmt.losses.ctc` and `kdmt.losses.dag`.
 
 Shapes: B batch, L decoder positions, T target tokens without </s>, K symbols whose probabilities are needed: those of
-the target and what frames or separates them, M real decoder positions, D model width.
+the target and the symbols that frame or separate them, M real decoder positions, D model width.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Words:
         tokens_BT = tgt_tokens_BT[:, :-1]  # without the </s> of the longest one, or padding
         if not tokens_BT.size(1):  # no target has a word
             tokens_BT = torch.full_like(tgt_tokens_BT, PAD)
-        # by lengths: a sentence of a data-bin may have <s> and </s> inside it too, which frame drafts and are no words
+        # the lengths decide, since a sentence of a data-bin may contain <s> and </s>, which frame drafts: they are
+        # replaced by <unk>
         lengths_B = (tgt_tokens_BT.ne(PAD).sum(1) - 1).clamp_min(0)
         columns_T = torch.arange(tokens_BT.size(1), device=tokens_BT.device)
         words_BT = torch.where(tokens_BT.eq(BOS) | tokens_BT.eq(EOS), UNK, tokens_BT)
@@ -61,13 +62,13 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedPrepared(Prepared):
-    """A batch whose decoder positions are decided.
+    """Batch with decided numbers of decoder positions.
 
     Attributes:
-        words: the targets.
-        fits_B: bool, which targets have an alignment.
-        times_B: int64, decoder positions for each source token; None for the model's own factor throughout.
-        num_words: target tokens of the sentences that have an alignment.
+        words: targets without </s>.
+        fits_B: bool, True for targets that have an alignment.
+        times_B: int64, number of decoder positions for each source token; None for the model's factor in all sentences.
+        num_words: number of target tokens in the sentences that have an alignment.
     """
 
     words: Words
@@ -78,11 +79,11 @@ class AlignedPrepared(Prepared):
 
 @dataclass(frozen=True)
 class Reading:
-    """The decoder's output at its positions.
+    """Output of the decoder at its positions.
 
     Attributes:
-        features_BLD: of one layer.
-        keep_BL: bool, real positions.
+        features_BLD: features of one layer.
+        keep_BL: bool, True on real positions.
         log_probs_BLK: log-probabilities of the symbols of each sentence.
     """
 
@@ -99,17 +100,17 @@ class Reading:
 
 @dataclass(frozen=True)
 class AlignedPass(Pass):
-    """A pass of a student.
+    """Pass of a student over a batch.
 
     Attributes:
-        readings: the output of the last layer; before it, with deep supervision, that of the lower ones.
+        readings: output of the last layer; with deep supervision, preceded by the outputs of the lower layers.
     """
 
     readings: tuple[Reading, ...]
 
 
 class Alignment(ABC):
-    """How the target lies on the decoder positions."""
+    """Alignment between the target and the decoder positions."""
 
     @abstractmethod
     def needed(self, words: Words) -> Tensor:
@@ -117,7 +118,7 @@ class Alignment(ABC):
 
     @abstractmethod
     def inputs(self, model: NATransformer, src_tokens_BS: Tensor, times_B: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return decoder inputs without positions, [B, L, D], and which are real, bool [B, L]."""
+        """Return decoder inputs without positions, [B, L, D], and a mask of the real ones, bool [B, L]."""
 
     @abstractmethod
     def symbols(self, model: NATransformer, words: Words) -> Tensor:
@@ -129,7 +130,10 @@ class Alignment(ABC):
 
     @abstractmethod
     def best(self, reading: Reading, words: Words) -> tuple[Tensor, Tensor]:
-        """Return the symbol of each position on the most probable path, int64 [B, L], and which ones may be shown."""
+        """Return the symbol of each position on the most probable path, and a mask of those that may be shown: [B, L].
+
+        Symbols are int64, the mask is bool.
+        """
 
 
 class CTCArguments(TypedDict):
@@ -143,7 +147,7 @@ class CTCArguments(TypedDict):
 
 
 class CTC(Alignment):
-    """An upsampled source, with blanks between equal tokens."""
+    """Alignment of the target with an upsampled source, with blanks between equal tokens."""
 
     def needed(self, words: Words) -> Tensor:
         """See `Alignment.needed`: two equal tokens in a row need a blank in between."""
@@ -189,7 +193,7 @@ class DAGArguments(TypedDict):
 
 
 class DAG(Alignment):
-    """Paths through a directed acyclic decoder; the first vertex is <s>, the last </s>."""
+    """Paths through a directed acyclic decoder; the first vertex is <s>, the last one </s>."""
 
     def needed(self, words: Words) -> Tensor:
         """See `Alignment.needed`."""
@@ -230,14 +234,14 @@ class DAG(Alignment):
 
 
 class AlignedPositions(View[AlignedPass]):
-    """The decoder sees what the source gives to each of its positions, and with glancing some target tokens.
+    """View in which the decoder sees inputs that are computed from the source, and with glancing some target tokens.
 
     Args:
         glancing: (update, ratio) points, linear in between: in training a first pass decides how much of the most
             probable alignment is shown to the second one (Qian et al. 2021; with CTC section 4.3, with a directed
             acyclic decoder Huang et al. 2022, DA-Transformer, section 3.4); None for one pass.
-        distance: how wrong the first pass is: the positions that differ from the most probable alignment, or, for CTC,
-            the edits between its output and the target.
+        distance: measure of the errors of the first pass: the number of positions that differ from the most probable
+            alignment, or, for CTC, the number of edits between its output and the target.
         too_long: whether a target that has no alignment is left out, or its source is upsampled more in training.
         deep: whether to keep the output of the lower layers in training.
     """
@@ -271,7 +275,10 @@ class AlignedPositions(View[AlignedPass]):
         return AlignedPrepared(**given, words=words, fits_B=fits_B, times_B=times_B, num_words=num_words)
 
     def _room(self, model: NATransformer, src_tokens_BS: Tensor, words: Words) -> tuple[Tensor, Tensor | None]:
-        """Return which targets have an alignment, and the positions that each source token gets for it."""
+        """Return which targets have an alignment, and the number of decoder positions for each source token.
+
+        The former is bool [B], the latter int64 [B] or None as in `AlignedPrepared`.
+        """
         needed_B, sources_B = self.alignment.needed(words), src_tokens_BS.ne(PAD).sum(1)
         has_words_B = words.lengths_B.gt(0)
         if self.too_long == "skip" or not self.training:
@@ -311,7 +318,7 @@ class AlignedPositions(View[AlignedPass]):
         *,
         deep: bool = False,
     ) -> list[Reading]:
-        """Return the output of the last layer; before it, with `deep`, that of the lower ones."""
+        """Return the output of the last layer; with `deep`, preceded by the outputs of the lower layers."""
         trace = model.deep_trace() if deep else None
         with autocast(x_BLD.device, precision):
             features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace)
@@ -324,8 +331,11 @@ class AlignedPositions(View[AlignedPass]):
 
     @torch.no_grad()
     def glance(self, first: Reading, words: Words) -> tuple[Tensor, Tensor]:
-        """Return which positions are shown, as many as the ratio of the wrong ones, bool [B, L], and the symbols of
-        the most probable alignment, int64 [B, L]."""
+        """Return a mask of the positions that are shown, and the symbols of the most probable alignment.
+
+        The mask is bool [B, L], the symbols are int64 [B, L]. The number of shown positions is the number of errors
+        times the ratio.
+        """
         model, keep_BL = first.model, first.keep_BL
         places_BL, may_BL = self.alignment.best(first, words)
         aligned_BL = self.alignment.symbols(model, words).gather(1, places_BL)
@@ -353,7 +363,10 @@ def _log_probs_of(
 
 
 def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int) -> Tensor:
-    """Return the edits between a CTC output and the target, at most as many as may be shown, int64 [B]."""
+    """Return the number of edits between a CTC output and the target, int64 [B].
+
+    It is limited to the number of positions that may be shown.
+    """
     is_new_BL = torch.cat([torch.ones_like(may_BL[:, :1]), best_BL[:, 1:].ne(best_BL[:, :-1])], dim=1)
     is_token_BL = is_new_BL & may_BL & best_BL.ne(blank)
     edits_B = levenshtein_distance(
@@ -366,8 +379,9 @@ def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int
 
 
 class AlignmentLikelihood(Term[AlignedPass]):
-    """Negative log-likelihood of the target over all its alignments, `loss` and `nll`. `impossible` is the share of
-    sentences that are left out because their target has none.
+    """Negative log-likelihood of the target over all its alignments, `loss` and `nll`.
+
+    `impossible` is the share of sentences that are left out because their target has no alignment.
 
     Args:
         deep_supervision: weight of `deep`, the mean of the loss over the lower layers of the decoder (Huang et al.
@@ -390,7 +404,7 @@ class AlignmentLikelihood(Term[AlignedPass]):
         """See `Term.forward`."""
         assert isinstance(prepared, AlignedPrepared)
         found = [self.alignment.log_likelihood(each, prepared.words) for each in student.readings]
-        # the likelihood of a target that hardly fits may underflow
+        # the likelihood of a target that needs almost all positions may underflow
         counted_B = prepared.fits_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
         sums = [-torch.where(counted_B, each, 0.0).sum() for each in found]
         terms = {"loss": sums[-1], "nll": sums[-1].detach(), "impossible": (~counted_B).sum()}

@@ -42,17 +42,17 @@ def build_objective(
     seed: int = 1,
     path: str = "student",
 ) -> Objective:
-    """Return the objective that a student's settings ask for; without settings, cross entropy.
+    """Return the objective for the settings of a student; without settings, cross entropy.
 
     Args:
         model: the student's model, or the teacher that is trained.
-        teachers: trained models that run with the student, where `learns_from_running` says so.
+        teachers: trained models that run with the student; needed if `learns_from_running` returns True.
         marginal_V: mean distribution of the teacher over the training set, for a student that learns from a cache.
         seed: seed of models that are trained together with the student.
         path: YAML path of the settings, for messages.
 
     Raises:
-        UserError: the settings do not fit the model.
+        UserError: if the settings do not fit the model.
     """
     if student is None:
         return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing)])
@@ -120,7 +120,7 @@ def _on_policy(settings: OnPolicySettings) -> OnPolicy:
 
 
 def _inner_terms(student: Student, model: Transformer, teachers: Teachers) -> list[Term[Pass]]:
-    """Return the terms inside the network, which compare it with the first teacher."""
+    """Return the terms that compare hidden states and attention maps with those of the first teacher."""
     terms: list[Term[Pass]] = []
     if student.hidden_kd is not None:
         terms.append(HiddenStates(student.hidden_kd, student=model, teacher=teachers.first))
@@ -130,10 +130,10 @@ def _inner_terms(student: Student, model: Transformer, teachers: Teachers) -> li
 
 
 def _encoder_terms(student: Student, model: Transformer, teachers: Teachers) -> list[Term[Pass]]:
-    """Return the same for a student whose decoder positions no teacher has.
+    """Return the terms inside the encoder, for a student whose decoder positions no teacher has.
 
     Raises:
-        ValueError: decoders are compared.
+        ValueError: if decoders are to be compared.
     """
     terms = _inner_terms(student, model, teachers)
     if any(not kind.startswith("encoder") for term in terms for (kind, _), _ in term.pairs):
@@ -167,7 +167,7 @@ def _teachers(student: Student, model: Transformer, teachers: Sequence[Transform
 def _peer_terms(
     student: Student, main: Term[TokenPass], teachers: Teachers, label_smoothing: float
 ) -> list[Term[TokenPass]]:
-    """Return the losses of models that are trained together with the student."""
+    """Return the losses of the models that are trained together with the student."""
     is_mutual = student.online is not None and student.online.kind == "mutual"
     name, term = ("peer", main) if is_mutual else ("teacher", CrossEntropy(label_smoothing))
     return [PeerLoss(number, f"{name}_{number + 1}", term) for number in range(len(teachers.trained()))]

@@ -61,13 +61,13 @@ class OnPolicy:
 class WordDivergence(Term[TokenPass]):
     """Cross entropy mixed with a divergence from the teacher's output distribution.
 
-    `loss` is trained on. `nll`, `word_kd` (the divergence alone), the share of tokens that are `taught`, and with it in
-    the settings `mutual_information`, are reported. In evaluation mode it is cross entropy. At an update at which the
-    teacher has no share it is cross entropy too, bit for bit.
+    `loss` is trained on. The other sums are reported only: `nll`, `word_kd` (the divergence), `taught` (the share of
+    tokens for which the divergence is computed) and, if the settings use it, `mutual_information`. In evaluation mode
+    the term is cross entropy. At an update at which the teacher has no share it is cross entropy too, bit for bit.
 
     Args:
-        marginal_V: mean distribution of the teacher over the training set, as a knowledge cache stores it.
-        on_policy: draws samples of the student in place of targets; None to train on references always.
+        marginal_V: mean distribution of the teacher over the training set, as stored in a knowledge cache.
+        on_policy: generator of samples of the student in place of targets; None to always train on references.
     """
 
     given_V: Tensor | None
@@ -97,7 +97,7 @@ class WordDivergence(Term[TokenPass]):
 
     @property
     def is_silent(self) -> bool:
-        """Whether there is nothing to learn from a teacher at this update."""
+        """Whether the term uses no teacher at this update."""
         return not (self.alpha or self.settings.mutual_information)
 
     @property
@@ -121,7 +121,7 @@ class WordDivergence(Term[TokenPass]):
         return dict.fromkeys(self.weights if self.training else self.cross_entropy.weights, prepared.count)
 
     def forward(self, student: TokenPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:
-        """See `Term.forward`. On samples of the student it is the divergence alone (Agarwal et al. 2024, algorithm 1).
+        """See `Term.forward`. For samples of the student it is only the divergence (Agarwal et al. 2024, algorithm 1).
 
         Args:
             teachers: empty for a student that learns from a cache.
@@ -156,7 +156,7 @@ class WordDivergence(Term[TokenPass]):
 
     @torch.no_grad()
     def _read_teacher(self, teachers: Sequence[Pass], shown: Prepared) -> tuple[TeacherTokens, Tensor | None]:
-        """Return the teacher's distribution of the target tokens, and its log-marginal where the settings need it."""
+        """Return the teacher's distributions for the target tokens, and its log-marginal if the settings need it."""
         informed = bool(self.settings.mutual_information)
         if self.settings.source == "cache":
             knowledge = shown.knowledge()
@@ -179,7 +179,7 @@ class WordDivergence(Term[TokenPass]):
         return distribution, _log(self._marginal(distribution.marginal(shown.num_loss_tokens, chunk)))
 
     def _marginal(self, of_batch_V: Tensor) -> Tensor:
-        """Return the marginal of the batch, or the running average with the batch in it."""
+        """Return the marginal of the batch, or the running average updated with the batch."""
         momentum = self.settings.marginal_momentum
         if not momentum:
             return of_batch_V
@@ -187,7 +187,7 @@ class WordDivergence(Term[TokenPass]):
         return self.marginal_V
 
     def _select(self, student: TokenPass, targets_M: Tensor) -> Tensor | None:
-        """Return the tokens that are taught, None for all."""
+        """Return the tokens for which the divergence is computed, bool [M]; None for all."""
         if self.settings.select == "all":
             return None
         weight_VD = student.model.output_weight_VD
@@ -209,12 +209,12 @@ class WordDivergence(Term[TokenPass]):
 
 
 def _log(marginal_V: Tensor) -> Tensor:
-    """Return the logarithm; for a token of probability 0 the smallest one."""
+    """Return the logarithm; probability 0 is replaced by the smallest normal number."""
     return marginal_V.clamp_min(torch.finfo(marginal_V.dtype).tiny).log()
 
 
 class HiddenStates(Term[Pass]):
-    """Distance between hidden states of chosen layers, through a learned projection where the widths differ."""
+    """Distance between hidden states of selected layers, through a learned projection if the widths differ."""
 
     key = "lessons.0"
 
@@ -244,7 +244,7 @@ class HiddenStates(Term[Pass]):
 
 
 class AttentionMaps(Term[Pass]):
-    """Distance between attention maps of chosen layers."""
+    """Distance between attention maps of selected layers."""
 
     def __init__(self, settings: AttentionKD, *, student: Transformer, teacher: Transformer) -> None:
         super().__init__()
@@ -294,5 +294,8 @@ def _num_tokens(prepared: Prepared, side: str) -> int:
 
 
 def _keep(prepared: Prepared, side: str) -> Tensor:
-    """Return where a side has real tokens, bool [B, L]."""
+    """Return the mask of the tokens of a side that are compared, bool [B, L].
+
+    These are the real tokens of the source, or the target tokens where the loss is taken.
+    """
     return prepared.src_tokens_BS.ne(PAD) if side == "encoder" else prepared.keep_BT

@@ -32,18 +32,18 @@ from kdmt.objectives.objective import Pass, Place, Prepared, Term, View, autocas
 from kdmt.types import BOS, EOS, PAD, UNK
 
 _EMPTY_RATE = 0.3  # probability that a draft has no words
-_POLICY_SMOOTHING = 0.01  # of the labels of deletions and of numbers of placeholders; fairseq has it for the latter
+_POLICY_SMOOTHING = 0.01  # label smoothing of deletions and of numbers of placeholders; fairseq uses it for the latter
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Drafts of a batch and what is missing in them."""
+    """Drafts of a batch, and the numbers of tokens that are missing in them."""
 
     reference_BT: Tensor  # <s>, words, </s>
     tokens_BN: Tensor
-    lengths_B: Tensor  # of the drafts
-    partner_BN: Tensor  # the reference token that each token of the draft corresponds to
-    counts_BN: Tensor  # tokens missing after each but the last
+    lengths_B: Tensor  # lengths of the drafts
+    partner_BN: Tensor  # index of the reference token that matches each token of the draft
+    counts_BN: Tensor  # number of tokens missing after each token except the last
 
     @classmethod
     def of(cls, prepared: Prepared) -> Draft:
@@ -52,30 +52,31 @@ class Draft:
         tokens_BN = prepared.seen_BT
         reference_BT = Words.of(prepared.batch).framed()
         references_B = reference_BT.ne(PAD).sum(1)
-        reference_BT = reference_BT[:, : int(references_B.max())]  # as wide as the drafts with all that is missing
+        reference_BT = reference_BT[:, : int(references_B.max())]  # as wide as the completed drafts
         lengths_B = tokens_BN.ne(PAD).sum(1)
         partner_BN = common_subsequence(tokens_BN, reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=references_B)
         return cls(reference_BT, tokens_BN, lengths_B, partner_BN, missing_between(partner_BN, hyp_lengths_B=lengths_B))
 
     @property
     def slots_BN(self) -> Tensor:
-        """Which places between neighbours exist, bool [B, N - 1]."""
+        """Mask of the slots between real neighbours, bool [B, N - 1]."""
         return self.tokens_BN[:, 1:].ne(PAD)
 
     @property
     def shares_M(self) -> Tensor:
-        """Weight of each slot, [M]: the slots of a sentence have weight 1 together."""
+        """Weight of each slot, [M]; the weights of the slots of a sentence sum to 1."""
         return (1.0 / (self.lengths_B - 1))[:, None].expand_as(self.slots_BN)[self.slots_BN]
 
 
 @dataclass(frozen=True)
 class DraftPass(Pass):
-    """A pass over drafts.
+    """Pass over drafts.
 
     Attributes:
-        draft: the drafts.
-        tokens_BN: what the decoder read: the drafts, or the drafts with a placeholder for each missing token.
-        layers: decoder features [B, N, D], with deep supervision after those of the lower layers.
+        draft: drafts of the batch.
+        tokens_BN: input of the decoder: the drafts, or the drafts with a placeholder for each missing token.
+        layers: decoder features of the last layer, [B, N, D]; with deep supervision, preceded by those of the lower
+            layers.
     """
 
     draft: Draft
@@ -94,7 +95,7 @@ class DraftPass(Pass):
 
 
 class Drafts(View[DraftPass]):
-    """The decoder sees a draft of the target.
+    """View in which the decoder sees a draft of the target.
 
     Args:
         opens: whether the draft has a placeholder, <unk>, for each missing token.
@@ -159,12 +160,13 @@ def _token_sums(sums: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 
 
 class MissingTokens(Term[DraftPass]):
-    """Cross entropy of the tokens in the placeholders of a draft: of `levenshtein`, with its placeholders and deletions
-    the three policies of Gu et al. 2019, section 3.3.
+    """Cross entropy of the tokens in the placeholders of a draft (`levenshtein`).
+
+    Together with `Placeholders` and `Deletions` it trains the three policies of Gu et al. 2019, section 3.3.
 
     Args:
-        label_smoothing: of the tokens.
-        deep_supervision: weight of the same at the lower layers of the decoder, `deep`; 0 for none.
+        label_smoothing: label smoothing of the tokens.
+        deep_supervision: weight of `deep`, the same loss at the lower layers of the decoder; 0 for none.
     """
 
     def __init__(self, *, label_smoothing: float, deep_supervision: float = 0.0) -> None:
@@ -196,12 +198,12 @@ class MissingTokens(Term[DraftPass]):
 
 
 def _placeholders_of(student: DraftPass) -> Tensor:
-    """Return where the decoder read placeholders, bool [B, T]."""
+    """Return the positions at which the decoder read placeholders, bool [B, T]."""
     return opened(student.draft.counts_BN, lengths_B=student.draft.lengths_B)
 
 
 class Placeholders(Term[DraftPass]):
-    """Cross entropy of the number of tokens missing between neighbours of the draft, a mean over a sentence's slots."""
+    """Cross entropy of the number of tokens missing between neighbours, averaged over the slots of a sentence."""
 
     weights: Mapping[str, float] = {"placeholders": 1.0}
 
@@ -220,8 +222,10 @@ class Placeholders(Term[DraftPass]):
 
 
 class Deletions(Term[DraftPass]):
-    """Cross entropy of which tokens are wrong where the student itself has filled the placeholders. Drafts of a wrong
-    length, which its own numbers of placeholders would give, are not learned from."""
+    """Cross entropy of the deletion of wrong tokens in drafts whose placeholders the student has filled.
+
+    The numbers of placeholders come from the reference, so that no draft with a wrong length is used.
+    """
 
     weights: Mapping[str, float] = {"deletion": 1.0}
 
@@ -261,12 +265,13 @@ def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, where_BN: Tensor) -> T
 
 
 class MissingSpans(Term[DraftPass]):
-    """Cross entropy of what is missing in each slot of a draft (`kdmt.losses.insertion`): a mean over the slots of a
-    sentence, and over sentences (Stern et al. 2019, section 4.2). It is the loss of `insertion`.
+    """Cross entropy of the tokens that are missing in each slot of a draft (`insertion`; `kdmt.losses.insertion`).
+
+    It is a mean over the slots of a sentence, and over sentences (Stern et al. 2019, section 4.2).
 
     Args:
-        temperature: the lower, the more the middle of a span counts.
-        deep_supervision: weight of the same at the lower layers of the decoder, `deep`; 0 for none.
+        temperature: temperature of the weights in a span; the lower it is, the larger is the weight of the middle.
+        deep_supervision: weight of `deep`, the same loss at the lower layers of the decoder; 0 for none.
     """
 
     def __init__(self, *, temperature: float, deep_supervision: float = 0.0) -> None:

@@ -19,7 +19,7 @@ def glanced(distance_B: Tensor, keep_BL: Tensor, *, ratio: float) -> Tensor:
     Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps.
 
     Args:
-        distance_B: int64, distance between the student's first output and the reference.
+        distance_B: int64, distance between the first output of the student and the reference.
         keep_BL: bool, real positions, at least as many.
     """
     return drawn((ratio * distance_B).long(), keep_BL)

@@ -1,4 +1,4 @@
-"""Pairs of layers of student and teacher that are compared."""
+"""Pairs of a layer of the student and a layer of the teacher that are compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tu
     """Return the pairs (layer of the student, layer of the teacher) of the settings.
 
     Raises:
-        UserError: a layer does not exist.
+        UserError: if a layer does not exist.
     """
     if layers == "none":
         return []
@@ -35,8 +35,8 @@ def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tu
 def uniform_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
     """Return evenly spaced pairs up to the last layer (Jiao et al. 2020: g(m) = m * N / M).
 
-    If g(m) is not a whole number, it is rounded down; in a student that is deeper than its teacher up, since g(1) must
-    not be 0.
+    If g(m) is not a whole number, it is rounded down. In a student that is deeper than its teacher it is rounded up,
+    since g(1) must not be 0.
     """
     if num_student > num_teacher:
         return [(layer, -(-(layer + 1) * num_teacher // num_student) - 1) for layer in range(num_student)]

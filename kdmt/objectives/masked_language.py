@@ -1,4 +1,4 @@
-"""A masked language model of the source, on the student's encoder (Devlin et al. 2019, section 3.1).
+"""Masked language model of the source, on the student's encoder (Devlin et al. 2019, section 3.1).
 
 Shapes: B batch, S source length, M masked tokens, D model width, V vocabulary.
 """
@@ -17,7 +17,7 @@ from kdmt.models.transformer import Transformer
 from kdmt.objectives.objective import MaskedText, Pass, Prepared, Term
 from kdmt.types import EOS, PAD, SPECIALS, UNK
 
-_MASKED, _RANDOM = 0.8, 0.1  # of the chosen tokens; the others stay as they are
+_MASKED, _RANDOM = 0.8, 0.1  # shares of the chosen tokens; the others are not changed
 
 
 def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int) -> MaskedText:
@@ -52,7 +52,7 @@ class MaskedLanguage(Term[Pass]):
         lambda * (the terms before this one) + (1 - lambda) * this term
 
     The states of hidden tokens go through a layer of this term (linear, GELU, normalisation) and are compared with the
-    source embeddings. The layer is trained with the student and is no part of it.
+    source embeddings. The layer is trained with the student but does not belong to it.
     """
 
     name = "self_supervised"

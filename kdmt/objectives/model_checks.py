@@ -20,10 +20,10 @@ _EMBEDDING_FIELDS = (
 
 
 def check_architectures(config: Pipeline) -> None:
-    """Refuse models that contradict themselves, the vocabulary, or the teacher that they take layers from.
+    """Check that each model is consistent with itself, the vocabulary, and the teacher whose layers it takes.
 
     Raises:
-        UserError: with the YAML path.
+        UserError: if one is not. The message has the YAML path.
     """
     teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
     for name, student in config.students.items():
@@ -35,7 +35,7 @@ def check_architectures(config: Pipeline) -> None:
                 setting = f"students.{name}.{side}_layers_from_teacher"
                 _check_layers(setting, chosen, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
-        if not (student.word_kd is not None and student.word_kd.teachers):  # others are looked at when they are loaded
+        if not (student.word_kd is not None and student.word_kd.teachers):  # others are checked when loaded
             shape = _teacher_of(config, name, student, own, teacher)
             if learns_from_running(student) or learns_from_cache(student):
                 check_positions(f"students.{name}", student, own, shape)
@@ -49,7 +49,7 @@ def check_architectures(config: Pipeline) -> None:
 def _check_nat(
     config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
 ) -> None:
-    """Refuse what a non-autoregressive student of this shape cannot have."""
+    """Check that the settings of a non-autoregressive student fit its shape."""
     if student.nat is None:
         return
     if student.nat.deep_supervision and own.decoder_layers == 1:
@@ -68,7 +68,7 @@ def _check_nat(
             )
         return
     nat, limit = config.score.nat, own.max_target_positions
-    if nat.length_beam > limit - 1:  # from a word and </s> on
+    if nat.length_beam > limit - 1:  # the shortest sentence is a word and </s>
         raise UserError(
             f"score.nat.length_beam ({nat.length_beam}) is more than the lengths that "
             f"students.{name}.model.max_target_positions ({limit}) leaves"
@@ -102,7 +102,7 @@ def learns_from_cache(student: Student) -> bool:
 
 
 def check_inside(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:
-    """Refuse layers and heads that are to be compared and do not exist, by the student's YAML path."""
+    """Check that the layers and heads to be compared exist; messages have the student's YAML path."""
     maps: list[tuple[str, LayerMap, str]] = []
     if (hidden := student.hidden_kd) is not None:
         maps += [("hidden_kd.encoder", hidden.encoder, "encoder"), ("hidden_kd.decoder", hidden.decoder, "decoder")]
@@ -123,7 +123,10 @@ def check_inside(path: str, student: Student, own: TransformerConfig, teacher: T
 
 
 def check_positions(path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig) -> None:
-    """Refuse a teacher that reads less than the student trains on or writes itself, by the student's YAML path."""
+    """Check that the teacher can read the sentences that the student trains on or generates.
+
+    Messages have the student's YAML path.
+    """
     if student.on_policy is not None and own.max_target_positions > teacher.max_target_positions:
         raise UserError(
             f"{path}.on_policy: the student's max_target_positions ({own.max_target_positions}) is more than the "

@@ -1,15 +1,15 @@
-"""Objectives: what a model is trained on, put together from a view of the batch and a list of terms.
+"""Training objectives, composed of a view of the batch and a list of terms.
 
-An `Objective` is one module that holds the model and calls the losses inside its `forward`: it is what DDP and FSDP2
-wrap. For each micro-batch of an update the training loop calls
+An `Objective` is one module that contains the model and computes the losses inside its `forward`: DDP and FSDP2 wrap
+this module. For each micro-batch of an update the training loop calls
 
-    prepared = objective.prepare(batch)    # the view and the terms draw what is random
+    prepared = objective.prepare(batch)    # the view and the terms make their random choices
     counts = objective.counts(prepared)    # known before the forward pass, summed over micro-batches and ranks
-    terms = objective(prepared)            # the view runs the student, the terms give their sums
+    terms = objective(prepared)            # the view runs the student, the terms compute their sums
 
-and divides the sum of each term once, by its whole count. The view decides what the decoder sees and where the loss is
-taken; each term computes one or more named sums from the passes of the student and its teachers. In evaluation mode the
-first term alone is computed, without teachers, so that validation losses of all students are cross entropy.
+and divides the sum of each term once, by its total count. The view decides what the decoder sees and where the loss is
+taken; each term computes one or more named sums from the passes of the student and its teachers. In evaluation mode
+only the first term is computed, without teachers, so that validation losses of all students are cross entropy.
 
 Shapes: B batch, S source length, T target length, M target tokens where the loss is taken, D model width.
 """
@@ -37,9 +37,9 @@ EVALUATED = ("loss", "nll")  # terms of every objective in evaluation mode
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A term of an objective: its sum over a micro-batch, the count that divides it, and its weight.
+    """Term of an objective: its sum over a micro-batch, the count that divides it, and its weight.
 
-    Sums of all micro-batches and ranks are added before the one division by the added counts.
+    The sums and the counts of all micro-batches and ranks are added before the division.
     """
 
     sum: Tensor  # scalar; carries the gradient unless the weight is 0
@@ -52,7 +52,7 @@ LossTerms = dict[str, LossTerm]
 
 @dataclass(frozen=True)
 class MaskedText:
-    """Sentences some of whose tokens are hidden and are to be predicted; M of them."""
+    """Sentences with M hidden tokens, which are to be predicted."""
 
     tokens_BS: Tensor  # int64, input
     places_M: Tensor  # int64, indices of the chosen tokens in the flattened text
@@ -61,13 +61,13 @@ class MaskedText:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A batch with everything that was drawn for it, so that the counts of all terms are known.
+    """Batch with all random choices made, so that the counts of all terms are known.
 
     Attributes:
         batch: sources and targets. With `of_student` the targets are samples of the student, not references.
         num_loss_tokens: number of target tokens where the loss is taken, M.
-        count: the same, each times the weight of its pair: the divisor of sums over these tokens.
-        loss_mask_BT: bool, where the loss is taken; None for all target tokens.
+        count: sum of the weights of these tokens, which is the divisor of sums over them.
+        loss_mask_BT: bool, True where the loss is taken; None for all target tokens.
         seen_BT: int64, decoder input of non-autoregressive students: the target with hidden words, or a draft.
         masked: texts of the masked language model.
     """
@@ -82,7 +82,7 @@ class Prepared:
 
     @classmethod
     def of(cls, batch: Batch, *, of_student: bool = False) -> Prepared:
-        """Take the loss at all target tokens."""
+        """Return a batch with the loss taken at all target tokens."""
         tokens = batch.num_tgt_tokens if batch.extras.weighted_tokens is None else batch.extras.weighted_tokens
         return cls(batch=batch, num_loss_tokens=batch.num_tgt_tokens, count=tokens, of_student=of_student)
 
@@ -96,12 +96,12 @@ class Prepared:
 
     @cached_property
     def keep_BT(self) -> Tensor:
-        """Where the loss is taken, bool."""
+        """Mask of the target tokens where the loss is taken, bool [B, T]."""
         return self.tgt_tokens_BT.ne(PAD) if self.loss_mask_BT is None else self.loss_mask_BT
 
     @cached_property
     def _indices_M(self) -> Tensor:
-        """Indices of these tokens in the flattened target.
+        """Indices, in the flattened target, of the tokens where the loss is taken.
 
         Their number is known, so that the host does not wait for a GPU.
         """
@@ -112,19 +112,19 @@ class Prepared:
         return values_BTx.flatten(0, 1).index_select(0, self._indices_M)
 
     def weights_M(self, dtype: torch.dtype) -> Tensor | None:
-        """Return the weight of each of these tokens, None for 1."""
+        """Return the weight of each token where the loss is taken, [M]; None for 1."""
         if self.batch.extras.weight_B is None:
             return None
         return self.pick(self.batch.extras.weight_B.to(dtype)[:, None].expand_as(self.tgt_tokens_BT))
 
     @property
     def num_sentences(self) -> float:
-        """Number of sentence pairs, each times its weight."""
+        """Number of sentence pairs, or the sum of their weights if they have weights."""
         weight_B = self.batch.extras.weight_B
         return len(self.src_tokens_BS) if weight_B is None else float(weight_B.sum())
 
     def knowledge(self) -> Knowledge:
-        """Return the content of a knowledge cache for these tokens."""
+        """Return the content of a knowledge cache for the tokens where the loss is taken."""
         found = self.batch.extras.knowledge
         if found is None:
             raise ValueError("a student that learns from a cache needs batches with its knowledge")
@@ -135,23 +135,23 @@ class Prepared:
 
 
 def product_type(precision: Precision) -> torch.dtype | None:
-    """Return the number type of the products with the vocabulary, None for that of the parameters."""
+    """Return the number type of the output projection; None for the type of the parameters."""
     return None if precision == "float32" else torch.bfloat16
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return the context of a model's pass in a precision."""
+    """Return the autocast context for a pass of a model in a precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A model's pass over a batch.
+    """Pass of a model over a batch.
 
     Attributes:
-        model: the student, or a teacher.
+        model: student or teacher.
         precision: precision of the pass.
-        shown: what the model saw and where the loss is taken. A view may show more than was prepared (glancing).
+        shown: input of the model, and where the loss is taken. A view may show more than was prepared (glancing).
         trace: hidden states and attention maps that terms compare.
         encoded: output of the encoder.
     """
@@ -167,13 +167,13 @@ class Pass:
         return product_type(self.precision)
 
     def autocast(self) -> torch.autocast:
-        """Return the context of further passes over the same batch."""
+        """Return the autocast context for further passes over the same batch."""
         return autocast(self.encoded.states_BSD.device, self.precision)
 
 
 @dataclass(frozen=True)
 class TokenPass(Pass):
-    """A pass whose decoder has a position for each target token.
+    """Pass of a model whose decoder has a position for each target token.
 
     Attributes:
         features_MD: decoder features at the tokens where the loss is taken.
@@ -188,16 +188,16 @@ SomePass_contra = TypeVar("SomePass_contra", bound=Pass, contravariant=True)
 
 
 class View(nn.Module, ABC, Generic[SomePass_co]):
-    """What the student sees of a batch, and where its loss is taken.
+    """View of a batch: the input of the student's decoder, and where the loss is taken.
 
     Attributes:
-        num_passes: decoder passes over a batch in training; every term is summed over them.
+        num_passes: number of decoder passes over a batch in training; every term is summed over them.
     """
 
     num_passes = 1
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
-        """Draw what is random, in training; in evaluation mode the result depends on the batch alone."""
+        """Make the random choices in training; in evaluation mode the result depends on the batch only."""
         return prepared
 
     @abstractmethod
@@ -213,7 +213,7 @@ class View(nn.Module, ABC, Generic[SomePass_co]):
         """
 
     def read(self, teacher: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision) -> Pass:
-        """Run a teacher. By default its encoder alone, since decoder positions of its own has no teacher."""
+        """Run a teacher. The default runs only its encoder, for students whose decoder positions no teacher has."""
         return encode(teacher, prepared, places, precision)
 
     def before_update(self, update: int) -> None:
@@ -229,7 +229,7 @@ def encode(model: Transformer, prepared: Prepared, places: frozenset[Place], pre
 
 
 class LeftToRight(View[TokenPass]):
-    """The decoder sees the target up to each token and predicts the next one."""
+    """View in which the decoder sees the target up to each token and predicts the next one (autoregressive)."""
 
     def passes(
         self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
@@ -260,7 +260,7 @@ class Term(nn.Module, ABC, Generic[SomePass_contra]):
     Attributes:
         weights: name -> weight in the total loss; 0 for a sum that is reported only.
         share: factor for the weights of all terms before this one.
-        pairs: places inside the student and inside the teacher that are compared.
+        pairs: pairs of a place in the student and a place in the teacher, which are compared.
         places: further places inside the student that the term needs.
         key: name of its parameters in training states, after `objective.`.
     """
@@ -273,7 +273,7 @@ class Term(nn.Module, ABC, Generic[SomePass_contra]):
 
     @property
     def needs_teachers(self) -> bool:
-        """Whether the teachers are run for it at this update."""
+        """Whether the term needs passes of the teachers at this update."""
         return bool(self.pairs)
 
     @abstractmethod
@@ -286,23 +286,23 @@ class Term(nn.Module, ABC, Generic[SomePass_contra]):
 
         Args:
             student: the student's pass.
-            teachers: passes of its teachers; the first one is compared inside.
-            prepared: the batch as it was counted.
+            teachers: passes of the teachers. Hidden states and attention maps are compared with those of the first one.
+            prepared: the batch for which the counts were computed.
         """
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
-        """Draw what is random; called in training, before the view hides words."""
+        """Make the random choices of the term; called in training, before the view hides words."""
         return prepared
 
     def before_update(self, update: int) -> None:
         """Follow a schedule; `update` is the number of updates done."""
 
     def memory(self) -> dict[str, Tensor]:
-        """Return what is remembered of earlier batches, tensors of any shape."""
+        """Return the values that are kept from earlier batches, tensors of any shape."""
         return {}
 
     def remember(self, memory: Mapping[str, Tensor]) -> None:
-        """Set what `memory` returned."""
+        """Restore the values that `memory` returned."""
 
 
 class CrossEntropy(Term[TokenPass]):
@@ -338,11 +338,11 @@ def cross_entropy_of(student: TokenPass, features_MD: Tensor, label_smoothing: f
 
 
 class Teachers(nn.Module):
-    """Trained models that run with the student, frozen. The first one is compared inside.
+    """Frozen, trained models that run with the student. Terms inside the network compare with the first one.
 
     Args:
         models: autoregressive models.
-        precision: precision of their passes; None for that of the student.
+        precision: precision of their passes; None for the precision of the student.
     """
 
     def __init__(self, models: Sequence[Transformer] = (), *, precision: Precision | None = None) -> None:
@@ -360,7 +360,7 @@ class Teachers(nn.Module):
 
     @property
     def first(self) -> Transformer:
-        """The teacher that is compared inside."""
+        """The teacher whose hidden states and attention maps are compared."""
         return next(self._transformers())
 
     def after_update(self, student: Transformer) -> None:
@@ -381,16 +381,17 @@ class Teachers(nn.Module):
 
 
 class Objective(nn.Module):
-    """A model, a view of the batch and a list of terms.
+    """Training objective: a model, a view of the batch and a list of terms.
 
     Args:
-        model: the student, the model that is kept.
-        view: what its decoder sees.
-        terms: the first one is computed in evaluation mode too. A term with a `share` scales the terms before it.
-        teachers: models that run with it.
+        model: the student, which is the model that is kept.
+        view: view of the batch, which decides the input of the decoder.
+        terms: list of terms; the first one is computed in evaluation mode too. A term with a `share` scales the terms
+            before it.
+        teachers: models that run with the student.
 
     Attributes:
-        weights: name -> weight of every sum. The names are known before any batch.
+        weights: name -> weight of every sum. The names are known before the first batch.
         precision: precision of the student's passes.
     """
 
@@ -414,10 +415,10 @@ class Objective(nn.Module):
         if pairs and not len(self.teachers.models):
             raise ValueError("terms inside the network need a teacher that runs with the student")
 
-    # ----------------------------------------------------------------------------------------------- of a micro-batch
+    # ----------------------------------------------------------------------------------------------- for a micro-batch
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Draw what is random about a batch; called before its counts are read."""
+        """Make the random choices for a batch; called before its counts are read."""
         prepared = Prepared.of(batch)
         if self.training:
             for term in self._terms():
@@ -447,7 +448,7 @@ class Objective(nn.Module):
         return {name: LossTerm(value, counts[name], self.weights[name]) for name, value in sums.items()}
 
     def read_teachers(self, shown: Prepared) -> list[Pass]:
-        """Return the passes of the teachers, none where no term needs them at this update."""
+        """Return the passes of the teachers; an empty list if no term needs them at this update."""
         if not (self.training and any(term.needs_teachers for term in self._terms())):
             return []
         return self.teachers.read(self.view, shown, self.teacher_places, self.precision)
@@ -455,31 +456,31 @@ class Objective(nn.Module):
     def _terms(self) -> list[Term[Pass]]:
         return list(self.terms)  # type: ignore[arg-type]  # ModuleList forgets the type of its modules
 
-    # --------------------------------------------------------------------------------------------------- of an update
+    # -------------------------------------------------------------------------------------------------- for an update
 
     def use(self, precision: Precision) -> None:
-        """Compute in this precision from now on."""
+        """Set the precision of the following passes of the student."""
         self.precision = precision
 
     def before_update(self, update: int) -> None:
-        """Set what follows a schedule; `update` is the number of updates done."""
+        """Let the view and the terms follow their schedules; `update` is the number of updates done."""
         self.view.before_update(update)
         for term in self._terms():
             term.before_update(update)
 
     def after_update(self) -> None:
-        """Let teachers follow the student after a step of the optimiser."""
+        """Update teachers that follow the student, after a step of the optimiser."""
         self.teachers.after_update(self.model)
 
-    # ------------------------------------------------------------------------------------------ of parameters and state
+    # --------------------------------------------------------------------------------------------- parameters and state
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return what the optimiser moves, by its name in training states: parameters of the model, then others under
-        `objective.`."""
+        """Return the tensors that the optimiser changes, by their names in training states: parameters of the model,
+        then others under `objective.`."""
         return {**dict(self.model.named_parameters()), **self._trained_others()}
 
     def _trained_others(self) -> dict[str, nn.Parameter]:
-        # in the order of earlier versions, on which the rounding of the gradient's norm depends
+        # the order of earlier versions, since the rounding of the gradient norm depends on it
         parts: list[tuple[str, nn.Module]] = [(term.key, term) for term in reversed(self._terms())]
         parts += [(f"beside.{number}", model) for number, model in enumerate(self.teachers.trained())]
         return {
@@ -490,8 +491,8 @@ class Objective(nn.Module):
         }
 
     def clipped_together(self) -> list[list[nn.Parameter]]:
-        """Return the parameters in groups, each of which is clipped by a gradient norm of its own: no model's step
-        depends on the gradient of another."""
+        """Return the parameters in groups. Each group is clipped by its own gradient norm, so that the step of a model
+        does not depend on the gradient of another."""
         of_others = [list(other.parameters()) for other in self.teachers.trained()]
         others = {parameter for group in of_others for parameter in group}
         return [[each for each in self.trained().values() if each not in others], *of_others]
@@ -501,10 +502,10 @@ class Objective(nn.Module):
         return {**self._trained_others(), **self.teachers.moving()}
 
     def memory(self) -> dict[str, Tensor]:
-        """Return what this rank remembers of its batches, for a checkpoint; tensors of any shape."""
+        """Return the values that this rank keeps from its batches, for a checkpoint; tensors of any shape."""
         return {name: value for term in self._terms() for name, value in term.memory().items()}
 
     def remember(self, memory: Mapping[str, Tensor]) -> None:
-        """Set what `memory` returned."""
+        """Restore the values that `memory` returned."""
         for term in self._terms():
             term.remember(memory)

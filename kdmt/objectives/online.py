@@ -14,12 +14,12 @@ from kdmt.objectives.objective import Pass, Place, Prepared, Teachers, Term, Tok
 
 
 class EmaTeacher(Teachers):
-    """The moving average of the student's weights (Tarvainen & Valpola 2017, equation 2):
+    """Teacher whose weights are the moving average of the student's weights (Tarvainen & Valpola 2017, equation 2):
 
         teacher = decay * teacher + (1 - decay) * student      after each update
 
     Args:
-        decay: at least 0, less than 1.
+        decay: factor of the old average, at least 0 and less than 1.
     """
 
     def __init__(self, student: Transformer, *, decay: float) -> None:
@@ -38,14 +38,14 @@ class EmaTeacher(Teachers):
 
 
 class Peers(Teachers):
-    """Models that start untrained and are trained together with the student; they are not kept."""
+    """Untrained models that are trained together with the student and are not kept."""
 
     def __init__(self, models: Sequence[Transformer]) -> None:
         super().__init__(models)
         self.models.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Peers:
-        """Train with the student."""
+        """Set the mode of the student."""
         nn.Module.train(self, mode)
         return self
 
@@ -59,14 +59,14 @@ class Peers(Teachers):
 
 
 class PeerLoss(Term[TokenPass]):
-    """The loss of a model that is trained together with the student. Its gradient reaches no other model.
+    """Loss of a model that is trained together with the student. Its gradient does not reach any other model.
 
     Args:
         number: index of the model among the teachers.
         name: name of the sum.
-        term: the student's own `WordDivergence`, with which the model learns from all models but itself, the
-            distributions of several averaged (deep mutual learning with the peers' ensemble, Zhang et al. 2018); or
-            cross entropy (joint training of a teacher and its student).
+        term: the student's own `WordDivergence`, with which the model learns from all other models, their distributions
+            averaged (deep mutual learning with the ensemble of the peers, Zhang et al. 2018); or cross entropy (joint
+            training of a teacher and its student).
     """
 
     def __init__(self, number: int, name: str, term: Term[TokenPass]) -> None:

@@ -1,8 +1,8 @@
 """Views and terms of non-autoregressive students with the positions of the target: `nat`, `cmlm`, `inat`, `nat_crf`.
 
-The decoder sees the target with words hidden and predicts words at its own positions, so that whatever compares tokens
-(word-level distillation, a knowledge cache, weights of pairs) is the same as for autoregressive students. In evaluation
-mode all words are hidden and predicted, in every family.
+The decoder sees the target with words hidden and predicts words at the same positions, so that everything that compares
+tokens (word-level distillation, a knowledge cache, weights of pairs) is the same as for autoregressive students. In
+evaluation mode all words are hidden and predicted, in every family.
 
 Shapes: B batch, T target length, M target tokens where the loss is taken, K candidates, D model width.
 """
@@ -42,14 +42,14 @@ from kdmt.types import EOS, PAD, UNK
 
 
 class AllHidden(View[TokenPass]):
-    """The decoder sees nothing of the target but its </s> and predicts all words."""
+    """View in which the decoder sees only the </s> of the target and predicts all words."""
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
         """See `View.prepare`."""
         return hide_all(prepared)
 
     def show(self, model: NATransformer, prepared: Prepared, precision: Precision) -> Prepared:  # noqa: ARG002
-        """Return what the student sees in training, where that depends on its own predictions."""
+        """Return the batch as the student sees it in training, if this depends on its own predictions."""
         return prepared
 
     def passes(
@@ -68,12 +68,14 @@ class AllHidden(View[TokenPass]):
 
 
 class Glancing(AllHidden):
-    """The student predicts all words once, is then shown as many of them as it got wrong times a ratio, and predicts
-    the others (Qian et al. 2021). The sum over these is divided by the number of all words.
+    """View in which the decoder sees some words, as many as its errors times a ratio (Qian et al. 2021).
+
+    The student first predicts all words; the number of errors of this pass, times the ratio, is the number of words
+    that are shown. Then it predicts the others. The sum over these is divided by the number of all words.
 
     Args:
-        points: (update, ratio), linear in between.
-        distance: how wrong the first pass is, by position or by edits.
+        points: (update, ratio) points, linear in between.
+        distance: measure of the errors of the first pass, by position or by edits.
     """
 
     def __init__(self, points: Sequence[tuple[int, float]], distance: Distance = "hamming") -> None:
@@ -100,13 +102,14 @@ class Glancing(AllHidden):
 
 
 class SomeHidden(AllHidden):
-    """Of each target a number of words between 1 and all, drawn evenly, is hidden and predicted (Ghazvininejad et al.
-    2019, section 2.2).
+    """View in which some words of each target are hidden and predicted (Ghazvininejad et al. 2019, section 2.2).
+
+    Their number is drawn evenly between 1 and the number of all words.
 
     Args:
-        correction: share of the other words that are replaced by what the student predicts where all is hidden, and
-            are predicted as well: it learns to correct what it sees (Huang et al. 2022, CMLMC, section 3.2, whose
-            second pass is the same pass here).
+        correction: share of the other words that are replaced by the predictions of the student with all words hidden,
+            and are predicted as well: the student learns to correct its input (Huang et al. 2022, CMLMC, section 3.2;
+            here their second pass is the same pass).
     """
 
     def __init__(self, correction: float = 0.0) -> None:
@@ -130,12 +133,14 @@ class SomeHidden(AllHidden):
 
 
 class Refinement(AllHidden):
-    """Several passes, each of which predicts all words (Lee et al. 2018). The first one sees the source alone, a later
-    one what the pass before it predicted, or a corrupted reference. Terms are means over the passes.
+    """View of several passes, each of which predicts all words (Lee et al. 2018).
+
+    The first pass sees only the source, a later one the prediction of the pass before it, or a corrupted reference.
+    Terms are means over the passes.
 
     Args:
-        passes: their number in training.
-        denoising: probability that a sentence's later pass sees a corrupted reference.
+        passes: number of passes in training.
+        denoising: probability that a later pass sees a corrupted reference of a sentence.
     """
 
     def __init__(self, *, passes: int, denoising: float) -> None:
@@ -155,7 +160,7 @@ class Refinement(AllHidden):
             yield student
 
     def corrupt(self, written_BT: Tensor, prepared: Prepared, *, vocab_size: int) -> Prepared:
-        """Return what the next pass sees."""
+        """Return the batch with the input of the next pass."""
         corrupted_BT = corrupt(prepared.tgt_tokens_BT, vocab_size=vocab_size)
         denoises_B = torch.rand(len(written_BT)).to(written_BT.device) < self.denoising
         return replace(prepared, seen_BT=torch.where(denoises_B[:, None], corrupted_BT, written_BT))
@@ -169,7 +174,7 @@ def fill(
     *,
     before: TokenPass | None = None,
 ) -> TokenPass:
-    """Run a student over what it is shown of the target.
+    """Run a student over the visible tokens of the target.
 
     Args:
         before: an earlier pass over the same sources, whose encoder does not run again.
@@ -193,7 +198,7 @@ def write(model: NATransformer, prepared: Prepared, precision: Precision) -> Ten
 
 @torch.no_grad()
 def written(student: TokenPass) -> Tensor:
-    """Return the same from a pass."""
+    """Return the result of `write` from a pass, [B, T]."""
     best_M = best_tokens(
         student.features_MD.detach(), student.model.output_weight_VD, without=PAD, product_type=student.product_type
     )
@@ -225,7 +230,7 @@ def hide_some(prepared: Prepared, *, correction: float = 0.0) -> Prepared:
 
 
 def _hide(prepared: Prepared, hidden_BT: Tensor, *, loss_mask_BT: Tensor | None = None) -> Prepared:
-    """Replace words by <unk> in what the decoder sees; take the loss there, or where `loss_mask_BT` says."""
+    """Replace words by <unk> in the decoder's input; take the loss at these words, or where `loss_mask_BT` is True."""
     loss_mask_BT = hidden_BT if loss_mask_BT is None else loss_mask_BT
     num_loss_tokens, weight_B = int(loss_mask_BT.sum()), prepared.batch.extras.weight_B
     return replace(
@@ -243,8 +248,9 @@ def _words(prepared: Prepared) -> Tensor:
 
 
 def corrupt(tokens_BT: Tensor, *, vocab_size: int, rate: float = 0.33) -> Tensor:
-    """Corrupt sentences: a word, with probability `rate`, becomes a random one, or a repetition of the next one, or
-    changes places with the next one (Lee et al. 2018, section 3.3), [B, T].
+    """Return corrupted sentences, [B, T] (Lee et al. 2018, section 3.3).
+
+    A word, with probability `rate`, is replaced by a random word or by the next word, or swapped with the next word.
 
     Random numbers come from PyTorch's own generator on the CPU.
     """
@@ -258,7 +264,7 @@ def corrupt(tokens_BT: Tensor, *, vocab_size: int, rate: float = 0.33) -> Tensor
     replaced_BT = torch.where(is_word_BT & (chance_BT < rate / 3), any_BT, tokens_BT)
     repeated_BT = has_next_BT & (rate / 3 <= chance_BT) & (chance_BT < 2 * rate / 3)
     swapped_BT = has_next_BT & (2 * rate / 3 <= chance_BT) & (chance_BT < rate)
-    swapped_BT[:, 1:] &= ~swapped_BT[:, :-1]  # a word changes places once
+    swapped_BT[:, 1:] &= ~swapped_BT[:, :-1]  # a word is swapped only once
     changed_BT = torch.where(repeated_BT | swapped_BT, next_BT, replaced_BT)
     return torch.where(swapped_BT.roll(1, dims=1), tokens_BT.roll(1, dims=1), changed_BT)
 
@@ -286,7 +292,7 @@ class Length(Term[Pass]):
 
 
 class DeepSupervision(Term[TokenPass]):
-    """Cross entropy of the words at the lower layers of the decoder, their mean (Huang et al. 2022, DSLP)."""
+    """Cross entropy of the words, averaged over the lower layers of the decoder (Huang et al. 2022, DSLP)."""
 
     def __init__(self, model: NATransformer, *, weight: float, label_smoothing: float) -> None:
         super().__init__()
@@ -308,12 +314,15 @@ class DeepSupervision(Term[TokenPass]):
 
 
 class CRF(Term[TokenPass]):
-    """Negative log-likelihood of the target under a chain of neighbouring tokens, over the most probable tokens of each
-    position and the target's (Sun et al. 2019, section 4; `kdmt.losses.crf`).
+    """Negative log-likelihood of the target under a conditional random field over neighbouring tokens.
+
+    The candidates of a position are its most probable tokens and the target token (Sun et al. 2019, section 4;
+    `kdmt.losses.crf`).
 
     Args:
-        num_candidates: K.
-        weight: 2.0 is the paper's sum of both losses with a factor of 0.5 for that of the words.
+        num_candidates: number of candidates, K.
+        weight: weight of the loss; 2.0 corresponds to the sum of both losses in the paper, where the loss of the words
+            has a factor of 0.5.
     """
 
     def __init__(self, *, num_candidates: int, weight: float) -> None:
@@ -352,7 +361,7 @@ class CRF(Term[TokenPass]):
 
 # ---------------------------------------------------------------------------------------------------------- families
 
-Parts = tuple[View[TokenPass], list[Term[TokenPass]]]  # the view, and the terms besides those of all families
+Parts = tuple[View[TokenPass], list[Term[TokenPass]]]  # view, and terms in addition to those of all families
 
 
 def _nat(nat: NAT) -> Parts:
@@ -375,7 +384,7 @@ FAMILIES: Mapping[str, Callable[[NAT], Parts]] = {"nat": _nat, "cmlm": _cmlm, "i
 
 
 def positional_parts(nat: NAT, model: NATransformer, label_smoothing: float) -> Parts:
-    """Return the view of a family, and its terms besides the loss of the words."""
+    """Return the view of a family, and its terms without the loss of the words."""
     view, terms = FAMILIES[nat.family](nat)
     if nat.deep_supervision:
         deep = [DeepSupervision(model, weight=nat.deep_supervision, label_smoothing=label_smoothing)]
