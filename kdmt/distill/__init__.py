@@ -12,7 +12,7 @@ mbr.py, similarity.py                   minimum Bayes risk; similarity of hypoth
 merge.py, training_text.py              the text and the data-bin of a training set
 comparison.py                           similarity of distilled text to the references
 imported.py                             translations by another system
-reverse.py, rescore.py                  filter by a reverse model; scores of given pairs
+reverse.py, pair_scores.py              filter by a reverse model; scores of given pairs
 verification.py                         checks of finished training sets
 shortlist.py                            lexical shortlist
 teacher_forcing.py                      knowledge cache filled from the teacher

@@ -65,7 +65,7 @@ class Block:
 class Decoded:
     """The hypotheses of a block's sentences, best first for each sentence."""
 
-    hashes_N: NDArray[np.uint64]  # of the source ids, to detect lines that have moved
+    hashes_N: NDArray[np.uint64]  # hash of each sentence's source ids, to detect lines that have moved
     counts_N: NDArray[np.int32]  # number of hypotheses of each sentence
     scores_H: NDArray[np.float32]  # natural log, length-normalised
     at_limit_H: NDArray[np.uint8]  # 1 for hypotheses that reached the maximum length

@@ -55,7 +55,7 @@ class GivenScores:
 class Written:
     """Statistics collected while candidates were written, for B sentences that have hypotheses."""
 
-    made_with: list[Mapping[str, object]]  # of each block
+    made_with: list[Mapping[str, object]]  # from the header of each block
     scores_B: NDArray[np.float32]  # of the best hypothesis
     lengths_B: NDArray[np.int32]  # of the best hypothesis: number of tokens with </s>
 

@@ -73,7 +73,7 @@ class BlockDecoder:
 
     Attributes:
         teacher: teacher that translates.
-        settings: decoding settings; the maximum lengths are those of the teacher too.
+        settings: decoding settings, whose maximum lengths the teacher uses too.
         open_text: function that opens the source text; it can be sent to another process.
         folder: folder of the block files.
         made_from: values of teacher, vocabulary and settings for the headers of blocks.

@@ -39,7 +39,7 @@ class Text(Protocol):
     def __len__(self) -> int: ...
 
     def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
-        """The ids on these lines, which ascend, each ending in </s>."""
+        """Return the ids of the given lines, which must be ascending; each sentence ends with </s>."""
         ...
 
     def chunks(self) -> Iterator[tuple[NDArray[np.integer], NDArray[np.int32]]]:
@@ -65,7 +65,7 @@ class SourceText:
         return int(self.starts[-1])
 
     def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
-        """The ids on these lines, which ascend, each ending in </s>."""
+        """Return the ids of the given lines, which must be ascending; each sentence ends with </s>."""
         found: list[NDArray[np.integer]] = []
         for dataset, start, stop in zip(self._datasets, self.starts, self.starts[1:], strict=False):
             here = lines_N[np.searchsorted(lines_N, start) : np.searchsorted(lines_N, stop)] - start

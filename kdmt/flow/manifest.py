@@ -33,7 +33,7 @@ class Plan:
 
     settings: dict[str, object]  # result settings: dotted path -> JSON value
     extend: dict[str, object]  # extend settings
-    inputs: dict[str, str]  # name -> sha256
+    inputs: dict[str, str]  # name -> SHA-256
     defaults: dict[str, object] = field(default_factory=dict)  # defaults of the settings that have one; not written
 
     def depending_on(self, name: str, value: object, *, default: object) -> Plan:

@@ -78,7 +78,7 @@ class Inline:
 
 
 class _Ended(BaseException):
-    """Carries an exception of the driver through the worker's code, which must not handle it as a failed task."""
+    """An exception of the driver that passes through the worker's code, which must not handle it as a failure."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

@@ -137,7 +137,7 @@ class TaskQueue:
 
     @property
     def is_over(self) -> bool:
-        """Whether no task waits or is in progress."""
+        """Return whether no task waits or is in progress."""
         return not self._waiting and not self._in_progress
 
     @property
