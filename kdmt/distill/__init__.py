@@ -1,19 +1,19 @@
 """Distillation: a teacher decodes a corpus, and its translations become training sets.
 
-inputs.py, sources.py                   the text that is translated, each different sentence once
+inputs.py, sources.py                   the text that is translated, each distinct sentence once
 teachers.py, chosen_teacher.py          table of teachers; their interface
 huggingface_teacher.py                  models of Hugging Face
-teacher_engines.py, torch_models.py     the models as worker processes load them
+teacher_engines.py, torch_models.py     models as worker processes load them
 exported_teacher.py                     the model in CTranslate2's format
 decoding.py, blocks.py                  decoding in blocks, one checksummed file each
-candidates.py, failures.py              hypotheses as text, and the checks that they fail
+candidates.py, failures.py              hypotheses as text; checks for failed hypotheses
 target_choices.py, selection.py         table of rules that choose targets; the rules
 mbr.py, similarity.py                   minimum Bayes risk; similarity of hypotheses
 merge.py, training_text.py              the text and the data-bin of a training set
-comparison.py                           how near distilled text is to the references
-imported.py                             translations of another system
-reverse.py, rescore.py                  filter by a reverse model; scores of given pairs
-verification.py                         checks of what was made
+comparison.py                           similarity of distilled text to the references
+imported.py                             translations by another system
+reverse.py, pair_scores.py              filter by a reverse model; scores of given pairs
+verification.py                         checks of finished training sets
 shortlist.py                            lexical shortlist
-teacher_forcing.py                      filling the knowledge cache
+teacher_forcing.py                      knowledge cache filled from the teacher
 """

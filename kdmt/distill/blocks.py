@@ -1,15 +1,15 @@
-"""Blocks of decoded sentences: one file each, written whole, checked when read.
+"""Blocks of decoded sentences: one file per block, written atomically and checked when it is read.
 
 A block covers the sentences first, ..., first + count - 1 of those that are decoded (`kdmt.distill.sources`). Its file
-is gzip'd: a header, one line of JSON; the columns of `Decoded`, little-endian, one after the other; the sha256 of all
-before it, 32 bytes. What is in it depends on the sentences, the teacher and the settings alone: times and names of
-hosts lie elsewhere. So the same block is the same bytes, whoever has made it, on one type of processor with the same
-libraries and number of threads.
+is compressed with gzip and contains a header, which is one line of JSON; the columns of `Decoded`, little-endian, one
+after the other; and the SHA-256 of all bytes before it, 32 bytes. The content depends only on the sentences, the
+teacher and the settings; it does not contain times or host names. Different machines therefore write identical bytes
+for a block if they have the same type of processor, the same libraries and the same number of threads.
 
-The header says what the block was made from (`made_from`: a file that differs there is refused) and what it was made
+The header records what the block was made from (`made_from`: a file with other values is refused) and what it was made
 with (`made_with`: libraries, processor, threads; these may differ from block to block).
 
-Shapes: N sentences, H hypotheses of all of them, T tokens of all of these.
+Shapes: N sentences, H hypotheses of all sentences, T tokens of all hypotheses.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from kdmt.errors import UserError
 from kdmt.files import PARTIAL, check_file, naming, parse_json
 from kdmt.types import EOS, Hypothesis
 
-BLOCKS = "blocks"  # folder of the blocks, below the stage's folder
+BLOCKS = "blocks"  # folder of the blocks, inside the stage's folder
 FORMAT = 3
 _DIGEST_BYTES = 32
 _HEADER_KEYS = {"block", "first", "count", "sources", "made_from", "made_with", "columns"}
 _LONGEST_HEADER = 1 << 20  # bytes
-_COMPRESSION = 1  # of gzip: larger ones take three times as long for a tenth less
+_COMPRESSION = 1  # gzip level: higher levels take three times as long and save only 10%
 
 
 class DamagedBlock(UserError):
-    """A file that is cut short, was changed or is none of a block."""
+    """An error for a block file that is truncated, was changed or is not a block."""
 
 
 class ForeignBlock(UserError):
-    """A block that was made from something else."""
+    """An error for a block that was made from another teacher, vocabulary, text or other settings."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of the sentences that are decoded."""
+    """A range of consecutive sentences among those that are decoded."""
 
     number: int
     first: int
@@ -63,13 +63,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The hypotheses of a block's sentences, each sentence's best first."""
+    """The hypotheses of a block's sentences, best first for each sentence."""
 
-    hashes_N: NDArray[np.uint64]  # of the source's ids, so that a line that moved is noticed
-    counts_N: NDArray[np.int32]  # hypotheses of each
+    hashes_N: NDArray[np.uint64]  # hash of each sentence's source ids, to detect lines that have moved
+    counts_N: NDArray[np.int32]  # number of hypotheses of each sentence
     scores_H: NDArray[np.float32]  # natural log, length-normalised
-    at_limit_H: NDArray[np.uint8]  # 1 for those that reached the maximum length
-    sizes_H: NDArray[np.int32]  # tokens of each, without </s>
+    at_limit_H: NDArray[np.uint8]  # 1 for hypotheses that reached the maximum length
+    sizes_H: NDArray[np.int32]  # number of tokens of each hypothesis, without </s>
     tokens_T: NDArray[np.integer]  # target ids
 
     @classmethod
@@ -81,7 +81,11 @@ class Decoded:
         max_len_N: Sequence[int],
         vocab_size: int,
     ) -> Decoded:
-        """From each sentence's hypotheses and the maximum length that it had."""
+        """Return the columns for the hypotheses of each sentence.
+
+        Args:
+            max_len_N: maximum length of the hypotheses of each sentence.
+        """
         flat = [hypothesis for nbest in hypotheses for hypothesis in nbest]
         limits = [limit for nbest, limit in zip(hypotheses, max_len_N, strict=True) for _ in nbest]
         tokens = [_without_eos(hypothesis.tokens) for hypothesis in flat]
@@ -95,7 +99,7 @@ class Decoded:
         )
 
     def hypotheses(self) -> list[list[tuple[int, ...]]]:
-        """The tokens of each hypothesis of each sentence."""
+        """Return the tokens of each hypothesis of each sentence."""
         flat = np.split(self.tokens_T, np.cumsum(self.sizes_H[:-1])) if len(self.sizes_H) else []
         ends_N = np.cumsum(self.counts_N)
         return [
@@ -105,7 +109,7 @@ class Decoded:
 
 
 def plan_blocks(num_sentences: int, block_size: int) -> list[Block]:
-    """Fixed blocks by index; the last one may be shorter."""
+    """Return consecutive blocks of fixed size; the last one may be shorter."""
     starts = range(0, num_sentences, block_size)
     return [Block(number, start, min(block_size, num_sentences - start)) for number, start in enumerate(starts)]
 
@@ -113,13 +117,13 @@ def plan_blocks(num_sentences: int, block_size: int) -> list[Block]:
 def write_block(
     folder: Path, block: Block, decoded: Decoded, *, made_from: Mapping[str, object], made_with: Mapping[str, object]
 ) -> Path:
-    """Write a block beside its name and rename it.
+    """Write a block to a temporary file in the same folder, and rename it.
 
     Raises:
-        UserError: the disk is full; nothing is left under the block's name.
+        UserError: if the disk is full; no file with the block's name is left.
     """
     path = block.path(folder)
-    # of this process alone: a worker that was given up for lost may still be writing the same block
+    # a name that no other process uses: a worker that counts as lost may still be writing the same block
     aside = path.with_name(f"{PARTIAL}{os.uname().nodename}-{os.getpid()}-{path.name}")
     try:
         with naming(path), aside.open("wb") as file:
@@ -143,16 +147,17 @@ def read_block(
     hashes_N: NDArray[np.uint64],
     vocab_size: int | None = None,
 ) -> tuple[dict[str, Any], Decoded]:
-    """A block's header and content, after all of it was checked.
+    """Return a block's header and content after a check of the whole file.
 
     Args:
-        made_from: what it must have been made from.
-        hashes_N: of the sources that the block is to hold.
-        vocab_size: of the target dictionary, which all ids are then within.
+        made_from: required value of `made_from` in the header.
+        hashes_N: hashes of the sources that the block must contain.
+        vocab_size: size of the target dictionary; if given, all ids must be smaller.
 
     Raises:
-        DamagedBlock: missing, cut short or damaged, or with columns that do not fit each other.
-        ForeignBlock: of another teacher, vocabulary, settings or text; says which differs.
+        DamagedBlock: if the file is missing, truncated or damaged, or its columns are inconsistent.
+        ForeignBlock: if it was made with another teacher, vocabulary, text or other settings; the message names the
+            difference.
     """
     path = block.path(folder)
     header, decoded = _decode(path)
@@ -171,10 +176,10 @@ def read_block(
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What a block's file says of itself, without a check of the rest.
+    """Return the header of a block's file without a check of the rest.
 
     Raises:
-        DamagedBlock: missing or not readable.
+        DamagedBlock: if the file is missing or not readable.
     """
     _check(path)
     try:
@@ -185,7 +190,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def fits(path: Path, block: Block, made_from: Mapping[str, object], hashes_N: NDArray[np.uint64]) -> bool:
-    """Whether a file says that it is this block made from this; its content is not checked."""
+    """Return whether a file's header matches the block, `made_from` and the sources; the content is not checked."""
     try:
         header = read_header(path)
     except DamagedBlock:
@@ -206,7 +211,7 @@ def _check(path: Path) -> None:
 
 
 def sources_sha256(hashes_N: NDArray[np.uint64]) -> str:
-    """Names the sentences of a block."""
+    """Return the hex SHA-256 of the hashes of a block's sentences."""
     return hashlib.sha256(np.ascontiguousarray(hashes_N, dtype="<u8").tobytes()).hexdigest()
 
 
@@ -237,7 +242,7 @@ def _encode(block: Block, decoded: Decoded, made_from: Mapping[str, object], mad
             *(np.ascontiguousarray(column).tobytes() for _, column in _columns(decoded)),
         ]
     )
-    # no time in the gzip header: the same content is the same file
+    # no time in the gzip header, so that equal content gives equal files
     return gzip.compress(content + hashlib.sha256(content).digest(), compresslevel=_COMPRESSION, mtime=0)
 
 
@@ -246,7 +251,7 @@ def _columns(decoded: Decoded) -> list[tuple[Any, NDArray[Any]]]:
 
 
 def _decode(path: Path) -> tuple[dict[str, Any], Decoded]:
-    """Header and columns of a file whose checksum is right."""
+    """Return the header and the columns of a file after a check of its checksum."""
     _check(path)
     try:
         content = gzip.decompress(path.read_bytes())
@@ -282,7 +287,7 @@ _DTYPES = {
 
 
 def _described_columns(path: Path, header: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-    """Name, type and length of each column, as the header has them."""
+    """Return the name, type and length of each column from the header."""
     columns = header["columns"]
     try:
         found = [(str(name), str(dtype), count) for name, dtype, count in columns]
@@ -299,7 +304,7 @@ def _described_columns(path: Path, header: Mapping[str, Any]) -> list[tuple[str,
 
 
 def _disagreement(header: Mapping[str, object], decoded: Decoded) -> str | None:
-    """What is wrong with columns whose checksum is right, if anything is."""
+    """Return what is inconsistent in columns whose checksum is correct, None if nothing is."""
     hypotheses = int(decoded.counts_N.sum(dtype=np.int64))
     lengths = {
         "sources": (len(decoded.hashes_N), header["count"]),

@@ -1,10 +1,10 @@
-"""The file `nbest`: every hypothesis as text, from which training sets are chosen.
+"""The file `nbest`: all hypotheses as text, from which the targets of training sets are chosen.
 
     number <TAB> score <TAB> length <TAB> failure or - <TAB> words
 
-A line a hypothesis, best first; `number` counts different sentences (`kdmt.distill.sources`), `length` tokens with
-</s>. `nbest.npy` beside it has where each sentence's lines begin, in bytes, int64 [U + 1], so that one sentence can be
-read alone.
+Each line has one hypothesis, best first. `number` is the index among the distinct sentences (`kdmt.distill.sources`),
+`length` the number of tokens with </s>. `nbest.npy` in the same folder has the byte offset of each sentence's first
+line, int64 [U + 1], so that single sentences can be read.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from kdmt.files import naming
 NO_FAILURE = "-"
 _NAMES = (NO_FAILURE, *FAILURES)
 
-# target ids of hypotheses, back to back, and their sizes -> the words of each
+# (concatenated target ids of hypotheses, number of tokens of each) -> words of each hypothesis
 ToWords = Callable[[NDArray[np.integer], NDArray[np.int32]], list[str]]
 
 
 @dataclass(frozen=True)
 class GivenScores:
-    """A score for each candidate, from elsewhere.
+    """A score for each candidate, from a file of the user.
 
     Attributes:
-        path: a `.npy` of float64 [H], in the order of `nbest`.
-        starts_U: int64, where each sentence's scores begin.
+        path: `.npy` file, float64 [H], in the order of `nbest`.
+        starts_U: index of each sentence's first score, int64.
     """
 
     path: Path
@@ -53,19 +53,19 @@ class GivenScores:
 
 @dataclass(frozen=True)
 class Written:
-    """What was seen while candidates were written; B sentences that have any."""
+    """Statistics collected while candidates were written, for B sentences that have hypotheses."""
 
-    made_with: list[Mapping[str, object]]  # of each block
-    scores_B: NDArray[np.float32]  # of the best
-    lengths_B: NDArray[np.int32]  # of the best, tokens with </s>
+    made_with: list[Mapping[str, object]]  # from the header of each block
+    scores_B: NDArray[np.float32]  # of the best hypothesis
+    lengths_B: NDArray[np.int32]  # of the best hypothesis: number of tokens with </s>
 
 
 @dataclass(frozen=True)
 class _Spelled:
-    """The lines of a block."""
+    """The lines of `nbest` for one block."""
 
     text: bytes
-    sizes_N: NDArray[np.int64]  # bytes of each sentence's lines
+    sizes_N: NDArray[np.int64]  # number of bytes of each sentence's lines
     made_with: Mapping[str, object]
     scores_B: NDArray[np.float32]
     lengths_B: NDArray[np.int32]
@@ -83,16 +83,16 @@ def write_candidates(
     workers: int,
     vocab_size: int | None = None,
 ) -> Written:
-    """Write `nbest` and its offsets from all blocks, each of which is checked.
+    """Write `nbest` and its offsets from all blocks, after a check of each block.
 
     Args:
-        to_words: can be sent to other processes.
-        out, out_offsets: the new files.
-        workers: processes.
-        vocab_size: of the target dictionary, which all ids are to be within.
+        to_words: function that converts ids to words; it can be sent to other processes.
+        out, out_offsets: paths of the new files.
+        workers: number of processes.
+        vocab_size: size of the target dictionary; if given, all ids must be smaller.
 
     Raises:
-        UserError: a block is missing, damaged or made from something else.
+        UserError: if a block is missing, damaged or made from something else.
     """
     offsets = np.zeros(1 + sum(task.count for task in tasks), dtype="<i8")
     found: list[_Spelled] = []
@@ -150,14 +150,15 @@ def _spell_block(
 
 
 def format_candidate(number: int, score: float, length: int, code: int, words: str) -> bytes:
-    """A line of `nbest`; `code` is that of a failure, 0 for none. A vocabulary of bytes can spell the end of a line."""
+    """Return a line of `nbest`; `code` is the code of a failure, 0 for none."""
+    # a vocabulary of bytes can produce line ends
     if "\n" in words or "\t" in words:
         words = " ".join(words.split())
     return f"{number}\t{score:.7g}\t{length}\t{_NAMES[code]}\t{words}\n".encode()
 
 
 class Candidates:
-    """Reads `nbest` sentence by sentence, in any order, through one open file."""
+    """Reader of `nbest` that reads sentences in any order from one open file."""
 
     def __init__(self, path: Path) -> None:
         with ExitStack() as files:
@@ -170,7 +171,12 @@ class Candidates:
     def read(
         self, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64], *, depth: int
     ) -> list[list[tuple[Candidate, str]]]:
-        """The first `depth` candidates of sentences that lie at these bytes, each with its failure or `-`."""
+        """Return the first `depth` candidates of each sentence, each with its failure or `-`.
+
+        Args:
+            starts_N, stops_N: byte offsets of the lines of each sentence.
+            depth: maximum number of candidates of a sentence.
+        """
         texts = _slices(self._file.fileno(), starts_N, stops_N)
         return [[_parse(line) for line in text.split("\n")[:-1][:depth]] for text in texts]
 
@@ -181,7 +187,7 @@ def _parse(line: str) -> tuple[Candidate, str]:
 
 
 def _slices(file: int, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64]) -> list[str]:
-    """Text between bytes; what lies one behind the other is read in one piece."""
+    """Return the text of byte ranges; adjacent ranges are read together."""
     texts: list[str] = []
     breaks = np.flatnonzero(starts_N[1:] != stops_N[:-1]) + 1
     for run in np.split(np.arange(len(starts_N)), breaks):
@@ -195,10 +201,10 @@ def _slices(file: int, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64]) 
 
 
 def read_scores(path: Path, nbest: Path, offsets: Path, workdir: Path) -> GivenScores:
-    """The scores of a text file, a number a line, as an array in `workdir`.
+    """Convert the scores of a text file, one number per line, to an array in `workdir`.
 
     Raises:
-        UserError: naming the line that is no number, or how many lines there are and should be.
+        UserError: if a line is not a number, or the number of lines is wrong.
     """
     counts_U = np.zeros(len(np.load(offsets, mmap_mode="r")) - 1, dtype=np.int64)
     out = workdir / "scores.npy"

@@ -1,4 +1,4 @@
-"""The interface of teachers, as the stages that decode with them know it."""
+"""The interface of teachers for the stages that decode with them."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from kdmt.distill.candidates import ToWords
 from kdmt.distill.decoding import Teacher
 from kdmt.distill.sources import Text
 
-ENGINE_FOLDER = "engine"  # below the stage's folder: the model in CTranslate2's format
+ENGINE_FOLDER = "engine"  # inside the stage's folder: the model in CTranslate2's format
 SEARCH_SETTINGS = ("distill.decode.", "distill.sample.")
 
 
 class ChosenTeacher(Protocol):
-    """The interface that a stage needs of a teacher."""
+    """The interface of a teacher that a stage uses."""
 
     @property
     def vocab_size(self) -> int:
-        """Return the size of the vocabulary of its hypotheses."""
+        """Size of the vocabulary of its hypotheses."""
         ...
 
     def inputs(self) -> dict[str, str]:
-        """Return the sha256 of its files, for a plan."""
+        """Return the SHA-256 of its files, for a plan."""
         ...
 
     def check(self, sample: Sample | None) -> None:
-        """Refuse a teacher that cannot do what the settings ask for, before any folder is touched.
+        """Check that the teacher supports the settings, before any folder is changed.
 
         Raises:
-            UserError: saying what it cannot do.
+            UserError: if it does not.
         """
         ...
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
-        """Return what the content of a block depends on besides its sources.
+        """Return the values that the content of a block depends on besides its sources.
 
         Args:
-            settings, inputs: of the plan.
+            settings, inputs: settings and inputs of the plan.
         """
         ...
 
     def open(self, folder: Path, sample: Sample | None) -> Teacher:
-        """Return the teacher as workers need it; for CTranslate2, write its model below the stage's folder."""
+        """Return the teacher in the form that workers load; write CTranslate2's model into the stage's folder."""
         ...
 
     def opens_text(self) -> Callable[[], Text]:
@@ -52,7 +52,7 @@ class ChosenTeacher(Protocol):
         ...
 
     def to_words(self) -> ToWords:
-        """Return a function that makes words of hypotheses; it can be sent to another process."""
+        """Return a function that converts hypotheses to words; it can be sent to another process."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""How near distilled text is to the references, and how much simpler it is than they are.
+"""Comparison of distilled text with the references: similarity and complexity.
 
-A teacher that has memorised its training set writes near-copies of the references; then distillation gains little.
+A teacher that has memorised its training set produces near-copies of the references; distillation then gains little.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ComparisonFacts:
         }
 
     def explain(self) -> str:
-        """Return the figures in words."""
+        """Return the figures as a line of text."""
         bleu_score, found = self.against_reference, self.diagnostics
         return (
             f"what the teacher wrote against the references: BLEU {bleu_score.value:.2f} ({bleu_score.signature}), "
@@ -55,12 +55,12 @@ class ComparisonFacts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison that another process has begun.
+    """A comparison that may run in another process.
 
     Attributes:
-        sources, references, distilled: lines with a space between what counts as a word.
-        links: word alignments of the references.
-        bleu: of the distilled lines against the references.
+        sources, references, distilled: lines with spaces between words.
+        links: function that returns the word alignments of the references.
+        bleu: function that returns BLEU of the distilled lines against the references.
     """
 
     sources: list[str]
@@ -81,13 +81,13 @@ class Comparison:
         remove_bpe: str | None,
         helper: Executor | None,
     ) -> Comparison | None:
-        """Sample lines and begin to measure them; return None where no line can be compared.
+        """Sample lines and begin to measure them; return None if no line can be compared.
 
         Args:
-            sources, distilled: the two sides of the training set.
-            tokenize: sacreBLEU's tokenizer.
-            remove_bpe: how subwords that are in the text are joined for BLEU.
-            helper: a process that does half of the work; without one, all is done in `facts`.
+            sources, distilled: files of the two sides of the training set.
+            tokenize: name of sacreBLEU's tokenizer.
+            remove_bpe: type of subwords in the text, which are joined for BLEU.
+            helper: process that does half of the work; if None, `facts` does all of it.
         """
         source_lines, references, lines = _sample(report, sources, distilled, inputs)
         if not any(line.strip() for line in lines):
@@ -101,25 +101,25 @@ class Comparison:
         return cls(source_lines, references, lines, links, measured)
 
     def facts(self) -> ComparisonFacts:
-        """Do the rest of the work, and wait for the other process."""
+        """Return the figures, after the rest of the work and after that of the other process."""
         found = diagnose(self.sources, self.references, self.distilled, count_real=self.links)
         return ComparisonFacts(len(self.distilled), self.bleu(), found)
 
 
 def _later(helper: Executor | None, work: Callable[[], Result]) -> Callable[[], Result]:
-    """Return a function that gives the result of work that another process has begun, or does the work."""
+    """Return a function that returns the result of the work; with a helper, the work begins there immediately."""
     return work if helper is None else helper.submit(work).result
 
 
 def _with_spaces(lines: list[str], *, spaced: bool) -> list[str]:
-    """Return lines in the form of the diagnostics: with a space between what counts as a word."""
+    """Return lines in the form that the diagnostics expect: with spaces between words."""
     return lines if spaced else [" ".join(split_words(line, spaced=False)) for line in lines]
 
 
 def _sample(
     report: MergeReport, sources: Path, distilled: Path, inputs: Inputs
 ) -> tuple[list[str], list[str], list[str]]:
-    """Return source, reference and distilled lines that the teacher wrote: all of a small corpus, else a sample."""
+    """Return the source, reference and distilled line of teacher translations: all of a small corpus, else a sample."""
     indices = np.frombuffer(report.indices, dtype=np.int64) if report.indices else np.empty(0, dtype=np.int64)
     references = inputs.corpus.text("train", inputs.corpus.direction.target)
     is_compared = np.frombuffer(bytes(report.of_teacher), dtype=np.uint8) > 0
@@ -134,7 +134,7 @@ def _sample(
 
 
 def _lines_at(path: Path, indices: NDArray[np.int64]) -> Iterator[str]:
-    """Return the lines with these ascending indices."""
+    """Yield the lines with the given ascending indices."""
     wanted = np.zeros(int(indices[-1]) + 1 if len(indices) else 0, dtype=bool)
     wanted[indices] = True
     return compress(islice(iterate_lines(path), len(wanted)), wanted.tolist())

@@ -1,4 +1,4 @@
-"""Decoding with a teacher, as tasks for executors: one for each block."""
+"""Decoding with a teacher, as tasks for executors: one task per block."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from kdmt.types import Hypothesis
 from kdmt.workers.tasks import Worker, WorkerSpec
 
 SourceIds = list[NDArray[np.integer]]
-# sources, their numbers among all, their block, progress in sentences -> hypotheses of each source, best first
+# (sources, their indices among all sources, their block, progress in sentences) -> hypotheses, best first, per source
 Translate = Callable[[SourceIds, list[int], Block, Callable[[int], None]], list[list[Hypothesis]]]
 
 
 class Teacher(Protocol):
-    """The values from which a worker loads a teacher. They are small, and can be sent to another process or machine."""
+    """The values from which a worker loads a teacher. They are small and can be sent to another process or machine."""
 
     @property
     def max_source_tokens(self) -> int:
-        """Return the maximum source length, with </s>; longer sources are not decoded and have no hypotheses."""
+        """Maximum source length, with </s>; longer sources are not decoded and have no hypotheses."""
         ...
 
     @property
     def max_target_tokens(self) -> int:
-        """Return the maximum target length, with </s>."""
+        """Maximum target length, with </s>."""
         ...
 
     @property
     def vocab_size(self) -> int: ...
 
     def open(self, spec: WorkerSpec) -> Translate:
-        """Load the model."""
+        """Load the model and return a function that translates with it."""
         ...
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
-        """Return libraries, processor and threads on which the last digits of a score depend."""
+        """Return the libraries, processor and number of threads, on which the last digits of a score depend."""
         ...
 
 
@@ -67,16 +67,16 @@ class BlockTask:
 
 @dataclass(frozen=True)
 class BlockDecoder:
-    """Becomes a worker that decodes blocks.
+    """Opener of a worker that decodes blocks.
 
-    A batch has sentences of one block only, so that the file of a block does not depend on other blocks.
+    Each batch has sentences of one block only, so that the file of a block does not depend on other blocks.
 
     Attributes:
-        teacher: translates.
-        settings: maximum lengths, which the teacher uses too.
-        open_text: opens the source text; it can be sent to another process.
-        folder: of the block files.
-        made_from: teacher, vocabulary and settings, for the headers of blocks.
+        teacher: teacher that translates.
+        settings: decoding settings, whose maximum lengths the teacher uses too.
+        open_text: function that opens the source text; it can be sent to another process.
+        folder: folder of the block files.
+        made_from: values of teacher, vocabulary and settings for the headers of blocks.
     """
 
     teacher: Teacher
@@ -141,10 +141,10 @@ def plan_tasks(sources: Sources, block_size: int) -> list[BlockTask]:
 def missing_tasks(
     tasks: Iterable[BlockTask], folder: Path, made_from: Mapping[str, object], *, say: Callable[[str], None]
 ) -> list[BlockTask]:
-    """Return the tasks whose file is missing or damaged; a message for `say` names those that are damaged.
+    """Return the tasks whose file is missing or damaged; pass a message about each damaged one to `say`.
 
     Raises:
-        ForeignBlock: a file is whole and made from something else; nothing is touched.
+        ForeignBlock: if an intact file was made from something else; no file is changed.
     """
     missing = []
     for task in tasks:

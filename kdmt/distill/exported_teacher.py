@@ -1,4 +1,4 @@
-"""The teacher in CTranslate2's format, with a shortlist of target words where the settings ask for one."""
+"""The teacher in CTranslate2's format, with a shortlist of target words if the settings have one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kdmt.interop.ctranslate2_folder import SHORTLIST_FILE, add_shortlist
 
 
 def export_teacher(checkpoint: Path, folder: Path, *, shortlist: Shortlist | None, corpus: PreparedCorpus) -> None:
-    """Write what is missing of the folder.
+    """Write the missing files of the folder.
 
     Args:
-        shortlist: how target words are chosen for each source word; None for all words.
-        corpus: its training text is what the shortlist is learnt from, since the teacher's translations are not
-            known yet.
+        shortlist: settings for the choice of target words for each source word; None for all words.
+        corpus: corpus whose training text the shortlist is learnt from, since the teacher's translations do not exist
+            yet.
     """
     if not folder.exists():
         export_checkpoint(checkpoint, folder)

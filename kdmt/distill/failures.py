@@ -1,10 +1,10 @@
-"""Hypotheses that fail, and what becomes of them.
+"""Checks that find failed hypotheses.
 
-A hypothesis fails by the first that applies, in the order of `FAILURES`: `empty`, no tokens or no words; `too_long`,
-the maximum length reached; `repetition`, a loop; `unk`, one inside; `ratio`, far longer or shorter than the source;
-`copied`, the source again; `script`, letters of a script that is not the target's. The first four are seen in its
-tokens, the others in its words. Where there are many hypotheses a failure is a code, its place in `FAILURES` plus 1,
-and 0 is none. Shape legend: N hypotheses, M tokens of all of them, C characters of all of them.
+A hypothesis has the first failure that applies, in the order of `FAILURES`: `empty`, no tokens or no words; `too_long`,
+the maximum length reached; `repetition`, a loop; `unk`, an unknown token; `ratio`, much longer or shorter than the
+source; `copied`, a copy of the source; `script`, letters of a script that the target language does not use. The first
+four are found in the tokens, the others in the words. In arrays, a failure is a code: its index in `FAILURES` plus 1,
+or 0 for no failure. Shapes: N hypotheses, M tokens of all hypotheses, C characters of all hypotheses.
 """
 
 from __future__ import annotations
@@ -35,24 +35,25 @@ Flags = NDArray[np.bool_]
 def find_token_failures(
     tokens: NDArray[np.integer], sizes: NDArray[np.integer], at_limit: Flags, *, repetition_times: int
 ) -> Codes:
-    """What fails in the tokens of hypotheses: codes, uint8 [N], of the first four of `FAILURES`.
+    """Return the failures that the tokens of hypotheses show: codes, uint8 [N], of the first four of `FAILURES`.
 
-    A loop is an n-gram of 1 to `MAX_NGRAM` tokens that stands `repetition_times` times in a row, which is a run of
-    n * (repetition_times - 1) positions with tokens[i] == tokens[i + n]; with 0 times there is none.
+    A loop is an n-gram of 1 to `MAX_NGRAM` tokens that occurs `repetition_times` times in a row, which is a run of
+    n * (repetition_times - 1) positions with tokens[i] == tokens[i + n]. If `repetition_times` is 0, loops are not
+    searched for.
 
     Args:
-        tokens: target ids without </s>, back to back [M = sum(sizes)].
-        sizes: tokens of each hypothesis [N].
-        at_limit: whether </s> was forced at the maximum length [N].
+        tokens: concatenated target ids without </s> [M = sum(sizes)].
+        sizes: number of tokens of each hypothesis [N].
+        at_limit: flags of hypotheses in which </s> was forced at the maximum length [N].
 
     Raises:
-        ValueError: the arrays do not belong together.
+        ValueError: if the lengths of the arrays are inconsistent.
     """
     ends_N = np.cumsum(sizes, dtype=np.int64)
     if len(sizes) != len(at_limit) or len(tokens) != (ends_N[-1] if len(ends_N) else 0):
         raise ValueError(f"{len(tokens)} tokens, {len(sizes)} sizes and {len(at_limit)} flags do not belong together")
     codes_N = np.zeros(len(sizes), dtype=np.uint8)
-    # the last that is written is the first that applies
+    # in reverse order, so that the first failure that applies overwrites the others
     codes_N[_owners(np.flatnonzero(tokens == UNK), ends_N)] = CODES["unk"]
     for n in range(1, MAX_NGRAM + 1) if repetition_times else ():
         codes_N[_owners(_loops(tokens, ends_N, n, repetition_times), ends_N)] = CODES["repetition"]
@@ -62,17 +63,17 @@ def find_token_failures(
 
 
 def _owners(places: NDArray[np.int64], ends_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The hypothesis in which each place of the flat array lies."""
+    """Return the index of the hypothesis that contains each index of the flat array."""
     return np.searchsorted(ends_N, places, side="right")
 
 
 def _loops(tokens: NDArray[np.integer], ends_N: NDArray[np.int64], n: int, times: int) -> NDArray[np.int64]:
-    """Places at which a run of n * (times - 1) positions begins that have tokens[i] == tokens[i + n]."""
+    """Return the indices at which a run of n * (times - 1) positions with tokens[i] == tokens[i + n] begins."""
     same = tokens[:-n] == tokens[n:]
-    for back in range(1, n + 1):  # a pair of which only the left one is the hypothesis's own
+    for back in range(1, n + 1):  # pairs whose right token is in the next hypothesis
         crossing = ends_N - back
         same[crossing[(crossing >= 0) & (crossing < len(same))]] = False
-    places = np.flatnonzero(same)  # they are few; so many of them follow one another if first and last are as far apart
+    places = np.flatnonzero(same)  # indices of equal pairs are few; a run has first and last index run - 1 apart
     run = n * (times - 1)
     first, last = places[: max(len(places) - run + 1, 0)], places[run - 1 :]
     return first[last - first == run - 1]
@@ -84,19 +85,20 @@ def _loops(tokens: NDArray[np.integer], ends_N: NDArray[np.int64], n: int, times
 def find_text_failures(
     words: Sequence[str], sources: Sequence[str], settings: Failures, *, typical_ratio: float
 ) -> Codes:
-    """What fails in the words of hypotheses, beside their sources: codes, uint8 [N], `empty` or the last three.
+    """Return the failures that the words of hypotheses show: codes, uint8 [N], of `empty` and the last three.
 
-    `ratio` is the rule of cleaning (`kdmt.corpus.sentence_lengths.length_ratios`). `copied` does not see case and
-    whitespace, and asks for a letter: a line of figures may be its own translation. `script` is more than `max_foreign`
-    of the letters in other scripts than `scripts`; letters of no script of their own, as ー, are never foreign.
+    `ratio` is the rule of corpus cleaning (`kdmt.corpus.sentence_lengths.length_ratios`). `copied` ignores case and
+    whitespace, and requires a letter, since a line of digits may be its own translation. `script` applies if a share
+    of more than `max_foreign` of the letters is in scripts other than `scripts`; letters that belong to no single
+    script, such as ー, are never foreign.
 
     Args:
-        words: text of each hypothesis as the tokenizer sees it [N].
-        sources: its source line, likewise [N].
-        typical_ratio: target characters for one of the source.
+        words: text of each hypothesis in the form that the tokenizer reads [N].
+        sources: source line of each hypothesis in the same form [N].
+        typical_ratio: typical number of target characters per source character.
 
     Raises:
-        ValueError: there are not as many of both.
+        ValueError: if the numbers of hypotheses and sources differ.
     """
     if len(words) != len(sources):
         raise ValueError(f"{len(words)} hypotheses of {len(sources)} sources")
@@ -123,7 +125,7 @@ def _is_copy(words: str, source: str) -> bool:
 
 
 def _foreign(words: Sequence[str], scripts: tuple[str, ...], max_foreign: float) -> NDArray[np.int64]:
-    """Which of the hypotheses have more than that share of their letters in other scripts."""
+    """Return the indices of hypotheses with a share of more than `max_foreign` of their letters in other scripts."""
     letters, foreign = _letter_table(scripts)
     if foreign[:128].any():
         suspects = [i for i, line in enumerate(words) if line]
@@ -141,7 +143,7 @@ def _foreign(words: Sequence[str], scripts: tuple[str, ...], max_foreign: float)
 
 @lru_cache(maxsize=8)
 def _letter_table(scripts: tuple[str, ...]) -> tuple[Codes, Codes]:
-    """Of every code point, whether it is a letter, and whether it is one of another script: 0 or 1 [0x110000]."""
+    """Return for each code point whether it is a letter, and whether it is one of another script: 0 or 1 [0x110000]."""
     import regex
 
     ours = "".join(rf"\p{{Script={name}}}" for name in (*scripts, "Common", "Inherited"))

@@ -1,4 +1,4 @@
-"""Models of Hugging Face as teachers: they have their own vocabulary, and translate text instead of ids."""
+"""Models of Hugging Face as teachers: they have their own vocabulary and translate text instead of ids."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _SETTING = "distill.teachers.0."
 class HuggingFaceTeacher:
     """A model with its own vocabulary.
 
-    It translates the training set's text, and the text processing of the data makes words of its output. See
+    It translates the text of the training set. Its output is processed like other text of the data. See
     `ChosenTeacher`.
 
     Attributes:
-        foreign: the entry of `distill.teachers`.
-        folder: of the model.
-        engine: ctranslate2 or torch.
+        foreign: entry of `distill.teachers`.
+        folder: folder of the model.
+        engine: "ctranslate2" or "torch".
     """
 
     settings: Distill
@@ -61,13 +61,13 @@ class HuggingFaceTeacher:
         """Return the model that the settings name. See `choose_teacher`."""
         assert settings.foreign is not None
         folder = find_model(settings.foreign.huggingface, settings.foreign.revision)
-        read_kind(folder)  # refuses a folder that is no such model
+        read_kind(folder)  # raises an error if the folder is not such a model
         engine = "torch" if settings.engine == "torch" else "ctranslate2"
         return cls(settings, settings.foreign, inputs, folder, engine)
 
     @property
     def name(self) -> str:
-        """Return its name in messages and plans."""
+        """Name in messages and plans."""
         return self.foreign.huggingface
 
     @property
@@ -78,7 +78,7 @@ class HuggingFaceTeacher:
         return {f"{self.name}/{file}": sha for file, sha in self._sha256_of_files().items()}
 
     def check(self, sample: Sample | None) -> None:
-        del sample  # both engines can draw samples from it
+        del sample  # both engines can draw samples from this model
         tokenizer = self._tokenizer
         if not self.foreign.other_languages:
             codes = (tokenizer.source_code, tokenizer.target_code)
@@ -86,7 +86,7 @@ class HuggingFaceTeacher:
         check_weights(tokenizer, ctranslate2=self.engine == "ctranslate2")
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
-        del inputs  # the model's files are among them under longer names
+        del inputs  # they contain the model's files under longer names
         compute_type = ["distill.compute_type"] if self.engine == "ctranslate2" else []
         made_from = plan_settings(settings, [*SEARCH_SETTINGS, *compute_type])
         made_from |= {f"teacher's {file}": sha for file, sha in self._sha256_of_files().items()}
@@ -109,7 +109,7 @@ class HuggingFaceTeacher:
                 libraries=("torch", *LIBRARIES),
             )
         exported = folder / ENGINE_FOLDER
-        if not exported.exists():  # it belongs to one teacher
+        if not exported.exists():  # the folder belongs to one teacher
             export_to_ctranslate2(self._tokenizer, exported)
         return CTranslate2Teacher(
             exported,
@@ -145,7 +145,7 @@ class HuggingFaceTeacher:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Makes ids of the model's vocabulary from words of the training text."""
+    """Function that converts words of the training text to ids of the model's vocabulary."""
 
     tokenizer: ForeignTokenizer
     text: TextProcessor
@@ -156,7 +156,7 @@ class _Encoder:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """Makes words from ids of the model's vocabulary, in the form of the target side of a corpus. See `ToWords`."""
+    """Function that converts ids of the model's vocabulary to words in the form of a corpus. See `ToWords`."""
 
     tokenizer: ForeignTokenizer
     text: TextProcessor

@@ -1,12 +1,13 @@
-"""Translations of the training set by another system, from a file, as candidates for a training set.
+"""Import of translations of the training set by another system, as candidates for a training set.
 
-The file has `index<TAB>translation` on each line. `index` is the line of `prepare/train.<source>` from 0; each index
-occurs once, in any order. Where monolingual text is distilled too, its lines follow. Translations are finished text:
-they are processed like the target side of a corpus.
+Each line of the file has the form `index<TAB>translation`. `index` is the index of a line of `prepare/train.<source>`,
+from 0; each index occurs once, in any order. If monolingual text is distilled too, the indices of its lines follow.
+Translations are raw text: they are processed like the target side of a corpus.
 
-A complete set of indices does not show that the file belongs to this training set: another preparation of the same
-corpus may have the same number of lines. With `imported_sources` each line has `index<TAB>source<TAB>translation`, and
-the source must be that line of the training set: the same words, or finished text that is processed to them.
+A complete set of indices does not prove that the file belongs to this training set: another preparation of the same
+corpus may have the same number of lines. With `imported_sources` each line has the form
+`index<TAB>source<TAB>translation`, and the source must be that line of the training set: either the same words, or raw
+text that becomes the same words when it is processed.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from kdmt.distill.candidates import format_candidate
 from kdmt.errors import UserError
 from kdmt.files import naming
 
-IMPORTING = ".imported-"  # prefix of the name of the temporary folder, next to the stage's
+IMPORTING = ".imported-"  # prefix of the name of the temporary folder, next to the stage's folder
 _SHOWN = 5
 _SHOWN_TEXT = 40
-_MAX_DIGITS = 40  # int() refuses very many
+_MAX_DIGITS = 40  # int() raises an error for very long numbers
 
 
 def write_imported(
@@ -43,18 +44,18 @@ def write_imported(
     count: int,
     sources: Sequence[Path] | None = None,
 ) -> None:
-    """Write the translations as candidates, one for each line.
+    """Write the translations as candidates, one for each line of the source text.
 
     Args:
         count: number of lines of the source text.
-        sources: files of the source text, if the file repeats the sources.
+        sources: files of the source text, if the file has the sources too.
 
     Raises:
-        UserError: naming the line whose index is missing, does not exist, is that of another line or has another
-            source; or the indices that no line has.
+        UserError: if a line has no index, an index out of range, the index of another line or another source; or if
+            indices are missing. The message names the line or the indices.
     """
     check = None if sources is None else _SourceCheck(path, codec, sources)
-    spans_L = np.zeros((count, 2), dtype=np.int64)  # of each candidate in the file: first byte, number of bytes
+    spans_L = np.zeros((count, 2), dtype=np.int64)  # byte offset and number of bytes of each candidate in the file
     unordered = nbest.with_name(f"{nbest.name}.unordered")
     try:
         _write_unordered(path, codec, unordered, spans_L, check)
@@ -70,7 +71,7 @@ def write_imported(
 def _write_unordered(
     path: Path, codec: TextCodec, out: Path, spans_L: NDArray[np.int64], check: _SourceCheck | None
 ) -> None:
-    lines_L = np.zeros(len(spans_L), dtype=np.int64)  # line of the file with each index, from 1; 0 for none
+    lines_L = np.zeros(len(spans_L), dtype=np.int64)  # number of the line with each index, from 1; 0 for none
     start = 0
     with naming(out), out.open("wb") as file:
         for number, index, text in _indexed_lines(path, len(spans_L)):
@@ -91,10 +92,10 @@ def _write_unordered(
 
 
 class _SourceCheck:
-    """Compares sources with those of the training set. It takes 8 bytes of memory for each line.
+    """Check of sources against those of the training set. It needs 8 bytes of memory per line.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file, for messages.
         sources: files of the source text.
     """
 
@@ -104,7 +105,7 @@ class _SourceCheck:
         self._hashes_L = np.fromiter(hashes, dtype=np.uint64)
 
     def __call__(self, number: int, index: int, text: str) -> str:
-        """Return the translation of `source<TAB>translation`, after a check that the source is that of the index."""
+        """Return the translation of `source<TAB>translation`, after a check that the source has this index."""
         source, tab, translation = text.partition("\t")
         if not tab:
             raise UserError(f"{self._path}:{number}: expected index<TAB>source<TAB>translation, found two columns")

@@ -1,4 +1,4 @@
-"""What is distilled: the training text of a prepared corpus, and its monolingual text where that is asked for."""
+"""The text that is distilled: the training text of a prepared corpus and, if selected, its monolingual text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Inputs:
     """The text that a teacher translates.
 
     Attributes:
-        corpus: the prepared corpus.
-        monolingual: whether its monolingual text is translated too, after the training text.
+        corpus: prepared corpus.
+        monolingual: True if its monolingual text is translated too, after the training text.
     """
 
     corpus: PreparedCorpus
@@ -29,7 +29,7 @@ class Inputs:
         return tuple(self.corpus.prefix(split, self.corpus.direction.source) for split in splits)
 
     def texts(self) -> list[TrainingText]:
-        """Return the files of the same text."""
+        """Return the files of the training text and, if selected, of the monolingual text."""
         corpus, (src, tgt) = self.corpus, self.corpus.direction.sides
         texts = [TrainingText(corpus.text("train", src), corpus.text("train", tgt), corpus.tags)]
         if self.monolingual:

@@ -1,9 +1,9 @@
-"""From candidates to a training set: for each line of the text, in its order, the targets that are chosen.
+"""Construction of a training set from candidates: the chosen targets of each line of the text, in the order of lines.
 
-It is done in chunks of lines that processes share; what they send back is written in order. Memory holds some chunks
-and a few bytes a line.
+Several processes work on chunks of lines; their results are written in order. Memory use is limited to a few chunks
+and a few bytes per line.
 
-Shapes: L lines, U different sentences, N lines of a chunk.
+Shapes: L lines, U distinct sentences, N lines of a chunk.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from kdmt.files import naming
 _CHUNK_LINES = 10_000
 _FILES = ("source", "target", "tags")
 
-Nbest = list[tuple[Candidate, str]]  # of one sentence, each candidate with its failure or `-`
+Nbest = list[tuple[Candidate, str]]  # candidates of one sentence, each with its failure or `-`
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """Text that is distilled, line by line: with references, and perhaps tags, or monolingual."""
+    """Files of text that is distilled: parallel with references and optional tags, or monolingual."""
 
     source: Path
     target: Path | None = None
@@ -51,12 +51,12 @@ class TrainingText:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files that a training set is written to."""
+    """Files to which a training set is written."""
 
     source: Path
     target: Path
     tags: Path
-    rejected: Path  # index of the line <TAB> failure <TAB> what became of it
+    rejected: Path  # index of the line <TAB> failure <TAB> action taken
 
     def paths(self) -> tuple[Path, ...]:
         return (self.source, self.target, self.tags, self.rejected)
@@ -64,20 +64,20 @@ class Outputs:
 
 @dataclass
 class MergeReport:
-    """Nothing disappears silently: every failure is counted, and the line that it befell is in `rejected`."""
+    """Counts of a merge: every failure is counted here, and its line is in the file `rejected`."""
 
-    num_sentences: int = 0  # lines of the text
-    num_lines: int = 0  # that were written
+    num_sentences: int = 0  # number of lines of the text
+    num_lines: int = 0  # number of lines written
     failures: Counter[str] = field(default_factory=Counter)
-    replaced: Counter[str] = field(default_factory=Counter)  # failures for which the reference stands there
+    replaced: Counter[str] = field(default_factory=Counter)  # failures that were replaced by the reference
     dropped: Counter[str] = field(default_factory=Counter)
-    examples: Examples = field(default_factory=dict)  # failure -> source and hypothesis of the first lines
-    indices: array[int] = field(default_factory=lambda: array("q"))  # of each written line: its line in the text
-    weights: array[float] = field(default_factory=lambda: array("f"))  # where the selection weighs them
-    of_teacher: bytearray = field(default_factory=bytearray)  # 1 for each written line that is no reference
+    examples: Examples = field(default_factory=dict)  # failure -> source and hypothesis of its first lines
+    indices: array[int] = field(default_factory=lambda: array("q"))  # index in the text of each written line
+    weights: array[float] = field(default_factory=lambda: array("f"))  # of each written line, if the rule has weights
+    of_teacher: bytearray = field(default_factory=bytearray)  # for each written line, 1 if it is not a reference
 
     def keep(self, is_kept: NDArray[np.bool_], *, failure: str) -> None:
-        """Of the written lines only these; the others count as dropped for this failure."""
+        """Keep only the written lines of the mask; count the others as dropped for this failure."""
         dropped = int((~is_kept).sum())
         self.failures[failure] += dropped
         self.dropped[failure] += dropped
@@ -89,19 +89,19 @@ class MergeReport:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Consecutive lines of one text, and where their candidates lie."""
+    """Consecutive lines of one text, with the byte offsets of their candidates."""
 
     first: int
     starts_N: NDArray[np.int64]
     stops_N: NDArray[np.int64]
-    pieces: dict[Path, Piece]  # of each of the text's files
+    pieces: dict[Path, Piece]  # one for each file of the text
     text: TrainingText
-    given: tuple[Path, NDArray[np.int64]] | None  # scores, and where those of each line begin
+    given: tuple[Path, NDArray[np.int64]] | None  # file of scores, index of each line's first score
 
 
 @dataclass
 class _Chosen:
-    """What has been made of a chunk."""
+    """The result for a chunk: text of each output file, and counts."""
 
     text: dict[str, bytes]
     report: MergeReport
@@ -120,21 +120,21 @@ def merge_candidates(
     out: Outputs,
     workers: int,
 ) -> MergeReport:
-    """Write a training set.
+    """Write the text of a training set.
 
     Args:
-        texts: whose lines are counted through.
-        numbers_L: the sentence on each line.
-        nbest, offsets: what `write_candidates` wrote.
-        settings: what becomes of failures.
-        select: chooses among the candidates that do not fail.
-        typical_ratio: target characters for one of the source.
-        given: scores for `select`, where it goes by them.
-        out: the new files; of tags there is none where no text has them.
-        workers: processes.
+        texts: texts whose lines are numbered consecutively.
+        numbers_L: index of the distinct sentence on each line.
+        nbest, offsets: files from `write_candidates`.
+        settings: action for each failure.
+        select: selector among the candidates without a failure.
+        typical_ratio: typical number of target characters per source character.
+        given: scores for `select`, if it uses them.
+        out: paths of the new files; there is no file of tags if no text has tags.
+        workers: number of processes.
 
     Raises:
-        UserError: the texts have another number of lines than there are sentences.
+        UserError: if the number of lines of the texts is not that of `numbers_L`.
     """
     total = sum(count_lines(text.source) for text in texts)
     if total != len(numbers_L):
@@ -220,7 +220,7 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_rat
 def _with_text_failures(
     found: list[Nbest], sources: Sequence[str], settings: Failures, typical_ratio: float
 ) -> list[Nbest]:
-    """The same candidates; those without a failure have the one that their words show."""
+    """Return the candidates with the failures that their words show, for those without a failure so far."""
     words = [candidate.words for nbest in found for candidate, _ in nbest]
     beside = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
     codes = iter(find_text_failures(words, beside, settings, typical_ratio=typical_ratio).tolist())
@@ -236,11 +236,10 @@ def _with_text_failures(
 def _choose(
     candidates: Nbest, reference: str | None, settings: Failures, select: Selector, report: MergeReport
 ) -> tuple[list[tuple[str, float]], str | None]:
-    """The targets of a line with their weights, and the failure with what became of it where none of the candidates
-    was good.
+    """Return the targets of a line with their weights; if all candidates fail, also the failure and the action taken.
 
-    Candidates that fail are not selected from. Where all that the selection looks at fail, the first one's failure says
-    what becomes of the line.
+    Candidates that fail are excluded from the selection. If all candidates that the selector considers fail, the
+    failure of the first one determines the action.
     """
     usable = [candidate for candidate, failure in candidates if failure == NO_FAILURE]
     if usable:
@@ -264,7 +263,7 @@ def _choose(
 
 
 def _action(settings: Failures, failure: str, *, has_reference: bool) -> OnFailure:
-    """Text without references has none to fall back on."""
+    """Return the action for a failure; a line without a reference is dropped instead of replaced."""
     action: OnFailure = getattr(settings, failure)
     return "drop" if action == "reference" and not has_reference else action
 

@@ -1,7 +1,7 @@
-"""Forced-decoding scores of given pairs, as tasks for executors: one for each piece of the files.
+"""Forced-decoding scores of given sentence pairs, as tasks for executors: one task per piece of the files.
 
-Each task's file holds float64 [lines, 2]: the natural logarithm of the target's probability given the source, and its
-number of tokens, </s> counted; NaN for a pair that the model has no positions for.
+Each task writes a file of float64 [lines, 2]: the natural logarithm of the target's probability given the source, and
+the number of target tokens, including </s>. The logarithm is NaN for a pair that is longer than the model allows.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from kdmt.models.description import read_description
 from kdmt.workers.tasks import Worker, WorkerSpec
 
 LINES_A_TASK = 2000
-_LINES_AT_ONCE = 500  # between two messages of progress
+_LINES_AT_ONCE = 500  # between two reports of progress
 _NAMED_BY = 16  # hexadecimal digits
 
 
 @dataclass(frozen=True)
 class PairTask:
-    """A piece of the files, and the file for its scores."""
+    """A piece of the files, and the path of the file for its scores."""
 
     number: int
     source: Piece
@@ -47,12 +47,12 @@ class PairTask:
 
 @dataclass(frozen=True)
 class PairScorer:
-    """Becomes a worker that scores pairs.
+    """Opener of a worker that scores pairs.
 
     Attributes:
-        folder: a model in CTranslate2's format, with its tokenizer.
-        compute_type: of CTranslate2.
-        raw: lines are raw text; else words as the model's tokenizer sees them.
+        folder: folder of a model in CTranslate2's format, with its tokenizer.
+        compute_type: compute type of CTranslate2.
+        raw: True if lines are raw text, False if they are processed text for the model's tokenizer.
     """
 
     folder: Path
@@ -100,11 +100,11 @@ class PairScorer:
 def pair_tasks(source: Path, target: Path, folder: Path, *, key: Mapping[str, object]) -> list[PairTask]:
     """Return a task for each piece of the files.
 
-    The name of a task's file has a hash of the key and of the text of the piece: a file that exists has the right
-    scores.
+    The name of a task's file contains a hash of the key and of the text of the piece, so that a file that exists has
+    the correct scores.
 
     Raises:
-        UserError: one file has more lines than the other.
+        UserError: if one file has more lines than the other.
     """
     tasks = []
     for number, (src, tgt) in enumerate(cut_lines([source, target], LINES_A_TASK)):
@@ -119,16 +119,16 @@ def read_pair_scores(tasks: Sequence[PairTask]) -> NDArray[np.float64]:
 
 
 def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool) -> PairScorer:
-    """Return what becomes a worker that scores pairs.
+    """Return the opener of a worker that scores pairs.
 
     Args:
-        checkpoint: a checkpoint, a run, or a model in CTranslate2's format.
+        checkpoint: path of a checkpoint, a run, or a model in CTranslate2's format.
         engine: folder to which a checkpoint is written in CTranslate2's format, unless it exists.
-        compute_type: of CTranslate2.
-        raw: lines are raw text; else words as the model's tokenizer sees them.
+        compute_type: compute type of CTranslate2.
+        raw: True if lines are raw text, False if they are processed text for the model's tokenizer.
 
     Raises:
-        UserError: there is no such model, or it is non-autoregressive.
+        UserError: if there is no such model, or it is non-autoregressive.
     """
     if is_model_folder(checkpoint):
         return PairScorer(checkpoint, compute_type, raw)

@@ -1,4 +1,4 @@
-"""Filter of pairs that are improbable for a reverse model, from the target to the source language."""
+"""Filter that drops pairs with a low probability under a reverse model, from the target to the source language."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ REVERSE, SCORES = "reverse", "reverse.npy"
 
 
 def reverse_inputs(reverse: Reverse | None) -> dict[str, str]:
-    """Return the sha256 of the reverse model's weights, for a plan."""
+    """Return the SHA-256 of the reverse model's weights, for a plan."""
     if reverse is None:
         return {}
     return {reverse.checkpoint: checkpoint_sha256(resolve_checkpoint(Path(reverse.checkpoint)))}
 
 
 def check_reverse(reverse: Reverse | None, direction: Direction, own: Text) -> None:
-    """Refuse a reverse model that does not read what is distilled.
+    """Check that the reverse model fits the text that is distilled.
 
     Raises:
-        UserError: there is none, or it is of other languages or text.
+        UserError: if it does not exist, or is of other languages or other text processing.
     """
     if reverse is None:
         return
@@ -52,13 +52,13 @@ def check_reverse(reverse: Reverse | None, direction: Direction, own: Text) -> N
 
 
 def drop_improbable(settings: Distill, folder: Path, files: Outputs, report: MergeReport) -> None:
-    """Remove the pairs from the files that are least probable for the reverse model.
+    """Remove the pairs with the lowest probability under the reverse model from the files.
 
     Args:
         settings: section `distill`.
-        folder: of the stage; keeps the scores of the reverse model for later runs.
-        files: of the training set as it was merged; `SCORES` is written to the same folder.
-        report: counts the dropped pairs as the failure `reverse`.
+        folder: folder of the stage, in which the scores of the reverse model are kept for later runs.
+        files: files of the merged training set; `SCORES` is written to the same folder.
+        report: counts to which the dropped pairs are added as the failure `reverse`.
     """
     if settings.reverse is None:
         return
@@ -73,7 +73,7 @@ def drop_improbable(settings: Distill, folder: Path, files: Outputs, report: Mer
 
 
 def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: Outputs) -> NDArray[np.float64]:
-    """Return the cross entropy of each source given its target, in nats per token; infinite for too long lines."""
+    """Return the cross entropy of each source given its target, in nats per token; inf for too long lines."""
     scratch = folder / REVERSE
     scratch.mkdir(exist_ok=True)
     engine = scratch / f"engine-{next(iter(reverse_inputs(reverse).values()))[:16]}"
@@ -91,7 +91,7 @@ def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: O
 
 
 def _best(entropies: NDArray[np.float64], drop_percent: float) -> NDArray[np.bool_]:
-    """Return a mask without the worst `drop_percent`; of equal scores the later lines are dropped."""
+    """Return a mask that excludes the worst `drop_percent`; among equal scores, later lines are dropped first."""
     dropped = int(len(entropies) * drop_percent / 100)
     is_kept = np.ones(len(entropies), dtype=bool)
     order = np.argsort(entropies, kind="stable")
@@ -105,7 +105,7 @@ def _keep_lines(path: Path, is_kept: NDArray[np.bool_]) -> None:
 
 
 def _note_dropped(rejected: Path, report: MergeReport, is_kept: NDArray[np.bool_]) -> None:
-    """Add dropped pairs to the file of rejected lines, which is in the order of lines, and to the report."""
+    """Add dropped pairs to the report and to the file of rejected lines, which is sorted by line."""
     dropped = np.frombuffer(report.indices, dtype=np.int64)[~is_kept].tolist()
     with (
         atomic_file(rejected) as aside,

@@ -1,4 +1,4 @@
-"""Which of the teacher's hypotheses become the student's targets."""
+"""Rules that choose the student's targets among the teacher's hypotheses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-# (hypotheses, reference) -> how near each of them is to it
+# (hypotheses, reference) -> similarity of each hypothesis to the reference
 Nearness = Callable[[Sequence[str], str], Sequence[float]]
-ALL = 10**9  # hypotheses of a sentence: more than there are
+ALL = 10**9  # depth that is larger than any number of hypotheses
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Candidate:
     """A hypothesis.
 
     Attributes:
-        words: its text.
-        score: natural logarithm of its probability over length ** lenpen.
-        length: its tokens, </s> counted.
-        given: a score of somebody else's, the higher the better; NaN: none.
+        words: text of the hypothesis.
+        score: natural logarithm of its probability, divided by length ** lenpen.
+        length: number of tokens, including </s>.
+        given: score from a file of the user, higher is better; NaN if there is none.
     """
 
     words: str
@@ -29,18 +29,18 @@ class Candidate:
     given: float = math.nan
 
 
-Choice = tuple[Candidate, float]  # and what it counts as a target
+Choice = tuple[Candidate, float]  # a candidate and its weight as a target
 
 
 @dataclass(frozen=True)
 class Selector:
-    """A rule of choice.
+    """A rule that chooses targets.
 
     Attributes:
-        depth: how many of a sentence's hypotheses it looks at, the best first.
-        choose: (candidates, at least one; reference) -> those that become targets.
-        weighs: whether they count differently.
-        by_reference: whether it goes by the reference; where there is none, the best is taken.
+        depth: number of hypotheses of a sentence that it considers, best first.
+        choose: (one or more candidates, reference) -> those that become targets, with weights.
+        weighs: True if the targets have different weights.
+        by_reference: True if it uses the reference; the best hypothesis is taken for a line without a reference.
     """
 
     depth: int
@@ -63,15 +63,17 @@ def _highest_given(candidates: Sequence[Candidate], _: str) -> list[Choice]:
     return [(max(candidates, key=lambda candidate: candidate.given), 1.0)]
 
 
-# The one with the highest score given, of equals the first. Its `choose` raises ValueError where a score is missing.
+# Chooses the first candidate with the highest given score. Its `choose` raises ValueError if a score is missing.
 HIGHEST_GIVEN = Selector(depth=ALL, choose=_highest_given)
 
 
 def interpolated(nearness: Nearness) -> Selector:
-    """Sequence-level interpolation: of the n-best, the one nearest to the reference (Kim & Rush 2016, section 3.3).
+    """Return the rule of sequence-level interpolation (Kim & Rush 2016, section 3.3).
+
+    It chooses the hypothesis of the n-best list that is most similar to the reference.
 
     Args:
-        nearness: (hypotheses, reference) -> how near each of them is; of equals the first is taken.
+        nearness: (hypotheses, reference) -> similarity of each hypothesis; the first of equals is chosen.
     """
     return Selector(depth=ALL, choose=partial(_nearest, nearness=nearness), by_reference=True)
 
@@ -82,10 +84,12 @@ def _nearest(candidates: Sequence[Candidate], reference: str, *, nearness: Nearn
 
 
 def weighted(lenpen: float) -> Selector:
-    """All of the n-best, each by the teacher's probability of it, renormalised to sum to 1 over them.
+    """Return the rule that takes the whole n-best list, weighted by the teacher's probabilities.
 
-    It is the loss of sequence-level distillation with the teacher's distribution over sequences cut off at the n-best,
-    of which Kim & Rush 2016, section 3.2, keep the mode alone.
+    The probabilities are renormalised to sum to 1.
+
+    The loss is that of sequence-level distillation with the teacher's distribution over sequences truncated to the
+    n-best list; Kim & Rush 2016, section 3.2, keep only its mode.
     """
     return Selector(depth=ALL, choose=partial(_by_probability, lenpen=lenpen), weighs=True)
 
@@ -95,7 +99,7 @@ def _by_probability(candidates: Sequence[Candidate], _: str, *, lenpen: float) -
 
 
 def probabilities(candidates: Sequence[Candidate], lenpen: float) -> list[float]:
-    """The teacher's probability of each, renormalised to sum to 1 over them."""
+    """Return the teacher's probability of each candidate, renormalised to sum to 1."""
     log_probs = [candidate.score * candidate.length**lenpen for candidate in candidates]
     likeliest = max(log_probs)
     shares = [math.exp(log_prob - likeliest) for log_prob in log_probs]

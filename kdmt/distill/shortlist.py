@@ -1,7 +1,7 @@
-"""Which target tokens a source may be translated with: a lexical shortlist, for students that are to decode fast.
+"""Lexical shortlist: the target tokens that a source may be translated with, for faster decoding of students.
 
-The output layer then computes the logits of some hundred tokens instead of the whole vocabulary's, as Marian's and
-Bergamot's students do (Schwenk et al. 2007, Le et al. 2012 first). What a batch may use is what any of its sources may.
+The output layer then computes the logits of a few hundred tokens instead of the whole vocabulary, as in the students of
+Marian and Bergamot (first: Schwenk et al. 2007, Le et al. 2012). The tokens of a batch are the union over its sources.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from kdmt.corpus.alignment import align, spread
 from kdmt.types import BOS, EOS, PAD, UNK
 
-_EMPTY_WORD = BOS  # stands in no sentence
+_EMPTY_WORD = BOS  # occurs in no sentence
 
 
 @dataclass(frozen=True)
 class Shortlist:
-    """Target ids, each sorted and without <pad>."""
+    """Arrays of target ids, sorted and without <pad>."""
 
-    frequent: NDArray[np.int64]  # that any source may be translated with, </s> and <unk> among them
-    of_token: dict[int, NDArray[np.int64]]  # source id -> target ids; what is not here adds nothing
+    frequent: NDArray[np.int64]  # ids allowed for all sources, including </s> and <unk>
+    of_token: dict[int, NDArray[np.int64]]  # source id -> target ids; other source ids add none
 
     def allowed(self, sources: Iterable[Sequence[int] | NDArray[np.integer]]) -> set[int]:
-        """What a batch of these sources may be translated with."""
+        """Return the target ids that a batch of these sources may be translated with."""
         tokens = {int(token) for source in sources for token in source}
         return set(self.frequent.tolist()).union(
             *(self.of_token[token].tolist() for token in tokens & set(self.of_token))
@@ -35,7 +35,7 @@ class Shortlist:
 
 
 class Sentences(Protocol):
-    """Sentences as ids, by their index."""
+    """A sequence of sentences as arrays of ids."""
 
     def __len__(self) -> int: ...
 
@@ -51,20 +51,20 @@ def build_shortlist(
     max_pairs: int = 100_000,
     iterations: int = 5,
 ) -> Shortlist:
-    """From a parallel corpus: best the distilled one, whose targets are the student's.
+    """Return a shortlist learnt from a parallel corpus, best from the distilled one, which has the student's targets.
 
-    Takes 4 bytes for each pair of a source and a target token of a sentence pair, about 400 MB for 100,000 pairs of 30
-    tokens, and the translation table.
+    The memory used is 4 bytes for each pair of a source and a target token of a sentence pair, about 400 MB for 100,000
+    sentence pairs of 30 tokens, plus the translation table.
 
     Args:
-        sources, targets: int [S] and int [T], line by line, with or without </s> at the end.
-        per_token: so many target tokens y with the largest t(y|x) for each source token x.
-        frequent: so many most frequent target tokens for all sources; of equal ones the lower ids.
-        max_pairs: at most so many are aligned, spread evenly over the corpus.
-        iterations: of expectation maximisation.
+        sources, targets: sentences of int [S] and int [T], with or without </s> at the end.
+        per_token: number of target tokens y with the largest t(y|x) for each source token x.
+        frequent: number of most frequent target tokens, allowed for all sources; the lower id comes first among equals.
+        max_pairs: maximum number of sentence pairs to align, evenly spaced in the corpus.
+        iterations: number of iterations of expectation maximisation.
 
     Raises:
-        ValueError: there are not as many targets as sources, or no word pair to align.
+        ValueError: if the numbers of sources and targets differ, or there is no word pair to align.
     """
     if len(sources) != len(targets):
         raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
@@ -74,7 +74,7 @@ def build_shortlist(
     pairs = align(src_sentences, tgt_sentences, iterations=iterations)
     counts_V = np.bincount(np.concatenate(tgt_sentences))
     order_P = np.lexsort((pairs.tgt_ids_P, -pairs.t_P, pairs.src_ids_P))
-    src_ids, starts = np.unique(pairs.src_ids_P, return_index=True)  # sorted by source as they stand
+    src_ids, starts = np.unique(pairs.src_ids_P, return_index=True)  # the pairs are sorted by source id
     of_token = {
         src_id: np.sort(pairs.tgt_ids_P[order_P[start : min(start + per_token, end)]])
         for src_id, start, end in zip(
@@ -86,7 +86,7 @@ def build_shortlist(
 
 
 def _words(sentence: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Without </s> and <pad>."""
+    """Return the sentence without </s> and <pad>."""
     tokens = np.asarray(sentence, dtype=np.int64)
     return tokens[(tokens != EOS) & (tokens != PAD)]
 

@@ -1,6 +1,6 @@
-"""Sentence chrF and sentence BLEU of many hypotheses of one sentence: sacreBLEU's values in a fraction of its time.
+"""Fast sentence chrF and sentence BLEU of many hypotheses of one sentence, with the same values as sacreBLEU.
 
-sacreBLEU takes one pair at a time and cuts both sides into n-grams anew for each. Shape legend: H hypotheses, R
+sacreBLEU takes one pair at a time and extracts the n-grams of both sides again for each pair. Shapes: H hypotheses, R
 references, T texts of either kind, C characters of all texts, O = 6 orders of n-grams.
 """
 
@@ -21,22 +21,22 @@ from kdmt.score.metrics import bleu_metric
 CHAR_ORDER = 6
 BETA = 2
 WORD_ORDER = 4
-MAX_CACHED_WORDS = 200_000  # some 50 MB
-MAX_CELLS = 1 << 22  # of a matrix of n-grams by texts: 16 MB
+MAX_CACHED_WORDS = 200_000  # about 50 MB
+MAX_CELLS = 1 << 22  # maximum size of a matrix of n-grams by texts: 16 MB
 
 
 # --------------------------------------------------------------------------------------------------------------- chrF
 
 
 def chrf_nearness(hypotheses: Sequence[str], reference: str) -> list[float]:
-    """chrF2 of each hypothesis as `kdmt.score.metrics.sentence_chrf` gives it, 0 to 100."""
+    """Return chrF2 of each hypothesis, 0 to 100, with the values of `kdmt.score.metrics.sentence_chrf`."""
     return chrf_matrix(hypotheses, [reference])[:, 0].tolist()
 
 
 def chrf_matrix(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
-    """Sentence chrF2 (Popović 2015) of each hypothesis against each reference, 0 to 100 [H, R].
+    """Return sentence chrF2 (Popović 2015) of each hypothesis against each reference, 0 to 100 [H, R].
 
-    Whitespace does not count. Memory is that of `MAX_CELLS` and some 300 bytes a character.
+    Whitespace is ignored. The memory used is that of `MAX_CELLS` plus about 300 bytes per character.
     """
     places: dict[str, int] = {}
     rows, columns = (
@@ -52,9 +52,10 @@ def chrf_matrix(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray
 def _f_scores(
     matches_OHR: NDArray[np.float64], hypothesis_OH1: NDArray[np.int64], reference_O1R: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """F2 of mean precision and mean recall over the orders that both texts are long enough for [H, R].
+    """Return F2 of mean precision and mean recall over the orders for which both texts are long enough [H, R].
 
-    The operations are those of sacreBLEU's `CHRF._compute_f_score` (2.6.0), in their order, so that equals are equal.
+    The operations and their order are those of sacreBLEU's `CHRF._compute_f_score` (2.6.0), so that equal scores there
+    are equal here.
     """
     num_orders_HR = ((hypothesis_OH1 > 0) & (reference_O1R > 0)).sum(axis=0)
     num_orders_HR = np.maximum(num_orders_HR, 1)
@@ -67,7 +68,7 @@ def _f_scores(
 
 
 def _count_matches(texts: Sequence[str]) -> NDArray[np.float64]:
-    """For each order how many n-grams two texts have in common, the k-th of its kind with the k-th [O, T, T]."""
+    """Return for each order the number of n-grams that two texts share, with multiplicity [O, T, T]."""
     joined = "".join(texts)
     if not joined:
         return np.zeros((CHAR_ORDER, len(texts), len(texts)))
@@ -83,8 +84,8 @@ def _count_matches(texts: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _windows(ranks_C: NDArray[np.int64], text_C: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """The six characters from each on, the first in the highest bits, zeros beyond the end of its text [C]."""
-    places_C = np.arange(len(ranks_C)) + (CHAR_ORDER - 1) * text_C  # with room between texts
+    """Return the six characters that begin at each index, the first in the highest bits, 0 after the text's end [C]."""
+    places_C = np.arange(len(ranks_C)) + (CHAR_ORDER - 1) * text_C  # with padding between texts
     padded = np.zeros(places_C[-1] + CHAR_ORDER, dtype=np.int64)
     padded[places_C] = ranks_C
     count = len(padded) - CHAR_ORDER + 1
@@ -97,10 +98,11 @@ def _windows(ranks_C: NDArray[np.int64], text_C: NDArray[np.int64], bits: int) -
 def _count_equal(
     windows_C: NDArray[np.int64], text_C: NDArray[np.int64], bits: int, num_texts: int
 ) -> NDArray[np.float64]:
-    """`_count_matches` by sorting: an n-gram is the beginning of a window, equal ones are then neighbours.
+    """Compute `_count_matches` by sorting: an n-gram is the prefix of a window, and equal prefixes become adjacent.
 
-    Of the c windows that begin alike in all texts, the k-th of a text goes to column (place of the first of them) + k:
-    less than c, so no other n-gram has that column. Two texts match as often as they share a column.
+    If c windows in all texts have the same prefix, the k-th of them in a text is assigned to the column (index of the
+    first of the c windows) + k. Since k < c, no other n-gram uses that column. The number of matches of two texts is
+    the number of columns that they share.
     """
     order_C = np.argsort(windows_C)
     text_C = text_C[order_C]
@@ -110,28 +112,32 @@ def _count_equal(
     text_C, ngrams_OC = text_C[by_text_C], ngrams_OC[:, by_text_C]
     first_in_text_OC = _first_of_run((ngrams_OC[:, 1:] != ngrams_OC[:, :-1]) | (text_C[1:] != text_C[:-1]))
     column_OC = first_OC[:, by_text_C] + np.arange(len(text_C)) - first_in_text_OC
-    whole_OC = (ngrams_OC & ((1 << bits) - 1)) != 0  # else it would go on beyond the end of the text
+    whole_OC = (ngrams_OC & ((1 << bits) - 1)) != 0  # otherwise the n-gram extends past the end of the text
     row_OC = text_C + num_texts * np.arange(CHAR_ORDER)[:, None]
     matches_OTT = np.zeros((CHAR_ORDER, num_texts, num_texts))
     width = max(min(MAX_CELLS // (CHAR_ORDER * num_texts), len(text_C)), 1)
     for start in range(0, len(text_C), width):
         here_OC = whole_OC & (column_OC >= start) & (column_OC < start + width)
         has = np.zeros(CHAR_ORDER * num_texts * width + 1, dtype=np.float32)
-        has[np.where(here_OC, row_OC * width + (column_OC - start), -1)] = 1.0  # all others into the last cell
+        has[np.where(here_OC, row_OC * width + (column_OC - start), -1)] = 1.0  # all others: the last cell, not used
         has_OTW = has[:-1].reshape(CHAR_ORDER, num_texts, width)
         matches_OTT += has_OTW @ has_OTW.transpose(0, 2, 1)
     return matches_OTT
 
 
 def _first_of_run(differs_OC: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each place where its run of equals began [O, C], of whether each differs from the one before [O, C - 1]."""
+    """Return the first index of each element's run of equal elements [O, C].
+
+    Args:
+        differs_OC: mask of elements that differ from the one before [O, C - 1].
+    """
     starts_OC = np.zeros((len(differs_OC), differs_OC.shape[1] + 1), dtype=np.int64)
     np.multiply(differs_OC, np.arange(1, starts_OC.shape[1]), out=starts_OC[:, 1:])
     return np.maximum.accumulate(starts_OC, axis=1)
 
 
 def _count_matches_by_hand(texts: Sequence[str]) -> NDArray[np.float64]:
-    """`_count_matches` for more different characters than six of them go into 63 bits."""
+    """Compute `_count_matches` for an alphabet so large that six characters do not fit into 63 bits."""
     counts = [
         [Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in texts] for n in range(1, CHAR_ORDER + 1)
     ]
@@ -142,10 +148,10 @@ def _count_matches_by_hand(texts: Sequence[str]) -> NDArray[np.float64]:
 
 
 def bleu_nearness(tokenize: str) -> Nearness:
-    """Sentence BLEU as `kdmt.score.metrics.sentence_bleu` gives it, 0 to 100.
+    """Return a function that computes sentence BLEU, 0 to 100, with the values of `kdmt.score.metrics.sentence_bleu`.
 
     Args:
-        tokenize: sacreBLEU's tokenizer: 13a, none, ...
+        tokenize: name of sacreBLEU's tokenizer: 13a, none, ...
     """
     return partial(_bleu_nearness, tokenize=tokenize)
 
@@ -165,7 +171,7 @@ def _bleu_nearness(hypotheses: Sequence[str], reference: str, *, tokenize: str) 
 
 @cache
 def _cutter(tokenize: str) -> Callable[[str], list[str]]:
-    """A line to sacreBLEU's words; with 13a each word between spaces is cut by itself, and only once."""
+    """Return a function that splits a line into sacreBLEU's words; with 13a it caches the result of each word."""
     tokenizer = bleu_metric(tokenize=tokenize, lowercase=False).tokenizer
 
     def cut(line: str) -> list[str]:
@@ -176,7 +182,7 @@ def _cutter(tokenize: str) -> Callable[[str], list[str]]:
     cut_word = lru_cache(maxsize=MAX_CACHED_WORDS)(cut)
 
     def cut_by_words(line: str) -> list[str]:
-        if "\n" in line:  # 13a joins what a hyphen and a line end part
+        if "\n" in line:  # 13a joins words that are split by a hyphen and a line end
             return cut(line)
         return list(chain.from_iterable(map(cut_word, line.split())))
 
@@ -190,21 +196,22 @@ def _ngrams(words: Sequence[str], n: int) -> list[Hashable]:
 
 
 def _word_matches(words: Sequence[str], counts: Sequence[Counter[Hashable]]) -> list[int]:
-    """Of each order how many n-grams the reference has too, each as often as it is there at most."""
+    """Return for each order the number of n-grams that the reference has too, clipped to their counts in it."""
     matches = [0] * WORD_ORDER
     for n, of_reference in enumerate(counts, start=1):
         found = [ngram for ngram in _ngrams(words, n) if ngram in of_reference]
         if not found:
-            break  # no longer one is in the reference either
-        # all different, as most often: then each counts once
+            break  # then the reference has no longer n-gram either
+        # usually all n-grams are distinct: then each counts once
         matches[n - 1] = len(found) if len(set(found)) == len(found) else (Counter(found) & of_reference).total()
     return matches
 
 
 def _bleu(matches: Sequence[int], num_words: int, num_reference: int) -> float:
-    """BLEU over the effective order with exponential smoothing (Chen and Cherry 2014, method 3).
+    """Return BLEU over the effective order with exponential smoothing (Chen and Cherry 2014, method 3).
 
-    The operations are those of sacreBLEU's `BLEU.compute_bleu` (2.6.0), in their order, so that equals are equal.
+    The operations and their order are those of sacreBLEU's `BLEU.compute_bleu` (2.6.0), so that equal scores there are
+    equal here.
     """
     if not matches[0]:
         return 0.0

@@ -1,10 +1,11 @@
-"""The sentences that a teacher translates: those of one or more texts, each different one once.
+"""The sentences that a teacher translates: the distinct sentences of one or more texts.
 
-For a teacher of the data's vocabulary they are ids (`SourceText`), for another one text, of which its tokenizer makes
-ids (`SourceLines`). Lines are counted through all texts. Where a sentence stands on several lines, the first is where
-it is decoded, and the others get its translations. Its number among the different ones is what blocks are cut by.
+For a teacher with the vocabulary of the data they are ids (`SourceText`); for other teachers they are text, which the
+teacher's tokenizer converts to ids (`SourceLines`). Lines are numbered consecutively over all texts. A sentence that
+occurs on several lines is decoded once, and all these lines get its translations. Blocks are ranges of the index among
+distinct sentences.
 
-Shapes: L lines, U different sentences in the order in which they first stand, N sentences of a block.
+Shapes: L lines, U distinct sentences in the order of their first occurrence, N sentences of a block.
 """
 
 from __future__ import annotations
@@ -26,45 +27,45 @@ from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.files import PARTIAL
 
 _CHUNK_LINES = 50_000
-_PIECE_LINES = 1000  # read to get at one of them
+_PIECE_LINES = 1000  # lines that are read together to get one of them
 
-# lines of a training text -> ids of a teacher's own vocabulary, each ending in </s>
+# lines of a training text -> ids of a teacher's own vocabulary for each line, ending with </s>
 Encode = Callable[[Sequence[str]], Sequence[NDArray[np.integer]]]
 
 
 class Text(Protocol):
-    """What is translated, line by line."""
+    """Text to translate, accessed by line."""
 
     def __len__(self) -> int: ...
 
     def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
-        """The ids on these lines, which ascend, each ending in </s>."""
+        """Return the ids of the given lines, which must be ascending; each sentence ends with </s>."""
         ...
 
     def chunks(self) -> Iterator[tuple[NDArray[np.integer], NDArray[np.int32]]]:
-        """All that tells one sentence from another, so many at a time: numbers back to back, and sizes."""
+        """Yield chunks of content that identifies sentences: concatenated integers, and the size of each sentence."""
         ...
 
 
 class SourceText:
-    """Data-bins of the source side, one after the other.
+    """Concatenation of data-bins of the source side.
 
     Args:
-        prefixes: of their `.bin` and `.idx`.
+        prefixes: paths of their `.bin` and `.idx` files without the suffix.
 
     Raises:
-        UserError: as `IndexedDataset`.
+        UserError: see `IndexedDataset`.
     """
 
     def __init__(self, prefixes: Sequence[Path]) -> None:
         self._datasets = [IndexedDataset(prefix) for prefix in prefixes]
-        self.starts = np.cumsum([0, *map(len, self._datasets)]).tolist()  # line of each text's first sentence, and L
+        self.starts = np.cumsum([0, *map(len, self._datasets)]).tolist()  # index of each text's first line, and L
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def sentences(self, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
-        """The ids on these lines, which ascend, each ending in </s>."""
+        """Return the ids of the given lines, which must be ascending; each sentence ends with </s>."""
         found: list[NDArray[np.integer]] = []
         for dataset, start, stop in zip(self._datasets, self.starts, self.starts[1:], strict=False):
             here = lines_N[np.searchsorted(lines_N, start) : np.searchsorted(lines_N, stop)] - start
@@ -72,18 +73,18 @@ class SourceText:
         return found
 
     def chunks(self) -> Iterator[tuple[NDArray[np.integer], NDArray[np.int32]]]:
-        """All sentences, so many at a time: tokens back to back, and sizes."""
+        """Yield all sentences in chunks: concatenated tokens, and the size of each sentence."""
         for dataset in self._datasets:
             for start in range(0, len(dataset), _CHUNK_LINES):
                 yield dataset.read(start, start + _CHUNK_LINES)
 
 
 class SourceLines:
-    """Text files, one after the other. Lines are told apart by their bytes, whatever ids are made of them.
+    """Concatenation of text files. Lines are distinct if their bytes differ, even if their ids are equal.
 
     Args:
-        paths: UTF-8 text, a sentence a line.
-        encode: makes ids of lines.
+        paths: paths of UTF-8 text files, one sentence per line.
+        encode: function that converts lines to ids.
     """
 
     def __init__(self, paths: Sequence[Path], encode: Encode) -> None:
@@ -112,23 +113,23 @@ class SourceLines:
 
 @dataclass(frozen=True)
 class Sources:
-    """Which line has which sentence."""
+    """Assignment of lines to distinct sentences."""
 
-    lines_U: NDArray[np.int64]  # where each sentence first stands
+    lines_U: NDArray[np.int64]  # line of each sentence's first occurrence
     hashes_U: NDArray[np.uint64]
-    numbers_L: NDArray[np.int64]  # of the sentence on each line
+    numbers_L: NDArray[np.int64]  # index of the sentence on each line
 
     def __len__(self) -> int:
-        """Different sentences."""
+        """Return the number of distinct sentences."""
         return len(self.lines_U)
 
 
 def find_sources(text: Text, *, once: bool, workdir: Path) -> Sources:
-    """Go through all lines in bounded memory: 24 bytes a line.
+    """Find the distinct sentences of a text in bounded memory: 24 bytes per line.
 
     Args:
-        once: a sentence that stands on several lines is one; else every line is one, as for sampling.
-        workdir: an existing folder for temporary files of 33 bytes a line.
+        once: True to count equal lines as one sentence, False to count each line as one, as for sampling.
+        workdir: existing folder for temporary files of 33 bytes per line.
     """
     hashes_L = np.empty(len(text), dtype="<u8")
     with (
@@ -154,8 +155,8 @@ def _distinct(first_L: NDArray[np.int64], hashes_L: NDArray[np.uint64]) -> Sourc
 
 
 def _digests(tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> bytes:
-    """128 bits for each sentence; the first 64 are its hash."""
-    data = memoryview(tokens.astype("<i4").tobytes())  # in one type, whatever the vocabulary's size
+    """Return a digest of 128 bits for each sentence; the first 64 bits are its hash."""
+    data = memoryview(tokens.astype("<i4").tobytes())  # the same type for all vocabulary sizes
     ends = (np.cumsum(sizes, dtype=np.int64) * 4).tolist()
     starts = [0, *ends[:-1]]
     blake = hashlib.blake2b
@@ -165,7 +166,7 @@ def _digests(tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> bytes:
 
 
 def _pick(dataset: IndexedDataset, lines_N: NDArray[np.int64]) -> list[NDArray[np.integer]]:
-    """The sentences on these lines; read in one piece, since those of a block lie near each other."""
+    """Return the sentences on the given lines, read together, since the lines of a block are close to each other."""
     if not len(lines_N):
         return []
     first = int(lines_N[0])

@@ -1,4 +1,4 @@
-"""Table of the rules that choose training targets among the hypotheses of the teacher.
+"""Table of the rules that choose training targets among the teacher's hypotheses.
 
 Each entry is a training set of origin `choice` in `kdmt.training_sets`.
 """
@@ -20,11 +20,11 @@ def _never(_: Distill) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """A rule of choice.
+    """An entry of the table.
 
     Attributes:
-        select: (settings, sacreBLEU tokenizer) -> the rule.
-        uses_bleu: whether the rule depends on the tokenizer, with these settings.
+        select: (settings, name of sacreBLEU's tokenizer) -> rule.
+        uses_bleu: settings -> whether the rule depends on the tokenizer.
     """
 
     select: Callable[[Distill, str], Selector]
@@ -37,9 +37,9 @@ def _nearest_to_reference(settings: Distill, tokenize: str) -> Selector:
 
 
 CHOICES = {
-    # the hypothesis nearest to the reference (Kim & Rush 2016, sequence-level interpolation)
+    # the hypothesis most similar to the reference (Kim & Rush 2016, sequence-level interpolation)
     "interpolated": Choice(_nearest_to_reference, lambda settings: settings.interpolate == "sentence_bleu"),
-    # the hypothesis nearest to the others (minimum Bayes risk, with chrF)
+    # the hypothesis most similar to the others (minimum Bayes risk, with chrF)
     "mbr": Choice(lambda _, __: by_expected_chrf()),
     # the hypothesis with the highest score in a file
     "scored": Choice(lambda _, __: HIGHEST_GIVEN),

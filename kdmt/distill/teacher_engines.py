@@ -1,4 +1,4 @@
-"""What each engine needs to translate in a worker process: small values, from which the worker loads the model."""
+"""Teachers for each engine: small values, from which a worker process loads the model."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class CTranslate2Teacher:
     """A model in CTranslate2's format.
 
     Attributes:
-        folder: of the model, on a disk that all workers can read.
-        compute_type: float32, int8 or float16.
-        settings: of the search.
-        sample: draw a translation instead of searching for the best ones.
-        shortlist: restrict target words to the model's vocabulary map.
+        folder: folder of the model, on a disk that all workers can read.
+        compute_type: "float32", "int8" or "float16".
+        settings: settings of the search.
+        sample: settings for drawing translations; None to search for the best ones.
+        shortlist: True to restrict target words to the model's vocabulary map.
         libraries: names of distributions that its translations depend on.
     """
 
@@ -81,11 +81,11 @@ class TorchTeacher:
 
     Attributes:
         checkpoints: folders on a disk that all workers can read.
-        settings: of the search.
-        sample: draw a translation instead of searching for the best ones.
-        search: how a non-autoregressive model decodes.
-        load: loads a model that is none of kdmt's but has the interface of an autoregressive one; it can be sent to
-            another process.
+        settings: settings of the search.
+        sample: settings for drawing translations; None to search for the best ones.
+        search: decoding settings of a non-autoregressive model.
+        load: function that loads a model of another library with the interface of an autoregressive model; it can be
+            sent to another process.
         libraries: names of distributions that its translations depend on.
     """
 
@@ -121,7 +121,7 @@ class TorchTeacher:
 
 
 def sampling_of(sample: Sample) -> Sampling:
-    """Return the settings as `kdmt.decode.search.sampling` takes them."""
+    """Return the settings in the form that `kdmt.decode.search.sampling` takes."""
     return Sampling(temperature=sample.temperature, top_k=sample.top_k, top_p=sample.top_p)
 
 
@@ -135,7 +135,7 @@ def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
 
 
 def machine(spec: WorkerSpec) -> dict[str, object]:
-    """Return the type of processor or GPU, and the threads of the worker."""
+    """Return the type of processor or GPU, and the number of threads of the worker."""
     is_gpu = spec.device.startswith("cuda")
     kind = {"device": gpu_name(spec.device)} if is_gpu else {"processor": processor_type()}
     return {**kind, "threads": spec.threads}

@@ -1,4 +1,4 @@
-"""Fill a knowledge cache: run the teacher over a data-bin and store its most probable tokens.
+"""Filling of a knowledge cache: run the teacher over a data-bin and store its most probable tokens.
 
 Shapes: B batch, M target tokens of a batch, C tokens of a chunk, V vocabulary, K best tokens, D model width.
 """
@@ -32,15 +32,15 @@ def fill_cache(
     max_tokens: int,
     progress: Callable[[int], None],
 ) -> None:
-    """Write every block that does not exist yet, and the header; a killed run loses the block that it was writing.
+    """Write all blocks that do not exist yet, and the header; a killed run loses only the block in progress.
 
     The batches of a block contain sentences of this block only. The probabilities of several teachers are averaged.
 
     Args:
-        teachers: in evaluation mode; moved to the device.
+        teachers: models in evaluation mode; they are moved to the device.
         data: sources and targets, one pair for each size of the writer.
         max_tokens: maximum number of padded tokens on the longer side of a batch.
-        progress: called with the number of sentences that are done.
+        progress: function that is called with the number of sentences done.
     """
     for teacher in teachers:
         teacher.to(device)
@@ -118,14 +118,14 @@ def _read_batch(
 
 
 def _best_of(teacher: WholeDistribution, rows: slice, shape: Shape, total_V: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the ids of the best tokens, [C, K], and log-probabilities with the rest, [temperatures, C, K + 1]."""
+    """Return the ids of the best tokens [C, K], and log-probabilities with the rest last [temperatures, C, K + 1]."""
     total_V += teacher.distribution(rows, temperature=1.0).probs.sum(0)
     found, ids_CK = [], None
     for temperature in shape.temperatures:
         said = teacher.distribution(rows, temperature=temperature)
         if ids_CK is None:
             ids_CK = said.logs.topk(shape.k, dim=1).indices
-        # summed, since 1 minus the best would be rounding error alone
+        # summed, since 1 minus the sum of the best would be mostly rounding error
         rest_C1 = said.probs.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
         found.append(torch.cat([said.logs.gather(1, ids_CK), rest_C1.log()], dim=1))
     assert ids_CK is not None

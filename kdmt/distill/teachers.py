@@ -1,7 +1,7 @@
-"""Teachers: which models translate for `kdmt distill`, by which engine, and what their translations depend on.
+"""Teachers: the models that translate for `kdmt distill`, their engines, and what their translations depend on.
 
-`TEACHERS` is the table of kinds. To add one, give it a section in `kdmt.config.distill`, write a class that has the
-interface `ChosenTeacher`, and name both in the table.
+`TEACHERS` is the table of kinds. To add one, give it a section in `kdmt.config.distill`, write a class that implements
+the interface `ChosenTeacher`, and add both to the table.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _CTRANSLATE2_SETTINGS = ("distill.compute_type", "distill.shortlist")
 
 
 def choose_teacher(settings: Distill, inputs: Inputs, run: Path) -> ChosenTeacher:
-    """Return the teacher that the settings ask for.
+    """Return the teacher that the settings select.
 
     Args:
-        inputs: the text to translate.
-        run: folder of the pipeline's own teacher, for settings that name no other.
+        inputs: text to translate.
+        run: folder of the pipeline's own teacher, which is used if the settings name no other.
 
     Raises:
-        UserError: there is no such teacher, its vocabulary is not that of the data, or the engine cannot run it.
+        UserError: if there is no such teacher, its vocabulary is not that of the data, or the engine cannot run it.
     """
     kind = type(settings.teachers[0]) if settings.teachers else str
     return TEACHERS[kind](settings, inputs, run)
@@ -48,7 +48,7 @@ def choose_teacher(settings: Distill, inputs: Inputs, run: Path) -> ChosenTeache
 
 @dataclass(frozen=True)
 class CheckpointModel:
-    """What matters here of a checkpoint's description."""
+    """The relevant part of a checkpoint's description."""
 
     is_nonautoregressive: bool
     is_multilingual: bool
@@ -74,10 +74,10 @@ class OwnTeacher:
     """Checkpoints of kdmt with one vocabulary that translate together. See `ChosenTeacher`.
 
     Attributes:
-        checkpoints: their folders.
-        names: of the checkpoints in messages and plans.
-        engine: ctranslate2 or torch.
-        models: what their descriptions say.
+        checkpoints: folders of the checkpoints.
+        names: names of the checkpoints in messages and plans.
+        engine: "ctranslate2" or "torch".
+        models: descriptions of the checkpoints.
     """
 
     settings: Distill
@@ -113,7 +113,7 @@ class OwnTeacher:
         made_from["engine"] = self.engine
         for lang in dict.fromkeys(corpus.direction.sides):
             made_from[f"dictionary of {lang}"] = known_sha256(corpus.dictionary(lang))
-        if self.settings.shortlist is not None:  # it is learnt from the training text
+        if self.settings.shortlist is not None:  # the shortlist is learnt from the training text
             made_from |= {key: sha for key, sha in inputs.items() if "/data-bin/train." in key}
         return made_from
 
@@ -150,7 +150,7 @@ class OwnTeacher:
         return self.text.corpus.codec().decode_targets
 
     def _exported(self, folder: Path) -> Path:
-        """Return the folder of the model in CTranslate2's format, written once: it belongs to one teacher."""
+        """Return the folder of the model in CTranslate2's format, after writing it if it is missing or incomplete."""
         shortlist = self.settings.shortlist
         if not folder.exists() or (shortlist is not None and not (folder / SHORTLIST_FILE).exists()):
             from kdmt.distill.exported_teacher import export_teacher  # loads torch
@@ -171,10 +171,10 @@ def choose_own_teacher(settings: Distill, inputs: Inputs, run: Path) -> OwnTeach
 
 
 def _engine(settings: Distill, names: Sequence[str], models: Sequence[CheckpointModel]) -> str:
-    """Return the engine that runs the models: as set, else CTranslate2 where it can run them.
+    """Return the engine that runs the models: the one that is set, by default CTranslate2 if it can run them.
 
     Raises:
-        UserError: a setting asks for what the engine or the models do not have.
+        UserError: if the engine or the models do not support a setting.
     """
     alone = [name for name, model in zip(names, models, strict=True) if model.is_nonautoregressive]
     if alone and len(names) > 1:

@@ -1,4 +1,4 @@
-"""A teacher's models in PyTorch, as a worker process opens them."""
+"""Loading of a teacher's PyTorch models in a worker process."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def open_models(
 
     Args:
         checkpoints: folders of models that translate together.
-        load: loads a model that is none of kdmt's; by default checkpoints of kdmt are loaded.
-        settings: of the search.
+        load: function that loads a model of another library; None to load checkpoints of kdmt.
+        settings: settings of the search.
         sampling: distribution from which translations are drawn; None to search for the best ones.
-        seed: of the draws.
-        search, iterations: how a non-autoregressive model decodes.
+        seed: seed for drawing.
+        search, iterations: decoding settings of a non-autoregressive model.
     """
     use_threads(spec.threads)
     models = [(load or load_model)(checkpoint) for checkpoint in checkpoints]

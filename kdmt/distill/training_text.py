@@ -1,4 +1,4 @@
-"""The text and the data-bin of a training set: targets are chosen, filtered and binarised, and the counts reported."""
+"""The text and the data-bin of a training set: targets are chosen, filtered and binarised, and counts are reported."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ CANDIDATES = (NBEST, OFFSETS, SENTENCES)
 
 @dataclass(frozen=True)
 class Targets:
-    """Where the targets of a training set come from.
+    """The origin of the targets of a training set.
 
     Attributes:
-        candidates: folder with `nbest`, its offsets and the sentence of each line.
-        select: chooses among the candidates.
+        candidates: folder with `nbest`, its offsets and the sentence index of each line.
+        select: rule that chooses among the candidates.
         scores: file with a score for each line of `nbest`, for a selector that uses one.
     """
 
@@ -51,15 +51,15 @@ class Targets:
 
 @dataclass(frozen=True)
 class TrainingTextWriter:
-    """Writes the text and the data-bin of one training set.
+    """Writer of the text and the data-bin of one training set.
 
     Attributes:
-        folder: of its stage.
-        inputs: the text that is distilled.
+        folder: folder of its stage.
+        inputs: text that is distilled.
         settings: section `distill`.
-        tokenize: sacreBLEU's tokenizer for words of the target language.
-        remove_bpe: how subwords that are in the text are joined for BLEU; None for text without.
-        say: prints a line for the user.
+        tokenize: name of sacreBLEU's tokenizer for words of the target language.
+        remove_bpe: type of subwords in the text, which are joined for BLEU; None if it has none.
+        say: function that prints a line for the user.
     """
 
     folder: Path
@@ -71,12 +71,12 @@ class TrainingTextWriter:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the text files; there are tags where the training text has them."""
+        """Names of the text files; that of tags exists only if the training text has tags."""
         src, tgt = self.inputs.corpus.direction.sides
         return f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED
 
     def write(self, targets: Targets) -> dict[str, object]:
-        """Write text, data-bin and, where targets are weighted, weights; return the facts for the manifest."""
+        """Write text, data-bin and, if targets are weighted, weights; return the facts for the manifest."""
         sweep(self.folder)
         weighs = targets.select.weighs
         with _another_process(0 if weighs else self.inputs.num_lines()) as helper:
@@ -114,7 +114,7 @@ class TrainingTextWriter:
         return report
 
     def outputs(self) -> list[Path]:
-        """Return the files that a manifest lists of a training set."""
+        """Return the files of a training set that a manifest lists."""
         names = (*CANDIDATES, REJECTED, WEIGHTS, SCORES)
         return [
             *self.folder.glob("distilled.*"),
@@ -129,13 +129,13 @@ class TrainingTextWriter:
                 if (Path(scratch) / name).exists():
                     (Path(scratch) / name).replace(self.folder / name)
                 else:
-                    (self.folder / name).unlink(missing_ok=True)  # of an earlier run
+                    (self.folder / name).unlink(missing_ok=True)  # from an earlier run
         self._require_words(report)
         return report
 
     def _require_words(self, report: MergeReport) -> None:
         kept_empty = report.failures["empty"] if self.settings.failures.empty == "keep" else 0
-        if report.num_lines <= kept_empty:  # fewer where the reverse model dropped some of them
+        if report.num_lines <= kept_empty:  # fewer if the reverse model dropped some of them
             failures = ", ".join(f"{name} {count:,}" for name, count in report.failures.items())
             raise UserError(
                 f"{self.folder.name}: none of {report.num_sentences:,} sentences has a translation to train on; "
@@ -172,7 +172,7 @@ class TrainingTextWriter:
 
 
 def sweep(*folders: Path) -> None:
-    """Remove what killed runs left in folders where no other process is at work."""
+    """Remove the temporary files of killed runs from folders that no other process uses."""
     for folder in folders:
         for path in folder.glob(f"{PARTIAL}*"):
             if path.is_dir():
@@ -182,14 +182,14 @@ def sweep(*folders: Path) -> None:
 
 
 def _another_process(lines: int) -> AbstractContextManager[Executor | None]:
-    """Return a second process for the comparison; None where so few lines are compared before it has started."""
+    """Return a second process for the comparison; None if there is one core or the work is shorter than its start."""
     return nullcontext() if lines < _WORTH_A_PROCESS or cores() == 1 else process_beside("kdmt.score.diagnostics")
 
 
 def _warning(report: MergeReport) -> Iterator[str]:
-    """Yield the lines of the warning that many sentences have no translation of the teacher, by the rules involved.
+    """Return the lines of a warning if many sentences have no translation by the teacher, with the counts per failure.
 
-    What the reverse model drops does not count: its share is a setting.
+    Pairs that the reverse model drops are not counted, since their share is a setting.
     """
     lost: dict[str, int] = {failure: report.replaced[failure] + report.dropped[failure] for failure in FAILURES}
     what = "sentences replaced by references or dropped"

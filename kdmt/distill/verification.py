@@ -1,4 +1,4 @@
-"""Checks that a training set is what was made: it follows from its candidates, and blocks come out the same again."""
+"""Checks of a finished training set: its text follows from its candidates, and blocks can be reproduced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRATCH = ".verify-"  # prefix of the names of temporary folders
 
 
 def choose_blocks(tasks: Sequence[BlockTask], count: int, seed: int) -> list[BlockTask]:
-    """Draw tasks at random, without replacement."""
+    """Return `count` tasks, drawn at random without replacement."""
     chosen = np.random.default_rng(seed).permutation(len(tasks))[:count]
     return [tasks[number] for number in sorted(chosen.tolist())]
 
@@ -27,15 +27,15 @@ def choose_blocks(tasks: Sequence[BlockTask], count: int, seed: int) -> list[Blo
 def decode_again(
     blocks: Path, decoder: BlockDecoder, tasks: Sequence[BlockTask], executor: Executor, say: Callable[[str], None]
 ) -> None:
-    """Decode blocks again and compare them with those that were made.
+    """Decode blocks again and compare them with the existing ones.
 
     Args:
-        blocks: folder of the blocks that were made.
-        decoder: writes to another folder.
-        say: prints a line for the user.
+        blocks: folder of the existing blocks.
+        decoder: decoder that writes to another folder.
+        say: function that prints a line for the user.
 
     Raises:
-        UserError: a block cannot be decoded, or comes out different.
+        UserError: if a block cannot be decoded, or is different.
     """
     failed = executor.run(decoder, tasks, lambda _: None)
     if failed:
@@ -47,7 +47,11 @@ def decode_again(
 
 
 def _explain(task: BlockTask, blocks: Path, decoder: BlockDecoder, say: Callable[[str], None]) -> None:
-    """Explain different bytes: another translation, or the same one with another processor or other libraries."""
+    """Report why the bytes differ: other translations, or the same ones with another processor or other libraries.
+
+    Raises:
+        UserError: unless the translations are equal and the block was made with other libraries, processor or threads.
+    """
     (old_header, old), (new_header, new) = (
         read_block(folder, task.block, made_from=decoder.made_from, hashes_N=task.hashes_N)
         for folder in (blocks, decoder.folder)
@@ -69,7 +73,7 @@ def verify_text(writer: TrainingTextWriter, targets: Targets) -> None:
     """Check that the text of a training set follows from its candidates.
 
     Raises:
-        UserError: naming the file that does not.
+        UserError: if a file does not; the message names it.
     """
     folder, candidates = writer.folder, targets.candidates / NBEST
     with TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:

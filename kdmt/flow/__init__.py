@@ -1,6 +1,6 @@
 """The stage runner: a small engine like make, which decides by content and keeps earlier states.
 
-stage.py        Stage, and the rule by which stages run
+stage.py        Stage, and the rule that decides when stages run
 manifest.py     plans and manifests: what a stage was made from, whether it is up to date
 folders.py      stage folders on disk, symbolic links, earlier states
 shards.py       stages that several commands make together
@@ -8,5 +8,5 @@ circles.py      settings by which a stage would be made from itself
 layout.py       where the files of a pipeline are
 progress.py     progress on a terminal and in the log
 
-It knows no stage in particular, and loads neither torch nor a model.
+The package does not depend on particular stages, and loads neither torch nor a model.
 """

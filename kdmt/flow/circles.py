@@ -1,6 +1,6 @@
-"""Paths that settings name, and whether a stage would be made from itself through them.
+"""Check that no path in the settings causes a stage to be made from its own result.
 
-Such a stage is out of date as soon as it is complete: its own result is what it was made from.
+Such a stage would be out of date as soon as it is complete, since its result is one of its inputs.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from kdmt.errors import UserError
 from kdmt.files import read_optional_json
 from kdmt.flow.stage import Stage
 
-Given = Mapping[str, Iterable[tuple[str, str]]]  # stage -> settings that name paths, with the paths
+Given = Mapping[str, Iterable[tuple[str, str]]]  # name of a stage -> (setting that contains a path, path)
 
 
 def check_circles(given: Given, stages: Iterable[Stage], *, path_inputs: Sequence[str] = ()) -> None:
-    """Refuse settings by which a stage would be made from itself.
+    """Check that no stage would be made from itself.
 
     Args:
-        given: for each stage by name the settings that name results of stages, with their values.
+        given: for each stage by name, the settings that contain paths of results, with their values.
         stages: all stages of the pipeline.
-        path_inputs: prefixes of those inputs in plans that are paths of other results, here or elsewhere.
+        path_inputs: prefixes of plan inputs that are paths of results of this or other pipelines.
 
     Raises:
-        UserError: with the setting, the path, and the chain of results from it back to the stage.
+        UserError: if one would; the message has the setting, the path, and the chain of results back to the stage.
     """
     search = _Search(given, list(stages), tuple(path_inputs))
     for stage in search.stages:
@@ -46,7 +46,7 @@ class _Search:
     path_inputs: tuple[str, ...]
 
     def chain_to(self, wanted: Stage, path: Path, seen: set[str]) -> list[str] | None:
-        """Return the stages and paths from what made a result back to a stage, None if there is no such chain."""
+        """Return the chain of stages and paths from a result back to a stage, None if there is no such chain."""
         real = os.path.realpath(path)
         if real in seen:
             return None
@@ -66,7 +66,7 @@ class _Search:
         return next(([name, *chain] for chain in chains if chain is not None), None)
 
     def _recorded_paths(self, path: Path) -> list[str]:
-        """Return the paths that the result was made from, by the record in its folder or in the one above."""
+        """Return the paths that a result was made from, read from the record in its folder or the parent folder."""
         for folder in (path, path.parent):
             for name in ("manifest.json", "plan.json"):
                 recorded = read_optional_json(folder / name)

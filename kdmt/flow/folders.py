@@ -1,6 +1,6 @@
 """Stage folders on disk: symbolic links to other disks, and earlier states of a stage.
 
-An earlier state is kept next to the current one: `<stage>.previous` is a complete state that was redone,
+An earlier state is kept next to the current one: `<stage>.previous` is a complete state that was replaced,
 `<stage>.unfinished` an incomplete one. Further states get numbers, `<stage>.previous.2` and so on; no state overwrites
 another.
 """
@@ -16,7 +16,7 @@ from kdmt.errors import UserError
 from kdmt.files import PARTIAL, atomic_folder
 from kdmt.outputs import free_name
 
-_EARLIER = re.compile(r"\.(?:unfinished|previous|taken-back)(?:\.([1-9][0-9]*))?")  # taken-back: by older versions
+_EARLIER = re.compile(r"\.(?:unfinished|previous|taken-back)(?:\.([1-9][0-9]*))?")  # taken-back: old versions
 REMOVED = f"{PARTIAL}removed-"  # prefix of the name of a folder that is being removed
 
 
@@ -24,7 +24,7 @@ def real_folder(folder: Path) -> Path:
     """Return the folder itself, or the target of a symbolic link: files next to it are on the same disk.
 
     Raises:
-        UserError: the link leads to itself.
+        UserError: if the link points to itself.
     """
     if not folder.is_symlink():
         return folder
@@ -38,7 +38,7 @@ def make_folder(folder: Path) -> None:
     """Create a folder and its parents, through symbolic links whose target does not exist yet.
 
     Raises:
-        UserError: a link leads into a folder that does not exist; its disk may not be mounted.
+        UserError: if a link points into a folder that does not exist; its disk may not be mounted.
     """
     for path in (*reversed(folder.parents), folder):
         if path.is_symlink() and not path.exists():
@@ -60,7 +60,7 @@ def is_earlier_state(name: str, folder: str) -> bool:
 def earlier_states(folder: Path) -> list[Path]:
     """Return the earlier states of a folder: unfinished ones first, each kind in the order of its numbers."""
     real = real_folder(folder)
-    # a link may have replaced a folder that had earlier states
+    # look next to the link too, which may have replaced a folder that had earlier states
     names = dict.fromkeys([(real.parent, real.name), (folder.parent, folder.name)])
     found = [
         path
@@ -109,7 +109,7 @@ def move_aside(folder: Path) -> Path | None:
 def put_in_place(state: Path, folder: Path) -> None:
     """Give an earlier state the name of its folder, which must be free.
 
-    A state on another disk, because the folder has become a link since, is copied to the disk of the folder.
+    A state on another disk is copied to the disk of the folder, which may have become a link in the meantime.
     """
     if state.is_symlink():  # an older version renamed the link
         state.replace(folder) if folder.is_symlink() else state.rename(folder)
@@ -126,7 +126,7 @@ def put_in_place(state: Path, folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder, a file or a link. A kill half-way leaves nothing that looks like an earlier state."""
+    """Remove a folder, a file or a link. If it is interrupted, the rest does not have the name of an earlier state."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return

@@ -1,4 +1,4 @@
-"""Where the files of one run of a pipeline are."""
+"""Locations of the files of one pipeline."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders of one pipeline: one for each stage, and one for downloads that all pipelines share.
+    """Folders of one pipeline: one for each stage, and one for downloads, which all pipelines share.
 
     Attributes:
         runs: folder of all pipelines.
-        name: of the pipeline.
+        name: name of the pipeline.
     """
 
     runs: Path
@@ -29,5 +29,5 @@ class Layout:
         return self.runs / "downloads"
 
     def folder(self, *names: str) -> Path:
-        """Return the folder of a stage by its name, or by several names where stages are grouped."""
+        """Return the folder of a stage, given its name, or several names if stages are grouped."""
         return self.root.joinpath(*names)

@@ -1,7 +1,7 @@
-"""Plans and manifests: what a stage was made from, and whether it is up to date. Content decides, never file times.
+"""Plans and manifests: what a stage was made from, and whether it is up to date, by content and not by file times.
 
 `plan.json` is written when a stage starts, `manifest.json` when it is complete. Both hold the stage's settings and the
-sha256 of its inputs; the manifest adds outputs, facts and library versions. Times and host names are in neither.
+SHA-256 of its inputs; the manifest adds outputs, facts and library versions. Neither contains times or host names.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ LIBRARIES = ("numpy", "sacrebleu", "sentencepiece", "subword-nmt", "torch")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage is to be made from."""
+    """The settings and inputs that a stage is made from."""
 
     settings: dict[str, object]  # result settings: dotted path -> JSON value
     extend: dict[str, object]  # extend settings
-    inputs: dict[str, str]  # name -> sha256
-    defaults: dict[str, object] = field(default_factory=dict)  # of settings that have one; not written
+    inputs: dict[str, str]  # name -> SHA-256
+    defaults: dict[str, object] = field(default_factory=dict)  # defaults of the settings that have one; not written
 
     def depending_on(self, name: str, value: object, *, default: object) -> Plan:
-        """Return the plan with a further setting, which had the default where a record does not know it."""
+        """Return the plan with an additional setting; a record without it counts as having the default."""
         return replace(self, settings=self.settings | {name: value}, defaults=self.defaults | {name: default})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts that are written, as JSON values."""
-        # through JSON, so that a plan equals one that was read from a file
+        """Return the parts that are written to files, as JSON values."""
+        # converted to JSON and back, so that a plan equals one that was read from a file
         return json.loads(json.dumps({"settings": self.settings, "extend": self.extend, "inputs": self.inputs}))
 
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a stage's folder is up to date with its plan; `reasons` say why not."""
+    """State of a stage's folder relative to its plan, with the reasons if it is not up to date."""
 
     state: State
     reasons: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Status:
 
 
 def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inputs: Mapping[str, str]) -> Plan:
-    """Return the plan of a stage that depends on these sections (YAML path -> section) and further settings."""
+    """Return the plan of a stage that depends on sections (YAML path -> section) and the settings in `extra`."""
     settings: dict[str, object] = dict(extra)
     extend: dict[str, object] = {}
     defaults: dict[str, object] = {}
@@ -73,13 +73,13 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inpu
 
 
 def check_status(folder: Path, plan: Plan) -> Status:
-    """Compare a stage's folder with its plan."""
+    """Compare a stage's folder with its plan, and return its status."""
     complete = (folder / "manifest.json").is_file()
     recorded = _recorded(folder)
     if recorded is None:
         return Status("new", ["it was never made"])
     wanted = plan.as_dict()
-    # a setting that was unknown when the record was written had its default then
+    # a record of a version without a setting counts as having its default
     for kind in ("settings", "extend"):
         known_later = {key: value for key, value in plan.defaults.items() if key in wanted[kind]}
         recorded[kind] = json.loads(json.dumps(known_later)) | recorded[kind]
@@ -95,7 +95,7 @@ def check_status(folder: Path, plan: Plan) -> Status:
         return Status("unfinished", ["it was started and not finished"])
     _check_record(folder / "manifest.json", recorded, ("outputs",))
     if damaged := _damaged_outputs(folder, recorded["outputs"]):
-        return Status("unfinished", damaged)  # it is made again from its checkpoints or blocks
+        return Status("unfinished", damaged)  # the stage is made again from its checkpoints or blocks
     if extended := _differences("setting", recorded["extend"], wanted["extend"]):
         return Status("extend", extended)
     return Status("fresh")
@@ -111,7 +111,11 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_record(path: Path, record: Mapping[str, Any], parts: Iterable[str]) -> None:
-    """Check that a plan or a manifest has its form."""
+    """Check the format of a plan or a manifest.
+
+    Raises:
+        UserError: if it is wrong.
+    """
     check_keys(record, dict.fromkeys(parts, dict), f"{path}: not the record of a stage")
     for part in ("inputs", "outputs"):
         if not all(isinstance(sha256, str) for sha256 in record.get(part, {}).values()):
@@ -119,47 +123,47 @@ def _check_record(path: Path, record: Mapping[str, Any], parts: Iterable[str]) -
 
 
 def recorded_plan(folder: Path) -> Plan | None:
-    """Return what a folder was or is being made from, None if no stage ever began there."""
+    """Return the plan that a folder was or is being made from, None if no stage has been started there."""
     recorded = _recorded(folder)
     return None if recorded is None else Plan(recorded["settings"], recorded["extend"], recorded["inputs"])
 
 
 def begin(folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
-    """Open a stage's folder for work; a state of it that does not fit the plan is moved aside."""
+    """Open a stage's folder for work; a state that does not match the plan is renamed."""
     state = check_status(folder, plan).state
     if state in ("stale", "new"):
         _set_aside(folder)
     make_folder(folder)
     write_json(folder / "plan.json", plan.as_dict())
-    (folder / "manifest.json").unlink(missing_ok=True)  # after the plan: at no moment does the folder have neither
+    (folder / "manifest.json").unlink(missing_ok=True)  # after the plan, so that one of them always exists
     write_json(folder / "config.json", config)
 
 
 def take_back(folder: Path, plan: Plan, extent: Callable[[Path], int] = lambda _: 0) -> Path | None:
-    """Swap the folder with an earlier state of it that fits the plan, if there is one.
+    """Exchange the folder for an earlier state that matches the plan, if there is one.
 
-    A setting that is put back after a mistake thus finds what it had made. Of several states that fit, one that is
-    complete is taken, else the one with the largest extent.
+    A setting that is changed by mistake and changed back thus gets its previous result. If several states match, a
+    complete one is chosen, otherwise the one with the largest extent.
 
     Args:
-        extent: how much work a state is.
+        extent: function that returns the amount of work in a state.
 
     Returns:
-        The name under which the earlier state was kept, None if none fits.
+        The path under which the earlier state was kept, None if none matches.
     """
     fitting = {state: check_status(state, plan).state for state in earlier_states(folder)}
     found = [state for state, status in fitting.items() if status in ("fresh", "extend", "unfinished")]
     if not found:
         return None
     best = max(found, key=lambda state: (fitting[state] == "fresh", extent(state)))
-    _set_aside(folder)  # first: a kill in between leaves both states under names that are searched
+    _set_aside(folder)  # first, so that both states keep names of earlier states if the process is killed in between
     put_in_place(best, folder)
     _bring_back_outputs(folder)
     return best
 
 
 def _set_aside(folder: Path) -> None:
-    """Move a state aside, with copies of its outputs outside its folder, which the next state overwrites."""
+    """Rename a state, after copying outputs outside its folder into it, since the next state overwrites them."""
     for output, copy in _outputs_outside(folder):
         if output.is_file():
             _copy_whole(output, copy)
@@ -188,7 +192,7 @@ def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[
     """Write the manifest, which declares a stage complete.
 
     Args:
-        outputs: files of the stage, usually below its folder.
+        outputs: files of the stage, usually inside its folder.
         facts: counts and scores of the stage.
     """
     write_json(
@@ -204,7 +208,7 @@ def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[
 
 
 def recorded_outputs(folder: Path) -> dict[str, str]:
-    """Return the outputs of a complete stage: relative path -> sha256; empty if it is not complete."""
+    """Return the outputs of a complete stage (relative path -> SHA-256), an empty mapping if it is not complete."""
     manifest = read_optional_json(folder / "manifest.json")
     if manifest is None:
         return {}
@@ -213,10 +217,10 @@ def recorded_outputs(folder: Path) -> dict[str, str]:
 
 
 def check_outputs(folder: Path) -> None:
-    """Read every output of a complete stage anew.
+    """Read all outputs of a complete stage and check their checksums.
 
     Raises:
-        UserError: naming one that is not the file that was made.
+        UserError: if there is a checksum mismatch; the message names the file.
     """
     for name, sha256 in recorded_outputs(folder).items():
         path = output_path(folder, name)
@@ -230,10 +234,10 @@ def output_path(folder: Path, name: str) -> Path:
 
 
 def file_input(path: Path) -> str:
-    """Return the sha256 of a file that a setting names.
+    """Return the SHA-256 of a file in the settings.
 
     Raises:
-        UserError: there is no such file.
+        UserError: if there is no such file.
     """
     check_file(path)
     return known_sha256(path)

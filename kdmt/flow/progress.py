@@ -1,4 +1,4 @@
-"""Progress of the work on a stage: sentences, pairs of a corpus, downloads."""
+"""Progress of a stage: sentences, sentence pairs of a corpus, downloads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE_EVERY_SECONDS = 10.0
 
 @contextmanager
 def sentence_progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes numbers of sentences as they are done: for a bar on a terminal, lines elsewhere."""
+    """Yield a function that takes numbers of sentences done, and shows a bar on a terminal, plain lines elsewhere."""
     if shows_bars():
         description = TextColumn("{task.description}", markup=False)
         with progress_bar(description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
@@ -52,7 +52,7 @@ def count_pairs(name: str, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[s
 
 
 def download_progress(say: Callable[[str], None]) -> Callable[[int, int | None], None]:
-    """Return a function that takes the bytes done and in total, and passes a line to `say` every ten seconds."""
+    """Return a function that takes the number of bytes done and in total, and passes a line to `say` every 10 s."""
     shown = time.perf_counter()
 
     def report(done: int, total: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A stage that several commands make together, each one shard, before one command puts the shards together."""
+"""Stages in shards: several commands make one shard each, and a further command merges the shards."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kdmt.flow.stage import Say, Stage, announcement, locked, look, nothing_to_d
 
 @dataclass(frozen=True)
 class Shards:
-    """How a stage is made in shards.
+    """The functions that make a stage in shards.
 
     Attributes:
-        begin: opens the stage's folder.
-        make: (plan, shard, number of shards) makes one shard.
+        begin: function that opens the stage's folder.
+        make: function of (plan, shard, number of shards) that makes one shard.
     """
 
     begin: Callable[[Plan], None]
@@ -24,16 +24,16 @@ class Shards:
 
 
 def run_shard(stage: Stage, shards: Shards, shard: int, num_shards: int, *, rebuild: bool, say: Say) -> None:
-    """Make one shard of a stage; others may be made at the same time, here or on other machines that see the folder.
+    """Make one shard of a stage, possibly while other processes or machines with the same folder make others.
 
     Raises:
-        UserError: as `run_stage`.
+        UserError: see `run_stage`.
     """
     require_upstream(stage, rebuild=rebuild, say=say)
     plan = stage.plan()
     with setting_up(stage.folder):
         if check_status(stage.folder, plan).state in ("stale", "new"):
-            with locked(stage.folder):  # no other process is at work in the folder that is moved aside
+            with locked(stage.folder):  # no other process may use the folder that is renamed
                 status = look(stage, plan, say)
                 if status.state in ("stale", "new"):
                     say(announcement(status, stage))

@@ -1,7 +1,7 @@
-"""A stage of a pipeline, and the one rule by which stages run.
+"""Stages of a pipeline, and the rule that decides when they run.
 
-A stage runs when what it would be made from differs from what it was made from. A stage that others build on must be
-up to date before they run. If it is not, they stop and say why, unless `rebuild` is given.
+A stage runs if its plan differs from the record of its last run. The stages that it depends on must be up to date
+first; if one is not, an error explains why, unless `rebuild` is given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kdmt.flow.folders import aside_of, make_folder, real_folder
 from kdmt.flow.manifest import Plan, Status, check_status, take_back
 from kdmt.outputs import open_lock, take
 
-Say = Callable[[str], None]  # takes a line for the user
+Say = Callable[[str], None]  # function that takes a line for the user
 
 
 def _no_extent(_: Path) -> int:
@@ -30,16 +30,16 @@ class Stage:
     """One stage of one pipeline.
 
     Attributes:
-        name: for messages.
-        command: what makes it, as the user types it.
-        folder: where it writes.
-        upstream: the stages it reads from.
-        plan: what it is made from; called once its upstream stages are complete.
-        make: does the work and writes the manifest.
-        show: repeats what `make` prints at its end, where there is nothing to do.
-        join: what other processes of the same command do while the first one makes the stage; None for a stage that
-            one process makes.
-        extent: how much work a state of the folder is; of several earlier states that fit, the largest is taken back.
+        name: name for messages.
+        command: command that makes it, as the user types it.
+        folder: folder that it writes to.
+        upstream: stages that it reads from.
+        plan: function that returns its plan; it is called when its upstream stages are complete.
+        make: function that does the work and writes the manifest.
+        show: function that prints the result again if the stage is up to date.
+        join: function that other ranks call while the first one makes the stage; None for a stage that one process
+            makes.
+        extent: function that returns the amount of work in a state of the folder, for the choice among earlier states.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Stage:
     extent: Callable[[Path], int] = _no_extent
 
     def status(self) -> Status:
-        """Compare the folder with the plan."""
+        """Compare the folder with the plan, and return its status."""
         return check_status(self.folder, self.plan())
 
 
-# the context in which a stage is made
+# stage -> context in which it is made
 Making = Callable[[Stage], AbstractContextManager[None]]
 
 
@@ -69,21 +69,21 @@ def run_stage(stage: Stage, *, rebuild: bool, say: Say, making: Making = _alone)
     """Bring a stage up to date.
 
     Args:
-        rebuild: bring the stages before it up to date too.
-        making: gives the context in which this stage and those before it are made.
+        rebuild: True to bring the stages before it up to date too.
+        making: function that returns the context in which this stage and those before it are made.
 
     Returns:
-        Whether there was anything to do.
+        True if there was anything to do.
 
     Raises:
-        UserError: a stage that it builds on is not up to date and `rebuild` is not given.
+        UserError: if a stage that it depends on is not up to date and `rebuild` is False.
     """
     require_upstream(stage, rebuild=rebuild, say=say, making=making)
     plan = stage.plan()
     if check_status(stage.folder, plan).state == "fresh":
         return nothing_to_do(stage, say)
     with locked(stage.folder):
-        status = look(stage, plan, say)  # again: what is being made now may be done by another process
+        status = look(stage, plan, say)  # check again: another process may have made it in the meantime
         if status.state == "fresh":
             return nothing_to_do(stage, say)
         say(announcement(status, stage))
@@ -93,10 +93,10 @@ def run_stage(stage: Stage, *, rebuild: bool, say: Say, making: Making = _alone)
 
 
 def require_upstream(stage: Stage, *, rebuild: bool, say: Say, making: Making = _alone) -> None:
-    """Bring the stages before a stage up to date, or refuse to go on where `rebuild` is not given.
+    """Bring the stages before a stage up to date if `rebuild` is True, otherwise check that they are.
 
     Raises:
-        UserError: one is not up to date and `rebuild` is not given.
+        UserError: if one is not up to date and `rebuild` is False.
     """
     for upstream in stage.upstream:
         _require(upstream, rebuild=rebuild, say=say, making=making)
@@ -116,7 +116,7 @@ def _require(stage: Stage, *, rebuild: bool, say: Say, making: Making) -> None:
 
 
 def look(stage: Stage, plan: Plan, say: Say) -> Status:
-    """Return the status of a stage, after an earlier state of its folder that fits the plan has taken its place."""
+    """Return the status of a stage, after restoring an earlier state of its folder if one matches the plan."""
     status = check_status(stage.folder, plan)
     if status.state in ("stale", "new") and (state := take_back(stage.folder, plan, stage.extent)):
         say(f"{stage.name}: taken back from {_name_of(state, stage)}, which was made with these settings")
@@ -125,7 +125,7 @@ def look(stage: Stage, plan: Plan, say: Say) -> Status:
 
 
 def nothing_to_do(stage: Stage, say: Say) -> bool:
-    """Say that a stage is up to date; return False."""
+    """Print that a stage is up to date, and its result; return False."""
     say(f"{stage.name}: up to date, nothing to do")
     stage.show()
     return False
@@ -136,13 +136,13 @@ def nothing_to_do(stage: Stage, say: Say) -> bool:
 
 @contextmanager
 def locked(folder: Path, *, alone: bool = True) -> Iterator[None]:
-    """Refuse a second process at work on the same stage; the lock ends with its process, however that ends.
+    """Lock the folder of a stage, so that no second process works on it; the lock is released when the process ends.
 
     Args:
-        alone: False where others that pass False too may be at work.
+        alone: True for an exclusive lock, False for a lock that several processes may share.
 
     Raises:
-        UserError: another process is at work.
+        UserError: if another process has a conflicting lock.
     """
     with _lock_file(folder, "lock") as file:
         if not take(file, shared=not alone):
@@ -152,14 +152,14 @@ def locked(folder: Path, *, alone: bool = True) -> Iterator[None]:
 
 @contextmanager
 def setting_up(folder: Path) -> Iterator[None]:
-    """Let processes that make one stage together enter the body one after the other."""
+    """Serialise the body between processes that make one stage together."""
     with _lock_file(folder, "setup") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _lock_file(folder: Path, ending: str) -> IO[str]:
-    """Open a lock next to the folder itself: two links to one folder have one lock."""
+    """Open a lock file next to the real folder, so that two links to one folder share a lock."""
     make_folder(folder.parent)
     real = real_folder(folder)
     if not real.parent.is_dir():
@@ -183,12 +183,12 @@ def announcement(status: Status, stage: Stage) -> str:
 
 
 def _where(stage: Stage) -> str:
-    """Name the target of a symbolic link that leads to nothing: its disk may not be mounted."""
+    """Return a note on the target of a dangling symbolic link, since its disk may not be mounted; else ''."""
     if stage.folder.is_symlink() and not stage.folder.exists():
         return f" in {real_folder(stage.folder)}, where the link {stage.folder} leads"
     return ""
 
 
 def _name_of(state: Path, stage: Stage) -> str:
-    """Return the name of an earlier state, or its path where it is on the disk of a link."""
+    """Return the name of an earlier state, or its path if it is not in the parent folder of the stage."""
     return state.name if state.parent == stage.folder.parent else str(state)

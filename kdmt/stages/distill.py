@@ -3,17 +3,17 @@
 distill/
     blocks/                         one checksummed file for each block
     engine/, logs/                  the teacher in CTranslate2's format; a log for each worker
-    nbest, nbest.npy                every hypothesis as text (`kdmt.distill.candidates`)
-    sentences.npy                   index of the different sentence on each line: int64
+    nbest, nbest.npy                all hypotheses as text (`kdmt.distill.candidates`)
+    sentences.npy                   index of the distinct sentence on each line: int64
     distilled.<lang>                words; sources and targets of the training set
-    distilled.tags                  where the training set has tags
-    rejected                        index of a line, failure, what became of it
-    reverse.npy                     cross entropy of each pair by the reverse model, where there is one: float32
+    distilled.tags                  tags, if the training set has tags
+    rejected                        index of a line, failure, action taken
+    reverse.npy                     cross entropy of each pair by the reverse model, if there is one: float32
     data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
 
-sampled/                            the same, of translations drawn from the teacher
-imported/                           the same of another system's translations, without blocks
-interpolated/, mbr/, scored/, nbest/    other choices from distill/nbest, without it and the blocks
+sampled/                            the same files for translations drawn from the teacher
+imported/                           the same files for translations of another system, without blocks
+interpolated/, mbr/, scored/, nbest/    other choices from distill/nbest, without nbest and blocks
 
 This module plans; `kdmt.stages.distill_work` does the work. `kdmt.training_sets` is the table of training sets.
 """
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     from kdmt.stages.distill_work import Choosing, Decoding, Importing
 
 _COMMAND = "kdmt distill"
-# fields of `distill` about the search for the best translations, which draws do not depend on
+# fields of `distill` for the search for the best translations, on which sampling does not depend
 _SEARCH_SETTINGS = ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations")
 
 
 @dataclass(frozen=True)
 class TextStage:
-    """A stage that makes a training set, and what else can be done with it.
+    """A stage that makes a training set, with its verification and its shards.
 
     Attributes:
-        verify: (number of blocks, seed) checks what was made, and decodes some blocks again.
-        shards: how it is made in shards; None if one command makes it.
+        verify: function of (number of blocks, seed) that checks the training set and decodes some blocks again.
+        shards: functions that make it in shards; None if one command makes it.
     """
 
     stage: Stage
@@ -69,13 +69,13 @@ class _Surroundings:
     workspace: Workspace
     prepare: Stage
     teacher: Stage
-    made: Mapping[str, TextStage]  # training sets so far, in the order of the table
+    made: Mapping[str, TextStage]  # training sets built so far, in the order of the table
 
 
 def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict[str, TextStage]:
     """Return the stages of the training sets that students learn from, and of `distilled`, by name.
 
-    The teacher translates nothing where all students learn from files and the corpus.
+    The teacher does not translate if students learn only from files and the corpus, and from at least one file.
     """
     wanted = {part for student in workspace.config.students.values() for part in parts_of(student.data)}
     origins = {TRAINING_SETS[name].origin for name in wanted}
@@ -94,8 +94,8 @@ def inputs_of(workspace: Workspace) -> Inputs:
 
 
 def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Importing:
-    """Unpack a pipeline for the work on one training set."""
-    from kdmt.stages import distill_work  # decoding, its workers and sacreBLEU
+    """Return the work on one training set, with what it needs from the pipeline."""
+    from kdmt.stages import distill_work  # loads decoding, its workers and sacreBLEU
 
     config, made = workspace.config, TRAINING_SETS[name]
     writer = distill_work.TrainingTextWriter(
@@ -148,9 +148,9 @@ def _prepared_inputs(prepare: Path, wanted: tuple[str, ...]) -> dict[str, str]:
 
 
 def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
-    """Return a stage in which the teacher decodes: its best translations, or draws from its distribution."""
+    """Return a stage in which the teacher decodes: its best translations, or samples from its distribution."""
     workspace, plan = around.workspace, partial(_decoding_plan, around.workspace, name)
-    # the pipeline's teacher is not needed where the settings name others
+    # the pipeline's teacher is not needed if the settings name others
     upstream = (around.prepare,) if workspace.config.distill.teachers else (around.prepare, around.teacher)
     shards = Shards(
         begin=lambda made_from: _decoding(workspace, name).begin(made_from),
@@ -183,7 +183,7 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
 
 
 def _is_below(key: str, fields: Iterable[str]) -> bool:
-    """Return whether a dotted path is one of these fields of `distill`, or below one."""
+    """Return whether a dotted path is one of the given fields of `distill`, or inside one."""
     return any(f"{key}.".startswith(f"distill.{field}.") for field in fields)
 
 
@@ -214,7 +214,7 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
 
 
 def _file_of(settings: Distill, name: str) -> Path | None:
-    """Return the file that a training set is made from, None if it is made from none."""
+    """Return the file that a training set is made from, None if there is none."""
     field = TRAINING_SETS[name].file
     return None if field is None else Path(getattr(settings, field) or "")
 

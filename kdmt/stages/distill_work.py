@@ -58,24 +58,24 @@ class TextWork(Protocol):
         ...
 
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
-        """Check the training set; decode some blocks again, where it was decoded.
+        """Check the training set, and decode some blocks again if it has blocks.
 
         Args:
-            blocks: number of blocks.
-            seed: of their choice; None for a new one.
+            blocks: number of blocks to decode again.
+            seed: seed for choosing the blocks; None for a random one.
 
         Raises:
-            UserError: naming what is not as it was made.
+            UserError: if a file or block differs; the message names it.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the work of all training sets needs.
+    """The values and operations that the work on all training sets shares.
 
     Attributes:
-        writer: writes text and data-bin of the training set to its folder.
+        writer: writer of the text and the data-bin of the training set to its folder.
         text: settings of text processing.
         config: all settings of the pipeline, for the folder's `config.json`.
     """
@@ -97,7 +97,7 @@ class Job:
         self.writer.say(f"{self.folder.name}: {text}")
 
     def check(self) -> None:
-        """Refuse settings that cannot be followed, before any folder is touched."""
+        """Check the settings before any folder is changed."""
         check_reverse(self.settings.reverse, self.writer.inputs.corpus.direction, self.text)
 
     def begin(self, plan: Plan) -> None:
@@ -105,7 +105,7 @@ class Job:
         begin(self.folder, plan, self.config)
 
     def finish(self, plan: Plan, facts: Mapping[str, object]) -> None:
-        """Declare the training set complete."""
+        """Write the manifest, which marks the training set as complete."""
         finish(self.folder, plan, outputs=self.writer.outputs(), facts=facts)
 
 
@@ -114,11 +114,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Decoding:
-    """A training set that the teacher decodes, in the steps that whole runs, shards and verification share.
+    """A training set that the teacher decodes; full runs, shards and verification share the steps.
 
     Attributes:
-        teacher: what translates.
-        sample: how translations are drawn; None to search for the best ones.
+        teacher: teacher that translates.
+        sample: settings for drawing translations; None to search for the best ones.
     """
 
     job: Job
@@ -135,7 +135,7 @@ class Decoding:
 
     @property
     def targets(self) -> Targets:
-        """Return the best of what the teacher wrote."""
+        """Targets that are the teacher's best hypotheses."""
         return Targets(self.folder, BEST)
 
     def make(self, plan: Plan) -> None:
@@ -144,7 +144,7 @@ class Decoding:
         sweep(self.folder, self.blocks)
         sources = self.sources()
         tasks = self._decode(plan, sources)
-        sweep(self.blocks)  # files of workers that were lost meanwhile
+        sweep(self.blocks)  # files of workers that were lost in the meantime
         self._merge(plan, sources, tasks)
 
     def begin(self, plan: Plan) -> None:
@@ -155,7 +155,7 @@ class Decoding:
         self.blocks.mkdir(exist_ok=True)
 
     def make_shard(self, plan: Plan, shard: int, shards: int) -> None:
-        """Decode every `shards`-th block, from block `shard` on."""
+        """Decode every `shards`-th block, beginning with block `shard`."""
         tasks = self._decode(plan, self.sources(), slice(shard, None, shards))
         self.job.say(
             f"the {len(tasks):,} blocks of shard {shard} of {shards} are there; "
@@ -181,7 +181,7 @@ class Decoding:
         verify_text(self.job.writer, self.targets)
 
     def sources(self) -> Sources:
-        """Find which sentence is on which line."""
+        """Find the distinct sentences and their lines."""
         open_text = self.teacher.opens_text()
         return find_sources(open_text(), once=self.sample is None, workdir=self.folder)
 
@@ -190,7 +190,7 @@ class Decoding:
         return plan_tasks(sources, self.job.settings.block_size)
 
     def decoder(self, plan: Plan, folder: Path) -> BlockDecoder:
-        """Return what becomes a worker that writes blocks to a folder."""
+        """Return the opener of a worker that writes blocks to a folder."""
         return BlockDecoder(
             teacher=self.teacher.open(self.folder, self.sample),
             settings=self.job.settings.decode,
@@ -200,7 +200,7 @@ class Decoding:
         )
 
     def made_from(self, plan: Plan) -> dict[str, object]:
-        """Return what the blocks depend on besides their sources."""
+        """Return the values that blocks depend on besides their sources."""
         return self.teacher.made_from(plan.settings, plan.inputs)
 
     def write_candidates(
@@ -254,7 +254,7 @@ class Decoding:
 
 
 def _keep_blocks(folder: Path, tasks: Sequence[BlockTask], made_from: Mapping[str, object]) -> None:
-    """Copy those blocks of an earlier state that are still right: the corpus may have grown."""
+    """Copy the blocks of earlier states that are still valid, for example after the corpus has grown."""
     for state in earlier_states(folder):
         for task in tasks:
             there, here = task.block.path(state / BLOCKS), task.block.path(folder / BLOCKS)
@@ -273,7 +273,7 @@ def _describe(name: str, failed: Sequence[Failed]) -> str:
 
 
 def _spread(values: NDArray[np.floating] | NDArray[np.integer]) -> dict[str, float]:
-    """Return mean and percentiles."""
+    """Return the mean and the 5th and 95th percentile; an empty mapping if there are no values."""
     if not len(values):
         return {}
     low, high = np.percentile(values, [5, 95]).tolist()
@@ -285,7 +285,7 @@ def _in_words(spread: dict[str, float]) -> str:
 
 
 def _origins(made_with: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Return which blocks were made with which libraries, processor and threads: `[first, last]` runs of numbers."""
+    """Return each combination of libraries, processor and threads, with its blocks as `[first, last]` ranges."""
     runs: dict[str, list[list[int]]] = {}
     origins: dict[str, Mapping[str, object]] = {}
     for number, made in enumerate(made_with):
@@ -304,13 +304,13 @@ def _origins(made_with: Sequence[Mapping[str, object]]) -> list[dict[str, object
 
 @dataclass(frozen=True)
 class Choosing:
-    """A training set that is another choice among what `distilled` has decoded.
+    """A training set that is another choice among the hypotheses of `distilled`.
 
     Attributes:
-        name: of the training set, in `CHOICES`.
+        name: name of the training set in `CHOICES`.
         candidates: folder of `distilled`.
-        scores: a file that the choice is made by, if any.
-        tokenizer: gives sacreBLEU's tokenizer that the plan records, once the folder is open for work.
+        scores: file of scores that the rule uses; None if it uses none.
+        tokenizer: function that returns sacreBLEU's tokenizer from the recorded plan, once the folder is open for work.
     """
 
     job: Job
@@ -321,11 +321,11 @@ class Choosing:
 
     @property
     def targets(self) -> Targets:
-        """Return what is chosen."""
+        """Targets that the rule chooses."""
         return Targets(self.candidates, self._rule(), self.scores)
 
     def make(self, plan: Plan) -> None:
-        """Choose, and write the training set."""
+        """Choose the targets, and write the training set."""
         self.job.check()
         self._check_scores()
         self.job.begin(plan)
@@ -341,7 +341,7 @@ class Choosing:
         return choice.select(self.job.settings, self.tokenizer() if choice.uses_bleu(self.job.settings) else "")
 
     def _check_scores(self) -> None:
-        """Refuse a file of scores that is not right, before any folder is touched."""
+        """Check the file of scores before any folder is changed."""
         if self.scores is not None:
             with TemporaryDirectory() as scratch:
                 read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))
@@ -352,7 +352,7 @@ class Choosing:
 
 @dataclass(frozen=True)
 class Importing:
-    """A training set of another system's translations.
+    """A training set of translations by another system.
 
     Attributes:
         path: file of the translations.
@@ -363,7 +363,7 @@ class Importing:
 
     @property
     def targets(self) -> Targets:
-        """Return the only candidate of each line."""
+        """Targets that are the only candidates of their lines."""
         return Targets(self.job.folder, BEST)
 
     def make(self, plan: Plan) -> None:
@@ -381,7 +381,7 @@ class Importing:
                 count=inputs.num_lines(),
                 sources=[text.source for text in inputs.texts()] if self.job.settings.imported_sources else None,
             )
-            self.job.begin(plan)  # once the file is known to be right
+            self.job.begin(plan)  # only after the file has been checked
             for path in (nbest, offsets, sentences):
                 path.replace(folder / path.name)
         self.job.finish(plan, self.job.writer.write(self.targets))

@@ -1,4 +1,4 @@
-"""Ranks that follow the first one from stage to stage: it names each stage that all of them make together."""
+"""Coordination of ranks: the first rank sends the others the name of each stage that all ranks make together."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NO_MORE = "no more stages"
 
 
 class Followers:
-    """The other ranks, as the first one directs them.
+    """Control of the other ranks by the first one.
 
     Args:
-        ranks: this process, the first rank, among all.
+        ranks: all ranks; this process is the first one.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -26,8 +26,8 @@ class Followers:
     def making(self, stage: Stage) -> Iterator[None]:
         """Let the other ranks join while the body makes a stage.
 
-        An error in the body is raised on the other ranks too, or ends this process and with it their connections, so
-        that no rank waits for another.
+        An error in the body is raised on the other ranks too, or ends this process and thus their connections, so that
+        no rank waits for another.
         """
         if stage.join is None:
             yield
@@ -44,7 +44,7 @@ class Followers:
 
 
 def join_stages(stages: Iterable[Stage], ranks: Ranks) -> None:
-    """Take part in the stages that the first rank names, until it has no more. For all ranks but the first."""
+    """Join the stages that the first rank names, until there are no more. Call it on all ranks except the first."""
     by_name = {stage.name: stage for stage in stages}
     while (name := ranks.share("")) != _NO_MORE:
         join = by_name[name].join

@@ -1,4 +1,4 @@
-"""Checkpoints and runs that settings name by path."""
+"""Paths of checkpoints and runs in the settings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from kdmt.config import Pipeline
 
-RUN_INPUTS = ("init_from ", "teacher ")  # prefixes of the inputs of a training run that are paths
+RUN_INPUTS = ("init_from ", "teacher ")  # prefixes of inputs of a training run that are paths
 
 
 def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
-    """Yield YAML path and value of each setting that names a checkpoint or a run."""
+    """Yield the YAML path and the value of each setting that is the path of a checkpoint or a run."""
     if config.teacher.train.init_from is not None:
         yield "teacher.train.init_from", config.teacher.train.init_from
     for number, path in enumerate(config.distill.checkpoints):

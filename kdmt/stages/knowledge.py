@@ -2,7 +2,7 @@
 
 knowledge/<data>/       a cache for each training set (`raw`, `distilled`) whose students learn from one
 
-What the stage does is in `knowledge_work`.
+`kdmt.stages.knowledge_work` does the work.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def fill(workspace: Workspace, data: str, plan: Plan) -> None:
     pairs = open_split(workspace.training_set(data) / "data-bin", "train", workspace.direction)
     assert pairs.tgt_sizes is not None
     if recorded_outputs(folder) and check_status(folder, plan).state == "unfinished":
-        (folder / HEADER).unlink(missing_ok=True)  # damaged since it was complete: no block is trusted
+        (folder / HEADER).unlink(missing_ok=True)  # damaged after it was complete: then no block can be trusted
     begin(folder, plan, workspace.resolved_config())
     writer = KnowledgeWriter(folder, shape, sizes=pairs.tgt_sizes, made_from=cache_made_from(workspace, data))
     with sentence_progress(f"knowledge of {data}", len(pairs)) as progress:

@@ -1,7 +1,7 @@
-"""How text is measured: what plans record of it, so that a package that is installed later makes no stage out of date.
+"""Measures of text in plans, recorded so that installing a package later does not make a stage out of date.
 
-A plan depends on the typical ratio of lengths, where failures are judged by one, and on the tokenizer for BLEU, where
-targets are chosen by it.
+A plan depends on the typical length ratio if failures are found by the ratio, and on the tokenizer for BLEU if targets
+are chosen by BLEU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kdmt.flow.manifest import Plan, recorded_plan
 from kdmt.score import bleu_tokenizer as bleu
 from kdmt.stages.workspace import Workspace
 
-_TOKENIZER = "bleu_tokenizer"  # among the settings of a plan
+_TOKENIZER = "bleu_tokenizer"  # name in the settings of a plan
 
 
 def prepared_corpus(workspace: Workspace) -> PreparedCorpus:
@@ -24,7 +24,7 @@ def prepared_corpus(workspace: Workspace) -> PreparedCorpus:
 
 
 def with_ratio(plan: Plan, settings: Distill, corpus: PreparedCorpus) -> Plan:
-    """Return a plan that depends on the typical ratio too, where failures are judged by one that is recorded.
+    """Return a plan that also depends on the typical ratio, if it is recorded and failures are found by the ratio.
 
     A stage that was made before the ratio was recorded counts as made with it.
     """
@@ -35,10 +35,10 @@ def with_ratio(plan: Plan, settings: Distill, corpus: PreparedCorpus) -> Plan:
 
 
 def with_tokenizer(plan: Plan, folder: Path, score: Score, text: Text, lang: str) -> Plan:
-    """Return the plan of a training set that is chosen by BLEU, with the tokenizer for it.
+    """Return the plan of a training set whose targets are chosen by BLEU, with sacreBLEU's tokenizer.
 
-    It is the one that the training set in `folder` was chosen by, if it is made from the same files: a package that is
-    installed later, or another `score.tokenize`, makes no training set out of date.
+    If the training set in `folder` is made from the same files, its tokenizer is kept, so that a package that is
+    installed later, or another `score.tokenize`, does not make it out of date.
     """
     recorded = recorded_plan(folder)
     kept = None
@@ -49,10 +49,10 @@ def with_tokenizer(plan: Plan, folder: Path, score: Score, text: Text, lang: str
 
 
 def recorded_tokenizer(folder: Path, text: Text) -> str:
-    """Return the tokenizer in the plan of a training set that is being made, or was.
+    """Return the tokenizer in the recorded plan of a training set.
 
     Raises:
-        UserError: its packages are missing.
+        UserError: if its packages are missing.
     """
     recorded = recorded_plan(folder)
     assert recorded is not None, "a training set is begun before its text is chosen"
@@ -70,12 +70,12 @@ def spaced_sides(workspace: Workspace) -> tuple[bool, bool]:
 
 
 def bleu_tokenizer(workspace: Workspace) -> str:
-    """Return sacreBLEU's tokenizer for finished text of the target language."""
+    """Return sacreBLEU's tokenizer for detokenised text of the target language."""
     return bleu.bleu_tokenizer(workspace.config.score, workspace.direction.target)
 
 
 def words_tokenizer(workspace: Workspace) -> str:
-    """Return sacreBLEU's tokenizer for words of the target language, as kdmt's tokenizer sees them."""
+    """Return sacreBLEU's tokenizer for words of the target language in the form that kdmt's tokenizer reads."""
     config = workspace.config
     return bleu.words_tokenizer(config.score, config.prepare.text, config.direction.target)
 

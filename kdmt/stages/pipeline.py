@@ -1,4 +1,4 @@
-"""The stages of a pipeline put together, and the commands that run them."""
+"""Construction of the stages of a pipeline, and the commands that run them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Stages:
     """All stages of a pipeline.
 
     Attributes:
-        groups: the stages that each command brings up to date, in the order in which they run.
-        texts: training set -> its stage and what else can be done with it, of all sets but `raw`.
+        groups: stages that each command brings up to date, in the order in which they run.
+        texts: name of a training set -> its stage with verification and shards, for all sets except `raw`.
         students: name -> seed -> stage.
     """
 
@@ -41,7 +41,7 @@ class Stages:
 
 
 def build_stages(workspace: Workspace) -> Stages:
-    """Return the stages of a pipeline, each with those that it builds on."""
+    """Return the stages of a pipeline, each with the stages that it depends on."""
     prepare = prepare_stage(workspace)
     teacher = teacher_stage(workspace, prepare)
     texts = text_stages(workspace, prepare=prepare, teacher=teacher)
@@ -66,7 +66,7 @@ def checked_stages(workspace: Workspace) -> Stages:
     """Return the stages of a pipeline, after a check that none would be made from itself.
 
     Raises:
-        UserError: one would.
+        UserError: if one would.
     """
     stages = build_stages(workspace)
     owners: list[tuple[str, list[Stage]]] = [
@@ -85,10 +85,10 @@ def checked_stages(workspace: Workspace) -> Stages:
 
 
 def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) -> None:
-    """Make one shard of the stages that the teacher decodes in.
+    """Make one shard of the stages in which the teacher decodes.
 
     Raises:
-        UserError: there is no such shard, or as for `run_command`.
+        UserError: if there is no such shard; see also `run_command`.
     """
     if not 0 <= shard < shards:
         raise UserError(f"--shard {shard}/{shards}: expected a shard from 0 on and less than their number")
@@ -102,11 +102,11 @@ def run_verification(workspace: Workspace, *, blocks: int, seed: int | None) -> 
     """Check the training sets that `kdmt distill` has made.
 
     Args:
-        blocks: number of blocks, drawn at random, that are decoded again where a set was decoded.
-        seed: of the draw; None for a new one.
+        blocks: number of random blocks to decode again in each set that has blocks.
+        seed: seed for choosing the blocks; None for a random one.
 
     Raises:
-        UserError: one is not complete, or not as it was made.
+        UserError: if one is not up to date, or differs.
     """
     for made in build_stages(workspace).texts.values():
         status = made.stage.status()
@@ -117,10 +117,14 @@ def run_verification(workspace: Workspace, *, blocks: int, seed: int | None) -> 
 
 
 def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student: str | None = None) -> None:
-    """Bring the stages of a command up to date; `student` is the one student to train, all if None.
+    """Bring the stages of a command up to date.
+
+    Args:
+        rebuild: True to bring the stages before them up to date too.
+        student: name of the student to train; None for all students.
 
     Raises:
-        UserError: a model that cannot be built, an unknown student, or a stage before this one is not up to date.
+        UserError: if a model cannot be built, the student is unknown, or a stage before this one is not up to date.
     """
     check_architectures(workspace.config)
     check_language_model(workspace.config.score)

@@ -1,16 +1,16 @@
-"""The prepare stage: raw text to clean text, tokenizer, dictionaries and data-bin.
+"""The prepare stage: from raw text to clean text, tokenizer, dictionaries and data-bin.
 
     prepare/
-        train.<lang>, valid.<lang>, <test set>.<lang>   words: clean text as the tokenizer sees it
-        valid.raw.<lang>, <test set>.raw.<lang>     held-out text before processing; translations are held against it
-        tokenizer/, text.json, dict.<lang>.txt      what every checkpoint carries
-        monolingual.<source>                        clean text without a translation, where there is any
+        train.<lang>, valid.<lang>, <test set>.<lang>   words: clean text in the form that the tokenizer reads
+        valid.raw.<lang>, <test set>.raw.<lang>     held-out text before processing, for comparison with translations
+        tokenizer/, text.json, dict.<lang>.txt      files that are copied to every checkpoint
+        monolingual.<source>                        clean text without translations, if there is any
         data-bin/                                   fairseq's files
         report.json                                 counts of the cleaning pass, of held-out lines that it would
-                                                    change, of lines that do not survive processing and back, and what
-                                                    looks wrong about the corpora
+                                                    change, of lines that do not survive processing and back, and
+                                                    findings about problems of the corpora
 
-The stage works in `prepare.partial` and renames it, so that a failure leaves an earlier `prepare` as it was. This
+The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. This
 module plans; `kdmt.stages.prepare_work` does the work.
 """
 
@@ -34,7 +34,7 @@ from kdmt.stages.workspace import Workspace
 
 
 def prepare_stage(workspace: Workspace) -> Stage:
-    """Return the stage that makes the corpus ready for training."""
+    """Return the stage that prepares the corpus for training."""
     return Stage(
         "prepare", "kdmt prepare", workspace.prepare, (), lambda: _plan(workspace), lambda plan: _make(workspace, plan)
     )
@@ -61,17 +61,18 @@ def _plan(workspace: Workspace) -> Plan:
     made_from = make_plan({"prepare": settings}, languages, inputs)
     if settings.data_bin is not None or settings.clean == "none" or all(spaced_sides(workspace)):
         return made_from
-    # earlier versions counted words between spaces in every language, which dropped most of such text
+    # earlier versions counted words between spaces in all languages, which dropped most text without spaces
     return made_from.depending_on("lengths", "characters", default="words")
 
 
 def _input_hashes(settings: Prepare, direction: Direction, known: Mapping[str, str]) -> dict[str, str]:
-    """Return the sha256 of every file that the settings name; for a URL, the sha256 of its content in the settings.
+    """Return the SHA-256 of each file in the settings; for a URL, the SHA-256 of its content given in the settings.
 
-    A local file that is gone counts as unchanged where the stage was made from it: only making it again needs the file.
+    A local file that no longer exists counts as unchanged if the stage was made from it, since only making the stage
+    again requires the file.
 
     Args:
-        known: inputs of the stage as it was made.
+        known: recorded inputs of the stage.
     """
     sources = text_sources(settings)
     given = (settings.tokenizer, settings.vocabulary)
@@ -91,7 +92,7 @@ def _hash_local(path: str | None, known: str | None) -> str:
 
 
 def _data_bin_hashes(settings: Prepare, direction: Direction, known: Mapping[str, str]) -> dict[str, str]:
-    """Return the sha256 of each file that is taken from a data-bin; those that are known where the folder is gone."""
+    """Return the SHA-256 of each file that is taken from a data-bin; the recorded ones if its folder does not exist."""
     if settings.data_bin is None:
         return {}
     folder = settings.data_bin.path

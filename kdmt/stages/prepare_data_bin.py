@@ -1,6 +1,7 @@
-"""A data-bin of fairseq's in place of corpora: the prepare stage that takes it as it is.
+"""The prepare stage for a data-bin of fairseq in place of corpora.
 
-Token files and dictionaries keep their bytes (several training splits become one); the text is what the ids spell.
+Token files and dictionaries are copied unchanged (several training splits become one); the text is decoded from the
+ids.
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ from kdmt.interop.fairseq.data_bin import DataBin, Split
 from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
-_MOST_OTHERS = 0.5  # share of sentences that a given tokenizer may cut otherwise
+_MOST_OTHERS = 0.5  # maximum share of sentences that a given tokenizer tokenises differently
 
 
 @dataclass
 class _Side:
-    """One language of the data-bin, on its way into the stage's folder."""
+    """One language of the data-bin, with counts made while it is copied to the stage's folder."""
 
     lang: str
     model: SubwordModel
     dictionary: Dictionary
     spell: Detokenizer
-    tokens: int = 0  # of the training set, </s> counted
+    tokens: int = 0  # number in the training set, including </s>
     unk: int = 0
-    specials: Counter[str] = field(default_factory=Counter)  # ids of the training set inside its sentences
-    tried: int = 0  # sentences whose text was cut into tokens again, without <unk>
-    others: list[str] = field(default_factory=list)  # those that became other tokens: where they stand and what
+    specials: Counter[str] = field(default_factory=Counter)  # special ids inside sentences of the training set
+    tried: int = 0  # number of sentences without <unk> whose text was tokenised again
+    others: list[str] = field(default_factory=list)  # descriptions of those that became other tokens
 
     @classmethod
     def both(cls, codec: TextCodec) -> list[_Side]:
@@ -62,14 +63,14 @@ class _Side:
 def take_data_bin(
     settings: Prepare, direction: Direction, folder: Path, say: Callable[[str], None]
 ) -> dict[str, object]:
-    """Fill the stage's folder; return facts.
+    """Write the files of the stage's folder; return the facts of its manifest.
 
     Args:
-        say: prints a line for the user.
+        say: function that prints a line for the user.
 
     Raises:
-        UserError: the data-bin is not whole, its dictionaries are not `joined` as set, or the given tokenizer is not
-            the one that it was made with.
+        UserError: if the data-bin is incomplete, its dictionaries do not match the setting `joined`, or the given
+            tokenizer is not the one that it was made with.
     """
     assert settings.data_bin is not None
     data = DataBin.open(Path(settings.data_bin.path), *direction.sides)
@@ -78,7 +79,7 @@ def take_data_bin(
     sides = _Side.both(codec)
     training = [data.split(name, parallel=True) for name in data.names("train")]
     if not training:
-        data.split("train")  # says what there is
+        data.split("train")  # raises an error that lists the existing splits
     pairs = sum(map(len, training))
     _take(training, "train", sides, folder, data.direction)
     for name in ["valid", *settings.data_bin.test]:
@@ -98,7 +99,7 @@ def take_data_bin(
 
 
 def _check_text(folder: Path, sides: list[_Side], held_out: list[str], num_pairs: int) -> dict[str, Finding]:
-    """What looks wrong about the text that the ids spell."""
+    """Return findings about problems of the text that is decoded from the ids."""
     paths = {name: [folder / f"{name}.{side.lang}" for side in sides] for name in ("train", *held_out)}
     pairs_of = {name: list(zip(*map(iterate_lines, paths[name]), strict=True)) for name in held_out}
     source, target = paths["train"]
@@ -121,7 +122,7 @@ def _check_joined(data: DataBin, *, joined: bool) -> None:
 def _make_codec(settings: Prepare, data: DataBin, folder: Path) -> TextCodec:
     train_tokenizer(
         settings.tokenizer, (folder, folder), folder / "tokenizer", data.direction
-    )  # given: no text is read
+    )  # the tokenizer is given: no text is read
     write_json(folder / TEXT_FILE, TextProcessor(settings.text, *data.direction.sides, None).to_dict())
     (folder / "data-bin").mkdir()
     for lang in data.direction.sides:
@@ -131,7 +132,7 @@ def _make_codec(settings: Prepare, data: DataBin, folder: Path) -> TextCodec:
 
 
 def _take(splits: list[Split], name: str, sides: list[_Side], folder: Path, direction: Direction) -> None:
-    """Tokens and text of splits that become one."""
+    """Write the tokens and the text of splits, which become one split."""
     for number, side in enumerate(sides):
         datasets = [(split.source, split.target)[number] for split in splits]
         prefix = data_prefix(folder / "data-bin", name, direction, side.lang)
@@ -147,7 +148,11 @@ def _take(splits: list[Split], name: str, sides: list[_Side], folder: Path, dire
 
 
 def _taken(dataset: IndexedDataset, side: _Side, writer: IndexedWriter, *, counted: bool) -> Iterator[str]:
-    """The text of each sentence; its tokens go to the writer."""
+    """Yield the text of each sentence, and pass its tokens to the writer.
+
+    Args:
+        counted: True to count tokens, <unk> and special ids of the side.
+    """
     done = 0
     for tokens, sizes in checked_chunks(dataset, len(side.dictionary)):
         writer.add_flat(tokens, sizes)
@@ -164,7 +169,7 @@ def _taken(dataset: IndexedDataset, side: _Side, writer: IndexedWriter, *, count
 
 
 def _try_tokenizer(dataset: IndexedDataset, lines: list[str], side: _Side) -> None:
-    """Cut the text of a data set's first sentences again: distilled text will be."""
+    """Tokenise the text of a data set's first sentences again, as will be done with distilled text."""
     for index, tokenised in enumerate(side.model.encode_lines(lines)):
         given = dataset[index]
         if UNK in given:
@@ -187,7 +192,7 @@ def _check_tokenizer(sides: list[_Side]) -> None:
 
 
 def _write_raw(codec: TextCodec, name: str, folder: Path) -> None:
-    """Held-out text as people read it: what translations are held against."""
+    """Write held-out text in detokenised form, with which translations are compared."""
     text = codec.text
     sides = ((text.source_lang, codec.tokenizers.source.join), (text.target_lang, codec.finish_target))
     for lang, finish in sides:

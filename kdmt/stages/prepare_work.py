@@ -45,37 +45,37 @@ from kdmt.stages.prepare_data_bin import take_data_bin
 
 @dataclass(frozen=True)
 class Places:
-    """Where files come from.
+    """The locations from which files are read.
 
     Attributes:
         downloads: folder of files from the network.
-        mirror: a folder with the content of URLs, used in place of the network; None for the network.
+        mirror: folder with the content of URLs, used in place of the network; None for the network.
     """
 
     downloads: Path
     mirror: Path | None
 
     def fetch(self, source: Source, say: Callable[[str], None]) -> Path:
-        """Return a local file with the content of a source."""
+        """Return the path of a local file with the content of a source."""
         progress = download_progress(say)
         return fetch(source, downloads=self.downloads, mirror=self.mirror, base=Path(), progress=progress)
 
     def fetch_corpus(self, corpus: ParallelText, say: Callable[[str], None]) -> tuple[Path, ...]:
-        """Return the local files of a parallel text, for `read_pairs`."""
+        """Return the paths of the local files of a parallel text, for `read_pairs`."""
         progress = download_progress(say)
         return fetch_corpus(corpus, downloads=self.downloads, mirror=self.mirror, base=Path(), progress=progress)
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What the work on a corpus needs to know.
+    """The values that the work on a corpus needs.
 
     Attributes:
         settings: section `prepare`.
-        direction: of translation.
-        spaced: whether source and target have spaces between words.
-        places: where files come from.
-        say: prints a line for the user.
+        direction: direction of translation.
+        spaced: flags for source and target, True if words are separated by spaces.
+        places: locations from which files are read.
+        say: function that prints a line for the user.
     """
 
     settings: Prepare
@@ -86,13 +86,13 @@ class Preparation:
 
 
 def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
-    """Fill a new folder, and give it the name of the stage's folder.
+    """Write all files to a new folder, and rename it to the stage's folder.
 
     Args:
-        folder: of the stage.
+        folder: folder of the stage.
         config: all settings of the pipeline, for the folder's `config.json`.
     """
-    final = real_folder(folder)  # where it is a symbolic link, all of this happens on the link's disk
+    final = real_folder(folder)  # if it is a symbolic link, all files are written to the disk of its target
     partial = final.with_name(f"{final.name}{PARTIAL_SUFFIX}")
     if partial.exists():
         work.say(f"prepare: begins again; what a stopped run left in {partial} is removed")
@@ -148,7 +148,7 @@ def _clean_training_text(
 
     Args:
         forbidden: held-out sentences that must not be in it.
-        malformed: gets the malformed rows of each corpus.
+        malformed: mapping to which the malformed rows of each corpus are added.
     """
     settings, (src, tgt) = work.settings, work.direction.sides
     return clean_corpora(
@@ -203,9 +203,9 @@ def _foreign_forms(
 def _round_trips(
     work: Preparation, samples: Sequence[list[str]], processor: TextProcessor, tokenizer: Path
 ) -> dict[str, object]:
-    """Count the training lines that do not survive processing and back, of a sample of each side."""
+    """Count the lines in a training sample of each side that are not restored after processing and its inverse."""
     counts: dict[str, object] = {}
-    tokenizers = load_tokenizer(tokenizer)  # of its own: a model numbers its symbols as it meets them
+    tokenizers = load_tokenizer(tokenizer)  # a copy: a model numbers its symbols as they occur
     models = (tokenizers.source, tokenizers.target)
     for lang, lines, model in zip(work.direction.sides, samples, models, strict=True):
         found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
@@ -232,10 +232,10 @@ def _train_tokenizer(
     direction: Direction,
     report: CleaningReport,
 ) -> Tokenizers:
-    """Learn the tokenizer; where cleaning has left too little text, that is the reason and not the vocabulary.
+    """Learn the tokenizer; if cleaning has left too little text, raise an error that says so.
 
     Raises:
-        UserError: as `train_tokenizer`.
+        UserError: if too little text is left; see also `train_tokenizer`.
     """
     try:
         return train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", direction)
@@ -258,7 +258,10 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
 def _write_monolingual(
     work: Preparation, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
 ) -> dict[str, object]:
-    """Clean text of the source language, which passes through the rules of pairs as its own translation; its counts."""
+    """Write clean text of the source language; return its counts.
+
+    The cleaning rules are those for pairs, with each line as its own translation.
+    """
     settings, place = work.settings, folder / f"monolingual.{work.direction.source}"
     clean = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
     report = clean_corpora(
@@ -291,7 +294,7 @@ def _monolingual_corpus(
 
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
-    """Validation or test text as it is (`raw`), and as the tokenizer sees it."""
+    """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
     paths = work.places.fetch_corpus(text, work.say)
     pairs = list(read_pairs(text, paths))
     if processor.text.already_applied:
@@ -314,7 +317,10 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
 
 
 def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
-    """In the form that the training text has when it is compared: Moses' entities are letters to a comparison."""
+    """Yield pairs in the form that training text has when it is compared with them.
+
+    The comparison treats the entities of Moses as letters, so both must have them or neither.
+    """
     form = "" if work.settings.text.already_applied else "raw."
     return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in work.direction.sides), strict=True)
 
@@ -337,7 +343,7 @@ def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
 def _binarize(
     work: Preparation, folder: Path, tokenizers: Tokenizers, held_out: list[str], workers: int
 ) -> tuple[dict[str, object], dict[str, dict[str, int]]]:
-    """Write the data-bin; return facts, and for each language its words that are spelled like special symbols."""
+    """Write the data-bin; return facts, and counts for each language of words that are spelled like special symbols."""
     corpus = PreparedCorpus(folder, work.direction, work.spaced)
     src, tgt = work.direction.sides
     made = _binarize_training_text(work, corpus, tokenizers, workers)
@@ -373,7 +379,7 @@ def _binarize(
 def _binarize_training_text(
     work: Preparation, corpus: PreparedCorpus, tokenizers: Tokenizers, workers: int
 ) -> BinarizedPair:
-    """Binarise the training text with dictionaries that are learnt from it, or given."""
+    """Binarise the training text with dictionaries that are given or learnt from it."""
     src, tgt = work.direction.sides
     text = TextPair(corpus.text("train", src), corpus.text("train", tgt), corpus.tags)
     vocabulary = work.settings.vocabulary

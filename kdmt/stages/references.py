@@ -1,4 +1,4 @@
-"""References of a pipeline, and scores of text as its tokenizer sees it."""
+"""References of a pipeline, and scores of text in the form that its tokenizer reads."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def read_references(workspace: Workspace, split: str) -> list[str]:
 
 
 def join_words(workspace: Workspace, words: list[str]) -> list[str]:
-    """Return text as the tokenizer sees it, with its subwords joined where the text has subwords."""
+    """Return text in the form that the tokenizer reads; if the text has subwords, join them."""
     return [join_subwords(line, workspace.config.prepare.tokenizer.remove_bpe) for line in words]
 
 
 def score_words(
     workspace: Workspace, metric: str, hypotheses: list[str], references: list[str], *, tokenize: str | None = None
 ) -> MetricScore:
-    """Return the score of text as the tokenizer sees it, as training and distillation use it.
+    """Return the score of text in the form that the tokenizer reads, for training and distillation.
 
     Args:
-        metric: a name of `METRICS`.
-        tokenize: sacreBLEU's tokenizer; by default that for text of this kind in the target language.
+        metric: name in `METRICS`.
+        tokenize: name of sacreBLEU's tokenizer; by default that for text of this form in the target language.
     """
     return METRICS[metric].score(
         join_words(workspace, hypotheses),

@@ -1,4 +1,4 @@
-"""The score stage: what it depends on and what it shows. `kdmt.stages.score_work` does the work."""
+"""The score stage: its plan and its output on the terminal. `kdmt.stages.score_work` does the work."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from kdmt.terminal import printable
 
 
 def check_language_model(score: Score) -> None:
-    """Refuse a language model that does not exist, before anything is trained.
+    """Check that the language model exists, before anything is trained.
 
     Raises:
-        UserError: with the YAML path.
+        UserError: if it does not exist; the message has the YAML path.
     """
     if score.nat.ctc_lm is not None and not Path(score.nat.ctc_lm).is_file():
         raise UserError(f"score.nat.ctc_lm: {score.nat.ctc_lm}: no such file")
@@ -35,7 +35,7 @@ def check_language_model(score: Score) -> None:
 def score_stage(
     workspace: Workspace, *, prepare: Stage, teacher: Stage, students: Mapping[str, Mapping[int, Stage]]
 ) -> Stage:
-    """Return the stage that scores the teacher and the students; those that were never trained are named as missing."""
+    """Return the stage that scores the teacher and the students; systems that were not trained count as missing."""
     trained = {
         (name, seed): stage
         for name, seeds in students.items()
@@ -56,7 +56,7 @@ def score_stage(
 
         baseline, reports = _baseline(workspace.config, systems), ReportFiles.below(workspace.root)
         score_systems(workspace, systems, missing, baseline=baseline, reports=reports, plan=plan)
-        _show(workspace)  # last: a reader of standard output who has gone costs nothing then
+        _show(workspace)  # last, so that a closed standard output does not stop the work
 
     upstream = (prepare, teacher, *trained.values())
     return Stage("score", "kdmt score", workspace.score, upstream, plan, make=make, show=lambda: _show(workspace))
@@ -76,9 +76,9 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
     extra["never trained"] = [f"{each.system} seed {each.seed}" for each in missing]
     made = make_plan({"score": settings}, extra, inputs)
-    # a record of 13a is up to date where `auto` resolves to it
+    # resolved, so that a record of 13a is up to date if `auto` resolves to 13a
     resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
-    # a record of an earlier version, which does not name them, is out of date only if there are some
+    # a record of an earlier version, which has no list of them, is out of date only if the list is not empty
     return replace(made, settings=made.settings | resolved, defaults={**made.defaults, "never trained": []})
 
 

@@ -1,10 +1,10 @@
 """The work of the score stage: every system translates every test set, and the translations are scored.
 
 scores.json, significance.json, report.html         next to the folders of the stages
-score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the translations that were scored; for non-autoregressive models
-                                                    `iter<n>` in place of the beam
-score/decoded/                                      the same as the decoder wrote them: they depend on the checkpoint
-                                                    and how it decodes, and are scored again when a metric changes
+score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the scored translations; for non-autoregressive models `iter<n>`
+                                                    in place of the beam
+score/decoded/                                      the same in the form of the decoder: they depend on the checkpoint
+                                                    and its decoding, and are scored again when a metric changes
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_references
 from kdmt.stages.workspace import Workspace
 
-_DECODED = "decoded"  # below the stage's folder
+_DECODED = "decoded"  # inside the stage's folder
 
 
 def score_systems(
@@ -56,13 +56,13 @@ def score_systems(
         baseline: name of the system that the others are compared with.
 
     Raises:
-        UserError: there is no test set, or a system cannot be decoded.
+        UserError: if there is no test set, or a system cannot be decoded.
     """
     config, folder = workspace.config, workspace.score
     if not config.prepare.test_sets:
         raise UserError("prepare.test: the pipeline has no test set to score on")
     threads = use_threads(config.score.threads)
-    pick_device(config.score.device)  # refused before anything is moved
+    pick_device(config.score.device)  # raises an error for an unknown device before any folder is renamed
     begin(folder, plan, workspace.resolved_config())
     if note := tokenizer_note(workspace):
         workspace.say(f"score: {note}")
@@ -90,7 +90,7 @@ def _test_set(workspace: Workspace, name: str) -> TestSet:
 
 
 def _second_form(workspace: Workspace, name: str) -> References | None:
-    """Return the references in the form that `score.detokenized` does not select; None if there is one form."""
+    """Return the references in the form that `score.detokenized` does not select; None if there is only one form."""
     text, tgt = workspace.config.prepare.text, workspace.direction.target
     if text.changes_nothing:
         return None
@@ -114,7 +114,7 @@ def _score_system(
     test_sets: Mapping[str, TestSet],
     translations: Translations,
 ) -> Iterator[tuple[ScoreRow, SystemRun]]:
-    """Yield a row and the translations for each test set and way of decoding."""
+    """Yield a row and the translations for each test set and each way of decoding."""
     score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
     kind, folder = find_engine(system.run / score.checkpoint)
     options = EngineOptions(device, threads, score.nat, rescorer=workspace.teacher / score.checkpoint)
@@ -129,7 +129,7 @@ def _score_system(
         for name, test_set in test_sets.items():
             file = file_name(system, name, way)
             made_from = _made_from(workspace, kind, folder, name, way)
-            made_from |= {"threads": threads, "device": device}  # speeds are measured too
+            made_from |= {"threads": threads, "device": device}  # since speed is measured too
             decoded = translations.find(file, made_from)
             where = f"{system.name} seed {system.seed} on {name}, {way.name}"
             if decoded is None:
@@ -152,14 +152,14 @@ def _engine_of(engine: Engine, way: Way) -> Engine:
 
 
 def _ways(score: Score, kind: EngineKind, engine: Engine) -> list[Way]:
-    """Return the ways of decoding that an engine has, of those in the settings."""
+    """Return those ways of decoding in the settings that the engine supports."""
     if isinstance(engine, RefiningEngine):
         return [Way(iterations=count) for count in (score.iterations if engine.refines else [1])]
     return [Way(beam=beam) for beam in score.beams] if kind.nbest else [Way()]
 
 
 def _made_from(workspace: Workspace, kind: EngineKind, checkpoint: Path, test_set: str, way: Way) -> dict[str, object]:
-    """Return what the translations of a test set depend on, which is nothing of how they are scored."""
+    """Return the values that the translations of a test set depend on, which do not include scoring settings."""
     score, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
     text = ("tokenizer/", "text.json", "dict.")
     made_from: dict[str, object] = {
@@ -169,7 +169,7 @@ def _made_from(workspace: Workspace, kind: EngineKind, checkpoint: Path, test_se
         "decode": score.decode(way.beam).model_dump(),
         "speed_sentences": score.speed_sentences,
     }
-    if kind.library != "pytorch":  # which records of earlier versions do not name
+    if kind.library != "pytorch":  # not for pytorch, since records of earlier versions do not have it
         made_from["engine"] = kind.library
     if way.iterations is not None:
         made_from |= {"iterations": way.iterations, "search": score.nat.model_dump()}
@@ -202,7 +202,7 @@ def _decode(workspace: Workspace, translator: Translator, test_set: str, way: Wa
 
 
 def _both_forms(workspace: Workspace, codec: TextCodec, decoded: list[str]) -> tuple[list[str], list[str]]:
-    """Return translations in the form that is scored first, and in the other one."""
+    """Return translations in the form that `score.detokenized` selects, and in the other one."""
     finished, words = [codec.finish_target(line) for line in decoded], join_words(workspace, decoded)
     return (finished, words) if workspace.config.score.detokenized else (words, finished)
 

@@ -1,6 +1,6 @@
-"""The teacher and student stages: one model trained from a data-bin into a folder of checkpoints.
+"""The teacher and student stages: each trains one model from a data-bin and writes a folder of checkpoints.
 
-What they do is in `training_work`; what they read is in `training_inputs`.
+`kdmt.stages.training_work` does the work; their inputs are in `kdmt.stages.training_inputs`.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def student_stages(
     """Return the stages that train one student, one for each of its seeds.
 
     Args:
-        text: the stages that write training sets, by name.
-        knowledge: the stages that fill caches, by training set.
+        text: stages that write training sets, by name.
+        knowledge: stages that fill caches, by name of the training set.
     """
     student = workspace.config.students[name]
     upstream = [prepare]
@@ -98,7 +98,7 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
         inputs |= teaching_inputs(workspace, student)
         made_from = make_plan({f"students.{name}": student}, {"seed": seed}, inputs)
         extend = {key: value for key, value in made_from.extend.items() if not key.endswith(".seeds")}
-        return replace(made_from, extend=extend)  # other seeds are other folders
+        return replace(made_from, extend=extend)  # other seeds have other folders
 
     return Stage(
         name=job.name,
@@ -113,7 +113,7 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
 
 
 def _train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
-    """Train one model; `plan` is None on the ranks that take part without writing anything."""
+    """Train one model; `plan` is None on ranks that take part but do not write files."""
     from kdmt.stages.training_work import train  # loads PyTorch
 
     train(workspace, job, plan)

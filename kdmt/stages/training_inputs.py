@@ -1,4 +1,4 @@
-"""What a training reads: its settings, training sets, teachers and knowledge caches, with their checksums."""
+"""Inputs of a training run: settings, training sets, teachers and knowledge caches, with checksums."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kdmt.training_sets import WEIGHTS, parts_of
 
 @dataclass(frozen=True)
 class Job:
-    """One training.
+    """One training run.
 
     Attributes:
-        name: for messages.
-        folder: the run's folder.
-        data: names of training sets, joined in this order.
+        name: name for messages.
+        folder: folder of the run.
+        data: names of training sets, which are concatenated in this order.
         path: YAML path of its settings.
         student: settings of a student; None for the teacher.
     """
@@ -37,7 +37,7 @@ class Job:
 
 
 def data_names(student: Student) -> tuple[str, ...]:
-    """Return the training sets of a student, in the order in which they are joined."""
+    """Return the names of a student's training sets, in the order in which they are concatenated."""
     return parts_of(student.data)
 
 
@@ -53,7 +53,7 @@ def needs_teacher(student: Student) -> bool:
 
 
 def takes_from_teacher(student: Student) -> bool:
-    """Return whether a student starts from weights of the teacher."""
+    """Return whether a student is initialised with weights of the teacher."""
     return bool(
         student.encoder_layers_from_teacher or student.decoder_layers_from_teacher or student.embeddings_from_teacher
     )
@@ -65,22 +65,22 @@ def teacher_checkpoint(workspace: Workspace) -> Path:
 
 
 def teacher_sha256(workspace: Workspace) -> str:
-    """Return the checksum of its weights."""
+    """Return the SHA-256 of the weights of the teacher's checkpoint."""
     return checkpoint_sha256(teacher_checkpoint(workspace))
 
 
 def teacher_checkpoints(workspace: Workspace, student: Student) -> list[Path]:
-    """Return the checkpoints of the teachers that run beside a student."""
+    """Return the checkpoints of the teachers that run while a student is trained."""
     given = student.word_kd.teachers if student.word_kd is not None else []
     return [resolve_checkpoint(Path(path)) for path in given] or [teacher_checkpoint(workspace)]
 
 
 def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence[str] = ()) -> dict[str, str]:
-    """Return the files that a training on these sets reads, with the sha256 that their stages recorded.
+    """Return the files that training on the given sets reads, with the SHA-256 that their stages recorded.
 
     Args:
         data: names of training sets.
-        more: splits of the data-bin besides `valid`.
+        more: names of further splits of the data-bin, in addition to `valid`.
     """
     prepared = recorded_outputs(workspace.prepare)
     wanted = ("tokenizer/", "text.json", "dict.", "valid.", *(f"data-bin/{split}." for split in ("valid", *more)))
@@ -94,26 +94,26 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
 
 
 def init_inputs(train: Train) -> dict[str, str]:
-    """Return the checkpoint that a training starts from, with its checksum."""
+    """Return the checkpoint that a training run starts from, with its SHA-256."""
     if train.init_from is None:
         return {}
     return {f"init_from {train.init_from}": checkpoint_sha256(resolve_checkpoint(Path(train.init_from)))}
 
 
 def teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
-    """Return what a student takes from teachers besides its training sets, with checksums."""
+    """Return the inputs that a student takes from teachers in addition to its training sets, with checksums."""
     inputs = {"teacher": teacher_sha256(workspace)} if needs_teacher(student) else {}
     for path in student.word_kd.teachers if student.word_kd is not None else ():
         inputs[f"teacher {path}"] = checkpoint_sha256(resolve_checkpoint(Path(path)))
     if learns_from_cache(student):
         for data in data_names(student):
             recorded = recorded_outputs(workspace.knowledge(data))
-            inputs[f"knowledge/{data}"] = recorded["knowledge.json"]  # it has the sha256 of all blocks
+            inputs[f"knowledge/{data}"] = recorded["knowledge.json"]  # this file has the SHA-256 of all blocks
     return inputs
 
 
 def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
-    """Return what the content of a cache depends on besides its settings: name -> sha256."""
+    """Return the files that the content of a cache depends on besides its settings: name -> SHA-256."""
     owner = workspace.training_set(data)
     dictionary = f"dict.{workspace.direction.target}.txt"
     found = {name: sha for name, sha in recorded_outputs(owner).items() if name.startswith("data-bin/train.")}

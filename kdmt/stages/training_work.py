@@ -53,11 +53,11 @@ from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
 from kdmt.training_sets import WEIGHTS
 
-VALIDATION = "validation.json"  # what a run's validations are measured by
+VALIDATION = "validation.json"  # file with the tokenizer for validation BLEU of a run
 
 
 def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
-    """Train one model; `plan` is None on the ranks that take part without writing anything."""
+    """Train one model; `plan` is None on ranks that take part but do not write files."""
     use_threads(job.train.threads)
     device, ranks = pick_device(job.train.device, workspace.ranks), workspace.ranks
     codec = TextCodec.load(workspace.prepare)
@@ -76,7 +76,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     validate = _validator(workspace, job, codec, device)
     num_batches = len(data.batches())
     if plan is not None:
-        begin(job.folder, plan, workspace.resolved_config())  # after all that may refuse: a mistake then moves nothing
+        begin(job.folder, plan, workspace.resolved_config())  # after all checks, so that an error changes no folder
         _keep_tokenizer(workspace, job.folder)
     ranks.wait()
     threads = use_threads(choose_threads(job.folder, job.train))
@@ -133,7 +133,7 @@ def _open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
 
 
 def _weights(workspace: Workspace, job: Job) -> np.ndarray | None:
-    """Return the weight of each pair, float32 [pairs]; None where all are equal."""
+    """Return the weight of each sentence pair, float32 [pairs]; None if all weights are equal."""
     files = [workspace.training_set(name) / WEIGHTS for name in job.data]
     return np.load(files[0]) if len(files) == 1 and files[0].exists() else None
 
@@ -149,7 +149,7 @@ def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource
     """Open the caches of the training sets, for a student that learns from them.
 
     Raises:
-        UserError: one is not of this teacher, dictionary and data-bin.
+        UserError: if one was made from another teacher, dictionary or data-bin.
     """
     if student is None or student.word_kd is None or not learns_from_cache(student):
         return None
@@ -164,7 +164,7 @@ def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource
 
 
 def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Transformer, TrainingState | None]:
-    """Build a model with its first weights, and the optimiser state to start from, if any."""
+    """Return a model with its initial weights, and the optimiser state to start from, if any."""
     torch.manual_seed(job.seed)
     config = architecture(job.model.arch, job.model.overrides())
     sizes = {"src_vocab_size": len(codec.src_dictionary), "tgt_vocab_size": len(codec.tgt_dictionary)}
@@ -185,7 +185,7 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
 
 
 def nat_config(settings: NAT) -> NATConfig:
-    """Return the settings that shape a non-autoregressive model."""
+    """Return the configuration of a non-autoregressive model."""
     same = {field.name for field in fields(NATConfig)} & set(NAT.model_fields)
     return NATConfig(**{name: getattr(settings, name) for name in same}, corrects=settings.correction > 0.0)
 
@@ -205,11 +205,11 @@ def _take_from_teacher(workspace: Workspace, student: Student, model: Transforme
 
 
 def _load_teachers(workspace: Workspace, job: Job, model: Transformer) -> list[Transformer]:
-    """Load the frozen models that run beside a student.
+    """Load the frozen teachers that run while a student is trained.
 
     Raises:
-        UserError: one has another vocabulary, or shorter positions than the student trains on; or the first one, which
-            is compared inside, lacks what is compared.
+        UserError: if one has another vocabulary or fewer positions than the student trains on; or if the first one,
+            whose hidden states or attention are compared, does not have the layers or heads for it.
     """
     student, teachers = job.student, []
     if student is None or not learns_from_running(student):
@@ -226,12 +226,12 @@ def _load_teachers(workspace: Workspace, job: Job, model: Transformer) -> list[T
 
 
 def _keep_tokenizer(workspace: Workspace, run: Path) -> None:
-    """Record the tokenizer for validation BLEU where a run begins, or continues without one.
+    """Record the tokenizer for validation BLEU when a run begins, or continues without a recorded one.
 
-    Scores of different tokenizers cannot be compared, so that a run keeps the tokenizer that it began with.
+    Scores with different tokenizers are not comparable, so a run keeps the tokenizer that it began with.
 
     Raises:
-        UserError: the packages of the tokenizer are missing.
+        UserError: if the packages of the tokenizer are missing.
     """
     if (kept := _kept_tokenizer(run)) is not None:
         require_packages(kept, run)
@@ -249,8 +249,10 @@ def _kept_tokenizer(run: Path) -> str | None:
 def _validator(
     workspace: Workspace, job: Job, codec: TextCodec, device: torch.device
 ) -> Callable[[Objective], dict[str, float]]:
-    """Return the function that computes loss, BLEU and where it is wanted chrF on the validation set of the raw data,
-    also where the training data is distilled."""
+    """Return a function that computes loss, BLEU and the metric that selects the best checkpoint on the validation set.
+
+    The validation set is that of the raw data, even if the training data is distilled.
+    """
     try:
         valid = BinarizedData(_open_data(workspace, "raw", "valid"), job.train, seed=0)
     except UserError as error:
@@ -265,7 +267,7 @@ def _validator(
 
     def validate(objective: Objective) -> dict[str, float]:
         figures = validation_loss(objective, valid, batches, device=device, ranks=ranks)
-        if job.train.validate_bleu and math.isfinite(figures["loss"]):  # nothing can be decoded with NaN
+        if job.train.validate_bleu and math.isfinite(figures["loss"]):  # a model with NaN cannot decode
             translator = Translator.of_model(objective.model, codec, device=device)
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
             hypotheses = interleave(parts)

@@ -1,4 +1,4 @@
-"""One pipeline on one disk: its settings, its folders and the processes that work on it."""
+"""The settings, folders and processes of one pipeline."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Workspace:
-    """One pipeline on one disk.
+    """The settings, folders and processes of one pipeline.
 
     Attributes:
-        config: the validated pipeline.
-        runs: the folder of all pipelines and of downloads.
-        mirror: a folder with the content of URLs, used in place of the network; None for the network.
-        ranks: the processes that train together.
-        show: takes the results of a stage as text, such as the table of scores; by default nothing shows them.
+        config: validated settings of the pipeline.
+        runs: folder of all pipelines and of downloads.
+        mirror: folder with the content of URLs, used in place of the network; None for the network.
+        ranks: processes that train together.
+        show: function that takes results of a stage as text, such as the table of scores (default: ignore them).
     """
 
     config: Pipeline
@@ -77,11 +77,11 @@ class Workspace:
         return self.config.direction
 
     def resolved_config(self) -> dict[str, Any]:
-        """Return all settings with their defaults."""
+        """Return all settings, including defaults."""
         return resolved(self.config)
 
     def say(self, message: str) -> None:
-        """Log a message for the user, from the first rank alone."""
+        """Log a message for the user, only on the first rank."""
         if not self.ranks.is_first:
             return
         _logger.info(printable(message))

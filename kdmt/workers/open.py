@@ -1,4 +1,4 @@
-"""Executors as settings describe them: how many workers, and where they run."""
+"""Construction of executors from settings: the number of workers, and where they run."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from kdmt.workers.processes import Inline, Processes
 from kdmt.workers.ray_actors import RayActors
 from kdmt.workers.tasks import Executor
 
-LOGS = "logs"  # folder of the workers' logs, below a stage's folder
+LOGS = "logs"  # folder of the workers' logs, inside a stage's folder
 _SILENCE_SECONDS = 1800.0
 _WORTH_A_PROCESS = 200_000  # sentences: two seconds of work
-_COMPARED = 15  # cost of a sentence whose hypotheses are compared, relative to one whose are not
+_COMPARED = 15  # relative cost of a sentence whose hypotheses are compared
 
 
 def num_helpers(sentences: int, *, compared: bool = False) -> int:
-    """Return the number of processes for work on text that takes one core each; one takes seconds to start.
+    """Return the number of processes, one per core, for work on text; 1 if starting more takes longer than the work.
 
     Args:
-        compared: the hypotheses of a sentence are compared with one another or with a reference.
+        compared: True if the hypotheses of a sentence are compared with one another or with a reference.
     """
     return cores() if sentences * (_COMPARED if compared else 1) > _WORTH_A_PROCESS else 1
 
 
 def open_executor(settings: Distill, folder: Path) -> Executor:
-    """Return the executor that `distill.executor` names.
+    """Return the executor that `distill.executor` selects.
 
     Args:
         settings: section `distill`.
-        folder: of the stage; the logs of workers are below it.
+        folder: folder of the stage, which contains the logs of the workers.
     """
     return EXECUTORS[settings.executor](settings, folder / LOGS)
 
@@ -40,11 +40,11 @@ def open_executor(settings: Distill, folder: Path) -> Executor:
 def open_processes(
     folder: Path, *, device: str, workers: int, threads: int, silence_seconds: float = _SILENCE_SECONDS
 ) -> Processes:
-    """Return processes of this machine.
+    """Return an executor with worker processes on this machine.
 
     Args:
-        workers: 0 for as many as there are GPUs, or cores for their threads.
-        threads: of each worker.
+        workers: number of workers; 0 for one per GPU, or on CPUs as many as the cores allow.
+        threads: number of threads of each worker.
     """
     devices = devices_of(device)
     fitting = len(devices) if devices[0] != "cpu" else max(1, cores() // threads)

@@ -41,14 +41,14 @@ from kdmt.workers.worker import WorkerError, WorkerLog, do_task, open_worker, wo
 __all__ = ["Executor", "Failed", "Inline", "Opener", "Processes", "Progress", "Task", "Worker", "WorkerSpec"]
 
 _REPORT_SECONDS = 0.2  # between two messages of progress
-_LEAVE_SECONDS = 5.0  # for a worker that was dismissed, or killed
+_LEAVE_SECONDS = 5.0  # timeout for the exit of a worker
 _DUMP_SECONDS = 0.2  # for a stack trace
-_OF_THE_DRIVER = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}  # signals that a worker leaves to it
+_OF_THE_DRIVER = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}  # signals that only the driver handles
 
 
 @dataclass(frozen=True)
 class Inline:
-    """One worker in this process. It cannot be replaced after a crash, nor killed when it hangs."""
+    """An executor with one worker in this process, which cannot be replaced after a crash or killed when it hangs."""
 
     threads: int
     device: str
@@ -78,7 +78,7 @@ class Inline:
 
 
 class _Ended(BaseException):
-    """Carries an exception of the driver through the worker's code, which must not handle it as a failed task."""
+    """An exception of the driver that passes through the worker's code, which must not handle it as a failure."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -126,7 +126,7 @@ def _raise_if_stopped(stop: StopRequest) -> None:
 
 
 class ProgressReporter:
-    """Adds up the sentences of a task and reports the sum, a few times a second at most."""
+    """Counter of the sentences of a task that reports the sum, a few times a second at most."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._report = tell
@@ -143,14 +143,14 @@ class ProgressReporter:
 
 @dataclass(frozen=True)
 class Processes:
-    """Workers in processes of this machine, each on its own cores where there are enough.
+    """An executor with worker processes on this machine, each on its own cores if there are enough.
 
     Workers ignore SIGINT and SIGHUP, which Ctrl-C and a closed terminal send to all processes: the driver handles them.
-    They exit when the driver is gone.
+    They exit when the driver process has ended.
     """
 
     workers: int
-    threads: int  # of each
+    threads: int  # number of threads of each worker
     devices: Sequence[str]  # worker i is on devices[i % len(devices)]
     log_folder: Path
     silence_seconds: float
@@ -178,7 +178,7 @@ class Processes:
 
 
 def share_cores(workers: int, threads: int) -> list[set[int]] | None:
-    """Return the cores of each worker, of those that this process may use; None if there are too few."""
+    """Return the cores of each worker, chosen from those that this process may use; None if there are too few."""
     cores = core_numbers()
     if cores is None or workers * threads > len(cores):
         return None
@@ -214,7 +214,7 @@ class _ProcessPool:
         self._just_started.append((number, Started()))
 
     def give(self, number: int, task: Task, attempt: int) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # `wait` returns `Lost` for it
+        with suppress(BrokenPipeError, ConnectionResetError):  # `wait` returns `Lost` for this worker
             self._children[number].connection.send((task, attempt))
 
     def wait(self, seconds: float) -> list[tuple[int, Message]]:
@@ -239,7 +239,7 @@ class _ProcessPool:
         except (EOFError, OSError):
             dead = True
         if dead:
-            child.process.join(_LEAVE_SECONDS)  # the pipe may be closed a moment before the end
+            child.process.join(_LEAVE_SECONDS)  # the pipe may close shortly before the process ends
             messages.append(Lost(_describe_exit(child.process.exitcode)))
         return messages
 
@@ -248,7 +248,7 @@ class _ProcessPool:
         if child is None:
             return
         if hung and child.process.pid is not None and child.process.is_alive():
-            os.kill(child.process.pid, signal.SIGUSR1)  # its stack goes to its log
+            os.kill(child.process.pid, signal.SIGUSR1)  # the worker writes its stack to its log
             time.sleep(_DUMP_SECONDS)
         child.process.kill()
         child.connection.close()
@@ -276,7 +276,7 @@ def _describe_exit(exit_code: int | None) -> str:
 
 @contextmanager
 def _before_start(threads: int) -> Iterator[None]:
-    """Set environment and signals that a child must have from its start: it loads libraries before it runs our code."""
+    """Set the environment and signal mask for the start of a child process, whose libraries read them on import."""
     before = dict(os.environ)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_DRIVER)
     os.environ.update(worker_environment(threads))
@@ -292,7 +292,7 @@ def _before_start(threads: int) -> Iterator[None]:
 
 
 def _serve(connection: Connection, opener: bytes, spec: WorkerSpec, cores: set[int] | None) -> None:
-    """Run a worker process."""
+    """Run the main function of a worker process."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
@@ -323,6 +323,6 @@ def _work(connection: Connection, opener: bytes, spec: WorkerSpec, log: WorkerLo
 
 
 def _show_stacks(file: TextIO) -> None:
-    """Write the stack of a worker that crashes, or that hangs when it is killed, to its log."""
+    """Write the stack of this worker to its log if it crashes, or if it hangs and is about to be killed."""
     faulthandler.enable(file)
     faulthandler.register(signal.SIGUSR1, file)

@@ -21,7 +21,7 @@ def block_progress(name: str, *, before: int) -> Iterator[Callable[[Progress], N
     """Yield a function that shows an executor's progress: as a bar on a terminal, as plain lines elsewhere.
 
     Args:
-        before: sentences that were done before; they do not count for the speed.
+        before: number of sentences done before, which do not count for the speed.
     """
     if shows_bars():
         with _block_bar(name, before) as advance:

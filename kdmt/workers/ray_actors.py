@@ -1,7 +1,7 @@
-"""An executor on a Ray cluster: an actor for each device (extra `ray`).
+"""An executor on a Ray cluster: one actor for each device (extra `ray`).
 
-All nodes must see the same files under the same paths: tasks carry no data, results and logs are files. kdmt must be
-installed on each. Workers are pickled as usual, so that they are found by their module's name on every node.
+All nodes must see the same files under the same paths, since tasks contain no data, and results and logs are files.
+kdmt must be installed on each node. Workers are pickled by reference, so that each node imports them from their module.
 """
 
 from __future__ import annotations
@@ -25,47 +25,47 @@ from kdmt.workers.scheduler import Alive, Finished, Lost, Message, Opened, Start
 from kdmt.workers.tasks import Failed, Opener, Progress, Task, Worker, WorkerSpec, log_path
 from kdmt.workers.worker import WorkerError, WorkerLog, do_task, one_line, open_worker, worker_environment
 
-_POLL_SECONDS = 0.25  # between two queries how far an actor is
-_NO_NODE_SECONDS = 60.0  # a cluster that has no node for us may be about to get one
+_POLL_SECONDS = 0.25  # between two queries of an actor's progress
+_NO_NODE_SECONDS = 60.0  # timeout for a suitable node: a cluster may be adding one
 _CONNECT_SECONDS = 10.0
 _MAX_MESSAGE = 500  # characters
-_OBJECT_STORE_BYTES = 80 * 2**20  # the smallest that Ray allows, nearly: no data goes through it
+_OBJECT_STORE_BYTES = 80 * 2**20  # close to the minimum that Ray allows: it holds no data
 
 
 @dataclass(frozen=True)
 class RayActors:
-    """Workers on the nodes of a Ray cluster, each an actor with CPUs for its threads, and a GPU if wanted.
+    """An executor whose workers are Ray actors, each with a CPU for each thread, and a GPU if `gpus` is true.
 
-    An actor that is lost, with its node or alone, is replaced where there is room. Actors that wait for room do not
-    hold up the others.
+    An actor that is lost, with its node or alone, is replaced when resources are free. Actors that wait for resources
+    do not delay the others.
     """
 
-    workers: int | None  # None: as many as the cluster has room for when empty
-    threads: int  # of each
+    workers: int | None  # None: as many as an idle cluster has resources for
+    threads: int  # number of threads of each worker
     gpus: bool
     log_folder: Path
     silence_seconds: float
-    address: str | None = None  # None: that of RAY_ADDRESS, else a new Ray on this machine
+    address: str | None = None  # None: RAY_ADDRESS if set, else a new Ray on this machine
     opening_seconds: float = 600.0  # timeout for loading the model
 
     def run(self, open_worker: Opener, tasks: Sequence[Task], progress: Callable[[Progress], None]) -> list[Failed]:
         """See `Executor.run`.
 
         Raises:
-            UserError: also if Ray is not installed, there is no cluster at the address, or no node of it has what a
-                worker needs.
+            UserError: also if Ray is not installed, there is no cluster at the address, or no node has the resources
+                that a worker needs.
         """
         ray = import_ray(starts=not (self.address or os.environ.get("RAY_ADDRESS") or _is_joined()))
         if not tasks:
             return []
-        folder = self.log_folder.resolve()  # actors have working folders of their own
+        folder = self.log_folder.resolve()  # actors have other working folders
         folder.mkdir(parents=True, exist_ok=True)
         with connected(ray, self.address):
             room = count_room(ray.nodes(), self.threads, self.gpus)
             if self.workers is None and not room:
                 raise UserError(_describe_lack(self.threads, self.gpus))
             size = min(room if self.workers is None else self.workers, len(tasks))
-            device = "cuda:0" if self.gpus else "cpu"  # of the GPUs an actor sees its own alone
+            device = "cuda:0" if self.gpus else "cpu"  # an actor sees only its own GPU
             specs = [WorkerSpec(i, self.threads, device, log_path(folder, i)) for i in range(size)]
             return drive(
                 _ActorPool(ray, pickle.dumps(open_worker), specs, gpus=self.gpus),
@@ -85,14 +85,14 @@ def _is_joined() -> bool:
 
 
 def import_ray(*, starts: bool) -> ModuleType:
-    """Return the package; it reports no usage statistics unless the user has set otherwise.
+    """Return the package `ray`, with usage statistics disabled unless the user has set otherwise.
 
     Args:
-        starts: a new Ray will be started, which then serves only clients with its token: whoever reaches the
-            ports of one without can run programs.
+        starts: True if a new Ray will be started, which then requires a token: without one, anyone with access to its
+            ports could run programs.
 
     Raises:
-        UserError: it is not installed.
+        UserError: if it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if starts:
@@ -105,9 +105,10 @@ def import_ray(*, starts: bool) -> ModuleType:
 
 
 def _set_token() -> None:
-    """Have Ray ask for a token, by the variables that it reads when it is imported; what the user has set stays.
+    """Set the environment variables by which Ray requires a token; values that the user has set are kept.
 
-    The token is a new one in the environment, where Ray's own would be a file in the user's home for all times.
+    Ray reads them when it is imported. The token is new and exists only in the environment, while Ray by default stores
+    a permanent one in the user's home folder.
     """
     if os.environ.setdefault("RAY_AUTH_MODE", "token").lower() == "token" and not any(
         os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -117,15 +118,15 @@ def _set_token() -> None:
 
 @contextmanager
 def connected(ray: Any, address: str | None) -> Iterator[None]:
-    """Join a cluster, or start a Ray on this machine; leave or stop it afterwards. One that is joined already stays so.
+    """Join a cluster, or start Ray on this machine; afterwards leave or stop it. An existing connection is kept.
 
     Raises:
-        UserError: there is no cluster.
+        UserError: if there is no cluster.
     """
     if ray.is_initialized():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)  # Ray sets its own
+    before = signal.getsignal(signal.SIGTERM)  # Ray replaces the handler
     try:
         _connect(ray, address or os.environ.get("RAY_ADDRESS"))
         yield
@@ -151,10 +152,10 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Connect to a host and port once: Ray itself tries for minutes.
+    """Check that a host and port can be connected to: Ray itself tries for minutes.
 
     Raises:
-        OSError: the host does not answer.
+        OSError: if the host does not answer.
     """
     host, _, port = address.rpartition(":")
     if port.isascii() and port.isdigit():
@@ -162,7 +163,7 @@ def _check_reachable(address: str) -> None:
 
 
 def count_room(nodes: Sequence[dict[str, Any]], threads: int, gpus: bool) -> int:
-    """Return the number of workers that the living nodes have room for when they are empty."""
+    """Return the number of workers that the resources of all live nodes allow when the nodes are idle."""
     room = 0
     for node in nodes:
         if node["Alive"]:
@@ -177,10 +178,10 @@ def _describe_lack(threads: int, gpus: bool) -> str:
 
 
 class _Actor:
-    """The worker's side. Ray runs `progress` in one thread while `work` runs in another."""
+    """The actor that runs a worker. Ray runs `progress` in one thread while `work` runs in another."""
 
     def __init__(self, folder: str) -> None:
-        os.chdir(folder)  # the driver's, by which paths are meant
+        os.chdir(folder)  # the driver's folder, since paths are relative to it
         self._worker: Worker | None = None
         self._log: WorkerLog | None = None
         self._calls = 0
@@ -201,11 +202,11 @@ class _Actor:
         assert self._worker is not None
         assert self._log is not None
         error = do_task(self._worker, task, attempt, self._report, self._log)
-        self._sentences = 0  # now, not with the next task: `progress` may be called before that begins
+        self._sentences = 0  # reset here, not in the next task: `progress` may be called before it begins
         return error
 
     def progress(self) -> tuple[int, int]:
-        """Return the number of reports of progress so far, and the sentences done of the current task."""
+        """Return the number of progress reports so far, and the number of sentences done of the current task."""
         return self._calls, self._sentences
 
     def _report(self, sentences: int) -> None:
@@ -215,13 +216,13 @@ class _Actor:
 
 @dataclass(frozen=True)
 class _ActorState:
-    """An actor, what it does, and the query that it has not answered yet."""
+    """An actor, the call that it executes, and the progress query that it has not answered yet."""
 
     actor: Any
     at: Literal["host", "open", "work", "nothing"]
-    result: Any  # reference to its result
+    result: Any  # reference to the result of the call
     query: Any = None
-    calls: int = 0  # of its progress, when it last answered
+    calls: int = 0  # number of progress reports in its last answer
 
 
 class _ActorPool:
@@ -241,7 +242,7 @@ class _ActorPool:
             num_gpus=int(self._gpus),
             max_restarts=0,
             max_task_retries=0,
-            runtime_env={"env_vars": worker_environment(threads)},  # Ray's own threads give way to a node's
+            runtime_env={"env_vars": worker_environment(threads)},  # by default, Ray keeps a node's thread count
         )
         actor = make.remote(str(Path.cwd()))
         self._actors[number] = _ActorState(actor, "host", actor.host.remote())
@@ -271,7 +272,7 @@ class _ActorPool:
             self._ray.kill(state.actor, no_restart=True)
 
     def shut_down(self) -> None:
-        pass  # actors have nothing to put in order
+        pass  # actors have nothing to clean up
 
     def close(self) -> None:
         for number in list(self._actors):
@@ -294,7 +295,7 @@ class _ActorPool:
                 self._actors[number] = replace(state, query=query)
 
     def _answers(self) -> list[tuple[int, Message]]:
-        """Return a message for each actor with new progress. Lost actors are noticed by the result of their work."""
+        """Return a message for each actor with new progress. Lost actors are detected by the result of their call."""
         messages: list[tuple[int, Message]] = []
         queries = {state.query: number for number, state in self._actors.items() if state.query is not None}
         for query in self._ready(queries):
@@ -310,7 +311,7 @@ class _ActorPool:
         return messages
 
     def _follow(self, number: int) -> Message:
-        """Return a message for the result of an actor; one that has its node begins to open."""
+        """Return a message for the result of an actor's call; if it is on its node now, begin to open its worker."""
         state = self._actors[number]
         try:
             result = self._ray.get(state.result)
@@ -326,10 +327,10 @@ class _ActorPool:
         return Opened() if state.at == "open" else Finished()
 
     def _check_for_nodes(self) -> None:
-        """Give up when there has been no node for any actor for a while.
+        """Check that actors can get a node, if none has had one for some time.
 
         Raises:
-            UserError: no actor has a node, and no node has what a worker needs, busy or not.
+            UserError: if no actor has a node, and no node, busy or idle, has the resources that a worker needs.
         """
         now = time.monotonic()
         if any(state.at != "host" for state in self._actors.values()):
@@ -344,9 +345,9 @@ class _ActorPool:
 
 
 def _describe_loss(error: Exception) -> Lost:
-    """Return Ray's error for a lost actor, without its advice."""
+    """Return a message with Ray's error for a lost actor, without Ray's advice."""
     text = one_line(error)
-    if type(error).__name__ == "ActorUnavailableError":  # the first error when a node goes away
+    if type(error).__name__ == "ActorUnavailableError":  # the first error when a node is lost
         return Lost("the worker cannot be reached", with_node=True)
     if "node has died" in str(error):
         return Lost("the worker's node died", with_node=True)

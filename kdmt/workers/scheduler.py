@@ -1,6 +1,6 @@
-"""The driver's side of an executor: which worker does which task, and when workers are replaced.
+"""The scheduler of an executor: it assigns tasks to workers in the driver process, and replaces workers.
 
-A `WorkerPool` has the workers, as processes or Ray actors; `drive` schedules tasks on them.
+A `WorkerPool` contains the workers, as processes or Ray actors; `drive` schedules tasks on them.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from kdmt.runtime import stop_requests
 from kdmt.workers.tasks import MAX_ATTEMPTS, Failed, Progress, Task, log_path
 from kdmt.workers.worker import WorkerError, WorkerLog, name_attempt
 
-MAX_FAILED_OPENINGS = 3  # one after the other, of all workers together
+MAX_FAILED_OPENINGS = 3  # consecutive failures, of all workers together
 SAVED = "every finished block"
 
-_WAKE_SECONDS = 1.0  # longest time until a signal is noticed
-_STOPPED_SECONDS = 5.0  # a driver that wakes later than this was stopped itself, as by Ctrl-Z
+_WAKE_SECONDS = 1.0  # maximum time until a signal is handled
+_STOPPED_SECONDS = 5.0  # a driver that wakes up later than this was stopped, for example by Ctrl-Z
 
 
 @dataclass(frozen=True)
 class Started:
-    """The worker's process runs and begins to load the model."""
+    """Message that the worker's process runs and begins to load the model."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The worker is ready for tasks."""
+    """Message that the worker is ready for tasks."""
 
 
 @dataclass(frozen=True)
 class Alive:
-    """The worker has done this number of sentences of its task."""
+    """Message with the number of sentences that the worker has done of its task."""
 
     sentences: int
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The worker's task is done."""
+    """Message that the worker's task is done."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker's process has ended."""
+    """Message that the worker's process has ended."""
 
     reason: str
-    with_node: bool = False  # its machine is gone: this does not count as a failure to open
+    with_node: bool = False  # its machine is lost too: this does not count as a failure to open
 
 
 Message = Started | Opened | Alive | Finished | WorkerError | Lost
@@ -61,22 +61,22 @@ class WorkerPool(Protocol):
     """Workers with numbers from 0. A worker that was killed or lost can be started again."""
 
     def start(self, number: int) -> None:
-        """Begin to open a worker; `Started`, then `Opened` will be received."""
+        """Begin to open a worker, which then sends `Started` and `Opened`."""
 
     def give(self, number: int, task: Task, attempt: int) -> None:
-        """Send a task to an open worker; `Finished`, `WorkerError` or `Lost` will be received."""
+        """Send a task to an open worker, which then sends `Finished` or `WorkerError`, or is `Lost`."""
 
     def wait(self, seconds: float) -> list[tuple[int, Message]]:
         """Return the messages of workers as soon as there are any, or after the timeout."""
 
     def kill(self, number: int, *, hung: bool = False) -> None:
-        """Kill a worker; no more messages of it are received. The stack of one that hung is logged if possible."""
+        """Kill a worker, and receive no more messages from it. If it hung, its stack is logged if possible."""
 
     def shut_down(self) -> None:
         """Let open workers exit, within a few seconds."""
 
     def close(self) -> None:
-        """Kill all workers that are left."""
+        """Kill all remaining workers."""
 
 
 def drive(
@@ -115,12 +115,12 @@ def drive(
     return queue.failures()
 
 
-@dataclass(eq=False)  # a deque removes by equality
+@dataclass(eq=False)  # identity as equality, since deque.remove compares entries
 class _Entry:
     task: Task
     attempts: int = 0
-    failed_at: set[int] = field(default_factory=set)  # numbers of workers
-    sentences: int = 0  # of the attempt in progress
+    failed_at: set[int] = field(default_factory=set)  # numbers of the workers on which it failed
+    sentences: int = 0  # number done in the attempt in progress
 
 
 class TaskQueue:
@@ -128,7 +128,7 @@ class TaskQueue:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._waiting = deque(_Entry(task) for task in tasks)
-        self._in_progress: dict[int, _Entry] = {}  # by worker
+        self._in_progress: dict[int, _Entry] = {}  # worker -> its task
         self._failed: list[Failed] = []
         self._num_tasks = len(tasks)
         self._num_done = 0
@@ -142,18 +142,18 @@ class TaskQueue:
 
     @property
     def num_waiting(self) -> int:
-        """Return the number of waiting tasks."""
+        """Number of waiting tasks."""
         return len(self._waiting)
 
     @property
     def busy(self) -> set[int]:
-        """Return the numbers of the workers that have a task."""
+        """Numbers of the workers that have a task."""
         return set(self._in_progress)
 
     def take(self, number: int, opened: set[int]) -> tuple[Task, int] | None:
-        """Return a task for an open worker and the number of its attempt, from 1; None if all are for other workers.
+        """Return a task for an open worker and the number of its attempt, from 1; None if no task is for this worker.
 
-        A task that failed goes to another worker, unless it has failed on all that are open.
+        A task that failed is given to another worker, unless it has failed on all open workers.
         """
         for entry in self._waiting:
             if number not in entry.failed_at or opened <= entry.failed_at:
@@ -177,7 +177,7 @@ class TaskQueue:
         self._sentences_done += entry.task.count
 
     def failed(self, number: int, error: str) -> str:
-        """Record that a worker's task failed: it waits behind the others for the next attempt, if there is one.
+        """Record that a worker's task failed; if attempts are left, put it at the end of the queue.
 
         Returns:
             The name of the attempt.
@@ -207,7 +207,7 @@ class TaskQueue:
 
 
 class Timeouts:
-    """The deadline of each worker's next message. Time for which the driver itself was stopped does not count."""
+    """The deadline of each worker's next message. Time during which the driver was stopped does not count."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -215,11 +215,11 @@ class Timeouts:
         self._expected_back = clock()
 
     def set(self, number: int, seconds: float) -> None:
-        """Expect a message of a worker within some seconds."""
+        """Set the timeout for the next message of a worker."""
         self._deadlines[number] = self._clock() + seconds
 
     def cancel(self, number: int) -> None:
-        """Expect no message of a worker."""
+        """Remove the timeout of a worker."""
         self._deadlines.pop(number, None)
 
     def seconds_left(self) -> float:
@@ -230,7 +230,7 @@ class Timeouts:
         return left
 
     def expired(self) -> list[int]:
-        """Return the workers whose deadline is over. Call it after waiting, once the messages have been handled."""
+        """Return the workers whose deadline has passed. Call it after waiting and handling the messages."""
         now = self._clock()
         late = now - self._expected_back
         if late > _STOPPED_SECONDS:
@@ -239,9 +239,9 @@ class Timeouts:
 
 
 class _Scheduler:
-    """Keeps as many workers open as there are tasks for, and replaces those that are lost.
+    """Scheduler that keeps as many workers open as there are tasks for, and replaces those that are lost.
 
-    A worker is replaced after an exception too: after a CUDA error a process does no more work.
+    A worker is replaced after an exception too, since a process cannot continue after a CUDA error.
     """
 
     def __init__(
@@ -267,10 +267,10 @@ class _Scheduler:
         self.timeouts = Timeouts()
 
     def start_workers(self) -> None:
-        """Start workers for the tasks that wait.
+        """Start workers for the waiting tasks.
 
         Raises:
-            UserError: no worker can be opened.
+            UserError: if no worker can be opened.
         """
         coming = len(self._opening) + len(self.opened - self._queue.busy)
         for number in range(self._size):
@@ -290,10 +290,10 @@ class _Scheduler:
                 self.timeouts.set(number, self._silence_seconds)
 
     def handle(self, number: int, message: Message) -> None:
-        """Act on a message; those of a worker that is already lost are ignored.
+        """Process a message of a worker; ignore it if the worker is already lost.
 
         Raises:
-            UserError, OSError: of the worker, where another attempt cannot help.
+            UserError, OSError: if the worker raised it and a retry cannot help.
         """
         if number not in self._opening | self.opened:
             return
@@ -319,7 +319,7 @@ class _Scheduler:
                 self._log(number, self._lose(number, reason, with_node=with_node))
 
     def kill_silent(self) -> None:
-        """Kill the workers that have sent no message until their deadline."""
+        """Kill the workers whose deadline has passed without a message."""
         for number in self.timeouts.expired():
             seconds = self._silence_seconds if number in self.opened else self._opening_seconds
             self._pool.kill(number, hung=True)
@@ -329,7 +329,7 @@ class _Scheduler:
         """Remove a worker, and put its task back into the queue.
 
         Returns:
-            What happened, for the log.
+            A description of what happened, for the log.
         """
         self._pool.kill(number)
         self.timeouts.cancel(number)
@@ -344,7 +344,11 @@ class _Scheduler:
         return f"{self._queue.failed(number, error)} failed: {error}"
 
     def _count_failed_opening(self, number: int, error: str) -> None:
-        """After too many failures, open this worker no more; others that are open continue."""
+        """Count a failed opening; after too many, stop opening this worker, while other open workers continue.
+
+        Raises:
+            UserError: if there are too many and no worker is open.
+        """
         self._opening_error = error
         self._failed_openings += 1
         if self._failed_openings < MAX_FAILED_OPENINGS:

@@ -1,4 +1,4 @@
-"""The interface of executors: tasks, the workers that do them, and their progress."""
+"""The interface of executors: tasks, workers, and progress."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-MAX_ATTEMPTS = 3  # of a task
+MAX_ATTEMPTS = 3  # for each task, with retries
 
 
 class Task(Protocol):
-    """A piece of work such as a block of sentences. It is small, and it can be pickled."""
+    """A unit of work such as a block of sentences. It is small and can be pickled."""
 
     @property
     def number(self) -> int:
-        """Return the number in messages and logs: "block 12"."""
+        """Number in messages and logs, such as 12 in "block 12"."""
 
     @property
     def count(self) -> int:
-        """Return the number of sentences."""
+        """Number of sentences."""
 
 
-# does a task and writes its file, whole or not at all; calls the function with numbers of sentences as they are done
+# (task, progress): writes the file of the task atomically; calls `progress` with numbers of sentences done
 Worker = Callable[[Task, Callable[[int], None]], None]
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker runs on."""
+    """The resources of a worker."""
 
-    number: int  # of the worker, from 0
+    number: int  # number of the worker, from 0
     threads: int
     device: str  # "cpu", "cuda:0", ...
-    log: Path  # of times, hosts and errors; lines are appended
+    log: Path  # file for times, hosts and errors; lines are appended
 
 
-# makes a worker; may take long, since it loads the model; can be pickled, as a function of a module or a partial of one
+# returns a worker, which may take long, since it loads the model; a module's function or a partial, for pickling
 Opener = Callable[[WorkerSpec], Worker]
 
 
@@ -45,43 +45,43 @@ class Failed:
     """A task that failed in all attempts."""
 
     task: Task
-    error: str  # of the last attempt, one line
+    error: str  # error of the last attempt, one line
     attempts: int
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run. `sentences` falls where an attempt fails: its sentences no longer count."""
+    """Progress of a run. `sentences` decreases when an attempt fails, since its sentences no longer count."""
 
-    sentences: int  # of finished tasks and of tasks in progress
+    sentences: int  # number done in finished tasks and in tasks in progress
     total_sentences: int
     tasks_done: int
-    tasks_failed: int  # after the last attempt
+    tasks_failed: int  # tasks that failed in all attempts
     tasks_total: int
-    workers: int  # that have loaded their model
+    workers: int  # workers that have loaded their model
 
 
 class Executor(Protocol):
-    """Runs tasks on workers.
+    """Interface of executors, which run tasks on workers.
 
-    A task whose worker raises an error, dies or sends no progress is tried again, up to `MAX_ATTEMPTS` attempts.
+    A task is retried if its worker raises an error, dies or sends no progress, up to `MAX_ATTEMPTS` attempts.
     """
 
     def run(self, open_worker: Opener, tasks: Sequence[Task], progress: Callable[[Progress], None]) -> list[Failed]:
         """Run all tasks, in any order.
 
         Args:
-            open_worker: makes a worker, in its own process.
-            tasks: with different numbers.
-            progress: called a few times a second, in the thread that called `run`.
+            open_worker: function that returns a worker; it is called in the worker's process.
+            tasks: tasks with distinct numbers.
+            progress: function that is called a few times a second, in the thread that called `run`.
 
         Returns:
-            The tasks that failed in all attempts, by number.
+            The tasks that failed in all attempts, sorted by number.
 
         Raises:
-            UserError: a worker raised it, or no worker could be opened. After any error no worker is left.
-            OSError: a worker found the disk full.
-            Interrupted: by SIGINT, SIGTERM, SIGHUP or SIGUSR1.
+            UserError: if a worker raised it, or no worker could be opened. After any error no worker is left.
+            OSError: if the disk of a worker is full.
+            Interrupted: if the process received SIGINT, SIGTERM, SIGHUP or SIGUSR1.
         """
 
 

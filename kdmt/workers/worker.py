@@ -1,4 +1,4 @@
-"""The worker's side of an executor: open, do tasks, write a log, send errors to the driver."""
+"""Code of an executor that runs in workers: opening, tasks, logs, and errors for the driver."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from kdmt.workers.tasks import MAX_ATTEMPTS, Opener, Task, Worker, WorkerSpec
 
 _MAX_MESSAGE = 500  # characters
 # Engines allocate and free large arrays at every step. By default glibc returns freed memory to the kernel, which
-# clears it in pages of 4 KiB at the next allocation; here a process keeps it, in pages of 2 MiB if there are any.
+# clears it in pages of 4 KiB at the next allocation. With these settings a process keeps it, in pages of 2 MiB if
+# available.
 _KEEP_MEMORY = {"hugetlb": 1, "arena_max": 1, "mmap_max": 0, "trim_threshold": 2**40, "top_pad": 2**26}
 
 
 @dataclass(frozen=True)
 class WorkerError:
-    """An exception as it is sent to the driver: many cannot be pickled, and a traceback keeps tensors alive."""
+    """An exception in the form sent to the driver: many cannot be pickled, and a traceback keeps tensors alive."""
 
     message: str  # one line
-    final: UserError | OSError | None = None  # set where another attempt cannot help: bad input, a full disk
+    final: UserError | OSError | None = None  # set if a retry cannot help: bad input, a full disk
 
     @classmethod
     def of(cls, error: Exception) -> WorkerError:
@@ -40,14 +41,14 @@ class WorkerError:
 
 
 class WorkerLog:
-    """Log of a worker: lines of time, host, process and text, appended to a file that other processes may write to."""
+    """Log of a worker: lines with time, host, process and text in a file that other processes may append to too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._who = f"{socket.gethostname()} {os.getpid()}"
 
     def __call__(self, text: str) -> None:
-        """Write a line; a log that cannot be written fails no task."""
+        """Write a line; ignore errors, so that no task fails because of its log."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -57,13 +58,13 @@ class WorkerLog:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Return environment variables for a worker's process: libraries read them when they are loaded."""
+    """Return the environment variables of a worker's process; libraries read them when they are loaded."""
     keep_memory = ":".join(f"glibc.malloc.{name}={value}" for name, value in _KEEP_MEMORY.items())
     return {"OMP_NUM_THREADS": str(threads), "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", keep_memory)}
 
 
 def open_worker(opener: bytes, spec: WorkerSpec, log: WorkerLog) -> Worker | WorkerError:
-    """Return a worker, made by a pickled opener; or the error."""
+    """Return the worker from a pickled opener, or the error."""
     started = time.perf_counter()
     try:
         make: Opener = pickle.loads(opener)
@@ -78,7 +79,7 @@ def open_worker(opener: bytes, spec: WorkerSpec, log: WorkerLog) -> Worker | Wor
 def do_task(
     worker: Worker, task: Task, attempt: int, progress: Callable[[int], None], log: WorkerLog
 ) -> WorkerError | None:
-    """Do a task; an exception is logged with its traceback and returned."""
+    """Do a task; log an exception with its traceback and return it, None if there was none."""
     started = time.perf_counter()
     log(f"{name_attempt(task, attempt)} begins")
     try:
@@ -97,7 +98,7 @@ def name_attempt(task: Task, attempt: int) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return type and message of an exception; of a message of several lines the last one."""
+    """Return the type of an exception and the last line of its message."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
     return text[:_MAX_MESSAGE]
