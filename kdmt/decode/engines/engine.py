@@ -67,7 +67,7 @@ class RefiningEngine(Engine, Protocol):
 
     @property
     def refines(self) -> bool:
-        """Whether more than one pass changes the output."""
+        """Return whether more than one pass changes the output."""
         ...
 
     def with_iterations(self, iterations: int) -> Engine:

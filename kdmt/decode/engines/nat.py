@@ -141,7 +141,7 @@ class NATEngine:
 
     @property
     def _chooses(self) -> bool:
-        """Whether the teacher has several candidates to choose among."""
+        """Return whether the teacher has several candidates to choose among."""
         return self.search.rescore and self.model.nat.family in POSITIONAL and self.search.length_beam > 1
 
     def _write(self, src_tokens_BS: Tensor, settings: Decode) -> list[list[Hypothesis]]:

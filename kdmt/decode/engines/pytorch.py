@@ -142,7 +142,7 @@ class TorchEngine:
         """See `ScoringEngine.score_pairs`; floats of the model's type.
 
         Raises:
-            ValueError: there are not as many targets as sources, or several models.
+            ValueError: if the numbers of sources and targets differ, or if there are several models.
         """
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
