@@ -37,7 +37,7 @@ def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator
     """Yield the dotted path and the value of each setting in a section.
 
     Args:
-        expected: whether the pipeline has this section by default, so that settings have their defaults without it.
+        expected: whether the section exists by default, so that a setting that a record does not have had its default.
     """
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra

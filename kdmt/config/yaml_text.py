@@ -35,7 +35,7 @@ def read_yaml(text: str) -> Any:
 
 def _count_nodes(root: yaml.Node) -> None:
     """Check that a document does not contain itself and is not too large with its aliases and merges expanded."""
-    counts: dict[int, int | None] = {}  # None while a node's own content is counted
+    counts: dict[int, int | None] = {}  # None while the content of a node is counted
 
     def count(node: yaml.Node) -> int:
         known = counts.get(id(node), 0)

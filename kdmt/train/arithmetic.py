@@ -65,7 +65,9 @@ def choose_threads(run: Path, settings: Train) -> int:
 def choose_arithmetic(
     run: Path, settings: Train, *, device: torch.device, shape: ModelShape, note: Callable[[str], None]
 ) -> Arithmetic:
-    """Return the stored precision of the run; on its first start, choose one for this machine and store it.
+    """Return the stored precision of the run and the current number of threads.
+
+    On the first start of the run, the precision is chosen for this machine, and both are stored.
 
     Args:
         run: folder of the run, in which `arithmetic.json` is read or written.

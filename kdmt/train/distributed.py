@@ -63,7 +63,7 @@ class ParallelObjective:
 
     @contextmanager
     def accumulating(self, *, last: bool) -> Iterator[None]:
-        """Exchange gradients in the body only if it has the passes over the last micro-batch of an update."""
+        """Exchange gradients in the body, the passes over a micro-batch, only if it is the last one of an update."""
         if self.sharded:
             self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
         single = isinstance(self.module, DistributedDataParallel) and not last

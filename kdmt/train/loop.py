@@ -304,8 +304,8 @@ class Trainer:
     def _validate(self, *, scheduled: bool) -> None:
         """Validate, and update the best score.
 
-        An unscheduled validation, which a run extended from the start would not make, is not counted unless there is no
-        other one.
+        An unscheduled validation at the end of the run, which a longer run would not make, is not counted unless there
+        is no other one.
         """
         with self.meter.paused(), self.parallel.evaluating() as objective:
             figures = self.validate(objective)
@@ -362,7 +362,7 @@ class Trainer:
             "'best_metric: loss' trains on"
         )
 
-    # ------------------------------------------------------------------------------------- saving and going on
+    # ------------------------------------------------------------------------------------- saving and resuming
 
     def _start(self) -> None:
         """Load the newest checkpoint if there is one, wrap the objective and create its optimiser."""

@@ -105,7 +105,7 @@ class Progress:
             logged_at = _logged_at(line)
             if logged_at is not None and logged_at <= update:
                 kept.append(line + "\n")
-            dropped += logged_at is None and number < len(lines)  # the last line was truncated by a kill
+            dropped += logged_at is None and number < len(lines)  # the last line may be truncated by a kill
         if dropped:
             self.note(f"{self.metrics}: {dropped} lines are no records of training and were dropped")
         write_text(self.metrics, "".join(kept))

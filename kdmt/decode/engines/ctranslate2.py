@@ -27,7 +27,7 @@ The remaining differences are:
   of the model.
 * With a shortlist, only its logits are computed, so that scores are those of the distribution over the shortlist. At
   the maximum length, </s> is forced on what CTranslate2 cut off, with its log-probability over the whole vocabulary.
-* CTranslate2 does not translate a source of </s> alone; it gets one empty hypothesis with score 0.
+* CTranslate2 does not translate a source that has only </s>; its one hypothesis is empty and has score 0.
 
 A folder that `kdmt.interop.huggingface` wrote is searched in the same way. Its `model.json` has the tokens that
 surround a sentence (`frame`). Tokens that begin every target, such as the token of the target language, are given to
@@ -90,21 +90,21 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Given:
-    """Sources as token strings of CTranslate2, with the maximum target length of each; a place is an index of them."""
+    """Sources as token strings of CTranslate2, with the maximum target length of each; `places` are their indices."""
 
     sources: list[list[str]]
     max_lens: list[int]
     settings: Decode
 
     def batches(self, places: Sequence[int]) -> Iterator[list[int]]:
-        """Yield batches of places with sources of similar length, longest first."""
+        """Yield batches of indices with sources of similar length, longest first."""
         lengths = [len(self.sources[place]) for place in places]
         settings = self.settings
         for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
             yield _of(places, batch)
 
     def batches_alike(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """Yield maximum lengths, each with a batch of places whose sources have that maximum length."""
+        """Yield maximum lengths, each with a batch of indices whose sources have that maximum length."""
         for max_len, group in groupby(sorted(places, key=self._shortest_last), key=self.max_lens.__getitem__):
             for batch in self.batches(list(group)):
                 yield max_len, batch
@@ -176,7 +176,7 @@ class CTranslate2Engine:
         if self._largest_batch is not None:
             settings = settings.model_copy(update={"batch_size": min(settings.batch_size, self._largest_batch)})
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
-        # CTranslate2 translates no source of </s> alone
+        # CTranslate2 does not translate a source that has only </s>
         places = [place for place, source in enumerate(sources) if len(source) > 1]
         progress = progress or _keep_silent
         found = self._decode_places(given, places, progress)
@@ -253,7 +253,7 @@ class CTranslate2Engine:
         found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
         for max_len, batch in given.batches_alike(range(len(sources))):
-            # CTranslate2 translates no source of </s> alone
+            # CTranslate2 does not translate a source that has only </s>
             places = [place for place in batch if len(sources[place]) > 1]
             spelled = _of(given.sources, places)
             drawn = self._draw(translator, spelled, max_len, sampling)

@@ -44,7 +44,7 @@ class TorchEngine:
     The models are moved to `device` and run in evaluation mode while they decode.
 
     Args:
-        model: model that translates. Pairs are scored by this model alone.
+        model: model that translates. It also scores pairs, unless there are other models.
         others: further models of an ensemble, with the same vocabulary; the probabilities of all models are averaged,
             as in fairseq's ensembles.
     """
