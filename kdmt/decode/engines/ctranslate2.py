@@ -270,7 +270,7 @@ class CTranslate2Engine:
     ) -> list[list[str]]:
         """Draw samples and return them without </s>.
 
-        CTranslate2 filters in the same order as kdmt: top-k, temperature, then the nucleus.
+        CTranslate2 applies top-k, temperature and then the nucleus, which gives the same distribution as in kdmt.
         """
         if not sources:
             return []
