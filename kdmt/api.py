@@ -1,4 +1,4 @@
-"""The Python interface: trained models, and pipelines.
+"""The Python interface to trained models and pipelines.
 
     import kdmt
 
@@ -7,7 +7,7 @@
     model.score(["The dog sleeps."], ["Der Hund schläft."])
     kdmt.Pipeline.from_yaml("toy.yaml", overrides={"teacher.train.max_updates": 1000}).run(to="score")
 
-Errors of the caller's input are `kdmt.UserError`. Messages go to the logger `kdmt`, which is silent by default.
+Invalid input raises `kdmt.UserError`. Messages go to the logger `kdmt`, which is silent by default.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "Pipeline", "Translation", "load"]
 
-Progress = Callable[[int, int], None]  # takes the number of items that are done, and of all items
+Progress = Callable[[int, int], None]  # (number of items that are done, number of all items)
 
 _logger = get_logger(__name__)
-_SCORED_AT_ONCE = 512  # pairs between two calls of `progress`
+_SCORED_AT_ONCE = 512  # number of pairs between two calls of `progress`
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class Translation:
     Attributes:
         text: finished text, with subwords joined and text processing undone.
         tokens: the subword tokens, without `</s>`.
-        score: the score by which hypotheses are ordered. For beam search the sum of the natural-log probabilities
-            divided by length ** lenpen, with `</s>` counted.
-        token_log_probs: the natural-log probability of each token, `</s>` last; empty for an engine that gives none.
+        score: the score by which hypotheses are ordered. For beam search, it is the sum of the natural-log
+            probabilities divided by length ** lenpen, with `</s>` counted.
+        token_log_probs: the natural-log probability of each token, `</s>` last; empty for an engine that does not
+            return it.
     """
 
     text: str
@@ -62,7 +63,7 @@ class Translation:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model with its tokenizer and text processing; `load` opens one.
+    """A trained model with its tokenizer and text processing. Use `load` to open one.
 
     Attributes:
         path: the run, checkpoint or exported folder.
@@ -74,12 +75,12 @@ class Model:
 
     @property
     def source_lang(self) -> str:
-        """The language that the model translates from."""
+        """Source language of the model."""
         return self.translator.codec.text.source_lang
 
     @property
     def target_lang(self) -> str:
-        """The language that the model translates to."""
+        """Target language of the model."""
         return self.translator.codec.text.target_lang
 
     @overload
@@ -138,15 +139,15 @@ class Model:
     ) -> list[str] | list[list[str]] | list[list[Translation]]:
         """Translate raw sentences.
 
-        The result equals that of `kdmt translate` with the same options. A sentence without words has the empty
-        translation; one that is longer than the model reads is cut, with a warning to the logger.
+        The result equals that of `kdmt translate` with the same options. A sentence without words has an empty
+        translation; a sentence that is too long for the model is truncated, with a warning to the logger.
 
         Args:
             sentences: raw text, one sentence each.
-            beam: beam size (default: what `kdmt export` was given, else 5).
-            nbest: number of hypotheses for each sentence, at most `beam` (default: the best one alone).
-            lenpen: exponent of the length by which log-probabilities are divided (default: what `kdmt export` was
-                given, else 1).
+            beam: beam size (default: that given to `kdmt export`, else 5).
+            nbest: number of hypotheses for each sentence, at most `beam` (default: only the best one).
+            lenpen: exponent of the length by which log-probabilities are divided (default: that given to
+                `kdmt export`, else 1).
             max_len_a: a in the maximum target length a * S + b, where S is the number of source tokens.
             max_len_b: b in the maximum target length.
             hypotheses: whether to return `Translation` objects, with tokens and scores, instead of strings.
@@ -157,7 +158,7 @@ class Model:
             list of `Translation` for each, best first.
 
         Raises:
-            UserError: a setting is out of range, `sentences` is not a sequence of single-line strings, or `nbest` is
+            UserError: if a setting is out of range, `sentences` is not a sequence of single-line strings, or `nbest` is
                 larger than 1 for a non-autoregressive model.
 
         Examples:
@@ -210,19 +211,19 @@ class Model:
         """Return the log-probability of each target given its source, by teacher forcing.
 
         Args:
-            sources: raw text of the source language, one sentence each.
-            targets: a raw translation of each source.
+            sources: raw source text, one sentence each.
+            targets: raw target text, one translation for each source.
             by_token: whether to return the log-probability of each target token instead of their sum.
             progress: called with the number of pairs that are scored and the number of all pairs.
 
         Returns:
             The natural-log probability of each target, `</s>` included, not divided by its length; NaN for a pair that
-            is longer than the model reads. With `by_token`, the natural-log probabilities of its tokens, `</s>` last;
-            an empty list for a pair that is longer than the model reads.
+            is too long for the model. With `by_token`, the natural-log probabilities of its tokens, `</s>` last; an
+            empty list for a pair that is too long for the model.
 
         Raises:
-            UserError: the numbers of sources and targets differ, or the model gives no such probabilities, as
-                non-autoregressive models and ONNX models.
+            UserError: if the numbers of sources and targets differ, or if the model does not return such probabilities,
+                which non-autoregressive models and ONNX models do not.
 
         Examples:
             >>> model.score(["A dog runs ."], ["Ein Hund läuft ."])
@@ -239,14 +240,14 @@ class Model:
         return scored if by_token else [math.fsum(each) if each else math.nan for each in scored]
 
     def _decode(self, lines: Sequence[str], settings: Decode, progress: Progress | None) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each line, best first; an empty one for a line without words."""
+        """Return the hypotheses of each line, best first; one empty hypothesis for a line without words."""
         from kdmt.decode.engines.engine import ScoringEngine
         from kdmt.types import Hypothesis
 
         if settings.nbest > 1 and not isinstance(self.translator.engine, ScoringEngine):
             raise UserError(f"nbest {settings.nbest}: a non-autoregressive model gives one translation")
         sources = self.translator.encode(lines, noun="sentence", first=0)
-        done = sum(len(source) == 1 for source in sources)  # </s> alone: there is nothing to translate
+        done = sum(len(source) == 1 for source in sources)  # only </s>: nothing to translate
 
         def advance(count: int) -> None:
             nonlocal done
@@ -271,7 +272,7 @@ class Model:
         ]
 
     def _score(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
-        """Return the log-probability of each target token; nothing for a pair that is longer than the model reads."""
+        """Return the log-probability of each target token; an empty list for a pair that is too long for the model."""
         codec, (score_pairs, limits) = self.translator.codec, self._scorer()
         src = codec.encode_source([codec.text.preprocess_source(line) for line in sources])
         tgt = codec.encode_target([codec.text.preprocess_target(line) for line in targets])
@@ -285,7 +286,7 @@ class Model:
         return scored
 
     def _scorer(self) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], list[np.ndarray]], tuple[int, int]]:
-        """Return the function that scores pairs of ids, and the longest source and target that it reads."""
+        """Return the function that scores pairs of ids, and the maximum numbers of source and target tokens."""
         from kdmt.decode.engines.engine import ScoringEngine
 
         engine = self.translator.engine
@@ -308,7 +309,7 @@ def load(
         path: a run such as `runs/NAME/teacher` or `runs/NAME/students/STUDENT/seed_1`, a checkpoint folder, or a
             CTranslate2 or ONNX folder that `kdmt export` wrote.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
-        threads: CPU threads of this process, 0 for one for each core (default: PyTorch's setting).
+        threads: number of CPU threads of this process, 0 for one per core (default: PyTorch's setting).
         iterations: maximum number of iterations of a non-autoregressive model.
         length_beam: number of lengths that a non-autoregressive model tries.
 
@@ -316,7 +317,7 @@ def load(
         The model.
 
     Raises:
-        UserError: there is no model at the path, it is damaged, or the device does not exist.
+        UserError: if there is no model at the path, the model is damaged, or the device does not exist.
 
     Examples:
         >>> model = kdmt.load("runs/toy/students/distilled/seed_1")
@@ -336,7 +337,7 @@ def load(
 
 
 class Pipeline:
-    """A distillation pipeline: the settings of a YAML file, and the folder that holds what was made from them.
+    """A distillation pipeline: the settings of a YAML file, and the folder with the outputs of its stages.
 
     Args:
         workspace: the settings and the folders.
@@ -363,10 +364,10 @@ class Pipeline:
             mirror: a local folder that is used instead of the URLs of corpora.
 
         Returns:
-            The pipeline; nothing is run.
+            The pipeline, of which no stage is run.
 
         Raises:
-            UserError: the file does not exist or a setting is wrong; the message has the YAML path.
+            UserError: if the file does not exist or a setting is not valid; the message has the YAML path.
 
         Examples:
             >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", runs="trial")
@@ -394,8 +395,8 @@ class Pipeline:
                 that are needed.
 
         Raises:
-            UserError: there is no such stage or student, or a stage refuses its settings or its input.
-            Interrupted: a signal stopped a stage after it saved its work; `run` continues from there.
+            UserError: if there is no such stage or student, or if the settings or the input of a stage are not valid.
+            Interrupted: if a signal stopped a stage after it saved its work; `run` continues from there.
 
         Examples:
             >>> kdmt.Pipeline.from_yaml("toy.yaml").run(to="student", student="distilled")
@@ -407,10 +408,10 @@ class Pipeline:
             run_pipeline(replace(self.workspace, ranks=ranks), to=to, student=student, progress=progress)
 
     def status(self) -> list[StageStatus]:
-        """Return the state of every stage, in the order in which they run; nothing is written.
+        """Return the state of every stage, in the order in which they run. No file is written.
 
         Raises:
-            UserError: the stages cannot be put together from the settings.
+            UserError: if the stages cannot be planned from the settings.
 
         Examples:
             >>> [stage.name for stage in pipeline.status() if stage.state != "up to date"]
@@ -427,7 +428,7 @@ def _override(name: str, value: Any) -> str:
         text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
     except yaml.YAMLError:
         raise UserError(f"{name}: {value!r} is not a value of a YAML file") from None
-    scalar = text.removesuffix("...\n")  # which ends a document that is one plain scalar
+    scalar = text.removesuffix("...\n")  # the end marker of a document that is a plain scalar
     return f"{name}={scalar}"
 
 
@@ -435,7 +436,7 @@ def _checked_lines(lines: Sequence[str], name: str) -> list[str]:
     """Return the lines if they are single-line strings.
 
     Raises:
-        UserError: naming the index of the line that is not one.
+        UserError: if `lines` is a string, or an item is not a single-line string; the message has the item's index.
     """
     if isinstance(lines, str):
         raise UserError(f"{name}: expected a list of strings, not one string")

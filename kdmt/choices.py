@@ -1,6 +1,6 @@
-"""Names that settings offer and code distinguishes: one `Literal` type for each set of them.
+"""Names of the choices in settings: one `Literal` type for each set of names.
 
-Configuration, commands and the packages below share these types, so that a name is spelled in one place. Use
+Configuration, commands and the library packages share these types, so that each name is defined in one place. Use
 `typing.get_args` for the names as values. Names of NAT families are in `kdmt.families`.
 """
 
@@ -11,7 +11,7 @@ from typing import Literal, get_args
 # text
 UnicodeForm = Literal["NFC", "NFKC", "none"]
 SubwordJoiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"]  # of fairseq's --remove-bpe
-OnMalformed = Literal["drop", "error"]  # a malformed line: leave it out and count it, or stop
+OnMalformed = Literal["drop", "error"]  # for a malformed line: leave it out and count it, or stop
 BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"]  # sacreBLEU's
 
 # models and number types
@@ -22,11 +22,11 @@ Precision = Literal["float32", "bf16", "bf16_output"]  # of matrix products; bf1
 ComputeType = Literal["float32", "int8", "float16"]  # of CTranslate2, for weights and for computation
 CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
 CheckpointName = Literal["best", "last", "average"]  # of a training run
-CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # where none is named, the first found
+CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # if none is named, the first one found
 
 # training
 BestMetric = Literal["loss", "bleu", "chrf"]
-OnDivergence = Literal["stop", "skip"]  # a loss or gradient that is not finite or too large
+OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
 
 # distillation losses
@@ -37,7 +37,7 @@ GlancingDistance = Literal["hamming", "levenshtein"]
 TokenSelection = Literal["all", "batch", "global"]
 KnowledgeSource = Literal["teacher", "cache"]  # of word-level distillation
 OnlineTeacher = Literal["ema", "joint", "mutual"]
-OnTooLong = Literal["skip", "upsample"]  # a target without an alignment to the decoder positions
+OnTooLong = Literal["skip", "upsample"]  # for a target without an alignment to the decoder positions
 
 # distill stage
 DistillEngine = Literal["auto", "ctranslate2", "torch"]
@@ -53,5 +53,5 @@ TemplateName = Literal["minimal", "word-kd", "nat", "multi30k", "toy"]  # of `kd
 
 
 def names(choices: object) -> tuple[str, ...]:
-    """Return the names of a `Literal` type in their order."""
+    """Return the names in a `Literal` type, in their order."""
     return get_args(choices)

@@ -1,4 +1,4 @@
-"""The command line: parses arguments, calls the packages below, and prints results.
+"""The command line, which parses arguments, calls the library packages and prints results.
 
 kdmt new x.yaml --source en --target cs
 kdmt run x.yaml [--to STAGE] [--student NAME] [--set a.b=c]
@@ -71,7 +71,7 @@ SentencePiece = Annotated[Path | None, typer.Option(help="SentencePiece model (d
 Moses = Annotated[bool, typer.Option("--moses", help="Whether the text was tokenised by Moses.")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text was lowercased.")]
 RUNS = Path("runs")
-_MAX_MESSAGE = 4000  # characters
+_MAX_MESSAGE = 4000  # maximum number of characters of a message
 _MOST_THREADS = 1024
 
 
@@ -336,7 +336,7 @@ def generate(context: typer.Context) -> None:
     """Translate a split of a data-bin with the flags and the output of fairseq-generate."""
     from kdmt.interop.fairseq.flags import parse_generate
 
-    flags = parse_generate(context.args)  # before what translates is loaded
+    flags = parse_generate(context.args)  # before the modules for translation are loaded
     from kdmt.commands import generate as command
 
     command.generate(flags)
@@ -484,8 +484,11 @@ def _joined_workspace(
 
 
 def main() -> None:
-    """The entry point `kdmt`: a `UserError`, or an error of the operating system that concerns a file, is one line on
-    standard error and exit code 2."""
+    """Run the command line; this is the entry point `kdmt`.
+
+    A `UserError`, or an error of the operating system that concerns a file, is printed as one line on standard error,
+    and the exit code is 2.
+    """
     protect_streams()
     sys.excepthook = _print_traceback
     with printable_stderr():

@@ -1,4 +1,4 @@
-"""The exceptions that reach the command line."""
+"""Exceptions that the command line handles."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import signal
 
 
 class UserError(Exception):
-    """Wrong input, with the file, line or YAML path in the message.
+    """Invalid input, with the file, line or YAML path in the message.
 
-    The command line prints the message without a traceback and exits with code 2. Existing files stay as they are.
+    The command line prints the message without a traceback and exits with code 2. Existing files are not changed.
     """
 
 
@@ -21,7 +21,7 @@ def describe_error(error: BaseException) -> str:
 
 
 class Interrupted(Exception):
-    """A stop requested by a signal, after the work was saved. The exit code is 128 plus the number of the signal."""
+    """A stop after saving, requested by a signal. The exit code is 128 plus the number of the signal."""
 
     def __init__(self, signal_number: int, saved: str) -> None:
         self.signal_number = signal_number

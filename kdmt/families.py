@@ -1,8 +1,8 @@
-"""The families of non-autoregressive models: what their decoder positions are, their settings, what they support.
+"""Table of the families of non-autoregressive models: their decoder positions, settings and capabilities.
 
 To add a family, add its name and its entry here, its layers to `kdmt.models.nonautoregressive`, its view and terms to
-the module of `kdmt.objectives` for its kind of positions, and its search to `kdmt.decode.engines.nat`. What names
-families anywhere else reads this table. Loading this module does not load PyTorch.
+the module of `kdmt.objectives` for its kind of positions, and its search to `kdmt.decode.engines.nat`. All other code
+reads this table. Loading this module does not load PyTorch.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal
 
 FamilyName = Literal["nat", "cmlm", "inat", "nat_crf", "ctc", "dag", "levenshtein", "insertion"]
 
-# What the positions of a decoder are: those of the target, more than the target has (the loss sums over alignments), or
-# those of a draft that is edited.
+# Kinds of decoder positions: those of the target; more than the target has, where the loss sums over alignments; those
+# of a draft that is edited.
 Positions = Literal["target", "aligned", "draft"]
 
 
@@ -23,12 +23,12 @@ class Family:
     """A family of non-autoregressive models.
 
     Attributes:
-        positions: what the positions of its decoder are.
-        settings: names of the settings in a student's `nat` section that it has, besides those of all families.
+        positions: kind of decoder positions.
+        settings: names of the family's settings in a student's `nat` section, without those of all families.
         iterates: whether decoding takes several passes.
-        copies_source: whether its decoder starts from the embeddings of the source.
-        fairseq: fairseq's name of the model; None where fairseq has none.
-        fairseq_noise: `noise` of fairseq's task, which hides or deletes words of the target in training.
+        copies_source: whether the decoder input is made from the embeddings of the source.
+        fairseq: fairseq's name of the model; None if fairseq does not have it.
+        fairseq_noise: `noise` of fairseq's task, which masks or deletes words of the target in training.
     """
 
     positions: Positions
@@ -40,12 +40,15 @@ class Family:
 
     @property
     def has_target_positions(self) -> bool:
-        """Whether what compares tokens applies to it: word-level distillation, caches, weights of pairs."""
+        """Return whether the decoder has the positions of the target.
+
+        Word-level distillation, knowledge caches and weights of pairs require it.
+        """
         return self.positions == "target"
 
     @property
     def why_not_target_positions(self) -> str | None:
-        """Return the reason for messages, None for a family that has the positions of the target."""
+        """Return the reason for error messages, None for a family that has the positions of the target."""
         return {
             "target": None,
             "aligned": "its positions are not the target's",
@@ -85,8 +88,8 @@ FAMILIES: Mapping[FamilyName, Family] = {
     ),
     "ctc": Family(positions="aligned", settings=(*_ALIGNED, "distance"), copies_source=True),
     "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads")),
-    # 'layout: fairseq' is trained by families whose <s> and </s> are never predicted: the others would have to learn
-    # that these stay what they are
+    # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
+    # learn that these two do not change
     "levenshtein": Family(
         positions="draft",
         settings=("layout",),
@@ -105,7 +108,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
 
 
 def families_with(setting: str) -> tuple[FamilyName, ...]:
-    """Return the families that have a setting; none for a setting of all families."""
+    """Return the families that have a setting, an empty tuple for a setting of all families."""
     return tuple(name for name, family in FAMILIES.items() if setting in family.settings)
 
 

@@ -1,8 +1,8 @@
-"""Files: checks before opening, JSON, files and folders that appear whole or not at all, errors that name the file.
+"""Files: checks before opening, JSON, atomic writing of files and folders, errors that name the file.
 
 `write_text`, `write_json`, `atomic_file` and `atomic_folder` write under a temporary name that begins with `PARTIAL`,
-in the same folder, and rename at the end. A killed process leaves the temporary name behind; everything with that
-prefix can be removed.
+in the same folder, and rename at the end. A killed process may leave a file with a temporary name; all files and
+folders with this prefix can be removed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGEST_JSON = 256 << 20  # bytes; the vocabulary of a multilingual model takes 
 PARTIAL = ".partial-"  # prefix of the name of a file or folder that is being written
 _LONGEST_VALUE = 80  # characters of a value that a message quotes
 
-# ----------------------------------------------------------------------------------------------------- what is opened
+# ------------------------------------------------------------------------------------------------------ kinds of files
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -38,14 +38,14 @@ _KINDS = {
 
 
 def check_file(path: Path, *, missing: str = "there is no such file") -> None:
-    """Refuse a path that is no ordinary file, without opening it: reading a pipe or a device may never end.
+    """Check that a path is a regular file, without opening it: reading a pipe or a device may never end.
 
     Args:
-        missing: the message where nothing has this name.
+        missing: message if the path does not exist.
 
     Raises:
-        UserError: nothing has this name, or it is a folder, a pipe, a socket or a device.
-        OSError: the path cannot be looked at.
+        UserError: if the path does not exist, or is a folder, a pipe, a socket or a device.
+        OSError: if the path cannot be examined.
     """
     try:
         mode = path.stat().st_mode
@@ -58,7 +58,7 @@ def check_file(path: Path, *, missing: str = "there is no such file") -> None:
 
 
 def describe_kind(mode: int) -> str:
-    """Return what something that is not an ordinary file is, by its mode: "a folder", "a pipe", ..."""
+    """Return the kind of an object that is not a regular file, by its mode: "a folder", "a pipe", ..."""
     return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
@@ -69,11 +69,11 @@ def read_json(path: Path, *, missing: str = "there is no such file") -> Any:
     """Return the content of a JSON file.
 
     Args:
-        missing: the message where there is no such file.
+        missing: message if the file does not exist.
 
     Raises:
-        UserError: there is no such file, or it is no JSON in UTF-8, holds a key twice, a number that is not finite
-            or too many levels.
+        UserError: if the file does not exist, is too large or is not JSON in UTF-8, or if it has a duplicate key, a
+            number that is not finite or too many levels.
     """
     check_file(path, missing=missing)
     if path.stat().st_size > LARGEST_JSON:
@@ -92,10 +92,10 @@ def read_json_object(
 
     Args:
         required: keys that the object must have, with the types of their values. See `check_keys`.
-        missing: the message where there is no such file.
+        missing: message if the file does not exist.
 
     Raises:
-        UserError: as `read_json`; or the file holds no object, or a required key is missing or of another type.
+        UserError: as in `read_json`, or if the file has no object, or a required key is missing or of another type.
     """
     content = read_json(path, missing=missing)
     if not isinstance(content, dict):
@@ -126,10 +126,10 @@ def check_keys(values: Mapping[str, object], required: Mapping[str, JsonType], w
 
     Args:
         required: key -> type, or several types. `float` accepts integers; `int` does not accept true and false.
-        where: start of the message, usually the path of the file.
+        where: beginning of the error message, usually the path of the file.
 
     Raises:
-        UserError: naming `where` and the first key that is missing or of another type.
+        UserError: if a key is missing or of another type; the message has `where` and the first such key.
     """
     for key, allowed in required.items():
         types = allowed if isinstance(allowed, tuple) else (allowed,)
@@ -147,14 +147,15 @@ def _is_json_type(value: object, expected: type) -> bool:
 
 
 class _Refused(ValueError):
-    """JSON that Python reads and nothing of ours writes; the message says why."""
+    """JSON that Python's parser accepts but kdmt rejects, with the reason as the message."""
 
 
 def parse_json(data: bytes | str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, is not UTF-8, holds a key twice, a number that is not finite or too many levels.
+        ValueError: if the text is not JSON or not UTF-8, or has a duplicate key, a number that is not finite or too
+            many levels.
     """
     text = data.decode("utf-8") if isinstance(data, bytes) else data
     try:
@@ -193,18 +194,19 @@ def partial_path(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Give the body a temporary path to write a file to; rename the file to `path` if the body succeeds.
+    """Yield a temporary path to write a file to, and rename the file to `path` if the body succeeds.
 
-    If the body raises, the temporary file is removed and an earlier file at `path` stays as it is.
+    If the body raises, the temporary file is removed and an existing file at `path` is not changed.
 
     Args:
-        sync: flush the file to the disk before it is renamed, so that it is whole after a power failure too.
+        sync: whether to flush the file to the disk before it is renamed, so that it is complete after a power failure
+            too.
 
     Yields:
         The temporary path, in the same folder as `path`.
 
     Raises:
-        OSError: naming `path` where the operating system names no file or the temporary one.
+        OSError: if writing fails; the error names `path` instead of the temporary file or no file.
     """
     aside = partial_path(path)
     try:
@@ -220,12 +222,12 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give the body a temporary folder to fill; rename it to `path`, which must not exist, if the body succeeds.
+    """Yield a temporary folder to fill, and rename it to `path`, which must not exist, if the body succeeds.
 
     If the body raises, the temporary folder is removed. Missing parent folders are created.
 
     Yields:
-        The temporary folder, beside `path`.
+        The temporary folder, in the same parent folder as `path`.
     """
     aside = partial_path(path)
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
@@ -240,16 +242,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file that appears whole or not at all."""
+    """Write a UTF-8 text file atomically."""
     with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
 def write_json(path: Path, values: object, *, indent: int | None = 1) -> None:
-    """Write a JSON file that appears whole or not at all, and that `read_json` reads.
+    """Write a JSON file atomically, for `read_json`.
 
     Raises:
-        ValueError: a number is not finite.
+        ValueError: if a number is not finite.
     """
     write_text(path, json.dumps(values, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -267,8 +269,8 @@ def sync_to_disk(path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- errors
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_ABOUT_FILES = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)  # whether or not one is named
-# what a second try does not cure
+_ABOUT_FILES = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)  # even if no file is named
+# errors that a retry does not solve
 LASTING = (*_FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 _REASONS = {
     **dict.fromkeys(_FULL, "the disk is full"),
@@ -280,19 +282,19 @@ _REASONS = {
 
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Give errors of the operating system that name no file this one: writing to an open file does not name it.
+    """Add a file name to errors of the operating system that have none, such as those of writing to an open file.
 
     Raises:
-        OSError: the body's, with `filename`.
+        OSError: the error of the body, with `filename`.
     """
     try:
         yield
-    except shutil.Error as error:  # of a copied folder: a list of (source, target, reason)
+    except shutil.Error as error:  # raised for a copied folder, with a list of (source, target, reason)
         raise _copy_error(error, path) from error
     except OSError as error:
         if error.filename is not None:
             raise
-        if error.errno is None and type(error) is OSError:  # numpy's, when less is written than asked for
+        if error.errno is None and type(error) is OSError:  # raised by NumPy after an incomplete write
             reason = f"the disk is full, or the file larger than the system allows: {error}"
             raise OSError(errno.ENOSPC, reason, str(path)) from error
         if error.errno is not None:
@@ -302,7 +304,7 @@ def naming(path: Path | str) -> Iterator[None]:
 
 @contextmanager
 def _naming_instead(aside: Path, path: Path) -> Iterator[None]:
-    """Give errors of the operating system the final name of a file where they have none or the temporary one."""
+    """Use the final name of a file in errors of the operating system that have none or the temporary one."""
     try:
         with naming(path):
             yield
@@ -313,7 +315,7 @@ def _naming_instead(aside: Path, path: Path) -> Iterator[None]:
 
 
 def _copy_error(error: shutil.Error, path: Path | str) -> OSError:
-    """The first failure of a copied folder as an error of its own."""
+    """Return the first failure in copying a folder as an error of its own."""
     failures = error.args[0] if error.args else None
     if not isinstance(failures, list) or not failures:
         return OSError(errno.EIO, str(error), str(path))
@@ -327,14 +329,14 @@ def _copy_error(error: shutil.Error, path: Path | str) -> OSError:
 
 
 def explain_number(number: int) -> str:
-    """Return what an error number of the operating system means."""
+    """Return the meaning of an error number of the operating system."""
     return _REASONS.get(number) or os.strerror(number)
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """Return one line for an error of the operating system that concerns a file, None for any other.
+    """Return a one-line message for an error of the operating system that concerns a file, None for any other error.
 
-    An error that names no file concerns one where a disk or the number of open files is at its limit.
+    Errors about a full disk, the number of open files and the like concern a file even if they do not name one.
     """
     named = error.filename is not None and not isinstance(error.filename, int)
     if error.errno is None or not (named or error.errno in _ABOUT_FILES):

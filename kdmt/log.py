@@ -1,8 +1,8 @@
 """Messages of the library: loggers below `kdmt`, silent unless the program configures logging.
 
 The command line writes them to standard error as plain lines (`messages_on_stderr`). Other programs use the module
-`logging` of the standard library, for example `logging.basicConfig(level=logging.INFO)`. Results, as tables of scores
-and translations, are no messages: commands print them to standard output.
+`logging` of the standard library, for example `logging.basicConfig(level=logging.INFO)`. Results, such as tables of
+scores and translations, are not messages: commands print them to standard output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ROOT.addHandler(logging.NullHandler())  # without it, warnings of a silent libr
 
 
 class _StderrHandler(logging.Handler):
-    """Writes each message as a line to whatever `sys.stderr` is at that moment."""
+    """Handler that writes each message as a line to the current `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage(), file=sys.stderr, flush=True)

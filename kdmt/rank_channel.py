@@ -19,13 +19,13 @@ _TIMEOUT = timedelta(days=1)  # rank 0 may be at an earlier stage, or validating
 
 @dataclass(frozen=True)
 class RankChannel:
-    """A connection of all ranks. Every rank must make the same calls in the same order.
+    """A connection of all ranks. All ranks must make the same calls in the same order.
 
     Attributes:
-        rank: number of this process.
+        rank: index of this process.
         world: number of processes.
-        local_rank: number of this process among those of this machine.
-        group: carries the messages.
+        local_rank: index of this process on this machine.
+        group: process group for messages.
     """
 
     rank: int
@@ -66,4 +66,4 @@ def connected() -> Iterator[RankChannel]:
     group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     assert isinstance(group, distributed.ProcessGroup)
     yield RankChannel(distributed.get_rank(), distributed.get_world_size(), local_rank, group)
-    distributed.destroy_process_group()  # after an error the end of the process does it, without waiting for others
+    distributed.destroy_process_group()  # after an error, the process ends without waiting for others

@@ -1,7 +1,7 @@
 """The processes that train one model together, and the messages between them other than gradients.
 
-`torchrun` starts them and sets the environment that is read here; a process that it did not start is alone. Messages
-are sent over gloo on the CPU, so that a GPU never waits for the host.
+`torchrun` starts them and sets the environment variables that are read here; a process that `torchrun` did not start
+trains alone. Messages are sent over gloo on the CPU, so that a GPU never waits for the host.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together. Every rank must make the same calls in the same order.
+    """Rank of this process among those that train together. All ranks must make the same calls in the same order.
 
     Attributes:
-        rank: number of this process.
+        rank: index of this process.
         world: number of processes.
-        local_rank: number of this process among those of this machine, which is the number of its GPU.
-        channel: carries the messages; None for a process that is alone.
+        local_rank: index of this process on this machine, which is the index of its GPU.
+        channel: connection for messages; None for a process that trains alone.
     """
 
     rank: int = 0
@@ -36,7 +36,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Return whether this rank is the one that writes files and messages for the user."""
+        """Return whether this rank writes files and messages for the user."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -61,7 +61,7 @@ ALONE = Ranks()
 
 
 def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
-    """Return one list of the results of n ranks for its slices [0::n], [1::n], ..."""
+    """Return one list from the results of n ranks, where rank r has the items of the slice [r::n]."""
     items: list[Any] = [None] * sum(map(len, parts))
     for rank, part in enumerate(parts):
         items[rank :: len(parts)] = part

@@ -23,13 +23,13 @@ _DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/nvmap"), Path("/dev/kfd"), Path("
 
 
 def cores() -> int:
-    """Return the number of cores that this process may run on, which may be fewer than the machine has."""
+    """Return the number of cores that this process may run on, which may be less than the number in the machine."""
     numbers = core_numbers()
     return os.cpu_count() or 1 if numbers is None else len(numbers)
 
 
 def core_numbers() -> list[int] | None:
-    """Return the numbers of the cores that this process may run on, None on systems without CPU affinity (macOS)."""
+    """Return the indices of the cores that this process may run on, None on systems without CPU affinity (macOS)."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
@@ -41,9 +41,9 @@ def cores_of_rank() -> int:
 def use_threads(threads: int) -> int:
     """Set the number of CPU threads of PyTorch, 0 for one per core, and return it.
 
-    Denormal numbers become zero: Adam's second moments get into their range, where arithmetic is much slower. Threads
-    inherit this mode from the thread that starts them, so the first call has to precede the first parallel operation
-    of the process.
+    Denormal numbers are flushed to zero, because Adam's second moments reach their range, in which arithmetic is much
+    slower. Threads inherit this mode from the thread that starts them, so that the first call must precede the first
+    parallel operation of the process.
     """
     import torch
 
@@ -57,7 +57,7 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """Return a device by its name; `auto` is a GPU if there is one, a different one for each rank, else the CPU.
 
     Raises:
-        UserError: the name is not valid, or this machine has no such device.
+        UserError: if the name is not valid, or if this machine has no such device.
     """
     import torch
 
@@ -86,7 +86,7 @@ def devices_of(name: str) -> list[str]:
 def num_gpus() -> int:
     """Return the number of GPUs that PyTorch finds.
 
-    Without a driver it is 0, and PyTorch is not imported, which would take a second or more.
+    Without a driver the number is 0, and PyTorch is not imported, which would take a second or more.
     """
     if not any(path.exists() for path in _DRIVERS):
         return 0
@@ -111,10 +111,10 @@ def processor_type() -> str:
     return " ".join([name.group(1) if name else "unknown", *widest])
 
 
-# the second of these has its default effect, for a user who does not want to wait
-_Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
+# the second signal of these has its default effect, for a user who does not want to wait
+_Handler = Callable[[int, FrameType | None], object] | int | None  # signal handler
 _ONCE = (signal.SIGINT, signal.SIGTERM)
-# these may arrive twice for one reason: when a terminal is closed, the shell and the kernel both send SIGHUP
+# these may arrive twice for the same reason: when a terminal is closed, the shell and the kernel both send SIGHUP
 _REPEATABLE = (signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -129,8 +129,8 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turn signals into a request to stop while the body runs; a second SIGINT or SIGTERM has its default effect.
 
-    SIGHUP stays ignored if it is ignored already, as under `nohup`. In a thread other than the main one, which cannot
-    handle signals, there are no requests.
+    SIGHUP remains ignored if it is ignored already, for example under `nohup`. Threads other than the main thread
+    cannot handle signals, so that a stop is never requested in them.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -158,7 +158,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def _leave_closed(terminals: Sequence[int]) -> None:
-    """Discard output to a closed terminal: an error in writing would end the run before it is saved."""
+    """Discard output to a closed terminal, because a write error would end the run before it is saved."""
     for descriptor in terminals:
         if not os.isatty(descriptor):
             nowhere = os.open(os.devnull, os.O_WRONLY)

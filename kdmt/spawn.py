@@ -1,8 +1,8 @@
-"""Processes that start from nothing (`spawn`): a fork of a process with threads may hang.
+"""New processes by the start method `spawn`, because a fork of a process with threads may hang.
 
 A spawned process runs the main module of the program again, so that functions of that module can be sent to it. kdmt
-sends functions of its own, and a script that calls `Pipeline.run` outside `if __name__ == "__main__":` would start
-itself again in each process. So the main module is hidden while a process starts.
+sends only functions of its own modules, and a script that calls `Pipeline.run` outside `if __name__ == "__main__":`
+would run again in each process. So the main module is hidden while a process starts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
 
 _LOCK = threading.Lock()
-_LOCATION = ("__file__", "__spec__")  # from which `multiprocessing.spawn` reads what to run again
+_LOCATION = ("__file__", "__spec__")  # attributes by which `multiprocessing.spawn` finds the main module
 
 
 class _Process(SpawnProcess):
@@ -29,10 +29,10 @@ class _Context(SpawnContext):
 
 
 def spawn_context(*, runs_main: bool = False) -> SpawnContext:
-    """Return the context of `multiprocessing` for new processes.
+    """Return a `multiprocessing` context for new processes.
 
     Args:
-        runs_main: whether they run the main module again, for functions that are defined there.
+        runs_main: whether the processes run the main module again, for functions that are defined in it.
     """
     return multiprocessing.get_context("spawn") if runs_main else _Context()
 

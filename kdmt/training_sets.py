@@ -1,4 +1,4 @@
-"""Table of training sets: what a student can learn from (`students.<name>.data`), and what each set is made from.
+"""Table of the training sets that a student can learn from (`students.<name>.data`), with the origin of each set.
 
 To add a set that chooses among the hypotheses of the teacher, name it here and write its rule in
 `kdmt.distill.target_choices`.
@@ -9,20 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-WEIGHTS = "weights.npy"  # in the folder of a set whose pairs have weights: float32 [pairs]
+WEIGHTS = "weights.npy"  # file in the folder of a set whose pairs have weights: float32 [pairs]
 
-# corpus: the clean text; search: the teacher's beam search; sampling: draws from the teacher; choice: another choice
+# corpus: the clean text; search: the teacher's beam search; sampling: samples of the teacher; choice: another choice
 # among the hypotheses of `distilled`; file: translations in a file; union: other sets joined
 Origin = Literal["corpus", "search", "sampling", "choice", "file", "union"]
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """How a training set is made.
+    """A training set and its origin.
 
     Attributes:
-        origin: what its targets are made from.
-        folder: name of the stage's folder, below the pipeline's folder; empty for a union.
+        origin: origin of the targets.
+        folder: name of the stage's folder in the pipeline's folder; empty for a union.
         settings: fields of the section `distill` on which this set alone depends.
         file: field of the section `distill` with the path of a file that the set is made from.
         parts: training sets that a union joins, in order.

@@ -1,4 +1,4 @@
-"""Records and names that several packages share. Loading this module does not load PyTorch."""
+"""Records and constants that several packages share. Loading this module does not load PyTorch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Hypothesis:
 
     Attributes:
         tokens: target ids without the final </s>.
-        score: natural logarithm. In beam search the sum of log p divided by length ** lenpen, where the length counts
-            </s>; other searches document theirs.
+        score: natural-log score. In beam search, it is the sum of log p divided by length ** lenpen, where the length
+            counts </s>; other searches document their own.
         log_probs: natural logarithm of the probability of each token, </s> last.
         steps: number of passes of a non-autoregressive decoder.
     """

@@ -3,11 +3,11 @@
 A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
 key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path.
 
-Every setting is of one of three kinds, read by `flatten_settings`:
+Every setting has one of three kinds, which `flatten_settings` reads:
 
-* result (the default): a change redoes the stage;
-* extend: the stage continues from its output (`max_updates`, more seeds);
-* execution: a change leaves the output as it is (workers, logging, device).
+* result (the default): a change runs the stage again;
+* extend: after a change, the stage continues from its output (`max_updates`, more seeds);
+* execution: a change does not affect the output (workers, logging, device).
 """
 
 from __future__ import annotations

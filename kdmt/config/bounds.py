@@ -1,11 +1,11 @@
-"""Upper bounds of numbers and of text, which sections and records of other files check alike."""
+"""Upper bounds of numbers and of text, for sections of a pipeline and for records of other files."""
 
 from __future__ import annotations
 
 import unicodedata
 
 # Upper bounds of numbers by the name of their setting, far above any useful value: a number with a digit too many is
-# refused before memory is allocated. For numbers that may be negative, the bound applies to the absolute value.
+# rejected before memory is allocated. For numbers that may be negative, the bound applies to the absolute value.
 _LARGEST: dict[str, float] = {
     **dict.fromkeys(("encoder_layers", "decoder_layers", "peers", "passes", "upsample", "max_len_a"), 1_000),
     **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads", "link_heads"), 4_096),
@@ -26,7 +26,7 @@ _LARGEST: dict[str, float] = {
     **dict.fromkeys(("lr", "warmup_init_lr"), 1e30),
 }
 _LARGEST_OTHER = 1_000_000_000
-_LONGEST_TEXT = 4096  # characters of a setting; a path has no more
+_LONGEST_TEXT = 4096  # maximum number of characters of a setting; longer paths are not possible
 
 
 def largest(name: str) -> float:
@@ -38,7 +38,7 @@ def check_bounds(name: str, value: object) -> None:
     """Check numbers against the bound of a setting, and text for its length and control characters.
 
     Raises:
-        ValueError: with the values that are allowed.
+        ValueError: if a value is not allowed; the message has the values that are.
     """
     if isinstance(value, (list, tuple)):
         for item in value:

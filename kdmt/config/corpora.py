@@ -66,7 +66,7 @@ class Source(Section):
 
     @property
     def is_tokens(self) -> bool:
-        """Whether the file is a token file of a data-bin."""
+        """Return whether the file is a token file of a data-bin."""
         return self.path is not None and self.path.endswith(".bin")
 
     @property
@@ -80,12 +80,12 @@ def split_login(url: str) -> tuple[str, str | None]:
     """Split a URL into one without its login, and the login as `user:password`.
 
     Raises:
-        ValueError: the host or port is not valid. The message quotes nothing of the URL.
+        ValueError: if the host or port is not valid. The message quotes no part of the URL.
     """
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme not in ("http", "https") or bool(parts.hostname and parts.port != 0)
-    except ValueError:  # its message quotes parts of what may be a password
+    except ValueError:  # its message quotes text that may be part of a password
         is_valid = False
     if not is_valid:
         raise ValueError("the host or port of 'url' is not valid; in a password '/' is written %2F, '#' %23, '?' %3F")

@@ -21,7 +21,7 @@ def _script(name: str) -> str:
         script = regex.compile(rf"\p{{Script={name}}}")
     except regex.error:
         raise ValueError("not the name of a Unicode script, as Latin or Cyrillic is") from None
-    # a space is of the script Common, an accent of Inherited, U+FFFF of Unknown; Katakana_Or_Hiragana has no character
+    # a space has the script Common, an accent Inherited, U+FFFF Unknown; no character has Katakana_Or_Hiragana
     if any(map(script.match, " \u0301\uffff")) or not script.search("".join(map(chr, range(0x32000)))):
         raise ValueError("not a script of its own")
     return name

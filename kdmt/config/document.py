@@ -1,4 +1,4 @@
-"""The YAML document of a pipeline file, with overrides applied and nothing validated yet."""
+"""The YAML document of a pipeline file, with overrides applied, before validation."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def read_document(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         overrides: settings as `a.b=c`, with c read as YAML (`null`, `true`, `[1, 2]`, ...).
 
     Raises:
-        UserError: the file is none, is not YAML or not a mapping, or an override leads nowhere.
-        OSError: the file cannot be read.
+        UserError: if the path is not a file, the file is not YAML or not a mapping, or the path of an override does not
+            exist.
+        OSError: if the file cannot be read.
     """
     if path.is_dir():
         raise wrong_path(path, _NO_PIPELINE)
@@ -70,7 +71,7 @@ def apply_override(document: dict[str, Any], override: str) -> None:
             node[key] = value
         else:
             below = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
-            if below is None:  # an empty mapping in the file, as `clean:` with nothing under it
+            if below is None:  # an empty mapping in the file, such as `clean:` without settings
                 raise UserError(f"{shown}: {shorten('.'.join(keys[: depth + 1]), LONGEST_QUOTE)} is empty in the file")
-            node[key] = copy.copy(below)  # an anchor's aliases share one object, and only this path is meant
+            node[key] = copy.copy(below)  # the aliases of an anchor share one object, but only this path is to change
             node = node[key]

@@ -10,7 +10,7 @@ from kdmt.config.section import KINDS, Section, kind_of
 
 
 def resolved(section: Section) -> dict[str, Any]:
-    """The section with every default written out, as plain YAML/JSON values."""
+    """Return a section with all defaults written out, as plain YAML/JSON values."""
     return section.model_dump(mode="json")
 
 
@@ -19,7 +19,7 @@ class Setting:
     """One value of a section."""
 
     value: Any
-    default: Any  # REQUIRED where there is none
+    default: Any  # REQUIRED if there is none
     kind: str
 
 
@@ -27,14 +27,18 @@ REQUIRED = object()
 
 
 def flatten_settings(section: Section, kind: str) -> dict[str, Setting]:
-    """The settings of one kind by dotted path; a list of sections is flattened with its index, `train.0.weight`."""
+    """Return the settings of one kind by dotted path, in which list items have their index, as in `train.0.weight`."""
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is not one of {KINDS}")
     return {path: setting for path, setting in _leaves(section, "") if setting.kind == kind}
 
 
 def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator[tuple[str, Setting]]:
-    """`expected`: the section is there by default, so that what it does not say has its default."""
+    """Yield the dotted path and the value of each setting in a section.
+
+    Args:
+        expected: whether the section exists by default, so that a setting that a record does not have had its default.
+    """
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
         later = isinstance(extra, dict) and extra.get("later") is True
@@ -52,5 +56,5 @@ def _leaf_values(value: object, path: str, default: object, kind: str) -> Iterat
     elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
         for position, item in enumerate(value):
             yield from _leaf_values(item, f"{path}.{position}", REQUIRED, kind)
-    else:  # `clean: none` stands where there is a section by default: no value that the record of a stage could hold
+    else:  # with `clean: none`, the default is a section, which is not a value that the record of a stage can hold
         yield path, Setting(value, REQUIRED if isinstance(default, Section) else default, kind)

@@ -13,10 +13,10 @@ from kdmt.config.prepare import NONE_BRANCH, RULES_BRANCH
 from kdmt.config.section import Section, sections_in
 from kdmt.config.student import PAIRS_BRANCH, RULE_BRANCH
 
-LONGEST_QUOTE = 200  # characters of a value that a message quotes
+LONGEST_QUOTE = 200  # maximum number of characters of a value in a message
 LONGEST_MESSAGE = 600
 _MOST_PROBLEMS = 20
-_MOST_DESCRIPTIONS = 3  # problems with descriptions; more of them would hide the problems
+_MOST_DESCRIPTIONS = 3  # number of problems with descriptions; more descriptions would hide the problems
 _MESSAGES = {
     "extra_forbidden": "unknown setting",
     "missing": "missing",

@@ -1,4 +1,4 @@
-"""The whole pipeline: loading, its sections, and rules between them."""
+"""The whole pipeline: loading, sections, and rules that concern several sections."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Pipeline(Section):
 
     @property
     def scores_lowercased(self) -> bool:
-        """Whether scores ignore case, as set or because the text is lowercased."""
+        """Return whether scores ignore case, by their setting or because the text is lowercased."""
         return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
 
     @model_validator(mode="after")
@@ -156,8 +156,8 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         overrides: settings as `a.b=c`, with c read as YAML (`null`, `true`, `[1, 2]`, ...).
 
     Raises:
-        UserError: naming the file, or the YAML path of each setting that is not valid.
-        OSError: the file cannot be read.
+        UserError: if the file or a setting is not valid; the message has the file, or the YAML path of each setting.
+        OSError: if the file cannot be read.
     """
     document = read_document(path, overrides)
     try:

@@ -54,7 +54,7 @@ class Text(Section):
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether text passes unchanged."""
+        """Return whether text processing leaves all text unchanged."""
         return not (self.normalize or self.moses or self.lowercase)
 
 

@@ -1,4 +1,4 @@
-"""Values that come from elsewhere than a pipeline file, checked as strictly."""
+"""Validation of values from other sources than a pipeline file, with the same strictness."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _Record = TypeVar("_Record")
 
 
 def read_record(kind: type[_Record], values: object, where: str) -> _Record:
-    """Return a dataclass from the JSON values that it was written as.
+    """Return a dataclass from the JSON values as which it was stored.
 
     Args:
-        where: begins the message.
+        where: beginning of the error message, usually the path of the file.
 
     Raises:
-        UserError: a value is missing, unknown or of another type.
+        UserError: if a value is missing, unknown or of another type.
     """
     known = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
     if known and isinstance(values, dict) and (unknown := sorted(values.keys() - known)):
@@ -37,10 +37,13 @@ _Kind = TypeVar("_Kind", bound=Section)
 
 
 def checked(kind: type[_Kind], where: str, **values: Any) -> _Kind:
-    """Return a section with values that come from elsewhere than a pipeline: options of a command, another file.
+    """Return a section with values that are not from a pipeline file, such as options of a command.
+
+    Args:
+        where: beginning of the error message.
 
     Raises:
-        UserError: `where`, and each value that is not valid by its name.
+        UserError: if a value is not valid; the message has `where` and the name of each such value.
     """
     try:
         return kind(**values)

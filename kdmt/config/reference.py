@@ -36,7 +36,7 @@ class Row:
     name: str
     type: str
     default: str
-    kind: str  # empty for sections, whose settings have kinds of their own
+    kind: str  # empty for sections, because each of their settings has its own kind
     description: str
 
 
@@ -85,7 +85,7 @@ def _row(name: str, field: FieldInfo, first: dict[type[Section], str]) -> Row:
 
 
 def _markdown(description: str) -> str:
-    """Return a description with quoted names as code, and nothing that Markdown or HTML would interpret."""
+    """Return a description with quoted names as code, and `<` and `|` escaped for HTML and Markdown tables."""
     escaped = description.replace("<", "&lt;").replace("|", "\\|")
     return _QUOTED.sub(r"`\1`", escaped)
 

@@ -1,4 +1,4 @@
-"""Settings of decoding: beam search, sampling and non-autoregressive decoding."""
+"""Settings for decoding: beam search, sampling and non-autoregressive decoding."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def execution(default: Any, **rules: Any) -> Any:
 
 
 def later(default: Any, **rules: Any) -> Any:
-    """Return a field that records of earlier versions do not have: there it had its default."""
+    """Return a field that is missing in records of earlier versions, which are read with its default."""
     return Field(default, json_schema_extra={"later": True}, **rules)
 
 
@@ -58,8 +58,8 @@ class Section(BaseModel):
 def changed(section: Section) -> list[str]:
     """Return the names of the settings that differ from their defaults.
 
-    A file may spell out defaults, as the configuration that is stored with a run does, so `model_fields_set` would not
-    do.
+    `model_fields_set` is not sufficient, because a file may write out defaults, as the configuration stored with a run
+    does.
     """
     fields = type(section).model_fields
     return [
@@ -80,9 +80,9 @@ def _two_or_none(value: int) -> int:
 
 
 def sections_in(annotation: object) -> list[tuple[type[Section], str]]:
-    """Return the sections within the type of a setting, each with what follows the setting's name in its path.
+    """Return the sections within the type of a setting, each with the suffix of its path after the setting's name.
 
-    That is `.N` for the items of a list, `.NAME` for the values of a mapping, and nothing for a section itself.
+    The suffix is `.N` for the items of a list, `.NAME` for the values of a mapping, and empty for a section itself.
     """
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [(annotation, "")]

@@ -92,7 +92,7 @@ class WordKD(Section):
 
     @property
     def ever_taught(self) -> bool:
-        """Whether the divergence has a weight above 0 at any update."""
+        """Return whether the divergence has a weight above 0 at any update."""
         return any(alpha for _, alpha in self.alpha_schedule or [(0, self.alpha)])
 
 

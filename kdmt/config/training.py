@@ -89,7 +89,7 @@ class Train(Section):
         0, ge=0, description="Number of validation sentences that are translated, from the first on; 0 for all"
     )
     best_metric: BestMetric = Field("bleu", description="Validation metric by which the best checkpoint is chosen")
-    # none is counted before the end of the warmup or while the score is 0
+    # no validation is counted before the end of the warmup or while the score is 0
     patience: int = Field(
         0,
         ge=0,

@@ -10,15 +10,15 @@ import yaml
 
 from kdmt.config.messages import quote
 
-_MOST_NODES = 100_000  # values of a document, those of an alias counted wherever it is used
-_LONGEST_NUMBER = 100  # characters
+_MOST_NODES = 100_000  # maximum number of values of a document, with those of an alias counted at each use
+_LONGEST_NUMBER = 100  # maximum number of characters
 
 
 def read_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or its values are too many, too deep or cannot be read.
+        yaml.YAMLError: if the text is not valid YAML, or its values are too many, nested too deeply or cannot be read.
     """
     loader = _Loader(text)
     try:
@@ -34,8 +34,8 @@ def read_yaml(text: str) -> Any:
 
 
 def _count_nodes(root: yaml.Node) -> None:
-    """Refuse a document that becomes too large once its aliases and merges are written out, or contains itself."""
-    counts: dict[int, int | None] = {}  # None while a node's own content is counted
+    """Check that a document does not contain itself and is not too large with its aliases and merges expanded."""
+    counts: dict[int, int | None] = {}  # None while the content of a node is counted
 
     def count(node: yaml.Node) -> int:
         known = counts.get(id(node), 0)
@@ -61,17 +61,17 @@ def _count_nodes(root: yaml.Node) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error rather than the last one winning, and `5e-4` is a number.
+    """YAML loader in which a duplicate key is an error, and `5e-4` is a number.
 
-    Tags are those of JSON's values alone. What YAML 1.1 takes for a date or a number to the base of 60 or 8 (`1:30`,
-    `010`) is text here, so that a setting that is a number refuses it.
+    Only the tags of JSON values are supported. What YAML 1.1 reads as a date or as a number to the base of 60 or 8
+    (`1:30`, `010`) is text here, so that it is rejected for a setting that is a number.
     """
 
     _nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._nodes += 1
-        if self._nodes > _MOST_NODES:  # long before a large file is read to its end
+        if self._nodes > _MOST_NODES:  # checked early, so that a large file is not read completely
             mark = self.peek_event().start_mark
             raise yaml.constructor.ConstructorError(None, None, f"more than {_MOST_NODES:,} values", mark)
         return super().compose_node(parent, index)
@@ -79,11 +79,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`, whose keys may be given again
+            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`, whose keys may be repeated
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                continue  # refused below, with its place
+                continue  # rejected below, with its position
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {quote(key)} is given twice", key_node.start_mark
@@ -96,7 +96,7 @@ _TAG = "tag:yaml.org,2002:"
 
 
 def _construct_scalar(tag: str) -> Any:
-    """A constructor of PyYAML's that says where a value is that it cannot read (`!!int abc`)."""
+    """Return a PyYAML constructor whose errors have the position of a value that cannot be read (`!!int abc`)."""
     construct = yaml.SafeLoader.yaml_constructors[f"{_TAG}{tag}"]
 
     def checked(loader: _Loader, node: yaml.Node) -> Any:
@@ -130,7 +130,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?(0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
     list("-+0123456789"),
 )
-# YAML 1.1 takes an exponent for a number only after a decimal point and with a sign
+# YAML 1.1 accepts an exponent only after a decimal point and with a sign
 _Loader.add_implicit_resolver(
     f"{_TAG}float",
     re.compile(

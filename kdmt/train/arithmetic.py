@@ -1,12 +1,12 @@
-"""The number types and threads that a run computes with: chosen once, by what the machine can do, and kept.
+"""The number types and threads that a run computes with: chosen once for the machine, and stored with the run.
 
-`precision: auto` is decided by the device and the shape of the model, never by a clock: two runs of one pipeline on one
-type of machine compute alike, whatever else the machines do meanwhile.
+`precision: auto` depends on the device and the shape of the model, never on measured times: two runs of one pipeline on
+the same type of machine compute the same, whatever the load of the machines.
 
 - A GPU with bf16 units: `bf16`.
-- A CPU whose bf16 products are faster than float32's (`has_bf16_units`): `bf16_output` where the product with the
-  vocabulary is wide enough to pay for its conversions (`precision_by_shape`), else `float32`.
-- Everything else: `float32`.
+- A CPU whose bf16 products are faster than those in float32 (`has_bf16_units`): `bf16_output` if the output projection
+  is large enough to gain more than the conversions cost (`precision_by_shape`), else `float32`.
+- All other devices: `float32`.
 
 The measurements are in docs/results-speed.md. Weights, optimiser state, softmax and sums are float32 in every case.
 """
@@ -29,19 +29,19 @@ from kdmt.runtime import cores_of_rank
 CHOICES: tuple[Precision, ...] = get_args(Precision)
 FILE = "arithmetic.json"
 
-MIN_WIDTH = 128  # a logit costs 6 operations for each unit of width and two conversions: narrow models gain nothing
-MIN_VOCABULARY = 2_000  # below, the product with the vocabulary is too small a part of an update
+MIN_WIDTH = 128  # a logit costs 6 operations per unit of width and two conversions: narrow models gain nothing
+MIN_VOCABULARY = 2_000  # with fewer tokens, the output projection is too small a part of an update
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What a run computes with.
+    """Precision and threads of a run.
 
     Attributes:
-        precision: `float32`; `bf16` for the products of the whole model; `bf16_output` for the output projection alone.
-        threads: of PyTorch on the CPU.
+        precision: `float32`; `bf16` for the products of the whole model; `bf16_output` for the output projection only.
+        threads: number of CPU threads of PyTorch.
     """
 
     precision: Precision
@@ -50,14 +50,14 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What of a model decides on its precision."""
+    """Sizes of a model that determine its precision."""
 
     width: int  # of the decoder
-    vocabulary: int  # target tokens
+    vocabulary: int  # number of target tokens
 
 
 def choose_threads(run: Path, settings: Train) -> int:
-    """As many as the settings say, as the run began with, or as there are cores."""
+    """Return the number of threads in the settings, else that stored with the run, else the number of cores."""
     stored = read_arithmetic(run)
     return settings.threads or (stored.threads if stored is not None else cores_of_rank())
 
@@ -65,12 +65,14 @@ def choose_threads(run: Path, settings: Train) -> int:
 def choose_arithmetic(
     run: Path, settings: Train, *, device: torch.device, shape: ModelShape, note: Callable[[str], None]
 ) -> Arithmetic:
-    """Return what the run was begun with, or on its first start the choice for this machine, which is then stored.
+    """Return the stored precision of the run and the current number of threads.
+
+    On the first start of the run, the precision is chosen for this machine, and both are stored.
 
     Args:
-        run: the run's folder; holds `arithmetic.json` once this was called.
-        shape: of the model that is trained.
-        note: receives what the user should know.
+        run: folder of the run, in which `arithmetic.json` is read or written.
+        shape: sizes of the model that is trained.
+        note: function that receives messages for the user.
     """
     threads = torch.get_num_threads()
     stored = read_arithmetic(run)
@@ -103,9 +105,10 @@ def precision_by_shape(shape: ModelShape) -> Precision:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Return whether products of bf16 matrices are faster here than float32's.
+    """Return whether products of bf16 matrices are faster on this device than those of float32 matrices.
 
-    On a CPU: with AMX, or with AMD's AVX-512 BF16. Intel's AVX-512 BF16 has half the rate of its float32 units.
+    On a CPU, they are with AMX and with AMD's AVX-512 BF16. Intel's AVX-512 BF16 has half the rate of its float32
+    units.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -118,7 +121,7 @@ def has_bf16_units(device: torch.device) -> bool:
 
 
 def cpu_vendor(cpuinfo: Path) -> str | None:
-    """Return the processor's vendor as Linux gives it in /proc/cpuinfo, None where there is no such file or entry."""
+    """Return the vendor of the processor in Linux's /proc/cpuinfo, None if there is no such file or entry."""
     if not cpuinfo.is_file():
         return None
     for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -129,10 +132,10 @@ def cpu_vendor(cpuinfo: Path) -> str | None:
 
 
 def read_arithmetic(run: Path) -> Arithmetic | None:
-    """What the run computes with, None if it has not begun.
+    """Return the stored precision and threads of a run, None if the run has not started.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: if the file is damaged.
     """
     path = run / FILE
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Training data: micro-batches of a data-bin, and what each update trains on, loaded ahead by a thread."""
+"""Training data: micro-batches of a data-bin, and the batches of each update, loaded in advance by a thread."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
 
-_COMPILED_MULTIPLE = 8  # compiled programs meet few different lengths
+_COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compiled model sees few different shapes
 
 
 class BinarizedData:
-    """Length-sorted batches of at most `max_tokens`; which ones, and their order, depend on (seed, epoch) alone.
+    """Batches of at most `max_tokens` tokens, made from length-sorted pairs; they depend on (seed, epoch) alone.
 
     Args:
-        knowledge: adds the teacher's most probable tokens to each batch, from a cache.
-        monolingual: adds sources without targets.
+        knowledge: cache from which the teacher's most probable tokens are added to each batch.
+        monolingual: sources without targets to add to each batch.
         weights: float32 [pairs], weight of each pair.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
+
+    Raises:
+        UserError: if no pair is within the size limits.
     """
 
     def __init__(
@@ -96,10 +99,10 @@ class BinarizedData:
 
 
 class MonolingualText:
-    """Sources without targets, a batch of them for each batch of pairs; sources over the size limit are left out.
+    """Sources without targets: one batch of them for each batch of pairs. Sources over the size limit are left out.
 
     Raises:
-        UserError: all are over the limit.
+        UserError: if all sources are over the limit.
     """
 
     def __init__(self, data: ParallelData, settings: Train, *, seed: int) -> None:
@@ -112,7 +115,7 @@ class MonolingualText:
         self.batches = make_batches(data.src_sizes, None, indices=kept, max_tokens=settings.max_tokens, seed=seed)
 
     def batch_for(self, indices: np.ndarray) -> torch.Tensor:
-        """Return the text that goes with a batch of pairs, int64 [B, S], drawn as a function of (seed, indices)."""
+        """Return the monolingual batch for a batch of pairs, int64 [B, S], chosen as a function of (seed, indices)."""
         place = np.random.default_rng([self.seed, *indices.tolist()]).integers(len(self.batches))
         return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
 
@@ -138,14 +141,14 @@ class TrainingData(Protocol):
 class Step:
     """One rank's share of an update.
 
-    All ranks have the same number of micro-batches, since they add their gradients at the same time. A rank that has
-    none left at the end of an epoch repeats the micro-batch of another rank and ignores its gradient.
+    All ranks have the same number of micro-batches, because they add their gradients at the same time. A rank without
+    a micro-batch at the end of an epoch repeats one of another rank and ignores its gradient.
     """
 
     epoch: int
-    done: int  # micro-batches of the epoch, over all ranks, that are trained on after this update
+    done: int  # number of micro-batches of the epoch, over all ranks, that are done after this update
     batches: list[Batch]
-    idle: int  # number of `batches`, the last ones, whose gradient is ignored
+    idle: int  # number of `batches` at the end of the list whose gradient is ignored
 
 
 def steps(
@@ -153,9 +156,8 @@ def steps(
 ) -> Iterator[Step]:
     """Yield the updates from a position in an epoch on, without end.
 
-    An update takes the next `update_freq` times the number of ranks micro-batches, fewer at the end of an epoch. Rank r
-    of n takes those whose number modulo n is r, so that n ranks do what one rank does with `update_freq` n times as
-    large.
+    An update takes the next `update_freq` * n micro-batches for n ranks, fewer at the end of an epoch. Rank r takes
+    those whose number modulo n is r, so that n ranks are equivalent to one rank with an `update_freq` n times as large.
     """
     while True:
         batches = data.epoch(epoch)
@@ -171,10 +173,10 @@ def steps(
 
 
 class Prefetched(Generic[Item]):
-    """The items of an iterator, each made by a thread before it is needed.
+    """The items of an iterator, each computed by a thread before it is needed.
 
     Attributes:
-        waited: seconds spent waiting for items.
+        waited: time in seconds spent waiting for items.
     """
 
     def __init__(self, items: Iterator[Item], *, depth: int) -> None:

@@ -1,7 +1,7 @@
-"""The objective as several ranks hold it: alone, replicated (DDP) or in shards (FSDP2).
+"""The objective on one rank or several: unchanged, replicated (DDP) or sharded (FSDP2).
 
-Whichever it is, a backward pass adds to the gradient of the *sum* over ranks, and tensors of the whole model go in and
-come out, so that a checkpoint does not tell how many ranks wrote it.
+In each case, a backward pass adds to the gradient of the *sum* over ranks, and inputs and outputs are tensors of the
+whole model, so that a checkpoint does not depend on the number of ranks that wrote it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from kdmt.ranks import Ranks
 
 
 class ParallelObjective:
-    """Brings an objective to its device and wraps it. It comes on the CPU, with the same weights on every rank.
+    """An objective on its device, wrapped for the ranks that train together.
+
+    Args:
+        objective: objective on the CPU, with the same weights on every rank.
 
     Attributes:
-        module: what is called with a batch.
+        module: module to call with a batch.
         scale: factor for the loss, because DDP and FSDP2 divide the sum of gradients by the number of ranks.
     """
 
@@ -34,7 +37,7 @@ class ParallelObjective:
         self.scale = float(ranks.world)
         self.module: nn.Module = objective
         if self.sharded:
-            self.spare = copy.deepcopy(objective)  # a whole model to fill for validation
+            self.spare = copy.deepcopy(objective)  # a model that is filled with the whole weights for validation
             self._shard(device)
             return
         objective.to(device)
@@ -47,7 +50,7 @@ class ParallelObjective:
             )
 
     def _shard(self, device: torch.device) -> None:
-        """Layer by layer, so that the whole model is never on the device."""
+        """Shard the objective layer by layer, so that the whole model is never on the device."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
@@ -60,7 +63,7 @@ class ParallelObjective:
 
     @contextmanager
     def accumulating(self, *, last: bool) -> Iterator[None]:
-        """Around the passes over a micro-batch: gradients are exchanged with the last one of an update alone."""
+        """Exchange gradients in the body, the passes over a micro-batch, only if it is the last one of an update."""
         if self.sharded:
             self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
         single = isinstance(self.module, DistributedDataParallel) and not last
@@ -68,11 +71,14 @@ class ParallelObjective:
             yield
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """A parameter, or what belongs to one, as if no rank but this one were there."""
+        """Return a parameter, or a tensor that belongs to one, gathered from all ranks."""
         return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
     def part_of(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        """What this rank holds of a tensor that belongs to `parameter` and has its shape; a scalar stays as it is."""
+        """Return this rank's shard of a tensor that belongs to `parameter`.
+
+        A tensor of another shape than the parameter's, such as a scalar, is returned whole.
+        """
         whole = whole.to(self.device)
         if not self.sharded or whole.shape != parameter.shape:
             return whole
@@ -82,7 +88,10 @@ class ParallelObjective:
         return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
     def collect(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors on the CPU of the first rank; the others get none. Every rank must ask at the same time."""
+        """Return whole tensors on the CPU of the first rank, an empty dictionary on the others.
+
+        All ranks must call this together.
+        """
         collected = {}
         for name, part in parts.items():
             whole = self.whole(part.detach())
@@ -92,7 +101,7 @@ class ParallelObjective:
 
     @contextmanager
     def evaluating(self) -> Iterator[Objective]:
-        """An objective in evaluation mode whose model is whole, for use outside of `module`."""
+        """Yield an objective in evaluation mode whose model is whole, for use outside of `module`."""
         if not self.sharded:
             self.objective.eval()
             yield self.objective

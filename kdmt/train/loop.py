@@ -1,7 +1,7 @@
-"""The training loop: updates, validation, checkpoints, and going on after a stop.
+"""The training loop: updates, validation, checkpoints, and resuming after a stop.
 
-What is a result (parameters, which checkpoint is best, what `average` holds) depends on the settings, the seed and the
-data alone. Saving more often, a stop, or a kill in between changes nothing of it on one CPU with the same threads.
+Results (parameters, the best checkpoint, the content of `average`) depend on the settings, the seed and the data alone.
+On one CPU with the same number of threads, saving more often, stopping or killing the run does not change them.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from kdmt.train.schedule import inverse_sqrt
 
 Ending = Literal["max_updates", "patience"]
 
-_STEPS_AHEAD = 4  # updates whose batches are loaded before their time
-_MAX_SKIPS_IN_A_ROW = 100  # with `on_divergence: skip`: more of them, and nothing is being learned
+_STEPS_AHEAD = 4  # number of updates whose batches are loaded in advance
+_MAX_SKIPS_IN_A_ROW = 100  # with `on_divergence: skip`; after so many, the model no longer learns
 
 
 class Divergence(UserError):
-    """The loss or the gradient is no longer a number, or has exploded."""
+    """The loss or the gradient is not finite, or the norm of the gradient is too large."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended."""
+    """The result of a training run."""
 
     ending: Ending
     update: int
@@ -57,17 +57,17 @@ class Trainer:
     """Trains one objective on one device, together with the other ranks if there are any.
 
     Args:
-        objective: the module that gives the loss terms, on the CPU; its `model` is what is saved.
+        objective: module that returns the loss terms, on the CPU; its `model` is saved.
         data: training micro-batches.
         settings: the pipeline's `train` section.
-        seed: of the random state (dropout); the data order has it already.
-        run: folder for checkpoints and `metrics.jsonl`, one that all ranks see.
-        companions: files that every checkpoint carries.
-        validate: gives `loss` (nats a token), `nll` and, where set, scores of metrics, of an objective in evaluation
-            mode. Every rank calls it at the same time and must get the same figures.
-        progress: receives figures as they come; silent on all ranks but the first.
-        ranks: who trains together.
-        init_state: the optimiser's state of another run, to be kept.
+        seed: seed of the random state (dropout); the order of the data is already determined by `data`.
+        run: folder for checkpoints and `metrics.jsonl`, visible to all ranks.
+        companions: files that are copied into every checkpoint.
+        validate: function that takes an objective in evaluation mode and returns `loss` (nats per token), `nll` and, if
+            set, scores of metrics. All ranks call it together and must get the same figures.
+        progress: receiver of the figures; silent on all ranks but the first.
+        ranks: the processes that train together.
+        init_state: optimiser state of another run from which this one continues.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class Trainer:
         """Train from the newest checkpoint, or from the start, to `max_updates` or until patience ends.
 
         Raises:
-            Interrupted: by SIGINT, SIGTERM, SIGHUP or SIGUSR1, after saving.
-            Divergence: the loss or the gradient is of no use; the last good checkpoint stays.
+            Interrupted: if SIGINT, SIGTERM, SIGHUP or SIGUSR1 stopped the run, after saving.
+            Divergence: if the loss or the gradient cannot be used; the last good checkpoint is kept.
         """
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self._start()
@@ -138,7 +138,7 @@ class Trainer:
     # ---------------------------------------------------------------------------------------------- the update
 
     def _update(self, step: Step) -> None:
-        """One optimiser step on the sum over micro-batches and ranks, each term divided once by its whole count."""
+        """Take one optimiser step on the sum over micro-batches and ranks, with each term divided once by its count."""
         self.objective.train()
         self.objective.before_update(self.position.update)
         batches = [self.objective.prepare(batch.to(self.device)) for batch in step.batches]
@@ -164,7 +164,10 @@ class Trainer:
         self._maybe_log(norm)
 
     def _counts(self, batches: Sequence[Prepared]) -> tuple[dict[str, float], float]:
-        """Return the divisor of each term, its count over all micro-batches of all ranks, and their target tokens."""
+        """Return the count of each term, by which its sum is divided, and the number of target tokens.
+
+        Both are sums over all micro-batches of all ranks.
+        """
         names = self.objective.weights
         counts = [self.objective.counts(batch) for batch in batches]
         own = [sum(each[name] for each in counts) for name in names]
@@ -188,7 +191,10 @@ class Trainer:
             sums[name] = sums.get(name, 0.0) + term.sum.detach().double()
 
     def _clip_gradient(self) -> float:
-        """Clip by setting, models that are trained together each by itself; gives the largest norm before."""
+        """Clip the gradient if the settings request it, and return the largest norm before clipping.
+
+        Models that are trained together are clipped separately.
+        """
         norms = []
         for parameters in self.objective.clipped_together():
             if self.settings.clip_norm:
@@ -199,7 +205,10 @@ class Trainer:
         return float(torch.stack(norms).amax())
 
     def _totals(self, sums: dict[str, Tensor], norm: float) -> tuple[dict[str, float], float]:
-        """Each term's sum over all micro-batches of all ranks, and the first rank's norm, lest ranks decide unlike."""
+        """Return the sum of each term over all micro-batches of all ranks, and the norm of the first rank.
+
+        All ranks use the same norm, so that they make the same decision.
+        """
         names = self.objective.weights
         own = [float(sums[name]) if name in sums else 0.0 for name in names]
         *totals, shared_norm = self.ranks.sum([*own, norm if self.ranks.is_first else 0.0])
@@ -211,10 +220,11 @@ class Trainer:
             self.position.loss_counts[name] = self.position.loss_counts.get(name, 0.0) + counts[name]
 
     def _is_usable(self, totals: dict[str, float], norm: float) -> bool:
-        """Whether the gradient may be used; otherwise, by setting, this is the end or the update is left out.
+        """Return whether the gradient can be used; if not, the update is skipped or training stops.
 
         Raises:
-            Divergence: it may not, and `on_divergence` is `stop`, or too many in a row were skipped.
+            Divergence: if the gradient cannot be used, and `on_divergence` is `stop` or too many updates in a row were
+                skipped.
         """
         problem = self._problem(totals, norm)
         if problem is None:
@@ -227,7 +237,7 @@ class Trainer:
         if self.settings.on_divergence == "skip" and in_a_row < _MAX_SKIPS_IN_A_ROW:
             self.progress.note(f"{where}: {problem}: skipped")
             return False
-        # a checkpoint of the very weights whose loss is no number is no good one
+        # a checkpoint of the weights whose loss is not finite is not a good one
         failing = self.position.update if not all(map(math.isfinite, totals.values())) else None
         raise Divergence(
             f"{where}: {problem}{f', {in_a_row} times in a row' if in_a_row > 1 else ''}. The last good checkpoint is "
@@ -255,7 +265,7 @@ class Trainer:
         validated = update % self.settings.validate_interval_updates == 0
         if validated:
             self._validate(scheduled=True)
-        # read once, and by all ranks alike: a signal may come at any moment, and to one rank alone
+        # the signal is read once and shared by all ranks: it may arrive at any moment, and at a single rank
         signal_number, save_due = self._agree(stop.signal_number, self._save_is_due())
         if signal_number:
             raise Interrupted(signal_number, str(self._save()))
@@ -292,8 +302,11 @@ class Trainer:
         self.meter.reset()
 
     def _validate(self, *, scheduled: bool) -> None:
-        """Measure, and remember the best. An extended run would not have made a validation off the schedule: it
-        counts for nothing, unless there is no other."""
+        """Validate, and update the best score.
+
+        An unscheduled validation at the end of the run, which a longer run would not make, is not counted unless there
+        is no other one.
+        """
         with self.meter.paused(), self.parallel.evaluating() as objective:
             figures = self.validate(objective)
         position = self.position
@@ -312,26 +325,33 @@ class Trainer:
         )
 
     def _is_best(self, figures: dict[str, float], *, scheduled: bool) -> bool:
-        """Whether a validation is the best so far: by `best_metric`, where that is equal by the loss."""
+        """Return whether a validation is the best so far, by `best_metric` and for equal values by the loss."""
         position, metric = self.position, self.settings.best_metric
         if position.best_score is None or position.best_update is None:
             return True
         if not scheduled:
             return False
         if position.best_update % self.settings.validate_interval_updates:
-            return True  # the best so far is the end of a run that was extended since: off the schedule
+            return True  # the best so far is an unscheduled validation, at the end of a run that was extended since
         sign = 1 if metric != "loss" and METRICS[metric].higher_is_better else -1
         best_loss = math.inf if position.best_loss is None else position.best_loss  # None: saved by an older version
         return (sign * figures[metric], -figures["loss"]) > (sign * position.best_score, -best_loss)
 
     def _counts_for_patience(self) -> bool:
-        """Not during the warmup, nor as long as nothing was translated right: neither says that learning is over."""
+        """Return whether a validation without improvement counts for `patience`.
+
+        It does not count during the warmup, nor while the best score is still the worst possible one: neither means
+        that the model has stopped learning.
+        """
         position, metric = self.position, self.settings.best_metric
         warm = position.update + position.schedule_offset >= self.settings.warmup_updates
         return warm and not (metric != "loss" and position.best_score == METRICS[metric].worst)
 
     def _note_falling_loss(self) -> None:
-        """Say so where the loss was lowest in the later half of the updates since the best: learning is not over."""
+        """Log a message if training ends by `patience` although the validation loss still falls.
+
+        It still falls if its lowest value is in the later half of the updates since the best validation.
+        """
         position, settings = self.position, self.settings
         if position.best_update is None or 2 * position.lowest_loss_update <= position.best_update + position.update:
             return
@@ -342,10 +362,10 @@ class Trainer:
             "'best_metric: loss' trains on"
         )
 
-    # ------------------------------------------------------------------------------------- saving and going on
+    # ------------------------------------------------------------------------------------- saving and resuming
 
     def _start(self) -> None:
-        """Take up the newest checkpoint, or begin; then wrap the objective and make its optimiser."""
+        """Load the newest checkpoint if there is one, wrap the objective and create its optimiser."""
         if self.ranks.is_first:
             folder, problems = self.folder.clean_up()
             for problem in problems:
@@ -354,7 +374,7 @@ class Trainer:
         else:
             folder = None
         folder = self.ranks.share(folder)
-        torch.manual_seed(self.seed + self.ranks.rank)  # replicas drop out different units
+        torch.manual_seed(self.seed + self.ranks.rank)  # dropout differs between replicas
         state = None if folder is None else self._load(folder)
         self.objective.use(self._arithmetic())
         self.model.recompute_layers = self.settings.activation_checkpointing
@@ -376,7 +396,7 @@ class Trainer:
             self.position.schedule_offset = before.update + before.schedule_offset
 
     def _load(self, folder: Path) -> TrainingState:
-        """Weights and position of a checkpoint."""
+        """Load the weights and the position of a checkpoint, and return its state."""
         load_weights(self.model, folder)
         state = load_state(folder)
         self.position = read_record(Position, state.values, str(folder / "training_state.json"))
@@ -391,7 +411,7 @@ class Trainer:
         return state
 
     def _check_state(self, tensors: dict[str, Tensor], folder: Path, moving: Mapping[str, Tensor]) -> None:
-        """Refuse the state of another model or optimiser, whose tensors lack names or have other shapes."""
+        """Check that a saved state has all tensors of this model and optimiser, with the same shapes."""
         trained = self.objective.trained()
         wanted = {
             f"{key}.{name}": parameter.shape
@@ -405,7 +425,7 @@ class Trainer:
                 raise UserError(f"{folder / 'training_state.safetensors'}: {name} is missing or of another shape")
 
     def _arithmetic(self) -> Precision:
-        """What the run computes in; the first rank decides on the first start."""
+        """Return the precision of the run, which the first rank chooses on the first start."""
         if not self.ranks.is_first:
             return self.ranks.share("float32")
         shape = ModelShape(self.model.config.decoder_embed_dim, self.model.tgt_vocab_size)
@@ -425,7 +445,7 @@ class Trainer:
         )
 
     def _save(self) -> Path:
-        """Whole tensors come from all ranks; the first one writes them."""
+        """Save a checkpoint: whole tensors are collected from all ranks, and the first rank writes them."""
         with self.meter.paused():
             weights = self.parallel.collect(dict(self.model.named_parameters()))
             tensors = self._state_tensors()
@@ -436,7 +456,11 @@ class Trainer:
         return self.folder.folder_of(self.position.update)
 
     def _state_tensors(self) -> dict[str, Tensor]:
-        """All but the model's weights: what each rank has for itself, the optimiser's state, and the objective's."""
+        """Return all tensors of a checkpoint but the model's weights.
+
+        These are the random state and the objective's memory of each rank, the state of the optimiser, and the tensors
+        of the objective outside the model that change during training.
+        """
         of_ranks = {
             f"{name}.{rank}.{key}": value
             for rank, states in enumerate(self.ranks.collect((self._random_state(), self._memory())))
@@ -475,7 +499,10 @@ class Trainer:
                 torch.set_rng_state(value)
 
     def _load_objective(self, tensors: dict[str, Tensor]) -> None:
-        """What the objective has beside the model; a rank that was not there before begins with the first's memory."""
+        """Load the tensors of the objective other than the model's.
+
+        A rank that did not exist when the checkpoint was saved starts with the memory of the first rank.
+        """
         with torch.no_grad():
             for name, tensor in self.objective.moving().items():
                 tensor.copy_(self.parallel.part_of(tensors[name], tensor))
@@ -495,12 +522,12 @@ class Trainer:
             }
 
     def _finish(self) -> Outcome:
-        """Validate and save a last update off the schedule, and write `average`."""
+        """Validate and save the last update if no scheduled validation did so, and write `average`."""
         ending = self._ending()
         if ending == "patience":
             self._note_falling_loss()
         if self.position.validated != self.position.update:
-            self._save()  # a validation may take long
+            self._save()  # before validating, which may take long
             self._validate(scheduled=False)
             self._save()
         if self.ranks.is_first:

@@ -1,4 +1,4 @@
-"""What a run's log says of speed: tokens a second, time waiting for data, memory, and the share of a GPU in use."""
+"""Measurement of training speed: tokens per second, time spent waiting for data, memory, utilisation of the GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdmt.train.utilisation import peak_flops, training_flops
 
 
 class Meter:
-    """Counts since the last reset. Validating and saving are not training time."""
+    """Speed counters since the last reset. The time of validating and saving is excluded."""
 
     def __init__(self, device: torch.device, model: Transformer) -> None:
         self.device, self.model = device, model
@@ -27,7 +27,7 @@ class Meter:
         self.reset()
 
     def start(self, prefetched: Prefetched[Step]) -> None:
-        """Begin to count now; `prefetched` knows how long it was waited for."""
+        """Start to count, with the waiting time of `prefetched`."""
         self.prefetched = prefetched
         self.reset()
 
@@ -53,7 +53,11 @@ class Meter:
         self.started += time.perf_counter() - began
 
     def read(self, ranks: Ranks) -> dict[str, float]:
-        """Seconds, target tokens a second, the share of the time spent waiting for data, memory of the fullest rank."""
+        """Return the figures since the last reset.
+
+        They are seconds, target tokens per second, the share of the time spent waiting for data, the largest memory of
+        all ranks in GB, and on a GPU of known type the model FLOPs utilisation.
+        """
         seconds = time.perf_counter() - self.started
         waited = (self.prefetched.waited if self.prefetched is not None else 0.0) - self.waited_before
         figures = {
@@ -69,7 +73,7 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes held so far: allocated on a GPU, resident on a CPU."""
+    """Return the peak memory so far in bytes: allocated memory on a GPU, resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""A run's folder of checkpoints: written by one rank, read by all, kept to what is needed."""
+"""The folder of a run's checkpoints, written by one rank and read by all; checkpoints no longer needed are removed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from kdmt.outputs import free_name
 
 @dataclass
 class Position:
-    """Where training is. All of it is saved with a checkpoint."""
+    """The position of a training run. All of it is saved with a checkpoint."""
 
     update: int = 0
     epoch: int = 1
-    batch: int = 0  # micro-batches of the epoch that are done
-    schedule_offset: int = 0  # updates of an earlier run whose optimiser is kept
+    batch: int = 0  # number of micro-batches of the epoch that are done
+    schedule_offset: int = 0  # number of updates of an earlier run whose optimiser state is used
     best_score: float | None = None
     best_update: int | None = None
-    best_loss: float | None = None  # of the same validation
+    best_loss: float | None = None  # of the validation with the best score
     lowest_loss: float | None = None  # of all validations
     lowest_loss_update: int = 0
     bad_validations: int = 0
     validated: int = 0  # update of the last validation
-    world: int = 1  # ranks that train together
-    skipped: int = 0  # updates left out because their gradient was of no use
+    world: int = 1  # number of ranks that train together
+    skipped: int = 0  # number of updates skipped because their gradient could not be used
     skipped_in_a_row: int = 0
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last log line, over all ranks
     loss_counts: dict[str, float] = field(default_factory=dict)
@@ -47,8 +47,9 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        settings: which checkpoints count depends on result and extend settings alone.
-        companions: files that every checkpoint carries.
+        settings: settings of the training; the choice of checkpoints to average depends on result and extend settings
+            alone.
+        companions: files that are copied into every checkpoint.
     """
 
     path: Path
@@ -56,10 +57,13 @@ class RunFolder:
     companions: Sequence[Path]
 
     def clean_up(self) -> tuple[Path | None, list[str]]:
-        """Remove what a kill left half-written; the newest whole checkpoint, and what was wrong with newer ones.
+        """Remove incomplete outputs of a killed process, and rename damaged checkpoints.
 
-        Damaged ones get another name: as checkpoints they would go into `average`, and push out those that are written
-        from here on.
+        Under their old names, damaged checkpoints would be averaged into `average`, and would displace checkpoints that
+        are written later.
+
+        Returns:
+            The newest valid checkpoint, None if there is none, and the problems with newer ones.
         """
         remove_unfinished(self.path)
         folder, problems = newest_valid_checkpoint(self.path)
@@ -68,7 +72,7 @@ class RunFolder:
         return folder, [f"{problem} (kept as {path.name})" for problem, path in zip(problems, kept, strict=True)]
 
     def mend_pointers(self, folder: Path, position: Position) -> None:
-        """A kill may have come between a checkpoint and its pointers."""
+        """Write the pointers to a checkpoint again, because a run may have been killed before it updated them."""
         write_average_of(self.path, self.averaged())
         point(self.path / "last", folder)
         if position.best_update is not None:
@@ -82,7 +86,7 @@ class RunFolder:
         weights: Mapping[str, Tensor],
         tensors: dict[str, Tensor],
     ) -> Path:
-        """Write the checkpoint of this update, turn the pointers, and remove what is no longer needed."""
+        """Write the checkpoint of this update, update the pointers, and remove checkpoints no longer needed."""
         folder = self.folder_of(position.update)
         state = TrainingState(tensors, asdict(position))
         save_checkpoint(folder, model, weights=weights, companions=self.companions, state=state)
@@ -97,13 +101,13 @@ class RunFolder:
         return self.path / f"{PREFIX}{update}"
 
     def write_average(self, model: Transformer) -> None:
-        """`average`: the mean of the checkpoints that count. The model itself is left as it is."""
+        """Write `average`, the mean of the checkpoints in `averaged`. The model itself is not changed."""
         save_average(self.path, self.averaged(), model, self.companions)
 
     def averaged(self) -> list[Path]:
-        """The last checkpoints that were written at validations, and that of the last update of all.
+        """Return the checkpoints to average: the last ones written at a validation or at the update `max_updates`.
 
-        Which they are depends on result and extend settings alone, not on when a run was saved or stopped.
+        The choice depends on result and extend settings alone, not on when a run was saved or stopped.
         """
         interval, last = self.settings.validate_interval_updates, self.settings.max_updates
         updates = [(folder, checkpoint_update(folder)) for folder in list_checkpoints(self.path)]
@@ -111,12 +115,12 @@ class RunFolder:
         return chosen[-self.settings.average_checkpoints :]
 
     def last_good(self, failing: int | None) -> Path | None:
-        """The newest checkpoint but that of the update `failing`, whose weights are the ones that failed."""
+        """Return the newest checkpoint other than that of the update `failing`, whose weights gave the failure."""
         kept = [folder for folder in list_checkpoints(self.path) if checkpoint_update(folder) != failing]
         return kept[-1] if kept else None
 
     def _prune(self, position: Position) -> None:
-        """Keep what `average` and `best` need, and two checkpoints to resume from."""
+        """Remove checkpoints other than those for `average` and `best` and the two newest, from which a run resumes."""
         folders = list_checkpoints(self.path)
         keep = {*self.averaged(), *folders[-2:]}
         for folder in folders:
@@ -125,7 +129,7 @@ class RunFolder:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that a kill half-way leaves nothing that looks like one."""
+    """Remove a checkpoint, so that a kill during the removal leaves no incomplete checkpoint under its name."""
     aside = folder.with_name(f"{PARTIAL}removed-{folder.name}")
     folder.rename(aside)
     shutil.rmtree(aside)

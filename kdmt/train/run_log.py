@@ -1,4 +1,4 @@
-"""What a training run tells: `metrics.jsonl` always, a bar on a terminal or plain lines, TensorBoard if asked."""
+"""Logs of a training run: `metrics.jsonl`, a progress bar on a terminal or plain lines, and optionally TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _logger = get_logger(__name__)
 
 
 class Progress:
-    """Receives the loop's figures.
+    """Receiver of the figures of the training loop.
 
     Args:
-        metrics: the JSON-lines file; one object a line with `kind` "train" or "valid". None: nothing is told at all,
-            as by all ranks but the first.
-        name: what is being trained, for the bar and the lines.
+        metrics: JSON-lines file with one object per line, of `kind` "train" or "valid". With None nothing is logged or
+            shown, as on all ranks but the first.
+        name: name of the model in training, for the bar and the lines.
         tensorboard: folder for event files, or None.
     """
 
@@ -38,7 +38,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._figures: dict[str, float] = {}
-        self._began = (time.perf_counter(), 0)  # when, and at which update
+        self._began = (time.perf_counter(), 0)  # time and update of the start
         self._total = 0
 
     @contextmanager
@@ -83,7 +83,7 @@ class Progress:
         self.note(f"validation at {update}: loss {figures['loss']:.3f} nll {figures['nll']:.3f}{shown}{best}")
 
     def note(self, message: str) -> None:
-        """Log a message; above the bar where there is one."""
+        """Log a message, above the progress bar if there is one."""
         if self.metrics is None:
             return
         line = printable(f"{self.name}: {message}")
@@ -93,7 +93,7 @@ class Progress:
             _logger.info(line)
 
     def cut_back(self, update: int) -> None:
-        """Drop what was logged after `update`: a resumed run writes it anew. A line cut short by a kill goes too."""
+        """Remove the records after `update`, which a resumed run writes again, and a last line truncated by a kill."""
         if self._open_writer is not None:
             self.writer = self._open_writer(update + 1)
         if self.metrics is None or not self.metrics.exists():
@@ -105,7 +105,7 @@ class Progress:
             logged_at = _logged_at(line)
             if logged_at is not None and logged_at <= update:
                 kept.append(line + "\n")
-            dropped += logged_at is None and number < len(lines)  # the last one was cut short by a kill
+            dropped += logged_at is None and number < len(lines)  # the last line may be truncated by a kill
         if dropped:
             self.note(f"{self.metrics}: {dropped} lines are no records of training and were dropped")
         write_text(self.metrics, "".join(kept))
@@ -120,7 +120,7 @@ class Progress:
                 self.writer.add_scalar(f"{kind}/{key}", value, update)
 
     def _time_left(self, update: int) -> str:
-        """Hours and minutes to the last update, at the pace of this run so far; patience may end it earlier."""
+        """Return the hours and minutes to the last update, at the speed so far; `patience` may end training earlier."""
         began, first = self._began
         minutes = (self._total - update) * (time.perf_counter() - began) / max(update - first, 1) / 60
         return f"{int(minutes) // 60}:{int(minutes) % 60:02d}"
@@ -133,7 +133,7 @@ class Progress:
 
 
 def _logged_at(line: str) -> int | None:
-    """The update of a line of the log, None if it is not one."""
+    """Return the update of a line of the log, None if the line is not a record."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -143,7 +143,7 @@ def _logged_at(line: str) -> int | None:
 
 
 def _tensorboard_opener(folder: Path) -> Callable[[int], Any]:
-    """A function that opens the event files and drops from them what is at or after a step."""
+    """Return a function that opens the event files and discards events from a step on."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

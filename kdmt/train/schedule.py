@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and of weights, as functions of the update alone."""
+"""Schedule of the learning rate as a function of the update alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from kdmt.config import Train
 
 
 def inverse_sqrt(update: int, settings: Train) -> float:
-    """The learning rate of update number `update`, counted from 0.
+    """Return the learning rate of update number `update`, counted from 0.
 
-    Linear from `warmup_init_lr` to `lr` over `warmup_updates`, then lr * sqrt(warmup_updates / update)
+    It rises linearly from `warmup_init_lr` to `lr` over `warmup_updates`, then it is lr * sqrt(warmup_updates / update)
     (Vaswani et al. 2017, equation 3, in fairseq's parametrisation: inverse_square_root_schedule.py).
     """
     if update < settings.warmup_updates:

@@ -1,7 +1,7 @@
-"""How much of a GPU's arithmetic a training uses: model FLOPs utilisation (Chowdhery et al. 2022, appendix B).
+"""Model FLOPs utilisation of a GPU in training (Chowdhery et al. 2022, appendix B).
 
-Counted are the multiplications and additions of matrix products that the model needs, forward and backward, for real
-and padded positions alike; what activation checkpointing computes again is not.
+The multiplications and additions of the model's matrix products are counted, forward and backward, for real and padded
+positions. Recomputation for activation checkpointing is not counted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from kdmt.corpus.batching import Batch
 from kdmt.models.architecture import TransformerConfig
 
-# Dense bf16 TFLOP/s of the makers' data sheets, by words of the name that the driver gives
+# Dense bf16 TFLOP/s from the data sheets of the manufacturers, by words in the name that the driver reports
 PEAK_TFLOPS = {
     "H200": 989.0,
     "H100 PCIe": 756.0,
@@ -27,15 +27,15 @@ PEAK_TFLOPS = {
 
 
 def peak_flops(device_name: str) -> float | None:
-    """FLOP/s of a GPU in bf16, None for one that is not in the table."""
+    """Return the peak FLOP/s of a GPU in bf16, None for one that is not in the table."""
     return next((1e12 * tflops for name, tflops in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
 def training_flops(config: TransformerConfig, batch: Batch, *, num_outputs: int, tgt_vocab_size: int) -> float:
-    """Return the floating-point operations of one forward and backward pass over a batch.
+    """Return the number of floating-point operations of one forward and backward pass over a batch.
 
     Args:
-        num_outputs: target tokens whose distribution over the vocabulary is computed.
+        num_outputs: number of target tokens whose distribution over the vocabulary is computed.
     """
     rows, src_length = batch.src_tokens_BS.shape
     tgt_length = 0 if batch.prev_tokens_BT is None else batch.prev_tokens_BT.size(1)
@@ -50,4 +50,4 @@ def training_flops(config: TransformerConfig, batch: Batch, *, num_outputs: int,
     )
     output = num_outputs * dec * tgt_vocab_size
     products = config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer + output
-    return 6.0 * products  # 2 a product, and twice as many in the backward pass
+    return 6.0 * products  # 2 for each product, and twice as many in the backward pass

@@ -22,10 +22,13 @@ def validation_loss(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Return `loss` and `nll` in nats per token: sums over all batches, shared by the ranks, divided once.
+    """Return `loss` and `nll` in nats per token: sums over all batches of all ranks, divided once by the counts.
 
     Args:
-        objective: in evaluation mode.
+        objective: objective in evaluation mode.
+
+    Raises:
+        UserError: if a count is zero.
     """
     sums, counts = dict.fromkeys(EVALUATED, 0.0), dict.fromkeys(EVALUATED, 0.0)
     for indices in batches[ranks.rank :: ranks.world]:

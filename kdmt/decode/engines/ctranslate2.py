@@ -1,35 +1,41 @@
-"""Beam search, sampling and scoring by CTranslate2, on a folder that `kdmt export --to ctranslate2` wrote.
+"""Beam search, sampling and scoring with CTranslate2, for a folder that `kdmt export --to ctranslate2` wrote.
 
-Settings mean what they mean to `kdmt.decode.search.beam` and `kdmt.decode.search.sampling`; hypotheses and scores are
-theirs but for float order. CTranslate2's own search ends otherwise, and is brought to ours:
+Settings have the same meaning as in `kdmt.decode.search.beam` and `kdmt.decode.search.sampling`; hypotheses and scores
+are the same except for the order of floating-point operations. The search of CTranslate2 ends differently, and this
+module corrects for it:
 
-* of all hypotheses that have finished when K have it keeps the K best, fairseq the first K. A length penalty far below
-  zero makes those the best that finished first, and the scores are undone and normalised here;
-* where it forbids </s> as the first token it renormalises the others. So </s> is allowed; only a sentence in which it
-  is found there is searched again with it forbidden, and the renormalising undone. What that search would find is what
-  the first one finds but for the empty hypothesis, and one more: where many sentences are such, it looks for K + 1;
-* at the maximum length, one for all of a batch, it cuts off its best candidates. A batch is searched with the largest
-  of its sentences' maximum lengths; only a sentence with a hypothesis beyond its own is searched again, for all that it
-  had then, and </s> is forced on the prefixes that live on.
+* Once K hypotheses have finished, CTranslate2 keeps the K best of all finished ones, fairseq the first K. A length
+  penalty far below zero ranks the hypotheses that finished first as the best; the penalty is then undone, and scores
+  are normalised here.
+* If </s> is forbidden as the first token, CTranslate2 renormalises the other probabilities. So </s> is allowed, and
+  only a sentence for which the empty hypothesis is found is searched again with </s> forbidden, with the
+  renormalisation undone. The second search finds the hypotheses of the first without the empty one, and one more: if
+  many sentences of a block have the empty hypothesis, the first search looks for K + 1 hypotheses instead.
+* A batch has one maximum length, at which CTranslate2 cuts off its best candidates. A batch is searched with the
+  largest maximum length of its sentences. Only a sentence with a hypothesis longer than its own maximum length is
+  searched again, for all hypotheses and prefixes at that length, and </s> is forced on the live prefixes.
 
-What still differs:
+The remaining differences are:
 
-* it renormalises for <pad>, which it forbids everywhere: a score is larger than the teacher-forced one by the sum of
-  -log(1 - p(<pad>)), divided like the rest; for a trained model below 1e-3, by which near ties may turn;
-* where more than K hypotheses have finished in all, one of those that finished first may be lost if its sum of log p is
-  several times below that of one which finished with the last: a length penalty can tell neighbouring lengths apart by
-  so much only (a factor of 3.8 between 19 and 20 of at most 20 tokens, 1.4 between 59 and 60 of at most 60);
-* ties and what float order makes of near ones; with float16 or int8 weights, what rounding makes of the model;
-* with a shortlist, whose logits alone are computed, scores are those of the distribution over it, and at the maximum
-  length </s> is forced on what CTranslate2 cut off; its log-probability is that of the whole vocabulary;
-* a source of </s> alone, which it does not look at, gets one hypothesis, the empty one with score 0.
+* CTranslate2 forbids <pad> everywhere and renormalises for it: a score is larger than the teacher-forced one by the sum
+  of -log(1 - p(<pad>)), divided by the same length. For a trained model this is below 1e-3, which may change the order
+  of near ties.
+* If more than K hypotheses have finished in total, one of those that finished first may be lost if its sum of log p is
+  several times lower than that of a hypothesis that finished last: a length penalty separates neighbouring lengths by
+  a limited factor only (3.8 between 19 and 20 of at most 20 tokens, 1.4 between 59 and 60 of at most 60).
+* Ties, and near ties that depend on the order of floating-point operations; with float16 or int8 weights, the rounding
+  of the model.
+* With a shortlist, only its logits are computed, so that scores are those of the distribution over the shortlist. At
+  the maximum length, </s> is forced on what CTranslate2 cut off, with its log-probability over the whole vocabulary.
+* CTranslate2 does not translate a source that has only </s>; its one hypothesis is empty and has score 0.
 
-A folder that `kdmt.interop.huggingface` wrote is searched in the same way. Its `model.json` says what stands around a
-sentence (`frame`). Tokens that begin every target, as that of the target language, are given to CTranslate2 as a target
-prefix: they have probability 1 and count in no length, neither in the maximum nor in the score's. CTranslate2 counts
-them in its lengths, which is undone with its length penalty; and it loses a hypothesis that ends right behind them.
-So there </s> is always forbidden as the first token, and its log-probability, of a pass of its own, tells what the
-renormalising added. A Marian model has no <pad> there: nothing is renormalised for it.
+A folder that `kdmt.interop.huggingface` wrote is searched in the same way. Its `model.json` has the tokens that
+surround a sentence (`frame`). Tokens that begin every target, such as the token of the target language, are given to
+CTranslate2 as a target prefix: they have probability 1 and are not counted in the maximum length or the length of the
+score. CTranslate2 counts them in its lengths, which is undone with its length penalty, and it loses a hypothesis that
+ends directly after them. So with such a prefix </s> is always forbidden as the first token, and a separate scoring pass
+gives its log-probability, by which the renormalisation is undone. A Marian model has no <pad> in its vocabulary, so
+that nothing is renormalised for it.
 """
 
 from __future__ import annotations
@@ -56,49 +62,49 @@ from kdmt.types import EOS, PAD, SPECIALS, Hypothesis, Sampling
 if TYPE_CHECKING:
     from ctranslate2 import StorageView, TranslationResult, Translator
 
-_SCORED_TOKENS = 4096  # padded, scored at once: their logits are held all together
-_LARGEST_FACTOR = 34  # its logarithm to base 10; with a log-probability it still is a float32
-_OFTEN = 0.1  # of a block's sentences so far
-_LIKELY = math.log(0.5)  # of </s> as the first token: what is left for others is no longer known precisely
-_SMALL_BATCH = 16  # sentences, with little to compute for each: what is computed stays in the processor's caches
+_SCORED_TOKENS = 4096  # padded tokens of a scoring batch, whose logits are all in memory at the same time
+_LARGEST_FACTOR = 34  # base-10 logarithm; multiplied by a log-probability, the factor is still within float32
+_OFTEN = 0.1  # share of the block's sentences so far with the empty hypothesis
+_LIKELY = math.log(0.5)  # of </s> as the first token: above it, the remaining probability is imprecise
+_SMALL_BATCH = 16  # sentences; with little computation for each, intermediate results stay in the CPU caches
 _OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Parameters = ParamSpec("_Parameters")
-_NO_BEAM = -1e30  # a lower sum is that of a beam beyond the candidates that there are
+_NO_BEAM = -1e30  # a sum below it marks a beam for which there was no candidate
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A hypothesis, or a prefix of one, as CTranslate2 spells it."""
+    """A hypothesis or a prefix of one, as token strings of CTranslate2."""
 
     tokens: list[str]  # without </s>
-    total: float  # sum of log p, of </s> too where it has ended
+    total: float  # sum of log p, with that of </s> if the hypothesis has ended
     ended: bool
 
     @property
     def steps(self) -> int:
-        """Steps of the search until it ended or was cut off."""
+        """Number of search steps until the hypothesis ended or was cut off."""
         return len(self.tokens) + self.ended
 
 
 @dataclass(frozen=True)
 class _Given:
-    """Sources as CTranslate2 reads them, with the maximum length of each; a place is the index of one."""
+    """Sources as token strings of CTranslate2, with the maximum target length of each; `places` are their indices."""
 
     sources: list[list[str]]
     max_lens: list[int]
     settings: Decode
 
     def batches(self, places: Sequence[int]) -> Iterator[list[int]]:
-        """Yield batches of places with sources of similar length, longest first."""
+        """Yield batches of indices with sources of similar length, longest first."""
         lengths = [len(self.sources[place]) for place in places]
         settings = self.settings
         for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
             yield _of(places, batch)
 
     def batches_alike(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """Yield such batches of sources that share a maximum length, with that length."""
+        """Yield maximum lengths, each with a batch of indices whose sources have that maximum length."""
         for max_len, group in groupby(sorted(places, key=self._shortest_last), key=self.max_lens.__getitem__):
             for batch in self.batches(list(group)):
                 yield max_len, batch
@@ -107,32 +113,37 @@ class _Given:
         return -self.max_lens[place]
 
     def all_end_within(self, place: int, found: list[_Found]) -> bool:
-        """Return whether a search with the source's own maximum length would find the same as one with a larger one."""
+        """Return whether a search with the source's own maximum length would find the same hypotheses.
+
+        Args:
+            found: result of a search with a maximum length that may be larger.
+        """
         return len(found) == self.settings.beam and all(
             each.ended and each.steps <= self.max_lens[place] for each in found
         )
 
 
 def open_folder(folder: Path, options: EngineOptions) -> CTranslate2Engine:
-    """Return the engine of an exported folder, with weights as they are stored. See `CTranslate2Engine`."""
+    """Return the engine of an exported folder, with weights in the stored type. See `CTranslate2Engine`."""
     return CTranslate2Engine(folder, device=options.device, threads=options.threads)
 
 
 class CTranslate2Engine:
-    """A CTranslate2 model; hypotheses come without `log_probs`.
+    """A CTranslate2 model; the hypotheses of `decode` have no `log_probs`.
 
     Args:
-        folder: written by `kdmt.interop.ctranslate2_export` or `kdmt.interop.huggingface`.
+        folder: folder written by `kdmt.interop.ctranslate2_export` or `kdmt.interop.huggingface`.
         device: cpu, cuda or cuda:<n>.
-        compute_type: default (as stored), float32, int8, float16, ...: what the device has of CTranslate2's types.
-        threads: of the CPU for one batch. On a CPU, searches in int8 or with a shortlist take batches of 16 at most, in
-            which they are quickest.
-        shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. What a sentence's
-            translation is then depends on the sentences that it is searched with.
+        compute_type: default (as stored), float32, int8, float16 or another type of CTranslate2 that the device
+            supports.
+        threads: number of CPU threads for one batch. On a CPU, searches in int8 or with a shortlist use batches of at
+            most 16 sentences, which are the fastest.
+        shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. The translation of a
+            sentence then depends on the other sentences of its batch.
 
     Raises:
-        UserError: CTranslate2 is not installed or cannot load the model, the folder is damaged or none of ours, or it
-            has no shortlist.
+        UserError: if CTranslate2 is not installed or cannot load the model, if the folder is damaged or was not written
+            by kdmt, or if it has no shortlist.
     """
 
     def __init__(
@@ -150,7 +161,7 @@ class CTranslate2Engine:
         self._src_symbols, self._tgt_symbols, self._columns = model.src_symbols, model.tgt_symbols, model.vocabulary
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._eos_column = self._columns.index(SPECIALS[EOS])
-        self._min_len = 1 if self._frame.target_prefix else 0  # tokens before </s> in every search
+        self._min_len = 1 if self._frame.target_prefix else 0  # least number of tokens before </s> in every search
         self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
         self._load = partial(_load, folder, device, compute_type, threads)
         self._translator = self._load()
@@ -165,7 +176,7 @@ class CTranslate2Engine:
         if self._largest_batch is not None:
             settings = settings.model_copy(update={"batch_size": min(settings.batch_size, self._largest_batch)})
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
-        # CTranslate2 translates no source of </s> alone
+        # CTranslate2 does not translate a source that has only </s>
         places = [place for place, source in enumerate(sources) if len(source) > 1]
         progress = progress or _keep_silent
         found = self._decode_places(given, places, progress)
@@ -179,14 +190,14 @@ class CTranslate2Engine:
     def _decode_places(
         self, given: _Given, places: list[int], progress: Callable[[int], None]
     ) -> dict[int, list[_Found]]:
-        """Search all batches once, then again what the maximum length or </s> as the first token affects."""
+        """Search all batches once, and search again the sentences that the maximum length or an early </s> affects."""
         found: dict[int, list[_Found]] = {}
-        early: dict[int, float] = {}  # the log-probability of </s> as the first token, where it was found there
+        early: dict[int, float] = {}  # log-probability of </s> as the first token, if the search found it there
         again: list[int] = []
         beam = given.settings.beam
         batches = list(given.batches(places))
-        # the last one, which is little work, shows first how often </s> is found there: where it often is, to find one
-        # hypothesis more is less work than a second search
+        # the last batch has the shortest sentences and goes first, to estimate how often the empty hypothesis is found:
+        # if it is often found, searching for one more hypothesis is less work than a second search
         for batch in batches[-1:] + batches[:-1]:
             spare = int(not self._min_len and beam > 1 and len(early) >= _OFTEN * len(found))
             for place, nbest in self._search_batch(given, batch, min_len=self._min_len, spare=spare).items():
@@ -215,34 +226,34 @@ class CTranslate2Engine:
         seed: int,
         progress: Callable[[int], None] | None = None,
     ) -> list[list[Hypothesis]]:
-        """Draw one translation of each source, from the distribution that `kdmt.decode.search.sampling` says.
+        """Draw one translation of each source, with the distributions of `kdmt.decode.search.sampling`.
 
-        The same call draws the same; but what is drawn for a sentence depends on what else is asked for, since all
-        take their random numbers from one generator.
+        The same call draws the same samples. The sample of a sentence depends on the other sources of the call, because
+        all of them take their random numbers from one generator.
 
         Args:
             sources: int [S] each, ending in </s>.
-            settings: of which the maximum lengths, the length penalty of the scores and the limits of a batch count.
-            sampling: from which distribution is drawn.
-            seed: of CTranslate2's generator, a global one.
-            progress: called after each batch with the number of sentences in it.
+            settings: settings of which the maximum lengths and the batch limits are used.
+            sampling: the distribution that samples are drawn from.
+            seed: seed of CTranslate2's global generator.
+            progress: function called after each batch with the number of sentences in it.
 
         Returns:
-            For each source, in order, its sample, alone in a list, with the log-probability of each token. They and
-            the score are those of the model's own distribution, whatever it was drawn from.
+            For each source, in order, a list with its one sample, with the log-probability of each token. The
+            log-probabilities and the score are those of the model's own distribution, whatever `sampling` is.
 
         Raises:
-            UserError: a source is longer than the model can read; names its index.
+            UserError: if a source is longer than the model can read; the message has its index.
         """
         import ctranslate2
 
         check_sentences(sources, self.max_source_positions, "source")
         ctranslate2.set_random_seed(seed)
-        translator = self._load()  # a generator is seeded when its thread starts: another seed needs another thread
+        translator = self._load()  # a generator is seeded when its thread starts: a new seed needs a new thread
         found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
         for max_len, batch in given.batches_alike(range(len(sources))):
-            # CTranslate2 translates no source of </s> alone
+            # CTranslate2 does not translate a source that has only </s>
             places = [place for place in batch if len(sources[place]) > 1]
             spelled = _of(given.sources, places)
             drawn = self._draw(translator, spelled, max_len, sampling)
@@ -257,7 +268,10 @@ class CTranslate2Engine:
     def _draw(
         self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
     ) -> list[list[str]]:
-        """Draw samples, without </s>. CTranslate2 filters as kdmt does: top-k, temperature, then the nucleus."""
+        """Draw samples and return them without </s>.
+
+        CTranslate2 applies top-k, temperature and then the nucleus, which gives the same distribution as in kdmt.
+        """
         if not sources:
             return []
         forced = len(self._frame.target_prefix)
@@ -292,7 +306,7 @@ class CTranslate2Engine:
     def _search_batch(
         self, given: _Given, batch: list[int], *, min_len: int, spare: int = 0
     ) -> dict[int, list[_Found]]:
-        """Search a batch with the largest of its maximum lengths, since a call takes one."""
+        """Search a batch with its largest maximum length, because a call of CTranslate2 takes a single one."""
         sources, max_len = _of(given.sources, batch), max(_of(given.max_lens, batch))
         found = self._search(sources, max_len, given.settings.beam, min_len=min_len, spare=spare)
         return dict(zip(batch, found, strict=True))
@@ -310,25 +324,26 @@ class CTranslate2Engine:
         """Return the hypotheses that CTranslate2 finds for each source, in the order of finishing.
 
         Args:
-            max_len: steps; what has not ended by then is cut off.
-            min_len: least number of tokens before </s>. From 1 on, CTranslate2 renormalises what it leaves.
-            spare: hypotheses beyond the first `beam`.
-            everything: all that finished or was cut off, also beyond the first `beam`; right for sources that a search
-                without it cuts off, since the others go on for longer.
+            max_len: number of steps; hypotheses that have not ended by then are cut off.
+            min_len: least number of tokens before </s>. From 1 on, CTranslate2 renormalises the other probabilities.
+            spare: number of hypotheses beyond the first `beam`.
+            everything: whether to return all hypotheses that finished or were cut off, also beyond the first `beam`.
+                The result is correct for sources that a search without it cuts off; for others the search goes on for
+                longer.
         """
         if not sources:
             return []
         forced = len(self._frame.target_prefix)
         penalty = _finishing_order(forced + max_len)
         count = 2 * beam if everything else beam + spare
-        # every option that changes what is found stands here: some defaults are not fairseq's
+        # every option that changes the result is set explicitly: some defaults differ from fairseq's
         results = self._run(
             self._translator.translate_batch,
             sources,
             self._prefixes(len(sources)),
             max_batch_size=0,
             beam_size=beam,
-            patience=count / beam,  # CTranslate2 rounds what it multiplies with it
+            patience=count / beam,  # CTranslate2 rounds the product of beam size and patience
             num_hypotheses=count,
             length_penalty=penalty,
             coverage_penalty=0.0,
@@ -352,14 +367,14 @@ class CTranslate2Engine:
         return [_in_order(result, penalty, forced) for result in results]
 
     def _end(self, given: _Given, places: list[int], early: dict[int, float]) -> dict[int, list[_Found]]:
-        """Return the hypotheses of sources that their maximum length cuts off.
+        """Return the hypotheses of sources whose maximum length cuts the search off.
 
-        They are those that finished, and of the prefixes that are alive at that length the likeliest ones with </s>,
-        `beam` in all.
+        These are the finished hypotheses and the most probable prefixes alive at that length with </s> appended, `beam`
+        in total.
         """
         ends: dict[int, list[_Found]] = {}
         live: dict[int, list[_Found]] = {}
-        for min_len in (0, 1):  # </s> is forbidden as the first token where it was found there
+        for min_len in (0, 1):  # </s> is forbidden as the first token for sentences in which it was found there
             alike = [place for place in places if (place in early) == (min_len == 1)]
             for max_len, batch in given.batches_alike(alike):
                 parts = self._cut_off(_of(given.sources, batch), max_len, given.settings.beam, min_len=min_len)
@@ -375,8 +390,8 @@ class CTranslate2Engine:
     def _cut_off(
         self, sources: list[list[str]], max_len: int, beam: int, *, min_len: int
     ) -> list[tuple[list[_Found], list[_Found]]]:
-        """Return for each source what has ended before the maximum length, and the prefixes that are alive at it."""
-        # one beam is all that there is; a shortlist has to do with one search, since another one is another batch's
+        """Return for each source the hypotheses that end before the maximum length, and the prefixes alive at it."""
+        # a beam of 1 has no other prefixes; with a shortlist, the search of another batch would have other scores
         everything = beam > 1 and not self._shortlist
         whole = self._search(sources, max_len, beam, min_len=min_len, everything=everything)
         parts = []
@@ -384,7 +399,7 @@ class CTranslate2Engine:
             ended, live = [each for each in every if each.ended][:beam], [each for each in every if not each.ended]
             if len(ended) == beam:
                 live = []
-            elif everything and len(live) < beam and max_len > 1:  # some live on behind one that ended
+            elif everything and len(live) < beam and max_len > 1:  # other prefixes are alive but rank below ended ones
                 ended, live = self._walk(source, ended, max_len, beam, min_len)
             parts.append((ended, live))
         return parts
@@ -392,14 +407,14 @@ class CTranslate2Engine:
     def _walk(
         self, source: list[str], ended: list[_Found], max_len: int, beam: int, min_len: int
     ) -> tuple[list[_Found], list[_Found]]:
-        """Return what has ended before the maximum length, and the prefixes that are alive at it.
+        """Return the hypotheses that end before the maximum length, and the prefixes that are alive at it.
 
-        CTranslate2 cuts off the best K candidates, those that end in </s> among them, so that as many of the prefixes
-        that would live on are not told. They are where nothing ends: from the last such step on, which is one of the
-        last K, the search is made here.
+        CTranslate2 cuts off the best K candidates, including those that end in </s>, and for each of the latter one
+        live prefix is missing from its result. At a step at which no hypothesis ends, all live prefixes are returned:
+        from the last such step on, which is one of the last K steps, the search is done here.
 
         Args:
-            ended: fewer than K hypotheses, all that end before the maximum length; none of them in the first step.
+            ended: all hypotheses that end before the maximum length, fewer than K, none of them in the first step.
         """
         ends = {each.steps for each in ended}
         start = next(step for step in range(max_len - 1, 0, -1) if step not in ends)
@@ -411,7 +426,7 @@ class CTranslate2Engine:
         return own, live
 
     def _forced(self, sources: list[list[str]], live: list[list[_Found]]) -> list[list[_Found]]:
-        """Return prefixes with </s> appended, the likeliest first."""
+        """Return prefixes with </s> appended, the most probable first."""
         owners = [source for source, prefixes in zip(sources, live, strict=True) for _ in prefixes]
         scores = iter(self._score(owners, [prefix.tokens for prefixes in live for prefix in prefixes]))
         ended = [
@@ -423,7 +438,7 @@ class CTranslate2Engine:
     def _advance(
         self, source: list[str], ended: list[_Found], live: list[_Found], beam: int
     ) -> tuple[list[_Found], list[_Found]]:
-        """Take one step of the search that is not the first. See `kdmt.decode.search.beam`."""
+        """Take one step of the search, other than the first. See `kdmt.decode.search.beam`."""
         totals_KV = np.array([prefix.total for prefix in live])[:, None] + self._next_log_probs(source, live)
         if self._never:
             totals_KV[:, self._columns.index(SPECIALS[PAD])] = -np.inf
@@ -438,7 +453,7 @@ class CTranslate2Engine:
         return ended, going_on[:beam]
 
     def _next_log_probs(self, source: list[str], live: list[_Found]) -> np.ndarray:
-        """Return the log-probability of each token after each of some prefixes of one length: float64 [K, V]."""
+        """Return the log-probability of each token after each prefix; prefixes have one length: float64 [K, V]."""
         begun = [[*self._frame.target_prefix, *prefix.tokens] for prefix in live]
         length = len(begun[0])
         results = self._run(
@@ -458,10 +473,14 @@ class CTranslate2Engine:
     def _among_all(
         self, given: _Given, early: dict[int, float], found: dict[int, list[_Found]]
     ) -> dict[int, list[_Found]]:
-        """Return hypotheses with probabilities among all translations, given those among the ones that are not empty.
+        """Undo the renormalisation of hypotheses that were found with </s> forbidden as the first token.
 
         Args:
-            early: log-probability of </s> as the first token, of the sources that are asked for.
+            early: log-probability of </s> as the first token, for the sources to return.
+            found: hypotheses with probabilities among the translations that are not empty.
+
+        Returns:
+            For each source in `early`, its hypotheses with probabilities among all translations.
         """
         among_all: dict[int, list[_Found]] = {}
         likely = []
@@ -470,7 +489,7 @@ class CTranslate2Engine:
             among_all[place] = [replace(each, total=each.total + remainder) for each in found[place]]
             if eos_log_prob > _LIKELY and not self._shortlist:
                 likely.append(place)
-        # by forced decoding, which is more precise where </s> is likely
+        # forced decoding is more precise if </s> is probable
         owners = [given.sources[place] for place in likely for _ in found[place]]
         scores = iter(self._score(owners, [each.tokens for place in likely for each in found[place]]))
         for place in likely:
@@ -536,11 +555,11 @@ class CTranslate2Engine:
     def _run(
         self, call: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> _Result:
-        """Call a function of CTranslate2; an error about the model names its folder."""
+        """Call a function of CTranslate2, and name the folder in an error about the model."""
         try:
             return call(*args, **kwargs)
         except (ValueError, RuntimeError) as error:
-            if _OF_DEVICES.search(str(error)):  # may pass: it is tried again
+            if _OF_DEVICES.search(str(error)):  # may be temporary: the caller retries
                 raise
             raise UserError(f"{self._folder}: CTranslate2 cannot run it: {describe_error(error)}") from None
 
@@ -556,7 +575,7 @@ class CTranslate2Engine:
         return [*self._frame.source_prefix, *own, *self._frame.source_suffix]
 
     def _prefixes(self, count: int) -> list[list[str]] | None:
-        """Return the target prefixes of `count` sentences, None if the model has none."""
+        """Return the target prefixes of `count` sentences, None if the model has no target prefix."""
         return [list(self._frame.target_prefix)] * count if self._frame.target_prefix else None
 
 
@@ -568,19 +587,19 @@ def _of(items: Sequence[_Item], places: Sequence[int]) -> list[_Item]:
 
 
 def _finishing_order(max_len: int) -> float:
-    """Return a length penalty that ranks hypotheses by their lengths, so that those which finished first are kept.
+    """Return a length penalty that ranks hypotheses by their lengths, so that those that finished first are kept.
 
-    It is as far below zero as scores of `max_len` tokens remain float32.
+    The penalty is as far below zero as scores of `max_len` tokens allow without exceeding the range of float32.
     """
-    # a whole number, which is no other one as a float32: scores are to be undone
+    # an integer is exact as a float32, so that the penalty can be undone
     return -float(math.floor(_LARGEST_FACTOR / math.log10(max(max_len, 10))))
 
 
 def _in_order(result: TranslationResult, penalty: float, forced: int) -> list[_Found]:
-    """Return what a search found, with the length penalty undone.
+    """Return the hypotheses of a search in the order of finishing, with the length penalty undone.
 
     Args:
-        forced: number of tokens that begin every target.
+        forced: number of tokens of the target prefix.
     """
     found = []
     for tokens, score in zip(result.hypotheses, result.scores, strict=True):
@@ -592,7 +611,7 @@ def _in_order(result: TranslationResult, penalty: float, forced: int) -> list[_F
 
 
 def _array(view: StorageView) -> np.ndarray:
-    """Return numbers of CTranslate2, on any device and of any type, as float64."""
+    """Return an array of CTranslate2, on any device and of any type, as float64."""
     from ctranslate2 import DataType, Device
 
     return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float64)
@@ -618,6 +637,6 @@ def _load(folder: Path, device: str, compute_type: str, threads: int) -> Transla
         RuntimeError,
         IndexError,
         MemoryError,
-    ) as error:  # an unknown type or device, a file that is damaged
+    ) as error:  # an unknown type or device, or a damaged file
         reason = describe_error(error)
         raise UserError(f"{folder}: CTranslate2 cannot load it on {device} as {compute_type}: {reason}") from None

@@ -1,6 +1,6 @@
-"""The protocol of decoding engines, and what their implementations share. Nothing here loads torch.
+"""Protocols of decoding engines, and functions that their implementations share. Loading this does not load PyTorch.
 
-S is a source's length.
+Shapes: S source length, T target length.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from kdmt.types import EOS, Hypothesis
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Options for opening a folder with an engine. An engine ignores those that it does not have.
+    """Options for opening a folder with an engine. An engine ignores options that it does not support.
 
     Attributes:
         device: cpu, cuda or cuda:<n>.
-        threads: CPU threads, of engines that do not take PyTorch's.
-        search: how non-autoregressive models decode.
-        iterations: decoder passes of a non-autoregressive model, at most.
-        rescorer: a checkpoint of an autoregressive model that chooses among candidates, where `search.rescore` is set.
+        threads: number of CPU threads, for engines that do not use PyTorch's.
+        search: settings for decoding with non-autoregressive models.
+        iterations: maximum number of decoder passes of a non-autoregressive model.
+        rescorer: checkpoint of an autoregressive model that chooses among candidates if `search.rescore` is set.
     """
 
     device: str = "cpu"
@@ -41,7 +41,7 @@ class Engine(Protocol):
 
     @property
     def max_source_positions(self) -> int:
-        """Most tokens of a source, </s> included."""
+        """Maximum number of source tokens, </s> included."""
         ...
 
     def decode(
@@ -50,13 +50,13 @@ class Engine(Protocol):
         """Translate `sources` (int [S] each, ending in </s>).
 
         Args:
-            progress: called after each batch with the number of sentences in it.
+            progress: function called after each batch with the number of sentences in it.
 
         Returns:
             For each source, in order, its `settings.nbest` hypotheses, best first.
 
         Raises:
-            UserError: a source is longer than the model can read; names its index.
+            UserError: if a source is longer than the model can read; the message has its index.
         """
         ...
 
@@ -67,7 +67,7 @@ class RefiningEngine(Engine, Protocol):
 
     @property
     def refines(self) -> bool:
-        """Whether more than one pass changes the output."""
+        """Return whether more than one pass changes the output."""
         ...
 
     def with_iterations(self, iterations: int) -> Engine:
@@ -81,7 +81,7 @@ class ScoringEngine(Engine, Protocol):
 
     @property
     def max_target_positions(self) -> int:
-        """Most tokens of a target, </s> included."""
+        """Maximum number of target tokens, </s> included."""
         ...
 
     def score_pairs(
@@ -95,24 +95,24 @@ class ScoringEngine(Engine, Protocol):
         """Return the natural log-probability of each target token, given the source and the tokens before it.
 
         Args:
-            sources, targets: int [S] and int [T], line by line, both ending in </s>.
-            max_tokens: padded tokens of the longer side in a batch.
-            batch_size: pairs in a batch.
+            sources, targets: sentence pairs in the same order, int [S] and int [T], both ending in </s>.
+            max_tokens: maximum number of padded tokens of the longer side in a batch.
+            batch_size: maximum number of sentence pairs in a batch.
 
         Returns:
             For each pair, in order, floats [T].
 
         Raises:
-            ValueError: there are not as many targets as sources.
-            UserError: a side is longer than the model's positions; names its index.
+            ValueError: if the numbers of sources and targets differ.
+            UserError: if a source or target is longer than the model's positions; the message has its index.
         """
         ...
 
 
 def length_batches(lengths: Sequence[int], *, max_tokens: int, batch_size: int) -> Iterator[list[int]]:
-    """Yield batches of indices of similar length, longest first, equal lengths in their order.
+    """Yield batches of indices of sentences of similar length, longest first, equal lengths in their order.
 
-    A batch holds at most `batch_size` sentences and `max_tokens` padded tokens; a sentence longer than that is a
+    A batch holds at most `batch_size` sentences and `max_tokens` padded tokens; a sentence longer than that forms a
     batch of its own.
     """
     batch: list[int] = []
@@ -126,16 +126,16 @@ def length_batches(lengths: Sequence[int], *, max_tokens: int, batch_size: int) 
 
 
 def check_sentences(sentences: Sequence[np.ndarray], limit: int, side: str) -> None:
-    """Refuse sentences that an engine cannot read.
+    """Check that an engine can read sentences.
 
     Args:
         sentences: int [S] each.
-        limit: most tokens, </s> included.
-        side: their name in messages.
+        limit: maximum number of tokens, </s> included.
+        side: name of the sentences in messages, such as "source".
 
     Raises:
-        ValueError: one does not end in </s>.
-        UserError: one is longer than the limit; names its index.
+        ValueError: if a sentence does not end in </s>.
+        UserError: if a sentence is longer than the limit; the message has its index.
     """
     for index, tokens in enumerate(sentences):
         if not len(tokens) or tokens[-1] != EOS:

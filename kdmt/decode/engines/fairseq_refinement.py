@@ -1,18 +1,19 @@
-"""Decoding as fairseq does it: its IterativeRefinementGenerator (0.12.2), for models in fairseq's layout.
+"""Decoding with the rules of fairseq's IterativeRefinementGenerator (0.12.2), for models in fairseq's layout.
 
-`kdmt generate` goes this way, so that it gives what `fairseq-generate --task translation_lev` gives. kdmt's own
-decoders (`kdmt.decode.engines.nat`) follow the papers, and differ in what is said here:
+`kdmt generate` uses this engine, so that its output equals that of `fairseq-generate --task translation_lev`. kdmt's
+own decoders (`kdmt.decode.engines.nat`) follow the papers. They differ from these rules of fairseq:
 
-- A model is asked again until its sentence stays as it is; one that is made to write once, too (`nat`). In later passes
-  it reads whatever it wrote, at the places of <s> and </s> as well.
-- `cmlm` stops where the words and what is hidden of them are as in the pass before, unless it is forced to go on; then
-  hidden words may be left as <unk>.
-- Several lengths are those around the most probable one, and that counts which is best by the mean over all positions.
-- A score is this mean, <s> and </s> counted. Models that write them too are asked how probable they are; elsewhere they
-  cost nothing. That of a CRF is a mean of unnormalised scores.
+- Passes are repeated until the sentence does not change, also for models that are trained for a single pass (`nat`). In
+  later passes the decoder reads its whole output of the pass before, at the positions of <s> and </s> as well.
+- `cmlm` stops if the words and the mask are the same as in the pass before, unless it is forced to run all passes;
+  masked words may then remain <unk>.
+- If several lengths are tried, they are those around the most probable one, and the best candidate is the one with the
+  best mean over all positions.
+- A score is this mean, with <s> and </s> counted. Models that predict these two contribute their log-probabilities; for
+  other models they count as 0. The score of a CRF is a mean of unnormalised scores.
 
-Shapes: B batch, N candidates of all sentences, A rows still at work, T target length with <s> and </s>, K candidates
-of a position, D model width.
+Shapes: B batch, N candidates of all sentences, A active rows, T target length with <s> and </s>, K candidates of a
+position, D model width.
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput
 from kdmt.types import BOS, EOS, PAD, UNK, Hypothesis
 
-_LONGEST_DRAFT = 255  # tokens of a draft that is edited, where fairseq lets it grow no more
+_LONGEST_DRAFT = 255  # tokens at which fairseq stops inserting into a draft
 
-# (tokens [A, T], rows int64 [A], pass) -> what is written at each position and its score, [A, T] each
+# (tokens [A, T], rows int64 [A], number of the pass) -> predicted token of each position and its score, [A, T] each
 _Step = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 class RefinementEngine:
-    """A non-autoregressive model in fairseq's layout; hypotheses come with `log_probs` of <s>, words and </s>.
+    """A non-autoregressive model in fairseq's layout; hypotheses have the `log_probs` of <s>, words and </s>.
 
     Args:
-        max_iter: passes after the first, at most.
-        adaptive: whether a sentence is finished when a pass has changed nothing.
-        length_beam: lengths that are tried, of families that write a sentence of a given length.
-        eos_penalty: taken off the logit of "nothing is missing", of families that edit.
-        reranker: chooses among the lengths.
+        max_iter: maximum number of passes after the first.
+        adaptive: whether a sentence is finished once a pass changes nothing.
+        length_beam: number of lengths to try, for families that predict a length.
+        eos_penalty: penalty subtracted from the logit of "no token is missing", for families that edit.
+        reranker: autoregressive model that chooses among the lengths.
 
     Raises:
-        ValueError: the model's layout is not fairseq's, or a family without lengths is to try several.
+        ValueError: if the model's layout is not fairseq's, or if `length_beam` is above 1 for a family without lengths.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class RefinementEngine:
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `Engine.decode`; one hypothesis of each source, and of `settings` only how batches are cut."""
+        """See `Engine.decode`; returns one hypothesis per source, and uses only the batch limits of `settings`."""
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             chosen = [sources[place] for place in batch]
@@ -113,7 +114,7 @@ class RefinementEngine:
         return insertion(edits, limits_B, iterations=self.max_iter + 1, nothing=self.model.nothing)
 
     def _refine(self, step: _Step, words_N: Tensor) -> list[Hypothesis]:
-        """Run passes over the sentences that are not finished."""
+        """Run passes over the unfinished sentences until all are finished."""
         tokens_AT, scores_AT = _unknown(words_N)
         rows_A = torch.arange(len(words_N), device=self.device)
         found = [Hypothesis((), 0.0)] * len(words_N)
@@ -138,13 +139,13 @@ class RefinementEngine:
         return found
 
     def _step(self, src_tokens_NS: Tensor, encoded: EncoderOutput) -> _Step:
-        """Return a function that runs one pass of the model over sentences with <s> and </s>."""
+        """Return a function that runs one decoder pass over sentences with <s> and </s>."""
         model = self.model
         is_chain = model.nat.family == "nat_crf"
 
         def step(tokens_AT: Tensor, rows_A: Tensor, number: int) -> tuple[Tensor, Tensor]:
             states = encoded.select(rows_A)
-            if number == 0 or is_chain:  # a CRF's model starts from the source each time
+            if number == 0 or is_chain:  # a model with a CRF starts from the source in every pass
                 unknown_AT = _unknown(tokens_AT.ne(PAD).sum(1) - 2)[0]
                 features_ATD = model.fill_framed(src_tokens_NS[rows_A], unknown_AT[:, 1:], states)
             else:
@@ -157,7 +158,7 @@ class RefinementEngine:
 
 
 def _unknown(words_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sentences of <s>, `words_N` times <unk>, </s> and padding, and scores of 0: [N, T] each."""
+    """Return sentences of <s>, `words_N` times <unk>, </s> and padding, with scores of 0: [N, T] each."""
     columns_T = torch.arange(int(words_N.max()) + 2, device=words_N.device)
     tokens_NT = torch.where(columns_T <= words_N[:, None], UNK, PAD)
     tokens_NT[:, 0] = BOS
@@ -166,14 +167,14 @@ def _unknown(words_N: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _least_sure(tokens_AT: Tensor, scores_AT: Tensor, share: float) -> Tensor:
-    """Return which words are among the given share of those with the lowest scores: bool [A, T]."""
+    """Return a mask of the given share of each sentence's words, those with the lowest scores: bool [A, T]."""
     counts_A = ((tokens_AT.ne(PAD).sum(1).to(scores_AT.dtype) - 2) * share).long()
     first_AT = torch.arange(tokens_AT.size(1), device=tokens_AT.device) < counts_A[:, None]
     return torch.zeros_like(first_AT).scatter(1, scores_AT.argsort(dim=1, stable=True), first_AT)
 
 
 def _best_chain(model: NATransformer, features_ATD: Tensor, lengths_A: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the best sequence, and what each of its tokens adds to its score, not normalised: [A, T] each."""
+    """Return the best token sequence of the CRF and the unnormalised score of each of its tokens: [A, T] each."""
     said = (features_ATD @ model.output_weight_VD.t()).topk(model.nat.crf_candidates)
     moves_ATKK = candidate_transitions(*model.transitions(said.indices))
     places_AT, _ = crf_best(said.values, moves_ATKK, lengths_A)
@@ -195,6 +196,6 @@ def _hypotheses(tokens_AT: Tensor, scores_AT: Tensor, steps: int) -> list[Hypoth
 
 
 def _framed(hypothesis: Hypothesis) -> Hypothesis:
-    """Return a hypothesis whose score is a mean over <s> and </s> too, which have probability 1."""
+    """Return a hypothesis whose score is the mean with <s> and </s> included, both with probability 1."""
     log_probs = (0.0, *hypothesis.log_probs, 0.0)
     return replace(hypothesis, score=sum(log_probs) / len(log_probs), log_probs=log_probs)

@@ -1,6 +1,6 @@
 """The decoding engine of non-autoregressive models in PyTorch.
 
-Shapes: B batch, N candidates of all sentences, A rows still at work, T target length with </s>, L decoder positions,
+Shapes: B batch, N candidates of all sentences, A active rows, T target length with </s>, L decoder positions,
 V vocabulary.
 """
 
@@ -35,14 +35,14 @@ from kdmt.models.nonautoregressive import NATransformer, Policy
 from kdmt.models.transformer import EncoderOutput
 from kdmt.types import EOS, PAD, Hypothesis
 
-_CTC_CANDIDATES = 20  # symbols with which prefix beam search goes on at a position
+_CTC_CANDIDATES = 20  # symbols with which prefix beam search extends outputs at a position
 
 
 def open_folder(folder: Path, options: EngineOptions) -> NATEngine:
     """Return the engine of a checkpoint folder with a non-autoregressive model.
 
     Raises:
-        UserError: the folder is damaged, or as for `NATEngine`.
+        UserError: if the folder is damaged, or as in `NATEngine`.
     """
     model = load_model(folder)
     assert isinstance(model, NATransformer), f"{folder}: not a non-autoregressive model"
@@ -60,7 +60,7 @@ def open_folder(folder: Path, options: EngineOptions) -> NATEngine:
 
 
 def _fusion(folder: Path, search: NATDecode) -> Fusion | None:
-    """Return the language model for prefix beam search, None where none is set."""
+    """Return the language model for prefix beam search, None if none is set."""
     if search.ctc_lm is None:
         return None
     _, tgt_dictionary = load_dictionaries(folder, load_text_processor(folder / TEXT_FILE))
@@ -72,15 +72,15 @@ class NATEngine:
     """A non-autoregressive model in PyTorch; it is moved to `device` and runs in evaluation mode while it decodes.
 
     Args:
-        search: settings of the search, of which each family reads its own.
-        iterations: decoder passes at most, of families that refine their output.
-        teacher: an autoregressive model that chooses among candidates, where `search.rescore` is set and the family
-            has several.
-        fusion: a language model for prefix beam search.
+        search: settings of the search; each family reads its own.
+        iterations: maximum number of decoder passes, for families that refine their output.
+        teacher: autoregressive model that chooses among candidates if `search.rescore` is set and the family has
+            several.
+        fusion: language model for prefix beam search.
 
     Raises:
-        UserError: the length beam is larger than the number of lengths that the model has.
-        ValueError: `search.rescore` is set without a teacher.
+        UserError: if the length beam is larger than the number of lengths that the model has.
+        ValueError: if `search.rescore` is set without a teacher.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class NATEngine:
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `Engine.decode`; one hypothesis of each source. Maximum lengths are those of drafts that are edited."""
+        """See `Engine.decode`; returns one hypothesis per source. Maximum lengths apply to families that edit."""
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             chosen = [sources[place] for place in batch]
@@ -145,7 +145,7 @@ class NATEngine:
         return self.search.rescore and self.model.nat.family in POSITIONAL and self.search.length_beam > 1
 
     def _write(self, src_tokens_BS: Tensor, settings: Decode) -> list[list[Hypothesis]]:
-        """Return translations of each source, the best first."""
+        """Return the candidate translations of each source, best first."""
         model, search, iterations = self.model, self.search, self.iterations
         encoded = model.encode(src_tokens_BS)
         if model.nat.family in POSITIONAL:
@@ -171,7 +171,10 @@ class NATEngine:
 def rescore(
     teacher: TorchEngine, sources: Sequence[np.ndarray], candidates: list[list[Hypothesis]], *, lenpen: float
 ) -> list[list[Hypothesis]]:
-    """Return candidates with the teacher's scores, best first: noisy parallel decoding (Gu et al. 2018, 3.4)."""
+    """Return candidates with the teacher's scores, best first.
+
+    This is noisy parallel decoding (Gu et al. 2018, section 3.4).
+    """
     pairs = [(source, each) for source, every in zip(sources, candidates, strict=True) for each in every]
     targets = [np.array([*each.tokens, EOS]) for _, each in pairs]
     said = teacher.score_pairs([source for source, _ in pairs], targets)
@@ -180,7 +183,7 @@ def rescore(
     return [sorted(every, key=lambda each: -each.score) for every in scored]
 
 
-# --------------------------------------------------------------------------------------- positions of their own
+# ------------------------------------------------------------------------------------- more positions than the target
 
 
 def _ctc(
@@ -224,13 +227,13 @@ def _dag(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, se
     ]
 
 
-# ------------------------------------------------------------------------------------------ the target's positions
+# --------------------------------------------------------------------------------------------- positions of the target
 
 
 def _fill(
     model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode, iterations: int
 ) -> list[list[Hypothesis]]:
-    """Return candidates of the most probable lengths, the one with the best mean log-probability of its words first."""
+    """Return candidates of the most probable lengths, best first by the mean log-probability of their words."""
     lengths_BK = model.lengths.best(encoded, search.length_beam, limit=model.config.max_target_positions)
     rows_N = torch.arange(len(src_tokens_BS), device=src_tokens_BS.device).repeat_interleave(lengths_BK.size(1))
     src_tokens_NS, encoded, lengths_N = src_tokens_BS[rows_N], encoded.select(rows_N), lengths_BK.flatten()
@@ -251,10 +254,10 @@ def _fill(
 
 
 def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, lengths_N: Tensor) -> Filled:
-    """Return the best sequence of the CRF; its log-probability is distributed evenly over its words."""
+    """Return the best sequence of the CRF, with its log-probability distributed evenly over its words."""
     filled, frame, words_N = Filled.unknown(lengths_N), model.nat.frame, lengths_N - 1
     features_NTD = model.fill_framed(src_tokens_NS, filled.tokens_NT, encoded)
-    chain_N = words_N + 2 if frame else words_N  # with <s> both ends are its links, otherwise none is
+    chain_N = words_N + 2 if frame else words_N  # a layout with <s> has both <s> and </s> in the chain, others neither
     features_NTD = features_NTD if frame else features_NTD[:, :-1]
     logits_NTV = features_NTD @ model.output_weight_VD.t()
     said = logits_NTV.log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
@@ -285,16 +288,16 @@ def _words(tokens: list[int]) -> tuple[int, ...]:
     return tuple(tokens[: tokens.index(EOS)] if EOS in tokens else tokens)
 
 
-# ----------------------------------------------------------------------------------------------- a draft's positions
+# ------------------------------------------------------------------------------------------------ positions of a draft
 
 
 @dataclass(frozen=True)
 class Edits:
-    """The policies of a model that edits, as `kdmt.decode.search.edits` asks for them."""
+    """The policies of a model that edits drafts. Implements `Editor` and `Inserter` of `kdmt.decode.search.edits`."""
 
     model: NATransformer
     encoded: EncoderOutput
-    eos_penalty: float  # log-probability that "nothing is missing" has to make up for
+    eos_penalty: float  # subtracted from the logit of "no token is missing"
 
     def _read(self, tokens_AN: Tensor, rows_A: Tensor, policy: Policy = "words") -> Tensor:
         return self.model.read_draft(tokens_AN, self.encoded.select(rows_A), policy=policy)

@@ -1,7 +1,7 @@
-"""Translation by ONNX Runtime, on a folder that `kdmt export --to onnx` wrote.
+"""Translation with ONNX Runtime, for a folder that `kdmt export --to onnx` wrote.
 
-Sentences of one length are translated together, so that nothing is padded: what a sentence's translation is does not
-depend on the others but for float order.
+A batch has sentences of one length, so that nothing is padded: the translation of a sentence does not depend on the
+others, except for the order of floating-point operations.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def open_folder(folder: Path, options: EngineOptions) -> OnnxEngine:
 
 
 class OnnxEngine:
-    """A CTC student in ONNX Runtime on the CPU; decodes greedily.
+    """A CTC student in ONNX Runtime on the CPU, with greedy decoding.
 
     Args:
-        folder: written by `kdmt.interop.onnx_export`.
-        threads: of the CPU.
+        folder: folder written by `kdmt.interop.onnx_export`.
+        threads: number of CPU threads.
 
     Raises:
-        UserError: ONNX Runtime is not installed, or the folder is damaged or none of ours.
+        UserError: if ONNX Runtime is not installed, or if the folder is damaged or was not written by kdmt.
     """
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
@@ -50,7 +50,7 @@ class OnnxEngine:
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `Engine.decode`; one hypothesis of each source."""
+        """See `Engine.decode`; returns one hypothesis per source."""
         check_sentences(sources, self.max_source_positions, "source")
         found: list[list[Hypothesis]] = [[] for _ in sources]
         lengths = [len(source) for source in sources]
@@ -75,7 +75,7 @@ class OnnxEngine:
         return greedy(torch.from_numpy(symbols_BL), torch.from_numpy(log_probs_BL), keep_BL, blank=self._folder.blank)
 
     def _check(self, symbols_BL: np.ndarray, log_probs_BL: np.ndarray, count: int) -> None:
-        """Refuse outputs that no model of ours has."""
+        """Check that the outputs have the shapes, types and values of a model that kdmt exported."""
         shaped = symbols_BL.ndim == 2 and symbols_BL.shape == log_probs_BL.shape and len(symbols_BL) == count
         if not shaped or symbols_BL.dtype != np.int64 or log_probs_BL.dtype != np.float32:
             raise UserError(
@@ -98,7 +98,7 @@ def _load(file: Path, threads: int) -> InferenceSession:
         raise UserError("ONNX Runtime is not installed: pip install 'kdmt[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # fatal: its messages quote names of the file as they are
+    options.log_severity_level = 4  # fatal only: messages would quote names from the file without escaping
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own, of many types

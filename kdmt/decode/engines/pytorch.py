@@ -33,18 +33,20 @@ def open_folder(folder: Path, options: EngineOptions) -> TorchEngine:
     """Return the engine of a checkpoint folder.
 
     Raises:
-        UserError: the folder is damaged.
+        UserError: if the folder is damaged.
     """
     return TorchEngine(load_model(folder), device=options.device)
 
 
 class TorchEngine:
-    """Transformers in PyTorch. They are moved to `device` and run in evaluation mode while they decode.
+    """One Transformer in PyTorch, or an ensemble of several.
+
+    The models are moved to `device` and run in evaluation mode while they decode.
 
     Args:
-        model: translates; alone it also scores pairs.
-        others: models of the same vocabulary that translate with it by the mean of their probabilities, as fairseq's
-            ensembles do.
+        model: model that translates. It also scores pairs, unless there are other models.
+        others: further models of an ensemble, with the same vocabulary; the probabilities of all models are averaged,
+            as in fairseq's ensembles.
     """
 
     def __init__(
@@ -86,17 +88,18 @@ class TorchEngine:
 
         Args:
             sources: int [S] each, ending in </s>.
-            indices: a number of each source; with `seed` it says which random numbers are the source's, so that a
-                sample does not depend on what else is asked for.
-            settings: of which the maximum lengths and the limits of a batch count.
-            sampling: from which distribution is drawn.
-            progress: called after each batch with the number of sentences in it.
+            indices: a number for each source; together with `seed` it determines the random numbers of the source, so
+                that a sample does not depend on the other sources.
+            settings: settings of which the maximum lengths and the batch limits are used.
+            sampling: the distribution that samples are drawn from.
+            seed: seed of the random numbers.
+            progress: function called after each batch with the number of sentences in it.
 
         Returns:
-            For each source, in order, its sample, alone in a list.
+            For each source, in order, a list with its one sample.
 
         Raises:
-            UserError: a source is longer than the model can read; names its place among the sources.
+            UserError: if a source is longer than the model can read; the message has its index.
         """
 
         def draw(batch: list[int]) -> list[list[Hypothesis]]:
@@ -139,7 +142,7 @@ class TorchEngine:
         """See `ScoringEngine.score_pairs`; floats of the model's type.
 
         Raises:
-            ValueError: there are not as many targets as sources, or several models.
+            ValueError: if the numbers of sources and targets differ, or if there are several models.
         """
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
@@ -176,8 +179,13 @@ def decode_in_batches(
     translate: Callable[[list[int]], list[list[Hypothesis]]],
     progress: Callable[[int], None] | None,
 ) -> list[list[Hypothesis]]:
-    """See `Engine.decode`; `translate` gets the places of a batch's sources. The longest sentences go first, so that
-    memory that does not suffice shows at once."""
+    """Translate sources in batches of similar length. See `Engine.decode`.
+
+    The longest sentences go first, so that a lack of memory shows early.
+
+    Args:
+        translate: function that takes the indices of a batch's sources and returns their hypotheses.
+    """
     check_sentences(sources, _shortest(models, "source"), "source")
     hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
     lengths = [len(source) for source in sources]
@@ -202,7 +210,7 @@ def _uniforms_of_torch(rows: int, steps: int) -> Tensor:
 
 
 def _uniforms_of(seed: int, indices: Sequence[int], steps: int) -> Tensor:
-    """Draw each row from a generator of its own, so that fewer steps are the beginning of more: float64 [B, steps]."""
+    """Draw each row from a generator of its own, so that fewer steps give a prefix of more: float64 [B, steps]."""
     return torch.from_numpy(np.stack([np.random.default_rng([seed, index]).random(steps) for index in indices]))
 
 
@@ -218,8 +226,8 @@ def sample_batch(
     """Draw a sample of each source.
 
     Args:
-        models: several models draw from the mean of their distributions.
-        uniforms: (rows, steps) -> uniform numbers, float64 [rows, steps].
+        models: one model, or several whose distributions are averaged.
+        uniforms: function (rows, steps) -> uniform numbers, float64 [rows, steps].
     """
     lengths = src_tokens_BS.ne(models[0].pad).sum(1).tolist()
     max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
@@ -237,7 +245,7 @@ def sample_batch(
 
 @dataclass(frozen=True)
 class _TransformerStepper:
-    """Binds a model to the cache of one batch."""
+    """A model together with the decoder cache of one batch."""
 
     model: Transformer
     cache: DecoderCache
@@ -254,12 +262,12 @@ class _TransformerStepper:
 
 @dataclass(frozen=True)
 class _EnsembleStepper:
-    """Several models that take each step together."""
+    """Steppers of the models of an ensemble, combined into one."""
 
     members: tuple[_TransformerStepper, ...]
 
     def step(self, last_tokens_N: Tensor) -> Tensor:
-        """Return the logarithm of the mean of the members' probabilities, in place of logits."""
+        """Return the logarithm of the mean of the members' probabilities, instead of logits."""
         each = [member.step(last_tokens_N).log_softmax(dim=-1) for member in self.members]
         return torch.stack(each).logsumexp(dim=0) - math.log(len(each))
 
@@ -288,9 +296,12 @@ def _shortest(models: Sequence[Transformer], side: str) -> int:
 
 @contextmanager
 def _inference(models: Sequence[Transformer]) -> Iterator[None]:
-    """Disable dropout and gradients in the body. Models keep their mode, since validation runs during training."""
+    """Disable dropout and gradients while the body runs.
+
+    The mode of the models is restored at the end, because validation runs during training.
+    """
     training = [model for model in models if model.training]
-    for model in training:  # to go through all modules takes as long as a layer does
+    for model in training:  # only if needed: visiting all modules takes as long as computing a layer
         model.eval()
     try:
         with torch.inference_mode():

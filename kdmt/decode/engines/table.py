@@ -1,7 +1,7 @@
-"""The decoding engines in one table: how each recognises and opens a folder, and what it can do.
+"""Table of decoding engines: how each recognises and opens a folder, and what it supports.
 
-To add an engine, write its module with an `open_folder` and name it in `ENGINES`. `kdmt translate`, `kdmt score` and
-`kdmt.load` go by the table.
+To add an engine, write its module with a function `open_folder` and add an entry to `ENGINES`. `kdmt translate`,
+`kdmt score` and `kdmt.load` read the table.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class EngineKind:
     """A decoding engine.
 
     Attributes:
-        library: its name in scores.json, that of the library that computes.
-        compute_type: the number type in scores.json; `default` for that of the stored weights.
-        recognizes: whether a folder is one that the engine opens.
-        open: returns the engine of such a folder.
-        nbest: whether it returns several hypotheses.
-        samples: whether it draws samples.
-        forced_scores: whether it gives the probability of a given target.
+        library: name in scores.json, which is that of the library that computes.
+        recognizes: function that returns whether the engine can open a folder.
+        open: function that returns the engine of such a folder.
+        compute_type: number type in scores.json; `default` for that of the stored weights.
+        nbest: whether the engine returns several hypotheses.
+        samples: whether the engine draws samples.
+        forced_scores: whether the engine returns the probability of a given target.
     """
 
     library: str
@@ -45,7 +45,7 @@ class EngineKind:
 def _is_nonautoregressive(folder: Path) -> bool:
     try:
         return read_json_object(folder / DESCRIPTION_FILE).get("family") == "nonautoregressive"
-    except UserError:  # the engine that opens the folder names what is wrong with it
+    except UserError:  # the engine that opens the folder reports the problem
         return False
 
 
@@ -66,7 +66,7 @@ _EXPORTED = {
     ),
     "onnx": EngineKind("onnxruntime", onnx_folder.is_model_folder, onnx.open_folder),
 }
-# checkpoints, and everything that `resolve_checkpoint` finds a checkpoint by
+# checkpoints, and all paths that `resolve_checkpoint` resolves to a checkpoint
 _CHECKPOINTS = {
     "nat": EngineKind("pytorch", _is_nonautoregressive, nat.open_folder),
     "pytorch": EngineKind("pytorch", _is_checkpoint, pytorch.open_folder, nbest=True, samples=True, forced_scores=True),
@@ -81,7 +81,7 @@ def find_engine(path: Path) -> tuple[EngineKind, Path]:
         path: an exported model, a checkpoint folder, a pointer file, or a training run.
 
     Raises:
-        UserError: the path is none of these.
+        UserError: if the path is none of these.
     """
     for kind in _EXPORTED.values():
         if kind.recognizes(path):

@@ -1,4 +1,4 @@
-"""Translation of raw text with a checkpoint or an exported model, and nothing else."""
+"""Translation of raw text with a checkpoint or an exported model."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Translator:
         """Return the translator of a checkpoint folder, a pointer file, a training run or an exported model.
 
         Args:
-            threads: CPU threads of exported models (default: one for each core). A checkpoint takes PyTorch's.
+            threads: number of CPU threads of exported models (default: one for each core). Checkpoints use PyTorch's.
             search, iterations: see `EngineOptions`.
 
         Raises:
-            UserError: there is no model, it is damaged, or the library that it needs is not installed.
+            UserError: if there is no model, it is damaged, or a library that it needs is not installed.
         """
         kind, folder = find_engine(path)
         options = EngineOptions(str(device), threads or cores_of_rank(), search or NATDecode(), iterations)
@@ -63,13 +63,13 @@ class Translator:
 
     @property
     def max_source_tokens(self) -> int:
-        """Most tokens of a source, </s> included; longer ones are cut."""
+        """Maximum number of source tokens, </s> included; longer sources are truncated."""
         return self.engine.max_source_positions
 
     def translate(self, lines: Sequence[str], settings: Decode, *, first_line: int = 1) -> list[str]:
-        """Return finished text for raw lines.
+        """Return the translations of raw lines as finished text.
 
-        A line without words has an empty translation; a line that is too long is cut, with a message.
+        A line without words has an empty translation; a line that is too long is truncated, with a message.
 
         Args:
             first_line: number of the first line in messages.
@@ -91,7 +91,7 @@ class Translator:
         return sources
 
     def translate_ids(self, sources: Sequence[np.ndarray], settings: Decode) -> list[str]:
-        """Return target words for source ids, empty for a source without words; a source that is too long is cut."""
+        """Return target words for source ids, "" for a source without words; a source that is too long is truncated."""
         return [
             self.codec.decode_target(best.tokens) if best is not None else ""
             for best in self.best_hypotheses(sources, settings)
@@ -107,8 +107,8 @@ class Translator:
         """Return the hypotheses of each source, best first; an empty list for a source without words.
 
         Args:
-            sources: int [S] each; a source that is too long is cut.
-            progress: called after each batch with the number of sentences in it.
+            sources: int [S] each; a source that is too long is truncated.
+            progress: function called after each batch with the number of sentences in it.
         """
         kept = [index for index, source in enumerate(sources) if len(source) > 1]
         cut = [cut_source(sources[index], self.max_source_tokens) for index in kept]

@@ -2,20 +2,21 @@
 
 The search receives a `Stepper`, not a model. Its rules:
 
-* decoding starts from </s>; <pad> is never generated, nor is </s> before `min_len` tokens. Probabilities are not
-  renormalised for it, so a hypothesis's score is its teacher-forced one. Like fairseq, nothing else is forbidden;
-* of the 2K best continuations of a sentence, those among the first K that end in </s> are finished; the first K
-  that do not end in </s> live on;
-* a sentence is done once K hypotheses are finished, or at its maximum length, where </s> is forced: `max_len` tokens
-  and </s> at most. Done sentences leave the batch;
-* a finished hypothesis scores sum(log p) / length ** lenpen, </s> counted in both.
+* Decoding starts from </s>; <pad> is never generated, and neither is </s> before `min_len` tokens. Probabilities are
+  not renormalised for this, so that the score of a hypothesis equals its teacher-forced score. As in fairseq, nothing
+  else is forbidden.
+* Of the 2K best continuations of a sentence, those among the first K that end in </s> are finished; the first K that do
+  not end in </s> are continued.
+* A sentence is done once K hypotheses are finished, or at its maximum length, where </s> is forced: at most `max_len`
+  tokens and </s>. Sentences that are done are removed from the batch.
+* The score of a finished hypothesis is sum(log p) / length ** lenpen, with </s> counted in both.
 
-Unlike fairseq, whose maximum length follows from the padded batch, each sentence has its own: no result depends on
-what else is in the batch.
+In fairseq, the maximum length follows from the padded batch. Here each sentence has its own, so that no result depends
+on the other sentences of the batch.
 
-Ties are broken within a sentence, whatever the batch: equal sums go to the earlier beam, within a beam to the more
-probable token, and equal probabilities to the lower id. Equal final scores keep the order of finishing. Sums are kept
-in float64 whatever the model's type, so that rounding makes no ties between beams.
+Ties are broken within a sentence, independently of the batch: of equal sums the earlier beam goes first, within a beam
+the more probable token, and of equal probabilities the lower id. Equal final scores keep the order of finishing. Sums
+are kept in float64 for every type of the model, so that rounding causes no ties between beams.
 
 Shapes: B sentences in the batch, K beam, N = B * K rows (row b * K + k is beam k of sentence b), V vocabulary,
 T tokens so far, C candidates (a few for each row, 2K for each sentence), F hypotheses finished in a step.
@@ -34,24 +35,24 @@ from torch import Tensor
 from kdmt.decode.search.lengths import normalized_score
 from kdmt.types import EOS, PAD, Hypothesis
 
-# Rows normalised at once. A log-softmax of the whole [N, V] would go to fresh memory at every step, which on CPU
-# takes longer than computing it.
+# Number of rows that are normalised in one call. A log-softmax of the whole [N, V] would allocate new memory at every
+# step, which on a CPU takes longer than the computation.
 _ROWS_AT_ONCE = 256
 
 
 class Stepper(Protocol):
-    """A decoding in progress: what the search needs to know of a model."""
+    """Decoding state of a batch: the interface of a model that the search needs."""
 
     def step(self, last_tokens_N: Tensor) -> Tensor:
-        """The logits (or log-probabilities) that follow the last token of each row: float [N, V]."""
+        """Return the logits (or log-probabilities) of the token after the last token of each row: float [N, V]."""
         ...
 
     def reorder(self, order_N: Tensor) -> None:
-        """Let row i continue what row order_N[i] held, a row of the same sentence: int64 [N]."""
+        """Replace the state of row i by that of row order_N[i], a row of the same sentence: int64 [N]."""
         ...
 
     def select_sentences(self, index_B: Tensor) -> None:
-        """Keep only these sentences' rows, in this order: int64 [B]."""
+        """Keep only the rows of these sentences, in this order: int64 [B]."""
         ...
 
 
@@ -59,9 +60,9 @@ class Stepper(Protocol):
 class _Beams:
     """The live prefixes of the sentences that are still in the batch."""
 
-    sentences: list[int]  # [B], their places in the input
-    tokens_NT: Tensor  # int64 [N, T], the opening </s> first
-    log_probs_NT: Tensor  # float64 [N, T - 1], of each token
+    sentences: list[int]  # [B], indices of the sentences in the input
+    tokens_NT: Tensor  # int64 [N, T], beginning with </s>
+    log_probs_NT: Tensor  # float64 [N, T - 1], log-probability of each token
     scores_BK: Tensor  # float64 [B, K], sum of log_probs; -inf for a beam without a prefix
 
 
@@ -70,7 +71,7 @@ class _Candidates:
     """The best continuations of each sentence, best first; a score of -inf marks one that does not exist."""
 
     scores_BC: Tensor  # float64 [B, C], sum of log p with the new token
-    log_probs_BC: Tensor  # float64 [B, C], of the new token
+    log_probs_BC: Tensor  # float64 [B, C], log-probability of the new token
     tokens_BC: Tensor  # int64 [B, C]
     beams_BC: Tensor  # int64 [B, C], the beam (0 to K-1) that is continued
 
@@ -89,21 +90,21 @@ def beam_search(
     """Translate a batch.
 
     Args:
-        stepper: stands at the start of `len(max_len_B)` sentences with `beam` rows each.
+        stepper: decoding state at the start of `len(max_len_B)` sentences with `beam` rows each.
         max_len_B: maximum number of tokens of each sentence, </s> not counted.
-        beam: K, the number of live prefixes and of finished hypotheses that end a sentence.
-        nbest: hypotheses returned for each sentence. There are fewer where fewer exist, which takes a vocabulary
-            smaller than the beam or tokens of probability 0.
+        beam: K, the number of live prefixes, and the number of finished hypotheses at which a sentence is done.
+        nbest: number of hypotheses to return for each sentence. Fewer are returned if fewer exist, which requires a
+            vocabulary smaller than the beam or tokens of probability 0.
         lenpen: exponent of the length that divides the score.
-        min_len: least number of tokens before </s>; fairseq's default of 1 rules out empty translations.
-        device: where the stepper takes its tokens.
+        min_len: least number of tokens before </s>; fairseq's default of 1 excludes empty translations.
+        device: device on which the stepper expects its tokens.
 
     Returns:
-        For each sentence its hypotheses, best first, with natural-log scores.
+        For each sentence, its hypotheses, best first, with natural-log scores.
 
     Raises:
-        ValueError: `nbest` is larger than `beam`, or a maximum length smaller than `min_len`.
-        FloatingPointError: the model gave NaN, or probability 0 to every continuation of a sentence.
+        ValueError: if `nbest` is not between 1 and `beam`, or if a maximum length is smaller than `min_len`.
+        FloatingPointError: if the model returns NaN, or probability 0 for every continuation of a sentence.
     """
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest ({nbest}) is not between 1 and beam ({beam})")
@@ -111,7 +112,7 @@ def beam_search(
         raise ValueError(f"a maximum length of {min(max_len_B)} is below the minimum of {min_len}")
     finished: list[list[Hypothesis]] = [[] for _ in max_len_B]
     beams = _start(len(max_len_B), beam, device)
-    step = 0  # tokens that every live prefix has
+    step = 0  # number of tokens of every live prefix
     while beams.sentences:
         at_limit_B = [max_len_B[sentence] == step for sentence in beams.sentences]
         logits_NV = stepper.step(beams.tokens_NT[:, -1])
@@ -127,7 +128,10 @@ def beam_search(
 
 
 def _start(sentences: int, beam: int, device: torch.device | str) -> _Beams:
-    """One empty prefix for each sentence. The other beams do not exist yet, or K copies of it would be searched."""
+    """Return one empty prefix for each sentence.
+
+    The other beams do not exist yet, since otherwise K copies of the same prefix would be searched.
+    """
     scores_BK = torch.full((sentences, beam), -math.inf, dtype=torch.float64, device=device)
     scores_BK[:, 0] = 0.0
     return _Beams(
@@ -139,16 +143,16 @@ def _start(sentences: int, beam: int, device: torch.device | str) -> _Beams:
 
 
 def _rows_of(chosen_B: list[bool], beam: int, device: torch.device | str) -> Tensor | None:
-    """The chosen sentences' rows as bool [N, 1], or None if there are none."""
+    """Return a mask of the rows of the chosen sentences, bool [N, 1], or None if no sentence is chosen."""
     if not any(chosen_B):
         return None
     return torch.tensor(chosen_B, device=device).repeat_interleave(beam)[:, None]
 
 
 def _best_tokens(logits_NV: Tensor, count: int, forbid_eos: bool, force_eos_N1: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The `count` best next tokens of each row, best first: float64 log p [N, C] and int64 ids [N, C].
+    """Return the `count` best next tokens of each row, best first: float64 log p [N, C] and int64 ids [N, C].
 
-    No more are needed: the 2K best of a sentence hold at most 2K of one beam.
+    A `count` of 2K is sufficient: the 2K best continuations of a sentence have at most 2K of one beam.
     """
     dtype = torch.promote_types(logits_NV.dtype, torch.float32)
     log_probs, tokens = [], []
@@ -169,10 +173,11 @@ def _best_tokens(logits_NV: Tensor, count: int, forbid_eos: bool, force_eos_N1: 
 
 
 def _stable_topk(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row (all, if there are fewer) with their places; of equal ones the first places.
+    """Return the `count` largest values of each row (all, if there are fewer) and their columns.
 
-    `topk` leaves the order of equal values open, and which of them it takes at the end: one value more than asked for
-    shows both kinds of tie. Rows with a tie, which are rare, are sorted whole.
+    Of equal values, those in the first columns are chosen, in the order of the columns. `topk` guarantees neither the
+    order of equal values nor which of them it keeps last, so one more value is requested to detect both kinds of tie.
+    Rows with a tie, which are rare, are sorted completely.
     """
     top_RC, places_RC = values_RV.topk(min(count + 1, values_RV.size(1)))
     tied_R = (top_RC[:, 1:].eq(top_RC[:, :-1]) & top_RC[:, 1:].ne(-math.inf)).any(dim=1)
@@ -184,11 +189,11 @@ def _stable_topk(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _best_candidates(scores_BK: Tensor, log_probs_NC: Tensor, tokens_NC: Tensor) -> _Candidates:
-    """The 2K best continuations of each sentence, out of the best of each of its beams."""
+    """Return the 2K best continuations of each sentence, chosen from the best ones of each of its beams."""
     sentences, beam = scores_BK.shape
     per_beam = log_probs_NC.size(1)
     totals = (scores_BK.view(-1, 1) + log_probs_NC).view(sentences, -1)  # --> [B, K * C]
-    # a stable sort: beams stand in order, each with its best token first
+    # a stable sort, because the input is in the order of the beams, each with its best token first
     scores, order = totals.sort(dim=1, descending=True, stable=True)
     order = order[:, : 2 * beam]
     return _Candidates(
@@ -200,9 +205,9 @@ def _best_candidates(scores_BK: Tensor, log_probs_NC: Tensor, tokens_NC: Tensor)
 
 
 def _finish(finished: list[list[Hypothesis]], beams: _Beams, candidates: _Candidates, lenpen: float) -> None:
-    """Add the candidates that end in </s> among the first K to `finished`, at most K for each sentence."""
+    """Add those of the first K candidates that end in </s> to `finished`, at most K for each sentence."""
     beam = beams.scores_BK.size(1)
-    # NaN is not -inf: it comes through here and is reported below
+    # NaN differs from -inf, so it passes this comparison and is reported below
     ends_BK = candidates.tokens_BC[:, :beam].eq(EOS) & candidates.scores_BC[:, :beam].ne(-math.inf)
     places_F2 = ends_BK.nonzero()  # by sentence, then best first
     if not len(places_F2):
@@ -225,7 +230,7 @@ def _finish(finished: list[list[Hypothesis]], beams: _Beams, candidates: _Candid
 def _advance(beams: _Beams, candidates: _Candidates, going_on: list[int], stepper: Stepper) -> _Beams:
     """Continue the sentences `going_on` with their first K candidates that do not end in </s>.
 
-    There are always K: of the 2K candidates at most one a beam ends in </s>.
+    There are always K of them: of the 2K candidates, at most one for each beam ends in </s>.
     """
     sentences, beam = beams.scores_BK.shape
     if not going_on:
@@ -238,7 +243,7 @@ def _advance(beams: _Beams, candidates: _Candidates, going_on: list[int], steppe
     log_probs_N1 = candidates.log_probs_BC[keep_B].gather(1, choice_BK).view(-1, 1)
     if len(going_on) < sentences:
         stepper.select_sentences(keep_B)
-    if beam > 1:  # a single beam stays where it is
+    if beam > 1:  # with a single beam, no row changes its place
         first_row_B1 = torch.arange(len(going_on), device=keep_B.device)[:, None] * beam
         stepper.reorder((first_row_B1 + beams_BK).flatten())
     rows_N = (keep_B[:, None] * beam + beams_BK).flatten()
@@ -251,7 +256,7 @@ def _advance(beams: _Beams, candidates: _Candidates, going_on: list[int], steppe
 
 
 def _ranked(hypotheses: list[Hypothesis], nbest: int, sentence: int) -> list[Hypothesis]:
-    """The `nbest` best by normalised score."""
+    """Return the `nbest` best hypotheses by normalised score."""
     if not hypotheses:
         raise FloatingPointError(f"sentence {sentence} of the batch: no hypothesis has a probability above 0")
     return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)[:nbest]

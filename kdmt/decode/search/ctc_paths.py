@@ -1,4 +1,4 @@
-"""From the output of a CTC decoder to a sentence.
+"""Search for the best sentence in the output of a CTC decoder: best path decoding and prefix beam search.
 
 Shapes: B batch, L decoder positions, V vocabulary and the blank.
 """
@@ -19,14 +19,15 @@ from kdmt.types import Hypothesis
 
 
 def greedy(symbols_BL: Tensor, log_probs_BL: Tensor, keep_BL: Tensor, *, blank: int) -> list[Hypothesis]:
-    """The most probable symbols, merged: best path decoding (Graves et al. 2006).
+    """Return the hypothesis of the most probable path: best path decoding (Graves et al. 2006).
 
-    The score is the path's log-probability.
+    The path has the most probable symbol at each position and is collapsed. The score is the path's log-probability.
 
     Args:
         symbols_BL: the most probable token or blank at each position.
         log_probs_BL: its log-probability.
-        keep_BL: bool, real positions.
+        keep_BL: bool, mask of the positions that are not padding.
+        blank: id of the blank.
     """
     scores, paths, lengths = (log_probs_BL * keep_BL).sum(1).tolist(), symbols_BL.tolist(), keep_BL.sum(1).tolist()
     return [
@@ -36,34 +37,37 @@ def greedy(symbols_BL: Tensor, log_probs_BL: Tensor, keep_BL: Tensor, *, blank: 
 
 
 def collapse(path: Sequence[int], blank: int) -> tuple[int, ...]:
-    """Repeated tokens merged, blanks dropped."""
+    """Merge repeated tokens of a path, and remove blanks."""
     return tuple(
         token for place, token in enumerate(path) if token != blank and (place == 0 or token != path[place - 1])
     )
 
 
-State = object  # of a language model: what it knows of the tokens so far
+State = object  # state of a language model after the tokens so far
 
 
 class LanguageModel(Protocol):
-    """An autoregressive model of outputs. Only the model itself looks into its states."""
+    """An autoregressive model of outputs. Its states are opaque to the search."""
 
     def start(self) -> State:
-        """The state before the first token."""
+        """Return the state before the first token."""
         ...
 
     def extend(self, state: State, token: int) -> tuple[State, float]:
-        """The state after a token, and the token's natural log-probability."""
+        """Return the state after a token, and the token's natural log-probability."""
         ...
 
     def end(self, state: State) -> float:
-        """The natural log-probability that an output ends here."""
+        """Return the natural log-probability that an output ends in this state."""
         ...
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """How a language model counts: weight * log P_lm + bonus * tokens is added to an output's log-probability."""
+    """A language model and its weights.
+
+    The term weight * log P_lm + bonus * num_tokens is added to the log-probability of an output.
+    """
 
     model: LanguageModel
     weight: float
@@ -72,10 +76,13 @@ class Fusion:
 
 @dataclass
 class _Prefix:
-    """Natural log-probabilities of all paths so far that give one output, by how they end.
+    """Natural log-probabilities of all paths so far that collapse to one output, by how the paths end.
 
     Attributes:
-        added: what the language model adds, and its state.
+        blank: log-probability of the paths that end in a blank.
+        token: log-probability of the paths that end in the output's last token.
+        added: what the language model adds to the log-probability.
+        state: state of the language model.
     """
 
     blank: float = -math.inf
@@ -95,14 +102,18 @@ class _Prefix:
 def prefix_beam_search(
     log_probs_LV: NDArray[np.floating], *, blank: int, beam: int, candidates: int, fusion: Fusion | None = None
 ) -> tuple[tuple[int, ...], float]:
-    """The output with the largest probability over all its alignments, and the logarithm of that (Graves et al. 2006);
-    with a language model the sum with what it adds (Hannun et al. 2014, algorithm 1, for tokens in place of words).
+    """Return the output with the largest probability over all its alignments, and its score (Graves et al. 2006).
+
+    The score is the logarithm of this probability. With a language model, the term of `Fusion` is added (Hannun et al.
+    2014, algorithm 1, with tokens instead of words).
 
     Args:
-        log_probs_LV: of one sentence, the blank among the symbols.
-        beam: outputs that are kept at each position; with enough of them, and all candidates, the search is exact.
-        candidates: symbols with which an output is continued at each position, the most probable ones.
-        fusion: a language model.
+        log_probs_LV: natural log-probabilities of one sentence, with the blank among the symbols.
+        blank: id of the blank.
+        beam: number of outputs kept at each position. If it is large enough, and `candidates` is the number of all
+            symbols, the search is exact.
+        candidates: number of most probable symbols with which an output is extended at each position.
+        fusion: language model and its weights.
     """
     prefixes: dict[tuple[int, ...], _Prefix] = {(): _Prefix(blank=0.0, state=fusion and fusion.model.start())}
     for log_probs_V in log_probs_LV:
@@ -131,14 +142,14 @@ def _continue(
     blank: int,
     fusion: Fusion | None,
 ) -> None:
-    """Add what becomes of the paths of one output when a symbol follows."""
+    """Extend the paths of one output by a symbol and add them to the outputs in `grown`."""
     repeats = bool(prefix) and prefix[-1] == symbol
     if symbol == blank or repeats:
         same = grown.setdefault(prefix, _Prefix(added=paths.added, state=paths.state))
         if symbol == blank:
             same.blank = _log_add(same.blank, paths.total + log_prob)
             return
-        same.token = _log_add(same.token, paths.token + log_prob)  # without a blank in between it is one token still
+        same.token = _log_add(same.token, paths.token + log_prob)  # a repetition without a blank is the same token
     longer = grown.get((*prefix, symbol))
     if longer is None:
         longer = grown[(*prefix, symbol)] = _longer(paths, symbol, fusion)
@@ -146,7 +157,7 @@ def _continue(
 
 
 def _longer(paths: _Prefix, symbol: int, fusion: Fusion | None) -> _Prefix:
-    """An output with one token more, no path of it counted yet."""
+    """Return an output that is one token longer, before any of its paths is added."""
     if fusion is None:
         return _Prefix()
     state, log_prob = fusion.model.extend(paths.state, symbol)

@@ -1,7 +1,8 @@
-"""From a directed acyclic decoder's vertices to one path (Huang et al. 2022, DA-Transformer; Shao et al. 2022).
+"""Search for a path in the output of a directed acyclic decoder (Huang et al. 2022, DA-Transformer; Shao et al. 2022).
 
-A path begins at the first vertex and ends at the last real one. `links` are log-probabilities of the second vertex
-after the first, -inf where it is not later; `tokens` those of each vertex's best token.
+A path begins at the first vertex and ends at the last one that is not padding. `links_BLL[b, u, v]` is the
+log-probability of vertex v after vertex u, -inf if v is not later than u; `tokens_BL` has the log-probability of the
+best token of each vertex.
 
 Shapes: B batch, L vertices.
 """
@@ -11,16 +12,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-Paths = tuple[list[list[int]], list[float]]  # vertices of each sentence's path, and its score
+Paths = tuple[list[list[int]], list[float]]  # vertices of the path of each sentence, and its score
 
 
 def greedy_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor) -> Paths:
-    """The most probable next vertex at each step. The score is the log-probability of path and tokens."""
+    """Return the paths that follow the most probable link at each step.
+
+    The score is the log-probability of path and tokens.
+    """
     return _follow(tokens_BL, links_BLL, links_BLL, vertices_B)
 
 
 def lookahead_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor) -> Paths:
-    """The next vertex and its token at once: the largest E(v | u) P(token of v)."""
+    """Return the paths that choose the next vertex together with its token: the largest E(v | u) P(token of v)."""
     return _follow(tokens_BL, links_BLL, links_BLL + tokens_BL[:, None, :], vertices_B)
 
 
@@ -29,7 +33,7 @@ def _follow(tokens_BL: Tensor, links_BLL: Tensor, choice_BLL: Tensor, vertices_B
     paths = []
     for sentence, vertices in zip(following, vertices_B.tolist(), strict=True):
         path = [0]
-        while path[-1] < vertices - 1 and len(path) < vertices:  # a step that is no number leads nowhere
+        while path[-1] < vertices - 1 and len(path) < vertices:  # NaN could lead back: the path's length is limited
             path.append(sentence[path[-1]])
         paths.append(path)
     scores = [_score(path, tokens_BL[place], links_BLL[place]) for place, path in enumerate(paths)]
@@ -42,9 +46,9 @@ def _score(path: list[int], tokens_L: Tensor, links_LL: Tensor) -> float:
 
 
 def viterbi_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor, *, beta: float) -> Paths:
-    """Of all paths of all lengths the one with the largest log-probability over length ** beta (joint Viterbi).
+    """Return the paths of any length with the largest log-probability / length ** beta (joint Viterbi).
 
-    The length counts the path's vertices, the first and last among them.
+    The length counts all vertices of the path, including the first and the last.
     """
     steps_BLL = links_BLL + tokens_BL[:, None, :]
     best_BL = torch.full_like(tokens_BL, -torch.inf)

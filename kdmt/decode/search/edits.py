@@ -1,8 +1,8 @@
-"""Editing a draft until nothing changes: Levenshtein and Insertion Transformer.
+"""Editing a draft until nothing changes: Levenshtein Transformer and Insertion Transformer.
 
-A draft is <s>, words, </s>, and begins with no word at all. A sentence that is finished leaves.
+A draft consists of <s>, words and </s>; the initial draft has no words. Finished sentences are removed from the batch.
 
-Shapes: B batch, A sentences still at work, N tokens of a draft.
+Shapes: B batch, A active sentences, N tokens of a draft.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from kdmt.types import BOS, EOS, PAD, UNK, Hypothesis
 
 
 class Editor(Protocol):
-    """The three policies of a Levenshtein Transformer; `rows` says which sentences of the batch the drafts are of."""
+    """The three policies of a Levenshtein Transformer; `rows_A` has the index of each draft's sentence in the batch."""
 
     def deleted(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
-        """Which tokens are wrong: bool [A, N]."""
+        """Return a mask of the tokens to delete: bool [A, N]."""
         ...
 
     def missing(self, tokens_AN: Tensor, rows_A: Tensor) -> Tensor:
-        """How many tokens are missing after each but the last: int64 [A, N - 1]."""
+        """Return the number of tokens that are missing after each token but the last: int64 [A, N - 1]."""
         ...
 
     def fill(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
-        """The most probable token of each place and its log-probability: [A, N] each."""
+        """Return the most probable token at each position and its log-probability: [A, N] each."""
         ...
 
 
@@ -38,17 +38,19 @@ class Inserter(Protocol):
     """An Insertion Transformer."""
 
     def insert(self, tokens_AN: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
-        """The most probable token of the slot after each but the last token, one of which stands for none, and its
-        log-probability: [A, N - 1] each."""
+        """Return the most probable token of the slot after each token but the last, and its log-probability.
+
+        One token of the vocabulary means that nothing is inserted. Both results are [A, N - 1].
+        """
         ...
 
 
 @dataclass
 class _Drafts:
-    """Drafts of sentences that are still at work."""
+    """Drafts of the active sentences."""
 
     tokens_AN: Tensor
-    log_probs_AN: Tensor  # of each word when it was written, 0 for <s> and </s>
+    log_probs_AN: Tensor  # of each word when it was predicted, 0 for <s> and </s>
 
     @property
     def lengths_A(self) -> Tensor:
@@ -56,16 +58,24 @@ class _Drafts:
 
     @property
     def words_AN(self) -> Tensor:
-        """Which tokens are words: all but the first and the last, whatever they are."""
+        """Mask of the words: all tokens but the first and the last, whatever their ids."""
         columns_N = torch.arange(self.tokens_AN.size(1), device=self.tokens_AN.device)
         return (columns_N > 0) & (columns_N < self.lengths_A[:, None] - 1)
 
     def keep(self, keep_AN: Tensor) -> _Drafts:
-        """Without the other tokens."""
+        """Return drafts with only the tokens of a mask."""
         return _Drafts(compact(self.tokens_AN, keep_AN, pad=PAD), compact(self.log_probs_AN, keep_AN, pad=0.0))
 
     def open(self, counts_AN: Tensor, limits_A: Tensor) -> tuple[_Drafts, Tensor]:
-        """With placeholders, as many as there is room for from the left on, and where these are: bool [A, N']."""
+        """Insert placeholders into the drafts.
+
+        Args:
+            counts_AN: number of placeholders after each token but the last: [A, N - 1].
+            limits_A: maximum length of each draft; within it, the leftmost placeholders are inserted.
+
+        Returns:
+            The longer drafts, and a mask of their placeholders, bool [A, N'].
+        """
         lengths_A = self.lengths_A
         counts_AN = counts_AN.masked_fill(self.tokens_AN[:, 1:].eq(PAD), 0)
         so_far_AN = counts_AN.cumsum(1).minimum((limits_A - lengths_A).clamp_min(0)[:, None])
@@ -77,11 +87,11 @@ class _Drafts:
         return _Drafts(*apart), opened(counts_AN, lengths_B=lengths_A)
 
     def select(self, which_A: Tensor) -> _Drafts:
-        """Some of the sentences."""
+        """Return the drafts of some of the sentences."""
         return _Drafts(self.tokens_AN[which_A], self.log_probs_AN[which_A])
 
     def equals(self, other: _Drafts) -> Tensor:
-        """Which drafts have the same tokens: bool [A]."""
+        """Return a mask of the drafts that have the same tokens in both: bool [A]."""
         width = max(self.tokens_AN.size(1), other.tokens_AN.size(1))
         mine, theirs = (
             torch.nn.functional.pad(each.tokens_AN, (0, width - each.tokens_AN.size(1)), value=PAD)
@@ -90,17 +100,19 @@ class _Drafts:
         return mine.eq(theirs).all(1)
 
 
-# (drafts, their rows, whether it is the first iteration) -> drafts after it, and the decoder's passes over each
+# (drafts, their rows, whether it is the first iteration) -> edited drafts, and the number of decoder passes over each
 _Edit = Callable[[_Drafts, Tensor, bool], tuple[_Drafts, Tensor]]
 
 
 def levenshtein(editor: Editor, limits_B: Tensor, *, iterations: int) -> list[Hypothesis]:
-    """Delete, make room, fill in; again until nothing changes (Gu et al. 2019, section 3.1).
+    """Delete tokens, insert placeholders and fill them, until nothing changes (Gu et al. 2019, section 3.1).
 
-    The first iteration deletes nothing and writes a word at least. The score is the mean log-probability of the words.
+    The first iteration deletes nothing and inserts at least one word. The score is the mean log-probability of the
+    words.
 
     Args:
-        limits_B: tokens that a draft may have, <s> and </s> among them.
+        limits_B: maximum number of tokens of each draft, <s> and </s> included.
+        iterations: maximum number of iterations.
     """
 
     def edit(drafts: _Drafts, rows_A: Tensor, first: bool) -> tuple[_Drafts, Tensor]:
@@ -124,17 +136,20 @@ def levenshtein(editor: Editor, limits_B: Tensor, *, iterations: int) -> list[Hy
 
 
 def insertion(inserter: Inserter, limits_B: Tensor, *, iterations: int, nothing: int = EOS) -> list[Hypothesis]:
-    """A word into each slot that wants one; again until none does (Stern et al. 2019, section 5, parallel decoding).
+    """Insert a word into each open slot until no slot is open (Stern et al. 2019, section 5, parallel decoding).
 
-    The score is the mean log-probability of the words. Arguments are those of `levenshtein`, and `nothing`, what the
-    inserter says of a slot that wants no word.
+    The score is the mean log-probability of the words.
+
+    Args:
+        limits_B, iterations: see `levenshtein`.
+        nothing: token that the inserter returns for a slot into which no word is inserted.
     """
 
     def edit(drafts: _Drafts, rows_A: Tensor, _: bool) -> tuple[_Drafts, Tensor]:
         tokens_AN, log_probs_AN = inserter.insert(drafts.tokens_AN, rows_A)
         counts_AN = tokens_AN.ne(nothing).long().masked_fill(drafts.tokens_AN[:, 1:].eq(PAD), 0)
         longer, open_AN = drafts.open(counts_AN, limits_B[rows_A])
-        # of each row the leftmost have room
+        # within the length limit, the leftmost insertions of each row are kept
         chosen_AN = counts_AN.bool() & (counts_AN.cumsum(1) <= open_AN.sum(1, keepdim=True))
         return (
             _Drafts(

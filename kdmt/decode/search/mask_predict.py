@@ -1,8 +1,8 @@
-"""Filling in a sentence of known length, again and again: Mask-Predict and iterative refinement.
+"""Iterative prediction of a sentence of given length: Mask-Predict and iterative refinement.
 
-A sentence that is finished leaves: what is read in an iteration are the rows that are still at work.
+Finished sentences are removed from the batch: an iteration reads only the rows that are active.
 
-Shapes: N candidates, A of them still at work, T target length with </s>.
+Shapes: N candidates, A of them active, T target length with </s>.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 
 from kdmt.types import EOS, PAD, UNK
 
-# (tokens [A, T], <unk> where nothing is known; rows int64 [A] among the candidates)
-# -> the most probable token of each position and its log-probability, [A, T] each
+# (tokens [A, T] with <unk> as the mask; rows int64 [A], indices of the candidates)
+# -> the most probable token at each position and its log-probability, [A, T] each
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Filled:
-    """Candidates as they stand.
+    """Current state of the candidates.
 
     Attributes:
         tokens_NT: int64, padded.
-        log_probs_NT: of each word when it was last written; 0 where there is no word.
-        steps_N: int64, passes of the decoder so far.
+        log_probs_NT: log-probability of each word when it was last predicted; 0 at positions without a word.
+        steps_N: int64, number of decoder passes so far.
     """
 
     tokens_NT: Tensor
@@ -36,7 +36,7 @@ class Filled:
 
     @classmethod
     def unknown(cls, lengths_N: Tensor) -> Filled:
-        """Nothing known of the words."""
+        """Return candidates of the given lengths whose words are all masked."""
         tokens_NT = torch.full((len(lengths_N), int(lengths_N.max())), UNK, device=lengths_N.device)
         tokens_NT.masked_fill_(torch.arange(tokens_NT.size(1), device=lengths_N.device) >= lengths_N[:, None], PAD)
         tokens_NT.scatter_(1, lengths_N[:, None] - 1, EOS)
@@ -45,16 +45,18 @@ class Filled:
 
 
 def mask_predict(predict: Predict, lengths_N: Tensor, *, iterations: int, rewrites: bool = False) -> Filled:
-    """Fill in all words at once; then hide those of least confidence and fill them in anew.
+    """Predict all words in parallel; then repeatedly mask the words of lowest confidence and predict them again.
 
-    In iteration t of I, from 0, int(words * (I - t) / I) words are hidden; of equals those on the left. A word's
-    confidence is that of the iteration it was last written in (Ghazvininejad et al. 2019, section 3.2). A sentence of
-    which nothing more is to be hidden is finished.
+    In iteration t of I, counted from 0, int(words * (I - t) / I) words are masked; of words with equal confidence,
+    those on the left. The confidence of a word is that of the iteration in which it was last predicted (Ghazvininejad
+    et al. 2019, section 3.2). A sentence is finished once no more words are to be masked.
 
     Args:
-        lengths_N: tokens of each candidate, </s> among them.
-        rewrites: whether words in sight are written anew as well, by a model that learnt to correct them (Huang et al.
-            2022, CMLMC).
+        predict: function that predicts the tokens of masked sentences.
+        lengths_N: number of tokens of each candidate, </s> included.
+        iterations: I, the number of iterations.
+        rewrites: whether words that are not masked are predicted again as well, by a model trained to correct them
+            (Huang et al. 2022, CMLMC).
     """
     filled = Filled.unknown(lengths_N)
     words_NT = filled.tokens_NT.eq(UNK)
@@ -71,10 +73,12 @@ def mask_predict(predict: Predict, lengths_N: Tensor, *, iterations: int, rewrit
 
 
 def refine(predict: Predict, lengths_N: Tensor, *, iterations: int) -> Filled:
-    """Write all words, then all of them again with the last draft in sight, until it stays as it is (Lee et al. 2018).
+    """Predict all words, then predict all of them again from the last draft until it does not change (Lee et al. 2018).
 
     Args:
-        lengths_N: tokens of each candidate, </s> among them.
+        predict: function that predicts the tokens of a draft.
+        lengths_N: number of tokens of each candidate, </s> included.
+        iterations: maximum number of iterations.
     """
     filled = Filled.unknown(lengths_N)
     words_NT = filled.tokens_NT.eq(UNK)
@@ -89,7 +93,7 @@ def refine(predict: Predict, lengths_N: Tensor, *, iterations: int) -> Filled:
 
 
 def _write(filled: Filled, rows_A: Tensor, where_AT: Tensor, tokens_AT: Tensor, log_probs_AT: Tensor) -> None:
-    """Put what was said into some places of some rows."""
+    """Write predicted tokens and their log-probabilities at some positions of some rows, and count the pass."""
     filled.tokens_NT[rows_A] = torch.where(where_AT, tokens_AT, filled.tokens_NT[rows_A])
     said_AT = log_probs_AT.to(filled.log_probs_NT.dtype)
     filled.log_probs_NT[rows_A] = torch.where(where_AT, said_AT, filled.log_probs_NT[rows_A])
@@ -97,7 +101,7 @@ def _write(filled: Filled, rows_A: Tensor, where_AT: Tensor, tokens_AT: Tensor, 
 
 
 def _least(values_AT: Tensor, counts_A: Tensor) -> Tensor:
-    """The places of so many of the least values, of equals those on the left: bool [A, T]."""
+    """Return a mask of the `counts_A` lowest values of each row, of equal values those on the left: bool [A, T]."""
     order_AT = values_AT.argsort(dim=1, stable=True)
     first_AT = torch.arange(values_AT.size(1), device=values_AT.device) < counts_A[:, None]
     return torch.zeros_like(first_AT).scatter(1, order_AT, first_AT)

@@ -1,8 +1,8 @@
-"""Translations drawn from the model's distribution: ancestral, top-k, nucleus.
+"""Sampling of translations from the model's distribution: ancestral, top-k and nucleus sampling.
 
-The search receives a `Stepper`, as beam search does, and forbids and forces what that does: <pad> is never drawn, nor
-is </s> before `min_len` tokens, and at its maximum length a translation ends. Every row has random numbers of its own,
-given by the caller: what is drawn for a sentence does not depend on what else is in the batch.
+The search receives a `Stepper` and follows the rules of beam search: <pad> is never drawn, </s> is not drawn before
+`min_len` tokens, and a translation ends at its maximum length. The caller gives random numbers for every row, so that
+the sample of a sentence does not depend on the other sentences of the batch.
 
 Shapes: B sentences in the batch, K samples of each, N = B * K rows, V vocabulary, T steps.
 """
@@ -35,25 +35,26 @@ def sample(
     """Draw translations of a batch.
 
     Args:
-        stepper: stands at the start of `len(max_len_B)` sentences with K rows each.
+        stepper: decoding state at the start of `len(max_len_B)` sentences with K rows each.
         max_len_B: maximum number of tokens of each sentence, </s> not counted.
-        uniforms_NT: float64 in [0, 1), a row's random numbers, one a step: [B * K, at least the largest maximum + 1].
-        sampling: from which distribution is drawn.
+        uniforms_NT: random numbers in [0, 1), one for each row and step: float64 [B * K, at least the largest maximum
+            length + 1].
+        sampling: the distribution that samples are drawn from.
         lenpen: exponent of the length that divides the score.
         min_len: least number of tokens before </s>.
-        device: where the stepper takes its tokens.
+        device: device on which the stepper expects its tokens.
 
     Returns:
-        For each sentence its K samples in the order in which they were drawn. Their scores are those of the model's own
-        distribution, whatever they were drawn from.
+        For each sentence, its K samples in the order of its rows. Their scores are those of the model's own
+        distribution, whatever `sampling` is.
     """
     rows = len(uniforms_NT) // len(max_len_B)
-    sentences = torch.arange(len(max_len_B), device=device)  # that still go on
+    sentences = torch.arange(len(max_len_B), device=device)  # indices of the unfinished sentences
     limits_N = torch.tensor(list(max_len_B), device=device).repeat_interleave(rows)
     uniforms_NT = uniforms_NT.to(device)
     tokens_NT = torch.full((len(limits_N), 1), EOS, device=device)
     log_probs_NT = torch.empty((len(limits_N), 0), dtype=torch.float64, device=device)
-    lengths_N = torch.zeros(len(limits_N), dtype=torch.long, device=device)  # with </s>; 0 while a row goes on
+    lengths_N = torch.zeros(len(limits_N), dtype=torch.long, device=device)  # with </s>; 0 for unfinished rows
     found: list[list[Hypothesis]] = [[] for _ in max_len_B]
     step = 0
     while len(sentences):
@@ -92,19 +93,22 @@ def _finished(tokens_KT: Tensor, log_probs_KT: Tensor, lengths_K: Tensor, lenpen
 
 
 def _draw(logits_NV: Tensor, uniforms_N: Tensor, sampling: Sampling, *, forbid_eos: bool) -> Tensor:
-    """One token a row by inversion of the distribution function, tokens in the order of their ids: int64 [N]."""
+    """Draw one token per row by inversion of the distribution function over the token ids: int64 [N]."""
     logits_NV = logits_NV.index_fill(
         1, torch.tensor([PAD, EOS] if forbid_eos else [PAD], device=logits_NV.device), -torch.inf
     )
     cumulative_NV = truncated(logits_NV, sampling).cumsum(1)
-    # the last sum stands for 1, which rounding may miss
+    # the last cumulative sum is used instead of 1, from which it may differ by rounding
     wanted_N1 = (uniforms_N * cumulative_NV[:, -1])[:, None]
     return torch.searchsorted(cumulative_NV, wanted_N1, right=True)[:, 0].clamp_max(logits_NV.size(1) - 1)
 
 
 def truncated(logits_NV: Tensor, sampling: Sampling) -> Tensor:
-    """The probabilities that are drawn from: top-k first, of that the nucleus, renormalised. Of equal ones the lower
-    ids go first: [N, V]."""
+    """Return the probabilities that tokens are drawn from: [N, V].
+
+    Temperature is applied first, then top-k, then the nucleus of the result; probabilities are renormalised. Of equal
+    probabilities, those of lower ids are kept.
+    """
     probs_NV = (logits_NV / sampling.temperature).softmax(1)
     if not sampling.top_k and sampling.top_p >= 1.0:
         return probs_NV
@@ -112,7 +116,7 @@ def truncated(logits_NV: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_k:
         ordered_NV[:, sampling.top_k :] = 0.0
         ordered_NV /= ordered_NV.sum(1, keepdim=True)
-    before_NV = ordered_NV.cumsum(1) - ordered_NV  # the mass of all that are more probable
+    before_NV = ordered_NV.cumsum(1) - ordered_NV  # probability mass of all tokens that are more probable
     ordered_NV[before_NV >= sampling.top_p] = 0.0
     ordered_NV /= ordered_NV.sum(1, keepdim=True)
     return torch.zeros_like(probs_NV).scatter_(1, order_NV, ordered_NV)
