@@ -336,7 +336,7 @@ def explain_number(number: int) -> str:
 def explain_os_error(error: OSError) -> str | None:
     """Return a one-line message for an error of the operating system that concerns a file, None for any other error.
 
-    Errors about a full disk, the number of open files and the like concern a file even if they do not name one.
+    Errors about a full disk or too many open files, for example, concern a file even if they do not name one.
     """
     named = error.filename is not None and not isinstance(error.filename, int)
     if error.errno is None or not (named or error.errno in _ABOUT_FILES):

@@ -36,7 +36,7 @@ from kdmt.train.schedule import inverse_sqrt
 Ending = Literal["max_updates", "patience"]
 
 _STEPS_AHEAD = 4  # number of updates whose batches are loaded in advance
-_MAX_SKIPS_IN_A_ROW = 100  # with `on_divergence: skip`; after so many, the model no longer learns
+_MAX_SKIPS_IN_A_ROW = 100  # with `on_divergence: skip`; after 100, the model no longer learns
 
 
 class Divergence(UserError):
