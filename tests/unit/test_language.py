@@ -21,7 +21,10 @@ UNUSED = re.compile(
     re.IGNORECASE,
 )
 # a function does something, so its docstring does not begin with one of these; a property may
-NO_VERBS = tuple("The A An What Which Where Whose How Of All Each Every Those One As".split())
+NO_VERBS = (
+    *("The", "A", "An", "What", "Which", "Where", "Whose", "How", "Of"),
+    *("All", "Each", "Every", "Those", "One", "As"),
+)
 
 
 def modules() -> Iterator[tuple[str, str]]:
