@@ -21,7 +21,7 @@ class NAT(Section):
     too_long: OnTooLong = Field(
         "skip",
         description="Action for a target that has no alignment to the decoder positions (ctc, dag): 'skip' leaves it "
-        "out of the loss, 'upsample' gives it more positions",
+        "out of the loss, 'upsample' gives it more positions in training",
     )
     length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
     source_copy: SourceCopy = Field(

@@ -64,6 +64,9 @@ class Words:
 class AlignedPrepared(Prepared):
     """Batch with decided numbers of decoder positions.
 
+    `num_loss_tokens` and `count` are those of all target tokens, from which the speed in the log is computed; the loss
+    is divided by `num_words`.
+
     Attributes:
         words: targets without </s>.
         fits_B: bool, True for targets that have an alignment.
@@ -299,7 +302,8 @@ class AlignedPositions(View[AlignedPass]):
             encoded = model.encode(prepared.src_tokens_BS, trace if places else None)
             x_BLD, keep_BL = self.alignment.inputs(model, prepared.src_tokens_BS, prepared.times_B)
         if self.training and self.glancing is not None:
-            (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, words, precision)
+            with torch.no_grad():
+                (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, words, precision)
             shown_BL, aligned_BL = self.glance(first, words)
             with autocast(device, precision):
                 x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)

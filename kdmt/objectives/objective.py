@@ -9,7 +9,7 @@ this module. For each micro-batch of an update the training loop calls
 
 and divides the sum of each term once, by its total count. The view decides what the decoder sees and where the loss is
 taken; each term computes one or more named sums from the passes of the student and its teachers. In evaluation mode
-only the first term is computed, without teachers, so that validation losses of all students are cross entropy.
+only the first term is computed, without teachers, so that validation losses contain no term of a teacher.
 
 Shapes: B batch, S source length, T target length, M target tokens where the loss is taken, D model width.
 """

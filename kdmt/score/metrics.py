@@ -4,8 +4,8 @@ A score is a value with its signature, its direction and its range. To add a met
 sacreBLEU object and add it to `METRICS`: the report, scores.json, the significance tests and validation use the table.
 A metric for the selection of checkpoints in training must also be added to `BestMetric` in `kdmt.choices`.
 
-This module imports neither kdmt nor torch, and imports sacreBLEU only when a score is computed. Every package can
-therefore use it: validation, selection among n-best hypotheses, the report.
+When it is imported, this module loads neither kdmt, torch nor sacreBLEU; sacreBLEU is loaded when a score is computed.
+Every package can therefore use it: validation, selection among n-best hypotheses, the report.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.score.metrics import METRICS
 from kdmt.score.report import render_table
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
 from kdmt.score.systems import System
@@ -75,11 +76,13 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
     extra["never trained"] = [f"{each.system} seed {each.seed}" for each in missing]
+    extra["metrics"] = list(METRICS)
     made = make_plan({"score": settings}, extra, inputs)
     # resolved, so that a record of 13a is up to date if `auto` resolves to 13a
     resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
-    # a record of an earlier version, which has no list of them, is out of date only if the list is not empty
-    return replace(made, settings=made.settings | resolved, defaults={**made.defaults, "never trained": []})
+    # records of earlier versions do not have these: there they were as follows
+    defaults = {**made.defaults, "never trained": [], "metrics": ["bleu", "chrf"]}
+    return replace(made, settings=made.settings | resolved, defaults=defaults)
 
 
 def _baseline(config: Pipeline, systems: Sequence[System]) -> str:

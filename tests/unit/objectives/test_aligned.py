@@ -20,7 +20,7 @@ from kdmt.families import ALIGNED, FamilyName
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.objectives.aligned import AlignedPositions, Words, edits_of_output
+from kdmt.objectives.aligned import AlignedPositions, Reading, Words, edits_of_output
 from kdmt.train.validation import validation_loss
 from kdmt.types import BOS, EOS, PAD
 
@@ -144,6 +144,23 @@ def test_a_target_too_improbable_for_a_number_is_left_out(tmp_path: Path) -> Non
     assert math.isfinite(float(terms["loss"].sum.detach()))
     assert (float(terms["loss"].sum.detach()), float(terms["impossible"].sum)) == (0.0, 1.0)
     assert all(each.grad is None or torch.isfinite(each.grad).all() for each in model.parameters())
+
+
+@pytest.mark.parametrize("family", ALIGNED)
+def test_the_first_pass_of_glancing_keeps_nothing_for_the_gradient(
+    family: FamilyName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Reading] = []
+    glance = AlignedPositions.glance
+
+    def spy(view: AlignedPositions, first: Reading, words: Words) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(first)
+        return glance(view, first, words)
+
+    monkeypatch.setattr(AlignedPositions, "glance", spy)
+    terms = terms_of(nat_objective(small(family, 4), glancing=[(0, 0.5)]), batch_of(tmp_path))
+    assert terms["loss"].sum.requires_grad
+    assert [first.features_BLD.requires_grad for first in seen] == [False]
 
 
 def test_a_glance_at_a_dag_shows_words_on_its_best_path(tmp_path: Path) -> None:

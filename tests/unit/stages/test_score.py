@@ -17,6 +17,7 @@ from tiny_pipeline import Finished, hash_tree, kdmt, read_lines, run_stages, set
 
 from kdmt.cli import main
 from kdmt.decode.engines.translator import Translator
+from kdmt.score.metrics import METRICS, Metric
 
 TINY = Path("runs/tiny")
 RUNS = {"teacher": "teacher", "raw": "students/raw/seed_1", "distilled": "students/distilled/seed_1"}
@@ -127,12 +128,23 @@ def test_a_student_that_was_never_trained_is_named_as_missing_and_one_that_is_st
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_report_of_before_missing_students_were_named_is_up_to_date() -> None:
+@pytest.mark.parametrize("setting", ["never trained", "metrics"])
+def test_a_report_of_an_earlier_version_is_up_to_date(setting: str) -> None:
     manifest = TINY / "score/manifest.json"
     record = json.loads(manifest.read_text(encoding="utf-8"))
-    del record["settings"]["never trained"]
+    del record["settings"][setting]
     manifest.write_text(json.dumps(record), encoding="utf-8")
     assert score().err == "score: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("finished", "undecoded")
+def test_a_new_metric_scores_the_stored_translations_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ter = Metric("TER", lambda _, lowercase: sacrebleu.TER(case_sensitive=not lowercase), higher_is_better=False)
+    monkeypatch.setitem(METRICS, "ter", ter)
+    result = score()
+    assert "the setting metrics changed from ['bleu', 'chrf'] to ['bleu', 'chrf', 'ter']" in result.err
+    rows = json.loads((TINY / "scores.json").read_text(encoding="utf-8"))
+    assert all(row["scores"]["ter"]["signature"].startswith("nrefs:1|case:mixed|tok:tercom") for row in rows)
 
 
 @pytest.fixture
