@@ -192,7 +192,7 @@ def _engine(models: list[Transformer], flags: GenerateFlags, device: torch.devic
     if not isinstance(first, NATransformer):
         if flags.reranks or any(isinstance(model, NATransformer) for model in others):
             raise UserError(
-                "--path: what translates together are autoregressive models; a non-autoregressive one stands first, "
+                "--path: what translates together are autoregressive models; a non-autoregressive one comes first, "
                 "with --iter-decode-with-external-reranker before an autoregressive one"
             )
         return TorchEngine(first, others=others, device=device)
@@ -200,7 +200,7 @@ def _engine(models: list[Transformer], flags: GenerateFlags, device: torch.devic
         raise UserError(f"--nbest {flags.nbest}: a non-autoregressive model gives one translation")
     if len(others) != flags.reranks or any(isinstance(model, NATransformer) for model in others):
         raise UserError(
-            "--path: a non-autoregressive model translates alone, with --iter-decode-with-external-reranker beside one "
+            "--path: a non-autoregressive model translates alone, with --iter-decode-with-external-reranker with one "
             "autoregressive model"
         )
     if flags.reranks and flags.length_beam == 1:
@@ -276,9 +276,9 @@ def _batches(split: Split, models: list[Transformer], flags: GenerateFlags) -> l
 
 def _limit(models: list[Transformer], flags: GenerateFlags, side: str) -> int:
     """Return the maximum length of a sentence: the smallest limit of the models, or less if a flag sets less."""
-    asked = getattr(flags, f"max_{side}_positions")
+    given = getattr(flags, f"max_{side}_positions")
     read = [getattr(model.config, f"max_{side}_positions") for model in models]
-    return min(read if asked is None else [*read, asked])
+    return min(read if given is None else [*read, given])
 
 
 # -------------------------------------------------------------------------------------------------------------- output

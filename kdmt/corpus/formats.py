@@ -45,7 +45,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3\x00", "an SQLite database", "export its columns as text, one sentence a line"),
     (b"\x89HDF\r\n", "an HDF5 file", "export its columns as text, one sentence a line"),
     (b"\x93NUMPY", "a NumPy array", "give a text file"),
-    (b"MMIDIDX\x00", "the index of a data-bin", "give the token file beside it, which ends in .bin"),
+    (b"MMIDIDX\x00", "the index of a data-bin", "give the token file of the same name that ends in .bin"),
     (b"TNTIDX\x00", "the index of a data-bin", "make the data-bin again with 'fairseq-preprocess --dataset-impl mmap'"),
     (b"\x89PNG\r\n", "an image", "give a text file"),
     (b"\x7fELF", "a program", "give a text file"),

@@ -221,7 +221,7 @@ class KnowledgeCache:
         for name in sorted({*made_from, *self.made_from}):
             if made_from.get(name) != self.made_from.get(name):
                 raise UserError(
-                    f"{self.folder}: this knowledge cache is of another {name}; make it anew with `kdmt knowledge`"
+                    f"{self.folder}: this knowledge cache is of another {name}; rebuild it with `kdmt knowledge`"
                 )
 
     def temperature(self, wanted: float) -> int:

@@ -316,7 +316,7 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     files = [(folder / side["file"], side["sha256"]) for side in sides]
     for path, sha256 in files:
         if path.parent != folder:
-            raise UserError(f"{index}: names a file that is not beside it")
+            raise UserError(f"{index}: names a file that is not in the same folder")
         if file_sha256(path) != sha256:
             raise UserError(f"{path}: not the file that {index} describes (its sha256 differs)")
     source = model_class(files[0][0])

@@ -222,8 +222,8 @@ def _with_text_failures(
 ) -> list[Nbest]:
     """Return the candidates with the failures that their words show, for those without a failure so far."""
     words = [candidate.words for nbest in found for candidate, _ in nbest]
-    beside = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
-    codes = iter(find_text_failures(words, beside, settings, typical_ratio=typical_ratio).tolist())
+    source_of_each = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
+    codes = iter(find_text_failures(words, source_of_each, settings, typical_ratio=typical_ratio).tolist())
     names = (NO_FAILURE, *FAILURES)
 
     def seen(failure: str) -> str:

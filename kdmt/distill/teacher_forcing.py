@@ -122,11 +122,11 @@ def _best_of(teacher: WholeDistribution, rows: slice, shape: Shape, total_V: Ten
     total_V += teacher.distribution(rows, temperature=1.0).probs.sum(0)
     found, ids_CK = [], None
     for temperature in shape.temperatures:
-        said = teacher.distribution(rows, temperature=temperature)
+        distribution = teacher.distribution(rows, temperature=temperature)
         if ids_CK is None:
-            ids_CK = said.logs.topk(shape.k, dim=1).indices
+            ids_CK = distribution.logs.topk(shape.k, dim=1).indices
         # summed, since 1 minus the sum of the best would be mostly rounding error
-        rest_C1 = said.probs.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
-        found.append(torch.cat([said.logs.gather(1, ids_CK), rest_C1.log()], dim=1))
+        rest_C1 = distribution.probs.scatter_(1, ids_CK, 0.0).sum(1, keepdim=True)
+        found.append(torch.cat([distribution.logs.gather(1, ids_CK), rest_C1.log()], dim=1))
     assert ids_CK is not None
     return ids_CK, torch.stack(found)

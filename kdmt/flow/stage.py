@@ -177,7 +177,7 @@ def announcement(status: Status, stage: Stage) -> str:
         "new": f"starting{_where(stage)}",
         "unfinished": f"going on: {status.explain()}",
         "extend": f"going on: {status.explain()}",
-        "stale": f"made anew: {status.explain()} (the old one is kept as {old})",
+        "stale": f"rebuilt: {status.explain()} (the old one is kept as {old})",
     }[status.state]
     return f"{stage.name}: {text}"
 

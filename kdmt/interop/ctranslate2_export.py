@@ -105,7 +105,7 @@ def _check_model(model: Transformer) -> None:
     if isinstance(model, NATransformer):
         raise UserError(
             f"CTranslate2 writes one token after the other: it has no decoder for a {model.nat.family!r} model, "
-            "which writes all positions at once"
+            "which is non-autoregressive"
         )
     if model.config.source_token is not None or model.config.target_token is not None:
         raise UserError("the model is multilingual: CTranslate2's engine puts no language tokens into sentences")

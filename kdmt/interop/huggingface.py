@@ -279,10 +279,10 @@ def check_languages(
     Raises:
         UserError: if a language differs. The message names both languages and the setting that accepts the model.
     """
-    told = _read_json(folder / "tokenizer_config.json") if kind == "marian" else {}
+    settings = _read_json(folder / "tokenizer_config.json") if kind == "marian" else {}
     for side, code, lang in zip(("source", "target"), codes, direction.sides, strict=True):
         where = f"{setting}{side}_code" if code is not None else f"{folder / 'tokenizer_config.json'}: {side}_lang"
-        found = code if code is not None else told.get(f"{side}_lang")
+        found = code if code is not None else settings.get(f"{side}_lang")
         if isinstance(found, str) and _is_language(found, lang) is False:
             raise UserError(
                 f"{where}: {found[:_LONGEST_CODE]!r}, and the pipeline's '{side}_lang' is {lang!r}; "
@@ -461,7 +461,7 @@ def _names_of(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
             name = f"{_NO_WORD}{token:04d}"
         names.append(str(name))
     if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < size else set():
-        raise ValueError(f"{min(twice)!r} stands twice in the vocabulary")
+        raise ValueError(f"{min(twice)!r} is in the vocabulary twice")
     return names
 
 
@@ -637,7 +637,7 @@ def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
     weights = files[1]
     _check_fits(folder, [path for path in files if path.suffix in (".safetensors", ".bin")])
     try:
-        model, told = getattr(transformers, _CLASSES[kind][0]).from_pretrained(
+        model, report = getattr(transformers, _CLASSES[kind][0]).from_pretrained(
             str(folder),
             config=_own_config(folder, kind),
             attn_implementation="sdpa",  # otherwise a configuration could select a package that is loaded from the hub
@@ -650,7 +650,7 @@ def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
     except Exception as error:  # truncated files, pickles with more than tensors, other shapes
         raise UserError(f"{weights}: the weights cannot be read: {_one_line(error)}") from None
     for what in ("missing", "unexpected", "mismatched"):
-        if names := sorted(map(str, told[f"{what}_keys"])):
+        if names := sorted(map(str, report[f"{what}_keys"])):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{weights}: not the weights of its config.json: {what} {names[0]}{more}")
     for name, tensor in model.state_dict().items():

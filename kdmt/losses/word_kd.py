@@ -37,19 +37,20 @@ class Pull:
 
     Attributes:
         value_C: divergence.
-        said: the teacher's distribution over tokens, [C, V], or over groups, [C, G]: its best tokens, then the rest.
+        teacher_dist: the teacher's distribution over tokens, [C, V], or over groups, [C, G]: its best tokens, then the
+            rest.
     """
 
     value_C: Tensor
     coefficient_C1: Tensor
-    said: Distribution
+    teacher_dist: Distribution
     slope: Slope | None = None
     ids_CK: Tensor | None = None
     values_CK: Tensor | None = None
 
     def confidence_C(self) -> Tensor:
         """Return the probability of the teacher's best token, [C]."""
-        return self.said.confidence() if self.ids_CK is None else self.said.probs[:, 0]
+        return self.teacher_dist.confidence() if self.ids_CK is None else self.teacher_dist.probs[:, 0]
 
 
 class TeacherTokens(Protocol):
@@ -64,14 +65,14 @@ class TeacherTokens(Protocol):
         """
         ...
 
-    def best(self, rows: slice, k: int, said: Distribution) -> tuple[Tensor, Tensor]:
+    def best(self, rows: slice, k: int, teacher_dist: Distribution) -> tuple[Tensor, Tensor]:
         """Return the ids and scores of the k best tokens, [C, K] each, the best first.
 
-        A higher score means a higher probability. `said` comes from the `pull` of the same rows.
+        A higher score means a higher probability. `teacher_dist` comes from the `pull` of the same rows.
         """
         ...
 
-    def scores_of(self, rows: slice, ids_CK: Tensor, said: Distribution) -> Tensor:
+    def scores_of(self, rows: slice, ids_CK: Tensor, teacher_dist: Distribution) -> Tensor:
         """Return the scores of the given tokens, comparable with the scores of `best`: [C, K]."""
         ...
 
@@ -118,18 +119,18 @@ class WholeDistribution:
 
     def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
         """See `TeacherTokens.pull`."""
-        said = self.distribution(rows)
-        value_C, slope = divergence.compare(said, student, out=self.scratch("slope", said.scores))
-        return Pull(value_C, -slope.total, said, slope=slope)
+        teacher_dist = self.distribution(rows)
+        value_C, slope = divergence.compare(teacher_dist, student, out=self.scratch("slope", teacher_dist.scores))
+        return Pull(value_C, -slope.total, teacher_dist, slope=slope)
 
-    def best(self, _: slice, k: int, said: Distribution) -> tuple[Tensor, Tensor]:
+    def best(self, _: slice, k: int, teacher_dist: Distribution) -> tuple[Tensor, Tensor]:
         """See `TeacherTokens.best`."""
-        found = said.scores.topk(k, dim=1)
+        found = teacher_dist.scores.topk(k, dim=1)
         return found.indices, found.values
 
-    def scores_of(self, _: slice, ids_CK: Tensor, said: Distribution) -> Tensor:
+    def scores_of(self, _: slice, ids_CK: Tensor, teacher_dist: Distribution) -> Tensor:
         """See `TeacherTokens.scores_of`."""
-        return said.scores.gather(1, ids_CK)
+        return teacher_dist.scores.gather(1, ids_CK)
 
     def marginal(self, tokens: int, chunk: int) -> Tensor:
         """Return the mean of p over the batch at temperature 1: [V]."""
@@ -155,29 +156,29 @@ class BestTokens:
     def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
         """See `TeacherTokens.pull`."""
         ids_CK = self.ids_MK[rows]
-        said = Distribution.of_logs(self.log_probs_MG[rows].to(student.scores.dtype).clamp_min(LOG_ZERO))
+        teacher_dist = Distribution.of_logs(self.log_probs_MG[rows].to(student.scores.dtype).clamp_min(LOG_ZERO))
         rest_C1, log_rest_C1 = _rest(student, ids_CK)
         log_sums_C1 = student.log_sums
         log_q_CK = student.scores.gather(1, ids_CK) - log_sums_C1
         own = Distribution.of_logs(torch.cat([log_q_CK, log_rest_C1 - log_sums_C1], dim=1).clamp_min_(LOG_ZERO))
-        value_C, slope = divergence.compare(said, own)
+        value_C, slope = divergence.compare(teacher_dist, own)
         slope_CG = slope.values * slope.factor
         return Pull(
             value_C,
             slope_CG[:, -1:] * student.sums / rest_C1.clamp_min(_LEAST) - slope.total,
-            said,
+            teacher_dist,
             ids_CK=ids_CK,
             values_CK=slope_CG[:, :-1] - own.probs[:, :-1] * slope.total,
         )
 
-    def best(self, rows: slice, k: int, said: Distribution) -> tuple[Tensor, Tensor]:
+    def best(self, rows: slice, k: int, teacher_dist: Distribution) -> tuple[Tensor, Tensor]:
         """See `TeacherTokens.best`."""
-        return self.ids_MK[rows, :k], said.logs[:, :k]
+        return self.ids_MK[rows, :k], teacher_dist.logs[:, :k]
 
-    def scores_of(self, rows: slice, ids_CK: Tensor, said: Distribution) -> Tensor:
+    def scores_of(self, rows: slice, ids_CK: Tensor, teacher_dist: Distribution) -> Tensor:
         """See `TeacherTokens.scores_of`. A token outside the K best tokens is less probable than all of them."""
         same_CKK = ids_CK[:, :, None] == self.ids_MK[rows][:, None, :]
-        known_CKK = torch.where(same_CKK, said.logs[:, None, :-1], LOG_ZERO)
+        known_CKK = torch.where(same_CKK, teacher_dist.logs[:, None, :-1], LOG_ZERO)
         return known_CKK.amax(2)
 
 
@@ -246,7 +247,7 @@ class WordKDLoss:
         information_C, information_CV = self._information(own)
         pull = self.teacher.pull(rows, self.divergence, soft)
         nll_C, smooth_C = self._cross_entropy(rows, own)
-        ranking_C, ranked_ids, ranked_slopes = self._ranking(rows, own, pull.said)
+        ranking_C, ranked_ids, ranked_slopes = self._ranking(rows, own, pull.teacher_dist)
         taught_C = self._taught(rows, pull)
         value_C = (pull.value_C * self.divergence.scale(self.temperature) + ranking_C) * taught_C
         total_C = self._share(taught_C) * smooth_C + self.alpha * value_C + self.mutual_information * information_C
@@ -309,7 +310,7 @@ class WordKDLoss:
         if self.min_confidence > 0.0:
             taught_C *= pull.confidence_C() >= self.min_confidence
         if self.max_entropy < math.inf:
-            taught_C *= pull.said.entropy() <= self.max_entropy
+            taught_C *= pull.teacher_dist.entropy() <= self.max_entropy
         if self.taught_M is not None:
             taught_C *= self.taught_M[rows]
         return taught_C
@@ -340,7 +341,7 @@ class WordKDLoss:
         value_C = (ratio_CV * own.probs).sum(1)
         return value_C, ratio_CV.sub_(value_C[:, None]).mul_(own.probs)
 
-    def _ranking(self, rows: slice, own: Distribution, said: Distribution) -> tuple[Tensor, Tensor, Tensor]:
+    def _ranking(self, rows: slice, own: Distribution, teacher_dist: Distribution) -> tuple[Tensor, Tensor, Tensor]:
         """Return `top1_ranking` of the tokens; without a ranking loss, 0 [C], ids [C, 0] and slopes [C, 0].
 
         Only the scores of the student's distribution are read, since `pull` may have set exponentials to 0.
@@ -348,9 +349,9 @@ class WordKDLoss:
         if not self.ranking:
             nothing_C0 = own.scores[:, :0]
             return nothing_C0.sum(1), nothing_C0.long(), nothing_C0
-        ids_CK, theirs_CK = self.teacher.best(rows, self.ranking, said)
+        ids_CK, theirs_CK = self.teacher.best(rows, self.ranking, teacher_dist)
         first = own.scores.topk(self.ranking, dim=1)
-        above_CKK = theirs_CK[:, :, None] > self.teacher.scores_of(rows, first.indices, said)[:, None, :]
+        above_CKK = theirs_CK[:, :, None] > self.teacher.scores_of(rows, first.indices, teacher_dist)[:, None, :]
         q_theirs_CK, q_own_CK = (
             (scores_CK - own.log_sums).exp() for scores_CK in (own.scores.gather(1, ids_CK), first.values)
         )

@@ -76,7 +76,7 @@ def _renew(run: Path) -> None:
         ]
         save_average(run, folders, load_model(folders[-1]), companions)
     _logger.warning(
-        "%s: was older than the run's last validation; made anew of updates %s",
+        "%s: was older than the run's last validation; rebuilt from updates %s",
         run / AVERAGE,
         ", ".join(map(str, updates)),
     )
@@ -85,6 +85,6 @@ def _renew(run: Path) -> None:
 def _with_alternatives(run: Path, problem: str) -> str:
     others = " or ".join(str(run / name) for name in ("best", "last") if (run / name).exists())
     return (
-        f"{run / AVERAGE}: older than the run's last validation, and it cannot be made anew ({problem}); "
+        f"{run / AVERAGE}: older than the run's last validation, and it cannot be rebuilt ({problem}); "
         f"finish the run's training, or name {others or 'a checkpoint'}, or {run / AVERAGE} for the old one"
     )

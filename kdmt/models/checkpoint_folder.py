@@ -82,7 +82,7 @@ def _pointed(pointer: Path) -> Path:
         raise wrong_path(pointer, _NO_CHECKPOINT)
     folder = pointer.parent / name
     if not folder.is_dir():
-        raise UserError(f"{pointer}: names {name!r}, and there is no such checkpoint folder beside it")
+        raise UserError(f"{pointer}: names {name!r}, and there is no such checkpoint folder in the same folder")
     return folder
 
 

@@ -22,7 +22,7 @@ def layer_pairs(layers: LayerMap, num_student: int, num_teacher: int) -> list[tu
             raise UserError(f"{layers!r}: the student has {num_student} layers, the teacher {num_teacher}")
         return last_layers(num_student, num_teacher, count)
     if len(set(layers)) != len(layers):
-        raise UserError(f"{[list(pair) for pair in layers]}: a pair stands there twice")
+        raise UserError(f"{[list(pair) for pair in layers]}: a pair is listed twice")
     for own, other in layers:
         if own >= num_student or other >= num_teacher:
             whose, number, have = (

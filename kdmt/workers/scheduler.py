@@ -323,7 +323,7 @@ class _Scheduler:
         for number in self.timeouts.expired():
             seconds = self._silence_seconds if number in self.opened else self._opening_seconds
             self._pool.kill(number, hung=True)
-            self._log(number, self._lose(number, f"nothing heard for {seconds:g} s"))
+            self._log(number, self._lose(number, f"no message for {seconds:g} s"))
 
     def _lose(self, number: int, error: str, *, with_node: bool = False) -> str:
         """Remove a worker, and put its task back into the queue.

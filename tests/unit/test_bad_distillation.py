@@ -303,7 +303,7 @@ def test_a_cache_from_elsewhere(name: str) -> None:
     edit_json(path, lambda header: header["made_from"].update({name: "0" * 64}))
     assert uncached().startswith("knowledge of raw is not up to date: its output knowledge.json was changed. ")
     edit_json(CACHE / "manifest.json", lambda record: record["outputs"].update({path.name: file_sha256(path)}))
-    assert uncached() == f"{CACHE}: this knowledge cache is of another {name}; make it anew with `kdmt knowledge`"
+    assert uncached() == f"{CACHE}: this knowledge cache is of another {name}; rebuild it with `kdmt knowledge`"
 
 
 @pytest.mark.usefixtures("cached")

@@ -177,8 +177,8 @@ def rescore(
     """
     pairs = [(source, each) for source, every in zip(sources, candidates, strict=True) for each in every]
     targets = [np.array([*each.tokens, EOS]) for _, each in pairs]
-    said = teacher.score_pairs([source for source, _ in pairs], targets)
-    scores = (normalized_score(float(log_probs.sum()), len(log_probs), lenpen) for log_probs in said)
+    token_scores = teacher.score_pairs([source for source, _ in pairs], targets)
+    scores = (normalized_score(float(log_probs.sum()), len(log_probs), lenpen) for log_probs in token_scores)
     scored = [[replace(each, score=next(scores)) for each in every] for every in candidates]
     return [sorted(every, key=lambda each: -each.score) for every in scored]
 
@@ -260,11 +260,11 @@ def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, 
     chain_N = words_N + 2 if frame else words_N  # a layout with <s> has both <s> and </s> in the chain, others neither
     features_NTD = features_NTD if frame else features_NTD[:, :-1]
     logits_NTV = features_NTD @ model.output_weight_VD.t()
-    said = logits_NTV.log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
-    moves_NTKK = candidate_transitions(*model.transitions(said.indices))
-    places_NT, scores_N = crf_best(said.values, moves_NTKK, chain_N)
-    means_N = (scores_N - crf_log_partition(said.values, moves_NTKK, chain_N)) / chain_N
-    tokens_NT = said.indices.gather(2, places_NT[:, :, None])[:, :, 0]
+    best = logits_NTV.log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
+    moves_NTKK = candidate_transitions(*model.transitions(best.indices))
+    places_NT, scores_N = crf_best(best.values, moves_NTKK, chain_N)
+    means_N = (scores_N - crf_log_partition(best.values, moves_NTKK, chain_N)) / chain_N
+    tokens_NT = best.indices.gather(2, places_NT[:, :, None])[:, :, 0]
     tokens_NT = tokens_NT[:, frame : frame + filled.tokens_NT.size(1) - 1]
     columns_T = torch.arange(tokens_NT.size(1), device=tokens_NT.device)
     inside_NT = columns_T < words_N[:, None]

@@ -185,6 +185,8 @@ def _hypotheses(drafts: _Drafts, steps_A: Tensor) -> list[Hypothesis]:
     columns = (drafts.tokens_AN, drafts.log_probs_AN, drafts.lengths_A, steps_A)
     found = []
     for tokens, log_probs, length, steps in zip(*(column.tolist() for column in columns), strict=True):
-        words, said = tuple(tokens[1 : length - 1]), tuple(log_probs[1 : length - 1])
-        found.append(Hypothesis(words, sum(said) / max(len(said), 1), log_probs=said, steps=steps))
+        words, word_log_probs = tuple(tokens[1 : length - 1]), tuple(log_probs[1 : length - 1])
+        found.append(
+            Hypothesis(words, sum(word_log_probs) / max(len(word_log_probs), 1), log_probs=word_log_probs, steps=steps)
+        )
     return found

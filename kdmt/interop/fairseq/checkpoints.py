@@ -186,7 +186,7 @@ def _with_tokens(
 ) -> Architecture:
     """Return an architecture with the ids of the language tokens, and with position limits that do not count them."""
     if architecture.nat is not None:
-        raise UserError("it is multilingual and writes all positions at once, which ours do not")
+        raise UserError("it is multilingual and non-autoregressive, which kdmt does not support together")
     config = architecture.config
     places: dict[str, Any] = {}
     sides = zip(("source", "target"), (tokens.source, tokens.target), dictionaries, strict=True)
@@ -256,9 +256,9 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
 
 def _write_with_dictionaries(content: Mapping[str, object], path: Path, dictionaries: Sequence[Path]) -> None:
     for dictionary in dictionaries:
-        beside = path.parent / dictionary.name
-        if beside.exists() and beside.read_bytes() != dictionary.read_bytes():
-            raise UserError(f"{beside}: is not the model's dictionary; nothing was written")
+        existing = path.parent / dictionary.name
+        if existing.exists() and existing.read_bytes() != dictionary.read_bytes():
+            raise UserError(f"{existing}: is not the model's dictionary; nothing was written")
     with atomic_file(path) as aside:
         _save(content, aside, path)
         for dictionary in dictionaries:

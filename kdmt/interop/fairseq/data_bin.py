@@ -203,8 +203,8 @@ def _infer_direction(folder: Path, pairs: list[str], source_lang: str | None, ta
 
 
 def _of_others(folder: Path, pairs: list[str], source_lang: str | None, target_lang: str | None) -> UserError:
-    asked = f"{source_lang or '...'}-{target_lang or '...'}"
-    return UserError(f"{folder}: a data-bin of {', '.join(pairs)}, not of {asked}")
+    wanted = f"{source_lang or '...'}-{target_lang or '...'}"
+    return UserError(f"{folder}: a data-bin of {', '.join(pairs)}, not of {wanted}")
 
 
 def _files(folder: Path) -> Iterator[re.Match[str]]:

@@ -77,10 +77,10 @@ class TokenBleu:
         self.hypothesis_words += len(hypothesis)
         self.reference_words += len(reference)
         for order in range(1, _ORDERS + 1):
-            said, wanted = (_ngrams(words, order) for words in (hypothesis, reference))
+            produced, wanted = (_ngrams(words, order) for words in (hypothesis, reference))
             known = {ngram: count for ngram, count in wanted.items() if SPECIALS[UNK] not in ngram}
-            self.matches[order - 1] += sum(min(count, known.get(ngram, 0)) for ngram, count in said.items())
-            self.counts[order - 1] += sum(said.values())
+            self.matches[order - 1] += sum(min(count, known.get(ngram, 0)) for ngram, count in produced.items())
+            self.counts[order - 1] += sum(produced.values())
 
     def __str__(self) -> str:
         """Return text like `BLEU4 = 34.64, 68.1/42.7/28.3/19.2 (BP=0.964, ratio=0.965, syslen=127, reflen=131)`."""

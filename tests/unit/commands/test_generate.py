@@ -217,7 +217,7 @@ def test_long_sentences_are_refused_or_left_out(tmp_path, companions, models):
         (("--gen-subset", "test1"), r"no split 'test1' of en-de: there is test, valid"),
         (("--target-lang", "fr"), r"a data-bin of en-de, not of \.\.\.-fr"),
         (("-s", "de", "-t", "en"), "translates from en to de, not from de to en"),
-        (("--iter-decode-with-external-reranker",), "non-autoregressive one stands first"),
+        (("--iter-decode-with-external-reranker",), "non-autoregressive one comes first"),
     ],
 )
 def test_what_is_refused(flags, message, models):
@@ -275,7 +275,7 @@ def test_an_autoregressive_model_chooses_among_lengths(models, tmp_path, compani
     ("flags", "message"),
     [
         (("--nbest", "2"), "--nbest 2: a non-autoregressive model gives one translation"),
-        (("--iter-decode-with-external-reranker",), "beside one autoregressive model"),
+        (("--iter-decode-with-external-reranker",), "with one autoregressive model"),
     ],
 )
 def test_what_non_autoregressive_models_do_not_do(flags, message, tmp_path, companions):

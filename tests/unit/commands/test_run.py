@@ -28,7 +28,7 @@ def run(*arguments: str) -> Finished:
 def begun(result: Finished) -> list[str]:
     """The stages that did some work, in order."""
     events = [line.partition(": ") for line in result.err.splitlines()]
-    return [name for name, _, event in events if event.startswith(("starting", "made anew", "going on"))]
+    return [name for name, _, event in events if event.startswith(("starting", "rebuilt", "going on"))]
 
 
 def idle(result: Finished) -> list[str]:

@@ -30,7 +30,7 @@ def test_command_writes_the_same_sentences_without_spaces(tmp_path: Path) -> Non
         assert not any(" " in line for line in lines)
         assert (tmp_path / f"thai/{split}.en").read_bytes() == (tmp_path / f"toy/{split}.en").read_bytes()
     assert "up to date" in run_generate(*arguments).stdout
-    assert "60 train" in run_generate(*arguments[:-1]).stdout  # the folder of the other form is made anew
+    assert "60 train" in run_generate(*arguments[:-1]).stdout  # the folder of the other form is rebuilt
 
 
 def run_generate(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -67,7 +67,7 @@ def test_translations_out_of_order_give_the_same() -> None:
     in_order = [(IMPORTED / name).read_bytes() for name in names]
     random.Random(5).shuffle(lines)
     write_lines(Path("theirs.tsv"), lines)
-    assert "imported: made anew: the input theirs.tsv changed" in done(*IMPORTING)
+    assert "imported: rebuilt: the input theirs.tsv changed" in done(*IMPORTING)
     assert [(IMPORTED / name).read_bytes() for name in names] == in_order
     assert not list(TINY.glob(".imported-*"))
 

@@ -73,7 +73,7 @@ def cross_entropies(sources: list[str], targets: list[str]) -> np.ndarray:
 def test_pairs_that_the_reverse_model_finds_improbable_are_dropped() -> None:
     sources, targets = read_lines(MADE / "distilled.en"), read_lines(MADE / "distilled.de")
     before = manifest()["facts"]
-    assert "distill: made anew: the " in done(REVERSE)
+    assert "distill: rebuilt: the " in done(REVERSE)
     entropies = np.load(MADE / "reverse.npy")
     assert entropies.dtype == np.float32
     assert entropies == pytest.approx(cross_entropies(sources, targets), rel=1e-3, abs=1e-3)

@@ -70,7 +70,7 @@ def test_the_highest_score_given_chooses() -> None:
     assert manifest(SCORED)["inputs"]["scores.txt"]
     made = hash_tree(SCORED)
     write_lines(Path("scores.txt"), [str(-score) for score in scores.values()])
-    assert "scored: made anew: the input scores.txt changed" in done(*BY_SCORES)
+    assert "scored: rebuilt: the input scores.txt changed" in done(*BY_SCORES)
     assert hash_tree(SCORED.with_name("scored.previous")) == made
 
 

@@ -127,9 +127,9 @@ def test_rebuild_brings_all_before_it_up_to_date_in_order(complete: Line) -> Non
     assert complete.run("student", rebuild=True)
     assert complete.made == ["prepare", "teacher", "student"]
     assert complete.said == [
-        "prepare: made anew: the setting prepare changed from 1 to 2 (the old one is kept as prepare.previous)",
-        "teacher: made anew: the input prepare.out changed (the old one is kept as teacher.previous)",
-        "student: made anew: the input teacher.out changed (the old one is kept as student.previous)",
+        "prepare: rebuilt: the setting prepare changed from 1 to 2 (the old one is kept as prepare.previous)",
+        "teacher: rebuilt: the input prepare.out changed (the old one is kept as teacher.previous)",
+        "student: rebuilt: the input teacher.out changed (the old one is kept as student.previous)",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The average of a run: written, made anew once it is outdated, and refused where that cannot be done."""
+"""The average of a run: written, rebuilt once it is outdated, and refused where that cannot be done."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ def test_an_average_of_damaged_checkpoints_is_refused_with_the_alternatives(run:
     write_average_of(run, list_checkpoints(run)[1:])
     (run / "last").write_text("checkpoint_3\n")
     (run / "checkpoint_3" / "model.json").write_text("{}")
-    with pytest.raises(UserError, match=r"cannot be made anew .*finish the run's training, or name .*last"):
+    with pytest.raises(UserError, match=r"cannot be rebuilt .*finish the run's training, or name .*last"):
         renew_average(run)
     assert_is_mean(run / "average", (1, 2))

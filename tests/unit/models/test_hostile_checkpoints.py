@@ -274,7 +274,7 @@ def test_a_tokenizer_elsewhere(checkpoint: Path) -> None:
         index, lambda values: values["source"].update(file="../text.json", sha256=file_sha256(checkpoint / "text.json"))
     )
     sign(index, checkpoint)
-    assert refused("translate", checkpoint) == f"{index}: names a file that is not beside it"
+    assert refused("translate", checkpoint) == f"{index}: names a file that is not in the same folder"
 
 
 # -------------------------------------------------------------------------------------------------------- dictionaries

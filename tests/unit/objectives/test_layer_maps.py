@@ -26,7 +26,7 @@ def test_layers() -> None:
         ("last:3", r"'last:3': the student has 2 layers, the teacher 6"),
         ([(2, 0)], r"\[2, 0\]: the student has no layer 2, only 0 to 1"),
         ([(0, 6)], r"\[0, 6\]: the teacher has no layer 6, only 0 to 5"),
-        ([(0, 1), (0, 1)], r"\[\[0, 1\], \[0, 1\]\]: a pair stands there twice"),
+        ([(0, 1), (0, 1)], r"\[\[0, 1\], \[0, 1\]\]: a pair is listed twice"),
     ],
 )
 def test_layers_that_do_not_exist_are_refused(layers: Any, message: str) -> None:

@@ -222,7 +222,7 @@ def test_blocks_of_another_size_hold_the_same_sentences() -> None:
 def test_a_teacher_that_was_trained_further_is_another_teacher() -> None:
     run_stages("teacher", sets=["teacher.train.max_updates=80"])
     result = kdmt("distill", "tiny.yaml", "--set", "teacher.train.max_updates=80")
-    assert "distill: made anew: the input teacher/average changed (the old one is kept" in result.err
+    assert "distill: rebuilt: the input teacher/average changed (the old one is kept" in result.err
 
 
 @pytest.mark.usefixtures("finished")
@@ -383,7 +383,7 @@ def test_settings_of_samples_redo_samples_alone(drawn: list[int]) -> None:
     made = hash_tree(SAMPLED)
     result = distill("sample.seed=2")
     assert result.err.startswith("distill: up to date, nothing to do\n")
-    assert "sampled: made anew: the setting distill.sample.seed changed from 1 to 2 (the old one is kept" in result.err
+    assert "sampled: rebuilt: the setting distill.sample.seed changed from 1 to 2 (the old one is kept" in result.err
     assert sorted(drawn) == list(range(80))
     assert read_lines(SAMPLED / "distilled.de") != read_lines(TINY / "sampled.previous/distilled.de")
     assert "sampled: taken back from sampled.previous" in distill().err
@@ -395,7 +395,7 @@ def test_settings_of_samples_redo_samples_alone(drawn: list[int]) -> None:
 @pytest.mark.usefixtures("sampled")
 def test_settings_of_the_beam_leave_samples_as_they_are(drawn: list[int]) -> None:
     result = distill("decode={beam: 1, lenpen: 0.5, max_len_a: 1.0, max_len_b: 5}")
-    assert "distill: made anew" in result.err
+    assert "distill: rebuilt" in result.err
     assert result.err.endswith("sampled: up to date, nothing to do\n")
     assert not drawn
 

@@ -194,9 +194,9 @@ def test_shards_that_are_none() -> None:
 @pytest.mark.usefixtures("finished")
 def test_a_shard_of_other_settings_keeps_the_old_state() -> None:
     made = hash_tree(MADE)
-    assert "made anew" in distill("--shard", "0/2", sets=("distill.decode.beam=1",)).err
+    assert "rebuilt" in distill("--shard", "0/2", sets=("distill.decode.beam=1",)).err
     assert hash_tree(MADE.with_name("distill.previous")) == made
-    assert "made anew" not in distill("--shard", "1/2", sets=("distill.decode.beam=1",)).err
+    assert "rebuilt" not in distill("--shard", "1/2", sets=("distill.decode.beam=1",)).err
     assert "taken back from distill.previous" in distill("--shard", "1/2").err
     assert hash_tree(MADE) == made
 

@@ -136,7 +136,7 @@ def test_scores_are_of_characters() -> None:
 @pytest.mark.usefixtures("thai")
 def test_another_tokenizer_for_the_scores_makes_no_training_out_of_date() -> None:
     said = [result.err for result in run_stages("teacher", "distill", "student", sets=["score.tokenize=intl"])]
-    assert all("made anew" not in each and "going on" not in each for each in said)
+    assert all("rebuilt" not in each and "going on" not in each for each in said)
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "char"}
     assert "score.tokenize changed from 'char' to 'intl'" in run_stages("score", sets=["score.tokenize=intl"])[0].err
 
@@ -216,7 +216,7 @@ def test_what_was_made_before_the_ratio_and_the_tokenizer_were_recorded_is_up_to
         (TINY / stage / "manifest.json").write_text(json.dumps(made), encoding="utf-8")
     (TINY / "teacher/validation.json").unlink()
     said = [result.err for result in run_stages("teacher", "distill", "student")]
-    assert all("made anew" not in each and "going on" not in each for each in said)
+    assert all("rebuilt" not in each and "going on" not in each for each in said)
     run_stages("teacher", sets=["teacher.train.max_updates=61"])
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "13a"}
 
@@ -227,7 +227,7 @@ def test_text_without_spaces_that_was_cleaned_by_words_is_cleaned_anew() -> None
     assert made["settings"].pop("lengths") == "characters"
     (TINY / "prepare/manifest.json").write_text(json.dumps(made), encoding="utf-8")
     said = run_stages("prepare")[0].err
-    assert "prepare: made anew: the setting lengths changed from 'words' to 'characters'" in said
+    assert "prepare: rebuilt: the setting lengths changed from 'words' to 'characters'" in said
 
 
 @pytest.mark.usefixtures("finished")

@@ -107,7 +107,7 @@ def test_an_input_or_setting_that_changed_is_named_and_the_last_state_kept() -> 
     write_lines(path, ["rom ulp", *read_lines(path)[1:]])
     result = run_stages("prepare", sets=["prepare.clean.max_ratio=8.0"])[0]
     assert (
-        "prepare: made anew: the setting prepare.clean.max_ratio changed from 3.0 to 8.0; the input text/train.de "
+        "prepare: rebuilt: the setting prepare.clean.max_ratio changed from 3.0 to 8.0; the input text/train.de "
         "changed (the old one is kept as prepare.previous)\n"
     ) in result.err
     assert hash_tree(MADE.with_name("prepare.previous")) == made

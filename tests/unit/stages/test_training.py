@@ -1,4 +1,4 @@
-"""The teacher and student stages through the command line: what is up to date, what is made anew, what goes on."""
+"""The teacher and student stages through the command line: what is up to date, what is rebuilt, what goes on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_setting_of_the_result_makes_it_anew_and_keeps_the_old_one() -> None:
     result = student("raw", "students.raw.train.lr=0.02")
     assert result.code == 0
     reason = "the setting students.raw.train.lr changed from 0.01 to 0.02"
-    assert f"student raw seed 1: made anew: {reason} (the old one is kept as seed_1.previous)\n" in result.err
+    assert f"student raw seed 1: rebuilt: {reason} (the old one is kept as seed_1.previous)\n" in result.err
     assert hash_tree(RAW.with_name("seed_1.previous")) == made
     assert results(RAW) != results(RAW.with_name("seed_1.previous"))
 
@@ -58,7 +58,7 @@ def test_stages_on_another_disk_are_redone_there(other_disk: Path) -> None:
     made = {name: hash_tree(TINY / name) for name in LINKED}
     stages = ("prepare", "teacher", "distill", "student", "score")
     for finished in run_stages(*stages):
-        assert "made anew" not in finished.err
+        assert "rebuilt" not in finished.err
     run_stages(*stages, sets=["prepare.tokenizer.vocab_size=31"])
     assert all((TINY / name).is_symlink() for name in LINKED)
     assert not [path for path in TINY.glob("**/*.previous") if not path.is_symlink()]
@@ -68,7 +68,7 @@ def test_stages_on_another_disk_are_redone_there(other_disk: Path) -> None:
         assert {file: there[file] for file in made[name]} == made[name]
     for finished in run_stages(*stages):
         assert ": taken back from " in finished.err
-        assert "made anew" not in finished.err
+        assert "rebuilt" not in finished.err
     assert all((TINY / name).is_symlink() for name in LINKED)
     for name in LINKED:
         there = hash_tree(TINY / name)
@@ -158,7 +158,7 @@ def test_a_stale_stage_stops_its_dependants_and_harms_nothing() -> None:
 def test_rebuild_makes_everything_before_a_stage() -> None:
     result = kdmt("distill", "tiny.yaml", "--rebuild", "--set", "prepare.clean.max_words=100")
     assert result.code == 0
-    announced = [line for line in result.err.splitlines() if "made anew" in line]
+    announced = [line for line in result.err.splitlines() if "rebuilt" in line]
     assert [line.partition(":")[0] for line in announced] == ["prepare"]  # whose files are the same as before
     assert "distill: up to date, nothing to do" in result.err
 

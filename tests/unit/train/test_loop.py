@@ -696,7 +696,7 @@ def test_an_average_from_before_an_interrupted_extension_is_made_anew(
     assert resolve_checkpoint(tmp_path / "run") == tmp_path / "run/average"
     assert not same(weights(tmp_path / "run/average"), before)
     assert hash_tree(tmp_path / "run/average") == hash_tree(tmp_path / "straight/average")
-    assert f"made anew of updates {end - 10}, {end}" in caplog.text
+    assert f"rebuilt from updates {end - 10}, {end}" in caplog.text
     made = (tmp_path / "run/average/model.safetensors").stat().st_mtime_ns
     assert resolve_checkpoint(tmp_path / "run") == tmp_path / "run/average"
     assert (tmp_path / "run/average/model.safetensors").stat().st_mtime_ns == made
@@ -725,7 +725,7 @@ def test_an_average_that_cannot_be_made_anew_is_refused_with_the_alternatives(
     extend_and_kill(run, open_data(pairs, train_settings()))
     made = hash_tree(run / "average")
     newest = list_checkpoints(run)[-1]
-    where = f"{run}/average: older than the run's last validation, and it cannot be made anew"
+    where = f"{run}/average: older than the run's last validation, and it cannot be rebuilt"
     what = f"finish the run's training, or name {run}/best or {run}/last, or {run}/average for the old one"
     with open_lock(run) as file:
         assert take(file)
@@ -759,7 +759,7 @@ def test_an_average_in_a_run_that_cannot_be_written_is_refused_with_the_alternat
         raise OSError(code, os.strerror(code), str(path))
 
     monkeypatch.setattr(averages, "writing", read_only)
-    with pytest.raises(UserError, match=rf"cannot be made anew \({tmp_path}/average: {os.strerror(code)}\); finish"):
+    with pytest.raises(UserError, match=rf"cannot be rebuilt \({tmp_path}/average: {os.strerror(code)}\); finish"):
         resolve_checkpoint(tmp_path)
 
 

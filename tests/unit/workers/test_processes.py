@@ -153,14 +153,14 @@ def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
     assert processes(folder, silence_seconds=1.0).run(scribes, make_tasks(3), Watch()) == []
     assert sorted(scribes.done()) == [0, 1, 2]
     log = read_logs(folder)
-    assert "nothing heard for 1 s" in log
+    assert "no message for 1 s" in log
     assert "in get_into" in log  # where it hung
 
 
 def test_a_worker_that_hangs_while_it_opens_is_replaced(folder: Path) -> None:
     executor = Processes(1, 1, ["cpu"], folder.parent / "logs", silence_seconds=60.0, opening_seconds=6.0)
     assert executor.run(Scribes(folder, opening=("hang", 1)), make_tasks(2), Watch()) == []
-    assert "driver: while it opened: nothing heard for 6 s" in read_logs(folder)
+    assert "driver: while it opened: no message for 6 s" in read_logs(folder)
 
 
 def test_a_task_is_tried_by_another_worker(folder: Path) -> None:

@@ -93,7 +93,7 @@ def test_whatever_befalls_the_actors_the_rest_goes_on(folder: Path) -> None:
     assert {threads for _, _, _, threads, _ in scribes.done().values()} == {"1"}
     log = read_logs(folder)
     assert log.count(" 4 sentences in ") == 11
-    assert "block 5, attempt 1 of 3, failed: nothing heard for 2 s" in log
+    assert "block 5, attempt 1 of 3, failed: no message for 2 s" in log
     assert ray.is_initialized()
     wait_for_cpus(2.0)
 
