@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tiny_pipeline import (
@@ -17,41 +15,7 @@ from tiny_pipeline import (
     to_yaml,
     write_lines,
 )
-
-from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.indexed import IndexedDataset
-from kdmt.types import EOS
-
-MADE = Path("runs/tiny/prepare")
-
-
-def change(**changes: Any) -> None:
-    """Change settings of `prepare` in ./tiny.yaml."""
-    document = settings()
-    document["prepare"].update(changes)
-    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
-
-
-def report() -> dict[str, Any]:
-    return json.loads((MADE / "report.json").read_text(encoding="utf-8"))
-
-
-def facts() -> dict[str, Any]:
-    return json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))["facts"]
-
-
-def read_bin(split: str, lang: str) -> list[str]:
-    """The tokens of a split of the data-bin between spaces, `</s>` left out."""
-    codec = TextCodec.load(MADE)
-    dictionary = codec.src_dictionary if lang == "en" else codec.tgt_dictionary
-    dataset = IndexedDataset(MADE / "data-bin" / f"{split}.en-de.{lang}")
-    assert all(sentence[-1] == EOS for sentence in dataset)
-    return [" ".join(dictionary.symbols[token] for token in sentence[:-1]) for sentence in dataset]
-
-
-def words(tokens: str) -> str:
-    """SentencePiece's pieces put together."""
-    return tokens.replace(" ", "").replace("▁", " ").strip()
+from tiny_prepare import MADE, change, read_bin, words
 
 
 @pytest.mark.usefixtures("pipeline")
