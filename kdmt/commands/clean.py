@@ -137,17 +137,17 @@ def _stage_folders(workspace: Workspace) -> list[Path]:
     """Return the folders of stages, including stages that are no longer in the pipeline but have earlier states."""
     root = workspace.root
     own = {stage.folder.name for stage in build_stages(workspace).all() if stage.folder.parent == root}
-    places = [
+    locations = [
         (root, "|".join(sorted(own | set(stage_folders().values())))),
         (root / "knowledge", "|".join(stage_folders())),
         *((students, "seed_[0-9]+") for students in sorted(root.glob("students/*/"))),
     ]
     found: dict[Path, None] = {}
-    for place, names in places:
-        for path in sorted(place.iterdir()) if place.is_dir() else []:
+    for location, names in locations:
+        for path in sorted(location.iterdir()) if location.is_dir() else []:
             name = path.name.removeprefix(REMOVED).partition(".")[0]
             if re.fullmatch(names, name):
-                found[place / name] = None
+                found[location / name] = None
     return list(found)
 
 

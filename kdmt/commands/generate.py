@@ -270,7 +270,7 @@ def _batches(split: Split, models: list[Transformer], flags: GenerateFlags) -> l
         )
     except UserError as error:
         raise UserError(f"{split.source.prefix}: {error} {flags.max_tokens}") from None
-    batches = [order[places] for places in cut[flags.shard_id :: flags.num_shards]]
+    batches = [order[indices] for indices in cut[flags.shard_id :: flags.num_shards]]
     return [batch[np.argsort(-split.source.sizes[batch], kind="stable")] for batch in batches]
 
 

@@ -55,8 +55,8 @@ def rescore(
         scorer = open_scorer(checkpoint, folder / "engine", compute_type=compute_type, raw=True)
         tasks = pair_tasks(folder / "source", folder / "target", folder, key={})
         executor = open_processes(folder, device=device, workers=workers, threads=threads)
-        with block_progress("rescore", before=0) as tell:
-            failed = executor.run(scorer, tasks, tell)
+        with block_progress("rescore", before=0) as advance:
+            failed = executor.run(scorer, tasks, advance)
         if failed:
             raise UserError(f"rescore: lines from {failed[0].task.number * tasks[0].count + 1} on: {failed[0].error}")
         scores = read_pair_scores(tasks)

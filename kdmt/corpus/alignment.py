@@ -53,19 +53,19 @@ def align(
     if not any(src > 1 and tgt for src, tgt in sizes):
         raise ValueError("there is no word pair to align")
     tgt_size = 1 + max(int(tgt.max()) for tgt in tgt_sentences if len(tgt))
-    codes, places = [], []  # for each chunk: its distinct pairs, and the index of the pair of each of its links
+    codes, indices = [], []  # for each chunk: its distinct pairs, and the index of the pair of each of its links
     chunks = list(_chunks(sizes))
     for chunk in chunks:
         codes_L = np.concatenate(
             [_pair_codes(src_sentences[i], tgt_sentences[i], tgt_size) for i in range(*chunk)], dtype=np.int64
         )
-        own, place_L = np.unique(codes_L, return_inverse=True)
+        own, index_L = np.unique(codes_L, return_inverse=True)
         codes.append(own)
-        places.append(place_L.astype(np.int32))
+        indices.append(index_L.astype(np.int32))
     pairs_P = np.unique(np.concatenate(codes))
     parts = [
-        _Part(sizes[slice(*chunk)], np.searchsorted(pairs_P, own).astype(np.int32)[place_L])
-        for chunk, own, place_L in zip(chunks, codes, places, strict=True)
+        _Part(sizes[slice(*chunk)], np.searchsorted(pairs_P, own).astype(np.int32)[index_L])
+        for chunk, own, index_L in zip(chunks, codes, indices, strict=True)
     ]
     src_ids_P, tgt_ids_P = np.divmod(pairs_P, tgt_size)
     t_P = _train(parts, src_ids_P, iterations)

@@ -452,7 +452,7 @@ class _Losses:
             return self.unfit_N | self.repeats_N
         return self.unfit_N if len(self.unfit_N) else self.repeats_N
 
-    def places(self) -> dict[str, npt.NDArray[np.int64]]:
+    def positions(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return the indices of the pairs that each rule drops.
 
         A pair with a mismatch of lengths counts for that rule alone: its duplicates have the same mismatch.
@@ -561,11 +561,11 @@ def _write_tags(report: CleaningReport, out_path: Path) -> None:
 
 
 def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
-    places = losses.places()
-    seen_late = {rule: len(found) for rule, found in places.items()}
+    positions = losses.positions()
+    seen_late = {rule: len(found) for rule, found in positions.items()}
     kept = one.num_pairs - sum(seen_late.values())
     examples = dict(one.examples)
-    for rule, found in places.items():
+    for rule, found in positions.items():
         if len(found):
             examples[rule] = _texts_at(one, found[:NUM_EXAMPLES].tolist())
     return CorpusCounts(
@@ -582,11 +582,11 @@ def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> C
     )
 
 
-def _texts_at(one: _FirstPass, places: list[int]) -> list[tuple[str, ...]]:
+def _texts_at(one: _FirstPass, positions: list[int]) -> list[tuple[str, ...]]:
     """Return the beginnings of the pairs at these indices, which must be ascending."""
     pairs = zip(iterate_lines(one.source), iterate_lines(one.target), strict=True)
-    numbered = itertools.islice(enumerate(pairs), places[-1] + 1)
-    return [cut_texts(*pair) for place, pair in numbered if place in places]
+    numbered = itertools.islice(enumerate(pairs), positions[-1] + 1)
+    return [cut_texts(*pair) for position, pair in numbered if position in positions]
 
 
 def _require_pairs(report: CleaningReport) -> None:

@@ -256,7 +256,7 @@ class KnowledgeSource:
 
     def __init__(self, caches: Sequence[KnowledgeCache], *, temperature: float) -> None:
         self.caches = caches
-        self.places = [cache.temperature(temperature) for cache in caches]
+        self.columns = [cache.temperature(temperature) for cache in caches]
         self.starts = np.cumsum([0, *(len(cache.sizes) for cache in caches)]).tolist()
 
     @property
@@ -280,7 +280,7 @@ class KnowledgeSource:
     def _records(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
         number = bisect_right(self.starts, index) - 1
         records = self.caches[number].records(index - self.starts[number])
-        return records["ids"], records["log_probs"][:, self.places[number]]
+        return records["ids"], records["log_probs"][:, self.columns[number]]
 
 
 def fill_records(shape: Shape, ids_MK: NDArray[np.int64], log_probs_TMG: FloatArray) -> NDArray[np.void]:

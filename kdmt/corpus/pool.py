@@ -67,7 +67,7 @@ def _work(chunk: Any) -> Any:
 
 
 @contextmanager
-def process_beside(module: str) -> Iterator[Executor]:
+def helper_process(module: str) -> Iterator[Executor]:
     """Provide another process, which imports a module in advance. The process ends with the context."""
     with ProcessPoolExecutor(1, mp_context=spawn_context(), initializer=end_with_parent) as pool:
         pool.submit(_load, module)

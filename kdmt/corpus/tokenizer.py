@@ -156,7 +156,7 @@ class SentencePieceModel(SubwordModel):
         lasts = self._decode_all([["a", symbol] for symbol in symbols])  # "a" is decoded as "a", piece or not
         middles = self._decode_all([["a", symbol, "a"] for symbol in symbols])
         inner = [
-            last[1:] if middle == f"{last}a" and self._stands_alone(symbol) else None
+            last[1:] if middle == f"{last}a" and self._is_whole_word(symbol) else None
             for symbol, last, middle in zip(symbols, lasts, middles, strict=True)
         ]
         edge = [first if text is not None and first else None for first, text in zip(firsts, inner, strict=True)]
@@ -168,7 +168,7 @@ class SentencePieceModel(SubwordModel):
     def _decode_all(self, lines: list[list[str]]) -> list[str]:
         return self._processor.decode(lines, num_threads=1) if lines else []
 
-    def _stands_alone(self, symbol: str) -> bool:
+    def _is_whole_word(self, symbol: str) -> bool:
         return symbol.split() == [symbol] and not self._processor.is_byte(self._processor.piece_to_id(symbol))
 
 

@@ -62,9 +62,9 @@ def find_token_failures(
     return codes_N
 
 
-def _owners(places: NDArray[np.int64], ends_N: NDArray[np.int64]) -> NDArray[np.int64]:
+def _owners(indices: NDArray[np.int64], ends_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the index of the hypothesis that contains each index of the flat array."""
-    return np.searchsorted(ends_N, places, side="right")
+    return np.searchsorted(ends_N, indices, side="right")
 
 
 def _loops(tokens: NDArray[np.integer], ends_N: NDArray[np.int64], n: int, times: int) -> NDArray[np.int64]:
@@ -73,9 +73,9 @@ def _loops(tokens: NDArray[np.integer], ends_N: NDArray[np.int64], n: int, times
     for back in range(1, n + 1):  # pairs whose right token is in the next hypothesis
         crossing = ends_N - back
         same[crossing[(crossing >= 0) & (crossing < len(same))]] = False
-    places = np.flatnonzero(same)  # indices of equal pairs are few; a run has first and last index run - 1 apart
+    indices = np.flatnonzero(same)  # indices of equal pairs are few; a run has first and last index run - 1 apart
     run = n * (times - 1)
-    first, last = places[: max(len(places) - run + 1, 0)], places[run - 1 :]
+    first, last = indices[: max(len(indices) - run + 1, 0)], indices[run - 1 :]
     return first[last - first == run - 1]
 
 

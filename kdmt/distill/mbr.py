@@ -46,10 +46,10 @@ def expected_chrf(texts: Sequence[str], shares: Sequence[float] | None = None) -
         texts: one or more texts [N]; texts that differ only in whitespace are compared once.
         shares: weights that sum to 1; by default 1/N each.
     """
-    places: dict[str, int] = {}
-    place_N = [places.setdefault("".join(text.split()), len(places)) for text in texts]
-    share_T = np.bincount(place_N, weights=np.full(len(texts), 1 / len(texts)) if shares is None else shares)
-    if len(places) == 1:  # for example the n-best list of an easy sentence, or an n of 1
-        return np.full(len(texts), 100.0 if "" not in places else 0.0)
-    distinct = list(places)
-    return (chrf_matrix(distinct, distinct) @ share_T)[place_N]
+    indices: dict[str, int] = {}
+    index_N = [indices.setdefault("".join(text.split()), len(indices)) for text in texts]
+    share_T = np.bincount(index_N, weights=np.full(len(texts), 1 / len(texts)) if shares is None else shares)
+    if len(indices) == 1:  # for example the n-best list of an easy sentence, or an n of 1
+        return np.full(len(texts), 100.0 if "" not in indices else 0.0)
+    distinct = list(indices)
+    return (chrf_matrix(distinct, distinct) @ share_T)[index_N]

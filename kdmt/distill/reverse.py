@@ -82,8 +82,8 @@ def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: O
     tasks = pair_tasks(files.target, files.source, scratch, key=key)
     missing = [task for task in tasks if not task.out.exists()]
     done = sum(task.count for task in tasks) - sum(task.count for task in missing)
-    with block_progress(f"{folder.name}: reverse model", before=done) as tell:
-        failed = open_executor(settings, folder).run(scorer, missing, tell)
+    with block_progress(f"{folder.name}: reverse model", before=done) as advance:
+        failed = open_executor(settings, folder).run(scorer, missing, advance)
     if failed:
         raise UserError(f"{folder.name}: the reverse model: {failed[0].error}")
     scores = read_pair_scores(tasks)

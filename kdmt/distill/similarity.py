@@ -38,12 +38,13 @@ def chrf_matrix(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray
 
     Whitespace is ignored. The memory used is that of `MAX_CELLS` plus about 300 bytes per character.
     """
-    places: dict[str, int] = {}
+    indices: dict[str, int] = {}
     rows, columns = (
-        [places.setdefault("".join(text.split()), len(places)) for text in texts] for texts in (hypotheses, references)
+        [indices.setdefault("".join(text.split()), len(indices)) for text in texts]
+        for texts in (hypotheses, references)
     )
-    matches_OTT = _count_matches(list(places))
-    lengths_T = np.array([len(text) for text in places], dtype=np.int64)
+    matches_OTT = _count_matches(list(indices))
+    lengths_T = np.array([len(text) for text in indices], dtype=np.int64)
     totals_OT = np.maximum(lengths_T - np.arange(CHAR_ORDER)[:, None], 0)
     matches_OHR = matches_OTT[:, rows][:, :, columns]
     return _f_scores(matches_OHR, totals_OT[:, rows, None], totals_OT[:, None, columns])
@@ -85,14 +86,14 @@ def _count_matches(texts: Sequence[str]) -> NDArray[np.float64]:
 
 def _windows(ranks_C: NDArray[np.int64], text_C: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
     """Return the six characters that begin at each index, the first in the highest bits, 0 after the text's end [C]."""
-    places_C = np.arange(len(ranks_C)) + (CHAR_ORDER - 1) * text_C  # with padding between texts
-    padded = np.zeros(places_C[-1] + CHAR_ORDER, dtype=np.int64)
-    padded[places_C] = ranks_C
+    offsets_C = np.arange(len(ranks_C)) + (CHAR_ORDER - 1) * text_C  # with padding between texts
+    padded = np.zeros(offsets_C[-1] + CHAR_ORDER, dtype=np.int64)
+    padded[offsets_C] = ranks_C
     count = len(padded) - CHAR_ORDER + 1
     windows = np.zeros(count, dtype=np.int64)
     for k in range(CHAR_ORDER):
         windows = (windows << bits) | padded[k : k + count]
-    return windows[places_C]
+    return windows[offsets_C]
 
 
 def _count_equal(

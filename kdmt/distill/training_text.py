@@ -15,7 +15,7 @@ import numpy as np
 from kdmt.config import Distill
 from kdmt.corpus.binarize import TextPair, binarize_files, dictionary_path
 from kdmt.corpus.dropped import warning_lines
-from kdmt.corpus.pool import process_beside
+from kdmt.corpus.pool import helper_process
 from kdmt.distill.candidates import read_scores
 from kdmt.distill.comparison import Comparison, ComparisonFacts
 from kdmt.distill.failures import FAILURES
@@ -183,7 +183,7 @@ def sweep(*folders: Path) -> None:
 
 def _another_process(lines: int) -> AbstractContextManager[Executor | None]:
     """Return a second process for the comparison; None if there is one core or the work is shorter than its start."""
-    return nullcontext() if lines < _WORTH_A_PROCESS or cores() == 1 else process_beside("kdmt.score.diagnostics")
+    return nullcontext() if lines < _WORTH_A_PROCESS or cores() == 1 else helper_process("kdmt.score.diagnostics")
 
 
 def _warning(report: MergeReport) -> Iterator[str]:

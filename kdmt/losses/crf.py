@@ -40,13 +40,13 @@ def crf_log_partition(emissions_BTK: Tensor, transitions_BTKK: Tensor, lengths_B
     return alpha_BK.logsumexp(1)
 
 
-def crf_score(emissions_BTK: Tensor, transitions_BTKK: Tensor, places_BT: Tensor, lengths_B: Tensor) -> Tensor:
+def crf_score(emissions_BTK: Tensor, transitions_BTKK: Tensor, choices_BT: Tensor, lengths_B: Tensor) -> Tensor:
     """Return the score of one sequence, given by the index of each token among the candidates: [B]."""
-    inside_BT = torch.arange(places_BT.size(1), device=places_BT.device) < lengths_B[:, None]
-    emitted_BT = emissions_BTK.gather(2, places_BT[:, :, None])[:, :, 0]
-    from_BT1K = places_BT[:, :-1, None, None].expand(-1, -1, 1, emissions_BTK.size(2))
+    inside_BT = torch.arange(choices_BT.size(1), device=choices_BT.device) < lengths_B[:, None]
+    emitted_BT = emissions_BTK.gather(2, choices_BT[:, :, None])[:, :, 0]
+    from_BT1K = choices_BT[:, :-1, None, None].expand(-1, -1, 1, emissions_BTK.size(2))
     rows_BTK = transitions_BTKK.gather(2, from_BT1K)[:, :, 0]
-    moved_BT = rows_BTK.gather(2, places_BT[:, 1:, None])[:, :, 0]
+    moved_BT = rows_BTK.gather(2, choices_BT[:, 1:, None])[:, :, 0]
     return (emitted_BT * inside_BT).sum(1) + (moved_BT * inside_BT[:, 1:]).sum(1)
 
 
@@ -58,10 +58,10 @@ def crf_best(emissions_BTK: Tensor, transitions_BTKK: Tensor, lengths_B: Tensor)
         best = (best_BK[:, :, None] + transitions_BTKK[:, step - 1]).max(1)
         came_from.append(best.indices)
         best_BK = torch.where((step < lengths_B)[:, None], best.values + emissions_BTK[:, step], best_BK)
-    place_B1, places = best_BK.argmax(1, keepdim=True), []
+    choice_B1, choices = best_BK.argmax(1, keepdim=True), []
     for step in range(emissions_BTK.size(1) - 1, -1, -1):
-        places.append(place_B1)
+        choices.append(choice_B1)
         if step:
-            before_B1 = came_from[step - 1].gather(1, place_B1)
-            place_B1 = torch.where((step < lengths_B)[:, None], before_B1, place_B1)
-    return torch.cat(places[::-1], dim=1), best_BK.amax(1)
+            before_B1 = came_from[step - 1].gather(1, choice_B1)
+            choice_B1 = torch.where((step < lengths_B)[:, None], before_B1, choice_B1)
+    return torch.cat(choices[::-1], dim=1), best_BK.amax(1)

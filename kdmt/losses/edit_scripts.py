@@ -93,10 +93,10 @@ def spread(tokens_BN: Tensor, counts_BN: Tensor, *, lengths_B: Tensor, fill: int
     after_B = lengths_B + counts_BN.sum(1)
     width = int(after_B.max())
     beyond_BN = columns_N >= lengths_B[:, None]
-    places_BN = (columns_N + shift_BN).masked_fill(beyond_BN, width)  # extra column, removed at the end
+    index_BN = (columns_N + shift_BN).masked_fill(beyond_BN, width)  # extra column, removed at the end
     inside_BW = torch.arange(width + 1, device=tokens_BN.device) < after_B[:, None]
     blank_BW = torch.full_like(inside_BW, fill, dtype=tokens_BN.dtype).masked_fill_(~inside_BW, pad)
-    return blank_BW.scatter(1, places_BN, tokens_BN)[:, :-1]
+    return blank_BW.scatter(1, index_BN, tokens_BN)[:, :-1]
 
 
 def opened(counts_BN: Tensor, *, lengths_B: Tensor) -> Tensor:

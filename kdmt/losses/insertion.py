@@ -30,8 +30,8 @@ def missing_spans(
     """
     width = max(int(counts_BN.max()), 1)
     columns_K = torch.arange(width, device=reference_BM.device)
-    places_BNK = (partner_BN[:, :-1, None] + 1 + columns_K).clamp(0, reference_BM.size(1) - 1)
-    tokens_BNK = reference_BM[:, None].expand(-1, counts_BN.size(1), -1).gather(2, places_BNK)
+    index_BNK = (partner_BN[:, :-1, None] + 1 + columns_K).clamp(0, reference_BM.size(1) - 1)
+    tokens_BNK = reference_BM[:, None].expand(-1, counts_BN.size(1), -1).gather(2, index_BNK)
     empty_BN1 = counts_BN.eq(0)[:, :, None]
     inside_BNK = columns_K < counts_BN.clamp_min(1)[:, :, None]
     distance_BNK = (columns_K - (counts_BN[:, :, None] - 1) / 2).abs()

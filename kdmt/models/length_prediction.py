@@ -73,10 +73,10 @@ def uniform_copy(x_BSD: Tensor, src_keep_BS: Tensor, tgt_lengths_B: Tensor, widt
     The source tokens are spread evenly, from the first to the last (Gu et al. 2018, section 3.2). Padding may be on
     either side of the source. Positions beyond the length of a target get the state of the last token.
     """
-    places_BT = _opposite(src_keep_BS.sum(1), tgt_lengths_B, width).round().long()
+    positions_BT = _opposite(src_keep_BS.sum(1), tgt_lengths_B, width).round().long()
     last_B1 = src_keep_BS.sum(1, keepdim=True) - 1
     first_B1 = src_keep_BS.long().argmax(1, keepdim=True)
-    index_BT = first_B1 + torch.minimum(places_BT, last_B1)
+    index_BT = first_B1 + torch.minimum(positions_BT, last_B1)
     return x_BSD.gather(1, index_BT[:, :, None].expand(-1, -1, x_BSD.size(2)))
 
 
@@ -88,9 +88,9 @@ def soft_copy(
     The weights are softmax_s(-|s - o| / t), where o is the corresponding position in the source (Wei et al. 2019,
     section 3.1, with positions that are stretched to the length of the target).
     """
-    places_BS = src_keep_BS.long().cumsum(1) - 1  # counted over real tokens, on whichever side the padding is
+    positions_BS = src_keep_BS.long().cumsum(1) - 1  # counted over real tokens, on whichever side the padding is
     opposite_BT = _opposite(src_keep_BS.sum(1), tgt_lengths_B, width)
-    distance_BTS = (opposite_BT[:, :, None] - places_BS[:, None, :]).abs()
+    distance_BTS = (opposite_BT[:, :, None] - positions_BS[:, None, :]).abs()
     scores_BTS = (-distance_BTS / log_temperature.exp()).masked_fill(~src_keep_BS[:, None, :], -torch.inf)
     return scores_BTS.softmax(-1).to(x_BSD.dtype) @ x_BSD
 

@@ -50,12 +50,12 @@ class EncoderOutput:
 class Trace:
     """Hidden states and attention maps that a pass through the network records in addition to its result.
 
-    A place is a pair of a kind and the index of a layer. Kinds of hidden states are `encoder` and `decoder` (output of
-    a layer, [B, L, D]); kinds of attention maps are `encoder_self`, `decoder_self` and `cross` ([B, H, L, L], before
-    dropout).
+    A trace point is a pair of a kind and the index of a layer. Kinds of hidden states are `encoder` and `decoder`
+    (output of a layer, [B, L, D]); kinds of attention maps are `encoder_self`, `decoder_self` and `cross`
+    ([B, H, L, L], before dropout).
 
     Attributes:
-        wanted: places to record.
+        wanted: trace points to record.
         found: recorded tensors; the pass fills it.
     """
 

@@ -29,7 +29,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.glancing import Distance, glanced
-from kdmt.objectives.objective import Pass, Place, Prepared, Term, View, autocast, product_type
+from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast, product_type
 from kdmt.types import BOS, EOS, PAD, UNK
 
 
@@ -69,14 +69,14 @@ class AlignedPrepared(Prepared):
 
     Attributes:
         words: targets without </s>.
-        fits_B: bool, True for targets that have an alignment.
-        times_B: int64, number of decoder positions for each source token; None for the model's factor in all sentences.
+        alignable_B: bool, True for targets that have an alignment.
+        repeats_B: int64, number of decoder positions for each source token; None: the model's factor in all sentences.
         num_words: number of target tokens in the sentences that have an alignment.
     """
 
     words: Words
-    fits_B: Tensor
-    times_B: Tensor | None
+    alignable_B: Tensor
+    repeats_B: Tensor | None
     num_words: float
 
 
@@ -120,7 +120,7 @@ class Alignment(ABC):
         """Return the smallest number of positions with which each target has an alignment, int64 [B]."""
 
     @abstractmethod
-    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, times_B: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, repeats_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return decoder inputs without positions, [B, L, D], and a mask of the real ones, bool [B, L]."""
 
     @abstractmethod
@@ -157,9 +157,9 @@ class CTC(Alignment):
         same_BT = words.tokens_BT[:, 1:].eq(words.tokens_BT[:, :-1]) & words.tokens_BT[:, 1:].ne(PAD)
         return words.lengths_B + same_BT.sum(1)
 
-    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, times_B: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, repeats_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Alignment.inputs`."""
-        x_BLD, keep_BL = model.upsample(src_tokens_BS, times_B)
+        x_BLD, keep_BL = model.upsample(src_tokens_BS, repeats_B)
         # target embeddings are not used without glancing, and DDP waits for a gradient of every parameter
         return x_BLD + 0.0 * model.tgt_embed.tokens.weight[0, 0], keep_BL
 
@@ -202,9 +202,9 @@ class DAG(Alignment):
         """See `Alignment.needed`."""
         return words.lengths_B + 2
 
-    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, times_B: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, repeats_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Alignment.inputs`."""
-        return model.vertices(src_tokens_BS, times_B)
+        return model.vertices(src_tokens_BS, repeats_B)
 
     def symbols(self, model: NATransformer, words: Words) -> Tensor:  # noqa: ARG002
         """See `Alignment.symbols`: <s>, the words, </s>."""
@@ -220,10 +220,10 @@ class DAG(Alignment):
         columns_K = torch.arange(vertices_BK.size(1), device=vertices_BK.device).expand_as(vertices_BK)
         inner_BK = (columns_K > 0) & (columns_K <= words.lengths_B[:, None])
         outside = reading.keep_BL.size(1)  # a column that is cut off
-        places_BL = torch.zeros_like(reading.keep_BL[:, :1], dtype=torch.int64).repeat(1, outside + 1)
-        places_BL.scatter_(1, vertices_BK.masked_fill(~inner_BK, outside), columns_K)
-        places_BL = places_BL[:, :-1]
-        return places_BL, places_BL > 0
+        index_BL = torch.zeros_like(reading.keep_BL[:, :1], dtype=torch.int64).repeat(1, outside + 1)
+        index_BL.scatter_(1, vertices_BK.masked_fill(~inner_BK, outside), columns_K)
+        index_BL = index_BL[:, :-1]
+        return index_BL, index_BL > 0
 
     def _arguments(self, reading: Reading, words: Words) -> DAGArguments:
         with autocast(reading.features_BLD.device, reading.precision):
@@ -272,12 +272,12 @@ class AlignedPositions(View[AlignedPass]):
         """See `View.prepare`: decide on the number of decoder positions."""
         assert isinstance(model, NATransformer)
         words = Words.of(prepared.batch)
-        fits_B, times_B = self._room(model, prepared.src_tokens_BS, words)
-        num_words = float((words.lengths_B * fits_B).sum())
+        alignable_B, repeats_B = self._repeats(model, prepared.src_tokens_BS, words)
+        num_words = float((words.lengths_B * alignable_B).sum())
         given = {each.name: getattr(prepared, each.name) for each in fields(prepared)}
-        return AlignedPrepared(**given, words=words, fits_B=fits_B, times_B=times_B, num_words=num_words)
+        return AlignedPrepared(**given, words=words, alignable_B=alignable_B, repeats_B=repeats_B, num_words=num_words)
 
-    def _room(self, model: NATransformer, src_tokens_BS: Tensor, words: Words) -> tuple[Tensor, Tensor | None]:
+    def _repeats(self, model: NATransformer, src_tokens_BS: Tensor, words: Words) -> tuple[Tensor, Tensor | None]:
         """Return which targets have an alignment, and the number of decoder positions for each source token.
 
         The former is bool [B], the latter int64 [B] or None as in `AlignedPrepared`.
@@ -286,21 +286,21 @@ class AlignedPositions(View[AlignedPass]):
         has_words_B = words.lengths_B.gt(0)
         if self.too_long == "skip" or not self.training:
             return has_words_B & needed_B.le(model.nat.upsample * sources_B), None
-        times_B = (-(-needed_B // sources_B)).clamp_min(model.nat.upsample)
-        fits_B = has_words_B & (times_B * sources_B).le(model.max_decoder_positions)
-        return fits_B, torch.where(fits_B, times_B, model.nat.upsample)
+        repeats_B = (-(-needed_B // sources_B)).clamp_min(model.nat.upsample)
+        alignable_B = has_words_B & (repeats_B * sources_B).le(model.max_decoder_positions)
+        return alignable_B, torch.where(alignable_B, repeats_B, model.nat.upsample)
 
     def passes(
-        self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+        self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> Iterator[AlignedPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
         assert isinstance(prepared, AlignedPrepared)
         device, words = prepared.src_tokens_BS.device, prepared.words
-        trace = Trace(places)
+        trace = Trace(trace_points)
         with autocast(device, precision):
-            encoded = model.encode(prepared.src_tokens_BS, trace if places else None)
-            x_BLD, keep_BL = self.alignment.inputs(model, prepared.src_tokens_BS, prepared.times_B)
+            encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
+            x_BLD, keep_BL = self.alignment.inputs(model, prepared.src_tokens_BS, prepared.repeats_B)
         if self.training and self.glancing is not None:
             with torch.no_grad():
                 (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, words, precision)
@@ -341,8 +341,8 @@ class AlignedPositions(View[AlignedPass]):
         times the ratio.
         """
         model, keep_BL = first.model, first.keep_BL
-        places_BL, may_BL = self.alignment.best(first, words)
-        aligned_BL = self.alignment.symbols(model, words).gather(1, places_BL)
+        index_BL, may_BL = self.alignment.best(first, words)
+        aligned_BL = self.alignment.symbols(model, words).gather(1, index_BL)
         best_M = best_tokens(
             first.features_BLD[keep_BL], model.output_weight_VD, product_type=product_type(first.precision)
         )
@@ -402,14 +402,14 @@ class AlignmentLikelihood(Term[AlignedPass]):
     def counts(self, prepared: Prepared) -> dict[str, float]:
         """See `Term.counts`: target tokens without </s>, of the sentences that have an alignment."""
         assert isinstance(prepared, AlignedPrepared)
-        return dict.fromkeys(self.weights, prepared.num_words) | {"impossible": len(prepared.fits_B)}
+        return dict.fromkeys(self.weights, prepared.num_words) | {"impossible": len(prepared.alignable_B)}
 
     def forward(self, student: AlignedPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
         assert isinstance(prepared, AlignedPrepared)
         found = [self.alignment.log_likelihood(each, prepared.words) for each in student.readings]
         # the likelihood of a target that needs almost all positions may underflow
-        counted_B = prepared.fits_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
+        counted_B = prepared.alignable_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
         sums = [-torch.where(counted_B, each, 0.0).sum() for each in found]
         terms = {"loss": sums[-1], "nll": sums[-1].detach(), "impossible": (~counted_B).sum()}
         return {**terms, "deep": torch.stack(sums[:-1]).mean()} if len(sums) > 1 else terms

@@ -28,7 +28,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Trace, Transformer
 from kdmt.objectives.aligned import Words
 from kdmt.objectives.glancing import drawn
-from kdmt.objectives.objective import Pass, Place, Prepared, Term, View, autocast
+from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast
 from kdmt.types import BOS, EOS, PAD, UNK
 
 _EMPTY_RATE = 0.3  # probability that a draft has no words
@@ -115,13 +115,13 @@ class Drafts(View[DraftPass]):
         return replace(prepared, seen_BT=empty_BN)
 
     def passes(
-        self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+        self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> Iterator[DraftPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
-        device, trace = prepared.src_tokens_BS.device, Trace(places)
+        device, trace = prepared.src_tokens_BS.device, Trace(trace_points)
         with autocast(device, precision):
-            encoded = model.encode(prepared.src_tokens_BS, trace if places else None)
+            encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
         draft = Draft.of(prepared)
         tokens_BN = draft.tokens_BN
         if self.opens:
@@ -258,7 +258,7 @@ class Deletions(Term[DraftPass]):
 
 
 def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, where_BN: Tensor) -> Tensor:
-    """Return the label-smoothed cross entropy at the given places, [M]."""
+    """Return the label-smoothed cross entropy at the given positions, [M]."""
     return F.cross_entropy(
         at_least_float32(logits_BNK[where_BN]), labels_BN[where_BN], reduction="none", label_smoothing=_POLICY_SMOOTHING
     )

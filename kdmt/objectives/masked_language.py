@@ -35,15 +35,15 @@ def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int) -> MaskedTex
     if not len(words):
         words = flat_N.ne(PAD).nonzero()[:, 0]
     count = max(1, round(rate * len(words)))
-    places_M = words[torch.randperm(len(words))[:count]].sort().values
-    targets_M = flat_N[places_M]
+    index_M = words[torch.randperm(len(words))[:count]].sort().values
+    targets_M = flat_N[index_M]
     fate_M = torch.rand(count)
     others_M = torch.randint(len(SPECIALS), max(vocab_size, len(SPECIALS) + 1), (count,))
     shown_M = torch.where(fate_M < _MASKED, UNK, torch.where(fate_M < _MASKED + _RANDOM, others_M, targets_M))
     hidden_N = flat_N.clone()
-    hidden_N[places_M] = shown_M
+    hidden_N[index_M] = shown_M
     device = tokens_BS.device
-    return MaskedText(hidden_N.view_as(tokens_BS).to(device), places_M.to(device), targets_M.to(device))
+    return MaskedText(hidden_N.view_as(tokens_BS).to(device), index_M.to(device), targets_M.to(device))
 
 
 class MaskedLanguage(Term[Pass]):
@@ -93,4 +93,4 @@ class MaskedLanguage(Term[Pass]):
 
     def _features(self, student: Transformer, text: MaskedText) -> Tensor:
         states_BSD = student.encode(text.tokens_BS).states_BSD
-        return self.head(states_BSD.flatten(0, 1).index_select(0, text.places_M))
+        return self.head(states_BSD.flatten(0, 1).index_select(0, text.index_M))

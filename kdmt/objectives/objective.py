@@ -31,7 +31,7 @@ from kdmt.losses.cross_entropy import projected_cross_entropy
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.types import PAD
 
-Place = tuple[str, int]  # a kind of tensor inside the network, and a layer (`Trace`)
+TracePoint = tuple[str, int]  # a kind of tensor inside the network, and a layer (`Trace`)
 EVALUATED = ("loss", "nll")  # terms of every objective in evaluation mode
 
 
@@ -55,7 +55,7 @@ class MaskedText:
     """Sentences with M hidden tokens, which are to be predicted."""
 
     tokens_BS: Tensor  # int64, input
-    places_M: Tensor  # int64, indices of the chosen tokens in the flattened text
+    index_M: Tensor  # int64, indices of the chosen tokens in the flattened text
     targets_M: Tensor  # int64, the chosen tokens
 
 
@@ -202,29 +202,31 @@ class View(nn.Module, ABC, Generic[SomePass_co]):
 
     @abstractmethod
     def passes(
-        self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+        self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> Iterator[SomePass_co]:
         """Run the student, `num_passes` times in training and once in evaluation mode.
 
         The terms of a pass are computed before the next one is run.
 
         Args:
-            places: hidden states and attention maps to keep.
+            trace_points: hidden states and attention maps to keep.
         """
 
-    def read(self, teacher: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision) -> Pass:
+    def read(
+        self, teacher: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
+    ) -> Pass:
         """Run a teacher. The default runs only its encoder, for students whose decoder positions no teacher has."""
-        return encode(teacher, prepared, places, precision)
+        return encode(teacher, prepared, trace_points, precision)
 
     def before_update(self, update: int) -> None:
         """Follow a schedule; `update` is the number of updates done."""
 
 
-def encode(model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision) -> Pass:
+def encode(model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision) -> Pass:
     """Run the encoder of a model."""
-    trace = Trace(places)
+    trace = Trace(trace_points)
     with autocast(prepared.src_tokens_BS.device, precision):
-        encoded = model.encode(prepared.src_tokens_BS, trace if places else None)
+        encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
     return Pass(model, precision, prepared, trace, encoded)
 
 
@@ -232,25 +234,27 @@ class LeftToRight(View[TokenPass]):
     """View in which the decoder sees the target up to each token and predicts the next one (autoregressive)."""
 
     def passes(
-        self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+        self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
-        yield read_target(model, prepared, places, precision)
+        yield read_target(model, prepared, trace_points, precision)
 
     def read(
-        self, teacher: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+        self, teacher: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> TokenPass:
         """See `View.read`."""
-        return read_target(teacher, prepared, places, precision)
+        return read_target(teacher, prepared, trace_points, precision)
 
 
-def read_target(model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision) -> TokenPass:
+def read_target(
+    model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
+) -> TokenPass:
     """Run an autoregressive model over sources and targets (teacher forcing)."""
-    trace = Trace(places)
+    trace = Trace(trace_points)
     prev_tokens_BT, _ = prepared.batch.targets
     with autocast(prepared.src_tokens_BS.device, precision):
-        encoded = model.encode(prepared.src_tokens_BS, trace if places else None)
-        features_BTD = model.decode(prev_tokens_BT, encoded, trace if places else None)
+        encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
+        features_BTD = model.decode(prev_tokens_BT, encoded, trace if trace_points else None)
     return TokenPass(model, precision, prepared, trace, encoded, prepared.pick(features_BTD))
 
 
@@ -261,14 +265,14 @@ class Term(nn.Module, ABC, Generic[SomePass_contra]):
         weights: name -> weight in the total loss; 0 for a sum that is reported only.
         share: factor for the weights of all terms before this one.
         pairs: pairs of a place in the student and a place in the teacher, which are compared.
-        places: further places inside the student that the term needs.
+        trace_points: further trace points of the student that the term needs.
         key: name of its parameters in training states, after `objective.`.
     """
 
     weights: Mapping[str, float]
     share: float = 1.0
-    pairs: tuple[tuple[Place, Place], ...] = ()
-    places: frozenset[Place] = frozenset()
+    pairs: tuple[tuple[TracePoint, TracePoint], ...] = ()
+    trace_points: frozenset[TracePoint] = frozenset()
     key: str = ""
 
     @property
@@ -353,10 +357,14 @@ class Teachers(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def read(self, view: View[Pass], prepared: Prepared, places: frozenset[Place], precision: Precision) -> list[Pass]:
+    def read(
+        self, view: View[Pass], prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
+    ) -> list[Pass]:
         """Run all teachers over a batch."""
         with torch.no_grad():
-            return [view.read(model, prepared, places, self.precision or precision) for model in self._transformers()]
+            return [
+                view.read(model, prepared, trace_points, self.precision or precision) for model in self._transformers()
+            ]
 
     @property
     def first(self) -> Transformer:
@@ -410,8 +418,8 @@ class Objective(nn.Module):
         for term in terms:
             self.weights = {name: term.share * weight for name, weight in self.weights.items()} | dict(term.weights)
         pairs = [pair for term in terms for pair in term.pairs]
-        self.places = frozenset(own for own, _ in pairs).union(*(term.places for term in terms))
-        self.teacher_places = frozenset(other for _, other in pairs)
+        self.trace_points = frozenset(own for own, _ in pairs).union(*(term.trace_points for term in terms))
+        self.teacher_trace_points = frozenset(other for _, other in pairs)
         if pairs and not len(self.teachers.models):
             raise ValueError("terms inside the network need a teacher that runs with the student")
 
@@ -435,10 +443,10 @@ class Objective(nn.Module):
     def forward(self, prepared: Prepared) -> LossTerms:
         """Return the terms of a batch."""
         terms = self._terms() if self.training else self._terms()[:1]
-        places = self.places if self.training else frozenset()
+        trace_points = self.trace_points if self.training else frozenset()
         sums: dict[str, Tensor] = {}
         teachers: list[Pass] | None = None
-        for student in self.view.passes(self.model, prepared, places, self.precision):
+        for student in self.view.passes(self.model, prepared, trace_points, self.precision):
             if teachers is None:
                 teachers = self.read_teachers(student.shown)
             for term in terms:
@@ -451,7 +459,7 @@ class Objective(nn.Module):
         """Return the passes of the teachers; an empty list if no term needs them at this update."""
         if not (self.training and any(term.needs_teachers for term in self._terms())):
             return []
-        return self.teachers.read(self.view, shown, self.teacher_places, self.precision)
+        return self.teachers.read(self.view, shown, self.teacher_trace_points, self.precision)
 
     def _terms(self) -> list[Term[Pass]]:
         return list(self.terms)  # type: ignore[arg-type]  # ModuleList forgets the type of its modules

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdmt.choices import Precision
 from kdmt.models.transformer import Transformer
-from kdmt.objectives.objective import Pass, Place, Prepared, Teachers, Term, TokenPass, View
+from kdmt.objectives.objective import Pass, Prepared, Teachers, Term, TokenPass, TracePoint, View
 
 
 class EmaTeacher(Teachers):
@@ -49,9 +49,11 @@ class Peers(Teachers):
         nn.Module.train(self, mode)
         return self
 
-    def read(self, view: View[Pass], prepared: Prepared, places: frozenset[Place], precision: Precision) -> list[Pass]:
+    def read(
+        self, view: View[Pass], prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
+    ) -> list[Pass]:
         """See `Teachers.read`; gradients flow through these passes."""
-        return [view.read(model, prepared, places, precision) for model in self.trained()]
+        return [view.read(model, prepared, trace_points, precision) for model in self.trained()]
 
     def trained(self) -> list[Transformer]:
         """See `Teachers.trained`."""

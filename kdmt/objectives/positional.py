@@ -27,10 +27,10 @@ from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.glancing import Distance, drawn, glanced
 from kdmt.objectives.objective import (
     Pass,
-    Place,
     Prepared,
     Term,
     TokenPass,
+    TracePoint,
     View,
     autocast,
     cross_entropy_of,
@@ -53,18 +53,18 @@ class AllHidden(View[TokenPass]):
         return prepared
 
     def passes(
-        self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+        self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
         shown = self.show(model, prepared, precision) if self.training else prepared
-        yield fill(model, shown, places, precision)
+        yield fill(model, shown, trace_points, precision)
 
     def read(
-        self, teacher: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+        self, teacher: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> TokenPass:
         """See `View.read`."""
-        return read_target(teacher, prepared, places, precision)
+        return read_target(teacher, prepared, trace_points, precision)
 
 
 class Glancing(AllHidden):
@@ -148,15 +148,15 @@ class Refinement(AllHidden):
         self.num_passes, self.denoising = passes, denoising
 
     def passes(
-        self, model: Transformer, prepared: Prepared, places: frozenset[Place], precision: Precision
+        self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
-        student = fill(model, prepared, places, precision)
+        student = fill(model, prepared, trace_points, precision)
         yield student
         for _ in range(self.num_passes - 1 if self.training else 0):
             shown = self.corrupt(written(student), prepared, vocab_size=model.tgt_vocab_size)
-            student = fill(model, shown, places, precision, before=student)
+            student = fill(model, shown, trace_points, precision, before=student)
             yield student
 
     def corrupt(self, written_BT: Tensor, prepared: Prepared, *, vocab_size: int) -> Prepared:
@@ -169,7 +169,7 @@ class Refinement(AllHidden):
 def fill(
     model: NATransformer,
     shown: Prepared,
-    places: frozenset[Place],
+    trace_points: frozenset[TracePoint],
     precision: Precision,
     *,
     before: TokenPass | None = None,
@@ -180,13 +180,13 @@ def fill(
         before: an earlier pass over the same sources, whose encoder does not run again.
     """
     assert shown.seen_BT is not None
-    trace, encoded = Trace(places), None
+    trace, encoded = Trace(trace_points), None
     if before is not None:
         trace.found.update(before.trace.found)
         encoded = before.encoded
     with autocast(shown.src_tokens_BS.device, precision):
-        encoded = encoded or model.encode(shown.src_tokens_BS, trace if places else None)
-        features_BTD = model.fill(shown.src_tokens_BS, shown.seen_BT, encoded, trace if places else None)
+        encoded = encoded or model.encode(shown.src_tokens_BS, trace if trace_points else None)
+        features_BTD = model.fill(shown.src_tokens_BS, shown.seen_BT, encoded, trace if trace_points else None)
     return TokenPass(model, precision, shown, trace, encoded, shown.pick(features_BTD))
 
 
@@ -297,7 +297,7 @@ class DeepSupervision(Term[TokenPass]):
     def __init__(self, model: NATransformer, *, weight: float, label_smoothing: float) -> None:
         super().__init__()
         self.weights, self.label_smoothing = {"deep": weight}, label_smoothing
-        self.places = model.deep_trace().wanted
+        self.trace_points = model.deep_trace().wanted
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
         """See `Term.counts`."""
@@ -352,10 +352,10 @@ class CRF(Term[TokenPass]):
         shape = (*words_BT.shape, count)
         ids_BTK = ids_MK.new_zeros(shape).masked_scatter(words_BT[:, :, None], ids_MK)
         log_probs_BTK = log_probs_MK.new_zeros(shape).masked_scatter(words_BT[:, :, None], log_probs_MK)
-        places_BT = (ids_BTK.eq(tgt_tokens_BT[:, :, None]) & words_BT[:, :, None]).long().argmax(2)
+        choices_BT = (ids_BTK.eq(tgt_tokens_BT[:, :, None]) & words_BT[:, :, None]).long().argmax(2)
         moves_BTKK = candidate_transitions(*student.model.transitions(ids_BTK))
         lengths_B = words_BT.sum(1)
-        score_B = crf_score(log_probs_BTK, moves_BTKK, places_BT, lengths_B)
+        score_B = crf_score(log_probs_BTK, moves_BTKK, choices_BT, lengths_B)
         return torch.where(lengths_B > 0, crf_log_partition(log_probs_BTK, moves_BTKK, lengths_B) - score_B, 0.0)
 
 

@@ -41,13 +41,13 @@ def prepare_stage(workspace: Workspace) -> Stage:
 
 
 def _make(workspace: Workspace, plan: Plan) -> None:
-    from kdmt.stages.prepare_work import Places, Preparation, make
+    from kdmt.stages.prepare_work import Locations, Preparation, make
 
     preparation = Preparation(
         settings=workspace.config.prepare,
         direction=workspace.direction,
         spaced=spaced_sides(workspace),
-        places=Places(workspace.layout.downloads, workspace.mirror),
+        locations=Locations(workspace.layout.downloads, workspace.mirror),
         say=workspace.say,
     )
     make(preparation, workspace.prepare, plan, workspace.resolved_config())

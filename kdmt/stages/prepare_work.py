@@ -44,7 +44,7 @@ from kdmt.stages.prepare_data_bin import take_data_bin
 
 
 @dataclass(frozen=True)
-class Places:
+class Locations:
     """The locations from which files are read.
 
     Attributes:
@@ -74,14 +74,14 @@ class Preparation:
         settings: section `prepare`.
         direction: direction of translation.
         spaced: flags for source and target, True if words are separated by spaces.
-        places: locations from which files are read.
+        locations: locations from which files are read.
         say: function that prints a line for the user.
     """
 
     settings: Prepare
     direction: Direction
     spaced: tuple[bool, bool]
-    places: Places
+    locations: Locations
     say: Callable[[str], None]
 
 
@@ -249,7 +249,7 @@ def _train_tokenizer(
 
 
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
-    paths, name = work.places.fetch_corpus(corpus, work.say), f"train.{index} {sources_of(corpus)[0].name}"
+    paths, name = work.locations.fetch_corpus(corpus, work.say), f"train.{index} {sources_of(corpus)[0].name}"
     malformed[name] = Malformed()
     pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
     return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag)
@@ -287,7 +287,7 @@ def _write_monolingual(
 def _monolingual_corpus(
     work: Preparation, index: int, source: Source, malformed: dict[str, Malformed]
 ) -> TrainingCorpus:
-    path, name = work.places.fetch(source, work.say), f"monolingual.{index} {source.name}"
+    path, name = work.locations.fetch(source, work.say), f"monolingual.{index} {source.name}"
     malformed[name] = Malformed()
     lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
     return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
@@ -295,7 +295,7 @@ def _monolingual_corpus(
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
-    paths = work.places.fetch_corpus(text, work.say)
+    paths = work.locations.fetch_corpus(text, work.say)
     pairs = list(read_pairs(text, paths))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
@@ -305,7 +305,7 @@ def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, 
         write_lines(folder / f"{split}.raw.{lang}", lines)
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     if text.raw_target is not None:
-        path = work.places.fetch(text.raw_target, work.say)
+        path = work.locations.fetch(text.raw_target, work.say)
         lines = tuple(source_lines(text.raw_target, path))
         if len(lines) != len(pairs):
             raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")

@@ -106,7 +106,7 @@ def _do_here(
     stop: StopRequest,
     log: WorkerLog,
 ) -> WorkerError | None:
-    def tell(sentences: int) -> None:
+    def report(sentences: int) -> None:
         queue.update(0, sentences)
         try:
             _raise_if_stopped(stop)
@@ -115,7 +115,7 @@ def _do_here(
             raise _Ended(error) from error
 
     try:
-        return do_task(worker, task, attempt, ProgressReporter(tell), log)
+        return do_task(worker, task, attempt, ProgressReporter(report), log)
     except _Ended as ended:
         raise ended.error from None
 
@@ -128,8 +128,8 @@ def _raise_if_stopped(stop: StopRequest) -> None:
 class ProgressReporter:
     """Counter of the sentences of a task that reports the sum, a few times a second at most."""
 
-    def __init__(self, tell: Callable[[int], None]) -> None:
-        self._report = tell
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self._report = report
         self._sentences = 0
         self._reported = float("-inf")
 

@@ -90,36 +90,36 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Given:
-    """Sources as token strings of CTranslate2, with the maximum target length of each; `places` are their indices."""
+    """Sources as token strings of CTranslate2, with the maximum target length of each."""
 
     sources: list[list[str]]
     max_lens: list[int]
     settings: Decode
 
-    def batches(self, places: Sequence[int]) -> Iterator[list[int]]:
+    def batches(self, indices: Sequence[int]) -> Iterator[list[int]]:
         """Yield batches of indices with sources of similar length, longest first."""
-        lengths = [len(self.sources[place]) for place in places]
+        lengths = [len(self.sources[index]) for index in indices]
         settings = self.settings
         for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
-            yield _of(places, batch)
+            yield _of(indices, batch)
 
-    def batches_alike(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    def batches_alike(self, indices: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Yield maximum lengths, each with a batch of indices whose sources have that maximum length."""
-        for max_len, group in groupby(sorted(places, key=self._shortest_last), key=self.max_lens.__getitem__):
+        for max_len, group in groupby(sorted(indices, key=self._shortest_last), key=self.max_lens.__getitem__):
             for batch in self.batches(list(group)):
                 yield max_len, batch
 
-    def _shortest_last(self, place: int) -> int:
-        return -self.max_lens[place]
+    def _shortest_last(self, index: int) -> int:
+        return -self.max_lens[index]
 
-    def all_end_within(self, place: int, found: list[_Found]) -> bool:
+    def all_end_within(self, index: int, found: list[_Found]) -> bool:
         """Return whether a search with the source's own maximum length would find the same hypotheses.
 
         Args:
             found: result of a search with a maximum length that may be larger.
         """
         return len(found) == self.settings.beam and all(
-            each.ended and each.steps <= self.max_lens[place] for each in found
+            each.ended and each.steps <= self.max_lens[index] for each in found
         )
 
 
@@ -177,43 +177,43 @@ class CTranslate2Engine:
             settings = settings.model_copy(update={"batch_size": min(settings.batch_size, self._largest_batch)})
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
         # CTranslate2 does not translate a source that has only </s>
-        places = [place for place, source in enumerate(sources) if len(source) > 1]
+        indices = [index for index, source in enumerate(sources) if len(source) > 1]
         progress = progress or _keep_silent
-        found = self._decode_places(given, places, progress)
-        if len(places) < len(sources):
-            progress(len(sources) - len(places))
+        found = self._decode_indices(given, indices, progress)
+        if len(indices) < len(sources):
+            progress(len(sources) - len(indices))
         return [
-            self._ranked(found[place], settings) if place in found else [Hypothesis((), 0.0)]
-            for place in range(len(sources))
+            self._ranked(found[index], settings) if index in found else [Hypothesis((), 0.0)]
+            for index in range(len(sources))
         ]
 
-    def _decode_places(
-        self, given: _Given, places: list[int], progress: Callable[[int], None]
+    def _decode_indices(
+        self, given: _Given, indices: list[int], progress: Callable[[int], None]
     ) -> dict[int, list[_Found]]:
         """Search all batches once, and search again the sentences that the maximum length or an early </s> affects."""
         found: dict[int, list[_Found]] = {}
         early: dict[int, float] = {}  # log-probability of </s> as the first token, if the search found it there
         again: list[int] = []
         beam = given.settings.beam
-        batches = list(given.batches(places))
+        batches = list(given.batches(indices))
         # the last batch has the shortest sentences and goes first, to estimate how often the empty hypothesis is found:
         # if it is often found, searching for one more hypothesis is less work than a second search
         for batch in batches[-1:] + batches[:-1]:
             spare = int(not self._min_len and beam > 1 and len(early) >= _OFTEN * len(found))
-            for place, nbest in self._search_batch(given, batch, min_len=self._min_len, spare=spare).items():
-                found[place] = [each for each in nbest if each.tokens][:beam]
+            for index, nbest in self._search_batch(given, batch, min_len=self._min_len, spare=spare).items():
+                found[index] = [each for each in nbest if each.tokens][:beam]
                 if empty := [each.total for each in nbest if not each.tokens]:
-                    early[place] = empty[0]
-                    again += [] if spare else [place]
+                    early[index] = empty[0]
+                    again += [] if spare else [index]
             progress(len(batch))
         for batch in given.batches(again):
             found |= self._search_batch(given, batch, min_len=1)
-        cut = [place for place in places if not given.all_end_within(place, found[place])]
+        cut = [index for index in indices if not given.all_end_within(index, found[index])]
         if self._min_len:
-            early = self._begin_with_eos(given, places)
+            early = self._begin_with_eos(given, indices)
         else:
             forbidden = {*again, *cut}
-            early = {place: log_prob for place, log_prob in early.items() if place in forbidden}
+            early = {index: log_prob for index, log_prob in early.items() if index in forbidden}
         found |= self._end(given, cut, early)
         return found | self._among_all(given, early, found)
 
@@ -254,13 +254,13 @@ class CTranslate2Engine:
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
         for max_len, batch in given.batches_alike(range(len(sources))):
             # CTranslate2 does not translate a source that has only </s>
-            places = [place for place in batch if len(sources[place]) > 1]
-            spelled = _of(given.sources, places)
+            indices = [index for index in batch if len(sources[index]) > 1]
+            spelled = _of(given.sources, indices)
             drawn = self._draw(translator, spelled, max_len, sampling)
-            for place, tokens, log_probs in zip(places, drawn, self._score(spelled, drawn), strict=True):
+            for index, tokens, log_probs in zip(indices, drawn, self._score(spelled, drawn), strict=True):
                 own = tuple(log_probs.tolist())
                 score = normalized_score(sum(own), len(own), 1.0)
-                found[place] = [Hypothesis(self._read(tokens), score, own)]
+                found[index] = [Hypothesis(self._read(tokens), score, own)]
             if progress is not None:
                 progress(len(batch))
         return found
@@ -297,11 +297,11 @@ class CTranslate2Engine:
         lengths = [len(source) for source in sources]
         return max_lengths(lengths, settings.max_len_a, settings.max_len_b, limit=limit)
 
-    def _begin_with_eos(self, given: _Given, places: list[int]) -> dict[int, float]:
+    def _begin_with_eos(self, given: _Given, indices: list[int]) -> dict[int, float]:
         """Return the log-probability of </s> as the first token."""
-        sources = _of(given.sources, places)
+        sources = _of(given.sources, indices)
         scores = self._score(sources, [[] for _ in sources])
-        return {place: float(own[-1]) for place, own in zip(places, scores, strict=True)}
+        return {index: float(own[-1]) for index, own in zip(indices, scores, strict=True)}
 
     def _search_batch(
         self, given: _Given, batch: list[int], *, min_len: int, spare: int = 0
@@ -366,7 +366,7 @@ class CTranslate2Engine:
             self._check_finite(result.scores)
         return [_in_order(result, penalty, forced) for result in results]
 
-    def _end(self, given: _Given, places: list[int], early: dict[int, float]) -> dict[int, list[_Found]]:
+    def _end(self, given: _Given, indices: list[int], early: dict[int, float]) -> dict[int, list[_Found]]:
         """Return the hypotheses of sources whose maximum length cuts the search off.
 
         These are the finished hypotheses and the most probable prefixes alive at that length with </s> appended, `beam`
@@ -375,16 +375,16 @@ class CTranslate2Engine:
         ends: dict[int, list[_Found]] = {}
         live: dict[int, list[_Found]] = {}
         for min_len in (0, 1):  # </s> is forbidden as the first token for sentences in which it was found there
-            alike = [place for place in places if (place in early) == (min_len == 1)]
+            alike = [index for index in indices if (index in early) == (min_len == 1)]
             for max_len, batch in given.batches_alike(alike):
                 parts = self._cut_off(_of(given.sources, batch), max_len, given.settings.beam, min_len=min_len)
-                for place, (ended, prefixes) in zip(batch, parts, strict=True):
-                    ends[place], live[place] = ended, prefixes
+                for index, (ended, prefixes) in zip(batch, parts, strict=True):
+                    ends[index], live[index] = ended, prefixes
         forced = self._forced(_of(given.sources, [*live]), [*live.values()])
         beam = given.settings.beam
         return {
-            place: ends[place] + prefixes[: beam - len(ends[place])]
-            for place, prefixes in zip(live, forced, strict=True)
+            index: ends[index] + prefixes[: beam - len(ends[index])]
+            for index, prefixes in zip(live, forced, strict=True)
         }
 
     def _cut_off(
@@ -484,16 +484,16 @@ class CTranslate2Engine:
         """
         among_all: dict[int, list[_Found]] = {}
         likely = []
-        for place, eos_log_prob in early.items():
+        for index, eos_log_prob in early.items():
             remainder = math.log(-math.expm1(min(eos_log_prob, -1e-7)))
-            among_all[place] = [replace(each, total=each.total + remainder) for each in found[place]]
+            among_all[index] = [replace(each, total=each.total + remainder) for each in found[index]]
             if eos_log_prob > _LIKELY and not self._shortlist:
-                likely.append(place)
+                likely.append(index)
         # forced decoding is more precise if </s> is probable
-        owners = [given.sources[place] for place in likely for _ in found[place]]
-        scores = iter(self._score(owners, [each.tokens for place in likely for each in found[place]]))
-        for place in likely:
-            among_all[place] = [replace(each, total=float(next(scores).sum())) for each in found[place]]
+        owners = [given.sources[index] for index in likely for _ in found[index]]
+        scores = iter(self._score(owners, [each.tokens for index in likely for each in found[index]]))
+        for index in likely:
+            among_all[index] = [replace(each, total=float(next(scores).sum())) for each in found[index]]
         return among_all
 
     def _ranked(self, found: list[_Found], settings: Decode) -> list[Hypothesis]:
@@ -547,9 +547,9 @@ class CTranslate2Engine:
                 max_batch_size=0,
                 max_input_length=0,
             )
-            for place, result in zip(batch, results, strict=True):
+            for index, result in zip(batch, results, strict=True):
                 self._check_finite(result.log_probs)
-                scores[place] = np.array(result.log_probs, dtype=np.float32)[forced:]
+                scores[index] = np.array(result.log_probs, dtype=np.float32)[forced:]
         return scores
 
     def _run(
@@ -582,8 +582,8 @@ class CTranslate2Engine:
 def _keep_silent(_: int) -> None: ...
 
 
-def _of(items: Sequence[_Item], places: Sequence[int]) -> list[_Item]:
-    return [items[place] for place in places]
+def _of(items: Sequence[_Item], indices: Sequence[int]) -> list[_Item]:
+    return [items[index] for index in indices]
 
 
 def _finishing_order(max_len: int) -> float:

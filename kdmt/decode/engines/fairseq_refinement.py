@@ -177,12 +177,12 @@ def _best_chain(model: NATransformer, features_ATD: Tensor, lengths_A: Tensor) -
     """Return the best token sequence of the CRF and the unnormalised score of each of its tokens: [A, T] each."""
     best = (features_ATD @ model.output_weight_VD.t()).topk(model.nat.crf_candidates)
     moves_ATKK = candidate_transitions(*model.transitions(best.indices))
-    places_AT, _ = crf_best(best.values, moves_ATKK, lengths_A)
-    added_AT = best.values.gather(2, places_AT[:, :, None])[:, :, 0]
-    rows_A1 = torch.arange(len(places_AT), device=places_AT.device)[:, None]
-    columns_T = torch.arange(places_AT.size(1) - 1, device=places_AT.device)
-    added_AT[:, 1:] += moves_ATKK[rows_A1, columns_T, places_AT[:, :-1], places_AT[:, 1:]]
-    return best.indices.gather(2, places_AT[:, :, None])[:, :, 0], added_AT
+    choices_AT, _ = crf_best(best.values, moves_ATKK, lengths_A)
+    added_AT = best.values.gather(2, choices_AT[:, :, None])[:, :, 0]
+    rows_A1 = torch.arange(len(choices_AT), device=choices_AT.device)[:, None]
+    columns_T = torch.arange(choices_AT.size(1) - 1, device=choices_AT.device)
+    added_AT[:, 1:] += moves_ATKK[rows_A1, columns_T, choices_AT[:, :-1], choices_AT[:, 1:]]
+    return best.indices.gather(2, choices_AT[:, :, None])[:, :, 0], added_AT
 
 
 def _hypotheses(tokens_AT: Tensor, scores_AT: Tensor, steps: int) -> list[Hypothesis]:

@@ -262,9 +262,9 @@ def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, 
     logits_NTV = features_NTD @ model.output_weight_VD.t()
     best = logits_NTV.log_softmax(-1).topk(min(model.nat.crf_candidates, logits_NTV.size(2)))
     moves_NTKK = candidate_transitions(*model.transitions(best.indices))
-    places_NT, scores_N = crf_best(best.values, moves_NTKK, chain_N)
+    choices_NT, scores_N = crf_best(best.values, moves_NTKK, chain_N)
     means_N = (scores_N - crf_log_partition(best.values, moves_NTKK, chain_N)) / chain_N
-    tokens_NT = best.indices.gather(2, places_NT[:, :, None])[:, :, 0]
+    tokens_NT = best.indices.gather(2, choices_NT[:, :, None])[:, :, 0]
     tokens_NT = tokens_NT[:, frame : frame + filled.tokens_NT.size(1) - 1]
     columns_T = torch.arange(tokens_NT.size(1), device=tokens_NT.device)
     inside_NT = columns_T < words_N[:, None]

@@ -179,13 +179,13 @@ def _stable_topk(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     order of equal values nor which of them it keeps last, so one more value is requested to detect both kinds of tie.
     Rows with a tie, which are rare, are sorted completely.
     """
-    top_RC, places_RC = values_RV.topk(min(count + 1, values_RV.size(1)))
+    top_RC, index_RC = values_RV.topk(min(count + 1, values_RV.size(1)))
     tied_R = (top_RC[:, 1:].eq(top_RC[:, :-1]) & top_RC[:, 1:].ne(-math.inf)).any(dim=1)
     if tied_R.any():
-        sorted_values, sorted_places = values_RV[tied_R].sort(dim=1, descending=True, stable=True)
+        sorted_values, sorted_index = values_RV[tied_R].sort(dim=1, descending=True, stable=True)
         top_RC[tied_R] = sorted_values[:, : top_RC.size(1)]
-        places_RC[tied_R] = sorted_places[:, : top_RC.size(1)]
-    return top_RC[:, :count], places_RC[:, :count]
+        index_RC[tied_R] = sorted_index[:, : top_RC.size(1)]
+    return top_RC[:, :count], index_RC[:, :count]
 
 
 def _best_candidates(scores_BK: Tensor, log_probs_NC: Tensor, tokens_NC: Tensor) -> _Candidates:
@@ -209,16 +209,16 @@ def _finish(finished: list[list[Hypothesis]], beams: _Beams, candidates: _Candid
     beam = beams.scores_BK.size(1)
     # NaN differs from -inf, so it passes this comparison and is reported below
     ends_BK = candidates.tokens_BC[:, :beam].eq(EOS) & candidates.scores_BC[:, :beam].ne(-math.inf)
-    places_F2 = ends_BK.nonzero()  # by sentence, then best first
-    if not len(places_F2):
+    finished_F2 = ends_BK.nonzero()  # by sentence, then best first
+    if not len(finished_F2):
         return
-    place_F, rank_F = places_F2.unbind(1)
-    rows_F = place_F * beam + candidates.beams_BC[place_F, rank_F]
-    last_log_prob_F1 = candidates.log_probs_BC[place_F, rank_F, None]
+    sentence_F, rank_F = finished_F2.unbind(1)
+    rows_F = sentence_F * beam + candidates.beams_BC[sentence_F, rank_F]
+    last_log_prob_F1 = candidates.log_probs_BC[sentence_F, rank_F, None]
     log_probs_FT = torch.cat([beams.log_probs_NT[rows_F], last_log_prob_F1], dim=1).tolist()
     tokens_FT = beams.tokens_NT[rows_F, 1:].tolist()
-    totals_F = candidates.scores_BC[place_F, rank_F].tolist()
-    for place, tokens, log_probs, total in zip(place_F.tolist(), tokens_FT, log_probs_FT, totals_F, strict=True):
+    totals_F = candidates.scores_BC[sentence_F, rank_F].tolist()
+    for place, tokens, log_probs, total in zip(sentence_F.tolist(), tokens_FT, log_probs_FT, totals_F, strict=True):
         sentence = beams.sentences[place]
         if math.isnan(total):
             raise FloatingPointError(f"sentence {sentence} of the batch: the model's log-probabilities are NaN")

@@ -188,13 +188,13 @@ def _with_tokens(
     if architecture.nat is not None:
         raise UserError("it is multilingual and non-autoregressive, which kdmt does not support together")
     config = architecture.config
-    places: dict[str, Any] = {}
+    updates: dict[str, Any] = {}
     sides = zip(("source", "target"), (tokens.source, tokens.target), dictionaries, strict=True)
     for side, symbol, dictionary in sides:
         if symbol is not None:
-            places[f"{side}_token"] = dictionary.index(symbol)
-            places[f"max_{side}_positions"] = getattr(config, f"max_{side}_positions") - 1
-    return replace(architecture, config=replace(config, **places))
+            updates[f"{side}_token"] = dictionary.index(symbol)
+            updates[f"max_{side}_positions"] = getattr(config, f"max_{side}_positions") - 1
+    return replace(architecture, config=replace(config, **updates))
 
 
 def _model(

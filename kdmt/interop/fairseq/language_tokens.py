@@ -68,7 +68,7 @@ def language_tokens(task: Mapping[str, object], direction: Direction, data: Path
     style = str(task.get("lang_tok_style") or "multilingual")
     if style not in _STYLES:
         raise UserError(f"its lang_tok_style is {style!r}: {' and '.join(_STYLES)} are known")
-    before_source, before_target = _places(task)
+    before_source, before_target = _token_rules(task)
     if before_source not in (None, "src", "tgt"):
         raise UserError(f"its encoder_langtok is {before_source!r}: src and tgt are known")
     spoken = {"src": direction.source, "tgt": direction.target}
@@ -122,7 +122,7 @@ def _names(task: Mapping[str, object], setting: str) -> list[str]:
     return names
 
 
-def _places(task: Mapping[str, object]) -> tuple[object, object]:
+def _token_rules(task: Mapping[str, object]) -> tuple[object, object]:
     """Return whose language token precedes the source (src or tgt), and whether a language token begins the target."""
     tokens = task.get("langtoks")
     if isinstance(tokens, dict) and isinstance(tokens.get("main"), list) and len(tokens["main"]) == 2:

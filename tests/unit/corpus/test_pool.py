@@ -10,20 +10,20 @@ import time
 from operator import add
 from pathlib import Path
 
-from kdmt.corpus.pool import process_beside
+from kdmt.corpus.pool import helper_process
 
 DRIVER = """
 import os, time
-from kdmt.corpus.pool import process_beside
+from kdmt.corpus.pool import helper_process
 if __name__ == "__main__":
-    with process_beside("json") as other:
+    with helper_process("json") as other:
         print(other.submit(os.getpid).result(), flush=True)
         time.sleep(600)
 """
 
 
 def test_a_call_beside_is_made_in_another_process() -> None:
-    with process_beside("json") as other:
+    with helper_process("json") as other:
         assert other.submit(add, 2, 3).result() == 5
         assert other.submit(os.getpid).result() != os.getpid()
 

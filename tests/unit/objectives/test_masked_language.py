@@ -48,12 +48,12 @@ def test_exactly_so_many_words_are_chosen(lengths: list[int], rate: float, seed:
     masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40)
     words = sum(lengths) or len(lengths)  # sentences of nothing but </s> have that hidden
     assert len(masked.targets_M) == max(1, round(rate * words))
-    assert masked.places_M.unique().numel() == len(masked.places_M)
-    assert torch.equal(tokens_BS.flatten()[masked.places_M], masked.targets_M)
+    assert masked.index_M.unique().numel() == len(masked.index_M)
+    assert torch.equal(tokens_BS.flatten()[masked.index_M], masked.targets_M)
     if sum(lengths):
         assert not (masked.targets_M.eq(EOS) | masked.targets_M.eq(PAD)).any()
     untouched = torch.ones(tokens_BS.numel(), dtype=torch.bool)
-    untouched[masked.places_M] = False
+    untouched[masked.index_M] = False
     assert torch.equal(masked.tokens_BS.flatten()[untouched], tokens_BS.flatten()[untouched])
 
 
@@ -61,7 +61,7 @@ def test_most_are_hidden_some_are_swapped_some_are_left() -> None:
     torch.manual_seed(1)
     tokens_BS = torch.full((1, 60_000), 7)
     masked = mask_tokens(tokens_BS, rate=0.5, vocab_size=1004)
-    shown = masked.tokens_BS.flatten()[masked.places_M]
+    shown = masked.tokens_BS.flatten()[masked.index_M]
     assert len(shown) == 30_000
     shares = [float(found.float().mean()) for found in (shown == UNK, shown == 7, (shown != UNK) & (shown != 7))]
     deviations = [5 * math.sqrt(share * (1 - share) / 30_000) for share in (0.8, 0.1)]
@@ -78,7 +78,7 @@ def masked_loss(objective: Objective, batch: Prepared) -> Tensor:
     total = torch.zeros(())
     for text in batch.masked:
         states = objective.model.encode(text.tokens_BS).states_BSD
-        hidden = term.head(states.flatten(0, 1)[text.places_M])
+        hidden = term.head(states.flatten(0, 1)[text.index_M])
         logits = hidden @ objective.model.src_embed.tokens.weight.t()
         total = total + torch.nn.functional.cross_entropy(logits, text.targets_M, reduction="sum")
     return total
