@@ -52,7 +52,7 @@ def test_lines_do_not_depend_on_the_division_into_reads(pieces: list[bytes], mos
 
 @pytest.mark.parametrize("kind", ["pipe", "file", "memory"])
 def test_available_lines_are_grouped_up_to_the_limit(kind: str, tmp_path: Path) -> None:
-    """Lines that are available already are returned together, whatever the size of a read."""
+    """Check that lines that are already available are returned together, for any size of a read."""
     data = b"a line of some words\n" * 20_000
     (tmp_path / "file").write_bytes(data)
     streams = {"pipe": pipe([data]), "file": (tmp_path / "file").open("rb"), "memory": io.BytesIO(data)}

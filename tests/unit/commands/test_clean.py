@@ -107,7 +107,7 @@ def test_only_the_named_folder_is_removed(name: str) -> None:
 
 
 def test_a_state_that_was_exchanged_after_the_listing_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process restores a state and moves another one to its name, between the listing and the lock."""
+    """Restore a state and move another one to its name between the listing and the lock, like another process."""
     lock = clean_module.locked
 
     def late(folder: Path) -> AbstractContextManager[None]:
@@ -159,7 +159,7 @@ def test_a_state_that_a_setting_names_is_kept() -> None:
 
 
 def test_a_symbolic_link_is_removed_but_not_its_target() -> None:
-    """Older versions of kdmt renamed the link itself when a state was moved aside."""
+    """Remove a link as older versions of kdmt left it: they renamed the link itself to move a state aside."""
     fill(Path("big/teacher"))
     made = hash_tree(Path("big"))
     (ROOT / "teacher.previous.2").symlink_to(Path("big/teacher").resolve())

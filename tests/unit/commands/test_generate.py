@@ -176,7 +176,7 @@ def test_a_shard_without_batches_has_no_output(models, scoring):
 
 
 def test_the_bleu_of_fairseq_is_computed_on_tokens_with_bpe(models):
-    """As in fairseq_cli/generate.py, --bpe changes the input of the text scorers but not that of fairseq's BLEU."""
+    """Check that --bpe affects scorers of text but not the BLEU of fairseq, as in fairseq_cli/generate.py."""
     plain, undone = (generate(DATA, models / "1", "--beam", "2", *more) for more in ((), ("--bpe", "subword_nmt")))
     assert by_kind(plain)[0]["T", 0] != by_kind(undone)[0]["T", 0]
     assert plain[-1] == undone[-1]
@@ -226,7 +226,7 @@ def test_unsupported_flags_are_refused(flags, message, models):
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
 def test_non_autoregressive_models_give_the_output_of_their_engine(family, tmp_path, companions):
-    """At most N + 1 passes are made, and only models that edit have P lines with token log-probabilities."""
+    """Compare with N + 1 passes at most; only models that edit have P lines with token log-probabilities."""
     model = save_nonautoregressive(tmp_path / "model", family, companions)
     lines = generate(DATA, tmp_path / "model", "--iter-decode-max-iter", "2", "--max-len-a", "1", "--max-len-b", "5")
     found, order = by_kind(lines)

@@ -338,7 +338,7 @@ def test_text_that_looks_like_subwords_is_reported(folder):  # noqa: ARG001
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("lang", ["zh-CN", "zh_CN", "ZH", "pt-BR", "sr-Latn", "no"])
 def test_a_data_bin_with_any_language_tag_is_imported(lang):
-    """File names keep the spelling of the tag; if it has a hyphen, both languages must be given as options."""
+    """Check that file names keep the tag; if it has a hyphen, both languages must be given as options."""
     Path("tagged").mkdir()
     for path in Path("separate").iterdir():
         name = path.name.replace(".de.", f".{lang}.").replace("en-de", f"en-{lang}")

@@ -63,7 +63,7 @@ def test_output_does_not_depend_on_pieces_and_workers(monkeypatch: pytest.Monkey
 
 @pytest.mark.usefixtures("finished")
 def test_raw_text_is_processed_and_unusual_lines_keep_their_positions() -> None:
-    """Unusual lines: spaces, empty lines, lines that are too long on either side, and unknown symbols."""
+    """Score lines with extra spaces, empty lines, lines that are too long on either side, and unknown symbols."""
     words, long = "ba be di", " ".join(["ba"] * 200)
     sources = [f"  {words} ", "", long, words, words, "😀 \x01"]
     targets = ["ok uk ilp", "ok", "ok", " ".join(["ok"] * 200), "", "ok\tok"]

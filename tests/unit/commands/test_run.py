@@ -126,6 +126,6 @@ def test_each_stage_name_is_a_command(name: str) -> None:
 
 
 def test_stage_names_are_unique(pipeline: Path) -> None:  # noqa: ARG001
-    """`_wanted` identifies stages by their names."""
+    """Check the names, because `_wanted` identifies stages by them."""
     names = [stage.name for stage in build_stages(Workspace(load_pipeline(Path("tiny.yaml")), Path("runs"))).all()]
     assert len(set(names)) == len(names)

@@ -262,7 +262,7 @@ def _start(stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.usefixtures("finished")
 def test_available_lines_are_translated_while_a_pipe_pauses() -> None:
-    """Complete lines are translated while the pipe is open, for any division of the bytes; only a bad line is lost."""
+    """Check that complete lines are translated while the pipe is open; a bad line affects only its own translation."""
     pieces = [b"ba be\n", b"da\n\nb\xff\ngi", b" ga\n", "grün".encode()[:3], "grün".encode()[3:] + b"\nbi"]
     expected = translate(b"".join(pieces))
     with _start(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE) as process:
@@ -298,7 +298,7 @@ def test_input_from_a_terminal_is_translated_line_by_line() -> None:
 
 
 def test_out_of_memory_is_a_user_error() -> None:
-    """The error is the one that PyTorch raises; other errors are raised unchanged."""
+    """Check the message for the error that PyTorch raises; other errors are raised unchanged."""
 
     class Greedy:
         def translate(self, *_: object, **__: object) -> list[str]:

@@ -47,7 +47,7 @@ def test_numeric_settings_are_found() -> None:
 
 @pytest.mark.parametrize(("section", "name"), numeric_fields(), ids=lambda value: getattr(value, "__name__", value))
 def test_every_number_has_an_upper_bound(section: type[Section], name: str) -> None:
-    """A number beyond the bound is refused at the path of its setting, in any structure of lists."""
+    """Check that a number beyond the bound is refused at its setting, even if the value has other problems."""
     kinds = set(kinds_in(section.model_fields[name].annotation))
     bound = largest(name)
     assert 0 < bound <= 1e30

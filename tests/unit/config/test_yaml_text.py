@@ -105,7 +105,7 @@ def test_invalid_scalars_are_refused(problem: Callable[..., str], text: str, exp
 
 @pytest.mark.parametrize("text", ["1:30", "010", "2020-99-99", "2020-01-01", "1:30.5", "0o17", "=", "1__0x"])
 def test_dates_and_numbers_in_other_bases_are_text(problem: Callable[..., str], text: str) -> None:
-    """YAML 1.1 reads `1:30` as 90 and `010` as 8, and fails with a traceback for an invalid date."""
+    """Check `1:30` and `010`, which YAML 1.1 reads as 90 and 8, and an invalid date, which fails with a traceback."""
     message = problem(f"teacher.train.max_updates={text}")
     assert message.startswith(f"teacher.train.max_updates: should be a valid integer (it is {text!r})")
 

@@ -99,7 +99,7 @@ def vocabulary_of(case):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("chunk_lines", [1, 7, 1000])
 def test_files_of_the_fast_path_equal_fairseq(case, chunk_lines, tmp_path, monkeypatch):
-    """With a joined dictionary, the sides also share one tokenizer and its ids."""
+    """Compare files; with a joined dictionary, the sides also share one tokenizer and its ids."""
     monkeypatch.setattr("kdmt.corpus.binarize.CHUNK_LINES", chunk_lines)
     joined = "--joined-dictionary" in CASES[case]
     source = Words()
@@ -156,7 +156,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_fast_path_equals_tokenised_text(name, tmp_path, monkeypatch):
-    """Files made through ids and a temporary file equal those made from a file of tokenised text."""
+    """Compare files made through ids and a temporary file with those made from a file of tokenised text."""
     monkeypatch.setattr("kdmt.corpus.binarize.CHUNK_LINES", 37)
     tokenizer_settings, vocabulary = SETTINGS[name]
     train, valid = make_text(tmp_path, "train", 200, 1), make_text(tmp_path, "valid", 20, 2)

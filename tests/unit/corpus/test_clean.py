@@ -113,7 +113,7 @@ def test_removing_invisible_characters_keeps_the_visible_ones_in_order(line: str
 
 
 def test_invisible_covers_every_control_character() -> None:
-    """Each character of Unicode's category Cc is removed, or is whitespace that the next rule collapses."""
+    """Check that each character of Unicode's category Cc is removed or is whitespace that the next rule collapses."""
     controls = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"]
     assert len(controls) == 65
     for control in controls:
@@ -370,7 +370,7 @@ def test_max_ratio_is_relative_to_the_median_ratio(
 
 
 def test_one_typical_ratio_is_used_for_all_corpora(tmp_path: Path) -> None:
-    """The pairs of the small corpus are typical within that corpus but not compared with the large one."""
+    """Use a small corpus whose pairs are typical within that corpus but not compared with the large one."""
     large = [(f"{n:03} " + 96 * "a", f"{n:03} " + 46 * "b") for n in range(20)]
     small = [(f"{n:03} " + 16 * "a", f"{n:03} " + 196 * "b") for n in range(3)]
     cleaned = clean_in(tmp_path, TrainingCorpus("large", large), TrainingCorpus("small", small))
@@ -408,7 +408,7 @@ WORDS = ["ein", "zwei", "drei", "the", "of", "and", "Haus", "lumière", "garçon
     ("target", "share"), [("ja", 0.45), ("zh", 0.31), ("th", 0.95), ("de", 1.15), ("km", 1.1), ("my", 1.4)]
 )
 def test_ordinary_text_is_kept(tmp_path: Path, target: str, share: float) -> None:
-    """Sentences have 1 to 60 words; logarithms of length ratios have the standard deviation 0.3, as in translations."""
+    """Clean sentences of 1 to 60 words; logarithms of length ratios have the standard deviation 0.3 of translations."""
     draw = random.Random(5)
     pairs = []
     for number in range(2000):

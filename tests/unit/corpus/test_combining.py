@@ -33,7 +33,7 @@ def test_marks_beyond_the_limit_are_removed(parts: list[tuple[str, int]]) -> Non
 
 
 def test_runs_of_every_combining_mark_are_limited() -> None:
-    """Runs are found by the fact that no combining mark is a letter or a space."""
+    """Check that runs are found, which requires that no combining mark is a letter or a space."""
     marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
     assert len(marks) > 800
     with mock.patch.object(combining, "_SHORT", 0):
@@ -44,7 +44,7 @@ def test_runs_of_every_combining_mark_are_limited() -> None:
 @pytest.mark.parametrize("form", ["NFC", "NFKC"])
 @pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0323\u0301\u0345"])
 def test_a_long_line_of_marks_is_normalised_quickly(form: str, marks: str) -> None:
-    """Without the limit this takes 20 seconds."""
+    """Normalise a line that takes 20 seconds without the limit."""
     line = "a" + marks * 100_000
     assert len(normalize_unicode(line, form)) <= MAX_MARKS + 1  # type: ignore[arg-type]
     assert len(comparison_key(line).decode()) <= MAX_MARKS + 1

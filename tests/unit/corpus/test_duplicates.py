@@ -69,7 +69,7 @@ def test_first_occurrences_equal_those_found_with_a_dictionary(
 def test_secondary_chunks_are_compared_after_all_others(
     tmp_path_factory: pytest.TempPathFactory, chunks: list[tuple[bool, list[int]]]
 ) -> None:
-    """The result equals that of adding all chunks with `second` last, except that items keep their numbers."""
+    """Compare with adding all chunks with `second` last, except that items keep their numbers."""
     items = [(second, item) for second, chunk in chunks for item in chunk]
     order = sorted(range(len(items)), key=lambda number: items[number][0])
     firsts: dict[int, int] = {}

@@ -215,7 +215,7 @@ def test_a_truncated_chunked_download_is_resumed(get: Callable[..., Path], serve
 def test_a_corrected_sha256_finds_the_earlier_download(
     tmp_path: Path, get: Callable[..., Path], server: Server
 ) -> None:
-    """A mistyped sha256 does not cause another download."""
+    """Check that a mistyped sha256 does not cause another download."""
     with pytest.raises(UserError) as caught:
         get(Source(url=server.url, sha256=OTHER))
     kept = tmp_path / "downloads" / f"{SHA256[:16]}-file name.bin"
@@ -230,7 +230,7 @@ def test_a_corrected_sha256_finds_the_earlier_download(
 def test_two_downloads_of_one_file_wait_for_each_other(
     tmp_path: Path, get: Callable[..., Path], server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server answers the first one after the second one waits; the file is requested once."""
+    """Let the server answer the first one when the second one is waiting; the file is requested once."""
     server.hold = threading.Event()
     found: list[Path] = []
     threads = [
@@ -364,7 +364,7 @@ def test_redirections_to_other_schemes_are_refused(get: Callable[..., Path], loc
 
 @pytest.mark.usefixtures("_direct")
 def test_a_login_is_sent_only_to_its_own_server(get: Callable[..., Path]) -> None:
-    """It is sent as user and password (RFC 7617), not sent to the target of a redirection, and not part of any name."""
+    """Check that it is sent as in RFC 7617, not sent to the target of a redirection, and not part of any name."""
     heads: list[bytes] = []
 
     def answer(connection: socket.socket, head: bytes) -> None:

@@ -135,7 +135,7 @@ def test_a_damaged_index_is_refused(tmp_path, place, message):
 
 @pytest.mark.parametrize(("sizes", "wrong"), [((7, -3, 9), 1), ((0, 6), 0), ((6, 7, 0), 2), ((2**31 - 1, -(2**31)), 1)])
 def test_sizes_below_one_are_refused(tmp_path, sizes, wrong):
-    """The sum of the sizes, the pointers and the length of the token file are consistent."""
+    """Use sizes whose sum is consistent with the pointers and with the length of the token file."""
     pointers = [2 * sum(sizes[:number]) for number in range(len(sizes))]
     count = len(sizes)
     header = b"MMIDIDX\x00\x00" + struct.pack("<QBQ", 1, 8, count)

@@ -50,7 +50,7 @@ def test_pieces_together_are_the_file(
 def test_pieces_of_parallel_files_have_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], num_lines: int, end_a: bool, end_b: bool
 ) -> None:
-    """The last line of a file may or may not end in a newline."""
+    """Read files whose last lines may or may not end in a newline."""
     sides = [[text.replace("\n", "") for text in side] for side in zip(*pairs, strict=True)] or [[], []]
     contents = []
     for lines, ends in zip(sides, (end_a, end_b), strict=True):

@@ -78,7 +78,7 @@ def test_the_sentencepiece_space_in_raw_text_is_counted(pieces: SubwordModel) ->
 
 
 def test_the_normalisation_of_a_given_model_is_counted(text: Path, tmp_path: Path) -> None:
-    """The default of SentencePiece is a modified NFKC, which changes full-width letters and ligatures."""
+    """Use the default of SentencePiece, a modified NFKC, which changes full-width letters and ligatures."""
     path = tmp_path / "given.model"
     with path.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(

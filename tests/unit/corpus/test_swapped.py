@@ -47,7 +47,7 @@ def test_exchanged_pairs_are_counted() -> None:
 
 @pytest.mark.parametrize("count", [6, 50, 1000])
 def test_similar_sides_are_not_suspicious(count: int) -> None:
-    """Examples are a copying task and closely related languages."""
+    """Compare equal languages, as in a copying task, and two dialects."""
     sides, text = Sides(pairs(ONE, ONE, count, seed=1)), pairs(ONE, ONE, 1000, seed=3)
     assert not sides.compare(text).is_suspicious
     assert not sides.compare(flip(text)).is_suspicious

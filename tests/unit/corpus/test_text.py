@@ -121,10 +121,10 @@ def test_from_dict_refuses_unknown_and_invalid_keys() -> None:
             TextProcessor.from_dict(bad)
 
 
-@pytest.mark.skipif(not MULTI30K.is_dir(), reason="Multi30k is not beside the repository")
+@pytest.mark.skipif(not MULTI30K.is_dir(), reason="../shared/data/multi30k is not here")
 @pytest.mark.parametrize("lang", ["en", "de"])
 def test_output_on_multi30k_equals_the_perl_scripts_of_moses(lang: str) -> None:
-    """The reference is the processed text of the authors of Multi30k, made with the Perl scripts of Moses."""
+    """Compare with the processed files of the authors of Multi30k, made with the Perl scripts of Moses."""
     text = Text(normalize=True, moses=True, lowercase=True, already_applied=True)
     processor = TextProcessor(text, lang, lang)
     with (

@@ -152,7 +152,7 @@ ARCHIVES = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile
 
 @pytest.mark.parametrize("compression", [None, *ARCHIVES])
 def test_damaged_files_give_one_message(tmp_path: Path, compression: int | None) -> None:
-    """Bytes are changed, removed and inserted at random positions, with a fixed seed."""
+    """Change, remove and insert bytes at random positions, with a fixed seed."""
     rng = random.Random(f"{compression}")
     text = SENTENCES.encode() * 100
     whole, member = gzip.compress(text, mtime=0), None
@@ -182,7 +182,7 @@ def test_compressed_text_is_read_under_any_name(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
-    """A pipe gives a few bytes at a time and is not seekable."""
+    """Read a pipe, which gives a few bytes at a time and is not seekable."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     lines = [f"line {number}" for number in range(5000)]
@@ -238,7 +238,7 @@ def test_bounded_lines_equal_those_of_a_plain_reader(sizes: list[int], closed: b
 
 
 def test_a_huge_line_in_a_small_archive_needs_little_memory(tmp_path: Path) -> None:
-    """Reading a line of 512 MB may use at most a third of that memory."""
+    """Check that reading a line of 512 MB uses at most a third of that memory."""
     path = tmp_path / "bomb.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         for _ in range(64):

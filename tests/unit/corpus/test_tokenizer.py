@@ -82,7 +82,7 @@ def test_ids_equal_the_tokens_of_tokenised_text(folders, corpus, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_of_any_text_are_separated_by_spaces(folders, kind):
-    """Tokenised text and the ids of the fast path must give fairseq the same tokens for any text."""
+    """Check that fairseq reads the tokens of the fast path from tokenised text, for any text."""
     model = load_tokenizer(folders[kind]).source
 
     @settings(max_examples=50, deadline=None)
@@ -106,7 +106,7 @@ def test_pieces_equal_those_of_sentencepiece(folders, corpus):
 
 
 def test_codes_and_tokens_equal_those_of_subword_nmt(folders, corpus, capsys):
-    """Codes are learnt from the concatenated sides and applied without a vocabulary threshold."""
+    """Compare with codes learnt from the concatenated sides and applied without a vocabulary threshold."""
     from subword_nmt.apply_bpe import BPE
     from subword_nmt.learn_bpe import learn_bpe
 
@@ -129,7 +129,7 @@ def test_unknown_characters_become_unk(folders):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_is_not_encoded_to_special_symbols(folders, kind):
-    """`<s>` inside a word of the text is read as letters; only subword-nmt may keep a whole word, as in fairseq."""
+    """Check that `<s>` in text is read as letters; only subword-nmt may keep a whole word, as fairseq users expect."""
     model = load_tokenizer(folders[kind]).source
     tokens = model.encode_lines(["a<s> b</s> c<pad>"])[0].split()
     assert not {"<s>", "</s>", "<pad>"} & set(tokens)
@@ -171,7 +171,7 @@ def test_special_symbols_of_a_given_sentencepiece_model_are_literal_text(tmp_pat
 
 
 def test_a_byte_order_mark_before_merge_operations_is_ignored(folders, tmp_path):
-    """Otherwise the version line would not be recognised, and words would be segmented as in the first version."""
+    """Check that the mark does not hide the version line; without it, the rules of the first version are used."""
     codes = folders["subword-nmt"] / "joint.codes"
     (tmp_path / "codes").write_bytes(b"\xef\xbb\xbf" + codes.read_bytes())
     settings = Tokenizer(type="subword-nmt", model="bpe", source_path=str(tmp_path / "codes"))

@@ -87,7 +87,7 @@ def test_string_omits_only_bos_and_eos():
 
 
 def test_overwritten_tokens_get_new_ids(tmp_path):
-    """As in fairseq, the token gets a second, new id, and its first id is not reused."""
+    """Check that the token gets a second, new id, and that its first id is not reused, as in fairseq."""
     dictionary = load(tmp_path, "a 5\nb 4\n<unk> 3 #fairseq:overwrite\na 2 #fairseq:overwrite\n")
     assert len(dictionary) == 8
     assert [dictionary.index(token) for token in ("a", "b", "<unk>", "new")] == [7, 5, 6, 3]

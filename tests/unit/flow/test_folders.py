@@ -57,7 +57,7 @@ def test_running_a_linked_stage_again_keeps_the_link_and_all_states_on_its_disk(
 
 
 def test_a_state_from_before_the_link_is_restored_to_the_disk_of_the_link(link: Path, big: Path) -> None:
-    """A user moved the folder to the larger disk later; the restored state is moved there too."""
+    """Restore a state made before a user moved the folder to the larger disk; the state is moved there too."""
     before = fill(link.with_name("teacher.previous"), 1)
     now = fill(link, 2)
     assert take_back(link, plan(1)) == link.with_name("teacher.previous")
@@ -88,7 +88,7 @@ def test_the_missing_target_of_a_link_is_created(link: Path, big: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["teacher", "x", "runs"])
 def test_a_link_to_a_missing_disk_is_refused(tmp_path: Path, lost: str) -> None:
-    """The disk may be unmounted; no new folder is made on the small disk."""
+    """Check that no new folder is made on the small disk if the other disk is not mounted."""
     folder = tmp_path / "runs" / "x" / "teacher"
     place = next(path for path in (folder, *folder.parents) if path.name == lost)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def test_missing_targets_of_linked_parents_are_created(tmp_path: Path, big: Path
 
 
 def test_outputs_next_to_a_linked_folder_are_found(link: Path) -> None:
-    """An example is the report of `score`, which is next to the folder of the stage."""
+    """Use an output like the report of `score`, which is next to the folder of the stage."""
     begin(link, plan(1), {})
     report = link.parent / "scores.json"
     report.write_text("scores", encoding="utf-8")

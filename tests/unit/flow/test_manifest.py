@@ -163,7 +163,7 @@ def test_values_are_equal_after_conversion_to_json(tmp_path: Path) -> None:
 
 
 def test_every_earlier_state_is_kept_under_its_own_name(folder: Path) -> None:
-    """New unfinished runs do not delete an earlier unfinished one, and complete ones do not delete a complete one."""
+    """Check that unfinished runs do not delete an earlier unfinished one, nor complete runs an earlier complete one."""
     kept: dict[str, dict[str, str]] = {}
     for seed, name in [
         *((2, "teacher.previous"), (3, "teacher.unfinished"), (4, "teacher.unfinished.2")),
@@ -245,7 +245,7 @@ def test_no_state_is_lost_if_restoring_is_interrupted(folder: Path, monkeypatch:
 
 
 def test_outputs_next_to_the_folder_are_moved_with_their_state(tmp_path: Path) -> None:
-    """An example is the report of `score`, which the next state overwrites."""
+    """Use an output like the report of `score`, which the next state overwrites."""
     folder, report = tmp_path / "score", tmp_path / "scores.json"
     made = {}
     for seed in (1, 2, 3):
@@ -267,7 +267,7 @@ def test_a_state_whose_restoring_an_older_version_left_unfinished_is_found(folde
 
 
 def test_a_state_that_matches_again_is_restored(folder: Path) -> None:
-    """Correcting a mistyped setting restores the teacher made before."""
+    """Check that correcting a mistyped setting restores the teacher made before."""
     made = hash_tree(folder)
     assert take_back(folder, plan_of(Teacher(seed=2))) is None
     begin(folder, plan_of(Teacher(seed=2)), {})
@@ -300,7 +300,7 @@ def test_a_folder_without_a_record_is_moved_aside(tmp_path: Path) -> None:
 
 
 def test_a_record_remains_if_begin_is_interrupted_at_any_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a teacher whose training is to be extended would be trained from the beginning."""
+    """Check that a teacher whose training is to be extended is not trained from the beginning."""
     for step in ("replace", "unlink"):
         with monkeypatch.context() as patch:
             patch.setattr(Path, step, _raise)

@@ -139,7 +139,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, exported: Path) -> None:
 
 
 def test_names_of_a_graph_are_not_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Warnings of ONNX Runtime about unused initializers have the names of the initializers."""
+    """Load a graph with an unused initializer: ONNX Runtime prints a warning with its name."""
     import onnx
     from onnx import TensorProto, helper
 

@@ -22,7 +22,7 @@ LINES = ["ba be", "", "gi ga", "da"]
 
 @pytest.mark.usefixtures("pipeline")
 def test_text_is_processed_as_for_training() -> None:
-    """Sources are tokenised and lowercased; output is detokenised."""
+    """Check that sources are tokenised and lowercased, and that output is detokenised."""
     document = settings()
     document["prepare"]["text"] = {"moses": True, "lowercase": True}
     document["teacher"]["train"] |= {"max_updates": 2}

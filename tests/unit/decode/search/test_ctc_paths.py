@@ -35,7 +35,7 @@ def test_an_unlimited_prefix_beam_finds_the_most_probable_output(length: int, se
 
 
 def test_a_narrow_beam_gives_a_lower_bound() -> None:
-    """The score of the output that is found sums only some of its alignments."""
+    """Check the score of the output, which sums only some of its alignments."""
     for seed in range(10):
         given = log_probs(6, seed, peak=0.5)
         _, best = oracle.ctc_best_output(given, V)

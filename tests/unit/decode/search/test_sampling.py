@@ -78,7 +78,7 @@ def test_samples_equal_those_of_a_loop_with_the_same_random_numbers(
 
 
 def test_frequencies_equal_the_probabilities() -> None:
-    """In 20,000 samples, the count of each first token is within 5 standard deviations of its expectation."""
+    """Check that in 20,000 samples the count of each first token is within 5 standard deviations of its expectation."""
     table, count = Table(3), 20_000
     uniforms = torch.rand(count, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (found,) = sample(TableStepper([table], count), max_len_B=[1], uniforms_NT=uniforms)
