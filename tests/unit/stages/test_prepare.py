@@ -48,7 +48,7 @@ def test_a_restored_setting_restores_its_files() -> None:
 
 @pytest.mark.usefixtures("pipeline")
 def test_a_given_vocabulary_is_copied() -> None:
-    """Check a given vocabulary, as for fine-tuning on other text: model and dictionary are copied, unseen symbols included."""
+    """Check a vocabulary for fine-tuning on other text: it is copied, with the symbols that the new text lacks."""
     run_stages("prepare")
     Path("given").mkdir()
     for name in ("tokenizer/joint.model", "dict.en.txt"):
