@@ -101,7 +101,7 @@ def _is_usage(text: str) -> bool:
     return text.startswith("Usage: ") and re.search(r"^Error: .*\n\Z", text, re.MULTILINE) is not None
 
 
-# ---------------------------------------------------------------------------------------------------------------- harm
+# ------------------------------------------------------------------------------------------------------- changed files
 
 
 def look_at(folder: Path) -> dict[str, str]:

@@ -182,7 +182,7 @@ def loss_of(criterion, model, sample):
     return {**named, "loss": float(loss), "sample_size": float(size)}
 
 
-# ------------------------------------------------------------------------------------------------- one after the other
+# --------------------------------------------------------------------------------------------------------------- cases
 
 
 def make_autoregressive(case, line, dictionaries, seed):

@@ -193,7 +193,7 @@ def test_samples_longer_than_the_teachers_positions_are_refused() -> None:
     assert untaught(FROM_ELSEWHERE, *longer) == problem
 
 
-# ------------------------------------------------------------------------------------------------- nothing to train on
+# --------------------------------------------------------------------------------------------- settings without effect
 
 
 @pytest.mark.usefixtures("refusing")

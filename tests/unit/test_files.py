@@ -41,7 +41,7 @@ from kdmt.files import (
 
 WORKER = Path(__file__).parents[1] / "limited_disk_worker.py"
 
-# ------------------------------------------------------------------------------------------------------ what is opened
+# -------------------------------------------------------------------------------------------- files that may be opened
 
 
 def test_an_ordinary_file_may_be_opened(tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_an_array_that_is_not_written_completely_is_an_error() -> None:
     assert line.startswith("/dev/full: the disk is full")
 
 
-# ---------------------------------------------------------------------------------------------- disks that really fill
+# -------------------------------------------------------------------------------------- real limits of disks and files
 
 TEACHER = "runs/tiny/teacher/average"
 STUDENT = ["student", "tiny.yaml", "--student", "raw"]

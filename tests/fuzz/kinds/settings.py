@@ -1,4 +1,4 @@
-"""Pipeline files: settings of other types and sizes, and YAML that nobody would write by hand."""
+"""Pipeline files: settings of other types and sizes, and YAML that is not written by hand."""
 
 from __future__ import annotations
 

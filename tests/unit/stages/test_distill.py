@@ -83,7 +83,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TorchEngine, "sample", refuse)
 
 
-# ---------------------------------------------------------------------------------------------------- what is written
+# ------------------------------------------------------------------------------------------------------------ outputs
 
 
 @pytest.mark.usefixtures("finished")

@@ -39,7 +39,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return watch_decoding(monkeypatch)
 
 
-# -------------------------------------------------------------------------------------------------- a corpus that grows
+# ------------------------------------------------------------------------------------------------------ growing corpora
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_shard_of_other_settings_keeps_the_old_state() -> None:
     assert hash_tree(MADE) == made
 
 
-# ------------------------------------------------------------------------------------------------------- foreign blocks
+# ------------------------------------------------------------------------------------------------- blocks of other runs
 
 
 @pytest.mark.usefixtures("finished")

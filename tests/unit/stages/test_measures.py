@@ -153,7 +153,7 @@ def test_references_as_translations_are_no_failures() -> None:
     assert facts["bleu_against_reference"] == pytest.approx(100)
 
 
-# --------------------------------------------------------------------------------------------------- packages that lack
+# ----------------------------------------------------------------------------------------------------- missing packages
 
 
 @pytest.mark.usefixtures("finished")
@@ -191,7 +191,7 @@ def test_a_resumed_run_keeps_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-# ------------------------------------------------------------------------------------------------- what was made before
+# ------------------------------------------------------------------------------------------ outputs of earlier versions
 
 
 @pytest.mark.usefixtures("finished")

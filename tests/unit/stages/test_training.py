@@ -235,7 +235,7 @@ def test_a_model_that_cannot_be_built_is_refused_before_the_first_stage(override
     assert not Path("runs").exists()
 
 
-# --------------------------------------------------------------------------------------------- where weights come from
+# ----------------------------------------------------------------------------------------------------- initial weights
 
 
 @pytest.mark.usefixtures("finished")

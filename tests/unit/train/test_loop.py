@@ -165,7 +165,7 @@ def test_saving_by_the_clock(tmp_path: Path, pairs: ParallelData, minutes: float
     assert saved == ([1, 2, 3, 4] if minutes else [4])
 
 
-# ---------------------------------------------------------------------------------------------- stopping and going on
+# ---------------------------------------------------------------------------------------------- stopping and resuming
 
 
 class Killed(BaseException):
@@ -672,7 +672,7 @@ def test_a_checkpoint_of_an_older_version_can_be_resumed(tmp_path: Path, pairs: 
     assert bleu_trainer(tmp_path, data, figures, max_updates=8).run().best_update == 6
 
 
-# ------------------------------------------------------------------------------------ the average of a run that goes on
+# ------------------------------------------------------------------------------------- the average of a resumed run
 
 
 def extend_and_kill(run: Path, data: TrainingData, *, at: int = 45, **changes: Any) -> None:
