@@ -192,10 +192,8 @@ def kill() -> None:
     raise Killed
 
 
-UPDATES_OF_TWO = {
-    "max_updates": 33,
-    "update_freq": 2,
-}  # not a multiple of the validation interval; odd batches
+# 33 is not a multiple of the validation interval, and an epoch has an odd number of batches
+UPDATES_OF_TWO = {"max_updates": 33, "update_freq": 2}
 
 
 @pytest.fixture(scope="module")
