@@ -209,7 +209,7 @@ def test_forced_scores_equal_those_of_the_model(saved: Saved, tokenizer: Foreign
         assert others == pytest.approx(expected, abs=1e-4)
 
 
-def test_scores_of_search_equal_forced_scores(tokenizer: ForeignTokenizer) -> None:
+def test_scores_of_cached_steps_equal_forced_scores(tokenizer: ForeignTokenizer) -> None:
     engine = TorchEngine(ForeignModel(tokenizer))  # type: ignore[arg-type]
     sources = tokenizer.encode(TEXT)
     settings = LONG.model_copy(update={"lenpen": 1.0})

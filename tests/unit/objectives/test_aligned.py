@@ -253,6 +253,6 @@ def test_glancing_by_levenshtein_distance_of_the_ctc_output(tmp_path: Path) -> N
     best = torch.tensor([[4, 4, blank, 4, 5, 6], [blank, 7, 7, blank, 9, 9], [5, 5, 9, 9, 9, 9]])
     keep = torch.tensor([[True] * 6, [True] * 4 + [False] * 2, [True] * 2 + [False] * 4])
     words = Words(torch.tensor([[4, 4, 6, PAD], [8, PAD, PAD, PAD], [6, 7, 8, 9]]), torch.tensor([3, 1, 4]))
-    # 4 4 5 6 to 4 4 6: one deletion; 7 to 8: one substitution; 5 9 to 6 7 8 9: limited to two positions
+    # 4 4 5 6 to 4 4 6: one deletion; 7 to 8: one substitution; 5 to 6 7 8 9: four edits, limited to two positions
     assert edits_of_output(best, keep, words, blank=blank).tolist() == [1, 1, 2]
     assert math.isfinite(float(terms_of(objective, batch_of(tmp_path))["loss"].sum.detach()))

@@ -46,7 +46,7 @@ def test_number_of_masked_words_follows_the_rate(lengths: list[int], rate: float
     for row, sentence in zip(tokens_BS, sentences, strict=True):
         row[: len(sentence) + 1] = torch.cat([sentence, torch.tensor([EOS])])
     masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40)
-    words = sum(lengths) or len(lengths)  # in sentences that consist of </s> only, </s> is masked
+    words = sum(lengths) or len(lengths)  # if no sentence has words, </s> is masked instead
     assert len(masked.targets_M) == max(1, round(rate * words))
     assert masked.places_M.unique().numel() == len(masked.places_M)
     assert torch.equal(tokens_BS.flatten()[masked.places_M], masked.targets_M)
