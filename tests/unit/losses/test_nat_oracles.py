@@ -359,9 +359,7 @@ def test_is_optimal_edit() -> None:
     hypothesis, reference = [5, 6, 7], [5, 7, 8]  # delete 6, insert 8
     assert is_optimal_edit(hypothesis, reference, [True, False, True], [0, 0, 1], [8])
     assert not is_optimal_edit(hypothesis, reference, [True, False, True], [0, 0, 1], [9])  # not the reference
-    assert not is_optimal_edit(
-        hypothesis, reference, [True, False, False], [0, 2], [7, 8]
-    )  # 7 is deleted and inserted again
+    assert not is_optimal_edit(hypothesis, reference, [True, False, False], [0, 2], [7, 8])  # 7 is replaced by 7
     assert not is_optimal_edit(hypothesis, reference, [True, True, True], [0, 0, 0, 0], [])
     assert is_optimal_edit(reference, reference, [True] * 3, [0] * 4, [])
     # from 1 2 to 2 1: either token can be kept, so there are two optimal edits
