@@ -28,7 +28,7 @@ HAND_COMPUTED = {
         "Der Mann erwirbt ein altes Auto.": 0.35 * 0.6,
         "Der Mann erwirbt einen alten Wagen.": 0.35 * 0.4,
     },
-    # the verb governs the case of its object and of the relative pronoun that stands for it
+    # the verb governs the case of its object and of the relative pronoun that refers to it
     "Peter helps my brothers.": {
         "Peter hilft meinen Brüdern.": 0.6,
         "Peter unterstützt meine Brüder.": 0.4,
