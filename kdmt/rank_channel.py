@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from kdmt.cuda_options import configure_cuda
+
 Item = TypeVar("Item")
 
 _TIMEOUT = timedelta(days=1)  # rank 0 may be at an earlier stage, or validating, while the others wait
@@ -61,6 +63,7 @@ def connected() -> Iterator[RankChannel]:
     """Connect the processes that `torchrun` has started, while the body runs."""
     local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
+        configure_cuda()
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
