@@ -1,4 +1,4 @@
-"""Messages between the ranks of a training run, over gloo on the CPU."""
+"""Messages between the ranks of a training run: over gloo on the CPU, and over NCCL for tensors on a GPU."""
 
 from __future__ import annotations
 
@@ -40,6 +40,11 @@ class RankChannel:
         totals = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(totals, group=self.group)
         return totals.tolist()
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a tensor summed over all ranks, in place on its device; the host does not wait for a GPU."""
+        distributed.all_reduce(values, group=None if values.device.type == "cuda" else self.group)
+        return values
 
     def broadcast(self, item: Item) -> Item:
         """Return the item of rank 0."""
