@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from kdmt.models.architecture import TransformerConfig
+from kdmt.models.edit_heads import MOST_INSERTED
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import AlignedPositions
 from kdmt.objectives.distillation import WordDivergence
-from kdmt.objectives.edited import Deletions, Drafts
+from kdmt.objectives.edited import Deletions, Drafts, Placeholders
 from kdmt.objectives.masked_language import MaskedLanguage
 from kdmt.objectives.objective import Objective, Pass, Prepared, Term
 from kdmt.objectives.online import PeerLoss
@@ -193,18 +194,21 @@ def _add_drafts(products: Products, objective: Objective, view: Drafts, model: N
     sentences, words = products.tgt.num_sentences, products.tgt.num_tokens - products.tgt.num_sentences
     kept = words * _KEPT_IN_DRAFTS
     draft, whole = Text(sentences, kept + 2 * sentences), Text(sentences, words + 2 * sentences)
-    layers = model.config.decoder_layers if view.deep else 1
+    layers, dim = model.config.decoder_layers if view.deep else 1, model.config.decoder_embed_dim
     if not view.opens:  # insertion
-        slots, dim = kept + sentences, model.config.decoder_embed_dim
+        slots = kept + sentences
         products.decode(model, draft)
         products.add(layers * slots * 2 * dim * dim)
         products.project(model, layers * slots)
         return
     products.decode(model, whole)
     products.project(model, layers * (words - kept))
-    products.decode(model, draft)  # numbers of placeholders
+    if any(isinstance(term, Placeholders) for term in objective.terms):
+        products.decode(model, draft)
+        products.add((kept + sentences) * 2 * dim * (MOST_INSERTED + 1))
     if any(isinstance(term, Deletions) for term in objective.terms):
         products.decode(model, whole)
+        products.add(whole.num_tokens * 2 * dim)
         products.project(model, words - kept, trained=False)
 
 
@@ -238,7 +242,10 @@ def _add_term(products: Products, objective: Objective, term: nn.Module) -> None
     elif isinstance(term, DeepSupervision):
         products.project(model, (model.config.decoder_layers - 1) * num_outputs)
     elif isinstance(term, CRF):
-        products.project(model, num_outputs, trained=False)  # candidates
+        assert isinstance(model, NATransformer)
+        products.project(model, num_outputs, trained=False)  # choice of the candidates
+        products.project(model, num_outputs)  # their probabilities
+        products.add(num_outputs * min(term.num_candidates, model.tgt_vocab_size) ** 2 * model.nat.crf_rank)
     elif isinstance(term, MaskedLanguage):
         for masked in products.prepared.masked:
             rows, length = masked.tokens_BS.shape

@@ -17,10 +17,12 @@ from kdmt.corpus.batching import Batch
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.transformer import Transformer
+from kdmt.objectives import edited
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import Objective, Prepared
+from kdmt.train import utilisation
 from kdmt.train.utilisation import peak_flops, training_flops
-from kdmt.types import EOS, PAD
+from kdmt.types import BOS, EOS, PAD
 
 CONFIG = TransformerConfig(
     encoder_layers=3,
@@ -119,7 +121,7 @@ NONAUTOREGRESSIVE: dict[str, dict[str, Any]] = {
     "cmlm": {"family": "cmlm"},
     "cmlm with correction": {"family": "cmlm", "correction": 0.5},
     "inat": {"family": "inat"},
-    "nat_crf": {"family": "nat_crf"},
+    "nat_crf": {"family": "nat_crf", "crf_candidates": 8},
     "ctc": {"family": "ctc"},
     "ctc with glancing": {"family": "ctc", "glancing": [(0, 0.5)]},
     "dag": {"family": "dag"},
@@ -131,14 +133,18 @@ NONAUTOREGRESSIVE: dict[str, dict[str, Any]] = {
 
 def nonautoregressive(section: dict[str, Any]) -> Objective:
     torch.manual_seed(1)
-    fields = {"upsample": 2, "crf_candidates": 8, "crf_rank": 4}
-    nat = NATConfig(family=section["family"], **fields)
+    nat = NATConfig(family=section["family"], upsample=2, crf_rank=4)
     model = build_nonautoregressive(SQUARE, nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
     return nat_objective(model, **{key: value for key, value in section.items() if key != "family"})
 
 
 @pytest.mark.parametrize("kind", NONAUTOREGRESSIVE)
-def test_operations_of_a_nonautoregressive_student_are_near_those_that_pytorch_counts(kind: str) -> None:
+def test_operations_of_a_nonautoregressive_student_are_near_those_that_pytorch_counts(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # drafts of the expected length, since PyTorch counts padding
+    kept = round(0.35 * (WIDTH - 1))
+    monkeypatch.setattr(edited, "_leave_out", lambda framed: torch.cat([framed[:, : kept + 1], framed[:, -1:]], 1))
     objective = nonautoregressive(NONAUTOREGRESSIVE[kind])
     objective.before_update(0)
     counted, prepared = count(objective, batch_of())
@@ -151,3 +157,11 @@ def test_peak_is_found_by_the_name_of_the_device() -> None:
     assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
     assert peak_flops("NVIDIA L40") is None  # not the L4
     assert peak_flops("NVIDIA RTX A4000") is None
+
+
+def test_drafts_have_the_expected_length() -> None:
+    torch.manual_seed(1)
+    framed = torch.randint(4, VOCAB, (4000, 12))
+    framed[:, 0], framed[:, -1] = BOS, EOS
+    words = edited._leave_out(framed).ne(PAD).sum() - 2 * len(framed)
+    assert float(words) == pytest.approx(utilisation._KEPT_IN_DRAFTS * 10 * len(framed), rel=0.05)
