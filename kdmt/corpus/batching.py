@@ -8,7 +8,7 @@ Shape legend: B batch, S source length, T target length, M target tokens of a ba
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -140,6 +140,29 @@ class ParallelData:
     def _starts(self) -> list[int]:
         return np.cumsum([0, *(len(source) for source, _ in self.parts)]).tolist()
 
+    def located(
+        self, indices: NDArray[np.int64], side: int
+    ) -> Iterator[tuple[NDArray[np.bool_] | None, IndexedDataset, NDArray[np.int64]]]:
+        """Yield the data-bins that contain some pairs.
+
+        Args:
+            indices: indices of the pairs, int64 [pairs].
+            side: 0 for the sources, 1 for the targets.
+
+        Yields:
+            The mask of the pairs that a data-bin contains, bool [pairs], or None for all of them; its sentences; and
+            the indices of the pairs within it.
+        """
+        outside = indices[(indices < 0) | (indices >= len(self))]
+        if len(outside):
+            raise IndexError(f"pair {outside[0]} of {len(self)}")
+        numbers = np.searchsorted(self._starts, indices, side="right") - 1
+        for number, part in enumerate(self.parts):
+            mask = numbers == number
+            dataset = part[side]
+            if dataset is not None and mask.any():
+                yield None if mask.all() else mask, dataset, indices[mask] - self._starts[number]
+
     def __getitem__(self, index: int) -> Sentence:
         if not 0 <= index < len(self):
             raise IndexError(f"pair {index} of {len(self)}")
@@ -250,21 +273,46 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
     """
     import torch
 
-    pairs = [data[int(index)] for index in indices]
-    src_tokens_BS = pad_sentences([source for source, _ in pairs], length_multiple)
-    index_B = torch.as_tensor(np.asarray(indices, dtype=np.int64))
-    num_src_tokens = sum(len(source) for source, _ in pairs)
-    targets = [target for _, target in pairs if target is not None]
-    if not targets:
-        return Batch(index_B=index_B, src_tokens_BS=src_tokens_BS, num_src_tokens=num_src_tokens)
-    return Batch(
-        index_B=index_B,
-        src_tokens_BS=src_tokens_BS,
-        prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets], length_multiple),
-        tgt_tokens_BT=pad_sentences(targets, length_multiple),
-        num_tgt_tokens=sum(map(len, targets)),
-        num_src_tokens=num_src_tokens,
+    places = np.asarray(indices, dtype=np.int64)
+    src_tokens_BS, src_mask_BS = _pad_side(places, data, 0, length_multiple)
+    batch = Batch(
+        index_B=torch.as_tensor(places),
+        src_tokens_BS=torch.from_numpy(src_tokens_BS),
+        num_src_tokens=int(src_mask_BS.sum()),
     )
+    if data.tgt_sizes is None:
+        return batch
+    tgt_tokens_BT, tgt_mask_BT = _pad_side(places, data, 1, length_multiple)
+    prev_tokens_BT = np.roll(tgt_tokens_BT, 1, axis=1)
+    prev_tokens_BT[:, 0] = EOS
+    prev_tokens_BT[~tgt_mask_BT] = PAD
+    return replace(
+        batch,
+        prev_tokens_BT=torch.from_numpy(prev_tokens_BT),
+        tgt_tokens_BT=torch.from_numpy(tgt_tokens_BT),
+        num_tgt_tokens=int(tgt_mask_BT.sum()),
+    )
+
+
+def _pad_side(
+    indices: NDArray[np.int64], data: ParallelData, side: int, multiple: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the sources (side 0) or targets (side 1) of some pairs, padded as by `pad_sentences`.
+
+    The work is done by a few operations on all tokens of the batch, during which Python's other threads go on.
+
+    Returns:
+        Tokens, int64 [B, L], and the mask of the real ones, bool [B, L].
+    """
+    sizes = data.src_sizes if side == 0 else data.tgt_sizes
+    assert sizes is not None
+    length = -(-int(sizes[indices].max()) // multiple) * multiple
+    mask_BL = np.arange(length) < sizes[indices, None]
+    tokens_BL = np.full(mask_BL.shape, PAD, dtype=np.int64)
+    for rows, dataset, places in data.located(indices, side):
+        tokens, _ = dataset.gather(places)
+        tokens_BL[mask_BL if rows is None else mask_BL & rows[:, None]] = without_padding(tokens)
+    return tokens_BL, mask_BL
 
 
 def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdmt.config import Decode, NATDecode
+from kdmt.cuda_options import configure_cuda
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.distill.decoding import Translate
@@ -39,6 +40,8 @@ def open_models(
         search, iterations: decoding settings of a non-autoregressive model.
     """
     use_threads(spec.threads)
+    if spec.device.startswith("cuda"):
+        configure_cuda()
     models = [(load or load_model)(checkpoint) for checkpoint in checkpoints]
     first, *others = models
     if isinstance(first, NATransformer):

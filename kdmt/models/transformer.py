@@ -31,7 +31,9 @@ _MAX_PROGRAMS_A_LAYER = 4
 # program; `never`, for sentences of equal length
 Masks = Literal["needed", "always", "never"]
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu}  # in place if possible
+# Not in place: the output of a linear layer over three dimensions is a view, whose gradient autograd would copy twice.
+# ReLU saves its result, not its input, so that no more memory is kept for the backward pass.
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ ORDER = (
     *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
     *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime"),
-    *("ranks", "rank_channel", "spawn", "checksum"),
+    *("ranks", "rank_channel", "cuda_options", "spawn", "checksum"),
     *("files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
 )
 # not allowed, although the order would allow it

@@ -96,6 +96,7 @@ def give_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(runtime, "_DRIVERS", (Path("/"),) if count else (Path("/there/is/no/driver"),))
+    monkeypatch.setattr(runtime, "configure_cuda", lambda: None)  # it changes PyTorch for the tests that follow
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdmt.corpus.batching import ParallelData, collate, epoch_order, filter_by_size, make_batches, open_parallel
+from kdmt.corpus.batching import (
+    ParallelData,
+    collate,
+    epoch_order,
+    filter_by_size,
+    make_batches,
+    open_parallel,
+    pad_sentences,
+)
 from kdmt.corpus.indexed import IndexedWriter
 from kdmt.errors import UserError
 
@@ -180,6 +188,53 @@ def test_only_positions_after_a_sentence_are_padding(tmp_path):
         assert not tokens.eq(1).cummax(1).values.logical_and(tokens.ne(1)).any()
     assert batch.tgt_tokens_BT.tolist() == naive([[5, 3, 3, 6, 2], [3, 2], [7, 3, 2]])
     assert batch.prev_tokens_BT.tolist() == naive([[2, 5, 3, 3, 6], [2, 3], [2, 7, 3]])
+
+
+SENTENCES = st.lists(st.integers(0, 99), max_size=6)
+
+
+@given(
+    parts=st.lists(st.lists(st.tuples(SENTENCES, SENTENCES), max_size=4), min_size=1, max_size=3),
+    picks=st.lists(st.integers(0, 10**6), min_size=1, max_size=8),
+    multiple=st.sampled_from([1, 4, 8]),
+    with_targets=st.booleans(),
+)
+@settings(deadline=None)
+def test_collate_of_any_pairs_equals_padding_each_sentence(tmp_path_factory, parts, picks, multiple, with_targets):
+    """Several data-bins, also empty ones; pairs in any order and more than once; `<pad>` inside sentences."""
+    pairs = [pair for part in parts for pair in part]
+    if not pairs:
+        return
+    folder = tmp_path_factory.mktemp("collate")
+    data = open_parallel(
+        [
+            (
+                write(folder / f"{number}.en", [source for source, _ in part]),
+                write(folder / f"{number}.de", [target for _, target in part]) if with_targets else None,
+            )
+            for number, part in enumerate(parts)
+        ]
+    )
+    indices = [pick % len(pairs) for pick in picks]
+    batch = collate(indices, data, length_multiple=multiple)
+    sources = [np.array([*pairs[index][0], 2]) for index in indices]
+    targets = [np.array([*pairs[index][1], 2]) for index in indices]
+    assert batch.src_tokens_BS.tolist() == pad_sentences(sources, multiple).tolist()
+    assert batch.num_src_tokens == sum(map(len, sources))
+    assert batch.index_B.tolist() == indices
+    if not with_targets:
+        assert batch.tgt_tokens_BT is batch.prev_tokens_BT is None
+        return
+    shifted = [np.array([2, *target[:-1]]) for target in targets]
+    assert batch.tgt_tokens_BT.tolist() == pad_sentences(targets, multiple).tolist()
+    assert batch.prev_tokens_BT.tolist() == pad_sentences(shifted, multiple).tolist()
+    assert batch.num_tgt_tokens == sum(map(len, targets))
+
+
+def test_collate_of_a_pair_outside_of_the_data(mixed):
+    for index in (-1, 4):
+        with pytest.raises(IndexError):
+            collate([0, index], mixed)
 
 
 def test_collate_without_targets(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdmt.models.architecture import TransformerConfig
-from kdmt.models.transformer import Transformer
+from kdmt.models.transformer import FeedForward, Transformer
 from kdmt.types import EOS, PAD
 
 VOCAB = 17
@@ -200,3 +200,28 @@ def test_embeddings_are_initialised_as_in_fairseq() -> None:
         assert float(weight.detach().std()) == pytest.approx(64**-0.5, rel=0.03)
     assert not model.src_embed.tokens.weight[PAD].any()
     assert not model.tgt_embed.tokens.weight[PAD].any()
+
+
+def test_feed_forward_keeps_no_more_than_inputs_and_activation() -> None:
+    """ReLU out of place keeps its result only, and autograd copies no gradient (CopySlices)."""
+    layer = make_model(BASE).encoder_layers[0].ffn
+    assert isinstance(layer, FeedForward)
+    x_BSD = torch.randn(3, 5, 16, dtype=torch.float64, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out_BSD = layer(x_BSD)
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in layer.parameters()}
+    activations = [size for address, size in kept.items() if address not in parameters]
+    assert sum(activations) == 3 * 5 * (16 + 24) * 8  # inputs of the two linear layers; the second is ReLU's result
+    names, nodes = set(), [out_BSD.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node.name() not in names:
+            names.add(node.name())
+            nodes += [previous for previous, _ in node.next_functions]
+    assert "CopySlices" not in names

@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import signal
+import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -31,9 +33,11 @@ from copy_task import (
 )
 from safetensors.torch import load_file
 from tiny_pipeline import hash_tree
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import kdmt
 from kdmt.checksum import file_sha256
-from kdmt.config import Decode, Train
+from kdmt.config import Decode, Student, Train
 from kdmt.corpus.batching import Batch, ParallelData
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import Interrupted, UserError
@@ -47,9 +51,10 @@ from kdmt.objectives.objective import CrossEntropy, LeftToRight, LossTerm, LossT
 from kdmt.outputs import open_lock, take
 from kdmt.score.metrics import METRICS
 from kdmt.train import arithmetic, run_folder
-from kdmt.train.data import TrainingData
+from kdmt.train.data import Step, TrainingData
 from kdmt.train.loop import Divergence, Outcome, Trainer
 from kdmt.train.schedule import inverse_sqrt
+from kdmt.train.update_results import UnreadUpdate
 from kdmt.train.validation import validation_loss
 
 NO_DROPOUT = replace(TINY, dropout=0.0)
@@ -242,7 +247,7 @@ def test_run_stopped_by_a_signal_resumes_exactly(
 
 
 @pytest.mark.parametrize(
-    ("at", "save_interval"), [([5], 4), ([31], 4), ([20, 20, 20], 4), ([44], 1000), ([75], 1000)], ids=str
+    ("at", "save_interval"), [([5], 4), ([31], 4), ([20, 20, 20], 4), ([44], 1000), ([84], 1000)], ids=str
 )
 def test_run_killed_resumes_exactly(
     tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], at: list[int], save_interval: int
@@ -991,3 +996,193 @@ def test_validation_loss_that_is_not_finite_stops_before_saving(tmp_path: Path, 
         make_trainer(tmp_path, open_data(pairs, settings), settings, validate=scripted([1.0, float("nan")])).run()
     assert resolve_checkpoint(tmp_path / "last").name == "checkpoint_2"
     assert "checkpoint_4" not in names(tmp_path)
+
+
+# ------------------------------------------------------------------------------- results that are read an update later
+
+
+class HostReads(TorchDispatchMode):
+    """Records the operations of the loop for which the host would wait for a GPU.
+
+    Models look at their masks on a CPU only, and objectives are tested by themselves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"):
+            package = Path(kdmt.__file__).parent
+            files = [Path(frame.filename) for frame in traceback.extract_stack()]
+            if [file for file in files if file.is_relative_to(package)][-1].parent == package / "train":
+                self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_host_reads_nothing_within_an_update_and_its_results_after_the_next(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = train_settings(max_updates=5, log_interval_updates=1, clip_norm=1.0, explosion_norm=1e9)
+    trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
+    reads, order, update = HostReads(), [], trainer._update
+
+    def watched(step: Step) -> None:
+        with reads:
+            update(step)
+        order.append(f"end of {trainer.position.update}")
+
+    read = UnreadUpdate.read
+
+    def recorded(unread: UnreadUpdate) -> tuple[dict[str, float], float]:
+        order.append(f"read {unread.update}")
+        return read(unread)
+
+    monkeypatch.setattr(trainer, "_update", watched)
+    monkeypatch.setattr(UnreadUpdate, "read", recorded)
+    trainer.run()
+    assert reads.found == []
+    between = [name for number in range(1, 5) for name in (f"read {number}", f"end of {number + 1}")]
+    assert order == ["end of 1", *between, "read 5"]
+    assert [record["update"] for record in read_metrics(tmp_path) if record["kind"] == "train"] == [1, 2, 3, 4, 5]
+
+
+def test_log_is_that_of_every_update_alone(tmp_path: Path, pairs: ParallelData) -> None:
+    """Figures of logs over several updates are the sums of those of a log at each update."""
+    found = {}
+    for interval in (1, 3):
+        settings = train_settings(max_updates=9, log_interval_updates=interval)
+        make_trainer(tmp_path / str(interval), open_data(pairs, settings), settings).run()
+        found[interval] = {r["update"]: r for r in read_metrics(tmp_path / str(interval)) if r["kind"] == "train"}
+    for update in (3, 6, 9):
+        assert [found[3][update][key] for key in ("lr", "grad_norm", "epoch")] == [
+            found[1][update][key] for key in ("lr", "grad_norm", "epoch")
+        ]
+        losses = [found[1][each]["loss"] for each in range(update - 2, update + 1)]
+        assert min(losses) <= found[3][update]["loss"] <= max(losses)
+
+
+def test_saving_reads_the_results_first(tmp_path: Path, pairs: ParallelData) -> None:
+    """A checkpoint is never written of an update whose results are not known."""
+    settings = train_settings(save_interval_updates=1, validate_interval_updates=100)
+    ill = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=3, value=float("nan"), weight=False)
+    with pytest.raises(Divergence, match=r"update 3 \(epoch 1, batch 3\)"):
+        ill.run()
+    assert [name for name in names(tmp_path) if name.startswith("checkpoint")] == ["checkpoint_1", "checkpoint_2"]
+    healthy = train_settings(max_updates=2, validate_interval_updates=100)
+    make_trainer(tmp_path / "healthy", open_data(pairs, healthy), healthy).run()
+    assert same(weights(tmp_path / "checkpoint_2"), weights(tmp_path / "healthy/checkpoint_2"))
+
+
+def test_training_ends_with_the_divergence_of_its_last_update(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=3, validate_interval_updates=100)
+    ill = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=3, value=float("nan"), weight=False)
+    with pytest.raises(Divergence, match="update 3 "):
+        ill.run()
+    assert "checkpoint_3" not in names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"word_kd": {}, "online": {"kind": "ema", "decay": 0.5}},
+        {"word_kd": {"select": "global", "queue": 50}, "online": {"kind": "ema", "decay": 0.5}},
+    ],
+    ids=["teacher that follows", "queue of losses"],
+)
+def test_skipped_update_changes_nothing_that_follows_the_student(
+    tmp_path: Path, pairs: ParallelData, section: dict[str, Any]
+) -> None:
+    settings = train_settings(max_updates=6, on_divergence="skip", log_interval_updates=1)
+    student = Student.model_validate(section)
+    objective = build_objective(make_model(), student, label_smoothing=0.1)
+    ill = make_trainer(tmp_path, open_data(pairs, settings), settings, objective=objective)
+    poison(ill, at=4, value=float("nan"), weight=False)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def look(module: torch.nn.Module, _: tuple[Batch]) -> None:
+        if module.training:
+            kept = {**dict(objective.model.named_parameters()), **objective.moving(), **objective.memory()}
+            seen.append({name: value.detach().clone() for name, value in kept.items()})
+
+    objective.register_forward_pre_hook(look)
+    ill.run()
+    equal = [
+        [name for name in after if name in before and torch.equal(before[name], after[name])]
+        for before, after in pairwise(seen)
+    ]
+    assert sorted(equal[3]) == sorted(seen[3])
+    assert not any(equal[index] for index in (1, 2, 4))
+
+
+# -------------------------------------------------------------------------------- checkpoints written in the background
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint holds the values of its own update."""
+    settings = train_settings(max_updates=6, save_interval_updates=3, validate_interval_updates=100)
+    data = open_data(pairs, settings)
+    trainer = make_trainer(tmp_path / "run", data, settings)
+    later, save_file, update = threading.Event(), checkpoint.save_file, trainer._update
+
+    def slow(*arguments: Any) -> None:
+        assert later.wait(120)
+        save_file(*arguments)
+
+    def watched(step: Step) -> None:
+        update(step)
+        if trainer.position.update == 5:
+            assert "checkpoint_3" not in names(tmp_path / "run")
+            later.set()
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(trainer, "_update", watched)
+    trainer.run()
+    shorter = train_settings(max_updates=3, save_interval_updates=3, validate_interval_updates=100)
+    make_trainer(tmp_path / "short", open_data(pairs, shorter), shorter).run()
+    tensors, expected = (load_state(tmp_path / run / "checkpoint_3").tensors for run in ("run", "short"))
+    assert same(tensors, expected)
+    assert same(*(weights(tmp_path / run / "checkpoint_3") for run in ("run", "short")))
+
+
+@pytest.mark.parametrize(("fails_at", "last"), [(4, 8), (12, 12)], ids=["next save", "end"])
+def test_checkpoint_that_cannot_be_written_ends_training(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch, fails_at: int, last: int
+) -> None:
+    settings = train_settings(max_updates=12, save_interval_updates=4, validate_interval_updates=12)
+    trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
+    save = run_folder.save_checkpoint
+
+    def full(folder: Path, *arguments: Any, **named: Any) -> None:
+        if folder.name == f"checkpoint_{fails_at}":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder, *arguments, **named)
+
+    monkeypatch.setattr(run_folder, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.run()
+    assert trainer.position.update == last
+    assert f"checkpoint_{fails_at}" not in names(tmp_path)
+    assert "average" not in names(tmp_path)
+
+
+def test_divergence_waits_for_the_checkpoint_and_reports_one_that_failed(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="kdmt")
+    settings = train_settings(save_interval_updates=2, validate_interval_updates=100)
+    trainer = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=5, value=float("nan"))
+    save = run_folder.save_checkpoint
+
+    def full(folder: Path, *arguments: Any, **named: Any) -> None:
+        if folder.name == "checkpoint_4":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder, *arguments, **named)
+
+    monkeypatch.setattr(run_folder, "save_checkpoint", full)
+    with pytest.raises(Divergence, match=f"update 5 .*The last good checkpoint is {tmp_path / 'checkpoint_2'};"):
+        trainer.run()
+    assert "the latest checkpoint could not be written: [Errno 28] No space left on device" in caplog.text

@@ -9,6 +9,7 @@ import pytest
 import torch
 from copy_task import CPU, make_model
 
+from kdmt.objectives.build import build_objective
 from kdmt.ranks import ALONE
 from kdmt.train import meter as module
 from kdmt.train.data import Prefetched, Step
@@ -35,7 +36,7 @@ def no_steps() -> Iterator[Step]:
 
 
 def test_tokens_per_second_exclude_time_outside_training(clock: Clock) -> None:
-    meter = Meter(CPU, make_model())
+    meter = Meter(CPU, build_objective(make_model(), label_smoothing=0.1))
     prefetched = Prefetched(no_steps(), depth=1)
     meter.start(prefetched)
     clock.now += 4.0
@@ -52,7 +53,7 @@ def test_tokens_per_second_exclude_time_outside_training(clock: Clock) -> None:
 
 
 def test_a_reset_starts_from_zero(clock: Clock) -> None:
-    meter = Meter(CPU, make_model())
+    meter = Meter(CPU, build_objective(make_model(), label_smoothing=0.1))
     prefetched = Prefetched(no_steps(), depth=1)
     prefetched.waited = 9.0
     meter.start(prefetched)
