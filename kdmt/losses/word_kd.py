@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import ModuleType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from kdmt.losses.cross_entropy import Scratch, logits_of, weighted_sum
+from kdmt.losses.cross_entropy import ChunkLoss, Scratch, logits_of, weighted_sum
 from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope
 from kdmt.losses.token_selection import top1_ranking
 
@@ -239,6 +240,11 @@ class WordKDLoss:
     mutual_information: float = 0.0
     weights_M: Tensor | None = None
     scratch: Scratch = field(default_factory=Scratch)
+    in_place: bool = False
+
+    def with_kernels(self, kernels: ModuleType) -> ChunkLoss | None:  # noqa: ARG002
+        """See `ChunkLoss.with_kernels`."""
+        return None
 
     def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """See `ChunkLoss.chunk`."""
