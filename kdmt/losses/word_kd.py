@@ -192,14 +192,22 @@ class BestTokens:
 def _rest(student: Distribution, ids_CK: Tensor) -> tuple[Tensor, Tensor]:
     """Set the exponentials of `ids` to 0; return the sum of all others and its logarithm, [C, 1] each.
 
-    If the sum underflows to 0, the logarithm is computed from the scores.
+    If the sum underflows to 0, the logarithm is computed from the scores. Whether this happens is read on a CPU only,
+    where it saves a pass over the scores: a GPU would have to be waited for.
     """
     rest_C1 = student.take_out(ids_CK)
     log_rest_C1 = rest_C1.log()
-    if bool((rest_C1 == 0.0).any()):
-        others_C1 = student.scores.scatter(1, ids_CK, -math.inf).logsumexp(1, keepdim=True)
-        log_rest_C1 = torch.where(rest_C1 == 0.0, others_C1, log_rest_C1)
+    if rest_C1.device.type != "cpu" or bool((rest_C1 == 0.0).any()):
+        log_rest_C1 = torch.where(rest_C1 == 0.0, _log_sum_without(student.scores, ids_CK), log_rest_C1)
     return rest_C1, log_rest_C1
+
+
+def _log_sum_without(scores_CV: Tensor, ids_CK: Tensor) -> Tensor:
+    """Return the logarithm of the sum of the exponentials of all scores but those of `ids`, [C, 1]."""
+    taken_CK = scores_CV.gather(1, ids_CK)
+    log_sum_C1 = scores_CV.scatter_(1, ids_CK, -math.inf).logsumexp(1, keepdim=True)
+    scores_CV.scatter_(1, ids_CK, taken_CK)
+    return log_sum_C1
 
 
 @dataclass(frozen=True)
