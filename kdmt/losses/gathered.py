@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdmt.losses.cross_entropy import Scratch, add_product, chunk_size, logits_of
+from kdmt.losses.cross_entropy import Scratch, chunk_size, logits_of
+from kdmt.losses.fused import add_product
 
 
 class _Gathered(torch.autograd.Function):

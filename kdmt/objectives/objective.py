@@ -130,8 +130,9 @@ class Prepared:
             raise ValueError("a student that learns from a cache needs batches with its knowledge")
         if self.loss_mask_BT is None:
             return found
-        in_loss_M = self.loss_mask_BT[self.tgt_tokens_BT.ne(PAD)]
-        return Knowledge(found.ids_MK[in_loss_M], found.log_probs_MG[in_loss_M])
+        row_BT = self.tgt_tokens_BT.ne(PAD).flatten().cumsum(0).view_as(self.tgt_tokens_BT) - 1
+        row_M = self.pick(row_BT)  # rows of the cache where the loss is taken
+        return Knowledge(found.ids_MK.index_select(0, row_M), found.log_probs_MG.index_select(0, row_M))
 
 
 def product_type(precision: Precision) -> torch.dtype | None:

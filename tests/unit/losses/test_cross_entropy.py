@@ -196,3 +196,10 @@ def test_token_of_weight_n_equals_n_tokens(epsilon: float, chunk: int) -> None:
     by_token = torch.zeros_like(features_MD).index_add_(0, index_R, expected[2])
     for mine, theirs in zip(found, (*expected[:2], by_token, expected[3]), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
+def test_a_vocabulary_of_one_token_costs_nothing() -> None:
+    targets_M = torch.zeros(TOKENS, dtype=torch.int64)
+    features_MD, weight_VD, _ = inputs()
+    found = value_and_gradients(features_MD, weight_VD[:1], targets_M, epsilon=0.0, chunk=4)
+    assert [float(each.abs().sum()) for each in found] == [0.0] * 4
