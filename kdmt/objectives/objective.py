@@ -111,6 +111,15 @@ class Prepared:
         """Return the values at the tokens where the loss is taken, [M, ...]."""
         return values_BTx.flatten(0, 1).index_select(0, self._indices_M)
 
+    @cached_property
+    def _src_indices_N(self) -> Tensor:
+        """Indices, in the flattened source, of the real tokens, without a wait for a GPU."""
+        return self.src_tokens_BS.ne(PAD).flatten().nonzero_static(size=self.batch.num_src_tokens)[:, 0]
+
+    def pick_src(self, values_BSx: Tensor) -> Tensor:
+        """Return the values at the real tokens of the source, [N, ...]."""
+        return values_BSx.flatten(0, 1).index_select(0, self._src_indices_N)
+
     def weights_M(self, dtype: torch.dtype) -> Tensor | None:
         """Return the weight of each token where the loss is taken, [M]; None for 1."""
         if self.batch.extras.weight_B is None:
@@ -120,7 +129,7 @@ class Prepared:
     @property
     def num_sentences(self) -> float:
         """Number of sentence pairs, or the sum of their weights if they have weights."""
-        weight_B = self.batch.extras.weight_B
+        weight_B = self.batch.on_host.extras.weight_B
         return len(self.src_tokens_BS) if weight_B is None else float(weight_B.sum())
 
     def knowledge(self) -> Knowledge:
@@ -130,8 +139,10 @@ class Prepared:
             raise ValueError("a student that learns from a cache needs batches with its knowledge")
         if self.loss_mask_BT is None:
             return found
-        in_loss_M = self.loss_mask_BT[self.tgt_tokens_BT.ne(PAD)]
-        return Knowledge(found.ids_MK[in_loss_M], found.log_probs_MG[in_loss_M])
+        real_M = self.tgt_tokens_BT.ne(PAD).flatten().nonzero_static(size=self.batch.num_tgt_tokens)[:, 0]
+        in_loss_M = self.loss_mask_BT.flatten().index_select(0, real_M)
+        rows_M = in_loss_M.nonzero_static(size=self.num_loss_tokens)[:, 0]
+        return Knowledge(found.ids_MK.index_select(0, rows_M), found.log_probs_MG.index_select(0, rows_M))
 
 
 def product_type(precision: Precision) -> torch.dtype | None:

@@ -45,7 +45,7 @@ def test_exactly_so_many_words_are_chosen(lengths: list[int], rate: float, seed:
     tokens_BS = torch.full((len(lengths), max(lengths) + 1), PAD)
     for row, sentence in zip(tokens_BS, sentences, strict=True):
         row[: len(sentence) + 1] = torch.cat([sentence, torch.tensor([EOS])])
-    masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40)
+    masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40, device=torch.device("cpu"))
     words = sum(lengths) or len(lengths)  # sentences of nothing but </s> have that hidden
     assert len(masked.targets_M) == max(1, round(rate * words))
     assert masked.index_M.unique().numel() == len(masked.index_M)
@@ -60,7 +60,7 @@ def test_exactly_so_many_words_are_chosen(lengths: list[int], rate: float, seed:
 def test_most_are_hidden_some_are_swapped_some_are_left() -> None:
     torch.manual_seed(1)
     tokens_BS = torch.full((1, 60_000), 7)
-    masked = mask_tokens(tokens_BS, rate=0.5, vocab_size=1004)
+    masked = mask_tokens(tokens_BS, rate=0.5, vocab_size=1004, device=torch.device("cpu"))
     shown = masked.tokens_BS.flatten()[masked.index_M]
     assert len(shown) == 30_000
     shares = [float(found.float().mean()) for found in (shown == UNK, shown == 7, (shown != UNK) & (shown != 7))]
