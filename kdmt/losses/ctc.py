@@ -14,7 +14,7 @@ its classes, elsewhere by a recursion over positions. PyTorch's loss copies the 
 waits for each copy; the recursion has three kernels for each position and no wait.
 
 Shapes: B batch, L output positions, T target tokens, K = 1 + T symbols (the blank, then the tokens), S = 2 T + 1
-states, P = 2 + S states after two columns of -inf.
+states.
 """
 
 from __future__ import annotations
@@ -55,18 +55,15 @@ def ctc_best_alignment(
     is chosen, or else the path from the state before.
     """
     log_probs_BLK = torch.cat([blank_BL[:, :, None], match_BLT], dim=2)
-    best_L2BP = _recursion(_emissions(log_probs_BLK), tgt_tokens_BT, torch.maximum)
-    positions_L = torch.arange(len(best_L2BP), device=blank_BL.device)
-    steps_LBS = torch.where((positions_L[1:, None] < lengths_B)[:, :, None], _best_steps(best_L2BP[:-1]), 0)
+    ways_L3BS = _recursion(_emissions(log_probs_BLK), tgt_tokens_BT, _best)
+    positions_L = torch.arange(len(ways_L3BS), device=blank_BL.device)
+    steps_LBS = torch.where((positions_L[1:, None] < lengths_B)[:, :, None], _best_steps(ways_L3BS[:-1]), 0)
     before_LBS = torch.arange(steps_LBS.size(2), device=blank_BL.device) - steps_LBS
-    scores_B2 = _scores_at_end(_states(best_L2BP), lengths_B, tgt_lengths_B)
+    scores_B2 = _scores_at_end(ways_L3BS[:, 0].transpose(0, 1), lengths_B, tgt_lengths_B)
     state_B1 = 2 * tgt_lengths_B[:, None] - 1 + scores_B2.argmax(1, keepdim=True)
-    states = [state_B1]
-    for before_BS in before_LBS.flip(0).unbind():
-        state_B1 = before_BS.gather(1, state_B1)
-        states.append(state_B1)
+    states_BL = _followed(before_LBS, state_B1)
     keep_BL = (positions_L < lengths_B[:, None]) & (scores_B2.amax(1, keepdim=True) > -torch.inf)
-    return torch.where(keep_BL, torch.cat(states[::-1], dim=1), 0)
+    return torch.where(keep_BL, states_BL, 0)
 
 
 class _CTC(torch.autograd.Function):
@@ -137,37 +134,81 @@ def _native_variables(log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tenso
 
 def _recursive_variables(log_probs_BLK: Tensor, tokens_BT: Tensor) -> Tensor:
     """Return the forward variables by a recursion over positions, without a wait for a GPU."""
-    return _states(_recursion(_emissions(log_probs_BLK), tokens_BT, torch.logaddexp))
+    return _recursion(_emissions(log_probs_BLK), tokens_BT, _log_sum)[:, 0].transpose(0, 1)
 
 
-def _recursion(emit_BLS: Tensor, tokens_BT: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return the scores of the paths to each state at each position, [L, 2, B, P].
+def _recursion(emit_BLS: Tensor, tokens_BT: Tensor, join: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the scores of the ways into each state at the next position, [L, 3, B, S].
 
-    The score of a state is its emission, added to the scores of the ways into it joined: from itself, from the state
-    before, and past a blank. Index 1 of the second dimension has -inf in states from which no path skips a blank.
+    The ways are from the state itself, from the state before, and from the token before the blank before; their scores
+    are those of the states from which they come, or -inf. Index 0 of the second dimension is the score of each state.
 
     Args:
-        join: `torch.logaddexp` for all paths, `torch.maximum` for the best one.
+        join: score of a state without its emission, [B, S], from those of the ways into it, [3, B, S].
     """
     batch, length, size = emit_BLS.shape
-    leaves_BS = emit_BLS.new_full((batch, size), -torch.inf)
+    leaves_BS = emit_BLS.new_full((batch, size), -torch.inf)  # 0 in tokens after which a path may skip the blank
     leaves_BS[:, 1:-2:2].masked_fill_(tokens_BT[:, 1:] != tokens_BT[:, :-1], 0.0)
-    gains_L2BS = torch.stack([emit_BLS, emit_BLS + leaves_BS[:, None]]).permute(2, 0, 1, 3)
-    scores_L2BP = emit_BLS.new_full((length, 2, batch, size + 2), -torch.inf)
-    scores_L2BP[0, :, :, 2:4] = gains_L2BS[0, :, :, :2]  # a path starts with the first blank or the first token
-    for before_2BP, after_2BP, gains_2BS in zip(scores_L2BP[:-1], scores_L2BP[1:], gains_L2BS[1:], strict=True):
-        every_BP, skipping_BP = before_2BP
-        ways_BS = join(join(every_BP[:, 2:], every_BP[:, 1:-1]), skipping_BP[:, :-2])
-        torch.add(ways_BS, gains_2BS, out=after_2BP[:, :, 2:])
-    return scores_L2BP
+    gains_L3BS = torch.stack([emit_BLS, emit_BLS, emit_BLS + leaves_BS[:, None]]).permute(2, 0, 1, 3)
+    width = size + 2
+    scores = emit_BLS.new_full((length, 3, batch, width), -torch.inf)
+    # the scores of all states, written to the columns after 0, 1 and 2 columns of -inf
+    written_L3BS = scores.as_strided((length, 3, batch, size), (3 * batch * width, batch * width + 1, width, 1))
+    ways_L3BS = scores[:, :, :, :size]
+    written_L3BS[0, :, :, :2] = gains_L3BS[0, :, :, :2]  # a path starts with the first blank or the first token
+    for ways_3BS, written_3BS, gains_3BS in zip(
+        ways_L3BS.unbind(), written_L3BS.unbind()[1:], gains_L3BS.unbind()[1:], strict=False
+    ):
+        torch.add(join(ways_3BS), gains_3BS, out=written_3BS)
+    return ways_L3BS
 
 
-def _best_steps(before_L2BP: Tensor) -> Tensor:
+def _log_sum(ways_3BS: Tensor) -> Tensor:
+    """Return the log-probability of all ways."""
+    same_BS, next_BS, past_BS = ways_3BS.unbind()
+    return torch.logaddexp(torch.logaddexp(same_BS, next_BS), past_BS)
+
+
+def _best(ways_3BS: Tensor) -> Tensor:
+    """Return the log-probability of the best way."""
+    return ways_3BS.amax(0)
+
+
+def _best_steps(ways_L3BS: Tensor) -> Tensor:
     """Return the number of states between each state and the one before it on the best path, 0 to 2: [L, B, S]."""
-    every_LBP, skipping_LBP = before_L2BP.unbind(1)
-    same_LBS, next_LBS, past_LBS = every_LBP[:, :, 2:], every_LBP[:, :, 1:-1], skipping_LBP[:, :, :-2]
+    same_LBS, next_LBS, past_LBS = ways_L3BS.unbind(1)
     moves_LBS = same_LBS < torch.maximum(next_LBS, past_LBS)
     return moves_LBS.long() + (moves_LBS & (next_LBS < past_LBS))
+
+
+def _followed(before_LBS: Tensor, state_B1: Tensor) -> Tensor:
+    """Return the state at each position of the paths that end in given states, [B, L].
+
+    Args:
+        before_LBS: state from which the best path comes to each state, for all positions except the first.
+    """
+    if before_LBS.device.type == "cpu":
+        return _followed_in_turn(before_LBS, state_B1)
+    return _followed_by_doubling(before_LBS, state_B1)
+
+
+def _followed_in_turn(before_LBS: Tensor, state_B1: Tensor) -> Tensor:
+    """Return the result of `_followed` by little work for each position."""
+    states = [state_B1]
+    for before_BS in before_LBS.flip(0).unbind():
+        state_B1 = before_BS.gather(1, state_B1)
+        states.append(state_B1)
+    return torch.cat(states[::-1], dim=1)
+
+
+def _followed_by_doubling(before_LBS: Tensor, state_B1: Tensor) -> Tensor:
+    """Return the result of `_followed` by few operations, each of which doubles the number of positions passed."""
+    before_LBS, reach = before_LBS.clone(), 1
+    while reach < len(before_LBS):
+        before_LBS[:-reach] = before_LBS[:-reach].gather(2, before_LBS[reach:])
+        reach *= 2
+    states_LB = before_LBS.gather(2, state_B1.expand(len(before_LBS), -1, -1))[:, :, 0]
+    return torch.cat([states_LB.t(), state_B1], dim=1)
 
 
 def _emissions(log_probs_BLK: Tensor) -> Tensor:
@@ -175,11 +216,6 @@ def _emissions(log_probs_BLK: Tensor) -> Tensor:
     emit_BLS = log_probs_BLK[:, :, :1].repeat(1, 1, 2 * log_probs_BLK.size(2) - 1)
     emit_BLS[:, :, 1::2] = log_probs_BLK[:, :, 1:]
     return emit_BLS
-
-
-def _states(scores_L2BP: Tensor) -> Tensor:
-    """Return the scores of all states: [B, L, S]."""
-    return scores_L2BP[:, 0, :, 2:].transpose(0, 1)
 
 
 def _scores_at_end(scores_BLS: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor) -> Tensor:

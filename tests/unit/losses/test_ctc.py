@@ -25,6 +25,7 @@ def variables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.param == "recursive":
         recursive = ctc._recursive_variables
         monkeypatch.setattr(ctc, "_native_variables", lambda log_probs, tokens, *_: recursive(log_probs, tokens))
+        monkeypatch.setattr(ctc, "_followed_in_turn", ctc._followed_by_doubling)
 
 
 def random_logits(*shape: int, seed: int = 1) -> Tensor:
