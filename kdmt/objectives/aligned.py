@@ -30,7 +30,7 @@ from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.glancing import Distance, glanced
 from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast, product_type
-from kdmt.objectives.transfer import copied, picked, places_of, put_back
+from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 from kdmt.types import BOS, EOS, PAD, UNK
 
 
@@ -76,7 +76,7 @@ class AlignedPrepared(Prepared):
         words: targets without </s>.
         alignable_B: bool, True for targets that have an alignment.
         repeats_B: int64, number of decoder positions for each source token; None: the model's factor in all sentences.
-        places_M: int64, indices of the real decoder positions in the flattened batch of positions.
+        index_M: int64, indices of the real decoder positions in the flattened batch of positions.
         width: number of decoder positions of the longest sentence, or of padded sources, L.
         num_words: number of target tokens in the sentences that have an alignment.
     """
@@ -84,7 +84,7 @@ class AlignedPrepared(Prepared):
     words: Words
     alignable_B: Tensor
     repeats_B: Tensor | None
-    places_M: Tensor
+    index_M: Tensor
     width: int
     num_words: float
 
@@ -97,7 +97,7 @@ class Reading:
         features_BLD: features of one layer.
         keep_BL: bool, True on real positions.
         log_probs_BLK: log-probabilities of the symbols of each sentence.
-        places_M: int64, indices of the real positions, flattened.
+        index_M: int64, indices of the real positions, flattened.
     """
 
     model: NATransformer
@@ -105,7 +105,7 @@ class Reading:
     features_BLD: Tensor
     keep_BL: Tensor
     log_probs_BLK: Tensor
-    places_M: Tensor
+    index_M: Tensor
 
     @property
     def positions_B(self) -> Tensor:
@@ -293,7 +293,7 @@ class AlignedPositions(View[AlignedPass]):
             words=words.copied(device),
             alignable_B=copied(alignable_B, device),
             repeats_B=None if repeats_B is None else copied(repeats_B, device),
-            places_M=places_of(torch.arange(width) < positions_B[:, None], device),
+            index_M=indices_of(torch.arange(width) < positions_B[:, None], device),
             width=width,
             num_words=float((words.lengths_B * alignable_B).sum()),
         )
@@ -348,10 +348,10 @@ class AlignedPositions(View[AlignedPass]):
         with autocast(x_BLD.device, precision):
             features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace)
             lower = [] if trace is None else model.lower_layers(trace)
-        symbols_BK, places_M = self.alignment.symbols(model, prepared.words), prepared.places_M
+        symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
         return [
             Reading(
-                model, precision, each, keep_BL, _log_probs_of(symbols_BK, model, each, places_M, precision), places_M
+                model, precision, each, keep_BL, _log_probs_of(symbols_BK, model, each, index_M, precision), index_M
             )
             for each in (*lower, features_BLD)
         ]
@@ -367,11 +367,11 @@ class AlignedPositions(View[AlignedPass]):
         index_BL, may_BL = self.alignment.best(first, words)
         aligned_BL = self.alignment.symbols(model, words).gather(1, index_BL)
         best_M = best_tokens(
-            picked(first.features_BLD, first.places_M),
+            picked(first.features_BLD, first.index_M),
             model.output_weight_VD,
             product_type=product_type(first.precision),
         )
-        best_BL = put_back(aligned_BL, first.places_M, best_M)
+        best_BL = put_back(aligned_BL, first.index_M, best_M)
         if self.distance == "hamming":
             wrong_B = (best_BL.ne(aligned_BL) & may_BL).sum(1)
         else:
@@ -380,16 +380,16 @@ class AlignedPositions(View[AlignedPass]):
 
 
 def _log_probs_of(
-    symbols_BK: Tensor, model: NATransformer, features_BLD: Tensor, places_M: Tensor, precision: Precision
+    symbols_BK: Tensor, model: NATransformer, features_BLD: Tensor, index_M: Tensor, precision: Precision
 ) -> Tensor:
     """Return the log-probabilities of a sentence's symbols at each of its positions, [B, L, K]; 0 on padding."""
     batch, width = features_BLD.shape[:2]
-    ids_MK = symbols_BK.index_select(0, places_M // width)
+    ids_MK = symbols_BK.index_select(0, index_M // width)
     found_MK = gathered_log_probs(
-        picked(features_BLD, places_M), model.output_weight_VD, ids_MK, product_type=product_type(precision)
+        picked(features_BLD, index_M), model.output_weight_VD, ids_MK, product_type=product_type(precision)
     )
     found_MK = at_least_float32(found_MK)  # sums over a path exceed half precision
-    return put_back(found_MK.new_zeros(batch, width, ids_MK.size(1)), places_M, found_MK)
+    return put_back(found_MK.new_zeros(batch, width, ids_MK.size(1)), index_M, found_MK)
 
 
 def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int) -> Tensor:

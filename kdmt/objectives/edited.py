@@ -29,7 +29,7 @@ from kdmt.models.transformer import Trace, Transformer
 from kdmt.objectives.aligned import Words
 from kdmt.objectives.glancing import drawn
 from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast
-from kdmt.objectives.transfer import copied, picked, places_of, put_back
+from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 from kdmt.types import BOS, EOS, PAD, UNK
 
 _EMPTY_RATE = 0.3  # probability that a draft has no words
@@ -40,7 +40,7 @@ _POLICY_SMOOTHING = 0.01  # label smoothing of deletions and of numbers of place
 class Draft:
     """Drafts of a batch, and the tokens that are missing in them.
 
-    The places are indices in flattened tensors.
+    Indices are those of flattened tensors.
     """
 
     reference_BT: Tensor  # <s>, words, </s>
@@ -51,9 +51,9 @@ class Draft:
     counts_BN: Tensor  # number of tokens missing after each token except the last
     most_missing: int  # largest of these numbers
     opened_BT: Tensor  # the drafts with a placeholder, <unk>, for each missing token
-    placeholders_M: Tensor  # places of the placeholders, [B, T]
-    words_M: Tensor  # places of the words of the references, [B, T]
-    slots_M: Tensor  # places of the slots between real neighbours, [B, N - 1]
+    placeholders_M: Tensor  # indices of the placeholders, [B, T]
+    words_M: Tensor  # indices of the words of the references, [B, T]
+    slots_M: Tensor  # indices of the slots between real neighbours, [B, N - 1]
 
     @classmethod
     def of(cls, tokens_BN: Tensor, words: Words, device: torch.device) -> Draft:
@@ -74,9 +74,9 @@ class Draft:
             counts_BN=copied(counts_BN, device),
             most_missing=int(counts_BN.max()),
             opened_BT=copied(spread(tokens_BN, counts_BN, lengths_B=lengths_B, fill=UNK, pad=PAD), device),
-            placeholders_M=places_of(opened(counts_BN, lengths_B=lengths_B), device),
-            words_M=places_of((columns_T > 0) & (columns_T < reference_lengths_B[:, None] - 1), device),
-            slots_M=places_of(tokens_BN[:, 1:].ne(PAD), device),
+            placeholders_M=indices_of(opened(counts_BN, lengths_B=lengths_B), device),
+            words_M=indices_of((columns_T > 0) & (columns_T < reference_lengths_B[:, None] - 1), device),
+            slots_M=indices_of(tokens_BN[:, 1:].ne(PAD), device),
         )
 
     @property
@@ -214,12 +214,12 @@ class MissingTokens(Term[DraftPass]):
 
     def forward(self, student: DraftPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
-        places_M = student.draft.placeholders_M
-        targets_M = picked(student.draft.reference_BT, places_M)
+        index_M = student.draft.placeholders_M
+        targets_M = picked(student.draft.reference_BT, index_M)
         return _token_sums(
             [
                 projected_cross_entropy(
-                    picked(features_BTD, places_M),
+                    picked(features_BTD, index_M),
                     student.model.output_weight_VD,
                     targets_M,
                     epsilon=self.label_smoothing,
@@ -274,21 +274,21 @@ class Deletions(Term[DraftPass]):
 
     def filled(self, student: DraftPass) -> Tensor:
         """Return the drafts with the student's own tokens in the placeholders, [B, T]."""
-        places_M = student.draft.placeholders_M
-        if not len(places_M):
+        index_M = student.draft.placeholders_M
+        if not len(index_M):
             return student.tokens_BN
         written_M = best_tokens(
-            picked(student.layers[-1], places_M),
+            picked(student.layers[-1], index_M),
             student.model.output_weight_VD,
             without=PAD,
             product_type=student.product_type,
         )
-        return put_back(student.tokens_BN, places_M, written_M)
+        return put_back(student.tokens_BN, index_M, written_M)
 
 
-def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, places_M: Tensor) -> Tensor:
-    """Return the label-smoothed cross entropy at the given places, [M]."""
-    logits_MK, labels_M = (picked(each, places_M) for each in (logits_BNK, labels_BN))
+def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, index_M: Tensor) -> Tensor:
+    """Return the label-smoothed cross entropy at the given flattened indices, [M]."""
+    logits_MK, labels_M = (picked(each, index_M) for each in (logits_BNK, labels_BN))
     return F.cross_entropy(at_least_float32(logits_MK), labels_M, reduction="none", label_smoothing=_POLICY_SMOOTHING)
 
 

@@ -17,16 +17,16 @@ def copied(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True)
 
 
-def places_of(mask: Tensor, device: torch.device) -> Tensor:
+def indices_of(mask: Tensor, device: torch.device) -> Tensor:
     """Return the indices of the true values of a flattened mask of the host, int64 [M] on a device."""
     return copied(mask.flatten().nonzero()[:, 0], device)
 
 
-def picked(values_BLx: Tensor, places_M: Tensor) -> Tensor:
+def picked(values_BLx: Tensor, index_M: Tensor) -> Tensor:
     """Return the values at indices of the flattened first two dimensions, [M, ...]."""
-    return values_BLx.flatten(0, 1).index_select(0, places_M)
+    return values_BLx.flatten(0, 1).index_select(0, index_M)
 
 
-def put_back(values_BLx: Tensor, places_M: Tensor, picked_Mx: Tensor) -> Tensor:
+def put_back(values_BLx: Tensor, index_M: Tensor, picked_Mx: Tensor) -> Tensor:
     """Return a copy with other values at indices of the flattened first two dimensions, [B, L, ...]."""
-    return values_BLx.flatten(0, 1).index_copy(0, places_M, picked_Mx).view_as(values_BLx)
+    return values_BLx.flatten(0, 1).index_copy(0, index_M, picked_Mx).view_as(values_BLx)

@@ -1,4 +1,4 @@
-"""CTC against enumeration of all paths, and against torch's own loss."""
+"""Tests of CTC against enumeration of all paths and against PyTorch's loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from kdmt.losses import ctc
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
 
-V = 3  # tokens; the blank is one more
+V = 3  # number of tokens without the blank
 TARGETS = [target for length in (1, 2, 3) for target in itertools.product(range(V), repeat=length)]
 
 
@@ -33,7 +33,7 @@ def random_logits(*shape: int, seed: int = 1) -> Tensor:
 
 
 def arranged(log_probs_BLV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """What the loss is given of whole distributions, the blank last: its log-probability and the target tokens'."""
+    """Return the log-probabilities of the blank (the last symbol) and of the target tokens, as the loss takes them."""
     ids_BLT = tokens_BT[:, None, :].expand(-1, log_probs_BLV.size(1), -1)
     return log_probs_BLV[:, :, -1], log_probs_BLV.gather(2, ids_BLT)
 
@@ -46,9 +46,9 @@ def padded(targets: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("length", [1, 3, 5])
 def test_every_small_target_in_one_batch(length: int) -> None:
-    """Among them targets too long for the output, alone or with the blanks that their repetitions need."""
+    """Some targets are too long for the output, or become too long with the blanks between repeated tokens."""
     tokens_BT, tgt_lengths_B = padded(TARGETS)
-    log_probs = random_logits(len(TARGETS), length + 1, V + 1).log_softmax(-1)  # one position more is padding
+    log_probs = random_logits(len(TARGETS), length + 1, V + 1).log_softmax(-1)  # the last position is padding
     lengths_B = torch.full((len(TARGETS),), length)
     blank_BL, match_BLT = arranged(log_probs, tokens_BT)
     found = ctc_log_likelihood(blank_BL, match_BLT, tokens_BT, lengths_B=lengths_B, tgt_lengths_B=tgt_lengths_B)
@@ -63,7 +63,7 @@ def test_every_small_target_in_one_batch(length: int) -> None:
             assert path == [V] * length
             continue
         assert oracle.ctc_collapse(path, V) == target
-        assert sum(own[place, symbol] for place, symbol in enumerate(path)) == pytest.approx(best, rel=1e-12)
+        assert sum(own[position, symbol] for position, symbol in enumerate(path)) == pytest.approx(best, rel=1e-12)
 
 
 def test_probabilities_of_all_targets_sum_to_one() -> None:
@@ -79,7 +79,7 @@ def test_probabilities_of_all_targets_sum_to_one() -> None:
     assert len(targets) == 1 + 3 + 9 + 27
 
 
-def test_gradient_is_right() -> None:
+def test_gradcheck() -> None:
     tokens_BT, tgt_lengths_B = padded([(0, 0, 1), (2,), (1, 2)])
     lengths_B = torch.tensor([5, 2, 4])
 
@@ -90,7 +90,7 @@ def test_gradient_is_right() -> None:
     assert torch.autograd.gradcheck(loss, (random_logits(3, 5, V + 1, seed=2).requires_grad_(),))
 
 
-def test_an_impossible_target_has_no_gradient() -> None:
+def test_impossible_target_has_zero_gradient() -> None:
     tokens_BT, tgt_lengths_B = padded([(0, 0), (0, 1)])
     logits = random_logits(2, 2, V + 1).requires_grad_()
     blank_BL, match_BLT = arranged(logits.log_softmax(-1), tokens_BT)
@@ -102,7 +102,7 @@ def test_an_impossible_target_has_no_gradient() -> None:
     assert float(gradient[1].abs().sum()) > 0
 
 
-def test_is_torchs_loss() -> None:
+def test_equals_torch_ctc_loss() -> None:
     rng = np.random.default_rng(1)
     targets = [tuple(rng.integers(0, 20, rng.integers(1, 12)).tolist()) for _ in range(16)]
     tokens_BT, tgt_lengths_B = padded(targets)
@@ -118,7 +118,7 @@ def test_is_torchs_loss() -> None:
     torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-13)
 
 
-def test_padding_and_order_of_the_batch_change_nothing() -> None:
+def test_result_does_not_depend_on_padding_and_order() -> None:
     targets = [(0, 1, 2), (1,), (2, 2)]
     lengths = [4, 3, 6]
     log_probs = random_logits(3, 6, V + 1, seed=4).log_softmax(-1)

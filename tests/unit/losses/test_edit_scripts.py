@@ -1,4 +1,4 @@
-"""Edit scripts against enumeration."""
+"""Tests of edit scripts against enumeration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def batch(sentences: list[list[int]], *, framed: bool) -> tuple[Tensor, Tensor]:
 
 @given(PAIRS)
 @settings(max_examples=80, deadline=None)
-def test_what_is_kept_and_inserted_makes_the_reference_with_the_fewest_edits(
+def test_common_subsequence_gives_an_optimal_edit_script(
     pairs: list[tuple[list[int], list[int]]],
 ) -> None:
     (hyp, hyp_lengths), (ref, ref_lengths) = (batch([pair[side] for pair in pairs], framed=True) for side in (0, 1))
@@ -42,10 +42,10 @@ def test_what_is_kept_and_inserted_makes_the_reference_with_the_fewest_edits(
         assert partner[0] == 0
         assert partner[len(hypothesis) + 1] == len(reference) + 1
         assert set(partner[len(hypothesis) + 2 :]) <= {-1}
-        keep = [place >= 0 for place in partner[1 : len(hypothesis) + 1]]
-        kept = [place for place in partner if place >= 0]
+        keep = [position >= 0 for position in partner[1 : len(hypothesis) + 1]]
+        kept = [position for position in partner if position >= 0]
         placeholders = [after - before - 1 for before, after in pairwise(kept)]
-        fillers = [token for place, token in enumerate(reference, start=1) if place not in kept]
+        fillers = [token for position, token in enumerate(reference, start=1) if position not in kept]
         assert oracle.is_optimal_edit(hypothesis, reference, keep, placeholders, fillers)
 
 
@@ -92,8 +92,8 @@ def test_levenshtein_distance(pairs: list[tuple[list[int], list[int]]]) -> None:
 
 @given(PAIRS)
 @settings(max_examples=80, deadline=None)
-def test_the_experts_script_turns_any_hypothesis_into_its_reference(pairs: list[tuple[list[int], list[int]]]) -> None:
-    """Deleting, opening places and filling them, in batches, as a Levenshtein Transformer does it."""
+def test_edit_script_turns_hypothesis_into_reference(pairs: list[tuple[list[int], list[int]]]) -> None:
+    """Tokens are deleted, and placeholders inserted and filled, in batches as in a Levenshtein Transformer."""
     (hyp, hyp_lengths), (ref, ref_lengths) = (batch([pair[side] for pair in pairs], framed=True) for side in (0, 1))
     partners = common_subsequence(hyp, ref, hyp_lengths_B=hyp_lengths, ref_lengths_B=ref_lengths)
     kept, partners = compact(hyp, partners >= 0, pad=PAD), compact(partners, partners >= 0, pad=-1)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import torch
 
-from kdmt.objectives.transfer import copied, picked, places_of, put_back
+from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 
 CPU = torch.device("cpu")
 
 
-def test_values_at_the_places_of_a_mask_are_those_of_boolean_indexing() -> None:
+def test_values_at_the_indices_of_a_mask_are_those_of_boolean_indexing() -> None:
     torch.manual_seed(1)
     values, mask = torch.randn(3, 5, 2, requires_grad=True), torch.rand(3, 5) < 0.5
-    places = places_of(mask, CPU)
-    assert torch.equal(picked(values, places), values[mask])
-    assert places_of(torch.zeros(2, 3, dtype=torch.bool), CPU).tolist() == []
-    factors = torch.randn(len(places), 2)
+    index = indices_of(mask, CPU)
+    assert torch.equal(picked(values, index), values[mask])
+    assert indices_of(torch.zeros(2, 3, dtype=torch.bool), CPU).tolist() == []
+    factors = torch.randn(len(index), 2)
     found, expected = (
-        torch.autograd.grad((each * factors).sum(), values)[0] for each in (picked(values, places), values[mask])
+        torch.autograd.grad((each * factors).sum(), values)[0] for each in (picked(values, index), values[mask])
     )
     assert torch.equal(found, expected)
 
 
-def test_values_are_put_back_at_the_places_of_a_mask() -> None:
+def test_values_are_put_back_at_the_indices_of_a_mask() -> None:
     torch.manual_seed(2)
     values, mask = torch.randn(3, 5, 2), torch.rand(3, 5) < 0.5
     others = torch.randn(int(mask.sum()), 2, requires_grad=True)
-    found = put_back(values, places_of(mask, CPU), others)
+    found = put_back(values, indices_of(mask, CPU), others)
     expected = values.masked_scatter(mask[:, :, None], others)
     assert torch.equal(found, expected)
     factors = torch.randn(3, 5, 2)

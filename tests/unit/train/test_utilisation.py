@@ -1,4 +1,4 @@
-"""The formula for floating-point operations against PyTorch's own counter."""
+"""The formula for floating-point operations compared with PyTorch's own counter."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CONFIG = TransformerConfig(
 
 
 @pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, encoder_layers=1, decoder_layers=4)], ids=["3+2", "1+4"])
-def test_operations_are_those_that_pytorch_counts(config: TransformerConfig) -> None:
+def test_operations_equal_those_that_pytorch_counts(config: TransformerConfig) -> None:
     model = build_transformer(config, src_vocab_size=30, tgt_vocab_size=37)
     src_BS, tgt_BT = torch.randint(4, 30, (5, 7)), torch.randint(4, 37, (5, 9))
     batch = Batch(index_B=torch.arange(5), src_tokens_BS=src_BS, prev_tokens_BT=tgt_BT, num_tgt_tokens=45)
-    # the counter knows no fused attention on a CPU: attention as two products, then
+    # the counter does not count fused attention on a CPU, so attention is computed as two products here
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(src_BS, tgt_BT).sum().backward()
     assert counter.get_total_flops() == training_flops(config, batch, num_outputs=45, tgt_vocab_size=37)
