@@ -12,9 +12,7 @@ from torch import Tensor
 
 def copied(values: Tensor, device: torch.device) -> Tensor:
     """Return values of the host on a device; the host does not wait for the copy to a GPU."""
-    if device.type == "cpu":
-        return values
-    return values.pin_memory().to(device, non_blocking=True)
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def indices_of(mask: Tensor, device: torch.device) -> Tensor:

@@ -1,9 +1,15 @@
-"""Indices of masks, and copies of the values at them, against boolean indexing."""
+"""Indices of masks, and copies of the values at them, against boolean indexing; batches are prepared on the host."""
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
+import pytest
+import torch
+from copy_task import nat_objective
+from small_nat import batch_of, small
+
+from kdmt.families import FAMILIES, FamilyName
 from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 
 CPU = torch.device("cpu")
@@ -36,3 +42,15 @@ def test_values_are_put_back_at_the_indices_of_a_mask() -> None:
 def test_on_a_cpu_nothing_is_copied() -> None:
     values = torch.arange(3)
     assert copied(values, CPU) is values
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counts_are_known_without_the_values_on_the_device(tmp_path: Path, family: FamilyName, training: bool) -> None:
+    """Tensors on the meta device have no values, so that reading one from the device is an error."""
+    objective, batch = nat_objective(small(family)).train(training), batch_of(tmp_path)
+    found = []
+    for each in (batch, batch.to("meta")):
+        torch.manual_seed(1)
+        found.append(objective.counts(objective.prepare(each)))
+    assert found[0] == found[1]
