@@ -72,6 +72,12 @@ class Batch:
     num_tgt_tokens: int = 0  # number of real target tokens, including </s>
     num_src_tokens: int = 0  # number of real source tokens, including </s>
     extras: Extras = Extras()
+    host: Batch | None = None  # the batch in the memory of the host, if this one is on another device
+
+    @property
+    def on_host(self) -> Batch:
+        """The batch in the memory of the host, from which values are read without waiting for a GPU."""
+        return self if self.host is None else self.host
 
     @property
     def targets(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,7 +92,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on a device; the host does not wait for a copy from pinned memory."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, host=None if moved.src_tokens_BS.device.type == "cpu" else self.on_host)
 
     def pin_memory(self) -> Batch:
         """Return a copy in pinned memory."""

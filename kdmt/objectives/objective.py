@@ -111,6 +111,15 @@ class Prepared:
         """Return the values at the tokens where the loss is taken, [M, ...]."""
         return values_BTx.flatten(0, 1).index_select(0, self._indices_M)
 
+    @cached_property
+    def _src_indices_N(self) -> Tensor:
+        """Indices, in the flattened source, of the real tokens, without a wait for a GPU."""
+        return self.src_tokens_BS.ne(PAD).flatten().nonzero_static(size=self.batch.num_src_tokens)[:, 0]
+
+    def pick_src(self, values_BSx: Tensor) -> Tensor:
+        """Return the values at the real tokens of the source, [N, ...]."""
+        return values_BSx.flatten(0, 1).index_select(0, self._src_indices_N)
+
     def weights_M(self, dtype: torch.dtype) -> Tensor | None:
         """Return the weight of each token where the loss is taken, [M]; None for 1."""
         if self.batch.extras.weight_B is None:
@@ -120,7 +129,7 @@ class Prepared:
     @property
     def num_sentences(self) -> float:
         """Number of sentence pairs, or the sum of their weights if they have weights."""
-        weight_B = self.batch.extras.weight_B
+        weight_B = self.batch.on_host.extras.weight_B
         return len(self.src_tokens_BS) if weight_B is None else float(weight_B.sum())
 
     def knowledge(self) -> Knowledge:

@@ -255,3 +255,12 @@ def test_sides_of_different_length_are_refused(tmp_path):
 def test_targets_of_only_some_data_bins_are_refused(mixed):
     with pytest.raises(ValueError, match="all of them or to none"):
         ParallelData((mixed.parts[0], (mixed.parts[1][0], None)))
+
+
+def test_a_batch_on_another_device_keeps_the_batch_on_the_host(mixed):
+    batch = collate([0, 1], mixed)
+    moved = batch.to("meta")
+    assert batch.on_host is batch
+    assert moved.on_host is batch
+    assert moved.to("meta").on_host is batch
+    assert batch.to("cpu").on_host.host is None

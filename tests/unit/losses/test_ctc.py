@@ -12,10 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdmt.losses import ctc
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
 
 V = 3  # number of tokens without the blank
 TARGETS = [target for length in (1, 2, 3) for target in itertools.product(range(V), repeat=length)]
+
+
+@pytest.fixture(params=["native", "recursive"], autouse=True)
+def variables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test with PyTorch's loss, as on a CPU, and with the recursion, as on a GPU."""
+    if request.param == "recursive":
+        recursive = ctc._recursive_variables
+        monkeypatch.setattr(ctc, "_native_variables", lambda log_probs, tokens, *_: recursive(log_probs, tokens))
+        monkeypatch.setattr(ctc, "_followed_in_turn", ctc._followed_by_doubling)
 
 
 def random_logits(*shape: int, seed: int = 1) -> Tensor:
@@ -124,3 +134,39 @@ def test_result_does_not_depend_on_padding_and_order() -> None:
     wide = F.pad(blank_BL, (0, 2), value=math.nan), F.pad(match_BLT, (0, 0, 0, 2), value=math.nan)
     found = ctc_log_likelihood(*wide, tokens_BT, lengths_B=lengths_B, tgt_lengths_B=tgt_lengths_B)
     assert torch.equal(found, torch.stack(alone)[order])
+
+
+def test_equally_probable_paths_are_chosen_from_the_same_state_or_the_nearest_one() -> None:
+    """At each position of the path, from its end; all symbols of both positions are equally probable."""
+    tokens_BT, tgt_lengths_B = padded([(0, 1, 0), (2, 2, 0)])
+    even = torch.zeros(2, 6, V + 1).log_softmax(-1)
+    states = ctc_best_alignment(
+        *arranged(even, tokens_BT), tokens_BT, lengths_B=torch.tensor([6, 5]), tgt_lengths_B=tgt_lengths_B
+    )
+    assert states.tolist() == [[1, 3, 5, 5, 5, 5], [1, 2, 3, 5, 5, 0]]
+
+
+def test_half_precision_is_added_in_float32() -> None:
+    tokens_BT, tgt_lengths_B = padded([(0, 1, 2, 0, 1)] * 2)
+    half = random_logits(2, 40, V + 1, seed=5).log_softmax(-1).bfloat16().requires_grad_()
+    lengths_B = torch.tensor([40, 30])
+
+    def found(log_probs: Tensor) -> Tensor:
+        blank_BL, match_BLT = arranged(log_probs, tokens_BT)
+        return ctc_log_likelihood(blank_BL, match_BLT, tokens_BT, lengths_B=lengths_B, tgt_lengths_B=tgt_lengths_B)
+
+    own, exact = found(half), found(half.double())
+    assert own.dtype == torch.bfloat16
+    torch.testing.assert_close(own, exact.bfloat16(), rtol=1e-2, atol=0)
+    (gradient,) = torch.autograd.grad(own.sum(), half, retain_graph=True)
+    (expected,) = torch.autograd.grad(exact.sum(), half)
+    torch.testing.assert_close(gradient, expected, rtol=2e-2, atol=1e-4)
+
+
+def test_without_a_gradient_the_value_is_the_same() -> None:
+    tokens_BT, tgt_lengths_B = padded([(0, 0, 1), (2,), (1, 2)])
+    arguments = *arranged(random_logits(3, 5, V + 1).log_softmax(-1).requires_grad_(), tokens_BT), tokens_BT
+    lengths = {"lengths_B": torch.tensor([5, 2, 4]), "tgt_lengths_B": tgt_lengths_B}
+    with torch.no_grad():
+        found = ctc_log_likelihood(*arguments, **lengths)
+    assert torch.equal(found, ctc_log_likelihood(*arguments, **lengths).detach())

@@ -6,9 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdmt.losses import gathered
 from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
 
 M, V, D, K = 11, 13, 5, 4
+
+
+@pytest.fixture(params=[1, 8], autouse=True)
+def row_multiple(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test without padding of the rows of logits, as on a CPU, and with padding, as on a GPU."""
+    monkeypatch.setattr(gathered, "ROW_MULTIPLES", {"cpu": request.param})
 
 
 def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,7 +29,8 @@ def test_spans_and_weights(gaps: list[list[int]], temperature: float) -> None:
     reference = torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in references])
     partner = torch.tensor([[*row, *[-1] * (slots + 1 - len(row))] for row in partners])
     counts = torch.tensor([[*row, *[0] * (slots - len(row))] for row in gaps])
-    tokens, weights = missing_spans(reference, partner, counts, nothing=EOS, temperature=temperature)
+    width = max(1, int(counts.max()))
+    tokens, weights = missing_spans(reference, partner, counts, nothing=EOS, temperature=temperature, width=width)
     for sentence, row in enumerate(gaps):
         for slot, gap in enumerate(row):
             first, last = partners[sentence][slot] + 1, partners[sentence][slot + 1] - 1

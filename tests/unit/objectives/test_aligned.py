@@ -19,7 +19,7 @@ from kdmt.errors import UserError
 from kdmt.families import ALIGNED, FamilyName
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
-from kdmt.objectives.aligned import AlignedPositions, Reading, Words, edits_of_output
+from kdmt.objectives.aligned import AlignedPositions, AlignedPrepared, Reading, Words, edits_of_output
 from kdmt.train.validation import validation_loss
 from kdmt.types import BOS, EOS, PAD
 
@@ -153,12 +153,13 @@ def test_glancing_of_dag_shows_words_on_the_best_path(tmp_path: Path) -> None:
     nothing = terms_of(nat_objective(model, glancing=[(0, 0.0)]).train(), batch)["loss"].sum
     torch.testing.assert_close(nothing, plain, rtol=1e-12, atol=0)
     objective = nat_objective(model, glancing=[(0, 1.0)]).train()
-    view, words = objective.view, Words.of(batch)
+    view, words, prepared = objective.view, Words.of(batch), objective.prepare(batch)
     assert isinstance(view, AlignedPositions)
+    assert isinstance(prepared, AlignedPrepared)
     with torch.no_grad():
         x_BLD, keep_BL = model.vertices(batch.src_tokens_BS)
         encoded = model.encode(batch.src_tokens_BS)
-        (reading,) = view.read_positions(model, x_BLD, keep_BL, encoded, words, "float32")
+        (reading,) = view.read_positions(model, x_BLD, keep_BL, encoded, prepared, "float32")
         target_index_BL, inner_BL = view.alignment.best(reading, words)
         log_probs = (reading.features_BLD @ model.output_weight_VD.t()).log_softmax(-1)
         links = model.link(reading.features_BLD, keep_BL).double()

@@ -17,6 +17,7 @@ from kdmt.families import FamilyName
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.objectives.edited import DraftPrepared
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.types import BOS, EOS, PAD, UNK
 
@@ -38,7 +39,7 @@ def batch_of(folder: Path) -> Batch:
 def with_drafts(batch: Batch, drafts: list[list[int]]) -> Prepared:
     width = max(map(len, drafts)) + 2
     rows = [[BOS, *draft, EOS, *[PAD] * (width - len(draft) - 2)] for draft in drafts]
-    return replace(Prepared.of(batch), seen_BT=torch.tensor(rows))
+    return DraftPrepared.with_drafts(Prepared.of(batch), torch.tensor(rows))
 
 
 def drafts_of(batch: Prepared) -> list[list[int]]:

@@ -45,7 +45,7 @@ def test_number_of_masked_words_follows_the_rate(lengths: list[int], rate: float
     tokens_BS = torch.full((len(lengths), max(lengths) + 1), PAD)
     for row, sentence in zip(tokens_BS, sentences, strict=True):
         row[: len(sentence) + 1] = torch.cat([sentence, torch.tensor([EOS])])
-    masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40)
+    masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40, device=torch.device("cpu"))
     words = sum(lengths) or len(lengths)  # if no sentence has words, </s> is masked instead
     assert len(masked.targets_M) == max(1, round(rate * words))
     assert masked.index_M.unique().numel() == len(masked.index_M)
@@ -60,7 +60,7 @@ def test_number_of_masked_words_follows_the_rate(lengths: list[int], rate: float
 def test_shares_of_masked_random_and_unchanged_words() -> None:
     torch.manual_seed(1)
     tokens_BS = torch.full((1, 60_000), 7)
-    masked = mask_tokens(tokens_BS, rate=0.5, vocab_size=1004)
+    masked = mask_tokens(tokens_BS, rate=0.5, vocab_size=1004, device=torch.device("cpu"))
     shown = masked.tokens_BS.flatten()[masked.index_M]
     assert len(shown) == 30_000
     shares = [float(found.float().mean()) for found in (shown == UNK, shown == 7, (shown != UNK) & (shown != 7))]
