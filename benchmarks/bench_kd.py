@@ -217,9 +217,8 @@ def memory_peak(kind: str) -> int:
                 torch.randint(VOCAB // K, (tokens, K)) * K + torch.arange(K),
                 torch.randn(tokens, K + 1).log_softmax(1),
             )
-            return Batch(
-                torch.arange(ROWS), src_BS, prev_BT, tgt_BT, tokens, tokens, Extras(said if kind == "cache" else None)
-            )
+            extras = Extras(said if kind == "cache" else None)
+            return Batch(torch.arange(ROWS), src_BS, prev_BT, tgt_BT, tokens, tokens, extras=extras)
 
     update = make_update(objective_of(kind, student, teacher), Random())
     for number in range(3):

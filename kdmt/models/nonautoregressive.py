@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdmt.corpus.packing import Packing
 from kdmt.families import FAMILIES
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.edit_heads import EditHeads, neighbours
@@ -220,8 +221,16 @@ class NATransformer(Transformer):
             x_BTD = torch.where(copied_BT[:, :, None], copies_BTD, x_BTD)
         return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
 
-    def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
-        """See `Transformer.encode`. The output has one more position if the model puts <s> before the source."""
+    def encode(
+        self, src_tokens_BS: Tensor, trace: Trace | None = None, packing: Packing | None = None
+    ) -> EncoderOutput:
+        """See `Transformer.encode`. The output has one more position if the model puts <s> before the source.
+
+        Raises:
+            ValueError: if the sentences are packed.
+        """
+        if packing is not None:
+            raise ValueError("a non-autoregressive model does not read packed sentences")
         return super().encode(self._framed(src_tokens_BS), trace)
 
     def _framed(self, tokens_BT: Tensor) -> Tensor:
