@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset, without_padding
-from kdmt.corpus.packing import Packing, PackingShape, pack, packed_ends, shift_right
+from kdmt.corpus.packing import PackingShape, pack, packed_ends, shift_right
 from kdmt.errors import UserError
 from kdmt.languages import Direction
-from kdmt.types import EOS, PAD
+from kdmt.types import EOS, PAD, Packing
 
 if TYPE_CHECKING:
     import torch
@@ -223,10 +223,11 @@ def make_batches(
         indices: indices of the pairs to use (default: all).
         seed: seed for shuffling pairs with the same sizes; None keeps them in the order of `indices`.
         epoch: number of the epoch, from 1; the batches depend on (sizes, settings, seed, epoch) alone.
-        packing: sizes of packed rows, which limit a batch instead of `max_tokens` and `max_sentences`; needs targets.
+        packing: sizes of packed rows, which limit a batch instead of `max_sentences`. Pairs are not sorted then: packed
+            rows contain no padding between sentences. The pairs need targets.
 
     Returns:
-        Batches from short to long, each an int64 array [B] of indices of pairs.
+        Batches, without `packing` from short to long, each an int64 array [B] of indices of pairs.
 
     Raises:
         UserError: if a pair is longer than `max_tokens`; the message names the first such pair.
@@ -236,14 +237,14 @@ def make_batches(
     _check_lengths(longer, order, max_tokens)
     if seed is not None:
         order = np.random.default_rng([seed, epoch]).permutation(order)
-    difference = np.zeros_like(longer) if tgt_sizes is None else np.subtract(tgt_sizes, src_sizes, dtype=np.int64)
-    # |difference| < longer, so one number can hold both sort keys; odd lengths are in descending order.
-    key = longer * (2 * longer.max(initial=0) + 1) + np.where(longer % 2, -difference, difference)
-    order = order[np.argsort(key[order], kind="stable")]
     if packing is not None:
         assert tgt_sizes is not None
         ends = packed_ends(np.asarray(src_sizes)[order], np.asarray(tgt_sizes)[order], packing)
         return np.split(order, ends[:-1]) if ends else []
+    difference = np.zeros_like(longer) if tgt_sizes is None else np.subtract(tgt_sizes, src_sizes, dtype=np.int64)
+    # |difference| < longer, so one number can hold both sort keys; odd lengths are in descending order.
+    key = longer * (2 * longer.max(initial=0) + 1) + np.where(longer % 2, -difference, difference)
+    order = order[np.argsort(key[order], kind="stable")]
     ends = _batch_ends(longer[order], max_tokens, max_sentences, required_batch_multiple)
     return np.split(order, ends[:-1]) if ends else []
 

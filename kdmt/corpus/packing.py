@@ -12,20 +12,20 @@ Shapes: B sentences, P sequences of padding, Q sequences in all (fixed), N posit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.indexed import without_padding
-from kdmt.types import EOS, PAD
+from kdmt.types import EOS, PAD, Packing
 
 if TYPE_CHECKING:
     import torch
 
-MIN_TOKENS_PER_SENTENCE = 8  # a packed batch has at most max_tokens / 8 sentences, which fixes the number of sequences
+_SENTENCES = 1.5  # maximum number of sentences of a row, as a multiple of the mean number in full rows
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,18 @@ class PackingShape:
     Attributes:
         max_tokens: maximum number of real tokens of a row.
         max_length: length of the longest sentence of the data set; no sequence of padding is longer.
+        max_sentences: maximum number of sentences of a row.
     """
 
     max_tokens: int
     max_length: int
+    max_sentences: int
 
-    @property
-    def max_sentences(self) -> int:
-        """Maximum number of sentences of a row."""
-        return max(self.max_tokens // MIN_TOKENS_PER_SENTENCE, 1)
+    @classmethod
+    def of(cls, sizes: NDArray[np.integer[Any]], max_tokens: int) -> PackingShape:
+        """Return the shape for sentences of these sizes, the longer side of each pair."""
+        mean = float(sizes.mean(dtype=np.float64))
+        return cls(max_tokens, int(sizes.max()), max_sentences=max(int(_SENTENCES * max_tokens / mean), 1))
 
     @property
     def num_paddings(self) -> int:
@@ -59,31 +62,6 @@ class PackingShape:
     def num_sequences(self) -> int:
         """Number of sequences of a row, Q."""
         return self.max_sentences + self.num_paddings
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Limits of the sentences in a packed row.
-
-    Attributes:
-        starts: int32 [Q + 1], index of the first token of each sequence, then the number of positions.
-        position_N: int64, position of each token in its sequence, from 0.
-        num_sentences: number of sentences, B.
-        num_tokens: number of real tokens; they come first.
-        longest: number of tokens of the longest sentence of the batch.
-        max_length: length of the longest sentence of the data set.
-    """
-
-    starts: torch.Tensor
-    position_N: torch.Tensor
-    num_sentences: int
-    num_tokens: int
-    longest: int
-    max_length: int
-
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Packing:
-        """Return a copy with `change` applied to both tensors."""
-        return replace(self, starts=change(self.starts), position_N=change(self.position_N))
 
 
 def pack(sentences: Sequence[NDArray[np.integer[Any]]], shape: PackingShape) -> tuple[torch.Tensor, Packing]:

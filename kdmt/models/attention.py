@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdmt.corpus.packing import Packing
 from kdmt.models.packed_attention import packed_attention
+from kdmt.types import Packing
 
 Visible = (
     Tensor | Packing | None

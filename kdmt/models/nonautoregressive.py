@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdmt.corpus.packing import Packing
 from kdmt.families import FAMILIES
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.edit_heads import EditHeads, neighbours
@@ -22,7 +21,7 @@ from kdmt.models.length_prediction import LengthHead, soft_copy, uniform_copy
 from kdmt.models.links import LinkHead
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.models.transitions import Transitions
-from kdmt.types import BOS, EOS, UNK
+from kdmt.types import BOS, EOS, UNK, Packing
 
 _POSITIONS_AT_ONCE = 1024  # number of positions whose logits exist at one time, in decoding
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdmt.corpus.packing import Packing
+from kdmt.types import Packing
 
 
 def packed_attention(

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from kdmt.corpus.packing import Packing
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.attention import CrossAttention, SelfAttention, Visible
 from kdmt.models.dropout import Dropout
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
-from kdmt.types import EOS
+from kdmt.types import EOS, Packing
 
 # Limits for torch.compile. Encoder and decoder layers are compiled for training and evaluation, and again for a batch
 # of one sentence; a layer that writes to a trace is a separate program.

@@ -87,8 +87,8 @@ class BinarizedData:
 
     def _packing_shape(self) -> PackingShape:
         assert self.data.tgt_sizes is not None
-        longest = max(int(sizes[self.kept].max()) for sizes in (self.data.src_sizes, self.data.tgt_sizes))
-        return PackingShape(max_tokens=self.settings.max_tokens, max_length=longest)
+        longer = np.maximum(self.data.src_sizes, self.data.tgt_sizes)
+        return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
     def load(self, indices: np.ndarray) -> Batch:
         """Return the batch of these pairs."""

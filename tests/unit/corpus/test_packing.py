@@ -20,7 +20,7 @@ def sentences_of(lengths: list[int]) -> list[np.ndarray]:
 
 @given(LENGTHS)
 def test_a_row_contains_the_sentences_and_padding(lengths: list[int]) -> None:
-    shape = PackingShape(max_tokens=72, max_length=9)
+    shape = PackingShape(max_tokens=72, max_length=9, max_sentences=9)
     sentences = sentences_of(lengths)
     tokens_1N, packing = pack(sentences, shape)
     assert tokens_1N.shape == (1, shape.num_positions)
@@ -34,7 +34,7 @@ def test_a_row_contains_the_sentences_and_padding(lengths: list[int]) -> None:
 
 @given(LENGTHS)
 def test_sequences_cover_the_row_and_no_padding_is_longer_than_a_sentence(lengths: list[int]) -> None:
-    shape = PackingShape(max_tokens=72, max_length=9)
+    shape = PackingShape(max_tokens=72, max_length=9, max_sentences=9)
     _, packing = pack(sentences_of(lengths), shape)
     sizes = packing.starts.diff().tolist()
     assert sum(sizes) == shape.num_positions
@@ -48,26 +48,28 @@ def test_sequences_cover_the_row_and_no_padding_is_longer_than_a_sentence(length
 @given(LENGTHS)
 def test_the_decoder_input_is_each_target_shifted_right(lengths: list[int]) -> None:
     sentences = sentences_of(lengths)
-    tokens_1N, packing = pack(sentences, PackingShape(max_tokens=72, max_length=9))
+    tokens_1N, packing = pack(sentences, PackingShape(max_tokens=72, max_length=9, max_sentences=9))
     prev_1N = shift_right(tokens_1N, packing)
     wanted = [token for sentence in sentences for token in (EOS, *sentence[:-1].tolist())]
     assert prev_1N[0].tolist() == wanted + [PAD] * (prev_1N.size(1) - len(wanted))
 
 
 def test_padding_inside_a_sentence_becomes_unk() -> None:
-    tokens_1N, packing = pack([np.array([7, PAD, EOS], dtype=np.int32)], PackingShape(max_tokens=16, max_length=9))
+    tokens_1N, packing = pack(
+        [np.array([7, PAD, EOS], dtype=np.int32)], PackingShape(max_tokens=16, max_length=9, max_sentences=2)
+    )
     assert tokens_1N[0, : packing.num_tokens].tolist() == [7, UNK, EOS]
 
 
 @pytest.mark.parametrize("lengths", [[9] * 9, [1] * 10, [10]])
 def test_sentences_that_do_not_fit_are_an_error(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        pack(sentences_of(lengths), PackingShape(max_tokens=72, max_length=9))
+        pack(sentences_of(lengths), PackingShape(max_tokens=72, max_length=9, max_sentences=9))
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=60))
 def test_batches_are_as_large_as_the_shape_allows(sizes: list[tuple[int, int]]) -> None:
-    shape = PackingShape(max_tokens=32, max_length=9)
+    shape = PackingShape(max_tokens=32, max_length=9, max_sentences=4)
     pairs = np.array(sizes, dtype=np.int64).reshape(-1, 2)
     ends = packed_ends(pairs[:, 0], pairs[:, 1], shape)
     assert sorted(ends) == ends
@@ -80,6 +82,7 @@ def test_batches_are_as_large_as_the_shape_allows(sizes: list[tuple[int, int]]) 
 
 
 def test_the_row_is_hardly_longer_than_its_tokens() -> None:
-    shape = PackingShape(max_tokens=16_384, max_length=256)
+    shape = PackingShape.of(np.array([256, 24]), max_tokens=16_384)
     assert shape.num_positions - shape.max_tokens == 65
+    assert shape.max_sentences == 175  # one and a half times 16,384 / 140
     assert isinstance(pack(sentences_of([5]), shape)[0], torch.Tensor)

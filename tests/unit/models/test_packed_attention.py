@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from kdmt.corpus.packing import Packing, PackingShape, pack, shift_right
+from kdmt.corpus.packing import PackingShape, pack, shift_right
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.models.packed_attention import packed_attention
 from kdmt.models.transformer import Transformer
-from kdmt.types import EOS, PAD
+from kdmt.types import EOS, PAD, Packing
 
 VOCAB = 40
 LENGTHS = [5, 1, 9, 3, 7]
 TARGETS = [2, 8, 9, 1, 4]
-SHAPE = PackingShape(max_tokens=40, max_length=9)
+SHAPE = PackingShape(max_tokens=40, max_length=9, max_sentences=6)
 
 
 def packing_of(lengths: list[int]) -> Packing:
