@@ -1,10 +1,10 @@
-"""Training speed on a GPU: tokens a second, memory, and the share of the chip's arithmetic that is in use.
+"""Training speed on a GPU: tokens per second, memory and model FLOPs utilisation.
 
     make bench-gpu        (python benchmarks/bench_gpu.py [--arch transformer] [--max-tokens 16384] [--updates 60])
 
-The real loop on made-up text: a vocabulary of 32k, sentences as long as WMT's (log-normal, median 22 pieces, at most
-200), label smoothing and dropout on, bf16 where the device has it. The first updates, in which memory is allocated,
-do not count.
+The training loop runs on random tokens: a vocabulary of 32k, sentence lengths like in WMT (log-normal, median of 22
+tokens, maximum of 200), with label smoothing and dropout, and in bf16 if the device supports it. The first updates, in
+which memory is allocated, are left out.
 """
 
 from __future__ import annotations
@@ -40,12 +40,16 @@ LOG_INTERVAL = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=list(ARCHITECTURES), action="append", help="repeatable; all by default")
-    parser.add_argument("--max-tokens", type=int, default=16_384)
-    parser.add_argument("--updates", type=int, default=60)
-    parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument(
+        "--arch", choices=list(ARCHITECTURES), action="append", help="Architecture, repeatable (default: all)."
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=16_384, help="Maximum number of tokens in a batch (default: %(default)s)."
+    )
+    parser.add_argument("--updates", type=int, default=60, help="Number of updates (default: %(default)s).")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="Number of sentence pairs (default: %(default)s).")
+    parser.add_argument("--device", default="cuda", help="Device (default: %(default)s).")
+    parser.add_argument("--compile", action="store_true", help="Whether to set `train.compile` (default: no).")
     options = parser.parse_args()
     device = pick_device(options.device)
     figures: list[Figure] = []
@@ -67,7 +71,7 @@ def main() -> None:
 
 
 def make_corpus(folder: Path, pairs: int) -> ParallelData:
-    """Random tokens; the two sides of a pair are about as long."""
+    """Write a corpus of random tokens; the two sides of a pair have similar lengths."""
     rng = np.random.default_rng(1)
     lengths = np.exp(rng.normal(np.log(22), 0.6, pairs)).clip(1, 199).astype(int)
     other = (lengths * np.exp(rng.normal(0, 0.15, pairs))).clip(1, 199).astype(int)
@@ -82,7 +86,7 @@ def make_corpus(folder: Path, pairs: int) -> ParallelData:
 def train(
     run: Path, corpus: ParallelData, arch: str, options: argparse.Namespace, device: torch.device
 ) -> list[dict[str, float]]:
-    """The log's records after the first two."""
+    """Train a model, and return the records of the training log without the first two."""
     settings = Train(
         max_updates=options.updates,
         max_tokens=options.max_tokens,
@@ -96,7 +100,7 @@ def train(
     data = BinarizedData(corpus, settings, seed=1)
     torch.manual_seed(1)
     if device.type == "cuda":
-        gc.collect()  # the model before
+        gc.collect()  # frees the previous model
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     config = architecture(arch, {"share_all_embeddings": True, **ARCHITECTURES[arch]})
