@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
-        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
+        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         clean-runs distclean
 
@@ -146,8 +146,10 @@ bench-memory: $(VENV)/installed ## memory of training with a vocabulary of 32k
 bench-kd: $(VENV)/installed ## time and memory of word-level distillation, compared with plain training
 	$(BIN)/python benchmarks/bench_kd.py
 
-bench-gpu: $(VENV)/installed ## training speed, memory and utilisation on a GPU
-	$(BIN)/python benchmarks/bench_gpu.py
+# OUTPUT=folder for the figures; on a machine without a GPU the tests run on a simulated device, the benchmark at toy sizes
+gpu: $(VENV)/installed-dev ## tests on a GPU, then training and decoding speed there, in 8 minutes
+	$(BIN)/python -m pytest tests/gpu -m gpu -q
+	$(BIN)/python benchmarks/bench_gpu.py $(if $(OUTPUT),--output $(OUTPUT))
 
 bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
 	$(BIN)/python benchmarks/bench_prepare.py

@@ -60,7 +60,21 @@ def report_figures(
     command: str | None = None,
     results_dir: Path = RESULTS,
 ) -> None:
-    """Write `<results_dir>/<bench>.json`, then print the figures as the last lines of the output of the benchmark.
+    """Write the figures, then print them as the last lines of the output of the benchmark. See `write_figures`."""
+    write_figures(bench, figures, settings=settings, command=command, results_dir=results_dir)
+    for figure in figures:
+        print(figure, flush=True)
+
+
+def write_figures(
+    bench: str,
+    figures: Sequence[Figure],
+    *,
+    settings: Mapping[str, Any],
+    command: str | None = None,
+    results_dir: Path = RESULTS,
+) -> None:
+    """Write `<results_dir>/<bench>.json`.
 
     Args:
         bench: name of the benchmark and of the file.
@@ -87,8 +101,6 @@ def report_figures(
     results_dir.mkdir(parents=True, exist_ok=True)
     path = results_dir / f"{bench}.json"
     write_json(path, result, indent=2)
-    for figure in figures:
-        print(figure, flush=True)
 
 
 def describe_commit(repository: Path = REPOSITORY) -> str | None:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset, without_padding
+from kdmt.corpus.packing import PackingShape, pack, packed_ends, shift_right
 from kdmt.errors import UserError
 from kdmt.languages import Direction
-from kdmt.types import EOS, PAD
+from kdmt.types import EOS, PAD, Packing
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentence pairs, padded on the right with `PAD`.
+    """Sentence pairs, padded on the right with `PAD`, or packed in one row (`kdmt.corpus.packing`).
 
     Sentences end with `</s>`; the decoder input is the target shifted right by one, with `</s>` first.
     """
@@ -71,6 +72,8 @@ class Batch:
     tgt_tokens_BT: torch.Tensor | None = None  # int64 [B, T]
     num_tgt_tokens: int = 0  # number of real target tokens, including </s>
     num_src_tokens: int = 0  # number of real source tokens, including </s>
+    src_packing: Packing | None = None  # limits of the sentences if they are packed: then tensors [B, S] are [1, N]
+    tgt_packing: Packing | None = None
     extras: Extras = Extras()
     host: Batch | None = None  # the batch in the memory of the host, if this one is on another device
 
@@ -105,6 +108,8 @@ class Batch:
             src_tokens_BS=change(self.src_tokens_BS),
             prev_tokens_BT=None if self.prev_tokens_BT is None else change(self.prev_tokens_BT),
             tgt_tokens_BT=None if self.tgt_tokens_BT is None else change(self.tgt_tokens_BT),
+            src_packing=None if self.src_packing is None else self.src_packing.map(change),
+            tgt_packing=None if self.tgt_packing is None else self.tgt_packing.map(change),
             extras=self.extras.map(change),
         )
 
@@ -229,6 +234,7 @@ def make_batches(
     indices: IntArray | None = None,
     seed: int | None = None,
     epoch: int = 1,
+    packing: PackingShape | None = None,
 ) -> list[NDArray[np.int64]]:
     """Sort the pairs by length and divide them into batches.
 
@@ -247,9 +253,11 @@ def make_batches(
         indices: indices of the pairs to use (default: all).
         seed: seed for shuffling pairs with the same sizes; None keeps them in the order of `indices`.
         epoch: number of the epoch, from 1; the batches depend on (sizes, settings, seed, epoch) alone.
+        packing: sizes of packed rows, which limit a batch instead of `max_sentences`. Pairs are not sorted then: packed
+            rows contain no padding between sentences. The pairs need targets.
 
     Returns:
-        Batches from short to long, each an int64 array [B] of indices of pairs.
+        Batches, without `packing` from short to long, each an int64 array [B] of indices of pairs.
 
     Raises:
         UserError: if a pair is longer than `max_tokens`; the message names the first such pair.
@@ -259,6 +267,10 @@ def make_batches(
     _check_lengths(longer, order, max_tokens)
     if seed is not None:
         order = np.random.default_rng([seed, epoch]).permutation(order)
+    if packing is not None:
+        assert tgt_sizes is not None
+        ends = packed_ends(np.asarray(src_sizes)[order], np.asarray(tgt_sizes)[order], packing)
+        return np.split(order, ends[:-1]) if ends else []
     difference = np.zeros_like(longer) if tgt_sizes is None else np.subtract(tgt_sizes, src_sizes, dtype=np.int64)
     # |difference| < longer, so one number can hold both sort keys; odd lengths are in descending order.
     key = longer * (2 * longer.max(initial=0) + 1) + np.where(longer % 2, -difference, difference)
@@ -320,6 +332,32 @@ def _pad_side(
         tokens, _ = dataset.gather(places)
         tokens_BL[mask_BL if rows is None else mask_BL & rows[:, None]] = without_padding(tokens)
     return tokens_BL, mask_BL
+
+
+def collate_packed(indices: Sequence[int] | IntArray, data: ParallelData, shape: PackingShape) -> Batch:
+    """Return the pairs at these indices packed in one row for each side, in the given order.
+
+    Raises:
+        ValueError: if a pair has no target, or the pairs do not fit into a row.
+    """
+    import torch
+
+    pairs = [data[int(index)] for index in indices]
+    targets = [target for _, target in pairs if target is not None]
+    if len(targets) < len(pairs):
+        raise ValueError("only pairs with targets can be packed")
+    src_tokens, src_packing = pack([source for source, _ in pairs], shape)
+    tgt_tokens, tgt_packing = pack(targets, shape)
+    return Batch(
+        index_B=torch.as_tensor(np.asarray(indices, dtype=np.int64)),
+        src_tokens_BS=src_tokens,
+        prev_tokens_BT=shift_right(tgt_tokens, tgt_packing),
+        tgt_tokens_BT=tgt_tokens,
+        num_tgt_tokens=tgt_packing.num_tokens,
+        num_src_tokens=src_packing.num_tokens,
+        src_packing=src_packing,
+        tgt_packing=tgt_packing,
+    )
 
 
 def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Tensor:

@@ -21,7 +21,7 @@ from kdmt.models.length_prediction import LengthHead, soft_copy, uniform_copy
 from kdmt.models.links import LinkHead
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.models.transitions import Transitions
-from kdmt.types import BOS, EOS, UNK
+from kdmt.types import BOS, EOS, UNK, Packing
 
 _POSITIONS_AT_ONCE = 1024  # number of positions whose logits exist at one time, in decoding
 
@@ -226,8 +226,16 @@ class NATransformer(Transformer):
             x_BTD = torch.where(copied_BT[:, :, None], copies_BTD, x_BTD)
         return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
 
-    def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
-        """See `Transformer.encode`. The output has one more position if the model puts <s> before the source."""
+    def encode(
+        self, src_tokens_BS: Tensor, trace: Trace | None = None, packing: Packing | None = None
+    ) -> EncoderOutput:
+        """See `Transformer.encode`. The output has one more position if the model puts <s> before the source.
+
+        Raises:
+            ValueError: if the sentences are packed.
+        """
+        if packing is not None:
+            raise ValueError("a non-autoregressive model does not read packed sentences")
         return super().encode(self._framed(src_tokens_BS), trace)
 
     def _framed(self, tokens_BT: Tensor) -> Tensor:

@@ -262,9 +262,10 @@ def read_target(
     """Run an autoregressive model over sources and targets (teacher forcing)."""
     trace = Trace(trace_points)
     prev_tokens_BT, _ = prepared.batch.targets
+    source, target = prepared.batch.src_packing, prepared.batch.tgt_packing
     with autocast(prepared.src_tokens_BS.device, precision):
-        encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
-        features_BTD = model.decode(prev_tokens_BT, encoded, trace if trace_points else None)
+        encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None, source)
+        features_BTD = model.decode(prev_tokens_BT, encoded, trace if trace_points else None, target)
     return TokenPass(model, precision, prepared, trace, encoded, prepared.pick(features_BTD))
 
 

@@ -454,7 +454,7 @@ class Trainer:
         self.objective.use(self._arithmetic())
         self.model.recompute_layers = self.settings.activation_checkpointing
         if self.settings.compile:
-            self.model.compile_layers()
+            self.model.compile_layers(packed=self.settings.packing)
         self.parallel = ParallelObjective(
             self.objective, parallel=self.settings.parallel, ranks=self.ranks, device=self.device
         )

@@ -44,6 +44,22 @@ Load = Callable[..., Pipeline]
             "students.raw.online: 'kind: joint' needs the teacher's 'model'",
         ),
         ("students.raw.seeds=[1, 2, 1]", "students.raw: 'seeds' holds a number twice"),
+        (
+            "students.raw={nat: {family: ctc}, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot be combined with 'nat'",
+        ),
+        (
+            "students.raw={attention_kd: {}, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot be combined with 'attention_kd'",
+        ),
+        (
+            "students.raw={model: {attention_dropout: 0.1}, train: {packing: true}}",
+            "students.raw: 'train.packing' needs 'model.attention_dropout: 0'",
+        ),
+        (
+            "students.raw={data: nbest, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot have 'data: nbest'",
+        ),
         ("students.raw={nat: {family: ctc}, word_kd: {}}", "students.raw: 'nat.family: ctc' cannot have 'word_kd'"),
         ("students.raw={nat: {family: nat}, on_policy: {}}", "students.raw: 'nat.family: nat' cannot have 'on_policy'"),
         ("students.raw={nat: {family: dag}, data: nbest}", "students.raw: 'nat.family: dag' cannot have 'data: nbest'"),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from copy_task import make_model, terms_of, train_settings, write_copy_task, write_pairs
+from copy_task import VOCAB, make_model, terms_of, train_settings, write_copy_task, write_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.batching import Batch, ParallelData
+from kdmt.config import Student
+from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData
 from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
@@ -94,6 +97,48 @@ def test_weights_of_pairs_are_applied_to_the_loss(pairs: ParallelData) -> None:
     for name in expected:
         torch.testing.assert_close(found[name].sum, expected[name].sum, rtol=1e-12, atol=0)
         assert found[name].count == expected[name].count
+
+
+def test_packed_batches_hold_every_pair_once_in_rows_of_one_shape(pairs: ParallelData) -> None:
+    data = BinarizedData(pairs, train_settings(packing=True), seed=1)
+    batches = data.epoch(1)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(200))
+    loaded = [data.load(indices) for indices in batches]
+    assert len({batch.src_tokens_BS.shape for batch in loaded}) == 1
+    assert all(max(batch.num_src_tokens, batch.num_tgt_tokens) <= 64 for batch in loaded)
+    room = [64 - batch.num_tgt_tokens for batch in loaded]
+    assert sum(tokens >= 7 for tokens in room) <= 1  # no pair has more tokens; the last pairs may fill no batch
+
+
+@pytest.mark.parametrize("student", [None, {"word_kd": {"source": "cache", "alpha": 0.7}}, {"word_kd": {}}], ids=str)
+def test_packed_and_padded_pairs_have_the_same_loss(pairs: ParallelData, student: dict[str, Any] | None) -> None:
+    indices = np.array([5, 3, 8, 13, 2])
+    batches = [
+        with_knowledge(BinarizedData(pairs, train_settings(packing=packing), seed=1).load(indices))
+        for packing in (False, True)
+    ]
+    objective = build_objective(
+        make_model(1).double(),
+        None if student is None else Student.model_validate(student),
+        label_smoothing=0.1,
+        teachers=[make_model(2).double().eval()] if student == {"word_kd": {}} else [],
+        marginal_V=torch.full((VOCAB,), 1 / VOCAB),
+    )
+    objective.model.eval()  # without dropout, but with the terms of training
+    padded, packed = (terms_of(objective, batch) for batch in batches)
+    assert padded.keys() == packed.keys()
+    for name, term in padded.items():
+        torch.testing.assert_close(packed[name].sum, term.sum, rtol=1e-6, atol=1e-9)
+        assert packed[name].count == term.count
+
+
+def with_knowledge(batch: Batch) -> Batch:
+    """Add another distribution of three tokens for each target token, the same in each call."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = batch.num_tgt_tokens
+    ids_MK = torch.stack([torch.randperm(VOCAB, generator=generator)[:3] for _ in range(tokens)])
+    log_probs_MG = torch.randn(tokens, 4, generator=generator).log_softmax(1)
+    return replace(batch, extras=Extras(knowledge=Knowledge(ids_MK, log_probs_MG)))
 
 
 # ------------------------------------------------------------------------------------------ updates

@@ -140,6 +140,19 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path, pairs: Parallel
     assert same(*ends)
 
 
+def test_packed_training_learns_and_continues_after_a_kill_as_undisturbed(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(packing=True, max_updates=40, save_interval_updates=10)
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path / "undisturbed", data, settings).run()
+    losses = [record["loss"] for record in read_metrics(tmp_path / "undisturbed")]
+    assert losses[-1] < losses[0] - 0.3
+    with pytest.raises(Killed):
+        make_trainer(tmp_path / "run", Disturbed(data, at=25, happening=kill), settings).run()
+    make_trainer(tmp_path / "run", data, settings, model=make_model(99)).run()
+    ends = [(tmp_path / name / "checkpoint_40/checksums.json").read_bytes() for name in ("undisturbed", "run")]
+    assert ends[0] == ends[1]
+
+
 @pytest.mark.slow
 def test_compiled_training_is_near_and_compiles_few_programs(tmp_path: Path, pairs: ParallelData) -> None:
     from torch._dynamo.utils import counters
