@@ -292,16 +292,16 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
     """
     import torch
 
-    places = np.asarray(indices, dtype=np.int64)
-    src_tokens_BS, src_mask_BS = _pad_side(places, data, 0, length_multiple)
+    index_B = np.asarray(indices, dtype=np.int64)
+    src_tokens_BS, src_mask_BS = _pad_side(index_B, data, 0, length_multiple)
     batch = Batch(
-        index_B=torch.as_tensor(places),
+        index_B=torch.as_tensor(index_B),
         src_tokens_BS=torch.from_numpy(src_tokens_BS),
         num_src_tokens=int(src_mask_BS.sum()),
     )
     if data.tgt_sizes is None:
         return batch
-    tgt_tokens_BT, tgt_mask_BT = _pad_side(places, data, 1, length_multiple)
+    tgt_tokens_BT, tgt_mask_BT = _pad_side(index_B, data, 1, length_multiple)
     prev_tokens_BT = np.roll(tgt_tokens_BT, 1, axis=1)
     prev_tokens_BT[:, 0] = EOS
     prev_tokens_BT[~tgt_mask_BT] = PAD
@@ -328,8 +328,8 @@ def _pad_side(
     length = -(-int(sizes[indices].max()) // multiple) * multiple
     mask_BL = np.arange(length) < sizes[indices, None]
     tokens_BL = np.full(mask_BL.shape, PAD, dtype=np.int64)
-    for rows, dataset, places in data.located(indices, side):
-        tokens, _ = dataset.gather(places)
+    for rows, dataset, own in data.located(indices, side):
+        tokens, _ = dataset.gather(own)
         tokens_BL[mask_BL if rows is None else mask_BL & rows[:, None]] = without_padding(tokens)
     return tokens_BL, mask_BL
 
@@ -342,14 +342,14 @@ def collate_packed(indices: Sequence[int] | IntArray, data: ParallelData, shape:
     """
     import torch
 
-    pairs = [data[int(index)] for index in indices]
-    targets = [target for _, target in pairs if target is not None]
-    if len(targets) < len(pairs):
+    if data.tgt_sizes is None:
         raise ValueError("only pairs with targets can be packed")
-    src_tokens, src_packing = pack([source for source, _ in pairs], shape)
-    tgt_tokens, tgt_packing = pack(targets, shape)
+    index_B = np.asarray(indices, dtype=np.int64)
+    (src_tokens, src_packing), (tgt_tokens, tgt_packing) = (
+        pack(*_join_side(index_B, data, side), shape) for side in range(2)
+    )
     return Batch(
-        index_B=torch.as_tensor(np.asarray(indices, dtype=np.int64)),
+        index_B=torch.from_numpy(index_B),
         src_tokens_BS=src_tokens,
         prev_tokens_BT=shift_right(tgt_tokens, tgt_packing),
         tgt_tokens_BT=tgt_tokens,
@@ -358,6 +358,20 @@ def collate_packed(indices: Sequence[int] | IntArray, data: ParallelData, shape:
         src_packing=src_packing,
         tgt_packing=tgt_packing,
     )
+
+
+def _join_side(
+    indices: NDArray[np.int64], data: ParallelData, side: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the concatenated sources (side 0) or targets (side 1) of some pairs, and the size of each."""
+    sizes = data.src_sizes if side == 0 else data.tgt_sizes
+    assert sizes is not None
+    sizes_B = sizes[indices].astype(np.int64)
+    tokens_M = np.empty(int(sizes_B.sum()), dtype=np.int64)
+    for rows, dataset, own in data.located(indices, side):
+        tokens, _ = dataset.gather(own)
+        tokens_M[slice(None) if rows is None else np.repeat(rows, sizes_B)] = without_padding(tokens)
+    return tokens_M, sizes_B
 
 
 def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Tensor:

@@ -12,14 +12,12 @@ Shapes: B sentences, P sequences of padding, Q sequences in all (fixed), N posit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.indexed import without_padding
 from kdmt.types import EOS, PAD, Packing
 
 if TYPE_CHECKING:
@@ -64,32 +62,35 @@ class PackingShape:
         return self.max_sentences + self.num_paddings
 
 
-def pack(sentences: Sequence[NDArray[np.integer[Any]]], shape: PackingShape) -> tuple[torch.Tensor, Packing]:
+def pack(
+    tokens_M: NDArray[np.int64], lengths_B: NDArray[np.int64], shape: PackingShape
+) -> tuple[torch.Tensor, Packing]:
     """Return sentences in one row, int64 [1, N], and their limits.
 
-    A `<pad>` inside a sentence becomes `<unk>`, as in a padded batch.
+    Args:
+        tokens_M: tokens of the sentences, one sentence after another, without `<pad>`.
+        lengths_B: number of tokens of each sentence.
 
     Raises:
         ValueError: if the sentences are too many or too long for the shape.
     """
     import torch
 
-    lengths_B = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences))
-    num_tokens = int(lengths_B.sum())
-    if len(sentences) > shape.max_sentences or num_tokens > shape.max_tokens or lengths_B.max() > shape.max_length:
-        raise ValueError(f"{len(sentences)} sentences of {num_tokens} tokens do not fit into {shape}")
+    num_tokens = len(tokens_M)
+    if len(lengths_B) > shape.max_sentences or num_tokens > shape.max_tokens or lengths_B.max() > shape.max_length:
+        raise ValueError(f"{len(lengths_B)} sentences of {num_tokens} tokens do not fit into {shape}")
     tokens_1N = np.full((1, shape.num_positions), PAD, dtype=np.int64)
-    np.concatenate([without_padding(sentence) for sentence in sentences], out=tokens_1N[0, :num_tokens])
+    tokens_1N[0, :num_tokens] = tokens_M
     lengths_Q = np.zeros(shape.num_sequences, dtype=np.int64)
-    lengths_Q[: len(sentences)] = lengths_B
+    lengths_Q[: len(lengths_B)] = lengths_B
     padding, parts = shape.num_positions - num_tokens, shape.num_paddings
-    lengths_Q[len(sentences) : len(sentences) + parts] = padding // parts
-    lengths_Q[len(sentences) : len(sentences) + padding % parts] += 1
+    lengths_Q[len(lengths_B) : len(lengths_B) + parts] = padding // parts
+    lengths_Q[len(lengths_B) : len(lengths_B) + padding % parts] += 1
     starts = np.concatenate(([0], np.cumsum(lengths_Q)))
     packing = Packing(
         starts=torch.from_numpy(starts.astype(np.int32)),
         position_N=torch.from_numpy(np.arange(shape.num_positions) - np.repeat(starts[:-1], lengths_Q)),
-        num_sentences=len(sentences),
+        num_sentences=len(lengths_B),
         num_tokens=num_tokens,
         longest=int(lengths_B.max()),
         max_length=shape.max_length,

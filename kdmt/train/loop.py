@@ -354,7 +354,7 @@ class Trainer:
         return (self.stop.signal_number, self._save_is_due()) if self.ranks.world == 1 else self.requests
 
     def _read_meter(self) -> dict[str, float] | None:
-        """Return the figures of the meter if the update is to be logged, and start to measure anew."""
+        """Return the figures of the meter if the update is to be logged, and reset it."""
         if self.position.update % self.settings.log_interval_updates:
             return None
         figures = self.meter.read(self.ranks)

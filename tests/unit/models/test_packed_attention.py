@@ -23,7 +23,11 @@ SHAPE = PackingShape(max_tokens=40, max_length=9, max_sentences=6)
 
 
 def packing_of(lengths: list[int]) -> Packing:
-    return pack([np.full(length, EOS, dtype=np.int32) for length in lengths], SHAPE)[1]
+    return packed([np.full(length, EOS) for length in lengths])[1]
+
+
+def packed(sentences: list[np.ndarray]) -> tuple[torch.Tensor, Packing]:
+    return pack(np.concatenate(sentences), np.array(list(map(len, sentences))), SHAPE)
 
 
 def attention_by_sentence(q_NHC: torch.Tensor, k_NHC: torch.Tensor, v_NHC: torch.Tensor, causal: bool) -> torch.Tensor:
@@ -72,14 +76,13 @@ def padded(sentences: list[np.ndarray]) -> torch.Tensor:
 def test_a_model_reads_packed_sentences_as_padded_ones(settings: dict[str, Any]) -> None:
     rng, model = np.random.default_rng(3), model_of(**settings)
     sources, targets = (
-        [np.append(rng.integers(4, VOCAB, length - 1), EOS).astype(np.int32) for length in lengths]
-        for lengths in (LENGTHS, TARGETS)
+        [np.append(rng.integers(4, VOCAB, length - 1), EOS) for length in lengths] for lengths in (LENGTHS, TARGETS)
     )
     src_BS, tgt_BT = padded(sources), padded(targets)
     prev_BT = tgt_BT.roll(1, 1).masked_fill(tgt_BT.eq(PAD), PAD)
     prev_BT[:, 0] = EOS
     wanted_MV = model(src_BS, prev_BT)[tgt_BT.ne(PAD)]
-    (src_1N, source), (tgt_1N, target) = pack(sources, SHAPE), pack(targets, SHAPE)
+    (src_1N, source), (tgt_1N, target) = packed(sources), packed(targets)
     encoded = model.encode(src_1N, packing=source)
     found_1ND = model.decode(shift_right(tgt_1N, target), encoded, packing=target)
     found_MV = model.output_proj(found_1ND[0, : target.num_tokens])
@@ -92,6 +95,6 @@ def test_a_model_reads_packed_sentences_as_padded_ones(settings: dict[str, Any])
 
 def test_a_model_with_language_tokens_is_refused() -> None:
     model = model_of(source_token=5)
-    tokens_1N, packing = pack([np.array([7, EOS], dtype=np.int32)], SHAPE)
+    tokens_1N, packing = packed([np.array([7, EOS])])
     with pytest.raises(UserError, match="language tokens"):
         model.encode(tokens_1N, packing=packing)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.config import Student
-from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData
+from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, join_data
 from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
@@ -130,6 +130,21 @@ def test_packed_and_padded_pairs_have_the_same_loss(pairs: ParallelData, student
     for name, term in padded.items():
         torch.testing.assert_close(packed[name].sum, term.sum, rtol=1e-6, atol=1e-9)
         assert packed[name].count == term.count
+
+
+def test_packed_rows_have_the_tokens_of_padded_batches(tmp_path: Path) -> None:
+    """Two data-bins, one of which contains <pad>; what a padded batch has without padding is the packed row."""
+    data = join_data(
+        [write_pairs(tmp_path / "a", [([5, PAD, 6], [7]), ([8], [9, 9])]), write_pairs(tmp_path / "b", [([4], [5, 6])])]
+    )
+    indices = np.array([2, 0, 1])
+    packed, padded = (
+        BinarizedData(data, train_settings(packing=packing), seed=1).load(indices) for packing in (True, False)
+    )
+    for name in ("src_tokens_BS", "prev_tokens_BT", "tgt_tokens_BT"):
+        rows, row = getattr(padded, name), getattr(packed, name)
+        assert row[row.ne(PAD)].tolist() == rows[rows.ne(PAD)].tolist()
+    assert (packed.num_src_tokens, packed.num_tgt_tokens) == (padded.num_src_tokens, padded.num_tgt_tokens)
 
 
 def with_knowledge(batch: Batch) -> Batch:
