@@ -73,9 +73,10 @@ demo: $(VENV)/installed toy-corpus ## the whole pipeline on the toy corpus, in a
 
 # ------------------------------------------------------------------------------------------------ tests and checks
 
-test: $(VENV)/installed-dev ## unit tests, then the toy pipeline from end to end, with kill -9 and resume
+test: $(VENV)/installed-dev ## unit tests, the toy pipeline from end to end with kill -9 and resume, tests on a (simulated) GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu -m gpu -q
 
 test-slow: $(VENV)/installed-dev ## tests that take longer; the summary goes to benchmarks/results/
 	$(BIN)/python benchmarks/run_slow_tests.py
