@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
-        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-toy \
+        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         clean-runs distclean
 
@@ -149,6 +149,9 @@ bench-kd: $(VENV)/installed ## time and memory of word-level distillation, compa
 
 bench-gpu: $(VENV)/installed ## training speed, memory and utilisation on a GPU
 	$(BIN)/python benchmarks/bench_gpu.py
+
+bench-gpu-counters: $(VENV)/installed ## host waits and kernel launches of every objective, on a simulated GPU
+	PYTHONPATH=tests/gpu $(BIN)/python benchmarks/bench_gpu_counters.py
 
 bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
 	$(BIN)/python benchmarks/bench_prepare.py

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 # PYTHONPATH may be where kdmt itself is, KDMT_PARITY is an argument that benchmarks/parity.py gives to tests, and a GPU
 # stays visible or not
 KEPT = re.compile(
-    r"PATH|PYTHONPATH|VIRTUAL_ENV|TMPDIR|KDMT_PARITY|CUDA_VISIBLE_DEVICES|(LD|DYLD|PYTEST|COVERAGE|COV)_.*"
+    r"PATH|PYTHONPATH|VIRTUAL_ENV|TMPDIR|CXX|KDMT_PARITY|CUDA_VISIBLE_DEVICES|(LD|DYLD|PYTEST|COVERAGE|COV)_.*"
 )
 # a shell may have these ignored, as under nohup or in the background of a script
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1)

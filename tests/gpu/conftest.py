@@ -6,6 +6,9 @@ tests run in a pytest process of their own, and are skipped if other tests are c
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,9 +32,18 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if not all(_is_here(argument, config) for argument in config.args):
             raise simulated_guard.NoSimulation("the simulated device needs a process of its own: pytest tests/gpu")
-        simulated_guard.load_guard(Path(config.cache.mkdir("simulated_cuda")))
+        simulated_guard.load_guard(_cache(config))
     except simulated_guard.NoSimulation as reason:
         config.stash[_NO_SIMULATION] = str(reason)
+
+
+def _cache(config: pytest.Config) -> Path:
+    """Return the folder for the compiled guard: one that later runs find, unless pytest is to keep nothing."""
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        return Path(config.cache.mkdir("simulated_cuda"))
+    folder = tempfile.mkdtemp(prefix="kdmt-simulated-cuda-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    return Path(folder)
 
 
 def _is_here(argument: str, config: pytest.Config) -> bool:
@@ -51,7 +63,8 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     import torch
 
     if torch.cuda.is_available():
-        yield from _real_gpu()
+        with _exact_products():
+            yield torch.device("cuda:0")
     elif _NO_SIMULATION in request.config.stash:
         pytest.skip(request.config.stash[_NO_SIMULATION])
     elif not simulated_guard.is_loaded():
@@ -59,7 +72,7 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     else:
         from simulated_cuda import simulated_cuda
 
-        with simulated_cuda():
+        with _exact_products(), simulated_cuda():
             yield torch.device("cuda:0")
 
 
@@ -70,16 +83,22 @@ def real_gpu() -> Iterator[torch.device]:
 
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
-    yield from _real_gpu()
+    with _exact_products():
+        yield torch.device("cuda:0")
 
 
-def _real_gpu() -> Iterator[torch.device]:
+@contextlib.contextmanager
+def _exact_products() -> Iterator[None]:
+    """Compute in float32 without TF32, until a test trains, and restore the settings for a GPU afterwards."""
     import torch
 
-    before = torch.get_float32_matmul_precision()
+    precision, cudnn = torch.get_float32_matmul_precision(), torch.backends.cuda.cudnn_sdp_enabled()
     torch.set_float32_matmul_precision("highest")
-    yield torch.device("cuda:0")
-    torch.set_float32_matmul_precision(before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
 
 @pytest.fixture(scope="session")

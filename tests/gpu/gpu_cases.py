@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +27,12 @@ from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
 from kdmt.types import EOS
 
+SomeModel = TypeVar("SomeModel", bound=Transformer)
+
 VOCAB = 120
 SHAPE: Mapping[str, Any] = {"share_all_embeddings": True, "dropout": 0.0}
+# For decoding: a model with shared embeddings repeats its input, and few positions bound the lengths it predicts.
+UNSHARED: Mapping[str, Any] = {"share_all_embeddings": False, "max_source_positions": 64, "max_target_positions": 32}
 PRE_NORM: Mapping[str, Any] = {
     "encoder_normalize_before": True,
     "decoder_normalize_before": True,
@@ -138,6 +142,19 @@ def make_nat_model(nat: NAT, **shape: Any) -> NATransformer:
     torch.manual_seed(1)
     config = architecture("transformer_tiny", {**SHAPE, **shape})
     return build_nonautoregressive(config, nat_config(nat), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+
+
+def make_decisive(model: SomeModel) -> SomeModel:
+    """Return a random model with larger weights, in float64 for decoding, so that its output depends on its input."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(3.0)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.05)
+    model.double().eval()
+    return model
 
 
 def make_objective(name: str, **shape: Any) -> Objective:

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -35,13 +36,13 @@ from torch.nn import functional as F
 from torch.utils import _foreach_utils as foreach_utils
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 import kdmt
 
 CUDA = torch.device("cuda", 0)
 _PACKAGE = str(Path(kdmt.__file__).parent)
 _MEMORY = 80 * 10**9
+_NOTHING = contextlib.nullcontext()
 
 # Estimated numbers of kernels of the operations that do not launch one: views, memory without values, and others.
 _LAUNCHES = {
@@ -89,6 +90,7 @@ class Counters:
         operations: number of kernels by operation.
         lines: number of kernels by line of kdmt.
         attention: number of calls of `scaled_dot_product_attention` by the kernel that PyTorch would choose.
+        queued: number of kernels since the beginning, which `reset` keeps.
     """
 
     launches: int = 0
@@ -96,6 +98,7 @@ class Counters:
     operations: collections.Counter[str] = field(default_factory=collections.Counter)
     lines: collections.Counter[str] = field(default_factory=collections.Counter)
     attention: collections.Counter[str] = field(default_factory=collections.Counter)
+    queued: int = 0
 
     @property
     def num_waits(self) -> int:
@@ -111,6 +114,7 @@ class Counters:
 
     def launch(self, operation: str, times: int = 1) -> None:
         self.launches += times
+        self.queued += times
         self.operations[operation] += times
         self.lines[calling_line()] += times
 
@@ -138,7 +142,8 @@ class CudaTensor(Tensor):
     @staticmethod
     def __new__(cls, on_cpu: Tensor) -> CudaTensor:
         assert type(on_cpu) is Tensor, type(on_cpu)
-        with torch.inference_mode(False):  # a view of another tensor cannot become an inference tensor afterwards
+        # a view of another tensor cannot become an inference tensor afterwards
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else _NOTHING:
             self: CudaTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
                 cls, on_cpu.size(), strides=on_cpu.stride(), dtype=on_cpu.dtype, device=CUDA
             )
@@ -164,11 +169,58 @@ class CudaTensor(Tensor):
 
 
 def _real(value: Any) -> Any:
-    return value.on_cpu if isinstance(value, CudaTensor) else value
+    """Return the tensors on the CPU that hold the values of a tensor or a list; other values unchanged."""
+    if isinstance(value, CudaTensor):
+        return value.on_cpu
+    if type(value) in (list, tuple):
+        return type(value)(map(_real, value))
+    return value
 
 
 def _on_device(value: Any) -> Any:
     return CudaTensor(value) if isinstance(value, Tensor) and not isinstance(value, CudaTensor) else value
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among arguments and in lists among them; the arguments of operations nest no deeper."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif type(value) in (list, tuple):
+            yield from (each for each in value if isinstance(each, Tensor))
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """What the device has to know about an operation.
+
+    Attributes:
+        name: name without overload.
+        decomposes: whether it consists of other operations, which in inference mode PyTorch leaves to the mode.
+        draws: whether it draws random numbers.
+        takes_numbers: whether it takes a single number from the CPU.
+        written: place and name of each argument that it changes.
+    """
+
+    name: str
+    decomposes: bool
+    draws: bool
+    takes_numbers: bool
+    written: tuple[tuple[int, str], ...]
+
+
+@functools.cache
+def _operation(func: Any) -> _Operation:
+    name = func.overloadpacket.__name__
+    pointwise = torch.Tag.pointwise in func.tags
+    arguments = enumerate(func._schema.arguments)
+    return _Operation(
+        name=name,
+        decomposes=func._can_decompose(),
+        draws=torch.Tag.nondeterministic_seeded in func.tags,
+        takes_numbers=pointwise or name.startswith("_foreach_") or name in _TAKING_NUMBERS,
+        written=tuple((place, each.name) for place, each in arguments if each.alias_info and each.alias_info.is_write),
+    )
 
 
 class SimulatedCuda(TorchDispatchMode):
@@ -193,34 +245,35 @@ class SimulatedCuda(TorchDispatchMode):
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation on the device of its tensors, or on the device that it asks for."""
-        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        tensors = [*_tensors(args), *_tensors(kwargs.values())]
         device = kwargs.get("device")
         target = None if device is None else torch.device(device).type
         if target != "cuda" and not any(isinstance(each, CudaTensor) for each in tensors):
             return func(*args, **kwargs)
-        if func._can_decompose():  # in inference mode PyTorch leaves this to the mode
+        operation = _operation(func)
+        if operation.decomposes:
             with self:
                 return func.decompose(*args, **kwargs)
-        name = func.overloadpacket.__name__
+        name = operation.name
         if name in _COPIES:
             return self._copy(func, name, args, kwargs, target)
-        self._check_devices(func, name, args, tensors, kwargs.get("generator"))
+        self._check_devices(func, operation, args, tensors, kwargs.get("generator"))
         self._count_waits(func, name, args, kwargs)
         launches = _num_launches(name, args)
         if launches:
             self.counters.launch(name, launches)
-        result = self._compute(func, args, kwargs)
+        result = self._compute(func, operation, args, kwargs)
         if name in _METADATA_CHANGES:
             with no_dispatch():
                 func(*args, **kwargs)
-        return result if target == "cpu" or name == "_local_scalar_dense" else _outputs(func, args, kwargs, result)
+        return result if target == "cpu" or name == "_local_scalar_dense" else _outputs(operation, args, kwargs, result)
 
-    def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = tree_map(_real, (args, kwargs))
+    def _compute(self, func: Any, operation: _Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = _real(args), {name: _real(value) for name, value in kwargs.items()}
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("cpu")}
         kwargs.pop("pin_memory", None)
-        if torch.Tag.nondeterministic_seeded not in func.tags or kwargs.get("generator") is not None:
+        if not operation.draws or kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         with self.drawing():
             return func(*args, **kwargs)
@@ -237,14 +290,19 @@ class SimulatedCuda(TorchDispatchMode):
             torch.set_rng_state(of_cpu)
 
     def _check_devices(
-        self, func: Any, name: str, args: tuple[Any, ...], tensors: Sequence[Tensor], generator: torch.Generator | None
+        self,
+        func: Any,
+        operation: _Operation,
+        args: tuple[Any, ...],
+        tensors: Sequence[Tensor],
+        generator: torch.Generator | None,
     ) -> None:
         """Check that no tensor is on the CPU, apart from indices, and from single numbers for pointwise operations."""
         if generator is not None and generator.device.type == "cpu":
             raise DeviceMismatch(f"{func}: a CPU generator for a tensor on cuda:0 at {calling_line()}")
-        takes_numbers = torch.Tag.pointwise in func.tags or name.startswith("_foreach_") or name in _TAKING_NUMBERS
+        name = operation.name
         for tensor in tensors:
-            if isinstance(tensor, CudaTensor) or (tensor.dim() == 0 and takes_numbers):
+            if isinstance(tensor, CudaTensor) or (tensor.dim() == 0 and operation.takes_numbers):
                 continue
             if name in _INDEXING and isinstance(args[0], CudaTensor) and any(tensor is index for index in args[1]):
                 self.counters.wait(f"copy of an index from the CPU ({name})")
@@ -316,15 +374,19 @@ def _num_launches(name: str, args: tuple[Any, ...]) -> int:
     return times + (name == "_foreach_norm")
 
 
-def _outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+def _outputs(operation: _Operation, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
     """Return the result on the device; what an operation changes in place is the tensor that it was given."""
     given: dict[int, CudaTensor] = {}
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        value = args[place] if place < len(args) else kwargs.get(argument.name)
-        given |= {id(each.on_cpu): each for each in tree_leaves(value) if isinstance(each, CudaTensor)}
-    return tree_map(lambda each: given[id(each)] if id(each) in given else _on_device(each), result)
+    for place, argument in operation.written:
+        value = args[place] if place < len(args) else kwargs.get(argument)
+        given |= {id(each.on_cpu): each for each in _tensors([value]) if isinstance(each, CudaTensor)}
+
+    def output(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(output, value))
+        return given[id(value)] if id(value) in given else _on_device(value)
+
+    return output(result)
 
 
 # ------------------------------------------------------------------------------------------------------- attention
@@ -391,11 +453,11 @@ class _Event:
     """An event of the device. The host waits for it unless more work was queued since it was recorded."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        self.launches: int | None = None
+        self.queued: int | None = None  # number of kernels that were queued before the event
 
     def record(self, stream: Any = None) -> None:  # noqa: ARG002
         assert SimulatedCuda.current is not None
-        self.launches = SimulatedCuda.current.counters.launches
+        self.queued = SimulatedCuda.current.counters.queued
 
     def query(self) -> bool:
         return True
@@ -406,7 +468,7 @@ class _Event:
     def synchronize(self) -> None:
         assert SimulatedCuda.current is not None
         counters = SimulatedCuda.current.counters
-        if self.launches == counters.launches:
+        if self.queued == counters.queued:
             counters.wait("synchronize of an event without work after it")
 
     def elapsed_time(self, other: Any) -> float:  # noqa: ARG002

@@ -57,6 +57,28 @@ def test_update_equals_that_of_the_cpu(name: str, pairs: ParallelData, cuda: tor
     assert relative_distance(gradients, expected_gradients) <= 2e-3
 
 
+BF16 = (
+    "teacher",
+    "word_kd",
+    "word_kd_cache",
+    "hidden_attention_kd",
+    "nat",
+    "nat_crf",
+    "ctc_glancing",
+    "dag",
+    "levenshtein",
+)
+
+
+@pytest.mark.parametrize("name", BF16)
+def test_update_in_bf16_is_near_that_in_float32(name: str, pairs: ParallelData, cuda: torch.device) -> None:
+    batch = make_batch(name, pairs)
+    expected, expected_gradients = run_update(make_objective(name), batch, cuda)
+    found, gradients = run_update(make_objective(name), batch, cuda, "bf16")
+    assert found["loss"] == pytest.approx(expected["loss"], rel=2e-3)
+    assert 1e-4 < relative_distance(gradients, expected_gradients) <= 0.04
+
+
 def test_update_of_a_pre_norm_model_with_learned_positions_equals_that_of_the_cpu(
     pairs: ParallelData, cuda: torch.device
 ) -> None:
