@@ -10,7 +10,7 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
-        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-toy \
+        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         clean-runs distclean
 
@@ -73,9 +73,10 @@ demo: $(VENV)/installed toy-corpus ## run the whole pipeline on the toy corpus, 
 
 # ------------------------------------------------------------------------------------------------ tests and checks
 
-test: $(VENV)/installed-dev ## run the unit tests, then the toy pipeline from end to end, with kill -9 and resume
+test: $(VENV)/installed-dev ## run the unit tests, the toy pipeline from end to end, and the tests of the GPU path
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu -m gpu -q
 
 test-slow: $(VENV)/installed-dev ## run the tests that take longer and write a summary to benchmarks/results/
 	$(BIN)/python benchmarks/run_slow_tests.py
@@ -150,6 +151,9 @@ bench-kd: $(VENV)/installed ## time and memory of word-level distillation, compa
 gpu: $(VENV)/installed-dev ## tests on a GPU, then training and decoding speed there, in 8 minutes
 	$(BIN)/python -m pytest tests/gpu -m gpu -q
 	$(BIN)/python benchmarks/bench_gpu.py $(if $(OUTPUT),--output $(OUTPUT))
+
+bench-gpu-counters: $(VENV)/installed ## host waits and kernel launches of every objective, on a simulated GPU
+	PYTHONPATH=tests/gpu $(BIN)/python benchmarks/bench_gpu_counters.py
 
 bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
 	$(BIN)/python benchmarks/bench_prepare.py

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 # PYTHONPATH may give the location of kdmt itself, benchmarks/parity.py sets KDMT_PARITY for tests, and the visible
 # GPUs stay the same
 KEPT = re.compile(
-    r"PATH|PYTHONPATH|VIRTUAL_ENV|TMPDIR|KDMT_PARITY|CUDA_VISIBLE_DEVICES|(LD|DYLD|PYTEST|COVERAGE|COV)_.*"
+    r"PATH|PYTHONPATH|VIRTUAL_ENV|TMPDIR|CXX|KDMT_PARITY|CUDA_VISIBLE_DEVICES|(LD|DYLD|PYTEST|COVERAGE|COV)_.*"
 )
 # a shell may ignore these signals, for example under nohup or for a script's background processes
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1)

@@ -115,7 +115,7 @@ class RefinementEngine:
 
     def _refine(self, step: _Step, words_N: Tensor) -> list[Hypothesis]:
         """Run passes over the unfinished sentences until all are finished."""
-        tokens_AT, scores_AT = _unknown(words_N)
+        tokens_AT, scores_AT = _unknown(words_N, width=int(words_N.max()) + 2)
         rows_A = torch.arange(len(words_N), device=self.device)
         found = [Hypothesis((), 0.0)] * len(words_N)
         for number in range(self.max_iter + 1):
@@ -146,7 +146,7 @@ class RefinementEngine:
         def step(tokens_AT: Tensor, rows_A: Tensor, number: int) -> tuple[Tensor, Tensor]:
             states = encoded.select(rows_A)
             if number == 0 or is_chain:  # a model with a CRF starts from the source in every pass
-                unknown_AT = _unknown(tokens_AT.ne(PAD).sum(1) - 2)[0]
+                unknown_AT = _unknown(tokens_AT.ne(PAD).sum(1) - 2, width=tokens_AT.size(1))[0]
                 features_ATD = model.fill_framed(src_tokens_NS[rows_A], unknown_AT[:, 1:], states)
             else:
                 features_ATD = model.decode_all(model.tgt_embed.look_up(tokens_AT), tokens_AT.ne(PAD), states)
@@ -157,9 +157,12 @@ class RefinementEngine:
         return step
 
 
-def _unknown(words_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sentences of <s>, `words_N` times <unk>, </s> and padding, with scores of 0: [N, T] each."""
-    columns_T = torch.arange(int(words_N.max()) + 2, device=words_N.device)
+def _unknown(words_N: Tensor, *, width: int) -> tuple[Tensor, Tensor]:
+    """Return sentences of <s>, `words_N` times <unk>, </s> and padding, with scores of 0: [N, width] each.
+
+    In later passes the width stays that of all sentences, although the longest ones may be finished.
+    """
+    columns_T = torch.arange(width, device=words_N.device)
     tokens_NT = torch.where(columns_T <= words_N[:, None], UNK, PAD)
     tokens_NT[:, 0] = BOS
     tokens_NT.scatter_(1, words_N[:, None] + 1, EOS)

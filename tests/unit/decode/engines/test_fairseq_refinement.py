@@ -30,7 +30,7 @@ def _one_thread() -> None:
 def make_student(family: str, layout: str = "fairseq") -> NATransformer:
     torch.manual_seed(3)
     src_size, tgt_size = vocabulary_sizes(POST_NORM)
-    nat = NATConfig(family=family, layout=layout)
+    nat = NATConfig(family=family, layout=layout, crf_candidates=8)
     model = build_nonautoregressive(POST_NORM, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size)
     with torch.no_grad():  # sharper distributions than those of initial weights, so that tokens differ
         for parameter in model.parameters():
@@ -38,7 +38,7 @@ def make_student(family: str, layout: str = "fairseq") -> NATransformer:
     return model.double().eval()
 
 
-@pytest.mark.parametrize("family", ["nat", "cmlm", "inat", "levenshtein", "insertion"])
+@pytest.mark.parametrize("family", ["nat", "cmlm", "inat", "nat_crf", "levenshtein", "insertion"])
 def test_a_translation_does_not_depend_on_its_batch(family: str) -> None:
     engine = RefinementEngine(make_student(family), max_iter=3)
     together = engine.decode(SOURCES, Decode())

@@ -1,0 +1,189 @@
+"""Counts of host waits and kernel launches of objectives and searches, on the simulated device.
+
+Models have six encoder and six decoder layers, sources about 28 tokens. The counts do not depend on the widths.
+"""
+
+from __future__ import annotations
+
+import collections
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from gpu_cases import make_model, make_nat_model, make_trainer, write_pairs
+from simulated_cuda import CUDA, SimulatedCuda
+
+from kdmt.config import NAT, Decode, NATDecode
+from kdmt.corpus.batching import ParallelData
+from kdmt.decode.engines.nat import NATEngine
+from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.models.transformer import Transformer
+from kdmt.train.data import Step
+from kdmt.train.loop import Trainer
+from kdmt.types import Sampling
+
+SHAPE: Mapping[str, Any] = {
+    **{f"{side}_layers": 6 for side in ("encoder", "decoder")},
+    **{f"{side}_embed_dim": 16 for side in ("encoder", "decoder")},
+    "dropout": 0.1,
+}
+MEDIAN_LENGTH, SENTENCES, MAX_TOKENS = 26, 16, 240  # a batch of about eight sentences
+FIRST_COUNTED = 1  # index of the update that is counted: the optimiser has its state by then
+_DECODE = Decode(beam=5, batch_size=SENTENCES, max_len_a=1.0, max_len_b=4)
+
+
+@dataclass(frozen=True)
+class Count:
+    """Waits and launches of an update or of a batch.
+
+    Attributes:
+        waits: number of host waits by reason and line.
+        launches: number of kernels.
+        lines: number of kernels by line of kdmt.
+        steps: number of decoding steps of a batch.
+    """
+
+    waits: collections.Counter[str]
+    launches: int
+    lines: collections.Counter[str]
+    steps: int = 1
+
+    @property
+    def num_waits(self) -> int:
+        return sum(self.waits.values())
+
+    def waiting_lines(self) -> str:
+        """Return one line of text for each place that waits."""
+        return "\n".join(f"{times:5d} {place}" for place, times in self.waits.most_common())
+
+    def launching_lines(self, most: int = 15) -> str:
+        """Return one line of text for each place that launches many kernels."""
+        return "\n".join(f"{times:5d} {place}" for place, times in self.lines.most_common(most))
+
+
+class _Counted(Exception):
+    """Ends a training once the update is counted."""
+
+
+class _CountingTrainer(Trainer):
+    """Counts from the start of an update to the start of the next one."""
+
+    count: Count
+
+    def _update(self, step: Step) -> None:
+        device = SimulatedCuda.current
+        assert device is not None
+        if self.position.update == FIRST_COUNTED:
+            device.counters.reset()
+        elif self.position.update == FIRST_COUNTED + 1:
+            self.count = _take(device)
+            raise _Counted
+        super()._update(step)
+
+
+def _take(device: SimulatedCuda, steps: int = 1) -> Count:
+    counters = device.counters
+    return Count(counters.waits.copy(), counters.launches, counters.lines.copy(), steps)
+
+
+def counting_pairs(folder: Path) -> ParallelData:
+    """Write the sentence pairs of the counted batches."""
+    return write_pairs(folder, 40, median_length=MEDIAN_LENGTH)
+
+
+def count_update(name: str, pairs: ParallelData, **settings: Any) -> Count:
+    """Return the counts of one update of an objective; `settings` change the `train` section."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(
+            Path(folder) / "run",
+            name,
+            pairs,
+            CUDA,
+            kind=_CountingTrainer,
+            shape=SHAPE,
+            max_updates=FIRST_COUNTED + 2,
+            max_tokens=MAX_TOKENS,
+            validate_interval_updates=1000,
+            save_interval_updates=1000,
+            **settings,
+        )
+        assert isinstance(trainer, _CountingTrainer)
+        try:
+            trainer.run()
+        except _Counted:
+            return trainer.count
+    raise AssertionError("the training ended before the update was counted")
+
+
+def _sources(pairs: ParallelData) -> list[np.ndarray]:
+    return [np.asarray(pairs[index][0], dtype=np.int64) for index in range(SENTENCES)]
+
+
+def _beam_search(pairs: ParallelData) -> object:
+    return TorchEngine(make_model(**SHAPE).eval(), device=CUDA).decode(_sources(pairs), _DECODE)
+
+
+def _greedy_search(pairs: ParallelData) -> object:
+    settings = _DECODE.model_copy(update={"beam": 1})
+    return TorchEngine(make_model(**SHAPE).eval(), device=CUDA).decode(_sources(pairs), settings)
+
+
+def _sampling(pairs: ParallelData) -> object:
+    engine = TorchEngine(make_model(**SHAPE).eval(), device=CUDA)
+    return engine.sample(_sources(pairs), range(SENTENCES), _DECODE, Sampling(top_k=10), seed=1)
+
+
+def _score_pairs(pairs: ParallelData) -> object:
+    targets = [np.asarray(pairs[index][1], dtype=np.int64) for index in range(SENTENCES)]
+    return TorchEngine(make_model(**SHAPE).eval(), device=CUDA).score_pairs(_sources(pairs), targets)
+
+
+def _nat(nat: Mapping[str, Any], search: Mapping[str, Any]) -> Callable[[ParallelData], object]:
+    def decode(pairs: ParallelData) -> object:
+        model = make_nat_model(NAT(**nat), **SHAPE).eval()
+        return NATEngine(model, device=CUDA, search=NATDecode(**search)).decode(_sources(pairs), _DECODE)
+
+    return decode
+
+
+# Searches over one batch; those of autoregressive models are counted per step.
+DECODERS: Mapping[str, Callable[[ParallelData], object]] = {
+    "beam_search": _beam_search,
+    "greedy_search": _greedy_search,
+    "sampling": _sampling,
+    "score_pairs": _score_pairs,
+    "decode_nat": _nat({"family": "nat"}, {"length_beam": 3}),
+    "decode_cmlm": _nat({"family": "cmlm"}, {"length_beam": 3}),
+    "decode_cmlm_correction": _nat({"family": "cmlm", "correction": 0.3}, {}),
+    "decode_inat": _nat({"family": "inat"}, {}),
+    "decode_nat_crf": _nat({"family": "nat_crf", "crf_candidates": 8}, {}),
+    "decode_ctc": _nat({"family": "ctc"}, {}),
+    "decode_ctc_beam": _nat({"family": "ctc"}, {"ctc_beam": 3}),
+    "decode_dag_greedy": _nat({"family": "dag"}, {"dag": "greedy"}),
+    "decode_dag_lookahead": _nat({"family": "dag"}, {"dag": "lookahead"}),
+    "decode_dag_viterbi": _nat({"family": "dag"}, {"dag": "viterbi"}),
+    "decode_levenshtein": _nat({"family": "levenshtein"}, {}),
+    "decode_insertion": _nat({"family": "insertion"}, {}),
+}
+
+
+def count_decoding(name: str, pairs: ParallelData) -> Count:
+    """Return the counts of one of `DECODERS` over a batch, and the number of steps of the decoder with a cache."""
+    device = SimulatedCuda.current
+    assert device is not None
+    steps, decode_step = [0], Transformer.decode_step
+
+    def counted(self: Transformer, *args: Any) -> Any:
+        if not steps[0]:
+            device.counters.reset()  # without moving the model to the device and encoding the sources
+        steps[0] += 1
+        return decode_step(self, *args)
+
+    device.counters.reset()
+    with mock.patch.object(Transformer, "decode_step", counted):
+        DECODERS[name](pairs)
+    return _take(device, max(steps[0], 1))
