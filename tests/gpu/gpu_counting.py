@@ -9,6 +9,7 @@ import collections
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,6 +35,8 @@ SHAPE: Mapping[str, Any] = {
 MEDIAN_LENGTH, SENTENCES, MAX_TOKENS = 26, 16, 240  # a batch of about eight sentences
 FIRST_COUNTED = 1  # index of the update that is counted: the optimiser has its state by then
 _DECODE = Decode(beam=5, batch_size=SENTENCES, max_len_a=1.0, max_len_b=4)
+
+Search = Callable[[ParallelData], Callable[[], object]]  # loads a model, and returns the search over a batch
 
 
 @dataclass(frozen=True)
@@ -123,37 +126,38 @@ def _sources(pairs: ParallelData) -> list[np.ndarray]:
     return [np.asarray(pairs[index][0], dtype=np.int64) for index in range(SENTENCES)]
 
 
-def _beam_search(pairs: ParallelData) -> object:
-    return TorchEngine(make_model(**SHAPE).eval(), device=CUDA).decode(_sources(pairs), _DECODE)
+def _engine() -> TorchEngine:
+    return TorchEngine(make_model(**SHAPE).eval(), device=CUDA)
 
 
-def _greedy_search(pairs: ParallelData) -> object:
-    settings = _DECODE.model_copy(update={"beam": 1})
-    return TorchEngine(make_model(**SHAPE).eval(), device=CUDA).decode(_sources(pairs), settings)
+def _beam_search(beam: int) -> Search:
+    def search(pairs: ParallelData) -> Callable[[], object]:
+        return partial(_engine().decode, _sources(pairs), _DECODE.model_copy(update={"beam": beam}))
+
+    return search
 
 
-def _sampling(pairs: ParallelData) -> object:
-    engine = TorchEngine(make_model(**SHAPE).eval(), device=CUDA)
-    return engine.sample(_sources(pairs), range(SENTENCES), _DECODE, Sampling(top_k=10), seed=1)
+def _sampling(pairs: ParallelData) -> Callable[[], object]:
+    return partial(_engine().sample, _sources(pairs), range(SENTENCES), _DECODE, Sampling(top_k=10), seed=1)
 
 
-def _score_pairs(pairs: ParallelData) -> object:
+def _score_pairs(pairs: ParallelData) -> Callable[[], object]:
     targets = [np.asarray(pairs[index][1], dtype=np.int64) for index in range(SENTENCES)]
-    return TorchEngine(make_model(**SHAPE).eval(), device=CUDA).score_pairs(_sources(pairs), targets)
+    return partial(_engine().score_pairs, _sources(pairs), targets)
 
 
-def _nat(nat: Mapping[str, Any], search: Mapping[str, Any]) -> Callable[[ParallelData], object]:
-    def decode(pairs: ParallelData) -> object:
+def _nat(nat: Mapping[str, Any], search: Mapping[str, Any]) -> Search:
+    def decode(pairs: ParallelData) -> Callable[[], object]:
         model = make_nat_model(NAT(**nat), **SHAPE).eval()
-        return NATEngine(model, device=CUDA, search=NATDecode(**search)).decode(_sources(pairs), _DECODE)
+        return partial(NATEngine(model, device=CUDA, search=NATDecode(**search)).decode, _sources(pairs), _DECODE)
 
     return decode
 
 
-# Searches over one batch; those of autoregressive models are counted per step.
-DECODERS: Mapping[str, Callable[[ParallelData], object]] = {
-    "beam_search": _beam_search,
-    "greedy_search": _greedy_search,
+# Searches over one batch, with the model on the device; those of autoregressive models are counted per step.
+DECODERS: Mapping[str, Search] = {
+    "beam_search": _beam_search(5),
+    "greedy_search": _beam_search(1),
     "sampling": _sampling,
     "score_pairs": _score_pairs,
     "decode_nat": _nat({"family": "nat"}, {"length_beam": 3}),
@@ -175,15 +179,8 @@ def count_decoding(name: str, pairs: ParallelData) -> Count:
     """Return the counts of one of `DECODERS` over a batch, and the number of steps of the decoder with a cache."""
     device = SimulatedCuda.current
     assert device is not None
-    steps, decode_step = [0], Transformer.decode_step
-
-    def counted(self: Transformer, *args: Any) -> Any:
-        if not steps[0]:
-            device.counters.reset()  # without moving the model to the device and encoding the sources
-        steps[0] += 1
-        return decode_step(self, *args)
-
+    search = DECODERS[name](pairs)
     device.counters.reset()
-    with mock.patch.object(Transformer, "decode_step", counted):
-        DECODERS[name](pairs)
-    return _take(device, max(steps[0], 1))
+    with mock.patch.object(Transformer, "decode_step", autospec=True, side_effect=Transformer.decode_step) as step:
+        search()
+    return _take(device, max(step.call_count, 1))
