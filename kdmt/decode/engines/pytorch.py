@@ -21,6 +21,8 @@ from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_ba
 from kdmt.decode.search.beam import Stepper, beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
+from kdmt.decode.search.transfers import to_device
+from kdmt.decode.search.unbranched import greedy_search
 from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model
 from kdmt.models.transformer import DecoderCache, Transformer
@@ -105,7 +107,7 @@ class TorchEngine:
         def draw(batch: list[int]) -> list[list[Hypothesis]]:
             found = sample_batch(
                 self.models,
-                pad_sentences([sources[place] for place in batch]).to(self.device),
+                to_device(pad_sentences([sources[place] for place in batch]), self.device),
                 sampling=sampling,
                 max_len_a=settings.max_len_a,
                 max_len_b=settings.max_len_b,
@@ -122,8 +124,12 @@ class TorchEngine:
             settings.max_len_b,
             limit=_shortest(self.models, "target") - 1,  # </s> takes the last position
         )
+        src_tokens_BS = to_device(pad_sentences(sources), self.device)
+        stepper = _start(self.models, src_tokens_BS, settings.beam, max(max_len_B) + 1)
+        if settings.beam == 1:
+            return greedy_search(stepper, max_len_B=max_len_B, lenpen=settings.lenpen, device=self.device)
         return beam_search(
-            _start(self.models, pad_sentences(sources).to(self.device), settings.beam, max(max_len_B) + 1),
+            stepper,
             max_len_B=max_len_B,
             beam=settings.beam,
             nbest=settings.nbest,
@@ -165,7 +171,7 @@ class TorchEngine:
 
     def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
         """Return log-probabilities of the target tokens, arbitrary on padding: [B, T]."""
-        src_tokens_BS, tgt_tokens_BT = pad_sentences(sources).to(self.device), pad_sentences(targets).to(self.device)
+        src_tokens_BS, tgt_tokens_BT = (to_device(pad_sentences(each), self.device) for each in (sources, targets))
         prev_tokens_BT = tgt_tokens_BT.roll(1, dims=1)
         prev_tokens_BT[:, 0] = EOS
         log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
