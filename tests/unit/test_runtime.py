@@ -141,7 +141,8 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, gpus: int, 
         (3, "auto", ["cuda:0", "cuda:1", "cuda:2"]),
         (3, "cpu", ["cpu"]),
         (3, "cuda:1", ["cuda:1"]),
-        (3, "cuda", ["cuda"]),
+        (3, "cuda", ["cuda:0", "cuda:1", "cuda:2"]),
+        (1, "cuda", ["cuda:0"]),
     ],
 )
 def test_devices_of_workers(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, expected: list[str]) -> None:

@@ -18,6 +18,7 @@ from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.decode.engines.engine import EngineOptions
+from kdmt.decode.engines.precision import DecodingPrecision, products
 from kdmt.decode.engines.pytorch import TorchEngine, decode_in_batches
 from kdmt.decode.search.ctc_paths import Fusion, greedy, prefix_beam_search
 from kdmt.decode.search.dag_paths import greedy_paths, lookahead_paths, viterbi_paths
@@ -57,6 +58,7 @@ def open_folder(folder: Path, options: EngineOptions) -> NATEngine:
         iterations=options.iterations,
         teacher=teacher,
         fusion=_fusion(folder, search) if model.nat.family == "ctc" else None,
+        precision=options.precision,
     )
 
 
@@ -78,6 +80,7 @@ class NATEngine:
         teacher: autoregressive model that chooses among candidates if `search.rescore` is set and the family has
             several.
         fusion: language model for prefix beam search.
+        precision: number type of the matrix products of the model, but not of the teacher.
 
     Raises:
         UserError: if the length beam is larger than the number of lengths that the model has.
@@ -93,9 +96,10 @@ class NATEngine:
         iterations: int = 10,
         teacher: TorchEngine | None = None,
         fusion: Fusion | None = None,
+        precision: DecodingPrecision = "float32",
     ) -> None:
         self.model = model.to(device)
-        self.device = torch.device(device)
+        self.device, self.precision = torch.device(device), precision
         self.search, self.iterations = search or NATDecode(), iterations
         self.teacher, self.fusion = teacher, fusion
         if model.nat.family in POSITIONAL and self.search.length_beam > model.config.max_target_positions - 1:
@@ -124,6 +128,7 @@ class NATEngine:
             iterations=iterations,
             teacher=self.teacher,
             fusion=self.fusion,
+            precision=self.precision,
         )
 
     def decode(
@@ -133,7 +138,8 @@ class NATEngine:
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             chosen = [sources[place] for place in batch]
-            found = self._write(chosen, settings)
+            with products(self.device, self.precision):
+                found = self._write(chosen, settings)
             if self.teacher is not None and self._chooses:
                 found = rescore(self.teacher, chosen, found, lenpen=settings.lenpen)
             return [candidates[:1] for candidates in found]

@@ -18,6 +18,7 @@ from torch import Tensor
 from kdmt.config import Decode
 from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
+from kdmt.decode.engines.precision import DecodingPrecision, products
 from kdmt.decode.search.beam import Stepper, beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
@@ -37,7 +38,7 @@ def open_folder(folder: Path, options: EngineOptions) -> TorchEngine:
     Raises:
         UserError: if the folder is damaged.
     """
-    return TorchEngine(load_model(folder), device=options.device)
+    return TorchEngine(load_model(folder), device=options.device, precision=options.precision)
 
 
 class TorchEngine:
@@ -49,14 +50,20 @@ class TorchEngine:
         model: model that translates. It also scores pairs, unless there are other models.
         others: further models of an ensemble, with the same vocabulary; the probabilities of all models are averaged,
             as in fairseq's ensembles.
+        precision: number type of the matrix products of `decode` and `sample`; those of `score_pairs` are not reduced.
     """
 
     def __init__(
-        self, model: Transformer, *, others: Sequence[Transformer] = (), device: torch.device | str = "cpu"
+        self,
+        model: Transformer,
+        *,
+        others: Sequence[Transformer] = (),
+        device: torch.device | str = "cpu",
+        precision: DecodingPrecision = "float32",
     ) -> None:
         self.model = model.to(device)
         self.models = [self.model, *(other.to(device) for other in others)]
-        self.device = torch.device(device)
+        self.device, self.precision = torch.device(device), precision
 
     @property
     def max_source_positions(self) -> int:
@@ -74,7 +81,8 @@ class TorchEngine:
         def search(batch: list[int]) -> list[list[Hypothesis]]:
             return self._decode_batch([sources[place] for place in batch], settings)
 
-        return decode_in_batches(self.models, sources, settings, search, progress)
+        with products(self.device, self.precision):
+            return decode_in_batches(self.models, sources, settings, search, progress)
 
     def sample(
         self,
@@ -115,7 +123,8 @@ class TorchEngine:
             )
             return [[hypothesis] for hypothesis in found]
 
-        return decode_in_batches(self.models, sources, settings, draw, progress)
+        with products(self.device, self.precision):
+            return decode_in_batches(self.models, sources, settings, draw, progress)
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         max_len_B = max_lengths(

@@ -298,8 +298,8 @@ def _best_candidates(scores_BK: Tensor, log_probs_NC: Tensor, tokens_NC: Tensor,
 def _read(candidates: _Candidates) -> _Read:
     """Return the candidates on the host."""
     each = (candidates.scores_BC, candidates.log_probs_BC, candidates.tokens_BC, candidates.beams_BC)
-    *arrays, is_exact = to_host(*each, candidates.choice_BK, candidates.is_exact)
-    return _Read(*arrays, is_exact=bool(is_exact))
+    scores, log_probs, tokens, beams, choice, is_exact = to_host(*each, candidates.choice_BK, candidates.is_exact)
+    return _Read(scores, log_probs, tokens, beams, choice, is_exact=bool(is_exact))
 
 
 def _finish(

@@ -71,8 +71,8 @@ def viterbi_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor, *, b
         came_from.append(best.indices)
         ends.append(best_BL.gather(1, last_B1) / length**beta)
     scores_BN = torch.cat(ends, dim=1)
-    best = to_host(scores_BN.argmax(1) + 1, vertices_B, scores_BN.amax(1))
-    lengths, vertices_of, scores = (each.tolist() for each in best)
+    ends_of = to_host(scores_BN.argmax(1) + 1, vertices_B, scores_BN.amax(1))
+    lengths, vertices_of, scores = (each.tolist() for each in ends_of)
     steps = came_from[: max(lengths, default=1) - 1]
     back = to_host(torch.stack(steps))[0].tolist() if steps else []
     paths = []

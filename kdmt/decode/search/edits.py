@@ -159,7 +159,7 @@ def insertion(inserter: Inserter, limits_B: Tensor, *, iterations: int, nothing:
     def edit(drafts: _Drafts, rows_A: Tensor, _: bool) -> tuple[_Drafts, Tensor]:
         tokens_AN, log_probs_AN = inserter.insert(drafts.tokens_AN, rows_A)
         counts_AN = tokens_AN.ne(nothing).long().masked_fill(drafts.tokens_AN[:, 1:].eq(PAD), 0)
-        longer, open_AN, _ = drafts.open(counts_AN, limits_B[rows_A])
+        longer, open_AN, _has_open_A = drafts.open(counts_AN, limits_B[rows_A])
         # within the length limit, the leftmost insertions of each row are kept: placeholder i is for insertion i
         slots_AN = counts_AN.argsort(dim=1, descending=True, stable=True)
         slot_of_AN = slots_AN.gather(1, (open_AN.cumsum(1) - 1).clamp(0, slots_AN.size(1) - 1))
@@ -186,7 +186,7 @@ def _until_nothing_changes(edit: _Edit, limits_B: Tensor, iterations: int) -> li
     for iteration in range(iterations):
         edited, passes_A = edit(drafts, rows_A, iteration == 0)
         steps_A = steps_A + passes_A
-        goes_on = np.zeros(len(rows), dtype=np.bool_)
+        goes_on: NDArray[np.bool_] = np.zeros(len(rows), dtype=np.bool_)
         if iteration < iterations - 1:
             goes_on = ~to_host(edited.equals(drafts))[0]
         if not goes_on.all():

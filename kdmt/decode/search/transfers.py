@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,16 @@ def to_host(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
     """
     if all(tensor.device.type == "cpu" for tensor in tensors):
         return tuple(_array(tensor) for tensor in tensors)
-    packed = torch.cat([tensor.flatten().double() for tensor in tensors]).cpu().numpy()
+    return unpack(pack(tensors).cpu().numpy(), tensors)
+
+
+def pack(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the values of all tensors as one float64 tensor."""
+    return torch.cat([tensor.flatten().double() for tensor in tensors])
+
+
+def unpack(packed: NDArray[np.float64], tensors: Sequence[Tensor]) -> tuple[NDArray[Any], ...]:
+    """Return the arrays that `pack` concatenated, with the shapes of the tensors."""
     arrays = np.split(packed, np.cumsum([tensor.numel() for tensor in tensors[:-1]]))
     return tuple(_unpacked(array, tensor) for array, tensor in zip(arrays, tensors, strict=True))
 

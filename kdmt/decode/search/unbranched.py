@@ -120,7 +120,7 @@ class _Found:
 
     def has_ended(self, rows: int) -> NDArray[np.bool_]:
         """Return a mask of the sentences of which all rows have ended."""
-        return self.lengths_N.reshape(-1, rows).all(1)
+        return np.all(self.lengths_N.reshape(-1, rows) > 0, axis=1)
 
     def rows(self) -> list[tuple[list[int], list[float]]]:
         """Return the tokens of each row up to </s>, and their log-probabilities."""
@@ -159,8 +159,11 @@ def greedy_search(
         for part in rows_at_once(logits_NV):
             forced = None if force_eos_N1 is None else force_eos_N1[part]
             best.append(allowed_log_probs(logits_NV[part], rows.step < min_len, forced).max(dim=1))
-        # of equal probabilities, `max` returns the lowest id
-        return torch.cat([each.indices for each in best]), torch.cat([each.values for each in best]).double()
+        # of equal probabilities, `max` returns the lowest id, which is not </s> if even that has probability 0
+        tokens_N = torch.cat([each.indices for each in best])
+        if rows.at_limit_N is not None:
+            tokens_N = torch.where(rows.at_limit_N, EOS, tokens_N)
+        return tokens_N, torch.cat([each.values for each in best]).double()
 
     found = extend_rows(stepper, choose, max_len_B=max_len_B, rows=1, device=device, read_steps=read_steps)
     return [[_hypothesis(*row, sentence, lenpen)] for sentence, row in enumerate(found)]
