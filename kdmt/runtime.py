@@ -81,11 +81,19 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
 
 
 def devices_of(name: str) -> list[str]:
-    """Return the names of the devices for worker processes; `auto` is all GPUs, or the CPU if there are none."""
+    """Return the names of the devices for worker processes.
+
+    `auto` is all GPUs, or the CPU if there are none; `cuda` is all GPUs.
+
+    Raises:
+        UserError: if the name is not valid, or if this machine has no such device.
+    """
     count = 0 if name == "cpu" else num_gpus()
     if name == "cpu" or (name == "auto" and not count):
         return ["cpu"]
-    return [f"cuda:{number}" for number in range(count)] if name == "auto" else [str(pick_device(name))]
+    if count and name in ("auto", "cuda"):
+        return [f"cuda:{number}" for number in range(count)]
+    return [str(pick_device(name))]
 
 
 def num_gpus() -> int:

@@ -45,9 +45,9 @@ def open_models(
     models = [(load or load_model)(checkpoint) for checkpoint in checkpoints]
     first, *others = models
     if isinstance(first, NATransformer):
-        nat = NATEngine(first, device=spec.device, search=search, iterations=iterations)
+        nat = NATEngine(first, device=spec.device, search=search, iterations=iterations, precision="auto")
         return lambda sources, _, __, progress: nat.decode(sources, settings, progress=progress)
-    engine = TorchEngine(first, others=others, device=spec.device)
+    engine = TorchEngine(first, others=others, device=spec.device, precision="auto")
     if sampling is None:
         return lambda sources, _, __, progress: engine.decode(sources, settings, progress=progress)
     return lambda sources, numbers, _, progress: engine.sample(

@@ -104,17 +104,20 @@ def missing_between(partner_BN: Tensor, *, hyp_lengths_B: Tensor) -> Tensor:
     return counts_BN.masked_fill(~inside_BN, 0)
 
 
-def spread(tokens_BN: Tensor, counts_BN: Tensor, *, lengths_B: Tensor, fill: int, pad: int) -> Tensor:
+def spread(
+    tokens_BN: Tensor, counts_BN: Tensor, *, lengths_B: Tensor, fill: int, pad: int, width: int | None = None
+) -> Tensor:
     """Return the sentences with `counts_BN` copies of `fill` after each token except the last: [B, W].
 
     Args:
         counts_BN: int64 [B, N - 1], 0 beyond a sentence.
         lengths_B: number of tokens of each sentence, at least 1.
+        width: W, the largest number of tokens afterwards, if it is known on the host.
     """
     columns_N = torch.arange(tokens_BN.size(1), device=tokens_BN.device)
     shift_BN = torch.cat([torch.zeros_like(counts_BN[:, :1]), counts_BN.cumsum(1)], dim=1)
     after_B = lengths_B + counts_BN.sum(1)
-    width = int(after_B.max())
+    width = int(after_B.max()) if width is None else width
     beyond_BN = columns_N >= lengths_B[:, None]
     index_BN = (columns_N + shift_BN).masked_fill(beyond_BN, width)  # extra column, removed at the end
     inside_BW = torch.arange(width + 1, device=tokens_BN.device) < after_B[:, None]
@@ -122,14 +125,14 @@ def spread(tokens_BN: Tensor, counts_BN: Tensor, *, lengths_B: Tensor, fill: int
     return blank_BW.scatter(1, index_BN, tokens_BN)[:, :-1]
 
 
-def opened(counts_BN: Tensor, *, lengths_B: Tensor) -> Tensor:
-    """Return where `spread` puts `fill`: bool [B, W].
+def opened(counts_BN: Tensor, *, lengths_B: Tensor, width: int | None = None) -> Tensor:
+    """Return where `spread` with the same `width` puts `fill`: bool [B, W].
 
     This cannot be read from the tokens, since a sentence may contain `fill` itself.
     """
     columns_N = torch.arange(counts_BN.size(1) + 1, device=counts_BN.device)
     marks_BN = (columns_N < lengths_B[:, None]).long()
-    return spread(marks_BN, counts_BN, lengths_B=lengths_B, fill=0, pad=1).eq(0)
+    return spread(marks_BN, counts_BN, lengths_B=lengths_B, fill=0, pad=1, width=width).eq(0)
 
 
 def compact(values_BN: Tensor, keep_BN: Tensor, *, pad: float, width: int | None = None) -> Tensor:

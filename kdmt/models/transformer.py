@@ -446,11 +446,12 @@ class Transformer(nn.Module):
         heads, rows = self.config.decoder_attention_heads, states_BSD.size(0) * beam
         max_len += self.config.target_token is not None
         shape = (2, rows, heads, max_len, self.config.decoder_embed_dim // heads)
+        cross_2BHSC = [layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()]
         cache = DecoderCache(
             length=0,
             beam=beam,
-            self_2NHTC=[states_BSD.new_empty(shape) for _ in self.decoder_layers],
-            cross_2BHSC=[layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()],
+            self_2NHTC=[keys_values.new_empty(shape) for keys_values in cross_2BHSC],  # bf16 under autocast
+            cross_2BHSC=cross_2BHSC,
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
         )
         if self.config.target_token is not None:  # </s> comes before it; `decode_step` then replaces the first token

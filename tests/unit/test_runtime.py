@@ -142,7 +142,8 @@ def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch, gpus: int,
         (3, "auto", ["cuda:0", "cuda:1", "cuda:2"]),
         (3, "cpu", ["cpu"]),
         (3, "cuda:1", ["cuda:1"]),
-        (3, "cuda", ["cuda"]),
+        (3, "cuda", ["cuda:0", "cuda:1", "cuda:2"]),
+        (1, "cuda", ["cuda:0"]),
     ],
 )
 def test_devices_of_workers(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, expected: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 from kdmt.corpus.batching import ParallelData, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeWriter, Shape
-from kdmt.distill.teacher_forcing import fill_cache
+from kdmt.distill.teacher_forcing import CacheFiller, fill_cache, missing_blocks
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import EOS
+from kdmt.workers.processes import Processes
 
 V, PAIRS = 24, 11
 MADE_FROM = {"teacher": "a" * 64, "train.de.bin": "b" * 64}
@@ -38,6 +40,10 @@ def parallel(folder: Path, *, longest: int = 9) -> ParallelData:
         with IndexedWriter(folder / f"train.en-de.{side}", V) as writer:
             for _ in range(PAIRS):
                 writer.add(np.array([*random.integers(4, V, random.integers(1, longest)), EOS]))
+    return open_again(folder)
+
+
+def open_again(folder: Path) -> ParallelData:
     return open_parallel([(folder / "train.en-de.en", folder / "train.en-de.de")])
 
 
@@ -104,6 +110,26 @@ def test_resumed_run_gives_the_same_files(tmp_path: Path) -> None:
     fill(tmp_path / "killed", data, shape, [teacher()])
     assert first.stat().st_mtime_ns == written
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_worker_processes_write_the_same_cache(tmp_path: Path) -> None:
+    """Devices of the CPU in the place of two GPUs."""
+    data, shape = parallel(tmp_path), shape_of()
+    assert data.tgt_sizes is not None
+    fill(tmp_path / "alone", data, shape, [teacher()])
+    writer = KnowledgeWriter(tmp_path / "shared", shape, sizes=data.tgt_sizes, made_from=MADE_FROM)
+    filler = CacheFiller(writer, load_teacher=teacher, open_data=partial(open_again, tmp_path), max_tokens=40)
+    tasks = missing_blocks(writer)
+    assert [(task.number, task.count) for task in tasks] == [(0, 4), (1, 4), (2, 3)]
+    executor = Processes(2, torch.get_num_threads(), ["cpu", "cpu:0"], tmp_path / "logs", 60.0)
+    assert executor.run(filler, tasks, lambda _: None) == []
+    assert missing_blocks(writer) == []
+    writer.finish()
+    files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.npy"))
+    assert len(files) == 5
+    for file in files:
+        assert (tmp_path / "shared" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+    assert KnowledgeCache(tmp_path / "shared").sizes.tolist() == data.tgt_sizes.tolist()
 
 
 def test_sentences_too_long_for_the_teacher_are_zeros(tmp_path: Path) -> None:

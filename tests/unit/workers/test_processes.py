@@ -185,6 +185,12 @@ def test_workers_have_their_own_cores_threads_and_devices(folder: Path) -> None:
     assert seen == {(0, cores[0], "1", "cpu"), (1, cores[1], "1", "cpu:1")}
 
 
+def test_workers_with_a_gpu_may_use_all_cores(tmp_path: Path) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    for devices, expected in ((["cpu"], [{allowed[0]}]), (["cuda:0"], None), (["cuda:0", "cuda:1"], None)):
+        assert Processes(1, 1, devices, tmp_path, 60.0)._cores(1) == expected
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library takes no such settings")
 @pytest.mark.parametrize("tunables", [None, "glibc.malloc.check=0"])
 def test_workers_keep_their_memory_unless_the_user_sets_tunables(

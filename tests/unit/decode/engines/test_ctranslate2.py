@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import beam_oracle as oracle
@@ -29,6 +30,7 @@ from small_transformers import (
 )
 
 from kdmt.config import Decode
+from kdmt.decode.engines import ctranslate2 as ctranslate2_engine
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.engine import length_batches
 from kdmt.decode.engines.pytorch import TorchEngine
@@ -467,8 +469,10 @@ def test_the_engine_does_not_import_torch(tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 from kdmt.config import Decode
+from kdmt.decode.engines import ctranslate2 as ctranslate2_engine
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.types import Sampling
 engine, source = CTranslate2Engine(Path({str(tmp_path / "model")!r})), [np.array([5, 6, 2])]
@@ -481,6 +485,27 @@ assert "torch" not in sys.modules
 
 
 @pytest.mark.usefixtures("engine")
+def test_batches_in_flight_give_the_same_translations(
+    engine: CTranslate2Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = settings(beam=4, nbest=4, batch_size=2)
+    expected = engine.decode(SOURCES, wanted)
+    monkeypatch.setattr(ctranslate2_engine, "batches_in_flight", lambda *_: 3)
+    several = CTranslate2Engine(tmp_path / "model", compute_type="float32")
+    done: list[int] = []
+    assert several.decode(SOURCES, wanted, progress=done.append) == expected
+    assert sum(done) == len(SOURCES)
+
+
+def test_a_missing_library_is_not_tried_again(engine: CTranslate2Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("Library libcublas.so.12 is not found or cannot be loaded")
+
+    monkeypatch.setattr(engine, "_translator", SimpleNamespace(translate_batch=fails))
+    with pytest.raises(UserError, match="pip install nvidia-cublas-cu12"):
+        engine.decode(SOURCES, settings(beam=2))
+
+
 @pytest.mark.parametrize("arguments", [{"compute_type": "int3"}, {"device": "abacus"}])
 def test_unknown_compute_types_and_devices_are_refused(tmp_path: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(UserError, match="CTranslate2 cannot load it on"):

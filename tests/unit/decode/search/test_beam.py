@@ -14,6 +14,7 @@ from table_steppers import Table, TableStepper, sentences
 from kdmt.decode.search import beam as beam_module
 from kdmt.decode.search.beam import beam_search
 from kdmt.decode.search.lengths import max_lengths, normalized_score
+from kdmt.decode.search.transfers import to_host
 from kdmt.types import EOS, PAD, Hypothesis
 
 BOS_TOKEN, UNK_TOKEN = 0, 3
@@ -50,6 +51,52 @@ def test_nbest_equals_the_reference_search(
         expected = oracle.search(table.log_probs, max_len=max_len, beam=beam, lenpen=lenpen, min_len=min_len)
         assert len(hypotheses) == beam
         assert_same(hypotheses, expected)
+
+
+def ordered_topk_or_sort(values_RV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose as on a GPU."""
+    *best, is_exact = beam_module._ordered_topk(values_RV, count, count // 2 + 1)
+    top_RC, index_RC = best if is_exact else beam_module._first_columns(values_RV, count)
+    return top_RC, index_RC
+
+
+@settings(max_examples=60, deadline=None)
+@given(batch=sentences, beam=st.integers(1, 6), min_len=st.integers(0, 1))
+def test_the_choice_of_a_gpu_finds_the_oracles_nbest(batch: list[tuple[Table, int]], beam: int, min_len: int) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(beam_module, "_stable_topk", ordered_topk_or_sort)
+        limits = [max_len for _, max_len in batch]
+        found = run([table for table, _ in batch], limits, beam=beam, nbest=beam, min_len=min_len)
+    for hypotheses, (table, max_len) in zip(found, batch, strict=True):
+        expected = oracle.search(table.log_probs, max_len=max_len, beam=beam, lenpen=1.0, min_len=min_len)
+        assert_same(hypotheses, expected)
+
+
+@pytest.mark.parametrize("count", [2, 6, 10])
+@pytest.mark.parametrize("distinct", [2, 5, 40])
+def test_topk_without_a_branch_is_exact_or_says_so(distinct: int, count: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    needed, exact = count // 2 + 1, 0
+    for _ in range(100):
+        values_1V = torch.randint(distinct, (1, 30), generator=generator).double()
+        top_1C, index_1C, is_exact = beam_module._ordered_topk(values_1V, count, needed)
+        expected, columns = values_1V.sort(dim=1, descending=True, stable=True)
+        assert torch.equal(top_1C, expected[:, :count])
+        is_tie = bool(expected[0, needed - 1] == expected[0, count])
+        assert bool(is_exact) == (not is_tie)
+        if is_exact:
+            exact += 1
+            assert torch.equal(index_1C[:, :needed], columns[:, :needed])
+    assert exact or distinct < 40
+
+
+@pytest.mark.parametrize("beam", [2, 5])
+def test_the_host_reads_the_device_once_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    monkeypatch.setattr(beam_module, "to_host", lambda *tensors: reads.append(1) or to_host(*tensors))
+    stepper = TableStepper([Table(seed) for seed in range(4)], beam)
+    beam_search(stepper, max_len_B=[8, 3, 5, 8], beam=beam)
+    assert len(reads) == len(stepper.batch_sizes) > 1
 
 
 @pytest.mark.parametrize("vocab_size", [4, 5])
