@@ -184,6 +184,10 @@ def test_a_teacher_that_gives_nothing_is_told(monkeypatch: pytest.MonkeyPatch, a
 
 
 @pytest.mark.usefixtures("finished", "no_decoding")
+def test_the_plan_has_the_number_type_of_a_cpu_for_auto() -> None:
+    assert manifest()["settings"]["distill.compute_type"] == "float32"
+
+
 def test_settings_of_execution_change_nothing() -> None:
     assert distill("threads=2").err == "distill: up to date, nothing to do\n"
 
