@@ -124,17 +124,10 @@ class TorchTeacher:
         """See `Teacher.made_with`."""
         made_with = {**_versions(self.libraries), **machine(spec)}
         if spec.device.startswith("cuda"):
-            made_with["products"] = products_on_gpu(spec.device)
+            from kdmt.decode.engines.precision import uses_bf16  # loads torch
+
+            made_with["products"] = "bf16" if uses_bf16(spec.device, "auto") else "float32"
         return made_with
-
-
-def products_on_gpu(device: str) -> str:
-    """Return the number type of the matrix products of PyTorch's engines on a GPU."""
-    import torch
-
-    from kdmt.decode.engines.precision import uses_bf16  # loads torch
-
-    return "bf16" if uses_bf16(torch.device(device), "auto") else "float32"
 
 
 def sampling_of(sample: Sample) -> Sampling:

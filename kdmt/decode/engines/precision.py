@@ -31,7 +31,8 @@ def products(device: torch.device, precision: DecodingPrecision) -> AbstractCont
     return torch.autocast("cuda", dtype=torch.bfloat16)
 
 
-def uses_bf16(device: torch.device, precision: DecodingPrecision) -> bool:
+def uses_bf16(device: torch.device | str, precision: DecodingPrecision) -> bool:
     """Return the result of `computes_in_bf16` for a device of this machine."""
+    device = torch.device(device)
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return computes_in_bf16(device, precision, has_bf16=has_bf16)

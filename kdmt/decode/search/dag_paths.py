@@ -48,7 +48,7 @@ def _scores(paths: list[list[int]], tokens_BL: Tensor, links_BLL: Tensor) -> lis
     padded_BP = to_device(padded_BP, tokens_BL.device)
     rows_B1 = torch.arange(len(paths), device=tokens_BL.device)[:, None]
     on_path = to_host(tokens_BL.gather(1, padded_BP), links_BLL[rows_B1, padded_BP[:, :-1], padded_BP[:, 1:]])
-    tokens_BP, links_BP = map(torch.from_numpy, on_path)
+    tokens_BP, links_BP = (torch.from_numpy(array).to(tokens_BL.dtype) for array in on_path)  # float64 from a GPU
     return [
         float(tokens_P[: len(path)].sum() + links_P[: len(path) - 1].sum())
         for path, tokens_P, links_P in zip(paths, tokens_BP, links_BP, strict=True)

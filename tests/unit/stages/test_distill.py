@@ -184,6 +184,11 @@ def test_a_teacher_with_only_empty_translations_is_an_error(monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("finished", "no_decoding")
+def test_the_plan_has_the_number_type_of_a_cpu_for_auto() -> None:
+    assert manifest()["settings"]["distill.compute_type"] == "float32"
+
+
+@pytest.mark.usefixtures("finished", "no_decoding")
 def test_settings_of_execution_change_nothing() -> None:
     assert distill("threads=2").err == "distill: up to date, nothing to do\n"
 

@@ -55,7 +55,7 @@ def test_forced_scores_keep_their_precision(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_cache_of_a_decoder_has_the_type_of_its_keys() -> None:
-    model, sources = make_model(), torch.tensor([[4, 5, EOS]])
+    model, sources = make_model().float(), torch.tensor([[4, 5, EOS]])
     with torch.inference_mode():
         assert model.start_cache(model.encode(sources), beam=2, max_len=3).self_2NHTC[0].dtype == torch.float32
         with torch.autocast("cpu", dtype=torch.bfloat16):
