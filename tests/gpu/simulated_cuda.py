@@ -144,7 +144,7 @@ class CudaTensor(Tensor):
         assert type(on_cpu) is Tensor, type(on_cpu)
         # a view of another tensor cannot become an inference tensor afterwards
         with torch.inference_mode(False) if torch.is_inference_mode_enabled() else _NOTHING:
-            self: CudaTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            self: CudaTensor = Tensor._make_wrapper_subclass(
                 cls, on_cpu.size(), strides=on_cpu.stride(), dtype=on_cpu.dtype, device=CUDA
             )
         self.on_cpu = on_cpu
@@ -159,7 +159,7 @@ class CudaTensor(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # PyTorch's annotation leaves out `func`
         cls, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         device = SimulatedCuda.current
