@@ -5,12 +5,12 @@ VENV     ?= .venv
 BIN      := $(VENV)/bin
 PIPELINE ?= toy
 YAML     := pipelines/$(PIPELINE).yaml
-# SET="a.b=1 c.d=2" overrides settings; REBUILD=1 runs earlier stages too, if they are not up to date
+# SET="a.b=1 c.d=2" overrides settings; REBUILD=1 also runs earlier stages that are not up to date
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
-        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd bench-gpu bench-gpu-counters bench-toy \
+        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
         clean-runs distclean
 
@@ -21,7 +21,7 @@ help: ## list the targets
 
 # ---------------------------------------------------------------------------------------------------------- set-up
 
-# torch is installed first, by its exact version from the ordinary index
+# torch is installed first, in its exact version from the default index
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
@@ -37,7 +37,7 @@ $(VENV)/installed-docs: $(VENV)/installed
 	touch $@
 
 setup: $(VENV)/installed ## create .venv and install the package with its pinned dependencies
-setup-dev: $(VENV)/installed-dev ## the same, with the packages for tests and checks
+setup-dev: $(VENV)/installed-dev ## the same, also with the packages for tests and checks
 
 # ------------------------------------------------------------------------------------------------- the pipeline
 
@@ -68,27 +68,27 @@ score: $(VENV)/installed ## score every trained system on the test sets
 run: $(VENV)/installed $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus)) ## run every stage that is not up to date, up to the scores
 	$(BIN)/kdmt run $(YAML) $(if $(STUDENT),--student $(STUDENT)) $(foreach setting,$(SET),--set $(setting))
 
-demo: $(VENV)/installed toy-corpus ## the whole pipeline on the toy corpus, in a few minutes
+demo: $(VENV)/installed toy-corpus ## run the whole pipeline on the toy corpus, in a few minutes
 	$(BIN)/kdmt run pipelines/toy.yaml
 
 # ------------------------------------------------------------------------------------------------ tests and checks
 
-test: $(VENV)/installed-dev ## unit tests, the toy pipeline from end to end with kill -9 and resume, tests on a (simulated) GPU
+test: $(VENV)/installed-dev ## run the unit tests, the toy pipeline from end to end, and the tests of the GPU path
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q -n 2 --dist loadfile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu -m gpu -q
 
-test-slow: $(VENV)/installed-dev ## tests that take longer; the summary goes to benchmarks/results/
+test-slow: $(VENV)/installed-dev ## run the tests that take longer and write a summary to benchmarks/results/
 	$(BIN)/python benchmarks/run_slow_tests.py
 
 wheel-test: $(VENV)/installed-dev ## build the wheel, install it into an empty environment, run the toy pipeline there
 	$(BIN)/python -m pytest tests/pipeline/test_wheel.py -q
 
-# SEED=2 makes other inputs, ONLY=corpora:17 repeats one
-fuzz: $(VENV)/installed-dev ## give generated hostile inputs to every command: no traceback, no hang, no harm
+# SEED=2 generates other inputs; ONLY=corpora:17 repeats a single one
+fuzz: $(VENV)/installed-dev ## run every command on generated hostile inputs: no traceback, no hang, no damaged file
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY),--results)
 
-check: $(VENV)/installed-dev ## lint, format and types
+check: $(VENV)/installed-dev ## check lint rules, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -105,7 +105,7 @@ docs: $(VENV)/installed-docs ## build the documentation site into site/ and chec
 docs-serve: $(VENV)/installed-docs ## serve the documentation at http://127.0.0.1:8000 and rebuild it on changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
 
-docs-images: $(VENV)/installed ## draw the figures of the documentation from benchmarks/results/
+docs-images: $(VENV)/installed ## draw the charts of the documentation from benchmarks/results/
 	$(BIN)/python benchmarks/draw_results.py
 
 # ---------------------------------------------------------------------------------------------------- measurements
@@ -113,7 +113,7 @@ docs-images: $(VENV)/installed ## draw the figures of the documentation from ben
 fairseq-env: ## install the real fairseq 0.12.2 for comparisons, with Python 3.8
 	benchmarks/make_fairseq_env.sh
 
-fairseq-old-env: ## the same with fairseq 0.10.2, whose checkpoints have the old format
+fairseq-old-env: ## the same with fairseq 0.10.2, which has an older checkpoint format
 	benchmarks/make_fairseq_env.sh .fairseq-old-env 0.10.2
 
 parity-models: $(VENV)/installed ## train small models of each family with the real fairseq
@@ -129,7 +129,7 @@ bench-fairseq: $(VENV)/installed ## speed of `kdmt generate` and of training, co
 bench-import: $(VENV)/installed ## time of `kdmt --help`
 	$(BIN)/python benchmarks/bench_import.py
 
-architecture: $(VENV)/installed ## files to open for a question, and dependencies of packages
+architecture: $(VENV)/installed ## files that a new reader has to open, and dependencies between packages
 	$(BIN)/python benchmarks/bench_architecture.py
 
 bench-train: $(VENV)/installed ## training speed, compared with fairseq (needs `make fairseq-env`)
@@ -138,17 +138,19 @@ bench-train: $(VENV)/installed ## training speed, compared with fairseq (needs `
 bench-train-quality: $(VENV)/installed ## validation loss after 500 updates, compared with fairseq
 	$(BIN)/python benchmarks/bench_train.py --quality
 
-bench-precision: $(VENV)/installed ## bf16 against float32 on this CPU by model shape, for `train.precision: auto`
+bench-precision: $(VENV)/installed ## speed of bf16 and float32 on this CPU by model shape, for `train.precision: auto`
 	$(BIN)/python benchmarks/bench_precision.py
 
-bench-memory: $(VENV)/installed ## memory of training at a vocabulary of 32k
+bench-memory: $(VENV)/installed ## memory of training with a vocabulary of 32k
 	$(BIN)/python benchmarks/bench_memory.py
 
 bench-kd: $(VENV)/installed ## time and memory of word-level distillation, compared with plain training
 	$(BIN)/python benchmarks/bench_kd.py
 
-bench-gpu: $(VENV)/installed ## training speed, memory and utilisation on a GPU
-	$(BIN)/python benchmarks/bench_gpu.py
+# OUTPUT=folder for the figures; on a machine without a GPU the tests run on a simulated device, the benchmark at toy sizes
+gpu: $(VENV)/installed-dev ## tests on a GPU, then training and decoding speed there, in 8 minutes
+	$(BIN)/python -m pytest tests/gpu -m gpu -q
+	$(BIN)/python benchmarks/bench_gpu.py $(if $(OUTPUT),--output $(OUTPUT))
 
 bench-gpu-counters: $(VENV)/installed ## host waits and kernel launches of every objective, on a simulated GPU
 	PYTHONPATH=tests/gpu $(BIN)/python benchmarks/bench_gpu_counters.py
@@ -160,7 +162,7 @@ bench-toy: $(VENV)/installed toy-corpus ## raw and distilled students on the toy
 	$(BIN)/python benchmarks/bench_pipeline.py toy pipelines/toy.yaml \
 	  --set "students.raw.seeds=[1, 2, 3, 4, 5]" --set "students.distilled.seeds=[1, 2, 3, 4, 5]"
 
-bench-multi30k: $(VENV)/installed ## the Multi30k table: teacher, raw and distilled students, two seeds
+bench-multi30k: $(VENV)/installed ## teacher, raw and distilled students on Multi30k, two seeds
 	$(BIN)/python benchmarks/bench_pipeline.py multi30k pipelines/multi30k-paper.yaml
 
 bench-kd-losses-toy: $(VENV)/installed toy-corpus ## every distillation objective on the toy corpus, three seeds

@@ -1,17 +1,17 @@
-"""Figures about the structure of the code: what a newcomer has to open, and how the packages depend on each other.
+"""Figures about the structure of the code: files that a new reader has to open, and dependencies between packages.
 
     make architecture        (or: python benchmarks/bench_architecture.py [--root CHECKOUT] [--results NAME])
 
-Files to open are found by running: a pipeline of a few sentences is trained and translated under a profiler, and the
-files of kdmt count whose functions are on the call stack at one of the moments that a reader asks about:
+The files to open are found by running kdmt: a model is trained on a few sentences, and used, under a profiler. A file
+of kdmt counts if one of its functions is on the call stack at one of these moments:
 
-* a student: the settings are read, the objective is built, a loss function of `kdmt.losses` is entered, the gradient
-  is computed; the files that define the settings and the batch count too;
-* a translation: the model is loaded, text becomes ids, the network takes a step, ids become text.
+* student: the settings are read, the objective is built, a loss function of `kdmt.losses` is called, the gradient is
+  computed. The files that define the settings and the batch count too.
+* translation: the model is loaded, text is converted to ids, the network computes a step, ids are converted to text.
 
-All else is counted in the source with `ast`, without running it. An arrow points upward if it leads to a package
-above its own in the order of `tests/unit/test_layering.py`. With `--root` another checkout of the project is measured,
-such as one of the commit before a change.
+All other figures are counted in the source with `ast`, without running it. An import points upward if it leads to a
+package above the importing package in the order of `tests/unit/test_layering.py`. With `--root`, another checkout of
+the project is measured, for example the commit before a change.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ STUDENTS = {
     "cmlm": {"data": "raw", "nat": {"family": "cmlm"}},
 }
 
-# runs in a process of its own and prints the files as JSON
+# runs in a separate process and prints the files as JSON
 TRACER = Path(__file__).with_name("trace_files.py")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=REPOSITORY, help="the checkout to measure (default: this one)")
-    parser.add_argument("--results", default="architecture", help="name of the file of results (default: %(default)s)")
+    parser.add_argument("--root", type=Path, default=REPOSITORY, help="Checkout to measure (default: this one).")
+    parser.add_argument("--results", default="architecture", help="Name of the results file (default: %(default)s).")
     arguments = parser.parse_args()
     root = arguments.root.resolve()
 
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def trace(root: Path) -> dict[str, list[str]]:
-    """Return the files that are opened for each question, by running the checkout."""
+    """Run the checkout and return the files to open for each student and for a translation."""
     opened = {}
     with TemporaryDirectory() as scratch:
         environment = {
@@ -117,7 +117,7 @@ def imports_in_functions(source: str) -> int:
 
 
 def uses_of_any(source: str) -> int:
-    """Return how often the name `Any` is used, its imports aside."""
+    """Return the number of uses of the name `Any`, without its imports."""
     return sum(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(ast.parse(source)))
 
 
@@ -131,7 +131,10 @@ def long_functions(source: str) -> int:
 
 
 def lines_by_package(modules: dict[Path, str]) -> dict[str, int]:
-    """Return the lines of each package, subpackages with two parts of their names; modules of none under `kdmt`."""
+    """Return the number of lines of each package.
+
+    Packages are named by at most two parts of their paths. Modules outside of a package count as `kdmt`.
+    """
     lines: Counter[str] = Counter()
     for path, source in modules.items():
         lines["/".join(path.parts[:-1][:2]) or "kdmt"] += len(source.splitlines())
@@ -158,7 +161,7 @@ def mutual_imports(modules: dict[Path, str]) -> list[tuple[str, str]]:
 
 
 def read_order(path: Path) -> tuple[str, ...] | None:
-    """Return the order of the packages, from the top down, that a file assigns to `ORDER`; None if it has none."""
+    """Return the order of the packages, from the top down, that a file assigns to `ORDER`; None without such a line."""
     if not path.is_file():
         return None
     for node in ast.parse(path.read_text("utf-8")).body:
@@ -170,7 +173,7 @@ def read_order(path: Path) -> tuple[str, ...] | None:
 def upward_arrows(modules: dict[Path, str], order: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return the imports that lead to a package above that of the module, as (module, imported module).
 
-    Imports inside functions and for types count. Modules without a place in the order are left out.
+    Imports inside functions and for types count. Modules that are not in the order are left out.
     """
     names = {module_name(path) for path in modules}
     arrows = sorted(
@@ -178,13 +181,13 @@ def upward_arrows(modules: dict[Path, str], order: tuple[str, ...]) -> list[tupl
     )
     found = []
     for own, target in arrows:
-        own_place, target_place = place(own, order), place(target, order)
-        if own_place is not None and target_place is not None and target_place < own_place:
+        own_index, target_index = package_index(own, order), package_index(target, order)
+        if own_index is not None and target_index is not None and target_index < own_index:
             found.append((own, target))
     return found
 
 
-def place(module: str, order: tuple[str, ...]) -> int | None:
+def package_index(module: str, order: tuple[str, ...]) -> int | None:
     """Return the index in the order of a module's package, None if it has none or is not part of kdmt."""
     package, *parts = module.split(".")
     if package != "kdmt":
@@ -198,7 +201,7 @@ def module_name(path: Path) -> str:
 
 
 def imported(source: str, names: set[str]) -> Iterator[str]:
-    """Yield the modules of kdmt that a source imports."""
+    """Yield the modules of kdmt that a source file imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in names)

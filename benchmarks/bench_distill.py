@@ -1,22 +1,24 @@
-"""The distill stage beside the real fairseq-generate and beside CTranslate2 called directly: one run, the same models.
+"""Speed of the distill stage, compared with the real fairseq-generate and with direct calls of CTranslate2.
 
     make bench-distill        (python benchmarks/bench_distill.py [--models multi30k,iwslt]; needs `make fairseq-env`)
 
-Multi30k's training set and its test set of 2016 are translated with beam 5 by a trained teacher, once each by
+A trained teacher translates the training set of Multi30k and its test set of 2016 with beam 5, in one run by each of
 
-    fairseq-generate    with the best of some batch sizes, by its own count of seconds, without loading anything
-    CTranslate2         `translate_batch` on token lists that are sorted by length, with the best of some layouts of
-                        threads and batch sizes, without loading anything; no translation is longer than that of the
-                        longest sentence may be (by default it goes on to 256 tokens, with its whole batch)
-    kdmt distill        the command from its start to its end, and the time to cut the text into tokens: blocks, checks,
-                        merging, failures, binarising and the report are in it
+    fairseq-generate    with the fastest of several batch sizes; the seconds are those that fairseq reports, without
+                        loading
+    CTranslate2         `translate_batch` on token lists that are sorted by length, with the fastest of several layouts
+                        of threads and batch sizes, without loading. The maximum length is that of the longest sentence
+                        (by default it is 256 tokens, and one such translation delays its whole batch)
+    kdmt distill        the whole command, and the time to tokenise the text. Blocks, checks, merging, failures,
+                        binarising and the report are included
 
-With the small teacher the stage by two processes and by one and CTranslate2 take turns; ratios are medians of turns.
-Batch sizes and layouts are chosen on the first sentences. BLEU is that of the test set's lines. `..._int8` is with int8
-weights on both sides; `..._shortlist` restricts the vocabulary of each batch, beside CTranslate2 without it. The same
-teachers serve all; they are trained first where they are not there, over fewer updates than the pipelines have. The
-large one translates the first lines of the training set alone: fairseq takes long for it.
-`nbest_...`: CTranslate2's 5-best lists of the test set beside PyTorch's. Each model has a file of results of its own.
+With the small teacher, the stage with two processes, the stage with one process and CTranslate2 run in turns, and
+ratios are medians over the rounds. Batch sizes and layouts are chosen on the first sentences. BLEU is computed on the
+lines of the test set. `..._int8` has int8 weights on both sides. `..._shortlist` restricts the vocabulary of each batch
+and is compared with CTranslate2 without this restriction. All systems use the same teachers, which are trained first if
+they do not exist, for fewer updates than in the pipelines. The large teacher translates only the first lines of the
+training set, since fairseq is slow with it. `nbest_...` compares the 5-best lists of the test set by CTranslate2 with
+those by PyTorch. Each model has its own results file.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ from kdmt.score.metrics import bleu
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
 PIPELINES = {"multi30k": "multi30k-paper", "iwslt": "multi30k-iwslt"}
-TRAINING: dict[str, dict[str, Any]] = {  # instead of the pipelines' own, which take hours
+TRAINING: dict[str, dict[str, Any]] = {  # instead of the settings in the pipelines, with which training takes hours
     "multi30k": {"train.max_updates": 3000, "train.warmup_updates": 400},
     "iwslt": {
         "model.dropout": 0.1,
@@ -64,12 +66,15 @@ TRAINING: dict[str, dict[str, Any]] = {  # instead of the pipelines' own, which 
     },
 }
 LIMITS: dict[str, int | None] = {"multi30k": None, "iwslt": 5000}  # lines of the training set
-ROUNDS = {"multi30k": 3, "iwslt": 1}  # of what is compared closest, in turns
-ONE_PROCESS = "multi30k"  # which one process alone translates with, too
+ROUNDS = {"multi30k": 3, "iwslt": 1}  # of the systems that run in turns
+ONE_PROCESS = "multi30k"  # model for which the stage also runs with a single process
 BEAM, MAX_LEN_A, MAX_LEN_B = 5, 1.2, 10
 TRIAL_SENTENCES = 600
 FAIRSEQ_BATCHES = (32, 128)
-CT2_LAYOUTS = [*(((2, 1), batch) for batch in (16, 32, 64, 128)), ((1, 2), 64)]  # models, threads of each; sentences
+CT2_LAYOUTS = [
+    *(((2, 1), batch) for batch in (16, 32, 64, 128)),
+    ((1, 2), 64),
+]  # (models, threads each), batch
 TEST_SET = "test_2016_flickr"
 
 
@@ -80,7 +85,7 @@ class Model:
     name: str
     trained: Path  # runs/<pipeline> with prepare/ and teacher/
     work: Path
-    num_test: int  # the last lines are the test set's
+    num_test: int  # number of lines of the test set, which are the last ones
 
     @property
     def prepared(self) -> Path:
@@ -90,7 +95,7 @@ class Model:
         return IndexedDataset(self.prepared / "data-bin" / "train.en-de.en")
 
     def bleu(self, words: list[str]) -> float:
-        """Of the last lines, as the tokenizer sees them."""
+        """Return the BLEU of the test set, on the text that the tokenizer reads."""
         references = read_lines(self.prepared / "train.de")[-self.num_test :]
         return bleu(words[-self.num_test :], references, tokenize="none").value
 
@@ -103,8 +108,10 @@ class Result:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(PIPELINES))
-    parser.add_argument("--workdir", type=Path, default=Path("runs/bench-distill"))
+    parser.add_argument("--models", default=",".join(PIPELINES), help="Models (default: %(default)s).")
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("runs/bench-distill"), help="Working folder (default: %(default)s)."
+    )
     options = parser.parse_args()
     if not (FAIRSEQ / "fairseq-generate").exists():
         sys.exit("bench-distill: run `make fairseq-env` first")
@@ -136,7 +143,7 @@ def figures_of(name: str, found: dict[str, Result], rounds: list[dict[str, float
 
 
 def bleu_difference(found: dict[str, Result]) -> float:
-    """Of all float32 systems, and of the shortlist's, from fairseq's."""
+    """Return the largest difference in BLEU from fairseq, over the float32 systems and the shortlist."""
     others = ("stage", "ct2", "stage_shortlist")
     return max(abs(found[system].bleu - found["fairseq"].bleu) for system in others)
 
@@ -145,7 +152,7 @@ def bleu_difference(found: dict[str, Result]) -> float:
 
 
 def train_teacher(name: str) -> Path:
-    """The run with the teacher, which is trained where it is not there."""
+    """Return the run folder of a teacher, and train the teacher first if it does not exist."""
     path = Path("pipelines") / f"{PIPELINES[name]}.yaml"
     trained = Path("runs") / PIPELINES[name]
     flags = [flag for key, value in TRAINING[name].items() for flag in ("--set", f"teacher.{key}={value}")]
@@ -156,7 +163,7 @@ def train_teacher(name: str) -> Path:
 
 
 def make_model(name: str, work: Path) -> Model:
-    """Prepare the corpus with the teacher's tokenizer and dictionary."""
+    """Prepare the corpus with the tokenizer and the dictionary of the teacher."""
     trained = train_teacher(name)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -199,13 +206,19 @@ def write_pipeline(work: Path, trained: Path) -> None:
 
 
 def measure(model: Model) -> tuple[dict[str, Result], list[dict[str, float]], dict[str, Any]]:
-    """Every system, the sentences a second of those that take turns, and what was chosen for the others."""
+    """Measure every system.
+
+    Returns:
+        Result of each system; sentences per second in each round of the systems that run in turns; chosen batch sizes
+        and layouts.
+    """
     chosen: dict[str, Any] = {}
     found: dict[str, Result] = {}
     rounds: list[dict[str, float]] = []
     write_fairseq_checkpoint(model)
     chosen["fairseq_batch"] = min(FAIRSEQ_BATCHES, key=lambda size: run_fairseq(model, size, TRIAL_SENTENCES)[0])
-    found["stage_int8"] = run_stage(model, "stage_int8", "distill.compute_type=int8")  # exports the model for all
+    # this run also exports the model, which CTranslate2 reads below
+    found["stage_int8"] = run_stage(model, "stage_int8", "distill.compute_type=int8")
     for kind in ("float32", "int8"):
         chosen[kind] = min(CT2_LAYOUTS, key=partial(ct2_seconds, model, kind))
     found["ct2_int8"] = ct2_result(model, "int8", chosen["int8"])
@@ -227,7 +240,7 @@ def ct2_result(model: Model, kind: str, chosen: tuple[tuple[int, int], int]) -> 
 
 
 def run_stage(model: Model, name: str, *sets: str) -> Result:
-    """The whole command, on an empty folder, and the text's way to tokens."""
+    """Time the whole command in an empty folder, plus the tokenisation of the text."""
     codec = TextCodec.load(model.prepared)
     lines = read_lines(model.prepared / "train.en")
     started = time.perf_counter()
@@ -251,19 +264,19 @@ def ct2_seconds(model: Model, kind: str, trial: tuple[tuple[int, int], int]) -> 
 def run_ct2(
     model: Model, kind: str, layout: tuple[int, int], batch: int, *, limit: int | None
 ) -> tuple[float, list[str]]:
-    """Seconds of `translate_batch` on all sentences or the first ones, and the words."""
+    """Return the seconds of `translate_batch` and the translations, for all sentences or the first `limit`."""
     import ctranslate2
 
     codec = TextCodec.load(model.prepared)
     symbols = codec.src_dictionary.symbols
     sources = [[symbols[token] for token in sentence] for sentence in itertools.islice(iter_all(model), limit)]
-    order = sorted(range(len(sources)), key=lambda place: -len(sources[place]))
+    order = sorted(range(len(sources)), key=lambda index: -len(sources[index]))
     engine = model.work / "runs" / "bench" / "distill" / "engine"
     inter, intra = layout
     translator = ctranslate2.Translator(str(engine), compute_type=kind, inter_threads=inter, intra_threads=intra)
     started = time.perf_counter()
     results = translator.translate_batch(
-        [sources[place] for place in order],
+        [sources[index] for index in order],
         beam_size=BEAM,
         max_batch_size=batch,
         max_input_length=0,
@@ -271,8 +284,8 @@ def run_ct2(
     )
     seconds = time.perf_counter() - started
     words = [""] * len(sources)
-    for place, result in zip(order, results, strict=True):
-        words[place] = codec.tokenizers.target.decode(" ".join(result.hypotheses[0]))
+    for index, result in zip(order, results, strict=True):
+        words[index] = codec.tokenizers.target.decode(" ".join(result.hypotheses[0]))
     print(
         f"{model.name} ct2 {kind} {layout} {batch}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True
     )
@@ -280,8 +293,11 @@ def run_ct2(
 
 
 def compare_nbest(model: Model) -> list[Figure]:
-    """The 5-best of the test set's sentences in CTranslate2 and in PyTorch: how many are the same, how far apart their
-    scores are, and, where the lists differ, how far apart PyTorch finds the first two that do (0 without any)."""
+    """Compare the 5-best lists of the test set in CTranslate2 and in PyTorch.
+
+    The figures are the share of equal lists, the largest difference between the scores of equal lists, and the largest
+    difference between PyTorch's scores of the first two hypotheses that differ (0 if all lists are equal).
+    """
     from kdmt.config import Decode
     from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
     from kdmt.decode.engines.pytorch import TorchEngine
@@ -318,7 +334,7 @@ def iter_all(model: Model) -> Any:
 
 
 def run_fairseq(model: Model, batch: int, limit: int | None) -> tuple[float, list[str]]:
-    """fairseq's own seconds and words, on all sentences or on the first ones."""
+    """Return the seconds that fairseq reports and its translations, for all sentences or the first `limit`."""
     data = fairseq_data(model, limit)
     command = [
         *(str(FAIRSEQ / "fairseq-generate"), str(data), "--path", str(model.work / "fairseq.pt"), "--cpu"),
@@ -327,9 +343,9 @@ def run_fairseq(model: Model, batch: int, limit: int | None) -> tuple[float, lis
     ]
     environment = os.environ | {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": ""}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    said = re.search(r"Translated ([\d,]+) sentences .* in ([\d.,]+)s", done.stdout + done.stderr)
-    assert said is not None, (done.stdout + done.stderr)[-2000:]
-    seconds = float(said.group(2).replace(",", ""))
+    summary = re.search(r"Translated ([\d,]+) sentences .* in ([\d.,]+)s", done.stdout + done.stderr)
+    assert summary is not None, (done.stdout + done.stderr)[-2000:]
+    seconds = float(summary.group(2).replace(",", ""))
     decode = TextCodec.load(model.prepared).tokenizers.target.decode
     found = dict(re.findall(r"^H-(\d+)\t\S+\t(.*)$", done.stdout, re.MULTILINE))
     words = [decode(found[str(index)]) for index in range(len(found))]
@@ -338,7 +354,7 @@ def run_fairseq(model: Model, batch: int, limit: int | None) -> tuple[float, lis
 
 
 def fairseq_data(model: Model, limit: int | None) -> Path:
-    """The data-bin that fairseq reads: ours, or one of its first sentences."""
+    """Return the data-bin for fairseq: that of kdmt, or a new one with the first `limit` sentences."""
     whole = model.prepared / "data-bin"
     if limit is None:
         return whole
@@ -357,7 +373,7 @@ def fairseq_data(model: Model, limit: int | None) -> Path:
 
 
 def write_fairseq_checkpoint(model: Model) -> None:
-    """The teacher as a checkpoint of fairseq's."""
+    """Export the teacher as a fairseq checkpoint."""
     from kdmt.interop.fairseq.checkpoints import export_checkpoint
 
     export_checkpoint(model.trained / "teacher" / "average", model.work / "fairseq.pt")

@@ -1,15 +1,16 @@
-"""Everything of the distill stage but the engine, on 5 million generated sentences: memory, speed, linearity.
+"""Memory, speed and linearity of the distill stage without its engine, on 5 million generated sentences.
 
     make bench-distill-scale     (or: python benchmarks/bench_distill_scale.py [--sentences 5000000])
 
-A stub stands where the teacher is: `CopyTeacher` gives each source back as its translation, and is used for nothing
-else than this. What is timed is the stage's own code: finding the different sentences and planning the blocks, running
-them (workers, block files and their checks), merging them into `nbest`, choosing the best of each and writing the text.
-`distill_scale_linearity` is the time a sentence of the whole over that of a tenth of it. `distill_rss_gb` is the
-largest sum of the processes' resident memory, `distill_pss_gb` counts pages that they share once; both are read twice a
-second.
+A stub replaces the teacher: `CopyTeacher` returns each source as its translation, and is only used here. The code of
+the stage itself is timed: finding the distinct sentences and planning the blocks, running the blocks (workers, block
+files and their checks), merging them into `nbest`, selecting the best hypothesis of each sentence and writing the text.
+`distill_scale_linearity` is the time per sentence on the whole corpus, divided by that on a tenth of it.
+`distill_rss_gb` is the largest sum of the resident memory of the processes. `distill_pss_gb` counts the pages that they
+share only once. Both are read twice per second.
 
-The speeds of choosing by BLEU, chrF and MBR are those of 5 hypotheses a sentence, the source and four of its rotations.
+The speeds of selection by BLEU, chrF and MBR are measured with 5 hypotheses per sentence: the source and four of its
+rotations.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ STEPS = ("plan", "run", "merge", "choose")
 
 @dataclass(frozen=True)
 class CopyTeacher:
-    """A stub for this benchmark alone: a source is its own translation, or one of its rotations."""
+    """Stub of a teacher, only for this benchmark: translations are the source itself and its rotations."""
 
     max_source_tokens: int = 1024
     max_target_tokens: int = 1024
@@ -73,9 +74,13 @@ class CopyTeacher:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sentences", type=int, default=5_000_000)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/bench-distill-scale"))
-    parser.add_argument("--stages-of", type=Path, help=argparse.SUPPRESS)  # the command that is measured
+    parser.add_argument(
+        "--sentences", type=int, default=5_000_000, help="Number of sentences to generate (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("runs/bench-distill-scale"), help="Working folder (default: %(default)s)."
+    )
+    parser.add_argument("--stages-of", type=Path, help=argparse.SUPPRESS)  # runs the steps that are measured
     parser.add_argument("--nbest", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stages_of:
@@ -113,7 +118,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, sentences: int) -> None:
-    """Generated text through the prepare stage."""
+    """Generate a corpus and run the prepare stage on it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     print(f"generating {sentences:,} pairs", file=sys.stderr, flush=True)
@@ -126,11 +131,11 @@ def prepare(folder: Path, sentences: int) -> None:
     subprocess.run([str(KDMT), "prepare", str(pipeline), "--runs", str(folder / "runs")], check=True)
 
 
-# ------------------------------------------------------------------------------------------------- what is measured
+# ---------------------------------------------------------------------------------------------------- measured steps
 
 
 def run_steps(folder: Path, nbest: int) -> None:
-    """The stage's steps, each timed, with the stub in the teacher's place."""
+    """Run the steps of the stage with the stub as the teacher, and time each step."""
     from kdmt.distill.decoding import BlockDecoder
     from kdmt.distill.teachers import CheckpointModel, OwnTeacher
     from kdmt.distill.training_text import Targets, TrainingTextWriter
@@ -141,7 +146,7 @@ def run_steps(folder: Path, nbest: int) -> None:
 
     workspace = Workspace(load_pipeline(folder / "pipeline.yaml"), folder / "runs")
     config, inputs = workspace.config, inputs_of(workspace)
-    # there is no checkpoint; text and words are those of a teacher with the data's vocabulary
+    # there is no checkpoint: text and tokens are those of a teacher with the vocabulary of the data
     stub = CopyTeacher(nbest=nbest)
     model = CheckpointModel(
         is_nonautoregressive=False,

@@ -1,14 +1,15 @@
-"""`kdmt generate` and kdmt's training beside the real fairseq's: same model, data, batch, threads.
+"""Speed of `kdmt generate` and of training, compared with the real fairseq: same model, data, batch size, threads.
 
     make bench-fairseq        (python benchmarks/bench_fairseq.py [--rounds 3]; needs `make fairseq-env`)
 
-Generation: Multi30k's test set of 2016 by a trained 4+4, 128/256 teacher (that of bench_distill.py, trained first where
-it is not there), as a checkpoint of fairseq's that both commands read, with the same flags, turn by turn.
-`generate_over_fairseq` goes by the seconds in the commands' own last lines: fairseq counts the search alone, kdmt the
-writing and scoring of what it finds as well. `generate_command_over_fairseq` is from start to end. `generate_same` are
-the sentences that both translate alike.
+Generation: a trained 4+4 layer, 128/256 teacher translates the test set of 2016 of Multi30k. It is the teacher of
+bench_distill.py, which is trained first if it does not exist. Both commands read it as a fairseq checkpoint and have
+the same flags, and they run in turns. `generate_over_fairseq` is computed from the seconds in the last lines of the
+commands: fairseq counts only the search, kdmt also the writing and scoring of the translations.
+`generate_command_over_fairseq` is computed from the time of the whole commands. `generate_same` is the share of
+sentences with the same translation.
 
-Training: `train_over_fairseq` is that of bench_train.py, for the same architecture, in target tokens a second.
+Training: `train_over_fairseq` is the ratio of bench_train.py for the same architecture, in target tokens per second.
 """
 
 from __future__ import annotations
@@ -37,20 +38,31 @@ LANGS = ("--source-lang", "en", "--target-lang", "de")
 
 @dataclass(frozen=True)
 class Generated:
-    """What one command has done."""
+    """Result of one command."""
 
-    seconds: float  # by its own count
-    whole: float
+    seconds: float  # as the command reports them
+    whole: float  # seconds of the whole command
     translations: dict[str, str]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=4, help="updates of each side in a round")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/bench-fairseq"))
-    parser.add_argument("--fairseq-python", type=Path, default=FAIRSEQ / "python")
+    parser.add_argument("--rounds", type=int, default=3, help="Number of rounds (default: %(default)s).")
+    parser.add_argument(
+        "--updates", type=int, default=4, help="Number of updates of each side per round (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=128, help="Number of sentences per batch (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("runs/bench-fairseq"), help="Working folder (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--fairseq-python",
+        type=Path,
+        default=FAIRSEQ / "python",
+        help="Python of the environment with fairseq (default: that of `make fairseq-env`).",
+    )
     options = parser.parse_args()
     if not (FAIRSEQ / "fairseq-generate").exists():
         sys.exit("bench-fairseq: run `make fairseq-env` first")
@@ -105,10 +117,10 @@ def generate(command: list[str]) -> Generated:
     started = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     whole = time.perf_counter() - started
-    said = re.search(r"Translated ([\d,]+) sentences .* in ([\d.,]+)s", done.stdout + done.stderr)
-    assert said is not None, (done.stdout + done.stderr)[-2000:]
+    summary = re.search(r"Translated ([\d,]+) sentences .* in ([\d.,]+)s", done.stdout + done.stderr)
+    assert summary is not None, (done.stdout + done.stderr)[-2000:]
     translations = dict(re.findall(r"^H-(\d+)\t\S+\t(.*)$", done.stdout, re.MULTILINE))
-    return Generated(float(said.group(2).replace(",", "")), whole, translations)
+    return Generated(float(summary.group(2).replace(",", "")), whole, translations)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How long `kdmt --help` takes, and that neither it nor `import kdmt` loads a heavy library.
+"""Time of `kdmt --help`, and a check that neither it nor `import kdmt` loads a large library.
 
     make bench-import        (or: python benchmarks/bench_import.py [--runs 15])
 
-Each round starts fresh processes one after the other, so that a busy moment of the machine touches all of them; the
-median of the rounds is reported. `python_seconds` is the interpreter doing nothing, which is part of the other two.
-Exits with 1, without writing results, if torch or CTranslate2 was loaded.
+Each round starts new processes one after the other, so that other load on the machine affects all of them. The median
+of the rounds is reported. `python_seconds` is the time of an interpreter that does nothing, which is part of the other
+two. The exit code is 1, and no results are written, if torch or CTranslate2 was loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=15, help="rounds of fresh processes (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=15, help="Number of rounds (default: %(default)s).")
     runs = parser.parse_args().runs
 
     commands = {
@@ -50,14 +50,14 @@ def main() -> int:
 
 
 def wall_seconds(command: list[str]) -> float:
-    """Seconds from starting a process to its end."""
+    """Return the seconds from the start of a process to its end."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def loaded_heavy(arguments: list[str]) -> list[str]:
-    """Which of `HEAVY` a Python process started with these arguments imports."""
+    """Return the libraries in `HEAVY` that a Python process with these arguments imports."""
     done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
     imports = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     packages = {line.rpartition("|")[2].strip().partition(".")[0] for line in imports}

@@ -1,17 +1,18 @@
-"""What word-level distillation costs beside plain training, in one run.
+"""Time and memory of word-level distillation, compared with plain training.
 
     make bench-kd        (python benchmarks/bench_kd.py [--rounds 15])
 
-Time: the student of pipelines/multi30k-paper.yaml on Multi30k's batches (10k vocabulary, max_tokens 4096), updates of
-each kind in turn: plain, from a knowledge cache with k = 8, and with the pipeline's teacher (its weights are random)
-beside it; and that teacher's forward pass alone, to its log-probabilities. Loading of batches is counted.
+Time: the student of pipelines/multi30k-paper.yaml is trained on batches of Multi30k (10k vocabulary, max_tokens 4096).
+The kinds of updates run in turns: plain training, distillation from a knowledge cache with k = 8, and distillation from
+the teacher of the pipeline (with random weights) in the same process. The forward pass of this teacher, up to its
+log-probabilities, is also timed alone. Loading of batches is included.
 
-kd_cache_time_ratio     from the cache over plain, median over the rounds
-kd_live_time_ratio      with the teacher beside it over plain plus the teacher's forward pass
-kd_cache_bytes_a_token  what the cache's blocks take on disk
-kd_memory_ratio         peak resident memory of a process that makes three updates at a vocabulary of 32k, 4096 target
-                        tokens, `transformer_iwslt_de_en` for student and teacher, with the teacher over plain
-kd_cache_memory_ratio   the same from a cache
+kd_cache_time_ratio     time with the cache, divided by plain training; median over the rounds
+kd_live_time_ratio      time with the teacher, divided by plain training plus the forward pass of the teacher
+kd_cache_bytes_a_token  size of the blocks of the cache on disk, per target token
+kd_memory_ratio         peak resident memory of a process that does three updates with a vocabulary of 32k, 4096 target
+                        tokens and `transformer_iwslt_de_en` for student and teacher: with the teacher, divided by plain
+kd_cache_memory_ratio   the same with a cache
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ KINDS = ("plain", "cache", "live")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--memory", choices=KINDS, help="in a process of its own: peak memory of training")
+    parser.add_argument("--rounds", type=int, default=15, help="Number of rounds (default: %(default)s).")
+    parser.add_argument(
+        "--memory", choices=KINDS, help="Kind of training to print the peak memory of (default: none, run everything)."
+    )
     options = parser.parse_args()
     if options.memory:
         print(json.dumps(memory_peak(options.memory)))
@@ -83,7 +86,7 @@ def objective_of(kind: str, student: Any, teacher: Any) -> Any:
 
 
 def compare_times(folder: Path, num_rounds: int) -> list[dict[str, float]]:
-    """Seconds of the same batches for each kind, round by round."""
+    """Return the seconds of each kind in each round; in a round all kinds have the same batches."""
     import torch
 
     from kdmt.runtime import use_threads
@@ -103,7 +106,7 @@ def compare_times(folder: Path, num_rounds: int) -> list[dict[str, float]]:
 
 
 def bytes_a_token(cache: Path) -> float:
-    """The size of the files of blocks, their headers too, over the target tokens."""
+    """Return the size of the block files, with their headers, divided by the number of target tokens."""
     blocks = list((cache / "blocks").iterdir())
     return (
         sum(path.stat().st_size for path in blocks) / json.loads((cache / "knowledge.json").read_text())["num_tokens"]
@@ -118,7 +121,7 @@ def seconds_of(work: Callable[[Any], None], batches: list[Any]) -> float:
 
 
 def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[Any]]:
-    """What each kind does with the indices of a batch, and the batches of an epoch."""
+    """Return the function of each kind, which is called with the indices of a batch, and the batches of an epoch."""
     import torch
 
     from kdmt.corpus.batching import open_parallel
@@ -162,8 +165,8 @@ def prepare_works(folder: Path) -> tuple[dict[str, Callable[[Any], None]], list[
         features_MD = read_target(teacher, Prepared.of(batch), frozenset(), "float32").features_MD
         distribution = WholeDistribution((features_MD,), (teacher.output_weight_VD,))
         for start in range(0, batch.num_tgt_tokens, CHUNKS["cpu"]):
-            said = distribution.distribution(slice(start, start + CHUNKS["cpu"]))
-            said.scores.sub_(said.log_sums)
+            chunk = distribution.distribution(slice(start, start + CHUNKS["cpu"]))
+            chunk.scores.sub_(chunk.log_sums)
 
     works["teacher"] = read
     return works, list(data.epoch(1))
@@ -213,12 +216,18 @@ def memory_peak(kind: str) -> int:
         def load(self, _: int) -> Batch:
             src_BS, prev_BT, tgt_BT = torch.randint(4, VOCAB, (3, ROWS, LENGTH))
             tgt_BT[:, -1] = EOS
-            said = Knowledge(
+            knowledge = Knowledge(
                 torch.randint(VOCAB // K, (tokens, K)) * K + torch.arange(K),
                 torch.randn(tokens, K + 1).log_softmax(1),
             )
             return Batch(
-                torch.arange(ROWS), src_BS, prev_BT, tgt_BT, tokens, tokens, Extras(said if kind == "cache" else None)
+                index_B=torch.arange(ROWS),
+                src_tokens_BS=src_BS,
+                prev_tokens_BT=prev_BT,
+                tgt_tokens_BT=tgt_BT,
+                num_src_tokens=tokens,
+                num_tgt_tokens=tokens,
+                extras=Extras(knowledge if kind == "cache" else None),
             )
 
     update = make_update(objective_of(kind, student, teacher), Random())

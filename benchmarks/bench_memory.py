@@ -1,12 +1,13 @@
-"""Memory of training at a vocabulary of 32k: the chunked loss beside the plain one, each in a process of its own.
+"""Memory of training with a vocabulary of 32k: the chunked loss compared with the plain one, in separate processes.
 
     make bench-memory        (python benchmarks/bench_memory.py)
 
-The model is `transformer_iwslt_de_en` with shared embeddings, the batch 4096 target tokens (128 sentences of 32), all
-in float32. Plain is the textbook: logits of all tokens, log-softmax, label smoothing, autograd.
+The model is `transformer_iwslt_de_en` with shared embeddings, and the batch has 4096 target tokens (128 sentences of
+32), all in float32. The plain loss is the usual implementation: logits of all tokens, log-softmax, label smoothing,
+autograd.
 
-loss_memory_ratio_32k: what the loss and its backward pass need at their peak beyond what was there before them.
-train_memory_ratio_32k: peak resident memory of a whole process that makes three updates.
+loss_memory_ratio_32k: additional memory at the peak of the loss and its backward pass.
+train_memory_ratio_32k: peak resident memory of a whole process that does three updates.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ VOCAB, ROWS, LENGTH, WIDTH, EPSILON = 32_000, 128, 32, 512, 0.1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", nargs=2, metavar=("WHAT", "LOSS"), help="in a process of its own: loss or train")
+    parser.add_argument(
+        "--measure",
+        nargs=2,
+        metavar=("WHAT", "LOSS"),
+        help="Single measurement: loss or train, with the loss chunked or plain (default: all, each in a process).",
+    )
     options = parser.parse_args()
     if options.measure:
         what, loss = options.measure
@@ -49,7 +55,7 @@ def measure(what: str, loss: str) -> float:
 
 
 def loss_function(name: str) -> Callable:
-    """(features [M, D], weight [V, D], targets [M]) -> the sum of the loss."""
+    """Return the function (features [M, D], weight [V, D], targets [M]) -> sum of the loss."""
     from kdmt.losses.cross_entropy import label_smoothed_cross_entropy, projected_cross_entropy
 
     if name == "chunked":
@@ -66,9 +72,9 @@ def loss_peak(loss: str) -> int:
     features = torch.randn(ROWS * LENGTH, WIDTH, requires_grad=True)
     weight = torch.randn(VOCAB, WIDTH).mul_(WIDTH**-0.5).requires_grad_()
     targets = torch.randint(VOCAB, (ROWS * LENGTH,))
-    compute(features[:8], weight, targets[:8]).backward()  # threads, libraries, room for the gradients
+    compute(features[:8], weight, targets[:8]).backward()  # starts threads, loads libraries, allocates gradients
     before = resident_now()
-    forget_peak()
+    reset_peak()
     compute(features, weight, targets).backward()
     return peak() - before
 
@@ -92,7 +98,7 @@ def train_peak(loss: str) -> int:
     return peak()
 
 
-# ------------------------------------------------------------------------------------------------ this process's memory
+# --------------------------------------------------------------------------------------------- memory of this process
 
 
 def resident_now() -> int:
@@ -103,8 +109,8 @@ def peak() -> int:
     return status("VmHWM")
 
 
-def forget_peak() -> None:
-    """Let the peak begin anew at what is resident now (proc(5), clear_refs)."""
+def reset_peak() -> None:
+    """Reset the peak to the current resident memory (proc(5), clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -1,15 +1,15 @@
-"""A pipeline's table as measured: every stage, several seeds, and the scores as figures.
+"""Scores of a pipeline: every stage is run, and the scores are reported as figures.
 
-    make bench-toy                   raw against distilled on the toy corpus, five seeds, equal updates
+    make bench-toy                   raw and distilled students on the toy corpus, five seeds, equal updates
     make bench-multi30k              teacher, raw and distilled students on Multi30k as published, two seeds
-    make bench-kd-losses-toy         every objective of distillation on the toy corpus, three seeds, equal updates
+    make bench-kd-losses-toy         every distillation objective on the toy corpus, three seeds, equal updates
     make bench-kd-losses-multi30k    word- and sequence-level distillation on Multi30k, equal updates
-    make bench-nat-toy               non-autoregressive students on the toy corpus, raw against distilled
+    make bench-nat-toy               non-autoregressive students on the toy corpus, raw and distilled
     make bench-nat-multi30k          the same on Multi30k
 
-The stages go on from what `runs/` holds. The figures of a student are the mean over its seeds, and the standard
-deviation where there are several; the rows of scores.json and the significance tests are kept with them whole. On the
-toy corpus, whose right translations are known, `..._valid` is the share of outputs that are one of them.
+Stages that are up to date in `runs/` are not run again. The figures of a student are the mean over its seeds and, with
+several seeds, the standard deviation. The results file also has the rows of scores.json and the significance tests. For
+the toy corpus, whose correct translations are known, `..._valid` is the share of outputs that are correct.
 """
 
 from __future__ import annotations
@@ -33,9 +33,16 @@ STAGES = ("prepare", "teacher", "distill", "knowledge", "student", "score")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bench", help="name of the benchmark and its make target")
-    parser.add_argument("pipeline", type=Path, help="a pipeline's YAML file")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="A.B=C")
+    parser.add_argument("bench", help="Name of the benchmark, as in its make target, bench-NAME.")
+    parser.add_argument("pipeline", type=Path, help="Pipeline file.")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="A.B=C",
+        help="Setting to override, repeatable (default: none).",
+    )
     options = parser.parse_args()
 
     flags = [flag for override in options.overrides for flag in ("--set", override)]
@@ -59,7 +66,7 @@ def main() -> None:
 
 
 def summarise(rows: list[dict[str, Any]], what: str, values: list[float], unit: str) -> list[Figure]:
-    """Mean and standard deviation over the seeds of each system, test set and way of decoding."""
+    """Return the mean and standard deviation over the seeds for each system, test set and way of decoding."""
     groups: dict[str, list[float]] = {}
     for row, value in zip(rows, values, strict=True):
         name = f"{row['system']}_{row['test_set']}_{way_of(row)}_{what}".lower()
@@ -73,12 +80,12 @@ def summarise(rows: list[dict[str, Any]], what: str, values: list[float], unit: 
 
 
 def way_of(row: dict[str, Any]) -> str:
-    """How a row of scores.json was decoded, as in the names of its translations."""
+    """Return how a row of scores.json was decoded, as in the file name of its translations."""
     return f"beam{row['beam']}" if row["iterations"] is None else f"iter{row['iterations']}"
 
 
 def valid_percent(run: Path, row: dict[str, Any]) -> float:
-    """How many of a toy system's outputs are right translations of their sources, whatever the reference says."""
+    """Return the percentage of outputs of a toy system that are correct translations, even if not the reference."""
     if str(TOY) not in sys.path:
         sys.path.insert(0, str(TOY))
     from language import is_valid  # type: ignore[import-not-found]
@@ -90,7 +97,7 @@ def valid_percent(run: Path, row: dict[str, Any]) -> float:
 
 
 def training_minutes(run: Path) -> float:
-    """Time spent in updates; validation is left out."""
+    """Return the minutes spent in updates, without validation."""
     minutes = 0.0
     for line in (run / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)

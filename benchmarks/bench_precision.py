@@ -1,15 +1,16 @@
-"""What bf16 gains on a CPU, by model shape: the measurements behind the rule of `train.precision: auto`.
+"""Speed of bf16 on a CPU by model shape: the measurements for the rule of `train.precision: auto`.
 
     make bench-precision    (python benchmarks/bench_precision.py [--rounds 5] [--threads 1] [--tokens 1024])
 
-Every model makes a forward and a backward pass over the same batch in `float32`, `bf16_output` and `bf16` in turn; a
-gain is the median over the rounds of float32's CPU seconds over the other's. CPU seconds of one thread are those that
-other programs on the machine disturb least. Batches are drawn: sentences of 5 to 30
-tokens, about --tokens of them on each side. Weights are random.
+Every model does a forward and a backward pass on the same batch in `float32`, `bf16_output` and `bf16` in turns. A gain
+is the CPU seconds of float32 divided by those of the other precision, as the median over the rounds. CPU seconds of one
+thread depend least on other programs on the machine. Batches are random: sentences of 5 to 30 tokens, about `--tokens`
+tokens on each side. Weights are random.
 
-precision_gain_<precision>_d<width>_v<vocabulary>   above 1 where the precision is faster than float32
-precision_rule_loss_d<width>_v<vocabulary>          CPU seconds of the precision that the rule takes over the best one's
-precision_rule_loss                                 the largest of these
+precision_gain_<precision>_d<width>_v<vocabulary>   more than 1 if the precision is faster than float32
+precision_rule_loss_d<width>_v<vocabulary>          CPU seconds of the precision that the rule selects, divided by those
+                                                    of the fastest precision
+precision_rule_loss                                 maximum of these
 """
 
 from __future__ import annotations
@@ -23,16 +24,23 @@ from typing import Any
 
 from figures import Figure, report_figures
 
-SHAPES = {64: 2, 128: 4, 256: 4, 512: 3}  # width: layers of encoder and decoder; more layers say no more than these
+SHAPES = {
+    64: 2,
+    128: 4,
+    256: 4,
+    512: 3,
+}  # width -> layers of encoder and decoder; more layers change no conclusion
 VOCABULARIES = (1_000, 10_000, 32_000)
 SHORTEST, LONGEST = 5, 30  # tokens of a sentence
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=1024, help="of a batch, on each side")
+    parser.add_argument("--rounds", type=int, default=5, help="Number of rounds (default: %(default)s).")
+    parser.add_argument("--threads", type=int, default=1, help="Number of CPU threads (default: %(default)s).")
+    parser.add_argument(
+        "--tokens", type=int, default=1024, help="Number of tokens in a batch on each side (default: %(default)s)."
+    )
     options = parser.parse_args()
     import torch
 
@@ -62,7 +70,7 @@ def main() -> None:
 
 
 def models() -> Iterator[tuple[int, int, Any]]:
-    """Width, vocabulary and model of each shape, one after the other."""
+    """Yield the width, the vocabulary size and the model of each shape."""
     from kdmt.models.architecture import TransformerConfig
     from kdmt.models.build import build_transformer
 
@@ -83,7 +91,7 @@ def models() -> Iterator[tuple[int, int, Any]]:
 
 
 def draw_batch(vocabulary: int, tokens: int) -> Any:
-    """A batch of pairs of equal length."""
+    """Return a random batch, in which the two sides of each pair are the same tokens."""
     import torch
 
     from kdmt.corpus.batching import Batch
@@ -109,7 +117,7 @@ def draw_batch(vocabulary: int, tokens: int) -> Any:
 
 
 def seconds_of_each(model: Any, batch: Any) -> dict[str, float]:
-    """CPU seconds of a forward and a backward pass in each precision."""
+    """Return the CPU seconds of a forward and a backward pass in each precision."""
     from kdmt.objectives.build import build_objective
     from kdmt.train.arithmetic import CHOICES
 
@@ -125,7 +133,7 @@ def seconds_of_each(model: Any, batch: Any) -> dict[str, float]:
 
 
 def rule_loss(model: Any, rounds: list[dict[str, float]]) -> float:
-    """How much slower the rule's choice is than the fastest precision."""
+    """Return the median CPU seconds of the precision that the rule selects, divided by those of the fastest one."""
     import torch
 
     from kdmt.train.arithmetic import CHOICES, ModelShape, has_bf16_units, precision_by_shape

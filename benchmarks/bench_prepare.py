@@ -1,11 +1,11 @@
-"""The prepare stage on 5 million generated pairs: memory, speed, and the ratio to SentencePiece's bare encoding.
+"""Memory and speed of the prepare stage on 5 million generated pairs, compared with encoding by SentencePiece alone.
 
     make bench-prepare        (or: python benchmarks/bench_prepare.py [--pairs 5000000] [--workdir runs/bench-prepare])
 
-`prepare_rss_gb` is the largest sum of resident memory over the stage's processes, shared pages counted once (PSS),
-read every half second. `prepare_ratio_spm_encode` divides the whole stage's time (reading, cleaning, deduplication,
-learning the tokenizer, encoding, dictionaries, data-bin, checksums) by the time that SentencePiece alone takes to
-encode the stage's clean text, both sides, on as many threads, in the same run.
+`prepare_rss_gb` is the largest sum of the resident memory of the processes of the stage, with shared pages counted once
+(PSS), read every half second. `prepare_ratio_spm_encode` is the time of the whole stage (reading, cleaning,
+deduplication, learning the tokenizer, encoding, dictionaries, data-bin, checksums), divided by the time that
+SentencePiece alone needs to encode the cleaned text of both sides with the same number of threads in the same run.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ DUPLICATE_RATE, COPY_RATE = 0.05, 0.01
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5_000_000)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/bench-prepare"))
+    parser.add_argument(
+        "--pairs", type=int, default=5_000_000, help="Number of sentence pairs to generate (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("runs/bench-prepare"), help="Working folder (default: %(default)s)."
+    )
     options = parser.parse_args()
 
     shutil.rmtree(options.workdir, ignore_errors=True)
@@ -71,7 +75,7 @@ def main() -> None:
 
 
 def generate(folder: Path, pairs: int) -> None:
-    """Two text files of made-up words with Zipf's frequencies, some pairs repeated, some copies of their source."""
+    """Write parallel text of invented words with Zipf frequencies; some pairs are repeated, some targets are copies."""
     rng = np.random.default_rng(1)
     source_words, target_words = make_words(rng), make_words(rng)
     frequencies = 1.0 / np.arange(1, VOCABULARY_WORDS + 1)
@@ -87,7 +91,7 @@ def generate(folder: Path, pairs: int) -> None:
 
 
 def make_words(rng: np.random.Generator) -> list[str]:
-    """Distinct words of two to four syllables; frequent ones are shorter."""
+    """Return distinct words of two to four syllables; frequent words are shorter."""
     syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvw", "aeiouäöü")]
     words: dict[str, None] = {}
     while len(words) < VOCABULARY_WORDS:
@@ -98,7 +102,7 @@ def make_words(rng: np.random.Generator) -> list[str]:
 
 
 def write_chunk(rng, count, cumulative, words, source, target) -> None:  # type: ignore[no-untyped-def]
-    """`count` pairs of 3 to 20 words; a pair's target says the same word numbers in another order."""
+    """Write `count` pairs of 3 to 20 words; the target has the words with the same indices in reverse order."""
     lengths = rng.integers(3, 21, size=count)
     numbers = np.searchsorted(cumulative, rng.random(int(lengths.sum()))).clip(max=VOCABULARY_WORDS - 1)
     ends = np.cumsum(lengths)
@@ -138,7 +142,7 @@ def write_pipeline(folder: Path) -> Path:
 
 
 def encode_seconds(prepared: Path, threads: int) -> float:
-    """SentencePiece's own encoding of the clean training text, read in chunks; reading is not counted."""
+    """Return the seconds that SentencePiece needs to encode the cleaned training text, without reading the files."""
     model = spm.SentencePieceProcessor(model_file=str(prepared / "tokenizer" / "joint.model"))
     seconds = 0.0
     for lang in ("en", "de"):

@@ -1,24 +1,24 @@
-"""How fast students translate beside their teacher, and how well: all systems of a pipeline in one run.
+"""Speed and BLEU of students, compared with their teacher: all systems of a pipeline in one run.
 
     make bench-students      (python benchmarks/bench_students.py [pipelines/nat-multi30k.yaml] [--sentences 100])
 
-The teacher and every trained student of other data than raw (its first seed; on raw data it would be as fast) translate
-the first test set. Those that write one token after the other do so in PyTorch and in CTranslate2, float32 and int8,
-greedily and with beam 5; the others in PyTorch, in the iterations of the pipeline's `score.iterations`, and those that
-`kdmt export --to onnx` takes in ONNX Runtime too. Text processing is not counted.
+The teacher and every trained student whose data is not raw (its first seed; a student on raw data has the same speed)
+translate the first test set. Autoregressive models run in PyTorch and in CTranslate2, in float32 and int8, greedily and
+with beam 5. Non-autoregressive models run in PyTorch with the numbers of iterations in `score.iterations` of the
+pipeline, and in ONNX Runtime if `kdmt export --to onnx` supports them. Text processing is not timed.
 
-Batch 1: one thread; each of the sentences is translated by all systems in turn, so that noise meets all alike. Full
-batch: all threads, the whole test set, in turns over the rounds; CTranslate2 with a model for each thread, which each
-take a share of the sentences, since it gains nothing from two threads for one small batch.
+Batch size 1: one thread; each sentence is translated by all systems in turns, so that other load on the machine affects
+all of them. Full batches: all threads, the whole test set, in turns in each round. CTranslate2 has one model per
+thread, each of which translates a share of the sentences, since it is not faster with two threads for one small batch.
 
-speed_batch1_<system>     sentences a second, by the mean time of a sentence
-speed_full_<system>       the same in full batches, by the median round
-bleu_<system>             of the full batches' translations
+speed_batch1_<system>     sentences per second, from the mean time of a sentence
+speed_full_<system>       sentences per second in full batches, from the median round
+bleu_<system>             BLEU of the translations in full batches
 speed_batch1_<student>_over_torch_beam5, ..._over_ct2_beam5, ..._over_ct2_greedy, ..._over_ct2_int8_beam5, ...
-                          of one-pass students, over the teacher so decoded: PyTorch by PyTorch, CTranslate2 by
-                          ONNX Runtime where the student was exported
+                          speed of a one-pass student, divided by that of the teacher with this engine and search: the
+                          student in PyTorch for torch; for ct2 in ONNX Runtime, if it was exported
 
-`make docs-images` draws the picture of the documentation from the results.
+`make docs-images` draws a figure of the documentation from the results.
 """
 
 from __future__ import annotations
@@ -47,26 +47,34 @@ TEACHER = "teacher_{engine}_{way}"
 
 @dataclass
 class System:
-    """A model with a way of decoding."""
+    """A model with its engine and search."""
 
     name: str
     student: str
     translate: Callable[[Sequence[Any]], list[Any]]  # ids of sources -> ids of translations
     one_pass: bool = False
     engine: str = "torch"
-    seconds: list[float] = field(default_factory=list)  # of each sentence alone
-    rounds: list[float] = field(default_factory=list)  # of the whole set
+    seconds: list[float] = field(default_factory=list)  # of each sentence at batch size 1
+    rounds: list[float] = field(default_factory=list)  # seconds of each round over the whole test set
     bleu: float = 0.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pipeline", type=Path, nargs="?", default=PIPELINE)
-    parser.add_argument("--sentences", type=int, default=100, help="translated one by one")
-    parser.add_argument("--rounds", type=int, default=3, help="of the whole test set")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument(
-        "--device", default="cpu", help="cpu or cuda; ONNX Runtime stays on the CPU and is left out there"
+        "pipeline", type=Path, nargs="?", default=PIPELINE, help="Pipeline file (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--sentences", type=int, default=100, help="Number of sentences at batch size 1 (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="Number of rounds over the whole test set (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="Folder with the runs of the pipeline (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="Device: cpu, or cuda without ONNX Runtime (default: %(default)s)."
     )
     options = parser.parse_args()
 
@@ -104,7 +112,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all systems have in common; `folder` is for exported models."""
+    """Values that all systems have in common; `folder` is for exported models."""
 
     config: Pipeline
     run: Path
@@ -114,7 +122,7 @@ class Setting:
 
 
 def systems_of(setting: Setting) -> Iterator[System]:
-    """Every trained model in every way of decoding it."""
+    """Yield every trained model with each of its engines and searches."""
     from kdmt.models.checkpoint import load_model
     from kdmt.models.checkpoint_folder import resolve_checkpoint
     from kdmt.models.nonautoregressive import NATransformer
@@ -123,26 +131,26 @@ def systems_of(setting: Setting) -> Iterator[System]:
     trained = {"teacher": setting.run / "teacher"}
     distilled = {name: each for name, each in config.students.items() if each.data != "raw"}
     trained |= {name: students / name / f"seed_{each.seeds[0]}" for name, each in distilled.items()}
-    for name, place in trained.items():
-        if not (place / config.score.checkpoint).exists():
+    for name, folder in trained.items():
+        if not (folder / config.score.checkpoint).exists():
             print(f"{name}: not trained, left out", file=sys.stderr)
             continue
-        checkpoint = resolve_checkpoint(place / config.score.checkpoint)
+        checkpoint = resolve_checkpoint(folder / config.score.checkpoint)
         model = load_model(checkpoint)
         if isinstance(model, NATransformer):
-            yield from at_once(setting, name, model, checkpoint)
+            yield from nonautoregressive_systems(setting, name, model, checkpoint)
         else:
-            yield from one_by_one(setting, name, model, checkpoint)
+            yield from autoregressive_systems(setting, name, model, checkpoint)
 
 
-def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
+def nonautoregressive_systems(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.engines.nat import NATEngine
     from kdmt.decode.engines.onnx import OnnxEngine
     from kdmt.interop.onnx_export import export_checkpoint
 
     score = setting.config.score
     greedy = score.decode(beam=1)
-    search = score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # the student alone
+    search = score.nat.model_copy(update={"rescore": False, "ctc_lm": None})  # without other models
     for iterations in score.iterations if model.iterates else [1]:
         engine = NATEngine(model, device=setting.device, search=search, iterations=iterations)
         suffix = f"_iter{iterations}" if model.iterates else ""
@@ -155,7 +163,7 @@ def at_once(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterat
         yield System(f"{name}_onnx", name, translator(onnx, greedy), one_pass=True, engine="onnx")
 
 
-def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
+def autoregressive_systems(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
     from kdmt.decode.engines.pytorch import TorchEngine
     from kdmt.interop.ctranslate2_export import export_checkpoint
@@ -165,7 +173,7 @@ def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Ite
     if not exported.exists():
         export_checkpoint(checkpoint, exported)
     for label, compute_type in (("ct2", "float32"), ("ct2_int8", "int8")):
-        engines[label] = SideBySide(
+        engines[label] = EnginePool(
             [
                 CTranslate2Engine(exported, device=setting.device, compute_type=compute_type)
                 for _ in range(setting.threads if setting.device == "cpu" else 1)
@@ -177,8 +185,8 @@ def one_by_one(setting: Setting, name: str, model: Any, checkpoint: Path) -> Ite
             yield System(f"{name}_{label}_{way}", name, translator(engine, setting.config.score.decode(beam)))
 
 
-class SideBySide:
-    """Engines that each translate a share of the sentences at the same time."""
+class EnginePool:
+    """Engines in threads; each engine translates a share of the sentences."""
 
     def __init__(self, engines: Sequence[Any]) -> None:
         self.engines = engines
@@ -190,9 +198,9 @@ class SideBySide:
             return self.engines[0].decode(sources, settings)
         found: list[Any] = [None] * len(sources)
         with ThreadPoolExecutor(count) as pool:
-            parts = pool.map(lambda place: self.engines[place].decode(sources[place::count], settings), range(count))
-            for place, part in enumerate(parts):
-                found[place::count] = part
+            parts = pool.map(lambda index: self.engines[index].decode(sources[index::count], settings), range(count))
+            for index, part in enumerate(parts):
+                found[index::count] = part
         return found
 
 
@@ -205,7 +213,7 @@ def translator(engine: Any, settings: Decode) -> Callable[[Sequence[Any]], list[
 
 def time_singly(systems: Sequence[System], sources: Sequence[Any]) -> None:
     for system in systems:
-        system.translate(sources[:1])  # the first call pays for allocation
+        system.translate(sources[:1])  # memory is allocated in the first call
     for source in sources:
         for system in systems:
             started = time.perf_counter()
@@ -225,7 +233,7 @@ def time_whole(systems: Sequence[System], sources: Sequence[Any], *, rounds: int
 
 
 def bleu_of(config: Pipeline, run: Path, codec: Any, test_set: str, translations: Sequence[Any]) -> float:
-    """As the score stage takes its first figure."""
+    """Return the BLEU of a system, computed like in the score stage."""
     from kdmt.score.metrics import bleu
     from kdmt.stages.references import read_references
     from kdmt.stages.workspace import Workspace
@@ -250,7 +258,7 @@ def figures_of(systems: Sequence[System], num_sentences: int) -> list[Figure]:
 
 
 def ratios(systems: Sequence[System]) -> Iterator[Figure]:
-    """One-pass students over the teacher, at batch 1."""
+    """Yield the speed of one-pass students divided by that of the teacher, at batch size 1."""
     by_name = {system.name: system for system in systems}
     for student in (system for system in systems if system.one_pass and system.engine == "torch"):
         for engine in ("torch", "ct2", "ct2_int8"):
@@ -262,7 +270,7 @@ def ratios(systems: Sequence[System]) -> Iterator[Figure]:
 
 
 def plain(name: str) -> str:
-    """As a figure is called; a student on distilled text needs no word about it."""
+    """Return the name of a system in the names of figures, without "distilled"."""
     return re.sub("[^a-z0-9]", "_", name.replace("_distilled", "").lower())
 
 

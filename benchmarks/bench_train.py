@@ -1,14 +1,16 @@
-"""Training speed beside the real fairseq 0.12.2: same model, same data-bin, same batches, turn by turn in one run.
+"""Training speed, compared with the real fairseq 0.12.2: same model, data-bin and batches, in turns in one run.
 
     make bench-train          (python benchmarks/bench_train.py [--rounds 9] [--arch NAME])
     make bench-train-quality  (python benchmarks/bench_train.py --quality)
 
-Two processes train on Multi30k (10k joint BPE, max_tokens 4096): kdmt's loop as it is, and fairseq's `Trainer`. One
-works while the other waits; `train_ratio_<arch>` is the median over the rounds of kdmt's target tokens a second over
-fairseq's. Dropout is on, at the recipe's rate. fairseq's batches are put together before its clock starts.
+Two processes train on Multi30k (10k joint BPE, max_tokens 4096): one with the training loop of kdmt, one with the
+`Trainer` of fairseq. One process waits while the other trains. `train_ratio_<arch>` is the number of target tokens per
+second of kdmt divided by that of fairseq, as the median over the rounds. Dropout has the rate of the recipe. The
+batches of fairseq are collated before its time is measured.
 
-Faster must not mean worse: `--quality` trains `transformer_multi30k` from scratch for 500 updates over three seeds on
-each side and compares the validation losses, `valid_loss_distance_sd` in standard deviations of fairseq's.
+`--quality` checks that the quality is the same: both sides train `transformer_multi30k` from scratch for 500 updates
+with three seeds. `valid_loss_distance_sd` is the difference between the mean validation losses, in standard deviations
+of the losses of fairseq.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 PIPELINE = Path("pipelines/multi30k-paper.yaml")
 LANGS = ("en", "de")
 MAX_TOKENS = 4096
-INTERVAL = 4  # updates between two looks at the clock
+INTERVAL = 4  # updates between two readings of the clock
 QUALITY_UPDATES, QUALITY_SEEDS = 500, (1, 2, 3)
 
-# What is trained, with the rates of the published recipes (Wu et al. 2021; fairseq, examples/translation).
+# architecture -> training settings of the published recipes (Wu et al. 2021; fairseq, examples/translation)
 JOBS: dict[str, dict[str, Any]] = {
     "transformer_multi30k": {
         "model": {"dropout": 0.3, "share_all_embeddings": True},
@@ -56,7 +58,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "weight_decay": 1e-4,
     },
 }
-# fairseq has no architecture of 4+4 layers of width 128: the nearest name and what is different
+# fairseq has no architecture of 4+4 layers of width 128: a similar architecture and the settings that differ
 FAIRSEQ_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "transformer_multi30k": (
         "transformer_iwslt_de_en",
@@ -72,11 +74,20 @@ FAIRSEQ_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--updates", type=int, default=4, help="updates of each side in a round")
-    parser.add_argument("--arch", choices=list(JOBS), action="append", help="repeatable; all by default")
-    parser.add_argument("--quality", action="store_true", help="compare what is learned, not how fast")
-    parser.add_argument("--fairseq-python", type=Path, default=REPOSITORY / ".fairseq-env" / "bin" / "python")
+    parser.add_argument("--rounds", type=int, default=9, help="Number of rounds (default: %(default)s).")
+    parser.add_argument(
+        "--updates", type=int, default=4, help="Number of updates of each side per round (default: %(default)s)."
+    )
+    parser.add_argument("--arch", choices=list(JOBS), action="append", help="Architecture, repeatable (default: all).")
+    parser.add_argument(
+        "--quality", action="store_true", help="Whether to compare validation losses instead of speed (default: no)."
+    )
+    parser.add_argument(
+        "--fairseq-python",
+        type=Path,
+        default=REPOSITORY / ".fairseq-env" / "bin" / "python",
+        help="Python of the environment with fairseq (default: that of `make fairseq-env`).",
+    )
     options = parser.parse_args()
     if options.updates % INTERVAL:
         sys.exit(f"bench_train: --updates {options.updates} is not a multiple of {INTERVAL}")
@@ -100,27 +111,27 @@ def main() -> None:
 
 
 def describe_job(arch: str, data_bin: Path) -> dict[str, Any]:
-    """What both sides are to train."""
+    """Return the job of both sides: the architecture, the batches and the training settings."""
     common = {"data_bin": str(data_bin), "langs": LANGS, "max_tokens": MAX_TOKENS, "interval": INTERVAL, "seed": 1}
     return {"arch": arch, **common, "batches": make_epoch(data_bin), **JOBS[arch]}
 
 
 def make_epoch(data_bin: Path) -> list[list[int]]:
-    """The batches of an epoch, in its order, as positions in the data."""
+    """Return the batches of an epoch in their order, as indices of sentence pairs."""
     source, target = (data_prefix(data_bin, "train", Direction(*LANGS), lang) for lang in LANGS)
     data = BinarizedData(open_parallel([(source, target)]), Train(max_tokens=MAX_TOKENS), seed=1)
     return [batch.tolist() for batch in data.epoch(1)]
 
 
 def compare_speed(arch: str, job: dict[str, Any], options: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
-    """Rounds of both sides in turn; which one begins changes with each round."""
+    """Train both sides in turns; the side that begins alternates between rounds."""
     rounds = []
     with ExitStack() as stack:
         sides = {name: stack.enter_context(worker(name, job, options)) for name in ("kdmt", "fairseq")}
-        about = {name: sides[name].ask("about") for name in ("fairseq", "kdmt")}  # the loading of one disturbs no other
+        about = {name: sides[name].request("about") for name in ("fairseq", "kdmt")}  # after both have loaded
         for side in sides.values():
-            side.train(options.updates)  # allocations, first use of every shape; kdmt's choice of precision
-        about["kdmt"] = sides["kdmt"].ask("about")
+            side.train(options.updates)  # allocations, first use of every shape; kdmt selects the precision
+        about["kdmt"] = sides["kdmt"].request("about")
         for number in range(options.rounds):
             speeds = {}
             for name in list(sides)[:: 1 if number % 2 else -1]:
@@ -138,12 +149,12 @@ def compare_speed(arch: str, job: dict[str, Any], options: argparse.Namespace) -
 
 
 def compare_quality(job: dict[str, Any], options: argparse.Namespace) -> tuple[list[Figure], dict[str, list[float]]]:
-    """Validation losses after the same number of updates, a value a seed."""
+    """Return the figures, and the validation losses of both sides after the same number of updates, one per seed."""
     losses: dict[str, list[float]] = {"kdmt": [], "fairseq": []}
     for seed, name in itertools.product(QUALITY_SEEDS, losses):
         with worker(name, {**job, "seed": seed}, options) as side:
             side.train(QUALITY_UPDATES)
-            losses[name].append(side.ask("valid")["loss"])
+            losses[name].append(side.request("valid")["loss"])
             print(f"seed {seed}: {name} {losses[name][-1]:.4f}", file=sys.stderr)
     spread = stdev(losses["fairseq"])
     return [
@@ -158,23 +169,23 @@ def compare_quality(job: dict[str, Any], options: argparse.Namespace) -> tuple[l
 
 
 class Worker:
-    """A training process that works when asked."""
+    """A process that trains on request."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def ask(self, command: str) -> dict[str, Any]:
+    def request(self, command: str) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(command, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
+        line = self.process.stdout.readline()
+        if not line:
             sys.exit(f"bench_train: a worker ended with {self.process.wait()}")
-        reply: dict[str, Any] = json.loads(answer)
+        reply: dict[str, Any] = json.loads(line)
         return reply
 
     def train(self, updates: int) -> dict[str, float]:
-        return self.ask(f"train {updates}")
+        return self.request(f"train {updates}")
 
 
 @contextmanager

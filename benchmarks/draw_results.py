@@ -1,4 +1,4 @@
-"""Draw the figures of the documentation from `benchmarks/results/*.json`, each for a light and a dark background.
+"""Draw the charts of the documentation from `benchmarks/results/*.json`, each for a light and a dark background.
 
     make docs-images      (python benchmarks/draw_results.py [--out docs/images])
 
@@ -25,7 +25,7 @@ WIDTH = 760
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours for one background; every text colour has a contrast of at least 4.5 to it."""
+    """Colours for one background; the contrast of every text colour to the background is at least 4.5."""
 
     name: str
     ink: str
@@ -45,7 +45,7 @@ PALETTES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the images (default: docs/images)")
+    parser.add_argument("--out", type=Path, default=IMAGES, help="Folder of the images (default: docs/images).")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     multi30k, students = read_figures("multi30k"), read_figures("students")
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def read_figures(bench: str, results_dir: Path = RESULTS) -> dict[str, float]:
-    """Return the figures of a benchmark, name to value."""
+    """Return the figures of a benchmark, by name."""
     result = json.loads((results_dir / f"{bench}.json").read_text(encoding="utf-8"))
     return {figure["name"]: figure["value"] for figure in result["figures"]}
 
@@ -129,11 +129,11 @@ def _bleu_x(bleu: float) -> float:
 
 @dataclass(frozen=True)
 class Point:
-    """A system of the chart; `dx` and `dy` place its label."""
+    """A system in the chart; `dx` and `dy` are the offset of its label."""
 
-    name: str  # of its figures
+    name: str  # in the names of its figures
     label: str
-    kind: str  # a colour of the palette
+    kind: str  # attribute of `Palette` with its colour
     dx: float = 8
     dy: float = 4
     anchor: str = "start"
@@ -227,7 +227,7 @@ def _legend(entries: Sequence[tuple[str, str]], palette: Palette) -> Iterator[st
     for text, colour in entries:
         yield f'<rect x="{x}" y="38" width="12" height="12" fill="{colour}"/>'
         yield _text(x + 18, 49, text, palette.ink)
-        x += 18 + 6.6 * len(text) + 26  # about the width of the text
+        x += 18 + 6.6 * len(text) + 26  # estimated width of the text
 
 
 def _text(x: float, y: float, text: str, colour: str, *, anchor: str = "start", size: int = 13) -> str:

@@ -1,8 +1,8 @@
-"""How every benchmark of the project ends: one line a figure, `figure: NAME VALUE UNIT`, and the same as JSON.
+"""Output of the benchmarks: one line per figure, `figure: NAME VALUE UNIT`, and the same figures as JSON.
 
-A benchmark is a script `benchmarks/bench_<bench>.py` behind `make bench-<bench>`. It calls `report_figures` last, which
-writes `benchmarks/results/<bench>.json` with what is needed to measure again: the command, the commit, the settings,
-and the machine, of which neither name nor paths are recorded.
+A benchmark is a script `benchmarks/bench_<bench>.py`, which `make bench-<bench>` runs. At its end it calls
+`report_figures`, which writes `benchmarks/results/<bench>.json` with everything that is needed to repeat the
+measurement: the command, the commit, the settings and the machine, without the name of the machine and without paths.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ INSTRUCTION_SETS = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value, as `Figure("help_seconds", 0.31, "s")`."""
+    """A measured value, for example `Figure("help_seconds", 0.31, "s")`."""
 
-    name: str  # small letters, digits and underscores
+    name: str  # lower-case letters, digits and underscores
     value: float
-    unit: str  # one word; `ratio` where there is none
+    unit: str  # a single word; `ratio` for values without a unit
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or not re.fullmatch(r"\S+", self.unit):
@@ -60,17 +60,31 @@ def report_figures(
     command: str | None = None,
     results_dir: Path = RESULTS,
 ) -> None:
-    """Write `<results_dir>/<bench>.json`, then print the figures: the last lines of a benchmark's output.
+    """Write the figures, then print them as the last lines of the output of the benchmark. See `write_figures`."""
+    write_figures(bench, figures, settings=settings, command=command, results_dir=results_dir)
+    for figure in figures:
+        print(figure, flush=True)
+
+
+def write_figures(
+    bench: str,
+    figures: Sequence[Figure],
+    *,
+    settings: Mapping[str, Any],
+    command: str | None = None,
+    results_dir: Path = RESULTS,
+) -> None:
+    """Write `<results_dir>/<bench>.json`.
 
     Args:
-        bench: the benchmark's name, which is the file's.
-        figures: what was measured, each name once.
-        settings: what it was measured on and with; no absolute path among them.
-        command: how to run it from the repository's root; `make bench-<bench>` where it is not given.
-        results_dir: made if it is not there.
+        bench: name of the benchmark and of the file.
+        figures: measured values with distinct names.
+        settings: settings and data of the measurement, without absolute paths.
+        command: command that repeats the measurement from the root of the repository (default: `make bench-<bench>`).
+        results_dir: folder of the results, which is created if it does not exist.
 
     Raises:
-        ValueError: no figure, a name twice, or an absolute path.
+        ValueError: if there are no figures, a name occurs twice, or a value is an absolute path.
     """
     names = [figure.name for figure in figures]
     if not names or len(set(names)) < len(names):
@@ -87,19 +101,17 @@ def report_figures(
     results_dir.mkdir(parents=True, exist_ok=True)
     path = results_dir / f"{bench}.json"
     write_json(path, result, indent=2)
-    for figure in figures:
-        print(figure, flush=True)
 
 
 def describe_commit(repository: Path = REPOSITORY) -> str | None:
-    """The commit that is checked out, with `-dirty` where files differ from it; earlier results do not count."""
+    """Return the current commit, followed by `-dirty` if files differ from it; benchmark results are ignored."""
     commit = _output_of("git", "-C", str(repository), "rev-parse", "--verify", "HEAD")
     changes = _output_of("git", "-C", str(repository), "status", "--porcelain", "--", ".", ":!benchmarks/results")
     return f"{commit}-dirty" if commit and changes else commit
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the figures depend on: processor, memory, GPUs, versions."""
+    """Return the properties of the machine that figures depend on: processor, memory, GPUs, versions."""
     cpu_info = _cpu_info()
     flags = set((cpu_info.get("flags") or cpu_info.get("Features") or "").split())
     gpus = _output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
@@ -115,7 +127,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _cpu_info() -> dict[str, str]:
-    """The first processor's entries of /proc/cpuinfo; empty where there is no such file."""
+    """Return the entries of the first processor in /proc/cpuinfo, or an empty dictionary if there is no such file."""
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return {}
@@ -131,7 +143,7 @@ def _memory_gb() -> float | None:
 
 
 def _version(library: str) -> str | None:
-    """Read from the installed metadata: importing torch for its version would take seconds."""
+    """Return the version in the metadata of an installed library; importing torch would take seconds."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
@@ -139,7 +151,7 @@ def _version(library: str) -> str | None:
 
 
 def _output_of(*command: str) -> str | None:
-    """What a command prints, or None where it is not installed or fails."""
+    """Return the output of a command, or None if it is not installed or fails."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -147,7 +159,7 @@ def _output_of(*command: str) -> str | None:
 
 
 def _refuse_absolute_paths(value: Any) -> None:
-    """Results are published: the layout of somebody's disk is none of the reader's business, and of no use."""
+    """Raise an error if a value is an absolute path: results are published, and paths on one machine are private."""
     if isinstance(value, Mapping):
         for item in value.values():
             _refuse_absolute_paths(item)

@@ -1,18 +1,22 @@
-"""kdmt beside the real fairseq: the same numbers out of the same weights, in both directions.
+"""Comparison with the real fairseq: the same weights give the same numbers, after import and after export.
 
     make parity               (python benchmarks/parity.py [--data DATA_BIN MODEL ...]; needs `make fairseq-env`)
 
-Always: every golden checkpoint of tests/golden/fairseq is imported and exported, and fairseq's encoder output,
-log-probabilities and losses with what kdmt wrote are compared with those of its own file. (The way in is what the unit
-tests of tests/unit/interop/fairseq check.)
+Golden checkpoints are always compared: every checkpoint in tests/golden/fairseq is imported and exported, and fairseq
+computes encoder output, log-probabilities and losses with the exported file. These are compared with those of the
+original file. (The unit tests in tests/unit/interop/fairseq check the import.)
 
-With models: the same, both ways, for those that fairseq has trained (`make parity-models`), on sentences of the
-validation set; and each model translates the first sentences of a subset, by `fairseq-generate` and by kdmt, with one
-maximum length for all. A model is a checkpoint of fairseq's (`.pt`), which is imported and also exported again, or one
-of kdmt's, which is exported. `..._same` are the sentences of whose hypotheses all are the same strings in the same
-order, `..._exported_same` those where fairseq reads what kdmt wrote; `..._score_difference` is the largest of the
-scores of these, in nats; `..._margin` where lists differ, the largest difference between fairseq's score of the first
-hypothesis that does and ours.
+Models on the command line are compared in two ways. Models that fairseq has trained (`make parity-models`) are compared
+like the golden checkpoints, after import and after export, on sentences of the validation set. Then each model
+translates the first sentences of a subset with `fairseq-generate` and with kdmt, with the same maximum length for all
+sentences. A model is a fairseq checkpoint (`.pt`), which is imported and also exported again, or a checkpoint of kdmt,
+which is exported.
+
+..._same                the share of sentences whose lists of hypotheses are equal
+..._exported_same       the same, with the file that kdmt exported in fairseq
+..._score_difference    the largest difference between the scores in equal lists, in nats
+..._margin              if lists differ, the largest difference between the scores of fairseq and kdmt at the first
+                        hypothesis that differs, in nats
 """
 
 from __future__ import annotations
@@ -60,12 +64,18 @@ class Listed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", type=Path, help="checkpoints of fairseq's (.pt) or runs of kdmt's")
-    parser.add_argument("--data", type=Path, help="data-bin that they translate")
-    parser.add_argument("--subset", default="test")
-    parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--max-len", type=int, default=100, help="of each translation, without </s>")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/parity"))
+    parser.add_argument(
+        "models", nargs="*", type=Path, help="Checkpoints of fairseq (.pt) or runs of kdmt (default: none)."
+    )
+    parser.add_argument("--data", type=Path, help="Data-bin that the models translate; required with models.")
+    parser.add_argument("--subset", default="test", help="Split of the data-bin (default: %(default)s).")
+    parser.add_argument("--sentences", type=int, default=1000, help="Number of sentences (default: %(default)s).")
+    parser.add_argument(
+        "--max-len", type=int, default=100, help="Maximum length of a translation without </s> (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("runs/parity"), help="Working folder (default: %(default)s)."
+    )
     options = parser.parse_args()
     if not (FAIRSEQ / "fairseq-generate").exists():
         sys.exit("parity: run `make fairseq-env` first")
@@ -86,7 +96,7 @@ def main() -> None:
 
 
 def compare_exports(golden: Path, work: Path, name: str) -> list[Figure]:
-    """The largest differences over all checkpoints of a folder, out and into fairseq again."""
+    """Import and export all checkpoints in a folder, load them in fairseq, and return the largest differences."""
     cases = sorted(path.stem for path in golden.glob("*.npz") if path.stem != "multilingual")
     for case in cases:
         data = golden / ("separate" if case in SEPARATE else "joined")
@@ -105,7 +115,7 @@ def compare_exports(golden: Path, work: Path, name: str) -> list[Figure]:
 
 
 def compare_trained(models: list[Path], data: Path, work: Path) -> list[Figure]:
-    """What the golden files are compared by, for models that fairseq has trained: in (the unit tests) and out again."""
+    """Compare models that fairseq has trained like the golden checkpoints: import (with the unit tests) and export."""
     work.mkdir(parents=True)
     (work / "joined").symlink_to(data.resolve())
     for path in models:
@@ -117,7 +127,7 @@ def compare_trained(models: list[Path], data: Path, work: Path) -> list[Figure]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     environment = os.environ | {"KDMT_PARITY": str(work.resolve())}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode not in (0, 1):  # neither all passed nor some failed
+    if done.returncode not in (0, 1):  # 0: all tests passed, 1: some tests failed
         sys.exit(f"parity: {' '.join(command)}\n{(done.stdout + done.stderr)[-2000:]}")
     print(done.stdout, file=sys.stderr)
     passed, failed = (re.search(rf"(\d+) {outcome}", done.stdout) for outcome in ("passed", "failed"))
@@ -140,7 +150,7 @@ def run_with_fairseq(script: Path, *arguments: str) -> subprocess.CompletedProce
 
 
 def compare_translations(number: int, path: Path, options: argparse.Namespace) -> list[Figure]:
-    """n-best lists of one model, from both."""
+    """Compare the n-best lists of one model in kdmt and in fairseq."""
     work = options.workdir / str(number)
     if path.suffix == ".pt":
         checkpoint = path
@@ -170,7 +180,7 @@ def compare_translations(number: int, path: Path, options: argparse.Namespace) -
 
 
 def first_sentences(options: argparse.Namespace, langs: tuple[str, str], folder: Path) -> Path:
-    """A data-bin of as many sentences as are to be translated, as its test set."""
+    """Write a data-bin whose test set is the first sentences of the subset, and return its folder."""
     from kdmt.corpus.indexed import IndexedWriter
 
     folder.mkdir(parents=True)
@@ -185,13 +195,13 @@ def first_sentences(options: argparse.Namespace, langs: tuple[str, str], folder:
 
 
 def run_fairseq(data: Path, checkpoint: Path, model: object, max_len: int) -> dict[int, list[Listed]]:
-    """Hypotheses of each sentence, by `fairseq-generate`."""
+    """Translate with `fairseq-generate`, and return the hypotheses of each sentence, by its index."""
     command = [str(FAIRSEQ / "fairseq-generate"), str(data), "--path", str(checkpoint), "--cpu", "--gen-subset", "test"]
     command += ["--batch-size", "32", "--max-len-a", "0", "--max-len-b", str(max_len)]
     if isinstance(model, NATransformer):
-        # source embeddings are copied from the first column on, which is to hold no padding: the flag turns it off
+        # fairseq copies source embeddings from the first column on; the flag disables padding on the left
         command += ["--task", "translation_lev", "--beam", "1", "--left-pad-source"]
-        command += ["--iter-decode-max-iter", str(ITERATIONS - 1)]  # after the first
+        command += ["--iter-decode-max-iter", str(ITERATIONS - 1)]  # after the first pass
         command += ["--iter-decode-force-max-iter"] if model.nat.family == "cmlm" else []
     else:
         command += ["--beam", str(BEAM), "--nbest", str(BEAM)]

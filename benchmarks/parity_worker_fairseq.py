@@ -1,10 +1,10 @@
-"""Loads checkpoints that kdmt wrote with the real fairseq and compares: one side of parity.py. Runs under Python 3.8.
+"""Part of parity.py that loads exported checkpoints in the real fairseq and compares them. Runs under Python 3.8.
 
     .fairseq-env/bin/python benchmarks/parity_worker_fairseq.py EXPORTED GOLDEN CASE...
 
-EXPORTED/<case>/model.pt with its dictionaries beside it is what kdmt made of GOLDEN/<case>.pt and wrote again. Prints a
-line of JSON for each case: the largest difference of encoder output and of log-probabilities from GOLDEN/<case>.npz,
-and of the values that its criterion logs, a token, from GOLDEN/<case>.json.
+EXPORTED/<case>/ has model.pt, which kdmt imported from GOLDEN/<case>.pt and exported again, and its dictionaries. The
+script prints a line of JSON for each case: the largest differences of the encoder output and the log-probabilities from
+GOLDEN/<case>.npz, and of the values that the criterion logs, per token, from GOLDEN/<case>.json.
 """
 
 import json
@@ -33,7 +33,7 @@ def main():
             "data": str(folder),
             "train_step": 3,
             "dae_ratio": 0.0,
-        }  # of inat's training, as in the golden ones
+        }  # for training of inat, as in the golden files
         (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(folder / "model.pt")], overrides)
         with torch.no_grad():
             states, log_probs = run(model.eval(), arrays)
@@ -45,26 +45,26 @@ def main():
 
 
 def run(model, arrays):
-    """Encoder output and log-probabilities at the real tokens."""
+    """Return the encoder output and the log-probabilities at the real tokens."""
     src_tokens, prev_tokens, tgt_tokens = (arrays[f"{name}_tokens"] for name in ("src", "prev", "tgt"))
     encoder_out = model.encoder(src_tokens, src_lengths=src_tokens.ne(PAD).sum(1))
     states = encoder_out["encoder_out"][0].transpose(0, 1)[src_tokens.ne(PAD)]
-    asked = {"normalize": True, "encoder_out": encoder_out}
+    inputs = {"normalize": True, "encoder_out": encoder_out}
     kind = type(model).__name__
     if kind == "InsertionTransformerModel":
-        said = model.decoder.forward_word_ins(prev_output_tokens=prev_tokens, **asked)
-        return states, said[prev_tokens[:, 1:].ne(PAD)]
+        log_probs = model.decoder.forward_word_ins(prev_output_tokens=prev_tokens, **inputs)
+        return states, log_probs[prev_tokens[:, 1:].ne(PAD)]
     if kind == "LevenshteinTransformerModel":
-        said = model.decoder.forward_word_ins(prev_output_tokens=tgt_tokens, **asked)[0]
+        log_probs = model.decoder.forward_word_ins(prev_output_tokens=tgt_tokens, **inputs)[0]
     elif "length_log_probs" in arrays:
-        said = model.decoder(prev_output_tokens=prev_tokens, step=0, **asked)
+        log_probs = model.decoder(prev_output_tokens=prev_tokens, step=0, **inputs)
     else:
-        said = model.get_normalized_probs(model.decoder(prev_tokens, encoder_out=encoder_out), log_probs=True)
-    return states, said[tgt_tokens.ne(PAD)]
+        log_probs = model.get_normalized_probs(model.decoder(prev_tokens, encoder_out=encoder_out), log_probs=True)
+    return states, log_probs[tgt_tokens.ne(PAD)]
 
 
 def losses(described, task, model, arrays):
-    """What the golden file's criterion logs of a batch."""
+    """Return the values that the criterion of the golden file logs for a batch."""
     command = described["command"]
     src_tokens, prev_tokens, tgt_tokens = (arrays[f"{name}_tokens"] for name in ("src", "prev", "tgt"))
     inputs = {"src_tokens": src_tokens, "src_lengths": src_tokens.ne(PAD).sum(1), "prev_output_tokens": prev_tokens}
@@ -74,7 +74,7 @@ def losses(described, task, model, arrays):
         criterion = LabelSmoothedDualImitationCriterion(task, label_smoothing=SMOOTHING)
     elif "label_smoothed" in command:
         epsilon = SMOOTHING
-        if described["fairseq"].startswith("0.10"):  # which smoothes over all tokens, the right one among them
+        if described["fairseq"].startswith("0.10"):  # which smooths over all tokens, including the correct one
             epsilon *= 1 - 1 / len(task.target_dictionary)
         criterion = LabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=epsilon)
     else:

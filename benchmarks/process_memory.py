@@ -1,4 +1,4 @@
-"""Time and memory of a command with all the processes that it starts."""
+"""Time and memory of a command and all processes that it starts."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_EVERY_SECONDS = 0.5
+_INTERVAL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A command's wall time and the peaks, in bytes, of what its process tree had in memory, read twice a second."""
+    """Wall time of a command, and peak memory of its process tree in bytes, read twice per second."""
 
     seconds: float
     peak_pss: int  # shared pages counted once
-    peak_rss: int  # shared pages counted for each process that has them
+    peak_rss: int  # shared pages counted in each process that has them
 
 
 def run_measured(command: Sequence[str]) -> Measured:
-    """Run a command to its end; ends this process where it fails."""
+    """Run a command to its end, and exit if it fails."""
     started = time.perf_counter()
     process = subprocess.Popen(command)
     peaks = [0, 0]
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(_EVERY_SECONDS):
+        while not done.wait(_INTERVAL_SECONDS):
             totals = [sum(column) for column in zip(*map(_resident_bytes, _process_tree(process.pid)), strict=True)]
             peaks[:] = map(max, peaks, totals or [0, 0])
 
@@ -56,7 +56,7 @@ def _process_tree(pid: int) -> Iterator[int]:
 
 
 def _resident_bytes(pid: int) -> tuple[int, int]:
-    """Proportional and resident set size; 0 for a process that has ended."""
+    """Return the proportional and the resident set size of a process, 0 if it has ended."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):

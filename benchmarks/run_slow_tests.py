@@ -1,8 +1,8 @@
-"""What takes longer than `make test` may: runs the tests marked `slow` and keeps their summary.
+"""Run the tests marked `slow`, which take too long for `make test`, and write a summary.
 
     make test-slow        (or: python benchmarks/run_slow_tests.py [PYTEST ARGUMENTS])
 
-The summary goes to benchmarks/results/test-slow.json. The exit code is that of pytest.
+The summary is written to benchmarks/results/test-slow.json. The exit code is that of pytest.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from figures import REPOSITORY, Figure, report_figures
 
 @dataclass
 class Recorder:
-    """A pytest plugin that notes how each test ended and how long it took, its fixtures included."""
+    """Pytest plugin that records the outcome and the time of each test, including its fixtures."""
 
     outcomes: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = round(self.seconds.get(report.nodeid, 0.0) + report.duration, 2)
-        if report.when == "call" or report.outcome != "passed":  # a set-up or a teardown that fails, a skip
+        if report.when == "call" or report.outcome != "passed":  # a setup or teardown that fails, a skip
             self.outcomes[report.nodeid] = report.outcome
 
 

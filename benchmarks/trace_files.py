@@ -1,8 +1,9 @@
-"""The process that `bench_architecture.py` runs: which files are on the call stack when it matters.
+"""Part of `bench_architecture.py` that finds the files on the call stack at certain moments, in a separate process.
 
     python trace_files.py prepare|translate|STUDENT STUDENTS_AS_JSON
 
-Works in the current folder on the pipeline of the tests (`tiny_pipeline` on the path) and writes a JSON list.
+The script uses the current folder and the pipeline of the tests (`tiny_pipeline`, a module on PYTHONPATH), and prints a
+JSON list.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import tiny_pipeline  # type: ignore[import-not-found]  # of tests, on the path by PYTHONPATH
+import tiny_pipeline  # type: ignore[import-not-found]  # in tests/, which is on PYTHONPATH
 
 import kdmt
 
 PACKAGE = str(Path(kdmt.__file__).parent)
 MODEL_CODE = ("/corpus/tokenizer.py", "/corpus/text.py", "/models/transformer.py", "/models/attention.py")
-# functions, in whatever file they are
+# names of functions, in any file
 STUDENT_MOMENTS = ("load_pipeline", "make_objective", "build_objective", "collate")
 TRANSLATION_MOMENTS = ("load_model", "encode_source", "decode_target", "finish_target", "max_lengths", "pick_device")
 
@@ -65,16 +66,16 @@ def translate() -> None:
 def run(command: Any, arguments: list[str]) -> None:
     sys.argv = ["kdmt", *arguments]
     sys.stdin = io.TextIOWrapper(io.BytesIO(b"ba be\n"))
-    sys.stdout, kept = io.TextIOWrapper(io.BytesIO()), sys.stdout
+    sys.stdout, stdout = io.TextIOWrapper(io.BytesIO()), sys.stdout
     try:
         with contextlib.suppress(SystemExit):
             command()
     finally:
-        sys.stdout = kept
+        sys.stdout = stdout
 
 
 def is_moment_of(question: str) -> Any:
-    """Return whether a function that is entered, by its file and name, is one of the moments."""
+    """Return a function (file, function name) -> whether a call of this function is one of the moments."""
 
     def of_student(file: str, function: str) -> bool:
         return function in STUDENT_MOMENTS or file.startswith("/losses/")
@@ -109,7 +110,7 @@ def traced(work: Any, is_moment: Any) -> set[str]:
 def on_stack(frame: FrameType | None) -> set[str]:
     """Return the files of the functions on the stack, of their classes with all bases, and of settings and batches.
 
-    Nothing while a module is loaded: that runs no function of it.
+    Return an empty set while a module is imported, since no function of the module runs then.
     """
     found = set()
     while frame is not None:
@@ -135,7 +136,7 @@ def is_ours(kind: type) -> bool:
 
 
 def is_record(kind: type) -> bool:
-    """Return whether a class is a section of the settings, or a batch."""
+    """Return whether a class is a settings section or `Batch`."""
     return is_ours(kind) and (hasattr(kind, "model_fields") or kind.__name__ == "Batch")
 
 

@@ -1,9 +1,9 @@
-"""Small models for parity.py, trained on Multi30k by the real `fairseq-train`: one of each family that kdmt imports.
+"""Train small models for parity.py on Multi30k with the real `fairseq-train`: one of each family that kdmt imports.
 
     make parity-models        (python benchmarks/train_fairseq_models.py [MODEL ...]; needs `make fairseq-env`)
 
-runs/parity-models/<name>.pt is what fairseq saves after its last update, <name>.json the command line and the losses on
-the way. Models that are there are left as they are. They are to be real, not good.
+runs/parity-models/<name>.pt is the checkpoint of fairseq after the last update. <name>.json has the command line and
+the training losses. Models that exist are not trained again. The training is short; good translations are not needed.
 """
 
 from __future__ import annotations
@@ -50,10 +50,14 @@ MODELS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; all by default")
-    parser.add_argument("--updates", type=int, default=250)
-    parser.add_argument("--max-tokens", type=int, default=2048)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/parity-models"))
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"Models: {', '.join(MODELS)} (default: all).")
+    parser.add_argument("--updates", type=int, default=250, help="Number of updates (default: %(default)s).")
+    parser.add_argument(
+        "--max-tokens", type=int, default=2048, help="Maximum number of tokens in a batch (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("runs/parity-models"), help="Folder of the models (default: %(default)s)."
+    )
     options = parser.parse_args()
     if unknown := sorted({*options.models} - {*MODELS}):
         parser.error(f"no such model: {', '.join(unknown)}; there are {', '.join(MODELS)}")
@@ -66,7 +70,7 @@ def main() -> None:
 
 
 def train(name: str, options: argparse.Namespace) -> None:
-    """The model's file appears when it has made all its updates."""
+    """Train a model; its file is written only after the last update."""
     layers = 4 if name == "transformer" else 3
     command = f"{MODELS[name]} {SHAPE.format(layers=layers)} {COMMON}".split()
     command += ["--max-tokens", str(options.max_tokens), "--max-update", str(options.updates)]
@@ -78,10 +82,10 @@ def train(name: str, options: argparse.Namespace) -> None:
         arguments = [str(FAIRSEQ), str(DATA_BIN), *command, *saving, "--no-progress-bar", "--log-interval", "25"]
         environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": str(cores())}
         done = subprocess.run(arguments, stdout=out, stderr=subprocess.STDOUT, check=False, env=environment)
-    said = log.read_text()
+    output = log.read_text()
     if done.returncode:
-        sys.exit(f"train_fairseq_models: {name}: fairseq-train ended with {done.returncode}\n{said[-2000:]}")
-    losses = [float(loss) for loss in re.findall(r"train_inner .*? loss=([\d.]+)", said)]
+        sys.exit(f"train_fairseq_models: {name}: fairseq-train ended with {done.returncode}\n{output[-2000:]}")
+    losses = [float(loss) for loss in re.findall(r"train_inner .*? loss=([\d.]+)", output)]
     print(f"{name}: loss {losses[0]:.2f}, then {losses[-1]:.2f} bits", file=sys.stderr, flush=True)
     described = {"command": " ".join(["fairseq-train", *command]), "losses": losses}
     (options.workdir / f"{name}.json").write_text(json.dumps(described, indent=1) + "\n")

@@ -1,14 +1,14 @@
-"""Trains with the real fairseq 0.12.2 on command: one side of bench_train.py. Runs under Python 3.8.
+"""Worker process of bench_train.py that trains with the real fairseq 0.12.2. Runs under Python 3.8.
 
     .fairseq-env/bin/python benchmarks/train_worker_fairseq.py JOB.json
 
-Reads commands from standard input, one a line, and answers each with one line of JSON:
+The worker reads commands from standard input, one per line, and replies to each with one line of JSON:
 
-    train N     N updates on the job's next batches --> {"seconds": ..., "tokens": ...}
-    about       --> what computes: versions, threads, precision
-    valid       the validation set --> {"loss": ..., "nll": ...} in nats a token
+    train N     N updates on the next batches of the job --> {"seconds": ..., "tokens": ...}
+    about       --> versions, threads, precision
+    valid       the validation set --> {"loss": ..., "nll": ...} in nats per token
 
-Batches are put together before the clock starts, as fairseq's own loader does in the background.
+Batches are collated before the time is measured, as fairseq's own loader does it in the background.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from fairseq.trainer import Trainer
 
 def main():
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever fairseq prints goes to standard error
+    os.dup2(2, 1)  # redirects the output of fairseq to standard error
     job = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     trainer, task = build(job)

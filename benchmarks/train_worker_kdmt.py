@@ -1,9 +1,9 @@
-"""Trains with kdmt's own loop on command: one side of bench_train.py.
+"""Worker process of bench_train.py that trains with the training loop of kdmt.
 
     python benchmarks/train_worker_kdmt.py JOB.json
 
-Commands and answers are those of train_worker_fairseq.py. The loop is the real one, loading of batches included: it is
-held where it reports its figures, outside of what it counts as training time.
+Commands and replies are those of train_worker_fairseq.py. The training loop of kdmt runs without changes, including the
+loading of batches. It is paused where it reports its figures, which it does not count as training time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kdmt.train.validation import validation_loss
 
 
 class GivenBatches(BinarizedData):
-    """The job's batches in the job's order, over and over."""
+    """The batches of the job in their order, repeated in every epoch."""
 
     def __init__(self, *, job: dict[str, Any], **others: Any) -> None:
         super().__init__(**others)
@@ -49,7 +49,7 @@ class GivenBatches(BinarizedData):
 
 
 class Commands(Progress):
-    """Stands where the loop reports: after each round of updates it answers and waits to be told to go on."""
+    """Progress reporter of the loop that sends a reply after each round of updates and waits for the next command."""
 
     def __init__(self, metrics: Path, job: dict[str, Any], objective: Objective, valid: BinarizedData) -> None:
         super().__init__(metrics, name=job["arch"])
@@ -60,7 +60,7 @@ class Commands(Progress):
         self.done: dict[str, float] = {}
 
     def wait(self) -> None:
-        """Answer commands until one asks for updates; the end of input ends the process."""
+        """Reply to commands until one requests updates; exit at the end of the input."""
         while self.todo == 0:
             name, *arguments = (sys.stdin.readline() or "end").split()
             if name == "train":
@@ -75,8 +75,8 @@ class Commands(Progress):
             else:
                 sys.exit()
 
-    def reply(self, answer: dict[str, Any]) -> None:
-        print(json.dumps(answer), file=self.replies, flush=True)
+    def reply(self, values: dict[str, Any]) -> None:
+        print(json.dumps(values), file=self.replies, flush=True)
 
     def log_training(self, *, update: int, **figures: float) -> None:  # noqa: ARG002
         self.done["seconds"] += figures["seconds"]

@@ -1,14 +1,14 @@
 """MkDocs hooks: the parts of the documentation that are generated from the code while the site is built.
 
 `reference/settings.md` and `reference/commands.md` are written by hand up to a marker, `<!-- generated: settings -->`
-and `<!-- generated: commands -->`; the hook puts the generated text in its place. The JSON schema of pipeline files
-becomes the file `reference/pipeline.schema.json` of the site.
+and `<!-- generated: commands -->`. The hook replaces the marker by the generated text. The JSON schema of pipeline
+files is added to the site as the file `reference/pipeline.schema.json`.
 
-A picture in two versions is a `<picture>` element, which a repository's host understands. The theme of the site has a
-switch for dark mode and needs an image for each mode instead.
+An image with a version for dark mode is a `<picture>` element, which repository hosts support. The theme of the site
+has a switch for dark mode and needs an image for each mode instead.
 
-Pages link to files of the repository, as `../pipelines/toy.yaml`. These links work where the Markdown files are read in
-the repository. The site does not hold the files, so there such a link becomes the path as text.
+Pages link to files of the repository, for example `../pipelines/toy.yaml`. These links work in the repository. The site
+does not contain the files, so the hook replaces such a link by the path as text.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def help_texts() -> Iterator[tuple[str, str]]:
     group = typer.main.get_command(app)
     root = group.make_context("kdmt", [], resilient_parsing=True)
     for name in group.list_commands(root):  # type: ignore[attr-defined]
-        if name == "generate":  # takes fairseq's flags, which it parses itself
-            with patch.dict(os.environ, COLUMNS=str(HELP_WIDTH)):  # which argparse reads
+        if name == "generate":  # its flags are parsed by argparse
+            with patch.dict(os.environ, COLUMNS=str(HELP_WIDTH)):  # width for argparse
                 yield name, generate_help()
             continue
         command = group.get_command(root, name)  # type: ignore[attr-defined]

@@ -20,6 +20,8 @@ NATLayout = Literal["own", "fairseq"]  # of the sentences of a non-autoregressiv
 SourceCopy = Literal["uniform", "soft"]  # of source embeddings to the input of a non-autoregressive decoder
 Precision = Literal["float32", "bf16", "bf16_output"]  # of matrix products; bf16_output: of the output projection only
 ComputeType = Literal["float32", "int8", "float16"]  # of CTranslate2, for weights and for computation
+# of CTranslate2's computation in a stage; auto: float32 on a CPU, float16 or bfloat16 on a GPU
+StageComputeType = Literal["auto", "float32", "int8", "float16", "bfloat16", "int8_float16"]
 CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
 CheckpointName = Literal["best", "last", "average"]  # of a training run
 CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # if none is named, the first one found

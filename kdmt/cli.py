@@ -44,7 +44,8 @@ app = typer.Typer(
 
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="Pipeline file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Setting to override; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Setting to override, repeatable (default: none)."),
 ]
 Runs = Annotated[Path, typer.Option(envvar="KDMT_RUNS", help="Folder for the outputs of all pipelines.")]
 Mirror = Annotated[
@@ -55,11 +56,14 @@ Mirror = Annotated[
 ]
 StudentName = Annotated[str | None, typer.Option(help="Name of the one student to train (default: all).")]
 Rebuild = Annotated[
-    bool, typer.Option("--rebuild", help="Run the stages before this one too, if they are not up to date.")
+    bool,
+    typer.Option(
+        "--rebuild", help="Whether to run the stages before this one too, if they are not up to date (default: no)."
+    ),
 ]
 ModelPath = Annotated[Path, typer.Argument(help="Checkpoint folder, run, or folder written by 'kdmt export'.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder or run.")]
-Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is the first GPU if there is one.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU.")]
 SourceLang = Annotated[
     str | None, typer.Option("--source-lang", "-s", help="Source language (default: as in the data).")
 ]
@@ -68,8 +72,8 @@ TargetLang = Annotated[
 ]
 BpeCodes = Annotated[Path | None, typer.Option(help="Merge operations of subword-nmt or fastBPE (default: none).")]
 SentencePiece = Annotated[Path | None, typer.Option(help="SentencePiece model (default: none).")]
-Moses = Annotated[bool, typer.Option("--moses", help="Whether the text was tokenised by Moses.")]
-Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text was lowercased.")]
+Moses = Annotated[bool, typer.Option("--moses", help="Whether the text was tokenised by Moses (default: no).")]
+Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text was lowercased (default: no).")]
 RUNS = Path("runs")
 _MAX_MESSAGE = 4000  # maximum number of characters of a message
 _MOST_THREADS = 1024
@@ -97,8 +101,12 @@ def _root(
 @app.command()
 def new(
     pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="New pipeline file.")],
-    source: Annotated[str | None, typer.Option(help="Source language, as en or zh-Hans.")] = None,
-    target: Annotated[str | None, typer.Option(help="Target language, as cs or sr-Latn.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Source language, as en or zh-Hans (default: that of the template).")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Target language, as cs or sr-Latn (default: that of the template).")
+    ] = None,
     template: Annotated[TemplateName, typer.Option(help="Template to start from.")] = "minimal",
     name: Annotated[str | None, typer.Option(help="Name of the pipeline (default: the file's name).")] = None,
 ) -> None:
@@ -128,7 +136,9 @@ def run(
 @app.command()
 def status(
     pipeline: PipelineFile,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Whether to print JSON instead of a table (default: no).")
+    ] = False,
     set_: Overrides = None,
     runs: Runs = RUNS,
 ) -> None:
@@ -204,11 +214,12 @@ def distill(
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Shard to decode: every N-th block from block I on, from 0 (default: all, then the merge).",
+            help="Shard to decode: every N-th block from block I on, I from 0 (default: all blocks, which are merged).",
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check the training sets, and decode some blocks again.")
+        bool,
+        typer.Option("--verify", help="Whether to check the training sets and decode some blocks again (default: no)."),
     ] = False,
     verify_blocks: Annotated[int, typer.Option(min=0, help="Number of blocks that --verify decodes again.")] = 2,
     verify_seed: Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")] = None,
@@ -262,7 +273,7 @@ def student(
 def score(
     pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
 ) -> None:
-    """Translate the test sets with every system and report BLEU, chrF, speed and significance."""
+    """Translate the test sets with every system and report the metrics, speed and significance."""
     _run("score", pipeline, set_, runs, mirror, rebuild)
 
 
@@ -274,7 +285,7 @@ def clean(
         typer.Argument(metavar="[NAME]...", help="Names from the list, such as teacher.previous (default: all)."),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Remove the listed folders and files (default: list them only).")
+        bool, typer.Option("--yes", help="Whether to remove the listed folders and files (default: no).")
     ] = False,
     set_: Overrides = None,
     runs: Runs = RUNS,
@@ -295,7 +306,7 @@ def translate(
         float | None, typer.Option(help="Length penalty exponent (default: as given to 'kdmt export', else 1).")
     ] = None,
     max_len_a: Annotated[float, typer.Option(help="Maximum target length per source token.")] = 1.2,
-    max_len_b: Annotated[int, typer.Option(help="Tokens added to the maximum target length.")] = 10,
+    max_len_b: Annotated[int, typer.Option(help="Constant added to the maximum target length, in tokens.")] = 10,
     iterations: Annotated[
         int, typer.Option(min=1, max=10_000, help="Maximum iterations of a non-autoregressive model.")
     ] = 10,
@@ -382,7 +393,7 @@ def import_checkpoint(
     bpe_codes: BpeCodes = None,
     sentencepiece: SentencePiece = None,
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Whether the punctuation was normalised by Moses.")
+        bool, typer.Option("--normalize", help="Whether the punctuation was normalised by Moses (default: no).")
     ] = False,
     moses: Moses = False,
     lowercase: Lowercase = False,
@@ -427,10 +438,10 @@ def export(
     ] = "float32",
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Beam size that 'kdmt translate' uses, for ctranslate2."),
+        typer.Option(min=1, help="Default beam size of 'kdmt translate', for ctranslate2."),
     ] = 5,
     lenpen: Annotated[
-        float, typer.Option(help="Length penalty exponent that 'kdmt translate' uses, for ctranslate2.")
+        float, typer.Option(help="Default length penalty exponent of 'kdmt translate', for ctranslate2.")
     ] = 1.0,
 ) -> None:
     """Export a trained model to another toolkit, with its tokenizer and text processing."""

@@ -1,4 +1,4 @@
-"""Messages between the ranks of a training run, over gloo on the CPU."""
+"""Messages between the ranks of a training run: over gloo on the CPU, and over NCCL for tensors on a GPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+
+from kdmt.cuda_options import configure_cuda
 
 Item = TypeVar("Item")
 
@@ -39,6 +41,11 @@ class RankChannel:
         distributed.all_reduce(totals, group=self.group)
         return totals.tolist()
 
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a tensor summed over all ranks, in place on its device; the host does not wait for a GPU."""
+        distributed.all_reduce(values, group=None if values.device.type == "cuda" else self.group)
+        return values
+
     def broadcast(self, item: Item) -> Item:
         """Return the item of rank 0."""
         box = [item]
@@ -61,6 +68,7 @@ def connected() -> Iterator[RankChannel]:
     """Connect the processes that `torchrun` has started, while the body runs."""
     local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
+        configure_cuda()
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)

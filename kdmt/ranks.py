@@ -1,7 +1,8 @@
 """The processes that train one model together, and the messages between them other than gradients.
 
 `torchrun` starts them and sets the environment variables that are read here; a process that `torchrun` did not start
-trains alone. Messages are sent over gloo on the CPU, so that a GPU never waits for the host.
+trains alone. Messages are sent over gloo on the CPU, so that a GPU never waits for the host; tensors on a GPU are added
+over NCCL, so that the host never waits for a GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import torch
+
     from kdmt.rank_channel import RankChannel
 
 Item = TypeVar("Item")
@@ -42,6 +45,10 @@ class Ranks:
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return each value summed over all ranks, in float64."""
         return list(values) if self.channel is None else self.channel.sum(values)
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a tensor summed over all ranks, on its device; the host does not wait for a GPU."""
+        return values if self.channel is None else self.channel.add(values)
 
     def share(self, item: Item) -> Item:
         """Return the item of rank 0."""

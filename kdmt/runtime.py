@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from kdmt.cuda_options import configure_cuda
 from kdmt.errors import UserError
 from kdmt.ranks import ALONE, Ranks
 
@@ -56,6 +57,8 @@ def use_threads(threads: int) -> int:
 def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """Return a device by its name; `auto` is a GPU if there is one, a different one for each rank, else the CPU.
 
+    For a GPU, PyTorch's settings for this process are those of `configure_cuda`.
+
     Raises:
         UserError: if the name is not valid, or if this machine has no such device.
     """
@@ -72,15 +75,25 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
     if (device.index or 0) >= available:
         raise UserError(f"device {name!r}: this machine has {available} of that type")
+    if device.type == "cuda":
+        configure_cuda()
     return device
 
 
 def devices_of(name: str) -> list[str]:
-    """Return the names of the devices for worker processes; `auto` is all GPUs, or the CPU if there are none."""
+    """Return the names of the devices for worker processes.
+
+    `auto` is all GPUs, or the CPU if there are none; `cuda` is all GPUs.
+
+    Raises:
+        UserError: if the name is not valid, or if this machine has no such device.
+    """
     count = 0 if name == "cpu" else num_gpus()
     if name == "cpu" or (name == "auto" and not count):
         return ["cpu"]
-    return [f"cuda:{number}" for number in range(count)] if name == "auto" else [str(pick_device(name))]
+    if count and name in ("auto", "cuda"):
+        return [f"cuda:{number}" for number in range(count)]
+    return [str(pick_device(name))]
 
 
 def num_gpus() -> int:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # fairseq's special symbols, in its order (fairseq/data/dictionary.py).
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
@@ -41,3 +46,28 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Limits of the sentences in a packed row (`kdmt.corpus.packing`): Q sequences, N positions.
+
+    Attributes:
+        starts: int32 [Q + 1], index of the first token of each sequence, then the number of positions.
+        position_N: int64, position of each token in its sequence, from 0.
+        num_sentences: number of sentences, B.
+        num_tokens: number of real tokens; they come first.
+        longest: number of tokens of the longest sentence of the batch.
+        max_length: length of the longest sentence of the data set.
+    """
+
+    starts: torch.Tensor
+    position_N: torch.Tensor
+    num_sentences: int
+    num_tokens: int
+    longest: int
+    max_length: int
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Packing:
+        """Return a copy with `change` applied to both tensors."""
+        return replace(self, starts=change(self.starts), position_N=change(self.position_N))

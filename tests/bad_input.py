@@ -1,4 +1,4 @@
-"""Commands that are refused: what they say, and that nothing was harmed."""
+"""Helpers for commands that must be refused: read their error message and check that no output was changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def change(edit: Callable[[dict[str, Any]], None]) -> None:
 
 @contextmanager
 def unharmed(*besides: str) -> Iterator[None]:
-    """Every file below runs/ is afterwards what it was before, but for folders that are work in progress by name."""
+    """Check that every file below runs/ is unchanged at the end, except those whose paths begin with `besides`."""
 
     def hashes() -> dict[str, str]:
         return {name: sha for name, sha in hash_tree(Path("runs")).items() if not name.startswith(besides)}
@@ -30,7 +30,7 @@ def unharmed(*besides: str) -> Iterator[None]:
 
 
 def refused(*arguments: str, sets: tuple[str, ...] = ()) -> str:
-    """The message of a command that is refused: the last line of what it says, and the only one of its kind."""
+    """Run a command that must be refused and return its error message, the last line of its output."""
     result = kdmt(*arguments, *(part for setting in sets for part in ("--set", setting)))
     return message_of(result)
 

@@ -1,4 +1,7 @@
-"""A slow beam search over lists, a sentence at a time: the rules of fairseq's sequence_generator.py, no tensors."""
+"""A slow beam search over lists, one sentence at a time, without tensors.
+
+It follows the rules of fairseq's sequence_generator.py.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def search(
     lenpen: float,
     min_len: int = 1,
 ) -> list[Hypothesis]:
-    """All hypotheses that end the search, best first."""
+    """Return all finished hypotheses of the search, best first."""
     live: list[tuple[int, ...]] = [()]
     history: dict[tuple[int, ...], tuple[float, ...]] = {(): ()}
     done: list[Hypothesis] = []
@@ -61,7 +64,7 @@ def _left_to_right(log_probs: Sequence[float]) -> float:
 def enumerate_all(
     next_log_probs: NextLogProbs, *, vocab_size: int, max_len: int, lenpen: float, min_len: int = 1
 ) -> list[Hypothesis]:
-    """Every hypothesis there is, best first: exponential in `max_len`."""
+    """Return all possible hypotheses, best first; the time is exponential in `max_len`."""
     words = [token for token in range(vocab_size) if token not in (EOS, PAD)]
     found = []
     for length in range(min_len, max_len + 1):
@@ -77,7 +80,7 @@ def _along(next_log_probs: NextLogProbs, tokens: Sequence[int]) -> Iterator[floa
 
 
 def greedy(next_log_probs: NextLogProbs, *, max_len: int, min_len: int = 1) -> tuple[int, ...]:
-    """The most probable token at each step, until </s> or the maximum length."""
+    """Return the tokens of greedy search: the most probable token at each step, until </s> or the maximum length."""
     tokens: tuple[int, ...] = ()
     while len(tokens) < max_len:
         log_probs = next_log_probs(tokens)

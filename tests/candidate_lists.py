@@ -1,4 +1,4 @@
-"""Hypotheses of a sentence for tests of the rules that choose among them."""
+"""Hypotheses of one sentence, for tests of the rules that choose among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline of a few sentences for tests of whole stages; see tiny_pipeline.py."""
+"""Fixtures with a pipeline of a few sentences, for tests of whole stages; see tiny_pipeline.py."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 import tiny_pipeline
 from environment import isolate
 
-# machines are busy, so nothing is timed; every process and every run tries the same examples, and keeps none
+# no deadline, because machines may be busy; every process and every run tries the same examples and stores none
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
 
 _HOME = tempfile.mkdtemp(prefix="kdmt-tests-home-")
-isolate(_HOME)  # before the modules of the tests are imported, which may read the environment
+isolate(_HOME)  # before the modules of the tests are imported, because they may read the environment
 
 STAGES = ("prepare", "teacher", "distill", "student", "score")
 
@@ -31,7 +31,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def _subnormal_numbers() -> Iterator[None]:
-    """A stage that ran in this process lets subnormal numbers be zero from then on; the next test may want them."""
+    """Turn subnormal numbers on again: a stage that runs in this process flushes them to zero."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
@@ -39,7 +39,7 @@ def _subnormal_numbers() -> Iterator[None]:
 
 @pytest.fixture
 def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with tiny.yaml and its text; nothing was run."""
+    """Return the working folder, with tiny.yaml and its text; no stage has been run."""
     tiny_pipeline.write_pipeline(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -56,7 +56,7 @@ def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(_finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working folder, with tiny.yaml and a run of all its stages, the test's own to change."""
+    """Return the working folder, with tiny.yaml and a finished run of all stages; the test may change it."""
     shutil.copytree(_finished_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -65,7 +65,7 @@ def finished(_finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def other_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that nothing is renamed into or out of, as one on another disk."""
+    """Return a folder where renaming from or to other folders fails, as if it were on another disk."""
     disk = tmp_path / "big"
     disk.mkdir()
 

@@ -1,4 +1,4 @@
-"""A task that a tiny Transformer learns in seconds, copying its source, and what the tests of training need of it."""
+"""A task that a tiny Transformer learns in seconds, copying its source, with helpers for tests of training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
 from kdmt.types import EOS
 
-VOCAB = 12  # the specials and eight words
+VOCAB = 12  # the special symbols and eight words
 TINY = TransformerConfig(
     encoder_layers=1,
     decoder_layers=1,
@@ -49,7 +49,7 @@ Validate = Callable[[Objective], dict[str, float]]
 def write_pairs(
     folder: Path, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, vocab_size: int = VOCAB
 ) -> ParallelData:
-    """A data-bin of these pairs of words, `</s>` added."""
+    """Write a data-bin of these pairs of word ids, with `</s>` added, and open it."""
     folder.mkdir(parents=True, exist_ok=True)
     for side in range(2):
         with IndexedWriter(folder / "ab"[side], vocab_size) as writer:
@@ -59,14 +59,14 @@ def write_pairs(
 
 
 def write_copy_task(folder: Path, num_pairs: int, *, seed: int) -> ParallelData:
-    """Sentences of one to six random words, each its own translation."""
+    """Write sentences of one to six random words, each its own translation."""
     rng = np.random.default_rng(seed)
     sentences = [rng.integers(4, VOCAB, rng.integers(1, 7)).tolist() for _ in range(num_pairs)]
     return write_pairs(folder, [(sentence, sentence) for sentence in sentences])
 
 
 class GivenBatches:
-    """Training data of the same given batches in each epoch."""
+    """Training data with the same batches in every epoch."""
 
     def __init__(self, pairs: ParallelData, batches: Iterable[Sequence[int]]) -> None:
         self.pairs, self.batches = pairs, [np.array(batch) for batch in batches]
@@ -79,7 +79,7 @@ class GivenBatches:
 
 
 def train_settings(**changes: Any) -> Train:
-    """Settings of a short run without BLEU."""
+    """Return the settings of a short run without BLEU."""
     defaults = {
         "max_updates": 30,
         "max_tokens": 64,
@@ -112,7 +112,7 @@ def make_trainer(
     init_state: TrainingState | None = None,
     ranks: Ranks = ALONE,
 ) -> Trainer:
-    """A trainer with seed 1; without `validate`, the loss on the first four training batches counts."""
+    """Return a trainer with seed 1; without `validate`, it validates on the loss of the first four training batches."""
     plain = build_objective(model or make_model(), label_smoothing=settings.label_smoothing)
 
     def loss_on_training_data(trained: Objective) -> dict[str, float]:
@@ -134,7 +134,7 @@ def make_trainer(
 
 
 def terms_of(objective: Objective, batch: Batch) -> LossTerms:
-    """The terms of a batch, after what is random about it has been drawn."""
+    """Return the loss terms of a batch, prepared by the objective (which may draw random numbers)."""
     return objective(objective.prepare(batch))
 
 
@@ -146,7 +146,7 @@ def nat_objective(
     besides: Mapping[str, Any] | None = None,
     **nat: Any,
 ) -> Objective:
-    """The objective of a non-autoregressive student, by settings of its `nat` section and others."""
+    """Return the objective of a non-autoregressive student from settings of its `nat` section and other settings."""
     student = Student.model_validate({"nat": {"family": model.nat.family, **nat}, **(besides or {})})
     return build_objective(model, student, label_smoothing=label_smoothing, teachers=teachers)
 

@@ -1,4 +1,4 @@
-"""The distill stage of the tiny pipeline in the working folder: its commands, its folders and what they hold."""
+"""The distill stage of the tiny pipeline in the working folder: its commands, folders and outputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def manifest(made: Path = MADE) -> dict[str, Any]:
 
 
 def usable(made: Path = MADE) -> dict[int, list[tuple[int, str]]]:
-    """Return sentence -> its hypotheses that do not fail, each with its line in `nbest`."""
+    """Return for each sentence its hypotheses without a failure, each with its line number in `nbest`."""
     found: dict[int, list[tuple[int, str]]] = {}
     for line, row in enumerate(read_lines(made / "nbest")):
         number, _, _, failure, words = row.split("\t")
@@ -45,13 +45,13 @@ def usable(made: Path = MADE) -> dict[int, list[tuple[int, str]]]:
 
 
 def rejected(made: Path) -> list[tuple[int, str, str]]:
-    """Return index, failure and what became of it, of each line of `rejected`."""
+    """Return sentence index, failure and action for each line of `rejected`."""
     rows = (line.split("\t") for line in read_lines(made / "rejected") if line)
     return [(int(index), failure, what) for index, failure, what in rows]
 
 
 def verified(*arguments: str, sets: tuple[str, ...] = ()) -> Finished:
-    """Run `kdmt distill --verify`; it must not change any file."""
+    """Run `kdmt distill --verify` and check that it changes no file."""
     with unharmed():
         times = {path: path.stat().st_mtime_ns for path in TINY.rglob("*") if path.is_file() and path.suffix != ".log"}
         result = distill("--verify", *arguments, sets=sets)
@@ -60,12 +60,12 @@ def verified(*arguments: str, sets: tuple[str, ...] = ()) -> Finished:
 
 
 def theirs(count: int = 80) -> list[str]:
-    """Return a file of another system's translations."""
+    """Return the lines of a file with translations of another system."""
     return [f"{index}\tok  uk{index % 7} ilp" for index in range(count)]
 
 
 def watch_decoding(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that gets the number of sentences of each call of the engine."""
+    """Return a list to which each call of the engine appends its number of sentences."""
     counts: list[int] = []
     decode = TorchEngine.decode
 

@@ -1,6 +1,7 @@
 """The environment that tests run in: the same for every user, on every machine, in every process.
 
-Of the user's variables those stay that say where programs and libraries are; what programs do is set here.
+Variables of the user that give the locations of programs and libraries are kept; those that change what programs do are
+set here.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import time
 import warnings
 from collections.abc import Mapping
 
-# PYTHONPATH may be where kdmt itself is, KDMT_PARITY is an argument that benchmarks/parity.py gives to tests, and a GPU
-# stays visible or not
+# PYTHONPATH may give the location of kdmt itself, benchmarks/parity.py sets KDMT_PARITY for tests, and the visible
+# GPUs stay the same
 KEPT = re.compile(
     r"PATH|PYTHONPATH|VIRTUAL_ENV|TMPDIR|CXX|KDMT_PARITY|CUDA_VISIBLE_DEVICES|(LD|DYLD|PYTEST|COVERAGE|COV)_.*"
 )
-# a shell may have these ignored, as under nohup or in the background of a script
+# a shell may ignore these signals, for example under nohup or for a script's background processes
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1)
 SET = {
     "LANG": "C.UTF-8",
@@ -28,19 +29,19 @@ SET = {
     "TERM": "dumb",
     "COLUMNS": "110",
     "LINES": "24",
-    "OMP_NUM_THREADS": "1",  # of each of the processes that run tests side by side
+    "OMP_NUM_THREADS": "1",  # threads of each process, because several processes run tests at the same time
     "HF_HUB_OFFLINE": "1",
 }
 
 
 def hermetic(environment: Mapping[str, str], *, home: str) -> dict[str, str]:
-    """Return the environment for tests that a user's environment gives."""
+    """Return the environment for tests that results from a user's environment."""
     kept = {name: value for name, value in environment.items() if KEPT.fullmatch(name)}
     return {**kept, **SET, "HOME": home}
 
 
 def isolate(home: str) -> None:
-    """Put this process, and those that it starts, into the environment for tests; call it before torch is loaded."""
+    """Apply the environment for tests to this process and its children; call it before torch is loaded."""
     environment = hermetic(os.environ, home=home)
     os.environ.clear()
     os.environ.update(environment)
@@ -51,5 +52,5 @@ def isolate(home: str) -> None:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    sys.warnoptions.clear()  # of PYTHONWARNINGS and -W
+    sys.warnoptions.clear()  # from PYTHONWARNINGS and -W
     warnings.resetwarnings()

@@ -1,4 +1,4 @@
-"""Workers for the tests of executors, which child processes and Ray actors import; see `Scribes`."""
+"""Workers for the tests of executors, imported by child processes and Ray actors; see `Scribes`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdmt.distill.blocks import Block
 from kdmt.errors import UserError
 from kdmt.workers.tasks import Task, Worker, WorkerSpec
 
-COUNT = 4  # sentences of a block
+COUNT = 4  # sentences in a block
 ALWAYS = 9
 
 
@@ -29,12 +29,13 @@ class Scribes:
     """Opens workers that write a file for each task, with the worker's process, cores and threads, and may fail.
 
     Args:
-        folder: takes the files.
-        troubles: by task, what happens at how many attempts: "raise", "kill", "exit", "hang", "user", "full".
-        seconds: that a task takes.
-        opening: what happens when a worker opens, likewise, and at how many openings.
-        gate: the first task that waits for the file `open` before it is done; None if none does.
-        exclusive: whether a task that is done twice is an error.
+        folder: folder for the files.
+        troubles: kind of failure and number of failing attempts by task; the kinds are "raise", "kill", "exit", "hang",
+            "user" and "full".
+        seconds: duration of a task.
+        opening: kind of failure when a worker opens, as in `troubles`, and the number of failing openings.
+        gate: first task that waits for the file `open` before it finishes; None if no task waits.
+        exclusive: whether it is an error if a task is finished twice.
     """
 
     folder: Path
@@ -67,7 +68,7 @@ class Scribes:
         return work
 
     def _count(self, name: str) -> int:
-        """Which time this is, from 1, over all processes."""
+        """Return how often this was called with `name` so far, this call included, in all processes."""
         for number in range(1, 100):
             try:
                 (self.folder / f"{name}-{number}").touch(exist_ok=False)
@@ -77,7 +78,7 @@ class Scribes:
         raise AssertionError(name)
 
     def done(self) -> dict[int, list[str]]:
-        """By task, what its file says."""
+        """Return the fields of the file that each finished task wrote, by task."""
         return {int(path.name.split("-")[1]): path.read_text().split() for path in self.folder.glob("done-*")}
 
     def attempts(self, task: int) -> int:
@@ -86,7 +87,7 @@ class Scribes:
 
 @dataclass(frozen=True)
 class Allocating:
-    """Opens a worker that takes 64 MiB and gives them back, 20 times, and writes how many pages it had to ask for."""
+    """Opens a worker that allocates and frees 64 MiB 20 times and writes the number of its minor page faults."""
 
     folder: Path
 
@@ -94,7 +95,7 @@ class Allocating:
         def work(task: Task, progress: Callable[[int], None]) -> None:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             for _ in range(20):
-                b"x" * 2**26  # numpy asks for large pages of its own accord
+                b"x" * 2**26  # numpy would use huge pages
             (self.folder / "faults").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
             progress(task.count)
 

@@ -1,4 +1,4 @@
-"""Failures of one hypothesis at a time, as they are defined; `kdmt.distill.failures` looks at many at once."""
+"""Failures of one hypothesis at a time, as they are defined; `kdmt.distill.failures` checks many at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdmt.types import UNK
 
 
 def find_failure(tokens: Sequence[int], *, hit_limit: bool, settings: Failures) -> Failure | None:
-    """The first that applies: no tokens; the maximum length reached; a repetition loop; `<unk>` inside.
+    """Return the first failure that applies: no tokens; the maximum length reached; a repetition loop; `<unk>` inside.
 
     Args:
         tokens: target ids without </s>.
@@ -28,9 +28,9 @@ def find_failure(tokens: Sequence[int], *, hit_limit: bool, settings: Failures) 
 
 
 def has_loop(tokens: Sequence[int], *, times: int) -> bool:
-    """Whether an n-gram of 1 to `MAX_NGRAM` tokens stands `times` times in a row.
+    """Return whether an n-gram of 1 to `MAX_NGRAM` tokens is repeated `times` times in a row.
 
-    A run of n * (times - 1) positions with tokens[i] == tokens[i + n] is such a loop.
+    Such a loop is a run of n * (times - 1) positions with tokens[i] == tokens[i + n].
     """
     for n in range(1, MAX_NGRAM + 1):
         run = 0

@@ -1,4 +1,4 @@
-"""The divergences as their papers write them, on whole matrices: autograd gives the gradients."""
+"""The divergences as the formulas of their papers, on whole matrices; autograd gives the gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def divergence_by_formula(name: str, log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
-    """[..., V] and [..., V] -> [...]"""
+    """Return the divergence at each position: [..., V] and [..., V] -> [...]."""
     p, q = log_p.exp(), log_q.exp()
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
     return {

@@ -1,5 +1,7 @@
-"""Small Marian, mBART-50, M2M-100 and NLLB models with random weights, saved by Transformers itself, and the tokenizers
-that go with them, on SentencePiece models of a made-up language."""
+"""Small Marian, mBART-50, M2M-100 and NLLB models with random weights, saved by Transformers, with their tokenizers.
+
+The SentencePiece models of the tokenizers are trained on a made-up language.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,14 @@ DIMENSIONS: dict[str, Any] = {
     "encoder_ffn_dim": 32,
     "decoder_ffn_dim": 32,
     "max_position_embeddings": 64,
-    "init_std": 0.4,  # of their default of 0.02 all tokens are as probable
+    "init_std": 0.4,  # with the default of 0.02 all tokens are almost equally probable
     "scale_embedding": True,
 }
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A model's folder and the codes of its languages."""
+    """A folder with a saved model, and the codes of its languages."""
 
     folder: Path
     kind: str
@@ -38,7 +40,7 @@ class Saved:
     target_code: str | None
 
     def setting(self) -> dict[str, str]:
-        """Of `distill.teachers`."""
+        """Return the model as an item of `distill.teachers`."""
         codes = {"source_code": self.source_code, "target_code": self.target_code}
         return {"huggingface": str(self.folder)} | {name: code for name, code in codes.items() if code is not None}
 
@@ -50,7 +52,7 @@ CODES: dict[str, tuple[str | None, str | None]] = {
     "m2m100": ("en", "de"),
     "nllb": ("eng_Latn", "deu_Latn"),
 }
-# how probable </s> is and a seed with which the model writes sentences of several words and ends them
+# how probable </s> is, and a seed with which the model generates several words and then </s>
 _DRAWN = {
     "marian": (0.8, 2),
     "marian_multilingual": (1.6, 4),
@@ -62,7 +64,7 @@ _KINDS = {"marian_multilingual": "marian"}
 
 
 def save_model(name: str, folder: Path, *, other: int = 0) -> Saved:
-    """A model of `CODES`; another number gives another one."""
+    """Save the model of this name in `CODES`; another value of `other` gives other weights."""
     import transformers
 
     folder.mkdir(parents=True)
@@ -104,19 +106,19 @@ def save_model(name: str, folder: Path, *, other: int = 0) -> Saved:
 
 @torch.no_grad()
 def _liven(model: Any, ending: float) -> None:
-    """Weights that say something and end: those that Transformers draws write one token until they may no more."""
+    """Change the weights so that outputs vary and end; with the initial ones, a model repeats one token to the end."""
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:  # biases and norms, which begin as zeros and ones
+        if parameter.ndim == 1:  # biases and norms, which are initialised to zeros and ones
             parameter.add_(0.1 * torch.randn_like(parameter))
         elif "embed" in name or "shared" in name:
-            parameter.mul_(0.5)  # else the last token, whose embedding is the output's too, is the next one
+            parameter.mul_(0.5)  # otherwise each token predicts itself, because input and output embeddings are shared
     decoder, end = model.get_decoder(), model.config.eos_token_id
     last_norm = getattr(decoder, "layer_norm", None) or decoder.layers[-1].final_layer_norm
-    last_norm.bias[0] += 2.0  # what this dimension adds to a token's logit it adds everywhere
+    last_norm.bias[0] += 2.0  # this dimension adds the same to a token's logit at every position
     decoder.embed_tokens.weight[:, 0] = 0.0
     decoder.embed_tokens.weight[end, 0] = ending
-    if model.config.model_type != "marian":  # whose <pad> is no row of the model's own
-        decoder.embed_tokens.weight[model.config.pad_token_id, 0] = -16.0  # as improbable as training makes it
+    if model.config.model_type != "marian":  # Marian's <pad> has no row of its own
+        decoder.embed_tokens.weight[model.config.pad_token_id, 0] = -16.0  # as improbable as after training
     if "final_logits_bias" in dict(model.named_buffers()):
         model.final_logits_bias.normal_(std=0.3)
 
@@ -139,7 +141,7 @@ def _train(model_type: str) -> bytes:
 
 
 def _pieces(model: bytes) -> list[str]:
-    """Without <unk>, <s> and </s>."""
+    """Return the pieces of a SentencePiece model without <unk>, <s> and </s>."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     return [processor.id_to_piece(index) for index in range(3, processor.get_piece_size())]
 
@@ -178,7 +180,7 @@ def _m2m100(folder: Path) -> int:
     _write_vocabulary(folder / "vocab.json", symbols)
     tokenizer = transformers.M2M100Tokenizer.from_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return len(symbols) + len(tokenizer.lang_code_to_token) + 8  # and rows that no token has
+    return len(symbols) + len(tokenizer.lang_code_to_token) + 8  # and rows without a token
 
 
 def _nllb(folder: Path) -> int:

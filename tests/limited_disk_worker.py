@@ -1,9 +1,9 @@
-"""Runs commands of kdmt in ./ where a disk, a file's size or the number of open files is limited.
+"""Run commands of kdmt in the current folder with a limit on the disk, the size of a file or the number of open files.
 
     python tests/limited_disk_worker.py LIMIT < COMMANDS.json > RESULTS.json
 
-LIMIT is `disk` (the caller has seen to it), `size:BYTES` or `files:COUNT`; COMMANDS are lists of arguments; RESULTS are
-[code, standard error] each.
+LIMIT is `disk` (set by the caller), `size:BYTES` or `files:COUNT`; COMMANDS are lists of arguments; RESULTS are pairs
+[exit code, standard error].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tiny_pipeline
 
 def main() -> None:
     commands = json.load(sys.stdin)
-    import ctranslate2  # noqa: F401  (libraries are files too: they are loaded before)
+    import ctranslate2  # noqa: F401  (load the libraries before the limit applies)
     import sacrebleu  # noqa: F401
     import torch  # noqa: F401
 

@@ -1,9 +1,10 @@
 """The losses and decoders of non-autoregressive translation by enumeration, from the papers' definitions alone.
 
-One sentence at a time, no padding, natural logarithms, plain loops: every path, target or edit there is. Exponential,
-so for about 7 positions, 4 tokens and targets of 4. Impossible things have log-probability -inf; a question that has no
-answer (the posterior of an impossible target) is a ValueError. Where candidates tie exactly, each function says which
-one it takes; two sums that are equal on paper may still differ in the last bit.
+They take one sentence at a time, without padding, use natural logarithms and plain loops, and enumerate every path,
+target or edit. The time is exponential: use about 7 positions, 4 tokens and targets of 4. Impossible outputs have
+log-probability -inf; an undefined result (the posterior of an impossible target) raises a ValueError. Where candidates
+tie exactly, each function documents which one it takes; two sums that are mathematically equal may still differ in the
+last bit.
 
 Shapes: L decoder length (frames or vertices), T target length, V vocabulary. u, v are vertices; w, i, j are tokens.
 """
@@ -22,7 +23,7 @@ Distance = Callable[[Sequence[int], Sequence[int]], int]
 
 
 def log_sum_exp(values: Iterable[float]) -> float:
-    """log Σ exp(x); -inf where there is nothing to sum."""
+    """Return log Σ exp(x); -inf for an empty sum."""
     values = list(values)
     highest = max(values, default=-math.inf)
     if highest == -math.inf:
@@ -42,19 +43,19 @@ def _table(values: ArrayLike) -> list[list[float]]:
 
 
 def ctc_collapse(path: Sequence[int], blank: int) -> tuple[int, ...]:
-    """B(path) of Graves et al. 2006, section 3.1: merge equal neighbours, then drop blanks."""
+    """Return B(path) of Graves et al. 2006, section 3.1: merge equal neighbours, then drop blanks."""
     return tuple(symbol for symbol, _ in groupby(path) if symbol != blank)
 
 
 def ctc_paths(length: int, vocab: int, target: Sequence[int], blank: int) -> Iterator[tuple[int, ...]]:
-    """B⁻¹(target): the paths of `length` symbols out of 0..vocab-1, blank among them, that collapse to the target."""
+    """Return B⁻¹(target): the paths of `length` symbols in 0..vocab-1, blank included, that collapse to the target."""
     for path in product(range(vocab), repeat=length):
         if ctc_collapse(path, blank) == tuple(target):
             yield path
 
 
 def _ctc_path_log_prob(rows: list[list[float]], path: Sequence[int]) -> float:
-    """log p(π | x) = Σ_l log y_l(π_l), Graves et al. 2006, equation 2: frames are independent."""
+    """Return log p(π | x) = Σ_l log y_l(π_l), Graves et al. 2006, equation 2: frames are independent."""
     return math.fsum(row[symbol] for row, symbol in zip(rows, path, strict=True))
 
 
@@ -63,20 +64,20 @@ def _ctc_path_log_probs_of(rows: list[list[float]], target: Sequence[int], blank
 
 
 def ctc_log_likelihood(log_probs_LV: ArrayLike, target: Sequence[int], blank: int) -> float:
-    """log Σ_{π ∈ B⁻¹(target)} p(π | x), Graves et al. 2006, equation 3; -inf where no path collapses to the target."""
+    """Return log Σ_{π ∈ B⁻¹(target)} p(π | x), Graves et al. 2006, equation 3; -inf if no path gives the target."""
     return log_sum_exp(_ctc_path_log_probs_of(_table(log_probs_LV), target, blank))
 
 
 def ctc_best_path(log_probs_LV: ArrayLike, target: Sequence[int], blank: int) -> float:
-    """max over π ∈ B⁻¹(target) of log p(π | x): the best alignment of a known target; -inf where there is none."""
+    """Return max over π ∈ B⁻¹(target) of log p(π | x): the best alignment of a known target; -inf if there is none."""
     return max(_ctc_path_log_probs_of(_table(log_probs_LV), target, blank), default=-math.inf)
 
 
 def ctc_best_output(log_probs_LV: ArrayLike, blank: int) -> tuple[tuple[int, ...], float]:
-    """argmax over outputs of Σ_{π ∈ B⁻¹(output)} p(π | x), and its log: Graves et al. 2006, equation 4.
+    """Return argmax over outputs of Σ_{π ∈ B⁻¹(output)} p(π | x), and its log: Graves et al. 2006, equation 4.
 
-    The exact answer, which best path decoding misses and a prefix beam search of unlimited width finds. Ties go to
-    the output that is first in lexicographic order, a prefix before what continues it.
+    This is the exact result, which best path decoding misses and a prefix beam search of unlimited width finds. Ties go
+    to the output that is first in lexicographic order, where a prefix precedes its continuations.
     """
     rows = _table(log_probs_LV)
     found: dict[tuple[int, ...], list[float]] = {}
@@ -91,7 +92,7 @@ def ctc_best_output(log_probs_LV: ArrayLike, blank: int) -> tuple[tuple[int, ...
 
 
 def dag_paths(num_vertices: int, length: int) -> Iterator[tuple[int, ...]]:
-    """All 0 = a_1 < a_2 < ... < a_length = num_vertices - 1, in lexicographic order."""
+    """Return all 0 = a_1 < a_2 < ... < a_length = num_vertices - 1, in lexicographic order."""
     if num_vertices == 1 or length < 2:
         yield from [(0,)] if num_vertices == length == 1 else []
         return
@@ -102,7 +103,7 @@ def dag_paths(num_vertices: int, length: int) -> Iterator[tuple[int, ...]]:
 def _dag_path_log_prob(
     emissions: list[list[float]], edges: list[list[float]], path: Sequence[int], tokens: Sequence[int]
 ) -> float:
-    """log P(Y, A | X) = Σ_t log P(y_t | a_t) + Σ_{t>1} E[a_{t-1}][a_t], Huang et al. 2022, section 3."""
+    """Return log P(Y, A | X) = Σ_t log P(y_t | a_t) + Σ_{t>1} E[a_{t-1}][a_t], Huang et al. 2022, section 3."""
     spoken = [emissions[vertex][token] for vertex, token in zip(path, tokens, strict=True)]
     moved = [edges[u][v] for u, v in pairwise(path)]
     return math.fsum(spoken + moved)
@@ -128,10 +129,10 @@ def _dag_scored_paths(
 
 
 def dag_log_likelihood(token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike, target: Sequence[int]) -> float:
-    """log P(Y | X) = log Σ_A P(Y | A, X) P(A | X) over the paths of |Y| vertices from the first to the last.
+    """Return log P(Y | X) = log Σ_A P(Y | A, X) P(A | X) over the paths of |Y| vertices from the first to the last.
 
-    Huang et al. 2022, section 3. The first vertex always speaks the target's first token and the last its last (the
-    paper's <bos> and <eos>, which the target therefore includes if the model speaks them).
+    Huang et al. 2022, section 3. The first vertex always emits the target's first token and the last vertex its last
+    (the paper's <bos> and <eos>, which the target therefore includes if the model emits them).
     """
     return log_sum_exp(log_prob for _, log_prob in _dag_scored_paths(token_log_probs_LV, transitions_LL, target))
 
@@ -139,9 +140,10 @@ def dag_log_likelihood(token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike,
 def dag_best_path_for_target(
     token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike, target: Sequence[int]
 ) -> tuple[list[int], float]:
-    """argmax over A of P(Y, A | X) = argmax of P(A | X, Y), and log P(Y, A | X); ([], -inf) for an impossible target.
+    """Return argmax over A of P(Y, A | X) = argmax of P(A | X, Y), and log P(Y, A | X).
 
-    Huang et al. 2022 assign the target to vertices so when they glance. Ties go to the lexicographically first path.
+    Huang et al. 2022 assign the target to vertices this way for glancing. Ties go to the lexicographically first path.
+    An impossible target gives ([], -inf).
     """
     scored = _dag_scored_paths(token_log_probs_LV, transitions_LL, target)
     path, log_prob = max(scored, key=lambda each: each[1], default=((), -math.inf))
@@ -151,7 +153,7 @@ def dag_best_path_for_target(
 def dag_vertex_posteriors(
     token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike, target: Sequence[int]
 ) -> NDArray[np.float64]:
-    """P(a_t = v | X, Y) = Σ_{A: a_t = v} P(Y, A | X) / P(Y | X), as [T, L]; ValueError for an impossible target."""
+    """Return P(a_t = v | X, Y) = Σ_{A: a_t = v} P(Y, A | X) / P(Y | X), as [T, L]; ValueError if Y is impossible."""
     scored = _dag_scored_paths(token_log_probs_LV, transitions_LL, target)
     total = log_sum_exp(log_prob for _, log_prob in scored)
     if total == -math.inf:
@@ -170,7 +172,7 @@ def _best_token(row: list[float]) -> int:
 def _dag_walk(
     emissions: list[list[float]], edges: list[list[float]], bonus: Sequence[float]
 ) -> tuple[list[int], tuple[int, ...], float]:
-    """From vertex 0 to the last, each time to argmax_v E[u][v] + bonus[v], the lowest v on ties."""
+    """Walk from vertex 0 to the last, each time to argmax_v E[u][v] + bonus[v], the lowest v on ties."""
     path, last = [0], len(emissions) - 1
     while path[-1] != last:
         u = path[-1]
@@ -184,7 +186,7 @@ def _dag_walk(
 
 
 def dag_greedy(token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike) -> tuple[list[int], tuple[int, ...], float]:
-    """Path, tokens and log P(Y, A | X) of greedy decoding, Huang et al. 2022.
+    """Return path, tokens and log P(Y, A | X) of greedy decoding, Huang et al. 2022.
 
     a_{t+1} = argmax_v E[a_t][v], then y_t = argmax_w log P(w | a_t). Ties go to the lowest vertex and token.
     """
@@ -193,10 +195,10 @@ def dag_greedy(token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike) -> tupl
 
 
 def dag_lookahead(token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike) -> tuple[list[int], tuple[int, ...], float]:
-    """Path, tokens and log P(Y, A | X) of lookahead decoding, Huang et al. 2022.
+    """Return path, tokens and log P(Y, A | X) of lookahead decoding, Huang et al. 2022.
 
     a_{t+1}, y_{t+1} = argmax_{v, w} E[a_t][v] + log P(w | v): next vertex and token together. The first vertex is 0
-    and speaks its most probable token. Ties go to the lowest vertex, then to the lowest token.
+    and emits its most probable token. Ties go to the lowest vertex, then to the lowest token.
     """
     emissions, edges = _dag_tables(token_log_probs_LV, transitions_LL)
     return _dag_walk(emissions, edges, [max(row) for row in emissions])
@@ -205,15 +207,16 @@ def dag_lookahead(token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike) -> t
 def dag_viterbi(
     token_log_probs_LV: ArrayLike, transitions_LL: ArrayLike, *, beta: float
 ) -> tuple[list[int], tuple[int, ...], float]:
-    """Path, tokens and score of joint-Viterbi decoding, Shao et al. 2022.
+    """Return path, tokens and score of joint-Viterbi decoding, Shao et al. 2022.
 
-    Taken as the paper's definition: for each length n, the A and Y that maximise log P(Y, A | X) among all paths of
-    n vertices from the first to the last; among lengths, the one that maximises log P(Y, A | X) / n ** beta. Hence
-    one maximum over all paths, as n ** beta is the same within a length. n counts every vertex of the path, the first
-    and the last (<bos>, <eos>) included; beta = 0 is no penalty, and a greater beta favours longer outputs.
+    This follows the paper's definition: for each length n, take the A and Y that maximise log P(Y, A | X) among all
+    paths of n vertices from the first to the last; among lengths, take the one that maximises log P(Y, A | X) / n **
+    beta. Because n ** beta is the same within a length, this is one maximum over all paths. n counts every vertex of
+    the path, the first and the last (<bos>, <eos>) included; beta = 0 is no penalty, and a greater beta favours longer
+    outputs.
 
-    The score is the maximised one, so divided by n ** beta. Ties go to the shorter, then the lexicographically first
-    path, and to the lowest token.
+    The score is the maximised value, so it is divided by n ** beta. Ties go to the shorter, then the lexicographically
+    first path, and to the lowest token.
     """
     emissions, edges = _dag_tables(token_log_probs_LV, transitions_LL)
     found = []
@@ -231,14 +234,14 @@ def dag_viterbi(
 
 
 def _crf_score(emissions: list[list[float]], transitions: list[list[float]], tokens: Sequence[int]) -> float:
-    """Σ_{t=1}^T s(y_t, x, t) + Σ_{t=2}^T M[y_{t-1}][y_t], Sun et al. 2019: nothing for the start and the end."""
+    """Return Σ_{t=1}^T s(y_t, x, t) + Σ_{t=2}^T M[y_{t-1}][y_t], Sun et al. 2019, without scores for start and end."""
     spoken = [row[token] for row, token in zip(emissions, tokens, strict=True)]
     moved = [transitions[i][j] for i, j in pairwise(tokens)]
     return math.fsum(spoken + moved)
 
 
 def crf_log_partition(emissions_TV: ArrayLike, transitions_VV: ArrayLike) -> float:
-    """log Z = log Σ_y exp(score(y)) over all V ** T sequences."""
+    """Return log Z = log Σ_y exp(score(y)) over all V ** T sequences."""
     emissions = _table(emissions_TV)
     return crf_log_partition_over([range(len(row)) for row in emissions], emissions, transitions_VV)
 
@@ -246,9 +249,9 @@ def crf_log_partition(emissions_TV: ArrayLike, transitions_VV: ArrayLike) -> flo
 def crf_log_partition_over(
     candidates: Sequence[Sequence[int]], emissions_TV: ArrayLike, transitions_VV: ArrayLike
 ) -> float:
-    """log Z over the sequences whose token at t is one of candidates[t]: the beam approximation of Sun et al. 2019.
+    """Return log Z over the sequences whose token at t is in candidates[t]: the beam approximation of Sun et al. 2019.
 
-    The candidates are the caller's; the paper takes the k highest emissions of each position. A token listed twice
+    The caller chooses the candidates; the paper takes the k highest emissions of each position. A token listed twice
     counts once.
     """
     emissions, transitions = _table(emissions_TV), _table(transitions_VV)
@@ -259,13 +262,13 @@ def crf_log_partition_over(
 
 
 def crf_log_likelihood(emissions_TV: ArrayLike, transitions_VV: ArrayLike, target: Sequence[int]) -> float:
-    """log P(y | x) = score(y) - log Z, Sun et al. 2019."""
+    """Return log P(y | x) = score(y) - log Z, Sun et al. 2019."""
     score = _crf_score(_table(emissions_TV), _table(transitions_VV), target)
     return score - crf_log_partition(emissions_TV, transitions_VV)
 
 
 def crf_best(emissions_TV: ArrayLike, transitions_VV: ArrayLike) -> tuple[tuple[int, ...], float]:
-    """argmax_y score(y), and that score (without log Z). Ties go to the lexicographically first sequence."""
+    """Return argmax_y score(y), and its score (without log Z). Ties go to the lexicographically first sequence."""
     emissions, transitions = _table(emissions_TV), _table(transitions_VV)
     sequences = product(range(len(transitions)), repeat=len(emissions))
     scored = [(tokens, _crf_score(emissions, transitions, tokens)) for tokens in sequences]
@@ -276,7 +279,7 @@ def crf_best(emissions_TV: ArrayLike, transitions_VV: ArrayLike) -> tuple[tuple[
 
 
 def longest_common_subsequence(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the longest sequence that is left of both a and b after some deletions."""
+    """Return the length of the longest sequence that remains of both a and b after some deletions."""
     for length in range(min(len(a), len(b)), 0, -1):
         if set(combinations(a, length)) & set(combinations(b, length)):
             return length
@@ -284,10 +287,11 @@ def longest_common_subsequence(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def edit_distance_insert_delete(a: Sequence[int], b: Sequence[int]) -> int:
-    """The fewest deletions and insertions of single tokens that turn a into b; a substitution takes one of each.
+    """Return the smallest number of deletions and insertions of single tokens that turn a into b.
 
-    The order of edits does not matter, so all deletions come first: over every subset of a that is kept and is a
-    subsequence of b, the minimum of (tokens deleted from a) + (tokens inserted to reach b).
+    A substitution counts as one deletion and one insertion. The order of edits does not matter, so all deletions come
+    first: over every subset of a that is kept and is a subsequence of b, take the minimum of (tokens deleted from a) +
+    (tokens inserted to reach b).
     """
     return min(
         (len(a) - kept) + (len(b) - kept)
@@ -303,16 +307,16 @@ def _is_subsequence(short: Sequence[int], long: Sequence[int]) -> bool:
 
 
 def apply_deletions(tokens: Sequence[int], keep: Sequence[bool]) -> tuple[int, ...]:
-    """The tokens whose `keep` is true. `tokens` excludes <s> and </s>, which the paper never deletes."""
+    """Return the tokens whose `keep` is true. `tokens` excludes <s> and </s>, which the paper never deletes."""
     return tuple(token for token, kept in zip(tokens, keep, strict=True) if kept)
 
 
 def apply_insertions(tokens: Sequence[int], placeholders: Sequence[int], fillers: Sequence[int]) -> tuple[int, ...]:
-    """Open placeholders[g] places in gap g, then put the fillers into all places from left to right.
+    """Insert placeholders[g] placeholders into gap g, then replace all placeholders by the fillers from left to right.
 
-    The paper's sentence is <s> y_1 ... y_n </s>, with a gap between every two neighbours: n + 1 in all. `tokens` is
-    y_1 ... y_n without the two: gap 0 is between <s> and y_1, gap g between y_g and y_{g+1}, gap n between y_n and
-    </s>; an empty sentence has the one gap between <s> and </s>. Nothing limits a gap's places (the paper: 255).
+    The paper's sentence is <s> y_1 ... y_n </s>, with a gap between every two neighbours: n + 1 in all. `tokens` is y_1
+    ... y_n without the two: gap 0 is between <s> and y_1, gap g between y_g and y_{g+1}, gap n between y_n and </s>; an
+    empty sentence has the one gap between <s> and </s>. The placeholders of a gap are not limited (in the paper: 255).
     """
     if len(placeholders) != len(tokens) + 1:
         raise ValueError(f"{len(tokens)} tokens have {len(tokens) + 1} gaps, not {len(placeholders)}")
@@ -332,10 +336,11 @@ def is_optimal_edit(
     placeholders: Sequence[int],
     fillers: Sequence[int],
 ) -> bool:
-    """Whether these deletions, then these insertions, give exactly the reference with the fewest edits.
+    """Return whether these deletions, then these insertions, give exactly the reference with the fewest edits.
 
-    The expert policy of Gu et al. 2019, with edits counted as the model makes them: by deletion and insertion alone.
-    There may be several optimal edits. One that does not fit the tokens (a wrong number of gaps) is a ValueError.
+    This is the expert policy of Gu et al. 2019, where edits are counted as the model makes them: by deletion and
+    insertion alone. There may be several optimal edits. An edit that does not fit the tokens (a wrong number of gaps)
+    raises a ValueError.
     """
     edited = apply_insertions(apply_deletions(hypothesis, keep), placeholders, fillers)
     edits = sum(not kept for kept in keep) + len(fillers)
@@ -343,10 +348,10 @@ def is_optimal_edit(
 
 
 def levenshtein_distance(a: Sequence[int], b: Sequence[int]) -> int:
-    """The fewest deletions, insertions and substitutions of single tokens that turn a into b, each of cost 1.
+    """Return the smallest number of deletions, insertions and substitutions of single tokens that turn a into b.
 
-    The minimum over every way to pair k tokens of a with k of b in order: an unequal pair is a substitution, an
-    unpaired token of a a deletion, one of b an insertion.
+    Each costs 1. This is the minimum over every way to pair k tokens of a with k of b in order: an unequal pair is a
+    substitution, an unpaired token of a a deletion, one of b an insertion.
     """
     return min(
         (len(a) - pairs) + (len(b) - pairs) + hamming_distance(from_a, from_b)
@@ -357,7 +362,7 @@ def levenshtein_distance(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def hamming_distance(a: Sequence[int], b: Sequence[int]) -> int:
-    """Σ_t [a_t ≠ b_t], for sequences of one length."""
+    """Return Σ_t [a_t ≠ b_t], for sequences of the same length."""
     return sum(x != y for x, y in zip(a, b, strict=True))
 
 
@@ -365,11 +370,11 @@ def hamming_distance(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def mask_predict(predict: Predict, length: int, iterations: int, mask: int) -> list[tuple[int, ...]]:
-    """The sequence after each iteration t = 0 .. T-1 of Ghazvininejad et al. 2019, section 3.
+    """Return the sequence after each iteration t = 0 .. T-1 of Ghazvininejad et al. 2019, section 3.
 
     t = 0: everything is masked. t > 0: the n = int(length * (T - t) / T) positions of least confidence are masked
     (on ties the leftmost first). Masked positions take the predicted token, and its probability as their confidence;
-    the others keep both, the confidence being that of the iteration that last predicted them. Where n = 0 (fewer
+    the others keep both, so their confidence is that of the iteration that last predicted them. Where n = 0 (fewer
     positions than iterations), nothing changes and `predict` is not called.
     """
     tokens, confidences = [mask] * length, [0.0] * length
@@ -390,9 +395,9 @@ def mask_predict(predict: Predict, length: int, iterations: int, mask: int) -> l
 
 
 def glancing_count(prediction: Sequence[int], reference: Sequence[int], ratio: float, distance: Distance) -> int:
-    """How many reference tokens to reveal: int(ratio * d(prediction, reference)), Qian et al. 2021.
+    """Return the number of reference tokens to reveal: int(ratio * d(prediction, reference)), Qian et al. 2021.
 
-    The paper's λ · d(Y, Ŷ), here rounded down (the product is float64: 0.29 * 100 gives 28). d is `hamming_distance`,
-    the paper's choice, or `levenshtein_distance`, its alternative.
+    This is the paper's λ · d(Y, Ŷ), rounded down (the product is float64: 0.29 * 100 gives 28). d is
+    `hamming_distance`, the paper's choice, or `levenshtein_distance`, its alternative.
     """
     return int(ratio * distance(prediction, reference))

@@ -1,7 +1,7 @@
 """Small parallel corpora of English and languages in other scripts, generated from real words, word for word.
 
-Each sentence is one clause or two ("today the mother eats rice and the child reads a book."), in the word order and the
-punctuation of the language; there is one right translation. Languages without spaces between words have none here.
+Each sentence has one clause or two ("today the mother eats rice and the child reads a book."), in the word order and
+with the punctuation of the language; there is one correct translation. Languages written without spaces have none here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TIMES = ("today", "yesterday", "now", "always")
 
 @dataclass(frozen=True)
 class Script:
-    """A language's words, in the order of the English ones, and how it puts them together."""
+    """Words of a language, in the order of the English ones, and the rules for combining them into sentences."""
 
     times: str
     subjects: str
@@ -26,7 +26,7 @@ class Script:
     clause: str  # {s}, {v}, {o} and, in the first clause, the time before all of them
     conjunction: str
     end: str
-    separator: str = " "  # between words: in the tables, "_" stands for a space inside one
+    separator: str = " "  # between words; "_" in the tables is a space within a word
 
     def words(self, name: str) -> list[str]:
         return [word.replace("_", " ") for word in getattr(self, name).split()]

@@ -1,4 +1,4 @@
-"""Random Transformers of every shape, for tests that compare another engine with PyTorch's."""
+"""Random Transformers with many configurations, for tests that compare another engine with PyTorch's."""
 
 from __future__ import annotations
 
@@ -83,7 +83,10 @@ def make_model(
     eos_logit: float = 1.0,
     dtype: torch.dtype = torch.float64,
 ) -> Transformer:
-    """Random weights, no two norms alike; <pad> has one logit everywhere, that of </s> rises from about this one on."""
+    """Return a model with random weights, in which all norms differ.
+
+    <pad> has the same logit at all positions; the logit of </s> rises with the position, starting near `eos_logit`.
+    """
     torch.manual_seed(seed)
     src_size, tgt_size = vocabulary_sizes(config)
     model = build_transformer(config, src_vocab_size=src_size, tgt_vocab_size=tgt_size).double().eval()
@@ -99,7 +102,10 @@ def make_model(
 
 
 def _fix_logits(model: Transformer, pad_logit: float, eos_logit: float) -> None:
-    """The last norm gives all features a sum of `dim`: a constant row of the output matrix is a constant logit."""
+    """Set the logits of <pad> and </s>.
+
+    The last norm gives the features a sum of `dim`, so that a constant row of the output matrix is a constant logit.
+    """
     last_layer = model.decoder_layers[-1]
     assert isinstance(last_layer, DecoderLayer)
     norm = model.decoder_norm or last_layer.ffn_residual.norm
@@ -111,7 +117,7 @@ def _fix_logits(model: Transformer, pad_logit: float, eos_logit: float) -> None:
 
 
 def _way_to_the_end(model: Transformer) -> torch.Tensor:
-    """What tells late positions from early ones: a logit that rises by 1 on the average."""
+    """Return a row of the output matrix whose logit rises by 1 on average from the early to the late positions."""
     src_tokens = torch.randint(3, SRC_VOCAB, (20, 8))
     prev_tokens = torch.randint(3, TGT_VOCAB, (20, POSITIONS))
     features = model.decode(prev_tokens, model.encode(src_tokens)).mean(0)
@@ -120,14 +126,16 @@ def _way_to_the_end(model: Transformer) -> torch.Tensor:
 
 
 def make_sources(lengths: list[int], *, seed: int = 0) -> list[np.ndarray]:
-    """Sentences of so many tokens before </s>."""
+    """Return sentences with these numbers of tokens before </s>."""
     rng = np.random.default_rng(seed)
     return [np.append(rng.integers(3, SRC_VOCAB, size=length), EOS).astype(np.int32) for length in lengths]
 
 
 def write_text_processing(folder: Path, *, multiple: int = 8) -> tuple[int, list[Path]]:
-    """A tokenizer and dictionaries of words of a and b, as a checkpoint carries them: the size of the vocabulary, a
-    multiple of a number, which both languages share, and the files."""
+    """Write a tokenizer and dictionaries of words of a and b, as in a checkpoint folder.
+
+    Return the size of the vocabulary, which both languages share and which is a multiple of `multiple`, and the files.
+    """
     folder.mkdir()
     text = folder / "train"
     text.write_text("abba baba\nab ba bab\n" * 5)

@@ -1,4 +1,4 @@
-"""Random tables in the place of models, for tests of searches."""
+"""Random tables instead of models, for tests of searches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdmt.types import EOS
 
 
 class Table:
-    """Random logits for each prefix of one sentence, drawn from a fixed set. Rounded ones are full of exact ties."""
+    """Random logits for each prefix of one sentence, drawn from a fixed set. Rounded logits have many exact ties."""
 
     def __init__(self, seed: int, *, vocab_size: int = 9, eos_bias: float = 0.0, rounded: bool = False) -> None:
         self.name = f"Table({seed}, vocab_size={vocab_size}, eos_bias={eos_bias}, rounded={rounded})"
@@ -23,7 +23,7 @@ class Table:
         return self.name
 
     def place(self, prefix: tuple[int, ...]) -> int:
-        return hash(prefix) % len(self.rows)  # numbers, unlike strings, hash alike in every process
+        return hash(prefix) % len(self.rows)  # unlike strings, numbers have the same hash in every process
 
     def logits(self, prefix: tuple[int, ...]) -> torch.Tensor:
         return self.rows[self.place(prefix)]
@@ -33,7 +33,7 @@ class Table:
 
 
 class TableStepper:
-    """Follows the prefix of each row, and notes how many sentences are in the batch at each step."""
+    """Follows the prefix of each row and records the number of sentences in the batch at each step."""
 
     def __init__(self, tables: list[Table], beam: int) -> None:
         self.tables, self.beam = list(tables), beam

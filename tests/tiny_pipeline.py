@@ -1,6 +1,6 @@
-"""A pipeline small enough to run whole inside a test: a made-up language of a few syllables, models of width 16.
+"""A pipeline small enough to run completely in a test: a made-up language of a few syllables, models of width 16.
 
-Every path in its YAML is relative, so that a finished one can be copied elsewhere and is still up to date there.
+Every path in its YAML is relative, so that a finished pipeline can be copied elsewhere and is still up to date there.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TRAIN = {
     "max_source_tokens": 60,
     "max_target_tokens": 60,
     "threads": 1,
-    "precision": "float32",  # runs are compared bit for bit: each would choose for itself
+    "precision": "float32",  # because runs are compared bit for bit and the default depends on the machine
 }
 TEACHER_TRAIN = TRAIN | {  # enough to translate some of it
     "max_updates": 60,
@@ -72,7 +72,7 @@ DECODE = {"beam": 2, "max_len_a": 1.0, "max_len_b": 5}
 
 
 def settings() -> dict[str, Any]:
-    """The pipeline's YAML document, the caller's to change."""
+    """Return the pipeline's YAML document; the caller may change it."""
     split = {name: {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}} for name in SIZES}
     student = {"model": MODEL, "train": TRAIN}
     document = {
@@ -91,7 +91,7 @@ def settings() -> dict[str, Any]:
         "students": {"raw": {"data": "raw", **student}, "distilled": {"data": "distilled", **student}},
         "score": {"beams": [1, 2], "bootstrap_samples": 20, "speed_sentences": 2, "threads": 1},
     }
-    return json.loads(json.dumps(document))  # no dictionary twice, which YAML would write as an alias
+    return json.loads(json.dumps(document))  # no dictionary twice, because YAML would write it as an alias
 
 
 def to_yaml(document: Mapping[str, Any]) -> str:
@@ -99,14 +99,14 @@ def to_yaml(document: Mapping[str, Any]) -> str:
 
 
 def make_pairs(count: int, *, seed: int) -> list[tuple[str, str]]:
-    """Sentences of 2 to 6 words, each with its word-for-word translation."""
+    """Return sentences of 2 to 6 words, each with its word-for-word translation."""
     rng = random.Random(seed)
     sources = [rng.choices(list(WORDS), k=rng.randint(2, 6)) for _ in range(count)]
     return [(" ".join(words), " ".join(WORDS[word] for word in words)) for words in sources]
 
 
 def write_text(folder: Path, sizes: Mapping[str, int] = SIZES) -> None:
-    """text/<split>.{en,de}; no sentence of valid or test stands in train."""
+    """Write text/<split>.{en,de}; no sentence of valid or test is in train."""
     pairs = list(dict.fromkeys(make_pairs(20 * sum(sizes.values()), seed=1)))
     (folder / "text").mkdir(parents=True, exist_ok=True)
     for split, size in sizes.items():
@@ -124,7 +124,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def write_pipeline(folder: Path, document: Mapping[str, Any] | None = None) -> Path:
-    """Text and YAML of a pipeline that nothing was run of."""
+    """Write the text and the YAML file of a pipeline, and run nothing."""
     write_text(folder)
     path = folder / "tiny.yaml"
     path.write_text(to_yaml(document or settings()), encoding="utf-8")
@@ -132,11 +132,11 @@ def write_pipeline(folder: Path, document: Mapping[str, Any] | None = None) -> P
 
 
 def hash_tree(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file below a folder, hidden files included, but for the workers' logs."""
+    """Return relative path -> SHA-256 of every file below a folder (also hidden ones), without the workers' logs."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.parent.name != "logs"  # times and hosts
+        if path.is_file() and path.parent.name != "logs"  # logs hold times and host names
     }
 
 
@@ -145,7 +145,7 @@ def hash_tree(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -153,7 +153,7 @@ class Finished:
 
 
 def kdmt(*arguments: str | Path, stdin: bytes = b"") -> Finished:
-    """`kdmt ARGUMENTS` through its entry point, in this process and the folder it is in."""
+    """Run `kdmt ARGUMENTS` through its entry point, in this process and the current folder."""
     from kdmt.cli import main
 
     with _replaced_streams(stdin) as (out, err):
@@ -169,7 +169,7 @@ def kdmt(*arguments: str | Path, stdin: bytes = b"") -> Finished:
 
 
 def run_stages(*stages: str, sets: Iterable[str] = ()) -> list[Finished]:
-    """Stages of ./tiny.yaml one after the other, each of which must succeed."""
+    """Run stages of ./tiny.yaml one after the other and check that each succeeds."""
     finished = []
     for stage in stages:
         finished.append(kdmt(stage, "tiny.yaml", *(part for setting in sets for part in ("--set", setting))))
@@ -193,12 +193,12 @@ def _replaced_streams(stdin: bytes) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
 
 
 def read_pty(leader: int) -> str:
-    """All that arrives at the leader's end of a pseudo-terminal until the other end is closed; closes it."""
+    """Read from the leader's end of a pseudo-terminal until the other end is closed, then close it."""
     parts = []
     try:
         while part := os.read(leader, 65536):
             parts.append(part)
-    except OSError:  # EIO is its end of file
+    except OSError:  # EIO means end of file here
         pass
     finally:
         os.close(leader)

@@ -40,5 +40,5 @@ def read_bin(split: str, lang: str) -> list[str]:
 
 
 def words(tokens: str) -> str:
-    """Join the pieces of SentencePiece."""
+    """Join the pieces of SentencePiece to words."""
     return tokens.replace(" ", "").replace("▁", " ").strip()

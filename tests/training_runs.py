@@ -1,4 +1,4 @@
-"""Trainings of the tiny pipeline through the command line, for tests of the stages that train."""
+"""Training runs of the tiny pipeline through the command line, for tests of the stages that train."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TINY = Path("runs/tiny")
 TEACHER = TINY / "teacher"
 RAW = TINY / "students/raw/seed_1"
 
-# With a learning rate this small no float32 weight moves: what is saved is what training began with.
+# With a learning rate this small no float32 weight changes: the saved weights are the initial ones.
 STILL = ("lr=1e-30", "warmup_init_lr=0.0", "max_updates=2", "validate_interval_updates=2")
 
 
@@ -42,12 +42,12 @@ def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def results(run: Path) -> dict[str, str]:
-    """What a training gives: every file of its checkpoints and their pointers."""
+    """Return the SHA-256 of the files of a run's checkpoints and pointers."""
     return {k: v for k, v in hash_tree(run).items() if k.startswith(("checkpoint_", "best", "last", "average"))}
 
 
 def end_before_the_manifest(run: Path) -> None:
-    """The state of a run that was killed before it was complete."""
+    """Change a run to the state of one that was killed before it was complete."""
     record = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     (run / "manifest.json").unlink()
     plan = {key: record[key] for key in ("settings", "extend", "inputs")}
@@ -55,7 +55,7 @@ def end_before_the_manifest(run: Path) -> None:
 
 
 def stop_after_checkpoint_2() -> None:
-    """Leave what a run leaves that was killed then."""
+    """Change a run to the state of one that was killed after checkpoint 2."""
     end_before_the_manifest(RAW)
     for name in ("checkpoint_4", "average"):
         shutil.rmtree(RAW / name)

@@ -1,10 +1,11 @@
-"""Write the toy corpus: parallel text whose every translation has a known probability.
+"""Write the toy corpus: parallel text in which the probability of every translation is known.
 
     python data/toy/generate.py --out DIR [--train 20000 --valid 500 --test 500 --seed 1] [--no-spaces] [--statistics]
 
-DIR gets {train,valid,test}.{en,de} and manifest.json; with --no-spaces the same sentences, the German ones in Thai
-letters without spaces, as {train,valid,test}.{en,th}. A folder whose manifest and files already match is not written
-again. `--statistics` describes the corpus on the terminal. The generator itself is the package `kdmt.toy`.
+The files {train,valid,test}.{en,de} and manifest.json are written to DIR. With --no-spaces they are
+{train,valid,test}.{en,th}: the same sentences, with the German ones in Thai letters without spaces. A folder that is up
+to date is not written again. `--statistics` prints a description of the corpus. The generator is the package
+`kdmt.toy`.
 """
 
 from __future__ import annotations
@@ -31,15 +32,26 @@ from kdmt.toy.thai_letters import restore_spaces
 
 
 def main() -> None:
-    """Parse the command line and write the corpus, unless it is there."""
+    """Parse the command line and write the corpus, unless it is up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--train", type=_count, default=COUNTS["train"], metavar="PAIRS")
-    parser.add_argument("--valid", type=_count, default=COUNTS["valid"], metavar="PAIRS")
-    parser.add_argument("--test", type=_count, default=COUNTS["test"], metavar="PAIRS")
-    parser.add_argument("--seed", type=_count, default=1)
-    parser.add_argument("--no-spaces", action="store_true")
-    parser.add_argument("--statistics", action="store_true")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="Folder of the corpus.")
+    for split in ("train", "valid", "test"):
+        parser.add_argument(
+            f"--{split}",
+            type=_count,
+            default=COUNTS[split],
+            metavar="PAIRS",
+            help=f"Number of sentence pairs in {split} (default: %(default)s).",
+        )
+    parser.add_argument("--seed", type=_count, default=1, metavar="N", help="Seed (default: %(default)s).")
+    parser.add_argument(
+        "--no-spaces",
+        action="store_true",
+        help="Whether to write the German side in Thai letters without spaces (default: no).",
+    )
+    parser.add_argument(
+        "--statistics", action="store_true", help="Whether to print a description of the corpus (default: no)."
+    )
     args = parser.parse_args()
     if args.out.exists() and not args.out.is_dir():
         parser.error(f"--out: {args.out} is not a folder")
@@ -63,7 +75,10 @@ def _count(text: str) -> int:
 
 
 def print_statistics(out: Path, languages: Pair = LANGUAGES) -> None:
-    """Vocabularies, lengths, repeated sources and, over the test set, how many translations a source has."""
+    """Print vocabulary sizes, lengths, the number of distinct sources and, for the test set, translations per source.
+
+    Also print the entropy of the translations of a source and the probability of the most probable one.
+    """
     for language in languages:
         lines = [line for split in SPLITS for line in (out / f"{split}.{language}").read_text("utf-8").splitlines()]
         if language == "th":

@@ -60,6 +60,7 @@ def translate(
         threads=used_threads,
         search=NATDecode(length_beam=length_beam),
         iterations=iterations,
+        precision="auto",
     )
     settings = Decode(**{"max_len_a": max_len_a, "max_len_b": max_len_b} | proposed_search(checkpoint) | given)
     translate_stream(translator, settings, source, target, buffer_size=buffer_size)

@@ -8,7 +8,15 @@ from typing import Annotated
 import regex
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from kdmt.choices import CheckpointName, ComputeType, DistillEngine, ExecutorName, OnFailure, SimilarityName
+from kdmt.choices import (
+    CheckpointName,
+    ComputeType,
+    DistillEngine,
+    ExecutorName,
+    OnFailure,
+    SimilarityName,
+    StageComputeType,
+)
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, execution
 
@@ -125,7 +133,10 @@ class Distill(Section):
     engine: DistillEngine = Field(
         "auto", description="Decoding engine; 'auto' is CTranslate2 for models that it supports"
     )
-    compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
+    compute_type: StageComputeType = Field(
+        "auto",
+        description="Number type of CTranslate2's computation; 'auto' is float32 on a CPU, half precision on a GPU",
+    )
     decode: Decode = Field(Decode(), description="Beam search")
     nat: NATDecode = Field(NATDecode(), description="Decoding of a non-autoregressive teacher")
     iterations: int = Field(
@@ -168,7 +179,7 @@ class Distill(Section):
 
     @model_validator(mode="after")
     def _has_the_engine(self) -> Distill:
-        if self.engine == "torch" and self.compute_type != "float32":
+        if self.engine == "torch" and self.compute_type not in ("auto", "float32"):
             raise ValueError(f"'compute_type: {self.compute_type}' needs CTranslate2, and 'engine' is torch")
         if self.engine == "torch" and self.shortlist is not None:
             raise ValueError("'shortlist' needs CTranslate2, and 'engine' is torch")

@@ -21,7 +21,7 @@ class Knowledge(Section):
     block_size: int = Field(10_000, ge=1, description="Number of sentences in a file of the cache")
     max_tokens: int = Field(4096, ge=1, description="Maximum number of padded tokens in a batch, on its longer side")
     threads: int = execution(0, ge=0, description="Number of CPU threads; 0 for one per core")
-    device: str = execution("auto", description="Device: auto, cpu, cuda or cuda:N; 'auto' is a GPU if there is one")
+    device: str = execution("auto", description="Device: auto, cpu, cuda or cuda:N; 'auto' is all GPUs, or the CPU")
 
     @model_validator(mode="after")
     def _distinct(self) -> Knowledge:

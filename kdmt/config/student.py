@@ -17,7 +17,7 @@ from kdmt.choices import (
 )
 from kdmt.config.nat import NAT
 from kdmt.config.section import SchedulePoint, Section, extend
-from kdmt.config.training import Model, Train
+from kdmt.config.training import Model, Train, check_packed_model
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
@@ -271,6 +271,18 @@ class Student(Section):
                     raise ValueError(
                         f"'nat.family: {self.nat.family}' cannot have '{name}.{part}': {why}; 'none' leaves the encoder"
                     )
+
+    @model_validator(mode="after")
+    def _can_be_packed(self) -> Student:
+        if not self.train.packing:
+            return self
+        check_packed_model(self.model)
+        for name in ("nat", "hidden_kd", "attention_kd", "self_supervised", "on_policy"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"'train.packing' cannot be combined with '{name}', which needs padded sentences")
+        if TRAINING_SETS[self.data].has_weights:
+            raise ValueError(f"'train.packing' cannot have 'data: {self.data}', whose sentences have weights")
+        return self
 
     @model_validator(mode="after")
     def _own_samples(self) -> Student:

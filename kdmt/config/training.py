@@ -106,6 +106,11 @@ class Train(Section):
     precision: Literal["auto", Precision] = Field(
         "auto", description="Precision of matrix products; 'auto' chooses by the device and the shape of the model"
     )
+    packing: bool = Field(
+        False,
+        description="Packing of sentences one after another, without padding; 'max_tokens' then counts real tokens on "
+        "each side. Autoregressive models only",
+    )
     compile: bool = Field(
         False, description="Compilation with torch.compile; sentences are padded to a small number of lengths"
     )
@@ -150,9 +155,25 @@ class Train(Section):
         return self
 
 
+def check_packed_model(model: Model) -> None:
+    """Check that a model can read packed sentences.
+
+    Raises:
+        ValueError: if it has dropout of attention weights, which attention over packed sentences does not compute.
+    """
+    if model.attention_dropout:
+        raise ValueError("'train.packing' needs 'model.attention_dropout: 0'")
+
+
 class Teacher(Section):
     """Settings of the teacher stage."""
 
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
+
+    @model_validator(mode="after")
+    def _can_be_packed(self) -> Teacher:
+        if self.train.packing:
+            check_packed_model(self.model)
+        return self

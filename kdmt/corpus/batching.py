@@ -8,7 +8,7 @@ Shape legend: B batch, S source length, T target length, M target tokens of a ba
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset, without_padding
+from kdmt.corpus.packing import PackingShape, pack, packed_ends, shift_right
 from kdmt.errors import UserError
 from kdmt.languages import Direction
-from kdmt.types import EOS, PAD
+from kdmt.types import EOS, PAD, Packing
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentence pairs, padded on the right with `PAD`.
+    """Sentence pairs, padded on the right with `PAD`, or packed in one row (`kdmt.corpus.packing`).
 
     Sentences end with `</s>`; the decoder input is the target shifted right by one, with `</s>` first.
     """
@@ -71,7 +72,15 @@ class Batch:
     tgt_tokens_BT: torch.Tensor | None = None  # int64 [B, T]
     num_tgt_tokens: int = 0  # number of real target tokens, including </s>
     num_src_tokens: int = 0  # number of real source tokens, including </s>
+    src_packing: Packing | None = None  # limits of the sentences if they are packed: then tensors [B, S] are [1, N]
+    tgt_packing: Packing | None = None
     extras: Extras = Extras()
+    host: Batch | None = None  # the batch in the memory of the host, if this one is on another device
+
+    @property
+    def on_host(self) -> Batch:
+        """The batch in the memory of the host, from which values are read without waiting for a GPU."""
+        return self if self.host is None else self.host
 
     @property
     def targets(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,7 +95,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on a device; the host does not wait for a copy from pinned memory."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, host=None if moved.src_tokens_BS.device.type == "cpu" else self.on_host)
 
     def pin_memory(self) -> Batch:
         """Return a copy in pinned memory."""
@@ -98,6 +108,8 @@ class Batch:
             src_tokens_BS=change(self.src_tokens_BS),
             prev_tokens_BT=None if self.prev_tokens_BT is None else change(self.prev_tokens_BT),
             tgt_tokens_BT=None if self.tgt_tokens_BT is None else change(self.tgt_tokens_BT),
+            src_packing=None if self.src_packing is None else self.src_packing.map(change),
+            tgt_packing=None if self.tgt_packing is None else self.tgt_packing.map(change),
             extras=self.extras.map(change),
         )
 
@@ -139,6 +151,29 @@ class ParallelData:
     @cached_property
     def _starts(self) -> list[int]:
         return np.cumsum([0, *(len(source) for source, _ in self.parts)]).tolist()
+
+    def located(
+        self, indices: NDArray[np.int64], side: int
+    ) -> Iterator[tuple[NDArray[np.bool_] | None, IndexedDataset, NDArray[np.int64]]]:
+        """Yield the data-bins that contain some pairs.
+
+        Args:
+            indices: indices of the pairs, int64 [pairs].
+            side: 0 for the sources, 1 for the targets.
+
+        Yields:
+            The mask of the pairs that a data-bin contains, bool [pairs], or None for all of them; its sentences; and
+            the indices of the pairs within it.
+        """
+        outside = indices[(indices < 0) | (indices >= len(self))]
+        if len(outside):
+            raise IndexError(f"pair {outside[0]} of {len(self)}")
+        numbers = np.searchsorted(self._starts, indices, side="right") - 1
+        for number, part in enumerate(self.parts):
+            mask = numbers == number
+            dataset = part[side]
+            if dataset is not None and mask.any():
+                yield None if mask.all() else mask, dataset, indices[mask] - self._starts[number]
 
     def __getitem__(self, index: int) -> Sentence:
         if not 0 <= index < len(self):
@@ -199,6 +234,7 @@ def make_batches(
     indices: IntArray | None = None,
     seed: int | None = None,
     epoch: int = 1,
+    packing: PackingShape | None = None,
 ) -> list[NDArray[np.int64]]:
     """Sort the pairs by length and divide them into batches.
 
@@ -217,9 +253,11 @@ def make_batches(
         indices: indices of the pairs to use (default: all).
         seed: seed for shuffling pairs with the same sizes; None keeps them in the order of `indices`.
         epoch: number of the epoch, from 1; the batches depend on (sizes, settings, seed, epoch) alone.
+        packing: sizes of packed rows, which limit a batch instead of `max_sentences`. Pairs are not sorted then: packed
+            rows contain no padding between sentences. The pairs need targets.
 
     Returns:
-        Batches from short to long, each an int64 array [B] of indices of pairs.
+        Batches, without `packing` from short to long, each an int64 array [B] of indices of pairs.
 
     Raises:
         UserError: if a pair is longer than `max_tokens`; the message names the first such pair.
@@ -229,6 +267,10 @@ def make_batches(
     _check_lengths(longer, order, max_tokens)
     if seed is not None:
         order = np.random.default_rng([seed, epoch]).permutation(order)
+    if packing is not None:
+        assert tgt_sizes is not None
+        ends = packed_ends(np.asarray(src_sizes)[order], np.asarray(tgt_sizes)[order], packing)
+        return np.split(order, ends[:-1]) if ends else []
     difference = np.zeros_like(longer) if tgt_sizes is None else np.subtract(tgt_sizes, src_sizes, dtype=np.int64)
     # |difference| < longer, so one number can hold both sort keys; odd lengths are in descending order.
     key = longer * (2 * longer.max(initial=0) + 1) + np.where(longer % 2, -difference, difference)
@@ -250,21 +292,86 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
     """
     import torch
 
-    pairs = [data[int(index)] for index in indices]
-    src_tokens_BS = pad_sentences([source for source, _ in pairs], length_multiple)
-    index_B = torch.as_tensor(np.asarray(indices, dtype=np.int64))
-    num_src_tokens = sum(len(source) for source, _ in pairs)
-    targets = [target for _, target in pairs if target is not None]
-    if not targets:
-        return Batch(index_B=index_B, src_tokens_BS=src_tokens_BS, num_src_tokens=num_src_tokens)
-    return Batch(
-        index_B=index_B,
-        src_tokens_BS=src_tokens_BS,
-        prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets], length_multiple),
-        tgt_tokens_BT=pad_sentences(targets, length_multiple),
-        num_tgt_tokens=sum(map(len, targets)),
-        num_src_tokens=num_src_tokens,
+    index_B = np.asarray(indices, dtype=np.int64)
+    src_tokens_BS, src_mask_BS = _pad_side(index_B, data, 0, length_multiple)
+    batch = Batch(
+        index_B=torch.as_tensor(index_B),
+        src_tokens_BS=torch.from_numpy(src_tokens_BS),
+        num_src_tokens=int(src_mask_BS.sum()),
     )
+    if data.tgt_sizes is None:
+        return batch
+    tgt_tokens_BT, tgt_mask_BT = _pad_side(index_B, data, 1, length_multiple)
+    prev_tokens_BT = np.roll(tgt_tokens_BT, 1, axis=1)
+    prev_tokens_BT[:, 0] = EOS
+    prev_tokens_BT[~tgt_mask_BT] = PAD
+    return replace(
+        batch,
+        prev_tokens_BT=torch.from_numpy(prev_tokens_BT),
+        tgt_tokens_BT=torch.from_numpy(tgt_tokens_BT),
+        num_tgt_tokens=int(tgt_mask_BT.sum()),
+    )
+
+
+def _pad_side(
+    indices: NDArray[np.int64], data: ParallelData, side: int, multiple: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the sources (side 0) or targets (side 1) of some pairs, padded as by `pad_sentences`.
+
+    The work is done by a few operations on all tokens of the batch, during which Python's other threads go on.
+
+    Returns:
+        Tokens, int64 [B, L], and the mask of the real ones, bool [B, L].
+    """
+    sizes = data.src_sizes if side == 0 else data.tgt_sizes
+    assert sizes is not None
+    length = -(-int(sizes[indices].max()) // multiple) * multiple
+    mask_BL = np.arange(length) < sizes[indices, None]
+    tokens_BL = np.full(mask_BL.shape, PAD, dtype=np.int64)
+    for rows, dataset, own in data.located(indices, side):
+        tokens, _ = dataset.gather(own)
+        tokens_BL[mask_BL if rows is None else mask_BL & rows[:, None]] = without_padding(tokens)
+    return tokens_BL, mask_BL
+
+
+def collate_packed(indices: Sequence[int] | IntArray, data: ParallelData, shape: PackingShape) -> Batch:
+    """Return the pairs at these indices packed in one row for each side, in the given order.
+
+    Raises:
+        ValueError: if a pair has no target, or the pairs do not fit into a row.
+    """
+    import torch
+
+    if data.tgt_sizes is None:
+        raise ValueError("only pairs with targets can be packed")
+    index_B = np.asarray(indices, dtype=np.int64)
+    (src_tokens, src_packing), (tgt_tokens, tgt_packing) = (
+        pack(*_join_side(index_B, data, side), shape) for side in range(2)
+    )
+    return Batch(
+        index_B=torch.from_numpy(index_B),
+        src_tokens_BS=src_tokens,
+        prev_tokens_BT=shift_right(tgt_tokens, tgt_packing),
+        tgt_tokens_BT=tgt_tokens,
+        num_tgt_tokens=tgt_packing.num_tokens,
+        num_src_tokens=src_packing.num_tokens,
+        src_packing=src_packing,
+        tgt_packing=tgt_packing,
+    )
+
+
+def _join_side(
+    indices: NDArray[np.int64], data: ParallelData, side: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the concatenated sources (side 0) or targets (side 1) of some pairs, and the size of each."""
+    sizes = data.src_sizes if side == 0 else data.tgt_sizes
+    assert sizes is not None
+    sizes_B = sizes[indices].astype(np.int64)
+    tokens_M = np.empty(int(sizes_B.sum()), dtype=np.int64)
+    for rows, dataset, own in data.located(indices, side):
+        tokens, _ = dataset.gather(own)
+        tokens_M[slice(None) if rows is None else np.repeat(rows, sizes_B)] = without_padding(tokens)
+    return tokens_M, sizes_B
 
 
 def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Tensor:

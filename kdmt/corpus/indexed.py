@@ -150,6 +150,12 @@ class IndexedDataset:
             tokens = np.fromfile(file, dtype=self.dtype, count=int(sizes.sum(dtype=np.int64)))
         return tokens, sizes
 
+    def gather(self, indices: NDArray[np.int64]) -> tuple[IntArray, NDArray[np.int64]]:
+        """Return the sentences at these indices: concatenated tokens [sum(sizes)], and sizes, int64 [sentences]."""
+        sizes = self.sizes[indices].astype(np.int64)
+        starts = self._pointers[indices] - (np.cumsum(sizes) - sizes)  # of each sentence, less its place in the result
+        return self._tokens[np.repeat(starts, sizes) + np.arange(sizes.sum())], sizes
+
     def __reduce__(self) -> tuple[type[IndexedDataset], tuple[Path]]:
         return IndexedDataset, (self.prefix,)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from kdmt.config import Decode, NATDecode, Sample
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.ctranslate2_devices import batch_limits, compute_type_on
 from kdmt.distill.blocks import Block
 from kdmt.distill.decoding import SourceIds, Translate
 from kdmt.runtime import gpu_name, processor_type
@@ -28,7 +29,7 @@ class CTranslate2Teacher:
 
     Attributes:
         folder: folder of the model, on a disk that all workers can read.
-        compute_type: "float32", "int8" or "float16".
+        compute_type: value of `distill.compute_type`.
         settings: settings of the search.
         sample: settings for drawing translations; None to search for the best ones.
         shortlist: True to restrict target words to the model's vocabulary map.
@@ -50,29 +51,33 @@ class CTranslate2Teacher:
         engine = CTranslate2Engine(
             self.folder,
             device=spec.device,
-            compute_type=self.compute_type,
+            compute_type=compute_type_on(spec.device, self.compute_type),
             threads=spec.threads,
             shortlist=self.shortlist,
         )
+        settings = batch_limits(self.settings, spec.device)
         own = self.sample
 
         def search(
             sources: SourceIds, _: list[int], __: Block, progress: Callable[[int], None]
         ) -> list[list[Hypothesis]]:
-            return engine.decode(sources, self.settings, progress=progress)
+            return engine.decode(sources, settings, progress=progress)
 
         def draw(
             sources: SourceIds, _: list[int], block: Block, progress: Callable[[int], None]
         ) -> list[list[Hypothesis]]:
             assert own is not None
             seed = block_seed(own.seed, block)
-            return engine.sample(sources, self.settings, sampling_of(own), seed=seed, progress=progress)
+            return engine.sample(sources, settings, sampling_of(own), seed=seed, progress=progress)
 
         return search if own is None else draw
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
-        return {**_versions(self.libraries), **machine(spec)}
+        made_with = {**_versions(self.libraries), **machine(spec)}
+        if spec.device.startswith("cuda"):
+            made_with["compute_type"] = compute_type_on(spec.device, self.compute_type)
+        return made_with
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,12 @@ class TorchTeacher:
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
-        return {**_versions(self.libraries), **machine(spec)}
+        made_with = {**_versions(self.libraries), **machine(spec)}
+        if spec.device.startswith("cuda"):
+            from kdmt.decode.engines.precision import uses_bf16  # loads torch
+
+            made_with["products"] = "bf16" if uses_bf16(spec.device, "auto") else "float32"
+        return made_with
 
 
 def sampling_of(sample: Sample) -> Sampling:

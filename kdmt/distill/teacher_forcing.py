@@ -6,6 +6,8 @@ Shapes: B batch, M target tokens of a batch, C tokens of a chunk, V vocabulary, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from kdmt.decode.engines.engine import length_batches
 from kdmt.losses.cross_entropy import chunk_size
 from kdmt.losses.word_kd import WholeDistribution
 from kdmt.models.transformer import Transformer
+from kdmt.runtime import use_threads
+from kdmt.workers.tasks import Worker, WorkerSpec
 
 Encoded = tuple[NDArray[np.int64], NDArray[np.floating[Any]]]
 
@@ -45,12 +49,64 @@ def fill_cache(
     for teacher in teachers:
         teacher.to(device)
     for block in range(len(writer)):
-        indices = writer.sentences(block)
         if not writer.is_complete(block):
-            records, total_V = _read_block(teachers, data, indices, writer.shape, device, max_tokens)
-            writer.write(block, records, total_V)
-        progress(len(indices))
+            _write_block(writer, block, teachers, data, device, max_tokens)
+        progress(len(writer.sentences(block)))
     writer.finish()
+
+
+@dataclass(frozen=True)
+class CacheTask:
+    """A block of a cache, as a task for executors."""
+
+    number: int
+    count: int  # number of sentences
+
+
+@dataclass(frozen=True)
+class CacheFiller:
+    """Opener of a worker that writes blocks of a cache, for several GPUs.
+
+    Attributes:
+        writer: writer of the cache; the driver calls its `finish`.
+        load_teacher: function that returns the teacher.
+        open_data: function that returns sources and targets, one pair for each size of the writer.
+        max_tokens: see `fill_cache`.
+    """
+
+    writer: KnowledgeWriter
+    load_teacher: Callable[[], Transformer]
+    open_data: Callable[[], ParallelData]
+    max_tokens: int
+
+    def __call__(self, spec: WorkerSpec) -> Worker:
+        use_threads(spec.threads)
+        return partial(self._fill, self.load_teacher().to(spec.device), self.open_data(), spec.device)
+
+    def _fill(
+        self, teacher: Transformer, data: ParallelData, device: str, task: CacheTask, progress: Callable[[int], None]
+    ) -> None:
+        _write_block(self.writer, task.number, [teacher], data, device, self.max_tokens)
+        progress(task.count)
+
+
+def missing_blocks(writer: KnowledgeWriter) -> list[CacheTask]:
+    """Return a task for each block that does not exist yet."""
+    return [
+        CacheTask(block, len(writer.sentences(block))) for block in range(len(writer)) if not writer.is_complete(block)
+    ]
+
+
+def _write_block(
+    writer: KnowledgeWriter,
+    block: int,
+    teachers: Sequence[Transformer],
+    data: ParallelData,
+    device: torch.device | str,
+    max_tokens: int,
+) -> None:
+    records, total_V = _read_block(teachers, data, writer.sentences(block), writer.shape, device, max_tokens)
+    writer.write(block, records, total_V)
 
 
 @torch.inference_mode()

@@ -187,7 +187,7 @@ def _engine(settings: Distill, names: Sequence[str], models: Sequence[Checkpoint
     engine = "ctranslate2" if runs_in_ctranslate2 and settings.engine != "torch" else "torch"
     if engine == "torch" and settings.shortlist is not None:
         raise UserError("distill.shortlist: it is CTranslate2's, which does not have this teacher")
-    if engine == "torch" and settings.compute_type != "float32":
+    if engine == "torch" and settings.compute_type not in ("auto", "float32"):
         raise UserError("distill.compute_type: it is CTranslate2's, which does not have this teacher")
     return engine
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdmt.config import Decode, NATDecode
+from kdmt.cuda_options import configure_cuda
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.distill.decoding import Translate
@@ -39,12 +40,14 @@ def open_models(
         search, iterations: decoding settings of a non-autoregressive model.
     """
     use_threads(spec.threads)
+    if spec.device.startswith("cuda"):
+        configure_cuda()
     models = [(load or load_model)(checkpoint) for checkpoint in checkpoints]
     first, *others = models
     if isinstance(first, NATransformer):
-        nat = NATEngine(first, device=spec.device, search=search, iterations=iterations)
+        nat = NATEngine(first, device=spec.device, search=search, iterations=iterations, precision="auto")
         return lambda sources, _, __, progress: nat.decode(sources, settings, progress=progress)
-    engine = TorchEngine(first, others=others, device=spec.device)
+    engine = TorchEngine(first, others=others, device=spec.device, precision="auto")
     if sampling is None:
         return lambda sources, _, __, progress: engine.decode(sources, settings, progress=progress)
     return lambda sources, numbers, _, progress: engine.sample(

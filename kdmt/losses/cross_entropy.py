@@ -4,16 +4,31 @@
 the loss and its gradient for a chunk of tokens at a time, so that the [M, V] matrix of logits never exists. Losses
 return sums, never means; the caller divides once by its count of tokens.
 
+On a GPU the loss and the gradient of a chunk are computed by one Triton kernel where it can run (`kdmt.losses.fused`).
+In the precision bf16, logits are rounded to bfloat16 in both paths, since they are the result of a bfloat16 product.
+With a kernel their gradient is rounded too, and the gradient of the output projection is a float32 sum of bfloat16
+products; without one each product over a chunk is rounded to bfloat16 before it is added.
+
 Shapes: M target tokens, C tokens of a chunk, V vocabulary, D model width.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from kdmt.losses import fused
+from kdmt.losses.fused import add_product, write_product
+
+
+def share_of_others(epsilon: float, vocab_size: int) -> float:
+    """Return the probability that label smoothing gives to each token other than the target, e / (V - 1)."""
+    return epsilon / (vocab_size - 1) if epsilon else 0.0
 
 
 def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -26,7 +41,7 @@ def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilo
     """
     log_probs_MV = F.log_softmax(logits_MV.float() if logits_MV.dtype != torch.float64 else logits_MV, dim=-1)
     nll_sum = -log_probs_MV.gather(1, targets_M[:, None]).sum()
-    each = epsilon / (logits_MV.size(1) - 1)
+    each = share_of_others(epsilon, logits_MV.size(1))
     return (1.0 - epsilon - each) * nll_sum - each * log_probs_MV.sum(), nll_sum
 
 
@@ -76,7 +91,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                         gradients[0][rows],
                         gradients[1],
                     )
-            each = epsilon / (len(weight_VD) - 1)
+            each = share_of_others(epsilon, len(weight_VD))
             weight_sum_D = weight_VD.sum(0)
             features_sum_D, nll_sum, log_z_sum = (weighted_sum(x, weights_M) for x in (features, nll_M, log_z_M))
             # sum_v log p(v) = sum_v logit(v) - V log Z, and the sum of the logits is a product of two vectors
@@ -107,7 +122,7 @@ def _exponentials(
 
 def _correct_targets(scores_CV: Tensor, z_C1: Tensor, targets_C: Tensor, epsilon: float) -> None:
     """Subtract the share of the target from its column, in place; the share is multiplied by Z, as all of E is."""
-    share = 1.0 - epsilon - epsilon / (scores_CV.size(1) - 1)
+    share = 1.0 - epsilon - share_of_others(epsilon, scores_CV.size(1))
     scores_CV.scatter_add_(1, targets_C[:, None], z_C1 * -share)
 
 
@@ -150,6 +165,11 @@ def projected_cross_entropy(
     Returns:
         The sum of the smoothed loss, which carries the gradient, and the sum of the negative log-likelihood, in nats.
     """
+    kernels = fused.kernels(features_MD.device, product_type or weight_VD.dtype)
+    if kernels is not None:
+        loss = CrossEntropyKernel(targets_M, epsilon, weights_M, kernels)
+        loss_sum, others = projected_loss(features_MD, weight_VD, loss, chunk=chunk, product_type=product_type)
+        return loss_sum, others[0]
     if not torch.is_grad_enabled():  # an autograd Function cannot see this and would compute all gradients
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
     return _ProjectedCrossEntropy.apply(
@@ -189,6 +209,10 @@ def chunk_size(device: torch.device) -> int:
     return CHUNKS.get(device.type, CHUNKS["cpu"])
 
 
+# A kernel needs the memory of the logits only, and each chunk reads and writes the gradient of the projection once.
+KERNEL_CHUNK_BYTES = 16_384  # bytes of a column of logits: 8,192 tokens in bfloat16
+
+
 class Scratch:
     """Matrices that are allocated once and reused for every chunk of a batch.
 
@@ -209,6 +233,14 @@ class Scratch:
             held = self._held[name] = like.new_empty(rows, columns)
         return held[:rows]
 
+    def aligned(self, name: str, rows: int, factor_VD: Tensor) -> Tensor:
+        """Return a [rows, V] matrix of the type and device of `factor_VD`; each row starts at a multiple of 16.
+
+        Matrix products and kernels of a GPU are slower with other rows.
+        """
+        vocab_size = len(factor_VD)
+        return self.matrix(name, rows, -(-vocab_size // 16) * 16, factor_VD)[:, :vocab_size]
+
 
 def logits_of(features_CD: Tensor, factor_VD: Tensor, out: Tensor) -> Tensor:
     """Write features @ factor.T to `out`, [C, V], which may have another number type."""
@@ -218,7 +250,19 @@ def logits_of(features_CD: Tensor, factor_VD: Tensor, out: Tensor) -> Tensor:
 
 
 class ChunkLoss(Protocol):
-    """Weighted sum over tokens of a function of the logits of each token."""
+    """Weighted sum over tokens of a function of the logits of each token.
+
+    Attributes:
+        in_place: whether `chunk` takes logits in the number type of the products and overwrites them with the gradient
+            in the same type; otherwise logits and gradient have the type of the parameters.
+    """
+
+    @property
+    def in_place(self) -> bool: ...
+
+    def with_kernels(self, kernels: ModuleType) -> ChunkLoss | None:
+        """Return the same loss computed with `kdmt.losses.triton_kernels`; None if there is no kernel for it."""
+        ...
 
     @property
     def weights_M(self) -> Tensor | None:
@@ -237,6 +281,45 @@ class ChunkLoss(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class CrossEntropyKernel:
+    """Compute `label_smoothed_cross_entropy` by a Triton kernel, for `projected_loss`.
+
+    Attributes:
+        targets_M: int64 ids.
+        epsilon: label smoothing.
+        weights_M: weight of each token; None for 1.
+        kernels: `kdmt.losses.triton_kernels`.
+    """
+
+    targets_M: Tensor
+    epsilon: float
+    weights_M: Tensor | None
+    kernels: ModuleType
+    in_place: bool = True
+
+    def with_kernels(self, kernels: ModuleType) -> CrossEntropyKernel:  # noqa: ARG002
+        """See `ChunkLoss.with_kernels`."""
+        return self
+
+    def uniform(self, vocab_size: int) -> float:  # noqa: ARG002
+        """See `ChunkLoss.uniform`: the kernel computes the whole gradient."""
+        return 0.0
+
+    def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """See `ChunkLoss.chunk`."""
+        each = share_of_others(self.epsilon, logits_CV.size(1))
+        sums_2C = self.kernels.cross_entropy_(
+            logits_CV,
+            self.targets_M[rows],
+            None if self.weights_M is None else self.weights_M[rows],
+            target_share=1.0 - self.epsilon - each,
+            each=each,
+            gradient=gradient,
+        )
+        return sums_2C.sum(1), logits_CV if gradient else None
+
+
 class _Projected(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -244,32 +327,10 @@ class _Projected(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wanted = any(ctx.needs_input_grad)
         with torch.autocast(features_MD.device.type, enabled=False):
-            factor_VD = weight_VD.to(product_type)
-            features = features_MD.to(weight_VD.dtype)
-            grad_features_MD = torch.empty_like(features) if wanted else None
-            grad_weight_VD = torch.zeros_like(weight_VD) if wanted else None
-            sums, scratch = [], Scratch()
-            for start in range(0, max(len(features), 1), chunk):  # one empty chunk if there are no tokens: sums of 0
-                rows = slice(start, start + chunk)
-                factor_CD = features[rows].to(product_type)
-                logits_CV = logits_of(
-                    factor_CD, factor_VD, scratch.matrix("logits", len(factor_CD), len(weight_VD), features)
-                )
-                of_chunk, gradient_CV = loss.chunk(rows, logits_CV, gradient=wanted)
-                sums.append(of_chunk)
-                if gradient_CV is not None:
-                    assert grad_features_MD is not None
-                    assert grad_weight_VD is not None
-                    gradient_CV = gradient_CV.to(product_type)
-                    grad_features_MD[rows] = gradient_CV @ factor_VD
-                    add_product(grad_weight_VD, gradient_CV.t(), factor_CD)
-            if grad_features_MD is not None and (uniform := loss.uniform(len(weight_VD))):
-                assert grad_weight_VD is not None
-                add_to_rows(grad_features_MD, uniform * weight_VD.sum(0), loss.weights_M)
-                grad_weight_VD.add_(weighted_sum(features, loss.weights_M), alpha=uniform)
-            totals = torch.stack(sums).sum(0)
-        if grad_features_MD is not None:
-            ctx.save_for_backward(grad_features_MD.to(features_MD.dtype), grad_weight_VD)
+            chunks = _in_place_chunks if loss.in_place else _chunks
+            totals, gradients = chunks(features_MD, weight_VD, loss, chunk, product_type, wanted)
+        if gradients is not None:
+            ctx.save_for_backward(*gradients)
         total, parts = totals[0].clone(), totals[1:].clone()
         ctx.mark_non_differentiable(parts)
         return total, parts
@@ -279,12 +340,66 @@ class _Projected(torch.autograd.Function):
         return *scaled_gradients(ctx.saved_tensors, grad_total), None, None, None
 
 
-def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left @ right, which may have another number type, to `total`."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
+Gradients = tuple[Tensor, Tensor]  # of features [M, D] and weight [V, D]
+
+
+def _chunks(
+    features_MD: Tensor,
+    weight_VD: Tensor,
+    loss: ChunkLoss,
+    chunk: int,
+    product_type: torch.dtype,
+    wanted: bool,
+) -> tuple[Tensor, Gradients | None]:
+    """Return the sums of a loss, and if `wanted` the gradients of the first sum. Logits have the parameters' type."""
+    factor_VD = weight_VD.to(product_type)
+    features = features_MD.to(weight_VD.dtype)
+    gradients = (torch.empty_like(features), torch.zeros_like(weight_VD)) if wanted else None
+    sums, scratch = [], Scratch()
+    for start in range(0, max(len(features), 1), chunk):  # one empty chunk if there are no tokens: sums of 0
+        rows = slice(start, start + chunk)
+        factor_CD = features[rows].to(product_type)
+        logits_CV = logits_of(factor_CD, factor_VD, scratch.matrix("logits", len(factor_CD), len(weight_VD), features))
+        of_chunk, gradient_CV = loss.chunk(rows, logits_CV, gradient=wanted)
+        sums.append(of_chunk)
+        if gradients is not None:
+            assert gradient_CV is not None
+            gradient_CV = gradient_CV.to(product_type)
+            gradients[0][rows] = gradient_CV @ factor_VD
+            add_product(gradients[1], gradient_CV.t(), factor_CD)
+    if gradients is not None and (uniform := loss.uniform(len(weight_VD))):
+        add_to_rows(gradients[0], uniform * weight_VD.sum(0), loss.weights_M)
+        gradients[1].add_(weighted_sum(features, loss.weights_M), alpha=uniform)
+    if gradients is not None:
+        gradients = gradients[0].to(features_MD.dtype), gradients[1]
+    return torch.stack(sums).sum(0), gradients
+
+
+def _in_place_chunks(
+    features_MD: Tensor,
+    weight_VD: Tensor,
+    loss: ChunkLoss,
+    chunk: int,
+    product_type: torch.dtype,
+    wanted: bool,
+) -> tuple[Tensor, Gradients | None]:
+    """Return the same as `_chunks`, for a loss that overwrites logits of the type of the products.
+
+    The first chunk writes the gradient of the projection, and the others add to it.
+    """
+    factor_VD, factor_MD = weight_VD.to(product_type), features_MD.to(product_type)
+    gradients = (torch.empty_like(features_MD), torch.empty_like(weight_VD)) if wanted else None
+    sums, scratch = [], Scratch()
+    for start in range(0, max(len(factor_MD), 1), chunk):
+        rows = slice(start, start + chunk)
+        factor_CD = factor_MD[rows]
+        logits_CV = torch.mm(factor_CD, factor_VD.t(), out=scratch.aligned("logits", len(factor_CD), factor_VD))
+        of_chunk, _ = loss.chunk(rows, logits_CV, gradient=wanted)
+        sums.append(of_chunk)
+        if gradients is not None:
+            write_product(gradients[0][rows], logits_CV, factor_VD)
+            (add_product if start else write_product)(gradients[1], logits_CV.t(), factor_CD)
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0), gradients
 
 
 def weighted_sum(values_Mx: Tensor, weights_M: Tensor | None) -> Tensor:
@@ -330,10 +445,9 @@ def projected_loss(
     """
     if not torch.is_grad_enabled():  # an autograd Function cannot see this and would compute all gradients
         features_MD, weight_VD = features_MD.detach(), weight_VD.detach()
-    return _Projected.apply(
-        features_MD,
-        weight_VD,
-        loss,
-        chunk or chunk_size(features_MD.device),
-        product_type or weight_VD.dtype,
-    )
+    product_type = product_type or weight_VD.dtype
+    kernels = fused.kernels(features_MD.device, product_type)
+    if kernels is not None:
+        loss = loss.with_kernels(kernels) or loss
+    default = KERNEL_CHUNK_BYTES // product_type.itemsize if loss.in_place else chunk_size(features_MD.device)
+    return _Projected.apply(features_MD, weight_VD, loss, chunk or default, product_type)

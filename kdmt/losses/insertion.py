@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def missing_spans(
-    reference_BM: Tensor, partner_BN: Tensor, counts_BN: Tensor, *, nothing: int, temperature: float
+    reference_BM: Tensor, partner_BN: Tensor, counts_BN: Tensor, *, nothing: int, temperature: float, width: int
 ) -> tuple[Tensor, Tensor]:
     """Return the target tokens of each slot, int64 [B, N - 1, K], and their weights, [B, N - 1, K].
 
@@ -27,8 +27,8 @@ def missing_spans(
         counts_BN: length of the span of each slot, [B, N - 1] (`kdmt.losses.edit_scripts.missing_between`).
         nothing: id of </s>.
         temperature: t; 0.0 is not allowed, infinity gives all tokens of the span the same weight.
+        width: K, the number of tokens of the longest span, at least 1.
     """
-    width = max(int(counts_BN.max()), 1)
     columns_K = torch.arange(width, device=reference_BM.device)
     index_BNK = (partner_BN[:, :-1, None] + 1 + columns_K).clamp(0, reference_BM.size(1) - 1)
     tokens_BNK = reference_BM[:, None].expand(-1, counts_BN.size(1), -1).gather(2, index_BNK)

@@ -58,7 +58,8 @@ def match_heads(student_BHTS: Tensor, teacher_BHTS: Tensor, head_map: list[int] 
     heads.
     """
     if head_map is not None:
-        return student_BHTS, teacher_BHTS[:, head_map]
+        # slices, since the host would wait for the copy of an index to a GPU
+        return student_BHTS, torch.cat([teacher_BHTS[:, head : head + 1] for head in head_map], dim=1)
     if student_BHTS.size(1) == teacher_BHTS.size(1):
         return student_BHTS, teacher_BHTS
     return student_BHTS.mean(1, keepdim=True), teacher_BHTS.mean(1, keepdim=True)

@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import ModuleType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from kdmt.losses.cross_entropy import Scratch, logits_of, weighted_sum
-from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope
+from kdmt.losses.cross_entropy import ChunkLoss, Scratch, logits_of, share_of_others, weighted_sum
+from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope, cross_entropy, kl
 from kdmt.losses.token_selection import top1_ranking
 
 _LEAST = 1e-30  # lower bound of divisors
@@ -117,6 +118,12 @@ class WholeDistribution:
             logits_CV.div_(temperature)
         return Distribution.of_logits(logits_CV, out=probs_CV)
 
+    def logits(self, rows: slice) -> Tensor:
+        """Return the logits of the first teacher in the type of the products. They are valid until the next call."""
+        factor_VD = self._factors[0]
+        factor_CD = self.features[0][rows].to(factor_VD.dtype)
+        return torch.mm(factor_CD, factor_VD.t(), out=self.scratch.aligned("logits", len(factor_CD), factor_VD))
+
     def pull(self, rows: slice, divergence: Divergence, student: Distribution) -> Pull:
         """See `TeacherTokens.pull`."""
         teacher_dist = self.distribution(rows)
@@ -185,14 +192,22 @@ class BestTokens:
 def _rest(student: Distribution, ids_CK: Tensor) -> tuple[Tensor, Tensor]:
     """Set the exponentials of `ids` to 0; return the sum of all others and its logarithm, [C, 1] each.
 
-    If the sum underflows to 0, the logarithm is computed from the scores.
+    If the sum underflows to 0, the logarithm is computed from the scores. Whether this happens is read on a CPU only,
+    where it saves a pass over the scores: a GPU would have to be waited for.
     """
     rest_C1 = student.take_out(ids_CK)
     log_rest_C1 = rest_C1.log()
-    if bool((rest_C1 == 0.0).any()):
-        others_C1 = student.scores.scatter(1, ids_CK, -math.inf).logsumexp(1, keepdim=True)
-        log_rest_C1 = torch.where(rest_C1 == 0.0, others_C1, log_rest_C1)
+    if rest_C1.device.type != "cpu" or bool((rest_C1 == 0.0).any()):
+        log_rest_C1 = torch.where(rest_C1 == 0.0, _log_sum_without(student.scores, ids_CK), log_rest_C1)
     return rest_C1, log_rest_C1
+
+
+def _log_sum_without(scores_CV: Tensor, ids_CK: Tensor) -> Tensor:
+    """Return the logarithm of the sum of the exponentials of all scores but those of `ids`, [C, 1]."""
+    taken_CK = scores_CV.gather(1, ids_CK)
+    log_sum_C1 = scores_CV.scatter_(1, ids_CK, -math.inf).logsumexp(1, keepdim=True)
+    scores_CV.scatter_(1, ids_CK, taken_CK)
+    return log_sum_C1
 
 
 @dataclass(frozen=True)
@@ -239,6 +254,22 @@ class WordKDLoss:
     mutual_information: float = 0.0
     weights_M: Tensor | None = None
     scratch: Scratch = field(default_factory=Scratch)
+    in_place: bool = False
+
+    def with_kernels(self, kernels: ModuleType) -> ChunkLoss | None:
+        """See `ChunkLoss.with_kernels`. There are kernels for KL(p || q) and for the cross entropy of p and q.
+
+        They do not compute the ranking loss and KL(q || r), and if the whole distribution of the teacher is given, they
+        take one teacher and no bounds of its confidence and entropy.
+        """
+        if self.ranking or self.mutual_information or self.divergence.function not in (kl, cross_entropy):
+            return None
+        if isinstance(self.teacher, BestTokens):
+            return WordKDKernel(self, self.teacher, kernels)
+        bounded = self.min_confidence > 0.0 or self.max_entropy < math.inf
+        if not isinstance(self.teacher, WholeDistribution) or len(self.teacher.features) > 1 or bounded:
+            return None
+        return WordKDKernel(self, self.teacher, kernels)
 
     def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """See `ChunkLoss.chunk`."""
@@ -317,7 +348,7 @@ class WordKDLoss:
 
     def _each(self, vocab_size: int) -> float:
         """Return the probability that label smoothing gives to every token."""
-        return self.epsilon / (vocab_size - 1)
+        return share_of_others(self.epsilon, vocab_size)
 
     def uniform(self, vocab_size: int) -> float:
         """See `ChunkLoss.uniform`: the part of the gradient of the smoothed cross entropy that all columns share."""
@@ -356,6 +387,65 @@ class WordKDLoss:
             (scores_CK - own.log_sums).exp() for scores_CK in (own.scores.gather(1, ids_CK), first.values)
         )
         return top1_ranking(ids_CK, first.indices, q_theirs_CK, q_own_CK, above_CKK)
+
+
+@dataclass(frozen=True)
+class WordKDKernel:
+    """Compute a `WordKDLoss` by a Triton kernel, for `projected_loss`.
+
+    Attributes:
+        loss: loss for which there is a kernel (`WordKDLoss.with_kernels`).
+        teacher: its teacher.
+        kernels: `kdmt.losses.triton_kernels`.
+    """
+
+    loss: WordKDLoss
+    teacher: WholeDistribution | BestTokens
+    kernels: ModuleType
+    in_place: bool = True
+
+    @property
+    def weights_M(self) -> Tensor | None:
+        return self.loss.weights_M
+
+    def with_kernels(self, kernels: ModuleType) -> WordKDKernel:  # noqa: ARG002
+        """See `ChunkLoss.with_kernels`."""
+        return self
+
+    def uniform(self, vocab_size: int) -> float:  # noqa: ARG002
+        """See `ChunkLoss.uniform`: the kernel computes the whole gradient."""
+        return 0.0
+
+    def chunk(self, rows: slice, logits_CV: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """See `ChunkLoss.chunk`."""
+        loss, kernels, each = self.loss, self.kernels, share_of_others(self.loss.epsilon, logits_CV.size(1))
+        settings = kernels.WordKD(
+            temperature=loss.temperature,
+            alpha=loss.alpha,
+            scale=loss.divergence.scale(loss.temperature),
+            has_references=loss.has_references,
+            minus_entropy=loss.divergence.function is kl,
+            target_share=1.0 - loss.epsilon - each,
+            each=each,
+        )
+        taught_C, weights_C = self._taught(rows), None if loss.weights_M is None else loss.weights_M[rows]
+        shared = loss.targets_M[rows], taught_C, weights_C, settings
+        if isinstance(self.teacher, WholeDistribution):
+            sums_4C = kernels.whole_distribution_(logits_CV, self.teacher.logits(rows), *shared, gradient=gradient)
+        else:
+            best = self.teacher.ids_MK[rows], self.teacher.log_probs_MG[rows]
+            sums_4C = kernels.best_tokens_(logits_CV, *best, *shared, log_zero=LOG_ZERO, gradient=gradient)
+        total, nll, value, taught = sums_4C.sum(1)
+        return torch.stack([total, nll, value, torch.zeros_like(total), taught]), logits_CV if gradient else None
+
+    def _taught(self, rows: slice) -> Tensor | None:
+        """Return 1 for a token for which the divergence is computed, else 0, [C]; None for 1 everywhere."""
+        loss, taught_C = self.loss, None if self.loss.taught_M is None else self.loss.taught_M[rows].float()
+        if not isinstance(self.teacher, BestTokens) or not (loss.min_confidence > 0.0 or loss.max_entropy < math.inf):
+            return taught_C
+        teacher_dist = Distribution.of_logs(self.teacher.log_probs_MG[rows].float().clamp_min(LOG_ZERO))
+        nothing = Pull(teacher_dist.confidence(), teacher_dist.sums, teacher_dist, ids_CK=self.teacher.ids_MK[rows])
+        return loss._taught(rows, nothing)
 
 
 def _pulled(pull: Pull, weight_C1: Tensor, soft: Distribution, own_C1: Tensor | None) -> Tensor:

@@ -11,6 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdmt.models.packed_attention import packed_attention
+from kdmt.types import Packing
+
+Visible = (
+    Tensor | Packing | None
+)  # keys that a query sees: a mask (True = real), the limits of packed sentences, or all
+
 
 def _init_projection(weight: Tensor, *, parts: int, gain: float) -> None:
     """Initialise each of the matrices stacked in one weight with Xavier-uniform values, as fairseq does."""
@@ -39,6 +46,11 @@ def merge_heads(x_BHTC: Tensor) -> Tensor:
     return x_BHTC.transpose(1, 2).reshape(batch, length, heads * width)
 
 
+def packed_heads(x_1ND: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """Reshape the stacked projections of a packed row to [N, H, C] each."""
+    return x_1ND[0].unflatten(1, (parts, heads, -1)).unbind(1)
+
+
 def attention_weights(
     query_BHTC: Tensor, key_BHSC: Tensor, *, keep_B11S: Tensor | None = None, causal: bool = False
 ) -> Tensor:
@@ -65,8 +77,15 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x_BTD: Tensor, *, keep_B11T: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Attend over real tokens (`keep_B11T`, True = real) or over earlier positions (`causal`): [B, T, D]."""
+    def forward(self, x_BTD: Tensor, *, keep_B11T: Visible = None, causal: bool = False) -> Tensor:
+        """Attend over real tokens (`keep_B11T`, True = real) or over earlier positions (`causal`): [B, T, D].
+
+        In packed rows ([1, N, D]) `keep_B11T` has the limits of the sentences.
+        """
+        if isinstance(keep_B11T, Packing):
+            query, key, value = packed_heads(self.qkv_proj(x_BTD), 3, self.heads)
+            attended = packed_attention(query, key, value, keep_B11T, keep_B11T, causal=causal)
+            return self.out_proj(attended.flatten(1)[None])
         query, key, value = (split_heads(part, self.heads) for part in self.qkv_proj(x_BTD).chunk(3, dim=-1))
         attended = F.scaled_dot_product_attention(
             query,
@@ -119,8 +138,17 @@ class CrossAttention(nn.Module):
         key, value = (split_heads(part, self.heads) for part in self.kv_proj(states_BSD).chunk(2, dim=-1))
         return torch.stack([key, value])
 
-    def forward(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
-        """Attend over real source tokens (`keep_B11S`, True = real): [B, T, D]."""
+    def forward(self, x_BTD: Tensor, states_BSD: Tensor, keep_B11S: Visible, queries: Packing | None = None) -> Tensor:
+        """Attend over real source tokens (`keep_B11S`, True = real): [B, T, D].
+
+        In packed rows ([1, N, D]) `keep_B11S` has the limits of the sources and `queries` those of the targets.
+        """
+        if isinstance(keep_B11S, Packing):
+            assert queries is not None
+            (query,) = packed_heads(self.q_proj(x_BTD), 1, self.heads)
+            key, value = packed_heads(self.kv_proj(states_BSD), 2, self.heads)
+            attended = packed_attention(query, key, value, queries, keep_B11S)
+            return self.out_proj(attended.flatten(1)[None])
         query = split_heads(self.q_proj(x_BTD), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.kv_proj(states_BSD).chunk(2, dim=-1))
         attended = F.scaled_dot_product_attention(

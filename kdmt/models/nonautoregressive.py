@@ -21,7 +21,7 @@ from kdmt.models.length_prediction import LengthHead, soft_copy, uniform_copy
 from kdmt.models.links import LinkHead
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.models.transitions import Transitions
-from kdmt.types import BOS, EOS, UNK
+from kdmt.types import BOS, EOS, UNK, Packing
 
 _POSITIONS_AT_ONCE = 1024  # number of positions whose logits exist at one time, in decoding
 
@@ -99,25 +99,29 @@ class NATransformer(Transformer):
         """Largest number of decoder positions of a sentence."""
         return _decoder_positions(self.config, self.nat)
 
-    def upsample(self, src_tokens_BS: Tensor, repeats_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def upsample(
+        self, src_tokens_BS: Tensor, repeats_B: Tensor | None = None, *, width: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the source embeddings, each repeated, as decoder inputs (Libovicky & Helcl 2018).
 
         Args:
             repeats_B: int64, number of copies of each source token (default: `nat.upsample`).
+            width: L, if there are `repeats_B` (default: the largest number of positions of a sentence, for which the
+                host waits if the tokens are on a GPU).
 
         Returns:
             The inputs without positions (`tgt_embed.place` adds them), [B, L, D], and a mask that is True on real
             positions, bool [B, L].
         """
-        tokens_BL = self._repeated(src_tokens_BS, repeats_B)
+        tokens_BL = self._repeated(src_tokens_BS, repeats_B, width)
         return self.src_embed.look_up(tokens_BL), tokens_BL.ne(self.pad)
 
-    def _repeated(self, src_tokens_BS: Tensor, repeats_B: Tensor | None) -> Tensor:
+    def _repeated(self, src_tokens_BS: Tensor, repeats_B: Tensor | None, width: int | None) -> Tensor:
         """Return the source tokens, each repeated `repeats_B` times in a row: [B, L]."""
         if repeats_B is None:
             return src_tokens_BS.repeat_interleave(self.nat.upsample, dim=1)
         lengths_B = repeats_B * src_tokens_BS.ne(self.pad).sum(1)
-        columns_L = torch.arange(int(lengths_B.max()), device=src_tokens_BS.device)
+        columns_L = torch.arange(int(lengths_B.max()) if width is None else width, device=src_tokens_BS.device)
         index_BL = (columns_L // repeats_B[:, None]).clamp_max(src_tokens_BS.size(1) - 1)
         return src_tokens_BS.gather(1, index_BL).masked_fill(columns_L >= lengths_B[:, None], self.pad)
 
@@ -173,12 +177,14 @@ class NATransformer(Transformer):
         x_BLD = self.tgt_embed.look_up(symbols_BL.masked_fill(is_blank_BL, self.pad))
         return torch.where(is_blank_BL[:, :, None], self.blank_1D * self.tgt_embed.scale, x_BLD)
 
-    def vertices(self, src_tokens_BS: Tensor, repeats_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def vertices(
+        self, src_tokens_BS: Tensor, repeats_B: Tensor | None = None, *, width: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the inputs of a directed acyclic decoder: <s>, then <unk> at all other positions, then </s>.
 
         The number of positions, the arguments and the results are those of `upsample`.
         """
-        keep_BL = self._repeated(src_tokens_BS, repeats_B).ne(self.pad)
+        keep_BL = self._repeated(src_tokens_BS, repeats_B, width).ne(self.pad)
         tokens_BL = torch.full_like(keep_BL, UNK, dtype=src_tokens_BS.dtype).masked_fill_(~keep_BL, self.pad)
         tokens_BL[:, 0] = BOS
         tokens_BL.scatter_(1, keep_BL.sum(1, keepdim=True) - 1, EOS)
@@ -220,8 +226,16 @@ class NATransformer(Transformer):
             x_BTD = torch.where(copied_BT[:, :, None], copies_BTD, x_BTD)
         return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
 
-    def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
-        """See `Transformer.encode`. The output has one more position if the model puts <s> before the source."""
+    def encode(
+        self, src_tokens_BS: Tensor, trace: Trace | None = None, packing: Packing | None = None
+    ) -> EncoderOutput:
+        """See `Transformer.encode`. The output has one more position if the model puts <s> before the source.
+
+        Raises:
+            ValueError: if the sentences are packed.
+        """
+        if packing is not None:
+            raise ValueError("a non-autoregressive model does not read packed sentences")
         return super().encode(self._framed(src_tokens_BS), trace)
 
     def _framed(self, tokens_BT: Tensor) -> Tensor:

@@ -38,6 +38,10 @@ class SinusoidalPositions(nn.Module):
     def forward(self, start: int, length: int) -> Tensor:
         return self.table[start : start + length]
 
+    def at(self, position_N: Tensor) -> Tensor:
+        """Return the sinusoids of any positions: [N, D]."""
+        return self.table[position_N]
+
 
 class LearnedPositions(nn.Module):
     """Learned embeddings, one row for each position. The rows up to `pad` exist, as in fairseq, and are never used."""
@@ -51,3 +55,7 @@ class LearnedPositions(nn.Module):
 
     def forward(self, start: int, length: int) -> Tensor:
         return self.weight[self.first + start : self.first + start + length]
+
+    def at(self, position_N: Tensor) -> Tensor:
+        """Return the embeddings of any positions: [N, D]."""
+        return nn.functional.embedding(position_N + self.first, self.weight)

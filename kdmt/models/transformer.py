@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
-from kdmt.models.attention import CrossAttention, SelfAttention
+from kdmt.models.attention import CrossAttention, SelfAttention, Visible
 from kdmt.models.dropout import Dropout
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
-from kdmt.types import EOS
+from kdmt.types import EOS, Packing
 
 # Limits for torch.compile. Encoder and decoder layers are compiled for training and evaluation, and again for a batch
 # of one sentence; a layer that writes to a trace is a separate program.
@@ -31,7 +32,9 @@ _MAX_PROGRAMS_A_LAYER = 4
 # program; `never`, for sentences of equal length
 Masks = Literal["needed", "always", "never"]
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "gelu": F.gelu}  # in place if possible
+# Not in place: the output of a linear layer over three dimensions is a view, whose gradient autograd would copy twice.
+# ReLU saves its result, not its input, so that no more memory is kept for the backward pass.
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class EncoderOutput:
 
     states_BSD: Tensor  # float [B, S, D]
     keep_BS: Tensor  # bool [B, S], True = real token
+    packing: Packing | None = None  # limits of the sentences in a packed row: then B is 1
 
     def select(self, rows_N: Tensor) -> EncoderOutput:
         """Return the output for the sentences `rows_N`, in this order."""
@@ -144,9 +148,10 @@ class EncoderLayer(nn.Module):
         )
         self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
 
-    def forward(self, x_BSD: Tensor, keep_B11S: Tensor | None, trace: Trace | None = None, number: int = 0) -> Tensor:
+    def forward(self, x_BSD: Tensor, keep_B11S: Visible, trace: Trace | None = None, number: int = 0) -> Tensor:
         before = self.self_attn_residual.before(x_BSD)
         if trace is not None:
+            assert not isinstance(keep_B11S, Packing)
             trace.keep_map("encoder_self", number, lambda: self.self_attn.weights(before, keep_B11T=keep_B11S))
         update = self.self_attn(before, keep_B11T=keep_B11S)
         x_BSD = self.self_attn_residual.after(x_BSD, update)
@@ -181,8 +186,8 @@ class DecoderLayer(nn.Module):
         self,
         x_BTD: Tensor,
         states_BSD: Tensor,
-        keep_B11S: Tensor | None,
-        keep_B11T: Tensor | None = None,
+        keep_B11S: Visible,
+        keep_B11T: Visible = None,
         trace: Trace | None = None,
         number: int = 0,
     ) -> Tensor:
@@ -192,13 +197,16 @@ class DecoderLayer(nn.Module):
         x_BTD = self.self_attn_residual.after(x_BTD, update)
         between = self.cross_attn_residual.before(x_BTD)
         if trace is not None:
+            assert not isinstance(keep_B11T, Packing)
+            assert not isinstance(keep_B11S, Packing)
             trace.keep_map(
                 "decoder_self",
                 number,
                 lambda: self.self_attn.weights(before, keep_B11T=keep_B11T, causal=self.causal),
             )
             trace.keep_map("cross", number, lambda: self.cross_attn.weights(between, states_BSD, keep_B11S))
-        update = self.cross_attn(between, states_BSD, keep_B11S)
+        queries = keep_B11T if isinstance(keep_B11T, Packing) else None
+        update = self.cross_attn(between, states_BSD, keep_B11S, queries)
         x_BTD = self.cross_attn_residual.after(x_BTD, update)
         return self.ffn_residual.after(x_BTD, self.ffn(self.ffn_residual.before(x_BTD)))
 
@@ -228,17 +236,23 @@ class Embedder(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.scale = 1.0 if config.no_scale_embedding else math.sqrt(dim)
 
-    def forward(self, tokens_BT: Tensor, *, start: int = 0) -> Tensor:
-        """Return the embeddings of tokens [B, T] at positions start, start + 1, ...: [B, T, D]."""
-        return self.place(self.look_up(tokens_BT), start=start)
+    def forward(self, tokens_BT: Tensor, *, start: int = 0, packing: Packing | None = None) -> Tensor:
+        """Return the embeddings of tokens [B, T] at positions start, start + 1, ...: [B, T, D].
+
+        In a packed row each token has the position in its own sentence.
+        """
+        return self.place(self.look_up(tokens_BT), start=start, packing=packing)
 
     def look_up(self, tokens_BT: Tensor) -> Tensor:
         """Return the embeddings without positions: [B, T, D]."""
         return self.tokens(tokens_BT) * self.scale
 
-    def place(self, x_BTD: Tensor, *, start: int = 0) -> Tensor:
+    def place(self, x_BTD: Tensor, *, start: int = 0, packing: Packing | None = None) -> Tensor:
         """Add positions to embeddings, then apply the norm and dropout: [B, T, D]."""
-        x_BTD = x_BTD + self.positions(start, x_BTD.size(1))
+        if packing is None:
+            x_BTD = x_BTD + self.positions(start, x_BTD.size(1))
+        else:
+            x_BTD = x_BTD + self.positions.at(packing.position_N)
         if self.norm is not None:
             x_BTD = self.norm(x_BTD)
         return self.dropout(x_BTD)
@@ -320,23 +334,39 @@ class Transformer(nn.Module):
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
 
-    def compile_layers(self) -> None:
-        """Compile the layers: one program for the encoder layers and one for the decoder layers, for all lengths."""
+    def compile_layers(self, *, packed: bool = False) -> None:
+        """Compile the layers: one program for the encoder layers and one for the decoder layers, for all lengths.
+
+        Packed rows have one shape, for which the programs are made.
+        """
         self.masks = "always"
         layers = [*self.encoder_layers, *self.decoder_layers]
         torch._dynamo.config.recompile_limit = _MAX_PROGRAMS + _MAX_PROGRAMS_A_LAYER * len(layers)
         for layer in layers:
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=not packed)
 
-    def _run(self, layer: nn.Module, inputs: tuple[Tensor | None, ...], trace: Trace | None, number: int) -> Tensor:
+    def _run(self, layer: nn.Module, inputs: tuple[Visible, ...], trace: Trace | None, number: int) -> Tensor:
         if trace is not None:  # recorded tensors need all activations that led to them
             return layer(*inputs, trace, number)
         if self.recompute_layers and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
 
-    def encode(self, src_tokens_BS: Tensor, trace: Trace | None = None) -> EncoderOutput:
-        """Encode the source. The output has one more position if the model puts a `source_token` before the source."""
+    def encode(
+        self, src_tokens_BS: Tensor, trace: Trace | None = None, packing: Packing | None = None
+    ) -> EncoderOutput:
+        """Encode the source. The output has one more position if the model puts a `source_token` before the source.
+
+        Args:
+            src_tokens_BS: int64 [B, S]; [1, N] if sentences are packed.
+            trace: hidden states and attention maps to record; not for packed sentences.
+            packing: limits of packed sentences.
+
+        Raises:
+            UserError: if the sentences are packed and the model puts tokens of its own before them.
+        """
+        if packing is not None:
+            return self._encode_packed(src_tokens_BS, packing)
         if self.config.source_token is not None:
             src_tokens_BS = F.pad(src_tokens_BS, (1, 0), value=self.config.source_token)
         keep_BS = src_tokens_BS.ne(self.pad)
@@ -350,13 +380,43 @@ class Transformer(nn.Module):
             x_BSD = self.encoder_norm(x_BSD)
         return EncoderOutput(states_BSD=x_BSD, keep_BS=keep_BS)
 
-    def decode(self, prev_tokens_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None) -> Tensor:
-        """Return teacher-forced decoder features, before the output projection: [B, T, D]."""
+    def _encode_packed(self, src_tokens_1N: Tensor, packing: Packing) -> EncoderOutput:
+        if self.config.source_token is not None or self.config.target_token is not None:
+            raise UserError("train.packing: a model with language tokens of its own does not read packed sentences")
+        x_1ND = self.src_embed(src_tokens_1N, packing=packing)
+        for number, layer in enumerate(self.encoder_layers):
+            x_1ND = self._run(layer, (x_1ND, packing), None, number)
+        x_1ND = x_1ND if self.encoder_norm is None else self.encoder_norm(x_1ND)
+        return EncoderOutput(states_BSD=x_1ND, keep_BS=src_tokens_1N.ne(self.pad), packing=packing)
+
+    def decode(
+        self,
+        prev_tokens_BT: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """Return teacher-forced decoder features, before the output projection: [B, T, D].
+
+        Args:
+            prev_tokens_BT: int64, decoder input; [1, N] if sentences are packed.
+            encoder_output: output for the sources; it is packed if the targets are.
+            trace: hidden states and attention maps to record; not for packed sentences.
+            packing: limits of packed targets.
+        """
+        if packing is not None:
+            return self._decode_packed(prev_tokens_BT, encoder_output, packing)
         if self.config.target_token is None:
             return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)
         first_B1 = torch.full_like(prev_tokens_BT[:, :1], self.config.target_token)
         prev_tokens_BT = torch.cat([prev_tokens_BT[:, :1], first_B1, prev_tokens_BT[:, 1:]], dim=1)
         return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)[:, 1:]
+
+    def _decode_packed(self, prev_tokens_1N: Tensor, encoder_output: EncoderOutput, packing: Packing) -> Tensor:
+        x_1ND = self.tgt_embed(prev_tokens_1N, packing=packing)
+        for number, layer in enumerate(self.decoder_layers):
+            x_1ND = self._run(layer, (x_1ND, encoder_output.states_BSD, encoder_output.packing, packing), None, number)
+        return x_1ND if self.decoder_norm is None else self.decoder_norm(x_1ND)
 
     def _decode(
         self,
@@ -386,11 +446,12 @@ class Transformer(nn.Module):
         heads, rows = self.config.decoder_attention_heads, states_BSD.size(0) * beam
         max_len += self.config.target_token is not None
         shape = (2, rows, heads, max_len, self.config.decoder_embed_dim // heads)
+        cross_2BHSC = [layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()]
         cache = DecoderCache(
             length=0,
             beam=beam,
-            self_2NHTC=[states_BSD.new_empty(shape) for _ in self.decoder_layers],
-            cross_2BHSC=[layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()],
+            self_2NHTC=[keys_values.new_empty(shape) for keys_values in cross_2BHSC],  # bf16 under autocast
+            cross_2BHSC=cross_2BHSC,
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
         )
         if self.config.target_token is not None:  # </s> comes before it; `decode_step` then replaces the first token

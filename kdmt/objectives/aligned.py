@@ -30,6 +30,7 @@ from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.glancing import Distance, glanced
 from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast, product_type
+from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 from kdmt.types import BOS, EOS, PAD, UNK
 
 
@@ -39,6 +40,10 @@ class Words:
 
     tokens_BT: Tensor  # int64, padded
     lengths_B: Tensor
+
+    def copied(self, device: torch.device) -> Words:
+        """Return words of the host on a device."""
+        return Words(copied(self.tokens_BT, device), copied(self.lengths_B, device))
 
     @classmethod
     def of(cls, batch: Batch) -> Words:
@@ -71,12 +76,16 @@ class AlignedPrepared(Prepared):
         words: targets without </s>.
         alignable_B: bool, True for targets that have an alignment.
         repeats_B: int64, number of decoder positions for each source token; None: the model's factor in all sentences.
+        index_M: int64, indices of the real decoder positions in the flattened batch of positions.
+        width: number of decoder positions of the longest sentence, or of padded sources, L.
         num_words: number of target tokens in the sentences that have an alignment.
     """
 
     words: Words
     alignable_B: Tensor
     repeats_B: Tensor | None
+    index_M: Tensor
+    width: int
     num_words: float
 
 
@@ -88,6 +97,7 @@ class Reading:
         features_BLD: features of one layer.
         keep_BL: bool, True on real positions.
         log_probs_BLK: log-probabilities of the symbols of each sentence.
+        index_M: int64, indices of the real positions, flattened.
     """
 
     model: NATransformer
@@ -95,6 +105,7 @@ class Reading:
     features_BLD: Tensor
     keep_BL: Tensor
     log_probs_BLK: Tensor
+    index_M: Tensor
 
     @property
     def positions_B(self) -> Tensor:
@@ -120,7 +131,7 @@ class Alignment(ABC):
         """Return the smallest number of positions with which each target has an alignment, int64 [B]."""
 
     @abstractmethod
-    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, repeats_B: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inputs(self, model: NATransformer, prepared: AlignedPrepared) -> tuple[Tensor, Tensor]:
         """Return decoder inputs without positions, [B, L, D], and a mask of the real ones, bool [B, L]."""
 
     @abstractmethod
@@ -157,9 +168,9 @@ class CTC(Alignment):
         same_BT = words.tokens_BT[:, 1:].eq(words.tokens_BT[:, :-1]) & words.tokens_BT[:, 1:].ne(PAD)
         return words.lengths_B + same_BT.sum(1)
 
-    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, repeats_B: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inputs(self, model: NATransformer, prepared: AlignedPrepared) -> tuple[Tensor, Tensor]:
         """See `Alignment.inputs`."""
-        x_BLD, keep_BL = model.upsample(src_tokens_BS, repeats_B)
+        x_BLD, keep_BL = model.upsample(prepared.src_tokens_BS, prepared.repeats_B, width=prepared.width)
         # target embeddings are not used without glancing, and DDP waits for a gradient of every parameter
         return x_BLD + 0.0 * model.tgt_embed.tokens.weight[0, 0], keep_BL
 
@@ -202,9 +213,9 @@ class DAG(Alignment):
         """See `Alignment.needed`."""
         return words.lengths_B + 2
 
-    def inputs(self, model: NATransformer, src_tokens_BS: Tensor, repeats_B: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inputs(self, model: NATransformer, prepared: AlignedPrepared) -> tuple[Tensor, Tensor]:
         """See `Alignment.inputs`."""
-        return model.vertices(src_tokens_BS, repeats_B)
+        return model.vertices(prepared.src_tokens_BS, prepared.repeats_B, width=prepared.width)
 
     def symbols(self, model: NATransformer, words: Words) -> Tensor:  # noqa: ARG002
         """See `Alignment.symbols`: <s>, the words, </s>."""
@@ -271,11 +282,21 @@ class AlignedPositions(View[AlignedPass]):
     def prepare(self, model: Transformer, prepared: Prepared) -> AlignedPrepared:
         """See `View.prepare`: decide on the number of decoder positions."""
         assert isinstance(model, NATransformer)
-        words = Words.of(prepared.batch)
-        alignable_B, repeats_B = self._repeats(model, prepared.src_tokens_BS, words)
-        num_words = float((words.lengths_B * alignable_B).sum())
+        batch, device = prepared.batch.on_host, prepared.src_tokens_BS.device
+        words = Words.of(batch)
+        alignable_B, repeats_B = self._repeats(model, batch.src_tokens_BS, words)
+        positions_B = batch.src_tokens_BS.ne(PAD).sum(1) * (model.nat.upsample if repeats_B is None else repeats_B)
+        width = batch.src_tokens_BS.size(1) * model.nat.upsample if repeats_B is None else int(positions_B.max())
         given = {each.name: getattr(prepared, each.name) for each in fields(prepared)}
-        return AlignedPrepared(**given, words=words, alignable_B=alignable_B, repeats_B=repeats_B, num_words=num_words)
+        return AlignedPrepared(
+            **given,
+            words=words.copied(device),
+            alignable_B=copied(alignable_B, device),
+            repeats_B=None if repeats_B is None else copied(repeats_B, device),
+            index_M=indices_of(torch.arange(width) < positions_B[:, None], device),
+            width=width,
+            num_words=float((words.lengths_B * alignable_B).sum()),
+        )
 
     def _repeats(self, model: NATransformer, src_tokens_BS: Tensor, words: Words) -> tuple[Tensor, Tensor | None]:
         """Return which targets have an alignment, and the number of decoder positions for each source token.
@@ -296,19 +317,19 @@ class AlignedPositions(View[AlignedPass]):
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
         assert isinstance(prepared, AlignedPrepared)
-        device, words = prepared.src_tokens_BS.device, prepared.words
+        device = prepared.src_tokens_BS.device
         trace = Trace(trace_points)
         with autocast(device, precision):
             encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
-            x_BLD, keep_BL = self.alignment.inputs(model, prepared.src_tokens_BS, prepared.repeats_B)
+            x_BLD, keep_BL = self.alignment.inputs(model, prepared)
         if self.training and self.glancing is not None:
             with torch.no_grad():
-                (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, words, precision)
-            shown_BL, aligned_BL = self.glance(first, words)
+                (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision)
+            shown_BL, aligned_BL = self.glance(first, prepared.words)
             with autocast(device, precision):
                 x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
         deep = self.training and self.deep
-        readings = self.read_positions(model, x_BLD, keep_BL, encoded, words, precision, deep=deep)
+        readings = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep)
         yield AlignedPass(model, precision, prepared, trace, encoded, tuple(readings))
 
     def read_positions(
@@ -317,7 +338,7 @@ class AlignedPositions(View[AlignedPass]):
         x_BLD: Tensor,
         keep_BL: Tensor,
         encoded: EncoderOutput,
-        words: Words,
+        prepared: AlignedPrepared,
         precision: Precision,
         *,
         deep: bool = False,
@@ -327,9 +348,11 @@ class AlignedPositions(View[AlignedPass]):
         with autocast(x_BLD.device, precision):
             features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace)
             lower = [] if trace is None else model.lower_layers(trace)
-        symbols_BK = self.alignment.symbols(model, words)
+        symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
         return [
-            Reading(model, precision, each, keep_BL, _log_probs_of(symbols_BK, model, each, keep_BL, precision))
+            Reading(
+                model, precision, each, keep_BL, _log_probs_of(symbols_BK, model, each, index_M, precision), index_M
+            )
             for each in (*lower, features_BLD)
         ]
 
@@ -340,13 +363,15 @@ class AlignedPositions(View[AlignedPass]):
         The mask is bool [B, L], the symbols are int64 [B, L]. The number of shown positions is the number of errors
         times the ratio.
         """
-        model, keep_BL = first.model, first.keep_BL
+        model = first.model
         index_BL, may_BL = self.alignment.best(first, words)
         aligned_BL = self.alignment.symbols(model, words).gather(1, index_BL)
         best_M = best_tokens(
-            first.features_BLD[keep_BL], model.output_weight_VD, product_type=product_type(first.precision)
+            picked(first.features_BLD, first.index_M),
+            model.output_weight_VD,
+            product_type=product_type(first.precision),
         )
-        best_BL = aligned_BL.masked_scatter(keep_BL, best_M)
+        best_BL = put_back(aligned_BL, first.index_M, best_M)
         if self.distance == "hamming":
             wrong_B = (best_BL.ne(aligned_BL) & may_BL).sum(1)
         else:
@@ -355,15 +380,16 @@ class AlignedPositions(View[AlignedPass]):
 
 
 def _log_probs_of(
-    symbols_BK: Tensor, model: NATransformer, features_BLD: Tensor, keep_BL: Tensor, precision: Precision
+    symbols_BK: Tensor, model: NATransformer, features_BLD: Tensor, index_M: Tensor, precision: Precision
 ) -> Tensor:
     """Return the log-probabilities of a sentence's symbols at each of its positions, [B, L, K]; 0 on padding."""
-    ids_BLK = symbols_BK[:, None].expand(-1, keep_BL.size(1), -1)
+    batch, width = features_BLD.shape[:2]
+    ids_MK = symbols_BK.index_select(0, index_M // width)
     found_MK = gathered_log_probs(
-        features_BLD[keep_BL], model.output_weight_VD, ids_BLK[keep_BL], product_type=product_type(precision)
+        picked(features_BLD, index_M), model.output_weight_VD, ids_MK, product_type=product_type(precision)
     )
     found_MK = at_least_float32(found_MK)  # sums over a path exceed half precision
-    return found_MK.new_zeros(ids_BLK.shape).masked_scatter(keep_BL[:, :, None], found_MK)
+    return put_back(found_MK.new_zeros(batch, width, ids_MK.size(1)), index_M, found_MK)
 
 
 def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int) -> Tensor:
@@ -374,7 +400,7 @@ def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int
     is_new_BL = torch.cat([torch.ones_like(may_BL[:, :1]), best_BL[:, 1:].ne(best_BL[:, :-1])], dim=1)
     is_token_BL = is_new_BL & may_BL & best_BL.ne(blank)
     edits_B = levenshtein_distance(
-        compact(best_BL, is_token_BL, pad=PAD),
+        compact(best_BL, is_token_BL, pad=PAD, width=None if best_BL.device.type == "cpu" else best_BL.size(1)),
         words.tokens_BT,
         hyp_lengths_B=is_token_BL.sum(1),
         ref_lengths_B=words.lengths_B,

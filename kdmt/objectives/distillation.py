@@ -48,14 +48,15 @@ class OnPolicy:
         if float(torch.rand(())) >= self.rate:
             return None
         targets = [np.array([*tokens, EOS]) for tokens in self.generate(model, batch.src_tokens_BS)]
-        device = batch.src_tokens_BS.device
-        return replace(
-            batch,
-            prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets]).to(device),
-            tgt_tokens_BT=pad_sentences(targets).to(device),
+        device, on_host = batch.src_tokens_BS.device, batch.on_host
+        sampled = replace(
+            on_host,
+            prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets]),
+            tgt_tokens_BT=pad_sentences(targets),
             num_tgt_tokens=sum(map(len, targets)),
-            extras=Extras(monolingual_BS=batch.extras.monolingual_BS),
+            extras=Extras(monolingual_BS=on_host.extras.monolingual_BS),
         )
+        return sampled if device.type == "cpu" else sampled.pin_memory().to(device)
 
 
 class WordDivergence(Term[TokenPass]):
@@ -237,8 +238,8 @@ class HiddenStates(Term[Pass]):
         """See `Term.forward`."""
         total = student.encoded.states_BSD.new_zeros(())
         for ((side, own), place), projection in zip(self.pairs, self.projections, strict=True):
-            keep_BL = _keep(prepared, side)
-            own_ND, other_ND = student.trace.found[side, own][keep_BL], teachers[0].trace.found[place][keep_BL]
+            pick = prepared.pick_src if side == "encoder" else prepared.pick
+            own_ND, other_ND = pick(student.trace.found[side, own]), pick(teachers[0].trace.found[place])
             total = total + hidden_distance(projection(own_ND), other_ND.detach(), self.settings.distance)
         return {"hidden": total}
 

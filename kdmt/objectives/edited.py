@@ -10,7 +10,7 @@ Shapes: B batch, N tokens of a draft, T target tokens with <s> and </s>, M token
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from kdmt.choices import Precision
 from kdmt.config import NAT
 from kdmt.losses.cross_entropy import projected_cross_entropy
-from kdmt.losses.edit_scripts import common_subsequence, compact, missing_between, opened, spread
+from kdmt.losses.edit_scripts import common_subsequence, compact, missing_between, opened, rightmost_match, spread
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.losses.insertion import missing_spans
 from kdmt.models.attention import at_least_float32
@@ -29,6 +29,7 @@ from kdmt.models.transformer import Trace, Transformer
 from kdmt.objectives.aligned import Words
 from kdmt.objectives.glancing import drawn
 from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast
+from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 from kdmt.types import BOS, EOS, PAD, UNK
 
 _EMPTY_RATE = 0.3  # probability that a draft has no words
@@ -37,35 +38,72 @@ _POLICY_SMOOTHING = 0.01  # label smoothing of deletions and of numbers of place
 
 @dataclass(frozen=True)
 class Draft:
-    """Drafts of a batch, and the numbers of tokens that are missing in them."""
+    """Drafts of a batch, and the tokens that are missing in them.
+
+    Indices are those of flattened tensors.
+    """
 
     reference_BT: Tensor  # <s>, words, </s>
+    reference_lengths_B: Tensor
     tokens_BN: Tensor
     lengths_B: Tensor  # lengths of the drafts
     partner_BN: Tensor  # index of the reference token that matches each token of the draft
     counts_BN: Tensor  # number of tokens missing after each token except the last
+    most_missing: int  # largest of these numbers
+    opened_BT: Tensor  # the drafts with a placeholder, <unk>, for each missing token
+    placeholders_M: Tensor  # indices of the placeholders, [B, T]
+    words_M: Tensor  # indices of the words of the references, [B, T]
+    slots_M: Tensor  # indices of the slots between real neighbours, [B, N - 1]
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Draft:
-        """Compare the drafts with the references."""
-        assert prepared.seen_BT is not None
-        tokens_BN = prepared.seen_BT
-        reference_BT = Words.of(prepared.batch).framed()
-        references_B = reference_BT.ne(PAD).sum(1)
-        reference_BT = reference_BT[:, : int(references_B.max())]  # as wide as the completed drafts
-        lengths_B = tokens_BN.ne(PAD).sum(1)
-        partner_BN = common_subsequence(tokens_BN, reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=references_B)
-        return cls(reference_BT, tokens_BN, lengths_B, partner_BN, missing_between(partner_BN, hyp_lengths_B=lengths_B))
-
-    @property
-    def slots_BN(self) -> Tensor:
-        """Mask of the slots between real neighbours, bool [B, N - 1]."""
-        return self.tokens_BN[:, 1:].ne(PAD)
+    def of(cls, tokens_BN: Tensor, words: Words, device: torch.device) -> Draft:
+        """Compare drafts with their references, on the host, and return the result on a device."""
+        reference_lengths_B, lengths_B = words.lengths_B + 2, tokens_BN.ne(PAD).sum(1)
+        reference_BT = words.framed()[:, : int(reference_lengths_B.max())]  # as wide as the completed drafts
+        partner_BN = rightmost_match(
+            tokens_BN, reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=reference_lengths_B
+        )
+        counts_BN = missing_between(partner_BN, hyp_lengths_B=lengths_B)
+        columns_T = torch.arange(reference_BT.size(1))
+        return cls(
+            reference_BT=copied(reference_BT, device),
+            reference_lengths_B=copied(reference_lengths_B, device),
+            tokens_BN=copied(tokens_BN, device),
+            lengths_B=copied(lengths_B, device),
+            partner_BN=copied(partner_BN, device),
+            counts_BN=copied(counts_BN, device),
+            most_missing=int(counts_BN.max()),
+            opened_BT=copied(spread(tokens_BN, counts_BN, lengths_B=lengths_B, fill=UNK, pad=PAD), device),
+            placeholders_M=indices_of(opened(counts_BN, lengths_B=lengths_B), device),
+            words_M=indices_of((columns_T > 0) & (columns_T < reference_lengths_B[:, None] - 1), device),
+            slots_M=indices_of(tokens_BN[:, 1:].ne(PAD), device),
+        )
 
     @property
     def shares_M(self) -> Tensor:
         """Weight of each slot, [M]; the weights of the slots of a sentence sum to 1."""
-        return (1.0 / (self.lengths_B - 1))[:, None].expand_as(self.slots_BN)[self.slots_BN]
+        return (1.0 / (self.lengths_B - 1)).index_select(0, self.slots_M // (self.tokens_BN.size(1) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftPrepared(Prepared):
+    """Batch with drafts.
+
+    Attributes:
+        draft: drafts, which are `seen_BT`.
+        num_words: number of words of the targets.
+    """
+
+    draft: Draft
+    num_words: int
+
+    @classmethod
+    def with_drafts(cls, prepared: Prepared, tokens_BN: Tensor) -> DraftPrepared:
+        """Return a batch with drafts of the host: <s>, a subsequence of the words of the target, </s>."""
+        words = Words.of(prepared.batch.on_host)
+        draft = Draft.of(tokens_BN, words, prepared.src_tokens_BS.device)
+        given = {each.name: getattr(prepared, each.name) for each in fields(prepared) if each.name != "seen_BT"}
+        return cls(**given, seen_BT=draft.tokens_BN, draft=draft, num_words=int(words.lengths_B.sum()))
 
 
 @dataclass(frozen=True)
@@ -108,24 +146,21 @@ class Drafts(View[DraftPass]):
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
         """See `View.prepare`: draw the drafts."""
-        reference_BT = Words.of(prepared.batch).framed()
-        if self.training:
-            return replace(prepared, seen_BT=_leave_out(reference_BT))
-        empty_BN = torch.tensor([[BOS, EOS]], device=reference_BT.device).expand(len(reference_BT), -1)
-        return replace(prepared, seen_BT=empty_BN)
+        reference_BT = Words.of(prepared.batch.on_host).framed()
+        empty_BN = torch.tensor([[BOS, EOS]]).expand(len(reference_BT), -1)
+        return DraftPrepared.with_drafts(prepared, _leave_out(reference_BT) if self.training else empty_BN)
 
     def passes(
         self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
     ) -> Iterator[DraftPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
+        assert isinstance(prepared, DraftPrepared)
         device, trace = prepared.src_tokens_BS.device, Trace(trace_points)
         with autocast(device, precision):
             encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
-        draft = Draft.of(prepared)
-        tokens_BN = draft.tokens_BN
-        if self.opens:
-            tokens_BN = spread(tokens_BN, draft.counts_BN, lengths_B=draft.lengths_B, fill=UNK, pad=PAD)
+        draft = prepared.draft
+        tokens_BN = draft.opened_BT if self.opens else draft.tokens_BN
         deep = model.deep_trace() if self.deep and self.training else None
         with autocast(device, precision):
             features_BND = model.read_draft(tokens_BN, encoded, deep)
@@ -134,17 +169,16 @@ class Drafts(View[DraftPass]):
 
 
 def _leave_out(reference_BT: Tensor) -> Tensor:
-    """Draw drafts, [B, N]. Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps."""
+    """Draw drafts of references on the host, [B, N].
+
+    Random numbers come from PyTorch's own generator on the CPU, which a checkpoint keeps.
+    """
     words_BT = reference_BT.ne(PAD) & reference_BT.ne(BOS) & reference_BT.ne(EOS)
     numbers_B = words_BT.sum(1)
-    is_empty_B = (torch.rand(len(numbers_B)) < _EMPTY_RATE).to(numbers_B.device)
-    some_B = (torch.rand(len(numbers_B)).to(numbers_B.device) * (numbers_B + 1)).long()
+    is_empty_B = torch.rand(len(numbers_B)) < _EMPTY_RATE
+    some_B = (torch.rand(len(numbers_B)) * (numbers_B + 1)).long()
     left_out_B = torch.where(is_empty_B, numbers_B, some_B)
     return compact(reference_BT, reference_BT.ne(PAD) & ~drawn(left_out_B, words_BT), pad=PAD)
-
-
-def _num_words(prepared: Prepared) -> int:
-    return int(Words.of(prepared.batch).lengths_B.sum())
 
 
 def _weights(deep_supervision: float) -> dict[str, float]:
@@ -174,19 +208,18 @@ class MissingTokens(Term[DraftPass]):
         self.label_smoothing, self.weights = label_smoothing, _weights(deep_supervision)
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
-        """See `Term.counts`: words that are missing in the drafts, which have <s> and </s>."""
-        assert prepared.seen_BT is not None
-        sentences, tokens = len(prepared.src_tokens_BS), int(prepared.seen_BT.ne(PAD).sum())
-        return dict.fromkeys(self.weights, float(_num_words(prepared) + 2 * sentences - tokens))
+        """See `Term.counts`: words that are missing in the drafts."""
+        assert isinstance(prepared, DraftPrepared)
+        return dict.fromkeys(self.weights, float(len(prepared.draft.placeholders_M)))
 
     def forward(self, student: DraftPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
-        missing_BT = _placeholders_of(student)
-        targets_M = student.draft.reference_BT[missing_BT]
+        index_M = student.draft.placeholders_M
+        targets_M = picked(student.draft.reference_BT, index_M)
         return _token_sums(
             [
                 projected_cross_entropy(
-                    features_BTD[missing_BT],
+                    picked(features_BTD, index_M),
                     student.model.output_weight_VD,
                     targets_M,
                     epsilon=self.label_smoothing,
@@ -195,11 +228,6 @@ class MissingTokens(Term[DraftPass]):
                 for features_BTD in student.layers
             ]
         )
-
-
-def _placeholders_of(student: DraftPass) -> Tensor:
-    """Return the positions at which the decoder read placeholders, bool [B, T]."""
-    return opened(student.draft.counts_BN, lengths_B=student.draft.lengths_B)
 
 
 class Placeholders(Term[DraftPass]):
@@ -217,7 +245,7 @@ class Placeholders(Term[DraftPass]):
         features_BND = student.read(draft.tokens_BN)
         with student.autocast():
             logits_BNK = student.nat_model.edits.missing(features_BND)
-        losses_M = _policy_losses(logits_BNK, draft.counts_BN.clamp_max(MOST_INSERTED), draft.slots_BN)
+        losses_M = _policy_losses(logits_BNK, draft.counts_BN.clamp_max(MOST_INSERTED), draft.slots_M)
         return {"placeholders": (losses_M * draft.shares_M).sum()}
 
 
@@ -231,37 +259,37 @@ class Deletions(Term[DraftPass]):
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
         """See `Term.counts`: words."""
-        return {"deletion": float(_num_words(prepared))}
+        assert isinstance(prepared, DraftPrepared)
+        return {"deletion": float(prepared.num_words)}
 
     def forward(self, student: DraftPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
         filled_BT = self.filled(student)
-        reference_BT, lengths_B = student.draft.reference_BT, filled_BT.ne(PAD).sum(1)
-        partner_BT = common_subsequence(filled_BT, reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=lengths_B)
+        draft, lengths_B = student.draft, student.draft.reference_lengths_B
+        partner_BT = common_subsequence(filled_BT, draft.reference_BT, hyp_lengths_B=lengths_B, ref_lengths_B=lengths_B)
         features_BTD = student.read(filled_BT)
         with student.autocast():
             logits_BT2 = student.nat_model.edits.deleted(features_BTD)
-        columns_T = torch.arange(filled_BT.size(1), device=filled_BT.device)
-        words_BT = (columns_T > 0) & (columns_T < lengths_B[:, None] - 1)
-        return {"deletion": _policy_losses(logits_BT2, partner_BT.eq(-1).long(), words_BT).sum()}
+        return {"deletion": _policy_losses(logits_BT2, partner_BT.eq(-1).long(), draft.words_M).sum()}
 
     def filled(self, student: DraftPass) -> Tensor:
         """Return the drafts with the student's own tokens in the placeholders, [B, T]."""
-        missing_BT = _placeholders_of(student)
+        index_M = student.draft.placeholders_M
+        if not len(index_M):
+            return student.tokens_BN
         written_M = best_tokens(
-            student.layers[-1][missing_BT],
+            picked(student.layers[-1], index_M),
             student.model.output_weight_VD,
             without=PAD,
             product_type=student.product_type,
         )
-        return student.tokens_BN.masked_scatter(missing_BT, written_M)
+        return put_back(student.tokens_BN, index_M, written_M)
 
 
-def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, where_BN: Tensor) -> Tensor:
-    """Return the label-smoothed cross entropy at the given positions, [M]."""
-    return F.cross_entropy(
-        at_least_float32(logits_BNK[where_BN]), labels_BN[where_BN], reduction="none", label_smoothing=_POLICY_SMOOTHING
-    )
+def _policy_losses(logits_BNK: Tensor, labels_BN: Tensor, index_M: Tensor) -> Tensor:
+    """Return the label-smoothed cross entropy at the given flattened indices, [M]."""
+    logits_MK, labels_M = (picked(each, index_M) for each in (logits_BNK, labels_BN))
+    return F.cross_entropy(at_least_float32(logits_MK), labels_M, reduction="none", label_smoothing=_POLICY_SMOOTHING)
 
 
 class MissingSpans(Term[DraftPass]):
@@ -291,13 +319,14 @@ class MissingSpans(Term[DraftPass]):
             draft.counts_BN,
             nothing=model.nothing,
             temperature=self.temperature,
+            width=max(draft.most_missing, 1),
         )
-        tokens_MK = tokens_BNK[draft.slots_BN]
-        weights_MK = weights_BNK[draft.slots_BN] * draft.shares_M[:, None]
+        tokens_MK = picked(tokens_BNK, draft.slots_M)
+        weights_MK = picked(weights_BNK, draft.slots_M) * draft.shares_M[:, None]
         sums = []
         for features_BND in student.layers:
             with student.autocast():
-                slots_MD = model.slots(features_BND)[draft.slots_BN]
+                slots_MD = picked(model.slots(features_BND), draft.slots_M)
             log_probs_MK = gathered_log_probs(
                 slots_MD, model.output_weight_VD, tokens_MK, product_type=student.product_type
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdmt.choices import GlancingDistance
+from kdmt.objectives.transfer import copied
 
 Distance = GlancingDistance  # between the student's first output and the reference
 
@@ -27,6 +28,6 @@ def glanced(distance_B: Tensor, keep_BL: Tensor, *, ratio: float) -> Tensor:
 
 def drawn(counts_B: Tensor, keep_BL: Tensor) -> Tensor:
     """Draw as many real positions of each sentence as `counts_B` says, bool [B, L]."""
-    order_BL = torch.rand(keep_BL.shape).to(keep_BL.device).masked_fill(~keep_BL, 2.0).argsort(1)
+    order_BL = copied(torch.rand(keep_BL.shape), keep_BL.device).masked_fill(~keep_BL, 2.0).argsort(1)
     first_BL = torch.arange(keep_BL.size(1), device=keep_BL.device) < counts_B[:, None]
     return torch.zeros_like(keep_BL).scatter(1, order_BL, first_BL)

@@ -15,12 +15,13 @@ from kdmt.config import SelfSupervised
 from kdmt.losses.cross_entropy import projected_cross_entropy
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.objective import MaskedText, Pass, Prepared, Term
+from kdmt.objectives.transfer import copied
 from kdmt.types import EOS, PAD, SPECIALS, UNK
 
 _MASKED, _RANDOM = 0.8, 0.1  # shares of the chosen tokens; the others are not changed
 
 
-def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int) -> MaskedText:
+def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int, device: torch.device) -> MaskedText:
     """Choose tokens to predict, and hide most of them.
 
     Of N words round(rate * N) are chosen, at least one; </s> only if there are no words. Each of them becomes <unk>,
@@ -28,9 +29,10 @@ def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int) -> MaskedTex
     come from PyTorch's own generator on the CPU, which a checkpoint keeps.
 
     Args:
-        tokens_BS: int64 ids, padded, at least one of them real.
+        tokens_BS: int64 ids on the host, padded, at least one of them real.
+        device: device of the result.
     """
-    flat_N = tokens_BS.flatten().cpu()
+    flat_N = tokens_BS.flatten()
     words = (flat_N.ne(PAD) & flat_N.ne(EOS)).nonzero()[:, 0]
     if not len(words):
         words = flat_N.ne(PAD).nonzero()[:, 0]
@@ -42,8 +44,7 @@ def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int) -> MaskedTex
     shown_M = torch.where(fate_M < _MASKED, UNK, torch.where(fate_M < _MASKED + _RANDOM, others_M, targets_M))
     hidden_N = flat_N.clone()
     hidden_N[index_M] = shown_M
-    device = tokens_BS.device
-    return MaskedText(hidden_N.view_as(tokens_BS).to(device), index_M.to(device), targets_M.to(device))
+    return MaskedText(*(copied(each, device) for each in (hidden_N.view_as(tokens_BS), index_M, targets_M)))
 
 
 class MaskedLanguage(Term[Pass]):
@@ -67,11 +68,11 @@ class MaskedLanguage(Term[Pass]):
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
         """See `Term.prepare`: mask the sources, and the text without targets."""
-        texts = [prepared.src_tokens_BS]
-        if prepared.batch.extras.monolingual_BS is not None:
-            texts.append(prepared.batch.extras.monolingual_BS)
-        rate = self.settings.mask_rate
-        masked = tuple(mask_tokens(text, rate=rate, vocab_size=model.src_vocab_size) for text in texts)
+        batch, device, rate = prepared.batch.on_host, prepared.src_tokens_BS.device, self.settings.mask_rate
+        texts = [batch.src_tokens_BS]
+        if batch.extras.monolingual_BS is not None:
+            texts.append(batch.extras.monolingual_BS)
+        masked = tuple(mask_tokens(text, rate=rate, vocab_size=model.src_vocab_size, device=device) for text in texts)
         return replace(prepared, masked=masked)
 
     def counts(self, prepared: Prepared) -> dict[str, float]:

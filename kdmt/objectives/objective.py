@@ -111,6 +111,15 @@ class Prepared:
         """Return the values at the tokens where the loss is taken, [M, ...]."""
         return values_BTx.flatten(0, 1).index_select(0, self._indices_M)
 
+    @cached_property
+    def _src_indices_N(self) -> Tensor:
+        """Indices, in the flattened source, of the real tokens, without a wait for a GPU."""
+        return self.src_tokens_BS.ne(PAD).flatten().nonzero_static(size=self.batch.num_src_tokens)[:, 0]
+
+    def pick_src(self, values_BSx: Tensor) -> Tensor:
+        """Return the values at the real tokens of the source, [N, ...]."""
+        return values_BSx.flatten(0, 1).index_select(0, self._src_indices_N)
+
     def weights_M(self, dtype: torch.dtype) -> Tensor | None:
         """Return the weight of each token where the loss is taken, [M]; None for 1."""
         if self.batch.extras.weight_B is None:
@@ -120,7 +129,7 @@ class Prepared:
     @property
     def num_sentences(self) -> float:
         """Number of sentence pairs, or the sum of their weights if they have weights."""
-        weight_B = self.batch.extras.weight_B
+        weight_B = self.batch.on_host.extras.weight_B
         return len(self.src_tokens_BS) if weight_B is None else float(weight_B.sum())
 
     def knowledge(self) -> Knowledge:
@@ -130,8 +139,9 @@ class Prepared:
             raise ValueError("a student that learns from a cache needs batches with its knowledge")
         if self.loss_mask_BT is None:
             return found
-        in_loss_M = self.loss_mask_BT[self.tgt_tokens_BT.ne(PAD)]
-        return Knowledge(found.ids_MK[in_loss_M], found.log_probs_MG[in_loss_M])
+        row_BT = self.tgt_tokens_BT.ne(PAD).flatten().cumsum(0).view_as(self.tgt_tokens_BT) - 1
+        row_M = self.pick(row_BT)  # rows of the cache where the loss is taken
+        return Knowledge(found.ids_MK.index_select(0, row_M), found.log_probs_MG.index_select(0, row_M))
 
 
 def product_type(precision: Precision) -> torch.dtype | None:
@@ -252,9 +262,10 @@ def read_target(
     """Run an autoregressive model over sources and targets (teacher forcing)."""
     trace = Trace(trace_points)
     prev_tokens_BT, _ = prepared.batch.targets
+    source, target = prepared.batch.src_packing, prepared.batch.tgt_packing
     with autocast(prepared.src_tokens_BS.device, precision):
-        encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
-        features_BTD = model.decode(prev_tokens_BT, encoded, trace if trace_points else None)
+        encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None, source)
+        features_BTD = model.decode(prev_tokens_BT, encoded, trace if trace_points else None, target)
     return TokenPass(model, precision, prepared, trace, encoded, prepared.pick(features_BTD))
 
 

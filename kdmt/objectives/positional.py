@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdmt.choices import Precision
 from kdmt.config import NAT
+from kdmt.corpus.batching import Batch
 from kdmt.losses.crf import candidate_transitions, crf_log_partition, crf_score
 from kdmt.losses.cross_entropy import weighted_sum
 from kdmt.losses.edit_scripts import levenshtein_distance
@@ -36,6 +37,7 @@ from kdmt.objectives.objective import (
     cross_entropy_of,
     read_target,
 )
+from kdmt.objectives.transfer import copied
 from kdmt.types import EOS, PAD, UNK
 
 # ------------------------------------------------------------------------------------------------------------- views
@@ -92,7 +94,8 @@ class Glancing(AllHidden):
         words_BT = prepared.keep_BT
         written_BT = write(model, prepared, precision)
         shown_BT = glanced(self._distance(written_BT, prepared.tgt_tokens_BT), words_BT, ratio=self.ratio)
-        return replace(_hide(prepared, words_BT & ~shown_BT), count=prepared.count)
+        hidden_BT = words_BT & ~shown_BT
+        return _hide(prepared, hidden_BT, hidden_BT, int(hidden_BT.sum()))
 
     def _distance(self, written_BT: Tensor, tgt_tokens_BT: Tensor) -> Tensor:
         if self.distance == "hamming":
@@ -162,7 +165,7 @@ class Refinement(AllHidden):
     def corrupt(self, written_BT: Tensor, prepared: Prepared, *, vocab_size: int) -> Prepared:
         """Return the batch with the input of the next pass."""
         corrupted_BT = corrupt(prepared.tgt_tokens_BT, vocab_size=vocab_size)
-        denoises_B = torch.rand(len(written_BT)).to(written_BT.device) < self.denoising
+        denoises_B = copied(torch.rand(len(written_BT)), written_BT.device) < self.denoising
         return replace(prepared, seen_BT=torch.where(denoises_B[:, None], corrupted_BT, written_BT))
 
 
@@ -207,7 +210,7 @@ def written(student: TokenPass) -> Tensor:
 
 def hide_all(prepared: Prepared) -> Prepared:
     """Hide all words of the targets."""
-    return _hide(prepared, _words(prepared))
+    return _hide_known(prepared, _words(prepared.batch.on_host))
 
 
 def hide_some(prepared: Prepared, *, correction: float = 0.0) -> Prepared:
@@ -218,33 +221,41 @@ def hide_some(prepared: Prepared, *, correction: float = 0.0) -> Prepared:
     Args:
         correction: share of the other words that are predicted as well.
     """
-    words_BT = _words(prepared)
+    words_BT = _words(prepared.batch.on_host)
     numbers_B = words_BT.sum(1)
-    counts_B = (torch.rand(len(numbers_B)).to(numbers_B.device) * numbers_B).long() + 1
+    counts_B = (torch.rand(len(numbers_B)) * numbers_B).long() + 1
     counts_B = counts_B.minimum(numbers_B)
     hidden_BT = drawn(counts_B, words_BT)
     if not correction:
-        return _hide(prepared, hidden_BT)
+        return _hide_known(prepared, hidden_BT)
     revised_BT = drawn(((numbers_B - counts_B) * correction).long(), words_BT & ~hidden_BT)
-    return _hide(prepared, hidden_BT, loss_mask_BT=hidden_BT | revised_BT)
+    return _hide_known(prepared, hidden_BT, loss_mask_BT=hidden_BT | revised_BT)
 
 
-def _hide(prepared: Prepared, hidden_BT: Tensor, *, loss_mask_BT: Tensor | None = None) -> Prepared:
-    """Replace words by <unk> in the decoder's input; take the loss at these words, or where `loss_mask_BT` is True."""
-    loss_mask_BT = hidden_BT if loss_mask_BT is None else loss_mask_BT
-    num_loss_tokens, weight_B = int(loss_mask_BT.sum()), prepared.batch.extras.weight_B
+def _hide_known(prepared: Prepared, hidden_BT: Tensor, *, loss_mask_BT: Tensor | None = None) -> Prepared:
+    """Hide words by masks of the host; see `_hide`. The divisor of the sums is that of the tokens in the loss."""
+    mask_BT, weight_B = hidden_BT if loss_mask_BT is None else loss_mask_BT, prepared.batch.on_host.extras.weight_B
+    num_loss_tokens, device = int(mask_BT.sum()), prepared.tgt_tokens_BT.device
+    count = num_loss_tokens if weight_B is None else float((mask_BT.sum(1) * weight_B).sum())
+    hidden = copied(hidden_BT, device)
+    in_loss = hidden if loss_mask_BT is None else copied(loss_mask_BT, device)
+    return replace(_hide(prepared, hidden, in_loss, num_loss_tokens), count=count)
+
+
+def _hide(prepared: Prepared, hidden_BT: Tensor, loss_mask_BT: Tensor, num_loss_tokens: int) -> Prepared:
+    """Replace words by <unk> in the decoder's input; take the loss where `loss_mask_BT` is True."""
     return replace(
         prepared,
         seen_BT=prepared.tgt_tokens_BT.masked_fill(hidden_BT, UNK),
         loss_mask_BT=loss_mask_BT,
         num_loss_tokens=num_loss_tokens,
-        count=num_loss_tokens if weight_B is None else float((loss_mask_BT.sum(1) * weight_B).sum()),
     )
 
 
-def _words(prepared: Prepared) -> Tensor:
+def _words(batch: Batch) -> Tensor:
     """Return where the target has words, bool [B, T]."""
-    return prepared.tgt_tokens_BT.ne(PAD) & prepared.tgt_tokens_BT.ne(EOS)
+    _, tgt_tokens_BT = batch.targets
+    return tgt_tokens_BT.ne(PAD) & tgt_tokens_BT.ne(EOS)
 
 
 def corrupt(tokens_BT: Tensor, *, vocab_size: int, rate: float = 0.33) -> Tensor:
@@ -259,8 +270,8 @@ def corrupt(tokens_BT: Tensor, *, vocab_size: int, rate: float = 0.33) -> Tensor
     next_BT = tokens_BT.roll(-1, dims=1)
     has_next_BT = is_word_BT & is_word_BT.roll(-1, dims=1)
     has_next_BT[:, -1] = False
-    chance_BT = torch.rand(tokens_BT.shape).to(device)
-    any_BT = torch.randint(UNK + 1, vocab_size, tokens_BT.shape).to(device)
+    chance_BT = copied(torch.rand(tokens_BT.shape), device)
+    any_BT = copied(torch.randint(UNK + 1, vocab_size, tokens_BT.shape), device)
     replaced_BT = torch.where(is_word_BT & (chance_BT < rate / 3), any_BT, tokens_BT)
     repeated_BT = has_next_BT & (rate / 3 <= chance_BT) & (chance_BT < 2 * rate / 3)
     swapped_BT = has_next_BT & (2 * rate / 3 <= chance_BT) & (chance_BT < rate)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from kdmt.stages.distill_work import Choosing, Decoding, Importing
 
 _COMMAND = "kdmt distill"
+_COMPUTE_TYPE = "distill.compute_type"
 # fields of `distill` for the search for the best translations, on which sampling does not depend
 _SEARCH_SETTINGS = ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations")
 
@@ -179,7 +180,13 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     if TRAINING_SETS[name].origin == "sampling":
         left_out += _SEARCH_SETTINGS
     own = {key: value for key, value in made_from.settings.items() if not _is_below(key, left_out)}
-    return with_ratio(replace(made_from, settings=own), settings, prepared_corpus(workspace))
+    # 'auto' is recorded as what it is on a CPU: a plan does not depend on the machine, and records of versions without
+    # 'auto' remain valid; the header of a block has the number type of a GPU
+    defaults = dict(made_from.defaults)
+    for values in (own, defaults):
+        if values.get(_COMPUTE_TYPE) == "auto":
+            values[_COMPUTE_TYPE] = "float32"
+    return with_ratio(replace(made_from, settings=own, defaults=defaults), settings, prepared_corpus(workspace))
 
 
 def _is_below(key: str, fields: Iterable[str]) -> bool:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from kdmt.corpus.batching import open_split
 from kdmt.corpus.codec import check_vocabulary
 from kdmt.corpus.knowledge_cache import HEADER, KnowledgeCache, KnowledgeWriter, Shape
-from kdmt.distill.teacher_forcing import fill_cache
+from kdmt.distill.teacher_forcing import CacheFiller, fill_cache, missing_blocks
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, begin, check_status, finish, recorded_outputs
 from kdmt.flow.progress import sentence_progress
 from kdmt.models.checkpoint import load_model
-from kdmt.runtime import pick_device, use_threads
+from kdmt.runtime import cores, devices_of, use_threads
 from kdmt.stages.training_inputs import cache_made_from, teacher_checkpoint
 from kdmt.stages.workspace import Workspace
+from kdmt.workers.open import open_processes
+from kdmt.workers.progress import block_progress
 
 
 def fill(workspace: Workspace, data: str, plan: Plan) -> None:
     """Fill the cache of a training set."""
     settings, folder = workspace.config.knowledge, workspace.knowledge(data)
     use_threads(settings.threads)
-    device = pick_device(settings.device)
+    devices = devices_of(settings.device)
     checkpoint = teacher_checkpoint(workspace)
     check_vocabulary(checkpoint, workspace.prepare, workspace.direction)
     teacher = load_model(checkpoint)
@@ -40,8 +44,18 @@ def fill(workspace: Workspace, data: str, plan: Plan) -> None:
         (folder / HEADER).unlink(missing_ok=True)  # damaged after it was complete: then no block can be trusted
     begin(folder, plan, workspace.resolved_config())
     writer = KnowledgeWriter(folder, shape, sizes=pairs.tgt_sizes, made_from=cache_made_from(workspace, data))
-    with sentence_progress(f"knowledge of {data}", len(pairs)) as progress:
-        fill_cache(writer, [teacher], pairs, device=device, max_tokens=settings.max_tokens, progress=progress)
+    if len(devices) == 1:
+        with sentence_progress(f"knowledge of {data}", len(pairs)) as progress:
+            fill_cache(writer, [teacher], pairs, device=devices[0], max_tokens=settings.max_tokens, progress=progress)
+    else:
+        data_bin = workspace.training_set(data) / "data-bin"
+        filler = CacheFiller(
+            writer,
+            load_teacher=partial(load_model, checkpoint),
+            open_data=partial(open_split, data_bin, "train", workspace.direction),
+            max_tokens=settings.max_tokens,
+        )
+        fill_on_workers(filler, f"knowledge of {data}", device=settings.device, threads=settings.threads)
     cache = KnowledgeCache(folder)
     facts = _facts(cache)
     workspace.say(
@@ -50,6 +64,28 @@ def fill(workspace: Workspace, data: str, plan: Plan) -> None:
     )
     outputs = [folder / HEADER, folder / "sizes.npy", folder / "marginal.npy", *cache.files]
     finish(folder, plan, outputs=outputs, facts=facts)
+
+
+def fill_on_workers(filler: CacheFiller, name: str, *, device: str, threads: int) -> None:
+    """Fill a cache with one worker process per GPU.
+
+    Args:
+        name: name of the stage in messages.
+        device: value of `knowledge.device`.
+        threads: number of CPU threads of each worker; 0 to share the cores among the workers.
+
+    Raises:
+        UserError: if a block failed in all attempts.
+    """
+    writer, tasks = filler.writer, missing_blocks(filler.writer)
+    threads = threads or max(1, cores() // len(devices_of(device)))
+    executor = open_processes(writer.folder, device=device, workers=0, threads=threads)
+    with block_progress(name, before=len(writer.sizes) - sum(task.count for task in tasks)) as progress:
+        failed = executor.run(filler, tasks, progress)
+    if failed:
+        first = failed[0]
+        raise UserError(f"{name}: {len(failed)} blocks failed; block {first.task.number}: {first.error}")
+    writer.finish()
 
 
 def _facts(cache: KnowledgeCache) -> dict[str, float]:

@@ -18,11 +18,13 @@ from kdmt.corpus.batching import (
     Extras,
     ParallelData,
     collate,
+    collate_packed,
     epoch_order,
     filter_by_size,
     make_batches,
 )
 from kdmt.corpus.knowledge_cache import KnowledgeSource
+from kdmt.corpus.packing import PackingShape
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
 
@@ -64,6 +66,7 @@ class BinarizedData:
         )
         if not len(self.kept):
             raise UserError("no pair is within train.max_source_tokens and train.max_target_tokens")
+        self.packing = self._packing_shape() if settings.packing else None
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         """Return the batches of an epoch in their order."""
@@ -79,11 +82,20 @@ class BinarizedData:
             max_tokens=self.settings.max_tokens,
             seed=self.seed,
             epoch=epoch,
+            packing=self.packing,
         )
+
+    def _packing_shape(self) -> PackingShape:
+        assert self.data.tgt_sizes is not None
+        longer = np.maximum(self.data.src_sizes, self.data.tgt_sizes)
+        return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
     def load(self, indices: np.ndarray) -> Batch:
         """Return the batch of these pairs."""
-        batch = collate(indices, self.data, length_multiple=_length_multiple(self.settings))
+        if self.packing is None:
+            batch = collate(indices, self.data, length_multiple=_length_multiple(self.settings))
+        else:
+            batch = collate_packed(indices, self.data, self.packing)
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),

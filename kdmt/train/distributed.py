@@ -88,7 +88,9 @@ class ParallelObjective:
         return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
     def collect(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return whole tensors on the CPU of the first rank, an empty dictionary on the others.
+        """Return copies of whole tensors on the CPU of the first rank, an empty dictionary on the others.
+
+        Training may go on while the copies are in use.
 
         All ranks must call this together.
         """
@@ -96,7 +98,9 @@ class ParallelObjective:
         for name, part in parts.items():
             whole = self.whole(part.detach())
             if self.ranks.is_first:
-                collected[name] = whole.cpu()
+                collected[name] = whole.to("cpu", non_blocking=True, copy=True)  # from a GPU, into pinned memory
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         return collected
 
     @contextmanager

@@ -2,14 +2,20 @@
 
 Results (parameters, the best checkpoint, the content of `average`) depend on the settings, the seed and the data alone.
 On one CPU with the same number of threads, saving more often, stopping or killing the run does not change them.
+
+The host does not wait for a GPU within an update. Whether an update is applied is decided on the device; the host reads
+the loss and the gradient norm one update later, and before it validates, saves or ends. Then it logs them, and stops if
+`on_divergence` requires it: the update that followed was computed from unchanged parameters and is never saved.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,12 +32,14 @@ from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
 from kdmt.score.metrics import METRICS
 from kdmt.train.arithmetic import ModelShape, choose_arithmetic
+from kdmt.train.background import BackgroundWriter
 from kdmt.train.data import Prefetched, Step, TrainingData, steps
 from kdmt.train.distributed import ParallelObjective
 from kdmt.train.meter import Meter
 from kdmt.train.run_folder import Position, RunFolder
 from kdmt.train.run_log import Progress
 from kdmt.train.schedule import inverse_sqrt
+from kdmt.train.update_results import HostCopy, UnreadUpdate, is_unusable
 
 Ending = Literal["max_updates", "patience"]
 
@@ -91,8 +99,13 @@ class Trainer:
         self.folder = RunFolder(run, settings, companions)
         self.init_state = init_state
         self.position = Position(world=ranks.world)
-        self.meter = Meter(device, self.model)
+        self.meter = Meter(device, objective)
         self.saved_at = time.monotonic()
+        self.writer = BackgroundWriter()
+        self.unread: UnreadUpdate | None = None
+        self.lr = 0.0  # of the last update that was applied
+        self.stop = StopRequest()
+        self.requests = (0, False)  # signal and due save that the ranks exchanged with the counts of an update
 
     # ------------------------------------------------------------------------------------------------- the run
 
@@ -104,14 +117,21 @@ class Trainer:
             Divergence: if the loss or the gradient cannot be used; the last good checkpoint is kept.
         """
         self.folder.path.mkdir(parents=True, exist_ok=True)
+        try:
+            return self._run()
+        finally:
+            self._note_unwritten()
+
+    def _run(self) -> Outcome:
         self._start()
-        with stop_requests() as stop, self.progress.running(self.position.update, self.settings.max_updates):
+        with stop_requests() as self.stop, self.progress.running(self.position.update, self.settings.max_updates):
             if self._ending() is None:
                 for step in self._steps():
                     self._update(step)
-                    self._after_update(stop)
+                    self._after_update()
                     if self._ending() is not None:
                         break
+            self._read_results()
         return self._finish()
 
     def _ending(self) -> Ending | None:
@@ -148,30 +168,61 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, start=1):
             self._backward(batch, counts, sums, last=number == len(batches), idle=number > len(own))
-        totals, norm = self._totals(sums, self._clip_gradient())
+        figures = self._figures(sums, self._clip_gradient())
+        lr = self._learning_rate()
+        self._apply(is_unusable(figures, explosion_norm=self.settings.explosion_norm), lr, memory)
         self.position.epoch, self.position.batch = step.epoch, step.done
-        if self._is_usable(totals, norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._learning_rate()
-            self.optimizer.step()
-            self.objective.after_update()
-            self._remember(totals, counts)
-        else:
-            self.objective.remember(memory)
-        self.optimizer.zero_grad()
         self.position.update += 1
         self.meter.count(own, tokens)
-        self._maybe_log(norm)
+        self._read_results()
+        self.unread = UnreadUpdate(
+            update=self.position.update,
+            epoch=step.epoch,
+            batch=step.done,
+            lr=lr,
+            counts=counts,
+            figures=HostCopy(figures),
+            speed=self._read_meter(),
+        )
+        self.progress.advance(self.position.update)
+
+    def _apply(self, unusable: Tensor, lr: float, memory: dict[str, Tensor]) -> None:
+        """Take the step of the optimiser, which changes nothing if the update is unusable, and clear the gradient.
+
+        What follows the student or remembers batches must not change with an update that is skipped. In this case only
+        the host has to know at once whether it is.
+
+        Args:
+            unusable: scalar on the device, 1 if the update must not be applied.
+            memory: what the objective remembered before the update.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.found_inf = unusable  # type: ignore[attr-defined]  # as gradient scalers set it
+        self.optimizer.step()
+        follows = bool(memory or self.objective.memory() or self.objective.teachers.moving())
+        if follows and self.settings.on_divergence == "skip" and bool(unusable):
+            self.objective.remember(memory)
+        else:
+            self.objective.after_update()
+        self.optimizer.zero_grad()
 
     def _counts(self, batches: Sequence[Prepared]) -> tuple[dict[str, float], float]:
         """Return the count of each term, by which its sum is divided, and the number of target tokens.
 
-        Both are sums over all micro-batches of all ranks.
+        Both are sums over all micro-batches of all ranks. Signals and a due save travel in the same message: they may
+        arise at any moment, and at a single rank, and all ranks must act on them after the same update.
         """
         names = self.objective.weights
         counts = [self.objective.counts(batch) for batch in batches]
         own = [sum(each[name] for each in counts) for name in names]
-        *totals, tokens = self.ranks.sum([*own, sum(batch.num_loss_tokens for batch in batches)])
+        own.append(sum(batch.num_loss_tokens for batch in batches))
+        signals = [0] * self.ranks.world
+        signals[self.ranks.rank] = self.stop.signal_number
+        save_due = self.ranks.is_first and self._save_is_due()
+        everyone = self.ranks.sum([*own, save_due, *signals])
+        *totals, tokens = everyone[: len(own)]
+        self.requests = (int(max(everyone[len(own) + 1 :])), bool(everyone[len(own)]))
         return dict(zip(names, totals, strict=True)), tokens
 
     def _backward(
@@ -190,8 +241,8 @@ class Trainer:
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + term.sum.detach().double()
 
-    def _clip_gradient(self) -> float:
-        """Clip the gradient if the settings request it, and return the largest norm before clipping.
+    def _clip_gradient(self) -> Tensor:
+        """Clip the gradient if the settings request it, and return the largest norm before clipping, a scalar.
 
         Models that are trained together are clipped separately.
         """
@@ -202,25 +253,43 @@ class Trainer:
             else:
                 norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
             norms.append(self.parallel.whole(norm))
-        return float(torch.stack(norms).amax())
+        return torch.stack(norms).amax()
 
-    def _totals(self, sums: dict[str, Tensor], norm: float) -> tuple[dict[str, float], float]:
-        """Return the sum of each term over all micro-batches of all ranks, and the norm of the first rank.
+    def _figures(self, sums: dict[str, Tensor], norm: Tensor) -> Tensor:
+        """Return the sum of each term over all micro-batches of all ranks, and the norm, float64 [terms + 1].
 
-        All ranks use the same norm, so that they make the same decision.
+        All ranks use the norm of the first rank, so that they make the same decision.
         """
-        names = self.objective.weights
-        own = [float(sums[name]) if name in sums else 0.0 for name in names]
-        *totals, shared_norm = self.ranks.sum([*own, norm if self.ranks.is_first else 0.0])
-        return dict(zip(names, totals, strict=True)), shared_norm
+        norm = norm.double()
+        zero = torch.zeros_like(norm)
+        own = [sums.get(name, zero) for name in self.objective.weights]
+        return self.ranks.add(torch.stack([*own, norm if self.ranks.is_first else zero]))
+
+    # ----------------------------------------------------------------------------------- the results of an update
+
+    def _read_results(self) -> None:
+        """Read the loss and the norm of the latest update if that has not been done, and log them if they are due.
+
+        Raises:
+            Divergence: if the update is unusable and training must stop.
+        """
+        unread, self.unread = self.unread, None
+        if unread is None:
+            return
+        totals, norm = unread.read()
+        if self._is_usable(unread, totals, norm):
+            self.lr = unread.lr
+            self._remember(totals, unread.counts)
+        if unread.speed is not None:
+            self._log(unread, norm, unread.speed)
 
     def _remember(self, totals: dict[str, float], counts: dict[str, float]) -> None:
         for name, total in totals.items():
             self.position.loss_sums[name] = self.position.loss_sums.get(name, 0.0) + total
             self.position.loss_counts[name] = self.position.loss_counts.get(name, 0.0) + counts[name]
 
-    def _is_usable(self, totals: dict[str, float], norm: float) -> bool:
-        """Return whether the gradient can be used; if not, the update is skipped or training stops.
+    def _is_usable(self, unread: UnreadUpdate, totals: dict[str, float], norm: float) -> bool:
+        """Return whether the gradient could be used; if not, the update was skipped or training stops.
 
         Raises:
             Divergence: if the gradient cannot be used, and `on_divergence` is `stop` or too many updates in a row were
@@ -230,18 +299,18 @@ class Trainer:
         if problem is None:
             self.position.skipped_in_a_row = 0
             return True
-        where = f"update {self.position.update + 1} (epoch {self.position.epoch}, batch {self.position.batch})"
         self.position.skipped += 1
         self.position.skipped_in_a_row += 1
         in_a_row = self.position.skipped_in_a_row
         if self.settings.on_divergence == "skip" and in_a_row < _MAX_SKIPS_IN_A_ROW:
-            self.progress.note(f"{where}: {problem}: skipped")
+            self.progress.note(f"{unread.place}: {problem}: skipped")
             return False
+        self._note_unwritten()
         # a checkpoint of the weights whose loss is not finite is not a good one
-        failing = self.position.update if not all(map(math.isfinite, totals.values())) else None
+        failing = unread.update - 1 if not all(map(math.isfinite, totals.values())) else None
         raise Divergence(
-            f"{where}: {problem}{f', {in_a_row} times in a row' if in_a_row > 1 else ''}. The last good checkpoint is "
-            f"{self.folder.last_good(failing) or 'none: nothing was saved yet'}; "
+            f"{unread.place}: {problem}{f', {in_a_row} times in a row' if in_a_row > 1 else ''}. "
+            f"The last good checkpoint is {self.folder.last_good(failing) or 'none: nothing was saved yet'}; "
             f"try a lower 'train.lr', more 'train.warmup_updates' or 'train.clip_norm'"
         )
 
@@ -260,46 +329,52 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------- between the updates
 
-    def _after_update(self, stop: StopRequest) -> None:
+    def _after_update(self) -> None:
         update = self.position.update
         validated = update % self.settings.validate_interval_updates == 0
         if validated:
+            self._read_results()
             self._validate(scheduled=True)
-        # the signal is read once and shared by all ranks: it may arrive at any moment, and at a single rank
-        signal_number, save_due = self._agree(stop.signal_number, self._save_is_due())
+        signal_number, save_due = self._requests()
         if signal_number:
-            raise Interrupted(signal_number, str(self._save()))
+            self._read_results()
+            folder = self._save()
+            self._wait_for_checkpoint()
+            raise Interrupted(signal_number, str(folder))
         if validated or save_due or update % self.settings.save_interval_updates == 0:
+            self._read_results()
             self._save()
 
     def _save_is_due(self) -> bool:
         minutes = self.settings.save_interval_minutes
         return bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
 
-    def _agree(self, signal_number: int, save_due: bool) -> tuple[int, bool]:
-        if self.ranks.world == 1:
-            return signal_number, save_due
-        everyone = self.ranks.collect((signal_number, save_due))
-        return max(number for number, _ in everyone), everyone[0][1]
+    def _requests(self) -> tuple[int, bool]:
+        """Return the signal that requests a stop, 0 for none, and whether a save is due; the same on all ranks."""
+        return (self.stop.signal_number, self._save_is_due()) if self.ranks.world == 1 else self.requests
 
-    def _maybe_log(self, grad_norm: float) -> None:
-        self.progress.advance(self.position.update)
+    def _read_meter(self) -> dict[str, float] | None:
+        """Return the figures of the meter if the update is to be logged, and reset it."""
         if self.position.update % self.settings.log_interval_updates:
-            return
+            return None
+        figures = self.meter.read(self.ranks)
+        self.meter.reset()
+        return figures
+
+    def _log(self, unread: UnreadUpdate, grad_norm: float, speed: dict[str, float]) -> None:
         sums, counts = self.position.loss_sums, self.position.loss_counts
         if not sums:
             return  # every update was skipped
         self.progress.log_training(
-            update=self.position.update,
-            epoch=self.position.epoch,
-            lr=self.optimizer.param_groups[0]["lr"],
+            update=unread.update,
+            epoch=unread.epoch,
+            lr=self.lr,
             grad_norm=grad_norm,
             skipped=self.position.skipped,
-            **self.meter.read(self.ranks),
+            **speed,
             **{name: total / (counts[name] or 1.0) for name, total in sorted(sums.items())},
         )
         self.position.loss_sums, self.position.loss_counts = {}, {}
-        self.meter.reset()
 
     def _validate(self, *, scheduled: bool) -> None:
         """Validate, and update the best score.
@@ -379,7 +454,7 @@ class Trainer:
         self.objective.use(self._arithmetic())
         self.model.recompute_layers = self.settings.activation_checkpointing
         if self.settings.compile:
-            self.model.compile_layers()
+            self.model.compile_layers(packed=self.settings.packing)
         self.parallel = ParallelObjective(
             self.objective, parallel=self.settings.parallel, ranks=self.ranks, device=self.device
         )
@@ -445,15 +520,34 @@ class Trainer:
         )
 
     def _save(self) -> Path:
-        """Save a checkpoint: whole tensors are collected from all ranks, and the first rank writes them."""
+        """Save a checkpoint: whole tensors are copied from all ranks, and the first rank writes them in the background.
+
+        Raises:
+            BaseException: the error of the writing before.
+        """
         with self.meter.paused():
+            self.writer.wait()  # before the copies are made, so that there is one set of them
             weights = self.parallel.collect(dict(self.model.named_parameters()))
             tensors = self._state_tensors()
             if self.ranks.is_first:
-                self.folder.save(self.model, self.position, weights=weights, tensors=tensors)
-            self.ranks.wait()
+                position = copy.deepcopy(self.position)
+                self.writer.submit(partial(self.folder.save, self.model, position, weights=weights, tensors=tensors))
         self.saved_at = time.monotonic()
         return self.folder.folder_of(self.position.update)
+
+    def _wait_for_checkpoint(self) -> None:
+        """Wait until the first rank has written the latest checkpoint."""
+        self.writer.wait()
+        self.ranks.wait()
+
+    def _note_unwritten(self) -> None:
+        """Wait for the checkpoint that is being written, and log why it could not be written, if so.
+
+        This is for a run that ends with another error.
+        """
+        error = self.writer.drain()
+        if error is not None:
+            self.progress.note(f"the latest checkpoint could not be written: {error}")
 
     def _state_tensors(self) -> dict[str, Tensor]:
         """Return all tensors of a checkpoint but the model's weights.
@@ -475,7 +569,7 @@ class Trainer:
         return of_ranks | self.parallel.collect(optimizer | self.objective.moving())
 
     def _memory(self) -> dict[str, Tensor]:
-        return {name: value.cpu() for name, value in self.objective.memory().items()}
+        return {name: value.to("cpu", copy=True) for name, value in self.objective.memory().items()}
 
     def _random_state(self) -> dict[str, Tensor]:
         if self.device.type == "cuda":
@@ -530,6 +624,7 @@ class Trainer:
             self._save()  # before validating, which may take long
             self._validate(scheduled=False)
             self._save()
+        self.writer.wait()
         if self.ranks.is_first:
             self.folder.write_average(self.model)
         self.ranks.wait()

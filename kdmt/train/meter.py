@@ -10,8 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from kdmt.models.transformer import Transformer
-from kdmt.objectives.objective import Prepared
+from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import Ranks
 from kdmt.train.data import Prefetched, Step
 from kdmt.train.utilisation import peak_flops, training_flops
@@ -20,8 +19,8 @@ from kdmt.train.utilisation import peak_flops, training_flops
 class Meter:
     """Speed counters since the last reset. The time of validating and saving is excluded."""
 
-    def __init__(self, device: torch.device, model: Transformer) -> None:
-        self.device, self.model = device, model
+    def __init__(self, device: torch.device, objective: Objective) -> None:
+        self.device, self.objective = device, objective
         self.peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
         self.prefetched: Prefetched[Step] | None = None
         self.reset()
@@ -40,11 +39,7 @@ class Meter:
         """Count an update: this rank's batches, and the target tokens of all ranks."""
         self.tokens += tokens
         if self.peak is not None:
-            config, vocab_size = self.model.config, self.model.tgt_vocab_size
-            self.flops += sum(
-                training_flops(config, each.batch, num_outputs=each.num_loss_tokens, tgt_vocab_size=vocab_size)
-                for each in batches
-            )
+            self.flops += sum(training_flops(self.objective, each) for each in batches)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -30,13 +30,14 @@ def validation_loss(
     Raises:
         UserError: if a count is zero.
     """
-    sums, counts = dict.fromkeys(EVALUATED, 0.0), dict.fromkeys(EVALUATED, 0.0)
+    sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in EVALUATED}
+    counts = dict.fromkeys(EVALUATED, 0.0)
     for indices in batches[ranks.rank :: ranks.world]:
         terms = objective(objective.prepare(data.load(indices).to(device)))
         for name in EVALUATED:
-            sums[name] += float(terms[name].sum.detach())
+            sums[name] += terms[name].sum.detach()  # on the device: the host does not wait for each batch
             counts[name] += terms[name].count
-    totals, whole = ranks.sum(list(sums.values())), ranks.sum(list(counts.values()))
+    totals, whole = ranks.sum(torch.stack([*sums.values()]).tolist()), ranks.sum(list(counts.values()))
     if not all(whole):
         raise UserError("validation set: no target has an alignment ('nat.upsample' is too small), or none has a word")
     return {name: total / count for name, total, count in zip(sums, totals, whole, strict=True)}

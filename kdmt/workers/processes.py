@@ -167,7 +167,7 @@ class Processes:
             for i in range(size)
         ]
         return drive(
-            _ProcessPool(pickle.dumps(open_worker), specs, share_cores(size, self.threads)),
+            _ProcessPool(pickle.dumps(open_worker), specs, self._cores(size)),
             size,
             tasks,
             progress,
@@ -175,6 +175,12 @@ class Processes:
             silence_seconds=self.silence_seconds,
             opening_seconds=self.opening_seconds,
         )
+
+    def _cores(self, size: int) -> list[set[int]] | None:
+        """Return the cores of each worker; None with GPUs, whose workers wait for them and need few cores."""
+        if any(device.startswith("cuda") for device in self.devices):
+            return None
+        return share_cores(size, self.threads)
 
 
 def share_cores(workers: int, threads: int) -> list[set[int]] | None:

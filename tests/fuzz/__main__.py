@@ -1,10 +1,10 @@
-"""Give generated hostile inputs to the command line: no traceback, nothing without an end, nothing harmed.
+"""Run generated hostile inputs on the command line: no traceback, no hang, no change to other files.
 
     make fuzz        (or: PYTHONPATH=tests python -m fuzz [--seed 1] [--inputs 400])
-    PYTHONPATH=tests python -m fuzz --seed 1 --only corpora:17        one of them again, with what it said
+    PYTHONPATH=tests python -m fuzz --seed 1 --only corpora:17        repeat one of them, with its message
     PYTHONPATH=tests python -m fuzz --only hub                        one kind
 
-Exits with 1 if anything was wrong.
+It exits with 1 if there was any fault.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from time import monotonic
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: children of a fork have no threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, because children of a fork must have no threads
 
 from fuzz.kinds import KINDS
 from fuzz.runner import Input, Result, Runner, planned
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--results", action="store_true", help="write benchmarks/results/fuzz.json")
     options = parser.parse_args()
     inputs = _inputs(options.only, options.inputs)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing stays in the temporary folder
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary folder is removed
     preload()
     with tempfile.TemporaryDirectory(prefix="kdmt-fuzz-world-") as scratch:
         (world := Path(scratch) / "world").mkdir()
@@ -56,7 +56,7 @@ def main() -> int:
         for each in inputs:
             start = monotonic()
             results.append(runner.run(each, keep=options.keep))
-            _tell(results[-1], monotonic() - start, every=bool(options.only))
+            _print_result(results[-1], monotonic() - start, every=bool(options.only))
     return _report(results, options.seed, write=options.results)
 
 
@@ -72,8 +72,8 @@ def _inputs(only: list[str] | None, count: int) -> list[Input]:
     return inputs
 
 
-def _tell(result: Result, seconds: float, *, every: bool) -> None:
-    """A line for each fault, or for each input."""
+def _print_result(result: Result, seconds: float, *, every: bool) -> None:
+    """Print a line for each fault, or for each input."""
     if every or result.faults:
         codes = ", ".join(map(str, result.codes))
         print(_printable(f"{result.input}: {result.damage}: exit code {codes} after {seconds:.1f} s"))

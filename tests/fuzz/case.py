@@ -1,4 +1,4 @@
-"""One hostile input: what was damaged, and the commands that are given it."""
+"""One hostile input: the damage, and the commands that are run on it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Command:
     """`kdmt ARGUMENTS` in the input's folder.
 
     Attributes:
-        arguments: without the program's name.
-        stdin: what it reads from standard input.
-        changes: beginnings of the paths that it may change when it succeeds.
-        makes: a path that it makes when it succeeds, and of which nothing is there when it is refused.
-        lines: how many lines it writes to standard output when it succeeds, None where that is not known.
+        arguments: arguments without the program's name.
+        stdin: bytes of standard input.
+        changes: prefixes of the paths that it may change when it succeeds.
+        makes: path that it makes when it succeeds; nothing of it may exist when it is refused.
+        lines: number of lines that it writes to standard output when it succeeds, None if unknown.
     """
 
     arguments: tuple[str, ...]
@@ -31,13 +31,13 @@ class Command:
 
 @dataclass(frozen=True)
 class Case:
-    """What was done to the files of the world.
+    """The damage to the files of the world, and the commands to run.
 
     Attributes:
-        damage: a description.
-        commands: run one after the other until one is refused.
-        again: a command that has to succeed once the damaged files are whole again; None for the last of `commands`.
-        refused: whether the damage is one that has to be noticed: checksums tell, or there is no such number.
+        damage: description of the damage.
+        commands: commands that are run one after the other until one is refused.
+        again: command that must succeed after the damaged files are restored; None for the last of `commands`.
+        refused: whether the damage must be noticed, because checksums differ or a number is impossible.
     """
 
     damage: str
@@ -47,7 +47,7 @@ class Case:
 
 
 def drawn(seed: int, kind: str, number: int) -> random.Random:
-    """The random numbers that one input is made from: of nothing but its name."""
+    """Return the random numbers for one input, which depend only on its name."""
     return random.Random(f"{seed}:{kind}:{number}")
 
 
@@ -56,7 +56,7 @@ EXTENDED = "teacher.train.max_updates=22"
 
 
 def stage(name: str, *sets: str, more: tuple[str, ...] = (), yaml: str = "tiny.yaml") -> Command:
-    """A stage of the tiny pipeline."""
+    """Return a command that runs a stage of the tiny pipeline."""
     folder = {"student": "students"}.get(name, name)
     arguments = (name, yaml, *more, *(part for setting in sets for part in ("--set", setting)))
     changes = tuple(f"runs/tiny/{each}" for each in (folder, "scores.json", "significance.json", "report.html"))

@@ -1,4 +1,4 @@
-"""Damage to bytes, to JSON and to paths, drawn from a `random.Random`; each function tells what it did."""
+"""Damage to bytes, JSON and paths, drawn from a `random.Random`; each function returns a description of the damage."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PWNED = "PWNED"  # a file that appears where something was executed
+PWNED = "PWNED"  # a file that exists if a damaged file was executed
 ESCAPES = "\x1b]0;title\x07\x1b[31mred\x1b[2J\r\x08\x9b31m"
 Damaged = tuple[bytes, str]
 
 
 class Runs:
-    """Pickled, it makes a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return os.system, (f"touch {PWNED}",)
@@ -33,7 +33,7 @@ class Runs:
 
 
 def damage_bytes(rng: random.Random, data: bytes) -> Damaged:
-    """As a disk, a network or a copy that was interrupted does it, or the wrong file under the right name."""
+    """Damage bytes as disks, networks or interrupted copies do, or return another kind of file."""
     name = rng.choice([*_OF_BYTES, *_OTHER_FILES])
     if name in _OTHER_FILES:
         return _OTHER_FILES[name](data), f"is {name}"
@@ -53,7 +53,7 @@ def _flipped(rng: random.Random, data: bytes) -> bytes:
 
 
 def _early(rng: random.Random, length: int) -> int:
-    """Any place, but often one near the beginning, where headers are."""
+    """Return any position, but often one near the beginning, where headers are."""
     return rng.randrange(length) if rng.random() < 0.5 else rng.randrange(min(length, 64))
 
 
@@ -77,7 +77,7 @@ def _replaced(rng: random.Random, data: bytes) -> bytes:
 
 
 def _all_ones(rng: random.Random, data: bytes) -> bytes:
-    """Numbers there become -1 or as large as they can be."""
+    """Set bytes to ones, which makes numbers there -1 or as large as possible."""
     start, length = (_early(rng, len(data)) if data else 0), rng.choice([1, 2, 4, 8])
     return data[:start] + b"\xff" * length + data[start + length :]
 
@@ -152,7 +152,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 def damage_json(rng: random.Random, data: bytes) -> Damaged:
-    """Another value, key or type somewhere; or text that is JSON for some readers, or for none."""
+    """Change values, keys or types, or return text that only some JSON readers accept, or none."""
     choice = rng.random()
     if choice < 0.1:
         return damage_bytes(rng, data)
@@ -184,26 +184,26 @@ _ODD_JSON: dict[str, Callable[[bytes], bytes]] = {
 def damage_values(
     rng: random.Random, document: Any, *, spare: Callable[[str], bool] = lambda _: False
 ) -> tuple[Any, str]:
-    """Change one to three places of nested lists and mappings.
+    """Change one to three values of nested lists and mappings.
 
     Args:
-        spare: paths (`a.b.0`) that keep their values.
+        spare: predicate for paths (`a.b.0`) whose values are not changed.
     """
     done = []
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        places = [place for place in _places(document) if not spare(".".join(map(str, place[2])))]
-        if not places:
+        entries = [entry for entry in _entries(document) if not spare(".".join(map(str, entry[2])))]
+        if not entries:
             return _value(rng), "another value altogether"
-        holder, key, path = rng.choice(places)
+        holder, key, path = rng.choice(entries)
         done.append(f"{'.'.join(map(str, path))}: {_change_value(rng, holder, key)}")
     return document, "; ".join(done)
 
 
-def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, Any, tuple[Any, ...]]]:
-    """(holder, key, path) of every value; of long lists only some."""
+def _entries(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, Any, tuple[Any, ...]]]:
+    """Return (holder, key, path) of every value; only the first ones of long lists."""
     keys = list(node) if isinstance(node, dict) else list(range(len(node))[:8]) if isinstance(node, list) else []
     below = [(node, key, (*path, key)) for key in keys]
-    return below + [place for key in keys for place in _places(node[key], (*path, key))]
+    return below + [entry for key in keys for entry in _entries(node[key], (*path, key))]
 
 
 def _change_value(rng: random.Random, holder: Any, key: Any) -> str:
@@ -231,14 +231,14 @@ def _change_value(rng: random.Random, holder: Any, key: Any) -> str:
 
 
 def _value(rng: random.Random) -> Any:
-    return json.loads(json.dumps(rng.choice(_VALUES)))  # an object of its own
+    return json.loads(json.dumps(rng.choice(_VALUES)))  # a copy, so that it is not shared
 
 
 # --------------------------------------------------------------------------------------------------------------- paths
 
 
 def replace_path(rng: random.Random, path: Path) -> str:
-    """Something that is not the file or folder that was there; nothing that never ends is read, if it is recognised."""
+    """Replace a file or folder by something else; an endless file must be recognised before it is read."""
     kind = rng.choice(list(_OTHER_PATHS))
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -266,7 +266,7 @@ _OTHER_PATHS: dict[str, Callable[[Path], Any]] = {
 
 
 def damage_file(rng: random.Random, path: Path) -> str:
-    """Any file: by its ending, or as bytes, or what is no file in its place."""
+    """Damage a file by its suffix, or as bytes, or replace it by something that is not a file."""
     choice = rng.random()
     if choice < 0.12:
         return f"{path.name} is {replace_path(rng, path)}"

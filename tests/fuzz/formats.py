@@ -1,5 +1,7 @@
-"""Damage that keeps a format's outer form, so that what lies deeper is reached: tensors, arrays, dictionaries, blocks;
-and checksums rewritten to fit what was done."""
+"""Damage that keeps the outer form of a format, so that the code for its content is reached.
+
+It covers tensors, arrays, dictionaries and blocks, and can update checksums.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def sha256(path: Path) -> str:
 
 
 def rewrite_checksums(folder: Path) -> None:
-    """Let checksums.json say what the files are now."""
+    """Write the present checksums of the files to checksums.json."""
     path = folder / "checksums.json"
     try:
         checksums = json.loads(path.read_bytes())
@@ -42,7 +44,7 @@ def rewrite_checksums(folder: Path) -> None:
 
 
 def rewrite_manifest(stage: Path) -> None:
-    """Let a stage's manifest say what its outputs are now."""
+    """Write the present checksums of a stage's outputs to its manifest."""
     path = stage / "manifest.json"
     manifest = json.loads(path.read_bytes())
     for name in manifest["outputs"]:
@@ -56,7 +58,7 @@ def rewrite_manifest(stage: Path) -> None:
 
 
 def damage_safetensors(rng: random.Random, data: bytes) -> Damaged:
-    """The header's JSON, or the numbers."""
+    """Damage the header's JSON, or the numbers."""
     (length,) = struct.unpack("<Q", data[:8])
     header, body = data[8 : 8 + length], data[8 + length :]
     choice = rng.random()
@@ -77,7 +79,7 @@ def damage_safetensors(rng: random.Random, data: bytes) -> Damaged:
 
 
 def _other_tensors(rng: random.Random, header: dict[str, Any], body: bytes) -> Damaged:
-    """One tensor has another shape, type, name or place."""
+    """Change the shape, type, name or offsets of one tensor."""
     name = rng.choice([name for name in header if name != "__metadata__"])
     about = header[name]
     change = rng.choice(["reversed", "float16", "int64", "flat", "negative", "huge", "renamed", "missing", "control"])
@@ -109,7 +111,7 @@ def _joined(header: bytes, body: bytes) -> bytes:
 
 
 def damage_array(rng: random.Random, data: bytes) -> Damaged:
-    """A .npy file: another type, shape or other numbers."""
+    """Damage a .npy file: another type, shape or other numbers."""
     array = np.load(io.BytesIO(data))
     choice = rng.choice(["values", "values", "shape", "type", "objects", "bytes", "header"])
     if choice == "bytes":
@@ -134,7 +136,7 @@ def damage_array(rng: random.Random, data: bytes) -> Damaged:
 
 
 def _other_numbers(rng: random.Random, array: np.ndarray) -> Damaged:
-    """-1, as large as can be, NaN or 0 here and there, of records and of simple arrays."""
+    """Set some bytes so that numbers become -1, as large as possible, NaN or 0, in records and simple arrays."""
     changed = array.copy()
     flat = changed.reshape(-1).view("u1")
     byte = rng.choice([0xFF, 0x7F, 0x80, 0x00])
@@ -152,7 +154,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def damage_dictionary(rng: random.Random, data: bytes) -> Damaged:
-    """dict.<lang>.txt, `token count` a line."""
+    """Damage a line of dict.<lang>.txt, which has a token and its count."""
     lines = data.split(b"\n")
     number = rng.randrange(max(1, len(lines) - 1))
     name = rng.choice(list(_LINES))
@@ -187,7 +189,7 @@ _LINES: dict[str, Callable[[bytes], bytes]] = {
 
 
 def damage_any(rng: random.Random, path: Path) -> str:
-    """A file, by what it is."""
+    """Damage a file according to its format."""
     if rng.random() < 0.08:
         return f"{path.name} is {replace_path(rng, path)}"
     suffixes = {".safetensors": damage_safetensors, ".npy": damage_array, ".json": damage_json, ".gz": damage_block}
@@ -200,10 +202,10 @@ def damage_any(rng: random.Random, path: Path) -> str:
 
 
 def damage_listed(rng: random.Random, path: Path, folder: Path) -> tuple[str, bool]:
-    """A file that its folder's checksums.json lists; that fits it again in most cases.
+    """Damage a file that its folder's checksums.json lists; in most cases update its checksum.
 
     Returns:
-        What was done, and whether the checksums tell of it.
+        A description of the damage, and whether the checksums show it.
     """
     before = sha256(path)
     what = damage_any(rng, path)
@@ -214,7 +216,7 @@ def damage_listed(rng: random.Random, path: Path, folder: Path) -> tuple[str, bo
 
 
 def damage_block(rng: random.Random, data: bytes) -> Damaged:
-    """A block of decoded sentences: its header, its columns or its wrapping, with the checksum rewritten."""
+    """Damage a block of decoded sentences: its header, its columns or its compression, with an updated checksum."""
     content = gzip.decompress(data)[:-32]
     line, _, body = content.partition(b"\n")
     choice = rng.random()
@@ -240,7 +242,7 @@ def _is_json(data: bytes) -> bool:
 
 
 def _other_column(rng: random.Random, columns: list[Any], body: bytes) -> Damaged:
-    """Numbers of one column that cannot be."""
+    """Set numbers of one column to values that are not possible."""
     chosen = rng.randrange(len(columns))
     start = sum(np.dtype(kind).itemsize * count for _, kind, count in columns[:chosen])
     name, kind, count = columns[chosen]

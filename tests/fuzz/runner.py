@@ -1,4 +1,4 @@
-"""All inputs, one after the other: made, run, judged."""
+"""Run all inputs one after the other: make, run and judge them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fuzz.world import World
 
 @dataclass(frozen=True)
 class Input:
-    """The name of an input: with the seed, all that is needed to make it again."""
+    """The name of an input; together with the seed it determines the input."""
 
     kind: str
     number: int
@@ -40,7 +40,7 @@ class Result:
 
 
 def planned(count: int, kinds: Iterable[str] = KINDS) -> list[Input]:
-    """So many inputs, evenly over the kinds."""
+    """Return `count` inputs, evenly distributed over the kinds."""
     names = list(kinds)
     inputs = [Input(names[index % len(names)], index // len(names)) for index in range(count)]
     return sorted(inputs, key=lambda each: names.index(each.kind))
@@ -50,9 +50,9 @@ class Runner:
     """Runs inputs in copies of one world.
 
     Args:
-        seed: with an input's name, what it is made from.
-        limit_seconds: a command that takes longer hangs.
-        entry: the program; by default kdmt's.
+        seed: seed of the inputs, used together with their names.
+        limit_seconds: time after which a command counts as hanging.
+        entry: program to run (default: kdmt).
     """
 
     def __init__(self, world: World, *, seed: int, limit_seconds: float = 60.0, entry: Entry | None = None) -> None:
@@ -62,7 +62,7 @@ class Runner:
         """Make an input and run its commands until one is refused.
 
         Args:
-            keep: a new folder that the input is copied to before anything is run.
+            keep: new folder to which the input is copied before anything is run.
         """
         kind = KINDS[each.kind]
         for library in kind.libraries:
@@ -108,7 +108,7 @@ class Runner:
         )
 
     def _mend(self, folder: Path, whole: Tree, damaged: Tree) -> bool:
-        """Put back what was damaged; False where the folder that it was in is gone."""
+        """Restore what was damaged; return False if its folder no longer exists."""
         changed = sorted(path for path in whole.keys() | damaged.keys() if whole.get(path) != damaged.get(path))
         for path in changed:
             here = folder / path
@@ -130,7 +130,7 @@ class Runner:
         return True
 
     def _blocked(self, command: Command, folder: Path) -> list[Fault]:
-        """Whether what was left behind keeps the whole input from being read."""
+        """Return a fault if files left behind prevent the restored input from being read."""
         ended = self._run(command, folder)
         if ended.code == 0:
             return []

@@ -1,5 +1,7 @@
-"""Commands in forked children of a process that has loaded kdmt and torch already: quick, and with real exit codes,
-real standard streams and limits that the operating system enforces."""
+"""Run commands in forked children of a process that has already loaded kdmt and torch.
+
+This is fast, and has real exit codes, real standard streams and limits enforced by the operating system.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +19,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-MEMORY_BYTES = 4 << 30  # of address space, beyond what the parent has mapped
-FILE_BYTES = 1 << 30  # of a file that is written
+MEMORY_BYTES = 4 << 30  # of address space, in addition to what the parent has mapped
+FILE_BYTES = 1 << 30  # for each file that is written
 
 Entry = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended.
+    """The result of a command.
 
     Attributes:
-        code: the exit code, negative for a signal.
-        hung: it was killed, since it took longer than the limit.
-        where: the Python stack at the limit.
+        code: exit code, negative for a signal.
+        hung: whether it was killed because it exceeded the time limit.
+        where: Python stack at the time limit.
     """
 
     code: int
@@ -41,7 +43,7 @@ class Ended:
 
 
 def preload() -> None:
-    """Load what most commands load, and start no thread: a forked child has none of them."""
+    """Load what most commands load, without starting a thread, because a forked child has none of them."""
     import ctranslate2  # noqa: F401
     import sacrebleu  # noqa: F401
     import sentencepiece  # noqa: F401
@@ -66,11 +68,11 @@ def run_command(
     limit_seconds: float = 60.0,
     entry: Entry | None = None,
 ) -> Ended:
-    """`kdmt ARGUMENTS` in a folder.
+    """Run `kdmt ARGUMENTS` in a folder.
 
     Args:
-        limit_seconds: after which it is killed, with all processes that it started.
-        entry: the program; by default kdmt's.
+        limit_seconds: time after which it is killed, with all processes that it started.
+        entry: program to run (default: kdmt).
     """
     with tempfile.TemporaryDirectory(prefix="kdmt-fuzz-") as name:
         streams = [Path(name) / stream for stream in ("in", "out", "err", "stack")]
@@ -82,7 +84,7 @@ def run_command(
             hung = not _ends_within(pid, limit_seconds)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)  # and what it started and left behind
+                os.killpg(pid, signal.SIGKILL)  # also the processes that it left running
         _, status = os.waitpid(pid, 0)
         out, err, stack = (stream.read_bytes() if stream.exists() else b"" for stream in streams[1:])
         return Ended(os.waitstatus_to_exitcode(status), out, err, hung, stack.decode(errors="replace") if hung else "")
@@ -99,7 +101,7 @@ def _ends_within(pid: int, seconds: float) -> bool:
 def _be_the_command(
     arguments: Sequence[str], folder: Path, streams: Sequence[Path], limit_seconds: float, entry: Entry | None
 ) -> None:
-    """Never returns."""
+    """Run the command in the child process; never return."""
     code = 70
     try:
         os.setsid()
@@ -112,7 +114,7 @@ def _be_the_command(
         _limit(resource.RLIMIT_AS, _mapped_bytes() + MEMORY_BYTES)
         _limit(resource.RLIMIT_FSIZE, FILE_BYTES)
         _limit(resource.RLIMIT_CORE, 0)
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an OSError instead
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that an OSError is raised instead
         sys.argv = ["kdmt", *arguments]
         code = _call(entry)
         sys.stdout.flush()
@@ -122,7 +124,7 @@ def _be_the_command(
 
 
 def _call(entry: Entry | None) -> int:
-    """The exit code, as the interpreter finds it."""
+    """Run the program and return its exit code as the interpreter would."""
     try:
         if entry is None:
             from kdmt.cli import main as entry

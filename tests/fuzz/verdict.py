@@ -1,6 +1,6 @@
-"""What is wrong with the way in which a command ended.
+"""The faults in how a command ended.
 
-A command succeeds, or it refuses its input with one clear line, and nothing that was there is harmed.
+A command succeeds, or it refuses its input with one clear line; other files are not changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fuzz.case import Command
 from fuzz.server import Ended
 
 LONGEST_LINE = 2_000  # characters of standard error
-Tree = Mapping[str, str]  # relative path -> what is there
+Tree = Mapping[str, str]  # relative path -> identity of its content
 
 FaultKind = Literal["traceback", "hang", "harmed", "message", "accepted"]
 
@@ -31,7 +31,7 @@ class Fault:
 
 
 def judge(ended: Ended, command: Command, before: Tree, after: Tree) -> list[Fault]:
-    """All that is wrong with a command's end."""
+    """Return all faults in how a command ended."""
     if ended.hung:
         return [Fault("hang", f"no end within the time limit; at {_last_frame(ended.where)}")]
     return [*_crashes(ended), *_bad_messages(ended, command), *_harm(ended, command, before, after)]
@@ -56,10 +56,10 @@ def _crashes(ended: Ended) -> list[Fault]:
 
 
 def _summary(text: str) -> str:
-    """The error and where in kdmt it was raised."""
-    places = re.findall(r'File ".*?/kdmt/([^"]+)", line (\d+)', text)
+    """Return the error and the place in kdmt where it was raised."""
+    frames = re.findall(r'File ".*?/kdmt/([^"]+)", line (\d+)', text)
     last = [line for line in text.splitlines() if line and not line.startswith(" ")][-1]
-    place = ":".join(places[-1]) if places else "?"
+    place = ":".join(frames[-1]) if frames else "?"
     return f"{last[:300]} at kdmt/{place}"
 
 
@@ -97,15 +97,15 @@ def _ill_formed(text: str) -> list[str]:
 
 
 def _is_usage(text: str) -> bool:
-    """What the parser of the command line says of an option, and argparse of `kdmt generate`'s."""
+    """Return whether this is a usage error of the command line's parser, or of argparse in `kdmt generate`."""
     return text.startswith("Usage: ") and re.search(r"^Error: .*\n\Z", text, re.MULTILINE) is not None
 
 
-# ---------------------------------------------------------------------------------------------------------------- harm
+# ------------------------------------------------------------------------------------------------------- changed files
 
 
 def look_at(folder: Path) -> dict[str, str]:
-    """What is below a folder: the content of files, the target of links, the kind of others."""
+    """Return everything below a folder: content of files, target of links, kind of other paths."""
     tree = {}
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
@@ -149,7 +149,7 @@ def _harm(ended: Ended, command: Command, before: Tree, after: Tree) -> list[Fau
 
 
 def _was_begun(path: str, after: Tree) -> bool:
-    """Whether a file is the record of a complete stage that was begun again, which its plan now tells."""
+    """Return whether a file is a record of a complete stage that was begun again and now has a plan instead."""
     folder, _, name = path.rpartition("/")
     return name in ("manifest.json", "config.json") and f"{folder}/plan.json" in after
 
@@ -159,7 +159,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_kept_aside(path: str, content: str, after: Tree) -> bool:
-    """Whether the stage that a file is of was moved aside with it."""
+    """Return whether the stage that contains a file was moved aside with it."""
     if content == "folder":
-        return True  # its files are what counts
+        return True  # only its files count
     return any(_ASIDE.sub("", other) == path for other, found in after.items() if found == content)

@@ -1,4 +1,4 @@
-"""What is damaged: made once, copied for every input."""
+"""The files to damage: made once, copied for every input."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TEACHER, CTC = "runs/tiny/teacher", "runs/tiny/students/ctc/seed_1"
 
 
 class World:
-    """A folder with parts that are made when they are first wanted.
+    """A folder with parts that are made when they are first needed.
 
-    Parts: `pipeline` (tiny.yaml, text/ and runs/, all stages of which are done), `data-bin` (fairseq's, of the same
-    text), `fairseq` (checkpoints that fairseq wrote, and dictionaries), `ct2`, `onnx` (exported models), `hub` (Marian
-    and M2M-100 folders).
+    Parts: `pipeline` (tiny.yaml, text/ and runs/ with all stages done), `data-bin` (fairseq's, with the same text),
+    `fairseq` (checkpoints that fairseq wrote, and dictionaries), `ct2`, `onnx` (exported models), `hub` (Marian and
+    M2M-100 folders).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +46,7 @@ class World:
 
 
 def document() -> dict[str, Any]:
-    """The tiny pipeline with a student of each kind that reads something of its own."""
+    """Return the tiny pipeline with a student of each kind that reads files of its own."""
     changed = tiny_pipeline.settings()
     raw = changed["students"]["raw"]
     ctc_model = {name: value for name, value in raw["model"].items() if name != "decoder_layers"}
@@ -58,7 +58,7 @@ def document() -> dict[str, Any]:
     intervals = ("validate_interval_updates", "save_interval_updates", "log_interval_updates")
     changed["teacher"]["train"] |= {"max_updates": UPDATES, **dict.fromkeys(intervals, UPDATES // 2)}
     changed["knowledge"] = {"k": 4, "block_size": 30, "threads": 1}
-    return json.loads(json.dumps(changed))  # no mapping twice, which YAML would write as an alias
+    return json.loads(json.dumps(changed))  # no mapping twice, because YAML would write it as an alias
 
 
 def _make(folder: Path, *arguments: str, entry: Entry | None = None) -> None:

@@ -2,8 +2,8 @@
 
     .fairseq-env/bin/python tests/golden/make_data_bin.py
 
-Writes the tokenised text, runs fairseq-preprocess on it once a case and keeps what it wrote, without its log.
-Runs under Python 3.8; tests/unit/corpus/test_binarize.py compares our files with these and needs no fairseq.
+It writes the tokenised text, runs fairseq-preprocess on it once for each case and keeps its files, without its log.
+It runs under Python 3.8; tests/unit/corpus/test_binarize.py compares kdmt's files with these and needs no fairseq.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 
 OUT = Path(__file__).resolve().parent / "data_bin"
 
-# The options of each case; `dictionary_size` has it use a generated dictionary, to see where uint16 ends.
+# The options of each case; `dictionary_size` makes it use a generated dictionary, to test the limit of uint16.
 CASES = {
     "joined": ["--joined-dictionary"],
     "separate": [],
@@ -30,7 +30,7 @@ CASES = {
     "separate_both": ["--thresholdsrc", "2", "--thresholdtgt", "2", "--nwordssrc", "19", "--nwordstgt", "19"],
     "joined_both": ["--joined-dictionary", "--thresholdsrc", "2", "--thresholdtgt", "2", "--nwordssrc", "25"],
 }
-LARGE_DICTIONARIES = {"uint16": 65499, "uint32": 65500}  # sizes with the four specials
+LARGE_DICTIONARIES = {"uint16": 65499, "uint32": 65500}  # sizes with the four special symbols
 
 WORDS = {
     "en": "the a man woman dog in on with . , ▁runs run@@ s ½ na\u00efve nai\u0308ve café ﬁne # & | \\ \" ' 10 2.5 -",

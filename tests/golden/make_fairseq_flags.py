@@ -1,9 +1,9 @@
-"""Write tests/golden/fairseq_flags.json with a real fairseq 0.12.2: the flags that each of its commands has.
+"""Write tests/golden/fairseq_flags.json with a real fairseq 0.12.2: the flags of each of its commands.
 
     .fairseq-env/bin/python tests/golden/make_fairseq_flags.py
 
-Those of fairseq-train and fairseq-generate are with the task, architectures, criterion, optimiser and schedule that
-translation uses. tests/unit/test_fairseq_page.py compares docs/reference/fairseq-flags.md with them.
+The flags of fairseq-train and fairseq-generate include those of the task, architectures, criterion, optimiser and
+schedule that translation uses. tests/unit/test_fairseq_page.py compares docs/reference/fairseq-flags.md with them.
 """
 
 import argparse

@@ -3,14 +3,14 @@
     .fairseq-env/bin/python tests/golden/make_fairseq_parity.py        fairseq 0.12.2: checkpoints with `cfg`
     .fairseq-old-env/bin/python tests/golden/make_fairseq_parity.py    fairseq 0.10.2: old ones with `args`
     ... make_fairseq_parity.py --trained MODELS --data DATA_BIN --out OUT
-                                  the same of trained models, MODELS/<case>.pt, for `make parity`; not to be committed
+        the same files of trained models, MODELS/<case>.pt, for `make parity`; not to be committed
 
 Both run under Python 3.8 (`make fairseq-env`, `make fairseq-old-env`); tests/unit/interop/fairseq compares kdmt with
 these files and needs no fairseq.
 
     joined/, separate/, languages/   dictionaries
-    <case>.pt       a model with random weights after one update, as fairseq's trainer saves it, meters and all
-    <case>.npz      inputs, and what fairseq makes of them in float32: encoder output, log-probabilities, losses,
+    <case>.pt       a model with random weights after one update, as fairseq's trainer saves it, with its meters
+    <case>.npz      inputs, and fairseq's results for them in float32: encoder output, log-probabilities, losses,
                     translations. Padding is on the right; values at padding are left out
     <case>.json     the command line, and the losses by name
 """
@@ -53,7 +53,7 @@ AUTOREGRESSIVE = {  # case -> dictionaries, command line
         f"--arch transformer_wmt_en_de_big_t2t --encoder-learned-pos --decoder-learned-pos {SHAPE} {SMOOTHED} "
         "--attention-dropout 0 --activation-dropout 0",
     ),
-    "embeddings": (  # wmt19's way with embeddings on top of everything that has to do with them
+    "embeddings": (  # as in wmt19, with all options of embeddings
         "separate",
         "--arch transformer_wmt_en_de_big --share-decoder-input-output-embed --layernorm-embedding "
         f"--no-scale-embedding --activation-fn gelu {SHAPE} --attention-dropout 0 --criterion cross_entropy",
@@ -105,12 +105,12 @@ def write_dictionary(folder, lang, words):
 
 
 def set_up(line, dictionaries):
-    """Settings, task, model and criterion of a command line."""
+    """Return settings, task, model and criterion of a command line."""
     langs = [] if "multi_simple" in line else ["--source-lang", "en", "--target-lang", "de"]
     arguments = [str(OUT / dictionaries), *langs, "--cpu", "--optimizer", "adam", "--lr", "1e-7", "--clip-norm", "1"]
     arguments += ["--no-save-optimizer-state", "--disable-validation", *line.split()]
     args = options.parse_args_and_arch(options.get_training_parser(), input_args=arguments)
-    args.data = "data-bin"  # nothing of the machine in the file
+    args.data = "data-bin"  # nothing about the machine in the file
     cfg = args
     if not OLD:
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -124,7 +124,7 @@ def set_up(line, dictionaries):
 
 
 def randomise(model, generator):
-    """Every tensor drawn anew: biases of 0 and gains of 1 would hide a tensor that went to the wrong place."""
+    """Draw every tensor at random: biases of 0 and gains of 1 would not show that a tensor is in the wrong position."""
     for name, parameter in model.named_parameters():
         if FAST_PATH_COPY.match(name):
             continue
@@ -137,12 +137,12 @@ def randomise(model, generator):
 
 
 def update_and_save(case, cfg, task, model, criterion, sample):
-    """One update, which makes meters and leaves the model as good as it was; then fairseq's own saving."""
+    """Make one update, which creates meters and hardly changes the model, then save it with fairseq's trainer."""
     trainer = Trainer(cfg, task, model, criterion)
     with metrics.aggregate("train"):
         trainer.train_step([sample])
     extra = {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1, "shuffle": True}, "val_loss": 3.25}
-    if OLD:  # as they lay in the files of still earlier versions
+    if OLD:  # as in the files of still earlier versions
         from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
 
         extra["train_meters"] = {"loss": AverageMeter(), "wps": TimeMeter(), "wall": StopwatchMeter()}
@@ -152,7 +152,7 @@ def update_and_save(case, cfg, task, model, criterion, sample):
 
 
 def make_tokens(lengths, vocab, generator, bos=False):
-    """Random sentences ending in </s>, padded on the right: [B, longest]."""
+    """Return random sentences ending in </s>, padded on the right: [B, longest]."""
     tokens = torch.full((len(lengths), max(lengths) + bos), PAD, dtype=torch.long)
     for row, length in zip(tokens, lengths):
         if bos:
@@ -175,14 +175,14 @@ def save(case, line, arrays, losses, out=OUT):
 
 
 def loss_of(criterion, model, sample):
-    """The criterion's value and what it logs."""
+    """Return the criterion's loss and the losses that it logs."""
     with torch.no_grad():
         loss, size, log = criterion(model, sample)
     named = {name: float(value) for name, value in log.items() if name.endswith("loss")}
     return {**named, "loss": float(loss), "sample_size": float(size)}
 
 
-# ------------------------------------------------------------------------------------------------- one after the other
+# --------------------------------------------------------------------------------------------------------------- cases
 
 
 def make_autoregressive(case, line, dictionaries, seed):
@@ -235,7 +235,7 @@ def teacher_forced(model, sample):
 
 
 def translate(task, model, sample, **settings):
-    """Tokens with </s> and scores of each sentence's hypotheses: [B, K, longest], padded, and [B, K]."""
+    """Return tokens with </s> and scores of each sentence's hypotheses: [B, K, longest], padded, and [B, K]."""
     searcher = task.build_generator([model], Namespace(**{"lenpen": 1.0, "temperature": 1.0, **settings}))
     with torch.no_grad():
         found = task.inference_step(searcher, [model], sample)
@@ -251,7 +251,7 @@ def translate(task, model, sample, **settings):
 
 
 def make_multilingual(case, line, seed):
-    """From English into German, with the language tokens where fairseq's task puts them."""
+    """Make the files for English into German, with the language tokens where fairseq's task puts them."""
     generator = torch.Generator().manual_seed(seed)
     cfg, task, model, criterion = set_up(line, "languages")
     randomise(model, generator)
@@ -276,32 +276,32 @@ def nat_sample(src_tokens, tgt_tokens, prev_tokens):
 
 
 def hide(tokens, generator, share):
-    """Some words as <unk>, one of each sentence at least."""
+    """Replace some words by <unk>, at least one in each sentence."""
     hidden = torch.rand(tokens.shape, generator=generator) < share
     hidden[:, 1] = True
     return tokens.masked_fill(hidden & tokens.gt(EOS), UNK)
 
 
 def leave_out(tokens):
-    """Every second word left out."""
+    """Leave out every second word."""
     rows = [[token for place, token in enumerate(row) if token in (BOS, EOS) or place % 2] for row in tokens.tolist()]
     return padded([[token for token in row if token != PAD] for row in rows])
 
 
 def make_nat(case, line, seed, draft):
-    """What is common to models that write all positions at once; `draft` makes the decoder's input of a target."""
+    """Return a non-autoregressive model and its sample; `draft` makes the decoder's input from a target."""
     generator = torch.Generator().manual_seed(seed)
     cfg, task, model, criterion = set_up(line, "joined")
     randomise(model, generator)
     src_tokens = make_tokens(SRC_LENGTHS, len(task.source_dictionary), generator, bos=True)
     tgt_tokens = make_tokens(TGT_LENGTHS, len(task.target_dictionary), generator, bos=True)
-    if case.startswith("levenshtein"):  # translations that no limit cuts
+    if case.startswith("levenshtein"):  # translations that no limit truncates
         model.decoder.embed_mask_ins.weight.data[3:].mul_(0.1)
-    if case in POSITIONAL:  # lengths that there are positions for
+    if case in POSITIONAL:  # lengths within the number of positions
         near = slice(126, 134) if model.decoder.pred_length_offset else slice(5, 12)
         kept = model.decoder.embed_length.weight.data[near].clone()
         model.decoder.embed_length.weight.data.zero_()[near] = kept
-    if case in EDITING:  # different words: of equally short edits we may choose others than fairseq
+    if case in EDITING:  # different words, because of equally short edits kdmt may choose others than fairseq
         tgt_tokens[tgt_tokens.gt(EOS)] = torch.arange(4, 4 + int(tgt_tokens.gt(EOS).sum()))
     sample = nat_sample(src_tokens, tgt_tokens, draft(tgt_tokens, generator))
     task.inject_noise = lambda _: sample["prev_target"]
@@ -310,7 +310,7 @@ def make_nat(case, line, seed, draft):
 
 
 def encode(model, sample):
-    """fairseq's encoder output, and the arrays that all have."""
+    """Return fairseq's encoder output, and the arrays that all cases have."""
     src_tokens = sample["net_input"]["src_tokens"]
     with torch.no_grad():
         encoder_out = model.encoder(src_tokens, src_lengths=lengths_of(src_tokens))
@@ -378,11 +378,11 @@ def record_editing(case, line, task, model, criterion, sample, out=OUT):
 
 
 def record_trained(models, data, out):
-    """The same of trained models: <case>.pt with the command line in <case>.json beside it."""
+    """Record the same for trained models: <case>.pt, with the command line in <case>.json in the same folder."""
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted(models.glob("*.pt")):
         case, generator = path.stem, torch.Generator().manual_seed(1)
-        overrides = {"data": str(data), "dae_ratio": 0.0}  # what is drawn at random is left out
+        overrides = {"data": str(data), "dae_ratio": 0.0}  # without what is drawn at random
         (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], arg_overrides=overrides)
         criterion = task.build_criterion(cfg.criterion)
         model.eval()
@@ -398,7 +398,7 @@ def record_trained(models, data, out):
 
 
 def first_sentences(task, bos, count=8):
-    """Of the validation set, as tokens; those whose words are all different (see `make_nat`)."""
+    """Return the first sentence pairs of the validation set with different target words as tokens (see `make_nat`)."""
     task.load_dataset("valid")
     pairs = (task.dataset("valid")[index] for index in range(len(task.dataset("valid"))))
     chosen = []
@@ -417,7 +417,7 @@ def padded(rows):
 
 
 def make_variants():
-    """The same model in the other forms that its file may have: PyTorch's format of before 1.6, omegaconf's objects."""
+    """Save the same model in other formats of its file: PyTorch's before version 1.6, and with omegaconf's objects."""
     content = torch.load(str(OUT / "post_norm_shared.pt"))
     torch.save(content, str(OUT / "post_norm_shared_zipless.pt"), _use_new_zipfile_serialization=False)
     from omegaconf import OmegaConf
@@ -437,7 +437,7 @@ def main():
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(1)  # sums in one order
+    torch.set_num_threads(1)  # so that sums are always in the same order
     if given.trained is not None:
         record_trained(given.trained, given.data, given.out)
         return

@@ -1,11 +1,11 @@
-"""Make the golden files in tests/golden/generate with a real fairseq 0.12.2: what fairseq-generate writes.
+"""Make the golden files in tests/golden/generate with a real fairseq 0.12.2: the output of fairseq-generate.
 
     .fairseq-env/bin/python tests/golden/make_generate.py
 
-Trains two small models of a made-up language with fairseq-train and translates with fairseq-generate under several
-flags. Runs under Python 3.8; tests/unit/stages/test_generate.py compares `kdmt generate` with these files.
+It trains two small models of a made-up language with fairseq-train and translates with fairseq-generate under several
+flags. It runs under Python 3.8; tests/unit/stages/test_generate.py compares `kdmt generate` with these files.
 
-    data-bin/             of fairseq-preprocess, but for the training split
+    data-bin/             from fairseq-preprocess, without the training split
     model_<seed>.npz      weights, float32
     cases.json            flags of each case, without data-bin and path; the shape of the models
     <case>.txt            the lines S-, T-, H-, D-, P- and the last one
@@ -42,7 +42,7 @@ SHAPE = {
     "share_decoder_input_output_embed": True,
 }
 SEEDS = (1, 2)
-# flags, and the models that translate together
+# flags, and the models of the ensemble
 CASES = {
     "beam": [["--beam", "4", "--remove-bpe", "--batch-size", "8"], [1]],
     "nbest": [["--beam", "5", "--nbest", "3", "--lenpen", "0.6", "--max-tokens", "200"], [1]],
@@ -54,7 +54,7 @@ CASES = {
     "valid": [["--gen-subset", "valid", "--beam", "2", "--remove-bpe", "--seed", "3"], [1]],
     "shard": [["--beam", "2", "--batch-size", "5", "--num-shards", "2", "--shard-id", "1"], [1]],
 }
-# fairseq-generate 0.12.2 takes --num-shards and --shard-id and does nothing with them: its shards are those of ranks
+# fairseq-generate 0.12.2 accepts --num-shards and --shard-id but ignores them: its shards are those of ranks
 SAID_OTHERWISE = {"--num-shards": "--distributed-world-size", "--shard-id": "--distributed-rank"}
 
 
@@ -89,7 +89,7 @@ def write_text(folder):
 
 
 def make_pair(rng):
-    """Words in reverse order; one in twenty is any other, so that the model is never sure."""
+    """Return words and translations in reverse order; one in twenty is random, so that the model is never certain."""
     words = [rng.choice(list(WORDS)) for _ in range(rng.randint(1, 9))]
     said = [word if rng.random() < 0.95 else rng.choice(list(WORDS)) for word in reversed(words)]
     return " ".join(words), " ".join(WORDS[word] for word in said)

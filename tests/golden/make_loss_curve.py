@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/golden/make_loss_curve.py
 
-tests/pipeline/test_loss_curve.py trains it again and compares. A change that moves the curve makes the file anew, and
-says in its commit why the curve may move. The seventh digit differs between processors and numbers of threads.
+tests/pipeline/test_loss_curve.py trains it again and compares. After a change that moves the curve, make the file again
+and explain in the commit why the curve may move. The seventh digit differs between processors and numbers of threads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETTINGS = [
 
 
 def loss_curve(folder: Path) -> list[float]:
-    """Train the toy teacher in an empty folder; the loss of each update, in nats a token."""
+    """Train the toy teacher in an empty folder and return the loss of each update, in nats per token."""
     sizes = [argument for split, size in PAIRS.items() for argument in (f"--{split}", str(size))]
     generator = [sys.executable, str(REPOSITORY / "data/toy/generate.py"), "--out", "data/toy/corpus", *sizes]
     subprocess.run(generator, cwd=folder, check=True, stdout=subprocess.DEVNULL)

@@ -2,10 +2,10 @@
 
     .fairseq-env/bin/python tests/golden/make_model.py
 
-Runs under Python 3.8; tests/unit/interop/test_fairseq.py compares kdmt with these files and needs no fairseq.
+It runs under Python 3.8; tests/unit/interop/test_fairseq.py compares kdmt with these files and needs no fairseq.
 
-    <case>.npz           weights (float32, every tensor random), inputs padded on the right and on the left, and in
-                         float64 what fairseq makes of them at the real tokens, sentence after sentence
+    <case>.npz           weights (float32, every tensor random), inputs padded on the right and on the left, and
+                         fairseq's float64 results for them at the real tokens, sentence after sentence
     cases.json           each case's architecture
     architectures.json   fields and parameter counts of fairseq's named architectures
     schedule.json        learning rates of Adam under inverse_sqrt, update by update
@@ -33,8 +33,8 @@ PAD, EOS = 1, 2
 SRC_LENGTHS, TGT_LENGTHS = (9, 4, 1, 6), (3, 8, 1, 5)  # tokens with </s>
 SMOOTHING = (0.0, 0.1, 0.3)
 
-# Copies that fairseq's encoder layers make of their own weights when a state dict is loaded; zeros until then, never
-# trained, and they count as parameters.
+# Copies that fairseq's encoder layers make of their own weights when a state dict is loaded; before, they are zeros.
+# They are never trained, but count as parameters.
 FAST_PATH_COPY = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)")
 
 SMALL = {
@@ -77,7 +77,7 @@ CASES = {
         "tgt_vocab": 44,
     },
 }
-# ours -> fairseq's
+# name in kdmt -> name in fairseq
 ARCHITECTURES = {
     "transformer": "transformer",
     "transformer_tiny": "transformer_tiny",
@@ -100,7 +100,7 @@ SCHEDULES = [
 
 
 def build(fields, src_vocab, tgt_vocab):
-    """A fairseq model of these fields; one dictionary for both sides if all embeddings are shared."""
+    """Build a fairseq model with these fields; both sides have one dictionary if all embeddings are shared."""
     src_dictionary = make_dictionary(src_vocab)
     tgt_dictionary = src_dictionary if fields.get("share_all_embeddings") else make_dictionary(tgt_vocab)
     task = SimpleNamespace(source_dictionary=src_dictionary, target_dictionary=tgt_dictionary)
@@ -115,14 +115,14 @@ def make_dictionary(size):
 
 
 def randomise(model, generator):
-    """Every tensor drawn anew: biases of 0 and gains of 1 would hide a tensor that went to the wrong place."""
+    """Draw every tensor at random: biases of 0 and gains of 1 would not show that a tensor is in the wrong position."""
     for name, parameter in own_parameters(model):
         noise = torch.randn(parameter.shape, generator=generator)
         gain = "norm" in name and name.endswith("weight")
         scale = 0.3 if parameter.dim() == 1 else parameter.size(-1) ** -0.5
         parameter.data.copy_(noise * scale + (1.0 if gain else 0.0))
     for buffer in model.buffers():
-        buffer.data.fill_(1)  # fairseq leaves some uninitialised; they hold no weights
+        buffer.data.fill_(1)  # fairseq leaves some of them uninitialised; they hold no weights
 
 
 def own_parameters(model):
@@ -130,7 +130,7 @@ def own_parameters(model):
 
 
 def make_tokens(lengths, vocab, generator):
-    """Random sentences ending in </s>, padded on the right: [B, longest]."""
+    """Return random sentences ending in </s>, padded on the right: [B, longest]."""
     tokens = torch.full((len(lengths), max(lengths)), PAD, dtype=torch.long)
     for row, length in zip(tokens, lengths):
         row[: length - 1] = torch.randint(3, vocab, (length - 1,), generator=generator)
@@ -139,7 +139,7 @@ def make_tokens(lengths, vocab, generator):
 
 
 def shift(tgt_tokens):
-    """The decoder's input: each sentence moved to the right by one, </s> in front."""
+    """Return the decoder's input: each sentence moved to the right by one, </s> in front."""
     prev_tokens = torch.full_like(tgt_tokens, PAD)
     for prev, tgt in zip(prev_tokens, tgt_tokens):
         length = int(tgt.ne(PAD).sum())
@@ -154,9 +154,9 @@ def pad_on_the_left(tokens):
 
 
 def run(model, src_tokens, prev_tokens):
-    """Encoder states [B, S, D] and log-probabilities [B, T, V], both float64.
+    """Return encoder states [B, S, D] and log-probabilities [B, T, V], both float64.
 
-    fairseq's own log-softmax rounds to float32; it is taken here of its logits, in float64.
+    fairseq's own log-softmax rounds to float32; here it is computed from its logits in float64.
     """
     src_lengths = src_tokens.ne(PAD).sum(dim=1)
     encoder_out = model.encoder(src_tokens, src_lengths=src_lengths)
@@ -207,7 +207,7 @@ def describe_architecture(name):
 
 
 def make_schedule(settings):
-    """The learning rate that fairseq's Adam has at update 0, 1, ..., from the trainer's order of calls."""
+    """Return the learning rate of fairseq's Adam at update 0, 1, ..., in the trainer's order of calls."""
     cfg = Namespace(**settings)
     cfg.lr = [settings["lr"]]
     adam = Namespace(lr=cfg.lr, adam_betas="(0.9, 0.98)", adam_eps=1e-8, weight_decay=0.0, use_old_adam=False,
@@ -227,7 +227,7 @@ def write_json(name, value):
 
 
 def main():
-    torch.set_num_threads(1)  # sums in one order
+    torch.set_num_threads(1)  # so that sums are always in the same order
     shutil.rmtree(str(OUT), ignore_errors=True)
     OUT.mkdir(parents=True)
     for seed, (name, case) in enumerate(CASES.items()):

@@ -1,4 +1,4 @@
-"""`kdmt` as a user runs it: a process of its own, in a folder of the test's."""
+"""Run `kdmt` as a user does: in its own process, in a folder of the test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 300  # so that a hanging process fails its test; nothing is ti
 
 
 def start(folder: Path, *arguments: str | Path, sets: Iterable[str] = ()) -> subprocess.Popen[str]:
-    """Start `kdmt ARGUMENTS` in a folder, with what it says in pipes."""
+    """Start `kdmt ARGUMENTS` in a folder, with its standard streams in pipes."""
     command = [str(KDMT), *map(str, arguments), *(part for setting in sets for part in ("--set", setting))]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KDMT_")}
     pipe = subprocess.PIPE
@@ -23,7 +23,7 @@ def start(folder: Path, *arguments: str | Path, sets: Iterable[str] = ()) -> sub
 def run(
     folder: Path, *arguments: str | Path, sets: Iterable[str] = (), stdin: str = "", code: int = 0
 ) -> tuple[str, str]:
-    """Run a command to its end, which must be of exit code `code`; gives standard output and standard error."""
+    """Run a command to its end, check its exit code, and return its standard output and standard error."""
     process = start(folder, *arguments, sets=sets)
     out, err = process.communicate(stdin, timeout=TIMEOUT_SECONDS)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"

@@ -1,8 +1,8 @@
-"""A criterion's loss and gradients in the real fairseq 0.12.2 (Python 3.8): the other side of test_fairseq.py.
+"""Compute a criterion's loss and gradients with the real fairseq 0.12.2 (Python 3.8), for test_fairseq.py.
 
     .fairseq-env/bin/python tests/pipeline/fairseq_criterion_worker.py JOB.json OUT.npz
 
-The job: fairseq-train's arguments, an .npz of the model's state, and the sentences of the batch.
+The job has fairseq-train's arguments, the path of an .npz with the model's state, and the sentences of the batch.
 """
 
 import json

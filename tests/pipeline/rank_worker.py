@@ -1,4 +1,4 @@
-"""One rank of the trainings of test_ranks.py, under `torchrun` or alone: one after the other, each into a folder."""
+"""Run one rank of the trainings of test_ranks.py, under `torchrun` or alone, one training after the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import Objective
 from kdmt.ranks import joined_ranks
 
-WIDE = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48, encoder_layers=2)  # the teacher's
+WIDE = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48, encoder_layers=2)  # the shape of the teacher
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
 def make_objective(name: str, model: Transformer) -> Objective:
     if name == "plain":
         return build_objective(model, label_smoothing=0.1)
-    if name == "ctc":  # embeddings apart: some are never looked up
+    if name == "ctc":  # separate embeddings, some of which are never used
         torch.manual_seed(1)
         shape = replace(TINY, dropout=0.0, share_all_embeddings=False)
         nat = NATConfig(family="ctc", upsample=2)

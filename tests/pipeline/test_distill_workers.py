@@ -1,4 +1,4 @@
-"""The distilled files are the same bytes whoever makes them: one process, several, Ray's actors, shards, the killed."""
+"""The distilled files are the same bytes from one process, several processes, Ray actors, shards, and after kills."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SETS = (
     "teacher.train.max_updates=20",
     "students.sampled={data: sampled}",
 )
-SLOWLY = 0.02  # seconds between two looks
+SLOWLY = 0.02  # seconds between two checks
 NUM_BLOCKS = 50
 
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Up to the teacher, with text enough for many blocks."""
+    """Return a folder of a pipeline run up to the teacher, with enough text for many blocks."""
     folder = tmp_path_factory.mktemp("workers")
     tiny_pipeline.write_pipeline(folder)
     tiny_pipeline.write_text(folder, {"train": 8 * NUM_BLOCKS, "valid": 6, "test": 5})
@@ -44,7 +44,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def inline(taught: Path) -> dict[str, str]:
-    """What one process makes that is disturbed by nobody."""
+    """Return the hashes of the files made by one process without interruptions."""
     run(taught, "distill", "tiny.yaml", sets=SETS)
     made = take_away(taught)
     assert len([name for name in made if "/blocks/" in name]) == 2 * NUM_BLOCKS
@@ -53,7 +53,7 @@ def inline(taught: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(taught: Path) -> Iterator[None]:
-    """Remove what a test that failed has left."""
+    """Remove the files that a failed test has left."""
     yield
     for stage in ("distill", "sampled"):
         shutil.rmtree(taught / "runs/tiny" / stage, ignore_errors=True)
@@ -61,26 +61,26 @@ def _nothing_left(taught: Path) -> Iterator[None]:
 
 @pytest.fixture
 def moments() -> random.Random:
-    """Moments that differ from run to run; the seed is shown where a test fails."""
+    """Return random moments that differ in each test run; the seed is shown if a test fails."""
     seed = time.time_ns() % 1_000_000
     print(f"moments of seed {seed}")
     return random.Random(seed)
 
 
 def take_away(folder: Path) -> dict[str, str]:
-    """Remove what was distilled; gives the hashes of its files."""
+    """Remove the distilled files and return their hashes."""
     made = {}
     for stage in ("distill", "sampled"):
         tree = hash_tree(folder / "runs/tiny" / stage)
         assert not [name for name in tree if ".partial" in name]
-        # what a run was told of workers is kept with it, and of no account
+        # config.json records the settings of workers, which do not affect the result
         made |= {f"{stage}/{name}": sha for name, sha in tree.items() if name != "config.json"}
         shutil.rmtree(folder / "runs/tiny" / stage)
     return made
 
 
 def family_of(pid: int) -> set[int]:
-    """A process's children and theirs."""
+    """Return the process ids of all descendants of a process."""
     found: set[int] = set()
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -106,7 +106,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Return as soon as something is there, or the process has ended."""
+    """Return as soon as `ready` is true or the process has ended."""
     while process.poll() is None and not ready():
         time.sleep(SLOWLY)
 
@@ -136,7 +136,7 @@ def test_processes_make_the_same_bytes(taught: Path, inline: dict[str, str], wor
 
 
 def test_shards_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> None:
-    """Two at the same moment, the third later with other workers."""
+    """Run two shards at the same time, and the third later with other workers."""
     both = [start(taught, "distill", "tiny.yaml", "--shard", f"{shard}/3", sets=SETS) for shard in (2, 0)]
     for process in both:
         _, err = process.communicate(timeout=TIMEOUT_SECONDS)
@@ -149,9 +149,9 @@ def test_shards_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> Non
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Two nodes with a CPU each, both on this machine."""
+    """Start a cluster of two nodes with one CPU each on this machine."""
     pytest.importorskip("ray")
-    # nodes inherit where the package is, and a secret that is not kept in the user's home
+    # nodes inherit the path of the package, and a secret outside the user's home
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -173,11 +173,11 @@ def test_actors_of_a_ray_cluster_make_the_same_bytes(taught: Path, inline: dict[
     assert f"{NUM_BLOCKS} of {NUM_BLOCKS} blocks" in err
     logs = {path.name for path in (taught / "runs/tiny/distill/logs").iterdir()}
     assert take_away(taught) == inline
-    assert logs  # of an actor on each of the two nodes, but one of them may start after the last block
+    assert logs  # of an actor on each of the two nodes, although one of them may start after the last block
     assert logs <= {"worker-000.log", "worker-001.log"}
 
 
-def test_a_worker_that_is_killed_costs_nothing(taught: Path, inline: dict[str, str]) -> None:
+def test_a_killed_worker_does_not_change_the_files(taught: Path, inline: dict[str, str]) -> None:
     process = start(taught, "distill", "tiny.yaml", sets=processes(2))
     wait_until(lambda: blocks(taught) > 3, process)
     family = family_of(process.pid)
@@ -192,7 +192,7 @@ def test_a_worker_that_is_killed_costs_nothing(taught: Path, inline: dict[str, s
     assert take_away(taught) == inline
 
 
-def test_a_driver_that_is_killed_leaves_no_worker_and_loses_no_block(taught: Path, inline: dict[str, str]) -> None:
+def test_a_killed_driver_leaves_no_worker_and_loses_no_block(taught: Path, inline: dict[str, str]) -> None:
     process = start(taught, "distill", "tiny.yaml", sets=processes(2))
     wait_until(lambda: blocks(taught) > 3, process)
     family = family_of(process.pid)
@@ -210,10 +210,10 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_loses_no_block(taught: Pat
 
 
 @pytest.mark.slow
-def test_distilling_by_processes_that_are_killed_many_times(
+def test_distilling_by_processes_killed_many_times(
     taught: Path, inline: dict[str, str], moments: random.Random
 ) -> None:
-    """Twenty kills at moments that nobody chose, of workers and of the driver, in all that one run does."""
+    """Kill workers and the driver twenty times in one run, at random moments."""
     process = start(taught, "distill", "tiny.yaml", sets=processes(2))
     family: set[int] = set()
     kills = attempts = 0
@@ -234,12 +234,12 @@ def test_distilling_by_processes_that_are_killed_many_times(
             kills += 1
         if kill_driver or process.poll() is not None:
             _, err = process.communicate(timeout=TIMEOUT_SECONDS)
-            if process.returncode == 2:  # three times one after the other the same was hit
+            if process.returncode == 2:  # the same process was killed three times in a row
                 assert "no worker can be opened: " in err or "failed three times" in err
             else:
                 assert process.returncode in (0, -signal.SIGKILL), err
             wait_for_the_end_of(family)
-            if process.returncode == 0:  # it had come to its end
+            if process.returncode == 0:  # the run had ended
                 assert take_away(taught) == inline
             process = start(taught, "distill", "tiny.yaml", sets=processes(2))
     _, err = process.communicate(timeout=TIMEOUT_SECONDS)
@@ -249,8 +249,8 @@ def test_distilling_by_processes_that_are_killed_many_times(
     assert take_away(taught) == inline
 
 
-def test_whoever_has_no_token_cannot_join_a_ray_of_our_own(tmp_path: Path) -> None:
-    """In processes of their own: a Ray is started as the executor does, and another one knocks at its door."""
+def test_a_cluster_started_by_kdmt_cannot_be_joined_without_its_token(tmp_path: Path) -> None:
+    """Start Ray in one process as the executor does, and try to connect from another process without its token."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     starter = """
@@ -278,11 +278,11 @@ except UserError as error:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         stranger = environment | {"RAY_AUTH_MODE": "disabled"}
-        told = subprocess.run(
+        stdout = subprocess.run(
             [sys.executable, "-c", joiner, address], env=stranger, capture_output=True, text=True, check=True
         ).stdout
         process.communicate("")
-    assert told.startswith(f"no Ray cluster to join at {address}: ")
-    assert told.count("\n") == 1
+    assert stdout.startswith(f"no Ray cluster to join at {address}: ")
+    assert stdout.count("\n") == 1
     assert process.returncode == 0
-    assert not (tmp_path / ".ray/auth_token").exists()  # the token is in the environment alone
+    assert not (tmp_path / ".ray/auth_token").exists()  # the token is only in the environment

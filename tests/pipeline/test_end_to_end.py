@@ -1,4 +1,4 @@
-"""The demo on a smaller corpus: every stage of pipelines/toy.yaml as a command, and what each leaves behind."""
+"""The demo on a smaller corpus: every stage of pipelines/toy.yaml as a command, and its output files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ for _system in ("teacher", *(f"students.{name}" for name in STUDENTS)):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """The working folder after all stages, and what each of them said."""
+    """Return the working folder after all stages, and the output of each stage."""
     folder = tmp_path_factory.mktemp("demo")
     sizes = [argument for split, size in PAIRS.items() for argument in (f"--{split}", str(size))]
     generator = [sys.executable, REPOSITORY / "data/toy/generate.py", "--out", "data/toy/corpus", *sizes]
@@ -62,7 +62,7 @@ def load(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_every_stage_leaves_its_files(toy: Path) -> None:
+def test_every_stage_writes_its_files(toy: Path) -> None:
     expected = [
         *("prepare/train.en", "prepare/test.raw.de", "prepare/tokenizer/joint.model", "prepare/dict.de.txt"),
         *("prepare/data-bin/train.en-de.en.bin", "prepare/data-bin/valid.en-de.de.idx", "prepare/report.json"),
@@ -113,7 +113,7 @@ def test_scores_have_every_field_for_every_system_and_beam(toy: Path) -> None:
     assert compared == {(name, "raw") for name in SYSTEMS if name != "raw"}
 
 
-def test_the_demo_ends_with_a_table_and_where_the_files_are(demo: Demo, toy: Path) -> None:
+def test_the_demo_ends_with_a_table_and_the_paths_of_its_files(demo: Demo, toy: Path) -> None:
     out, _ = demo[1]["score"]
     for row in load(toy / "scores.json"):
         way = r"1 it\." if row["system"].startswith("ctc") else row["beam"]
@@ -123,20 +123,20 @@ def test_the_demo_ends_with_a_table_and_where_the_files_are(demo: Demo, toy: Pat
     assert "runs/toy/scores.json" in out
 
 
-def test_progress_is_told_in_plain_lines(demo: Demo) -> None:
-    said = {stage: err for stage, (_, err) in demo[1].items()}
-    assert "400 pairs read, 400 for training" in said["prepare"]
-    assert "teacher: validation at 40: loss " in said["teacher"]
-    assert "distill: 400 of 400 sentences" in said["distill"]
-    assert "student distilled seed 1: done at update 40 (max_updates)" in said["student"]
-    assert not any("\x1b" in err or "Traceback" in err for err in said.values())
+def test_progress_is_printed_in_plain_lines(demo: Demo) -> None:
+    stderr = {stage: err for stage, (_, err) in demo[1].items()}
+    assert "400 pairs read, 400 for training" in stderr["prepare"]
+    assert "teacher: validation at 40: loss " in stderr["teacher"]
+    assert "distill: 400 of 400 sentences" in stderr["distill"]
+    assert "student distilled seed 1: done at update 40 (max_updates)" in stderr["student"]
+    assert not any("\x1b" in err or "Traceback" in err for err in stderr.values())
 
 
 def test_a_second_run_has_nothing_to_do(demo: Demo) -> None:
     folder, _ = demo
     for stage in STAGES:
         out, err = run(folder, stage, TOY, sets=SMALL)
-        assert out == demo[1][stage][0]  # the table is shown again
+        assert out == demo[1][stage][0]  # the table is printed again
         assert all(line.endswith(": up to date, nothing to do") for line in err.splitlines())
         assert len(err.splitlines()) == (len(STUDENTS) if stage == "student" else 1)
 

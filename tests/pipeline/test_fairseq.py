@@ -1,4 +1,4 @@
-"""With the real fairseq 0.12.2 (`make fairseq-env`; skipped without it): our data-bin, its commands, the plug-in."""
+"""Tests with the real fairseq 0.12.2 (`make fairseq-env`; else skipped): our data-bin, its commands, the plug-in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ USER_DIR = kdmt("fairseq-plugin").out.strip()
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with a tiny pipeline up to the teacher's translations and knowledge."""
+    """Return a folder with a tiny pipeline that is finished up to the teacher's translations and knowledge."""
     folder = tmp_path_factory.mktemp("fairseq")
     document = tiny_pipeline.settings()
     document["knowledge"] = {"k": 4, "temperatures": [TEMPERATURE], "block_size": 30}
@@ -82,18 +82,18 @@ SEQ_KD = ("--user-dir", USER_DIR, "--kd-alpha", ALPHA, "--distilled", RUNS / "di
 
 
 def test_fairseq_trains_and_translates_with_our_data_bin(made, tmp_path):  # noqa: ARG001
-    said = fairseq("fairseq-train", *train_flags("label_smoothed_cross_entropy"), "--save-dir", tmp_path)
-    assert re.search(r"en-de 80 examples|train en-de \d+ examples", said), said[-2000:]
-    said = fairseq("fairseq-generate", DATA, "--path", tmp_path / "checkpoint_last.pt", "--cpu", "--max-len-b", "20")
+    output = fairseq("fairseq-train", *train_flags("label_smoothed_cross_entropy"), "--save-dir", tmp_path)
+    assert re.search(r"en-de 80 examples|train en-de \d+ examples", output), output[-2000:]
+    output = fairseq("fairseq-generate", DATA, "--path", tmp_path / "checkpoint_last.pt", "--cpu", "--max-len-b", "20")
     words = tiny_pipeline.read_lines(RUNS / "prepare" / "test.de")
-    assert len(re.findall(r"^H-\d+\t", said, re.MULTILINE)) == len(words)
-    references = {int(index): text for index, text in re.findall(r"^T-(\d+)\t(.*)$", said, re.MULTILINE)}
+    assert len(re.findall(r"^H-\d+\t", output, re.MULTILINE)) == len(words)
+    references = {int(index): text for index, text in re.findall(r"^T-(\d+)\t(.*)$", output, re.MULTILINE)}
     joined = [references[index].replace(" ", "").replace("▁", " ").strip() for index in range(len(words))]
     assert joined == words
 
 
 def scored_lines(text):
-    """(kind, sentence) -> scores and texts, in order."""
+    """Return (kind, sentence) -> scores and texts, in order."""
     found = {}
     for kind, index, rest in re.findall(r"^([STHDP])-(\d+)\t(.*)$", text, re.MULTILINE):
         score, tab, words = rest.partition("\t")
@@ -103,8 +103,8 @@ def scored_lines(text):
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_generate_writes_what_fairseq_generate_writes(split, made, tmp_path):  # noqa: ARG001
-    """With our checkpoint here, and there with what `kdmt export` made of it."""
+def test_generate_writes_the_same_as_fairseq_generate(split, made, tmp_path):  # noqa: ARG001
+    """Compare our checkpoint, translated by kdmt, with its output of `kdmt export`, translated by fairseq."""
     exported = kdmt("export", "--to", "fairseq", RUNS / "teacher", tmp_path / "model.pt")
     assert exported.code == 0, exported.err
     flags = ("--cpu", "--gen-subset", split, "--beam", "3", "--nbest", "2", "--max-len-b", "20", "--batch-size", "4")
@@ -123,17 +123,17 @@ def test_generate_writes_what_fairseq_generate_writes(split, made, tmp_path):  #
 
 def test_word_kd_trains(made, tmp_path):  # noqa: ARG001
     flags = train_flags("word_kd", *WORD_KD, "--knowledge", RUNS / "knowledge" / "raw")
-    said = fairseq("fairseq-train", *flags, "--save-dir", tmp_path)
-    values = [float(value) for value in re.findall(r"train \| .*?\| kd_loss ([\d.]+)", said)]
-    assert len(values) == 3, said[-2000:]
+    output = fairseq("fairseq-train", *flags, "--save-dir", tmp_path)
+    values = [float(value) for value in re.findall(r"train \| .*?\| kd_loss ([\d.]+)", output)]
+    assert len(values) == 3, output[-2000:]
     assert values[-1] < values[0]
     assert (tmp_path / "checkpoint_last.pt").is_file()
 
 
 def test_seq_kd_trains(made, tmp_path):  # noqa: ARG001
-    said = fairseq("fairseq-train", *train_flags("seq_kd", *SEQ_KD), "--save-dir", tmp_path)
-    values = [float(value) for value in re.findall(r"train \| .*?\| loss ([\d.]+)", said)]
-    assert len(values) == 3, said[-2000:]
+    output = fairseq("fairseq-train", *train_flags("seq_kd", *SEQ_KD), "--save-dir", tmp_path)
+    values = [float(value) for value in re.findall(r"train \| .*?\| loss ([\d.]+)", output)]
+    assert len(values) == 3, output[-2000:]
     assert values[-1] < values[0]
 
 
@@ -152,8 +152,8 @@ def test_a_cache_of_other_text_is_refused(made, tmp_path):  # noqa: ARG001
         *("--validpref", RUNS / "prepare" / "valid", "--destdir", other, "--joined-dictionary"),
     )
     flags = [str(other), *train_flags("word_kd", *WORD_KD, "--knowledge", RUNS / "knowledge" / "raw")[1:]]
-    said = fairseq("fairseq-train", *flags, "--save-dir", tmp_path, check=False)
-    assert "the knowledge cache was made for another" in said
+    output = fairseq("fairseq-train", *flags, "--save-dir", tmp_path, check=False)
+    assert "the knowledge cache was made for another" in output
 
 
 # ------------------------------------------------------------------------------------- the same loss, the same gradient
@@ -168,7 +168,7 @@ def student(made):  # noqa: ARG001
 
 
 def in_fairseq(folder, student, batch, criterion, *flags):
-    """Loss and other figures, and gradients by our names."""
+    """Return the loss and other figures, and the gradients by our parameter names."""
     np.savez(folder / "state.npz", **{name: each.numpy() for name, each in fairseq_state(student).items()})
     job = {"arguments": train_flags(criterion, *flags), "state": str(folder / "state.npz"), "batch": batch}
     (folder / "job.json").write_text(json.dumps(job))
@@ -195,7 +195,7 @@ def compare(student, loss, figures, gradients):
         assert torch.allclose(gradients[name], parameter.grad, atol=1e-4), name
 
 
-def test_word_kd_is_kdmts(student, tmp_path):
+def test_word_kd_equals_that_of_kdmt(student, tmp_path):
     batch = [7, 31, 2, 64, 65]
     flags = (*WORD_KD, "--knowledge", RUNS / "knowledge" / "raw")
     figures, gradients = in_fairseq(tmp_path, student, batch, "word_kd", *flags)
@@ -208,7 +208,7 @@ def test_word_kd_is_kdmts(student, tmp_path):
 
 
 def smoothed(student, batch):
-    """Label-smoothed cross entropy by its formula, summed."""
+    """Return the label-smoothed cross entropy by its formula, summed."""
     log_probs = student(batch.src_tokens_BS, batch.prev_tokens_BT).log_softmax(-1)
     real = batch.tgt_tokens_BT.ne(PAD)
     log_probs, targets = log_probs[real], batch.tgt_tokens_BT[real]
@@ -216,7 +216,7 @@ def smoothed(student, batch):
     return ((1 - 0.1 - each) * -log_probs.gather(1, targets[:, None])[:, 0] - each * log_probs.sum(1)).sum()
 
 
-def test_seq_kd_is_the_mixture(student, tmp_path):
+def test_seq_kd_equals_the_mixture_of_losses(student, tmp_path):
     batch = [3, 40, 12]
     figures, gradients = in_fairseq(tmp_path, student, batch, "seq_kd", *SEQ_KD)
     own, distilled = (collate(batch, pairs(folder)) for folder in (DATA, RUNS / "distill" / "data-bin"))
@@ -227,7 +227,7 @@ def test_seq_kd_is_the_mixture(student, tmp_path):
     assert figures["sample_size"] == pytest.approx((1 - ALPHA) * own.num_tgt_tokens + ALPHA * distilled.num_tgt_tokens)
 
 
-def test_seq_kd_weighs_pairs(student, tmp_path):
+def test_seq_kd_applies_weights_of_pairs(student, tmp_path):
     batch, weights = [3, 40, 12], np.linspace(0.5, 1.5, 80, dtype=np.float32)
     np.save(tmp_path / "weights.npy", weights)
     flags = ("--user-dir", USER_DIR, "--kd-weights", tmp_path / "weights.npy")

@@ -1,4 +1,4 @@
-"""A quick part of `make fuzz`, and that the fuzzer notices what it is there to notice."""
+"""A short run of `make fuzz`, and tests that the fuzzer notices each kind of fault."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMAND = Command(("translate", "model"), changes=("made/",), makes="made")
 
 
 def test_hostile_inputs_end_in_success_or_in_one_clear_line() -> None:
-    """Two of each kind; `make fuzz` has hundreds."""
+    """Run two inputs of each kind; `make fuzz` has hundreds."""
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fuzz", "--seed", "1", "--inputs", str(2 * len(KINDS)), "--limit-seconds", "300"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -50,7 +50,7 @@ def test_inputs_are_spread_over_the_kinds() -> None:
     assert max(counts) - min(counts) <= 1
 
 
-def test_an_input_is_made_from_its_name_alone() -> None:
+def test_an_input_depends_only_on_its_name() -> None:
     numbers = [drawn(1, "corpora", 17).random() for _ in range(2)]
     assert numbers[0] == numbers[1]
     others = {drawn(*name).random() for name in ((2, "corpora", 17), (1, "blocks", 17), (1, "corpora", 18))}
@@ -211,7 +211,7 @@ def test_a_program_reads_its_input_and_writes_its_output(tmp_path: Path) -> None
     assert ended == Ended(0, b"['kdmt', 'a', 'b'] c\n", b"")
 
 
-def test_lines_that_are_missing_are_noticed(tmp_path: Path) -> None:
+def test_missing_lines_are_noticed(tmp_path: Path) -> None:
     command = Command(("translate",), lines=2)
     ended = run_command(command.arguments, tmp_path, entry=_succeed)
     (fault,) = judge(ended, command, {}, {})
@@ -219,7 +219,7 @@ def test_lines_that_are_missing_are_noticed(tmp_path: Path) -> None:
 
 
 class _File(World):
-    """A world of one file."""
+    """A world with one file."""
 
     def copy(self, _: object, to: Path) -> None:
         (to / "input").write_text((self.folder / "input").read_text())
@@ -227,7 +227,10 @@ class _File(World):
 
 @pytest.fixture
 def make_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner]:
-    """A runner whose only kind of input, `files`, is a file that is damaged; (program, **what the case is)."""
+    """Return a function that makes a runner for a program, with further fields of the case.
+
+    Its only kind of input, `files`, is a damaged file.
+    """
 
     def make(program: Callable[[], None], **about: bool) -> Runner:
         def damage(_: object, folder: Path) -> Case:
@@ -243,8 +246,8 @@ def make_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_what_blocks_the_next_run_is_noticed(make_runner: Callable[..., Runner], stays: bool) -> None:
-    """A program that refuses a damaged file, and the whole one afterwards too, since it left something behind."""
+def test_a_file_that_blocks_the_next_run_is_noticed(make_runner: Callable[..., Runner], stays: bool) -> None:
+    """Run a program that refuses a damaged file and, because of a file that it left, the whole file afterwards."""
 
     def refuse_damaged() -> None:
         if stays and Path("runs/lock").exists():
@@ -262,7 +265,7 @@ def test_what_blocks_the_next_run_is_noticed(make_runner: Callable[..., Runner],
 
 
 @pytest.mark.parametrize("refused", [True, False])
-def test_damage_that_has_to_be_noticed_and_is_not(make_runner: Callable[..., Runner], refused: bool) -> None:
+def test_accepted_damage_is_noticed(make_runner: Callable[..., Runner], refused: bool) -> None:
     result = make_runner(_succeed, refused=refused).run(Input("files", 0))
     assert result.codes == (0,)
     assert [fault.kind for fault in result.faults] == (["accepted"] if refused else [])

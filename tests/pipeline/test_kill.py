@@ -1,4 +1,4 @@
-"""Processes that are killed for real, at moments that nobody chose, and what the next run makes of what is left."""
+"""Processes that are really killed, at random moments, and the next run, which continues from their files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tiny_pipeline import hash_tree
 pytestmark = pytest.mark.pipeline
 
 UPDATES = 200
-TRAIN = [  # a checkpoint at every fifth update, two kept of them and those of the average
+TRAIN = [  # a checkpoint at every fifth update, of which the last two and those of the average are kept
     f"teacher.train.max_updates={UPDATES}",
     "teacher.train.save_interval_updates=5",
     "teacher.train.validate_interval_updates=50",
@@ -40,14 +40,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Path) -> dict[str, str]:
-    """The checkpoints and pointers of a teacher that nobody disturbed."""
+    """Return the hashes of the checkpoints and pointers of a teacher trained without interruption."""
     run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     return take_away(prepared / "runs/tiny/teacher")
 
 
 @pytest.fixture(scope="module")
 def undisturbed_distilled(prepared: Path, undisturbed: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The distilled files of another small teacher, which stays where it is."""
+    """Yield the hashes of the distilled files of another small teacher, which is kept during the tests."""
     assert undisturbed
     run(prepared, "teacher", "tiny.yaml", sets=DISTILL)
     run(prepared, "distill", "tiny.yaml", sets=DISTILL)
@@ -57,21 +57,21 @@ def undisturbed_distilled(prepared: Path, undisturbed: dict[str, str]) -> Iterat
 
 @pytest.fixture
 def moments() -> random.Random:
-    """Moments that differ from run to run; the seed is shown where a test fails."""
+    """Return random moments that differ in each test run; the seed is shown if a test fails."""
     seed = time.time_ns() % 1_000_000
     print(f"moments of seed {seed}")
     return random.Random(seed)
 
 
 def take_away(stage: Path) -> dict[str, str]:
-    """Remove a stage; gives the hashes of what it made, but not of its log of speeds."""
+    """Move a stage away and return the hashes of its files, without its log of speeds."""
     hashes = {name: sha for name, sha in hash_tree(stage).items() if name != "metrics.jsonl"}
     stage.rename(stage.with_name(f"{stage.name}.{time.time_ns()}"))
     return hashes
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Return as soon as something is there, or the process has ended."""
+    """Return as soon as `ready` is true or the process has ended."""
     while process.poll() is None and not ready():
         time.sleep(0.001)
 
@@ -81,14 +81,14 @@ def checkpoints(run_folder: Path) -> list[Path]:
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """Send a signal; gives what the process said on standard error until its end."""
+    """Send a signal and return the standard error of the process until its end."""
     process.send_signal(number)
     _, err = process.communicate(timeout=TIMEOUT_SECONDS)
     return err
 
 
 def kill_training(prepared: Path, ready: Callable[[Path], bool], delay: float = 0.0) -> bool:
-    """Train until `ready`, a moment longer, and kill -9; gives whether there was still something to kill."""
+    """Train until `ready` and for `delay` seconds more, then kill -9; return whether the process was still running."""
     process = start(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     wait_until(lambda: ready(prepared / "runs/tiny/teacher"), process)
     time.sleep(delay)
@@ -97,9 +97,7 @@ def kill_training(prepared: Path, ready: Callable[[Path], bool], delay: float = 
     return process.returncode != 0
 
 
-def test_training_that_was_killed_ends_where_an_undisturbed_one_ends(
-    prepared: Path, undisturbed: dict[str, str], moments: random.Random
-) -> None:
+def test_killed_training_resumes_exactly(prepared: Path, undisturbed: dict[str, str], moments: random.Random) -> None:
     teacher = prepared / "runs/tiny/teacher"
     assert kill_training(prepared, lambda folder: bool(checkpoints(folder)), moments.uniform(0, 0.3))
     assert not (teacher / "manifest.json").exists()
@@ -116,7 +114,7 @@ def test_training_that_was_killed_ends_where_an_undisturbed_one_ends(
     [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
     ids=["TERM", "HUP", "USR1"],
 )
-def test_training_that_was_asked_to_stop_says_how_to_go_on(
+def test_stopped_training_reports_how_to_resume(
     prepared: Path, undisturbed: dict[str, str], number: signal.Signals, code: int
 ) -> None:
     process = start(prepared, "teacher", "tiny.yaml", sets=TRAIN)
@@ -134,7 +132,7 @@ def test_training_that_was_asked_to_stop_says_how_to_go_on(
 
 
 def start_on_terminal(folder: Path) -> tuple[int, int]:
-    """Start the training as a shell's command on a terminal of its own; process id, and the terminal's other end."""
+    """Start the training on its own terminal, as a shell does; return the process id and the terminal's other end."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(folder)
@@ -144,8 +142,8 @@ def start_on_terminal(folder: Path) -> tuple[int, int]:
     return pid, terminal
 
 
-def test_a_terminal_that_is_closed_costs_nothing(prepared: Path, undisturbed: dict[str, str]) -> None:
-    """Training saves though nothing can be written to the terminal any more, a progress bar among it."""
+def test_training_on_a_closed_terminal_resumes_exactly(prepared: Path, undisturbed: dict[str, str]) -> None:
+    """Check that training saves although it can no longer write to the terminal, which also has a progress bar."""
     teacher = prepared / "runs/tiny/teacher"
     pid, terminal = start_on_terminal(prepared)
     with os.fdopen(terminal, "rb", buffering=0) as screen:
@@ -186,14 +184,12 @@ ONLINE = {
 
 
 @pytest.mark.parametrize("kind", ["ema", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(ONLINE)[1:])])
-def test_a_student_with_its_teacher_that_was_killed_ends_where_an_undisturbed_one_ends(
-    prepared: Path, moments: random.Random, kind: str
-) -> None:
-    """What moves beside the student, what is remembered and what is drawn goes on too."""
+def test_a_killed_student_with_a_teacher_resumes_exactly(prepared: Path, moments: random.Random, kind: str) -> None:
+    """Check that the moving teacher, the memory and the random numbers are resumed too."""
     folder = prepared / "runs/tiny/students/raw/seed_1"
     sets = [f"students.raw.{setting}" for setting in ONLINE[kind]]
     sets += [setting.replace("teacher.", "students.raw.", 1) for setting in TRAIN]
-    if kind == "on_policy":  # the one whose teacher has to be there
+    if kind == "on_policy":  # the only one that needs a teacher
         run(prepared, "teacher", "tiny.yaml", sets=DISTILL)
         sets += DISTILL
     arguments = ("student", "tiny.yaml", "--student", "raw")
@@ -212,7 +208,7 @@ def test_a_student_with_its_teacher_that_was_killed_ends_where_an_undisturbed_on
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=["HUP", "USR1"])
-def test_distilling_that_was_asked_to_stop_loses_no_finished_block(
+def test_stopped_distilling_loses_no_finished_block(
     prepared: Path, undisturbed_distilled: dict[str, str], number: signal.Signals
 ) -> None:
     folder = prepared / "runs/tiny/distill/blocks"
@@ -227,7 +223,7 @@ def test_distilling_that_was_asked_to_stop_loses_no_finished_block(
     assert take_away(prepared / "runs/tiny/distill") == undisturbed_distilled
 
 
-def test_distilling_that_was_killed_loses_no_finished_block(
+def test_killed_distilling_loses_no_finished_block(
     prepared: Path, undisturbed_distilled: dict[str, str], moments: random.Random
 ) -> None:
     distill = prepared / "runs/tiny/distill"
@@ -240,7 +236,7 @@ def test_distilling_that_was_killed_loses_no_finished_block(
 
 
 def kill_distilling(prepared: Path, blocks: int) -> dict[Path, tuple[int, int]]:
-    """Distill until there are so many blocks, and kill -9; gives the finished ones."""
+    """Distill until there are `blocks` blocks, then kill -9; return the finished ones."""
     folder = prepared / "runs/tiny/distill/blocks"
     process = start(prepared, "distill", "tiny.yaml", sets=DISTILL)
     wait_until(lambda: len(list(folder.glob("[0-9]*"))) >= blocks, process)
@@ -249,16 +245,16 @@ def kill_distilling(prepared: Path, blocks: int) -> dict[Path, tuple[int, int]]:
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """Another one if the file is written again, though with the same content."""
+    """Return a value that differs if the file is written again, even with the same content."""
     stat = path.stat()
     return stat.st_ino, stat.st_mtime_ns
 
 
 @pytest.mark.slow
-def test_training_killed_many_times_ends_where_an_undisturbed_one_ends(
+def test_training_killed_many_times_resumes_exactly(
     prepared: Path, undisturbed: dict[str, str], moments: random.Random
 ) -> None:
-    """Twenty kills at moments that nobody chose; every second one waits for the writing of a checkpoint."""
+    """Kill twenty times at random moments; every second kill waits until a checkpoint is being written."""
     teacher = prepared / "runs/tiny/teacher"
     kills = attempts = 0
     while kills < 20:
@@ -278,14 +274,14 @@ def test_training_killed_many_times_ends_where_an_undisturbed_one_ends(
         delay = moments.uniform(0, 0.005) if in_writing else moments.uniform(0, 0.3)
         killed = kill_training(prepared, writing if in_writing else training, delay)
         kills += killed
-        if not killed:  # it had come to its end
+        if not killed:  # the run had ended
             assert take_away(teacher) == undisturbed
     run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     assert take_away(teacher) == undisturbed
 
 
 @pytest.mark.slow
-def test_distilling_killed_many_times_is_distilling_undisturbed(
+def test_distilling_killed_many_times_gives_the_same_files(
     prepared: Path, undisturbed_distilled: dict[str, str], moments: random.Random
 ) -> None:
     done: dict[Path, tuple[int, int]] = {}
@@ -299,8 +295,8 @@ def test_distilling_killed_many_times_is_distilling_undisturbed(
 
 
 @pytest.mark.slow
-def test_preparing_that_was_killed_leaves_an_earlier_state(prepared: Path, moments: random.Random) -> None:
-    """In its place, or as the previous one where the new one was complete."""
+def test_killed_preparing_leaves_an_earlier_state(prepared: Path, moments: random.Random) -> None:
+    """Check that it is in its own folder, or in the previous one if the new state was complete."""
     folder = prepared / "runs/tiny/prepare"
     made = hash_tree(folder)
     for _ in range(4):

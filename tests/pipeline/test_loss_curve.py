@@ -1,4 +1,4 @@
-"""The toy teacher's losses, update by update, against those of the commit that made the golden file."""
+"""The toy teacher's losses at each update, compared with those of the commit that made the golden file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.pipeline
 
-# What is the seventh digit at first, and differs from processor to processor, is the third one some ten updates later.
+# Processors differ first in the seventh digit, and some ten updates later in the third one.
 # The curve was made with AVX2; with AVX-512 the first difference above 1e-4 is at update 70, the largest is 0.004.
 ROUNDING_GROWS = 60
 MAKER = Path(__file__).parents[1] / "golden" / "make_loss_curve.py"

@@ -1,4 +1,4 @@
-"""Several ranks under torchrun, over gloo on the CPU: the same training as one process makes."""
+"""Several ranks under torchrun, with gloo on the CPU: the same training as in one process."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ pytestmark = pytest.mark.pipeline
 
 WORKER = Path(__file__).with_name("rank_worker.py")
 
-# Parts of very different size, and an odd number of them: one rank has nothing to do at the end of an epoch.
+# Parts of very different size, and an odd number of them: one rank is idle at the end of an epoch.
 CUTS = [0, 1, 12, 20, 23, 40, 41, 55, 60, 61]
 PARTS = [list(range(start, end)) for start, end in pairwise(CUTS)]
 JOINED = [[*one, *other] for one, other in zip(PARTS[::2], [*PARTS[1::2], []], strict=True)]
 IN_FOURS = [[index for part in PARTS[start : start + 4] for index in part] for start in range(0, len(PARTS), 4)]
 SETTINGS = {"clip_norm": 0.5, "weight_decay": 0.01, "validate_interval_updates": 25}
 
-# Attention does not change when the same vector is added to all keys: the gradient of their bias is zero but for
-# rounding, which Adam blows up to full steps.
+# Attention does not change when the same vector is added to all keys: the gradient of their bias is zero except for
+# rounding errors, which Adam scales up to full steps.
 KEY_BIAS = re.compile(r"(qkv|kv)_proj\.bias$")
 
 
-Trainings = tuple[Path, str]  # a folder of runs, and what the single processes said
+Trainings = tuple[Path, str]  # a folder of runs, and the standard error of the single processes
 
 SPLITS: dict[str, tuple[int, dict[str, Any]]] = {
     "update_freq": (1, {"update_freq": 2}),
@@ -51,12 +51,12 @@ OBJECTIVES = (
     "teacher",
     "ema",
     "ctc",
-)  # a frozen one and a learned projection; one that moves; none, and no causal mask
+)  # a frozen teacher and a learned projection; a moving teacher; no teacher and no causal mask
 
 
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
-    """All runs that the tests look at: starting processes takes longer than training in them."""
+    """Run all trainings that the tests compare: starting processes takes longer than training in them."""
     folder = tmp_path_factory.mktemp("ranks")
     write_copy_task(folder / "data", 61, seed=1)
     jobs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
@@ -107,7 +107,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
 
 
 def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> str:
-    """Train in as many processes; gives what they said."""
+    """Train in `world` processes and return their standard error."""
     path = folder / f"jobs{world}.json"
     path.write_text(json.dumps(jobs))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
@@ -158,15 +158,15 @@ def test_other_splits_of_an_update_give_the_same_parameters(
 
 
 @pytest.mark.parametrize("name", MORE_SPLITS)
-def test_gradients_of_an_update_are_exchanged_once_and_are_those_of_the_joined_batch(
+def test_gradients_are_exchanged_once_an_update_and_equal_those_of_the_joined_batch(
     trainings: Trainings, name: str
 ) -> None:
     assert_near(weights(trainings[0] / name, 20), weights(trainings[0] / "joined in fours", 20), atol=1e-9)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_ranks_that_go_on_end_as_if_they_had_not_stopped(trainings: Trainings, parallel: str) -> None:
-    """With dropout: each rank's random state is its own and comes back."""
+def test_ranks_resume_exactly(trainings: Trainings, parallel: str) -> None:
+    """Check this with dropout: each rank has its own random state, which is restored."""
     for name in ("checkpoint_20", "average"):
         straight, stopped = (
             (trainings[0] / f"{run}.{parallel}" / name / "checksums.json").read_bytes()
@@ -175,23 +175,23 @@ def test_ranks_that_go_on_end_as_if_they_had_not_stopped(trainings: Trainings, p
         assert stopped == straight
 
 
-def test_number_of_ranks_may_change_and_the_run_says_what_that_means(trainings: Trainings) -> None:
-    folder, said = trainings
-    assert "going on from checkpoint_20" in said
-    assert "saved by 2 rank(s), goes on with 1 on cpu: parameters, optimiser and place in the data are kept;" in said
+def test_number_of_ranks_may_change_with_a_message(trainings: Trainings) -> None:
+    folder, stderr = trainings
+    assert "going on from checkpoint_20" in stderr
+    assert "saved by 2 rank(s), goes on with 1 on cpu: parameters, optimiser and place in the data are kept;" in stderr
     assert_near(weights(folder / "fewer_ranks", 30), weights(folder / "one_rank", 30), atol=1e-9)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_other_objectives_are_split_alike(trainings: Trainings, objective: str, parallel: str) -> None:
-    """Also what a checkpoint keeps beside the student: the projections and the moving teacher."""
+def test_other_objectives_can_be_split_over_ranks(trainings: Trainings, objective: str, parallel: str) -> None:
+    """Compare also what a checkpoint saves in addition to the student: the projections and the moving teacher."""
     run, joined = (trainings[0] / f"{how}.{objective}" / "checkpoint_20" for how in (parallel, "joined"))
     states = [load_file(folder / "training_state.safetensors") for folder in (run, joined)]
-    beside = [
+    extra = [
         {name: tensor for name, tensor in state.items() if name.startswith(("objective.", "teacher."))}
         for state in states
     ]
-    assert bool(beside[1]) == (objective != "ctc")
-    assert_near(beside[0], beside[1], atol=1e-9)
+    assert bool(extra[1]) == (objective != "ctc")
+    assert_near(extra[0], extra[1], atol=1e-9)
     assert_near(load_file(run / "model.safetensors"), load_file(joined / "model.safetensors"), atol=1e-9)

@@ -1,10 +1,10 @@
-"""Families of non-autoregressive students learn to copy and reorder: what none of their parts may get wrong.
+"""Families of non-autoregressive students learn to copy and reorder, which needs all of their parts to be correct.
 
-A sentence is 5 to 20 different words of 100; its translation has each two neighbours change places. Each family has
-three minutes of one CPU core at most, and is asked for 1,000 sentences that it has not seen.
+A sentence has 5 to 20 different words of 100; its translation has each two neighbours exchanged. Each family has at
+most three minutes of one CPU core, and is tested on 1,000 unseen sentences.
 
-To `insertion` the words that stand beside a slot have to tell what belongs there. Which neighbours have changed places
-they do not tell, but for the place in the source that they are looked up at, and to learn that takes longer; its
+A model of the family `insertion` decides from the words next to a slot what to insert there. They do not show which
+neighbours are exchanged, except by looking up their positions in the source, which takes longer to learn. Therefore its
 translation has the words in the order of their ids.
 """
 
@@ -33,7 +33,7 @@ from kdmt.types import EOS
 
 pytestmark = pytest.mark.pipeline
 
-VOCAB = 104  # the specials and 100 words
+VOCAB = 104  # the special symbols and 100 words
 FAMILIES: dict[str, dict[str, Any]] = {
     "ctc": {"family": "ctc", "upsample": 2},
     "ctc_glat": {"family": "ctc", "upsample": 2, "glancing": [[0, 0.5], [700, 0.3]]},
@@ -58,7 +58,7 @@ UPDATES = {
     "levenshtein": 1800,
     "insertion": 3500,
 }
-# levenshtein reads each sentence three times
+# levenshtein decodes each sentence three times in an update
 TRAIN: dict[str, dict[str, Any]] = {
     "dag": {"lr": 3e-3},
     "inat": {"lr": 8e-3},
@@ -82,7 +82,7 @@ def reordered_pairs(name: str, count: int, *, seed: int) -> Pairs:
 
 
 def swap_neighbours(words: list[int]) -> list[int]:
-    """[1, 2, 3, 4, 5] -> [2, 1, 4, 3, 5]"""
+    """Exchange neighbours: [1, 2, 3, 4, 5] -> [2, 1, 4, 3, 5]."""
     swapped = list(words)
     for place in range(0, len(words) - 1, 2):
         swapped[place], swapped[place + 1] = words[place + 1], words[place]

@@ -1,6 +1,6 @@
 """Languages of many scripts, with and without spaces, through `prepare`, `teacher`, `distill` and `score`.
 
-Nothing that goes by the language is set: cleaning, lengths, BLEU's tokenizer and the rules for failures are the
+No setting that depends on the language is given: cleaning, lengths, BLEU's tokenizer and the rules for failures are the
 defaults. Only models and training are small.
 """
 
@@ -57,16 +57,16 @@ class Run:
     """A pipeline after its stages.
 
     Attributes:
-        folder: of the run.
-        lang: the target language.
-        tokenizer: that BLEU has to have.
-        said: stage -> standard error.
+        folder: folder of the run.
+        lang: target language.
+        tokenizer: expected tokenizer of BLEU.
+        stderr: stage -> standard error.
     """
 
     folder: Path
     lang: str
     tokenizer: str
-    said: dict[str, str]
+    stderr: dict[str, str]
 
     def load(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ class Run:
         return self.load(f"{stage}/manifest.json")["facts"]
 
     def validations(self) -> dict[int, float]:
-        """Update -> validation BLEU of the teacher."""
+        """Return update -> validation BLEU of the teacher."""
         rows = map(json.loads, read_lines(self.folder / "teacher/metrics.jsonl"))
         return {row["update"]: row["bleu"] for row in rows if "bleu" in row}
 
@@ -88,17 +88,17 @@ class Run:
 
 
 def run_stages(yaml: Path, sets: Iterable[str] = ()) -> dict[str, str]:
-    said = {}
+    stderr = {}
     for stage in STAGES:
         finished = kdmt(stage, yaml, *(part for setting in sets for part in ("--set", setting)))
         assert finished.code == 0, finished.err
-        said[stage] = finished.err
-    return said
+        stderr[stage] = finished.err
+    return stderr
 
 
 @pytest.fixture(scope="module", params=[*SCRIPTS, "toy"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """English to a language of the table, or the toy corpus without spaces, after all stages."""
+    """Run all stages for English to a language of the table, or for the toy corpus without spaces."""
     with tiny_pipeline.working_in(tmp_path_factory.mktemp(request.param)) as folder:
         return run_toy(folder) if request.param == "toy" else run_words(folder, request.param)
 
@@ -107,7 +107,7 @@ ONLY_WORDS = pytest.mark.parametrize("run", SCRIPTS, indirect=True)
 
 
 def run_words(folder: Path, lang: str) -> Run:
-    """Train on word-for-word translations; a perfect system's are there to be imported."""
+    """Train on word-for-word translations, with those of a perfect system as a training set to import."""
     pairs = make_pairs(lang, sum(SIZES.values()))
     letters = {character for pair in pairs for character in "".join(pair)}
     (folder / "text").mkdir()
@@ -157,14 +157,14 @@ def run_toy(folder: Path) -> Run:
     training = ["max_updates=480", "max_tokens=900", "lr=0.006", "warmup_updates=120", "threads=1"]
     training += ["validate_interval_updates=80", "validate_sentences=40", "precision=float32"]
     sets += [f"teacher.train.{setting}" for setting in training]
-    said = run_stages(REPOSITORY / "pipelines/toy-th.yaml", sets)
-    return Run(folder / "runs/toy-th", "th", "char", said)
+    stderr = run_stages(REPOSITORY / "pipelines/toy-th.yaml", sets)
+    return Run(folder / "runs/toy-th", "th", "char", stderr)
 
 
 def test_cleaning_keeps_the_pairs(run: Run) -> None:
     report = run.load("prepare/report.json")
     assert report["pairs_out"] >= 0.97 * report["pairs_in"] > 0
-    assert "warning" not in run.said["prepare"]
+    assert "warning" not in run.stderr["prepare"]
     assert {lang: counts["changed"] for lang, counts in report["round_trip"].items()} == {"en": 0, run.lang: 0}
 
 
@@ -174,17 +174,17 @@ def test_validation_bleu_rises_and_the_best_checkpoint_is_not_the_first(run: Run
     assert len(by_update) >= 4
     assert by_update[best] == max(by_update.values())
     assert by_update[best] > by_update[min(by_update)] + 10
-    assert "warning" not in run.said["teacher"]
+    assert "warning" not in run.stderr["teacher"]
 
 
-def test_what_a_trained_teacher_writes_is_taken(run: Run) -> None:
+def test_translations_of_a_trained_teacher_are_accepted(run: Run) -> None:
     facts = run.facts("distill")
     assert facts["failures"].get("ratio", 0) <= 0.01 * facts["num_sentences"]
     assert f"|tok:{run.tokenizer}" in facts["bleu_signature"]
     assert facts["bleu_against_reference"] > 10
 
 
-def test_scores_are_of_the_languages_tokenizer_and_not_zero(run: Run) -> None:
+def test_scores_use_the_languages_tokenizer_and_are_not_zero(run: Run) -> None:
     rows = run.scores()
     assert rows
     for row in rows:
@@ -194,14 +194,14 @@ def test_scores_are_of_the_languages_tokenizer_and_not_zero(run: Run) -> None:
         assert row["bleu"] > 10
 
 
-def test_translations_that_are_the_references_are_perfect(run: Run) -> None:
+def test_references_as_translations_have_a_perfect_score(run: Run) -> None:
     for split in ("valid", "test"):
         references = run.references(split)
         assert bleu(references, references, tokenize=run.tokenizer).value == pytest.approx(100)
 
 
 @ONLY_WORDS
-def test_a_perfect_systems_translations_are_all_kept(run: Run) -> None:
+def test_translations_of_a_perfect_system_are_all_kept(run: Run) -> None:
     facts = run.facts("imported")
     assert (facts["failures"], facts["replaced_by_reference"]) == ({}, {})
     assert facts["bleu_against_reference"] == pytest.approx(100)
@@ -212,12 +212,12 @@ def test_a_perfect_systems_translations_are_all_kept(run: Run) -> None:
 
 @ONLY_WORDS
 def test_a_trained_teacher_translates_word_for_word(run: Run) -> None:
-    """The task has one right answer and few words, so that figures say whether anything along the way is lost."""
+    """Check the scores of a task with one right translation and few words: a loss in any stage would lower them."""
     assert max(run.validations().values()) > 40
     assert min(row["bleu"] for row in run.scores()) > 40
     facts = run.facts("distill")
     assert sum(facts["replaced_by_reference"].values()) <= 0.1 * facts["num_sentences"]
-    assert "warning" not in run.said["distill"]
+    assert "warning" not in run.stderr["distill"]
 
 
 @pytest.mark.skipif(not UDHR.is_dir(), reason="no ../shared/data/udhr beside the repository")

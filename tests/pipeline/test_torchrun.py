@@ -1,4 +1,4 @@
-"""Two ranks under torchrun at the command line: one leads, the other takes part, and files are as of one process."""
+"""Two ranks under torchrun at the command line: the first one runs the stages, with the same files as one process."""
 
 from __future__ import annotations
 
@@ -42,44 +42,44 @@ def run_ranks(folder: Path, *arguments: str, code: int = 0) -> str:
     return err
 
 
-def test_stages_of_one_process_and_of_two(prepared: Path) -> None:
+def test_stages_can_alternate_between_one_process_and_two(prepared: Path) -> None:
     run(prepared, "prepare", "tiny.yaml")
-    said = run_ranks(prepared, "teacher", "tiny.yaml")
-    assert said.count("teacher: starting") == 1  # the second rank is silent
-    assert said.count("cpu with 1 threads, 2 ranks") == 1
-    assert "teacher: done at update" in said
+    stderr = run_ranks(prepared, "teacher", "tiny.yaml")
+    assert stderr.count("teacher: starting") == 1  # the second rank prints nothing
+    assert stderr.count("cpu with 1 threads, 2 ranks") == 1
+    assert "teacher: done at update" in stderr
     teacher = prepared / "runs/tiny/teacher"
     trained = hash_tree(teacher)
     assert (teacher / "manifest.json").is_file()
 
-    said = run_ranks(prepared, "teacher", "tiny.yaml")
-    assert "teacher: up to date, nothing to do" in said
-    assert "up to date" in run(prepared, "teacher", "tiny.yaml")[1]  # nor for one process
+    stderr = run_ranks(prepared, "teacher", "tiny.yaml")
+    assert "teacher: up to date, nothing to do" in stderr
+    assert "up to date" in run(prepared, "teacher", "tiny.yaml")[1]  # also for one process
     assert hash_tree(teacher) == trained
 
     run(prepared, "distill", "tiny.yaml")
-    said = run_ranks(prepared, "student", "tiny.yaml")
-    assert said.count(": done at update") == 2  # one after the other, both ranks at each
+    stderr = run_ranks(prepared, "student", "tiny.yaml")
+    assert stderr.count(": done at update") == 2  # one after the other, each with both ranks
     run(prepared, "score", "tiny.yaml")
 
 
 def test_two_ranks_run_a_whole_pipeline(tmp_path: Path) -> None:
     tiny_pipeline.write_pipeline(tmp_path)
     messages = run_ranks(tmp_path, "run", "tiny.yaml")
-    assert messages.count(": starting\n") == 6  # each stage once: the second rank is silent
+    assert messages.count(": starting\n") == 6  # each stage once: the second rank prints nothing
     assert messages.count(", 2 ranks") == 3
     assert (tmp_path / "runs/tiny/scores.json").is_file()
     again = run_ranks(tmp_path, "run", "tiny.yaml")
     assert again.count(": up to date, nothing to do\n") == 6
 
 
-def test_what_the_first_rank_refuses_ends_all(prepared: Path) -> None:
-    said = run_ranks(prepared, "teacher", "tiny.yaml", "--set", "teacher.model.encoder_attention_heads=3", code=1)
-    assert said.count("kdmt: error: ") >= 1
-    assert "attention heads" in said
-    assert 'Traceback (most recent call last):\n  File "/' not in said.partition("torch.distributed")[0]
-    said = run_ranks(prepared, "score", "tiny.yaml", "--set", "prepare.clean.max_words=9", code=1)
-    assert said.count("is not up to date") == 1
+def test_an_error_on_the_first_rank_ends_all_ranks(prepared: Path) -> None:
+    stderr = run_ranks(prepared, "teacher", "tiny.yaml", "--set", "teacher.model.encoder_attention_heads=3", code=1)
+    assert stderr.count("kdmt: error: ") >= 1
+    assert "attention heads" in stderr
+    assert 'Traceback (most recent call last):\n  File "/' not in stderr.partition("torch.distributed")[0]
+    stderr = run_ranks(prepared, "score", "tiny.yaml", "--set", "prepare.clean.max_words=9", code=1)
+    assert stderr.count("is not up to date") == 1
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_the_first_rank_refuses_ends_all(prepared: Path) -> None:
     ],
 )
 def test_signal_to_one_rank_stops_all_at_the_same_update(prepared: Path, receiver: str, number: signal.Signals) -> None:
-    """As a batch system does when time is up, and torchrun when its terminal is closed; the next start goes on."""
+    """Check signals as sent by a batch system at the time limit, or by torchrun when its terminal closes."""
     long = ("--set", "teacher.train.max_updates=2000", "--set", "teacher.train.save_interval_updates=10")
     run(prepared, "prepare", "tiny.yaml")
     folder = prepared / "runs/tiny/teacher"
@@ -104,7 +104,9 @@ def test_signal_to_one_rank_stops_all_at_the_same_update(prepared: Path, receive
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(ranks[-1]) if receiver == "rank" else process.pid, number)
     _, err = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert err.count(f"stopped by {number.name}; saved runs/tiny/teacher/checkpoint_") == 1  # the first rank speaks
+    assert (
+        err.count(f"stopped by {number.name}; saved runs/tiny/teacher/checkpoint_") == 1
+    )  # only the first rank reports it
     assert "Connection closed by peer" not in err
     saved = (folder / "last").read_text().strip()
     update = int(saved.removeprefix("checkpoint_"))

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:  # a copy: building leaves files in the source tree
+    for name in SOURCES:  # a copy, because building leaves files in the source tree
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:

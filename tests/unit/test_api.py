@@ -1,4 +1,4 @@
-"""The Python interface: lazy, typed, silent, and with the results of the command line."""
+"""The Python interface: imported lazily, typed, silent, with the same results as the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_python(program: str) -> str:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
 
-def test_importing_the_package_loads_nothing_else_of_it() -> None:
+def test_importing_the_package_loads_no_submodule() -> None:
     program = "import sys\nbefore = set(sys.modules)\nimport kdmt\nprint(*sorted(set(sys.modules) - before))"
     loaded = set(run_python(program).split())
     assert {name for name in loaded if name.startswith("kdmt")} == {"kdmt"}
@@ -39,7 +39,7 @@ def test_importing_the_package_loads_nothing_else_of_it() -> None:
     assert len(loaded) < 5
 
 
-def test_opening_a_pipeline_does_without_torch(pipeline: Path) -> None:
+def test_opening_a_pipeline_does_not_import_torch(pipeline: Path) -> None:
     program = f"""
 import sys, kdmt
 pipeline = kdmt.Pipeline.from_yaml({str(pipeline / "tiny.yaml")!r})
@@ -61,7 +61,7 @@ def test_every_public_name_exists_and_is_listed() -> None:
 # ------------------------------------------------------------------------------------------------------- translation
 
 
-def test_translations_are_those_of_the_command_line(model: Model) -> None:
+def test_translations_equal_those_of_the_command_line(model: Model) -> None:
     lines = [*LINES, "", "ba"]
     for beam, flags in ((None, []), (2, ["--beam", "2", "--lenpen", "0.5"])):
         result = kdmt("translate", TEACHER, *flags, "--threads", "1", stdin="".join(f"{x}\n" for x in lines).encode())
@@ -70,7 +70,7 @@ def test_translations_are_those_of_the_command_line(model: Model) -> None:
         assert model.translate(lines, beam=beam, lenpen=lenpen) == result.out.removesuffix("\n").split("\n")
 
 
-def test_nbest_lists_begin_with_the_best_and_their_scores_descend(model: Model) -> None:
+def test_nbest_lists_are_sorted_by_score(model: Model) -> None:
     best = model.translate(LINES, beam=3)
     nbest = model.translate(LINES, beam=3, nbest=3)
     hypotheses = model.translate(LINES, beam=3, nbest=3, hypotheses=True)
@@ -86,18 +86,18 @@ def test_a_hypothesis_has_its_tokens_and_their_probabilities(model: Model) -> No
     for (found,) in model.translate(LINES, beam=2, lenpen=0.0, hypotheses=True):
         assert isinstance(found, Translation)
         assert "".join(found.tokens).replace("▁", " ").strip() == found.text
-        assert len(found.token_log_probs) == len(found.tokens) + 1  # </s>
+        assert len(found.token_log_probs) == len(found.tokens) + 1  # and </s>
         assert math.fsum(found.token_log_probs) == pytest.approx(found.score, abs=1e-5)
 
 
-def test_a_sentence_without_words_has_the_empty_translation(model: Model) -> None:
+def test_an_empty_sentence_has_an_empty_translation(model: Model) -> None:
     assert model.translate(["", " "]) == ["", ""]
     assert model.translate([""], beam=2, nbest=2) == [[""]]
     assert model.translate([""], hypotheses=True) == [[Translation("", (), 0.0)]]
     assert model.translate([]) == []
 
 
-def test_progress_of_translating_ends_with_all_sentences(model: Model) -> None:
+def test_progress_of_translation_ends_with_all_sentences(model: Model) -> None:
     calls: list[tuple[int, int]] = []
     model.translate([*LINES, ""], progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (8, 8)
@@ -114,32 +114,32 @@ def test_progress_of_translating_ends_with_all_sentences(model: Model) -> None:
         (["ba"], {"beam": 2, "nbest": 3}, "'nbest' .3. is larger than 'beam' .2."),
     ],
 )
-def test_bad_requests_are_errors_of_the_caller(model: Model, sentences, options, message) -> None:
+def test_invalid_arguments_raise_a_user_error(model: Model, sentences, options, message) -> None:
     with pytest.raises(UserError, match=message):
         model.translate(sentences, **options)
 
 
 def test_library_users_see_no_message(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
-    assert len(model.translate(["ba " * 100])) == 1  # cut, with a warning to the logger
+    assert len(model.translate(["ba " * 100])) == 1  # the sentence is cut, with a warning to the logger
     assert capfd.readouterr() == ("", "")
 
 
 # ------------------------------------------------------------------------------------------------------------ scores
 
 
-def test_scores_of_beam_search_are_those_of_teacher_forcing(model: Model) -> None:
+def test_scores_of_beam_search_equal_those_of_teacher_forcing(model: Model) -> None:
     found = [each[0] for each in model.translate(LINES, beam=2, lenpen=0.0, hypotheses=True)]
     again = model.score(LINES, [each.text for each in found])
     by_token = model.score(LINES, [each.text for each in found], by_token=True)
     same = [index for index, each in enumerate(found) if len(by_token[index]) == len(each.tokens) + 1]
-    assert same  # the others are tokenised in another way than they were decoded
+    assert same  # the other lines are segmented differently from the decoded tokens
     for index in same:
         assert again[index] == pytest.approx(found[index].score, abs=1e-4)
         assert by_token[index] == pytest.approx(found[index].token_log_probs, abs=1e-4)
     assert again == pytest.approx([math.fsum(each) for each in by_token])
 
 
-def test_scores_are_those_of_the_command_line(model: Model, tmp_path: Path) -> None:
+def test_scores_equal_those_of_the_command_line(model: Model, tmp_path: Path) -> None:
     pairs = [*make_pairs(5, seed=6), ("ba " * 100, "ok")]
     for side, name in enumerate(("source", "target")):
         (tmp_path / name).write_text("".join(f"{pair[side]}\n" for pair in pairs), encoding="utf-8")
@@ -161,7 +161,7 @@ def test_progress_of_scoring(model: Model, monkeypatch: pytest.MonkeyPatch) -> N
     assert scores == pytest.approx(model.score(LINES, LINES), abs=1e-5)
 
 
-def test_pairs_have_to_be_as_many_targets_as_sources(model: Model) -> None:
+def test_different_numbers_of_sources_and_targets_are_refused(model: Model) -> None:
     with pytest.raises(UserError, match="2 sources and 1 targets"):
         model.score(["ba", "be"], ["ok"])
 
@@ -176,7 +176,7 @@ def test_each_kind_of_model_is_opened_from_a_string_or_a_path(model: Model) -> N
     assert load(str(TEACHER)).translate(LINES, beam=2) == expected
     assert load(TEACHER / "average").translate(LINES, beam=2) == expected
     exported = load("ct2")
-    assert exported.translate(LINES) == expected  # with the beam that `kdmt export` was given
+    assert exported.translate(LINES) == expected  # with the beam set in `kdmt export`
     assert exported.score(LINES, LINES) == pytest.approx(model.score(LINES, LINES), abs=1e-3)
     assert (exported.source_lang, exported.target_lang) == ("en", "de")
     assert "ct2" in repr(exported)
@@ -192,7 +192,7 @@ def test_each_kind_of_model_is_opened_from_a_string_or_a_path(model: Model) -> N
         ({"path": TEACHER, "length_beam": 0}, "length_beam"),
     ],
 )
-def test_what_cannot_be_loaded_is_an_error_of_the_caller(finished: Path, arguments, message) -> None:  # noqa: ARG001
+def test_loading_an_invalid_model_raises_a_user_error(finished: Path, arguments, message) -> None:  # noqa: ARG001
     with pytest.raises(UserError, match=message):
         load(**arguments)
 
@@ -231,7 +231,7 @@ def test_a_pipeline_run_in_python_equals_one_run_by_commands(
 
 
 def _results(folder: Path) -> dict[str, str]:
-    """The sha256 of what a pipeline makes, but for measured speeds."""
+    """Return the SHA-256 of the pipeline's output files, without measured speeds."""
     timed = ("metrics.jsonl", "scores.json", "report.html")
     hashes = hash_tree(folder)
     return {
@@ -264,7 +264,7 @@ def test_stages_and_students_are_chosen_as_on_the_command_line(finished: Path) -
         pipeline.run(to="all")  # type: ignore[arg-type]
 
 
-def test_overrides_are_values_of_python(pipeline: Path) -> None:  # noqa: ARG001
+def test_overrides_are_python_values(pipeline: Path) -> None:  # noqa: ARG001
     values = {
         "teacher.train.lr": 1e-05,
         "teacher.train.max_updates": 7,
@@ -298,7 +298,7 @@ def test_bad_overrides_name_their_path(pipeline: Path, overrides, message) -> No
         Pipeline.from_yaml("tiny.yaml", overrides=overrides)
 
 
-def test_the_folder_is_that_of_the_command_line(finished: Path) -> None:
+def test_the_folder_equals_that_of_the_command_line(finished: Path) -> None:
     pipeline = Pipeline.from_yaml("tiny.yaml")
     assert pipeline.folder == Path("runs/tiny")
     assert json.loads(kdmt("status", "tiny.yaml", "--json").out)["folder"] == str(pipeline.folder)

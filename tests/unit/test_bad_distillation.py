@@ -1,4 +1,4 @@
-"""Lessons that cannot be given, through the command line: refused before training begins, by YAML path or file."""
+"""Distillation settings that cannot work, through the command line: refused before training, with YAML path or file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdmt.checksum import file_sha256
 TINY = Path("runs/tiny")
 RAW = TINY / "students/raw/seed_1"
 CACHE = TINY / "knowledge/raw"
-ELSEWHERE = Path("elsewhere")  # a teacher that is not the pipeline's
+ELSEWHERE = Path("elsewhere")  # a teacher from outside the pipeline
 FROM_ELSEWHERE = "students.raw.word_kd={teachers: [elsewhere]}"
 FROM_CACHE = "students.raw.word_kd={source: cache}"
 CACHED = (FROM_CACHE, "knowledge.block_size=30", "knowledge.threads=1")
@@ -35,13 +35,16 @@ def _refusing_once(_finished_once: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def refusing(_refusing_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working folder of all tests that change nothing: the finished pipeline with a knowledge cache of its raw
-    training set (80 sentences in 3 blocks), and a teacher elsewhere."""
+    """Enter the working folder of all tests that change nothing.
+
+    It holds the finished pipeline with a knowledge cache of its raw training set (80 sentences in 3 blocks), and a
+    teacher outside the pipeline.
+    """
     monkeypatch.chdir(_refusing_once)
 
 
 def untaught(*settings: str) -> str:
-    """The message with which a student is turned away that was trained before; nothing of it is moved or written."""
+    """Return the message with which a trained student is refused; check that none of its files is moved or written."""
     with unharmed():
         return refused("student", "tiny.yaml", "--student", "raw", sets=settings)
 
@@ -51,7 +54,7 @@ def take_teacher_elsewhere() -> None:
 
 
 def write_teacher_elsewhere(**shape: int) -> None:
-    """A checkpoint of another shape with the pipeline's vocabulary."""
+    """Write a checkpoint of another shape with the pipeline's vocabulary."""
     from kdmt.corpus.codec import TextCodec
     from kdmt.models.architecture import architecture
     from kdmt.models.build import build_transformer
@@ -96,8 +99,10 @@ def leave_symbols_out(path: Path) -> str:
         (leave_symbols_out, "de", "[runs/tiny/teacher, elsewhere]"),
     ],
 )
-def test_a_teacher_of_another_vocabulary(exchange: Callable[[Path], str], lang: str, teachers: str) -> None:
-    """A checkpoint that is whole: its checksums say so."""
+def test_a_teacher_with_another_vocabulary_is_refused(
+    exchange: Callable[[Path], str], lang: str, teachers: str
+) -> None:
+    """Check that a teacher with other symbols is refused although its checksums are correct."""
     take_teacher_elsewhere()
     path = ELSEWHERE / f"dict.{lang}.txt"
     problem = exchange(path)
@@ -106,7 +111,7 @@ def test_a_teacher_of_another_vocabulary(exchange: Callable[[Path], str], lang: 
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_teacher_of_other_languages() -> None:
+def test_a_teacher_of_other_languages_is_refused() -> None:
     take_teacher_elsewhere()
     (ELSEWHERE / "dict.de.txt").rename(ELSEWHERE / "dict.fr.txt")
     message = untaught(FROM_ELSEWHERE)
@@ -114,7 +119,7 @@ def test_a_teacher_of_other_languages() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_teacher_that_is_none_or_damaged() -> None:
+def test_a_missing_or_damaged_teacher_is_refused() -> None:
     nothing = "neither a checkpoint folder nor a run that has one: there is no such file or folder"
     assert untaught(FROM_ELSEWHERE) == f"elsewhere: {nothing}"
     take_teacher_elsewhere()
@@ -151,7 +156,7 @@ def test_a_teacher_that_is_none_or_damaged() -> None:
         ),
     ],
 )
-def test_what_is_inside_no_model(lesson: str, problem: str, teacher: str) -> None:
+def test_layers_and_heads_that_do_not_exist_are_refused(lesson: str, problem: str, teacher: str) -> None:
     assert (
         untaught(f"students.raw.{lesson}", *([FROM_ELSEWHERE] if teacher == "elsewhere" else []))
         == f"students.raw.{problem}"
@@ -159,7 +164,7 @@ def test_what_is_inside_no_model(lesson: str, problem: str, teacher: str) -> Non
 
 
 @pytest.mark.usefixtures("finished")
-def test_layers_are_those_of_the_teacher_that_runs_beside() -> None:
+def test_layers_are_checked_against_the_teacher_that_runs_during_training() -> None:
     write_teacher_elsewhere(encoder_layers=3)
     lesson = "students.raw.hidden_kd={encoder: [[0, 2]], decoder: none}"
     assert untaught(lesson) == "students.raw.hidden_kd.encoder: [0, 2]: the teacher has no layer 2, only 0 to 0"
@@ -168,7 +173,7 @@ def test_layers_are_those_of_the_teacher_that_runs_beside() -> None:
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_teacher_that_reads_less_than_its_student(side: str) -> None:
+def test_a_teacher_with_fewer_positions_than_its_student_is_refused(side: str) -> None:
     problem = f"students.raw.train.max_{side}_tokens (60) is more than the teacher's max_{side}_positions (50)"
     write_teacher_elsewhere(**{f"max_{side}_positions": 50})
     assert untaught(FROM_ELSEWHERE) == problem
@@ -178,7 +183,7 @@ def test_a_teacher_that_reads_less_than_its_student(side: str) -> None:
 
 
 @pytest.mark.usefixtures("refusing")
-def test_own_samples_that_the_teacher_could_not_read() -> None:
+def test_samples_longer_than_the_teachers_positions_are_refused() -> None:
     longer = ("students.raw.model.max_target_positions=65", "students.raw.on_policy={}")
     problem = (
         "students.raw.on_policy: the student's max_target_positions (65) is more than the teacher's (64), "
@@ -188,7 +193,7 @@ def test_own_samples_that_the_teacher_could_not_read() -> None:
     assert untaught(FROM_ELSEWHERE, *longer) == problem
 
 
-# ------------------------------------------------------------------------------------------------- nothing to train on
+# --------------------------------------------------------------------------------------------- settings without effect
 
 
 @pytest.mark.usefixtures("refusing")
@@ -214,7 +219,7 @@ def test_own_samples_that_the_teacher_could_not_read() -> None:
         ),
     ],
 )
-def test_a_lesson_that_teaches_nothing(lesson: str, problem: str) -> None:
+def test_settings_without_effect_are_refused(lesson: str, problem: str) -> None:
     assert untaught(f"students.raw.{lesson}").startswith(f"tiny.yaml: students.raw.{problem}")
 
 
@@ -233,18 +238,18 @@ def test_a_lesson_that_teaches_nothing(lesson: str, problem: str) -> None:
         (("data=nbest",), "'students.raw.data: nbest' is made of the n-best: set 'distill.decode.nbest'"),
     ],
 )
-def test_settings_that_contradict_each_other(settings: tuple[str, ...], problem: str) -> None:
+def test_contradictory_settings_are_refused(settings: tuple[str, ...], problem: str) -> None:
     assert problem in untaught(*(f"students.raw.{setting}" for setting in settings))
 
 
 @pytest.mark.usefixtures("refusing")
-def test_own_samples_of_which_nothing_is_learnt() -> None:
+def test_on_policy_with_alpha_0_is_refused() -> None:
     message = untaught("students.raw.word_kd={alpha: 0.0}", "students.raw.on_policy={}")
     assert message.startswith("tiny.yaml: students.raw: 'on_policy' has no effect: the divergence at samples has ")
 
 
 @pytest.mark.usefixtures("finished")
-def test_alpha_may_be_0_which_is_plain_training() -> None:
+def test_alpha_0_equals_plain_training() -> None:
     plain = file_sha256(RAW / "average/model.safetensors")
     run_stages("student", sets=["students.raw.word_kd={alpha: 0.0}"])
     assert RAW.with_name("seed_1.previous").exists()
@@ -258,18 +263,18 @@ def test_alpha_may_be_0_which_is_plain_training() -> None:
 
 @pytest.fixture
 def cached(_refusing_once: Path, finished: Path) -> Path:
-    """The finished pipeline with a knowledge cache, the test's own to change."""
+    """Return the working folder of the finished pipeline with a knowledge cache; the test may change it."""
     shutil.copytree(_refusing_once / CACHE, finished / CACHE)
     return finished
 
 
 def uncached(*settings: str) -> str:
-    """As `untaught`, of a student that learns from the cache."""
+    """Return the message of `untaught` for a student that learns from the cache."""
     return untaught(*CACHED, *settings)
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_cache_that_was_never_made() -> None:
+def test_a_missing_cache_is_refused() -> None:
     message = untaught(FROM_CACHE)
     assert message.startswith("knowledge of raw is not up to date: it was never made. Run `kdmt knowledge` first")
 
@@ -282,12 +287,12 @@ def test_a_cache_that_was_never_made() -> None:
         ("distill.checkpoint=best", "the input teacher/average is gone; the input teacher/best is new"),
     ],
 )
-def test_a_cache_of_other_settings(setting: str, reason: str) -> None:
+def test_a_cache_of_other_settings_is_refused(setting: str, reason: str) -> None:
     assert uncached(setting).startswith(f"knowledge of raw is not up to date: {reason}. Run `kdmt knowledge` first")
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_cache_of_another_text() -> None:
+def test_a_cache_of_another_text_is_refused() -> None:
     distilled, other = "students.raw.data=distilled", "distill.decode.max_len_a=0.0"
     run_stages("knowledge", sets=(*CACHED, distilled))
     run_stages("distill", sets=(other,))
@@ -297,8 +302,8 @@ def test_a_cache_of_another_text() -> None:
 
 @pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("name", ["data-bin/train.en-de.de.bin", "dict.de.txt", "teacher/average"])
-def test_a_cache_from_elsewhere(name: str) -> None:
-    """Also with the record of a cache that was made here."""
+def test_a_cache_of_other_inputs_is_refused(name: str) -> None:
+    """Check that a cache of other inputs is refused, also when the manifest records it as made here."""
     path = CACHE / "knowledge.json"
     edit_json(path, lambda header: header["made_from"].update({name: "0" * 64}))
     assert uncached().startswith("knowledge of raw is not up to date: its output knowledge.json was changed. ")
@@ -307,7 +312,7 @@ def test_a_cache_from_elsewhere(name: str) -> None:
 
 
 @pytest.mark.usefixtures("cached")
-def test_a_cache_that_is_unfinished() -> None:
+def test_an_unfinished_cache_is_refused_and_completed() -> None:
     made = hash_tree(CACHE)
     edit_json(CACHE / "manifest.json", lambda record: [record.pop(key) for key in ("outputs", "facts", "versions")])
     (CACHE / "manifest.json").rename(CACHE / "plan.json")
@@ -348,7 +353,7 @@ def test_a_damaged_cache_is_refused_and_made_again(name: str, damage: Callable[[
 
 
 @pytest.mark.usefixtures("cached")
-def test_a_block_that_was_cut_short_with_its_record() -> None:
+def test_a_truncated_block_with_a_matching_checksum_is_refused() -> None:
     path = CACHE / "blocks/000001.npy"
     cut_short(path)
     record = {str(path.relative_to(CACHE)): file_sha256(path)}
@@ -358,7 +363,7 @@ def test_a_block_that_was_cut_short_with_its_record() -> None:
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("k", [32, 10**6])
-def test_as_many_best_tokens_as_there_are(k: int) -> None:
+def test_k_of_the_vocabulary_size_or_more_is_refused(k: int) -> None:
     with unharmed("tiny/knowledge/.raw.lock"):
         message = refused("knowledge", "tiny.yaml", sets=(FROM_CACHE, f"knowledge.k={k}"))
     assert message == f"knowledge.k ({k}) is not less than the vocabulary's 32 tokens"
@@ -375,11 +380,11 @@ def test_as_many_best_tokens_as_there_are(k: int) -> None:
         ("teachers=[elsewhere]", "students.raw.word_kd: 'teachers' run during training"),
     ],
 )
-def test_what_a_cache_cannot_give(setting: str, problem: str) -> None:
+def test_settings_that_a_cache_does_not_support_are_refused(setting: str, problem: str) -> None:
     assert uncached(f"students.raw.word_kd.{setting}").startswith(f"tiny.yaml: {problem}")
 
 
 @pytest.mark.usefixtures("refusing")
-def test_a_ranking_of_more_tokens_than_there_are() -> None:
+def test_top1_ranking_above_the_vocabulary_size_is_refused() -> None:
     message = untaught("students.raw.word_kd={top1_ranking: 33}")
     assert message == "students.raw.word_kd.top1_ranking (33) is more than the vocabulary's 32 tokens"

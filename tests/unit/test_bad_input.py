@@ -1,4 +1,4 @@
-"""Bad input through the command line: exit code 2, one clear message, no traceback, and nothing that existed harmed."""
+"""Bad input through the command line: exit code 2, one clear message, no traceback, and no change to existing files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IN_PROGRESS = ("tiny/prepare.partial/", "downloads/")
 
 
 @pytest.mark.usefixtures("finished")
-def test_source_and_target_of_different_length() -> None:
+def test_source_and_target_of_different_length_are_refused() -> None:
     path = Path("text/train.de")
     write_lines(path, [*read_lines(path), "ok", "uk"])
     with unharmed(*IN_PROGRESS):
@@ -39,7 +39,7 @@ def test_source_and_target_of_different_length() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_missing_file() -> None:
+def test_a_missing_file_is_refused() -> None:
     Path("text/valid.en").unlink()
     with unharmed(*IN_PROGRESS):
         message = refused("prepare", "tiny.yaml", sets=("prepare.clean.max_words=99",))
@@ -47,7 +47,7 @@ def test_a_missing_file() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_missing_pipeline() -> None:
+def test_a_missing_pipeline_is_refused() -> None:
     assert refused("prepare", "tyni.yaml") == "tyni.yaml: there is no such pipeline file"
     assert not Path("runs").exists()
 
@@ -67,7 +67,7 @@ def test_invalid_utf8_is_refused_where_malformed_rows_are(name: str, line: int) 
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_an_empty_corpus(split: str) -> None:
+def test_an_empty_corpus_is_refused(split: str) -> None:
     for lang in ("en", "de"):
         Path(f"text/{split}.{lang}").write_bytes(b"")
     with unharmed(*IN_PROGRESS):
@@ -76,7 +76,7 @@ def test_an_empty_corpus(split: str) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_everything_filtered_away() -> None:
+def test_a_corpus_without_pairs_after_filtering_is_refused() -> None:
     with unharmed(*IN_PROGRESS):
         message = refused("prepare", "tiny.yaml", sets=("prepare.clean={min_words: 100}",))
     assert re.fullmatch(
@@ -87,21 +87,21 @@ def test_everything_filtered_away() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_every_pair_too_long_to_train_on() -> None:
+def test_a_corpus_of_pairs_too_long_for_training_is_refused() -> None:
     with unharmed():
         message = refused("student", "tiny.yaml", sets=("students.raw.train.max_source_tokens=2",))
     assert message == "no pair is within train.max_source_tokens and train.max_target_tokens"
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_pair_larger_than_a_batch() -> None:
+def test_a_pair_larger_than_a_batch_is_refused() -> None:
     with unharmed():
         message = refused("student", "tiny.yaml", sets=("students.raw.train.max_tokens=5",))
     assert "tokens, more than max_tokens 5: raise max_tokens or lower max_source_tokens" in message
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_wrong_sha256() -> None:
+def test_a_wrong_sha256_is_refused() -> None:
     found = hashlib.sha256(Path("text/train.en").read_bytes()).hexdigest()
     change(lambda document: document["prepare"]["train"][0]["source"].update(sha256="0" * 64))
     with unharmed(*IN_PROGRESS):
@@ -110,7 +110,7 @@ def test_a_wrong_sha256() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_an_unknown_language() -> None:
+def test_an_unknown_language_is_refused() -> None:
     with unharmed():
         for command in ("prepare", "teacher", "score"):
             message = refused(command, "tiny.yaml", sets=("target_lang=deutsch",))
@@ -122,7 +122,7 @@ def test_an_unknown_language() -> None:
 
 @contextmanager
 def serving(body: bytes, *, announced: int) -> Iterator[str]:
-    """A server on the loopback that promises `announced` bytes, sends `body` and hangs up."""
+    """Serve `body` on the loopback interface with a Content-Length of `announced` bytes, then close the connection."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -147,7 +147,7 @@ def take_source_from(url: str, sha256: str) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_truncated_download(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_download_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     whole = gzip.compress(Path("text/train.en").read_bytes())
     with serving(whole[:100], announced=len(whole)) as url:
@@ -155,14 +155,14 @@ def test_a_truncated_download(monkeypatch: pytest.MonkeyPatch) -> None:
         with unharmed(*IN_PROGRESS):
             message = refused("prepare", "tiny.yaml")
     assert message == f"{url}: truncated, 100 of {len(whole)} bytes came; they are kept, a rerun resumes"
-    with serving(whole, announced=len(whole)) as again:  # elsewhere, but the content is what counts
+    with serving(whole, announced=len(whole)) as again:  # from another location, but with the same content
         take_source_from(again, hashlib.sha256(whole).hexdigest())
         run_stages("prepare")
     assert read_lines(TINY / "prepare/train.en") == read_lines(Path("text/train.en"))
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_download_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_with_other_content_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     page = b"<html>moved</html>"
     with serving(page, announced=len(page)) as url:
@@ -182,7 +182,7 @@ def test_a_download_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill_disk_at(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let files of such a name be written to `/dev/full`, which answers as a full disk does."""
+    """Open `/dev/full`, which behaves like a full disk, when a file of this name is written."""
     real = Path.open
 
     def open_full(path: Path, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
@@ -194,7 +194,7 @@ def fill_disk_at(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.usefixtures("finished")
-def test_a_disk_that_is_full_while_a_block_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_a_block_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     made = hash_tree(TINY / "distill")
     sets = ("distill.decode.max_len_b=6",)
     with monkeypatch.context() as patch, unharmed("tiny/distill"):
@@ -212,7 +212,7 @@ def test_a_disk_that_is_full_while_a_block_is_written(monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.usefixtures("finished")
-def test_a_disk_that_is_full_while_a_checkpoint_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_a_checkpoint_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = ("students.raw.train.max_updates=8",)
     with monkeypatch.context() as patch, unharmed("tiny/students/raw/seed_1/"):
         kept = {name: sha for name, sha in hash_tree(RAW).items() if name.startswith("checkpoint_")}
@@ -227,13 +227,13 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(monkeypatch: pytest.M
 
 
 def other_vocabulary() -> None:
-    """Prepare the same text again with other symbols."""
+    """Prepare the same text again with a vocabulary of other symbols."""
     change(lambda document: document["prepare"]["tokenizer"].update(vocab_size=29))
     run_stages("prepare")
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_checkpoint_to_begin_with_of_another_vocabulary() -> None:
+def test_an_initial_checkpoint_of_another_vocabulary_is_refused() -> None:
     (TINY / "teacher").rename("old")
     other_vocabulary()
     with unharmed():
@@ -243,7 +243,7 @@ def test_a_checkpoint_to_begin_with_of_another_vocabulary() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_checkpoint_to_begin_with_of_another_shape() -> None:
+def test_an_initial_checkpoint_of_another_shape_is_refused() -> None:
     with unharmed():
         message = refused(
             *("student", "tiny.yaml"),
@@ -253,8 +253,8 @@ def test_a_checkpoint_to_begin_with_of_another_shape() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_layers_of_a_teacher_of_another_vocabulary() -> None:
-    """The teacher is then stale, and nothing is taken from it."""
+def test_layers_of_a_teacher_of_another_vocabulary_are_refused() -> None:
+    """Check that nothing is taken from a teacher with another vocabulary, which is then out of date."""
     other_vocabulary()
     with unharmed():
         message = refused("student", "tiny.yaml", sets=("students.raw.encoder_layers_from_teacher=[0]",))
@@ -263,7 +263,7 @@ def test_layers_of_a_teacher_of_another_vocabulary() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_layers_of_a_teacher_whose_dictionary_was_exchanged() -> None:
+def test_layers_of_a_teacher_with_an_exchanged_dictionary_are_refused() -> None:
     path = TINY / "teacher/average/dict.de.txt"
     lines = read_lines(path)
     write_lines(path, [lines[1], lines[0], *lines[2:]])
@@ -280,8 +280,8 @@ def raw_train(*settings: str) -> tuple[str, ...]:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_loss_that_is_no_number_any_more() -> None:
-    """The second update jumps with a third of 1e30; the third sees what it has done."""
+def test_a_loss_that_becomes_nan_stops_training() -> None:
+    """Check that a loss that becomes NaN stops training: the second update has a third of the learning rate 1e30."""
     sets = raw_train("lr=1.0e+30", "warmup_updates=3", "save_interval_updates=1", "validate_interval_updates=9")
     with unharmed("tiny/students/raw/"):
         message = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
@@ -299,18 +299,18 @@ def test_a_loss_that_is_no_number_any_more() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_validation_loss_that_is_no_number_keeps_the_best() -> None:
+def test_a_validation_loss_of_nan_stops_without_a_checkpoint() -> None:
     sets = raw_train("lr=1.0e+30", "warmup_updates=3")
     message = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
     assert message == "update 2: the validation loss is not finite"
-    assert not list(RAW.glob("checkpoint_*"))  # none of these weights was worth keeping
+    assert not list(RAW.glob("checkpoint_*"))  # no checkpoint is saved
 
 
 # ------------------------------------------------------------------------------------------------------ damaged files
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_damaged_teacher_is_not_decoded_with() -> None:
+def test_a_damaged_teacher_is_refused() -> None:
     path = TINY / "teacher/average/model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -321,13 +321,13 @@ def test_a_damaged_teacher_is_not_decoded_with() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_record_that_is_no_json() -> None:
+def test_a_record_of_invalid_json_is_refused() -> None:
     (TINY / "prepare/manifest.json").write_text("{", encoding="utf-8")
     with unharmed():
         assert refused("prepare", "tiny.yaml") == "runs/tiny/prepare/manifest.json: not valid JSON"
 
 
-def test_a_command_that_does_not_exist_shows_how_to_ask() -> None:
+def test_an_unknown_command_refers_to_the_help() -> None:
     result = kdmt("prepaer", "x.yaml")
     assert result.code == 2
     assert "No such command 'prepaer'" in result.err

@@ -1,4 +1,4 @@
-"""Non-autoregressive students that cannot be had, through the command line: refused before training begins."""
+"""Non-autoregressive students that are not supported, through the command line: refused before training begins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _refusing_once(_finished_once: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def refusing(_refusing_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working folder of tests that change nothing: the finished pipeline."""
+    """Enter the working folder of tests that change nothing: the finished pipeline."""
     monkeypatch.chdir(_refusing_once)
 
 
@@ -70,12 +70,12 @@ NOT_THE_TEACHERS = "its decoder is not its teacher's"
         ("{family: glat}", None, "students.raw.nat.family"),
     ],
 )
-def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, message: str) -> None:
+def test_a_family_with_unsupported_settings_is_refused(nat: str, more: str | None, message: str) -> None:
     sets = (f"students.raw.nat={nat}", *([f"students.raw.{more}"] if more else []))
     with unharmed():
-        said = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
-    assert message in said
-    assert said.startswith("tiny.yaml: students.raw")
+        error = refused("student", "tiny.yaml", "--student", "raw", sets=sets)
+    assert message in error
+    assert error.startswith("tiny.yaml: students.raw")
 
 
 @pytest.mark.usefixtures("refusing")
@@ -123,7 +123,7 @@ def test_a_family_is_refused_what_it_cannot_have(nat: str, more: str | None, mes
         (("score.nat.ctc_lm=pieces.arpa",), "'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1"),
     ],
 )
-def test_a_way_of_decoding_that_cannot_be_is_refused_before_training(sets: tuple[str, ...], message: str) -> None:
+def test_unsupported_decoding_settings_are_refused_before_training(sets: tuple[str, ...], message: str) -> None:
     with unharmed():
-        said = refused("student", "tiny.yaml", "--student", "raw", sets=("students.raw.nat={family: cmlm}", *sets))
-    assert message in said
+        error = refused("student", "tiny.yaml", "--student", "raw", sets=("students.raw.nat={family: cmlm}", *sets))
+    assert message in error

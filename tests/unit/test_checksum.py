@@ -18,7 +18,7 @@ EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # FI
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_the_sha256_of_known_content(tmp_path: Path) -> None:
+def test_sha256_of_known_content(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for content, sha256 in ((b"", EMPTY), (b"abc", ABC), (os.urandom(3 << 20), None)):
         path.write_bytes(content)
@@ -26,7 +26,7 @@ def test_the_sha256_of_known_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("function", [file_sha256, known_sha256])
-def test_a_file_that_is_not_there(tmp_path: Path, function: Callable[[Path], str]) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path, function: Callable[[Path], str]) -> None:
     with pytest.raises(UserError, match="a: there is no such file"):
         function(tmp_path / "a")
 
@@ -53,13 +53,13 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path, monkeypatch: 
         *(("/a", False), ("", False), (".", False), ("a\nb", False), ("..", False)),
     ],
 )
-def test_names_that_stay_in_their_folder(name: str, below: bool) -> None:
+def test_is_below_accepts_only_paths_inside_the_folder(name: str, below: bool) -> None:
     assert is_below(name) is below
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A folder with the files of a checkpoint and their checksums."""
+    """Return a folder with the files of a checkpoint and their checksums."""
     (tmp_path / "tokenizer").mkdir()
     names = ("model.safetensors", "model.json", "tokenizer/joint.model")
     for name in names:
@@ -73,7 +73,7 @@ def write_checksums(folder: Path, values: object) -> None:
 
 
 def test_a_whole_checkpoint_passes(checkpoint: Path) -> None:
-    (checkpoint / "notes.txt").write_text("mine")  # other files may be there
+    (checkpoint / "notes.txt").write_text("mine")  # other files are allowed
     verify_checkpoint(checkpoint)
     assert read_checksums(checkpoint).keys() == {"model.safetensors", "model.json", "tokenizer/joint.model"}
 
@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_named_by_its_file(
         ({"model.json": ABC, "model.bin": ABC, "../a": ABC}, "'../a' is not the name of a file in the folder"),
     ],
 )
-def test_checksums_that_are_none(tmp_path: Path, values: object, message: str) -> None:
+def test_an_invalid_checksums_file_is_refused(tmp_path: Path, values: object, message: str) -> None:
     write_checksums(tmp_path, values)
     with pytest.raises(UserError) as caught:
         read_checksums(tmp_path)

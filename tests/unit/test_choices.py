@@ -1,4 +1,4 @@
-"""Names of choices: one type for each set, the same names wherever a table or a setting has them."""
+"""Names of choices: each set has one type, and tables and settings use the same names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdmt.losses.divergences import DIVERGENCES
 SETS = {name: value for name, value in vars(choices).items() if get_origin(value) is Literal}
 
 
-def test_there_are_sets_of_names() -> None:
+def test_sets_of_names_are_found() -> None:
     assert SETS.keys() >= {"Precision", "ComputeType", "CheckpointName", "BleuTokenizer", "DivergenceName", "OnFailure"}
 
 
@@ -23,7 +23,7 @@ def test_names_of_a_set_are_distinct(name: str) -> None:
     assert all(isinstance(each, str) for each in names)
 
 
-def test_every_checkpoint_has_its_place_in_the_order_of_preference() -> None:
+def test_the_order_of_preference_has_every_checkpoint() -> None:
     assert sorted(choices.CHECKPOINT_PREFERENCE) == sorted(get_args(choices.CheckpointName))
 
 

@@ -1,4 +1,4 @@
-"""The command line: version, help, completion, exit codes, and what goes to which stream."""
+"""The command line: version, help, completion, exit codes and output streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_version() -> None:
     assert (result.code, result.out, result.err) == (0, f"kdmt {package.__version__}\n", "")
 
 
-def test_version_is_that_of_the_changelog_and_the_citation() -> None:
+def test_version_equals_that_of_the_changelog_and_the_citation() -> None:
     root = Path(__file__).parents[2]
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## \[?([0-9.]+)\]?", changelog, re.MULTILINE)[1] == package.__version__  # type: ignore[index]
@@ -32,7 +32,7 @@ def test_version_is_that_of_the_changelog_and_the_citation() -> None:
     assert f"\nversion: {package.__version__}\n" in citation
 
 
-def test_every_command_is_in_the_help_and_has_its_own() -> None:
+def test_every_command_is_in_the_help_and_has_a_help_text() -> None:
     overview = kdmt("--help").out
     for command in COMMANDS:
         assert re.search(rf"^  {command} ", overview, re.MULTILINE), command
@@ -42,7 +42,7 @@ def test_every_command_is_in_the_help_and_has_its_own() -> None:
 
 
 def test_help_of_an_option_is_a_noun_phrase_with_a_full_stop() -> None:
-    """Help texts begin with a capital and end with a full stop, and none says `by default`."""
+    """Check that help texts begin with a capital, end with a full stop and do not contain `by default`."""
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         for parameter in command.params:
             text = getattr(parameter, "help", None)
@@ -100,7 +100,7 @@ def test_control_characters_in_messages_are_escaped(pipeline: Path) -> None:
         (["run", "missing.yaml"], "missing.yaml: there is no such pipeline file"),
     ],
 )
-def test_bad_input_is_exit_code_2(pipeline: Path, arguments: list[str], message: str) -> None:  # noqa: ARG001
+def test_bad_input_exits_with_code_2(pipeline: Path, arguments: list[str], message: str) -> None:  # noqa: ARG001
     result = kdmt(*arguments)
     assert result.code == 2
     assert message in result.err

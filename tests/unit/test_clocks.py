@@ -1,4 +1,4 @@
-"""Nothing that changes results is decided by a clock: which modules read one, and what for."""
+"""The modules that read a clock, and for what purpose: no clock decides anything that changes results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READERS = {
     "train/run_log.py": "progress of training",
     "workers/worker.py": "the worker's log",
     "commands/arrivals.py": "how long translate waits for more lines; a translation does not depend on its batch",
-    # when something is saved, given up or tried again; what comes out is the same
+    # when to save, to give up or to try again; the outputs are the same
     "train/loop.py": "save_interval_minutes: a checkpoint more, which counts for no average",
     "rank_channel.py": "how long ranks wait for one another",
     "workers/scheduler.py": "workers that are silent for too long; their blocks are decoded again",
@@ -41,7 +41,10 @@ def _imports(path: Path) -> set[str]:
 
 
 def test_the_modules_that_read_a_clock_are_known() -> None:
-    """A new one is added above with its purpose, which must not be a choice that changes results."""
+    """Check the list of modules that read a clock.
+
+    Add a new module above with its purpose, which must not be a choice that changes results.
+    """
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in sorted(PACKAGE.rglob("*.py"))

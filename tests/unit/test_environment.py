@@ -1,4 +1,4 @@
-"""Tests give the same results in every environment, and have the same names in every process."""
+"""Tests give the same results in every environment and have the same names in every process."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ HOSTILE = {
     "PYTHONWARNINGS": "error::DeprecationWarning:kdmt",
     "PYTHONUNBUFFERED": "1",
 }
-# those that have read each of these, in a part of the suite that takes seconds
+# tests that read each of these variables, in parts of the suite that take seconds
 TESTS = (
-    "tests/unit/test_environment.py::test_this_process_is_in_the_environment_for_tests",
-    "tests/unit/test_bad_input.py::test_a_missing_pipeline",
-    "tests/unit/test_bad_input.py::test_a_truncated_download",
+    "tests/unit/test_environment.py::test_this_process_has_the_environment_for_tests",
+    "tests/unit/test_bad_input.py::test_a_missing_pipeline_is_refused",
+    "tests/unit/test_bad_input.py::test_a_truncated_download_is_refused",
     "tests/unit/score/test_report.py",
     "tests/unit/train/test_arithmetic.py",
 )
 
 
 def run_pytest(*arguments: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest of this repository as a user with these variables does, in some folder."""
+    """Run pytest on this repository from a folder, with the environment of a user who has set these variables."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(REPOSITORY), *arguments]
     return subprocess.run(command, cwd=folder, env={**kept, **settings}, capture_output=True, encoding="utf-8")
 
 
-def test_this_process_is_in_the_environment_for_tests() -> None:
+def test_this_process_has_the_environment_for_tests() -> None:
     assert {name: os.environ.get(name) for name in SET} == SET
     assert not {name for name in HOSTILE if name not in SET and name != "HOME"} & set(os.environ)
     assert Path(os.environ["HOME"]).is_dir()
@@ -75,7 +75,7 @@ def test_this_process_is_in_the_environment_for_tests() -> None:
     assert mask == 0o022
 
 
-def test_signals_that_a_shell_ignores_or_blocks_have_their_usual_course() -> None:
+def test_signals_that_a_shell_ignores_or_blocks_are_reset() -> None:
     def as_under_nohup() -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -96,7 +96,7 @@ def test_signals_that_a_shell_ignores_or_blocks_have_their_usual_course() -> Non
     assert finished.stderr.splitlines()[-1] == "KeyboardInterrupt"
 
 
-def test_of_the_users_variables_those_of_programs_and_libraries_are_kept() -> None:
+def test_variables_of_programs_and_libraries_are_kept() -> None:
     found = hermetic({**HOSTILE, "PATH": "/bin", "LD_LIBRARY_PATH": "/lib", "PATHS": "/x", "USER": "me"}, home="/home")
     assert found == {**SET, "PATH": "/bin", "LD_LIBRARY_PATH": "/lib", "HOME": "/home"}
 
@@ -110,11 +110,14 @@ def test_a_hostile_environment_changes_no_result(tmp_path: Path) -> None:
         os.umask(previous)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
-    assert list(tmp_path.iterdir()) == []  # nothing is left in the folder that pytest is started in
+    assert list(tmp_path.iterdir()) == []  # nothing is left in the folder in which pytest is started
 
 
 def test_two_processes_collect_the_same_tests(tmp_path: Path) -> None:
-    """As two workers of pytest-xdist must: other hash seeds, other times, other folders."""
+    """Check that two processes collect the same tests with other hash seeds, at other times and in other folders.
+
+    The workers of pytest-xdist need this.
+    """
     found = []
     for number in (1, 2):
         folder = tmp_path / str(number)
@@ -127,8 +130,8 @@ def test_two_processes_collect_the_same_tests(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["LC_ALL", "PYTHONUTF8"])
-def test_subprocesses_of_tests_speak_utf8(name: str) -> None:
-    """Whatever encoding this process was started with."""
+def test_subprocesses_of_tests_use_utf8(name: str) -> None:
+    """Check that subprocesses use UTF-8 whatever the encoding of this process."""
     assert name not in os.environ or os.environ[name] == SET.get(name)
     done = subprocess.run([sys.executable, "-c", "print('é')"], capture_output=True, check=True)
     assert done.stdout == "é\n".encode()

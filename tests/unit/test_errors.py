@@ -18,7 +18,7 @@ from kdmt.errors import Interrupted, UserError, describe_error
         (OSError(), "OSError: "),
     ],
 )
-def test_another_librarys_exception_is_one_line(error: Exception, text: str) -> None:
+def test_an_exception_of_another_library_is_one_line(error: Exception, text: str) -> None:
     assert describe_error(error) == text
 
 
@@ -27,7 +27,7 @@ def test_a_long_message_is_cut() -> None:
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")])
-def test_an_interruption_names_the_signal_and_what_is_saved(number: int, name: str) -> None:
+def test_an_interruption_names_the_signal_and_the_saved_state(number: int, name: str) -> None:
     stop = Interrupted(number, "checkpoint_3")
     assert str(stop) == f"stopped by {name}; saved checkpoint_3; run it again to go on"
     assert stop.signal_number == number

@@ -52,18 +52,18 @@ def flags_in(text: str) -> set[str]:
     ],
     ids=["generate", "preprocess", "train", "import", "data-bin", "plugin"],
 )
-def test_every_flag_is_one_of_fairseqs(section: str, programs: tuple[str, ...], others: set[str]) -> None:
+def test_every_flag_exists_in_fairseq(section: str, programs: tuple[str, ...], others: set[str]) -> None:
     known = others.union(*(FLAGS[program] for program in programs))
     assert flags_in(section) - known == set()
     assert flags_in(section)
 
 
-def test_every_flag_of_preprocessing_is_named() -> None:
+def test_every_flag_of_preprocessing_is_documented() -> None:
     common = FLAGS["fairseq-train"] | {"--help"}
     assert FLAGS["fairseq-preprocess"] - common - flags_in(FLAGS_PAGE["fairseq-preprocess"]) == set()
 
 
-def test_every_flag_of_generating_is_named() -> None:
+def test_every_flag_of_generation_is_documented() -> None:
     assert FLAGS["generation"] - flags_in(FLAGS_PAGE["Translating"]) == set()
 
 
@@ -106,7 +106,7 @@ def settings_of(section: type[Section], prefix: str) -> set[str]:
     return {f"{prefix}.{name}" for name in section.model_fields}
 
 
-def test_every_setting_is_one_of_ours() -> None:
+def test_every_setting_exists_in_kdmt() -> None:
     from kdmt.config import Prepare, Score, Teacher, Tokenizer, Train, Vocabulary
 
     known = {

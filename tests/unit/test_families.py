@@ -1,4 +1,4 @@
-"""The table of families against the settings, the models and the objectives that read it."""
+"""The table of families compared with the settings, the models and the objectives that read it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_every_name_has_an_entry() -> None:
     assert get_args(FamilyName) == tuple(FAMILIES)
 
 
-def test_families_are_divided_by_their_positions() -> None:
+def test_every_family_has_one_kind_of_decoder_positions() -> None:
     assert sorted([*POSITIONAL, *ALIGNED, *EDITING]) == sorted(FAMILIES)
     assert [FAMILIES[name].why_not_target_positions is None for name in POSITIONAL] == [True] * len(POSITIONAL)
     assert all(FAMILIES[name].why_not_target_positions for name in (*ALIGNED, *EDITING))

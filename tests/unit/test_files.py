@@ -1,4 +1,4 @@
-"""Files: what is opened, JSON with required keys, files and folders that appear whole, errors that name the file."""
+"""Files: which ones may be opened, JSON with required keys, atomic writing, errors that name the file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from kdmt.files import (
 
 WORKER = Path(__file__).parents[1] / "limited_disk_worker.py"
 
-# ------------------------------------------------------------------------------------------------------ what is opened
+# -------------------------------------------------------------------------------------------- files that may be opened
 
 
 def test_an_ordinary_file_may_be_opened(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_everything_else_is_refused_without_opening_it(tmp_path: Path) -> None:
     ids=lambda arguments: f"{arguments[0]} {arguments[-1]}",
 )
 @pytest.mark.usefixtures("finished")
-def test_commands_do_not_wait_for_a_pipe_to_speak(arguments: tuple[str, ...]) -> None:
+def test_commands_do_not_wait_for_data_from_a_pipe(arguments: tuple[str, ...]) -> None:
     os.mkfifo("PIPE")
     shutil.copy(next(Path("runs/tiny/prepare/tokenizer").glob("*.model")), "TOKENIZER")
     result = kdmt(*arguments)
@@ -129,7 +129,7 @@ def test_commands_do_not_wait_for_a_pipe_to_speak(arguments: tuple[str, ...]) ->
     ],
     ids=lambda value: str(value[:30]),
 )
-def test_json_that_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_invalid_json_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
@@ -137,16 +137,16 @@ def test_json_that_is_refused(tmp_path: Path, content: bytes, problem: str) -> N
     assert str(caught.value) == f"{path}: {problem}"
 
 
-def test_json_that_is_too_large(tmp_path: Path) -> None:
+def test_json_that_is_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     with path.open("wb") as file:
-        file.truncate(LARGEST_JSON + 1)  # takes no room
+        file.truncate(LARGEST_JSON + 1)  # uses no disk space
     with pytest.raises(UserError, match=r"x\.json: larger than 256 MB"):
         read_json(path)
 
 
 @pytest.mark.parametrize("value", [{}, {"a": [1, 2.5, None, True, "ä\0"]}, [[]], 1e308, -0.0, 2**80])
-def test_json_of_our_own_is_read_as_python_reads_it(value: Any) -> None:
+def test_json_is_read_as_python_reads_it(value: Any) -> None:
     text = json.dumps(value)
     assert parse_json(text) == json.loads(text) == value
     assert parse_json(text.encode()) == value
@@ -159,7 +159,7 @@ REQUIRED: dict[str, JsonType] = {
 }
 
 
-def test_required_keys_of_a_file(tmp_path: Path) -> None:
+def test_missing_keys_of_a_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, WHOLE)
     assert read_json_object(path, required=REQUIRED) == WHOLE
@@ -184,7 +184,7 @@ def test_required_keys_of_a_file(tmp_path: Path) -> None:
         ("best", ["x" * 500], f"'best' is ['{'x' * 78}, expected a string or null"),
     ],
 )
-def test_a_required_key_of_another_type(key: str, value: Any, expected: str) -> None:
+def test_a_required_key_of_another_type_is_refused(key: str, value: Any, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         check_keys(WHOLE | {key: value}, REQUIRED, "a.json")
     assert str(caught.value) == f"a.json: {expected}"
@@ -209,7 +209,7 @@ def stop_while_filling(path: Path, error: BaseException) -> None:
         raise error
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with atomic_file(path) as aside:
         aside.write_text("new")
@@ -220,7 +220,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
-def test_a_file_that_is_not_finished_leaves_the_earlier_one(tmp_path: Path, error: BaseException) -> None:
+def test_an_unfinished_file_leaves_the_earlier_one(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(type(error)):
@@ -229,7 +229,7 @@ def test_a_file_that_is_not_finished_leaves_the_earlier_one(tmp_path: Path, erro
     assert path.read_text() == "old"
 
 
-def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+def test_a_partial_file_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a"
     partial_path(path).mkdir()
     (partial_path(path) / "old").write_text("half")
@@ -239,7 +239,7 @@ def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
     assert names(path) == ["new"]
 
 
-def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "a"
     with atomic_folder(path) as aside:
         (aside / "file").write_text("")
@@ -252,7 +252,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert caught.value.filename == str(path)
 
 
-def test_a_folder_that_is_not_finished_is_removed(tmp_path: Path) -> None:
+def test_an_unfinished_folder_is_removed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="x"):
         stop_while_filling(tmp_path / "a", ValueError("x"))
     assert names(tmp_path) == []
@@ -273,7 +273,7 @@ def test_errors_name_the_final_path(tmp_path: Path) -> None:
     assert full.value.filename == str(tmp_path / "b")
 
 
-def test_json_is_written_as_it_is_read(tmp_path: Path) -> None:
+def test_written_json_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for value in (WHOLE, [1, "ä\u2028"], {}, None):
         write_json(path, value)
@@ -287,12 +287,12 @@ def test_json_is_written_as_it_is_read(tmp_path: Path) -> None:
     assert read_json(path) == {"a": 1}
 
 
-def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+def test_text_is_written_unchanged(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "ä\r\nb\n")
     assert (tmp_path / "a").read_bytes() == "ä\r\nb\n".encode()
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
     write_text(tmp_path / "a", "x")
@@ -337,7 +337,7 @@ def test_an_error_with_a_file_is_one_line(monkeypatch: pytest.MonkeyPatch, name:
 
 
 @pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EFBIG", "EIO", "EMFILE", "EROFS"])
-def test_disks_and_limits_concern_files_though_none_is_named(name: str) -> None:
+def test_errors_of_disks_and_limits_are_file_errors_without_a_name(name: str) -> None:
     number = getattr(errno, name)
     assert explain_os_error(OSError(number, os.strerror(number)))
 
@@ -353,7 +353,7 @@ def test_disks_and_limits_concern_files_though_none_is_named(name: str) -> None:
     ],
     ids=repr,
 )
-def test_a_bug_still_shows_where_it_is(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_other_exceptions_are_not_caught(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail() -> None:
         raise error
 
@@ -363,22 +363,22 @@ def test_a_bug_still_shows_where_it_is(monkeypatch: pytest.MonkeyPatch, error: E
     assert caught.value is error
 
 
-def test_writing_names_the_file() -> None:
+def test_an_error_while_writing_names_the_file() -> None:
     for number in (errno.ENOSPC, errno.EFBIG, errno.EIO):
         with pytest.raises(OSError, match="x/y") as caught, naming(Path("x/y")):
             raise OSError(number, os.strerror(number))
         assert (caught.value.errno, caught.value.filename) == (number, "x/y")
-        back = pickle.loads(pickle.dumps(caught.value))  # on its way from a worker
+        back = pickle.loads(pickle.dumps(caught.value))  # as when a worker sends it
         assert (back.errno, back.filename) == (number, "x/y")
 
 
-def test_a_file_that_is_named_keeps_its_name() -> None:
+def test_an_error_that_names_a_file_is_unchanged() -> None:
     with pytest.raises(FileNotFoundError) as caught, naming("other"):
         Path("/nonexistent/file").read_text()
     assert caught.value.filename == "/nonexistent/file"
 
 
-def test_a_value_that_is_no_file_error_is_left_alone() -> None:
+def test_an_error_of_another_kind_is_unchanged() -> None:
     with pytest.raises(KeyError), naming("x"):
         raise KeyError("y")
 
@@ -396,7 +396,7 @@ def test_a_copied_folder_names_the_file_that_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_arrays_that_are_not_written_whole() -> None:
+def test_an_array_that_is_not_written_completely_is_an_error() -> None:
     path = Path("/dev/full")
     with pytest.raises(OSError, match=r"/dev/full") as caught, naming(path), path.open("wb") as file:
         np.save(file, np.zeros(100_000))
@@ -405,16 +405,16 @@ def test_arrays_that_are_not_written_whole() -> None:
     assert line.startswith("/dev/full: the disk is full")
 
 
-# ---------------------------------------------------------------------------------------------- disks that really fill
+# -------------------------------------------------------------------------------------- real limits of disks and files
 
 TEACHER = "runs/tiny/teacher/average"
 STUDENT = ["student", "tiny.yaml", "--student", "raw"]
 
 
 def run_limited(limit: str, commands: list[list[str]], *, before: tuple[str, ...] = ()) -> list[tuple[int, str]]:
-    """Code and last line of each command."""
+    """Return exit code and last line of each command."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # Python would cache bytecode that the limit cuts short
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # otherwise Python would cache bytecode that the limit truncates
     worker = [*before, sys.executable, str(WORKER), limit]
     done = subprocess.run(worker, input=json.dumps(commands), capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -426,13 +426,13 @@ def run_limited(limit: str, commands: list[list[str]], *, before: tuple[str, ...
 
 
 def has_namespaces() -> bool:
-    """Whether a process may mount a disk that it alone sees."""
+    """Return whether a process may mount a disk that only it can see."""
     command = ["unshare", "-rm", "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/tmp"]
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_disk_that_is_full() -> None:
+def test_a_full_disk_is_a_clear_error() -> None:
     if not has_namespaces():
         pytest.skip("no disk can be mounted here")
     Path("small").mkdir()
@@ -461,7 +461,7 @@ def test_a_disk_that_is_full() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_file_that_may_not_be_so_large() -> None:
+def test_the_limit_on_file_sizes_is_a_clear_error() -> None:
     commands = [
         ["export", "--to", "ctranslate2", TEACHER, "out/ct2"],
         ["export", "--to", "fairseq", TEACHER, "out/fairseq.pt"],
@@ -479,7 +479,7 @@ def test_a_file_that_may_not_be_so_large() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_too_many_open_files() -> None:
+def test_too_many_open_files_are_a_clear_error() -> None:
     ((code, line),) = run_limited("files:24", [["prepare", "tiny.yaml", "--runs", "out"]])
     assert code == 2
     assert line.startswith("kdmt: error: out/tiny/")
@@ -487,7 +487,7 @@ def test_too_many_open_files() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_names_that_are_no_names() -> None:
+def test_invalid_paths_are_clear_errors() -> None:
     Path("loop").symlink_to("loop")
     for path, reason in (
         ("x" * 300, "File name too long"),

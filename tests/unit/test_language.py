@@ -14,6 +14,8 @@ import pytest
 import kdmt
 
 PACKAGE = Path(kdmt.__file__).parent
+THIS = Path(__file__).resolve()
+ROOT = THIS.parents[2]
 # words that the documentation of other libraries would not use, or not in this sense
 UNUSED = re.compile(
     r"\b(so many|what is there|of no account|beside|anew|lest|heard|told|the like|by way of|at hand|"
@@ -28,18 +30,23 @@ NO_VERBS = (
 
 
 def modules() -> Iterator[tuple[str, str]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")
+    for folder in (PACKAGE, *(ROOT / name for name in ("tests", "benchmarks", "data", "docs"))):
+        for path in sorted(folder.rglob("*.py")):
+            if path != THIS:
+                yield path.relative_to(folder.parent).as_posix(), path.read_text(encoding="utf-8")
 
 
 def docstrings(source: str) -> Iterator[tuple[int, str, bool]]:
-    """Yield the line of each definition, its docstring, and whether it is a function that is no property."""
+    """Yield the line of each definition, its docstring, and whether it is a function, no property or test."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = ast.get_docstring(node)
             decorators = [ast.unparse(each) for each in getattr(node, "decorator_list", [])]
             is_property = any("property" in name for name in decorators)
-            is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not is_property
+            # the docstring of a test is a sentence about what is tested
+            is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not (
+                is_property or node.name.startswith("test_")
+            )
             if text:
                 yield getattr(node, "lineno", 1), text, is_function
 

@@ -1,4 +1,4 @@
-"""Language codes against CLDR, ISO and sacreBLEU as they are known, and against pycountry's tables."""
+"""Language codes checked against known cases of CLDR, ISO and sacreBLEU, and against the tables of pycountry."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from kdmt.languages import (
         ("de", Language("de")),
         ("DEU", Language("de")),
         ("ger", Language("de")),  # the bibliographic code of ISO 639-2
-        ("gsw", Language("gsw")),  # of three letters alone
+        ("gsw", Language("gsw")),  # with three letters only
         ("zh-hans", Language("zh", "Hans")),
-        ("zho_Hans", Language("zh", "Hans")),  # as NLLB writes it
+        ("zho_Hans", Language("zh", "Hans")),  # as in NLLB
         ("zh_CN", Language("zh", None, "CN")),
         ("ZH-HANT-tw", Language("zh", "Hant", "TW")),
         ("sr-Latn", Language("sr", "Latn")),
         ("es-419", Language("es", None, "419")),
-        ("en_XX", Language("en", None, "XX")),  # as mBART writes it
+        ("en_XX", Language("en", None, "XX")),  # as in mBART
         ("en-UK", Language("en", None, "GB")),
         ("de-CH-1996", Language("de", None, "CH", "-1996")),
         ("en-x-Toy", Language("en", None, None, "-x-toy")),
         ("zh-yue", Language("yue")),
-        ("iw", Language("he")),  # what BCP 47 calls deprecated
+        ("iw", Language("he")),  # deprecated in BCP 47
         ("qaa", Language("qaa")),  # for private use
         ("no", Language("no")),
         ("se", Language("se")),  # Northern Sami
@@ -81,20 +81,20 @@ def test_tags_are_canonical() -> None:
         ("a" * 5000, f"'{'a' * 60}...' is no ISO 639 or BCP 47 language code"),
     ],
 )
-def test_what_is_no_language(code: str, message: str) -> None:
+def test_invalid_codes_are_refused(code: str, message: str) -> None:
     with pytest.raises(ValueError, match="is no") as error:
         parse_language(code)
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize("mistake", sorted(languages._MISTAKES))
-def test_mistakes_are_no_languages_and_their_answers_are(mistake: str) -> None:
+def test_common_mistakes_are_invalid_and_their_corrections_valid(mistake: str) -> None:
     assert not pycountry.languages.get(alpha_2=mistake)
     assert not pycountry.languages.get(alpha_3=mistake)
     assert parse_language(languages._MISTAKES[mistake])
 
 
-def test_tables_hold_languages_and_scripts_once_each_in_canonical_form() -> None:
+def test_tables_have_no_duplicates_and_only_canonical_codes() -> None:
     codes = [code for written in languages._WRITTEN_IN.values() for code in written.split()]
     assert len(codes) == len(set(codes))
     assert [code for code in codes if parse_language(code).tag != code] == []
@@ -127,7 +127,7 @@ def test_yaml_reads_no_as_false() -> None:
         ("pt-PT", "pt-BR", False),
         ("de", "de-x-toy", False),
         ("nb", "nn", False),
-        ("src", "src", True),  # names that are no codes
+        ("src", "src", True),  # names that are not codes
         ("src!", "SRC!", False),
     ],
 )
@@ -205,7 +205,7 @@ def test_tokenizers_without_their_packages(monkeypatch: pytest.MonkeyPatch) -> N
     assert [bleu_tokenizer(code) for code in ("ja", "ko", "zh")] == ["char", "13a", "zh"]
 
 
-def test_direction_has_the_form_of_data_bin_names() -> None:
+def test_direction_is_formatted_as_in_data_bin_names() -> None:
     direction = Direction("en", "zh-Hans")
     assert str(direction) == "en-zh-Hans"
     assert direction.sides == ("en", "zh-Hans")
@@ -223,5 +223,5 @@ def test_direction_has_the_form_of_data_bin_names() -> None:
         (("fr", "de"), False),
     ],
 )
-def test_directions_match_however_their_codes_are_written(other: tuple[str, str], matches: bool) -> None:
+def test_directions_match_in_every_form_of_their_codes(other: tuple[str, str], matches: bool) -> None:
     assert Direction("en", "de").matches(Direction(*other)) is matches

@@ -1,6 +1,6 @@
-"""Who imports whom, read from the source with `ast`: imports in functions and under TYPE_CHECKING count as any other.
+"""Imports between packages, read from the source with `ast`; those in functions and under TYPE_CHECKING count as well.
 
-The rule is the order below. A new package has no place and fails until it is given one.
+The rule is the order below. A new package is not in the order, so that the test fails until it is added.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ORDER = (
     *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
     *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime"),
-    *("ranks", "rank_channel", "spawn", "checksum"),
+    *("ranks", "rank_channel", "cuda_options", "spawn", "checksum"),
     *("files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
 )
-# also where the order allows it
+# not allowed, although the order would allow it
 NEVER = {
     "models": ("corpus", "losses"),
     "losses": ("config",),
@@ -91,11 +91,14 @@ WITHOUT_TORCH = {
     ),
     "training_sets",
     *(f"toy.{name}" for name in ("corpus_files", "grammar", "lexicon", "meanings", "thai_letters")),
-}  # not even in a function, but for typing
+}  # not even in a function, except for typing
 
 
 def imported_modules(source: str, module: str) -> Iterator[str]:
-    """Full names of the modules that a source imports; `from a import b` gives a.b where that is a module of ours."""
+    """Return the full names of the modules that a source imports.
+
+    `from a import b` gives a.b if that is a module of kdmt.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -111,8 +114,8 @@ def is_ours(name: str) -> bool:
     return parts[0] == "kdmt" and (path.is_dir() or path.with_suffix(".py").is_file())
 
 
-def wrong_arrows(source: str, module: str) -> list[str]:
-    """The imports of `module` (a name within kdmt) that the rules do not allow."""
+def forbidden_imports(source: str, module: str) -> list[str]:
+    """Return the imports of `module` (a name within kdmt) that the rules do not allow."""
     own = place(module)
     return [
         f"kdmt.{module} imports {full_name}"
@@ -125,23 +128,23 @@ def wrong_arrows(source: str, module: str) -> list[str]:
 
 
 def place(module: str) -> int | None:
-    """The place of a module's package in the order, None where it has none."""
+    """Return the index of a module's package in the order, None if it has none."""
     names = [".".join(module.split(".")[:length]) for length in (2, 1)]
     return next((ORDER.index(name) for name in names if name in ORDER), None)
 
 
 def modules() -> Iterator[tuple[str, str]]:
-    """The name within kdmt, "" for the package itself, and the source of every module."""
+    """Yield the name within kdmt ("" for the package itself) and the source of every module."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         yield ".".join(part for part in parts if part != "__init__"), path.read_text(encoding="utf-8")
 
 
-def test_every_import_points_the_right_way() -> None:
-    assert [arrow for module, source in modules() for arrow in wrong_arrows(source, module)] == []
+def test_every_import_follows_the_order() -> None:
+    assert [arrow for module, source in modules() for arrow in forbidden_imports(source, module)] == []
 
 
-def test_every_package_has_its_rule() -> None:
+def test_every_package_is_in_the_order() -> None:
     assert [module for module, _ in modules() if module and place(module) is None] == []
 
 
@@ -167,8 +170,8 @@ def test_every_package_has_its_rule() -> None:
         ("unknown.package", "import kdmt.types"),
     ],
 )
-def test_a_wrong_arrow_is_seen(module: str, source: str) -> None:
-    assert len(wrong_arrows(source, module)) == 1
+def test_a_forbidden_import_is_found(module: str, source: str) -> None:
+    assert len(forbidden_imports(source, module)) == 1
 
 
 @pytest.mark.parametrize(
@@ -183,12 +186,12 @@ def test_a_wrong_arrow_is_seen(module: str, source: str) -> None:
         ("", "from kdmt.api import load"),
     ],
 )
-def test_a_right_arrow_is_let_through(module: str, source: str) -> None:
-    assert wrong_arrows(source, module) == []
+def test_an_allowed_import_is_accepted(module: str, source: str) -> None:
+    assert forbidden_imports(source, module) == []
 
 
 def runtime_imports(source: str, module: str) -> set[str]:
-    """Top packages imported outside `if TYPE_CHECKING`."""
+    """Return the top-level packages that are imported outside `if TYPE_CHECKING`."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -196,14 +199,14 @@ def runtime_imports(source: str, module: str) -> set[str]:
     return {name.partition(".")[0] for name in imported_modules(ast.unparse(tree), module)}
 
 
-def test_light_modules_do_without_torch() -> None:
+def test_light_modules_do_not_import_torch() -> None:
     heavy = {module for module, source in modules() if "torch" in runtime_imports(source, module)}
     assert heavy & WITHOUT_TORCH == set()
     assert "models.transformer" in heavy
     assert {module for module, _ in modules()} >= WITHOUT_TORCH
 
 
-def test_light_modules_do_not_load_torch_by_way_of_others() -> None:
+def test_light_modules_do_not_import_torch_through_other_modules() -> None:
     program = f"import sys\nfrom importlib import import_module\nfor module in {sorted(WITHOUT_TORCH)}:\n"
     program += "    import_module(f'kdmt.{module}'.rstrip('.'))\n    assert 'torch' not in sys.modules, module"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,4 +1,4 @@
-"""Locks between processes, and the commands that write an output of the user's naming: one of two is refused."""
+"""Locks between processes, and commands with an output path: of two commands for the same path, one is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdmt.outputs import Locked, open_lock, take, writing
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def test_of_two_writers_one_is_refused_and_no_lock_file_is_left(tmp_path: Path) -> None:
+def test_the_second_of_two_writers_is_refused_and_no_lock_file_is_left(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "out"
     with writing(path):
         with pytest.raises(Locked) as caught, writing(path):
@@ -46,13 +46,13 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
             pass
         process.kill()
         process.wait()
-        with writing(tmp_path / "out"):  # whose file is still there
+        with writing(tmp_path / "out"):  # whose lock file still exists
             pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_those_who_wait_write_one_after_the_other(tmp_path: Path) -> None:
-    """Though each removes the lock file at its end: four writers count to 200 in a file."""
+def test_waiting_processes_write_one_after_the_other(tmp_path: Path) -> None:
+    """Check that four processes can count to 200 in a file, although each removes the lock file at its end."""
     counter, path = tmp_path / "counter", tmp_path / "out"
     counter.write_text("0", encoding="utf-8")
 
@@ -70,14 +70,14 @@ def test_those_who_wait_write_one_after_the_other(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [counter]
 
 
-def test_shared_locks_go_together_and_keep_out_others(tmp_path: Path) -> None:
+def test_shared_locks_exclude_only_exclusive_ones(tmp_path: Path) -> None:
     with open_lock(tmp_path / "a") as first, open_lock(tmp_path / "a") as second, open_lock(tmp_path / "a") as third:
         assert take(first, shared=True)
         assert take(second, shared=True)
         assert not take(third)
 
 
-def test_an_output_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+def test_an_output_created_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with (
         pytest.raises(UserError, match="out: exists already; nothing was written"),
@@ -112,8 +112,8 @@ COMMANDS: dict[str, tuple[Path, Callable[[], Finished]]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_two_commands_do_not_write_one_output(finished: Path, command: str) -> None:
-    """The second is refused and leaves the first one's work alone; afterwards nothing but the output is there."""
+def test_two_commands_do_not_write_the_same_output(finished: Path, command: str) -> None:
+    """Check that the second command is refused and leaves the first one's files; in the end only the output exists."""
     if command == "import-checkpoint":
         assert export("fairseq", Path("given.pt"))().code == 0
         shutil.copytree("runs/tiny/prepare/data-bin", "dictionaries")
@@ -123,7 +123,7 @@ def test_two_commands_do_not_write_one_output(finished: Path, command: str) -> N
     path.parent.mkdir()
     half = path.with_name(f".partial-{path.name}")
     with writing(path):
-        half.mkdir()  # the first one is at work there
+        half.mkdir()  # the first command is working there
         (half / "half").write_text("half", encoding="utf-8")
         before = hash_tree(path.parent)
         result = run()
@@ -139,7 +139,7 @@ def test_two_commands_do_not_write_one_output(finished: Path, command: str) -> N
     assert left == {path.name}
 
 
-def test_generate_says_that_it_replaces_lines_of_before(finished: Path) -> None:  # noqa: ARG001
+def test_generate_reports_that_it_replaces_an_earlier_file(finished: Path) -> None:  # noqa: ARG001
     run = COMMANDS["generate"][1]
     assert "exists already" not in run().err
     assert "out/generate-test.txt: exists already and is replaced at the end\n" in run().err

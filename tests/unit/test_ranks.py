@@ -1,4 +1,4 @@
-"""Ranks: one process alone, and two that `torchrun` would have started."""
+"""Ranks: a single process, and two processes started as `torchrun` starts them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(json.dumps(found))
 """
 
 
-def test_a_process_alone_needs_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined_ranks() as ranks:
         assert ranks is ALONE
@@ -39,7 +39,7 @@ def test_a_process_alone_needs_no_others(monkeypatch: pytest.MonkeyPatch) -> Non
     ranks.wait()
 
 
-def test_ranks_add_share_and_collect() -> None:
+def test_ranks_sum_broadcast_and_gather() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,5 +68,5 @@ def test_only_rank_0_is_the_first() -> None:
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 5))
-def test_interleaved_slices_are_the_list(items: list[int], world: int) -> None:
+def test_interleaved_slices_give_the_whole_list(items: list[int], world: int) -> None:
     assert interleave([items[rank::world] for rank in range(world)]) == items

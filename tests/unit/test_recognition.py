@@ -1,4 +1,4 @@
-"""A path that is not what a command expects: what it is, and which command takes it."""
+"""Error messages for a path that a command does not expect: what the path is, and which command takes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_CHECKPOINT = "neither a checkpoint folder nor a run that has one"
 
 
 def _write_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files of all kinds, written by those who write them, with what is to be said of each."""
+    """Write files of many kinds and return the path of each with its expected description."""
     torch.save({"model": {}}, folder / "new.pt")
     torch.save({"model": {}}, folder / "old.pt", _use_new_zipfile_serialization=False)
     torch.save({"model": {}}, folder / "without_ending")
@@ -44,7 +44,7 @@ def _write_files(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "news.sgm").write_text("<srcset>", encoding="utf-8")
     (folder / "empty").touch()
     os.mkfifo(folder / "pipe")
-    told = {
+    descriptions = {
         **dict.fromkeys(("new.pt", "old.pt", "without_ending", "cut.pt", "plain.pickle"), "kdmt import-checkpoint {}"),
         "text.gz": "a gzip archive",
         "text.zip": "a zip archive",
@@ -58,10 +58,10 @@ def _write_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "pipe": "a pipe",
         "nothing": "no such file or folder",
     }
-    return {name: (folder / name, text.format(folder / name)) for name, text in told.items()}
+    return {name: (folder / name, text.format(folder / name)) for name, text in descriptions.items()}
 
 
-def test_files_are_known_by_their_content(tmp_path: Path) -> None:
+def test_files_are_recognised_by_their_content(tmp_path: Path) -> None:
     for path, text in _write_files(tmp_path).values():
         assert text in describe_path(path), path
         with pytest.raises(UserError) as refused:
@@ -73,21 +73,21 @@ def test_files_are_known_by_their_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["../../x", "a/b", "/etc", "a\nb", "", "checkpoint_1\0", "nothing", "x" * 300])
-def test_only_a_name_beside_it_makes_a_pointer(tmp_path: Path, content: str) -> None:
+def test_a_pointer_holds_a_name_in_its_own_folder(tmp_path: Path, content: str) -> None:
     (tmp_path / "best").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=f"best: {NO_CHECKPOINT}"):
         resolve_checkpoint(tmp_path / "best")
 
 
-def test_a_pointer_to_itself_ends(tmp_path: Path) -> None:
+def test_a_pointer_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "best").write_text("best\n", encoding="utf-8")
     with pytest.raises(UserError, match=NO_CHECKPOINT):
         resolve_checkpoint(tmp_path)
 
 
 @pytest.mark.usefixtures("finished")
-def test_every_command_says_what_it_was_given(tmp_path: Path) -> None:
-    """What the commands write, where others expect something else."""
+def test_every_command_describes_an_unexpected_path(tmp_path: Path) -> None:
+    """Check the messages for outputs of one command that are given to another."""
     assert kdmt("export", TEACHER, "ct2", "--to", "ctranslate2").code == 0
     assert kdmt("export", TEACHER, "teacher.pt", "--to", "fairseq").code == 0
     (tmp_path / "empty").mkdir()
@@ -141,10 +141,10 @@ def test_every_command_says_what_it_was_given(tmp_path: Path) -> None:
     ]
     with unharmed():
         for before, cases, after in commands:
-            for path, told in cases.items():
+            for path, description in cases.items():
                 message = message_of(kdmt(*before, path, *after))
                 assert message.startswith(f"{path}: "), (before, message)
-                assert told in message, (before, message)
+                assert description in message, (before, message)
     for new in ("new", "new.yaml", "o"):
         assert not Path(new).exists()
 
@@ -159,9 +159,9 @@ def test_every_command_says_what_it_was_given(tmp_path: Path) -> None:
         "students.raw.word_kd={{teachers: [{}]}}",
     ],
 )
-def test_settings_that_name_checkpoints_do_the_same(setting: str) -> None:
+def test_settings_describe_an_unexpected_checkpoint_path(setting: str) -> None:
     command = "distill" if setting.startswith("distill") else "student"
-    for path, told in (("tiny.yaml", "it is a pipeline"), ("runs/tiny/prepare", "is its data-bin")):
+    for path, description in (("tiny.yaml", "it is a pipeline"), ("runs/tiny/prepare", "is its data-bin")):
         message = message_of(kdmt(command, "tiny.yaml", "--set", setting.format(path)))
         assert message.startswith(f"{path}: {NO_CHECKPOINT}: "), message
-        assert told in message
+        assert description in message

@@ -1,6 +1,6 @@
 """Cores, threads and devices of a process; and signals as requests.
 
-Affinity, threads and signals belong to a process, so they are set in processes of their own.
+Affinity, threads and signals belong to a process, so these tests set them in child processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HAS_AFFINITY = hasattr(os, "sched_setaffinity")
 
 
 def in_a_process(expression: str, *, allowed: set[int] | None = None, **environment: str) -> str:
-    """The value of an expression in a new process that may use these cores."""
+    """Return the value of an expression in a new process that may use these cores."""
     program = f"from kdmt.runtime import *\nprint(({expression}))"
     finished = subprocess.run(
         [sys.executable, "-c", program],
@@ -40,7 +40,7 @@ def in_a_process(expression: str, *, allowed: set[int] | None = None, **environm
 
 
 @pytest.mark.skipif(not HAS_AFFINITY, reason="this system has no CPU affinity")
-def test_cores_are_those_of_the_affinity() -> None:
+def test_cores_follow_the_affinity() -> None:
     one = {max(os.sched_getaffinity(0))}
     assert in_a_process("cores(), core_numbers()", allowed=one) == f"(1, {list(one)})"
     assert in_a_process("cores()") == str(len(os.sched_getaffinity(0)))
@@ -76,7 +76,7 @@ def test_threads_are_set_for_pytorch() -> None:
 
 
 @pytest.mark.skipif(not HAS_AFFINITY, reason="this system has no CPU affinity")
-def test_by_default_there_is_a_thread_for_each_core_of_the_rank() -> None:
+def test_threads_default_to_the_cores_of_the_rank() -> None:
     one = {min(os.sched_getaffinity(0))}
     assert in_a_process("use_threads(0)", allowed=one) == "1"
     assert in_a_process("use_threads(0)", LOCAL_WORLD_SIZE=str(cores())) == "1"
@@ -85,7 +85,7 @@ def test_by_default_there_is_a_thread_for_each_core_of_the_rank() -> None:
 def test_denormal_numbers_become_zero() -> None:
     smallest = "float(__import__('torch').tensor(1e-38) * 1e-3)"
     assert float(in_a_process(smallest)) > 0.0
-    if torch.set_flush_denormal(True):  # this machine can
+    if torch.set_flush_denormal(True):  # this machine supports it
         assert in_a_process(f"(use_threads(1), {smallest})[1]") == "0.0"
 
 
@@ -96,6 +96,7 @@ def give_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(runtime, "_DRIVERS", (Path("/"),) if count else (Path("/there/is/no/driver"),))
+    monkeypatch.setattr(runtime, "configure_cuda", lambda: None)  # it changes PyTorch for the tests that follow
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_device_by_its_name(
         (2, "meta", "device 'meta': this machine has 0 of that type"),
     ],
 )
-def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, message: str) -> None:
+def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, message: str) -> None:
     give_gpus(monkeypatch, gpus)
     with pytest.raises(UserError) as caught:
         pick_device(name)
@@ -141,7 +142,8 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, gpus: int, 
         (3, "auto", ["cuda:0", "cuda:1", "cuda:2"]),
         (3, "cpu", ["cpu"]),
         (3, "cuda:1", ["cuda:1"]),
-        (3, "cuda", ["cuda"]),
+        (3, "cuda", ["cuda:0", "cuda:1", "cuda:2"]),
+        (1, "cuda", ["cuda:0"]),
     ],
 )
 def test_devices_of_workers(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, expected: list[str]) -> None:
@@ -150,7 +152,7 @@ def test_devices_of_workers(monkeypatch: pytest.MonkeyPatch, gpus: int, name: st
     assert num_gpus() == gpus
 
 
-def test_without_a_driver_pytorch_is_not_loaded() -> None:
+def test_without_a_driver_torch_is_not_imported() -> None:
     patch = "import kdmt.runtime, pathlib, sys; kdmt.runtime._DRIVERS = (pathlib.Path('/there/is/no/driver'),)"
     program = f"{patch}; print(kdmt.runtime.devices_of('auto'), 'torch' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -160,7 +162,7 @@ def test_without_a_driver_pytorch_is_not_loaded() -> None:
 
 # ---------------------------------------------------------------------------------------------------------- signals
 
-# sends itself the signals on its command line one after the other; prints what the request says after each
+# sends itself the signals on its command line one after the other; prints the state of the request after each
 PROGRAM = """
 import os, signal, sys
 from kdmt.runtime import stop_requests
@@ -174,11 +176,11 @@ print(signal.getsignal(signal.SIGHUP) == BEFORE)
 
 
 def send(*names: str, ignored: tuple[str, ...] = ()) -> tuple[int, list[str]]:
-    """Exit code, and the lines printed."""
+    """Return the exit code and the printed lines."""
 
     def prepare() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_DFL)  # whatever the tests were started under
+            signal.signal(number, signal.SIG_DFL)  # whatever the signal handlers of the test process
         for name in ignored:
             signal.signal(signal.Signals[name], signal.SIG_IGN)
 
@@ -194,34 +196,37 @@ def send(*names: str, ignored: tuple[str, ...] = ()) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
-def test_each_of_them_is_a_request(name: str) -> None:
+def test_each_signal_is_a_stop_request(name: str) -> None:
     assert send(name) == (0, [name, "left", "True"])
 
 
 @pytest.mark.parametrize("names", [("SIGHUP", "SIGHUP"), ("SIGUSR1", "SIGUSR1"), ("SIGTERM", "SIGHUP", "SIGUSR1")])
-def test_the_first_one_counts_and_these_may_come_again(names: tuple[str, ...]) -> None:
-    """The shell and the kernel both send SIGHUP when a terminal is closed; systemd sends it after SIGTERM."""
+def test_the_first_signal_counts_and_a_repeated_one_is_ignored(names: tuple[str, ...]) -> None:
+    """Check that repeated signals of these kinds do not end the process.
+
+    The shell and the kernel both send SIGHUP when a terminal is closed; systemd sends it after SIGTERM.
+    """
     assert send(*names) == (0, [*(names[0] for _ in names), "left", "True"])
 
 
-def test_a_closed_terminal_and_then_the_end_of_the_session() -> None:
+def test_sigterm_after_sighup_is_ignored() -> None:
     assert send("SIGHUP", "SIGTERM") == (0, ["SIGHUP", "SIGHUP", "left", "True"])
 
 
 @pytest.mark.parametrize("second", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("first", [("SIGINT",), ("SIGTERM",), ("SIGUSR1", "SIGTERM")], ids=" ".join)
-def test_a_second_of_these_takes_its_usual_course(first: tuple[str, ...], second: str) -> None:
+def test_a_second_sigint_or_sigterm_ends_the_process(first: tuple[str, ...], second: str) -> None:
     code, lines = send(*first, second)
     assert lines == [first[0] for _ in first]
     assert code == -signal.Signals[second]
 
 
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
-    """As under `nohup`."""
+    """Check the behaviour under `nohup`."""
     assert send("SIGHUP", "SIGTERM", ignored=("SIGHUP",)) == (0, ["none", "SIGTERM", "left", "True"])
 
 
-def test_a_thread_cannot_be_stopped_and_does_not_fail() -> None:
+def test_stop_requests_have_no_effect_in_a_thread() -> None:
     before, found = signal.getsignal(signal.SIGTERM), list[int]()
 
     def work() -> None:
@@ -235,6 +240,6 @@ def test_a_thread_cannot_be_stopped_and_does_not_fail() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_no_signal_is_no_request() -> None:
+def test_without_a_signal_there_is_no_request() -> None:
     with stop_requests() as stop:
         assert stop.signal_number == 0

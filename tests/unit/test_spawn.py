@@ -1,4 +1,4 @@
-"""Spawned processes: what they run, and that the program is as before."""
+"""Spawned processes: which code they run, and that the main program is unchanged."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
     assert finished.stdout == "main\nb\n", finished.stderr
 
 
-def test_functions_of_the_main_module_are_sent_where_it_is_run_again() -> None:
+def test_functions_of_the_main_module_can_be_sent_if_it_is_run_again() -> None:
     assert spawn_context(runs_main=True).get_start_method() == "spawn"
     assert spawn_context().get_start_method() == "spawn"
 
 
-def test_the_main_module_is_as_before_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_main_module_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     main = sys.modules["__main__"]
     before = getattr(main, "__file__", None), main.__spec__
     monkeypatch.setattr("multiprocessing.popen_spawn_posix.Popen.__init__", _fail)
@@ -55,6 +55,6 @@ def _fail(*_: object) -> None:
     raise OSError("no process")
 
 
-def test_results_come_back() -> None:
+def test_results_are_returned() -> None:
     with ProcessPoolExecutor(2, mp_context=spawn_context()) as pool:
         assert list(pool.map(abs, [-1, 2])) == [1, 2]

@@ -1,4 +1,4 @@
-"""What reaches a terminal: no control characters of others, no passwords, and still a progress bar."""
+"""Output on a terminal: control characters are escaped and passwords removed, and progress bars still work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RED, TITLE, CLEAR = "\x1b[31m", "\x1b]0;title\x07", "\x9b2J"
 
 @pytest.mark.parametrize("keep", ["", "\n\t"])
 def test_no_control_character_is_left(keep: str) -> None:
-    """Of all of Unicode, by the character database: categories Cc, Zl, Zp, Cs, and the bidirectional controls."""
+    """Check all Unicode characters of the categories Cc, Zl, Zp and Cs, and the bidirectional controls."""
     everything = "".join(map(chr, range(0x110000)))
     text = printable(everything, keep=keep)
     bidirectional = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
@@ -36,7 +36,7 @@ def test_no_control_character_is_left(keep: str) -> None:
     assert printable("می‌خواهم 👩‍👩‍👧 a\u00a0b\u3000c", keep=keep) == "می‌خواهم 👩‍👩‍👧 a\u00a0b\u3000c"  # joiners, spaces
 
 
-def test_what_is_escaped_can_be_read() -> None:
+def test_escaped_text_is_readable() -> None:
     assert printable(f"{RED}a\nb\x9b\u202e\udcff") == r"\x1b[31ma\nb\x9b\u202e\udcff"
 
 
@@ -90,7 +90,7 @@ def test_a_stream_keeps_its_lines() -> None:
     ],
     ids=range(13),
 )
-def test_messages_hold_no_control_characters(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_messages_have_no_control_characters(arguments: tuple[str, ...], tmp_path: Path) -> None:
     with working_in(tmp_path):
         Path("bad.yaml").write_text('"\\e[31mkey\\a": 1\nname: "\\x9b2J"\n', encoding="utf-8")
         Path("good.yaml").write_text("name: x\n", encoding="utf-8")
@@ -100,8 +100,8 @@ def test_messages_hold_no_control_characters(arguments: tuple[str, ...], tmp_pat
     assert {c for c in result.out + result.err if unicodedata.category(c) == "Cc"} <= {"\n"}
 
 
-def test_on_a_terminal_bars_move_and_names_do_not() -> None:
-    """A real terminal: rich's own control characters arrive, those of a name, a warning and a traceback do not."""
+def test_a_progress_bar_works_on_a_terminal_and_names_are_escaped() -> None:
+    """Check on a real terminal that rich's own control characters arrive and those in names and messages do not."""
     program = """
 import sys, warnings
 from kdmt import cli

@@ -1,4 +1,4 @@
-"""The table of training sets, against the settings and the rules that it names."""
+"""The table of training sets, compared with the settings and rules that it names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_training_set_names_settings_that_exist_and_belong_to_it_alone(name: s
     assert not others & set(own)
 
 
-def test_only_a_union_has_no_folder_and_no_two_have_the_same() -> None:
+def test_only_a_union_has_no_folder_and_folders_are_distinct() -> None:
     assert {name for name in TRAINING_SETS if name not in stage_folders()} == {"mixed"}
     assert len(set(stage_folders().values())) == len(stage_folders())
 
@@ -33,7 +33,7 @@ def test_parts_have_folders(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINING_SETS)
-def test_a_student_can_learn_from_every_training_set_and_no_other(name: str) -> None:
+def test_students_can_learn_from_exactly_the_training_sets_of_the_table(name: str) -> None:
     assert Student(data=name).data == name
     with pytest.raises(ValueError, match="'raw', 'distilled', 'interpolated'"):
         Student(data=f"{name}?")

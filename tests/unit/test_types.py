@@ -1,4 +1,4 @@
-"""The special symbols, whose ids are fairseq's."""
+"""The special symbols, which have the ids of fairseq."""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -53,6 +55,7 @@ import numpy as np
 
 from kdmt.config import Decode
 from kdmt.corpus.indexed import without_padding
+from kdmt.decode.engines.ctranslate2_devices import batches_in_flight, device_indices, library_hint
 from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError, describe_error
@@ -162,9 +165,10 @@ class CTranslate2Engine:
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._eos_column = self._columns.index(SPECIALS[EOS])
         self._min_len = 1 if self._frame.target_prefix else 0  # least number of tokens before </s> in every search
+        self._threads: ThreadPoolExecutor | None = None
         self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
         self._load = partial(_load, folder, device, compute_type, threads)
-        self._translator = self._load()
+        self._translator, self._in_flight = self._load()
         computes_little = shortlist or "int8" in self._translator.compute_type
         self._largest_batch = _SMALL_BATCH if device == "cpu" and computes_little else None
 
@@ -198,9 +202,14 @@ class CTranslate2Engine:
         batches = list(given.batches(indices))
         # the last batch has the shortest sentences and goes first, to estimate how often the empty hypothesis is found:
         # if it is often found, searching for one more hypothesis is less work than a second search
-        for batch in batches[-1:] + batches[:-1]:
+
+        def search(batch: list[int]) -> Callable[[], tuple[list[int], int, dict[int, list[_Found]]]]:
             spare = int(not self._min_len and beam > 1 and len(early) >= _OFTEN * len(found))
-            for index, nbest in self._search_batch(given, batch, min_len=self._min_len, spare=spare).items():
+            started = self._start(partial(self._search_batch, given, batch, min_len=self._min_len, spare=spare))
+            return lambda: (batch, spare, started())
+
+        for batch, spare, results in _in_flight(map(search, batches[-1:] + batches[:-1]), self._in_flight):
+            for index, nbest in results.items():
                 found[index] = [each for each in nbest if each.tokens][:beam]
                 if empty := [each.total for each in nbest if not each.tokens]:
                     early[index] = empty[0]
@@ -249,7 +258,8 @@ class CTranslate2Engine:
 
         check_sentences(sources, self.max_source_positions, "source")
         ctranslate2.set_random_seed(seed)
-        translator = self._load()  # a generator is seeded when its thread starts: a new seed needs a new thread
+        # a generator is seeded when its thread starts: a new seed needs a new thread
+        translator, _ = self._load(one_at_a_time=True)
         found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
         given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
         for max_len, batch in given.batches_alike(range(len(sources))):
@@ -552,6 +562,15 @@ class CTranslate2Engine:
                 scores[index] = np.array(result.log_probs, dtype=np.float32)[forced:]
         return scores
 
+    def _start(self, call: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Return a function that waits for the result of a call. With one batch at a time, the call is made here."""
+        if self._in_flight == 1:
+            result = call()
+            return lambda: result
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._in_flight)  # CTranslate2 computes without the GIL
+        return self._threads.submit(call).result
+
     def _run(
         self, call: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> _Result:
@@ -559,9 +578,10 @@ class CTranslate2Engine:
         try:
             return call(*args, **kwargs)
         except (ValueError, RuntimeError) as error:
-            if _OF_DEVICES.search(str(error)):  # may be temporary: the caller retries
+            hint = library_hint(str(error))
+            if not hint and _OF_DEVICES.search(str(error)):  # may be temporary: the caller retries
                 raise
-            raise UserError(f"{self._folder}: CTranslate2 cannot run it: {describe_error(error)}") from None
+            raise UserError(f"{self._folder}: CTranslate2 cannot run it: {describe_error(error)}{hint}") from None
 
     def _check_finite(self, scores: Sequence[float]) -> None:
         if any(map(math.isnan, scores)):
@@ -617,26 +637,47 @@ def _array(view: StorageView) -> np.ndarray:
     return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float64)
 
 
-def _load(folder: Path, device: str, compute_type: str, threads: int) -> Translator:
+def _in_flight(starts: Iterator[Callable[[], _Item]], count: int) -> Iterator[_Item]:
+    """Yield the results of calls in order, of which `count` are started before the first result is used."""
+    waiting: deque[Callable[[], _Item]] = deque()
+    for started in starts:
+        waiting.append(started)
+        if len(waiting) == count:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
+
+
+def _load(
+    folder: Path, device: str, compute_type: str, threads: int, *, one_at_a_time: bool = False
+) -> tuple[Translator, int]:
+    """Return the model and the number of batches to translate at the same time.
+
+    Args:
+        one_at_a_time: True for one batch on one device, so that random numbers do not depend on the order of batches.
+    """
     try:
-        from ctranslate2 import Translator
+        import ctranslate2
     except ImportError:
         raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
-    kind, _, index = device.partition(":")
+    indices = device_indices(device, 0 if device == "cpu" else ctranslate2.get_cuda_device_count())
+    indices = indices[:1] if one_at_a_time else indices
+    in_flight = 1 if one_at_a_time else batches_in_flight(device, len(indices))
     try:
-        return Translator(
+        translator = ctranslate2.Translator(
             str(folder),
-            device=kind,
-            device_index=int(index or 0),
+            device=device.partition(":")[0],
+            device_index=indices,
             compute_type=compute_type,
-            inter_threads=1,
+            inter_threads=max(in_flight // len(indices), 1),  # for each device
             intra_threads=threads,
         )
+        return translator, in_flight
     except (
         ValueError,
         RuntimeError,
         IndexError,
         MemoryError,
     ) as error:  # an unknown type or device, or a damaged file
-        reason = describe_error(error)
+        reason = describe_error(error) + library_hint(str(error))
         raise UserError(f"{folder}: CTranslate2 cannot load it on {device} as {compute_type}: {reason}") from None

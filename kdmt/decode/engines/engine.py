@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class EngineOptions:
         threads: number of CPU threads, for engines that do not use PyTorch's.
         search: settings for decoding with non-autoregressive models.
         iterations: maximum number of decoder passes of a non-autoregressive model.
+        precision: number type of matrix products of PyTorch's engines; see `kdmt.decode.engines.precision`.
         rescorer: checkpoint of an autoregressive model that chooses among candidates if `search.rescore` is set.
     """
 
@@ -34,6 +35,7 @@ class EngineOptions:
     search: NATDecode = field(default_factory=NATDecode)
     iterations: int = 10
     rescorer: Path | None = None
+    precision: Literal["auto", "float32"] = "float32"
 
 
 class Engine(Protocol):

@@ -30,6 +30,7 @@ from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.engines.nat import Edits, rescore
 from kdmt.decode.engines.pytorch import TorchEngine, decode_in_batches
 from kdmt.decode.search.edits import insertion, levenshtein
+from kdmt.decode.search.transfers import to_device, to_host
 from kdmt.families import EDITING
 from kdmt.losses.crf import candidate_transitions, crf_best
 from kdmt.models.nonautoregressive import NATransformer
@@ -86,7 +87,7 @@ class RefinementEngine:
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             chosen = [sources[place] for place in batch]
-            found = self._write(pad_sentences(chosen).to(self.device))
+            found = self._write(to_device(pad_sentences(chosen), self.device))
             if self.reranker is not None:
                 found = rescore(self.reranker, chosen, found, lenpen=1.0)
             return [[max(candidates, key=lambda each: each.score)] for candidates in found]
@@ -117,6 +118,7 @@ class RefinementEngine:
         """Run passes over the unfinished sentences until all are finished."""
         tokens_AT, scores_AT = _unknown(words_N, width=int(words_N.max()) + 2)
         rows_A = torch.arange(len(words_N), device=self.device)
+        rows = np.arange(len(words_N))  # the same on the host
         found = [Hypothesis((), 0.0)] * len(words_N)
         for number in range(self.max_iter + 1):
             before_AT = tokens_AT
@@ -127,15 +129,18 @@ class RefinementEngine:
             if self.model.nat.family == "cmlm" and number < self.max_iter:
                 hidden_AT = _least_sure(tokens_AT, scores_AT, 1 - (number + 1) / (self.max_iter + 1))
                 tokens_AT, scores_AT = tokens_AT.masked_fill(hidden_AT, UNK), scores_AT.masked_fill(hidden_AT, 0.0)
-            stays_A = tokens_AT.eq(before_AT).all(1)
-            done_A = stays_A if self.adaptive else torch.zeros_like(stays_A)
-            done_A |= number == self.max_iter
+            done = np.full(len(rows), number == self.max_iter)
+            if self.adaptive and number < self.max_iter:
+                (done,) = to_host(tokens_AT.eq(before_AT).all(1))
+            if not done.any():
+                continue
+            done_A, going_A = (to_device(torch.from_numpy(np.flatnonzero(mask)), self.device) for mask in (done, ~done))
             finished = _hypotheses(tokens_AT[done_A], scores_AT[done_A], number + 1)
-            for row, hypothesis in zip(rows_A[done_A].tolist(), finished, strict=True):
+            for row, hypothesis in zip(rows[done].tolist(), finished, strict=True):
                 found[row] = hypothesis
-            tokens_AT, scores_AT, rows_A = tokens_AT[~done_A], scores_AT[~done_A], rows_A[~done_A]
-            if not len(rows_A):
+            if done.all():
                 break
+            tokens_AT, scores_AT, rows_A, rows = tokens_AT[going_A], scores_AT[going_A], rows_A[going_A], rows[~done]
         return found
 
     def _step(self, src_tokens_NS: Tensor, encoded: EncoderOutput) -> _Step:
@@ -190,7 +195,7 @@ def _best_chain(model: NATransformer, features_ATD: Tensor, lengths_A: Tensor) -
 
 def _hypotheses(tokens_AT: Tensor, scores_AT: Tensor, steps: int) -> list[Hypothesis]:
     found = []
-    for tokens, scores in zip(tokens_AT.tolist(), scores_AT.tolist(), strict=True):
+    for tokens, scores in zip(*(column.tolist() for column in to_host(tokens_AT, scores_AT)), strict=True):
         length = len(tokens) - tokens.count(PAD)
         words = tuple(token for token in tokens[:length] if token > EOS)
         scores = tuple(scores[:length])

@@ -18,12 +18,14 @@ from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.decode.engines.engine import EngineOptions
+from kdmt.decode.engines.precision import DecodingPrecision, products
 from kdmt.decode.engines.pytorch import TorchEngine, decode_in_batches
 from kdmt.decode.search.ctc_paths import Fusion, greedy, prefix_beam_search
 from kdmt.decode.search.dag_paths import greedy_paths, lookahead_paths, viterbi_paths
 from kdmt.decode.search.edits import insertion, levenshtein
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.decode.search.mask_predict import Filled, mask_predict, refine
+from kdmt.decode.search.transfers import to_device, to_host
 from kdmt.errors import UserError
 from kdmt.families import POSITIONAL
 from kdmt.interop.kenlm import KenLM
@@ -56,6 +58,7 @@ def open_folder(folder: Path, options: EngineOptions) -> NATEngine:
         iterations=options.iterations,
         teacher=teacher,
         fusion=_fusion(folder, search) if model.nat.family == "ctc" else None,
+        precision=options.precision,
     )
 
 
@@ -77,6 +80,7 @@ class NATEngine:
         teacher: autoregressive model that chooses among candidates if `search.rescore` is set and the family has
             several.
         fusion: language model for prefix beam search.
+        precision: number type of the matrix products of the model, but not of the teacher.
 
     Raises:
         UserError: if the length beam is larger than the number of lengths that the model has.
@@ -92,9 +96,10 @@ class NATEngine:
         iterations: int = 10,
         teacher: TorchEngine | None = None,
         fusion: Fusion | None = None,
+        precision: DecodingPrecision = "float32",
     ) -> None:
         self.model = model.to(device)
-        self.device = torch.device(device)
+        self.device, self.precision = torch.device(device), precision
         self.search, self.iterations = search or NATDecode(), iterations
         self.teacher, self.fusion = teacher, fusion
         if model.nat.family in POSITIONAL and self.search.length_beam > model.config.max_target_positions - 1:
@@ -123,6 +128,7 @@ class NATEngine:
             iterations=iterations,
             teacher=self.teacher,
             fusion=self.fusion,
+            precision=self.precision,
         )
 
     def decode(
@@ -132,7 +138,8 @@ class NATEngine:
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             chosen = [sources[place] for place in batch]
-            found = self._write(pad_sentences(chosen).to(self.device), settings)
+            with products(self.device, self.precision):
+                found = self._write(chosen, settings)
             if self.teacher is not None and self._chooses:
                 found = rescore(self.teacher, chosen, found, lenpen=settings.lenpen)
             return [candidates[:1] for candidates in found]
@@ -144,9 +151,10 @@ class NATEngine:
         """Return whether the teacher has several candidates to choose among."""
         return self.search.rescore and self.model.nat.family in POSITIONAL and self.search.length_beam > 1
 
-    def _write(self, src_tokens_BS: Tensor, settings: Decode) -> list[list[Hypothesis]]:
+    def _write(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         """Return the candidate translations of each source, best first."""
         model, search, iterations = self.model, self.search, self.iterations
+        src_tokens_BS = to_device(pad_sentences(sources), self.device)
         encoded = model.encode(src_tokens_BS)
         if model.nat.family in POSITIONAL:
             return _fill(model, src_tokens_BS, encoded, search, iterations)
@@ -155,12 +163,12 @@ class NATEngine:
         if model.nat.family == "dag":
             return [[hypothesis] for hypothesis in _dag(model, src_tokens_BS, encoded, search)]
         limits = max_lengths(
-            src_tokens_BS.ne(PAD).sum(1).tolist(),
+            [int((source != PAD).sum()) for source in sources],
             settings.max_len_a,
             settings.max_len_b,
             limit=model.config.max_target_positions - 1,
         )
-        limits_B = torch.tensor(limits, device=self.device) + 2  # <s> and </s>
+        limits_B = to_device(torch.tensor(limits), self.device) + 2  # <s> and </s>
         edits = Edits(model, encoded, search.eos_penalty)
         if model.nat.family == "levenshtein":
             return [[each] for each in levenshtein(edits, limits_B, iterations=iterations)]
@@ -222,8 +230,8 @@ def _dag(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, se
         follow = lookahead_paths if search.dag == "lookahead" else greedy_paths
         paths, scores = follow(log_probs_BL, links_BLL, vertices_B)
     return [
-        Hypothesis(tokens=tuple(row[vertex] for vertex in path[1:-1]), score=score, steps=1)
-        for row, path, score in zip(tokens_BL.tolist(), paths, scores, strict=True)
+        Hypothesis(tokens=tuple(row_L[path[1:-1]].tolist()), score=score, steps=1)
+        for row_L, path, score in zip(to_host(tokens_BL)[0], paths, scores, strict=True)
     ]
 
 
@@ -275,8 +283,9 @@ def _chain(model: NATransformer, src_tokens_NS: Tensor, encoded: EncoderOutput, 
 
 
 def _hypotheses(filled: Filled, lengths_N: Tensor) -> list[Hypothesis]:
-    scores = (filled.log_probs_NT.sum(1) / (lengths_N - 1)).tolist()
-    rows = zip(filled.tokens_NT.tolist(), lengths_N.tolist(), scores, filled.steps_N.tolist(), strict=True)
+    scores_N = filled.log_probs_NT.sum(1) / (lengths_N - 1)
+    columns = to_host(filled.tokens_NT, lengths_N, scores_N, filled.steps_N)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         Hypothesis(tokens=_words(tokens[: length - 1]), score=score, steps=steps)
         for tokens, length, score, steps in rows

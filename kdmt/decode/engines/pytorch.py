@@ -18,9 +18,12 @@ from torch import Tensor
 from kdmt.config import Decode
 from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
+from kdmt.decode.engines.precision import DecodingPrecision, products
 from kdmt.decode.search.beam import Stepper, beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
+from kdmt.decode.search.transfers import to_device
+from kdmt.decode.search.unbranched import greedy_search
 from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model
 from kdmt.models.transformer import DecoderCache, Transformer
@@ -35,7 +38,7 @@ def open_folder(folder: Path, options: EngineOptions) -> TorchEngine:
     Raises:
         UserError: if the folder is damaged.
     """
-    return TorchEngine(load_model(folder), device=options.device)
+    return TorchEngine(load_model(folder), device=options.device, precision=options.precision)
 
 
 class TorchEngine:
@@ -47,14 +50,20 @@ class TorchEngine:
         model: model that translates. It also scores pairs, unless there are other models.
         others: further models of an ensemble, with the same vocabulary; the probabilities of all models are averaged,
             as in fairseq's ensembles.
+        precision: number type of the matrix products of `decode` and `sample`; those of `score_pairs` are not reduced.
     """
 
     def __init__(
-        self, model: Transformer, *, others: Sequence[Transformer] = (), device: torch.device | str = "cpu"
+        self,
+        model: Transformer,
+        *,
+        others: Sequence[Transformer] = (),
+        device: torch.device | str = "cpu",
+        precision: DecodingPrecision = "float32",
     ) -> None:
         self.model = model.to(device)
         self.models = [self.model, *(other.to(device) for other in others)]
-        self.device = torch.device(device)
+        self.device, self.precision = torch.device(device), precision
 
     @property
     def max_source_positions(self) -> int:
@@ -72,7 +81,8 @@ class TorchEngine:
         def search(batch: list[int]) -> list[list[Hypothesis]]:
             return self._decode_batch([sources[place] for place in batch], settings)
 
-        return decode_in_batches(self.models, sources, settings, search, progress)
+        with products(self.device, self.precision):
+            return decode_in_batches(self.models, sources, settings, search, progress)
 
     def sample(
         self,
@@ -105,7 +115,7 @@ class TorchEngine:
         def draw(batch: list[int]) -> list[list[Hypothesis]]:
             found = sample_batch(
                 self.models,
-                pad_sentences([sources[place] for place in batch]).to(self.device),
+                to_device(pad_sentences([sources[place] for place in batch]), self.device),
                 sampling=sampling,
                 max_len_a=settings.max_len_a,
                 max_len_b=settings.max_len_b,
@@ -113,7 +123,8 @@ class TorchEngine:
             )
             return [[hypothesis] for hypothesis in found]
 
-        return decode_in_batches(self.models, sources, settings, draw, progress)
+        with products(self.device, self.precision):
+            return decode_in_batches(self.models, sources, settings, draw, progress)
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         max_len_B = max_lengths(
@@ -122,8 +133,12 @@ class TorchEngine:
             settings.max_len_b,
             limit=_shortest(self.models, "target") - 1,  # </s> takes the last position
         )
+        src_tokens_BS = to_device(pad_sentences(sources), self.device)
+        stepper = _start(self.models, src_tokens_BS, settings.beam, max(max_len_B) + 1)
+        if settings.beam == 1:
+            return greedy_search(stepper, max_len_B=max_len_B, lenpen=settings.lenpen, device=self.device)
         return beam_search(
-            _start(self.models, pad_sentences(sources).to(self.device), settings.beam, max(max_len_B) + 1),
+            stepper,
             max_len_B=max_len_B,
             beam=settings.beam,
             nbest=settings.nbest,
@@ -165,7 +180,7 @@ class TorchEngine:
 
     def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
         """Return log-probabilities of the target tokens, arbitrary on padding: [B, T]."""
-        src_tokens_BS, tgt_tokens_BT = pad_sentences(sources).to(self.device), pad_sentences(targets).to(self.device)
+        src_tokens_BS, tgt_tokens_BT = (to_device(pad_sentences(each), self.device) for each in (sources, targets))
         prev_tokens_BT = tgt_tokens_BT.roll(1, dims=1)
         prev_tokens_BT[:, 0] = EOS
         log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)

@@ -13,6 +13,7 @@ from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source
 from kdmt.decode.engines.engine import Engine, EngineOptions
 from kdmt.decode.engines.nat import NATEngine
+from kdmt.decode.engines.precision import DecodingPrecision
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.table import find_engine
 from kdmt.log import get_logger
@@ -40,18 +41,21 @@ class Translator:
         threads: int | None = None,
         search: NATDecode | None = None,
         iterations: int = 10,
+        precision: DecodingPrecision = "float32",
     ) -> Translator:
         """Return the translator of a checkpoint folder, a pointer file, a training run or an exported model.
 
         Args:
             threads: number of CPU threads of exported models (default: one for each core). Checkpoints use PyTorch's.
-            search, iterations: see `EngineOptions`.
+            search, iterations, precision: see `EngineOptions`.
 
         Raises:
             UserError: if there is no model, it is damaged, or a library that it needs is not installed.
         """
         kind, folder = find_engine(path)
-        options = EngineOptions(str(device), threads or cores_of_rank(), search or NATDecode(), iterations)
+        options = EngineOptions(
+            str(device), threads or cores_of_rank(), search or NATDecode(), iterations, precision=precision
+        )
         return cls(kind.open(folder, options), TextCodec.load(folder))
 
     @classmethod

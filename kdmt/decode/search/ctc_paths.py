@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdmt.decode.search.transfers import to_host
 from kdmt.types import Hypothesis
 
 
@@ -29,10 +30,10 @@ def greedy(symbols_BL: Tensor, log_probs_BL: Tensor, keep_BL: Tensor, *, blank: 
         keep_BL: bool, mask of the positions that are not padding.
         blank: id of the blank.
     """
-    scores, paths, lengths = (log_probs_BL * keep_BL).sum(1).tolist(), symbols_BL.tolist(), keep_BL.sum(1).tolist()
+    columns = to_host((log_probs_BL * keep_BL).sum(1), symbols_BL, keep_BL.sum(1))
     return [
         Hypothesis(tokens=collapse(path[:length], blank), score=score, steps=1)
-        for path, length, score in zip(paths, lengths, scores, strict=True)
+        for score, path, length in zip(*(column.tolist() for column in columns), strict=True)
     ]
 
 

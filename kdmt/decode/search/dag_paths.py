@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdmt.decode.search.transfers import to_device, to_host
+
 Paths = tuple[list[list[int]], list[float]]  # vertices of the path of each sentence, and its score
 
 
@@ -29,20 +31,28 @@ def lookahead_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor) ->
 
 
 def _follow(tokens_BL: Tensor, links_BLL: Tensor, choice_BLL: Tensor, vertices_B: Tensor) -> Paths:
-    following = choice_BLL.argmax(2).tolist()
     paths = []
-    for sentence, vertices in zip(following, vertices_B.tolist(), strict=True):
+    following, vertices_of = (each.tolist() for each in to_host(choice_BLL.argmax(2), vertices_B))
+    for sentence, vertices in zip(following, vertices_of, strict=True):
         path = [0]
         while path[-1] < vertices - 1 and len(path) < vertices:  # NaN could lead back: the path's length is limited
             path.append(sentence[path[-1]])
         paths.append(path)
-    scores = [_score(path, tokens_BL[place], links_BLL[place]) for place, path in enumerate(paths)]
-    return paths, scores
+    return paths, _scores(paths, tokens_BL, links_BLL)
 
 
-def _score(path: list[int], tokens_L: Tensor, links_LL: Tensor) -> float:
-    vertices = torch.tensor(path, device=tokens_L.device)
-    return float(tokens_L[vertices].sum() + links_LL[vertices[:-1], vertices[1:]].sum())
+def _scores(paths: list[list[int]], tokens_BL: Tensor, links_BLL: Tensor) -> list[float]:
+    """Return the log-probability of each path and of the tokens on it."""
+    longest = max(map(len, paths), default=1)
+    padded_BP = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths])
+    padded_BP = to_device(padded_BP, tokens_BL.device)
+    rows_B1 = torch.arange(len(paths), device=tokens_BL.device)[:, None]
+    on_path = to_host(tokens_BL.gather(1, padded_BP), links_BLL[rows_B1, padded_BP[:, :-1], padded_BP[:, 1:]])
+    tokens_BP, links_BP = (torch.from_numpy(array).to(tokens_BL.dtype) for array in on_path)  # float64 from a GPU
+    return [
+        float(tokens_P[: len(path)].sum() + links_P[: len(path) - 1].sum())
+        for path, tokens_P, links_P in zip(paths, tokens_BP, links_BP, strict=True)
+    ]
 
 
 def viterbi_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor, *, beta: float) -> Paths:
@@ -61,12 +71,14 @@ def viterbi_paths(tokens_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor, *, b
         came_from.append(best.indices)
         ends.append(best_BL.gather(1, last_B1) / length**beta)
     scores_BN = torch.cat(ends, dim=1)
-    lengths = (scores_BN.argmax(1) + 1).tolist()
-    back = [each.tolist() for each in came_from]
+    ends_of = to_host(scores_BN.argmax(1) + 1, vertices_B, scores_BN.amax(1))
+    lengths, vertices_of, scores = (each.tolist() for each in ends_of)
+    steps = came_from[: max(lengths, default=1) - 1]
+    back = to_host(torch.stack(steps))[0].tolist() if steps else []
     paths = []
-    for place, (length, vertices) in enumerate(zip(lengths, vertices_B.tolist(), strict=True)):
+    for place, (length, vertices) in enumerate(zip(lengths, vertices_of, strict=True)):
         path = [vertices - 1]
         for step in range(length - 2, -1, -1):
             path.append(back[step][place][path[-1]])
         paths.append(path[::-1])
-    return paths, scores_BN.amax(1).tolist()
+    return paths, scores

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kdmt.decode.search.transfers import to_device, to_host
 from kdmt.types import EOS, PAD, UNK
 
 # (tokens [A, T] with <unk> as the mask; rows int64 [A], indices of the candidates)
@@ -35,9 +37,14 @@ class Filled:
     steps_N: Tensor
 
     @classmethod
-    def unknown(cls, lengths_N: Tensor) -> Filled:
-        """Return candidates of the given lengths whose words are all masked."""
-        tokens_NT = torch.full((len(lengths_N), int(lengths_N.max())), UNK, device=lengths_N.device)
+    def unknown(cls, lengths_N: Tensor, longest: int | None = None) -> Filled:
+        """Return candidates of the given lengths whose words are all masked.
+
+        Args:
+            longest: the largest length, if it is known on the host.
+        """
+        longest = int(lengths_N.max()) if longest is None else longest
+        tokens_NT = torch.full((len(lengths_N), longest), UNK, device=lengths_N.device)
         tokens_NT.masked_fill_(torch.arange(tokens_NT.size(1), device=lengths_N.device) >= lengths_N[:, None], PAD)
         tokens_NT.scatter_(1, lengths_N[:, None] - 1, EOS)
         log_probs_NT = torch.zeros(tokens_NT.shape, device=lengths_N.device)
@@ -58,13 +65,17 @@ def mask_predict(predict: Predict, lengths_N: Tensor, *, iterations: int, rewrit
         rewrites: whether words that are not masked are predicted again as well, by a model trained to correct them
             (Huang et al. 2022, CMLMC).
     """
-    filled = Filled.unknown(lengths_N)
+    (lengths,) = to_host(lengths_N)
+    filled = Filled.unknown(lengths_N, int(lengths.max()))
     words_NT = filled.tokens_NT.eq(UNK)
+    rows_A = torch.empty(0, dtype=torch.int64)
     for iteration in range(iterations):
         counts_N = (lengths_N - 1) * (iterations - iteration) // iterations
-        rows_A = counts_N.nonzero()[:, 0]
-        if not len(rows_A):
+        active = np.flatnonzero((lengths - 1) * (iterations - iteration) // iterations)
+        if not len(active):
             break
+        if iteration == 0 or len(active) < len(rows_A):  # once finished, a sentence remains so
+            rows_A = to_device(torch.from_numpy(active), lengths_N.device)
         confidence_AT = filled.log_probs_NT[rows_A].masked_fill(~words_NT[rows_A], torch.inf)
         hidden_AT = _least(confidence_AT, counts_N[rows_A])
         written_AT = words_NT[rows_A] if rewrites else hidden_AT
@@ -83,12 +94,16 @@ def refine(predict: Predict, lengths_N: Tensor, *, iterations: int) -> Filled:
     filled = Filled.unknown(lengths_N)
     words_NT = filled.tokens_NT.eq(UNK)
     rows_A = torch.arange(len(lengths_N), device=lengths_N.device)
-    for _ in range(iterations):
+    for iteration in range(iterations):
         before_AT = filled.tokens_NT[rows_A]
         _write(filled, rows_A, words_NT[rows_A], *predict(before_AT, rows_A))
-        rows_A = rows_A[filled.tokens_NT[rows_A].ne(before_AT).any(1)]
-        if not len(rows_A):
+        if iteration == iterations - 1:
             break
+        (changed_A,) = to_host(filled.tokens_NT[rows_A].ne(before_AT).any(1))
+        if not changed_A.any():
+            break
+        if not changed_A.all():
+            rows_A = rows_A.index_select(0, to_device(torch.from_numpy(np.flatnonzero(changed_A)), rows_A.device))
     return filled
 
 

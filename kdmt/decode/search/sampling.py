@@ -16,6 +16,8 @@ from torch import Tensor
 
 from kdmt.decode.search.beam import Stepper
 from kdmt.decode.search.lengths import normalized_score
+from kdmt.decode.search.transfers import to_device
+from kdmt.decode.search.unbranched import Rows, extend_rows
 from kdmt.types import EOS, PAD, Hypothesis, Sampling
 
 _WHOLE = Sampling()  # the model's own distribution
@@ -31,6 +33,7 @@ def sample(
     lenpen: float = 1.0,
     min_len: int = 1,
     device: torch.device | str = "cpu",
+    read_steps: int | None = None,
 ) -> list[list[Hypothesis]]:
     """Draw translations of a batch.
 
@@ -43,64 +46,43 @@ def sample(
         lenpen: exponent of the length that divides the score.
         min_len: least number of tokens before </s>.
         device: device on which the stepper expects its tokens.
+        read_steps: see `extend_rows`.
 
     Returns:
         For each sentence, its K samples in the order of its rows. Their scores are those of the model's own
         distribution, whatever `sampling` is.
     """
     rows = len(uniforms_NT) // len(max_len_B)
-    sentences = torch.arange(len(max_len_B), device=device)  # indices of the unfinished sentences
-    limits_N = torch.tensor(list(max_len_B), device=device).repeat_interleave(rows)
-    uniforms_NT = uniforms_NT.to(device)
-    tokens_NT = torch.full((len(limits_N), 1), EOS, device=device)
-    log_probs_NT = torch.empty((len(limits_N), 0), dtype=torch.float64, device=device)
-    lengths_N = torch.zeros(len(limits_N), dtype=torch.long, device=device)  # with </s>; 0 for unfinished rows
-    found: list[list[Hypothesis]] = [[] for _ in max_len_B]
-    step = 0
-    while len(sentences):
-        logits_NV = stepper.step(tokens_NT[:, -1]).double()
-        chosen_N = _draw(logits_NV, uniforms_NT[:, step], sampling, forbid_eos=step < min_len)
-        chosen_N = torch.where(limits_N == step, EOS, chosen_N)
-        log_probs_N1 = logits_NV.log_softmax(1).gather(1, chosen_N[:, None])
-        tokens_NT, log_probs_NT = (
-            torch.cat([tokens_NT, chosen_N[:, None]], 1),
-            torch.cat([log_probs_NT, log_probs_N1], 1),
-        )
-        step += 1
-        lengths_N = torch.where((lengths_N == 0) & (chosen_N == EOS), step, lengths_N)
-        done_B = lengths_N.view(-1, rows).ne(0).all(1)
-        if not bool(done_B.any()):
-            continue
-        for place in done_B.nonzero()[:, 0].tolist():
-            here = slice(place * rows, (place + 1) * rows)
-            found[int(sentences[place])] = _finished(tokens_NT[here], log_probs_NT[here], lengths_N[here], lenpen)
-        going_on_B = (~done_B).nonzero()[:, 0]
-        keep_N = (going_on_B[:, None] * rows + torch.arange(rows, device=device)).flatten()
-        sentences = sentences[going_on_B]
-        limits_N, uniforms_NT, tokens_NT = limits_N[keep_N], uniforms_NT[keep_N], tokens_NT[keep_N]
-        log_probs_NT, lengths_N = log_probs_NT[keep_N], lengths_N[keep_N]
-        if len(sentences):
-            stepper.select_sentences(going_on_B)
-    return found
+    uniforms_NT = to_device(uniforms_NT, device)
+    never, never_yet = (to_device(torch.tensor(ids), device) for ids in ([PAD], [PAD, EOS]))
+
+    def choose(logits_NV: Tensor, now: Rows) -> tuple[Tensor, Tensor]:
+        logits_NV = logits_NV.double()
+        uniforms_N = uniforms_NT[:, now.step].index_select(0, now.rows_N)
+        allowed_NV = logits_NV.index_fill(1, never_yet if now.step < min_len else never, -torch.inf)
+        chosen_N = _draw(allowed_NV, uniforms_N, sampling)
+        if now.at_limit_N is not None:
+            chosen_N = torch.where(now.at_limit_N, EOS, chosen_N)
+        return chosen_N, logits_NV.log_softmax(1).gather(1, chosen_N[:, None])[:, 0]
+
+    drawn = extend_rows(stepper, choose, max_len_B=max_len_B, rows=rows, device=device, read_steps=read_steps)
+    found = [
+        Hypothesis(tuple(tokens[:-1]), normalized_score(sum(log_probs), len(tokens), lenpen), tuple(log_probs))
+        for tokens, log_probs in drawn
+    ]
+    return [found[start : start + rows] for start in range(0, len(found), rows)]
 
 
-def _finished(tokens_KT: Tensor, log_probs_KT: Tensor, lengths_K: Tensor, lenpen: float) -> list[Hypothesis]:
-    hypotheses = []
-    for tokens, log_probs, length in zip(tokens_KT.tolist(), log_probs_KT.tolist(), lengths_K.tolist(), strict=True):
-        own = log_probs[:length]
-        hypotheses.append(Hypothesis(tuple(tokens[1:length]), normalized_score(sum(own), length, lenpen), tuple(own)))
-    return hypotheses
+def _draw(allowed_NV: Tensor, uniforms_N: Tensor, sampling: Sampling) -> Tensor:
+    """Draw one token per row by inversion of the distribution function over the token ids: int64 [N].
 
-
-def _draw(logits_NV: Tensor, uniforms_N: Tensor, sampling: Sampling, *, forbid_eos: bool) -> Tensor:
-    """Draw one token per row by inversion of the distribution function over the token ids: int64 [N]."""
-    logits_NV = logits_NV.index_fill(
-        1, torch.tensor([PAD, EOS] if forbid_eos else [PAD], device=logits_NV.device), -torch.inf
-    )
-    cumulative_NV = truncated(logits_NV, sampling).cumsum(1)
+    Args:
+        allowed_NV: logits, -inf for tokens that are not allowed.
+    """
+    cumulative_NV = truncated(allowed_NV, sampling).cumsum(1)
     # the last cumulative sum is used instead of 1, from which it may differ by rounding
     wanted_N1 = (uniforms_N * cumulative_NV[:, -1])[:, None]
-    return torch.searchsorted(cumulative_NV, wanted_N1, right=True)[:, 0].clamp_max(logits_NV.size(1) - 1)
+    return torch.searchsorted(cumulative_NV, wanted_N1, right=True)[:, 0].clamp_max(allowed_NV.size(1) - 1)
 
 
 def truncated(logits_NV: Tensor, sampling: Sampling) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Literal, NoReturn
 
 from kdmt.corpus.subwords import JOINERS, join_subwords
 from kdmt.errors import UserError
+from kdmt.families import EDITING
 from kdmt.languages import missing_extra
 
 Scoring = Literal["bleu", "sacrebleu", "chrf"]
@@ -227,46 +228,154 @@ def _parser() -> argparse.ArgumentParser:
         description="Translate a split of a data-bin and write the lines that fairseq-generate writes.",
         epilog="docs/reference/fairseq-flags.md lists the flags of fairseq-generate that have no counterpart.",
     )
-    parser.add_argument("data", metavar="DATA_BIN", help="a data-bin, fairseq's or kdmt's")
     add = parser.add_argument
-    add("--path", required=True, help="checkpoint folders or runs; several with ':' translate together")
-    add("--gen-subset", default="test", metavar="SPLIT", help="train, valid, test, test1, ... (default: test)")
-    add("-s", "--source-lang", metavar="LANG")
-    add("-t", "--target-lang", metavar="LANG")
-    add("--task", choices=("translation", "translation_lev"), default="translation", help="the model says which")
-    add("--beam", type=int, default=5)
-    add("--nbest", type=int, default=1)
-    add("--lenpen", type=float, default=1.0)
-    add("--unnormalized", action="store_true", help="the same as --lenpen 0")
-    add("--max-len-a", type=float, default=0.0, help="at most ax + b tokens, x the sentence's own with </s>")
-    add("--max-len-b", type=int, default=200)
-    joined = f"join subwords: {', '.join(JOINERS)} (without a value: subword_nmt)"
-    add("--remove-bpe", "--post-process", nargs="?", const="subword_nmt", metavar="KIND", help=joined)
-    add("--bpe", choices=("sentencepiece", "subword_nmt", "fastbpe"), help="undone in the lines S-, T- and D-")
-    add("--tokenizer", choices=("moses", "space"), help="undone in the lines S-, T- and D-")
-    add("--batch-size", "--max-sentences", type=int, metavar="N", help="sentences of a batch")
-    add("--max-tokens", type=int, metavar="N", help="padded tokens of a batch; 12000 where no limit is given")
-    add("--required-batch-size-multiple", type=int, default=8, metavar="N", help="of which batches shards are made")
-    add("--max-source-positions", type=int, metavar="N", help="no longer source; without it what the model reads")
-    add("--max-target-positions", type=int, metavar="N")
-    add("--num-shards", type=int, default=1, metavar="N", help="every N-th batch, ...")
-    add("--shard-id", type=int, default=0, metavar="I", help="... from the I-th on")
-    add("--skip-invalid-size-inputs-valid-test", action="store_true", help="leave out what is too long for the model")
-    add("--seed", type=int, default=1, help="of the order of equally long sentences")
-    add("--results-path", metavar="FOLDER", help="write generate-<split>.txt there, not to standard output")
-    add("--scoring", choices=SCORINGS, default="bleu", help="bleu is fairseq's own, of the words between spaces")
-    add("--sacrebleu", action="store_true", help="the same as --scoring sacrebleu")
-    add("--sacrebleu-tokenizer", choices=SACREBLEU_TOKENIZERS, default="13a", metavar="NAME")
-    add("--sacrebleu-lowercase", action="store_true")
-    add("--quiet", action="store_true", help="the last line alone")
-    add("--cpu", action="store_true", help="do not use a GPU")
-    add("--fp16", action="store_true", help="compute in half precision")
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 for one a core (kdmt's own flag)")
-    add("--iter-decode-max-iter", type=int, default=10, metavar="N", help="passes after the first, at most")
-    add("--iter-decode-with-beam", type=int, default=1, metavar="N", help="lengths that are tried")
-    add("--iter-decode-eos-penalty", type=float, default=0.0)
-    add("--iter-decode-force-max-iter", action="store_true", help="all passes, though one may have changed nothing")
-    add("--iter-decode-with-external-reranker", action="store_true", help="the last checkpoint chooses among them")
+    add("data", metavar="DATA_BIN", help="Data-bin of fairseq or kdmt.")
+    add(
+        "--path",
+        required=True,
+        help="Checkpoint folders, runs or .pt files; several, separated by ':', as an ensemble.",
+    )
+    add("--gen-subset", default="test", metavar="SPLIT", help="Split: train, valid, test, test1, ... (default: test).")
+    add("-s", "--source-lang", metavar="LANG", help="Source language (default: as in the data).")
+    add("-t", "--target-lang", metavar="LANG", help="Target language (default: as in the data).")
+    add(
+        "--task",
+        choices=("translation", "translation_lev"),
+        default="translation",
+        help="Task of fairseq; without effect, since the checkpoint defines it (default: translation).",
+    )
+    add("--beam", type=int, default=5, metavar="N", help="Beam size (default: 5).")
+    add("--nbest", type=int, default=1, metavar="N", help="Number of hypotheses per sentence (default: 1).")
+    add("--lenpen", type=float, default=1.0, metavar="X", help="Length penalty exponent (default: 1).")
+    add("--unnormalized", action="store_true", help="Same as --lenpen 0.")
+    add(
+        "--max-len-a",
+        type=float,
+        default=0.0,
+        metavar="A",
+        help="Factor of the maximum target length, A * source length with </s> + B (default: 0).",
+    )
+    add("--max-len-b", type=int, default=200, metavar="B", help="Constant of the maximum target length (default: 200).")
+    add(
+        "--remove-bpe",
+        "--post-process",
+        nargs="?",
+        const="subword_nmt",
+        metavar="KIND",
+        help=f"Subword marks to join tokens by: {', '.join(JOINERS)} (default: none; without a value: subword_nmt).",
+    )
+    add(
+        "--bpe",
+        choices=("sentencepiece", "subword_nmt", "fastbpe"),
+        help="Subwords to undo in the lines S-, T- and D- (default: none).",
+    )
+    add(
+        "--tokenizer",
+        choices=("moses", "space"),
+        help="Tokenisation to undo in the lines S-, T- and D- (default: none).",
+    )
+    add(
+        "--batch-size",
+        "--max-sentences",
+        type=int,
+        metavar="N",
+        help="Maximum number of sentences in a batch (default: no limit).",
+    )
+    add(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="Maximum number of tokens in a batch, with padding (default: 12000, or no limit with --batch-size).",
+    )
+    add(
+        "--required-batch-size-multiple",
+        type=int,
+        default=8,
+        metavar="N",
+        help="Number that the sizes of full batches are multiples of (default: 8).",
+    )
+    for side in ("source", "target"):
+        add(
+            f"--max-{side}-positions",
+            type=int,
+            metavar="N",
+            help=f"Maximum length of a {side} sentence (default: the maximum of the model).",
+        )
+    add("--num-shards", type=int, default=1, metavar="N", help="Number of shards (default: 1).")
+    add(
+        "--shard-id",
+        type=int,
+        default=0,
+        metavar="I",
+        help="Index of the shard to translate, from 0: every N-th batch from batch I on (default: 0).",
+    )
+    add(
+        "--skip-invalid-size-inputs-valid-test",
+        action="store_true",
+        help="Whether to leave out sentences that are too long for the model (default: no).",
+    )
+    add(
+        "--seed", type=int, default=1, metavar="N", help="Seed for the order of sentences of equal length (default: 1)."
+    )
+    add(
+        "--results-path",
+        metavar="FOLDER",
+        help="Folder for the output, generate-<split>.txt (default: none, standard output is used).",
+    )
+    add(
+        "--scoring",
+        choices=SCORINGS,
+        default="bleu",
+        help="Metric; bleu is fairseq's own, on tokens separated by spaces (default: bleu).",
+    )
+    add("--sacrebleu", action="store_true", help="Same as --scoring sacrebleu.")
+    add(
+        "--sacrebleu-tokenizer",
+        choices=SACREBLEU_TOKENIZERS,
+        default="13a",
+        metavar="NAME",
+        help=f"Tokenizer of sacreBLEU: {', '.join(SACREBLEU_TOKENIZERS)} (default: 13a).",
+    )
+    add("--sacrebleu-lowercase", action="store_true", help="Whether sacreBLEU ignores case (default: no).")
+    add("--quiet", action="store_true", help="Whether to print only the last line (default: no).")
+    add(
+        "--cpu",
+        action="store_true",
+        help="Whether to use the CPU (default: no, the first GPU is used if there is one).",
+    )
+    add("--fp16", action="store_true", help="Whether to compute in half precision (default: no).")
+    add(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Number of CPU threads, not a flag of fairseq (default: 0, one per core).",
+    )
+    add(
+        "--iter-decode-max-iter",
+        type=int,
+        default=10,
+        metavar="N",
+        help="Maximum number of iterations after the first pass of a non-autoregressive model (default: 10).",
+    )
+    add("--iter-decode-with-beam", type=int, default=1, metavar="N", help="Number of candidate lengths (default: 1).")
+    add(
+        "--iter-decode-eos-penalty",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help=f"Penalty on the decision that no token is missing, for {' and '.join(EDITING)} (default: 0).",
+    )
+    add(
+        "--iter-decode-force-max-iter",
+        action="store_true",
+        help="Whether to do all iterations, also if one changes nothing (default: no).",
+    )
+    add(
+        "--iter-decode-with-external-reranker",
+        action="store_true",
+        help="Whether the last checkpoint selects among the candidate lengths (default: no).",
+    )
     for name in (*_VALUES_WITHOUT_EFFECT, *_REFUSED):
         optional = {"nargs": "?", "const": ""} if name in ("constraints", "print_alignment") else {}
         add(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS, **optional)  # type: ignore[arg-type]

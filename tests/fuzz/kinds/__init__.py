@@ -1,4 +1,4 @@
-"""The kinds of input: what each needs of the world, and how it is damaged."""
+"""The kinds of input: the parts of the world that each needs, and how it is damaged."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Kind:
     """One kind of input.
 
     Attributes:
-        parts: of the world, copied into a folder.
-        damage: damages that folder and says which commands are given it.
-        libraries: loaded before the first of them, so that not every command loads them anew.
+        parts: parts of the world that are copied into a folder.
+        damage: function that damages that folder and returns the commands to run on it.
+        libraries: libraries loaded before the first input, so that not every command loads them again.
     """
 
     parts: tuple[str, ...]
@@ -42,7 +42,7 @@ class Kind:
     libraries: tuple[str, ...] = ()
 
 
-# those that load more libraries come last
+# kinds that load more libraries come last
 KINDS = {
     "corpora": Kind(("pipeline",), corpora.damage),
     "streams": Kind(("pipeline",), streams.damage),

@@ -1,4 +1,4 @@
-"""What `distill` made: blocks with a checksum that fits, and all that is made of them."""
+"""Outputs of `distill`: blocks with a matching checksum, and the files made from them."""
 
 from __future__ import annotations
 

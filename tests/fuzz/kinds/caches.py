@@ -1,4 +1,4 @@
-"""The knowledge cache under a student that learns from it."""
+"""The knowledge cache of a student that learns from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint folders: a file of them damaged, with checksums that fit or do not."""
+"""Checkpoint folders: one damaged file, with matching or other checksums."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def damage(rng: random.Random, folder: Path) -> Case:
         name = (folder / run / "last").read_text().strip()
     checkpoint = folder / run / name
     what, noticed = _damage(rng, checkpoint)
-    if resumed:  # from an earlier one, if it is damaged
+    if resumed:  # training resumes from an earlier one if it is damaged
         return Case(f"{run}/{name}/{what}", (stage("teacher", EXTENDED),))
     return Case(f"{run}/{name}/{what}", (_command(rng, run),), refused=noticed)
 
 
 def _damage(rng: random.Random, checkpoint: Path) -> tuple[str, bool]:
-    """What was done, and whether its checksums tell of it."""
+    """Return a description of the damage, and whether the checksums show it."""
     choice = rng.random()
     if choice < 0.1:
         return f"checksums.json: {_damage_checksums(rng, checkpoint)}", False

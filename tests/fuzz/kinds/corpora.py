@@ -1,4 +1,4 @@
-"""Text that is not what it seems: wrong encodings, archives, markup, control characters, lines without an end."""
+"""Invalid and unusual text: wrong encodings, archives, markup, control characters, lines without an end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARK = "\u0301"
 
 
 def damage(rng: random.Random, folder: Path) -> Case:
-    """One file or one corpus of the pipeline; what is left of the earlier runs is there in half of the cases."""
+    """Damage one file or one corpus of the pipeline; in half of the cases the earlier runs are kept."""
     if rng.random() < 0.5:
         shutil.rmtree(folder / "runs")
     what = rng.choice([_text, _text, _text, _text, _bytes, _path, _gzip, _zip, _tsv, _tokens])(rng, folder)
@@ -124,7 +124,7 @@ def _path(rng: random.Random, folder: Path) -> str:
 
 
 def _edit(folder: Path, **corpus: Any) -> None:
-    """Let the training corpus be another one in the YAML."""
+    """Set another training corpus in the YAML."""
     path = folder / "tiny.yaml"
     document = yaml.safe_load(path.read_text())
     document["prepare"]["train"] = [corpus]
@@ -132,7 +132,7 @@ def _edit(folder: Path, **corpus: Any) -> None:
 
 
 def _gzip(rng: random.Random, folder: Path) -> str:
-    """Text in gzip files, one of which is damaged or much larger than it looks."""
+    """Write text to gzip files, one of which is damaged or unpacks to much more data."""
     for lang in ("en", "de"):
         data = (folder / f"text/train.{lang}").read_bytes()
         (folder / f"text/train.{lang}.gz").write_bytes(gzip.compress(data, mtime=0))
@@ -150,7 +150,7 @@ def _gzip(rng: random.Random, folder: Path) -> str:
 
 
 def _zip(rng: random.Random, folder: Path) -> str:
-    """A TSV in a zip archive, with members as no archiver would write them."""
+    """Write a TSV in a zip archive, with members that no archiver would write."""
     rows = b"".join(b"%b\t%b\n" % pair for pair in _rows(folder))
     member, name = "corpus.tsv", rng.choice(list(_ZIPS))
     path = folder / "text/train.zip"
@@ -197,7 +197,7 @@ _ZIPS: dict[str, Callable[[zipfile.ZipFile, str, bytes], Any]] = {
 
 
 def _tsv(rng: random.Random, folder: Path) -> str:
-    """Rows with other columns than two."""
+    """Write rows with other numbers of columns than two."""
     rows = [b"\t".join(row) for row in _rows(folder)]
     name = rng.choice(list(_ROWS))
     for _ in range(rng.choice([1, 5, 60])):
@@ -224,7 +224,7 @@ _ROWS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def _tokens(rng: random.Random, folder: Path) -> str:
-    """A token file of a data-bin as a corpus, which is text, or has no index or dictionary."""
+    """Use a token file of a data-bin as a corpus that is read as text, or has no index or dictionary."""
     runs = folder / "runs/tiny/prepare/data-bin"
     if not runs.is_dir():
         _edit(folder, source={"path": "text/train.bin"}, target={"path": "text/train.de"})

@@ -63,7 +63,7 @@ _MODEL = {"layers": 1, "embed_dim": 16, "ffn_embed_dim": 16, "attention_heads": 
 
 
 def _field(number: int, *values: int | bytes) -> Callable[[random.Random, bytes], bytes]:
-    """Another value of a header's field."""
+    """Return a function that sets another value of a header's field."""
 
     def change(rng: random.Random, data: bytes) -> bytes:
         fields = list(HEADER.unpack(data[: HEADER.size]))
@@ -74,7 +74,7 @@ def _field(number: int, *values: int | bytes) -> Callable[[random.Random, bytes]
 
 
 def _sizes(change: Callable[[random.Random, np.ndarray], np.ndarray]) -> Callable[[random.Random, bytes], bytes]:
-    """Other sizes, of the same sum where that can be, with pointers that follow from them or do not."""
+    """Return a function that changes sizes (if possible with the same sum), with matching or old pointers."""
 
     def changed(rng: random.Random, data: bytes) -> bytes:
         count = HEADER.unpack(data[: HEADER.size])[3]

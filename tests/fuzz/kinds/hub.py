@@ -35,7 +35,7 @@ def damage(rng: random.Random, folder: Path) -> Case:
 
 
 def _code(rng: random.Random, saved: Path) -> str:
-    """Fields that name code, other formats or other models."""
+    """Change fields that name code, other formats or other models."""
     file, fields = rng.choice(
         [
             ("config.json", {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForSeq2SeqLM": "evil.Model"}}),

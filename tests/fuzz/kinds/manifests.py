@@ -1,4 +1,4 @@
-"""The records of what was made from what, pointers to checkpoints, logs."""
+"""Manifests of stages, pointers to checkpoints, and logs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def damage(rng: random.Random, folder: Path) -> Case:
 
 
 def _plan(rng: random.Random, runs: Path) -> Case:
-    """A stage that was begun and not finished."""
+    """Turn a finished stage into an unfinished one with a damaged plan."""
     each = rng.choice(STAGES)
     manifest = runs / each / "manifest.json"
     data, what = damage_json(rng, manifest.read_bytes())

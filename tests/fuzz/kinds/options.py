@@ -1,4 +1,4 @@
-"""Options and paths of the commands that are no stages, and of `distill`."""
+"""Options and paths of the commands that are not stages, and of `distill`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def damage(rng: random.Random, _: Path) -> Case:
 
 
 def _some(rng: random.Random, *names: str) -> list[str]:
-    """One or two options with numbers."""
+    """Return one or two options with numbers."""
     chosen = rng.sample(names, min(len(names), rng.choice([0, 1, 1, 2])))
     return [part for name in chosen for part in (f"--{name}", rng.choice(_DEVICES if name == "device" else _NUMBERS))]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from fuzz.case import Case, stage
-from fuzz.damage import ESCAPES, PWNED, _places
+from fuzz.damage import ESCAPES, PWNED, _entries
 from fuzz.kinds.settings import _WORK, STAGES, bomb
 
 _PATHS = (
@@ -62,12 +62,12 @@ _VALUES = (
 
 def damage(rng: random.Random, folder: Path) -> Case:
     document = yaml.safe_load((folder / "tiny.yaml").read_bytes())
-    known = [".".join(map(str, path)) for _, _, path in _places(document)]
+    known = [".".join(map(str, path)) for _, _, path in _entries(document)]
     known = [path for path in known if not path.endswith(_WORK)]
     sets = []
     for _ in range(rng.choice([1, 1, 2])):
         path = rng.choice(known) if rng.random() < 0.6 else rng.choice(_PATHS)
         value = rng.choice(_VALUES) if rng.random() < 0.93 else bomb().replace("\n", ", ").join("{}")
-        sets.append(rng.choice([f"{path}={value}"] * 9 + [path]).replace("\0", "␀"))  # no argument holds NUL
+        sets.append(rng.choice([f"{path}={value}"] * 9 + [path]).replace("\0", "␀"))  # an argument cannot contain NUL
     command = stage(rng.choice(STAGES), *sets)
     return Case(f"--set {' --set '.join(each[:80] for each in sets)}", (command,), again=stage("prepare"))

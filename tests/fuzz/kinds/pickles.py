@@ -1,4 +1,4 @@
-"""fairseq's checkpoints: damaged archives, pickles that would run something, weights and settings that cannot be."""
+"""fairseq's checkpoints: damaged archives, pickles that would run code, invalid weights and settings."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _command(rng: random.Random, path: str) -> Command:
 
 
 def _members(rng: random.Random, path: Path) -> str:
-    """Members of the zip archive replaced, dropped, renamed."""
+    """Replace, remove or rename members of the zip archive."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = rng.choice(list(members))
@@ -96,7 +96,7 @@ def _members(rng: random.Random, path: Path) -> str:
 
 
 def _nested(depth: int) -> bytes:
-    """Lists in lists, which pickle itself would not write."""
+    """Return a pickle of nested lists, which pickle itself would not write."""
     return b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b"."
 
 
@@ -131,7 +131,7 @@ def _saved(content: Any) -> bytes:
 
 
 def _content(rng: random.Random, path: Path) -> str:
-    """Weights or settings of the checkpoint."""
+    """Change weights or settings of the checkpoint."""
     import pickle as plain
 
     content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_tolerant(plain))
@@ -142,7 +142,7 @@ def _content(rng: random.Random, path: Path) -> str:
 
 
 def _tolerant(plain: Any) -> Any:
-    """A pickle module that reads what these files hold besides tensors: classes of fairseq's that are not installed."""
+    """Return a pickle module that can read the classes of fairseq in these files, which are not installed."""
 
     class Unpickler(plain.Unpickler):
         def find_class(self, module: str, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What `prepare` made, damaged under the stages that read it."""
+"""Outputs of `prepare`, damaged before the stages that read them."""
 
 from __future__ import annotations
 

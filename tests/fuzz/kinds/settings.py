@@ -1,4 +1,4 @@
-"""Pipeline files: settings of other types and sizes, and YAML that nobody would write by hand."""
+"""Pipeline files: settings of other types and sizes, and YAML that is not written by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from fuzz.case import Case, stage
 from fuzz.damage import PWNED, damage_bytes, damage_values, replace_path
 
-# how much is done, which may be any number
+# the amount of work, for which any number is valid
 _WORK = ("max_updates", "warmup_updates", "patience")
 STAGES = ("prepare", "teacher", "distill", "knowledge", "student", "score")
 
@@ -44,14 +44,14 @@ def _with(text: str) -> Callable[[bytes], bytes]:
 
 
 def bomb(levels: int = 9, width: int = 9) -> str:
-    """Aliases of aliases: 9 ** 9 strings in a few hundred bytes."""
+    """Return aliases of aliases: 9 ** 9 strings in a few hundred bytes."""
     lines = [f"a0: &a0 [{', '.join(['lol'] * width)}]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels)]
     return "\n".join(lines) + "\n"
 
 
 def merges(levels: int = 22) -> str:
-    """Mappings merged twice into the next, level by level."""
+    """Return mappings that are merged twice into the next, level by level."""
     lines = ["m0: &m0 {a: 1, b: 2}"]
     lines += [f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}], k{n}: 1}}" for n in range(1, levels)]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The counts of `make architecture`, on sources whose counts are known."""
+"""Tests of the counts of `make architecture`, on sources with known counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[ModuleType]:
-    """The script as a module."""
+    """Import the script as a module."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         yield importlib.import_module("bench_architecture")
@@ -25,7 +25,7 @@ def bench() -> Iterator[ModuleType]:
 
 
 def modules(**sources: str) -> dict[Path, str]:
-    """Sources by the path of the module, whose folders are separated by `__`."""
+    """Return sources by the path of the module; in the argument names, `__` separates folders."""
     return {Path(*name.split("__")).with_suffix(".py"): source for name, source in sources.items()}
 
 
@@ -61,7 +61,7 @@ def test_functions_are_long_from_41_lines_on(bench: ModuleType, lines: int, coun
     assert bench.long_functions(f"def f():\n{body}\n") == count
 
 
-def test_a_method_and_its_docstring_count_too(bench: ModuleType) -> None:
+def test_methods_and_docstrings_count_as_lines_of_functions(bench: ModuleType) -> None:
     body = "\n".join("        x = 1" for _ in range(39))
     assert bench.long_functions(f'class C:\n    async def f(self):\n        """Do it."""\n{body}\n') == 1
 
@@ -87,7 +87,7 @@ def test_modules_without_a_test_file(bench: ModuleType, tmp_path: Path) -> None:
     ("path", "name"),
     [("cli.py", "kdmt.cli"), ("train/loop.py", "kdmt.train.loop"), ("train/__init__.py", "kdmt.train")],
 )
-def test_the_name_of_a_module(bench: ModuleType, path: str, name: str) -> None:
+def test_module_name(bench: ModuleType, path: str, name: str) -> None:
     assert bench.module_name(Path(path)) == name
 
 
@@ -107,7 +107,7 @@ def test_mutual_imports_are_found_inside_functions(bench: ModuleType) -> None:
 ORDER = ("cli", "stages", "decode.engines", "decode", "files", "")
 
 
-def test_arrows_point_upward_where_the_order_says_so(bench: ModuleType) -> None:
+def test_upward_arrows(bench: ModuleType) -> None:
     given = modules(
         cli="from kdmt.stages import run\nfrom kdmt import files",
         stages__run="import kdmt.files\nimport torch",
@@ -135,11 +135,11 @@ def test_arrows_point_upward_where_the_order_says_so(bench: ModuleType) -> None:
         ("torch.nn", None),
     ],
 )
-def test_the_place_of_a_module(bench: ModuleType, module: str, index: int | None) -> None:
-    assert bench.place(module, ORDER) == index
+def test_package_index(bench: ModuleType, module: str, index: int | None) -> None:
+    assert bench.package_index(module, ORDER) == index
 
 
-def test_the_order_is_that_of_the_layering_test(bench: ModuleType, tmp_path: Path) -> None:
+def test_order_is_read_from_the_layering_test(bench: ModuleType, tmp_path: Path) -> None:
     order = bench.read_order(ROOT / "tests" / "unit" / "test_layering.py")
     assert order.index("cli") < order.index("stages") < order.index("models") < order.index("errors")
     (tmp_path / "other.py").write_text("X = 1\nORDER = (*('a', 'b'), 'c')\n")

@@ -1,4 +1,4 @@
-"""The figures of the documentation: drawn from the results, current, and readable on both backgrounds."""
+"""Tests of the charts of the documentation: they match the committed results and are readable on both backgrounds."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ def drawing():
         sys.path.remove(str(ROOT / "benchmarks"))
 
 
-def test_committed_images_are_those_of_the_committed_results(drawing, monkeypatch, tmp_path):
+def test_committed_images_match_the_committed_results(drawing, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["draw_results.py", "--out", str(tmp_path)])
     drawing.main()
     images = sorted(path.name for path in tmp_path.iterdir())
@@ -31,7 +31,7 @@ def test_committed_images_are_those_of_the_committed_results(drawing, monkeypatc
         assert (tmp_path / name).read_text() == (ROOT / "docs" / "images" / name).read_text()
 
 
-def test_bars_are_as_long_as_the_figures(drawing):
+def test_lengths_of_bars_are_proportional_to_bleu(drawing):
     figures = json.loads((ROOT / "benchmarks/results/multi30k.json").read_text())["figures"]
     bleu = [figure["value"] for figure in figures if figure["name"].endswith("_bleu")]
     picture = ElementTree.fromstring(drawing.bleu_chart(drawing.read_figures("multi30k"), drawing.PALETTES[0]))
@@ -40,7 +40,7 @@ def test_bars_are_as_long_as_the_figures(drawing):
     assert sorted(width / max(bars) for width in bars) == pytest.approx(sorted(b / max(bleu) for b in bleu), abs=0.001)
 
 
-def test_points_carry_exact_figures(drawing):
+def test_titles_of_points_have_exact_figures(drawing):
     figures = drawing.read_figures("students")
     picture = ElementTree.fromstring(drawing.speed_chart(figures, drawing.PALETTES[0]))
     titles = [title.text for title in picture.iter(f"{SVG}title")]

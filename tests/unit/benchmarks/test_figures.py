@@ -1,4 +1,4 @@
-"""The benchmark convention: the lines, the JSON beside them, and what must not be in it."""
+"""Tests of the output of benchmarks: the lines, the JSON file, and data that must not be in it."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def figures():
-    """The module as the scripts beside it import it."""
+    """Import the module as the scripts in its folder do."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         yield importlib.import_module("figures")
@@ -25,7 +25,7 @@ def figures():
         sys.path.remove(str(BENCHMARKS))
 
 
-def test_lines_and_file_say_the_same(figures, tmp_path, capsys):
+def test_lines_and_file_have_the_same_figures(figures, tmp_path, capsys):
     measured = [figures.Figure("help_seconds", 0.31234567, "s"), figures.Figure("pairs", 5_000_000, "pairs")]
     figures.report_figures("import", measured, settings={"runs": 3, "threads": [1, 2]}, results_dir=tmp_path / "new")
     assert capsys.readouterr().out == "figure: help_seconds 0.312346 s\nfigure: pairs 5000000 pairs\n"
@@ -78,7 +78,7 @@ def test_instruction_sets_are_those_of_the_processor(figures):
         ("a", 1.0, "s s"),
     ],
 )
-def test_a_figure_is_a_name_a_finite_value_and_a_unit(figures, name, value, unit):
+def test_invalid_figure_is_refused(figures, name, value, unit):
     with pytest.raises(ValueError, match="figure"):
         figures.Figure(name, value, unit)
 
@@ -92,13 +92,13 @@ def test_absolute_paths_are_refused_before_anything_is_written(figures, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_figures_are_there_and_named_once(figures, tmp_path):
+def test_no_figures_and_duplicate_names_are_refused(figures, tmp_path):
     for measured in ([], [figures.Figure("a", 1, "s"), figures.Figure("a", 2, "s")]):
         with pytest.raises(ValueError, match="once"):
             figures.report_figures("x", measured, settings={}, results_dir=tmp_path)
 
 
-def test_the_commit_is_marked_when_files_differ_from_it(figures, tmp_path):
+def test_commit_is_marked_if_files_differ_from_it(figures, tmp_path):
     def git(*arguments):
         identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
         done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)

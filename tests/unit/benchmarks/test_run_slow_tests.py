@@ -1,4 +1,4 @@
-"""benchmarks/run_slow_tests.py: what is kept of a test run, on tests that pass, fail, are skipped and break."""
+"""Tests of benchmarks/run_slow_tests.py: the summary of tests that pass, fail, are skipped or have a broken fixture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_is_quick(): assert False
 """
 
 
-def test_the_summary_counts_every_slow_test_and_the_exit_code_is_pytests(
+def test_summary_has_every_slow_test_and_the_exit_code_of_pytest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))

@@ -1,4 +1,4 @@
-"""The tracer of `make architecture`: which files of kdmt are on the call stack at a moment."""
+"""Tests of the tracer of `make architecture`, which finds the files of kdmt on the call stack at certain moments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def tracer() -> Iterator[ModuleType]:
-    """The script as a module."""
+    """Import the script as a module."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         yield importlib.import_module("trace_files")

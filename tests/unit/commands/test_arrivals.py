@@ -1,4 +1,4 @@
-"""Lines of a stream, however its bytes are divided."""
+"""Tests of lines that arrive on a stream, for any division of its bytes into reads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pipe(pieces: Sequence[bytes], pause: float = 0.0) -> Iterator[BinaryIO]:
 
 
 @given(st.lists(st.sampled_from([b"", b"a", b"\n", b"\n\n", b"bc\nd", b"\r\n", b"\xff"])), st.integers(1, 4))
-def test_lines_are_those_of_the_whole(pieces: list[bytes], most: int) -> None:
+def test_lines_do_not_depend_on_the_division_into_reads(pieces: list[bytes], most: int) -> None:
     whole = b"".join(pieces)
     expected = whole.split(b"\n")
     if not expected[-1]:
@@ -51,20 +51,20 @@ def test_lines_are_those_of_the_whole(pieces: list[bytes], most: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file", "memory"])
-def test_bulk_makes_full_groups(kind: str, tmp_path: Path) -> None:
-    """What is there already is taken together, whatever the size of a read."""
+def test_available_lines_are_grouped_up_to_the_limit(kind: str, tmp_path: Path) -> None:
+    """Check that lines that are already available are returned together, for any size of a read."""
     data = b"a line of some words\n" * 20_000
     (tmp_path / "file").write_bytes(data)
     streams = {"pipe": pipe([data]), "file": (tmp_path / "file").open("rb"), "memory": io.BytesIO(data)}
     with streams[kind] as stream:
         sizes = [len(group) for group in arriving_lines(stream, 1024)]
     assert sum(sizes) == 20_000
-    if kind != "pipe":  # whose writer may have to wait for a core
+    if kind != "pipe":  # the writer of a pipe may have to wait for a core
         assert sizes == [1024] * 19 + [20_000 % 1024]
     assert len(sizes) < 100
 
 
-def test_lines_one_by_one_are_gathered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_that_arrive_one_by_one_are_collected_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "_PAUSE_SECONDS", 60.0)
     monkeypatch.setattr(arrivals, "_GATHER_SECONDS", 0.1)
     with pipe([b"x\n"] * 100, pause=0.005) as stream:
@@ -73,7 +73,7 @@ def test_lines_one_by_one_are_gathered_for_a_while(monkeypatch: pytest.MonkeyPat
     assert 1 < len(sizes) < 100
 
 
-def test_a_line_without_an_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_does_not_end_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "MAX_LINE_BYTES", 1000)
     with pipe([b"a\n", b"x" * 10_000_000, b"\nb\n", b"y" * 1001]) as stream:
         lines = [line for group in arriving_lines(stream, 8) for line in group]

@@ -1,4 +1,4 @@
-"""`kdmt clean`: what it lists, what it removes, and what it never touches."""
+"""Tests of `kdmt clean`: the folders that it lists, those that it removes, and those that it never changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdmt.outputs import open_lock, take, writing
 ROOT = Path("runs/tiny")
 CURRENT = [
     *("teacher", "distill", "prepare", "students/raw/seed_1", "students/gone/seed_1", "knowledge/raw"),
-    *("students/a.previous/seed_1", "students/raw/seed_10"),  # which no setting calls an earlier state
+    *("students/a.previous/seed_1", "students/raw/seed_10"),  # these names are not those of earlier states
 ]
 EARLIER = {
     "teacher.previous": "complete, 2,000 updates",
@@ -27,7 +27,7 @@ EARLIER = {
     "teacher.unfinished.2": "unfinished",
     "distill.unfinished": "unfinished, 3 blocks",
     "students/raw/seed_1.previous": "complete",
-    "students/gone/seed_2.unfinished": "unfinished",  # of a student and a seed that are no longer in the pipeline
+    "students/gone/seed_2.unfinished": "unfinished",  # the pipeline no longer has this student and seed
     "knowledge/raw.previous.12": "complete",
 }
 HALF_DONE = [
@@ -84,7 +84,7 @@ def test_everything_is_listed_with_size_and_updates_and_nothing_is_removed() -> 
     assert hash_tree(Path()) == before
 
 
-def test_yes_removes_what_is_listed_and_nothing_else() -> None:
+def test_yes_removes_the_listed_folders_and_nothing_else() -> None:
     before = hash_tree(Path())
     removed = tuple(str(ROOT / name) + "/" for name in (*EARLIER, *HALF_DONE))
     assert clean("--yes").out.splitlines()[-1] == "12, 13.5 MB removed"
@@ -97,7 +97,7 @@ def test_yes_removes_what_is_listed_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     "name", ["teacher.unfinished", "runs/tiny/teacher.unfinished", "./runs/tiny/teacher.unfinished"]
 )
-def test_only_what_is_named_is_removed(name: str) -> None:
+def test_only_the_named_folder_is_removed(name: str) -> None:
     left = [kept for kept in (*EARLIER, *HALF_DONE) if kept != "teacher.unfinished"]
     assert len(clean(name).out.splitlines()) == 2
     assert (ROOT / "teacher.unfinished").exists()
@@ -106,8 +106,8 @@ def test_only_what_is_named_is_removed(name: str) -> None:
     assert all((ROOT / kept).exists() for kept in left)
 
 
-def test_what_changed_places_meanwhile_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process takes a state back and moves another one to its name, between the listing and the lock."""
+def test_a_state_that_was_exchanged_after_the_listing_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore a state and move another one to its name between the listing and the lock, like another process."""
     lock = clean_module.locked
 
     def late(folder: Path) -> AbstractContextManager[None]:
@@ -118,7 +118,7 @@ def test_what_changed_places_meanwhile_is_not_removed(monkeypatch: pytest.Monkey
         return lock(folder)
 
     shutil.rmtree(ROOT / "teacher/.partial-checkpoint_5")
-    for updates in (40, 2000, 7):  # so that both look alike
+    for updates in (40, 2000, 7):  # so that both states look the same
         (ROOT / "teacher.previous" / f"checkpoint_{updates}").rmdir()
     monkeypatch.setattr(clean_module, "locked", late)
     before, current = hash_tree(ROOT / "teacher.previous"), hash_tree(ROOT / "teacher")
@@ -128,7 +128,7 @@ def test_what_changed_places_meanwhile_is_not_removed(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["teacher", "distill", "notes", "..", ".", "teacher.previous.old", "/"])
-def test_what_is_current_or_unknown_cannot_be_named(name: str) -> None:
+def test_current_and_unknown_folders_are_refused(name: str) -> None:
     before = hash_tree(Path())
     result = clean("teacher.previous", name, "--yes", code=2)
     assert result.err == f"kdmt: error: {name}: not among what `kdmt clean` lists; nothing was removed\n"
@@ -136,7 +136,7 @@ def test_what_is_current_or_unknown_cannot_be_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_stage_at_work_is_left_alone(shared: bool) -> None:
+def test_a_stage_that_another_process_is_running_is_refused(shared: bool) -> None:
     before = hash_tree(Path())
     with open_lock(ROOT / "distill") as file:
         assert take(file, shared=shared)
@@ -147,7 +147,7 @@ def test_a_stage_at_work_is_left_alone(shared: bool) -> None:
     assert not (ROOT / "teacher.previous").exists()
 
 
-def test_a_state_that_the_pipeline_names_is_kept() -> None:
+def test_a_state_that_a_setting_names_is_kept() -> None:
     document = settings()
     document["students"]["raw"]["train"]["init_from"] = "runs/tiny/teacher.previous/checkpoint_40"
     Path("tiny.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -158,8 +158,8 @@ def test_a_state_that_the_pipeline_names_is_kept() -> None:
     assert "teacher.previous: students.raw.train.init_from names it; nothing was removed" in result.err
 
 
-def test_a_symbolic_link_is_removed_and_not_what_it_leads_to() -> None:
-    """An older version moved links aside as they were."""
+def test_a_symbolic_link_is_removed_but_not_its_target() -> None:
+    """Remove a link as older versions of kdmt left it: they renamed the link itself to move a state aside."""
     fill(Path("big/teacher"))
     made = hash_tree(Path("big"))
     (ROOT / "teacher.previous.2").symlink_to(Path("big/teacher").resolve())
@@ -169,7 +169,7 @@ def test_a_symbolic_link_is_removed_and_not_what_it_leads_to() -> None:
     assert hash_tree(Path("big")) == made
 
 
-def test_states_on_a_links_disk_are_listed(tmp_path: Path) -> None:
+def test_states_on_the_disk_that_a_link_points_to_are_listed(tmp_path: Path) -> None:
     (ROOT / "mbr").symlink_to(tmp_path / "big" / "m")
     (tmp_path / "big").mkdir()
     fill(ROOT / "mbr")
@@ -179,7 +179,7 @@ def test_states_on_a_links_disk_are_listed(tmp_path: Path) -> None:
     assert [path.name for path in sorted((tmp_path / "big").iterdir())] == [".m.lock", "m"]
 
 
-def test_half_a_download_of_the_pipeline_is_listed() -> None:
+def test_a_partial_download_of_the_pipeline_is_listed() -> None:
     document, sha256 = settings(), "ab" * 32
     document["prepare"]["train"][0]["source"] = {"url": "http://localhost/text.en", "sha256": sha256}
     Path("tiny.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -195,14 +195,14 @@ def test_half_a_download_of_the_pipeline_is_listed() -> None:
     assert [path.name for path in part.parent.iterdir()] == [other.name]
 
 
-def test_a_file_that_a_kill_left_is_removed_under_the_lock_of_its_stage() -> None:
+def test_a_partial_file_is_removed_under_the_lock_of_its_stage() -> None:
     (ROOT / "teacher/.partial-best").write_text("checkpoint_5", encoding="utf-8")
     with open_lock(ROOT / "teacher") as file:
         assert take(file)
         assert "teacher: another process is at work on it" in clean("teacher/.partial-best", "--yes", code=2).err
     clean("teacher/.partial-best", "--yes")
     assert not (ROOT / "teacher/.partial-best").exists()
-    assert (ROOT / ".teacher.lock").exists()  # others may have it open
+    assert (ROOT / ".teacher.lock").exists()  # other processes may have it open
 
 
 def test_blocks_of_an_older_cache_are_listed() -> None:

@@ -1,4 +1,4 @@
-"""`kdmt export`: the command goes by the table of exporters."""
+"""Tests of `kdmt export`: the command uses the table of exporters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_quantization_that_a_toolkit_does_not_have_is_refused(name: str) -> No
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_command_says_what_it_wrote_and_where() -> None:
+def test_the_command_prints_format_quantization_and_path() -> None:
     result = kdmt("export", TEACHER, "out", "--to", "ctranslate2", "--quantization", "int8")
     assert (result.code, result.out) == (0, "ctranslate2 model, int8: out\n")
 

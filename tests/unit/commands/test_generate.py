@@ -1,4 +1,4 @@
-"""`kdmt generate` against the lines of real fairseq-generate 0.12.2 (tests/golden/make_generate.py)."""
+"""Tests of `kdmt generate` against the output of fairseq-generate 0.12.2 (tests/golden/make_generate.py)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CASES = DESCRIPTION["cases"]
 
 @pytest.fixture(scope="module")
 def companions(tmp_path_factory):
-    """What a checkpoint has beside its weights."""
+    """Return the paths of the files of a checkpoint other than its weights."""
     folder = tmp_path_factory.mktemp("text")
     text = folder / "text.json"
     text.write_text(json.dumps(TextProcessor(Text(), "en", "de").to_dict()))
@@ -48,7 +48,7 @@ def companions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, companions):
-    """Folder with the golden models as checkpoints, by the seed they were trained with."""
+    """Return a folder with the golden models as checkpoints, each named by the seed of its training."""
     folder = tmp_path_factory.mktemp("models")
     config = TransformerConfig(**DESCRIPTION["shape"])
     for seed in (1, 2):
@@ -67,7 +67,7 @@ def generate(data, path, *flags):
 
 
 def by_kind(lines):
-    """Kind of line and id -> what stands behind, in order; and the ids in the order of their first lines."""
+    """Return the texts of the lines by kind of line and id, in order, and the ids in the order of their first lines."""
     found, order = defaultdict(list), []
     for line in lines:
         match = re.match(r"([STHDP])-(\d+)\t(.*)", line)
@@ -83,7 +83,7 @@ def numbers(text):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_lines_are_fairseqs(case, models):
+def test_output_equals_fairseq_generate(case, models):
     flags, seeds = CASES[case]
     expected = (GOLDEN / f"{case}.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     lines = generate(DATA, ":".join(str(models / str(seed)) for seed in seeds), *flags)
@@ -105,8 +105,8 @@ def test_lines_are_fairseqs(case, models):
 
 
 @pytest.mark.parametrize("case", ["beam", "nbest", "valid", "shard"])
-def test_sentences_come_in_fairseqs_order(case, models):
-    """But for sources of equal length in one batch, which fairseq leaves to an unstable sort."""
+def test_order_of_sentences_equals_fairseq_generate(case, models):
+    """Compare lengths only: fairseq orders sources of equal length in a batch by an unstable sort."""
     flags, _ = CASES[case]
     expected = (GOLDEN / f"{case}.txt").read_text(encoding="utf-8").split("\n")
     (ours, our_order), (theirs, their_order) = by_kind(generate(DATA, models / "1", *flags)), by_kind(expected)
@@ -118,7 +118,7 @@ def test_sentences_come_in_fairseqs_order(case, models):
     assert lengths(ours, our_order) == lengths(theirs, their_order)
 
 
-def test_results_go_to_a_file(models, tmp_path):
+def test_results_are_written_to_a_file(models, tmp_path):
     printed = generate(DATA, models / "1", "--beam", "2")
     assert generate(DATA, models / "1", "--beam", "2", "--results-path", tmp_path / "out") == [""]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["generate-test.txt"]
@@ -127,7 +127,7 @@ def test_results_go_to_a_file(models, tmp_path):
     ) == printed
 
 
-def test_a_file_of_results_is_whole_or_as_it_was(models, tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_the_earlier_results_unchanged(models, tmp_path, monkeypatch):
     (tmp_path / "generate-test.txt").write_text("earlier\n")
 
     def stop(*_):
@@ -139,7 +139,7 @@ def test_a_file_of_results_is_whole_or_as_it_was(models, tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier\n"]
 
 
-def test_a_source_alone_is_translated_without_a_score(models, tmp_path):
+def test_a_data_bin_without_references_is_translated_without_a_score(models, tmp_path):
     shutil.copytree(DATA, tmp_path / "data")
     for path in (tmp_path / "data").glob("test.en-de.de.*"):
         path.unlink()
@@ -149,7 +149,7 @@ def test_a_source_alone_is_translated_without_a_score(models, tmp_path):
     assert not lines[-1].startswith("Generate")
 
 
-def test_shards_are_all_of_it(models):
+def test_shards_together_equal_the_whole_output(models):
     whole, _ = by_kind(generate(DATA, models / "1", "--beam", "2", "--batch-size", "4"))
     parts = {}
     for shard in range(3):
@@ -160,7 +160,7 @@ def test_shards_are_all_of_it(models):
     assert parts == whole
 
 
-def test_shards_have_files_of_their_own(models, tmp_path):
+def test_each_shard_writes_its_own_file(models, tmp_path):
     flags = ("--beam", "1", "--batch-size", "8", "--results-path", tmp_path, "--num-shards", "2", "--shard-id")
     for shard in range(2):
         assert generate(DATA, models / "1", *flags, str(shard)) == [""]
@@ -170,13 +170,13 @@ def test_shards_have_files_of_their_own(models, tmp_path):
 
 
 @pytest.mark.parametrize("scoring", ["bleu", "sacrebleu", "chrf"])
-def test_a_shard_without_a_batch_is_empty(models, scoring):
+def test_a_shard_without_batches_has_no_output(models, scoring):
     flags = ("--beam", "1", "--batch-size", "64", "--num-shards", "7", "--shard-id", "6", "--scoring", scoring)
     assert generate(DATA, models / "1", *flags) == [""]
 
 
-def test_fairseqs_own_bleu_is_of_tokens_unless_they_are_joined(models):
-    """fairseq_cli/generate.py: its scorer gets the tokens; what --bpe undoes goes to scorers of text alone."""
+def test_the_bleu_of_fairseq_is_computed_on_tokens_with_bpe(models):
+    """Check that --bpe affects scorers of text but not the BLEU of fairseq, as in fairseq_cli/generate.py."""
     plain, undone = (generate(DATA, models / "1", "--beam", "2", *more) for more in ((), ("--bpe", "subword_nmt")))
     assert by_kind(plain)[0]["T", 0] != by_kind(undone)[0]["T", 0]
     assert plain[-1] == undone[-1]
@@ -187,7 +187,7 @@ def test_fairseqs_own_bleu_is_of_tokens_unless_they_are_joined(models):
     assert texts[0] != texts[1]
 
 
-def test_long_sentences_are_refused_or_left_out(tmp_path, companions, models):
+def test_long_sentences_are_refused_or_skipped(tmp_path, companions, models):
     short = tmp_path / "short"
     config = TransformerConfig(**{**DESCRIPTION["shape"], "max_source_positions": 6})
     sizes = [sum(1 for _ in (DATA / f"dict.{lang}.txt").open(encoding="utf-8")) + 4 for lang in ("en", "de")]
@@ -220,13 +220,13 @@ def test_long_sentences_are_refused_or_left_out(tmp_path, companions, models):
         (("--iter-decode-with-external-reranker",), "non-autoregressive one comes first"),
     ],
 )
-def test_what_is_refused(flags, message, models):
+def test_unsupported_flags_are_refused(flags, message, models):
     assert re.search(message, message_of(kdmt("generate", DATA, "--path", models / "1", "--cpu", *flags)))
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_non_autoregressive_models(family, tmp_path, companions):
-    """Their own engine's translations, in N + 1 passes at most; those that edit know how probable each word is."""
+def test_non_autoregressive_models_give_the_output_of_their_engine(family, tmp_path, companions):
+    """Compare with N + 1 passes at most; only models that edit have P lines with token log-probabilities."""
     model = save_nonautoregressive(tmp_path / "model", family, companions)
     lines = generate(DATA, tmp_path / "model", "--iter-decode-max-iter", "2", "--max-len-a", "1", "--max-len-b", "5")
     found, order = by_kind(lines)
@@ -252,13 +252,13 @@ def save_nonautoregressive(folder, family, companions):
     return load_model(folder)
 
 
-def test_a_model_that_edits_tries_no_lengths(tmp_path, companions):
+def test_a_length_beam_is_refused_for_models_that_edit(tmp_path, companions):
     save_nonautoregressive(tmp_path / "nat", "levenshtein", companions)
     result = kdmt("generate", DATA, "--path", tmp_path / "nat", "--cpu", "--iter-decode-with-beam", "3")
     assert "--iter-decode-with-beam 3: levenshtein models edit, and try no lengths" in message_of(result)
 
 
-def test_an_autoregressive_model_chooses_among_lengths(models, tmp_path, companions):
+def test_an_external_reranker_chooses_among_lengths(models, tmp_path, companions):
     model = save_nonautoregressive(tmp_path / "nat", "cmlm", companions)
     path = f"{tmp_path / 'nat'}:{models / '1'}"
     flags = ("--iter-decode-with-beam", "4", "--iter-decode-with-external-reranker", "--iter-decode-max-iter", "1")
@@ -278,12 +278,12 @@ def test_an_autoregressive_model_chooses_among_lengths(models, tmp_path, compani
         (("--iter-decode-with-external-reranker",), "with one autoregressive model"),
     ],
 )
-def test_what_non_autoregressive_models_do_not_do(flags, message, tmp_path, companions):
+def test_flags_that_non_autoregressive_models_do_not_support_are_refused(flags, message, tmp_path, companions):
     save_nonautoregressive(tmp_path / "nat", "cmlm", companions)
     assert message in message_of(kdmt("generate", DATA, "--path", tmp_path / "nat", "--cpu", *flags))
 
 
-def test_detokenising(models):
+def test_removing_bpe_and_detokenising(models):
     joined, order = by_kind(generate(DATA, models / "1", "--beam", "1", "--remove-bpe"))
     undone, _ = by_kind(generate(DATA, models / "1", "--beam", "1", "--bpe", "subword_nmt", "--tokenizer", "moses"))
     assert any("@@" in undone["H", index][0] for index in order)
@@ -292,12 +292,12 @@ def test_detokenising(models):
         assert undone["S", index] == joined["S", index]
 
 
-def test_flags_without_effect(models):
+def test_flags_without_effect_are_accepted(models):
     flags = ("--no-progress-bar", "--num-workers", "4", "--log-format", "none", "--unkpen", "0", "--min-len", "1")
     assert generate(DATA, models / "1", "--quiet", *flags) == generate(DATA, models / "1", "--quiet")
 
 
-def test_a_checkpoint_of_fairseqs_is_read_as_it_is(models, tmp_path):
+def test_a_fairseq_checkpoint_is_read_directly(models, tmp_path):
     for seed in (1, 2):
         assert kdmt("export", "--to", "fairseq", models / str(seed), tmp_path / f"{seed}.pt").code == 0
     files, folders = (
@@ -306,8 +306,8 @@ def test_a_checkpoint_of_fairseqs_is_read_as_it_is(models, tmp_path):
     assert generate(DATA, files) == generate(DATA, folders)
 
 
-def test_a_checkpoint_of_fairseqs_is_of_one_direction(models, tmp_path, monkeypatch):
-    """Neither is it taken for the other one, nor written anywhere."""
+def test_a_fairseq_checkpoint_is_refused_for_the_other_direction(models, tmp_path, monkeypatch):
+    """Check also that reading the checkpoint makes no temporary folder."""
     assert kdmt("export", "--to", "fairseq", models / "1", tmp_path / "1.pt").code == 0
     monkeypatch.setattr("tempfile.mkdtemp", None)
     flags = ("--cpu", "--beam", "1", "--max-len-b", "5")
@@ -316,7 +316,7 @@ def test_a_checkpoint_of_fairseqs_is_of_one_direction(models, tmp_path, monkeypa
     generate(DATA, tmp_path / "1.pt", *flags)
 
 
-def test_languages_with_hyphens(models, tmp_path):
+def test_a_data_bin_of_languages_with_hyphens(models, tmp_path):
     shutil.copytree(DATA, tmp_path / "data")
     for path in list((tmp_path / "data").iterdir()):
         path.rename(path.with_name(path.name.replace("de.", "zh-CN.")))
@@ -327,18 +327,18 @@ def test_languages_with_hyphens(models, tmp_path):
     assert "has en-zh-CN: give the source and the target language" in message
 
 
-def test_a_checkpoint_of_fairseqs_without_weights(tmp_path):
+def test_a_fairseq_checkpoint_without_weights_is_refused(tmp_path):
     torch.save({"model": {}}, tmp_path / "checkpoint_best.pt")
     message = message_of(kdmt("generate", DATA, "--path", tmp_path / "checkpoint_best.pt", "--cpu"))
     assert "checkpoint_best.pt" in message
     assert "not a fairseq checkpoint" in message
 
 
-def test_a_checkpoint_that_is_not_there(tmp_path):
+def test_a_missing_checkpoint_is_refused(tmp_path):
     assert "there is no such checkpoint" in message_of(kdmt("generate", DATA, "--path", tmp_path / "none", "--cpu"))
 
 
-def test_half_precision_translates_about_the_same(models):
+def test_half_precision_gives_nearly_the_same_translations(models):
     half, _ = by_kind(generate(DATA, models / "1", "--beam", "1", "--fp16"))
     whole, order = by_kind(generate(DATA, models / "1", "--beam", "1"))
     assert sum(half["D", index] == whole["D", index] for index in order) < 41  # scores differ in their last digits

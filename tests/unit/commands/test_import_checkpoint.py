@@ -1,6 +1,6 @@
-"""`kdmt import-checkpoint`: the options reach the text processing of the new folders, which it prints.
+"""Tests of `kdmt import-checkpoint`: its options set the text processing of the new folders, which it prints.
 
-What becomes of the weights is tested in tests/unit/interop/fairseq/test_checkpoints.py.
+The conversion of the weights is tested in tests/unit/interop/fairseq/test_checkpoints.py.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def test_the_folders_are_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moses", [False, True])
-def test_text_settings_reach_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], moses: bool) -> None:
+def test_text_settings_are_saved_in_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], moses: bool) -> None:
     import_checkpoint(str(CHECKPOINT), tmp_path / "out", data=DATA, moses=moses, lowercase=True)
     text = load_text_processor(tmp_path / "out" / "text.json")
     assert text.preprocess_source("Ja, Nein") == ("ja , nein" if moses else "ja, nein")
     assert capsys.readouterr().out == f"{tmp_path / 'out'}\n"
 
 
-def test_what_cannot_be_imported_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_import_leaves_no_files(tmp_path: Path) -> None:
     assert "nowhere.pt" in message_of(
         kdmt("import-checkpoint", tmp_path / "nowhere.pt", tmp_path / "out", "--data", DATA)
     )

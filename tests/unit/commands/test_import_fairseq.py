@@ -1,4 +1,4 @@
-"""A data-bin of real fairseq-preprocess (tests/golden/data_bin) as the prepare stage of a pipeline."""
+"""Tests of `kdmt import-fairseq` with data-bins made by fairseq-preprocess (tests/golden/data_bin)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREPARED = Path("runs/x/prepare")
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The working folder, with data-bins `joined`, `separate` (train and valid) and `tested` (valid and test)."""
+    """Return the working folder with data-bins `joined`, `separate` (train and valid) and `tested` (valid and test)."""
     for name in ("joined", "separate"):
         shutil.copytree(GOLDEN / "data_bin" / name, tmp_path / name)
     shutil.copytree(GOLDEN / "generate" / "data-bin", tmp_path / "tested")
@@ -42,7 +42,7 @@ def imported(data, *flags):
 
 
 def refused(*arguments):
-    """The message; neither a stage nor a pipeline is left."""
+    """Return the error message, and check that neither a stage nor a pipeline is left."""
     before = Path("x.yaml").exists()
     message = message_of(kdmt("import-fairseq", *arguments))
     assert Path("x.yaml").exists() == before
@@ -51,7 +51,7 @@ def refused(*arguments):
 
 
 @pytest.mark.parametrize("data", ["joined", "separate"])
-def test_files_keep_their_bytes(data, folder):  # noqa: ARG001
+def test_imported_files_equal_the_data_bin(data, folder):  # noqa: ARG001
     imported(data)
     names = sorted(path.name for path in Path(data).iterdir())
     assert sorted(path.name for path in (PREPARED / "data-bin").iterdir()) == names
@@ -61,7 +61,7 @@ def test_files_keep_their_bytes(data, folder):  # noqa: ARG001
         assert (PREPARED / f"dict.{lang}.txt").read_bytes() == (Path(data) / f"dict.{lang}.txt").read_bytes()
 
 
-def test_text_is_what_the_ids_spell_and_gives_them_again(folder):  # noqa: ARG001
+def test_text_is_decoded_from_the_ids_and_encodes_to_the_same_ids(folder):  # noqa: ARG001
     imported("separate")
     codec = TextCodec.load(PREPARED)
     encode = {"en": codec.encode_source, "de": codec.encode_target}
@@ -72,7 +72,7 @@ def test_text_is_what_the_ids_spell_and_gives_them_again(folder):  # noqa: ARG00
             dataset = IndexedDataset(PREPARED / "data-bin" / f"{split}.en-de.{lang}")
             assert len(lines) == len(dataset)
             unlike = [i for i, ids in enumerate(encode[lang](lines)) if not np.array_equal(ids, dataset[i])]
-            spelled = {"<s>", "<pad>", "</s>"}  # words of the text that fairseq takes for its special symbols
+            spelled = {"<s>", "<pad>", "</s>"}  # words of the text that fairseq reads as its special symbols
             assert all(spelled & set(dataset_words(dataset[i], codec, lang)) for i in unlike)
             assert lines[0] == " ".join(written[0].split())
 
@@ -82,7 +82,7 @@ def dataset_words(ids, codec, lang):
     return [dictionary.symbols[token] for token in ids[:-1]]
 
 
-def test_pipeline_says_what_is_there(folder):  # noqa: ARG001
+def test_the_pipeline_describes_the_data_bin(folder):  # noqa: ARG001
     imported("joined")
     document = yaml.safe_load(Path("x.yaml").read_text(encoding="utf-8"))
     assert document["name"] == "x"
@@ -95,7 +95,7 @@ def test_pipeline_says_what_is_there(folder):  # noqa: ARG001
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_what_stops_the_stage_leaves_no_pipeline(error, folder):  # noqa: ARG001
+def test_an_error_in_the_stage_leaves_no_pipeline(error, folder):  # noqa: ARG001
     with pytest.raises(error), new_pipeline(Path("joined"), Path("x.yaml")):  # noqa: PT012
         assert Path("x.yaml").is_file()
         raise error
@@ -103,7 +103,7 @@ def test_what_stops_the_stage_leaves_no_pipeline(error, folder):  # noqa: ARG001
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV])
-def test_a_disk_without_hard_links(number, folder, monkeypatch):  # noqa: ARG001
+def test_import_on_a_disk_without_hard_links(number, folder, monkeypatch):  # noqa: ARG001
     def link(*_):
         raise OSError(number, os.strerror(number))
 
@@ -113,7 +113,7 @@ def test_a_disk_without_hard_links(number, folder, monkeypatch):  # noqa: ARG001
     assert kdmt("prepare", "x.yaml").code == 0
 
 
-def test_without_hard_links_a_file_that_came_meanwhile_is_left_alone(folder, monkeypatch):  # noqa: ARG001
+def test_without_hard_links_a_file_created_meanwhile_is_kept(folder, monkeypatch):  # noqa: ARG001
     def link(*_):
         Path("x.yaml").write_text("mine\n")
         raise OSError(errno.EPERM, "no")
@@ -123,7 +123,7 @@ def test_without_hard_links_a_file_that_came_meanwhile_is_left_alone(folder, mon
     assert Path("x.yaml").read_text() == "mine\n"
 
 
-def test_a_changed_data_bin_makes_the_stage_anew(folder):  # noqa: ARG001
+def test_a_changed_data_bin_is_read_again(folder):  # noqa: ARG001
     imported("joined")
     shutil.copytree("separate", "joined", dirs_exist_ok=True)
     result = kdmt("prepare", "x.yaml")
@@ -136,7 +136,7 @@ def message_of_last(result):
     return result.err.removesuffix("\n").split("\n")[-1]
 
 
-def test_a_data_bin_that_is_gone_is_not_missed(folder):  # noqa: ARG001
+def test_a_deleted_data_bin_leaves_the_stage_up_to_date(folder):  # noqa: ARG001
     imported("joined")
     shutil.rmtree("joined")
     result = kdmt("prepare", "x.yaml")
@@ -144,7 +144,7 @@ def test_a_data_bin_that_is_gone_is_not_missed(folder):  # noqa: ARG001
     assert "up to date" in result.err
 
 
-def test_all_training_splits_are_one(folder):  # noqa: ARG001
+def test_all_training_splits_are_concatenated(folder):  # noqa: ARG001
     for lang in ("en", "de"):
         for end in ("bin", "idx"):
             shutil.copy2(f"joined/valid.en-de.{lang}.{end}", f"joined/train1.en-de.{lang}.{end}")
@@ -156,14 +156,14 @@ def test_all_training_splits_are_one(folder):  # noqa: ARG001
     assert len(read_lines(PREPARED / "train.de")) == len(expected)
 
 
-def test_the_other_direction(folder):  # noqa: ARG001
+def test_import_in_the_other_direction(folder):  # noqa: ARG001
     imported("separate", "-s", "de", "-t", "en")
     theirs = Path("separate/train.en-de.de.bin").read_bytes()
     assert (PREPARED / "data-bin" / "train.de-en.de.bin").read_bytes() == theirs
 
 
-def test_the_stages_run_on_it(folder):  # noqa: ARG001
-    """From fairseq's files to scores, whose references are words and not subwords."""
+def test_later_stages_run_on_an_imported_data_bin(folder):  # noqa: ARG001
+    """Run the pipeline to its scores, and check that the references are words and not subwords."""
     imported("tested", "--remove-bpe", "@@ ")
     document = yaml.safe_load(Path("x.yaml").read_text(encoding="utf-8"))
     model = {key: value for key, value in MODEL.items() if key != "share_all_embeddings"}
@@ -190,7 +190,7 @@ def write_side(prefix, sentences, size=60):
             writer.add(np.array(sentence))
 
 
-def test_ids_beyond_the_dictionary(folder):  # noqa: ARG001
+def test_ids_beyond_the_dictionary_are_refused(folder):  # noqa: ARG001
     size = len(Dictionary.load(Path("joined/dict.de.txt")))
     count = len(IndexedDataset(Path("joined/valid.en-de.de")))
     write_side("joined/valid.en-de.de", [[5, 2]] * (count - 1) + [[5, size, 2]], size=size + 1)
@@ -200,13 +200,13 @@ def test_ids_beyond_the_dictionary(folder):  # noqa: ARG001
     )
 
 
-def test_a_sentence_without_its_end(folder):  # noqa: ARG001
+def test_a_sentence_without_eos_is_refused(folder):  # noqa: ARG001
     count = len(IndexedDataset(Path("joined/valid.en-de.de")))
     write_side("joined/valid.en-de.de", [[5, 2], [5]] + [[5, 2]] * (count - 2))
     assert "valid.en-de.de.bin: sentence 1 (from 0) does not end in </s>" in refused("joined", "x.yaml")
 
 
-def test_sides_of_different_length(folder):  # noqa: ARG001
+def test_sides_of_different_length_are_refused(folder):  # noqa: ARG001
     write_side("joined/valid.en-de.de", [[5, 2]])
     assert "valid.en-de.de.idx has 1: not parallel" in refused("joined", "x.yaml")
 
@@ -225,20 +225,20 @@ def test_sides_of_different_length(folder):  # noqa: ARG001
         ("valid.en-de.de.bin", b"12", "cut short: 2 bytes"),
     ],
 )
-def test_damaged_files(file, content, message, folder):  # noqa: ARG001
+def test_damaged_files_are_refused(file, content, message, folder):  # noqa: ARG001
     path = Path("joined") / file
     path.unlink() if content is None else path.write_bytes(content)
     assert message in refused("joined", "x.yaml")
 
 
-def test_text_in_place_of_an_index(folder):  # noqa: ARG001
+def test_text_in_place_of_an_index_is_refused(folder):  # noqa: ARG001
     for path in list(Path("joined").glob("valid.*.de.*")):
         path.unlink()
     Path("joined/valid.en-de.de").write_text("a b\n")
     assert "valid.en-de.de: data of fairseq's format 'raw'" in refused("joined", "x.yaml")
 
 
-def test_a_missing_side(folder):  # noqa: ARG001
+def test_a_missing_side_is_refused(folder):  # noqa: ARG001
     for path in list(Path("joined").glob("train.*.de.*")):
         path.unlink()
     assert "train.en-de.de.idx: there is no such file" in refused("joined", "x.yaml")
@@ -257,11 +257,11 @@ def test_a_missing_side(folder):  # noqa: ARG001
         (("tested", "x.yaml", "--name", "a b"), "name: not in the form"),
     ],
 )
-def test_what_is_refused(arguments, message, folder):  # noqa: ARG001
+def test_invalid_arguments_are_refused(arguments, message, folder):  # noqa: ARG001
     assert message in refused(*arguments)
 
 
-def test_an_existing_pipeline_is_left_alone(folder):  # noqa: ARG001
+def test_an_existing_pipeline_is_kept(folder):  # noqa: ARG001
     Path("x.yaml").write_text("mine\n")
     assert "x.yaml: exists already; nothing was written" in refused("joined", "x.yaml")
     assert Path("x.yaml").read_text() == "mine\n"
@@ -275,7 +275,7 @@ def test_an_existing_pipeline_is_left_alone(folder):  # noqa: ARG001
     ],
 )
 def test_a_given_tokenizer_joins_the_subwords(tokenizer, flag, pipeline):  # noqa: ARG001
-    """Text that went through our own prepare comes out of its data-bin as it was."""
+    """Import a data-bin made by `kdmt prepare`, and check that its text is restored exactly."""
     kinds = [f"prepare.tokenizer.{name}={value}" for name, value in tokenizer.items()]
     result = kdmt("prepare", "tiny.yaml", *(part for kind in kinds for part in ("--set", kind)))
     assert result.code == 0, result.err
@@ -295,7 +295,7 @@ def test_another_tokenizer_is_refused(folder):  # noqa: ARG001
 
 
 def use_as_test_set(**changes):
-    """tiny.yaml with the data-bin `tested` of others as a second test set."""
+    """Add the data-bin `tested`, which fairseq made, to tiny.yaml as a second test set."""
     sides = {"source": "tested/test.en-de.en.bin", "target": "tested/test.en-de.de.bin"}
     document = yaml.safe_load(Path("tiny.yaml").read_text(encoding="utf-8"))
     source = {side: {"path": path, "remove_bpe": "subword_nmt", **changes} for side, path in sides.items()}
@@ -303,42 +303,42 @@ def use_as_test_set(**changes):
     Path("tiny.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
-def test_a_data_bin_is_a_test_set_of_another_pipeline(pipeline, folder):  # noqa: ARG001
-    """Its words are cut anew, by the pipeline's own tokenizer."""
+def test_a_data_bin_can_be_a_test_set_of_another_pipeline(pipeline, folder):  # noqa: ARG001
+    """Check the words of the test set, which the tokenizer of the pipeline segments again."""
     use_as_test_set()
     result = kdmt("prepare", "tiny.yaml")
     assert result.code == 0, result.err
     made = Path("runs/tiny/prepare")
-    golden = (GOLDEN / "generate" / "beam.txt").read_text(encoding="utf-8").split("\n")  # of --remove-bpe
+    golden = (GOLDEN / "generate" / "beam.txt").read_text(encoding="utf-8").split("\n")  # generated with --remove-bpe
     for kind, lang in (("S", "en"), ("T", "de")):
-        said = dict(line.removeprefix(f"{kind}-").split("\t") for line in golden if line.startswith(f"{kind}-"))
-        lines = [said[str(index)].replace("<<unk>>", "<unk>") for index in range(len(said))]
+        texts = dict(line.removeprefix(f"{kind}-").split("\t") for line in golden if line.startswith(f"{kind}-"))
+        lines = [texts[str(index)].replace("<<unk>>", "<unk>") for index in range(len(texts))]
         assert read_lines(made / f"test_old.raw.{lang}") == lines
     Path("tested/dict.de.txt").write_bytes(Path("tested/dict.de.txt").read_bytes().replace(b"rom ", b"ROM "))
     assert "the input tested/dict.de.txt changed" in kdmt("prepare", "tiny.yaml").err
     assert "ROM" in (made / "test_old.raw.de").read_text(encoding="utf-8")
 
 
-def test_a_token_file_without_its_dictionary(pipeline, folder):  # noqa: ARG001
+def test_a_token_file_without_its_dictionary_is_refused(pipeline, folder):  # noqa: ARG001
     use_as_test_set()
     Path("tested/dict.de.txt").unlink()
     assert "tested/dict.de.txt: there is no such file" in message_of(kdmt("prepare", "tiny.yaml"))
 
 
-def test_joining_is_for_token_files(pipeline, folder):  # noqa: ARG001
+def test_remove_bpe_is_refused_unless_the_path_is_a_token_file(pipeline, folder):  # noqa: ARG001
     use_as_test_set(path="text/test.en")
     message = message_of(kdmt("prepare", "tiny.yaml"))
     assert "prepare.test.test_old.source: 'remove_bpe' has no effect unless 'path' is a token file" in message
 
 
-def test_what_looks_like_subwords_is_named(folder):  # noqa: ARG001
+def test_text_that_looks_like_subwords_is_reported(folder):  # noqa: ARG001
     assert "looks like subword_nmt: --remove-bpe subword_nmt" in imported("tested").err
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("lang", ["zh-CN", "zh_CN", "ZH", "pt-BR", "sr-Latn", "no"])
-def test_a_data_bin_of_any_language_tag(lang):
-    """Files keep the name that the tag has there; a hyphen in it needs both languages to be given."""
+def test_a_data_bin_with_any_language_tag_is_imported(lang):
+    """Check that file names keep the tag; if it has a hyphen, both languages must be given as options."""
     Path("tagged").mkdir()
     for path in Path("separate").iterdir():
         name = path.name.replace(".de.", f".{lang}.").replace("en-de", f"en-{lang}")
@@ -355,7 +355,7 @@ def test_a_data_bin_of_any_language_tag(lang):
     assert report["typical_ratio"] == pytest.approx(ratios[(len(ratios) - 1) // 2], rel=1e-3)
 
 
-def test_a_code_that_is_a_common_mistake(folder):  # noqa: ARG001
+def test_a_common_mistake_in_a_language_code_is_corrected_in_the_message(folder):  # noqa: ARG001
     for path in list(Path("separate").iterdir()):
         path.rename(path.with_name(path.name.replace(".de.", ".cn.").replace("en-de", "en-cn")))
     message = refused("separate", "x.yaml")

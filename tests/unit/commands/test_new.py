@@ -1,4 +1,4 @@
-"""`kdmt new`: what it writes is a valid, commented pipeline, and it writes over nothing."""
+"""Tests of `kdmt new`: it writes a valid, commented pipeline and overwrites no file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIPELINES = Path(__file__).parents[3] / "pipelines"
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working folder, and a toy corpus that takes no time."""
+    """Change to an empty working folder, and make the toy corpus small."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(new_module, "COUNTS", {"test": 5, "valid": 5, "train": 20})
 
@@ -87,7 +87,7 @@ def test_multi30k_has_the_checksums_of_the_pipelines_of_the_repository(target: s
         (["--source", "en", "--target", "cs", "--name", "a/b"], "name"),
     ],
 )
-def test_bad_requests_are_one_message_and_write_nothing(arguments: list[str], message: str) -> None:
+def test_bad_requests_print_one_message_and_write_nothing(arguments: list[str], message: str) -> None:
     assert message in message_of(kdmt("new", "x.yaml", *arguments))
     assert list(Path().iterdir()) == []
 
@@ -105,7 +105,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert not Path("toy.yaml").exists()
 
 
-def test_a_second_toy_pipeline_uses_the_corpus_that_is_there() -> None:
+def test_a_second_toy_pipeline_uses_the_existing_corpus() -> None:
     new_pipeline(Path("a.yaml"), template="toy")
     before = hash_tree(Path(CORPUS_FOLDER))
     new_pipeline(Path("b.yaml"), template="toy")
@@ -123,7 +123,7 @@ def test_a_corpus_that_cannot_be_written_leaves_no_pipeline(monkeypatch: pytest.
     assert write_corpus is not fail
 
 
-def test_odd_names_are_quoted_where_yaml_needs_it() -> None:
+def test_names_are_quoted_where_yaml_needs_it() -> None:
     new_pipeline(Path("on.yaml"), source="no", target="zh-Hans")
     config = load_pipeline(Path("on.yaml"))
     assert (config.name, config.source_lang, config.target_lang) == ("on", "no", "zh-Hans")
@@ -134,7 +134,7 @@ def test_odd_names_are_quoted_where_yaml_needs_it() -> None:
     assert Path(pair.target.path or "").is_file()
 
 
-def test_an_unknown_template_is_an_error_of_the_python_interface_too() -> None:
+def test_an_unknown_template_is_refused_by_the_python_interface_too() -> None:
     with pytest.raises(UserError, match="there is no template"):
         new_pipeline(Path("x.yaml"), source="en", target="cs", template="../x")  # type: ignore[arg-type]
     result = kdmt("new", "x.yaml", "--template", "nope", "--source", "en", "--target", "cs")

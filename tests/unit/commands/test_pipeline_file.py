@@ -1,4 +1,4 @@
-"""New pipeline files: valid, whole, and never over a file that exists."""
+"""Tests of writing new pipeline files: they are valid and complete, and existing files are kept."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kdmt.errors import UserError
 TEXT = "# a comment that is kept\n" + to_yaml(settings())
 
 
-def test_the_text_is_written_as_it_is(tmp_path: Path) -> None:
+def test_the_text_is_written_unchanged(tmp_path: Path) -> None:
     write_pipeline_file(tmp_path / "new" / "x.yaml", TEXT)
     assert (tmp_path / "new" / "x.yaml").read_text(encoding="utf-8") == TEXT
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.yaml"]
 
 
-def test_a_text_that_is_no_pipeline_is_refused_without_the_name_of_the_temporary_file(tmp_path: Path) -> None:
+def test_the_message_for_an_invalid_pipeline_does_not_name_the_temporary_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^nope: unknown setting") as caught:
         write_pipeline_file(tmp_path / "x.yaml", TEXT + "nope: 1\n")
     assert ".partial" not in str(caught.value)
@@ -29,7 +29,7 @@ def test_a_text_that_is_no_pipeline_is_refused_without_the_name_of_the_temporary
 
 
 @pytest.mark.parametrize("has_links", [True, False])
-def test_a_file_that_exists_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool) -> None:
+def test_an_existing_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool) -> None:
     if not has_links:
         monkeypatch.setattr(os, "link", _refuse_links)
     (tmp_path / "x.yaml").write_text("mine\n")
@@ -39,7 +39,7 @@ def test_a_file_that_exists_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_file_system_without_hard_links_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_hard_links_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", _refuse_links)
     write_pipeline_file(tmp_path / "x.yaml", TEXT)
     assert (tmp_path / "x.yaml").read_text(encoding="utf-8") == TEXT

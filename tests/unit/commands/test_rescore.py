@@ -1,4 +1,4 @@
-"""`kdmt rescore`: scores of given pairs, against those that PyTorch gives."""
+"""Tests of `kdmt rescore`: scores of given sentence pairs, compared with those of the PyTorch engine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check(found: list[tuple[float, int]], expected: list[tuple[float, int]]) -> 
 
 
 @pytest.mark.usefixtures("finished")
-def test_scores_are_those_of_pytorch() -> None:
+def test_scores_equal_those_of_the_pytorch_engine() -> None:
     expected = by_torch(read_lines(SOURCE), read_lines(TARGET))
     check(rows(rescore()), expected)
     assert kdmt("export", TEACHER, "exported", "--to", "ctranslate2").code == 0
@@ -55,15 +55,15 @@ def test_scores_are_those_of_pytorch() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_pieces_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_does_not_depend_on_pieces_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rescore().out
     monkeypatch.setattr(pairs, "LINES_A_TASK", 7)
     assert kdmt("rescore", TEACHER, SOURCE, TARGET, "--workers", "2").out == whole
 
 
 @pytest.mark.usefixtures("finished")
-def test_raw_text_is_processed_and_odd_lines_keep_their_places() -> None:
-    """Spaces, nothing at all, too long on either side, symbols that the model does not know."""
+def test_raw_text_is_processed_and_unusual_lines_keep_their_positions() -> None:
+    """Score lines with extra spaces, empty lines, lines that are too long on either side, and unknown symbols."""
     words, long = "ba be di", " ".join(["ba"] * 200)
     sources = [f"  {words} ", "", long, words, words, "😀 \x01"]
     targets = ["ok uk ilp", "ok", "ok", " ".join(["ok"] * 200), "", "ok\tok"]
@@ -81,7 +81,7 @@ def test_raw_text_is_processed_and_odd_lines_keep_their_places() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_what_has_no_scores_is_refused() -> None:
+def test_invalid_inputs_are_refused() -> None:
     write_lines(Path("short"), read_lines(TARGET)[:-1])
     with unharmed():
         short, lines = Path("short"), len(read_lines(TARGET))
@@ -97,7 +97,7 @@ def test_what_has_no_scores_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_parallel_model_has_no_scores() -> None:
+def test_a_non_autoregressive_model_is_refused() -> None:
     assert kdmt("student", "tiny.yaml", "--student", "raw", "--set", "students.raw.nat={family: cmlm}").code == 0
     fast = Path("runs/tiny/students/raw/seed_1")
     message = message_of(rescore(model=fast))

@@ -1,4 +1,4 @@
-"""`kdmt run`: everything that is not up to date, and nothing else."""
+"""Tests of `kdmt run`: it runs all stages that are not up to date, and no others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*arguments: str) -> Finished:
 
 
 def begun(result: Finished) -> list[str]:
-    """The stages that did some work, in order."""
+    """Return the names of the stages that did some work, in order."""
     events = [line.partition(": ") for line in result.err.splitlines()]
     return [name for name, _, event in events if event.startswith(("starting", "rebuilt", "going on"))]
 
@@ -40,7 +40,7 @@ def manifests(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("manifest.json"))}
 
 
-def test_a_fresh_folder_is_run_to_the_scores_of_all_systems(pipeline: Path) -> None:
+def test_all_stages_are_run_in_an_empty_folder(pipeline: Path) -> None:
     result = run()
     assert begun(result) == ALL
     scores = json.loads((pipeline / "runs/tiny/scores.json").read_text(encoding="utf-8"))
@@ -53,12 +53,12 @@ def test_a_fresh_folder_is_run_to_the_scores_of_all_systems(pipeline: Path) -> N
     assert again.out == result.out  # the table of scores
 
 
-def test_one_student_needs_only_what_it_is_made_from(pipeline: Path) -> None:
+def test_only_the_stages_that_a_student_needs_are_run(pipeline: Path) -> None:
     assert begun(run("--to", "student", "--student", "raw")) == ["prepare", "student raw seed 1"]
     assert not (pipeline / "runs/tiny/teacher").exists()
 
 
-def test_scores_of_one_student_name_the_other_as_missing(finished: Path) -> None:
+def test_scores_of_one_student_list_the_other_as_missing(finished: Path) -> None:
     (finished / "runs/tiny/students/distilled").rename(finished / "gone")
     result = run("--student", "raw")
     assert begun(result) == ["score"]
@@ -66,7 +66,7 @@ def test_scores_of_one_student_name_the_other_as_missing(finished: Path) -> None
     assert [row["system"] for row in scores if "missing" in row] == ["distilled"]
 
 
-def test_only_what_a_changed_setting_touches_is_made_again(finished: Path) -> None:
+def test_only_stages_that_a_changed_setting_affects_are_run_again(finished: Path) -> None:
     before = manifests(finished / "runs")
     result = run("--set", "students.raw.train.lr=0.02")
     assert begun(result) == ["student raw seed 1", "score"]
@@ -75,18 +75,18 @@ def test_only_what_a_changed_setting_touches_is_made_again(finished: Path) -> No
     assert {str(name) for name in changed} == {"students/raw/seed_1", "score"}
 
 
-def test_earlier_stages_alone(pipeline: Path) -> None:
+def test_stages_up_to_the_requested_one_are_run(pipeline: Path) -> None:
     assert begun(run("--to", "prepare")) == ["prepare"]
     assert sorted(path.name for path in (pipeline / "runs/tiny").iterdir() if path.is_dir()) == ["prepare"]
 
 
-def test_a_stage_that_the_pipeline_does_not_have_is_nothing_to_do(pipeline: Path) -> None:
+def test_a_stage_that_the_pipeline_does_not_have_needs_no_run(pipeline: Path) -> None:
     result = run("--to", "knowledge")
     assert result.err == "knowledge: the pipeline has none, nothing to do\n"
     assert not (pipeline / "runs").exists()
 
 
-def test_progress_counts_the_stages_that_are_needed(finished: Path) -> None:  # noqa: ARG001
+def test_progress_counts_the_required_stages(finished: Path) -> None:  # noqa: ARG001
     calls: list[tuple[int, int]] = []
     workspace = Workspace(load_pipeline(Path("tiny.yaml")), Path("runs"))
     run_pipeline(workspace, to="teacher", progress=lambda done, total: calls.append((done, total)))
@@ -106,7 +106,7 @@ def test_bad_requests_are_refused_before_anything_runs(pipeline: Path, arguments
     assert not (pipeline / "runs").exists()
 
 
-def test_an_unknown_stage_is_exit_code_2(pipeline: Path) -> None:
+def test_an_unknown_stage_is_refused(pipeline: Path) -> None:
     result = kdmt("run", "tiny.yaml", "--to", "scores")
     assert (result.code, result.out) == (2, "")
     assert "'scores' is not one of 'prepare', 'teacher'" in result.err
@@ -115,17 +115,17 @@ def test_an_unknown_stage_is_exit_code_2(pipeline: Path) -> None:
     assert not (pipeline / "runs").exists()
 
 
-def test_the_names_of_stages_are_those_of_the_pipeline(pipeline: Path) -> None:  # noqa: ARG001
+def test_stage_names_equal_the_groups_of_the_pipeline(pipeline: Path) -> None:  # noqa: ARG001
     stages = build_stages(Workspace(load_pipeline(Path("tiny.yaml")), Path("runs")))
     assert tuple(stages.groups) == names(StageName)
 
 
 @pytest.mark.parametrize("name", names(StageName))
-def test_each_name_of_a_stage_is_a_command(name: str) -> None:
+def test_each_stage_name_is_a_command(name: str) -> None:
     assert kdmt(name, "--help").code == 0
 
 
-def test_stages_are_needed_by_their_names_alone(pipeline: Path) -> None:  # noqa: ARG001
-    """`_wanted` compares names, which have to be unique."""
+def test_stage_names_are_unique(pipeline: Path) -> None:  # noqa: ARG001
+    """Check the names, because `_wanted` identifies stages by them."""
     names = [stage.name for stage in build_stages(Workspace(load_pipeline(Path("tiny.yaml")), Path("runs"))).all()]
     assert len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""`kdmt schema`: what it prints is the JSON schema of pipeline files."""
+"""Tests of `kdmt schema`: it prints the JSON schema of pipeline files."""
 
 from __future__ import annotations
 

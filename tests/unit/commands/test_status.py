@@ -1,4 +1,4 @@
-"""`kdmt status`: the state of every stage with its reason, and nothing written."""
+"""Tests of `kdmt status`: it prints the state of every stage with the reason, and writes nothing."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def states(*overrides: str) -> list[str]:
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of each file and folder."""
+    """Return the size and the modification time of each file and folder."""
     found = {str(path): path.lstat() for path in sorted(folder.rglob("*"))}
     return {name: (status.st_size, status.st_mtime_ns) for name, status in found.items()}
 
 
-def test_a_fresh_folder_has_nothing_made_and_stays_empty(pipeline: Path) -> None:
+def test_stages_of_an_empty_folder_are_not_made_and_it_stays_empty(pipeline: Path) -> None:
     before = everything(pipeline)
     found = statuses()
     assert list(found) == STAGES
@@ -45,7 +45,7 @@ def test_a_fresh_folder_has_nothing_made_and_stays_empty(pipeline: Path) -> None
     assert everything(pipeline) == before
 
 
-def test_a_finished_run_is_up_to_date_and_is_not_touched(finished: Path) -> None:
+def test_a_finished_run_is_up_to_date_and_is_not_changed(finished: Path) -> None:
     before = everything(finished)
     found = statuses()
     assert set(states()) == {"up to date"}
@@ -58,7 +58,7 @@ def test_a_finished_run_is_up_to_date_and_is_not_touched(finished: Path) -> None
         assert each.age_seconds < 24 * 3600
 
 
-def test_age_is_that_of_the_newest_file(finished: Path) -> None:
+def test_age_of_a_stage_is_the_age_of_its_newest_file(finished: Path) -> None:
     folder = finished / "runs/tiny/distill"
     newest = max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
     for path in folder.rglob("*"):
@@ -68,7 +68,7 @@ def test_age_is_that_of_the_newest_file(finished: Path) -> None:
     assert ages["distill"] >= 7200 > ages["score"]
 
 
-def test_a_changed_setting_is_named_and_later_stages_wait(finished: Path) -> None:  # noqa: ARG001
+def test_a_changed_setting_is_named_and_later_stages_are_out_of_date(finished: Path) -> None:  # noqa: ARG001
     found = statuses("students.raw.train.lr=0.5")
     assert found["student raw seed 1"].state == "out of date"
     assert "students.raw.train.lr changed from 0.01 to 0.5" in found["student raw seed 1"].reasons[0]
@@ -76,7 +76,7 @@ def test_a_changed_setting_is_named_and_later_stages_wait(finished: Path) -> Non
     assert found["student distilled seed 1"].state == "up to date"
 
 
-def test_more_updates_extend_a_training(finished: Path) -> None:  # noqa: ARG001
+def test_more_updates_extend_the_training(finished: Path) -> None:  # noqa: ARG001
     found = statuses("teacher.train.max_updates=80")
     assert found["teacher"].state == "out of date"
     assert "max_updates changed from 60 to 80" in found["teacher"].reasons[0]
@@ -89,7 +89,7 @@ def test_a_damaged_output_is_incomplete(finished: Path) -> None:
     assert found["prepare"].reasons == ("its output train.en was changed",)
 
 
-def test_a_stage_that_was_started_is_incomplete(finished: Path) -> None:
+def test_an_unfinished_stage_is_incomplete(finished: Path) -> None:
     folder = finished / "runs/tiny/teacher"
     manifest = read_json(folder / "manifest.json")
     assert manifest is not None
@@ -99,7 +99,7 @@ def test_a_stage_that_was_started_is_incomplete(finished: Path) -> None:
     assert statuses()["teacher"].state == "incomplete"
 
 
-def test_a_missing_corpus_is_the_reason_and_no_error(pipeline: Path) -> None:
+def test_a_missing_corpus_is_a_reason_and_not_an_error(pipeline: Path) -> None:
     (pipeline / "text/train.en").unlink()
     found = statuses()
     assert found["prepare"].state == "not made"
@@ -122,7 +122,7 @@ def test_json_has_the_same_content_as_the_table(finished: Path) -> None:
     assert table.err == ""
 
 
-def test_settings_and_runs_are_those_of_the_options(finished: Path) -> None:
+def test_the_options_set_and_runs_are_used(finished: Path) -> None:
     (finished / "runs").rename(finished / "elsewhere")
     assert kdmt("status", "tiny.yaml").out.count("not made") == len(STAGES)
     moved = kdmt("status", "tiny.yaml", "--runs", "elsewhere", "--set", "score.beams=[1]")
@@ -130,7 +130,7 @@ def test_settings_and_runs_are_those_of_the_options(finished: Path) -> None:
     assert "score.beams changed" in moved.out
 
 
-def test_a_bad_pipeline_is_one_message(pipeline: Path) -> None:
+def test_an_invalid_pipeline_prints_one_message(pipeline: Path) -> None:
     assert "there is no such pipeline file" in message_of(kdmt("status", "nope.yaml"))
     (pipeline / "tiny.yaml").write_text("name: [\n")
     assert "not valid YAML" in message_of(kdmt("status", "tiny.yaml"))
@@ -146,6 +146,6 @@ def test_a_bad_pipeline_is_one_message(pipeline: Path) -> None:
         (3_000_000_000, 86_400.0, "3.0 GB  1 day"),
     ],
 )
-def test_sizes_and_ages_in_the_table(size: int, age: float | None, shown: str) -> None:
+def test_sizes_and_ages_are_formatted_in_the_table(size: int, age: float | None, shown: str) -> None:
     line = status_lines([StageStatus("a stage", "up to date", (), Path("x"), size, age)])[1]
     assert " ".join(line.split()) == f"a stage up to date {' '.join(shown.split())}"

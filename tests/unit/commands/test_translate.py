@@ -1,4 +1,4 @@
-"""`kdmt translate`: one line for one line whatever the lines hold, with a checkpoint folder alone."""
+"""Tests of `kdmt translate`: one output line for any input line, with only a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_folder import proposed_search
 
 TEACHER = Path("runs/tiny/teacher")
-MAX_SOURCE_TOKENS = 64  # the tiny model's positions
+MAX_SOURCE_TOKENS = 64  # number of positions of the tiny model
 
 
 def translate(stdin: bytes | str, *arguments: str, checkpoint: Path = TEACHER) -> Finished:
@@ -34,7 +34,7 @@ def translate(stdin: bytes | str, *arguments: str, checkpoint: Path = TEACHER) -
 
 
 @pytest.mark.usefixtures("finished")
-def test_one_line_for_one_line() -> None:
+def test_one_output_line_for_each_input_line() -> None:
     lines = [
         *("ba be", "", "   ", "\t", "\u00a0\u3000", "\ufeff", "da"),
         *("\x00", "ba\x00be", "🙂 ba 👩‍👩‍👧", "ba\u2028be\x85bi\x0c\x0bda", "<s> </s> <pad>", "▁", "'\"&|[]"),
@@ -46,26 +46,26 @@ def test_one_line_for_one_line() -> None:
     assert len(output) == len(lines)
     assert [bool(line) for line in output[:7]] == [True, False, False, False, False, False, True]
     assert output[0] == output[-1]
-    assert output[6] == translate("da\n").out[:-1]  # nothing that stands around a line changes it
+    assert output[6] == translate("da\n").out[:-1]  # a translation does not depend on the lines around it
 
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_ends_of_lines(ending: str) -> None:
+def test_line_endings(ending: str) -> None:
     whole = translate("ba be\nda\n")
     assert whole.out.count("\n") == 2
     assert translate(f"ba be{ending}da{ending}").out == whole.out
-    assert translate(f"ba be{ending}da").out == whole.out  # a last line without an end is a line
+    assert translate(f"ba be{ending}da").out == whole.out  # a last line without a line ending counts too
 
 
 @pytest.mark.usefixtures("finished")
-def test_no_input_is_no_output() -> None:
+def test_empty_input_gives_empty_output() -> None:
     assert translate("") == Finished(0, "", "")
     assert translate("\n").out == "\n"
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_line_of_ten_thousand_words_is_cut_and_named() -> None:
+def test_a_line_of_ten_thousand_words_is_cut_and_reported() -> None:
     result = translate("ba\n" + "be " * 10_000 + "\nda\n")
     assert result.code == 0
     assert result.out.count("\n") == 3
@@ -76,13 +76,13 @@ def test_a_line_of_ten_thousand_words_is_cut_and_named() -> None:
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("buffer_size", ["1", "2", "1024"])
-def test_the_buffer_changes_nothing(buffer_size: str) -> None:
+def test_output_does_not_depend_on_the_buffer_size(buffer_size: str) -> None:
     lines = "ba be\nbe\n\ngi ga da\nbi\n"
     assert translate(lines, "--buffer-size", buffer_size).out == translate(lines).out
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_line_that_is_not_utf8_is_named() -> None:
+def test_lines_that_are_not_utf8_are_reported() -> None:
     result = translate(b"ba\nbe\nb\xffa\nda\n\xc3\n", "--buffer-size", "2")
     assert result.code == 2
     *lines, last = result.err.splitlines()
@@ -95,7 +95,7 @@ def test_a_line_that_is_not_utf8_is_named() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_line_that_is_too_long_stays_empty_and_is_named() -> None:
+def test_the_translation_of_a_line_that_is_too_long_is_empty() -> None:
     result = translate("ba\n" + "b" * 1_000_001 + "\nda\n")
     assert result.code == 2
     assert result.err.startswith("line 2: longer than 1,000,000 bytes, its translation is empty\n")
@@ -105,7 +105,7 @@ def test_a_line_that_is_too_long_stays_empty_and_is_named() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_stream_that_is_no_text_is_refused() -> None:
+def test_input_that_is_not_text_is_refused() -> None:
     for stdin, what in (
         (gzip.compress(b"ba be\nda\n" * 9), "compressed with gzip"),
         ("ba be da ga\n".encode("utf-16"), "UTF-16 text"),
@@ -119,7 +119,7 @@ def test_a_stream_that_is_no_text_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_checkpoint_folder_alone_suffices(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_translating_needs_only_a_checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     stdin = Path("text/test.en").read_bytes()
     expected = {name: translate(stdin, checkpoint=TEACHER / name).out for name in ("average", "checkpoint_40")}
@@ -131,7 +131,7 @@ def test_a_checkpoint_folder_alone_suffices(tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_run_stands_for_its_average_and_a_pointer_for_its_folder() -> None:
+def test_a_run_is_translated_with_its_average_and_a_pointer_with_its_folder() -> None:
     stdin = "ba be bi\nga\n"
     assert translate(stdin).out == translate(stdin, checkpoint=TEACHER / "average").out
     pointed = TEACHER / (TEACHER / "best").read_text(encoding="utf-8").strip()
@@ -146,7 +146,7 @@ def test_translating_writes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_folders_that_hold_no_whole_checkpoint() -> None:
+def test_missing_and_damaged_checkpoints_are_refused() -> None:
     result = translate("ba\n", checkpoint=Path("runs/tiny/prepare"))
     assert (result.code, result.out) == (2, "")
     assert "runs/tiny/prepare: neither a checkpoint folder nor a run that has one" in result.err
@@ -158,7 +158,7 @@ def test_folders_that_hold_no_whole_checkpoint() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_library_gives_what_the_command_gives() -> None:
+def test_the_library_and_the_command_give_equal_translations() -> None:
     translator = Translator.load(TEACHER)
     lines = ["ba be", "", "gi"]
     target = io.BytesIO()
@@ -172,12 +172,12 @@ def test_the_library_gives_what_the_command_gives() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+def test_a_byte_order_mark_is_removed_from_the_first_line() -> None:
     assert translate(b"\xef\xbb\xbfba be\nda\n") == translate("ba be\nda\n")
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_line_that_is_too_long_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_lines_beyond_the_byte_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdmt.commands.arrivals.MAX_LINE_BYTES", 100)
     monkeypatch.setattr("kdmt.commands.translate.MAX_LINE_BYTES", 100)
     fits, long = "ba " * 33 + "b", "ba " * 100_000
@@ -185,7 +185,7 @@ def test_a_line_that_is_too_long_is_not_held(monkeypatch: pytest.MonkeyPatch) ->
     assert result.code == 2
     da = translate("da\n").out
     assert result.out == f"{da}{translate(fits).out}\n\n{da}\n"
-    assert result.err.count("longer than 1,000,000 bytes, its translation is empty\n") == 3  # the limit by its name
+    assert result.err.count("longer than 1,000,000 bytes, its translation is empty\n") == 3  # the default limit
     assert "3 of 6 lines cannot be read, the first is line 3" in result.err
 
 
@@ -201,7 +201,7 @@ def test_a_line_that_is_too_long_is_not_held(monkeypatch: pytest.MonkeyPatch) ->
     ],
     ids=" ".join,
 )
-def test_extreme_options_are_one_line(options: tuple[str, str]) -> None:
+def test_extreme_options_are_refused_in_one_line(options: tuple[str, str]) -> None:
     result = translate("ba be\n", *options)
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("kdmt: error: ")
@@ -212,7 +212,7 @@ def test_extreme_options_are_one_line(options: tuple[str, str]) -> None:
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("lenpen", ["100", "-100", "0"])
 @pytest.mark.parametrize("checkpoint", [TEACHER, Path("out")], ids=["torch", "ctranslate2"])
-def test_penalties_at_the_ends_of_their_range_translate(lenpen: str, checkpoint: Path) -> None:
+def test_length_penalties_at_the_ends_of_their_range_are_accepted(lenpen: str, checkpoint: Path) -> None:
     if checkpoint != TEACHER:
         assert kdmt("export", TEACHER, checkpoint, "--to", "ctranslate2").code == 0
     result = translate("ba be bi\nda\n", "--lenpen", lenpen, checkpoint=checkpoint)
@@ -221,7 +221,7 @@ def test_penalties_at_the_ends_of_their_range_translate(lenpen: str, checkpoint:
 
 
 @pytest.mark.usefixtures("finished")
-def test_an_exported_model_is_searched_as_it_was_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_model_is_searched_with_the_settings_of_its_export(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, float]] = []
 
     def remember(_: object, settings: Decode, *__: object, **___: object) -> None:
@@ -247,10 +247,10 @@ def test_an_exported_model_is_searched_as_it_was_exported(monkeypatch: pytest.Mo
 
 
 def _lines_from(descriptor: int, count: int) -> list[str]:
-    """So many lines as they come, while nothing more is written to the command and its input is open."""
+    """Return `count` lines of output, read while the input of the command is open and nothing more is written to it."""
     data = b""
     while data.count(b"\n") < count:
-        assert select.select([descriptor], [], [], 120)[0], data  # a bound for what hangs
+        assert select.select([descriptor], [], [], 120)[0], data  # a timeout, so that the test cannot hang
         data += os.read(descriptor, 65536)
     return data.decode().replace("\r\n", "\n").split("\n")[:-1]
 
@@ -261,8 +261,8 @@ def _start(stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_pipe_that_pauses_gets_what_has_arrived() -> None:
-    """Whole lines while the pipe stays open, at any division of the bytes; a broken line costs itself."""
+def test_available_lines_are_translated_while_a_pipe_pauses() -> None:
+    """Check that complete lines are translated while the pipe is open; a bad line affects only its own translation."""
     pieces = [b"ba be\n", b"da\n\nb\xff\ngi", b" ga\n", "grün".encode()[:3], "grün".encode()[3:] + b"\nbi"]
     expected = translate(b"".join(pieces))
     with _start(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE) as process:
@@ -282,7 +282,7 @@ def test_a_pipe_that_pauses_gets_what_has_arrived() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_terminal_is_answered_line_by_line() -> None:
+def test_input_from_a_terminal_is_translated_line_by_line() -> None:
     leader, follower = pty.openpty()
     modes = termios.tcgetattr(follower)
     modes[3] &= ~termios.ECHO
@@ -297,8 +297,8 @@ def test_a_terminal_is_answered_line_by_line() -> None:
     assert process.returncode == 0
 
 
-def test_memory_that_is_not_there_is_one_line() -> None:
-    """By what PyTorch itself raises; other errors stay what they are."""
+def test_out_of_memory_is_a_user_error() -> None:
+    """Check the message for the error that PyTorch raises; other errors are raised unchanged."""
 
     class Greedy:
         def translate(self, *_: object, **__: object) -> list[str]:
@@ -318,7 +318,7 @@ def test_memory_that_is_not_there_is_one_line() -> None:
         run(Broken())
 
 
-def test_a_translation_is_escaped_on_a_terminal_alone() -> None:
+def test_translations_are_escaped_on_a_terminal_only() -> None:
     class Terminal(io.BytesIO):
         def isatty(self) -> bool:
             return True
@@ -334,9 +334,9 @@ def test_a_translation_is_escaped_on_a_terminal_alone() -> None:
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "| head -n 1"])
-def test_streams_that_are_not_there(closed: str) -> None:
+def test_closed_standard_streams(closed: str) -> None:
     command = f"{sys.executable} -m kdmt translate {TEACHER} --threads 1 {closed}"
-    if closed == "2>&-":  # what would be told there does not get among the translations
+    if closed == "2>&-":  # messages for a closed stderr are not written to stdout
         result = subprocess.run(command, shell=True, input=b"ba\n\xff\n", capture_output=True, check=False)
         assert (result.returncode, result.stdout.decode()) == (2, translate("ba\n").out + "\n")
         return

@@ -12,7 +12,7 @@ import tiny_pipeline
 from kdmt.config import Pipeline, load_pipeline
 from kdmt.errors import UserError
 
-# words of pydantic and of Python that mean nothing to somebody who edits YAML
+# terms of pydantic and Python that a reader who edits YAML does not know
 LONGEST_MESSAGE = 1000
 JARGON = re.compile(
     r"pydantic|function-after|instance of|\bextra|valid dict|NoneType|literal\[|\[key\]|type=|Value error"
@@ -34,7 +34,7 @@ def load(tmp_path: Path) -> Callable[..., Pipeline]:
 
 @pytest.fixture
 def refusal(load: Callable[..., Pipeline]) -> Callable[..., str]:
-    """Return a function that returns the error message of such a pipeline, one line without jargon."""
+    """Return a function that loads an invalid pipeline and returns the error message, one line without jargon."""
 
     def refusal(*overrides: str, text: str | bytes | None = None) -> str:
         with pytest.raises(UserError) as caught:
@@ -50,5 +50,5 @@ def refusal(load: Callable[..., Pipeline]) -> Callable[..., str]:
 
 @pytest.fixture
 def problem(refusal: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
-    """Return a function that returns the error message without the name of the file."""
+    """Return a function like `refusal` that removes the name of the file from the message."""
     return lambda *overrides, text=None: refusal(*overrides, text=text).removeprefix(f"{tmp_path / 'p.yaml'}: ")

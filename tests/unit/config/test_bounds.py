@@ -1,4 +1,4 @@
-"""Upper bounds of numbers, and text that no setting has."""
+"""Tests of upper bounds of numbers and of control characters in text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sections() -> list[type[Section]]:
 
 
 def kinds_in(annotation: Any) -> Iterator[type]:
-    """Every plain type in an annotation."""
+    """Yield every plain type in an annotation."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         yield annotation
     for part in get_args(annotation):
@@ -39,7 +39,7 @@ def numeric_fields() -> list[tuple[type[Section], str]]:
     ]
 
 
-def test_there_are_numeric_settings() -> None:
+def test_numeric_settings_are_found() -> None:
     fields = {f"{section.__name__}.{name}" for section, name in numeric_fields()}
     assert fields >= {"Model.encoder_layers", "Decode.beam", "Score.beams", "Train.adam_betas", "WordKD.alpha_schedule"}
     assert len(fields) > 100
@@ -47,7 +47,7 @@ def test_there_are_numeric_settings() -> None:
 
 @pytest.mark.parametrize(("section", "name"), numeric_fields(), ids=lambda value: getattr(value, "__name__", value))
 def test_every_number_has_an_upper_bound(section: type[Section], name: str) -> None:
-    """Whatever else is wrong with it, a number beyond the bound is refused at its own place."""
+    """Check that a number beyond the bound is refused at its setting, even if the value has other problems."""
     kinds = set(kinds_in(section.model_fields[name].annotation))
     bound = largest(name)
     assert 0 < bound <= 1e30
@@ -76,19 +76,19 @@ def test_every_number_has_an_upper_bound(section: type[Section], name: str) -> N
         ("score.beams", [1, 10**9]),
     ],
 )
-def test_sizes_that_nobody_means_are_refused_by_name(problem: Callable[..., str], setting: str, value: Any) -> None:
+def test_unrealistic_sizes_are_refused_by_name(problem: Callable[..., str], setting: str, value: Any) -> None:
     message = problem(f"{setting}={json.dumps(value)}")
     assert re.search(rf"{re.escape(setting)}: should be (at most|at least) -?[\d,]+ \(it is ", message)
 
 
-def test_the_bound_itself_is_allowed() -> None:
+def test_a_value_equal_to_the_bound_is_allowed() -> None:
     assert Decode(beam=10_000, lenpen=-100.0).beam == 10_000
     constraint = next(each for each in Decode.model_fields["beam"].metadata if isinstance(each, annotated_types.Ge))
     assert constraint.ge == 1
 
 
 @pytest.mark.parametrize("text", ['"a\\0b"', '"a\\x1b[2Jb"', '"a\\nb"', '"a\\x9bb"', '"a\\ud800b"', '"a\\u2029b\\a"'])
-def test_control_characters_in_settings(problem: Callable[..., str], text: str) -> None:
+def test_control_characters_in_settings_are_refused(problem: Callable[..., str], text: str) -> None:
     message = problem(f"prepare.train.0.source.path={text}")
     assert message.startswith("prepare.train.0.source.path: holds the control character U+00") or "U+D800" in message
     assert message.isprintable()

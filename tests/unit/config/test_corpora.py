@@ -1,4 +1,4 @@
-"""Corpora: files, URLs, TSV columns."""
+"""Tests of settings of corpora: files, URLs and TSV columns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
     assert problem(override).startswith(expected)
 
 
-def test_a_login_is_kept_out_of_the_url() -> None:
+def test_a_login_is_removed_from_the_url() -> None:
     source = Source(url="https://me:s%2Fcret@host:8080/file", sha256="0" * 64)
     assert (source.url, source.login) == ("https://host:8080/file", "me:s/cret")
     assert "cret" not in repr(source)
@@ -47,7 +47,7 @@ def test_a_login_is_kept_out_of_the_url() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://me:pass@/file", "http://me:pass@host:x/file", "http://me:pa/ss@host/file"])
-def test_a_url_that_is_not_valid_is_not_quoted(url: str) -> None:
+def test_an_invalid_url_is_not_quoted(url: str) -> None:
     with pytest.raises(ValueError, match="the host or port of 'url' is not valid") as caught:
         split_login(url)
     assert "pa" not in str(caught.value).replace("password", "")

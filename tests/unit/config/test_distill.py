@@ -1,4 +1,4 @@
-"""Distillation: teachers, engines, checks of hypotheses."""
+"""Tests of settings of distillation: teachers, engines and checks of hypotheses."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def test_foreign_teachers_and_checkpoints_are_distinguished(load: Load) -> None:
         ("Katakana_Or_Hiragana", "not a script of its own"),
     ],
 )
-def test_a_script_that_is_none_is_named_by_its_path(problem: Callable[..., str], name: str, expected: str) -> None:
+def test_an_unknown_script_is_refused_with_its_path(problem: Callable[..., str], name: str, expected: str) -> None:
     message = problem(f"distill.failures.scripts=[Latin, {name}]")
     assert message.startswith(f"distill.failures.scripts.1: {expected} (it is {yaml.safe_load(name)!r})")
 
 
 @pytest.mark.parametrize("names", ["[]", "[Latin]", "[Han, Hiragana, Katakana]", "[Hang, Latn]"])
-def test_scripts_go_by_their_names_in_unicode(load: Load, names: str) -> None:
+def test_scripts_are_named_as_in_unicode(load: Load, names: str) -> None:
     assert load(f"distill.failures.scripts={names}").distill.failures.scripts == yaml.safe_load(names)
 
 
 def test_every_failure_has_an_action() -> None:
     actions = [name for name, field in Failures.model_fields.items() if field.annotation == OnFailure]
-    assert tuple(actions) == get_args(Failure)  # in the order in which they are checked
+    assert tuple(actions) == get_args(Failure)  # in the order of the checks

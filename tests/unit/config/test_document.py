@@ -1,4 +1,4 @@
-"""Documents: files that cannot be read, overrides, anchors."""
+"""Tests of pipeline documents: unreadable files, overrides and anchors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdmt.errors import UserError
 Load = Callable[..., Pipeline]
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_bytes(b"name: \xff")
     for path, problem in (
@@ -37,11 +37,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         assert str(caught.value) == f"{path}: {problem}"
 
 
-def test_a_file_that_is_too_large(problem: Callable[..., str]) -> None:
+def test_a_file_that_is_too_large_is_refused(problem: Callable[..., str]) -> None:
     assert problem(text="#" * (1 << 20) + "\n") == ("not a pipeline's YAML file, larger than 1 MB: it is a text file")
 
 
-def test_no_pipe_device_or_socket_is_opened(tmp_path: Path) -> None:
+def test_pipes_devices_and_sockets_are_refused(tmp_path: Path) -> None:
     pipe, listener = tmp_path / "pipe", tmp_path / "socket"
     os.mkfifo(pipe)
     with socket.socket(socket.AF_UNIX) as server:
@@ -99,7 +99,7 @@ def test_later_overrides_win(load: Load) -> None:
         ("teacher.seed=[", "'[' is not a YAML value"),
     ],
 )
-def test_an_override_that_leads_nowhere(refusal: Callable[..., str], override: str, problem: str) -> None:
+def test_an_override_of_an_invalid_path_is_refused(refusal: Callable[..., str], override: str, problem: str) -> None:
     assert refusal(override) == f"--set {override!r}: {problem}"
 
 
@@ -109,7 +109,7 @@ def test_set_below_an_empty_section_names_it(refusal: Callable[..., str]) -> Non
 
 
 def with_anchors() -> str:
-    """Two students and the teacher that share one `train`, and students of which one is merged into the other."""
+    """Return YAML in which the teacher and two students share one `train`, and one student is merged into the other."""
     head = {key: value for key, value in tiny_pipeline.settings().items() if key not in ("teacher", "students")}
     return tiny_pipeline.to_yaml(head) + (
         "teacher: {train: &recipe {max_updates: 5, max_tokens: 100}}\n"
@@ -119,7 +119,7 @@ def with_anchors() -> str:
     )
 
 
-def test_merge_keys_are_taken_and_overridden(load: Load) -> None:
+def test_merge_keys_are_applied_and_overridden(load: Load) -> None:
     students = load(text=with_anchors()).students
     assert students["raw"].train == students["distilled"].train
     assert (students["raw"].data, students["distilled"].data) == ("raw", "distilled")
@@ -127,7 +127,7 @@ def test_merge_keys_are_taken_and_overridden(load: Load) -> None:
 
 
 @pytest.mark.parametrize("changed", ["teacher", "students.raw", "students.distilled"])
-def test_set_changes_no_alias_of_what_it_names(load: Load, changed: str) -> None:
+def test_set_does_not_change_other_aliases_of_a_section(load: Load, changed: str) -> None:
     pipeline = load(f"{changed}.train.max_updates=9", text=with_anchors())
     found = {"teacher": pipeline.teacher, **{f"students.{name}": each for name, each in pipeline.students.items()}}
     assert {name: each.train.max_updates for name, each in found.items()} == dict.fromkeys(found, 5) | {changed: 9}
@@ -135,7 +135,7 @@ def test_set_changes_no_alias_of_what_it_names(load: Load, changed: str) -> None
 
 @settings(max_examples=20)
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-300, max_value=1e30))
-def test_a_number_is_read_as_python_writes_it(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
+def test_numbers_are_read_as_python_writes_them(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
     path = tmp_path_factory.getbasetemp() / "number.yaml"
     if not path.exists():
         path.write_text(tiny_pipeline.to_yaml(tiny_pipeline.settings()), encoding="utf-8")
@@ -145,7 +145,7 @@ def test_a_number_is_read_as_python_writes_it(tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize(
     ("index", "shown"), [("²", "²"), ("٣", "٣"), ("9" * 5000, "9" * 150), ("-1", "-1"), ("1_0", "1_0")]
 )
-def test_indices_that_are_no_numbers(problem: Callable[..., str], index: str, shown: str) -> None:
+def test_list_indices_that_are_not_numbers_are_refused(problem: Callable[..., str], index: str, shown: str) -> None:
     message = problem(f"prepare.train.{index}.weight=2")
     assert "prepare.train is a list of 1" in message
     assert shown in message

@@ -1,4 +1,4 @@
-"""Settings by dotted path and kind."""
+"""Tests of flattening: settings by dotted path and kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdmt.config import KINDS, REQUIRED, Pipeline, flatten_settings
 Load = Callable[..., Pipeline]
 
 
-def test_every_setting_is_of_one_kind(load: Load) -> None:
+def test_every_setting_has_exactly_one_kind(load: Load) -> None:
     pipeline = load()
     by_kind = {kind: set(flatten_settings(pipeline, kind)) for kind in KINDS}
     assert not by_kind["result"] & by_kind["extend"]
@@ -40,6 +40,6 @@ def test_a_flattened_setting_has_its_value_and_default(load: Load) -> None:
     assert found["name"].default is REQUIRED
 
 
-def test_an_unknown_kind_is_the_programmers_mistake(load: Load) -> None:
+def test_an_unknown_kind_is_refused(load: Load) -> None:
     with pytest.raises(ValueError, match="kind 'results'"):
         flatten_settings(load(), "results")

@@ -1,4 +1,4 @@
-"""The knowledge cache."""
+"""Tests of settings of the knowledge cache."""
 
 from __future__ import annotations
 

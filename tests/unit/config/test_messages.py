@@ -1,4 +1,4 @@
-"""Messages: each problem by its YAML path, in plain words, and never long."""
+"""Tests of error messages: they name each problem by its YAML path, in plain words, and have a maximum length."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_wrong_value_is_named_by_its_path(refusal: Callable[..., str], overrid
     assert f"/p.yaml: {path}: {problem}" in refusal(override)
 
 
-def test_all_problems_are_told_at_once(refusal: Callable[..., str]) -> None:
+def test_all_problems_are_listed_in_one_message(refusal: Callable[..., str]) -> None:
     message = refusal("teacher.seed=-1", "score.lenpen=x", "foo=1")
     assert message.count("; ") == 2
     for path in ("teacher.seed", "score.lenpen", "foo"):
@@ -81,10 +81,10 @@ def test_no_more_than_200_characters_are_quoted(problem: Callable[..., str], ove
     assert max(map(len, re.findall("q+", message)), default=0) <= 200
 
 
-def test_only_some_problems_are_listed(problem: Callable[..., str]) -> None:
+def test_at_most_20_problems_are_listed(problem: Callable[..., str]) -> None:
     message = problem(text="".join(f"key_{number}: 1\n" for number in range(500)))
     assert message.count("unknown setting") + message.count("missing") == 20
-    assert message.endswith("; and 484 more")  # 500 and the four that are missing
+    assert message.endswith("; and 484 more")  # of 500 unknown and 4 missing settings
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_only_some_problems_are_listed(problem: Callable[..., str]) -> None:
         ("score.beams.1=0", "(it is 0) [Beam sizes for autoregressive models]"),
         ("distill.teachers=[{source_code: de}]", "missing [Folder of the model, or its name on the Hugging Face Hub]"),
         ("prepare.clean.max_ratio=0.5", "in the corpora; 0 for no limit]"),
-        ("teacher.train=3", "expected a mapping of settings (it is 3)"),  # a section, not a setting
+        ("teacher.train=3", "expected a mapping of settings (it is 3)"),  # not a setting but a section
         ("teacher.foo=1", "unknown setting"),
         ("source_lang=de", "are both 'de'"),
     ],
@@ -116,7 +116,7 @@ def test_many_problems_have_no_descriptions(refusal: Callable[..., str]) -> None
         (["teacher", "train", "lr"], "Learning rate at the end of the warmup"),
         (["prepare", "train", 0, "source", "path"], Source.model_fields["path"].description),
         (["students", "model", "embeddings_from_teacher"], Student.model_fields["embeddings_from_teacher"].description),
-        (["students", "data", "data"], Student.model_fields["data"].description),  # a student of that name
+        (["students", "data", "data"], Student.model_fields["data"].description),  # a student of this name
         (["students", "data"], None),
         (["teacher", "train"], None),
         ([], None),

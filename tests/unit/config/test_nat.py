@@ -1,4 +1,4 @@
-"""Non-autoregressive families and the settings that each has."""
+"""Tests of non-autoregressive families and the settings of each."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"family": "cmlm", "upsample": 3},  # a default that is spelled out
+        {"family": "cmlm", "upsample": 3},  # a default that is written out
         {"family": "ctc", "upsample": 2, "glancing": [[0, 0.5], [100, 0.3]], "distance": "levenshtein"},
         {"family": "insertion", "insertion_temperature": 0.5, "layout": "fairseq", "deep_supervision": 1.0},
     ],
 )
-def test_settings_of_the_family_itself(settings: dict[str, Any]) -> None:
+def test_settings_that_the_family_has_are_accepted(settings: dict[str, Any]) -> None:
     assert NAT(**settings).family == settings["family"]

@@ -1,4 +1,4 @@
-"""Whole pipelines, and rules between their sections."""
+"""Tests of whole pipelines, and of rules between their sections."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_every_pipeline_of_the_project_is_valid(path: Path) -> None:
     assert {student.data for student in pipeline.students.values()} >= {"raw", "distilled"}
 
 
-def test_there_are_pipelines() -> None:
+def test_pipelines_of_the_project_are_found() -> None:
     assert {path.stem for path in PIPELINES} >= {"toy", "multi30k-en-de", "multi30k-paper", "multi30k-en-fr"}
 
 
 @pytest.mark.parametrize("override", ["name=x", "students.raw.nat={family: levenshtein}", "score.nat.ctc_beam=4"])
-def test_what_is_resolved_loads_to_the_same_again(load: Load, override: str) -> None:
+def test_a_resolved_pipeline_loads_to_an_equal_pipeline(load: Load, override: str) -> None:
     pipeline = load(override)
     document = json.loads(json.dumps(resolved(pipeline)))
     assert load(text=tiny_pipeline.to_yaml(document)) == pipeline
@@ -61,7 +61,7 @@ def test_what_is_resolved_loads_to_the_same_again(load: Load, override: str) -> 
         ),
     ],
 )
-def test_sections_that_contradict_each_other(problem: Callable[..., str], override: str, expected: str) -> None:
+def test_contradictions_between_sections_are_refused(problem: Callable[..., str], override: str, expected: str) -> None:
     assert problem(override).startswith(expected)
 
 
@@ -70,13 +70,13 @@ def test_private_and_three_letter_languages_are_known(load: Load) -> None:
 
 
 @pytest.mark.parametrize("code", ["zh-CN", "ZH_hant", "sr-Latn", "pt-BR", "deu", "qaa-Hira"])
-def test_language_codes_stay_as_they_are_written(load: Load, code: str) -> None:
+def test_language_codes_keep_their_spelling(load: Load, code: str) -> None:
     assert load(f"source_lang={code}", "target_lang=en").source_lang == code
 
 
 @pytest.mark.parametrize("code", ["th", "km", "ja", "ko", "tr", "vi", "sr-Latn", "qaa", "hi-Latn"])
 @pytest.mark.parametrize("key", ["source_lang", "target_lang"])
-def test_moses_is_refused_for_languages_it_has_no_rules_for(
+def test_moses_is_refused_for_languages_without_rules(
     refusal: Callable[..., str], load: Load, key: str, code: str
 ) -> None:
     message = refusal(f"{key}={code}", "prepare.text.moses=true")
@@ -88,11 +88,13 @@ def test_moses_is_refused_for_languages_it_has_no_rules_for(
 
 
 @pytest.mark.parametrize("code", ["fr", "deu", "pt-BR", "zh", "zh-Hant", "yue", "ta", "lv", "mni"])
-def test_moses_has_rules_for_a_language_whatever_its_code(load: Load, code: str) -> None:
+def test_moses_is_accepted_for_any_code_of_a_language_with_rules(load: Load, code: str) -> None:
     assert load(f"source_lang={code}", "target_lang=en", "prepare.text.moses=true").prepare.text.moses
 
 
-def test_text_that_others_tokenised_by_moses_must_be_joined_again(refusal: Callable[..., str], load: Load) -> None:
+def test_moses_must_be_able_to_detokenise_text_that_is_already_tokenised(
+    refusal: Callable[..., str], load: Load
+) -> None:
     given = ("prepare.text={moses: true, already_applied: true}", "prepare.test={}")
     for code in ("tr", "ja", "zh-CN", "qaa"):
         assert load(f"source_lang={code}", *given).prepare.text.moses
@@ -107,7 +109,7 @@ def test_text_that_others_tokenised_by_moses_must_be_joined_again(refusal: Calla
         ("{}", "{lowercase: true}", True),
         ("{lowercase: true}", "{}", True),
         ("{lowercase: true}", "{lowercase: false}", True),
-        ("{lowercase: true}", "{detokenized: false}", False),  # of words in lower case, against such words
+        ("{lowercase: true}", "{detokenized: false}", False),  # both sides are lowercased tokens
         ("{lowercase: true}", "{detokenized: false, lowercase: true}", True),
     ],
 )

@@ -1,4 +1,4 @@
-"""Prepare: cleaning, tokenizer, vocabulary, names of test sets."""
+"""Tests of settings of prepare: cleaning, tokenizer, vocabulary and names of test sets."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
 
 
 @pytest.mark.parametrize("name", ["train2", "valid", "dict.x", "raw", "a.part", "Train1.old"])
-def test_names_of_test_sets_that_are_reserved(problem: Callable[..., str], name: str) -> None:
+def test_reserved_names_of_test_sets_are_refused(problem: Callable[..., str], name: str) -> None:
     message = problem("prepare.test={" + name + ": {tsv: {path: x}}}")
     assert message.startswith(f"prepare: test set {name!r}: the name is reserved for files of the pipeline")
 
 
 @pytest.mark.parametrize("name", ["a b", "-a", "a/b", "x" * 101])
-def test_names_of_test_sets_that_are_no_file_names(problem: Callable[..., str], name: str) -> None:
+def test_names_of_test_sets_that_are_not_file_names_are_refused(problem: Callable[..., str], name: str) -> None:
     assert "a name begins with a letter, a digit or '_'" in problem(f"prepare.test={{{name}: {{tsv: {{path: x}}}}}}")
 
 
-def test_names_of_test_sets_that_differ_in_case_alone(problem: Callable[..., str]) -> None:
+def test_names_of_test_sets_that_differ_only_in_case_are_refused(problem: Callable[..., str]) -> None:
     message = problem("prepare.test={a: {tsv: {path: x}}, A: {tsv: {path: x}}}")
     assert message.startswith("prepare: test sets 'a' and 'A': names that differ in case alone are one on some disks")
 
@@ -68,5 +68,5 @@ def test_a_data_bin_has_the_names_of_its_test_sets(load: Load) -> None:
     ("text", "changes_nothing"),
     [("{}", True), ("{already_applied: true}", True), ("{lowercase: true}", False), ("{normalize: true}", False)],
 )
-def test_text_that_passes_unchanged(text: str, changes_nothing: bool) -> None:
+def test_whether_text_settings_change_text(text: str, changes_nothing: bool) -> None:
     assert Text(**yaml.safe_load(text)).changes_nothing is changes_nothing

@@ -1,4 +1,4 @@
-"""Records and sections whose values come from elsewhere than a pipeline file."""
+"""Tests of records and sections whose values do not come from a pipeline file."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_a_record_is_read_as_it_was_written() -> None:
         ([], "file: should be an object (it is [])"),
     ],
 )
-def test_a_record_that_is_not_in_its_form(values: Any, message: str) -> None:
+def test_an_invalid_record_is_refused(values: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         read_record(Point, values, "file")
     assert str(caught.value).startswith(message)
 
 
-def test_options_of_a_command_are_checked_as_settings_are() -> None:
+def test_options_of_a_command_are_checked_like_settings() -> None:
     assert checked(Decode, "translate", beam=3) == Decode(beam=3)
     with pytest.raises(UserError) as caught:
         checked(Decode, "translate", beam=0, lenpen=1000.0)

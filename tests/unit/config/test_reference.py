@@ -1,4 +1,4 @@
-"""The reference of all settings: complete, deterministic, and a JSON schema that agrees with the loader."""
+"""Tests of the reference of all settings: it is complete and deterministic; its JSON schema agrees with the loader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_ALLOWED = re.compile(
 
 
 def sections() -> Iterator[type[Section]]:
-    """Every section of a pipeline once."""
+    """Yield every section of a pipeline once."""
     found, left = {Pipeline}, [Pipeline]
     while left:
         below = {section for field in left.pop().model_fields.values() for section, _ in sections_in(field.annotation)}
@@ -85,7 +85,7 @@ def test_every_section_has_one_table_with_every_setting() -> None:
     assert sorted([row.name for row in table.rows] for table in found) == sorted(expected.values())
 
 
-def test_a_section_at_several_paths_is_described_once() -> None:
+def test_a_section_with_several_paths_is_described_once() -> None:
     assert table("students.NAME.train").paths == ("teacher.train", "students.NAME.train")
     assert table("prepare.monolingual.N").paths[0] == "prepare.train.N.source"
 
@@ -111,7 +111,7 @@ def test_type_default_and_kind_of_a_setting(path: str, name: str, expected: tupl
     assert (row.type, row.default, row.kind) == expected
 
 
-def test_links_lead_to_headings() -> None:
+def test_targets_of_links_are_headings() -> None:
     anchors = re.findall(r"^##+ .*\{ #([\w-]+) \}$", MARKDOWN, re.MULTILINE)
     assert len(anchors) == len(set(anchors)) == len(settings_tables())
     links = set(re.findall(r"\]\(#([^)]+)\)", MARKDOWN))
@@ -141,7 +141,7 @@ def test_the_reference_is_the_same_in_every_process() -> None:
 # --------------------------------------------------------------------------------------------------------- JSON schema
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_json_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
@@ -157,7 +157,7 @@ def test_a_resolved_pipeline_fits_the_schema() -> None:
 
 
 def with_setting(path: str, value: Any) -> dict[str, Any]:
-    """The document of a small pipeline with one value changed."""
+    """Return the document of a small pipeline with one value changed."""
     document = copy.deepcopy(tiny_pipeline.settings())
     *parents, last = path.split(".")
     node: Any = document
@@ -221,7 +221,7 @@ def test_the_schema_has_kind_default_and_description() -> None:
     }
     assert train["lr"]["kind"] == "result"
     assert train["device"]["kind"] == "execution"
-    assert "kind" not in schema["properties"]["teacher"]  # its settings have kinds
+    assert "kind" not in schema["properties"]["teacher"]  # the settings of the section have kinds
     assert "later" not in schema["$defs"]["Corpus"]["properties"]["header"]
     kinds = {(section.__name__, name): kind_of(section.model_fields[name]) for section, name in FIELDS}
     for name, definition in schema["$defs"].items():

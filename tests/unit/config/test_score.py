@@ -1,4 +1,4 @@
-"""Scoring: beams, iterations, the tokenizer of BLEU."""
+"""Tests of settings of scoring: beams, iterations and the tokenizer of BLEU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
     assert problem(override).startswith(expected)
 
 
-def test_a_tokenizer_whose_packages_are_missing(problem: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_without_its_packages_is_refused(
+    problem: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("kdmt.config.score.missing_extra", lambda tokenizer: "ja" if tokenizer == "ja-mecab" else None)
     message = problem("score.tokenize=ja-mecab")
     assert message.startswith(
@@ -32,7 +34,7 @@ def test_a_tokenizer_whose_packages_are_missing(problem: Callable[..., str], mon
     )
 
 
-def test_test_sets_are_translated_with_the_settings_of_score(load: Load) -> None:
+def test_test_sets_are_decoded_with_the_settings_of_score(load: Load) -> None:
     score = load("score={beams: [7], lenpen: 0.6, max_len_a: 2.0, max_len_b: 3, max_tokens: 99, batch_size: 4}").score
     decode = score.decode(7)
     assert decode == Decode(beam=7, lenpen=0.6, max_len_a=2.0, max_len_b=3, max_tokens=99, batch_size=4)

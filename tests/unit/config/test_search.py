@@ -1,4 +1,4 @@
-"""Decoding: beams, and settings that need another one."""
+"""Tests of settings of decoding: beams, and settings that need another setting."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
         "score.nat={ctc_beam: 4, ctc_lm: x.arpa, ctc_lm_weight: 0.5, ctc_length_bonus: 1.0}",
         "score.nat={length_beam: 5, rescore: true}",
         "score.nat={dag: viterbi, dag_lenpen: 0.5}",
-        "score.nat={dag: lookahead, dag_lenpen: 1.0}",  # a default that is spelled out
+        "score.nat={dag: lookahead, dag_lenpen: 1.0}",  # a default that is written out
         "distill.decode={beam: 3, nbest: 3}",
     ],
 )
-def test_settings_that_fit_each_other(load: Load, override: str) -> None:
+def test_consistent_settings_are_accepted(load: Load, override: str) -> None:
     assert load(override)

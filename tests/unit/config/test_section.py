@@ -1,4 +1,4 @@
-"""Sections: frozen, strict, with the types of values that sections share."""
+"""Tests of sections: they are frozen and strict, and share types of values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_unknown_key_is_named_by_its_path(refusal: Callable[..., str], overri
     ("section", "names"),
     [
         (Decode(), []),
-        (Decode(beam=5), []),  # a default that is spelled out
+        (Decode(beam=5), []),  # a default that is written out
         (Decode(beam=4, lenpen=0.5), ["beam", "lenpen"]),
         (NATDecode(dag="greedy"), ["dag"]),
     ],

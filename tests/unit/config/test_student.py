@@ -1,4 +1,4 @@
-"""Students: loss terms, and what a student can learn from, given its family and its teachers."""
+"""Tests of settings of students: loss terms, and the combinations allowed by the family and the teachers."""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ Load = Callable[..., Pipeline]
             "students.raw.online: 'kind: joint' needs the teacher's 'model'",
         ),
         ("students.raw.seeds=[1, 2, 1]", "students.raw: 'seeds' holds a number twice"),
+        (
+            "students.raw={nat: {family: ctc}, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot be combined with 'nat'",
+        ),
+        (
+            "students.raw={attention_kd: {}, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot be combined with 'attention_kd'",
+        ),
+        (
+            "students.raw={model: {attention_dropout: 0.1}, train: {packing: true}}",
+            "students.raw: 'train.packing' needs 'model.attention_dropout: 0'",
+        ),
+        (
+            "students.raw={data: nbest, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot have 'data: nbest'",
+        ),
         ("students.raw={nat: {family: ctc}, word_kd: {}}", "students.raw: 'nat.family: ctc' cannot have 'word_kd'"),
         ("students.raw={nat: {family: nat}, on_policy: {}}", "students.raw: 'nat.family: nat' cannot have 'on_policy'"),
         ("students.raw={nat: {family: dag}, data: nbest}", "students.raw: 'nat.family: dag' cannot have 'data: nbest'"),
@@ -100,7 +116,7 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
         "{online: {kind: ema}, word_kd: {alpha: 0.0}, hidden_kd: {}}",
     ],
 )
-def test_lessons_that_a_student_can_have(load: Load, student: str) -> None:
+def test_valid_combinations_of_losses_are_accepted(load: Load, student: str) -> None:
     assert load(f"students.raw={student}", "distill.decode.nbest=2")
 
 
@@ -113,11 +129,11 @@ def test_lessons_that_a_student_can_have(load: Load, student: str) -> None:
         ({"alpha": 1.0, "alpha_schedule": [[0, 0.0]]}, False),
     ],
 )
-def test_whether_the_divergence_ever_has_a_weight(settings: dict[str, Any], taught: bool) -> None:
+def test_whether_the_divergence_ever_has_a_positive_weight(settings: dict[str, Any], taught: bool) -> None:
     assert WordKD(**settings).ever_taught is taught
 
 
 @pytest.mark.parametrize("layers", ["none", "uniform", "last:2", [[0, 1], [1, 3]]])
-def test_layers_by_rule_or_by_pairs(layers: Any) -> None:
+def test_layers_are_given_by_a_rule_or_by_pairs(layers: Any) -> None:
     expected = layers if isinstance(layers, str) else [tuple(pair) for pair in layers]
     assert HiddenKD(encoder=layers, decoder="uniform").encoder == expected

@@ -1,4 +1,4 @@
-"""Training settings and changes to architectures."""
+"""Tests of settings of training and of changes to architectures."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
     assert problem(override).startswith(expected)
 
 
-def test_overrides_are_the_fields_that_are_set(load: Load) -> None:
+def test_overrides_of_the_architecture_are_the_fields_that_are_set(load: Load) -> None:
     model = load("teacher.model={arch: transformer_tiny, encoder_layers: 3, dropout: 0.0}").teacher.model
     assert model.overrides() == {"encoder_layers": 3, "dropout": 0.0}
 
 
-def test_loss_needs_no_translations_of_the_validation_set(load: Load) -> None:
+def test_selection_by_loss_does_not_translate_the_validation_set(load: Load) -> None:
     assert load("teacher.train={best_metric: loss, validate_bleu: false}").teacher.train.best_metric == "loss"

@@ -1,4 +1,4 @@
-"""YAML that is built to harm or to confuse, and values that YAML 1.1 reads in surprising ways."""
+"""Tests of malicious and confusing YAML, and of values that YAML 1.1 reads in surprising ways."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Load = Callable[..., Pipeline]
         ("1: 2\n", "1: Keys should be strings"),
     ],
 )
-def test_files_that_are_no_settings(refusal: Callable[..., str], text: str, problem: str) -> None:
+def test_files_without_settings_are_refused(refusal: Callable[..., str], text: str, problem: str) -> None:
     message = refusal(text=text)
     assert "/p.yaml: " in message
     assert problem in message
 
 
 def bomb(levels: int) -> str:
-    """Nine aliases of the level below on each: 9 ** levels values."""
+    """Return YAML of 9 ** levels values: each level has nine aliases of the level below."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     for level in range(1, levels):
         aliases = ", ".join([f"*a{level - 1}"] * 9)
@@ -56,7 +56,7 @@ def merge_bomb(levels: int) -> str:
 @pytest.mark.parametrize(
     "text", [bomb(9), merge_bomb(9), "a: [" + "x, " * 100_001 + "x]\n"], ids=["alias", "merge", "list"]
 )
-def test_a_document_that_becomes_too_large(problem: Callable[..., str], text: str) -> None:
+def test_a_document_that_expands_to_too_many_values_is_refused(problem: Callable[..., str], text: str) -> None:
     assert "not valid YAML: more than 100,000 values" in problem(text=text)
 
 
@@ -66,12 +66,12 @@ def test_a_few_aliases_and_merges_are_read(problem: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: &a {b: *a}\n", "a: &a {<<: *a}\n"])
-def test_an_anchor_that_contains_itself(problem: Callable[..., str], text: str) -> None:
+def test_an_anchor_that_contains_itself_is_refused(problem: Callable[..., str], text: str) -> None:
     assert "an anchor that contains itself" in problem(text=text)
 
 
 @pytest.mark.parametrize("text", ["[" * 2_000, "- " * 20_000 + "x", "{a: " * 20_000], ids=["list", "block", "mapping"])
-def test_values_nested_too_deeply(problem: Callable[..., str], text: str) -> None:
+def test_values_nested_too_deeply_are_refused(problem: Callable[..., str], text: str) -> None:
     assert problem(text=text) == "not valid YAML: nested too deeply"
     assert "is not a YAML value" in problem(f"name={text}") or "nested" in problem(f"name={text}")
 
@@ -96,7 +96,7 @@ def test_values_nested_too_deeply(problem: Callable[..., str], text: str) -> Non
         ("*nothing", "found undefined alias 'nothing'"),
     ],
 )
-def test_scalars_that_cannot_be_read(problem: Callable[..., str], text: str, expected: str) -> None:
+def test_invalid_scalars_are_refused(problem: Callable[..., str], text: str, expected: str) -> None:
     message = problem(text=f"name: {text}\n")
     assert message.startswith("not valid YAML: ")
     assert expected in message
@@ -104,8 +104,8 @@ def test_scalars_that_cannot_be_read(problem: Callable[..., str], text: str, exp
 
 
 @pytest.mark.parametrize("text", ["1:30", "010", "2020-99-99", "2020-01-01", "1:30.5", "0o17", "=", "1__0x"])
-def test_dates_and_numbers_to_other_bases_are_text(problem: Callable[..., str], text: str) -> None:
-    """YAML 1.1 reads `1:30` as 90 and `010` as 8, and a date that does not exist ends in a traceback."""
+def test_dates_and_numbers_in_other_bases_are_text(problem: Callable[..., str], text: str) -> None:
+    """Check `1:30` and `010`, which YAML 1.1 reads as 90 and 8, and an invalid date, which fails with a traceback."""
     message = problem(f"teacher.train.max_updates={text}")
     assert message.startswith(f"teacher.train.max_updates: should be a valid integer (it is {text!r})")
 
@@ -113,16 +113,16 @@ def test_dates_and_numbers_to_other_bases_are_text(problem: Callable[..., str], 
 @pytest.mark.parametrize(
     ("text", "value"), [("1_000", 1000), ("0x10", 16), ("0b11", 3), ("+5", 5), ("0", 0)], ids=lambda value: str(value)
 )
-def test_other_numbers_are_read_as_before(text: str, value: int) -> None:
-    assert yaml.safe_load(text) == value  # PyYAML's own reading is the reference
+def test_other_integers_are_read_as_by_pyyaml(text: str, value: int) -> None:
+    assert yaml.safe_load(text) == value  # PyYAML is the reference
     assert read_yaml(text) == value
 
 
 @pytest.mark.parametrize("text", ["1.5", "-1.5e+3", ".5", "1.", "5e-4", "-.inf", ".inf", "+1.0E5", "1_0.5", "1e5"])
-def test_floats_are_read_as_before(text: str) -> None:
+def test_floats_are_read_as_by_python(text: str) -> None:
     assert read_yaml(text) == float(text.replace("_", "").replace(".inf", "inf"))
 
 
 @pytest.mark.parametrize("text", [".inf", "-.inf", ".nan", "1e999"])
-def test_numbers_that_are_not_finite(problem: Callable[..., str], text: str) -> None:
+def test_numbers_that_are_not_finite_are_refused(problem: Callable[..., str], text: str) -> None:
     assert "lr: should be" in problem(f"teacher.train.lr={text}")

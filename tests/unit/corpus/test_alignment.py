@@ -1,4 +1,4 @@
-"""The aligner: its expectation maximisation against one over dictionaries, link by link, and simple corpora."""
+"""Tests of word alignment: compared with a plain expectation maximisation, and on simple corpora."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def as_arrays(sentences: Corpus) -> list[np.ndarray]:
 
 
 def train(sources: Corpus, targets: Corpus, *, iterations: int = 4) -> WordPairs:
-    """Align sentences of ids from 1 on; 0 is the empty word."""
+    """Align sentences whose ids start at 1; 0 is the empty word."""
     return align(as_arrays([[0, *source] for source in sources]), as_arrays(targets), iterations=iterations)
 
 
 def expected_table(sources: Corpus, targets: Corpus, iterations: int) -> tuple[dict, dict]:
-    """t(y|x) and counts of best links by Model 1 under the diagonal prior, one link at a time."""
+    """Return t(y|x) and counts of best links of Model 1 with the diagonal prior, computed one link at a time."""
 
-    def prior(i: int, m: int, j: int, n: int) -> float:  # i counts from 1, 0 is the empty word
+    def prior(i: int, m: int, j: int, n: int) -> float:  # i starts at 1; 0 is the empty word
         if i == 0:
             return EMPTY_WORD_PROBABILITY
         weights = [math.exp(-DIAGONAL_TENSION * abs(k / m - j / n)) for k in range(1, m + 1)]
@@ -59,7 +59,7 @@ def expected_table(sources: Corpus, targets: Corpus, iterations: int) -> tuple[d
 
 
 def noisy_corpus() -> tuple[Corpus, Corpus]:
-    """Sentences whose translations lose, move and gain words, so that the alignment is not obvious."""
+    """Return sentences whose translations lose, move and gain words, so that the alignment is not obvious."""
     rng = random.Random(4)
     sources = [[rng.randint(1, 12) for _ in range(rng.randint(1, 7))] for _ in range(40)] + [[1, 2], [3]]
     targets = []
@@ -71,7 +71,7 @@ def noisy_corpus() -> tuple[Corpus, Corpus]:
 
 
 @pytest.mark.parametrize("iterations", [1, 4])
-def test_probabilities_and_links_are_those_of_an_em_over_dictionaries(iterations: int) -> None:
+def test_probabilities_and_links_equal_a_plain_expectation_maximisation(iterations: int) -> None:
     sources, targets = noisy_corpus()
     found = train(sources, targets, iterations=iterations)
     table, links = expected_table(sources, targets, iterations)
@@ -84,7 +84,7 @@ def test_probabilities_and_links_are_those_of_an_em_over_dictionaries(iterations
     assert {pair: count for pair, count in zip(pairs, found.links_P.tolist(), strict=True) if count} == links
 
 
-def test_a_word_order_that_is_reversed_is_recovered() -> None:
+def test_words_are_aligned_in_reversed_word_order() -> None:
     rng = random.Random(1)
     sources = [[rng.randint(1, 15) for _ in range(rng.randint(2, 7))] for _ in range(300)]
     found = train(sources, [[word + 20 for word in reversed(source)] for source in sources], iterations=10)
@@ -100,7 +100,7 @@ def test_translations_of_a_word_sum_to_one_and_stay_finite() -> None:
     assert np.isfinite(found.t_P).all()
 
 
-def test_chunks_of_the_corpus_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probabilities_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(*noisy_corpus())
     monkeypatch.setattr(alignment, "_CHUNK_LINKS", 30)
     parts = train(*noisy_corpus())
@@ -109,12 +109,12 @@ def test_chunks_of_the_corpus_change_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("sources", "targets"), [([], []), ([[]], [[1]]), ([[1]], [[]])])
-def test_a_corpus_without_word_pairs(sources: Corpus, targets: Corpus) -> None:
+def test_a_corpus_without_word_pairs_is_refused(sources: Corpus, targets: Corpus) -> None:
     with pytest.raises(ValueError, match="there is no word pair to align"):
         train(sources, targets)
 
 
-def test_sides_of_different_lengths() -> None:
+def test_sides_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         train([[1], [2]], [[3]])
 

@@ -1,4 +1,4 @@
-"""Data-bins, byte for byte those of real fairseq-preprocess 0.12.2 (tests/golden/make_data_bin.py)."""
+"""Tests of data-bins: they equal those of fairseq-preprocess 0.12.2 byte for byte (tests/golden/make_data_bin.py)."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ LANGS = DIRECTION.sides
 
 
 class Words(SubwordModel):
-    """A tokenizer for text that is tokenised already: the fast path then sees what fairseq saw."""
+    """Tokenizer for text that is already tokenised, so that the fast path has the same input as fairseq."""
 
     def __init__(self):
         super().__init__(["<unk>"])
@@ -62,7 +62,7 @@ def dictionary_options(options, side):
 
 
 def learn(options):
-    """The dictionaries of both sides from the golden text."""
+    """Return the dictionaries of both sides, built from the golden text."""
     paths = [TEXT / f"train.{lang}" for lang in LANGS]
     if "--joined-dictionary" in options:
         joined = Dictionary.from_counts(count_tokens(paths), **dictionary_options(options, "src"))
@@ -81,7 +81,7 @@ def assert_same_files(folder, expected):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_tokenised_text_gives_fairseqs_files(case, tmp_path):
+def test_files_from_tokenised_text_equal_fairseq(case, tmp_path):
     for lang, dictionary in zip(LANGS, learn(CASES[case]), strict=True):
         dictionary.save(dictionary_path(tmp_path, lang))
         for split in ("train", "valid"):
@@ -98,8 +98,8 @@ def vocabulary_of(case):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("chunk_lines", [1, 7, 1000])
-def test_fast_path_gives_fairseqs_files(case, chunk_lines, tmp_path, monkeypatch):
-    """The joined ones share their ids between the sides too."""
+def test_files_of_the_fast_path_equal_fairseq(case, chunk_lines, tmp_path, monkeypatch):
+    """Compare files; with a joined dictionary, the sides also share one tokenizer and its ids."""
     monkeypatch.setattr("kdmt.corpus.binarize.CHUNK_LINES", chunk_lines)
     joined = "--joined-dictionary" in CASES[case]
     source = Words()
@@ -123,7 +123,7 @@ def test_fast_path_gives_fairseqs_files(case, chunk_lines, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("case", "size"), [("uint16", 65_499), ("uint32", 65_500)])
-def test_dtype_changes_where_fairseqs_does(case, size, tmp_path):
+def test_dtype_depends_on_the_vocabulary_size_as_in_fairseq(case, size, tmp_path):
     (tmp_path / "dict.txt").write_text("".join(f"w{number} 1\n" for number in range(size - 4)), encoding="utf-8")
     (tmp_path / "text").write_text(f"w0 w{size - 5} w7\nw{size - 4}\n\n", encoding="utf-8")
     (tmp_path / "out").mkdir()
@@ -156,7 +156,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_fast_path_equals_tokenised_text(name, tmp_path, monkeypatch):
-    """Through ids and a temporary file, or through tokenised text written out: the same bytes."""
+    """Compare files made through ids and a temporary file with those made from a file of tokenised text."""
     monkeypatch.setattr("kdmt.corpus.binarize.CHUNK_LINES", 37)
     tokenizer_settings, vocabulary = SETTINGS[name]
     train, valid = make_text(tmp_path, "train", 200, 1), make_text(tmp_path, "valid", 20, 2)
@@ -206,7 +206,7 @@ def write_pair(folder, source, target, tags=None):
     return TextPair(folder / "source", folder / "target", None if tags is None else folder / "tags")
 
 
-def test_tags_stand_before_the_source(tmp_path):
+def test_tags_are_prepended_to_the_source(tmp_path):
     built = build(tmp_path, write_pair(tmp_path, "a b\n\nc\n", "x\ny\nz\n", "<bt>\n<bt>\n\n"))
     dataset = IndexedDataset(data_prefix(tmp_path / "data-bin", "train", DIRECTION, "en"))
     sentences = [built.source_dictionary.string(dataset[i]) for i in range(3)]
@@ -223,7 +223,7 @@ def test_unknown_tokens_are_counted(tmp_path):
     assert built.target == TokenCounts(num_lines=2, num_tokens=5, num_unk=0)
 
 
-def test_a_tag_is_one_token(tmp_path):
+def test_a_tag_of_two_tokens_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"tags:2: a tag is one token, found 'a b'"):
         build(tmp_path, write_pair(tmp_path, "a\nb\n", "x\ny\n", "\na b\n"))
     assert list((tmp_path / "data-bin").iterdir()) == []
@@ -238,12 +238,12 @@ def test_a_tag_is_one_token(tmp_path):
         (("a\nb\n", b"x\n\xe4\n"), r"target:2: not UTF-8"),
     ],
 )
-def test_bad_text(tmp_path, text, message):
+def test_invalid_text_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         build(tmp_path, write_pair(tmp_path, *text))
     assert not list((tmp_path).glob("data-bin/*"))
 
 
-def test_missing_text(tmp_path):
+def test_missing_text_is_refused(tmp_path):
     with pytest.raises(UserError, match="source: there is no such file"):
         build(tmp_path, TextPair(tmp_path / "source", tmp_path / "target"))

@@ -1,4 +1,4 @@
-"""Checks of corpora: counts for report.json, and warnings."""
+"""Tests of checks of corpora: counts for report.json, and warnings."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def test_malformed_rows_are_counted_with_their_first_lines() -> None:
     assert warning.endswith(", ...)")
 
 
-def test_empty_lines_of_held_out_sets() -> None:
+def test_empty_lines_of_held_out_sets_are_counted() -> None:
     pairs = [("a", "b"), ("", "c"), (" \u200b", "d"), ("e", "f")]
     report, warnings = check_held_out({"valid": pairs})
     assert report == {"valid": {"lines": 4, "empty_source": 2, "empty_target": 0}}
     assert warnings == ["valid: 2 of 4 source lines are empty"]
 
 
-def test_test_sets_that_share_sentences_with_others() -> None:
+def test_sentences_shared_between_held_out_sets_are_reported() -> None:
     test = [(source.upper(), f"other {target}") for source, target in PAIRS[:10]] + PAIRS[30:]
     report, warnings = check_held_out({"valid": PAIRS[:30], "test": test, "test2": test})
-    assert report["test"]["shared"] == {"valid": 10}  # sources alone, whatever their case
-    assert report["test2"]["shared"] == {"valid": 10, "test": 20}  # pairs
+    assert report["test"]["shared"] == {"valid": 10}  # only sources, compared without case
+    assert report["test2"]["shared"] == {"valid": 10, "test": 20}  # whole pairs
     assert warnings[0].startswith("test: 10 of 20 source sentences are those of valid: what is chosen by")
     assert any(warning.startswith("test2: 20 of 20 pairs are those of test") for warning in warnings)
 
@@ -55,7 +55,7 @@ def test_a_few_shared_sentences_are_counted_without_a_warning() -> None:
 
 
 @pytest.mark.parametrize("exchanged", [False, True])
-def test_sides_that_are_exchanged(tmp_path: Path, exchanged: bool) -> None:
+def test_exchanged_sides_are_reported(tmp_path: Path, exchanged: bool) -> None:
     good, bad = PAIRS[:20], [(target, source) if exchanged else (source, target) for source, target in PAIRS[20:]]
     sides = (tmp_path / "train.en", tmp_path / "train.de")
     for path, lines in zip(sides, zip(*good, *bad, strict=True), strict=True):
@@ -74,7 +74,7 @@ def test_sides_that_are_exchanged(tmp_path: Path, exchanged: bool) -> None:
         (True, "the de side of the training set has 3 ids of <pad> inside sentences: they count as <unk>"),
     ],
 )
-def test_special_symbols_inside_sentences(ids: bool, expected: str) -> None:
+def test_special_symbols_inside_sentences_are_reported(ids: bool, expected: str) -> None:
     report, warnings = check_specials({"en": {}, "de": {"<pad>": 3}}, ids=ids)
     assert report == {"de": {"<pad>": 3}}
     assert warnings == [expected]
@@ -84,7 +84,7 @@ def test_literal_unknown_words_are_counted_without_a_warning() -> None:
     assert check_specials({"de": {"<unk>": 9}}) == ({"de": {"<unk>": 9}}, [])
 
 
-def test_every_warning_is_shown_and_every_count_kept() -> None:
+def test_every_warning_is_printed_and_every_count_returned() -> None:
     lines: list[str] = []
     findings = {"a": ({"n": 1}, ["first", "second"]), "b": ({}, [])}
     assert report_findings(findings, lines.append) == {"a": {"n": 1}, "b": {}}

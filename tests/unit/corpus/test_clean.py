@@ -60,7 +60,7 @@ def clean_in(folder: Path, *corpora: TrainingCorpus, clean: Any = None, **option
     )
     tags = read_lines(out["tags"]) if out["tags"].exists() else None
     expected = {"source", "target"} | ({"tags"} if tags is not None else set())
-    assert {path.name for path in folder.iterdir()} == expected  # no work folder and no .part is left
+    assert {path.name for path in folder.iterdir()} == expected  # the work folder and .part files are removed
     pairs = list(zip(read_lines(out["source"]), read_lines(out["target"]), strict=True))
     assert report.pairs_out == len(pairs)
     return Cleaned(pairs, tags, report)
@@ -82,18 +82,18 @@ def test_invisible_characters() -> None:
         ("ฉัน\u200bกิน\u200bข้าว", "ฉัน กิน ข้าว"),  # Thai
         ("ຂ້ອຍ\u200bກິນ\u200bເຂົ້າ", "ຂ້ອຍ ກິນ ເຂົ້າ"),  # Lao
         ("ကျွန်တော်\u200bစား", "ကျွန်တော် စား"),  # Burmese
-        ("ฉัน\u200bEnglish\u200b5\u200bคน", "ฉัน English\u200b5 คน"),  # at a border of scripts too
-        ("กิน\u200b\u200b\u2060\u200bข้าว", "กิน ข้าว"),  # a run of them is one boundary
+        ("ฉัน\u200bEnglish\u200b5\u200bคน", "ฉัน English\u200b5 คน"),  # also between two scripts
+        ("กิน\u200b\u200b\u2060\u200bข้าว", "กิน ข้าว"),  # several in a row are one boundary
         ("\u200bกิน\u200b \u200bข้าว\u200b", "กิน ข้าว"),
-        ("กิน\u200b(ข้าว)", "กิน(ข้าว)"),  # beside punctuation nothing is joined
-        ("これは\u200bペン", "これはペン"),  # Chinese and Japanese: a place to break the line
-        ("Donau\u200bdampf", "Donaudampf"),  # where words have spaces: the same
-        ("กิน\u00adข้าว\u2060\ufeffแล้ว", "กินข้าวแล้ว"),  # those that say "no word ends here"
+        ("กิน\u200b(ข้าว)", "กิน(ข้าว)"),  # next to punctuation no space is needed
+        ("これは\u200bペン", "これはペン"),  # Chinese and Japanese: where a line may be broken
+        ("Donau\u200bdampf", "Donaudampf"),  # scripts with spaces between words: the same
+        ("กิน\u00adข้าว\u2060\ufeffแล้ว", "กินข้าวแล้ว"),  # characters that mark the inside of a word
         ("1990\x962000, so\x97ja, don\x92t, a \x96 b", "1990 2000, so ja, dont, a b"),  # Windows-1252 dashes
         ("\ufff9東京\ufffaとうきょう\ufffb", "東京 とうきょう"),  # a word and its annotation
     ],
 )
-def test_what_separates_words_becomes_a_space(line: str, cleaned: str) -> None:
+def test_invisible_word_separators_become_a_space(line: str, cleaned: str) -> None:
     expected = cleaned.replace("\u200b", "")
     counts: Counter[str] = Counter()
     assert clean_line(line, "NFC", counts) == expected
@@ -103,7 +103,7 @@ def test_what_separates_words_becomes_a_space(line: str, cleaned: str) -> None:
 
 
 @given(st.text(st.sampled_from("กขAa1 ,\u200b\u2060\u00ad\x96\x00\t"), max_size=12))
-def test_removing_keeps_every_visible_character_in_order(line: str) -> None:
+def test_removing_invisible_characters_keeps_the_visible_ones_in_order(line: str) -> None:
     removed = "\u200b\u2060\u00ad\x96\x00"
     cleaned = remove_invisible(line)
     visible = "".join(character for character in line if character not in removed)
@@ -113,7 +113,7 @@ def test_removing_keeps_every_visible_character_in_order(line: str) -> None:
 
 
 def test_invisible_covers_every_control_character() -> None:
-    """Each character of Unicode's category Cc is removed, or whitespace that the next rule collapses."""
+    """Check that each character of Unicode's category Cc is removed or is whitespace that the next rule collapses."""
     controls = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"]
     assert len(controls) == 65
     for control in controls:
@@ -121,7 +121,7 @@ def test_invisible_covers_every_control_character() -> None:
 
 
 @given(st.text())
-def test_collapse_whitespace_is_split_and_join(line: str) -> None:
+def test_collapse_whitespace_equals_split_and_join(line: str) -> None:
     assert collapse_whitespace(line) == " ".join(line.split())
 
 
@@ -153,13 +153,13 @@ def words(number: int) -> str:
         (words(3), words(3), "copy"),
     ],
 )
-def test_broken_rule(source: str, target: str, rule: str | None) -> None:
+def test_the_first_broken_rule_is_returned(source: str, target: str, rule: str | None) -> None:
     clean = Clean(min_words=2, max_words=10, max_characters=100)
     assert broken_rule(source, target, clean) == rule
     assert broken_rule("a b", "a b", Clean(drop_copies=False)) is None
 
 
-def test_words_are_counted_on_the_sides_that_have_them() -> None:
+def test_words_are_counted_only_on_sides_with_spaces() -> None:
     clean = Clean(min_words=2, max_words=3)
     assert broken_rule("a b", "はい", clean) == "min_words"
     assert broken_rule("a b", "はい", clean, spaced=(True, False)) is None
@@ -168,7 +168,7 @@ def test_words_are_counted_on_the_sides_that_have_them() -> None:
     assert broken_rule("a b", "一 二 三 四 五", clean) == "max_words"
 
 
-def test_zero_switches_limits_off() -> None:
+def test_zero_disables_a_limit() -> None:
     long = words(5000)
     none = Clean(min_words=0, max_words=0, max_characters=0, max_ratio=0.0)
     assert broken_rule(long, "x", Clean(max_words=0)) == "max_characters"
@@ -181,7 +181,7 @@ def test_zero_switches_limits_off() -> None:
 
 
 def plain_clean(pairs: Pairs, clean: Clean, seen: set[tuple[str, str]]) -> tuple[Pairs, Counter[str]]:
-    """The rules once more, in the plainest words."""
+    """Return the kept pairs and counts of dropped ones by a plain implementation of the rules."""
     kept, dropped = [], Counter[str]()
     for pair in pairs:
         source, target = (" ".join(unicodedata.normalize("NFC", remove_invisible(line)).split()) for line in pair)
@@ -212,7 +212,9 @@ some_pairs = st.lists(st.tuples(line.map("".join), line.map("".join)), max_size=
 
 @settings(max_examples=25, deadline=None)
 @given(some_pairs, some_pairs)
-def test_agrees_with_the_plain_rules(tmp_path_factory: pytest.TempPathFactory, first: Pairs, second: Pairs) -> None:
+def test_cleaning_equals_a_plain_implementation(
+    tmp_path_factory: pytest.TempPathFactory, first: Pairs, second: Pairs
+) -> None:
     clean = Clean(min_words=2, max_words=4, max_characters=9, max_ratio=0.0)
     seen: set[tuple[str, str]] = {("sure to", "be left")}
     always = [("sure to", "be left")]
@@ -243,12 +245,12 @@ def test_cleaning_clean_text_changes_nothing(tmp_path: Path) -> None:
     assert once.report.corpora[0].lines_changed == {"invisible": 2, "unicode": 1, "whitespace": 2}
 
 
-def test_duplicates_may_stay(tmp_path: Path) -> None:
+def test_duplicates_are_kept_on_request(tmp_path: Path) -> None:
     pairs = [("a", "b"), ("a", "b")]
     assert clean_in(tmp_path, TrainingCorpus("a", pairs), clean=Clean(drop_duplicates=False)).pairs == pairs
 
 
-def test_duplicates_are_dropped_over_corpora_and_the_first_stays(tmp_path: Path) -> None:
+def test_duplicates_across_corpora_are_dropped_except_the_first(tmp_path: Path) -> None:
     cleaned = clean_in(
         tmp_path,
         TrainingCorpus("real", [("a", "b"), ("c", "d")]),
@@ -259,7 +261,7 @@ def test_duplicates_are_dropped_over_corpora_and_the_first_stays(tmp_path: Path)
     assert [counts.dropped["duplicate"] for counts in cleaned.report.corpora] == [0, 2]
 
 
-def test_of_a_tagged_and_an_untagged_pair_the_untagged_one_stays(tmp_path: Path) -> None:
+def test_an_untagged_pair_is_kept_instead_of_a_tagged_duplicate(tmp_path: Path) -> None:
     cleaned = clean_in(
         tmp_path,
         TrainingCorpus("synthetic", [("c", "d"), ("a", "d"), ("a", "d")], tag="<bt>"),
@@ -275,7 +277,7 @@ def test_of_a_tagged_and_an_untagged_pair_the_untagged_one_stays(tmp_path: Path)
     assert [counts.dropped["duplicate"] for counts in cleaned.report.corpora] == [2, 1, 1]
 
 
-def test_weight_repeats_whole_passes_with_their_tags(tmp_path: Path) -> None:
+def test_weight_repeats_a_corpus_with_its_tags(tmp_path: Path) -> None:
     corpora = (
         TrainingCorpus("a", [("1", "eins"), ("2", "zwei")], weight=2, tag="<a>"),
         TrainingCorpus("b", [("3", "drei")], weight=3),
@@ -286,7 +288,7 @@ def test_weight_repeats_whole_passes_with_their_tags(tmp_path: Path) -> None:
         assert cleaned.tags == ["<a>"] * 4 + [""] * 3
 
 
-def test_tags_of_an_earlier_run_go(tmp_path: Path) -> None:
+def test_tags_of_an_earlier_run_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "tags").write_text("<old>\n")
     assert clean_in(tmp_path, TrainingCorpus("a", [("a", "b")])).tags is None
 
@@ -308,7 +310,7 @@ def test_held_out_sentences_are_dropped_and_counted(tmp_path: Path) -> None:
     assert cleaned.report.dropped["held_out"] == 4
 
 
-def test_none_keeps_every_line_as_it_is(tmp_path: Path) -> None:
+def test_clean_none_keeps_every_line_unchanged(tmp_path: Path) -> None:
     pairs = [(" a  b\t", "e\u0301\x00"), ("", ""), ("same", "same"), ("same", "same"), ("x\u2028y", "z\ry"), ("", "z")]
     forbidden = collect_forbidden([("test", [("same", "same")])])
     cleaned = clean_in(tmp_path, TrainingCorpus("a", iter(pairs)), clean="none", forbidden=forbidden)
@@ -317,7 +319,9 @@ def test_none_keeps_every_line_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clean", [Clean(max_words=3), "none"])
-def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: Any) -> None:
+def test_output_does_not_depend_on_the_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: Any
+) -> None:
     monkeypatch.setattr("kdmt.corpus.clean._CHUNK_PAIRS", 7)
     pairs = [(words(n % 5), f"w{n % 30} y") for n in range(200)]
     forbidden = collect_forbidden([("test", [("w0", "w0 y")])])
@@ -346,7 +350,7 @@ def test_report_is_json(tmp_path: Path) -> None:
     st.sampled_from([1.2, 2.0, 3.0]),
     st.booleans(),
 )
-def test_ratio_is_taken_against_the_median(
+def test_max_ratio_is_relative_to_the_median_ratio(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int]], max_ratio: float, duplicates: bool
 ) -> None:
     pairs = [("a b", "b a"), *((size * "a", other * "b") for size, other in sizes)]
@@ -365,8 +369,8 @@ def test_ratio_is_taken_against_the_median(
     assert report.dropped["duplicate"] == len(kept) - len(cleaned.pairs)
 
 
-def test_one_ratio_for_all_corpora_and_none_where_it_is_switched_off(tmp_path: Path) -> None:
-    """The pairs of the small corpus are typical by themselves and not beside the large one."""
+def test_one_typical_ratio_is_used_for_all_corpora(tmp_path: Path) -> None:
+    """Use a small corpus whose pairs are typical within that corpus but not compared with the large one."""
     large = [(f"{n:03} " + 96 * "a", f"{n:03} " + 46 * "b") for n in range(20)]
     small = [(f"{n:03} " + 16 * "a", f"{n:03} " + 196 * "b") for n in range(3)]
     cleaned = clean_in(tmp_path, TrainingCorpus("large", large), TrainingCorpus("small", small))
@@ -379,7 +383,7 @@ def test_one_ratio_for_all_corpora_and_none_where_it_is_switched_off(tmp_path: P
         ).pairs == [*large, *small]
 
 
-def test_short_lines_are_dropped_by_no_ratio(tmp_path: Path) -> None:
+def test_short_lines_are_not_dropped_by_their_ratio(tmp_path: Path) -> None:
     talk = [("Yes.", "はい"), ("OK", "わかりました"), ("Thank you very much.", "どうも"), ("No!", "いいえ、違います")]
     text = [
         (f"This is sentence number {n}, and it is a plain one.", f"これは普通の文の{n}番目です。") for n in range(20)
@@ -395,8 +399,8 @@ def test_a_line_of_5000_characters_without_a_space_is_too_long(tmp_path: Path) -
     assert cleaned.report.dropped["max_characters"] == 3
 
 
-# Characters of a sentence for 100 of an English one, and how much that varies between sentences (standard deviation of
-# its logarithm): of the UDHR's paragraphs, and of subtitles, which vary more.
+# Characters of a sentence per 100 characters of an English one, and the standard deviation of the logarithm of this
+# ratio between sentences: measured on paragraphs of the UDHR, and on subtitles, which vary more.
 WORDS = ["ein", "zwei", "drei", "the", "of", "and", "Haus", "lumière", "garçon", "Donaudampfschifffahrt", "un", "à"]
 
 
@@ -404,7 +408,7 @@ WORDS = ["ein", "zwei", "drei", "the", "of", "and", "Haus", "lumière", "garçon
     ("target", "share"), [("ja", 0.45), ("zh", 0.31), ("th", 0.95), ("de", 1.15), ("km", 1.1), ("my", 1.4)]
 )
 def test_ordinary_text_is_kept(tmp_path: Path, target: str, share: float) -> None:
-    """Sentences of 1 to 60 words whose lengths spread as those of translations do, sigma 0.3 of the logarithm."""
+    """Clean sentences of 1 to 60 words; logarithms of length ratios have the standard deviation 0.3 of translations."""
     draw = random.Random(5)
     pairs = []
     for number in range(2000):
@@ -417,14 +421,14 @@ def test_ordinary_text_is_kept(tmp_path: Path, target: str, share: float) -> Non
     assert len(cleaned.pairs) >= 0.97 * len(pairs)
     shuffled = [(source, pairs[(3 * place + 7) % len(pairs)][1]) for place, (source, _) in enumerate(pairs)]
     wrong = clean_in(tmp_path, TrainingCorpus("a", shuffled), spaced=(True, target == "de"))
-    assert wrong.report.dropped["max_ratio"] > 0.1 * len(pairs)  # the rule is not there for nothing
+    assert wrong.report.dropped["max_ratio"] > 0.1 * len(pairs)  # the rule drops wrong pairs
 
 
 UDHR = Path(__file__).parents[3].parent / "shared" / "data" / "udhr"
 
 
 @pytest.mark.skipif(not UDHR.is_dir(), reason="../shared/data/udhr is not here")
-def test_the_udhr_between_english_and_23_languages(tmp_path: Path) -> None:
+def test_the_udhr_is_kept_between_english_and_23_languages(tmp_path: Path) -> None:
     texts = {path.suffix[1:]: path.read_text(encoding="utf-8").splitlines() for path in sorted(UDHR.glob("udhr.*"))}
     assert len(texts) == 24
     lost = {}
@@ -442,7 +446,7 @@ MULTI30K = UDHR.parent / "multi30k" / "raw"
 
 @pytest.mark.skipif(not MULTI30K.is_dir(), reason="../shared/data/multi30k is not here")
 @pytest.mark.parametrize(("source", "target"), [("en", "de"), ("de", "fr")])
-def test_multi30k(tmp_path: Path, source: str, target: str) -> None:
+def test_multi30k_is_kept(tmp_path: Path, source: str, target: str) -> None:
     sides = (gzip.decompress((MULTI30K / f"train.{lang}.gz").read_bytes()).decode() for lang in (source, target))
     pairs = list(zip(*(side.splitlines() for side in sides), strict=True))
     assert len(clean_in(tmp_path, TrainingCorpus("multi30k", pairs)).pairs) >= 0.999 * len(pairs)
@@ -455,7 +459,7 @@ def warned(tmp_path: Path, *corpora: TrainingCorpus, clean: Any = None) -> list[
     return list(clean_in(tmp_path, *corpora, clean=clean).report.warnings())
 
 
-def test_a_corpus_that_loses_much_is_a_warning_with_three_examples(tmp_path: Path) -> None:
+def test_a_corpus_that_loses_many_pairs_gives_a_warning_with_three_examples(tmp_path: Path) -> None:
     good = [(f"a b {n}", f"c d {n}") for n in range(60)]
     bad = [(f"{n} \x1b[31m{'w' * 100}", "c") for n in range(11)]
     assert warned(tmp_path, TrainingCorpus("x", good + bad[:6]), clean=Clean(max_characters=50)) == []
@@ -464,16 +468,16 @@ def test_a_corpus_that_loses_much_is_a_warning_with_three_examples(tmp_path: Pat
     assert lines[1:] == [f"  max_characters: '{n} \\x1b[31m{'w' * 53}...' -> 'c'" for n in range(3)]
 
 
-def test_rules_that_see_all_pairs_have_examples_too(tmp_path: Path) -> None:
+def test_warnings_have_examples_of_rules_applied_to_all_pairs(tmp_path: Path) -> None:
     good = [(f"a b {n} {'x' * 50}", f"c d {n} {'x' * 50}") for n in range(40)]
     unfit = [(f"u {n}", "v" * 300) for n in range(5)]
     lines = warned(tmp_path, TrainingCorpus("x", [*good, *unfit, *good[:6]]))
     assert lines[0] == "warning: x: 11 of 51 pairs dropped (22%): duplicate 6 (12%), max_ratio 5 (10%)"
     assert lines[1:] == [f"  duplicate: 'a b {n} {'x' * 50}' -> 'c d {n} {'x' * 50}'" for n in range(3)]
-    assert warned(tmp_path, TrainingCorpus("x", [*good, *unfit[:4], *good[:4]])) == []  # 17% in all, 8% to each
+    assert warned(tmp_path, TrainingCorpus("x", [*good, *unfit[:4], *good[:4]])) == []  # 17% in total, 8% by each rule
 
 
-def test_each_corpus_and_all_together_are_told(tmp_path: Path) -> None:
+def test_warnings_are_given_for_each_corpus_and_for_all_together(tmp_path: Path) -> None:
     kept = [(f"a {n}", f"b {n}") for n in range(200)]
     large, small = TrainingCorpus("large", kept[:100]), TrainingCorpus("small", [*kept[100:], ("", "z"), ("", "z")])
     bad = TrainingCorpus("bad", [("", "z")] * 100)
@@ -496,13 +500,13 @@ def assert_untouched(folder: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the output of an earlier run."""
+    """Return a folder with the output of an earlier run."""
     (tmp_path / "source").write_text("old source\n")
     (tmp_path / "target").write_text("old target\n")
     return tmp_path
 
 
-def test_everything_filtered_away(folder: Path) -> None:
+def test_dropping_every_pair_is_an_error(folder: Path) -> None:
     pairs = [("", "a"), ("a", "a"), ("b", "b"), (2501 * "w", "a")]
     with pytest.raises(UserError) as error:
         clean_in(folder, TrainingCorpus("a", pairs))
@@ -514,7 +518,7 @@ def test_everything_filtered_away(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_error_while_reading(folder: Path, workers: int) -> None:
+def test_an_error_while_reading_leaves_the_earlier_output(folder: Path, workers: int) -> None:
     def pairs() -> Iterator[tuple[str, str]]:
         yield "a", "b"
         raise UserError("FILE line 2: not UTF-8")
@@ -526,14 +530,14 @@ def test_error_while_reading(folder: Path, workers: int) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("side", ["source", "target", "tags"])
-def test_full_disk(folder: Path, side: str) -> None:
-    (folder / f"{side}.part").symlink_to("/dev/full")  # every write there fails as on a full disk
+def test_a_full_disk_leaves_the_earlier_output(folder: Path, side: str) -> None:
+    (folder / f"{side}.part").symlink_to("/dev/full")  # every write to it fails as on a full disk
     with pytest.raises(UserError, match="the disk is full"):
         clean_in(folder, TrainingCorpus("a", [("a", "b")], tag="<a>"))
     assert_untouched(folder)
 
 
-def test_leftovers_of_a_killed_run_do_no_harm(tmp_path: Path) -> None:
+def test_files_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "digests.0").write_bytes(b"half a record")
     (tmp_path / "source.part").write_text("half a li")

@@ -1,4 +1,4 @@
-"""Text to ids and back with nothing but a folder, and folders whose vocabularies do not match."""
+"""Tests of encoding and decoding text with the files of a folder, and of folders whose vocabularies do not match."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOSES = Text(moses=True, lowercase=True)
 
 
 def make_codec(folder: Path, *, tokenizer: Tokenizer, text: Text) -> TextCodec:
-    """What prepare leaves behind, of a made-up language with capitals and exclamation marks."""
+    """Return the codec of a folder like that of prepare, for a made-up language with capitals and exclamation marks."""
     processor = TextProcessor(text, "en", "de", "NFC")
     pairs = [(f"{source}!", f"{target}!") for source, target in make_pairs(60, seed=4)]
     (folder / "words").mkdir(parents=True)
@@ -56,12 +56,12 @@ def codec(folder: Path) -> TextCodec:
     return TextCodec.load(folder)
 
 
-def test_a_raw_source_becomes_ids_with_a_closing_symbol(codec: TextCodec) -> None:
+def test_a_raw_source_is_encoded_with_eos(codec: TextCodec) -> None:
     ids, empty = codec.encode_raw_source(["Ba  BE, di!", "  \u200b "])
     assert ids[-1] == EOS
     assert EOS not in ids[:-1]
     words = codec.tokenizers.source.decode(codec.src_dictionary.string(ids))
-    assert words.split() == ["ba", "be", "⁇", "di", "!"]  # no comma was in the training text
+    assert words.split() == ["ba", "be", "⁇", "di", "!"]  # the training text has no comma
     assert empty.tolist() == [EOS]
 
 
@@ -69,7 +69,7 @@ sentences = st.lists(st.sampled_from([*WORDS.values()]), min_size=1, max_size=8)
 
 
 @given(sentences)
-def test_what_was_encoded_is_decoded(codec: TextCodec, words: list[str]) -> None:
+def test_decoding_restores_encoded_text(codec: TextCodec, words: list[str]) -> None:
     line = " ".join([*words, "!"])
     tokens = codec.tgt_dictionary.encode_line(codec.tokenizers.target.encode_lines([line])[0])
     assert codec.decode_target(tokens[:-1].tolist()) == line
@@ -77,7 +77,7 @@ def test_what_was_encoded_is_decoded(codec: TextCodec, words: list[str]) -> None
 
 
 @given(st.lists(sentences, max_size=4))
-def test_targets_are_encoded_as_each_by_itself(codec: TextCodec, lines: list[list[str]]) -> None:
+def test_targets_are_encoded_independently_of_each_other(codec: TextCodec, lines: list[list[str]]) -> None:
     words = [" ".join([*line, "!"]) for line in lines]
     encoded = codec.encode_target([*words, ""])
     pieces = [codec.tokenizers.target.encode_lines([line])[0] for line in words]
@@ -99,14 +99,14 @@ def test_any_text_is_encoded_within_the_vocabulary(codec: TextCodec, lines: list
 
 
 @given(st.lists(st.integers(0, 40), max_size=12))
-def test_no_ids_make_special_symbols_or_line_ends(codec: TextCodec, tokens: list[int]) -> None:
+def test_decoded_text_has_no_special_symbols_or_line_endings(codec: TextCodec, tokens: list[int]) -> None:
     words = codec.decode_target(tokens)
     assert not any(special in words for special in ("<s>", "</s>", "<pad>", "\n", "\r"))
     assert words == codec.decode_target([token for token in tokens if token not in (BOS, PAD, EOS)])
     assert "\n" not in codec.finish_target(words)
 
 
-def test_an_unknown_symbol_stays_visible(codec: TextCodec) -> None:
+def test_an_unknown_symbol_is_decoded_to_a_visible_mark(codec: TextCodec) -> None:
     tokens = codec.tgt_dictionary.encode_line(codec.tokenizers.target.encode_lines(["ok"])[0])[:-1].tolist()
     assert UNK not in tokens
     assert codec.decode_target([*tokens, UNK]).split() == ["ok", "⁇"]
@@ -122,7 +122,7 @@ def test_an_unknown_symbol_stays_visible(codec: TextCodec) -> None:
     ],
     ids=str,
 )
-def test_the_companions_alone_make_the_same_codec(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_codec_is_loaded_from_copies_of_its_companions(tmp_path: Path, tokenizer: Tokenizer) -> None:
     codec = make_codec(tmp_path / "prepare", tokenizer=tokenizer, text=MOSES)
     (tmp_path / "checkpoint").mkdir()
     for path in codec.companions(tmp_path / "prepare"):
@@ -138,7 +138,7 @@ def test_the_companions_alone_make_the_same_codec(tmp_path: Path, tokenizer: Tok
     )
 
 
-def test_companions_are_named_once() -> None:
+def test_names_of_companions() -> None:
     assert companion_names(Direction("en", "de")) == ["tokenizer", "text.json", "dict.en.txt", "dict.de.txt"]
 
 
@@ -151,7 +151,7 @@ def test_a_missing_file_is_named(folder: Path, tmp_path: Path, missing: str) -> 
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"text": 1}', "3"])
-def test_text_settings_that_are_none_are_named(folder: Path, tmp_path: Path, content: str) -> None:
+def test_invalid_text_settings_are_refused(folder: Path, tmp_path: Path, content: str) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "text.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"text\.json"):
@@ -159,7 +159,7 @@ def test_text_settings_that_are_none_are_named(folder: Path, tmp_path: Path, con
 
 
 @given(st.integers(0, 9), st.integers(2, 9))
-def test_a_cut_source_ends_in_its_closing_symbol(length: int, max_tokens: int) -> None:
+def test_a_cut_source_ends_in_eos(length: int, max_tokens: int) -> None:
     source = np.array([*range(10, 10 + length), EOS], dtype=np.int32)
     cut = cut_source(source, max_tokens)
     assert len(cut) == min(len(source), max_tokens)
@@ -183,11 +183,11 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "checkpoint", tmp_path / "data"
 
 
-def test_equal_vocabularies_match_whatever_was_counted(two: tuple[Path, Path]) -> None:
+def test_equal_vocabularies_match_with_different_counts(two: tuple[Path, Path]) -> None:
     check_vocabulary(*two, Direction("en", "de"))
     write_dictionary(two[1], "en", ["a", "b", "c"], count=7)
     assert (two[0] / "dict.en.txt").read_bytes() != (two[1] / "dict.en.txt").read_bytes()
-    check_vocabulary(*two, Direction("en", "de"))  # refused, it would raise
+    check_vocabulary(*two, Direction("en", "de"))  # raises an error if they do not match
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_the_first_symbol_that_differs_is_named(two: tuple[Path, Path], symbols:
     assert str(caught.value) == f"{two[0] / 'dict.de.txt'} does not match {two[1] / 'dict.de.txt'}: {message}"
 
 
-def test_a_checkpoint_of_another_language_pair_is_told(two: tuple[Path, Path]) -> None:
+def test_a_checkpoint_of_another_language_pair_is_refused(two: tuple[Path, Path]) -> None:
     write_dictionary(two[1], "fr", ["x", "y"])
     with pytest.raises(UserError, match=r"dict\.fr\.txt: .* made for another language pair"):
         check_vocabulary(*two, Direction("en", "fr"))

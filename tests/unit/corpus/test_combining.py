@@ -1,4 +1,4 @@
-"""The limit on combining marks in a row."""
+"""Tests of the limit on consecutive combining marks."""
 
 import sys
 import unicodedata
@@ -26,14 +26,14 @@ def plainly_limited(line: str) -> str:
 
 
 @given(st.lists(st.tuples(characters, st.integers(1, 80)), max_size=6))
-def test_what_is_beyond_the_limit_is_left_out(parts: list[tuple[str, int]]) -> None:
+def test_marks_beyond_the_limit_are_removed(parts: list[tuple[str, int]]) -> None:
     line = "".join(character * count for character, count in parts)
     with mock.patch.object(combining, "_SHORT", 0):
         assert limit_marks(line) == plainly_limited(line)
 
 
-def test_no_combining_mark_is_a_letter_or_a_space() -> None:
-    """Which is how runs of them are found."""
+def test_runs_of_every_combining_mark_are_limited() -> None:
+    """Check that runs are found, which requires that no combining mark is a letter or a space."""
     marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
     assert len(marks) > 800
     with mock.patch.object(combining, "_SHORT", 0):
@@ -43,8 +43,8 @@ def test_no_combining_mark_is_a_letter_or_a_space() -> None:
 
 @pytest.mark.parametrize("form", ["NFC", "NFKC"])
 @pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0323\u0301\u0345"])
-def test_a_line_of_marks_is_normalised_at_once(form: str, marks: str) -> None:
-    """Without the limit it takes 20 seconds: that it ends is the test."""
+def test_a_long_line_of_marks_is_normalised_quickly(form: str, marks: str) -> None:
+    """Normalise a line that takes 20 seconds without the limit."""
     line = "a" + marks * 100_000
     assert len(normalize_unicode(line, form)) <= MAX_MARKS + 1  # type: ignore[arg-type]
     assert len(comparison_key(line).decode()) <= MAX_MARKS + 1

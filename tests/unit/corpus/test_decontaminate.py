@@ -20,7 +20,7 @@ from kdmt.corpus.decontaminate import collect_forbidden, comparison_key
         ("a\u00a0b\u200bc\tC", "abcc"),
     ],
 )
-def test_same_sentence(one: str, other: str) -> None:
+def test_keys_of_equivalent_sentences_are_equal(one: str, other: str) -> None:
     assert comparison_key(one) == comparison_key(other)
 
 
@@ -29,11 +29,11 @@ def test_same_sentence(one: str, other: str) -> None:
     [
         ("Room 12", "Room 13"),
         ("schon", "schön"),
-        ("की", "का"),  # differ in a combining vowel only
-        ("ไม้", "ไม่"),  # differ in a tone mark only
+        ("की", "का"),  # differ only in a combining vowel
+        ("ไม้", "ไม่"),  # differ only in a tone mark
     ],
 )
-def test_other_sentence(one: str, other: str) -> None:
+def test_keys_of_different_sentences_differ(one: str, other: str) -> None:
     assert comparison_key(one) != comparison_key(other)
 
 
@@ -46,7 +46,7 @@ def test_key_keeps_letters_digits_and_marks_of_the_folded_line(line: str) -> Non
 
 
 @given(st.text(st.characters(codec="ascii")))
-def test_ascii_goes_the_same_way(line: str) -> None:
+def test_keys_of_ascii_and_unicode_lines_are_consistent(line: str) -> None:
     beyond_ascii = line + "ä"
     assert comparison_key(beyond_ascii) == comparison_key(line) + "ä".encode()
 
@@ -63,6 +63,6 @@ def test_matches_name_the_held_out_sides() -> None:
     assert forbidden.matches("Something", "der hund läuft") == ("test_2016.target",)
     assert forbidden.matches("A dog runs", "Ein Hund rennt") == ("valid.source", "test_2016.source", "valid.target")
     assert forbidden.matches("YES", "Na klar") == ("valid.source",)  # short sentences count too
-    assert forbidden.matches("Ein Hund rennt.", "A dog runs.") == ()  # each side has its own sentences
-    assert forbidden.matches("A dog runs fast.", "Ein Hund rennt schnell.") == ()  # whole sentences only
-    assert forbidden.matches("?!", "…") == ()  # nothing but punctuation
+    assert forbidden.matches("Ein Hund rennt.", "A dog runs.") == ()  # only sentences of the same side match
+    assert forbidden.matches("A dog runs fast.", "Ein Hund rennt schnell.") == ()  # only whole sentences match
+    assert forbidden.matches("?!", "…") == ()  # only punctuation

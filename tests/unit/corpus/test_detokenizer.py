@@ -1,4 +1,4 @@
-"""Many lines of ids to text at once, as each by itself: SentencePiece of every kind and subword-nmt, any ids."""
+"""Tests of detokenising many lines of ids at once, compared with one line at a time, for every kind of tokenizer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SYLLABLES = ["ba", "be", "grö", "ßer", "stra", "ße", "naï", "ve", "go", "nu"
 WORDS = ["".join(RNG.choices(SYLLABLES, k=RNG.randint(1, 3))) for _ in range(60)]
 WORDS += ["3", "№", "«so»", "ga@@", "@@", "ひら", "x"]
 LINES = [" ".join(RNG.choices(WORDS, k=RNG.randint(1, 9))) for _ in range(300)]
-# what no model of these lines has, what they spell otherwise, and what is no token of any
+# tokens that models of these lines do not have or spell differently, and strings that are never tokens
 STRANGE = ["madeupword0000", "madeupword0001", "▁▁ma", "ga@@▁", "@@@@", "a b", "a@@ b", "\u3000", "\u00a0x", "", "⁇"]
 
 KINDS = ["unigram", "bpe", "bytes", "spaces", "suffix", "subword-nmt"]
@@ -89,7 +89,7 @@ def flat(lines: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=300)
 @given(data=st.data())
-def test_any_ids_are_decoded_as_one_by_one(
+def test_any_ids_are_decoded_like_one_line_at_a_time(
     codec_of: Callable[[str], TextCodec], kind: str, data: st.DataObject
 ) -> None:
     codec = codec_of(kind)
@@ -99,7 +99,7 @@ def test_any_ids_are_decoded_as_one_by_one(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_symbol_in_every_place(codec_of: Callable[[str], TextCodec], kind: str) -> None:
+def test_every_symbol_is_decoded_in_every_position(codec_of: Callable[[str], TextCodec], kind: str) -> None:
     codec = codec_of(kind)
     ids = range(len(codec.tgt_dictionary))
     other = codec.tgt_dictionary.index(codec.tokenizers.target.encode_lines(["ba"])[0].split()[0])
@@ -109,7 +109,7 @@ def test_every_symbol_in_every_place(codec_of: Callable[[str], TextCodec], kind:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_comes_back(codec_of: Callable[[str], TextCodec], kind: str) -> None:
+def test_encoded_text_is_restored(codec_of: Callable[[str], TextCodec], kind: str) -> None:
     codec = codec_of(kind)
     encoded = [ids.tolist() for ids in codec.encode_source(LINES)]
     expected = [codec.decode_target(ids) for ids in encoded]
@@ -122,30 +122,30 @@ def test_text_comes_back(codec_of: Callable[[str], TextCodec], kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe", "subword-nmt"])
-def test_the_model_itself_is_asked_for_little(codec_of: Callable[[str], TextCodec], kind: str) -> None:
-    """Otherwise nothing would be gained."""
+def test_the_model_decodes_fewer_than_half_of_the_lines(codec_of: Callable[[str], TextCodec], kind: str) -> None:
+    """Check that decoding many lines at once saves time."""
     codec = codec_of(kind)
     encoded = codec.encode_source(LINES)
-    asked = []
+    decoded = []
 
     class Counting:
         surfaces = codec.tokenizers.target.surfaces
 
         @staticmethod
         def decode(tokenised: str) -> str:
-            asked.append(tokenised)
+            decoded.append(tokenised)
             return codec.tokenizers.target.decode(tokenised)
 
     detokenizer = Detokenizer(Counting(), codec.tgt_dictionary.symbols)  # type: ignore[arg-type]
     detokenizer.decode(*flat([ids.tolist() for ids in encoded]))
-    assert len(asked) < len(LINES) / 2
+    assert len(decoded) < len(LINES) / 2
 
 
-def test_no_line_at_all(codec_of: Callable[[str], TextCodec]) -> None:
+def test_empty_input_and_empty_lines(codec_of: Callable[[str], TextCodec]) -> None:
     assert codec_of("unigram").decode_targets(*flat([])) == []
     assert codec_of("unigram").decode_targets(*flat([[], [EOS], []])) == ["", "", ""]
 
 
-def test_sizes_that_are_not_the_tokens(codec_of: Callable[[str], TextCodec]) -> None:
+def test_sizes_that_do_not_match_the_tokens_are_refused(codec_of: Callable[[str], TextCodec]) -> None:
     with pytest.raises(ValueError, match="3 tokens in lines of 4"):
         codec_of("unigram").decode_targets(np.array([5, 6, 7]), np.array([1, 3]))

@@ -1,4 +1,4 @@
-"""Warnings about a corpus that loses much to its rules."""
+"""Tests of warnings about a corpus that loses many pairs to its rules."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from kdmt.corpus.dropped import (
     ("dropped", "much"),
     [
         ({}, False),
-        ({"empty": 10}, False),  # a tenth by one rule
+        ({"empty": 10}, False),  # a tenth of the pairs by one rule
         ({"empty": 11}, True),
-        ({"empty": 10, "copy": 10}, False),  # a fifth by all
+        ({"empty": 10, "copy": 10}, False),  # a fifth of the pairs by all rules
         ({"empty": 10, "copy": 10, "length": 1}, True),
     ],
 )
-def test_what_is_much_of_a_hundred_pairs(dropped: dict[str, int], much: bool) -> None:
+def test_thresholds_for_a_warning(dropped: dict[str, int], much: bool) -> None:
     assert lost_much(100, dropped) is much
     assert bool(list(warning_lines("news", "pairs dropped", 100, dropped, {}))) is much
 
 
-def test_counts_are_described_the_largest_first() -> None:
+def test_counts_are_described_in_descending_order() -> None:
     assert describe_dropped(4000, {"empty": 2, "max_ratio": 3857, "copy": 0}) == "max_ratio 3,857 (96%), empty 2"
     assert describe_dropped(0, {}) == "none"
 
@@ -44,14 +44,14 @@ def test_the_first_examples_of_each_rule_are_kept() -> None:
     assert examples == {"copy": [("0", "x"), ("1", "x"), ("2", "x")][:NUM_EXAMPLES], "empty": [("", "y")]}
 
 
-def test_texts_are_cut_and_shown_once_where_they_are_the_same() -> None:
+def test_texts_are_cut_and_equal_texts_are_shown_once() -> None:
     assert cut_texts("a" * 60, "b" * 61) == ("a" * 60, "b" * 60 + "...")
     assert show_texts(("a", "b")) == "'a' -> 'b'"
     assert show_texts(("a", "a")) == "'a'"
     assert show_texts(("a\x1b",)) == r"'a\x1b'"
 
 
-def test_a_warning_has_examples_of_the_rules_that_dropped_much() -> None:
+def test_a_warning_has_examples_of_rules_that_dropped_many_pairs() -> None:
     examples = {"copy": [("a", "a")], "empty": [("", "b")], "length": [("c", "d")]}
     found = list(warning_lines("news", "pairs dropped", 1000, {"copy": 150, "empty": 120, "length": 3}, examples))
     assert found == [
@@ -61,7 +61,7 @@ def test_a_warning_has_examples_of_the_rules_that_dropped_much() -> None:
     ]
 
 
-def test_the_worst_rule_has_examples_though_none_dropped_a_tenth() -> None:
+def test_a_warning_has_examples_of_the_worst_rule_if_none_dropped_a_tenth() -> None:
     dropped = {"copy": 9, "empty": 8, "length": 7}
     found = list(warning_lines("news", "pairs dropped", 100, dropped, {rule: [("x", "y")] for rule in dropped}))
     assert found[1:] == ["  copy: 'x' -> 'y'"]

@@ -32,7 +32,9 @@ def repeats_by_set(digests: list[bytes]) -> list[bool]:
 
 @settings(max_examples=30, deadline=None)  # each example opens and closes 128 files
 @given(st.lists(st.lists(st.integers(0, 30)), max_size=8))
-def test_marks_what_a_set_has_seen(tmp_path_factory: pytest.TempPathFactory, chunks: list[list[int]]) -> None:
+def test_repeats_equal_those_found_with_a_set(
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[list[int]]
+) -> None:
     digests = [[digest(item) for item in chunk] for chunk in chunks]
     found = find_repeats(digests, tmp_path_factory.mktemp("work"))
     assert found == repeats_by_set(list(itertools.chain(*digests)))
@@ -54,7 +56,7 @@ def first_by_dictionary(digests: list[bytes]) -> list[int]:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30)), max_size=8))
-def test_finds_where_a_dictionary_has_it_from(
+def test_first_occurrences_equal_those_found_with_a_dictionary(
     tmp_path_factory: pytest.TempPathFactory, chunks: list[list[int]]
 ) -> None:
     digests = [[digest(item) for item in chunk] for chunk in chunks]
@@ -64,10 +66,10 @@ def test_finds_where_a_dictionary_has_it_from(
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 12))), max_size=8))
-def test_those_that_are_second_come_behind_the_others(
+def test_secondary_chunks_are_compared_after_all_others(
     tmp_path_factory: pytest.TempPathFactory, chunks: list[tuple[bool, list[int]]]
 ) -> None:
-    """As if all chunks that are not second had been added before them, the numbers of the items aside."""
+    """Compare with adding all chunks with `second` last, except that items keep their numbers."""
     items = [(second, item) for second, chunk in chunks for item in chunk]
     order = sorted(range(len(items)), key=lambda number: items[number][0])
     firsts: dict[int, int] = {}
@@ -80,7 +82,7 @@ def test_those_that_are_second_come_behind_the_others(
         assert finder.find_first().tolist() == [firsts[item] for _, item in items]
 
 
-def test_the_first_of_many(tmp_path: Path) -> None:
+def test_first_occurrences_of_many_items(tmp_path: Path) -> None:
     digests = [digest(item) for item in np.random.default_rng(1).integers(0, 20_000, 50_000).tolist()]
     chunks = [digests[start : start + 7_001] for start in range(0, len(digests), 7_001)]
     assert find_first(chunks, tmp_path) == first_by_dictionary(digests)
@@ -93,7 +95,7 @@ def test_digests_that_share_half_their_bits_are_different(tmp_path: Path) -> Non
     assert find_repeats([[a + b, a + a, b + a, a + b]], tmp_path) == [False, False, False, True]
 
 
-def test_many_items_over_many_chunks(tmp_path: Path) -> None:
+def test_repeats_of_many_items_in_many_chunks(tmp_path: Path) -> None:
     items = np.random.default_rng(1).integers(0, 20_000, 50_000).tolist()
     digests = [digest(item) for item in items]
     chunks = [digests[start : start + 7_001] for start in range(0, len(digests), 7_001)]
@@ -105,7 +107,7 @@ def test_no_items(tmp_path: Path) -> None:
     assert find_repeats([[]], tmp_path) == []
 
 
-def test_files_are_closed(tmp_path: Path) -> None:
+def test_files_are_closed_on_exit(tmp_path: Path) -> None:
     with DuplicateFinder(tmp_path) as finder:
         finder.add(digest(1))
     with pytest.raises(ValueError, match="closed file"):

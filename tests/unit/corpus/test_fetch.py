@@ -33,15 +33,15 @@ OTHER = "0" * 64
 
 @dataclass
 class Server:
-    """A real HTTP server on the loopback, whose misbehaviour is set by the test."""
+    """HTTP server on the loopback interface, whose faults are set by the test."""
 
     url: str = ""
     ranges: bool = True
     chunked: bool = False
     cut_after: int | None = None  # bytes of the body after which the connection is closed
     status: int = 200
-    hold: threading.Event | None = None  # until which an answer waits
-    asked: list[str | None] = field(default_factory=list)  # the Range header of each request
+    hold: threading.Event | None = None  # the server waits for it before it answers
+    range_headers: list[str | None] = field(default_factory=list)  # one of each request, None without it
 
 
 def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
@@ -49,11 +49,11 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            server.asked.append(asked)
+            requested = self.headers.get("Range")
+            server.range_headers.append(requested)
             if server.hold is not None:
                 server.hold.wait()
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+            start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and server.ranges else 0
             if start >= len(CONTENT):
                 self.send_error(416)
                 return
@@ -121,7 +121,7 @@ def test_local_path_is_relative_to_base(tmp_path: Path, get: Callable[..., Path]
         get(Source(path="a.txt", sha256=OTHER))
 
 
-def test_missing_local_file(tmp_path: Path, get: Callable[..., Path]) -> None:
+def test_a_missing_local_file_is_refused(tmp_path: Path, get: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match=r"missing\.txt: there is no such file"):
         get(Source(path="missing.txt"))
     (tmp_path / "folder").mkdir()
@@ -137,7 +137,7 @@ URL = "https://example.org/owner/data/raw/train.en.gz"
 @pytest.mark.parametrize(
     "place", ["example.org/owner/data/raw/train.en.gz", "data/raw/train.en.gz", "train.en.gz", "x/y/z/train.en.gz"]
 )
-def test_mirror_answers_for_urls(tmp_path: Path, get: Callable[..., Path], place: str) -> None:
+def test_files_are_found_in_the_mirror(tmp_path: Path, get: Callable[..., Path], place: str) -> None:
     mirror = tmp_path / "mirror"
     for name, content in (("a/train.en.gz", b"another corpus"), (place, CONTENT)):
         (mirror / name).parent.mkdir(parents=True, exist_ok=True)
@@ -145,13 +145,13 @@ def test_mirror_answers_for_urls(tmp_path: Path, get: Callable[..., Path], place
     assert get(Source(url=URL, sha256=SHA256), mirror) == mirror / place
 
 
-def test_mirror_with_another_content_only(tmp_path: Path, get: Callable[..., Path]) -> None:
+def test_a_mirrored_file_with_a_wrong_sha256_is_refused(tmp_path: Path, get: Callable[..., Path]) -> None:
     (tmp_path / "train.en.gz").write_bytes(CONTENT)
     with pytest.raises(UserError, match=rf"train\.en\.gz: the sha256 is {SHA256}, expected {OTHER} for https://exam"):
         get(Source(url=URL, sha256=OTHER), tmp_path)
 
 
-def test_mirror_without_the_file_says_so_and_tries_the_network(
+def test_a_file_missing_from_the_mirror_is_downloaded(
     tmp_path: Path, get: Callable[..., Path], server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     mirror = tmp_path / "mirror"
@@ -160,7 +160,7 @@ def test_mirror_without_the_file_says_so_and_tries_the_network(
     assert f"not in the mirror {mirror}" in caplog.text
 
 
-def test_mirror_that_is_no_folder(tmp_path: Path, get: Callable[..., Path]) -> None:
+def test_a_mirror_that_is_not_a_folder_is_refused(tmp_path: Path, get: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="nowhere: the mirror is not a folder"):
         get(Source(url=URL, sha256=SHA256), tmp_path / "nowhere")
 
@@ -168,7 +168,7 @@ def test_mirror_that_is_no_folder(tmp_path: Path, get: Callable[..., Path]) -> N
 # ----------------------------------------------------------------------------------------------------------- network
 
 
-def test_download_is_kept_and_used_again(tmp_path: Path, server: Server) -> None:
+def test_a_download_is_kept_and_used_again(tmp_path: Path, server: Server) -> None:
     source = Source(url=server.url, sha256=SHA256)
     seen: list[tuple[int, int | None]] = []
 
@@ -182,13 +182,13 @@ def test_download_is_kept_and_used_again(tmp_path: Path, server: Server) -> None
     assert path.name == f"{SHA256[:16]}-file name.bin"
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert download() == path
-    assert server.asked == [None]
+    assert server.range_headers == [None]
     path.write_bytes(b"damaged since")
     assert download().read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_truncated_download_says_how_much_and_resumes(
+def test_a_truncated_download_is_reported_and_resumed(
     tmp_path: Path, get: Callable[..., Path], server: Server, ranges: bool
 ) -> None:
     server.ranges, server.cut_after = ranges, 300_000
@@ -198,22 +198,24 @@ def test_truncated_download_says_how_much_and_resumes(
     assert [part.stat().st_size for part in parts(tmp_path)] == [300_000]
     server.cut_after = None
     assert get(source).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=300000-"]
+    assert server.range_headers == [None, "bytes=300000-"]
     assert not parts(tmp_path)
 
 
-def test_truncated_chunked_download_resumes(get: Callable[..., Path], server: Server) -> None:
+def test_a_truncated_chunked_download_is_resumed(get: Callable[..., Path], server: Server) -> None:
     server.chunked, server.cut_after = True, 300_000
     source = Source(url=server.url, sha256=SHA256)
     with pytest.raises(UserError, match=rf"{server.url}: download failed: .*300000 bytes are kept, a rerun resumes"):
         get(source)
     server.cut_after = None
     assert get(source).read_bytes() == CONTENT
-    assert server.asked[1] == "bytes=300000-"
+    assert server.range_headers[1] == "bytes=300000-"
 
 
-def test_a_sha256_that_is_put_right_finds_what_came(tmp_path: Path, get: Callable[..., Path], server: Server) -> None:
-    """Nothing is downloaded again for a mistyped sha256."""
+def test_a_corrected_sha256_finds_the_earlier_download(
+    tmp_path: Path, get: Callable[..., Path], server: Server
+) -> None:
+    """Check that a mistyped sha256 does not cause another download."""
     with pytest.raises(UserError) as caught:
         get(Source(url=server.url, sha256=OTHER))
     kept = tmp_path / "downloads" / f"{SHA256[:16]}-file name.bin"
@@ -222,13 +224,13 @@ def test_a_sha256_that_is_put_right_finds_what_came(tmp_path: Path, get: Callabl
         "that is put right finds it"
     )
     assert get(Source(url=server.url, sha256=SHA256)) == kept
-    assert len(server.asked) == 1
+    assert len(server.range_headers) == 1
 
 
 def test_two_downloads_of_one_file_wait_for_each_other(
     tmp_path: Path, get: Callable[..., Path], server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server answers the first one when the other one waits; the file is asked for once."""
+    """Let the server answer the first one when the second one is waiting; the file is requested once."""
     server.hold = threading.Event()
     found: list[Path] = []
     threads = [
@@ -242,12 +244,12 @@ def test_two_downloads_of_one_file_wait_for_each_other(
     server.hold.set()
     for thread in threads:
         thread.join()
-    assert server.asked == [None]
+    assert server.range_headers == [None]
     assert [path.read_bytes() == CONTENT for path in found] == [True, True]
     assert list((tmp_path / "downloads").iterdir()) == [found[0]]
 
 
-def test_a_download_goes_on_from_the_part_of_another_that_failed(
+def test_a_waiting_download_resumes_the_partial_file_of_a_failed_one(
     get: Callable[..., Path], server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.hold, server.cut_after = threading.Event(), 300_000
@@ -267,17 +269,19 @@ def test_a_download_goes_on_from_the_part_of_another_that_failed(
     for thread in threads:
         thread.join()
     assert [re.findall(r"truncated, (\d+) of", problem) for problem in problems] == [["300000"], ["600000"]]
-    assert server.asked == [None, "bytes=300000-"]
+    assert server.range_headers == [None, "bytes=300000-"]
 
 
-def test_part_that_was_whole_already(tmp_path: Path, get: Callable[..., Path], server: Server) -> None:
+def test_a_partial_file_that_is_already_complete_is_used(
+    tmp_path: Path, get: Callable[..., Path], server: Server
+) -> None:
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / f"{SHA256[:16]}-file name.bin.part").write_bytes(CONTENT)
     assert get(Source(url=server.url, sha256=SHA256)).read_bytes() == CONTENT
     assert not parts(tmp_path)
 
 
-def test_wrong_sha256_leaves_nothing_under_its_name(tmp_path: Path, get: Callable[..., Path], server: Server) -> None:
+def test_no_file_is_named_by_a_wrong_sha256(tmp_path: Path, get: Callable[..., Path], server: Server) -> None:
     with pytest.raises(UserError, match=rf"{server.url}: the sha256 .* is {SHA256}, expected {OTHER}"):
         get(Source(url=server.url, sha256=OTHER))
     assert [path.name for path in (tmp_path / "downloads").iterdir()] == [f"{SHA256[:16]}-file name.bin"]
@@ -289,13 +293,13 @@ def test_http_error_names_the_url(get: Callable[..., Path], server: Server) -> N
         get(Source(url=server.url, sha256=SHA256))
 
 
-def test_nobody_listens(get: Callable[..., Path], server: Server) -> None:
+def test_a_refused_connection_is_reported(get: Callable[..., Path], server: Server) -> None:
     url = re.sub(r":\d+/", ":1/", server.url)
     with pytest.raises(UserError, match=rf"{url}: download failed: .*refused"):
         get(Source(url=url, sha256=SHA256))
 
 
-def test_server_that_never_answers(get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_times_out(get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr("kdmt.corpus.fetch._TIMEOUT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -304,23 +308,23 @@ def test_server_that_never_answers(get: Callable[..., Path], monkeypatch: pytest
             get(Source(url=url, sha256=SHA256))
 
 
-def test_only_http(get: Callable[..., Path]) -> None:
+def test_urls_other_than_http_are_refused(get: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="file:///etc/hostname: only http and https"):
         get(Source(url="file:///etc/hostname", sha256=SHA256))
 
 
-# ------------------------------------------------------------------------------------------- servers that mean no good
+# ------------------------------------------------------------------------------------------------ malicious servers
 
 
 @contextmanager
 def raw_server(answer: Callable[[socket.socket, bytes], None]) -> Iterator[str]:
-    """The address of a server that reads a request's head and then does as it likes with the connection."""
+    """Yield the address of a server that reads the head of a request and then calls `answer` with the connection."""
 
     def serve() -> None:
         while True:
             try:
                 connection, _ = listener.accept()
-            except OSError:  # it is closed
+            except OSError:  # the listener is closed
                 return
             with connection, suppress(OSError):
                 head = b""
@@ -348,7 +352,7 @@ def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "location", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:text/plain,x", "gopher://127.0.0.1/", "//[x/"]
 )
-def test_redirections_keep_to_http(get: Callable[..., Path], location: str, tmp_path: Path) -> None:
+def test_redirections_to_other_schemes_are_refused(get: Callable[..., Path], location: str, tmp_path: Path) -> None:
     def answer(connection: socket.socket, _: bytes) -> None:
         connection.sendall(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
 
@@ -359,8 +363,8 @@ def test_redirections_keep_to_http(get: Callable[..., Path], location: str, tmp_
 
 
 @pytest.mark.usefixtures("_direct")
-def test_a_login_goes_to_its_own_server_alone(get: Callable[..., Path]) -> None:
-    """As user and password (RFC 7617), not to where that server redirects, and into no name."""
+def test_a_login_is_sent_only_to_its_own_server(get: Callable[..., Path]) -> None:
+    """Check that it is sent as in RFC 7617, not sent to the target of a redirection, and not part of any name."""
     heads: list[bytes] = []
 
     def answer(connection: socket.socket, head: bytes) -> None:
@@ -398,7 +402,7 @@ def _leaves(source: Source) -> Iterator[object]:
 @pytest.mark.parametrize(
     "url", ["http://user:se/cret@host/x", "http://user:secret@/x", "http://[secret/x", "http://user:secret@host:port/x"]
 )
-def test_a_url_that_is_not_valid_is_not_quoted(url: str) -> None:
+def test_an_invalid_url_is_not_quoted(url: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Source(url=url, sha256=SHA256)
     (problem,) = refused.value.errors()
@@ -407,7 +411,7 @@ def test_a_url_that_is_not_valid_is_not_quoted(url: str) -> None:
 
 @pytest.mark.usefixtures("_direct")
 @pytest.mark.parametrize("length", ["abc", "-5", "²", "1e3", "99999999999999999999"])
-def test_lengths_that_are_none(get: Callable[..., Path], length: str) -> None:
+def test_a_download_with_an_invalid_content_length_fails(get: Callable[..., Path], length: str) -> None:
     def answer(connection: socket.socket, _: bytes) -> None:
         connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode() + b"x" * 1000)
 
@@ -417,13 +421,13 @@ def test_lengths_that_are_none(get: Callable[..., Path], length: str) -> None:
 
 @pytest.mark.usefixtures("_direct")
 @pytest.mark.parametrize("coding", ["", "Transfer-Encoding: chunked\r\n"])
-def test_a_download_without_a_length_has_a_bound(
+def test_a_download_without_a_length_has_a_maximum_size(
     get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, coding: str
 ) -> None:
     def answer(connection: socket.socket, _: bytes) -> None:
         connection.sendall(f"HTTP/1.1 200 OK\r\n{coding}\r\n".encode())
         body = b"x" * 0x10000
-        while True:  # until the other side hangs up
+        while True:  # until the client closes the connection
             connection.sendall(b"10000\r\n" + body + b"\r\n" if coding else body)
 
     monkeypatch.setattr("kdmt.corpus.fetch._MAX_BYTES", 10**7)
@@ -432,7 +436,7 @@ def test_a_download_without_a_length_has_a_bound(
     assert parts(tmp_path) == []
 
 
-def test_a_download_larger_than_the_disk(
+def test_a_download_larger_than_the_disk_is_refused(
     get: Callable[..., Path], server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, len(CONTENT) - 1))
@@ -461,7 +465,7 @@ def _drip(connection: socket.socket, start: bytes, piece: bytes) -> None:
     ],
     ids=["length", "none", "chunks", "size of a chunk", "head", "continue"],
 )
-def test_a_server_that_drips_has_stalled(
+def test_a_very_slow_download_is_stopped(
     get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes
 ) -> None:
     monkeypatch.setattr("kdmt.corpus.fetch._STALL_SECONDS", 0.2)
@@ -473,7 +477,7 @@ def test_a_server_that_drips_has_stalled(
 
 @pytest.mark.usefixtures("_direct")
 @pytest.mark.parametrize("path", ["gr%C3%BCn", "grün", "a b", "%00", "a%1b[31m", "x" * 300, "a%2Fb", ""])
-def test_any_path_makes_a_file_name(get: Callable[..., Path], path: str, tmp_path: Path) -> None:
+def test_any_path_of_a_url_gives_a_file_name(get: Callable[..., Path], path: str, tmp_path: Path) -> None:
     heads: list[bytes] = []
 
     def answer(connection: socket.socket, head: bytes) -> None:
@@ -484,13 +488,13 @@ def test_any_path_makes_a_file_name(get: Callable[..., Path], path: str, tmp_pat
         found = get(Source(url=f"{address}/{path}", sha256=SHA256))
     assert found.parent == tmp_path / "downloads"
     assert found.read_bytes() == CONTENT
-    asked = heads[0].split(b" ")[1].decode("ascii")
-    assert urllib.parse.unquote(asked) == urllib.parse.unquote(f"/{path}")
+    requested = heads[0].split(b" ")[1].decode("ascii")
+    assert urllib.parse.unquote(requested) == urllib.parse.unquote(f"/{path}")
 
 
 @pytest.mark.usefixtures("_direct", "pipeline")
-def test_a_login_and_control_characters_of_a_server_appear_nowhere() -> None:
-    """Through the command line: neither in what it says nor in any file that it writes, in success and failure."""
+def test_logins_and_control_characters_are_not_printed_or_saved() -> None:
+    """Check the output and the files of the command line, after success and after failure."""
     text = Path("text/train.en").read_bytes()
 
     def answer(connection: socket.socket, head: bytes) -> None:
@@ -512,7 +516,7 @@ def test_a_login_and_control_characters_of_a_server_appear_nowhere() -> None:
             if path == "bad":
                 assert f"{address}/bad: the server answers 404 \\x1b[31mGone\\x9b2J\n" in result.err
         again = kdmt("prepare", "tiny.yaml", "--set", f"{source}={given.replace('secret', 'other')}")
-        assert "nothing to do" in again.err  # the password is no setting that changes results
+        assert "nothing to do" in again.err  # the password is not a setting that changes results
     assert not [path for path in Path("runs").rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
     for wrong in (f"{source}={url}/x", f"{source}.url=[{url}/x]", f"name={url}/x", f"{url}=x"):
         assert "secret" not in refused("prepare", "tiny.yaml", "--set", wrong)
@@ -534,7 +538,7 @@ TEXT = "a\u2028b\x0bc\x85d\x1ce\rf\r\n\nlast \u00e9"
 LINES = ["a\u2028b\x0bc\x85d\x1ce\rf", "", "last \u00e9"]
 
 
-def test_only_newlines_end_lines(tmp_path: Path) -> None:
+def test_lines_end_only_at_newlines(tmp_path: Path) -> None:
     plain, gzipped = tmp_path / "a.txt", tmp_path / "a.txt.gz"
     plain.write_bytes(TEXT.encode())
     gzipped.write_bytes(gzip.compress(TEXT.encode()))
@@ -547,13 +551,13 @@ def test_only_newlines_end_lines(tmp_path: Path) -> None:
     assert list(open_lines(plain)) == LINES
 
 
-def test_byte_order_mark_is_dropped_at_the_start_only(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_removed_only_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffone\n\ufefftwo\n".encode())
     assert list(open_lines(path)) == ["one", "\ufefftwo"]
 
 
-def test_not_utf8_names_the_line(tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("grün\ngr".encode() + b"\xfcn\n")
     with pytest.raises(UserError, match=r"a\.txt line 2: not UTF-8"):
@@ -562,7 +566,7 @@ def test_not_utf8_names_the_line(tmp_path: Path) -> None:
         list(open_lines(path, name="the corpus"))
 
 
-def test_damaged_archives(tmp_path: Path) -> None:
+def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     long_text = "\n".join(str(hash((1, n))) for n in range(20_000)).encode()
     gzipped = tmp_path / "a.gz"
     gzipped.write_bytes(gzip.compress(long_text)[:-5000])
@@ -581,7 +585,7 @@ def test_damaged_archives(tmp_path: Path) -> None:
         list(open_lines(archive, member="text"))
 
 
-def test_missing_file_and_member(tmp_path: Path) -> None:
+def test_missing_files_and_members_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="missing: No such file"):
         list(open_lines(tmp_path / "missing"))
     with pytest.raises(UserError, match=r"a\.zip:deu\.txt: no such member; the archive holds text, about"):
@@ -601,7 +605,7 @@ def pairs_of(corpus: Corpus, base: Path) -> list[tuple[str, str]]:
     return list(read_pairs(corpus, fetch_corpus(corpus, downloads=base, mirror=None, base=base)))
 
 
-def test_two_files(tmp_path: Path) -> None:
+def test_pairs_of_two_files(tmp_path: Path) -> None:
     corpus = two_files(tmp_path, "a\n\nc\n", "x\ny\nz")
     assert pairs_of(corpus, tmp_path) == [("a", "x"), ("", "y"), ("c", "z")]
 
@@ -610,13 +614,15 @@ def test_two_files(tmp_path: Path) -> None:
     ("source", "target", "counts"),
     [("a\nb\nc\n", "x\n", (3, 1)), ("a\n", "x\ny\n", (1, 2)), ("", "x\ny\n", (0, 2)), ("a\n", "", (1, 0))],
 )
-def test_two_files_of_different_length(tmp_path: Path, source: str, target: str, counts: tuple[int, int]) -> None:
+def test_two_files_of_different_length_are_refused(
+    tmp_path: Path, source: str, target: str, counts: tuple[int, int]
+) -> None:
     corpus = two_files(tmp_path, source, target)
     with pytest.raises(UserError, match=rf"c\.en has {counts[0]} lines, c\.de has {counts[1]}"):
         pairs_of(corpus, tmp_path)
 
 
-def test_empty_corpus(tmp_path: Path) -> None:
+def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"c\.en and c\.de: the corpus is empty"):
         pairs_of(two_files(tmp_path, "", ""), tmp_path)
     corpus = Corpus(tsv=Source(path="c.en"))
@@ -624,7 +630,7 @@ def test_empty_corpus(tmp_path: Path) -> None:
         pairs_of(corpus, tmp_path)
 
 
-def test_tsv_inside_a_zip(tmp_path: Path) -> None:
+def test_pairs_of_a_tsv_file_inside_a_zip_archive(tmp_path: Path) -> None:
     write_zip(tmp_path / "a.zip", text="1\tein\u2028s\tone\n2\tzwei\ttwo\n".encode())
     tsv = Source(path="a.zip", member="text")
     assert pairs_of(Corpus(tsv=tsv, source_column=2, target_column=1), tmp_path) == [

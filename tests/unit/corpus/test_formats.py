@@ -1,4 +1,4 @@
-"""Formats of files by their first bytes, made by the libraries of those formats. See also test_text_files.py."""
+"""Tests of recognising file formats by their first bytes. See also test_text_files.py."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def array() -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "content",
 )
-def test_a_format_and_what_to_do_about_it(content: bytes, kind: str, remedy: str) -> None:
+def test_a_format_is_recognised_with_its_remedy(content: bytes, kind: str, remedy: str) -> None:
     found = recognize(content[:HEAD_BYTES])
     assert found is not None
     assert found[0] == kind
@@ -95,7 +95,7 @@ def test_markup_is_allowed_where_no_sentences_are_expected() -> None:
         refuse_other_formats(page, "train.de")
 
 
-def test_a_tar_header_needs_its_checksum() -> None:
+def test_a_tar_header_with_a_wrong_checksum_is_not_recognised() -> None:
     changed = bytearray(tar())
     changed[0] ^= 1
     assert recognize(tar()[:HEAD_BYTES]) is not None
@@ -104,7 +104,7 @@ def test_a_tar_header_needs_its_checksum() -> None:
 
 
 @given(st.text(st.characters(blacklist_categories=("Cc", "Cs")), max_size=600))
-def test_text_without_markup_is_never_taken_for_something_else(text: str) -> None:
+def test_text_without_markup_is_not_recognised_as_another_format(text: str) -> None:
     start = text.removeprefix("\ufeff").lstrip()
     if not start.startswith(("<", "{", "%PDF", "PK", "BZh", "PAR1", "Rar!", "LZIP", "Obj", "]")) and "<seg" not in text:
         assert recognize(text.encode()[:4096]) is None

@@ -1,4 +1,4 @@
-"""The texts that the section `prepare` names."""
+"""Tests of listing the texts that the section `prepare` names."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PREPARE = Prepare.model_validate(
 )
 
 
-def test_every_file_once_in_the_order_of_the_settings() -> None:
+def test_every_file_is_listed_once_in_the_order_of_the_settings() -> None:
     names = ["a.en", "a.de", "b.tsv", "valid.en", "valid.de", "one.en", "one.de", "one.raw.de", "mono.en"]
     assert [source.path for source in text_sources(PREPARE)] == names
 
 
-def test_held_out_text_by_split() -> None:
+def test_held_out_texts_are_listed_by_split() -> None:
     assert list(held_out_texts(PREPARE)) == ["valid", "one"]
     assert [source.path for source in sources_of(held_out_texts(PREPARE)["valid"])] == ["valid.en", "valid.de"]

@@ -1,4 +1,4 @@
-"""`.bin/.idx`: against the format's description, in round trips, and when files are damaged."""
+"""Tests of `.bin` and `.idx` files: the bytes of the format, round trips and damaged files."""
 
 import pickle
 import struct
@@ -20,7 +20,7 @@ def write(prefix, sentences, vocab_size=100):
             writer.add(np.array(sentence, dtype=np.int64))
 
 
-def test_bytes_are_those_of_the_format(tmp_path):
+def test_written_bytes_follow_the_format(tmp_path):
     write(tmp_path / "train.en-de.en", [[5, 6, 2], [2], [7, 2]])
     expected = (
         b"MMIDIDX\x00\x00" + struct.pack("<QBQ", 1, 8, 3) + struct.pack("<3i", 3, 1, 2) + struct.pack("<3q", 0, 6, 8)
@@ -33,7 +33,7 @@ def test_bytes_are_those_of_the_format(tmp_path):
 @pytest.mark.parametrize(
     ("vocab_size", "dtype"), [(65_499, "<u2"), (65_500, "<u4"), (4_294_967_294, "<u4"), (4_294_967_295, "<i8")]
 )
-def test_dtype_bounds_are_fairseqs(vocab_size, dtype):
+def test_dtypes_change_at_the_vocabulary_sizes_of_fairseq(vocab_size, dtype):
     assert fitting_dtype(vocab_size) == np.dtype(dtype)
 
 
@@ -42,7 +42,7 @@ def test_dtype_bounds_are_fairseqs(vocab_size, dtype):
     sentences=st.lists(st.lists(st.integers(0, 69_999), min_size=1, max_size=6), max_size=8),
     vocab_size=st.sampled_from([70_000, 5_000_000_000]),
 )
-def test_what_is_written_is_read(tmp_path_factory, sentences, vocab_size):
+def test_round_trip(tmp_path_factory, sentences, vocab_size):
     prefix = tmp_path_factory.mktemp("indexed") / "data"
     write(prefix, sentences, vocab_size)
     dataset = IndexedDataset(prefix)
@@ -52,7 +52,7 @@ def test_what_is_written_is_read(tmp_path_factory, sentences, vocab_size):
     assert dataset.dtype == fitting_dtype(vocab_size)
 
 
-def test_flat_equals_one_by_one(tmp_path):
+def test_flat_writing_equals_writing_one_sentence_at_a_time(tmp_path):
     sentences = [[4, 5, 2], [2], [9, 9, 9, 2]]
     write(tmp_path / "one", sentences)
     with IndexedWriter(tmp_path / "flat", 100) as writer:
@@ -62,7 +62,7 @@ def test_flat_equals_one_by_one(tmp_path):
         assert (tmp_path / f"flat{suffix}").read_bytes() == (tmp_path / f"one{suffix}").read_bytes()
 
 
-def test_negative_index_and_end(tmp_path):
+def test_negative_index_and_index_error(tmp_path):
     write(tmp_path / "data", [[4, 2], [5, 6, 2]])
     dataset = IndexedDataset(tmp_path / "data")
     assert dataset[-1].tolist() == [5, 6, 2]
@@ -71,14 +71,14 @@ def test_negative_index_and_end(tmp_path):
     assert [sentence.tolist() for sentence in dataset] == [[4, 2], [5, 6, 2]]  # type: ignore[attr-defined]
 
 
-def test_pickle_carries_no_tokens(tmp_path):
+def test_a_pickled_dataset_has_no_tokens(tmp_path):
     write(tmp_path / "data", [list(range(3, 90))] * 100)
     data = pickle.dumps(IndexedDataset(tmp_path / "data"))
     assert len(data) < 1000
     assert pickle.loads(data)[99].tolist() == list(range(3, 90))
 
 
-def test_failure_leaves_the_old_files(tmp_path):
+def test_a_failed_write_leaves_the_old_files(tmp_path):
     write(tmp_path / "data", [[4, 2]])
 
     def sentences_then_failure():
@@ -108,7 +108,7 @@ def cut(path, keep):
 
 
 @pytest.mark.parametrize("keep", [-1, 10, 20, 26, 30])
-def test_index_cut_short(tmp_path, keep):
+def test_a_truncated_index_is_refused(tmp_path, keep):
     write(tmp_path / "data", [[4, 2], [5, 2]])
     cut(idx_path(tmp_path / "data"), keep)
     with pytest.raises(UserError, match=r"data\.idx: cut short"):
@@ -116,7 +116,7 @@ def test_index_cut_short(tmp_path, keep):
 
 
 @pytest.mark.parametrize("keep", [-2, -1, 0])
-def test_tokens_cut_short(tmp_path, keep):
+def test_a_truncated_token_file_is_refused(tmp_path, keep):
     write(tmp_path / "data", [[4, 2], [5, 2]])
     cut(bin_path(tmp_path / "data"), keep)
     with pytest.raises(UserError, match=r"data\.bin: cut short"):
@@ -124,7 +124,7 @@ def test_tokens_cut_short(tmp_path, keep):
 
 
 @pytest.mark.parametrize(("place", "message"), [(0, "mmap format"), (9, "version 2"), (17, "damaged"), (38, "damaged")])
-def test_index_damaged(tmp_path, place, message):
+def test_a_damaged_index_is_refused(tmp_path, place, message):
     write(tmp_path / "data", [[4, 2], [5, 2]])
     data = bytearray(idx_path(tmp_path / "data").read_bytes())
     data[place] += 1
@@ -135,7 +135,7 @@ def test_index_damaged(tmp_path, place, message):
 
 @pytest.mark.parametrize(("sizes", "wrong"), [((7, -3, 9), 1), ((0, 6), 0), ((6, 7, 0), 2), ((2**31 - 1, -(2**31)), 1)])
 def test_sizes_below_one_are_refused(tmp_path, sizes, wrong):
-    """Their sum, the pointers and the length of the token file all fit."""
+    """Use sizes whose sum is consistent with the pointers and with the length of the token file."""
     pointers = [2 * sum(sizes[:number]) for number in range(len(sizes))]
     count = len(sizes)
     header = b"MMIDIDX\x00\x00" + struct.pack("<QBQ", 1, 8, count)
@@ -145,14 +145,14 @@ def test_sizes_below_one_are_refused(tmp_path, sizes, wrong):
         IndexedDataset(tmp_path / "a")
 
 
-def test_a_sentence_without_tokens_is_not_written(tmp_path):
+def test_a_sentence_without_tokens_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no token"), IndexedWriter(tmp_path / "data", 100) as writer:
         writer.add_flat(np.array([4, 2]), np.array([2, 0]))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".idx"])
-def test_missing_file(tmp_path, suffix):
+def test_a_missing_file_is_refused(tmp_path, suffix):
     write(tmp_path / "data", [[4, 2]])
     (tmp_path / f"data{suffix}").unlink()
     with pytest.raises(UserError, match=rf"data\{suffix}: there is no such file"):
@@ -168,9 +168,9 @@ def test_float_tokens_are_refused(tmp_path):
         IndexedDataset(tmp_path / "data")
 
 
-def test_reads_what_real_fairseq_wrote():
+def test_files_written_by_fairseq_are_read():
     golden = Path(__file__).parents[2] / "golden" / "data_bin"
     dictionary = Dictionary.load(golden / "separate" / "dict.de.txt")
     dataset = IndexedDataset(golden / "separate" / "train.en-de.de")
-    lines = (golden / "text" / "train.de").read_text(encoding="utf-8").split("\n")[:15]  # the odd ones come after
+    lines = (golden / "text" / "train.de").read_text(encoding="utf-8").split("\n")[:15]  # later lines are unusual
     assert [dictionary.string(dataset[i]) for i in range(15)] == [" ".join(line.split()) for line in lines]

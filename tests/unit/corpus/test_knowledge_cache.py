@@ -1,4 +1,4 @@
-"""The knowledge cache on disk: its format read with NumPy alone, earlier blocks, and caches that are refused."""
+"""Tests of the knowledge cache on disk: its format read with only NumPy, earlier blocks, and refused caches."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def shape_of(*, k: int = 5, block_size: int = 4, temperatures: tuple[float, ...]
 
 
 def distributions(tokens: int, *, seed: int = 1) -> NDArray[np.float64]:
-    """Random probabilities of the vocabulary for each token: [M, V]."""
+    """Return random probabilities over the vocabulary for each token: [M, V]."""
     return np.random.default_rng(seed).dirichlet(np.full(V, 0.3), size=tokens) * (1 - 1e-6) + 1e-6 / V
 
 
 def best_of(p_MV: NDArray[np.float64], shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Ids of the k best tokens [M, K], and log-probabilities of them and of the rest [temperatures, M, K + 1]."""
+    """Return ids of the k best tokens [M, K] and log-probabilities of them and of the rest [temperatures, M, K + 1]."""
     ids_MK = np.argsort(-p_MV, axis=1)[:, : shape.k]
     log_probs = []
     for temperature in shape.temperatures:
@@ -42,7 +42,7 @@ def best_of(p_MV: NDArray[np.float64], shape: Shape) -> tuple[NDArray[np.int64],
 
 
 def write_cache(folder: Path, shape: Shape) -> KnowledgeWriter:
-    """A cache of random distributions, whole."""
+    """Write a complete cache of random distributions."""
     writer = KnowledgeWriter(folder, shape, sizes=SIZES, made_from=MADE_FROM)
     for block in range(len(writer)):
         within = writer.sentences(block)
@@ -52,7 +52,7 @@ def write_cache(folder: Path, shape: Shape) -> KnowledgeWriter:
     return writer
 
 
-def test_records_of_a_sentence_are_those_that_were_written(tmp_path: Path) -> None:
+def test_written_records_of_a_sentence_are_read(tmp_path: Path) -> None:
     shape = shape_of()
     writer = write_cache(tmp_path, shape)
     cache = KnowledgeCache(tmp_path)
@@ -72,7 +72,7 @@ def test_records_of_a_sentence_are_those_that_were_written(tmp_path: Path) -> No
     np.testing.assert_allclose(cache.marginal, totals / SIZES.sum(), rtol=1e-6)
 
 
-def test_sentences_of_several_caches_are_loaded_by_one_index(tmp_path: Path) -> None:
+def test_sentences_of_several_caches_are_loaded_by_a_common_index(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_cache(tmp_path / name, shape_of(block_size=4 if name == "a" else 3))
     caches = [KnowledgeCache(tmp_path / name) for name in ("a", "b")]
@@ -86,7 +86,7 @@ def test_sentences_of_several_caches_are_loaded_by_one_index(tmp_path: Path) -> 
     np.testing.assert_allclose(source.marginal, np.mean([cache.marginal for cache in caches], axis=0), rtol=1e-5)
 
 
-def test_a_block_of_other_sizes_is_not_written(tmp_path: Path) -> None:
+def test_a_block_of_other_sizes_is_refused(tmp_path: Path) -> None:
     shape = shape_of()
     writer = KnowledgeWriter(tmp_path, shape, sizes=SIZES, made_from=MADE_FROM)
     p_MV = distributions(3)
@@ -101,7 +101,7 @@ def test_an_unfinished_cache_is_refused(tmp_path: Path) -> None:
         KnowledgeCache(tmp_path)
 
 
-def test_blocks_of_another_origin_are_not_taken(tmp_path: Path) -> None:
+def test_blocks_of_another_origin_are_moved_aside(tmp_path: Path) -> None:
     write_cache(tmp_path / "knowledge", shape_of())
     made = hash_tree(tmp_path / "knowledge" / "blocks")
     for number, name in enumerate(("blocks.old", "blocks.old.2")):
@@ -112,7 +112,7 @@ def test_blocks_of_another_origin_are_not_taken(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "knowledge" / name, tmp_path / "knowledge" / "blocks", dirs_exist_ok=True)
 
 
-def test_numpy_alone_reads_it_and_its_size_is_the_formula(tmp_path: Path) -> None:
+def test_numpy_reads_a_cache_and_its_size_follows_the_formula(tmp_path: Path) -> None:
     shape = Shape(k=8, vocab_size=V, temperatures=(1.0,), value_type="float16", block_size=4)
     write_cache(tmp_path / "knowledge", shape)
     header = json.loads((tmp_path / "knowledge" / "knowledge.json").read_text())
@@ -124,7 +124,7 @@ def test_numpy_alone_reads_it_and_its_size_is_the_formula(tmp_path: Path) -> Non
     np.testing.assert_allclose(np.exp(blocks[0]["log_probs"].astype(float)).sum((1, 2)), 1.0, atol=5e-3)
 
 
-def test_another_origin_is_refused_by_name(tmp_path: Path) -> None:
+def test_another_origin_is_refused_with_its_name(tmp_path: Path) -> None:
     write_cache(tmp_path / "knowledge", shape_of())
     cache = KnowledgeCache(tmp_path / "knowledge")
     cache.check(MADE_FROM)
@@ -167,7 +167,7 @@ def test_a_damaged_cache_is_refused(tmp_path: Path, damage: str) -> None:
         *(("blocks", [{"file": "blocks/000000.npy", "num_tokens": value}]) for value in (-1, 10**12, "1")),
     ],
 )
-def test_headers_that_describe_no_cache(tmp_path: Path, name: str, value: object) -> None:
+def test_invalid_headers_are_refused(tmp_path: Path, name: str, value: object) -> None:
     write_cache(tmp_path / "knowledge", shape_of())
     path = tmp_path / "knowledge" / "knowledge.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
@@ -177,7 +177,7 @@ def test_headers_that_describe_no_cache(tmp_path: Path, name: str, value: object
 
 @pytest.mark.parametrize("name", ["sizes.npy", "blocks/000001.npy"])
 @pytest.mark.parametrize("content", [b"", b"garbage", "object", "pickle", "two", "negative"])
-def test_arrays_that_are_none_of_a_cache(tmp_path: Path, name: str, content: bytes | str) -> None:
+def test_invalid_arrays_are_refused(tmp_path: Path, name: str, content: bytes | str) -> None:
     write_cache(tmp_path / "knowledge", shape_of())
     path = tmp_path / "knowledge" / name
     array = np.load(path)
@@ -195,7 +195,7 @@ def test_arrays_that_are_none_of_a_cache(tmp_path: Path, name: str, content: byt
         KnowledgeCache(tmp_path / "knowledge")
 
 
-def test_records_that_are_no_distributions(tmp_path: Path) -> None:
+def test_invalid_records_are_refused(tmp_path: Path) -> None:
     write_cache(tmp_path / "knowledge", shape_of())
     path = tmp_path / "knowledge" / "blocks" / "000000.npy"
     good = np.load(path)
@@ -212,7 +212,7 @@ def test_records_that_are_no_distributions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, -0.5, np.inf])
-def test_a_marginal_that_is_no_distribution(tmp_path: Path, value: float) -> None:
+def test_a_marginal_that_is_not_a_distribution_is_refused(tmp_path: Path, value: float) -> None:
     write_cache(tmp_path / "knowledge", shape_of())
     path = tmp_path / "knowledge" / "marginal.npy"
     marginal = np.load(path)

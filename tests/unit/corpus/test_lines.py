@@ -1,4 +1,4 @@
-"""Files cut into pieces of lines, against a split of their bytes."""
+"""Tests of cutting files into pieces of lines, compared with splitting their text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdmt.errors import UserError
 
 
 def lines_of(text: str) -> list[str]:
-    r"""Only `\n` ends a line; behind the last one there is none."""
+    r"""Return the lines of a text: only `\n` ends a line, and there is no line after the last `\n`."""
     lines = text.split("\n")
     return lines if lines[-1] else lines[:-1]
 
@@ -30,7 +30,7 @@ texts = st.text(st.sampled_from("ab \n\n\r\t\u2028\x85é😀"), max_size=40)
 
 
 @given(texts, st.integers(1, 9), st.sampled_from([1, 2, 3, 1 << 20]))
-def test_pieces_are_the_file(
+def test_pieces_together_are_the_file(
     tmp_path_factory: pytest.TempPathFactory, text: str, num_lines: int, read_bytes: int
 ) -> None:
     (path,) = write(tmp_path_factory.getbasetemp(), text)
@@ -47,10 +47,10 @@ def test_pieces_are_the_file(
 
 
 @given(st.lists(st.tuples(texts, texts), max_size=9), st.integers(1, 4), st.booleans(), st.booleans())
-def test_pieces_of_all_files_lie_side_by_side(
+def test_pieces_of_parallel_files_have_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], num_lines: int, end_a: bool, end_b: bool
 ) -> None:
-    """Whether or not a file's last line has its end."""
+    """Read files whose last lines may or may not end in a newline."""
     sides = [[text.replace("\n", "") for text in side] for side in zip(*pairs, strict=True)] or [[], []]
     contents = []
     for lines, ends in zip(sides, (end_a, end_b), strict=True):
@@ -69,14 +69,14 @@ def test_pieces_of_all_files_lie_side_by_side(
 @pytest.mark.parametrize(
     ("first", "second"), [("a\nb\nc\n", "a\nb\n"), ("a\nb\n", "a\nb\nc\nd\ne"), ("", "a"), ("\n", "")]
 )
-def test_files_of_different_length_are_named(tmp_path: Path, first: str, second: str) -> None:
+def test_files_of_different_length_are_refused(tmp_path: Path, first: str, second: str) -> None:
     for num_lines in (1, 2, 10):
         paths = write(tmp_path, first, second)
         with pytest.raises(UserError, match=rf"{paths[0]}, {paths[1]}: files of different length"):
             list(cut_lines(paths, num_lines))
 
 
-def test_a_file_that_changed_meanwhile_is_named(tmp_path: Path) -> None:
+def test_a_file_that_changed_while_reading_is_refused(tmp_path: Path) -> None:
     (path,) = write(tmp_path, "a\nb\nc\nd\n")
     pieces = [piece for (piece,) in cut_lines([path], 3)]
     path.write_bytes(b"a\nbbc\nd\n")
@@ -87,16 +87,16 @@ def test_a_file_that_changed_meanwhile_is_named(tmp_path: Path) -> None:
         pieces[1].read()
 
 
-def test_a_piece_says_where_it_lies(tmp_path: Path) -> None:
+def test_a_piece_has_its_offset_and_size(tmp_path: Path) -> None:
     (path,) = write(tmp_path, "é\nab\n\nc")
     assert [piece for (piece,) in cut_lines([path], 2)] == [Piece(path, 0, 6, 2), Piece(path, 6, 2, 2)]
 
 
 @given(st.lists(st.text("ab é😀", max_size=12), max_size=60), st.integers(1, 70), st.sampled_from([0, 1 << 20]))
-def test_lines_that_are_spread_are_the_files_own_in_their_order(
+def test_spread_lines_are_lines_of_the_file_in_order(
     tmp_path_factory: pytest.TempPathFactory, words: list[str], limit: int, read_bytes: int
 ) -> None:
-    lines = [f"{number} {word}" for number, word in enumerate(words)]  # no two alike
+    lines = [f"{number} {word}" for number, word in enumerate(words)]  # all lines are different
     (path,) = write(tmp_path_factory.getbasetemp(), "".join(f"{line}\n" for line in lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kdmt.corpus.lines, "_READ_BYTES", read_bytes)
@@ -104,7 +104,7 @@ def test_lines_that_are_spread_are_the_files_own_in_their_order(
     assert len(found) <= limit
     numbers = [lines.index(line) for line in found]
     assert numbers == sorted(set(numbers))
-    if read_bytes:  # read whole
+    if read_bytes:  # the file is read completely
         assert len(found) == min(limit, len(lines))
 
 

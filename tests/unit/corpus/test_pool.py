@@ -1,4 +1,4 @@
-"""Other processes: what is computed in them, and what becomes of them."""
+"""Tests of helper processes: calls are run in another process, which ends with its parent."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if __name__ == "__main__":
 """
 
 
-def test_a_call_beside_is_made_in_another_process() -> None:
+def test_a_call_is_run_in_another_process() -> None:
     with helper_process("json") as other:
         assert other.submit(add, 2, 3).result() == 5
         assert other.submit(os.getpid).result() != os.getpid()
 
 
-def test_a_process_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
+def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     with subprocess.Popen(
@@ -45,7 +45,7 @@ def test_a_process_ends_with_its_parent_however_that_ends(tmp_path: Path) -> Non
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process that is more than an entry in a table."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

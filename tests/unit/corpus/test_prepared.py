@@ -1,4 +1,4 @@
-"""The folder of the prepare stage: names of files, and the typical ratio."""
+"""Tests of the folder of the prepare stage: names of files, and the typical ratio of lengths."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def corpus(tmp_path: Path) -> PreparedCorpus:
     return PreparedCorpus(tmp_path, Direction("en", "de"), (True, True))
 
 
-def test_names_are_those_of_fairseqs_data_bins(corpus: PreparedCorpus) -> None:
+def test_files_are_named_as_in_fairseq(corpus: PreparedCorpus) -> None:
     assert corpus.prefix("valid", "de") == corpus.folder / "data-bin/valid.en-de.de"
     assert corpus.text("train", "en") == corpus.folder / "train.en"
     assert corpus.dictionary("en") == corpus.folder / "dict.en.txt"
 
 
-def test_tags_are_those_of_a_corpus_that_has_them(corpus: PreparedCorpus) -> None:
+def test_tags_are_none_unless_their_file_exists(corpus: PreparedCorpus) -> None:
     assert corpus.tags is None
     (corpus.folder / "train.tags").touch()
     assert corpus.tags == corpus.folder / "train.tags"
 
 
-def test_the_ratio_is_measured_where_none_is_recorded(corpus: PreparedCorpus) -> None:
+def test_the_ratio_is_measured_if_none_is_recorded(corpus: PreparedCorpus) -> None:
     corpus.text("train", "en").write_text("ab\nabc\nabcd\n")
     corpus.text("train", "de").write_text("abcd\nabcdef\nabcd\n")  # ratios 2, 2 and 1
     assert corpus.recorded_ratio() is None

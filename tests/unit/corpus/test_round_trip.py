@@ -1,4 +1,4 @@
-"""Lines that do not survive processing and back: known ones of every step, in text that otherwise survives."""
+"""Tests of counting lines that processing and its inverse change, with known cases of every step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
 from kdmt.languages import Direction
 
 SYLLABLES = ["ba", "no", "ti", "ke", "Lu", "ßo", "ära", "win"]
-MARKED = "user@@ sieht"  # often enough in the text for its marks to be one symbol of the subwords
-ODD = 'lLiIİ▁ＡＢﬁ&;am p"„-,!'  # other characters of the lines below, for the tokenizers to know them
+MARKED = "user@@ sieht"  # frequent enough in the text for `@@` to become one subword symbol
+ODD = 'lLiIİ▁ＡＢﬁ&;am p"„-,!'  # other characters of the lines below, so that the tokenizers know them
 
 
 def make_lines(count: int) -> list[str]:
@@ -46,7 +46,7 @@ def measure(lines: list[str], model: SubwordModel, lang: str = "de", **settings:
     return measure_round_trip(lines, processor=processor, lang=lang, model=model)
 
 
-def test_ordinary_text_survives(pieces: SubwordModel) -> None:
+def test_ordinary_text_is_not_changed(pieces: SubwordModel) -> None:
     lines = [*make_lines(50), ""]
     for settings in ({}, {"lowercase": True}, {"moses": True}, {"moses": True, "normalize": True, "lowercase": True}):
         found = measure(lines, pieces, **settings)
@@ -71,14 +71,14 @@ def test_a_joiner_in_raw_text_is_counted_under_subword_nmt(text: Path, tmp_path:
     assert "'user@@ sieht' comes back as 'usersieht'" in warning
 
 
-def test_sentencepieces_own_space_in_raw_text_is_counted(pieces: SubwordModel) -> None:
+def test_the_sentencepiece_space_in_raw_text_is_counted(pieces: SubwordModel) -> None:
     found = measure(["ba▁no", "ba no"], pieces)
     assert found.examples["tokenizer"] == [("ba▁no", "ba no")]
     assert found.num_changed == 1
 
 
-def test_a_given_models_own_normalisation_is_counted(text: Path, tmp_path: Path) -> None:
-    """SentencePiece's default is NFKC with changes of its own: full-width letters and ligatures become others."""
+def test_the_normalisation_of_a_given_model_is_counted(text: Path, tmp_path: Path) -> None:
+    """Use the default of SentencePiece, a modified NFKC, which changes full-width letters and ligatures."""
     path = tmp_path / "given.model"
     with path.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
@@ -92,29 +92,29 @@ def test_a_given_models_own_normalisation_is_counted(text: Path, tmp_path: Path)
     assert [before for before, _ in found.examples["tokenizer"]] == ["ＡＢ", "ﬁ"]
 
 
-def test_characters_that_no_piece_has_are_counted(pieces: SubwordModel) -> None:
+def test_unknown_characters_are_counted(pieces: SubwordModel) -> None:
     assert measure(["ba 漢 no"], pieces).examples["tokenizer"] == [("ba 漢 no", "ba  ⁇  no")]
 
 
-def test_moses_detokenising_is_compared_with_the_line(pieces: SubwordModel) -> None:
+def test_lines_that_moses_does_not_restore_are_counted(pieces: SubwordModel) -> None:
     lines = ["ba & amp ; no", 'ba "no"-ti', "ba, no!"]
     found = measure(lines, pieces, moses=True, lowercase=True)
     assert found.changed["moses"] == 2
     assert found.examples["moses"][1] == ('ba "no"-ti', 'ba "no" -ti')
 
 
-def test_what_normalising_is_meant_to_change_is_not_counted(pieces: SubwordModel) -> None:
+def test_intended_changes_of_normalising_are_not_counted(pieces: SubwordModel) -> None:
     for settings in ({"normalize": True}, {"normalize": True, "moses": True}):
         assert measure(["ba „no“ ti"], pieces, **settings).changed["moses"] == 0
-    assert measure(["ba  \u00a0 no\tti"], pieces).num_changed == 0  # nor is whitespace
+    assert measure(["ba  \u00a0 no\tti"], pieces).num_changed == 0  # changed whitespace is not counted either
 
 
 @pytest.mark.parametrize(
     ("line", "lang", "survives"),
     [
-        ("Istanbul İzmir ısı", "en", False),  # İ takes two characters in lower case
+        ("Istanbul İzmir ısı", "en", False),  # İ becomes two characters in lower case
         ("İzmir", "tr", False),
-        ("Isparta", "tr", False),  # its lower case is ısparta
+        ("Isparta", "tr", False),  # its Turkish lower case is ısparta
         ("Isparta", "az", False),
         ("Isparta", "en", True),
         ("izmir ısı Ankara", "tr", True),
@@ -125,25 +125,25 @@ def test_what_normalising_is_meant_to_change_is_not_counted(pieces: SubwordModel
         ("東京 กรุงเทพ मुंबई", "ja", True),
     ],
 )
-def test_capitals_that_lower_case_does_not_give_back(line: str, lang: str, survives: bool) -> None:
+def test_whether_lowercasing_keeps_all_information(line: str, lang: str, survives: bool) -> None:
     assert survives_lowercasing(line, lang) is survives
 
 
-def test_turkish_capitals_are_counted_where_text_is_lowercased(pieces: SubwordModel) -> None:
+def test_turkish_capitals_are_counted_if_text_is_lowercased(pieces: SubwordModel) -> None:
     lines = ["ba Ino", "ba İti", "ba no", "Ba No"]
     found = measure(lines, pieces, lang="tr", lowercase=True)
     assert found.changed == {"moses": 0, "lowercase": 2, "tokenizer": 0}
     assert measure(lines, pieces, lang="tr").changed["lowercase"] == 0
 
 
-def test_text_of_other_authors_is_taken_as_words(text: Path, tmp_path: Path) -> None:
+def test_text_that_is_already_processed_is_compared_as_tokens(text: Path, tmp_path: Path) -> None:
     model = learn(text, tmp_path, type="subword-nmt", model="bpe", vocab_size=40)
     lines = ["ba &amp; no", MARKED, "Isparta"]
     found = measure(lines, model, lang="tr", moses=True, lowercase=True, already_applied=True)
     assert found.changed == {"moses": 0, "lowercase": 0, "tokenizer": 1}
 
 
-def test_a_warning_begins_above_one_percent() -> None:
+def test_a_warning_is_given_above_one_percent() -> None:
     found = RoundTrip(1000, {"moses": 6, "lowercase": 0, "tokenizer": 4})
     assert found.warning() is None
     found.changed["tokenizer"] = 5

@@ -1,4 +1,4 @@
-"""Joining of subwords, by what fairseq 0.12.2 does with each kind (post_process in fairseq/data/data_utils.py)."""
+"""Tests of joining subwords, compared with fairseq 0.12.2 (post_process in fairseq/data/data_utils.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdmt.errors import UserError
 
 
 def post_process(sentence: str, symbol: str) -> str:
-    """fairseq's function, as it is there."""
+    """Return the joined sentence: a copy of the function of fairseq."""
     if symbol == "sentencepiece":
         return sentence.replace(" ", "").replace("\u2581", " ").strip()
     if symbol == "wordpiece":
@@ -39,7 +39,7 @@ LINES = [
 
 @pytest.mark.parametrize("joiner", JOINERS)
 @pytest.mark.parametrize("line", LINES)
-def test_lines_are_joined_as_by_fairseq(line: str, joiner: str) -> None:
+def test_lines_are_joined_as_in_fairseq(line: str, joiner: str) -> None:
     assert join_subwords(line, joiner) == post_process(line, joiner)
 
 
@@ -51,7 +51,7 @@ def test_lines_are_joined_as_by_fairseq(line: str, joiner: str) -> None:
         ("a ho@@ use .", None, "a ho@@ use ."),
     ],
 )
-def test_words_by_hand(line: str, joiner: str | None, text: str) -> None:
+def test_examples_of_joined_words(line: str, joiner: str | None, text: str) -> None:
     assert join_subwords(line, joiner) == text
 
 
@@ -60,5 +60,5 @@ def test_an_unknown_kind_is_refused() -> None:
         join_subwords("a", "spm")
 
 
-def test_settings_offer_kinds_that_are_known() -> None:
+def test_kinds_of_the_settings_are_known() -> None:
     assert set(get_args(SubwordJoiner)) < set(JOINERS)

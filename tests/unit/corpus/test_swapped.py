@@ -1,4 +1,4 @@
-"""Exchanged sides, found without knowing the languages: made-up languages, and real ones where they are present."""
+"""Tests of finding exchanged sides without knowing the languages, for made-up and (if present) real languages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UDHR = Path(__file__).parents[3] / ".." / "shared" / "data" / "udhr"
 
 
 def words(syllables: str, count: int, seed: int) -> list[str]:
-    """Lines of words of these syllables, 3 to 9 a line."""
+    """Return lines of 3 to 9 words made of the given syllables."""
     rng = random.Random(seed)
     parts = syllables.split()
     return [
@@ -46,8 +46,8 @@ def test_exchanged_pairs_are_counted() -> None:
 
 
 @pytest.mark.parametrize("count", [6, 50, 1000])
-def test_two_sides_that_are_alike_say_nothing(count: int) -> None:
-    """As in a task of copying, or between languages that are nearly one."""
+def test_similar_sides_are_not_suspicious(count: int) -> None:
+    """Compare equal languages, as in a copying task, and two dialects."""
     sides, text = Sides(pairs(ONE, ONE, count, seed=1)), pairs(ONE, ONE, 1000, seed=3)
     assert not sides.compare(text).is_suspicious
     assert not sides.compare(flip(text)).is_suspicious
@@ -55,14 +55,14 @@ def test_two_sides_that_are_alike_say_nothing(count: int) -> None:
     assert not Sides(dialect[:count]).compare(dialect).is_suspicious
 
 
-def test_pairs_of_which_little_is_known_do_not_count() -> None:
+def test_pairs_with_little_evidence_are_not_compared() -> None:
     sides = Sides(pairs(ONE, OTHER, 50, seed=1))
     assert sides.compare([("", ""), ("12", "34"), ("\u3042" * 40, "\u0e01" * 40)]) == Exchanged(0, 0)
     assert Sides([]).compare(pairs(ONE, OTHER, 9, seed=1)) == Exchanged(0, 0)
 
 
 @pytest.mark.skipif(not UDHR.is_dir(), reason="there is no UDHR text in ../shared/data")
-def test_all_pairs_of_real_languages() -> None:
+def test_exchanged_sides_of_real_languages_are_found() -> None:
     texts = {path.suffix: path.read_text(encoding="utf-8").splitlines() for path in sorted(UDHR.glob("udhr.*"))[::2]}
     assert len(texts) >= 12
     for source, target in itertools.permutations(texts.values(), 2):

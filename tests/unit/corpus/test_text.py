@@ -21,7 +21,7 @@ moses = Text(normalize=True, moses=True)
 lines = st.text(st.characters(codec="utf-8", exclude_characters="\n"))
 
 
-def test_nothing_is_done_by_default() -> None:
+def test_text_is_unchanged_by_default() -> None:
     processor = TextProcessor(Text(), "en", "de")
     for line in ("  Ein „Test“ , A.  ", "", "a\u2028b"):
         assert processor.preprocess_source(line) == line
@@ -36,7 +36,7 @@ def test_each_step_alone() -> None:
     assert TextProcessor(Text(moses=True), "de", "en").preprocess_source(raw) == "Er sagt : „ Ja ! “"
 
 
-def test_each_side_has_the_rules_of_its_language() -> None:
+def test_each_side_is_processed_with_the_rules_of_its_language() -> None:
     processor = TextProcessor(moses, "en", "fr")
     assert processor.preprocess_source("It's Tom's.") == "It 's Tom 's ."
     assert processor.preprocess_target("L'homme s'en va.") == "L' homme s' en va ."
@@ -45,7 +45,7 @@ def test_each_side_has_the_rules_of_its_language() -> None:
     assert TextProcessor(Text(lowercase=True), "en", "fr").postprocess_source("it 's .") == "it 's ."
 
 
-def test_three_letter_codes_and_unknown_languages() -> None:
+def test_rules_of_three_letter_codes_and_unknown_languages() -> None:
     line = "It's No. 5, l'homme z.B. hier"
     german = TextProcessor(moses, "de", "en").preprocess_source(line)
     english = TextProcessor(moses, "en", "de").preprocess_source(line)
@@ -56,14 +56,14 @@ def test_three_letter_codes_and_unknown_languages() -> None:
 
 
 @given(st.text(st.sampled_from("aé กข็ខ។1,\u0301\u200b\u2060\ufeff\u00ad\u200f\x96\x00\t\u00a0"), max_size=20))
-def test_raw_lines_are_made_as_clean_as_training_text(line: str) -> None:
+def test_raw_lines_are_cleaned_like_training_text(line: str) -> None:
     for form in ("NFC", "NFKC", "none"):
         processor = TextProcessor(Text(), "th", "km", form)
         assert processor.preprocess_source(line) == clean_line(line, form, Counter())
         assert processor.preprocess_target(line) == clean_line(line, form, Counter())
 
 
-def test_xml_entities_only_where_the_corpora_came_with_them() -> None:
+def test_xml_entities_are_used_only_if_moses_was_already_applied() -> None:
     raw = 'Tom\'s "R&B" <b>'
     ours = TextProcessor(Text(moses=True), "en", "en")
     theirs = TextProcessor(Text(moses=True, already_applied=True), "en", "en")
@@ -86,7 +86,7 @@ def test_detokenising_undoes_tokenising(line: str) -> None:
     assert processor.postprocess_target(processor.preprocess_target(line)) == line
 
 
-@cache  # building a tokenizer takes a moment
+@cache  # building a tokenizer is slow
 def processor_of(lang: str, *, already_applied: bool) -> TextProcessor:
     text = Text(normalize=True, moses=True, lowercase=True, already_applied=already_applied)
     return TextProcessor(text, lang, lang)
@@ -94,7 +94,7 @@ def processor_of(lang: str, *, already_applied: bool) -> TextProcessor:
 
 @settings(max_examples=40, deadline=None)
 @given(lines, st.sampled_from(["en", "de", "fr", "cs", "fi", "zh", "ko", "qaa"]))
-def test_a_line_stays_one_line(line: str, lang: str) -> None:
+def test_processing_adds_no_line_endings(line: str, lang: str) -> None:
     for already_applied in (False, True):
         processor = processor_of(lang, already_applied=already_applied)
         tokenised = processor.preprocess_target(line)
@@ -103,28 +103,28 @@ def test_a_line_stays_one_line(line: str, lang: str) -> None:
         assert "\n" not in processor.postprocess_target(tokenised)
 
 
-def test_czech_tokens_that_break_sacremoses() -> None:
+def test_czech_tokens_that_raise_an_error_in_sacremoses() -> None:
     assert TextProcessor(moses, "en", "cs").postprocess_target("e' - mail") == "e' - mail"
 
 
 @given(st.builds(Text, normalize=st.booleans(), moses=st.booleans(), lowercase=st.booleans()))
-def test_round_trips(text: Text) -> None:
+def test_dict_and_pickle_round_trips(text: Text) -> None:
     processor = TextProcessor(text, "en", "de")
     assert TextProcessor.from_dict(json.loads(json.dumps(processor.to_dict()))) == processor
     assert pickle.loads(pickle.dumps(processor)) == processor
 
 
-def test_from_dict_refuses_what_it_does_not_know() -> None:
+def test_from_dict_refuses_unknown_and_invalid_keys() -> None:
     good = TextProcessor(Text(), "en", "de").to_dict()
     for bad in ({**good, "truecase": True}, {**good, "text": {"mose": True}}, {**good, "text": {"moses": 1}}):
         with pytest.raises(UserError, match="text processing"):
             TextProcessor.from_dict(bad)
 
 
-@pytest.mark.skipif(not MULTI30K.is_dir(), reason="Multi30k is not beside the repository")
+@pytest.mark.skipif(not MULTI30K.is_dir(), reason="../shared/data/multi30k is not here")
 @pytest.mark.parametrize("lang", ["en", "de"])
-def test_agrees_with_the_perl_scripts_on_multi30k(lang: str) -> None:
-    """The authors' own processed files, made with Moses' perl scripts, are the independent truth."""
+def test_output_on_multi30k_equals_the_perl_scripts_of_moses(lang: str) -> None:
+    """Compare with the processed files of the authors of Multi30k, made with the Perl scripts of Moses."""
     text = Text(normalize=True, moses=True, lowercase=True, already_applied=True)
     processor = TextProcessor(text, lang, lang)
     with (

@@ -1,4 +1,4 @@
-"""Text from elsewhere: what a file is by its content, carriage returns, and lines that are too long."""
+"""Tests of reading text files: recognising their format, carriage returns, and lines that are too long."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tar(*, style: int) -> bytes:
 
 
 def old_tar() -> bytes:
-    """The format before POSIX: without its mark, so that only the checksum speaks for it."""
+    """Return an archive in the format before POSIX, which has no magic number and is recognised by its checksum."""
     header = bytearray(tar(style=tarfile.USTAR_FORMAT)[:512])
     header[257:265] = bytes(8)
     header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * ord(" "))
@@ -89,7 +89,7 @@ OTHER_FORMATS = {
 
 @pytest.mark.parametrize("name", OTHER_FORMATS)
 @pytest.mark.parametrize("packed", ["plain", "gzip", "member"])
-def test_what_is_no_text_is_refused_by_its_content(tmp_path: Path, name: str, packed: str) -> None:
+def test_files_in_other_formats_are_refused_by_their_content(tmp_path: Path, name: str, packed: str) -> None:
     content, reason = OTHER_FORMATS[name]
     path, member = tmp_path / "train.de", None
     if packed == "plain":
@@ -137,7 +137,7 @@ def test_ordinary_text_is_read(tmp_path: Path, number: int) -> None:
         assert list(open_lines(tmp_path / path)) == expected
 
 
-def test_text_that_a_name_calls_compressed(tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_gz_suffix_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "train.de.gz"
     path.write_text(SENTENCES, encoding="utf-8")
     with pytest.raises(UserError, match=r"train\.de\.gz: .* not gzip but plain text: rename it"):
@@ -151,8 +151,8 @@ ARCHIVES = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile
 
 
 @pytest.mark.parametrize("compression", [None, *ARCHIVES])
-def test_damaged_files_are_one_message(tmp_path: Path, compression: int | None) -> None:
-    """Bytes changed, cut off and put in at random, always the same ones."""
+def test_damaged_files_give_one_message(tmp_path: Path, compression: int | None) -> None:
+    """Change, remove and insert bytes at random positions, with a fixed seed."""
     rng = random.Random(f"{compression}")
     text = SENTENCES.encode() * 100
     whole, member = gzip.compress(text, mtime=0), None
@@ -176,13 +176,13 @@ def test_damaged_files_are_one_message(tmp_path: Path, compression: int | None) 
     assert all(re.match(r"a file.*: .*\w", message) and "None" not in message for message in messages)
 
 
-def test_compressed_text_under_any_name(tmp_path: Path) -> None:
+def test_compressed_text_is_read_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "train.de").write_bytes(gzip.compress(SENTENCES.encode()))
     assert list(open_lines(tmp_path / "train.de")) == ["Ein Haus.", "Zwei Häuser."]
 
 
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
-    """It gives a few bytes at a time and cannot be rewound."""
+    """Read a pipe, which gives a few bytes at a time and is not seekable."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     lines = [f"line {number}" for number in range(5000)]
@@ -201,13 +201,13 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\rb\rc", "a\rb\rc\r", "a\rb\rc\n", "a\rb\rc\r\n", "a\rb\nc\rd\n", "a\rb" * 400_000])
-def test_lines_that_end_in_carriage_returns_alone(tmp_path: Path, text: str) -> None:
+def test_lines_that_end_only_in_carriage_returns_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "mac.txt").write_bytes(text.encode())
     with pytest.raises(UserError, match=r"mac\.txt: [\d,]+ carriage returns inside its lines.* end in '\\r' alone"):
         list(open_lines(tmp_path / "mac.txt"))
 
 
-def test_mixed_ends_and_a_stray_return_are_read(tmp_path: Path) -> None:
+def test_mixed_line_endings_and_a_stray_carriage_return_are_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a\r" + b"b" * 5000 + b"\nc\n")
     assert [len(line) for line in open_lines(tmp_path / "a")] == [5002, 1]
     (tmp_path / "a").write_bytes(b"a\r\nb\nc\rd\ne\r\r\n")
@@ -217,7 +217,7 @@ def test_mixed_ends_and_a_stray_return_are_read(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ lengths
 
 
-def test_a_line_has_a_limit_and_the_next_one_is_read(tmp_path: Path) -> None:
+def test_lines_after_one_that_is_too_long_are_read(tmp_path: Path) -> None:
     longest, path = "x" * MAX_LINE_BYTES, tmp_path / "a"
     path.write_bytes(f"a\n{longest}\r\n{longest}x\nb\n{longest}{longest}\n{longest}x".encode())
     found = list(open_bounded_lines(path, member=None, name="a"))
@@ -229,7 +229,7 @@ def test_a_line_has_a_limit_and_the_next_one_is_read(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 12), max_size=8), st.booleans())
-def test_bounded_lines_are_those_of_a_plain_reader(sizes: list[int], closed: bool) -> None:
+def test_bounded_lines_equal_those_of_a_plain_reader(sizes: list[int], closed: bool) -> None:
     unit = MAX_LINE_BYTES // 4
     text = b"\n".join(b"y" * size * unit for size in sizes) + b"\n" * closed
     expected = [len(line) if len(line.rstrip(b"\n")) <= MAX_LINE_BYTES else None for line in io.BytesIO(text)]
@@ -237,8 +237,8 @@ def test_bounded_lines_are_those_of_a_plain_reader(sizes: list[int], closed: boo
     assert found == expected
 
 
-def test_a_huge_line_in_a_small_archive_takes_no_memory(tmp_path: Path) -> None:
-    """A line of 512 MB, read where there is memory for a third of it."""
+def test_a_huge_line_in_a_small_archive_needs_little_memory(tmp_path: Path) -> None:
+    """Check that reading a line of 512 MB uses at most a third of that memory."""
     path = tmp_path / "bomb.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         for _ in range(64):

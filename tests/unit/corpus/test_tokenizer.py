@@ -1,4 +1,4 @@
-"""SentencePiece and subword-nmt: against the tools themselves, round trips, reproducible learning, damaged folders."""
+"""Tests of SentencePiece and subword-nmt: equal to the tools, round trips, reproducible learning, damaged folders."""
 
 import io
 import itertools
@@ -57,7 +57,7 @@ def words(alphabet="abnotikeLußärwiBAH"):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_decoding_undoes_encoding(folders, kind):
+def test_decoding_restores_encoded_text(folders, kind):
     model = load_tokenizer(folders[kind]).target
 
     @settings(max_examples=50, deadline=None)
@@ -71,7 +71,7 @@ def test_decoding_undoes_encoding(folders, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_and_tokens_agree(folders, corpus, kind):
+def test_ids_equal_the_tokens_of_tokenised_text(folders, corpus, kind):
     model = load_tokenizer(folders[kind]).source
     lines = ["", *some_lines(corpus), " "]
     tokens, sizes = model.encode_ids(lines, threads=2)
@@ -81,8 +81,8 @@ def test_ids_and_tokens_agree(folders, corpus, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_splitting_at_spaces_finds_the_tokens_again(folders, kind):
-    """Whatever the text holds, so that fairseq reads from tokenised text what the fast path makes of the ids."""
+def test_tokens_of_any_text_are_separated_by_spaces(folders, kind):
+    """Check that fairseq reads the tokens of the fast path from tokenised text, for any text."""
     model = load_tokenizer(folders[kind]).source
 
     @settings(max_examples=50, deadline=None)
@@ -96,7 +96,7 @@ def test_splitting_at_spaces_finds_the_tokens_again(folders, kind):
     check()
 
 
-def test_pieces_are_sentencepieces_own(folders, corpus):
+def test_pieces_equal_those_of_sentencepiece(folders, corpus):
     import sentencepiece
 
     for kind in ("unigram", "bpe"):
@@ -105,8 +105,8 @@ def test_pieces_are_sentencepieces_own(folders, corpus):
         assert load_tokenizer(folders[kind]).source.encode_lines(some_lines(corpus)) == expected
 
 
-def test_subword_nmt_is_the_tools_own(folders, corpus, capsys):
-    """Learnt from both sides one after the other and applied without a vocabulary threshold."""
+def test_codes_and_tokens_equal_those_of_subword_nmt(folders, corpus, capsys):
+    """Compare with codes learnt from the concatenated sides and applied without a vocabulary threshold."""
     from subword_nmt.apply_bpe import BPE
     from subword_nmt.learn_bpe import learn_bpe
 
@@ -128,16 +128,16 @@ def test_unknown_characters_become_unk(folders):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_cannot_spell_a_special(folders, kind):
-    """`<s>` in the text is letters; only subword-nmt, as fairseq users know it, may leave a whole word as it is."""
+def test_text_is_not_encoded_to_special_symbols(folders, kind):
+    """Check that `<s>` in text is read as letters; only subword-nmt may keep a whole word, as fairseq users expect."""
     model = load_tokenizer(folders[kind]).source
     tokens = model.encode_lines(["a<s> b</s> c<pad>"])[0].split()
     assert not {"<s>", "</s>", "<pad>"} & set(tokens)
 
 
 @pytest.mark.parametrize("kind", ["words", "subword-nmt"])
-def test_words_that_are_spelled_like_specials_are_unknown_words(tmp_path, kind):
-    """Whole words, of which subword-nmt would have a merge operation; the model knows how many there were."""
+def test_words_equal_to_special_symbols_are_unknown_words(tmp_path, kind):
+    """Test whole words, for which subword-nmt has a merge operation; the model identifies each in its ids."""
     text = tmp_path / "text"
     text.write_text("<pad> <s> </s> <unk> ab\n" * 20, encoding="utf-8")
     settings = Tokenizer(type=kind, **({"model": "bpe", "vocab_size": 60} if kind == "subword-nmt" else {}))
@@ -147,7 +147,7 @@ def test_words_that_are_spelled_like_specials_are_unknown_words(tmp_path, kind):
     assert [model.literal_specials.get(token) for token in tokens.tolist()] == ["<s>", "<pad>", None, "<pad>"]
 
 
-def test_a_given_sentencepiece_model_with_specials_for_the_text(tmp_path):
+def test_special_symbols_of_a_given_sentencepiece_model_are_literal_text(tmp_path):
     import sentencepiece
 
     model = io.BytesIO()
@@ -170,8 +170,8 @@ def test_a_given_sentencepiece_model_with_specials_for_the_text(tmp_path):
     ]
 
 
-def test_merge_operations_behind_a_byte_order_mark(folders, tmp_path):
-    """The mark would hide the line of the version, and words would be cut by the rules of the first one."""
+def test_a_byte_order_mark_before_merge_operations_is_ignored(folders, tmp_path):
+    """Check that the mark does not hide the version line; without it, the rules of the first version are used."""
     codes = folders["subword-nmt"] / "joint.codes"
     (tmp_path / "codes").write_bytes(b"\xef\xbb\xbf" + codes.read_bytes())
     settings = Tokenizer(type="subword-nmt", model="bpe", source_path=str(tmp_path / "codes"))
@@ -184,7 +184,7 @@ def test_merge_operations_behind_a_byte_order_mark(folders, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_whitespace_is_a_space(folders, kind):
+def test_any_whitespace_is_read_as_a_space(folders, kind):
     model = load_tokenizer(folders[kind]).source
     odd = "\u00a0ba no\tti\u2028ke\u3000win\x1f ßo \r"
     assert model.encode_lines([odd]) == model.encode_lines(["ba no ti ke win ßo"])
@@ -198,7 +198,7 @@ def test_case_and_unicode_form_are_kept(folders, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_learning_is_reproducible_and_moves(folders, corpus, kind, tmp_path):
+def test_learning_is_reproducible_and_independent_of_paths(folders, corpus, kind, tmp_path):
     moved = [shutil.copy(path, tmp_path / f"elsewhere.{path.name}") for path in corpus]
     train_tokenizer(KINDS[kind], tuple(moved), tmp_path / "again", DIRECTION)
     contents = {path.name: path.read_bytes() for path in folders[kind].iterdir()}
@@ -237,7 +237,7 @@ def test_given_models_are_copied(folders, corpus, tmp_path):
         assert getattr(copied, side).encode_lines(some_lines(corpus)) == expected
 
 
-def test_given_file_that_is_no_model(folders, corpus, tmp_path):
+def test_a_given_file_that_is_not_a_model_is_refused(folders, corpus, tmp_path):
     before = load_tokenizer(shutil.copytree(folders["bpe"], tmp_path / "tokenizer")).source.symbols
     for settings_ in (
         Tokenizer(source_path=str(corpus[0])),
@@ -251,7 +251,7 @@ def test_given_file_that_is_no_model(folders, corpus, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
-def test_vocabulary_too_large_says_the_limit(corpus, tmp_path, model):
+def test_a_vocabulary_that_is_too_large_is_refused_with_the_limit(corpus, tmp_path, model):
     with pytest.raises(UserError, match=r"vocab_size 99999: .*Please set it to a value <= \d+") as raised:
         train_tokenizer(Tokenizer(model=model, vocab_size=99_999), corpus, tmp_path / "tokenizer", DIRECTION)
     limit = int(str(raised.value).rpartition("<= ")[2].rstrip("."))
@@ -259,27 +259,27 @@ def test_vocabulary_too_large_says_the_limit(corpus, tmp_path, model):
         train_tokenizer(Tokenizer(model=model, vocab_size=limit), corpus, tmp_path / "tokenizer", DIRECTION)
 
 
-def test_vocabulary_too_small(corpus, tmp_path):
+def test_a_vocabulary_that_is_too_small_is_refused(corpus, tmp_path):
     with pytest.raises(UserError, match="smaller than required_chars"):
         train_tokenizer(Tokenizer(vocab_size=8), corpus, tmp_path / "tokenizer", DIRECTION)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_empty_text(tmp_path, kind):
+def test_empty_text_is_refused(tmp_path, kind):
     for lang in DIRECTION.sides:
         (tmp_path / f"train.{lang}").write_text("\n \n", encoding="utf-8")
     with pytest.raises(UserError, match="no text to learn"):
         train_tokenizer(KINDS[kind], (tmp_path / "train.en", tmp_path / "train.de"), tmp_path / "tokenizer", DIRECTION)
 
 
-def test_nothing_to_merge(tmp_path):
+def test_text_without_pairs_to_merge_is_refused(tmp_path):
     (tmp_path / "letters").write_text("a b c\n", encoding="utf-8")
     with pytest.raises(UserError, match="two letters"):
         train_tokenizer(KINDS["subword-nmt"], (tmp_path / "letters",) * 2, tmp_path / "tokenizer", DIRECTION)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_that_is_not_utf8(corpus, tmp_path, kind):
+def test_text_that_is_not_utf8_is_refused(corpus, tmp_path, kind):
     bad = tmp_path / "train.de"
     bad.write_bytes(b"ba no\nti \xff\n")
     with pytest.raises(UserError, match=r"train\.de:2: not UTF-8"):
@@ -309,21 +309,21 @@ def edit(folder, change):
         (lambda folder: edit(folder, lambda values: values["target"].pop("sha256")), "the key 'sha256' is missing"),
     ],
 )
-def test_damaged_folder(folders, tmp_path, damage, message):
+def test_a_damaged_folder_is_refused(folders, tmp_path, damage, message):
     folder = shutil.copytree(folders["unigram"], tmp_path / "tokenizer")
     damage(folder)
     with pytest.raises(UserError, match=message):
         load_tokenizer(folder)
 
 
-def test_description(folders):
+def test_the_description_of_a_tokenizer_is_saved(folders):
     description = json.loads((folders["subword-nmt"] / "tokenizer.json").read_text())
     assert description["type"] == "subword-nmt"
     assert description["langs"] == ["en", "de"]
     assert description["source"] == description["target"]
 
 
-def test_lines_end_at_newlines_only(tmp_path):
+def test_lines_end_only_at_newlines(tmp_path):
     path = tmp_path / "text"
     path.write_bytes("a\rb\x85c\u2028d\n\nlast".encode())
     assert list(read_chunks(path, 2)) == [["a\rb\x85c\u2028d", ""], ["last"]]

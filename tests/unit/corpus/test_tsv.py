@@ -1,4 +1,4 @@
-"""TSV corpora: rows that are malformed, header rows and quotes. What is quoted is written by Python's csv module."""
+"""Tests of TSV corpora: malformed rows, header rows, and quotes as written by the csv module of Python."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pairs_of(path: Path, text: str, count: Malformed | None = None, **settings: 
     return list(read_pairs(Corpus(tsv=Source(path=str(path)), **settings), [path], count))
 
 
-def test_rows_of_another_width_are_dropped_and_counted(tmp_path: Path) -> None:
+def test_rows_with_another_number_of_columns_are_dropped_and_counted(tmp_path: Path) -> None:
     text = "a\tx\nb\nc\tz\tz\nd\ty\n\n\te\tw\ne\tw\nf\tv\ng\tu\n"
     malformed = Malformed()
     path = tmp_path / "t.tsv"
@@ -34,12 +34,12 @@ def test_rows_of_another_width_are_dropped_and_counted(tmp_path: Path) -> None:
     assert malformed.as_dict() == {COLUMNS: {"rows": 4, "first": [f"{path} line {line}" for line in (2, 3, 5, 6)]}}
     with pytest.raises(UserError, match=rf"t\.tsv line 2: {COLUMNS}: 1, not 2"):
         pairs_of(path, text, malformed="error")
-    held_out = HeldOut(tsv=Source(path=str(path)))  # its lines are those of a published set: none is dropped
+    held_out = HeldOut(tsv=Source(path=str(path)))  # no lines are dropped from held-out sets, which may be published
     with pytest.raises(UserError, match=rf"t\.tsv line 2: {COLUMNS}: 1, not 2"):
         list(read_pairs(held_out, [path]))
 
 
-def test_the_first_row_sets_the_width(tmp_path: Path) -> None:
+def test_the_first_row_sets_the_number_of_columns(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     assert pairs_of(path, "a\tx\t1\nb\ty\t2\n") == [("a", "x"), ("b", "y")]
     with pytest.raises(UserError, match=r"t\.tsv line 1: 2 columns, at least 3 expected"):
@@ -48,7 +48,7 @@ def test_the_first_row_sets_the_width(tmp_path: Path) -> None:
         pairs_of(path, "a\tx\t1\nb\ty\nc\tz\nd\tw\n")
 
 
-def test_a_header_is_no_pair(tmp_path: Path) -> None:
+def test_a_header_row_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     assert pairs_of(path, "id\ten\tde\n1\ta\tx\n2\tb\ty\n", header=True, source_column=1, target_column=2) == [
         ("a", "x"),
@@ -62,8 +62,8 @@ field = st.text(st.sampled_from("ab \"\t\n'é,"), max_size=8)
 
 
 @given(st.lists(st.tuples(field, field, field), min_size=1, max_size=8))
-def test_quoted_rows_are_those_that_were_written(rows: list[tuple[str, str, str]]) -> None:
-    """As `DataFrame.to_csv(sep="\\t")` writes them: the csv module's QUOTE_MINIMAL with a newline after each row."""
+def test_rows_with_quotes_round_trip(rows: list[tuple[str, str, str]]) -> None:
+    """Write rows like `DataFrame.to_csv(sep="\\t")`: the csv module's QUOTE_MINIMAL with a newline after each row."""
     written = io.StringIO()
     csv.writer(written, delimiter="\t", quoting=csv.QUOTE_MINIMAL, lineterminator="\n").writerows(rows)
     lines = iter(written.getvalue().removesuffix("\n").split("\n"))
@@ -71,14 +71,14 @@ def test_quoted_rows_are_those_that_were_written(rows: list[tuple[str, str, str]
     assert found == [[column.replace("\n", " ") for column in row] for row in rows]
 
 
-def test_a_quoted_corpus(tmp_path: Path) -> None:
+def test_a_corpus_with_quotes(tmp_path: Path) -> None:
     text = '\ten\tde\r\n0\t"He said ""no""."\tEr sagte nein.\r\n1\t"two\tcolumns"\t"over\r\ntwo lines"\r\n'
     pairs = pairs_of(tmp_path / "t.tsv", text, header=True, quoted=True, source_column=1, target_column=2)
     assert pairs == [('He said "no".', "Er sagte nein."), ("two\tcolumns", "over two lines")]
-    assert pairs_of(tmp_path / "t.tsv", '"a\tx\nb"\ty\n') == [('"a', "x"), ('b"', "y")]  # by default a quote is itself
+    assert pairs_of(tmp_path / "t.tsv", '"a\tx\nb"\ty\n') == [('"a', "x"), ('b"', "y")]  # by default, quotes are text
 
 
-def test_a_quote_that_is_never_closed_costs_its_line_alone() -> None:
+def test_an_unclosed_quote_affects_only_its_line() -> None:
     lines = ["a\tx", '"b\ty', *(f"c{number}\tz" for number in range(500)), '5" disk\tw', '"d" e\tv', '"f"\tu']
     found = list(read_rows(iter(lines), name="t", needed=2, header=False, quoted=True))
     reason = "a quote that is not closed, or text behind one"
@@ -102,7 +102,7 @@ def test_a_row_that_is_too_long_is_dropped(tmp_path: Path, settings: dict[str, A
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_line_that_is_too_long_takes_its_pair(tmp_path: Path, side: str) -> None:
+def test_the_pair_of_a_line_that_is_too_long_is_dropped(tmp_path: Path, side: str) -> None:
     files = {"source": ["a", "b", "c"], "target": ["x", "y", "z"]}
     files[side][1] = "w" * (MAX_LINE_BYTES + 1)
     for name, lines in files.items():
@@ -118,7 +118,7 @@ def test_a_line_that_is_too_long_takes_its_pair(tmp_path: Path, side: str) -> No
         list(read_pairs(HeldOut(**sources), paths))
 
 
-def test_files_of_different_length_are_refused_whatever_becomes_of_malformed_rows(tmp_path: Path) -> None:
+def test_files_of_different_length_are_refused_despite_malformed_rows(tmp_path: Path) -> None:
     (tmp_path / "source").write_text("a\nb\n" + "c" * (MAX_LINE_BYTES + 1), encoding="utf-8")
     (tmp_path / "target").write_text("x\ny\n", encoding="utf-8")
     paths = [tmp_path / "source", tmp_path / "target"]

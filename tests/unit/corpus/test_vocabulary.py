@@ -1,4 +1,4 @@
-"""The dictionary's rules and its file; what real fairseq makes of the same text is compared in test_binarize.py."""
+"""Tests of the dictionary and its file; test_binarize.py compares dictionaries with those of fairseq."""
 
 import gzip
 
@@ -41,7 +41,7 @@ def test_threshold_and_nwords(counts, threshold, nwords):
     assert all(counts[token] >= threshold for token in kept)
     if nwords > 0:
         assert len(dictionary) <= max(nwords, 4)
-    for token in dropped:  # only for one of the two reasons, and none more frequent than one that was kept
+    for token in dropped:  # for one of the two reasons, and not more frequent than a kept one
         assert counts[token] < threshold or (0 < nwords <= max(len(dictionary), 4))
         assert all(counts[token] <= counts[other] for other in kept)
 
@@ -54,7 +54,7 @@ def test_padding_fills_up_to_the_factor(size, factor):
     assert dictionary.symbols[size + 4 :] == [f"madeupword{i:04d}" for i in range(len(dictionary) - size - 4)]
 
 
-def test_padding_passes_over_a_word_of_the_text():
+def test_padding_skips_a_word_of_the_text():
     dictionary = Dictionary.from_counts({"madeupword0000": 3, "a": 1})
     assert dictionary.symbols[4:] == ["madeupword0000", "a", "madeupword0001", "madeupword0002"]
 
@@ -80,14 +80,14 @@ def test_encode_and_string(line):
     assert dictionary.string(ids) == " ".join(line)
 
 
-def test_string_leaves_out_sentence_marks_only():
+def test_string_omits_only_bos_and_eos():
     dictionary = Dictionary.from_counts({"a": 1}, padding_factor=1)
     assert dictionary.string(np.array([0, 4, 1, 3, 99, 2])) == "a <pad> <unk> <unk>"
     assert dictionary.encode_line("a <pad> new <unk> </s>").tolist() == [4, 1, 3, 3, 2, 2]
 
 
-def test_overwrite(tmp_path):
-    """As fairseq: the token gets a second, new id, and the first stays taken."""
+def test_overwritten_tokens_get_new_ids(tmp_path):
+    """Check that the token gets a second, new id, and that its first id is not reused, as in fairseq."""
     dictionary = load(tmp_path, "a 5\nb 4\n<unk> 3 #fairseq:overwrite\na 2 #fairseq:overwrite\n")
     assert len(dictionary) == 8
     assert [dictionary.index(token) for token in ("a", "b", "<unk>", "new")] == [7, 5, 6, 3]
@@ -107,17 +107,17 @@ def test_overwrite(tmp_path):
         (b"a 5\n\xff 3\n", "dict.en.txt:2: not UTF-8"),
     ],
 )
-def test_malformed_file(tmp_path, text, message):
+def test_a_malformed_file_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         load(tmp_path, text)
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no such dictionary"):
         Dictionary.load(tmp_path / "dict.en.txt")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_token(tmp_path):
+def test_a_byte_order_mark_is_removed_from_the_first_token(tmp_path):
     assert load(tmp_path, "\ufeffa 5\n\ufeffb 3\n").symbols[4:] == ["a", "\ufeffb"]
 
 
@@ -130,10 +130,10 @@ def test_a_byte_order_mark_is_no_part_of_the_first_token(tmp_path):
         (b"a 5\rb 3\n", "dict.en.txt:1: a carriage return inside the line"),
     ],
 )
-def test_what_is_no_dictionary(tmp_path, data, message):
+def test_files_in_other_formats_are_refused(tmp_path, data, message):
     with pytest.raises(UserError, match=message):
         load(tmp_path, data)
 
 
-def test_windows_line_ends(tmp_path):
+def test_windows_line_endings_are_read(tmp_path):
     assert load(tmp_path, "a 5\r\nb 3\r\n").symbols[4:] == ["a", "b"]

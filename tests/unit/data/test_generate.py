@@ -1,4 +1,4 @@
-"""data/toy/generate.py as a command."""
+"""Tests of data/toy/generate.py as a command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_command_writes_the_same_sentences_without_spaces(tmp_path: Path) -> Non
         assert not any(" " in line for line in lines)
         assert (tmp_path / f"thai/{split}.en").read_bytes() == (tmp_path / f"toy/{split}.en").read_bytes()
     assert "up to date" in run_generate(*arguments).stdout
-    assert "60 train" in run_generate(*arguments[:-1]).stdout  # the folder of the other form is rebuilt
+    assert "60 train" in run_generate(*arguments[:-1]).stdout  # a folder with the other form of the text is rebuilt
 
 
 def run_generate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +38,7 @@ def run_generate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_command_writes_once_and_mends_what_was_changed(tmp_path: Path) -> None:
+def test_command_writes_once_and_restores_changed_files(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path / "toy"), "--train", "60", "--valid", "20", "--test", "20"]
     first = run_generate(*arguments, "--statistics")
     assert first.returncode == 0, first.stderr
@@ -68,7 +68,7 @@ def test_command_writes_once_and_mends_what_was_changed(tmp_path: Path) -> None:
         (["--out", __file__], "folder"),
     ],
 )
-def test_bad_arguments_are_one_message_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_arguments_are_refused_with_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:
     result = run_generate("--out", str(tmp_path / "toy"), *arguments)
     assert result.returncode == 2
     assert message in result.stderr

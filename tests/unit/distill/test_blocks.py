@@ -1,4 +1,4 @@
-"""Block files: what was written comes back, and nothing else does."""
+"""Tests of block files: round trip, and detection of damaged files and of files from other runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from kdmt.types import EOS, Hypothesis
 
 MADE_FROM = {"teacher": "t" * 64, "distill.decode.beam": 5}
 MADE_WITH = {"torch": "2.0", "threads": 1}
-PARTIAL = f".partial-{socket.gethostname()}-{os.getpid()}-"  # shards may write on several machines
+PARTIAL = f".partial-{socket.gethostname()}-{os.getpid()}-"  # unique per machine: shards may run on several machines
 BLOCK = Block(number=3, first=20, count=3)
 HASHES = np.array([11, 2**64 - 1, 13], dtype="<u8")
 NBEST = [
@@ -61,7 +61,7 @@ def content(decoded: Decoded) -> dict[str, tuple[str, list[Any]]]:
     return {name: (column.dtype.str, column.tolist()) for name, column in columns}
 
 
-# ------------------------------------------------------------------------------------------------------ there and back
+# ---------------------------------------------------------------------------------------------------------- round trip
 
 
 @given(st.integers(0, 50), st.integers(1, 60))
@@ -83,12 +83,12 @@ hypotheses = st.lists(st.tuples(st.lists(st.integers(3, 69_999)), st.floats(-1e6
 
 
 @given(st.lists(st.tuples(hypotheses, st.integers(0, 2**64 - 1), st.integers(0, 5)), max_size=4), st.booleans())
-def test_what_was_written_comes_back(
+def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
     sentences: list[tuple[list[tuple[list[int], float]], int, int]],
     closed: bool,
 ) -> None:
-    """Whether or not the engine closes what it gives with </s>, of which the limit does not know."""
+    """The engine may end its hypotheses with </s>, which the limit does not count."""
     folder = tmp_path_factory.getbasetemp()
     found = [
         [Hypothesis((*tokens, *([EOS] if closed else [])), score) for tokens, score in nbest]
@@ -121,7 +121,7 @@ def test_ids_take_as_many_bytes_as_the_vocabulary_needs(tmp_path: Path, vocab_si
     assert back.hypotheses() == [[(vocab_size - 1, 4)]]
 
 
-def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
+def test_same_content_gives_the_same_file(tmp_path: Path) -> None:
     files = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -131,17 +131,17 @@ def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
     assert [path.name for path in files[0].parent.iterdir()] == ["000003.gz"]
 
 
-def test_the_order_in_which_settings_are_named_changes_nothing(tmp_path: Path) -> None:
+def test_file_does_not_depend_on_order_of_settings(tmp_path: Path) -> None:
     data = write(tmp_path).read_bytes()
     turned = dict(reversed(MADE_FROM.items()))
     assert write_block(tmp_path, BLOCK, DECODED, made_from=turned, made_with=MADE_WITH).read_bytes() == data
 
 
-# --------------------------------------------------------------------------------------------- what is no whole block
+# ----------------------------------------------------------------------------------------------------- damaged blocks
 
 
-def test_no_flipped_bit_changes_what_is_read(tmp_path: Path) -> None:
-    """Flips that mean nothing to gzip (its time and system, an equal stretch elsewhere) leave the content as it is."""
+def test_flipped_bit_is_detected_or_harmless(tmp_path: Path) -> None:
+    """Some flips are harmless: in gzip's fields for time and system, or in a back-reference to equal bytes."""
     path = write(tmp_path)
     data, whole = path.read_bytes(), content(DECODED)
     ignored = 0
@@ -155,8 +155,8 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path: Path) -> None:
     assert ignored < 0.05 * 8 * len(data)
 
 
-def test_no_block_cut_short_passes(tmp_path: Path) -> None:
-    """Down to an empty file."""
+def test_truncated_block_is_damaged(tmp_path: Path) -> None:
+    """Every length is tried, from 0 bytes to one byte less than the whole file."""
     path = write(tmp_path)
     data = path.read_bytes()
     for length in range(len(data)):
@@ -166,7 +166,7 @@ def test_no_block_cut_short_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [b"x", b"\0\0x", gzip.compress(b"more", mtime=0)])
-def test_a_block_with_something_behind_it_does_not_pass(tmp_path: Path, more: bytes) -> None:
+def test_block_with_trailing_bytes_is_damaged(tmp_path: Path, more: bytes) -> None:
     path = write(tmp_path)
     path.write_bytes(path.read_bytes() + more)
     with pytest.raises(DamagedBlock, match=r"000003\.gz: damaged"):
@@ -194,7 +194,7 @@ def with_digest(data: bytes) -> bytes:
     ],
     ids=range(11),
 )
-def test_a_whole_file_of_something_else_is_damaged(tmp_path: Path, data: bytes) -> None:
+def test_file_that_is_not_a_block_is_damaged(tmp_path: Path, data: bytes) -> None:
     path = BLOCK.path(tmp_path)
     path.write_bytes(data)
     with pytest.raises(DamagedBlock, match=r"000003\.gz: (damaged|not)"):
@@ -203,7 +203,7 @@ def test_a_whole_file_of_something_else_is_damaged(tmp_path: Path, data: bytes) 
 
 
 def rewrite(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    """Another header, with a checksum that is right."""
+    """Edit the header of a block and write it with a correct checksum."""
     line, columns = gzip.decompress(path.read_bytes())[:-32].split(b"\n", 1)
     header = json.loads(line)
     edit(header)
@@ -226,15 +226,17 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
         ("tokens_T", [5], "it has 1 tokens where 6 belong"),
     ],
 )
-def test_columns_that_do_not_fit_each_other(tmp_path: Path, column: str, values: list[Any], problem: str) -> None:
-    """The checksum is right: it is of what was written."""
+def test_columns_of_inconsistent_sizes_are_refused(
+    tmp_path: Path, column: str, values: list[Any], problem: str
+) -> None:
+    """The checksum is correct: it was computed from the columns as they were written."""
     changed = np.array(values, dtype=getattr(DECODED, column).dtype)
     write(tmp_path, dataclasses.replace(DECODED, **{column: changed}))
     with pytest.raises(DamagedBlock, match=rf"000003\.gz: damaged: .*{problem}"):
         read(tmp_path)
 
 
-def test_ids_beyond_the_dictionary(tmp_path: Path) -> None:
+def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
     write(tmp_path)
     read_block(tmp_path, BLOCK, made_from=MADE_FROM, hashes_N=HASHES, vocab_size=10)
     with pytest.raises(DamagedBlock, match=r"000003\.gz: has the id 9, the dictionary 9 symbols"):
@@ -260,13 +262,13 @@ def test_ids_beyond_the_dictionary(tmp_path: Path) -> None:
         lambda header: header.update(made_with="torch"),
     ],
 )
-def test_headers_that_describe_no_block(tmp_path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+def test_invalid_header_is_refused(tmp_path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     rewrite(write(tmp_path), edit)
     with pytest.raises(DamagedBlock, match=r"000003\.gz: damaged: "):
         read(tmp_path)
 
 
-def test_a_block_of_another_version_is_none(tmp_path: Path) -> None:
+def test_block_of_another_version_is_refused(tmp_path: Path) -> None:
     rewrite(write(tmp_path), lambda header: header.update(format=1))
     with pytest.raises(DamagedBlock, match=r"000003\.gz: not in the form that this version writes"):
         read(tmp_path)
@@ -280,7 +282,7 @@ def test_a_missing_block_is_named(tmp_path: Path) -> None:
             reading()
 
 
-# ------------------------------------------------------------------------------------------------- of something else
+# ---------------------------------------------------------------------------------------------- blocks of other runs
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_a_missing_block_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_differs_from_a_block_of_another_run_is_said(
+def test_block_of_another_run_is_refused_with_the_difference(
     tmp_path: Path, made_from: dict[str, Any], message: str
 ) -> None:
     path = write(tmp_path)
@@ -304,20 +306,20 @@ def test_what_differs_from_a_block_of_another_run_is_said(
     assert not fits(path, BLOCK, made_from, HASHES)
 
 
-def test_other_libraries_and_processors_are_no_other_block(tmp_path: Path) -> None:
+def test_block_made_with_other_libraries_or_threads_fits(tmp_path: Path) -> None:
     path = write(tmp_path)
     rewrite(path, lambda header: header.update(made_with={"torch": "3.0", "threads": 9}))
     assert content(read(tmp_path)[1]) == content(DECODED)
     assert fits(path, BLOCK, MADE_FROM, HASHES)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_source_that_moved_is_named_though_the_counts_agree(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_changed_source_is_named_when_counts_agree(tmp_path: Path, position: int) -> None:
     path = write(tmp_path)
     others = HASHES.copy()
-    others[place:] += np.uint64(1)
+    others[position:] += np.uint64(1)
     with pytest.raises(
-        ForeignBlock, match=rf"000003\.gz: the source of sentence {20 + place} is not the one of the training text"
+        ForeignBlock, match=rf"000003\.gz: the source of sentence {20 + position} is not the one of the training text"
     ):
         read(tmp_path, hashes_N=others)
     assert fits(path, BLOCK, MADE_FROM, HASHES)
@@ -333,7 +335,7 @@ def test_a_block_of_other_sentences_is_refused(tmp_path: Path, block: Block) -> 
     assert not fits(path, block, MADE_FROM, HASHES[: block.count])
 
 
-def test_a_block_in_anothers_place_is_refused(tmp_path: Path) -> None:
+def test_block_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     other = Block(4, 23, 3)
     path.rename(other.path(tmp_path))
@@ -349,12 +351,12 @@ def test_only_the_block_itself_fits(tmp_path: Path) -> None:
     assert not fits(path, BLOCK, MADE_FROM, HASHES[::-1].copy())
 
 
-# ---------------------------------------------------------------------------------------------- writing that goes wrong
+# ------------------------------------------------------------------------------------------------- errors while writing
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_full_disk_is_told_and_leaves_an_earlier_block(tmp_path: Path) -> None:
-    """`/dev/full` answers every write as a full disk does."""
+def test_full_disk_is_reported_and_keeps_the_earlier_block(tmp_path: Path) -> None:
+    """Writing to `/dev/full` always fails with ENOSPC, as on a full disk."""
     earlier = write(tmp_path)
     data = earlier.read_bytes()
     (tmp_path / f"{PARTIAL}{earlier.name}").symlink_to("/dev/full")
@@ -367,16 +369,14 @@ def test_a_full_disk_is_told_and_leaves_an_earlier_block(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_is_full_at_the_last_moment_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_full_disk_at_fsync_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(os, "fsync", _failing(number))
     with pytest.raises(UserError, match="the disk is full"):
         write(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_another_error_is_not_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_reported_as_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", _failing(errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         write(tmp_path)
@@ -392,7 +392,7 @@ def _failing(number: int) -> object:
 
 def test_a_kill_while_writing_leaves_no_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: object) -> None:
-        raise SystemExit  # what a kill leaves: no handler of ours catches it
+        raise SystemExit  # as when the process is killed: kdmt does not catch it
 
     monkeypatch.setattr(os, "fsync", die)
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""The file of all hypotheses: written from blocks, read sentence by sentence; scores that belong to its lines."""
+"""Tests of the n-best file: it is written from blocks and read by sentence; external scores refer to its lines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Nbest = list[list[tuple[list[int], float]]]
 
 
 def spell(tokens: np.ndarray, sizes: np.ndarray) -> list[str]:
-    """A module's function: it goes to other processes. Of a word some tokens are no more than a space."""
+    """Return the words of each hypothesis; token 9 becomes an empty string. A local function could not be pickled."""
     words = iter(f"w{token}\u2028é" if token != 9 else "" for token in tokens.tolist())
     return [" ".join(next(words) for _ in range(size)) for size in sizes.tolist()]
 
@@ -88,7 +88,7 @@ nbests = st.lists(
 
 
 @given(nbests, st.integers(1, 10), st.data())
-def test_every_hypothesis_is_written_and_found_again_in_any_order(
+def test_hypotheses_are_read_back_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, nbest: Nbest, block_size: int, data: st.DataObject
 ) -> None:
     written = write_blocks(tmp_path_factory.mktemp("blocks"), nbest, block_size)
@@ -116,7 +116,7 @@ def test_every_hypothesis_is_written_and_found_again_in_any_order(
     assert again == [[line.partition("\t")[2] for line in expected[number][:depth]] for number in order.tolist()]
 
 
-def test_processes_write_the_same_file(tmp_path: Path) -> None:
+def test_file_does_not_depend_on_number_of_workers(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     nbest = [[(rng.integers(3, 9, rng.integers(0, 8)).tolist(), -float(k)) for k in range(3)] for _ in range(50)]
     written = write_blocks(tmp_path, nbest, 4)
@@ -126,15 +126,15 @@ def test_processes_write_the_same_file(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_bytes() for name in ("nbest", "nbest.npy")] == alone
 
 
-def test_a_score_keeps_what_a_float_has(tmp_path: Path) -> None:
-    """Seven digits are not those of every float32, but they are in the order of its values or equal."""
+def test_scores_are_written_with_float32_precision(tmp_path: Path) -> None:
+    """Seven digits do not represent every float32 exactly, but never reverse the order of two values."""
     scores = [-0.1, -0.10000001, -1 / 3, -123.45678, -1e-30, -1e30, 0.0]
     write_blocks(tmp_path, [[([5], score) for score in scores]], 1).write()
     found = [float(line.split("\t")[1]) for line in read_lines(tmp_path / "nbest")]
     assert found == pytest.approx([float(np.float32(score)) for score in scores], rel=5e-7)
 
 
-def test_a_block_that_was_damaged_is_named(tmp_path: Path) -> None:
+def test_damaged_or_missing_block_is_named(tmp_path: Path) -> None:
     written = write_blocks(tmp_path, [[([5], -1.0)]] * 9, 3)
     path = tmp_path / "000001.gz"
     data = gzip.decompress(path.read_bytes())
@@ -146,12 +146,12 @@ def test_a_block_that_was_damaged_is_named(tmp_path: Path) -> None:
         written.write(workers=2)
 
 
-# --------------------------------------------------------------------------------------------------------- given scores
+# ------------------------------------------------------------------------------------------------------ external scores
 
 
 @pytest.fixture
 def nbest(tmp_path: Path) -> Path:
-    """Sentences with two, no, one and three hypotheses."""
+    """Write an n-best file of four sentences with two, zero, one and three hypotheses."""
     counts, lines = [2, 0, 1, 3], list[bytes]()
     sizes = [0]
     for number, count in enumerate(counts):
@@ -170,7 +170,7 @@ def give(nbest: Path, *scores: str) -> tuple[list[float], list[int]]:
     return np.load(given.path).tolist(), given.starts_U.tolist()
 
 
-def test_scores_belong_to_the_lines_of_the_hypotheses(nbest: Path) -> None:
+def test_scores_are_assigned_to_the_lines_of_the_nbest(nbest: Path) -> None:
     scores, starts = give(nbest, "1", "-2.5", "3e-2", "-inf", " 5 ", "6")
     assert scores == [1.0, -2.5, 0.03, -math.inf, 5.0, 6.0]
     assert starts[0] == 0
@@ -189,10 +189,10 @@ def test_scores_belong_to_the_lines_of_the_hypotheses(nbest: Path) -> None:
         (["1 2", "3", "4", "5", "6", "7"], ":1: not a number: '1 2'"),
     ],
 )
-def test_scores_that_cannot_be_are_named_with_their_line(nbest: Path, scores: list[str], message: str) -> None:
+def test_invalid_score_is_refused_with_its_line(nbest: Path, scores: list[str], message: str) -> None:
     with pytest.raises(UserError, match=rf"scores:? ?{message}"):
         give(nbest, *scores)
 
 
-def test_a_hypothesis_stays_on_its_line() -> None:
+def test_line_breaks_in_a_hypothesis_become_spaces() -> None:
     assert format_candidate(3, -0.5, 4, 0, "a\nb\tc") == b"3\t-0.5\t4\t-\ta b c\n"

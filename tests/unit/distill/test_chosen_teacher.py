@@ -1,4 +1,4 @@
-"""The interface of teachers, and which settings of a plan concern one."""
+"""Tests of the interface of teachers and of the selection of settings for a plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdmt.distill.huggingface_teacher import HuggingFaceTeacher
 from kdmt.distill.teachers import OwnTeacher
 
 
-def test_settings_are_chosen_by_the_beginning_of_their_path() -> None:
+def test_settings_are_selected_by_path_prefix() -> None:
     settings: dict[str, object] = {
         "distill.decode.beam": 5,
         "distill.decode.nbest": 1,
@@ -25,7 +25,7 @@ def test_settings_are_chosen_by_the_beginning_of_their_path() -> None:
     assert plan_settings(settings, ()) == {}
 
 
-def test_every_teacher_has_the_interface() -> None:
+def test_every_teacher_implements_the_interface() -> None:
     interface = {name for name in vars(ChosenTeacher) if not name.startswith("_")}
     assert interface == {"vocab_size", "inputs", "check", "made_from", "open", "opens_text", "to_words"}
     for teacher in (OwnTeacher, HuggingFaceTeacher):

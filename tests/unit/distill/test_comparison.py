@@ -1,4 +1,4 @@
-"""The comparison of distilled text with the references, against sacreBLEU and the diagnostics themselves."""
+"""Tests of the comparison of distilled text with the references, against sacreBLEU and `diagnose`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def compare(
     remove_bpe: str | None = None,
     threads: bool = False,
 ) -> ComparisonFacts | None:
-    """Compare lines that stand for the lines `indices` of the training text."""
+    """Compare the distilled text of the lines `indices` of the training text with the references."""
     corpus = PreparedCorpus(folder, Direction("en", "de"), spaced)
     write_lines(corpus.text("train", "de"), references)
     corpus.data_bin.mkdir()
@@ -62,7 +62,7 @@ def compare(
 
 
 @pytest.mark.parametrize("threads", [False, True])
-def test_figures_are_those_of_sacrebleu_and_the_diagnostics(tmp_path: Path, threads: bool) -> None:
+def test_figures_equal_sacrebleu_and_diagnose(tmp_path: Path, threads: bool) -> None:
     facts = compare(tmp_path, threads=threads)
     assert facts is not None
     expected = sacrebleu.corpus_bleu(DISTILLED, [REFERENCES], tokenize="none", force=True).score
@@ -72,19 +72,19 @@ def test_figures_are_those_of_sacrebleu_and_the_diagnostics(tmp_path: Path, thre
     assert f"BLEU {expected:.2f} (" in facts.explain()
 
 
-def test_references_that_stand_in_for_the_teacher_are_not_compared(tmp_path: Path) -> None:
+def test_lines_replaced_by_the_reference_are_not_compared(tmp_path: Path) -> None:
     facts = compare(tmp_path, ["A B C", "B C D", "C D E", "no"], of_teacher=[0, 1, 1, 1], indices=[0, 1, 2, 3])
     assert facts is not None
     assert facts.diagnostics == diagnose(SOURCES[1:], REFERENCES[1:], ["B C D", "C D E", "no"])
 
 
-def test_lines_that_were_dropped_shift_nothing(tmp_path: Path) -> None:
+def test_dropped_lines_do_not_shift_the_references(tmp_path: Path) -> None:
     facts = compare(tmp_path, ["A B C", "D E F"], indices=[0, 3])
     assert facts is not None
     assert facts.diagnostics.identical_fraction == 1.0
 
 
-def test_monolingual_lines_have_no_references(tmp_path: Path) -> None:
+def test_monolingual_lines_are_not_compared(tmp_path: Path) -> None:
     facts = compare(tmp_path, ["A B C", "x", "y"], indices=[0, 2, 3], references=REFERENCES[:2])
     assert facts is not None
     assert facts.num_compared == 1

@@ -1,4 +1,4 @@
-"""Decoding in blocks, with a teacher that writes down what it is asked for."""
+"""Tests of decoding in blocks, with a teacher that records the sentences it decodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kdmt.workers.processes import WorkerSpec
 
 MADE_FROM = {"teacher": "t" * 64}
 SETTINGS = Decode(beam=2, nbest=2, max_len_a=1.0, max_len_b=2)
-# lengths with </s>; 1 is an empty line, and 12 more than the teacher reads
+# lengths with </s>; 1 is an empty line, and 12 exceeds the teacher's limit
 LENGTHS = [3, 5, 1, 4, 12, 2, 6, 3, 3, 7, 2]
 UNTRANSLATED = (2, 4)
 SOURCES = [np.array([*range(10 + i, 10 + i + n - 1), EOS]) for i, n in enumerate(LENGTHS)]
@@ -32,13 +32,13 @@ TWICE = [0, 1, 0, 2, 3, 1, 4, 5, 6, 7, 8, 9, 10, 4, 10]  # the sentence on each 
 
 @dataclass
 class EchoTeacher:
-    """Gives the source back, and as second best its beginning; dies when asked for the sentence `deadly`."""
+    """Teacher that returns the source, and its first token as second hypothesis; it fails on the sentence `deadly`."""
 
     deadly: int | None = None
     max_target_tokens: int = 9
     max_source_tokens: int = 10
     vocab_size: int = 100
-    asked: list[int] = field(default_factory=list)
+    decoded_numbers: list[int] = field(default_factory=list)
 
     def open(self, spec: WorkerSpec) -> Translate:
         assert spec.number == 5
@@ -50,7 +50,7 @@ class EchoTeacher:
             for number, source in zip(numbers, sources, strict=True):
                 assert source.tolist() == SOURCES[number].tolist()
                 assert block.first <= number < block.first + block.count
-                self.asked.append(number)
+                self.decoded_numbers.append(number)
                 if number == self.deadly:
                     raise InterruptedError
                 tokens = tuple(source[:-1].tolist())
@@ -79,14 +79,14 @@ def tasks_of(prefix: Path, block_size: int = 3) -> list[BlockTask]:
 
 
 def run(prefix: Path, folder: Path, teacher: EchoTeacher, tasks: list[BlockTask]) -> int:
-    """Decode into `folder`; returns how many sentences were told as done."""
+    """Decode into `folder` and return the number of sentences that were reported as done."""
     folder.mkdir(exist_ok=True)
-    told: list[int] = []
+    progress: list[int] = []
     decoder = BlockDecoder(teacher, SETTINGS, partial(SourceText, (prefix,)), folder, MADE_FROM)
     work = decoder(WorkerSpec(5, 2, "cpu", folder / "log"))
     for task in tasks:
-        work(task, told.append)
-    return sum(told)
+        work(task, progress.append)
+    return sum(progress)
 
 
 def read(folder: Path, tasks: list[BlockTask]) -> list[Decoded]:
@@ -94,11 +94,11 @@ def read(folder: Path, tasks: list[BlockTask]) -> list[Decoded]:
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 11, 100])
-def test_every_sentence_is_decoded_once_in_its_place(prefix: Path, tmp_path: Path, block_size: int) -> None:
+def test_every_sentence_is_decoded_once_in_order(prefix: Path, tmp_path: Path, block_size: int) -> None:
     teacher, tasks = EchoTeacher(), tasks_of(prefix, block_size)
     assert [task.number for task in tasks] == list(range(-(-len(SOURCES) // block_size)))
     assert run(prefix, tmp_path, teacher, tasks) == sum(task.count for task in tasks) == len(SOURCES)
-    assert teacher.asked == [number for number in range(len(SOURCES)) if number not in UNTRANSLATED]
+    assert teacher.decoded_numbers == [number for number in range(len(SOURCES)) if number not in UNTRANSLATED]
     found = [nbest for decoded in read(tmp_path, tasks) for nbest in decoded.hypotheses()]
     expected = []
     for number, source in enumerate(SOURCES):
@@ -110,8 +110,8 @@ def test_every_sentence_is_decoded_once_in_its_place(prefix: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("max_target", "limit"), [(6, 5), (9, 8), (1000, 999)])
-def test_a_sentence_at_its_own_limit_is_marked(prefix: Path, tmp_path: Path, max_target: int, limit: int) -> None:
-    """The limit is a·S+b with S the sentence's own length with </s>, and never more than the model's positions."""
+def test_hypotheses_at_the_length_limit_are_marked(prefix: Path, tmp_path: Path, max_target: int, limit: int) -> None:
+    """The limit is a·S+b, S being the sentence's length with </s>, and at most the model's number of positions."""
     tasks = tasks_of(prefix, 4)
     run(prefix, tmp_path, EchoTeacher(max_target_tokens=max_target), tasks)
     found = [flag for decoded in read(tmp_path, tasks) for flag in decoded.at_limit_H.tolist()]
@@ -123,28 +123,28 @@ def test_a_sentence_at_its_own_limit_is_marked(prefix: Path, tmp_path: Path, max
     assert any(found) == (max_target == 6)
 
 
-def test_what_it_was_made_with_stands_in_the_header(prefix: Path, tmp_path: Path) -> None:
+def test_header_contains_made_with(prefix: Path, tmp_path: Path) -> None:
     (task, *_) = tasks_of(prefix)
     run(prefix, tmp_path, EchoTeacher(), [task])
     header, _ = read_block(tmp_path, task.block, made_from=MADE_FROM, hashes_N=task.hashes_N)
     assert header["made_with"] == {"threads": 2}
 
 
-def test_a_resumed_run_decodes_only_what_is_missing(prefix: Path, tmp_path: Path) -> None:
-    tasks, told = tasks_of(prefix), list[str]()
+def test_resumed_run_decodes_only_missing_blocks(prefix: Path, tmp_path: Path) -> None:
+    tasks, messages = tasks_of(prefix), list[str]()
     run(prefix, tmp_path / "undisturbed", EchoTeacher(), tasks)
     with pytest.raises(InterruptedError):
         run(prefix, tmp_path / "resumed", EchoTeacher(deadly=7), tasks)
     assert sorted(path.name for path in (tmp_path / "resumed").iterdir()) == ["000000.gz", "000001.gz"]
-    missing = missing_tasks(tasks, tmp_path / "resumed", MADE_FROM, say=told.append)
+    missing = missing_tasks(tasks, tmp_path / "resumed", MADE_FROM, say=messages.append)
     assert [task.number for task in missing] == [2, 3]
     run(prefix, tmp_path / "resumed", EchoTeacher(), missing)
     assert hash_tree(tmp_path / "resumed") == hash_tree(tmp_path / "undisturbed")
-    assert not told
+    assert not messages
 
 
-def test_blocks_that_are_damaged_or_gone_are_missing(prefix: Path, tmp_path: Path) -> None:
-    tasks, told = tasks_of(prefix), list[str]()
+def test_damaged_and_deleted_blocks_are_missing(prefix: Path, tmp_path: Path) -> None:
+    tasks, messages = tasks_of(prefix), list[str]()
     run(prefix, tmp_path, EchoTeacher(), tasks)
     expected = hash_tree(tmp_path)
     (tmp_path / "000003.gz").unlink()
@@ -152,16 +152,16 @@ def test_blocks_that_are_damaged_or_gone_are_missing(prefix: Path, tmp_path: Pat
     damaged = tmp_path / "000001.gz"
     damaged.write_bytes(damaged.read_bytes()[:-3])
     (tmp_path / ".partial-17-000002.gz").write_bytes(b"half")
-    missing = missing_tasks(tasks, tmp_path, MADE_FROM, say=told.append)
+    missing = missing_tasks(tasks, tmp_path, MADE_FROM, say=messages.append)
     assert [task.number for task in missing] == [0, 1, 3]
-    assert [text.startswith(f"{tmp_path}/00000{i}.gz: damaged") for i, text in enumerate(told)] == [True, True]
-    assert all(text.endswith("; it is decoded again") for text in told)
+    assert [text.startswith(f"{tmp_path}/00000{i}.gz: damaged") for i, text in enumerate(messages)] == [True, True]
+    assert all(text.endswith("; it is decoded again") for text in messages)
     run(prefix, tmp_path, EchoTeacher(), missing)
     (tmp_path / ".partial-17-000002.gz").unlink()
     assert hash_tree(tmp_path) == expected
 
 
-def test_a_foreign_block_is_refused_and_left(prefix: Path, tmp_path: Path) -> None:
+def test_foreign_block_is_refused_and_kept(prefix: Path, tmp_path: Path) -> None:
     tasks = tasks_of(prefix)
     run(prefix, tmp_path, EchoTeacher(), tasks)
     (tmp_path / "000000.gz").unlink()
@@ -171,7 +171,7 @@ def test_a_foreign_block_is_refused_and_left(prefix: Path, tmp_path: Path) -> No
     assert hash_tree(tmp_path) == before
 
 
-def test_no_sentences_make_no_tasks(tmp_path: Path) -> None:
+def test_empty_text_has_no_tasks(tmp_path: Path) -> None:
     with IndexedWriter(tmp_path / "none", 100):
         pass
     assert tasks_of(tmp_path / "none") == []

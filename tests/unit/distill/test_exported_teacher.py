@@ -1,4 +1,4 @@
-"""The teacher in CTranslate2's format: what is missing is written, what is there stays."""
+"""Tests of the teacher's export to CTranslate2: missing files are written, existing files are kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORTLIST = Shortlist(per_token=2, frequent=5)
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_shortlist_is_added_to_the_model_that_is_there() -> None:
+def test_shortlist_is_added_to_an_existing_export() -> None:
     checkpoint, folder = resolve_checkpoint(Path("runs/tiny/teacher")), Path("engine")
     export_teacher(checkpoint, folder, shortlist=None, corpus=CORPUS)
     assert not (folder / SHORTLIST_FILE).exists()
@@ -30,4 +30,4 @@ def test_a_shortlist_is_added_to_the_model_that_is_there() -> None:
     learnt = (folder / SHORTLIST_FILE).read_bytes()
     export_teacher(checkpoint, folder, shortlist=SHORTLIST, corpus=CORPUS)
     assert (folder / SHORTLIST_FILE).read_bytes() == learnt
-    CTranslate2Engine(folder, device="cpu", compute_type="float32", threads=1, shortlist=True)  # reads it
+    CTranslate2Engine(folder, device="cpu", compute_type="float32", threads=1, shortlist=True)  # loads the shortlist

@@ -1,4 +1,4 @@
-"""Which hypotheses fail, against a search of the test's own for repetition loops; many at once as each by itself."""
+"""Tests of failure checks: repetition loops against a plain search, and batches against single hypotheses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = Failures(repetition_times=3)
 
 
 def loop_by_search(tokens: Sequence[int], times: int) -> bool:
-    """Every n-gram at every place, put down `times` times and compared."""
+    """Return whether any n-gram at any position is followed by itself, `times` times in a row."""
     tokens = list(tokens)
     return any(
         tokens[start : start + n * times] == tokens[start : start + n] * times
@@ -34,7 +34,7 @@ def loop_by_search(tokens: Sequence[int], times: int) -> bool:
 
 
 @given(st.lists(st.integers(4, 6), max_size=24), st.integers(2, 4))
-def test_loops_are_those_that_a_search_finds(tokens: list[int], times: int) -> None:
+def test_has_loop_equals_plain_search(tokens: list[int], times: int) -> None:
     assert has_loop(tokens, times=times) == loop_by_search(tokens, times)
 
 
@@ -44,7 +44,7 @@ def test_loops_are_those_that_a_search_finds(tokens: list[int], times: int) -> N
     st.integers(2, 5),
     st.lists(st.integers(4, 9), max_size=6),
 )
-def test_a_loop_put_into_a_sentence(before: list[int], ngram: list[int], times: int, after: list[int]) -> None:
+def test_inserted_loop_is_found(before: list[int], ngram: list[int], times: int, after: list[int]) -> None:
     tokens = before + ngram * times + after
     assert has_loop(tokens, times=times) == loop_by_search(tokens, times)
     if len(ngram) <= MAX_NGRAM:
@@ -61,7 +61,7 @@ def test_a_loop_put_into_a_sentence(before: list[int], ngram: list[int], times: 
         ([5, 6, 5, 6, 5], 3, False),
         ([5, 6, 5, 6, 5, 6], 3, True),
         ([6, 5, 6, 5, 6, 5], 3, True),
-        ([5, 6, 7, 8, 9] * 4, 2, False),  # five tokens are no n-gram of up to four
+        ([5, 6, 7, 8, 9] * 4, 2, False),  # n-grams have at most four tokens
         ([5, 6, 7, 8] * 2, 2, True),
     ],
 )
@@ -83,13 +83,11 @@ def test_loops_by_hand(tokens: list[int], times: int, expected: bool) -> None:
         ((4, UNK), False, "unk"),
     ],
 )
-def test_the_first_failure_that_applies_is_the_one_counted(
-    tokens: tuple[int, ...], hit_limit: bool, expected: str | None
-) -> None:
+def test_first_applicable_failure_is_returned(tokens: tuple[int, ...], hit_limit: bool, expected: str | None) -> None:
     assert find_failure(tokens, hit_limit=hit_limit, settings=SETTINGS) == expected
 
 
-# ---------------------------------------------------------------------------------------------------- many at once
+# --------------------------------------------------------------------------------------------------------- batches
 
 hypotheses = st.lists(st.tuples(st.lists(st.integers(UNK, 6), max_size=14), st.booleans()), max_size=12)
 
@@ -99,8 +97,8 @@ def name(code: int) -> str | None:
 
 
 @given(hypotheses, st.integers(2, 4))
-def test_many_hypotheses_fail_as_each_by_itself(nbest: list[tuple[list[int], bool]], times: int) -> None:
-    """So few different tokens that loops are common, in sentences and across their ends."""
+def test_batch_equals_single_hypotheses(nbest: list[tuple[list[int], bool]], times: int) -> None:
+    """There are only four different tokens, so that loops are common, within and across hypotheses."""
     codes = find_token_failures(
         np.array([token for tokens, _ in nbest for token in tokens], dtype=np.int32),
         np.array([len(tokens) for tokens, _ in nbest], dtype=np.int32),
@@ -114,32 +112,32 @@ def test_many_hypotheses_fail_as_each_by_itself(nbest: list[tuple[list[int], boo
 
 
 @given(st.lists(st.lists(st.integers(4, 5), max_size=5), min_size=1, max_size=10))
-def test_no_loop_goes_from_one_hypothesis_into_the_next(nbest: list[list[int]]) -> None:
+def test_loops_do_not_cross_hypotheses(nbest: list[list[int]]) -> None:
     sizes = np.array(list(map(len, nbest)))
     flat = np.array([token for tokens in nbest for token in tokens], dtype=np.int64)
     codes = find_token_failures(flat, sizes, np.zeros(len(nbest), dtype=bool), repetition_times=6)
-    assert set(map(name, codes.tolist())) <= {None, "empty"}  # five tokens repeat nothing six times
+    assert set(map(name, codes.tolist())) <= {None, "empty"}  # a hypothesis of five tokens cannot have six repetitions
 
 
-def test_zero_times_is_no_repetition() -> None:
+def test_zero_disables_the_repetition_check() -> None:
     flat, sizes = np.array([7] * 50 + [4, 5]), np.array([50, 2])
     codes = find_token_failures(flat, sizes, np.zeros(2, dtype=bool), repetition_times=0)
     assert list(map(name, codes.tolist())) == [None, None]
 
 
 @pytest.mark.parametrize(("num_tokens", "num_flags"), [(2, 2), (3, 1), (4, 2)])
-def test_arrays_that_do_not_belong_together(num_tokens: int, num_flags: int) -> None:
+def test_arrays_of_different_length_are_refused(num_tokens: int, num_flags: int) -> None:
     with pytest.raises(ValueError, match="do not belong together"):
         find_token_failures(np.zeros(num_tokens, int), np.array([1, 2]), np.zeros(num_flags, bool), repetition_times=2)
 
 
-# ------------------------------------------------------------------------------------------------------- of the words
+# -------------------------------------------------------------------------------------------------- failures of words
 
 LATIN = Failures(scripts=["Latin"], max_ratio=2.0)
 
 
 def text_failure(words: str, source: str, settings: Failures = LATIN, typical_ratio: float = 1.0) -> str | None:
-    """As the documentation has it, by the names of the characters: enough for the scripts of these tests."""
+    """Return the failure as documented; scripts are derived from Unicode names, which suffices for these tests."""
     expected, found = len(source) * typical_ratio**0.5 + 10, len(words) / typical_ratio**0.5 + 10
     letters = [character for character in words if character.isalpha()]
     names = [unicodedata.name(letter, "") for letter in letters]
@@ -184,11 +182,11 @@ def test_words_fail_as_documented(
     [
         ("", "a b", "empty"),
         (" \u00a0 ", "a b", "empty"),
-        (30 * "a", 10 * "x", None),  # 40 against 20, with 10 characters more on both sides
+        (30 * "a", 10 * "x", None),  # 40 against 20 characters, 10 being added to both sides
         (31 * "a", 10 * "x", "ratio"),
         (10 * "a", 31 * "x", "ratio"),
         ("Yes.", "x" * 18, None),
-        ("a", "", "ratio"),  # there is nothing that it could be the translation of
+        ("a", "", "ratio"),  # the source is empty
         ("Die  Straße", "die STRASSE", "copied"),
         ("die Straßen", "die Straße", None),
         ("12 : 30", "12 : 30", None),  # no letter
@@ -212,13 +210,13 @@ def test_a_lone_surrogate_is_no_letter() -> None:
     assert name(code) == "script"
 
 
-def test_as_many_sources_as_hypotheses() -> None:
+def test_number_of_sources_must_equal_number_of_hypotheses() -> None:
     with pytest.raises(ValueError, match="2 hypotheses of 1 sources"):
         find_text_failures(["a", "b"], ["a"], LATIN, typical_ratio=1.0)
 
 
 def test_ratio_of_a_language_with_short_lines() -> None:
-    """A perfect Japanese translation has a third of the characters, and a third of that is no translation."""
+    """A correct Japanese translation has a third of the source's characters; a third of that is too short."""
     sources = ["It is a fine day today, so let us go for a walk in the park together."] * 3
     hypotheses = ["今日はいい天気なので、一緒に公園を散歩しましょう。", "はい", "今日は" * 60]
     codes = find_text_failures(hypotheses, sources, Failures(), typical_ratio=0.36)
@@ -227,5 +225,5 @@ def test_ratio_of_a_language_with_short_lines() -> None:
     assert list(map(name, codes.tolist())) == [None, None, None]
 
 
-def test_every_failure_has_a_setting_in_its_order() -> None:
+def test_settings_list_the_failures_in_order() -> None:
     assert tuple(Failures.model_fields)[: len(FAILURES)] == FAILURES

@@ -1,4 +1,4 @@
-"""A training set translated by a model of Hugging Face's Transformers, through the command line."""
+"""Tests of a training set translated by a Hugging Face Transformers model, through the command line."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(prepared: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the finished stage to work in."""
+    """Change to a copy of the finished stage."""
     with working_in(shutil.copytree(prepared, tmp_path / "copy")) as folder:
         yield folder
 
@@ -77,8 +77,8 @@ def manifest() -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("made")
-def test_the_teacher_reads_finished_text_and_writes_words_of_the_data() -> None:
-    """By hand: detokenised text through the foreign tokenizer, the engine, and back through the data's processing."""
+def test_text_is_detokenised_for_the_teacher_and_preprocessed_after() -> None:
+    """The steps are repeated here: detokenise, encode, decode with the engine, and preprocess like the data."""
     codec, tokenizer = TextCodec.load(PREPARED), ForeignTokenizer(MODEL, "nllb", "eng_Latn", "deu_Latn")
     words = read_lines(PREPARED / "train.en")
     assert all(line.endswith(" !") and line == line.lower() for line in words)
@@ -92,8 +92,8 @@ def test_the_teacher_reads_finished_text_and_writes_words_of_the_data() -> None:
     for line in read_lines(MADE / "nbest"):
         number, score, _, _, text = line.split("\t")
         found.setdefault(int(number), []).append((float(score), text))
-    for place, nbest in enumerate(engine.decode(tokenizer.encode(texts), Decode(**config))):
-        own = found[int(numbers[place])]
+    for position, nbest in enumerate(engine.decode(tokenizer.encode(texts), Decode(**config))):
+        own = found[int(numbers[position])]
         assert [h.score for h in nbest] == pytest.approx([score for score, _ in own], abs=1e-4)
         tokens = [[token for token in h.tokens if token != 2] for h in nbest]
         lines = tokenizer.decode(np.concatenate(tokens), np.array([*map(len, tokens)]))
@@ -107,7 +107,7 @@ def test_the_teacher_reads_finished_text_and_writes_words_of_the_data() -> None:
 
 
 @pytest.mark.usefixtures("made")
-def test_the_manifest_ties_lines_to_the_files_of_the_model() -> None:
+def test_manifest_lists_the_files_of_the_model() -> None:
     record, hashes = manifest(), hash_tree(MODEL)
     for name in (
         "config.json",
@@ -124,7 +124,7 @@ def test_the_manifest_ties_lines_to_the_files_of_the_model() -> None:
 
 
 @pytest.mark.usefixtures("made")
-def test_nothing_is_done_twice_and_everything_is_verified() -> None:
+def test_second_run_does_nothing_and_verify_passes() -> None:
     before = hash_tree(MADE)
     result = distill()
     assert result.code == 0
@@ -134,7 +134,7 @@ def test_nothing_is_done_twice_and_everything_is_verified() -> None:
 
 
 @pytest.mark.usefixtures("made")
-def test_a_run_goes_on_where_it_was_stopped() -> None:
+def test_stopped_run_is_resumed() -> None:
     before = hash_tree(MADE)
     record = manifest()
     (MADE / "plan.json").write_text(json.dumps({k: record[k] for k in ("settings", "extend", "inputs")}), "utf-8")
@@ -154,7 +154,7 @@ def test_a_run_goes_on_where_it_was_stopped() -> None:
 
 
 @pytest.mark.usefixtures("made")
-def test_a_changed_model_is_another_teacher() -> None:
+def test_changed_model_invalidates_the_blocks() -> None:
     before = hash_tree(MADE / "blocks")
     shutil.rmtree(MODEL)
     save_model("nllb", MODEL, other=1)
@@ -173,9 +173,9 @@ def test_a_changed_model_is_another_teacher() -> None:
 
 
 @pytest.mark.usefixtures("made")
-def test_other_languages_and_settings_of_search_are_other_blocks_and_failures_are_not() -> None:
+def test_languages_invalidate_the_blocks_but_failures_do_not() -> None:
     assert "3 of 3 blocks are there" in distill(failures=KEEP | {"copied": "drop"}).err
-    # a vocabulary of the data that changes leaves what a foreign model wrote as it is
+    # hypotheses of a foreign model do not depend on the vocabulary of the data
     teacher = Saved(MODEL, "nllb", "eng_Latn", "fra_Latn").setting()
     refused = distill(teachers=[teacher])
     assert refused.code == 2
@@ -188,7 +188,7 @@ def test_other_languages_and_settings_of_search_are_other_blocks_and_failures_ar
 
 
 @pytest.mark.usefixtures("made")
-def test_a_folder_that_moved_is_the_same_teacher() -> None:
+def test_renamed_model_folder_keeps_the_blocks() -> None:
     MODEL.rename("elsewhere")
     result = distill(teachers=[Saved(Path("elsewhere"), "nllb", "eng_Latn", "deu_Latn").setting()])
     assert result.code == 0, result.err
@@ -196,18 +196,18 @@ def test_a_folder_that_moved_is_the_same_teacher() -> None:
 
 
 @pytest.mark.usefixtures("made")
-def test_pytorch_writes_what_ctranslate2_writes() -> None:
+def test_pytorch_and_ctranslate2_give_the_same_translations() -> None:
     wanted = read_lines(MADE / "distilled.de")
     result = distill(engine="torch")
     assert result.code == 0, result.err
     assert "0 of 3 blocks are there" in result.err
     found = read_lines(MADE / "distilled.de")
-    # CTranslate2 renormalises for <pad>, which a model that was not trained finds likely
+    # CTranslate2 renormalises without <pad>, to which an untrained model gives a high probability
     assert sum(a == b for a, b in zip(wanted, found, strict=True)) > 0.9 * len(wanted)
 
 
 @pytest.mark.usefixtures("made")
-def test_processes_and_shards_write_the_same_bytes() -> None:
+def test_workers_and_shards_give_the_same_files() -> None:
     before = hash_tree(MADE)
     shutil.rmtree(MADE)
     for shard in ("0/2", "1/2"):
@@ -246,7 +246,7 @@ def test_processes_and_shards_write_the_same_bytes() -> None:
     ],
     ids=str,
 )
-def test_bad_settings_leave_everything_as_it_is(changes: dict[str, Any], message: str) -> None:
+def test_invalid_settings_change_no_file(changes: dict[str, Any], message: str) -> None:
     before = hash_tree(TINY)
     result = distill(**changes)
     assert result.code == 2
@@ -256,7 +256,7 @@ def test_bad_settings_leave_everything_as_it_is(changes: dict[str, Any], message
 
 @pytest.mark.usefixtures("made")
 @pytest.mark.parametrize("engine", ["ctranslate2", "torch"])
-def test_broken_weights_leave_everything_as_it_is(engine: str) -> None:
+def test_broken_weights_change_no_file(engine: str) -> None:
     path, before = MODEL / "model.safetensors", hash_tree(TINY)
     path.write_bytes(path.read_bytes()[:-100])
     result = distill(engine=engine)

@@ -1,4 +1,4 @@
-"""Another system's translations, from a file, as a training set."""
+"""Tests of translations of another system, imported from a file as a training set."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_another_systems_translations_become_a_training_set() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_translations_out_of_order_give_the_same() -> None:
+def test_order_of_imported_lines_does_not_matter() -> None:
     lines = theirs()
     write_lines(Path("theirs.tsv"), lines)
     done(*IMPORTING)
@@ -73,7 +73,7 @@ def test_translations_out_of_order_give_the_same() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_teacher_is_not_asked_where_all_is_imported() -> None:
+def test_teacher_is_not_needed_if_all_training_sets_are_imported() -> None:
     document = settings()
     document["students"] = {"theirs": {**document["students"]["raw"], "data": "imported"}}
     document["distill"]["imported"] = "theirs.tsv"
@@ -101,8 +101,8 @@ def test_the_teacher_is_not_asked_where_all_is_imported() -> None:
         ([], ": no line has the index 0, 1, 2, 3, 4 and 75 more of 80"),
     ],
 )
-def test_a_file_that_is_not_the_translations(lines: list[str], message: str) -> None:
-    """An imported set that existed stays as it was."""
+def test_invalid_file_is_refused(lines: list[str], message: str) -> None:
+    """The existing imported training set is not changed."""
     write_lines(Path("theirs.tsv"), theirs())
     done(*IMPORTING)
     write_lines(Path("theirs.tsv"), lines)
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_the_translations(lines: list[str], message: str) -> 
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_file_that_cannot_be_read() -> None:
+def test_unreadable_file_is_refused() -> None:
     with unharmed("tiny/.imported.lock"):
         assert refused("distill", "tiny.yaml", sets=IMPORTING) == "theirs.tsv: there is no such file"
         Path("theirs.tsv").write_bytes(b"0\tok\n1\t\xff\n")
@@ -124,18 +124,18 @@ WITH_SOURCES = (*IMPORTING, "distill.imported_sources=true")
 
 
 def with_sources(lines: list[str]) -> list[str]:
-    """The lines of `theirs` with a column for the source."""
+    """Return the lines of `theirs` with a column for the source."""
     sources = read_lines(PREPARED / "train.en")
     return [line.replace("\t", f"\t{sources[index]}\t", 1) for index, line in enumerate(lines)]
 
 
 @pytest.mark.usefixtures("finished")
-def test_translations_beside_their_sources_give_the_same() -> None:
+def test_source_column_does_not_change_the_result() -> None:
     write_lines(Path("theirs.tsv"), theirs())
     done(*IMPORTING)
     without = [(IMPORTED / name).read_bytes() for name in ("distilled.en", "distilled.de", "nbest")]
     lines = with_sources(theirs())
-    lines[3] = lines[3].replace("\t", "\t  ", 1)  # spaces are no other source
+    lines[3] = lines[3].replace("\t", "\t  ", 1)  # differences in spaces are ignored
     random.Random(5).shuffle(lines)
     write_lines(Path("theirs.tsv"), lines)
     done(*WITH_SOURCES)
@@ -145,7 +145,7 @@ def test_translations_beside_their_sources_give_the_same() -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_translations_of_other_sources_are_refused() -> None:
-    """As many lines, all indices, and yet not of this training set: shifted by one from some line on."""
+    """The file has all indices, but its sources are shifted by one from some line on."""
     sources, lines = read_lines(PREPARED / "train.en"), with_sources(theirs())
     write_lines(Path("theirs.tsv"), lines)
     done(*WITH_SOURCES)

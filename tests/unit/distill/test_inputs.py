@@ -1,4 +1,4 @@
-"""The text that is distilled: monolingual text after the training text, and sentences that occur more than once."""
+"""Tests of the text that is distilled: monolingual text, and sentences that occur more than once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MONOLINGUAL = 30
 
 
 def with_monolingual() -> list[str]:
-    """Prepared again with text that has no references, of which some lines stand in the training text."""
+    """Add monolingual text to the settings, with some lines that also occur in the training text; return its lines."""
     own = [source for source, _ in make_pairs(200, seed=9)]
     held_out = {line for split in ("valid", "test") for line in read_lines(Path(f"text/{split}.en"))}
     trained = read_lines(Path("text/train.en"))
@@ -51,7 +51,7 @@ def with_monolingual() -> list[str]:
     return lines
 
 
-def test_monolingual_text_has_to_be_prepared(pipeline: Path) -> None:
+def test_monolingual_text_must_be_prepared(pipeline: Path) -> None:
     assert pipeline
     message = refused("distill", "tiny.yaml", sets=("distill.monolingual=true",))
     assert message.endswith("'distill.monolingual' needs 'prepare.monolingual'")
@@ -67,7 +67,7 @@ def test_monolingual_lines_follow_those_of_the_training_text() -> None:
     first: dict[str, int] = {}
     assert numbers == [first.setdefault(line, len(first)) for line in trained + lines]
     dropped = [index for index, _, what in rejected(MADE) if what == "dropped"]
-    assert all(index >= len(trained) for index in dropped)  # the others have references
+    assert all(index >= len(trained) for index in dropped)  # lines of the training text have references
     replaced = [index for index, _, what in rejected(MADE) if what == "replaced by the reference"]
     assert all(index < len(trained) for index in replaced)
     kept = [line for index, line in enumerate(trained + lines) if index not in dropped]
@@ -105,13 +105,13 @@ def test_imported_translations_of_monolingual_text() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_sentence_that_stands_on_several_lines_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of its lines has the translation, or a reference of its own."""
-    asked: list[tuple[int, ...]] = []
+def test_repeated_sentence_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line of the sentence gets its translation, or the line's own reference."""
+    decoded: list[tuple[int, ...]] = []
     decode = TorchEngine.decode
 
     def watch(engine: TorchEngine, sources: Any, *rest: Any, **more: Any) -> Any:
-        asked.extend(tuple(source.tolist()) for source in sources)
+        decoded.extend(tuple(source.tolist()) for source in sources)
         return decode(engine, sources, *rest, **more)
 
     lines = [read_lines(Path(f"text/train.{lang}")) for lang in ("en", "de")]
@@ -124,7 +124,7 @@ def test_a_sentence_that_stands_on_several_lines_is_decoded_once(monkeypatch: py
     run_stages("prepare", "teacher", sets=unclean)
     monkeypatch.setattr(TorchEngine, "decode", watch)
     run_stages("distill", sets=unclean)
-    assert Counter(Counter(asked).values()) == {1: 80}
+    assert Counter(Counter(decoded).values()) == {1: 80}
     assert np.load(MADE / "sentences.npy").tolist() == order
     references, best = read_lines(PREPARED / "train.de"), usable()
     expected = [best[number][0][1] if number in best else references[line] for line, number in enumerate(order)]

@@ -1,4 +1,4 @@
-"""Minimum Bayes risk against its definition by sacreBLEU."""
+"""Tests of minimum Bayes risk decoding against its definition with sacreBLEU's chrF."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kdmt.score.metrics import sentence_chrf
 
 
 def first_of_highest(scores: Sequence[float]) -> int:
-    return next(place for place, score in enumerate(scores) if score >= max(scores) - 1e-9)
+    return next(position for position, score in enumerate(scores) if score >= max(scores) - 1e-9)
 
 
 @given(texts_of_a_sentence)
-def test_the_highest_mean_chrf_against_the_others(texts: list[str]) -> None:
+def test_choice_has_highest_mean_chrf_against_the_others(texts: list[str]) -> None:
     means = [
         math.fsum(sentence_chrf(text, other).value for j, other in enumerate(texts) if j != i) / max(len(texts) - 1, 1)
         for i, text in enumerate(texts)
@@ -29,7 +29,7 @@ def test_the_highest_mean_chrf_against_the_others(texts: list[str]) -> None:
 
 
 @given(texts_of_a_sentence, st.data())
-def test_each_by_its_probability(texts: list[str], data: st.DataObject) -> None:
+def test_hypotheses_are_weighted_by_probability(texts: list[str], data: st.DataObject) -> None:
     log_probs = data.draw(st.lists(st.floats(-9, 0), min_size=len(texts), max_size=len(texts)))
     total = math.fsum(map(math.exp, log_probs))
     shares = [math.exp(log_prob) / total for log_prob in log_probs]
@@ -38,11 +38,11 @@ def test_each_by_its_probability(texts: list[str], data: st.DataObject) -> None:
         for text in texts
     ]
     assert expected_chrf(texts, shares) == pytest.approx(expected, abs=1e-9)
-    # where two are as near as rounding either may be chosen
+    # of two values that differ only by rounding, either may be chosen
     assert expected[chosen(by_expected_chrf(1.0), candidates_of(texts, log_probs))] >= max(expected) - 1e-8
 
 
-def test_the_likeliest_counts_most() -> None:
+def test_most_probable_hypothesis_has_most_weight() -> None:
     texts = ["eine kleine Katze", "der große Hund", "der große Hund da"]
     assert chosen(by_expected_chrf(), candidates_of(texts)) != 0
     assert chosen(by_expected_chrf(1.0), candidates_of(texts, [-0.1, -5.0, -5.0])) == 0
@@ -54,18 +54,18 @@ def test_the_likeliest_counts_most() -> None:
         (["a"], 0),
         (["ab", "ab", "ab"], 0),
         (["ab", "ba", "ab"], 0),
-        (["ba", "ab"], 0),  # each as like the other
+        (["ba", "ab"], 0),  # equally similar to each other
         (["xyz", "a b", "ab"], 1),  # whitespace does not count
         (["xyz", "abc", "abcd", "abcde"], 3),  # recall counts more than precision
         (["", "ab"], 1),
         (["", " "], 0),
     ],
 )
-def test_of_equals_the_first(texts: list[str], expected: int) -> None:
+def test_first_of_equal_hypotheses_is_chosen(texts: list[str], expected: int) -> None:
     assert chosen(by_expected_chrf(), candidates_of(texts)) == expected
 
 
-def test_the_order_of_many_equals_does_not_matter() -> None:
+def test_repeated_hypotheses_have_equal_values() -> None:
     texts = ["der große Hund", "ein großer Hund", "der Hund"] * 20
     values = expected_chrf(texts)
     assert np.array_equal(values, np.tile(values[:3], 20))

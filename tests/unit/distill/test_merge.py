@@ -1,4 +1,4 @@
-"""Candidates to a training set, against a walk over the lines: alignment, and an account of every failure."""
+"""Tests of merging candidates into a training set, against a plain loop: alignment and failures of every line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kdmt.errors import UserError
 ACTIONS = ("keep", "reference", "drop")
 LENPEN = 0.7
 TYPICAL_RATIO = 1.0
-TOKEN_FAILURES = ("-", "-", "-", "too_long", "repetition", "unk", "empty")  # `-` is common
+TOKEN_FAILURES = ("-", "-", "-", "too_long", "repetition", "unk", "empty")  # `-` (no failure) is the most frequent
 
 
 def common_words(hypotheses: Sequence[str], reference: str) -> list[float]:
@@ -56,8 +56,8 @@ class Hypo:
 
 @dataclass(frozen=True)
 class Line:
-    text: int  # which of the texts it stands in
-    number: int  # of its sentence
+    text: int  # index of its text
+    number: int  # number of its sentence
     source: str
     reference: str | None
     tag: str | None
@@ -65,7 +65,7 @@ class Line:
 
 @dataclass
 class Corpus:
-    """Texts of which the last may be monolingual, with the hypotheses of each sentence."""
+    """Texts, of which the last may be monolingual, and the hypotheses of each sentence."""
 
     lines: list[Line]
     nbest: list[list[Hypo]]
@@ -121,12 +121,12 @@ def outputs(folder: Path) -> Outputs:
     return Outputs(*(folder / f"out.{name}" for name in ("source", "target", "tags", "rejected")))
 
 
-# --------------------------------------------------------------------------------------------------- line by line
+# --------------------------------------------------------------------------------------- reference implementation
 
 
 @dataclass
 class Expected:
-    """What the documentation makes of a corpus."""
+    """Training set expected from a corpus according to the documentation."""
 
     source: list[str] = field(default_factory=list)
     target: list[str] = field(default_factory=list)
@@ -226,20 +226,20 @@ def check(corpus: Corpus, folder: Path, report: MergeReport, expected: Expected,
     assert (report.num_sentences, report.num_lines) == (len(corpus.lines), len(expected.source))
 
 
-# --------------------------------------------------------------------------------------------------------- at random
+# ---------------------------------------------------------------------------------------------------- random corpora
 
 WORDS = ("a", "B", "c\u2028", "é", "d\x85e", "😀f")
 
 
 def make_corpus(seed: int, sizes: Sequence[int] = (14, 9), *, tags: bool = False, monolingual: bool = True) -> Corpus:
-    """Sentences of which many stand on several lines, some of them in both texts; hypotheses of which many fail."""
+    """Return a random corpus: many sentences occur on several lines or in both texts, many hypotheses fail."""
     rng = random.Random(seed)
 
     def words(most: int) -> str:
         return " ".join(rng.choices(WORDS, k=rng.randint(0, most)))
 
     sentences = [words(4) for _ in range(max(2, sum(sizes) // 2))]
-    numbers: dict[int, int] = {}  # in the order in which they first stand
+    numbers: dict[int, int] = {}  # in the order of their first occurrence
     lines = []
     for text, size in enumerate(sizes):
         alone = monolingual and text == len(sizes) - 1
@@ -263,7 +263,7 @@ def make_corpus(seed: int, sizes: Sequence[int] = (14, 9), *, tags: bool = False
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(list(RULES)), st.data())
-def test_every_line_becomes_what_a_walk_over_the_lines_makes_of_it(
+def test_merge_equals_reference_implementation(
     tmp_path_factory: pytest.TempPathFactory, seed: int, rule: str, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "merge"
@@ -279,7 +279,7 @@ def test_every_line_becomes_what_a_walk_over_the_lines_makes_of_it(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_processes_write_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+def test_files_do_not_depend_on_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     monkeypatch.setattr(kdmt.distill.merge, "_CHUNK_LINES", 5)
     corpus, failures = make_corpus(3, (60, 41), tags=True), Failures(unk="drop", ratio="keep")
     made: list[Any] = []
@@ -290,14 +290,14 @@ def test_processes_write_the_same_files(tmp_path: Path, monkeypatch: pytest.Monk
     check(corpus, tmp_path, made[1][1], walk(corpus, failures, rule), rule)
 
 
-# ----------------------------------------------------------------------------------------------------------- by hand
+# ------------------------------------------------------------------------------------------------------- small cases
 
 
 def hypo(words: str, failure: str = "-", score: float = -1.0, given: float = 0.0) -> Hypo:
     return Hypo(words, score, failure, given)
 
 
-def test_a_sentence_that_stands_twice_has_its_translation_twice_each_with_its_own_reference(tmp_path: Path) -> None:
+def test_each_line_of_a_repeated_sentence_uses_its_own_reference(tmp_path: Path) -> None:
     lines = [Line(0, 0, "s", "r0", None), Line(0, 1, "t", "r1", None), Line(0, 0, "s", "r2", None)]
     corpus = Corpus(lines, [[hypo("x r0"), hypo("y r2")], [hypo("z", "unk")]])
     report = corpus.merge(tmp_path, Failures(unk="reference"), "nearest")
@@ -309,19 +309,19 @@ def test_a_sentence_that_stands_twice_has_its_translation_twice_each_with_its_ow
     assert lines_in(tmp_path / "out.target") == ["r0", "r1"]
 
 
-def test_monolingual_text_has_no_reference_to_fall_back_on(tmp_path: Path) -> None:
+def test_failed_monolingual_lines_are_dropped(tmp_path: Path) -> None:
     lines = [Line(0, 0, "s", "r0", "<2>"), Line(1, 0, "s", None, None), Line(1, 1, "t", None, None)]
     corpus = Corpus(lines, [[hypo("x", "unk")], [hypo("y"), hypo("t u")]])
     report = corpus.merge(tmp_path, Failures(unk="reference"), "nearest")
     assert lines_in(tmp_path / "out.source") == ["s", "t"]
-    assert lines_in(tmp_path / "out.target") == ["r0", "y"]  # the best: there is nothing to be near to
+    assert lines_in(tmp_path / "out.target") == ["r0", "y"]  # without a reference, "nearest" takes the best hypothesis
     assert lines_in(tmp_path / "out.tags") == ["<2>", ""]
     assert lines_in(tmp_path / "out.rejected") == ["0\tunk\treplaced by the reference", "1\tunk\tdropped"]
     assert (report.replaced, report.dropped) == ({"unk": 1}, {"unk": 1})
 
 
-def test_failures_of_words_are_seen_beside_each_lines_own_source(tmp_path: Path) -> None:
-    """Two spellings may be one sentence to the model, of which only one is copied."""
+def test_failures_of_words_depend_on_the_source_of_each_line(tmp_path: Path) -> None:
+    """Two sources with the same ids are one sentence, but only one of them equals the hypothesis."""
     lines = [Line(0, 0, "a b", "r0", None), Line(0, 0, "a ☃", "r1", None)]
     report = Corpus(lines, [[hypo("A b")]]).merge(tmp_path, Failures(copied="reference"), "best")
     assert lines_in(tmp_path / "out.target") == ["r0", "A b"]
@@ -332,7 +332,7 @@ def test_failures_of_words_are_seen_beside_each_lines_own_source(tmp_path: Path)
     assert report.dropped == {"script": 1}
 
 
-def test_texts_of_another_number_of_lines_are_refused(tmp_path: Path) -> None:
+def test_different_numbers_of_lines_are_refused(tmp_path: Path) -> None:
     corpus = make_corpus(1)
     corpus.write(tmp_path)
     texts = [TrainingText(tmp_path / "source0", tmp_path / "reference0"), TrainingText(tmp_path / "source1")]
@@ -355,7 +355,7 @@ def test_texts_of_another_number_of_lines_are_refused(tmp_path: Path) -> None:
         merge_candidates(texts, numbers, **common)
 
 
-def test_lines_that_are_taken_out_again_are_counted() -> None:
+def test_lines_removed_from_a_report_are_counted() -> None:
     report = MergeReport(num_sentences=5, num_lines=4)
     report.indices.extend([0, 1, 1, 4])
     report.weights.extend([1.0, 0.25, 0.75, 1.0])

@@ -1,4 +1,4 @@
-"""Tasks of forced decoding: files are cut into pieces, and scores are found again by their content."""
+"""Tests of the tasks of forced decoding: files are split into pieces, and scores are cached by content."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_pieces_hold_all_lines_in_order(tmp_path: Path) -> None:
     assert [line for task in found for line in task.target.read()] == TARGETS
 
 
-def test_scores_are_found_by_the_content_of_their_piece_alone(tmp_path: Path) -> None:
+def test_path_of_scores_depends_on_model_and_content(tmp_path: Path) -> None:
     before = [task.out for task in tasks(tmp_path, model="a")]
     edited = [*TARGETS[:4], "other", *TARGETS[5:]]
     after = [task.out for task in tasks(tmp_path, edited, model="a")]
@@ -55,7 +55,7 @@ def test_files_of_different_length_are_refused(tmp_path: Path) -> None:
         tasks(tmp_path, TARGETS[:-1])
 
 
-def test_a_model_that_does_not_exist(tmp_path: Path) -> None:
+def test_missing_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a checkpoint folder nor a run that has one"):
         open_scorer(tmp_path / "nowhere", tmp_path / "engine", compute_type="float32", raw=True)
     assert not (tmp_path / "engine").exists()

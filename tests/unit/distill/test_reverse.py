@@ -1,4 +1,4 @@
-"""The filter of pairs by a reverse model, against cross entropies by PyTorch."""
+"""Tests of filtering sentence pairs by a reverse model, against cross entropies computed with PyTorch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def reverse(_reverse_once: Path, finished: Path) -> Iterator[Path]:
 
 
 def cross_entropies(sources: list[str], targets: list[str]) -> np.ndarray:
-    """Of the sources given the targets, in nats a token, by PyTorch."""
+    """Return the cross entropies of the sources given the targets, in nats per token, computed with PyTorch."""
     checkpoint = resolve_checkpoint(Path("runs/reverse/teacher"))
     codec, engine = TextCodec.load(checkpoint), TorchEngine(load_model(checkpoint))
     found = engine.score_pairs(codec.encode_source(targets), codec.encode_target(sources))
@@ -70,14 +70,14 @@ def cross_entropies(sources: list[str], targets: list[str]) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("reverse")
-def test_pairs_that_the_reverse_model_finds_improbable_are_dropped() -> None:
+def test_pairs_of_highest_cross_entropy_are_dropped() -> None:
     sources, targets = read_lines(MADE / "distilled.en"), read_lines(MADE / "distilled.de")
     before = manifest()["facts"]
     assert "distill: rebuilt: the " in done(REVERSE)
     entropies = np.load(MADE / "reverse.npy")
     assert entropies.dtype == np.float32
     assert entropies == pytest.approx(cross_entropies(sources, targets), rel=1e-3, abs=1e-3)
-    worst = sorted(np.argsort(entropies, kind="stable")[-9:].tolist())  # 12% of 80
+    worst = sorted(np.argsort(entropies, kind="stable")[-9:].tolist())  # 12% of 80 lines
     assert [index for index, failure, what in rejected(MADE) if (failure, what) == ("reverse", "dropped")] == worst
     assert [index for index, *_ in rejected(MADE)] == sorted(index for index, *_ in rejected(MADE))
     left = [index for index in range(80) if index not in worst]
@@ -95,7 +95,7 @@ def test_pairs_that_the_reverse_model_finds_improbable_are_dropped() -> None:
 
 
 @pytest.mark.usefixtures("reverse")
-def test_the_reverse_model_sees_what_was_chosen() -> None:
+def test_reverse_model_scores_the_chosen_targets() -> None:
     done(*NBEST, "students.near={data: mbr}", REVERSE)
     assert sum(failure == "reverse" for _, failure, _ in rejected(MBR)) == 9
     assert manifest(MBR)["facts"]["num_lines"] == 80 - 9
@@ -111,7 +111,7 @@ def test_the_reverse_model_sees_what_was_chosen() -> None:
 
 
 @pytest.mark.usefixtures("reverse")
-def test_a_teacher_that_gives_nothing_is_told_though_some_of_it_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_translations_are_reported_although_pairs_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TorchEngine, "decode", lambda _, sources, *__, **___: [[] for _ in sources])
     sets = (REVERSE, "distill.failures.empty=keep", "distill.block_size=50")
     message = refused("distill", "tiny.yaml", sets=sets)
@@ -119,7 +119,7 @@ def test_a_teacher_that_gives_nothing_is_told_though_some_of_it_is_dropped(monke
 
 
 @pytest.mark.usefixtures("reverse")
-def test_a_model_that_does_not_read_the_targets_is_refused() -> None:
+def test_reverse_model_of_another_direction_or_text_is_refused() -> None:
     with unharmed():
         message = refused("distill", "tiny.yaml", sets=("distill.reverse={checkpoint: runs/tiny/teacher}",))
     assert message == "distill.reverse.checkpoint: runs/tiny/teacher translates en to de, not de to en"

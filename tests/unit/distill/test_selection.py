@@ -1,4 +1,4 @@
-"""The rules of choice among a sentence's hypotheses, against sacreBLEU and their definitions."""
+"""Tests of the selection rules among a sentence's hypotheses, against sacreBLEU and their definitions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdmt.score.metrics import sentence_bleu, sentence_chrf
 
 
 @given(texts_of_a_sentence, st.sampled_from(["ein Haus .", "eine haus groß ein", "x"]))
-def test_interpolation_is_as_sacrebleu_has_it(texts: list[str], reference: str) -> None:
+def test_interpolation_equals_sacrebleu(texts: list[str], reference: str) -> None:
     by_bleu = [sentence_bleu(text, reference).value for text in texts]
     by_chrf = [sentence_chrf(text, reference).value for text in texts]
     candidates = candidates_of(texts)
@@ -26,22 +26,22 @@ def test_interpolation_is_as_sacrebleu_has_it(texts: list[str], reference: str) 
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=6))
-def test_the_highest_score_given(scores: list[float]) -> None:
-    candidates = [Candidate(str(place), -1.0, 2, score) for place, score in enumerate(scores)]
+def test_highest_external_score_is_chosen(scores: list[float]) -> None:
+    candidates = [Candidate(str(position), -1.0, 2, score) for position, score in enumerate(scores)]
     assert chosen(HIGHEST_GIVEN, candidates) == scores.index(max(scores))
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_score_that_is_missing(place: int) -> None:
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_missing_score_is_refused(position: int) -> None:
     scores = [1.0, 2.0, 3.0]
-    scores[place] = math.nan
-    with pytest.raises(ValueError, match=rf"^hypothesis {place + 1} of 3 has no score$"):
+    scores[position] = math.nan
+    with pytest.raises(ValueError, match=rf"^hypothesis {position + 1} of 3 has no score$"):
         HIGHEST_GIVEN.choose([Candidate("a", -1.0, 2, score) for score in scores], "")
     with pytest.raises(ValueError, match="hypothesis 1 of 1 has no score"):
         HIGHEST_GIVEN.choose([Candidate("a", -1.0, 2)], "")
 
 
-def test_processes_can_share_the_rules() -> None:
+def test_rules_can_be_pickled() -> None:
     candidates = [Candidate("a b", -0.5, 3, 1.0), Candidate("b c", -0.6, 3, 2.0), Candidate("c d", -0.7, 3, 0.0)]
     rules = (
         *(BEST, HIGHEST_GIVEN, weighted(1.0), by_expected_chrf(), by_expected_chrf(0.6)),

@@ -1,4 +1,4 @@
-"""chrF and BLEU of many hypotheses at once, against sacreBLEU's of each pair: the very same numbers."""
+"""Tests of chrF and BLEU of many hypotheses at once: the values equal sacreBLEU's of each pair exactly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WORDS = [
     "?!",
 ]
 lines = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join) | st.text("ab .", max_size=20)
-# what a tokenizer may stumble on: entities, line ends, other spaces, digits beside punctuation
+# difficult for a tokenizer: entities, line ends, other spaces, digits next to punctuation
 any_line = lines | st.text("aé1. ,-'\"&;<>\t\n\r\u00a0\u2028()$€", max_size=20) | st.text(max_size=12)
 
 
@@ -44,24 +44,24 @@ def chrf_by_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> np.nd
 
 @settings(max_examples=300)
 @given(st.lists(any_line, max_size=5), st.lists(any_line, max_size=5))
-def test_chrf_is_that_of_each_pair(hypotheses: list[str], references: list[str]) -> None:
+def test_chrf_matrix_equals_single_pairs(hypotheses: list[str], references: list[str]) -> None:
     assert np.array_equal(chrf_matrix(hypotheses, references), chrf_by_pairs(hypotheses, references))
 
 
 @given(st.lists(any_line, min_size=1, max_size=6))
-def test_chrf_of_all_against_all(texts: list[str]) -> None:
+def test_chrf_of_all_pairs_of_a_list(texts: list[str]) -> None:
     assert np.array_equal(chrf_matrix(texts, texts), chrf_by_pairs(texts, texts))
 
 
 @given(st.lists(lines, min_size=1, max_size=4), st.integers(1, 200))
-def test_chrf_in_pieces_is_the_same(texts: list[str], max_cells: int) -> None:
+def test_chrf_does_not_depend_on_max_cells(texts: list[str], max_cells: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(similarity, "MAX_CELLS", max_cells)
         assert np.array_equal(chrf_matrix(texts, texts), chrf_by_pairs(texts, texts))
 
 
-def test_chrf_of_more_characters_than_fit_a_window() -> None:
-    """Two thousand different ones; 1023 go into ten bits each."""
+def test_chrf_of_large_alphabets() -> None:
+    """Up to 2000 different characters are used; ten bits per character hold 1023."""
     many = "".join(map(chr, range(0x4E00, 0x4E00 + 2000)))
     for size in (1022, 1023, 1024, 2000):
         texts = [many[:size], many[5 : size - 3] + "ab", "ab" + many[size - 9 : size]]
@@ -89,12 +89,12 @@ def test_bleu_against_a_reference(tokenize: str, hypotheses: list[str], referenc
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=14).map(" ".join), max_size=4))
-def test_bleu_of_words_that_come_again(texts: list[str]) -> None:
+def test_bleu_of_repeated_words(texts: list[str]) -> None:
     for reference in texts:
         expected = [sentence_bleu(text, reference, tokenize="none").value for text in texts]
         assert bleu_nearness("none")(texts, reference) == expected
 
 
-def test_processes_can_share_them() -> None:
+def test_functions_can_be_pickled() -> None:
     for nearness in (bleu_nearness("13a"), chrf_nearness):
         assert pickle.loads(pickle.dumps(nearness))(["a b c", "c d"], "c d") == nearness(["a b c", "c d"], "c d")

@@ -1,4 +1,4 @@
-"""Which sentences are translated, against a dictionary of all lines."""
+"""Tests of the selection of sentences to translate, against a dictionary of all lines."""
 
 from __future__ import annotations
 
@@ -37,22 +37,20 @@ def find(text: SourceText, *, once: bool = True) -> Sources:
 
 
 def first_lines(texts: Sequence[Text]) -> dict[tuple[int, ...], int]:
-    """Different sentences in the order in which they first stand -> the line where they do."""
+    """Return a dict of the different sentences, in order of first occurrence, to the first line of each."""
     first: dict[tuple[int, ...], int] = {}
     for line, sentence in enumerate(sentence for text in texts for sentence in text):
         first.setdefault(tuple(sentence), line)
     return first
 
 
-sentences = st.lists(st.integers(4, 7), max_size=3)  # so few that many stand twice
+sentences = st.lists(st.integers(4, 7), max_size=3)  # small ranges, so that many sentences occur twice
 texts_of_lines = st.lists(st.lists(sentences, max_size=8), min_size=1, max_size=3)
 
 
 @settings(max_examples=40, deadline=None)  # each example opens and closes 128 files
 @given(texts_of_lines)
-def test_sentences_that_stand_on_several_lines_are_one(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[Text]
-) -> None:
+def test_repeated_sentences_are_found_once(tmp_path_factory: pytest.TempPathFactory, texts: list[Text]) -> None:
     text = write(tmp_path_factory.mktemp("texts"), texts)
     found, first = find(text), first_lines(texts)
     numbers = {sentence: number for number, sentence in enumerate(first)}
@@ -67,9 +65,7 @@ def test_sentences_that_stand_on_several_lines_are_one(
 
 @settings(max_examples=20, deadline=None)
 @given(texts_of_lines)
-def test_where_every_line_counts_each_is_a_sentence(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[Text]
-) -> None:
+def test_without_once_every_line_is_a_sentence(tmp_path_factory: pytest.TempPathFactory, texts: list[Text]) -> None:
     text = write(tmp_path_factory.mktemp("texts"), texts)
     every, once = find(text, once=False), find(text)
     assert every.lines_U.tolist() == every.numbers_L.tolist() == list(range(len(text)))
@@ -87,7 +83,7 @@ def test_any_ascending_lines_can_be_read(
     assert [ids.tolist() for ids in found] == [lines[line] for line in wanted]
 
 
-def test_what_is_found_does_not_depend_on_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_does_not_depend_on_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     texts = [[rng.integers(4, 9, rng.integers(0, 4)).tolist() for _ in range(size)] for size in (500, 0, 300)]
     text = write(tmp_path, texts)
@@ -99,19 +95,19 @@ def test_what_is_found_does_not_depend_on_chunks(tmp_path: Path, monkeypatch: py
             assert np.array_equal(getattr(again, name), getattr(whole, name))
 
 
-def test_sentences_are_told_apart_by_content_not_by_the_type_of_their_files(tmp_path: Path) -> None:
+def test_sentences_are_compared_by_content_across_id_types(tmp_path: Path) -> None:
     text = write(tmp_path, [[[5, 6], [7]], [[7], [5, 6], [8]]], vocab_sizes=[100, VOCAB])
     found = find(text)
     assert found.numbers_L.tolist() == [0, 1, 1, 0, 2]
 
 
-def test_ids_do_not_run_into_each_other(tmp_path: Path) -> None:
-    """Nor does an empty line into the next."""
+def test_neighbouring_lines_are_kept_separate(tmp_path: Path) -> None:
+    """This includes empty lines."""
     text = write(tmp_path, [[[5, 6], [5], [6], [], [5, 6, 5], []]])
     assert find(text).numbers_L.tolist() == [0, 1, 2, 3, 4, 3]
 
 
-def test_lines_that_are_appended_leave_the_others_their_numbers(tmp_path: Path) -> None:
+def test_appended_lines_do_not_change_earlier_numbers(tmp_path: Path) -> None:
     before = [[5], [6], [5], [7]]
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -132,7 +128,7 @@ def test_no_lines(tmp_path: Path) -> None:
 
 
 def encode(lines: Sequence[str]) -> list[np.ndarray]:
-    """A code point a token: not what tells lines apart."""
+    """Return one token per code point; lines are compared by their text, not by these ids."""
     return [np.array([*map(ord, line), EOS]) for line in lines]
 
 
@@ -142,7 +138,7 @@ def find_lines(text: SourceLines, *, once: bool = True) -> Sources:
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 100])
-def test_lines_of_several_files_are_told_apart_by_their_text(
+def test_lines_of_several_files_are_compared_by_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     monkeypatch.setattr(kdmt.distill.sources, "_PIECE_LINES", piece)
@@ -160,12 +156,12 @@ def test_lines_of_several_files_are_told_apart_by_their_text(
         wanted = encode([every[line] for line in lines_N])
         assert [ids.tolist() for ids in text.sentences(lines_N)] == [ids.tolist() for ids in wanted]
     assert find_lines(text, once=False).numbers_L.tolist() == [*range(len(every))]
-    by_hand = [found.hashes_U[found.numbers_L[place]] for place in (0, 3)]
+    by_hand = [found.hashes_U[found.numbers_L[line]] for line in (0, 3)]
     assert by_hand[0] == by_hand[1]
     assert len(set(found.hashes_U.tolist())) == len(found)
 
 
-def test_no_lines_are_no_sentences(tmp_path: Path) -> None:
+def test_empty_file_has_no_sentences(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     text = SourceLines([tmp_path / "empty"], encode)
     assert len(text) == len(find_lines(text)) == 0

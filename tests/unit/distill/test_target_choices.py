@@ -1,4 +1,4 @@
-"""Choices among the n-best of the teacher, against their definitions."""
+"""Tests of the choice of targets from the teacher's n-best list, against the definitions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kdmt.score.metrics import sentence_chrf
 
 
 @pytest.mark.usefixtures("finished")
-def test_minimum_bayes_risk_takes_what_is_most_like_the_others() -> None:
+def test_minimum_bayes_risk_chooses_highest_expected_chrf() -> None:
     done(*NBEST, "students.near={data: mbr}")
     targets, references = read_lines(MBR / "distilled.de"), read_lines(PREPARED / "train.de")
     candidates, other = usable(), 0
@@ -41,12 +41,12 @@ def test_minimum_bayes_risk_takes_what_is_most_like_the_others() -> None:
         risks = [math.fsum(sentence_chrf(words, each).value for each in own) for words in own]
         assert risks[own.index(target)] == pytest.approx(max(risks), abs=1e-6)
         other += target != own[0]
-    assert other  # not always the best
+    assert other  # the choice is not always the first hypothesis
     assert "mbr: up to date, nothing to do" in done(*NBEST, "students.near={data: mbr}")
 
 
 def write_scores() -> dict[int, float]:
-    """A score for each line of `nbest`, of which some are equal."""
+    """Write a score for each line of `nbest`, some of them equal, and return the scores by line."""
     rng = random.Random(1)
     scores = {line: float(rng.randint(-3, 3)) for line in range(len(read_lines(MADE / "nbest")))}
     write_lines(Path("scores.txt"), [f"{score:g}" for score in scores.values()])
@@ -57,7 +57,7 @@ BY_SCORES = (*NBEST, "students.near={data: scored}", "distill.scores=scores.txt"
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_highest_score_given_chooses() -> None:
+def test_highest_external_score_is_chosen() -> None:
     done(*NBEST)
     scores = write_scores()
     done(*BY_SCORES)
@@ -75,8 +75,8 @@ def test_the_highest_score_given_chooses() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_scores_that_do_not_belong_to_the_nbest() -> None:
-    """Nothing but the new stage's folder is touched: it has no text."""
+def test_scores_that_do_not_match_the_nbest_are_refused() -> None:
+    """Only the new stage's lock file is written; no text is made."""
     done(*NBEST)
     lines = [str(score) for score in write_scores().values()]
     work = ("tiny/.scored.lock",)

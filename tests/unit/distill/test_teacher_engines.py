@@ -1,4 +1,4 @@
-"""Both engines of a teacher write the same translations."""
+"""Test that both engines of a teacher give the same translations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tiny_pipeline import (
 
 
 @pytest.mark.usefixtures("finished")
-def test_both_engines_translate_the_same() -> None:
+def test_both_engines_give_the_same_translations() -> None:
     names = ("distilled.en", "distilled.de", "rejected")
     by_torch = [(MADE / name).read_bytes() for name in names]
     rows = [row.split("\t") for row in read_lines(MADE / "nbest")]
@@ -26,7 +26,7 @@ def test_both_engines_translate_the_same() -> None:
     assert {"ctranslate2", "processor", "threads"} < set(manifest()["facts"]["blocks"][0])
     for ours, theirs in zip(rows, (row.split("\t") for row in read_lines(MADE / "nbest")), strict=True):
         assert ours[2:] == theirs[2:]
-        # CTranslate2 renormalises for <pad>, to which a teacher of so few updates gives some probability
+        # CTranslate2 renormalises without <pad>, to which a teacher of few updates gives some probability
         assert float(ours[1]) == pytest.approx(float(theirs[1]), abs=1e-2)
     sets = ("distill.engine=ctranslate2",)
     assert verified(sets=sets).code == 0

@@ -1,7 +1,8 @@
-"""Filling the knowledge cache: against each sentence read alone, after kills, and what it cannot read."""
+"""Tests of filling the knowledge cache: against single sentences, after kills, and with too long sentences."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 from kdmt.corpus.batching import ParallelData, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeWriter, Shape
-from kdmt.distill.teacher_forcing import fill_cache
+from kdmt.distill.teacher_forcing import CacheFiller, fill_cache, missing_blocks
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import EOS
+from kdmt.workers.processes import Processes
 
 V, PAIRS = 24, 11
 MADE_FROM = {"teacher": "a" * 64, "train.de.bin": "b" * 64}
@@ -38,6 +40,10 @@ def parallel(folder: Path, *, longest: int = 9) -> ParallelData:
         with IndexedWriter(folder / f"train.en-de.{side}", V) as writer:
             for _ in range(PAIRS):
                 writer.add(np.array([*random.integers(4, V, random.integers(1, longest)), EOS]))
+    return open_again(folder)
+
+
+def open_again(folder: Path) -> ParallelData:
     return open_parallel([(folder / "train.en-de.en", folder / "train.en-de.de")])
 
 
@@ -52,7 +58,7 @@ def shape_of(*, k: int = 5, block_size: int = 4, temperatures: tuple[float, ...]
 
 
 def distributions(teachers: list[Transformer], data: ParallelData, index: int, temperature: float) -> torch.Tensor:
-    """Of one sentence read alone, averaged over the teachers: [T, V]."""
+    """Return the distributions for one sentence in a batch of its own, averaged over the teachers: [T, V]."""
     source, target = data[index]
     assert target is not None
     src, prev = (torch.from_numpy(np.asarray(each, dtype=np.int64))[None] for each in (source, [EOS, *target[:-1]]))
@@ -62,7 +68,7 @@ def distributions(teachers: list[Transformer], data: ParallelData, index: int, t
 
 
 @pytest.mark.parametrize("seeds", [[1], [1, 2]])
-def test_is_what_the_teacher_says_of_each_token(tmp_path: Path, seeds: list[int]) -> None:
+def test_cache_equals_the_teachers_distributions(tmp_path: Path, seeds: list[int]) -> None:
     data, teachers, shape = parallel(tmp_path), [teacher(seed) for seed in seeds], shape_of()
     fill(tmp_path / "knowledge", data, shape, teachers)
     cache = KnowledgeCache(tmp_path / "knowledge")
@@ -70,13 +76,13 @@ def test_is_what_the_teacher_says_of_each_token(tmp_path: Path, seeds: list[int]
     np.testing.assert_allclose(cache.marginal, everything.mean(0), rtol=1e-5)
     for index in range(PAIRS):
         records = cache.records(index)
-        for place, temperature in enumerate(shape.temperatures):
+        for t, temperature in enumerate(shape.temperatures):
             p = distributions(teachers, data, index, temperature)
             ids = torch.from_numpy(records["ids"].astype(np.int64))
-            np.testing.assert_allclose(np.exp(records["log_probs"][:, place, :-1]), p.gather(1, ids), rtol=1e-4)
+            np.testing.assert_allclose(np.exp(records["log_probs"][:, t, :-1]), p.gather(1, ids), rtol=1e-4)
             rest = p.scatter(1, ids, 0.0).sum(1)
-            np.testing.assert_allclose(np.exp(records["log_probs"][:, place, -1]), rest, rtol=1e-4)
-            if place == 0:
+            np.testing.assert_allclose(np.exp(records["log_probs"][:, t, -1]), rest, rtol=1e-4)
+            if t == 0:
                 np.testing.assert_array_equal(ids, p.topk(shape.k, dim=1).indices)
 
 
@@ -84,7 +90,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+def test_resumed_run_gives_the_same_files(tmp_path: Path) -> None:
     data, shape = parallel(tmp_path), shape_of()
     fill(tmp_path / "whole", data, shape, [teacher()])
     assert data.tgt_sizes is not None
@@ -106,7 +112,27 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_sentences_that_the_teacher_cannot_read_are_zeros(tmp_path: Path) -> None:
+def test_worker_processes_write_the_same_cache(tmp_path: Path) -> None:
+    """Devices of the CPU in the place of two GPUs."""
+    data, shape = parallel(tmp_path), shape_of()
+    assert data.tgt_sizes is not None
+    fill(tmp_path / "alone", data, shape, [teacher()])
+    writer = KnowledgeWriter(tmp_path / "shared", shape, sizes=data.tgt_sizes, made_from=MADE_FROM)
+    filler = CacheFiller(writer, load_teacher=teacher, open_data=partial(open_again, tmp_path), max_tokens=40)
+    tasks = missing_blocks(writer)
+    assert [(task.number, task.count) for task in tasks] == [(0, 4), (1, 4), (2, 3)]
+    executor = Processes(2, torch.get_num_threads(), ["cpu", "cpu:0"], tmp_path / "logs", 60.0)
+    assert executor.run(filler, tasks, lambda _: None) == []
+    assert missing_blocks(writer) == []
+    writer.finish()
+    files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.npy"))
+    assert len(files) == 5
+    for file in files:
+        assert (tmp_path / "shared" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+    assert KnowledgeCache(tmp_path / "shared").sizes.tolist() == data.tgt_sizes.tolist()
+
+
+def test_sentences_too_long_for_the_teacher_are_zeros(tmp_path: Path) -> None:
     data = parallel(tmp_path)
     torch.manual_seed(1)
     config = architecture("transformer", {**SMALL, "max_target_positions": 5})

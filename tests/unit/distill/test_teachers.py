@@ -1,4 +1,4 @@
-"""Teachers other than the pipeline's own."""
+"""Tests of teachers that were not trained by the pipeline."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from kdmt.models.checkpoint_folder import resolve_checkpoint
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_teacher_from_elsewhere_needs_no_teacher_here() -> None:
-    """Its translations are those of the same weights under another name."""
+def test_external_teacher_replaces_the_pipelines_teacher() -> None:
+    """A copy of the teacher under another name gives the same translations."""
     before = read_lines(MADE / "distilled.de")
     shutil.copytree(resolve_checkpoint(TINY / "teacher/average"), Path("elsewhere"))
     shutil.rmtree(TINY / "teacher")
@@ -43,7 +43,7 @@ def test_a_teacher_from_elsewhere_needs_no_teacher_here() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_parallel_teacher_runs_in_pytorch() -> None:
+def test_non_autoregressive_teacher_runs_in_pytorch() -> None:
     run_stages("student", sets=["students.fast={data: raw}", "students.fast.nat={family: cmlm}", *FAST])
     fast = TINY / "students/fast/seed_1"
     sets = (f"distill.teachers=[{fast}]", "distill.engine=auto", "distill.iterations=3")

@@ -1,4 +1,4 @@
-"""Models of a teacher in PyTorch, as workers open them: the same translations as by the engine itself."""
+"""Tests of PyTorch models as worker processes open them: the translations equal those of the engine."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def translate(function: Translate, counted: Callable[[int], None] = lambda _: No
     return [[hypothesis.tokens for hypothesis in nbest] for nbest in found]
 
 
-def test_one_model_searches_as_its_engine_does() -> None:
+def test_one_model_equals_its_engine() -> None:
     counted: list[int] = []
     expected = TorchEngine(model(1)).decode(SOURCES, SETTINGS)
     assert translate(opened(Path("1")), counted.append) == [[each.tokens for each in nbest] for nbest in expected]
     assert sum(counted) == 3
 
 
-def test_several_models_translate_together() -> None:
+def test_several_models_form_an_ensemble() -> None:
     expected = TorchEngine(model(1), others=[model(2)]).decode(SOURCES, SETTINGS)
     assert translate(opened(Path("1"), Path("2"))) == [[each.tokens for each in nbest] for nbest in expected]
 

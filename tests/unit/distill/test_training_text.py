@@ -1,4 +1,4 @@
-"""Lines that nobody would translate: each is handled or named, nothing is lost and no line moves."""
+"""Tests of unusual lines in the training text: each is translated or listed as rejected, in its order."""
 
 from __future__ import annotations
 
@@ -38,18 +38,21 @@ BAD = {
     "a word of the tokenizer's": "▁ba ⁇ <unk> </s> <s> <pad>",
     "a lone mark": "\u0301",
 }
-EVERY = 4  # such a line after so many good ones
+EVERY = 4  # one such line after every 4 normal lines
 UNTRANSLATED = {"spaces", "nothing", "no-break space", "many words", "one long word"}
 
 
 def read_lines(path: Path) -> list[str]:
-    r"""Only `\n` ends a line."""
+    r"""Return the lines of a file, separated by `\n` only."""
     return path.read_bytes().decode().split("\n")[:-1]
 
 
 @pytest.fixture
 def names(finished: Path) -> list[str | None]:
-    """A training text of good lines and of bad ones, whose names are given; tokenizer, dictionary and teacher are."""
+    """Mix the lines of `BAD` into the training text and return the name of each line, None for normal lines.
+
+    The tokenizer, the dictionary and the teacher are copied to `given`.
+    """
     assert finished
     Path("given").mkdir()
     shutil.copy(PREPARED / "tokenizer/joint.model", "given")
@@ -78,9 +81,9 @@ def distill(**prepare: Any) -> str:
     document["prepare"]["vocabulary"] = {"source_path": "given/dict.en.txt"}
     document["distill"]["teachers"] = ["given/teacher"]
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
-    said = run_stages("prepare", "distill")
+    outputs = run_stages("prepare", "distill")
     assert kdmt("distill", "tiny.yaml", "--verify", "--verify-blocks", "99").code == 0
-    return said[-1].err
+    return outputs[-1].err
 
 
 def rejected() -> dict[int, tuple[str, str]]:
@@ -89,7 +92,7 @@ def rejected() -> dict[int, tuple[str, str]]:
 
 
 def check_alignment() -> None:
-    """Every line is the teacher's for this very sentence, or the line's own reference."""
+    """Check that every target is the teacher's best hypothesis for its source, or the line's own reference."""
     sources, references = (read_lines(PREPARED / f"train.{lang}") for lang in ("en", "de"))
     targets, numbers = read_lines(MADE / "distilled.de"), np.load(MADE / "sentences.npy")
     best: dict[int, str] = {}
@@ -108,8 +111,8 @@ def check_alignment() -> None:
     assert {what for _, what in rejected().values()} <= {"replaced by the reference"}
 
 
-def test_without_cleaning_every_line_stays_in_its_place(names: list[str | None]) -> None:
-    said = distill(clean="none", decontaminate=False)
+def test_without_cleaning_all_lines_stay_aligned(names: list[str | None]) -> None:
+    stderr = distill(clean="none", decontaminate=False)
     assert read_lines(PREPARED / "train.en") == read_lines(Path("text/train.en"))
     assert len(names) == len(read_lines(MADE / "distilled.de")) == 80 + len(BAD)
     check_alignment()
@@ -119,10 +122,10 @@ def test_without_cleaning_every_line_stays_in_its_place(names: list[str | None])
     facts = json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))["facts"]
     assert facts["num_lines"] == facts["num_sentences"] == len(names)
     assert facts["failures"] == Counter(failure for failure, _ in rejected().values())
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
 
 
-def test_with_cleaning_what_is_left_stays_in_its_place(names: list[str | None]) -> None:
+def test_with_cleaning_remaining_lines_stay_aligned(names: list[str | None]) -> None:
     distill()
     report = json.loads((PREPARED / "report.json").read_text(encoding="utf-8"))
     sources = read_lines(PREPARED / "train.en")
@@ -133,7 +136,7 @@ def test_with_cleaning_what_is_left_stays_in_its_place(names: list[str | None]) 
 
 
 @pytest.mark.parametrize("name", ["empty", "too_long"])
-def test_what_is_not_translated_may_be_dropped(names: list[str | None], name: str) -> None:
+def test_untranslated_lines_can_be_dropped(names: list[str | None], name: str) -> None:
     assert names
     distill(clean="none", decontaminate=False)
     before = rejected()
@@ -145,8 +148,8 @@ def test_what_is_not_translated_may_be_dropped(names: list[str | None], name: st
     assert read_lines(MADE / "distilled.en") == [line for i, line in enumerate(sources) if i not in dropped]
 
 
-def test_lines_of_imported_translations_that_nobody_would_write(names: list[str | None]) -> None:
-    """Whatever is in them, one line stays one line."""
+def test_unusual_imported_lines_stay_aligned(names: list[str | None]) -> None:
+    """Each imported line remains one line, whatever characters it contains."""
     document = settings()
     document["prepare"] |= {"clean": "none", "decontaminate": False}
     document["students"] = {"theirs": {**document["students"]["raw"], "data": "imported"}}

@@ -1,4 +1,4 @@
-"""`kdmt distill --verify`: every change of a block, a text or a record is found."""
+"""Tests of `kdmt distill --verify`: every change of a block, a text or a manifest is found."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLOCKS = [MADE / f"blocks/00000{number}.gz" for number in range(3)]
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of sentences of each call of the engine."""
+    """Record the number of sentences of each call of the engine."""
     return watch_decoding(monkeypatch)
 
 
@@ -41,7 +41,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_what_was_made_passes(decoded: list[int]) -> None:
+def test_unchanged_training_set_passes(decoded: list[int]) -> None:
     result = verified("--verify-blocks", "2", "--verify-seed", "3")
     assert result.code == 0
     first, second = sorted(np.random.default_rng(3).permutation(3)[:2].tolist())
@@ -68,7 +68,7 @@ def test_all_training_sets_are_verified() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_what_is_not_complete_is_not_verified() -> None:
+def test_training_set_that_is_not_up_to_date_is_refused() -> None:
     message = message_of(verified(sets=("distill.decode.beam=1",)))
     assert message == "distill is not up to date: the setting distill.decode.beam changed from 2 to 1"
     shutil.rmtree(MADE)
@@ -82,8 +82,8 @@ def test_a_flipped_bit_in_a_block() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_bit_that_means_nothing() -> None:
-    """Gzip has a time, which says nothing of the content; but the file is not the one that was made."""
+def test_flipped_bit_in_gzip_time_is_found() -> None:
+    """The time in gzip's header does not affect the content, but the file differs from the one that was written."""
     data = bytearray(BLOCKS[1].read_bytes())
     data[5] ^= 1
     BLOCKS[1].write_bytes(data)
@@ -92,7 +92,7 @@ def test_a_bit_that_means_nothing() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_block_in_anothers_place() -> None:
+def test_block_under_the_name_of_another() -> None:
     shutil.copy(BLOCKS[1], BLOCKS[0])
     assert message_of(verified()) == f"{BLOCKS[0]}: holds sentences 30 to 59, not 0 to 29"
     BLOCKS[0].unlink()
@@ -108,10 +108,10 @@ def test_an_edited_file(name: str) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_file_that_was_edited_behind_its_time() -> None:
-    """Its size and time are those of before, by which files are known that were read already."""
+def test_edited_file_with_the_same_size_and_time() -> None:
+    """The size and time are unchanged, and checksums are cached by size and time."""
     path = MADE / "distilled.de"
-    assert distill().code == 0  # reads it
+    assert distill().code == 0  # caches the file's checksum
     stat = path.stat()
     flip_a_bit(path)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -119,7 +119,7 @@ def test_a_file_that_was_edited_behind_its_time() -> None:
 
 
 def edit_with_record(name: str, old: str, new: str) -> None:
-    """As somebody may who does not want to be noticed."""
+    """Edit a file and its checksum in the manifest, to hide the change."""
     path, record = MADE / name, manifest()
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -129,22 +129,22 @@ def edit_with_record(name: str, old: str, new: str) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_text_that_was_edited_with_its_record() -> None:
+def test_text_edited_together_with_the_manifest() -> None:
     line = read_lines(MADE / "distilled.de")[4]
     edit_with_record("distilled.de", f"{line}\n", f"{line} ok\n")
     assert message_of(verified()) == f"{MADE}/distilled.de: does not follow from {MADE}/nbest"
 
 
 @pytest.mark.usefixtures("finished")
-def test_an_nbest_that_was_edited_with_its_record() -> None:
+def test_nbest_edited_together_with_the_manifest() -> None:
     row = read_lines(MADE / "nbest")[4]
     edit_with_record("nbest", f"{row}\n", f"{row} ok\n")
     assert message_of(verified()) == f"{MADE}/nbest: does not follow from the blocks"
 
 
 @pytest.mark.usefixtures("finished")
-def test_translations_that_the_teacher_does_not_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All files fit to each other; only decoding again shows it."""
+def test_translations_that_differ_from_the_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files are consistent; the change is found only by decoding again."""
     decode = TorchEngine.decode
 
     def wrong(engine: TorchEngine, sources: Any, *rest: Any, **more: Any) -> Any:

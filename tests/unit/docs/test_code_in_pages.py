@@ -1,4 +1,4 @@
-"""What the documentation names exists: kdmt commands with their options, make targets, settings."""
+"""Tests that the kdmt commands, options, make targets, settings and files named in the documentation exist."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_paths_of_settings_are_recognised(text):
 
 
 @pytest.mark.parametrize("text", ["prepare.clean.min_ratio", "students.small.alpha", "teacher.seeds"])
-def test_paths_of_no_settings_are_recognised(text):
+def test_paths_that_are_not_settings_are_recognised(text):
     assert not is_setting(text)
 
 
@@ -155,7 +155,7 @@ def exists_in_package(name: str) -> bool:
     return all(re.search(rf"\b{part}\b", file.read_text(encoding="utf-8")) for part in rest)
 
 
-def test_tree_in_the_readme_names_what_exists():
+def test_folders_and_files_in_the_tree_of_the_readme_exist():
     tree = (
         (ROOT / "README.md").read_text(encoding="utf-8").partition("## The repository")[2].partition("`make help`")[0]
     )

@@ -1,4 +1,4 @@
-"""docs/hooks.py: the generated parts of the documentation."""
+"""Tests of docs/hooks.py, which generates parts of the documentation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def hooks():
-    """The file as MkDocs reads it."""
+    """Return docs/hooks.py as a module, loaded as by MkDocs."""
     spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -46,7 +46,7 @@ def test_help_texts_do_not_depend_on_the_terminal(hooks, monkeypatch):
     assert list(hooks.help_texts()) == texts
 
 
-def test_text_without_markers_stays(hooks):
+def test_text_without_markers_is_not_changed(hooks):
     text = "# Title\n\nA line with `<!-- generated: commands -->` in it.\n"
     assert hooks.fill_in(text) == text
 

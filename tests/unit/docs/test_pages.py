@@ -1,4 +1,4 @@
-"""The pages of the documentation, README.md and CONTRIBUTING.md: navigation, links, anchors, layout, local paths."""
+"""Tests of pages of documentation, README.md and CONTRIBUTING.md: navigation, links, anchors, layout, local paths."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 MKDOCS = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-GENERATED = {  # files of the site, and pages whose anchors exist in the site alone
+GENERATED = {  # files of the site, and pages whose anchors exist only in the site
     DOCS / "reference" / "pipeline.schema.json",
     DOCS / "reference" / "settings.md",
     DOCS / "reference" / "commands.md",
     DOCS / "reference" / "python.md",
 }
-MAX_CODE_COLUMNS = 80  # more are cut off in a window of 1280 pixels
+MAX_CODE_COLUMNS = 80  # longer lines are cut off in a window of 1280 pixels
 LINK = re.compile(r"\[[^\[\]]*\]\(([^()\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 
 
@@ -81,7 +81,7 @@ def test_relative_links_and_their_anchors_exist(path):
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=relative)
-def test_pages_name_no_local_path(path):
+def test_pages_have_no_local_paths(path):
     found = re.findall(r"(?<![\w.:/])/(?:work|root|home|tmp|Users)/\S*", path.read_text(encoding="utf-8"))
     assert not found
 
@@ -102,7 +102,7 @@ def test_code_fits_the_width_of_the_page(path):
     assert not long
 
 
-def test_site_is_strict_and_loads_nothing_from_elsewhere():
+def test_site_is_strict_and_loads_no_external_files():
     assert MKDOCS["strict"] is True
     assert MKDOCS["theme"]["font"] is False
     assert not {"repo_url", "extra_javascript"} & MKDOCS.keys()

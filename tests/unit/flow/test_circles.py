@@ -1,4 +1,4 @@
-"""Stages that would be made from themselves, on stages without settings."""
+"""Tests of circular dependencies between stages, on stages without settings."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def stages(tmp_path: Path) -> list[Stage]:
     return [one, two, stage(tmp_path, "three", two)]
 
 
-def test_a_path_in_the_own_folder(stages: list[Stage], tmp_path: Path) -> None:
+def test_a_path_in_the_folder_of_the_stage_itself_is_refused(stages: list[Stage], tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         check_circles({"two": [("a.b", str(tmp_path / "two/best"))]}, stages)
     assert str(caught.value) == f"a.b: two would be made from itself: {tmp_path}/two/best lies in its own folder"
 
 
-def test_a_stage_downstream(stages: list[Stage], tmp_path: Path) -> None:
+def test_a_path_in_a_downstream_stage_is_refused(stages: list[Stage], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^a\.b: one would be .* is made from it \(three <- two <- one\)$"):
         check_circles({"one": [("a.b", str(tmp_path / "three"))]}, stages)
 
 
-def test_a_path_upstream_is_no_circle(stages: list[Stage], tmp_path: Path) -> None:
+def test_a_path_in_an_upstream_stage_is_allowed(stages: list[Stage], tmp_path: Path) -> None:
     check_circles({"three": [("a.b", str(tmp_path / "one")), ("a.c", str(tmp_path / "elsewhere"))]}, stages)
 
 
-def test_two_settings_that_close_a_circle_together(stages: list[Stage], tmp_path: Path) -> None:
+def test_a_circle_of_two_settings_is_refused(stages: list[Stage], tmp_path: Path) -> None:
     other = stage(tmp_path, "other")
     given = {"one": [("a", str(tmp_path / "other"))], "other": [("b", str(tmp_path / "two"))]}
     with pytest.raises(UserError, match=r"^a: one would be .* \(other <- two <- one\)$"):
@@ -55,16 +55,18 @@ def test_two_settings_that_close_a_circle_together(stages: list[Stage], tmp_path
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_results_of_other_pipelines_by_their_records(stages: list[Stage], tmp_path: Path, complete: bool) -> None:
+def test_a_circle_through_the_record_of_another_pipeline_is_refused(
+    stages: list[Stage], tmp_path: Path, complete: bool
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     record(elsewhere, f"from {tmp_path / 'three'}", "a file", complete=complete)
     given = {"one": [("a", str(elsewhere / "best"))]}
-    check_circles(given, stages)  # the record has no such kind of input
+    check_circles(given, stages)  # inputs with this prefix are not followed here
     with pytest.raises(UserError, match=r"is made from it \(.*elsewhere/best <- three <- two <- one\)$"):
         check_circles(given, stages, path_inputs=("from ",))
 
 
-def test_records_that_name_each_other_end_the_search(stages: list[Stage], tmp_path: Path) -> None:
+def test_the_search_ends_if_records_name_each_other(stages: list[Stage], tmp_path: Path) -> None:
     for name, other in (("x", "y"), ("y", "x")):
         record(tmp_path / name, f"from {tmp_path / other}")
     check_circles({"one": [("a", str(tmp_path / "x"))]}, stages, path_inputs=("from ",))

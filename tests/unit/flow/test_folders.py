@@ -1,4 +1,4 @@
-"""Stage folders that are symbolic links: the data stays on the link's disk, and no link is lost or followed astray."""
+"""Tests of stage folders that are symbolic links: data stays on the disk of the target, and links are kept."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def plan(setting: int) -> Plan:
 
 
 def fill(folder: Path, setting: int) -> dict[str, str]:
-    """A complete stage in the folder."""
+    """Make a complete stage in the folder, and return the hashes of its files."""
     begin(folder, plan(setting), {})
     (folder / "model").write_text(f"weights {setting}", encoding="utf-8")
-    beside = folder.parent / "scores.json"
-    beside.write_text(f"scores {setting}", encoding="utf-8")
+    report = folder.parent / "scores.json"
+    report.write_text(f"scores {setting}", encoding="utf-8")
     finish(folder, plan(setting), outputs=[folder / "model"], facts={})
     return hash_tree(folder)
 
@@ -36,7 +36,7 @@ def big(other_disk: Path) -> Path:
 
 @pytest.fixture
 def link(tmp_path: Path, big: Path) -> Path:
-    """A stage's folder that its owner has moved to the other disk."""
+    """Return the folder of a stage that a user has moved to the other disk and replaced by a link."""
     (big / "my-teacher").mkdir()
     link = tmp_path / "runs" / "x" / "teacher"
     link.parent.mkdir(parents=True)
@@ -44,7 +44,7 @@ def link(tmp_path: Path, big: Path) -> Path:
     return link
 
 
-def test_redoing_a_linked_stage_keeps_the_link_and_all_states_on_its_disk(link: Path, big: Path) -> None:
+def test_running_a_linked_stage_again_keeps_the_link_and_all_states_on_its_disk(link: Path, big: Path) -> None:
     made = [fill(link, setting) for setting in (1, 2, 3)]
     assert link.is_symlink()
     assert sorted(path.name for path in link.parent.iterdir()) == ["scores.json", "teacher"]
@@ -56,8 +56,8 @@ def test_redoing_a_linked_stage_keeps_the_link_and_all_states_on_its_disk(link: 
     assert [hash_tree(state) for state in earlier_states(link)] == made[1:]
 
 
-def test_a_state_from_before_the_link_is_taken_back_to_the_links_disk(link: Path, big: Path) -> None:
-    """Its owner moved the folder to the larger disk later; the state moves after it."""
+def test_a_state_from_before_the_link_is_restored_to_the_disk_of_the_link(link: Path, big: Path) -> None:
+    """Restore a state made before a user moved the folder to the larger disk; the state is moved there too."""
     before = fill(link.with_name("teacher.previous"), 1)
     now = fill(link, 2)
     assert take_back(link, plan(1)) == link.with_name("teacher.previous")
@@ -68,7 +68,7 @@ def test_a_state_from_before_the_link_is_taken_back_to_the_links_disk(link: Path
     assert sorted(path.name for path in big.iterdir()) == ["my-teacher", "my-teacher.previous"]
 
 
-def test_a_link_that_an_older_version_moved_aside_is_taken_back(link: Path, big: Path) -> None:
+def test_a_link_that_an_older_version_moved_aside_is_restored(link: Path, big: Path) -> None:
     made = fill(link, 1)
     link.rename(link.with_name("teacher.previous"))
     later = fill(link, 2)
@@ -78,7 +78,7 @@ def test_a_link_that_an_older_version_moved_aside_is_taken_back(link: Path, big:
     assert [hash_tree(state) for state in earlier_states(link)] == [later]
 
 
-def test_a_link_to_nothing_yet_is_made_where_it_leads(link: Path, big: Path) -> None:
+def test_the_missing_target_of_a_link_is_created(link: Path, big: Path) -> None:
     (big / "my-teacher").rmdir()
     assert check_status(link, plan(1)).state == "new"
     made = fill(link, 1)
@@ -87,8 +87,8 @@ def test_a_link_to_nothing_yet_is_made_where_it_leads(link: Path, big: Path) -> 
 
 
 @pytest.mark.parametrize("lost", ["teacher", "x", "runs"])
-def test_a_link_to_a_disk_that_is_not_there_is_refused(tmp_path: Path, lost: str) -> None:
-    """As one that is not mounted: nothing is begun anew on the small disk."""
+def test_a_link_to_a_missing_disk_is_refused(tmp_path: Path, lost: str) -> None:
+    """Check that no new folder is made on the small disk if the other disk is not mounted."""
     folder = tmp_path / "runs" / "x" / "teacher"
     place = next(path for path in (folder, *folder.parents) if path.name == lost)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["runs", "runs/x"])
-def test_parents_may_be_links_to_nothing_yet(tmp_path: Path, big: Path, place: str) -> None:
+def test_missing_targets_of_linked_parents_are_created(tmp_path: Path, big: Path, place: str) -> None:
     link = tmp_path / place
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(big / "new")
@@ -123,8 +123,8 @@ def test_parents_may_be_links_to_nothing_yet(tmp_path: Path, big: Path, place: s
     assert [hash_tree(state) for state in earlier_states(tmp_path / "runs/x/teacher")] == [made]
 
 
-def test_outputs_beside_a_linked_folder_are_found(link: Path) -> None:
-    """As the report of `score`, which lies beside its folder."""
+def test_outputs_next_to_a_linked_folder_are_found(link: Path) -> None:
+    """Use an output like the report of `score`, which is next to the folder of the stage."""
     begin(link, plan(1), {})
     report = link.parent / "scores.json"
     report.write_text("scores", encoding="utf-8")
@@ -134,7 +134,7 @@ def test_outputs_beside_a_linked_folder_are_found(link: Path) -> None:
     assert check_status(link, plan(1)).reasons == ["its output ../scores.json was changed"]
 
 
-def test_two_links_to_one_folder_have_one_lock(link: Path) -> None:
+def test_two_links_to_one_folder_share_a_lock(link: Path) -> None:
     other = link.with_name("again")
     other.symlink_to("teacher")
     with locked(link), pytest.raises(UserError, match="again: another process is at work on it"), locked(other):
@@ -143,7 +143,7 @@ def test_two_links_to_one_folder_have_one_lock(link: Path) -> None:
         assert not take(file)
 
 
-def test_an_empty_folder_is_no_state(tmp_path: Path, link: Path) -> None:
+def test_an_empty_folder_is_not_moved_aside(tmp_path: Path, link: Path) -> None:
     assert move_aside(link) is None
     (tmp_path / "empty").mkdir()
     assert move_aside(tmp_path / "empty") is None
@@ -151,7 +151,7 @@ def test_an_empty_folder_is_no_state(tmp_path: Path, link: Path) -> None:
     assert aside_of(tmp_path / "empty") == tmp_path / "empty.unfinished"
 
 
-def test_a_state_is_never_put_over_a_folder(tmp_path: Path) -> None:
+def test_a_state_does_not_replace_a_folder(tmp_path: Path) -> None:
     fill(tmp_path / "a.previous", 1)
     made = fill(tmp_path / "a", 2)
     with pytest.raises(OSError, match="not empty"):

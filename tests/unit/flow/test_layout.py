@@ -1,4 +1,4 @@
-"""The folders of a pipeline."""
+"""Tests of the folders of a pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage was made from against what it would be made from: content decides, and every change is named."""
+"""Tests of manifests: comparing the plan of a stage with its record by content, and naming every change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LONGER = plan_of(Teacher(train=Train(max_updates=200_000)))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A stage's folder, complete, made from `plan_of()`."""
+    """Return the folder of a complete stage, made from `plan_of()`."""
     folder = tmp_path / "teacher"
     begin(folder, plan_of(), {"name": "tiny"})
     (folder / "model").write_text("weights", encoding="utf-8")
@@ -56,7 +56,7 @@ def test_a_complete_folder_is_fresh(folder: Path) -> None:
 
 def test_a_folder_without_a_record_is_new(tmp_path: Path) -> None:
     assert check_status(tmp_path / "none", plan_of()).state == "new"
-    (tmp_path / ".partial-manifest.json").write_text("{", encoding="utf-8")  # a write that was killed
+    (tmp_path / ".partial-manifest.json").write_text("{", encoding="utf-8")  # the process was killed while writing
     assert check_status(tmp_path, plan_of()).state == "new"
     assert recorded_plan(tmp_path) is None
     assert recorded_outputs(tmp_path) == {}
@@ -69,13 +69,13 @@ def test_a_folder_that_was_begun_is_unfinished(tmp_path: Path) -> None:
     assert check_status(tmp_path / "a", plan_of(Teacher(seed=2))).state == "stale"
 
 
-def test_file_times_mean_nothing(folder: Path) -> None:
+def test_modification_times_have_no_effect(folder: Path) -> None:
     for path in folder.rglob("*"):
         os.utime(path, (1, 1))
     assert check_status(folder, plan_of()).state == "fresh"
 
 
-def test_a_result_setting_that_changed_is_named_with_both_values(folder: Path) -> None:
+def test_a_changed_result_setting_is_named_with_both_values(folder: Path) -> None:
     status = check_status(folder, plan_of(Teacher(seed=7, train=Train(lr=0.25))))
     assert status.state == "stale"
     assert status.reasons == [
@@ -84,29 +84,29 @@ def test_a_result_setting_that_changed_is_named_with_both_values(folder: Path) -
     ]
 
 
-def test_an_extend_setting_goes_on(folder: Path) -> None:
+def test_a_raised_extend_setting_extends_the_stage(folder: Path) -> None:
     status = check_status(folder, LONGER)
     assert status.state == "extend"
     assert status.explain() == "the setting teacher.train.max_updates changed from 100000 to 200000"
 
 
-def test_an_extend_setting_does_not_go_back(folder: Path) -> None:
+def test_a_lowered_extend_setting_makes_the_stage_stale(folder: Path) -> None:
     status = check_status(folder, plan_of(Teacher(train=Train(max_updates=5))))
     assert status.state == "stale"
     assert status.explain() == "the setting teacher.train.max_updates was lowered from 100000 to 5"
 
 
-def test_a_result_setting_weighs_more_than_an_extend_setting(folder: Path) -> None:
+def test_a_result_setting_has_priority_over_an_extend_setting(folder: Path) -> None:
     assert check_status(folder, plan_of(Teacher(seed=7, train=Train(max_updates=200_000)))).state == "stale"
 
 
-def test_an_execution_setting_changes_nothing(folder: Path) -> None:
+def test_an_execution_setting_does_not_make_the_stage_stale(folder: Path) -> None:
     changed = Train(threads=3, device="cpu", save_interval_updates=1, log_interval_updates=1, tensorboard=True)
     assert plan_of(Teacher(train=changed)).as_dict() == plan_of().as_dict()
     assert check_status(folder, plan_of(Teacher(train=changed))).state == "fresh"
 
 
-def test_inputs_that_changed_came_or_went_are_named(folder: Path) -> None:
+def test_changed_new_and_removed_inputs_are_named(folder: Path) -> None:
     status = check_status(folder, plan_of(inputs={"train.en": "3" * 64, "tags": "4" * 64}))
     assert status.state == "stale"
     assert status.reasons == [
@@ -116,11 +116,11 @@ def test_inputs_that_changed_came_or_went_are_named(folder: Path) -> None:
     ]
 
 
-def test_an_output_that_changed_or_is_missing_is_named(folder: Path) -> None:
+def test_changed_and_missing_outputs_are_named(folder: Path) -> None:
     (folder / "model").write_text("other weights", encoding="utf-8")
     (folder / "sub" / "notes").unlink()
     status = check_status(folder, plan_of())
-    assert status.state == "unfinished"  # it is made again from the checkpoints or blocks that are there
+    assert status.state == "unfinished"  # the stage is resumed from its checkpoints or blocks
     assert status.reasons == ["its output model was changed", "its output sub/notes is missing"]
 
 
@@ -130,7 +130,7 @@ def edit_record(folder: Path, edit: object) -> None:
     (folder / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def test_a_setting_that_an_old_record_does_not_know_counts_as_its_default(folder: Path) -> None:
+def test_a_setting_missing_from_an_old_record_has_its_default(folder: Path) -> None:
     def forget(record: dict) -> None:
         del record["settings"]["teacher.train.label_smoothing"]
         del record["extend"]["teacher.train.max_updates"]
@@ -142,17 +142,17 @@ def test_a_setting_that_an_old_record_does_not_know_counts_as_its_default(folder
     assert check_status(folder, plan_of(Teacher(train=Train(max_updates=200_000)))).state == "extend"
 
 
-def test_a_setting_without_a_default_is_new_to_an_old_record(folder: Path) -> None:
+def test_a_setting_without_a_default_that_is_missing_from_the_record_is_new(folder: Path) -> None:
     assert check_status(folder, plan_of(seed=3)).reasons == ["the setting seed is new"]
 
 
-def test_a_setting_that_is_no_more_is_named(folder: Path) -> None:
+def test_a_removed_setting_is_named(folder: Path) -> None:
     edit_record(folder, lambda record: record["settings"].update({"teacher.train.old": 1}))
     assert check_status(folder, plan_of()).reasons == ["the setting teacher.train.old is gone"]
 
 
-def test_values_that_json_writes_otherwise_are_equal(tmp_path: Path) -> None:
-    plan = plan_of(Teacher(train=Train(adam_betas=(0.9, 0.5))))  # a tuple, a list in JSON
+def test_values_are_equal_after_conversion_to_json(tmp_path: Path) -> None:
+    plan = plan_of(Teacher(train=Train(adam_betas=(0.9, 0.5))))  # a tuple becomes a list in JSON
     begin(tmp_path / "a", plan, {})
     finish(tmp_path / "a", plan, outputs=[], facts={})
     assert check_status(tmp_path / "a", plan).state == "fresh"
@@ -162,15 +162,15 @@ def test_values_that_json_writes_otherwise_are_equal(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- begin and finish
 
 
-def test_redoing_keeps_every_earlier_state_under_a_name_of_its_own(folder: Path) -> None:
-    """Two false starts delete no long unfinished run, and two complete variants no complete teacher."""
+def test_every_earlier_state_is_kept_under_its_own_name(folder: Path) -> None:
+    """Check that unfinished runs do not delete an earlier unfinished one, nor complete runs an earlier complete one."""
     kept: dict[str, dict[str, str]] = {}
     for seed, name in [
         *((2, "teacher.previous"), (3, "teacher.unfinished"), (4, "teacher.unfinished.2")),
         *((5, "teacher.unfinished.3"), (6, "teacher.previous.2"), (7, "teacher.unfinished.4")),
     ]:
         kept[name] = hash_tree(folder)
-        assert aside_of(folder) == folder.with_name(name)  # what is announced is what happens
+        assert aside_of(folder) == folder.with_name(name)  # the name that messages give in advance
         begin(folder, plan_of(Teacher(seed=seed)), {})
         assert sorted(path.name for path in folder.iterdir()) == ["config.json", "plan.json"]
         assert {state: hash_tree(folder.with_name(state)) for state in kept} == kept
@@ -180,7 +180,7 @@ def test_redoing_keeps_every_earlier_state_under_a_name_of_its_own(folder: Path)
     assert earlier_states(folder) == [folder.with_name(f"teacher.{name}") for name in order]
 
 
-def test_names_that_only_resemble_an_earlier_state_are_none(folder: Path) -> None:
+def test_folders_with_similar_names_are_not_earlier_states(folder: Path) -> None:
     for name in ("teacher.previous.0", "teacher.previous.x", "teacher.old", "teacher2.previous", "other.previous"):
         folder.with_name(name).mkdir()
     folder.with_name("teacher.previous").write_text("a file", encoding="utf-8")
@@ -190,8 +190,8 @@ def test_names_that_only_resemble_an_earlier_state_are_none(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("ABC")), ids="".join)
-def test_all_earlier_states_are_searched_for_the_one_that_fits(tmp_path: Path, order: tuple[str, ...]) -> None:
-    """From A to B to C and back to each of them in any order: nothing is made twice."""
+def test_all_earlier_states_are_searched_for_a_matching_one(tmp_path: Path, order: tuple[str, ...]) -> None:
+    """Change from A to B to C and back to each of them in any order: no state is made twice."""
     folder, plans = tmp_path / "teacher", {name: plan_of(Teacher(seed=seed)) for seed, name in enumerate("ABC")}
     made = {}
     for name in "ABC":
@@ -206,7 +206,7 @@ def test_all_earlier_states_are_searched_for_the_one_that_fits(tmp_path: Path, o
         assert sorted(map(str, [hash_tree(folder), *states])) == sorted(map(str, made.values()))
 
 
-def test_of_several_states_that_fit_the_one_with_the_largest_extent_is_taken_back(tmp_path: Path) -> None:
+def test_the_matching_state_with_the_largest_extent_is_restored(tmp_path: Path) -> None:
     folder = tmp_path / "teacher"
     for number, updates in enumerate((5, 40, 7), start=1):
         state = tmp_path / f"teacher.unfinished{f'.{number}' if number > 1 else ''}"
@@ -216,7 +216,7 @@ def test_of_several_states_that_fit_the_one_with_the_largest_extent_is_taken_bac
     assert num_updates(folder) == 40
 
 
-def test_a_complete_state_is_taken_back_before_an_unfinished_one(folder: Path) -> None:
+def test_a_complete_state_is_preferred_to_an_unfinished_one(folder: Path) -> None:
     begin(folder.with_name("teacher.unfinished"), plan_of(), {})
     (folder.with_name("teacher.unfinished") / "checkpoint_99").mkdir()
     folder.rename(folder.with_name("teacher.previous"))
@@ -224,9 +224,7 @@ def test_a_complete_state_is_taken_back_before_an_unfinished_one(folder: Path) -
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_a_kill_while_a_state_is_taken_back_loses_none(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
+def test_no_state_is_lost_if_restoring_is_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     made = hash_tree(folder)
     begin(folder, plan_of(Teacher(seed=2)), {})
     mistake, calls, rename = hash_tree(folder), [], Path.rename
@@ -246,8 +244,8 @@ def test_a_kill_while_a_state_is_taken_back_loses_none(
     assert [hash_tree(state) for state in earlier_states(folder)] == [mistake]
 
 
-def test_outputs_beside_the_folder_go_and_come_with_their_state(tmp_path: Path) -> None:
-    """As the report of `score`: the next state writes over it."""
+def test_outputs_next_to_the_folder_are_moved_with_their_state(tmp_path: Path) -> None:
+    """Use an output like the report of `score`, which the next state overwrites."""
     folder, report = tmp_path / "score", tmp_path / "scores.json"
     made = {}
     for seed in (1, 2, 3):
@@ -261,15 +259,15 @@ def test_outputs_beside_the_folder_go_and_come_with_their_state(tmp_path: Path) 
         assert check_status(folder, plan_of(Teacher(seed=seed))).state == "fresh"
 
 
-def test_a_state_that_an_older_version_was_taking_back_is_found(folder: Path) -> None:
+def test_a_state_whose_restoring_an_older_version_left_unfinished_is_found(folder: Path) -> None:
     made = hash_tree(folder)
     folder.rename(folder.with_name("teacher.taken-back"))
     assert take_back(folder, plan_of()) == folder.with_name("teacher.taken-back")
     assert hash_tree(folder) == made
 
 
-def test_a_state_that_fits_again_is_taken_back(folder: Path) -> None:
-    """Nobody loses a teacher to a typo that was mended."""
+def test_a_state_that_matches_again_is_restored(folder: Path) -> None:
+    """Check that correcting a mistyped setting restores the teacher made before."""
     made = hash_tree(folder)
     assert take_back(folder, plan_of(Teacher(seed=2))) is None
     begin(folder, plan_of(Teacher(seed=2)), {})
@@ -285,7 +283,7 @@ def test_a_state_that_fits_again_is_taken_back(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("unfinished", [True, False])
-def test_going_on_keeps_what_is_there(folder: Path, unfinished: bool) -> None:
+def test_continuing_a_stage_keeps_its_files(folder: Path, unfinished: bool) -> None:
     if unfinished:
         (folder / "manifest.json").rename(folder / "plan.json")
     begin(folder, LONGER, {})
@@ -294,15 +292,15 @@ def test_going_on_keeps_what_is_there(folder: Path, unfinished: bool) -> None:
     assert check_status(folder, LONGER).state == "unfinished"
 
 
-def test_a_folder_that_nothing_is_known_of_is_moved_aside(tmp_path: Path) -> None:
+def test_a_folder_without_a_record_is_moved_aside(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "somebodys").write_text("file", encoding="utf-8")
     begin(tmp_path / "a", plan_of(), {})
     assert (tmp_path / "a.unfinished" / "somebodys").is_file()
 
 
-def test_a_kill_at_any_write_of_begin_leaves_a_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A teacher that is to be trained further must never look as if it had not been begun."""
+def test_a_record_remains_if_begin_is_interrupted_at_any_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that a teacher whose training is to be extended is not trained from the beginning."""
     for step in ("replace", "unlink"):
         with monkeypatch.context() as patch:
             patch.setattr(Path, step, _raise)
@@ -316,7 +314,7 @@ def _raise(*_: object, **__: object) -> None:
     raise InterruptedError
 
 
-def test_what_is_written_depends_on_the_content_alone(tmp_path: Path) -> None:
+def test_written_files_depend_only_on_the_content(tmp_path: Path) -> None:
     for name in ("a", "b"):
         begin(tmp_path / name, plan_of(), {"x": 1})
         (tmp_path / name / "out").write_text("same", encoding="utf-8")
@@ -327,7 +325,7 @@ def test_what_is_written_depends_on_the_content_alone(tmp_path: Path) -> None:
     assert set(record["versions"]) == {"kdmt", "numpy", "sacrebleu", "sentencepiece", "subword-nmt", "torch"}
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_json_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"umlaut": "ä"})
     with pytest.raises(TypeError):

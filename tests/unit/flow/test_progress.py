@@ -1,4 +1,4 @@
-"""Progress as lines of the log: how often, and what they say."""
+"""Tests of progress messages: their frequency and their text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdmt.log import messages_on_stderr
 
 
 class Clock:
-    """A clock that the test sets."""
+    """Clock whose time is set by the test."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -26,7 +26,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_message_is_printed_every_ten_seconds_and_at_the_end(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     with messages_on_stderr(), sentence_progress("knowledge", 2000) as advance:
         for _ in range(20):
             clock.now += 1.0
@@ -37,7 +39,7 @@ def test_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock, capsys: pytes
     ]
 
 
-def test_pairs_pass_unchanged_and_are_counted(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_are_yielded_unchanged_and_counted(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [(str(number), str(-number)) for number in range(25_000)]
     seen = []
     with messages_on_stderr():
@@ -52,11 +54,11 @@ def test_pairs_pass_unchanged_and_are_counted(clock: Clock, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(("total", "expected"), [(None, "download: 30 MB"), (90_000_000, "download: 30 MB of 90 MB")])
-def test_downloads_are_reported_now_and_then(clock: Clock, total: int | None, expected: str) -> None:
-    said: list[str] = []
-    report = download_progress(said.append)
+def test_downloads_are_reported_at_intervals(clock: Clock, total: int | None, expected: str) -> None:
+    logged: list[str] = []
+    report = download_progress(logged.append)
     report(10_000_000, total)
     clock.now += 11.0
     report(30_000_000, total)
     report(40_000_000, total)
-    assert said == [expected]
+    assert logged == [expected]

@@ -1,4 +1,4 @@
-"""Stages that are made in shards, on a stage whose shards write a file each."""
+"""Tests of stages that are made in shards, on a stage whose shards write one file each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kdmt.flow.stage import Stage, run_stage
 
 @dataclass
 class Text:
-    """A stage whose shards write `<shard>.part` each."""
+    """Stage whose shards write one file `<shard>-of-<shards>.part` each."""
 
     root: Path
     setting: int = 1
     begun: int = 0
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -47,9 +47,9 @@ class Text:
         (self.folder / f"{shard}-of-{shards}.part").write_text(str(plan.settings))
 
     def run(self, shard: int) -> None:
-        self.said.clear()
+        self.messages.clear()
         shards = Shards(self.begin, self.make_shard)
-        run_shard(self.stage, shards, shard, 2, rebuild=False, say=self.said.append)
+        run_shard(self.stage, shards, shard, 2, rebuild=False, say=self.messages.append)
 
 
 @pytest.fixture
@@ -61,26 +61,26 @@ def parts(text: Text) -> list[str]:
     return sorted(path.name for path in text.folder.glob("*.part"))
 
 
-def test_the_first_shard_opens_the_folder_and_others_add_to_it(text: Text) -> None:
+def test_the_first_shard_makes_the_folder_and_others_add_files(text: Text) -> None:
     text.run(1)
-    assert text.said == ["text: starting"]
+    assert text.messages == ["text: starting"]
     text.run(0)
-    assert text.said == []
+    assert text.messages == []
     assert (text.begun, parts(text)) == (1, ["0-of-2.part", "1-of-2.part"])
     assert text.stage.status().state == "unfinished"
-    assert run_stage(text.stage, rebuild=False, say=text.said.append)
+    assert run_stage(text.stage, rebuild=False, say=text.messages.append)
     assert text.stage.status().state == "fresh"
 
 
 def test_a_shard_of_a_complete_stage_does_nothing(text: Text) -> None:
     text.run(0)
-    run_stage(text.stage, rebuild=False, say=text.said.append)
+    run_stage(text.stage, rebuild=False, say=text.messages.append)
     text.run(1)
-    assert text.said == ["text: up to date, nothing to do"]
+    assert text.messages == ["text: up to date, nothing to do"]
     assert parts(text) == ["0-of-2.part"]
 
 
-def test_a_shard_of_other_settings_moves_the_old_state_aside(text: Text) -> None:
+def test_a_shard_with_other_settings_moves_the_old_state_aside(text: Text) -> None:
     text.run(0)
     text.setting = 2
     text.run(1)
@@ -88,11 +88,11 @@ def test_a_shard_of_other_settings_moves_the_old_state_aside(text: Text) -> None
     assert [path.name for path in text.root.glob("text.unfinished/*.part")] == ["0-of-2.part"]
     text.setting = 1
     text.run(1)
-    assert text.said[0].startswith("text: taken back from text.unfinished")
+    assert text.messages[0].startswith("text: taken back from text.unfinished")
     assert parts(text) == ["0-of-2.part", "1-of-2.part"]
 
 
-def test_a_folder_at_which_shards_work_is_not_moved_aside(text: Text) -> None:
+def test_a_folder_is_not_moved_aside_while_a_shard_is_running(text: Text) -> None:
     text.run(0)
     text.setting = 2
     with (text.root / ".text.lock").open("w") as file:
@@ -102,19 +102,19 @@ def test_a_folder_at_which_shards_work_is_not_moved_aside(text: Text) -> None:
     assert parts(text) == ["0-of-2.part"]
 
 
-def test_shards_work_at_the_same_time(text: Text) -> None:
+def test_shards_run_at_the_same_time(text: Text) -> None:
     text.run(0)
     with (text.root / ".text.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         text.run(1)
         assert parts(text) == ["0-of-2.part", "1-of-2.part"]
         with pytest.raises(UserError, match="another process is at work on it"):
-            run_stage(text.stage, rebuild=False, say=text.said.append)
+            run_stage(text.stage, rebuild=False, say=text.messages.append)
 
 
-def test_stages_before_it_must_be_up_to_date(text: Text, tmp_path: Path) -> None:
+def test_upstream_stages_must_be_up_to_date(text: Text, tmp_path: Path) -> None:
     before = Text(tmp_path / "before")
     stage = Stage("text", "make text", text.folder, (before.stage,), text.plan, text.make)
     with pytest.raises(UserError, match="text is not up to date: it was never made"):
-        run_shard(stage, Shards(text.begin, text.make_shard), 0, 2, rebuild=False, say=text.said.append)
+        run_shard(stage, Shards(text.begin, text.make_shard), 0, 2, rebuild=False, say=text.messages.append)
     assert not text.folder.exists()

@@ -1,4 +1,4 @@
-"""The rule by which stages are run, on stages that write one word."""
+"""Tests of the rules for running stages, on stages that write one file each."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from kdmt.flow.stage import Stage, run_stage
 
 @dataclass
 class Line:
-    """prepare -> teacher -> student, each made from its own setting and the outputs of the one before."""
+    """Stages prepare -> teacher -> student, each made from its own setting and the outputs of the previous stage."""
 
     folder: Path
     settings: dict[str, int]
     made: list[str] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def stage(self, name: str) -> Stage:
         names = list(self.settings)
@@ -49,8 +49,8 @@ class Line:
     def run(self, name: str, *, rebuild: bool = False) -> bool:
         self.made.clear()
         self.shown.clear()
-        self.said.clear()
-        return run_stage(self.stage(name), rebuild=rebuild, say=self.said.append)
+        self.messages.clear()
+        return run_stage(self.stage(name), rebuild=rebuild, say=self.messages.append)
 
 
 @pytest.fixture
@@ -62,19 +62,19 @@ def line(tmp_path: Path) -> Line:
 def complete(line: Line) -> Line:
     for name in ("prepare", "teacher", "student"):
         assert line.run(name)
-        assert line.said == [f"{name}: starting"]
+        assert line.messages == [f"{name}: starting"]
     return line
 
 
-def test_a_fresh_stage_says_that_there_is_nothing_to_do(complete: Line) -> None:
+def test_a_fresh_stage_is_not_made_again(complete: Line) -> None:
     for name in ("prepare", "teacher", "student"):
         assert not complete.run(name)
-        assert complete.said == [f"{name}: up to date, nothing to do"]
+        assert complete.messages == [f"{name}: up to date, nothing to do"]
         assert not complete.made
         assert complete.shown == [name]
 
 
-def test_a_stage_that_others_build_on_must_be_there(line: Line) -> None:
+def test_upstream_stages_must_exist(line: Line) -> None:
     with pytest.raises(UserError) as caught:
         line.run("student")
     assert str(caught.value) == (
@@ -85,19 +85,19 @@ def test_a_stage_that_others_build_on_must_be_there(line: Line) -> None:
     assert not list(line.folder.iterdir())
 
 
-def test_a_setting_that_is_put_back_finds_what_it_had_made(complete: Line) -> None:
+def test_changing_a_setting_back_restores_the_earlier_state(complete: Line) -> None:
     complete.settings["student"] = 2
     complete.run("student")
     complete.settings["student"] = 1
     assert not complete.run("student")
-    assert complete.said == [
+    assert complete.messages == [
         "student: taken back from student.previous, which was made with these settings",
         "student: up to date, nothing to do",
     ]
     assert not complete.made
 
 
-def test_two_processes_do_not_work_on_one_stage(complete: Line) -> None:
+def test_two_processes_cannot_run_the_same_stage(complete: Line) -> None:
     complete.settings["student"] = 2
     with (complete.folder / ".student.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -107,7 +107,7 @@ def test_two_processes_do_not_work_on_one_stage(complete: Line) -> None:
     assert complete.run("student")
 
 
-def test_a_stale_stage_stops_those_that_build_on_it(complete: Line) -> None:
+def test_a_stale_stage_stops_downstream_stages(complete: Line) -> None:
     complete.settings["prepare"] = 2
     for name in ("teacher", "student"):
         with pytest.raises(UserError, match="prepare is not up to date: the setting prepare changed from 1 to 2"):
@@ -115,25 +115,25 @@ def test_a_stale_stage_stops_those_that_build_on_it(complete: Line) -> None:
         assert not complete.made
 
 
-def test_the_first_stale_stage_is_the_one_named(complete: Line) -> None:
+def test_the_first_stale_stage_is_named(complete: Line) -> None:
     complete.settings["prepare"] = 2
     complete.run("prepare")
     with pytest.raises(UserError, match=r"teacher is not up to date: the input prepare\.out changed\. Run `kdmt teac"):
         complete.run("student")
 
 
-def test_rebuild_brings_all_before_it_up_to_date_in_order(complete: Line) -> None:
+def test_rebuild_makes_upstream_stages_in_order(complete: Line) -> None:
     complete.settings["prepare"] = 2
     assert complete.run("student", rebuild=True)
     assert complete.made == ["prepare", "teacher", "student"]
-    assert complete.said == [
+    assert complete.messages == [
         "prepare: rebuilt: the setting prepare changed from 1 to 2 (the old one is kept as prepare.previous)",
         "teacher: rebuilt: the input prepare.out changed (the old one is kept as teacher.previous)",
         "student: rebuilt: the input teacher.out changed (the old one is kept as student.previous)",
     ]
 
 
-def test_rebuild_leaves_fresh_stages_alone(complete: Line) -> None:
+def test_rebuild_does_not_make_fresh_stages_again(complete: Line) -> None:
     complete.settings["teacher"] = 2
     complete.run("student", rebuild=True)
     assert complete.made == ["teacher", "student"]
@@ -141,27 +141,27 @@ def test_rebuild_leaves_fresh_stages_alone(complete: Line) -> None:
     assert not complete.made
 
 
-def test_what_comes_after_a_stage_is_none_of_its_business(complete: Line) -> None:
+def test_downstream_stages_are_not_made(complete: Line) -> None:
     complete.settings["student"] = 2
     complete.run("teacher", rebuild=True)
     assert not complete.made
 
 
-def test_going_on_is_announced_with_its_reason(complete: Line) -> None:
+def test_the_reason_for_continuing_a_stage_is_printed(complete: Line) -> None:
     complete.settings["more"] = 3
     complete.run("prepare")
-    assert complete.said == ["prepare: going on: the setting more changed from 0 to 3"]
+    assert complete.messages == ["prepare: going on: the setting more changed from 0 to 3"]
 
 
-def test_an_unfinished_stage_is_gone_on_with_and_stops_others(complete: Line) -> None:
+def test_an_unfinished_stage_is_continued_and_stops_downstream_stages(complete: Line) -> None:
     begin(complete.folder / "prepare", replace(complete.stage("prepare").plan(), extend={"more": 1}), {})
     with pytest.raises(UserError, match="prepare is not up to date: it was started and not finished"):
         complete.run("teacher")
     complete.run("prepare")
-    assert complete.said == ["prepare: going on: it was started and not finished"]
+    assert complete.messages == ["prepare: going on: it was started and not finished"]
 
 
-def test_an_output_that_somebody_changed_stops_what_builds_on_it(complete: Line) -> None:
+def test_a_changed_output_stops_downstream_stages(complete: Line) -> None:
     output = complete.folder / "prepare" / "prepare.out"
     kept = output.read_bytes(), known_sha256(output)
     output.write_text("edited by hand", encoding="utf-8")

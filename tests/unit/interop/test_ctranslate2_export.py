@@ -1,4 +1,4 @@
-"""Exported models compute what they computed in PyTorch, and an export harms nothing."""
+"""Tests that exported models give the same results as in PyTorch, and that failed exports leave no files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def export(
 
 
 def ctranslate2_log_probs(folder: Path, config: TransformerConfig, compute_type: str = "float32") -> list[list[float]]:
-    """Of the targets, </s> last, teacher-forced."""
+    """Return the teacher-forced log-probabilities of the targets, including </s>."""
     src_size, tgt_size = vocabulary_sizes(config)
     src, tgt = symbols(src_size, "s"), symbols(tgt_size, "s" if config.share_all_embeddings else "t")
     translator = ctranslate2.Translator(str(folder), intra_threads=1, compute_type=compute_type)
@@ -69,15 +69,15 @@ def ctranslate2_log_probs(folder: Path, config: TransformerConfig, compute_type:
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_log_probabilities_are_those_of_pytorch(tmp_path: Path, config: TransformerConfig) -> None:
+def test_log_probabilities_equal_pytorch(tmp_path: Path, config: TransformerConfig) -> None:
     model = make_model(config)
     found = ctranslate2_log_probs(export(model, tmp_path / "out"), config)
     for mine, expected in zip(found, TorchEngine(model).score_pairs(SOURCES, TARGETS), strict=True):
         assert mine == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_the_options_beside_a_model_search_as_kdmt_does(tmp_path: Path) -> None:
-    """In a program of CTranslate2's alone: tokens with </s> in, `translate.json` as keyword arguments, tokens out."""
+def test_exported_options_give_the_same_search_as_kdmt(tmp_path: Path) -> None:
+    """CTranslate2 is used directly: the input has </s>, and `translate.json` holds the keyword arguments."""
     folder, decode = tmp_path / "out", Decode(beam=3, lenpen=0.6, max_len_a=0.0, max_len_b=POSITIONS - 1)
     src, tgt = symbols(15, "s"), symbols(18, "t")
     export_model(make_model(eos_logit=0.0), folder, src_symbols=src, tgt_symbols=tgt, decode=decode)
@@ -91,7 +91,7 @@ def test_the_options_beside_a_model_search_as_kdmt_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_of_any_type(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_models_of_other_dtypes_are_exported(tmp_path: Path, dtype: torch.dtype) -> None:
     model = make_model(dtype=dtype)
     found = ctranslate2_log_probs(export(model, tmp_path / "out"), POST_NORM)
     expected = TorchEngine(model.double()).score_pairs(SOURCES, TARGETS)
@@ -100,7 +100,7 @@ def test_a_model_of_any_type(tmp_path: Path, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("quantization", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("name", ["post-norm", "everything at once"])
-def test_the_model_is_left_as_it_was(tmp_path: Path, name: str, quantization: Quantization) -> None:
+def test_export_does_not_change_the_model(tmp_path: Path, name: str, quantization: Quantization) -> None:
     model = make_model(CONFIGS[name], dtype=torch.float32)
     before = {name: tensor.clone() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     export(model, tmp_path / "out", quantization=quantization)
@@ -108,20 +108,20 @@ def test_the_model_is_left_as_it_was(tmp_path: Path, name: str, quantization: Qu
         assert torch.equal(tensor, before[name])
 
 
-def test_int8_is_smaller_and_near(tmp_path: Path) -> None:
+def test_int8_is_smaller_and_close_to_float32(tmp_path: Path) -> None:
     model = make_model()
     sizes = {}
     for quantization in ("float32", "int8"):
         folder = export(model, tmp_path / quantization, quantization=quantization)
         sizes[quantization] = (folder / "model.bin").stat().st_size
-    # computed in float32: in int8 an x86 CPU without VNNI saturates on weights as large as these
+    # computed in float32: in int8, an x86 CPU without VNNI would saturate on weights of this size
     found = np.concatenate(ctranslate2_log_probs(tmp_path / "int8", POST_NORM))
     expected = np.concatenate(TorchEngine(model).score_pairs(SOURCES, TARGETS))
-    assert sizes["int8"] < 0.6 * sizes["float32"]  # positions and norms stay as they are
+    assert sizes["int8"] < 0.6 * sizes["float32"]  # positions and norms are not quantised
     assert 1e-4 < abs(found - expected).max() < 0.5
 
 
-def test_the_folder_says_what_it_holds(tmp_path: Path) -> None:
+def test_folder_contains_description_companions_and_checksums(tmp_path: Path) -> None:
     model = make_model()
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "codes").write_text("a b\n")
@@ -139,11 +139,11 @@ def test_the_folder_says_what_it_holds(tmp_path: Path) -> None:
         verify_checkpoint(folder)
 
 
-# ---------------------------------------------------------------------------------------------------- what is refused
+# ----------------------------------------------------------------------------------------------------- refused models
 
 
 @pytest.mark.parametrize("family", ["nat", "cmlm", "ctc", "dag"])
-def test_a_model_that_writes_all_at_once_is_refused(tmp_path: Path, family: str) -> None:
+def test_non_autoregressive_model_is_refused(tmp_path: Path, family: str) -> None:
     nat = NATConfig(family=family)  # type: ignore[arg-type]
     model = build_nonautoregressive(POST_NORM, nat, src_vocab_size=15, tgt_vocab_size=18)
     with pytest.raises(UserError, match=f"no decoder for a '{family}' model"):
@@ -160,7 +160,7 @@ def test_a_model_that_writes_all_at_once_is_refused(tmp_path: Path, family: str)
         (symbols(19)[4:], symbols(18), "source dictionary does not begin with <s> <pad> </s> <unk>"),
     ],
 )
-def test_dictionaries_that_do_not_fit(tmp_path: Path, src: list[str], tgt: list[str], message: str) -> None:
+def test_incompatible_dictionaries_are_refused(tmp_path: Path, src: list[str], tgt: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         export_model(make_model(), tmp_path / "out", src_symbols=src, tgt_symbols=tgt)
     assert list(tmp_path.iterdir()) == []
@@ -172,21 +172,21 @@ def test_a_side_without_layers_is_refused(tmp_path: Path) -> None:
         export(make_model(config), tmp_path / "out")
 
 
-def test_an_unknown_quantization(tmp_path: Path) -> None:
+def test_unknown_quantization_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="quantization 'int4' is none of float32, int8, float16"):
         export(make_model(), tmp_path / "out", quantization="int4")  # type: ignore[arg-type]
 
 
-def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     with pytest.raises(UserError, match="pip install ctranslate2"):
         export(make_model(), tmp_path / "out")
 
 
-# ------------------------------------------------------------------------------------------------- whole or not at all
+# ------------------------------------------------------------------------------------------------------ failed exports
 
 
-def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_existing_folder_is_not_changed(tmp_path: Path) -> None:
     folder = export(make_model(), tmp_path / "out")
     before = hash_tree(tmp_path)
     with pytest.raises(UserError, match="exists already"):
@@ -202,21 +202,19 @@ def test_an_export_that_fails_leaves_nothing(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(exported, "file_sha256", fail)  # all files but the last one are written
+        patch.setattr(exported, "file_sha256", fail)  # called when all files except the last one are written
         with pytest.raises(type(error)):
             export(make_model(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_was_killed_is_no_model_and_the_next_one_cleans_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_next_export_removes_the_files_of_a_killed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(exported, "file_sha256", killed)
-        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a process that is gone removes nothing
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process does not clean up
         with pytest.raises(KeyboardInterrupt):
             export(make_model(), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == [".partial-out"]
@@ -227,12 +225,12 @@ def test_an_export_that_was_killed_is_no_model_and_the_next_one_cleans_up(
 # ---------------------------------------------------------------------------------------------------------- shortlists
 
 
-# --------------------------------------------------------------------------------------------------- the command line
+# ------------------------------------------------------------------------------------------------------- command line
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A run with a checkpoint, which carries its tokenizer and dictionaries."""
+    """Make a run with a checkpoint that contains its tokenizer and dictionaries."""
     size, companions = write_text_processing(tmp_path / "prepare")
     config = replace(POST_NORM, share_all_embeddings=True)
     model = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
@@ -256,14 +254,14 @@ def test_export_by_command(tmp_path: Path, checkpoint: Path) -> None:
     assert hash_tree(tmp_path / "other") == before
 
 
-def test_the_options_proposed_are_those_of_the_command(tmp_path: Path, checkpoint: Path) -> None:
+def test_options_of_the_command_are_exported(tmp_path: Path, checkpoint: Path) -> None:
     out = tmp_path / "out"
     assert kdmt("export", "--to", "ctranslate2", checkpoint, out, "--beam", "3", "--lenpen", "0.6").code == 0
     options = json.loads((out / "translate.json").read_text())
     assert (options["beam_size"], options["length_penalty"]) == (3, 0.6)
 
 
-def test_translate_reads_what_export_wrote(tmp_path: Path, checkpoint: Path) -> None:
+def test_translate_reads_an_exported_model(tmp_path: Path, checkpoint: Path) -> None:
     export_checkpoint(checkpoint, tmp_path / "out")
     stdin = b"abba ba\n\nbab\n"
     mine, torchs = (kdmt("translate", folder, "--beam", "3", stdin=stdin) for folder in (tmp_path / "out", checkpoint))
@@ -272,7 +270,7 @@ def test_translate_reads_what_export_wrote(tmp_path: Path, checkpoint: Path) -> 
     assert len(mine.out.splitlines()) == 3
 
 
-def test_export_of_what_is_no_checkpoint(tmp_path: Path) -> None:
+def test_export_of_other_folders_is_refused(tmp_path: Path) -> None:
     result = kdmt("export", "--to", "ctranslate2", tmp_path, tmp_path / "out")
     assert result.code == 2
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""CTranslate2's folder: what is written into it, and what is refused when it is read."""
+"""Tests of the folder of a CTranslate2 model: its files, and which folders are refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def describe(folder: Path, **changes: object) -> None:
     write_file(folder, "model.json", {**values, **changes})
 
 
-def test_a_folder_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     folder = export(make_model(), tmp_path / "out")
     model = ModelFolder.open(folder)
     assert (model.max_source_positions, model.max_target_positions) == (POSITIONS, POSITIONS)
@@ -69,7 +69,7 @@ def test_a_folder_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert not is_model_folder(tmp_path)
 
 
-def test_a_foreign_model_has_symbols_and_a_frame_of_its_own(tmp_path: Path) -> None:
+def test_foreign_model_has_its_own_symbols_and_frame(tmp_path: Path) -> None:
     folder = export(make_model(), tmp_path / "out")
     ours = symbols(18, "t")[::-1]
     write_file(folder, "symbols.json", ours)
@@ -97,14 +97,14 @@ def test_a_foreign_model_has_symbols_and_a_frame_of_its_own(tmp_path: Path) -> N
         (["</s>", "a"], "its vocabulary has 2 tgt tokens, and model.json says 18"),
     ],
 )
-def test_a_vocabulary_that_is_none_is_named(tmp_path: Path, content: object, message: str) -> None:
+def test_invalid_vocabulary_is_refused(tmp_path: Path, content: object, message: str) -> None:
     folder = export(make_model(), tmp_path / "out")
     write_file(folder, "target_vocabulary.json", content)
     with pytest.raises(UserError, match=message):
         ModelFolder.open(folder)
 
 
-def test_a_position_limit_that_is_none_is_named(tmp_path: Path) -> None:
+def test_invalid_position_limit_is_refused(tmp_path: Path) -> None:
     folder = export(make_model(), tmp_path / "out")
     frame = {"source_prefix": [], "source_suffix": ["</s>"], "target_prefix": []}
     write_file(folder, "symbols.json", symbols(18, "t"))
@@ -113,7 +113,7 @@ def test_a_position_limit_that_is_none_is_named(tmp_path: Path) -> None:
         ModelFolder.open(folder)
 
 
-def test_only_a_folder_that_kdmt_wrote_is_opened(tmp_path: Path, checkpoint: Path) -> None:
+def test_folders_not_written_by_kdmt_are_refused(tmp_path: Path, checkpoint: Path) -> None:
     for folder in (tmp_path, checkpoint):
         with pytest.raises(UserError, match="not a model that 'kdmt export --to ctranslate2' wrote"):
             ModelFolder.open(folder)
@@ -124,7 +124,7 @@ def test_only_a_folder_that_kdmt_wrote_is_opened(tmp_path: Path, checkpoint: Pat
 # -------------------------------------------------------------------------------------------------------------- search
 
 
-def test_the_proposed_search_is_the_one_that_was_exported(tmp_path: Path) -> None:
+def test_proposed_search_equals_the_exported_options(tmp_path: Path) -> None:
     options = translate_options(Decode(beam=3, lenpen=0.6), 30)
     assert (options["beam_size"], options["length_penalty"], options["max_decoding_length"]) == (3, 0.6, 29)
     assert proposed_search(tmp_path) == {}
@@ -133,7 +133,7 @@ def test_the_proposed_search_is_the_one_that_was_exported(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["x", "[]", "{}", '{"beam_size": 0, "length_penalty": 1}', '{"beam_size": 2}'])
-def test_options_that_are_none_are_refused(tmp_path: Path, content: str) -> None:
+def test_invalid_options_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "translate.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"translate\.json: "):
         proposed_search(tmp_path)
@@ -142,7 +142,7 @@ def test_options_that_are_none_are_refused(tmp_path: Path, content: str) -> None
 # ----------------------------------------------------------------------------------------------------------- shortlist
 
 
-def test_a_shortlist_is_written_as_ctranslate2_reads_it(tmp_path: Path) -> None:
+def test_shortlist_is_written_in_ctranslate2_format(tmp_path: Path) -> None:
     folder = export(make_model(), tmp_path / "out")
     before = hash_tree(folder)
     add_shortlist(folder, np.array([EOS, UNK, 7]), {9: np.array([6, PAD, 14]), 4: [5]})
@@ -152,7 +152,7 @@ def test_a_shortlist_is_written_as_ctranslate2_reads_it(tmp_path: Path) -> None:
         "checksums.json",
         "vmap.txt",
     }
-    add_shortlist(folder, [EOS], {})  # in place of it
+    add_shortlist(folder, [EOS], {})  # replaces the first shortlist
     assert (folder / "vmap.txt").read_text() == "\t</s>\n"
     verify_checkpoint(folder)
     (folder / "vmap.txt").unlink()
@@ -179,7 +179,7 @@ def test_a_shortlist_of_another_vocabulary_is_refused(
 
 
 @pytest.mark.parametrize("broken", ["a b", "a\tb", "a\nb", " "])
-def test_a_token_with_white_space_has_no_shortlist(tmp_path: Path, broken: str) -> None:
+def test_token_with_white_space_in_a_shortlist_is_refused(tmp_path: Path, broken: str) -> None:
     model, folder = make_model(), tmp_path / "out"
     tgt = [*symbols(17, "t"), broken]
     export_model(model, folder, src_symbols=symbols(15, "s"), tgt_symbols=tgt)
@@ -188,7 +188,7 @@ def test_a_token_with_white_space_has_no_shortlist(tmp_path: Path, broken: str) 
         add_shortlist(folder, [EOS, 17], {})
 
 
-def test_a_shortlist_needs_an_exported_model(tmp_path: Path, checkpoint: Path) -> None:
+def test_shortlist_requires_an_exported_model(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(UserError, match="not a checkpoint"):
         add_shortlist(tmp_path, [EOS], {})
     with pytest.raises(UserError, match="not a model that 'kdmt export"):
@@ -212,7 +212,7 @@ def model_bin(numbers: np.ndarray, kind: int, *, version: int = 6) -> bytes:
 
 @pytest.mark.parametrize(("dtype", "kind"), [("<f4", 0), ("<f2", 4)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite_are_named(tmp_path: Path, dtype: str, kind: int, bad: float) -> None:
+def test_non_finite_weights_are_refused(tmp_path: Path, dtype: str, kind: int, bad: float) -> None:
     path, numbers = tmp_path / "model.bin", np.ones((3, 4), dtype=dtype)
     path.write_bytes(model_bin(numbers, kind))
     check_weights(path)
@@ -222,7 +222,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, dtype: str, kind:
         check_weights(path)
 
 
-def test_bfloat16_is_looked_at_by_its_bits(tmp_path: Path) -> None:
+def test_non_finite_bfloat16_weights_are_refused(tmp_path: Path) -> None:
     path, bits = tmp_path / "model.bin", np.array([0x3F80, 0xBF80, 0x7F00], dtype="<u2")  # 1, -1, a large number
     path.write_bytes(model_bin(bits, 5))
     check_weights(path)
@@ -232,7 +232,7 @@ def test_bfloat16_is_looked_at_by_its_bits(tmp_path: Path) -> None:
         check_weights(path)
 
 
-def test_a_file_that_is_cut_short_is_refused_and_another_version_is_left_to_ctranslate2(tmp_path: Path) -> None:
+def test_truncated_file_is_refused_and_unknown_version_is_not_checked(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     whole = model_bin(np.ones(5, dtype="<f4"), 0)
     for size in (0, 3, 20, len(whole) - 1):

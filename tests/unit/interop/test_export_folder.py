@@ -1,4 +1,4 @@
-"""Folders of exported models appear whole, with a checksum for every file, or not at all."""
+"""Tests that folders of exported models are written completely, with all checksums, or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdmt.interop.export_folder import check_new, described_folder, record_file
 DESCRIPTION = {"family": "transformer", "src_vocab_size": 5}
 
 
-def test_a_folder_has_its_description_its_companions_and_all_checksums(tmp_path: Path) -> None:
+def test_folder_contains_description_companions_and_checksums(tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "model").write_text("pieces", encoding="utf-8")
     (tmp_path / "text.json").write_text("{}", encoding="utf-8")
@@ -43,7 +43,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-def test_what_exists_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_existing_path_is_refused(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     {"file": out.touch, "folder": out.mkdir, "link": lambda: out.symlink_to("nowhere")}[kind]()
     with pytest.raises(UserError, match="out: exists already; nothing was written"):
@@ -53,7 +53,7 @@ def test_what_exists_is_left_alone(tmp_path: Path, kind: str) -> None:
     check_new(tmp_path / "other")
 
 
-def test_a_file_that_is_written_later_gets_its_checksum(tmp_path: Path) -> None:
+def test_checksum_of_a_file_that_is_added_later(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with described_folder(out, DESCRIPTION) as aside:
         (aside / "model.bin").write_bytes(b"weights")

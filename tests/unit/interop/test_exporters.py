@@ -1,4 +1,4 @@
-"""The table of exporters: each writes something that its toolkit's reader opens."""
+"""Tests of the table of exporters: the output of each exporter can be opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPENS = {
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> dict[str, Path]:
-    """A checkpoint that each exporter takes."""
+    """Write checkpoints and return one that is suitable for each exporter."""
     size, companions = write_text_processing(tmp_path / "prepare")
     teacher = build_transformer(POST_NORM, src_vocab_size=size, tgt_vocab_size=size)
     student = build_nonautoregressive(POST_NORM, NATConfig(family="ctc"), src_vocab_size=size, tgt_vocab_size=size)
@@ -35,12 +35,12 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
     return {"ctranslate2": tmp_path / "teacher", "fairseq": tmp_path / "teacher", "onnx": tmp_path / "student"}
 
 
-def test_every_exporter_of_the_table_is_tested_here() -> None:
+def test_all_exporters_are_tested() -> None:
     assert OPENS.keys() == EXPORTERS.keys()
 
 
 @pytest.mark.parametrize("name", OPENS)
-def test_an_exporter_writes_what_its_toolkit_reads(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
+def test_exported_model_can_be_opened(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
     out = tmp_path / ("out.pt" if name == "fairseq" else "out")
     EXPORTERS[name].export(checkpoints[name], out, ExportOptions())
     assert OPENS[name](out)
@@ -48,7 +48,7 @@ def test_an_exporter_writes_what_its_toolkit_reads(tmp_path: Path, checkpoints: 
         EXPORTERS[name].export(checkpoints[name], out, ExportOptions())
 
 
-def test_every_quantization_of_the_table_is_written(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_every_quantization_is_exported(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     for name, exporter in EXPORTERS.items():
         assert "float32" in exporter.quantizations
         for quantization in set(exporter.quantizations) - {"float32"}:
@@ -57,12 +57,12 @@ def test_every_quantization_of_the_table_is_written(tmp_path: Path, checkpoints:
             assert OPENS[name](out)
 
 
-def test_the_search_that_is_proposed_is_checked(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_search_options_are_checked(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="export: lenpen"):
         EXPORTERS["ctranslate2"].export(checkpoints["ctranslate2"], tmp_path / "out", ExportOptions(lenpen=1e9))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_table_loads_no_toolkit() -> None:
+def test_import_of_the_table_loads_no_toolkit() -> None:
     program = "import sys, kdmt.interop.exporters\nassert not {'torch', 'ctranslate2', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

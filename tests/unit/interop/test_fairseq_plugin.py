@@ -1,4 +1,4 @@
-"""The plug-in's parts that need no fairseq, against kdmt's own; tests/pipeline/test_fairseq.py runs it in fairseq."""
+"""Tests of the plug-in's modules without fairseq, against kdmt; tests/pipeline/test_fairseq.py runs it in fairseq."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZES = np.array([3, 1, 5, 2, 4], dtype=np.int32)
 
 
 def load(name):
-    """A module of the plug-in without the package, which imports fairseq."""
+    """Load a module of the plug-in without its package, which imports fairseq."""
     spec = importlib.util.spec_from_file_location(f"plugin_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -34,8 +34,8 @@ def load(name):
 cache_module, losses = load("cache"), load("losses")
 
 
-def teacher_says(tokens, temperatures, seed=0):
-    """Ids [M, K] and log-probabilities [T, M, K + 1] of random distributions."""
+def random_distributions(tokens, temperatures, seed=0):
+    """Return ids [M, K] and log-probabilities [T, M, K + 1] of random distributions."""
     logits = torch.randn(tokens, V, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
     ids = logits.topk(K).indices
     every = []
@@ -48,10 +48,10 @@ def teacher_says(tokens, temperatures, seed=0):
 
 @pytest.fixture
 def cache(tmp_path):
-    """A folder with a cache of two temperatures in three blocks; the teacher could not read sentence 2."""
+    """Write a cache of two temperatures in three blocks; the teacher could not read sentence 2."""
     shape = Shape(k=K, vocab_size=V, temperatures=(1.0, 2.0), value_type="float16", block_size=2)
     writer = KnowledgeWriter(tmp_path / "cache", shape, sizes=SIZES, made_from={"teacher/average": "0" * 64})
-    ids, log_probs = teacher_says(int(SIZES.sum()), shape.temperatures)
+    ids, log_probs = random_distributions(int(SIZES.sum()), shape.temperatures)
     records = fill_records(shape, ids.numpy(), log_probs.numpy())
     records[4:9] = np.zeros(5, dtype=shape.record)
     ends = np.cumsum(SIZES)
@@ -90,7 +90,7 @@ def damage_header(folder, **changes):
         (lambda folder: np.save(folder / "blocks" / "000001.npy", np.zeros(1)), "damaged: 1 records, 7 tokens"),
     ],
 )
-def test_bad_caches(cache, damage, message):
+def test_invalid_cache_is_refused(cache, damage, message):
     damage(cache)
     with pytest.raises(ValueError, match=message):
         cache_module.KnowledgeCache(cache, 1.0)
@@ -98,7 +98,7 @@ def test_bad_caches(cache, damage, message):
 
 @pytest.fixture
 def data_bin(tmp_path):
-    """Files that the cache is said to be made from: the training set of two files."""
+    """Write the files that the cache is made from; the training set has two files."""
     folder = tmp_path / "data"
     folder.mkdir()
     for name, content in (
@@ -112,7 +112,7 @@ def data_bin(tmp_path):
     return folder
 
 
-def test_cache_and_data_belong_together(cache, data_bin, tmp_path):
+def test_cache_of_other_data_is_refused(cache, data_bin, tmp_path):
     opened = cache_module.KnowledgeCache(cache, 1.0)
     opened.made_from = {
         "dict.de.txt": file_sha256(data_bin / "dict.de.txt"),
@@ -134,11 +134,11 @@ def test_cache_and_data_belong_together(cache, data_bin, tmp_path):
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
-def test_loss_and_gradient_are_kdmts(alpha, temperature):
+def test_loss_and_gradient_equal_kdmt(alpha, temperature):
     generator = torch.Generator().manual_seed(1)
     logits = (torch.randn(9, V, generator=generator, dtype=torch.float64) * 2).requires_grad_()
     targets = torch.randint(4, V, (9,), generator=generator)
-    ids, log_probs = teacher_says(9, [temperature])
+    ids, log_probs = random_distributions(9, [temperature])
     own = WordKDLoss(
         targets_M=targets,
         epsilon=0.1,
@@ -150,9 +150,9 @@ def test_loss_and_gradient_are_kdmts(alpha, temperature):
     expected, others = projected_loss(logits, torch.eye(V, dtype=torch.float64), own)
     (expected_gradient,) = torch.autograd.grad(expected, logits)
 
-    said = logits.log_softmax(1)
-    cross_entropy, nll = losses.smoothed_cross_entropy(said, targets, 0.1)
-    pull = losses.group_divergence(said, ids, log_probs[0], temperature)
+    student_log_probs = logits.log_softmax(1)
+    cross_entropy, nll = losses.smoothed_cross_entropy(student_log_probs, targets, 0.1)
+    pull = losses.group_divergence(student_log_probs, ids, log_probs[0], temperature)
     found = ((1 - alpha) * cross_entropy + alpha * pull).sum()
     (gradient,) = torch.autograd.grad(found, logits)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-9)
@@ -161,7 +161,7 @@ def test_loss_and_gradient_are_kdmts(alpha, temperature):
     assert torch.allclose(gradient, expected_gradient, atol=1e-9)
 
 
-def test_no_gradient_is_lost_where_the_rest_has_next_to_no_mass():
+def test_gradient_is_finite_if_the_rest_has_almost_no_mass():
     logits = torch.full((1, V), -80.0)
     logits[0, :K] = 0.0
     logits.requires_grad_()
@@ -173,7 +173,7 @@ def test_no_gradient_is_lost_where_the_rest_has_next_to_no_mass():
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
-def test_it_is_python_3_8_without_kdmt(path):
+def test_plugin_is_python_3_8_and_does_not_import_kdmt(path):
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -181,6 +181,6 @@ def test_it_is_python_3_8_without_kdmt(path):
         assert not any(name.split(".")[0] == "kdmt" for name in names)
 
 
-def test_nothing_stands_beside_it():
-    """fairseq puts the parent folder in front of the module path: what stood there would hide others' modules."""
+def test_parent_folder_contains_only_the_plugin():
+    """fairseq inserts the parent folder at the start of `sys.path`: other files there could hide modules."""
     assert [path.name for path in FOLDER.parent.iterdir() if path.name != "__pycache__"] == [FOLDER.name]

@@ -1,4 +1,4 @@
-"""Foreign models against Transformers itself: ids, text, probabilities, search; and what is refused."""
+"""Tests of foreign models against Transformers (ids, text, probabilities, search), and of refused models."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def tokenizer_of(saved: Saved) -> ForeignTokenizer:
 
 
 class Theirs:
-    """Transformers alone, as its documentation uses it."""
+    """Model and tokenizer of Transformers, used as in its documentation."""
 
     def __init__(self, saved: Saved) -> None:
         model_class, tokenizer_class = {
@@ -84,12 +84,12 @@ class Theirs:
         self.saved, self.model = saved, model_class.from_pretrained(saved.folder)
         languages = {"src_lang": saved.source_code} if saved.kind != "marian" else {}
         self.tokenizer = tokenizer_class.from_pretrained(saved.folder, **languages)
-        if saved.kind == "marian":  # Marian's own models have no <pad>, which `bad_words_ids` keeps the mass of
+        if saved.kind == "marian":  # Marian's own models have no <pad>; `bad_words_ids` would keep its probability
             self.model.final_logits_bias[0, self.model.config.pad_token_id] = -1e9
 
     @property
     def forced(self) -> list[int]:
-        """What begins every target."""
+        """Token ids at the beginning of every target."""
         code = self.saved.target_code
         if self.saved.kind == "marian":
             return []
@@ -103,7 +103,7 @@ class Theirs:
         return self.tokenizer(self.text(line))["input_ids"]
 
     def log_probs(self, line: str, target: list[int]) -> torch.Tensor:
-        """Of every token after each of those of a target, its </s> not among them: [T + 1, V]."""
+        """Return log-probabilities of all tokens after each prefix of a target without </s>: [T + 1, V]."""
         start = [self.model.config.decoder_start_token_id, *self.forced]
         with torch.inference_mode():
             logits = self.model(
@@ -112,7 +112,7 @@ class Theirs:
         return logits[0, len(start) - 1 :].log_softmax(-1)
 
     def generate(self, line: str, max_new_tokens: int) -> list[tuple[list[int], float]]:
-        """Hypotheses without what is forced and with </s> where they end, and sums of log-probabilities."""
+        """Return hypotheses without forced tokens, with </s> if finished, and their summed log-probabilities."""
         config = transformers.GenerationConfig(
             num_beams=BEAM,
             num_return_sequences=BEAM,
@@ -141,7 +141,7 @@ class Theirs:
 # ------------------------------------------------------------------------------------------------------ ids and text
 
 
-def test_a_framed_source_is_what_their_tokenizer_makes_of_the_text(saved: Saved, tokenizer: ForeignTokenizer) -> None:
+def test_framed_source_equals_ids_of_the_tokenizer(saved: Saved, tokenizer: ForeignTokenizer) -> None:
     theirs, frame, vocabulary = Theirs(saved), tokenizer.frame, tokenizer.vocabulary
     for line, ours in zip(TEXT, tokenizer.encode(TEXT), strict=True):
         assert ours[-1] == EOS
@@ -151,19 +151,19 @@ def test_a_framed_source_is_what_their_tokenizer_makes_of_the_text(saved: Saved,
     assert len(set(vocabulary.symbols)) == len(vocabulary.symbols)
 
 
-def test_the_source_language_stands_behind_the_source_where_the_tokenizer_puts_it(tmp_path: Path) -> None:
+def test_source_language_after_the_source_as_in_the_tokenizer(tmp_path: Path) -> None:
     saved = save_model("nllb", tmp_path / "legacy")
     path = saved.folder / "tokenizer_config.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(values | {"legacy_behaviour": True}), encoding="utf-8")
     tokenizer = tokenizer_of(saved)
     assert tokenizer.frame.source_suffix == ("</s>", "eng_Latn")
-    test_a_framed_source_is_what_their_tokenizer_makes_of_the_text(saved, tokenizer)
+    test_framed_source_equals_ids_of_the_tokenizer(saved, tokenizer)
     export_to_ctranslate2(tokenizer, tmp_path / "engine")
-    test_forced_scores_are_those_of_the_model(saved, tokenizer, tmp_path / "engine")
+    test_forced_scores_equal_those_of_the_model(saved, tokenizer, tmp_path / "engine")
 
 
-def test_text_comes_back_as_their_tokenizer_writes_it(saved: Saved, tokenizer: ForeignTokenizer) -> None:
+def test_decoded_text_equals_that_of_the_tokenizer(saved: Saved, tokenizer: ForeignTokenizer) -> None:
     theirs, rng = Theirs(saved), np.random.default_rng(1)
     ours = [np.append(rng.integers(4, len(tokenizer.vocabulary), size), EOS) for size in (0, 1, 2, 5, 9, 9, 9)]
     ours += [ids[:-1] for ids in tokenizer.encode(TEXT[:-2])]
@@ -178,17 +178,17 @@ def test_text_comes_back_as_their_tokenizer_writes_it(saved: Saved, tokenizer: F
     assert found[7:] == TEXT[:-2]
 
 
-NO_TEXT = (">>", "__", "madeupword")  # Transformers' own do not take these for special
+NO_TEXT = (">>", "__", "madeupword")  # Transformers' tokenizers do not treat these as special tokens
 
 
-def test_an_unknown_word_stays_visible(tokenizer: ForeignTokenizer) -> None:
+def test_unknown_word_is_decoded_as_unk(tokenizer: ForeignTokenizer) -> None:
     ids = tokenizer.encode(["ba ξ be"])[0]
     assert 3 in ids
     (text,) = tokenizer.decode(ids, np.array([len(ids)]))
     assert text.replace(" ", "") == "ba<unk>be"
 
 
-def test_no_lines_are_no_ids(tokenizer: ForeignTokenizer) -> None:
+def test_empty_input(tokenizer: ForeignTokenizer) -> None:
     assert tokenizer.encode([]) == []
     assert tokenizer.encode(["", "ba"])[0].tolist() == [EOS]
 
@@ -196,7 +196,7 @@ def test_no_lines_are_no_ids(tokenizer: ForeignTokenizer) -> None:
 # ------------------------------------------------------------------------------------------------------ probabilities
 
 
-def test_forced_scores_are_those_of_the_model(saved: Saved, tokenizer: ForeignTokenizer, exported: Path) -> None:
+def test_forced_scores_equal_those_of_the_model(saved: Saved, tokenizer: ForeignTokenizer, exported: Path) -> None:
     theirs, sources = Theirs(saved), tokenizer.encode(TEXT)
     targets = sources[::-1]
     ours = TorchEngine(ForeignModel(tokenizer)).score_pairs(sources, targets)  # type: ignore[arg-type]
@@ -209,7 +209,7 @@ def test_forced_scores_are_those_of_the_model(saved: Saved, tokenizer: ForeignTo
         assert others == pytest.approx(expected, abs=1e-4)
 
 
-def test_steps_with_a_cache_give_the_scores_of_the_whole(tokenizer: ForeignTokenizer) -> None:
+def test_scores_of_cached_steps_equal_forced_scores(tokenizer: ForeignTokenizer) -> None:
     engine = TorchEngine(ForeignModel(tokenizer))  # type: ignore[arg-type]
     sources = tokenizer.encode(TEXT)
     settings = LONG.model_copy(update={"lenpen": 1.0})
@@ -227,9 +227,12 @@ def without_eos(tokens: tuple[int, ...]) -> list[int]:
     return [token for token in tokens if token != EOS]
 
 
-def test_the_search_finds_what_generate_finds(saved: Saved, tokenizer: ForeignTokenizer) -> None:
-    """Transformers with `early_stopping` ends a search as fairseq does, with as many hypotheses as beams. It differs at
-    the maximum length, where it keeps prefixes without </s>: sentences that get there are left out."""
+def test_search_equals_generate(saved: Saved, tokenizer: ForeignTokenizer) -> None:
+    """Compare the search with Transformers' `generate`.
+
+    With `early_stopping`, Transformers ends a search as fairseq does, when there are as many hypotheses as beams. At
+    the maximum length it keeps prefixes without </s>: sentences that reach it are not compared.
+    """
     theirs, sources = Theirs(saved), tokenizer.encode(TEXT)
     found = TorchEngine(ForeignModel(tokenizer)).decode(sources, LONG)  # type: ignore[arg-type]
     compared = 0
@@ -246,7 +249,7 @@ def test_the_search_finds_what_generate_finds(saved: Saved, tokenizer: ForeignTo
 
 
 @pytest.mark.parametrize("settings", [LONG, Decode(beam=3, nbest=2, lenpen=0.6, max_len_a=0.5, max_len_b=2)], ids=str)
-def test_ctranslate2_searches_as_pytorch_does(tokenizer: ForeignTokenizer, exported: Path, settings: Decode) -> None:
+def test_search_of_ctranslate2_equals_pytorch(tokenizer: ForeignTokenizer, exported: Path, settings: Decode) -> None:
     sources = tokenizer.encode(TEXT)
     wanted = TorchEngine(ForeignModel(tokenizer)).decode(sources, settings)  # type: ignore[arg-type]
     found = CTranslate2Engine(exported).decode(sources, settings)
@@ -259,7 +262,7 @@ def test_ctranslate2_searches_as_pytorch_does(tokenizer: ForeignTokenizer, expor
     assert same >= len(TEXT) - 1  # ties
 
 
-def test_the_maximum_length_does_not_count_the_language(tokenizer: ForeignTokenizer, exported: Path) -> None:
+def test_maximum_length_excludes_the_language_token(tokenizer: ForeignTokenizer, exported: Path) -> None:
     settings = Decode(beam=4, nbest=4, max_len_a=0.0, max_len_b=3)
     sources = tokenizer.encode(TEXT)
     for engine in (TorchEngine(ForeignModel(tokenizer)), CTranslate2Engine(exported)):  # type: ignore[arg-type]
@@ -267,7 +270,7 @@ def test_the_maximum_length_does_not_count_the_language(tokenizer: ForeignTokeni
         assert max(lengths) == 3
 
 
-def test_samples_score_as_they_are_forced(tokenizer: ForeignTokenizer, exported: Path) -> None:
+def test_scores_of_samples_equal_forced_scores(tokenizer: ForeignTokenizer, exported: Path) -> None:
     sources, settings = tokenizer.encode(TEXT), Decode(beam=1, max_len_b=8)
     by_torch, by_ctranslate2 = TorchEngine(ForeignModel(tokenizer)), CTranslate2Engine(exported)  # type: ignore[arg-type]
     drawn = by_torch.sample(sources, range(len(sources)), settings, Sampling(), seed=1)
@@ -282,14 +285,14 @@ def test_samples_score_as_they_are_forced(tokenizer: ForeignTokenizer, exported:
     assert len({h.tokens for (h,) in others}) > 5
 
 
-def test_a_batch_is_no_other_than_its_sentences(tokenizer: ForeignTokenizer) -> None:
+def test_batch_equals_single_sentences(tokenizer: ForeignTokenizer) -> None:
     engine, sources = TorchEngine(ForeignModel(tokenizer)), tokenizer.encode(TEXT)  # type: ignore[arg-type]
     together = engine.decode(sources, LONG)
     alone: list[list[Hypothesis]] = [engine.decode([source], LONG)[0] for source in sources]
     assert [[h.tokens for h in nbest] for nbest in together] == [[h.tokens for h in nbest] for nbest in alone]
 
 
-def test_a_sentence_fills_the_positions_with_its_frame(tokenizer: ForeignTokenizer) -> None:
+def test_position_limits_include_the_frame(tokenizer: ForeignTokenizer) -> None:
     longest_source, longest_target = position_limits(tokenizer)
     (word,) = tokenizer.encode(["ba"])
     source = np.append(np.repeat(word[0], longest_source - 1), EOS)
@@ -304,10 +307,10 @@ def test_a_sentence_fills_the_positions_with_its_frame(tokenizer: ForeignTokeniz
         engine.decode([np.insert(source, 0, word[0])], LONG)
 
 
-# ------------------------------------------------------------------------------------------------------- what is read
+# --------------------------------------------------------------------------------------------------- files of a model
 
 
-def test_a_pickle_of_tensors_is_read_as_well(marian: Saved, tmp_path: Path) -> None:
+def test_pickle_of_tensors_is_read(marian: Saved, tmp_path: Path) -> None:
     copy = shutil.copytree(marian.folder, tmp_path / "copy")
     wanted = load_weights(copy, "marian").state_dict()
     (copy / "model.safetensors").unlink()
@@ -317,7 +320,7 @@ def test_a_pickle_of_tensors_is_read_as_well(marian: Saved, tmp_path: Path) -> N
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
-def test_shards_of_weights_are_all_files_of_the_model(tmp_path: Path) -> None:
+def test_all_shards_of_weights_are_files_of_the_model(tmp_path: Path) -> None:
     saved = save_model("m2m100", tmp_path / "whole")
     model = load_weights(saved.folder, "m2m100")
     shutil.copytree(saved.folder, tmp_path / "shards", ignore=shutil.ignore_patterns("model.safetensors"))
@@ -332,11 +335,11 @@ def test_shards_of_weights_are_all_files_of_the_model(tmp_path: Path) -> None:
         model_files(tmp_path / "shards")
 
 
-# ---------------------------------------------------------------------------------------------------- what is refused
+# ----------------------------------------------------------------------------------------------------- refused models
 
 
 class Attack:
-    """Creates a file when it is unpickled as Python does."""
+    """Object that creates a file when it is unpickled by Python."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -345,8 +348,8 @@ class Attack:
         return Path.touch, (self.path,)
 
 
-def test_a_marian_model_that_ctranslate2_would_take_for_another_is_refused(copy: Path, tmp_path: Path) -> None:
-    """Its converter cuts off the last row, whichever token that is, and begins from zeros."""
+def test_marian_model_that_ctranslate2_would_change_is_refused(copy: Path, tmp_path: Path) -> None:
+    """CTranslate2's converter removes the last row, whatever its token is, and starts decoding from zeros."""
     from safetensors.torch import load_file, save_file
 
     weights = load_file(copy / "model.safetensors")
@@ -361,7 +364,7 @@ def test_a_marian_model_that_ctranslate2_would_take_for_another_is_refused(copy:
 
 @pytest.fixture
 def copy(marian: Saved, tmp_path: Path) -> Iterator[Path]:
-    """Of a model's folder, under a name of its own: tokenizers are remembered by it."""
+    """Copy a model's folder to a new path, because tokenizers are cached by path."""
     return shutil.copytree(marian.folder, tmp_path / "model")
 
 
@@ -407,10 +410,10 @@ def test_remote_code_is_never_run(copy: Path, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_configuration_names_neither_code_nor_how_to_load(
+def test_settings_of_code_and_loading_are_ignored(
     marian: Saved, copy: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    """The model is the same in every value, in the attention of PyTorch, for both engines."""
+    """The model has the same weights and uses PyTorch's attention, with both engines."""
     config = copy / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | changes), encoding="utf-8")
     model, plain = load_weights(copy, "marian"), load_weights(marian.folder, "marian")
@@ -421,7 +424,7 @@ def test_a_configuration_names_neither_code_nor_how_to_load(
     export_to_ctranslate2(ForeignTokenizer(copy, "marian"), tmp_path / "engine")
 
 
-def test_an_adapter_does_not_lead_to_another_folder(copy: Path, tmp_path: Path) -> None:
+def test_adapter_for_another_model_is_refused(copy: Path, tmp_path: Path) -> None:
     adapter = {"base_model_name_or_path": str(tmp_path), "peft_type": "LORA"}
     (copy / "adapter_config.json").write_text(json.dumps(adapter), encoding="utf-8")
     with pytest.raises(UserError, match=r"adapter_config\.json: an adapter for another model"):
@@ -465,8 +468,8 @@ def test_codes_of_models_are_compared_with_languages(code: str, lang: str, fits:
             check_languages(tmp_path, kind, codes, Direction(*langs), setting="distill.teachers.0.")
 
 
-def test_every_code_that_transformers_knows_is_that_of_a_language() -> None:
-    """Each is itself as a tag of BCP 47, and no other's with another language."""
+def test_every_language_code_of_transformers_is_recognised() -> None:
+    """Each code fits its own BCP 47 tag, and does not fit another language."""
     from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES as M2M
     from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES as MBART
     from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB
@@ -488,22 +491,22 @@ def test_every_code_that_transformers_knows_is_that_of_a_language() -> None:
         (("eng", "deu"), ("en", "de"), None),
         (("en", "de"), ("de", "en"), "source_lang: 'en'"),
         (("en", "fr"), ("en", "de"), "target_lang: 'fr'"),
-        (("gmw", "en+de"), ("en", "de"), None),  # families and lists tell nothing
+        (("gmw", "en+de"), ("en", "de"), None),  # language families and lists are not compared
         ((None, 7), ("en", "de"), None),
     ],
 )
-def test_marian_tells_its_languages_itself(
+def test_languages_declared_by_marian_are_compared(
     copy: Path, declared: tuple[Any, Any], langs: tuple[str, str], wrong: str | None
 ) -> None:
     path = copy / "tokenizer_config.json"
-    told = dict(zip(("source_lang", "target_lang"), declared, strict=True))
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | told), encoding="utf-8")
+    languages = dict(zip(("source_lang", "target_lang"), declared, strict=True))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | languages), encoding="utf-8")
     match = rf"tokenizer_config\.json: {wrong}, and the pipeline's"
     with contextlib.nullcontext() if wrong is None else pytest.raises(UserError, match=match):
         check_languages(copy, "marian", (None, None), Direction(*langs), setting="distill.teachers.0.")
 
 
-def test_weights_that_are_not_those_of_the_configuration_are_refused(copy: Path) -> None:
+def test_weights_that_do_not_match_the_configuration_are_refused(copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     path = copy / "model.safetensors"
@@ -523,7 +526,7 @@ def test_weights_that_are_not_those_of_the_configuration_are_refused(copy: Path)
         load_weights(copy, "marian")
 
 
-def test_a_folder_that_is_no_model_is_refused(copy: Path, tmp_path: Path) -> None:
+def test_folder_that_is_not_a_model_is_refused(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a Hugging Face model, it has no config\.json: "):
         read_kind(tmp_path)
     with pytest.raises(UserError, match="there is no such folder, and a model on the hub is called OWNER/NAME"):
@@ -543,7 +546,7 @@ def test_a_folder_that_is_no_model_is_refused(copy: Path, tmp_path: Path) -> Non
     "name", ["vocab_size", "d_model", "encoder_layers", "decoder_ffn_dim", "max_position_embeddings"]
 )
 @pytest.mark.parametrize("value", [10**12, -1, 1.5, "12", True, [1]])
-def test_sizes_that_no_model_has(copy: Path, name: str, value: Any) -> None:
+def test_impossible_sizes_are_refused(copy: Path, name: str, value: Any) -> None:
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     assert name in config
     (copy / "config.json").write_text(json.dumps(config | {name: value}), encoding="utf-8")
@@ -551,7 +554,7 @@ def test_sizes_that_no_model_has(copy: Path, name: str, value: Any) -> None:
         read_kind(copy)
 
 
-def test_a_configuration_larger_than_its_weights(copy: Path) -> None:
+def test_configuration_larger_than_the_weights_is_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     changed = config | {"encoder_layers": 1000, "d_model": 8192}
     (copy / "config.json").write_text(json.dumps(changed), encoding="utf-8")
@@ -559,7 +562,7 @@ def test_a_configuration_larger_than_its_weights(copy: Path) -> None:
         load_weights(copy, "marian")
 
 
-def test_weights_that_are_not_finite(copy: Path) -> None:
+def test_non_finite_weights_are_refused(copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     path = copy / "model.safetensors"
@@ -601,7 +604,7 @@ def test_a_broken_tokenizer_is_refused(copy: Path) -> None:
         ForeignTokenizer(copy, "marian")
 
 
-def test_languages_that_the_tokenizer_does_not_know_are_refused(saved: Saved) -> None:
+def test_unknown_languages_are_refused(saved: Saved) -> None:
     def made(source: str | None, target: str | None) -> ForeignTokenizer:
         return ForeignTokenizer(saved.folder, read_kind(saved.folder), source, target, setting="distill.teachers.0.")
 
@@ -622,7 +625,7 @@ def test_languages_that_the_tokenizer_does_not_know_are_refused(saved: Saved) ->
             made(None, saved.target_code)
 
 
-def test_transformers_that_is_not_installed_is_asked_for(marian: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported(marian: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[huggingface\]'"):
         load_weights(marian.folder, "marian")
@@ -631,11 +634,11 @@ def test_transformers_that_is_not_installed_is_asked_for(marian: Saved, monkeypa
         find_model("someone/something")
 
 
-def test_the_hub_is_asked_only_for_what_is_not_there(marian: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_is_used_only_for_missing_models(marian: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    huggingface_hub.utils.enable_progress_bars()  # Transformers has them disabled where a test before has loaded it
-    asked: list[tuple[str, str | None, bool]] = []
+    huggingface_hub.utils.enable_progress_bars()  # Transformers disables them if an earlier test has loaded it
+    requested: list[tuple[str, str | None, bool]] = []
 
     def download(
         name: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool, tqdm_class: Any
@@ -645,7 +648,7 @@ def test_the_hub_is_asked_only_for_what_is_not_there(marian: Saved, monkeypatch:
         assert "evil\\x1b]0;title\\x07" in shown.getvalue()
         assert "\r" in shown.getvalue()
         assert not any(pattern.endswith((".py", "*")) and "model" not in pattern for pattern in allow_patterns)
-        asked.append((name, revision, local_files_only))
+        requested.append((name, revision, local_files_only))
         if local_files_only and name == "someone/else":
             raise FileNotFoundError("not fetched before")
         if name == "no/network":
@@ -654,6 +657,6 @@ def test_the_hub_is_asked_only_for_what_is_not_there(marian: Saved, monkeypatch:
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert find_model("someone/something", "v1") == find_model("someone/else") == marian.folder
-    assert asked == [("someone/something", "v1", True), ("someone/else", None, True), ("someone/else", None, False)]
+    assert requested == [("someone/something", "v1", True), ("someone/else", None, True), ("someone/else", None, False)]
     with pytest.raises(UserError, match="the Hugging Face hub does not give it: ConnectionError: no network at all"):
         find_model("no/network")

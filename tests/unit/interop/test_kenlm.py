@@ -1,4 +1,4 @@
-"""An n-gram model of pieces, against probabilities worked out by hand from its file."""
+"""Tests of an n-gram model of pieces against probabilities worked out by hand from its file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ngram 2=3
 """
 
 
-def test_probabilities_are_those_of_the_file(tmp_path: Path) -> None:
+def test_probabilities_equal_those_of_the_file(tmp_path: Path) -> None:
     pytest.importorskip("kenlm", reason="an extra that is built with a compiler")
     path = tmp_path / "pieces.arpa"
     path.write_text(BIGRAMS)
@@ -40,14 +40,14 @@ def test_probabilities_are_those_of_the_file(tmp_path: Path) -> None:
     for token in (4, 5, 5, 6):
         state, log_prob = model.extend(state, token)
         log_probs.append(log_prob / math.log(10.0))
-    # the second _b backs off from _b, and an unknown piece too
+    # the second _b and the unknown piece use back-off from _b
     assert log_probs == pytest.approx([-0.25, -0.4, -0.1 - 0.7, -0.1 - 1.2], rel=1e-5)
     assert model.end(state) / math.log(10.0) == pytest.approx(-0.6, rel=1e-5)
     after_b, _ = model.extend(model.start(), 5)
     assert model.end(after_b) / math.log(10.0) == pytest.approx(-0.1, rel=1e-5)
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_model_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("kenlm", reason="an extra that is built with a compiler")
     with pytest.raises(UserError, match="there is no such language model"):
         KenLM(tmp_path / "none.arpa", SYMBOLS)
@@ -57,7 +57,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         KenLM(path, SYMBOLS)
 
 
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "kenlm", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[kenlm\]'"):
         KenLM(tmp_path / "any.arpa", SYMBOLS)

@@ -1,4 +1,4 @@
-"""Export to ONNX: what is refused, and the graph itself in ONNX Runtime."""
+"""Tests of the export to ONNX: refused models, and the graph in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def make_student(*, family: str = "ctc") -> NATransformer:
 
 
 @torch.inference_mode()
-def test_the_graph_gives_the_best_symbol_and_its_log_probability(tmp_path: Path) -> None:
+def test_graph_returns_the_best_symbol_and_its_log_probability(tmp_path: Path) -> None:
     model = make_student()
     export_model(model, tmp_path / "out")
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
-    src_tokens_BS = np.stack(make_sources([6, 6, 6])).astype(np.int64)  # not the sizes of the trace
+    src_tokens_BS = np.stack(make_sources([6, 6, 6])).astype(np.int64)  # other sizes than those of the trace
     symbols_BL, log_probs_BL = session.run(["symbols", "log_probs"], {"src_tokens": src_tokens_BS})
     sources = torch.from_numpy(src_tokens_BS)
     x_BLD, keep_BL = model.upsample(sources)
@@ -56,7 +56,7 @@ def test_other_models_are_refused(tmp_path: Path, family: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_export_by_command_says_what_goes_where(tmp_path: Path) -> None:
+def test_export_command_refuses_other_models_and_quantization(tmp_path: Path) -> None:
     size, companions = write_text_processing(tmp_path / "prepare")
     config = replace(POST_NORM, share_all_embeddings=True)
     teacher = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
@@ -70,7 +70,7 @@ def test_export_by_command_says_what_goes_where(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+def test_existing_folder_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("text")
     before = hash_tree(tmp_path)
@@ -79,7 +79,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     assert hash_tree(tmp_path) == before
 
 
-def test_without_what_writes_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[onnx\]'"):
         export_model(make_student(), tmp_path / "out")

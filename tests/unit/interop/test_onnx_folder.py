@@ -1,4 +1,4 @@
-"""The folder of an ONNX model: what is read from it, and what is refused."""
+"""Tests of the folder of an ONNX model: its values, and which folders are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIG = TransformerConfig(max_source_positions=40, max_target_positions=50)
 
 
 def write_folder(folder: Path, **changes: object) -> Path:
-    """Write a folder whose graph nothing loads."""
+    """Write a model folder whose graph is not a valid ONNX graph."""
     folder.mkdir()
     (folder / "model.onnx").write_bytes(b"graph")
     description = {
@@ -32,7 +32,7 @@ def write_folder(folder: Path, **changes: object) -> Path:
     return folder
 
 
-def test_the_limit_and_the_blank_are_those_of_the_description(tmp_path: Path) -> None:
+def test_position_limit_and_blank_are_read_from_the_description(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "out")
     model = ModelFolder.open(folder)
     assert (model.max_source_positions, model.blank, model.file) == (40, 13, folder / "model.onnx")
@@ -40,7 +40,7 @@ def test_the_limit_and_the_blank_are_those_of_the_description(tmp_path: Path) ->
     assert not is_model_folder(tmp_path)
 
 
-def test_a_folder_that_is_damaged_or_of_another_program_is_refused(tmp_path: Path) -> None:
+def test_damaged_or_foreign_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a model that 'kdmt export --to onnx' wrote"):
         ModelFolder.open(tmp_path)
     with pytest.raises(UserError, match=r"model\.json: model family 'other'"):
@@ -51,7 +51,7 @@ def test_a_folder_that_is_damaged_or_of_another_program_is_refused(tmp_path: Pat
         ModelFolder.open(folder)
 
 
-def test_dictionaries_must_have_the_models_sizes(tmp_path: Path) -> None:
+def test_text_settings_must_be_in_the_checksums(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "out")
     (folder / "text.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"text\.json: not listed in checksums\.json"):

@@ -1,4 +1,4 @@
-"""The conditional random field against enumeration of all sequences."""
+"""Tests of the conditional random field against enumeration of all sequences."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def of_candidates(ids_BTK: Tensor) -> tuple[Tensor, Tensor]:
     return EMISSIONS.gather(2, ids_BTK), candidate_transitions(FIRST[ids_BTK], SECOND[ids_BTK])
 
 
-def test_all_tokens_as_candidates() -> None:
+def test_all_tokens_as_candidates_equal_enumeration() -> None:
     emissions, transitions = of_candidates(torch.arange(V).expand(3, 4, V))
     found = crf_score(emissions, transitions, TARGETS, LENGTHS) - crf_log_partition(emissions, transitions, LENGTHS)
-    places, scores = crf_best(emissions, transitions, LENGTHS)
+    best_candidates, scores = crf_best(emissions, transitions, LENGTHS)
     matrix = (FIRST @ SECOND.t()).numpy()
     for row, length in enumerate(LENGTHS.tolist()):
         own = EMISSIONS[row, :length].numpy()
         target = TARGETS[row, :length].tolist()
         assert float(found[row]) == pytest.approx(oracle.crf_log_likelihood(own, matrix, target), rel=1e-12)
         best, score = oracle.crf_best(own, matrix)
-        assert tuple(places[row, :length].tolist()) == best
+        assert tuple(best_candidates[row, :length].tolist()) == best
         assert float(scores[row]) == pytest.approx(score, rel=1e-12)
 
 
-def test_the_partition_over_some_candidates() -> None:
+def test_partition_over_some_candidates() -> None:
     ids = torch.tensor([[[0, 2], [3, 1], [1, 0], [1, 3]], [[2, 3]] * 4, [[3, 1], [0, 2], [2, 1], [0, 1]]])
     emissions, transitions = of_candidates(ids)
     found = crf_log_partition(emissions, transitions, LENGTHS)

@@ -1,4 +1,4 @@
-"""Label-smoothed cross entropy: against the formula in numpy, torch's own, finite differences, and itself in pieces."""
+"""Tests of label-smoothed cross entropy against the formula, PyTorch, finite differences, and split batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKENS, VOCAB, DIM = 11, 13, 5
 
 
 def inputs(seed: int = 0, tokens: int = TOKENS, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """features [M, D], weight [V, D], targets [M]."""
+    """Return features [M, D], weight [V, D] and targets [M]."""
     generator = torch.Generator().manual_seed(seed)
     features_MD = torch.randn(tokens, DIM, generator=generator, dtype=dtype)
     weight_VD = torch.randn(VOCAB, DIM, generator=generator, dtype=dtype)
@@ -32,7 +32,7 @@ def inputs(seed: int = 0, tokens: int = TOKENS, dtype: torch.dtype = torch.float
 def value_and_gradients(
     features_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, *, epsilon: float, chunk: int | None, **others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, NLL and the gradients of 3 * loss; without a chunk by the plain formula and autograd."""
+    """Return loss, NLL and the gradients of 3 * loss; without a chunk, the plain formula and autograd are used."""
     features_MD, weight_VD = features_MD.clone().requires_grad_(), weight_VD.clone().requires_grad_()
     if chunk is None:
         loss, nll = label_smoothed_cross_entropy(features_MD @ weight_VD.t(), targets_M, epsilon=epsilon)
@@ -41,11 +41,11 @@ def value_and_gradients(
     return loss.detach(), nll.detach(), *torch.autograd.grad(3 * loss, [features_MD, weight_VD])
 
 
-# ----------------------------------------------------------------------------------------------------- the formula
+# --------------------------------------------------------------------------------------------------- plain formula
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_value_is_cross_entropy_with_the_smoothed_distribution(epsilon: float) -> None:
+def test_value_equals_cross_entropy_with_smoothed_distribution(epsilon: float) -> None:
     features_MD, weight_VD, targets_M = inputs()
     logits_MV = (features_MD @ weight_VD.t()).numpy()
     log_probs_MV = logits_MV - np.log(np.exp(logits_MV).sum(axis=1, keepdims=True))
@@ -59,7 +59,7 @@ def test_value_is_cross_entropy_with_the_smoothed_distribution(epsilon: float) -
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_value_is_torchs_with_the_epsilon_that_corresponds(epsilon: float) -> None:
+def test_value_equals_torch_with_converted_epsilon(epsilon: float) -> None:
     # torch spreads its epsilon over all V symbols, fairseq over the V - 1 wrong ones
     features_MD, weight_VD, targets_M = inputs(1)
     logits_MV = features_MD @ weight_VD.t()
@@ -68,13 +68,13 @@ def test_value_is_torchs_with_the_epsilon_that_corresponds(epsilon: float) -> No
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_uniform_prediction_costs_the_log_of_the_vocabulary(epsilon: float) -> None:
+def test_loss_of_uniform_prediction_is_log_of_vocabulary_size(epsilon: float) -> None:
     targets_M = inputs()[2]
     loss, nll = label_smoothed_cross_entropy(torch.zeros(TOKENS, VOCAB), targets_M, epsilon=epsilon)
     assert [float(loss), float(nll)] == pytest.approx([TOKENS * math.log(VOCAB)] * 2, rel=1e-6)
 
 
-def test_plain_formula_computes_low_precision_in_float32() -> None:
+def test_plain_formula_computes_in_float32_for_low_precision() -> None:
     features_MD, weight_VD, targets_M = inputs(dtype=torch.float32)
     logits_MV = (features_MD @ weight_VD.t()).bfloat16()
     loss, _ = label_smoothed_cross_entropy(logits_MV, targets_M, epsilon=0.1)
@@ -87,7 +87,7 @@ def test_plain_formula_computes_low_precision_in_float32() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 3, TOKENS, 256])
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_projected_loss_and_gradients_are_the_plain_ones(epsilon: float, chunk: int) -> None:
+def test_projected_loss_and_gradients_equal_plain_formula(epsilon: float, chunk: int) -> None:
     ours = value_and_gradients(*inputs(2), epsilon=epsilon, chunk=chunk)
     plain = value_and_gradients(*inputs(2), epsilon=epsilon, chunk=None)
     for own, expected in zip(ours, plain, strict=True):
@@ -95,7 +95,7 @@ def test_projected_loss_and_gradients_are_the_plain_ones(epsilon: float, chunk: 
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_gradients_are_those_of_finite_differences(epsilon: float) -> None:
+def test_gradients_equal_finite_differences(epsilon: float) -> None:
     features_MD, weight_VD, targets_M = inputs(3, tokens=4)
 
     def loss(features_MD: Tensor, weight_VD: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def test_large_logits_do_not_overflow() -> None:
         torch.testing.assert_close(own.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_float32_is_exact_to_its_digits_with_a_large_vocabulary() -> None:
+def test_float32_is_accurate_with_large_vocabulary() -> None:
     generator = torch.Generator().manual_seed(5)
     features_MD = torch.randn(300, 16, generator=generator)
     weight_VD = torch.randn(4000, 16, generator=generator)
@@ -146,7 +146,7 @@ def test_float32_is_exact_to_its_digits_with_a_large_vocabulary() -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_no_gradient_is_computed_where_none_is_wanted(mode: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_gradient_is_computed_without_grad_mode(mode: type, monkeypatch: pytest.MonkeyPatch) -> None:
     features_MD, weight_VD, targets_M = inputs()
     expected = projected_cross_entropy(features_MD, weight_VD, targets_M, epsilon=0.1)
     monkeypatch.setattr(cross_entropy, "_add_gradients", None)  # calling it would raise
@@ -156,7 +156,7 @@ def test_no_gradient_is_computed_where_none_is_wanted(mode: type, monkeypatch: p
 
 
 @pytest.mark.parametrize("wanted", ["features", "weight"])
-def test_one_side_alone_may_want_a_gradient(wanted: str) -> None:
+def test_gradient_of_only_one_input(wanted: str) -> None:
     features_MD, weight_VD, targets_M = inputs()
     _, _, *gradients = value_and_gradients(features_MD, weight_VD, targets_M, epsilon=0.1, chunk=None)
     sides = {"features": (features_MD, gradients[0]), "weight": (weight_VD, gradients[1])}
@@ -168,7 +168,7 @@ def test_one_side_alone_may_want_a_gradient(wanted: str) -> None:
 
 
 @pytest.mark.parametrize("features_dtype", [torch.float32, torch.bfloat16])
-def test_bf16_products_are_near_and_keeps_the_parameters_type(features_dtype: torch.dtype) -> None:
+def test_bf16_products_are_close_and_keep_parameter_dtypes(features_dtype: torch.dtype) -> None:
     features_MD, weight_VD, targets_M = inputs(4, dtype=torch.float32)
     exact = value_and_gradients(features_MD, weight_VD, targets_M, epsilon=0.1, chunk=None)
     found = value_and_gradients(
@@ -177,7 +177,7 @@ def test_bf16_products_are_near_and_keeps_the_parameters_type(features_dtype: to
     assert [value.dtype for value in found] == [torch.float32, torch.float32, features_dtype, torch.float32]
     for own, expected in zip(found, exact, strict=True):
         torch.testing.assert_close(own.float(), expected, rtol=0.03, atol=0.03)
-    assert float(found[0]) != float(exact[0])  # it did run in bf16
+    assert float(found[0]) != float(exact[0])  # the computation was in bf16
 
 
 # ----------------------------------------------------------------------------------------------------------- weights
@@ -185,14 +185,21 @@ def test_bf16_products_are_near_and_keeps_the_parameters_type(features_dtype: to
 
 @pytest.mark.parametrize("chunk", [1, 4, TOKENS])
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_a_token_of_weight_n_counts_as_n_tokens(epsilon: float, chunk: int) -> None:
+def test_token_of_weight_n_equals_n_tokens(epsilon: float, chunk: int) -> None:
     features_MD, weight_VD, targets_M = inputs(3)
     times_M = torch.arange(TOKENS) % 4
     repeated = [each.repeat_interleave(times_M, 0) for each in (features_MD, targets_M)]
     expected = value_and_gradients(repeated[0], weight_VD, repeated[1], epsilon=epsilon, chunk=None)
     weights = {"weights_M": times_M.double()}
     found = value_and_gradients(features_MD, weight_VD, targets_M, epsilon=epsilon, chunk=chunk, **weights)
-    place_R = torch.arange(TOKENS).repeat_interleave(times_M)
-    by_token = torch.zeros_like(features_MD).index_add_(0, place_R, expected[2])
+    index_R = torch.arange(TOKENS).repeat_interleave(times_M)
+    by_token = torch.zeros_like(features_MD).index_add_(0, index_R, expected[2])
     for mine, theirs in zip(found, (*expected[:2], by_token, expected[3]), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
+def test_a_vocabulary_of_one_token_costs_nothing() -> None:
+    targets_M = torch.zeros(TOKENS, dtype=torch.int64)
+    features_MD, weight_VD, _ = inputs()
+    found = value_and_gradients(features_MD, weight_VD[:1], targets_M, epsilon=0.0, chunk=4)
+    assert [float(each.abs().sum()) for each in found] == [0.0] * 4

@@ -1,4 +1,4 @@
-"""The directed acyclic decoder's likelihood against enumeration of all paths."""
+"""Tests of the likelihood of the directed acyclic decoder against enumeration of all paths."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 
 V = 3
-SMALL = [  # every target of two tokens, with every number of vertices
+SMALL = [  # all targets of 1 to 4 tokens over a vocabulary of 2, with 2 to 6 vertices
     (vertices, target)
     for vertices in range(2, 7)
     for length in range(1, 5)
     for target in product(range(2), repeat=length)
 ]
-# (vertices, target): as many tokens as vertices, one path, many, none
+# (vertices, target): as many tokens as vertices (one path), many paths, no path
 CASES: list[tuple[int, tuple[int, ...]]] = [
     (4, (0, 1, 1, 2)),
     (6, (2, 0, 1)),
@@ -37,7 +37,7 @@ def random_logits(*shape: int, seed: int = 1) -> Tensor:
 
 
 def links(scores_BLL: Tensor, vertices_B: Tensor) -> Tensor:
-    """Log-softmax over the later vertices of a sentence."""
+    """Return the log-softmax over the later vertices of each sentence."""
     size = scores_BLL.size(1)
     inside = torch.arange(size) < vertices_B[:, None]
     allowed = torch.ones(size, size).triu(1).bool() & inside[:, None, :]
@@ -74,7 +74,7 @@ def sentence(
     )
 
 
-def test_likelihood_and_best_path_are_those_of_enumeration() -> None:
+def test_likelihood_and_best_path_equal_enumeration() -> None:
     given = batch()
     found = likelihood(given)
     lengths = {"tgt_lengths_B": given["tgt_lengths_B"], "vertices_B": given["vertices_B"]}
@@ -109,7 +109,7 @@ def test_likelihood_best_path_and_posteriors_of_all_small_cases() -> None:
 
 
 def plain_recursion(match_TL: Tensor, links_LL: Tensor) -> Tensor:
-    """One token after the other in log space; what is differentiated by autograd."""
+    """Return the log-likelihood by a loop over tokens in log space, which autograd can differentiate."""
     alpha_L = torch.cat([match_TL[0, :1], torch.full_like(match_TL[0, 1:], -1e9)])
     for match_L in match_TL[1:]:
         alpha_L = (alpha_L[:, None] + links_LL).logsumexp(0) + match_L
@@ -117,8 +117,8 @@ def plain_recursion(match_TL: Tensor, links_LL: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("length", "vertices"), [(60, 70), (200, 210), (250, 260), (100, 400)])
-def test_gradients_of_long_targets_are_those_of_the_plain_recursion(length: int, vertices: int) -> None:
-    """Most of what arrives at a vertex may have nowhere to go: hundreds of nats more than what reaches the end."""
+def test_gradients_of_long_targets_equal_plain_recursion(length: int, vertices: int) -> None:
+    """Paths that cannot reach the end may be hundreds of nats more probable than those that can."""
     match = (random_logits(length, vertices) * 2 - 9).requires_grad_()
     later = torch.ones(vertices, vertices).triu(1).bool()
     step = torch.zeros(vertices, vertices, dtype=torch.float64).masked_fill(~later, -math.inf).log_softmax(1)
@@ -134,8 +134,8 @@ def test_gradients_of_long_targets_are_those_of_the_plain_recursion(length: int,
     assert float(mine[1].sum()) == pytest.approx(length - 1, rel=1e-10)
 
 
-def test_gradient_is_the_share_of_paths() -> None:
-    """By a vertex's match: the posterior; by all inputs: finite differences."""
+def test_gradient_equals_posterior() -> None:
+    """The gradient by the match is the vertex posterior; gradients by all inputs equal finite differences."""
     given = batch(seed=3)
     match = given["match_BTL"].clone().requires_grad_()
     (found,) = torch.autograd.grad(likelihood({**given, "match_BTL": match}).clamp_min(-1e9).sum(), match)
@@ -155,7 +155,7 @@ def test_gradient_is_the_share_of_paths() -> None:
     assert torch.autograd.gradcheck(loss, (match, scores))
 
 
-def test_padding_and_order_of_the_batch_change_nothing() -> None:
+def test_result_does_not_depend_on_padding_and_order() -> None:
     given = batch(seed=7)
     order = torch.tensor([3, 0, 6, 2, 1, 5, 4])
     moved = {name: tensor[order] for name, tensor in given.items()}
@@ -164,8 +164,8 @@ def test_padding_and_order_of_the_batch_change_nothing() -> None:
     torch.testing.assert_close(likelihood(moved), likelihood(given)[order], rtol=1e-13, atol=0)
 
 
-def test_a_path_that_is_much_less_likely_than_others_still_counts() -> None:
-    """In float32: the one path to the end is 300 nats below a dead end."""
+def test_improbable_path_is_not_lost_in_float32() -> None:
+    """The only path to the end is 300 nats less probable than a path that cannot reach the end."""
     match = torch.tensor([[[0.0, -1e3, -1e3, -1e3], [-1e3, -300.0, 0.0, -1e3], [-1e3, -1e3, -1e3, 0.0]]])
     step = torch.full((1, 4, 4), -math.inf)
     step[0, 0, 1:3] = math.log(0.5)
@@ -173,8 +173,16 @@ def test_a_path_that_is_much_less_likely_than_others_still_counts() -> None:
     lengths = {"tgt_lengths_B": torch.tensor([3]), "vertices_B": torch.tensor([4])}
     step.requires_grad_()
     found = dag_log_likelihood(match, step, **lengths)
-    assert float(found) == pytest.approx(-300 + math.log(0.5), rel=1e-6)
+    assert float(found.detach()) == pytest.approx(-300 + math.log(0.5), rel=1e-6)
     (shares,) = torch.autograd.grad(found.sum(), step)
     expected = torch.zeros(4, 4)
     expected[0, 1] = expected[1, 3] = 1.0
     torch.testing.assert_close(shares[0], expected)
+
+
+def test_without_a_gradient_the_value_is_the_same() -> None:
+    given = batch(seed=13)
+    given["match_BTL"].requires_grad_()
+    with torch.no_grad():
+        found = likelihood(given)
+    assert torch.equal(found, likelihood(given).detach())

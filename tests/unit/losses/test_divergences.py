@@ -1,4 +1,4 @@
-"""Each divergence by its formula, its slope by autograd, and the data-processing inequality as a property."""
+"""Tests of divergences against their formulas, of slopes against autograd, and of the data-processing inequality."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def value(name: str, log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
 
 
 def compare(name: str, log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """The value and the slope."""
+    """Return the value and the slope."""
     found, slope = divergence(name, beta=beta).compare(Distribution.of_logs(log_p), Distribution.of_logs(log_q))
     values = slope.values * slope.factor
     torch.testing.assert_close(slope.total, values.sum(-1, keepdim=True), rtol=1e-10, atol=1e-13)
@@ -37,7 +37,7 @@ def compare(name: str, log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tenso
 
 
 def by_hand(name: str, p: list[float], q: list[float], beta: float) -> float:
-    """The textbook sum over one distribution, in plain Python."""
+    """Return the divergence of one pair of distributions by the textbook formula, in plain Python."""
 
     def kl(a: list[float], b: list[float]) -> float:
         return sum(x * math.log(x / y) for x, y in zip(a, b, strict=True) if x > 0)
@@ -54,7 +54,7 @@ def by_hand(name: str, p: list[float], q: list[float], beta: float) -> float:
 
 
 @pytest.mark.parametrize(("name", "beta"), CASES)
-def test_is_its_formula(name: str, beta: float) -> None:
+def test_value_equals_formula(name: str, beta: float) -> None:
     log_p, log_q = random_log_probs(20, 7, seed=1), random_log_probs(20, 7, seed=2)
     found = value(name, log_p, log_q, beta)
     expected = [by_hand(name, p, q, beta) for p, q in zip(log_p.exp().tolist(), log_q.exp().tolist(), strict=True)]
@@ -62,7 +62,7 @@ def test_is_its_formula(name: str, beta: float) -> None:
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_of_a_distribution_with_itself(name: str) -> None:
+def test_divergence_from_itself_is_zero_or_entropy(name: str) -> None:
     log_p = random_log_probs(20, 7, seed=3)
     entropy = -(log_p.exp() * log_p).sum(-1)
     expected = entropy if name == "cross_entropy" else torch.zeros_like(entropy)
@@ -70,7 +70,7 @@ def test_of_a_distribution_with_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["kl", "cross_entropy"])
-def test_a_teacher_that_is_certain_gives_cross_entropy(name: str) -> None:
+def test_one_hot_teacher_gives_cross_entropy(name: str) -> None:
     log_q = random_log_probs(5, 7, seed=4)
     labels = torch.tensor([0, 3, 6, 2, 2])
     log_p = torch.full_like(log_q, LOG_ZERO).scatter_(1, labels[:, None], 0.0)
@@ -79,7 +79,7 @@ def test_a_teacher_that_is_certain_gives_cross_entropy(name: str) -> None:
 
 
 class _Compared(torch.autograd.Function):
-    """A divergence of logits, with the gradient that its slope says."""
+    """Divergence of logits whose gradient is computed from the slope."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, log_p: Tensor, name: str, beta: float) -> Tensor:
@@ -101,7 +101,7 @@ def test_gradcheck(name: str, beta: float) -> None:
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_of_logits_that_are_not_normalised_in_given_memory(name: str) -> None:
+def test_unnormalised_logits_with_preallocated_memory(name: str) -> None:
     logits = [3 * random_log_probs(4, 7, seed=seed) + 5 for seed in (5, 6)]
     expected, expected_slope = compare(name, *(each.log_softmax(-1) for each in logits), 0.5)
     p, q = (Distribution.of_logits(each.clone(), out=torch.empty_like(each)) for each in logits)
@@ -126,8 +126,8 @@ def test_distribution_of_logits() -> None:
     st.integers(0, 10_000), st.integers(2, 12), st.sampled_from([case for case in CASES if case[0] != "squared_error"])
 )
 @settings(max_examples=200, deadline=None)
-def test_groups_never_exceed_tokens(seed: int, size: int, case: tuple[str, float]) -> None:
-    """Data-processing inequality: what is seen of p and q through groups of tokens is not further apart."""
+def test_divergence_of_groups_is_at_most_that_of_tokens(seed: int, size: int, case: tuple[str, float]) -> None:
+    """Data-processing inequality: summing p and q over groups of tokens never increases the divergence."""
     name, beta = case
     log_p, log_q = (random_log_probs(size, seed=seed + offset, peak=4.0) for offset in (0, 20_000))
     groups = torch.randint(3, (size,), generator=torch.Generator().manual_seed(seed))
@@ -135,7 +135,7 @@ def test_groups_never_exceed_tokens(seed: int, size: int, case: tuple[str, float
     coarse, fine = (
         value(name, each.clamp(LOG_ZERO), other.clamp(LOG_ZERO), beta) for each, other in (summed, (log_p, log_q))
     )
-    if name == "cross_entropy":  # the bound is the divergence's: take the teacher's own entropy off both
+    if name == "cross_entropy":  # the bound holds for the divergence: subtract the teacher's entropy on both sides
         coarse, fine = (
             found - value(name, each.clamp(LOG_ZERO), each.clamp(LOG_ZERO), beta)
             for found, each in ((coarse, summed[0]), (fine, log_p))
@@ -163,7 +163,7 @@ def test_unknown_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("name", "beta"), CASES)
-def test_hand_derived_slope_is_that_of_autograd(name: str, beta: float) -> None:
+def test_slope_equals_autograd(name: str, beta: float) -> None:
     log_p, log_q = random_log_probs(20, 7, seed=12), random_log_probs(20, 7, seed=13)
     found, found_slope = compare(name, log_p, log_q, beta)
     function = divergence(name, beta=beta).function
@@ -172,14 +172,14 @@ def test_hand_derived_slope_is_that_of_autograd(name: str, beta: float) -> None:
     torch.testing.assert_close(found_slope, slope.values, rtol=1e-11, atol=1e-14)
 
 
-def test_settings_name_the_divergences_of_the_table() -> None:
+def test_settings_list_all_divergences() -> None:
     assert get_args(WordKD.model_fields["divergence"].annotation) == tuple(DIVERGENCES)
 
 
 # ------------------------------------------------------------------------------------------------------ kl_divergence
 
 
-def test_kl_divergence_is_torchs_over_the_masked_tokens() -> None:
+def test_kl_divergence_equals_torch_over_masked_tokens() -> None:
     student, teacher = (torch.randn(4, 6, 9, dtype=torch.float64) for _ in range(2))
     mask = torch.arange(6) < torch.tensor([6, 2, 0, 5])[:, None]
     loss_sum, count = kl_divergence(student, teacher, mask, temperature=2.0)
@@ -196,7 +196,7 @@ def test_kl_divergence_gradcheck() -> None:
 
 
 def test_kl_divergence_of_forbidden_tokens_is_finite() -> None:
-    """Logits of -inf, as of tokens that are never written, on both sides."""
+    """Both models have logits of -inf, as for tokens that are never generated."""
     student, teacher = torch.randn(2, 5, requires_grad=True), torch.randn(2, 5)
     forbidden = torch.tensor([True, False, False, False, True])
     loss_sum, _ = kl_divergence(

@@ -1,4 +1,4 @@
-"""Edit scripts against enumeration."""
+"""Tests of edit scripts against enumeration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdmt.losses.edit_scripts import common_subsequence, compact, levenshtein_distance, missing_between, opened, spread
+from kdmt.losses.edit_scripts import (
+    common_subsequence,
+    compact,
+    levenshtein_distance,
+    missing_between,
+    opened,
+    rightmost_match,
+    spread,
+)
 
 BOS, EOS, PAD, UNK = 0, 2, 1, 3
 SENTENCES = st.lists(st.integers(4, 7), max_size=5)
@@ -25,7 +33,7 @@ def batch(sentences: list[list[int]], *, framed: bool) -> tuple[Tensor, Tensor]:
 
 @given(PAIRS)
 @settings(max_examples=80, deadline=None)
-def test_what_is_kept_and_inserted_makes_the_reference_with_the_fewest_edits(
+def test_common_subsequence_gives_an_optimal_edit_script(
     pairs: list[tuple[list[int], list[int]]],
 ) -> None:
     (hyp, hyp_lengths), (ref, ref_lengths) = (batch([pair[side] for pair in pairs], framed=True) for side in (0, 1))
@@ -34,11 +42,44 @@ def test_what_is_kept_and_inserted_makes_the_reference_with_the_fewest_edits(
         assert partner[0] == 0
         assert partner[len(hypothesis) + 1] == len(reference) + 1
         assert set(partner[len(hypothesis) + 2 :]) <= {-1}
-        keep = [place >= 0 for place in partner[1 : len(hypothesis) + 1]]
-        kept = [place for place in partner if place >= 0]
+        keep = [position >= 0 for position in partner[1 : len(hypothesis) + 1]]
+        kept = [position for position in partner if position >= 0]
         placeholders = [after - before - 1 for before, after in pairwise(kept)]
-        fillers = [token for place, token in enumerate(reference, start=1) if place not in kept]
+        fillers = [token for position, token in enumerate(reference, start=1) if position not in kept]
         assert oracle.is_optimal_edit(hypothesis, reference, keep, placeholders, fillers)
+
+
+@given(PAIRS)
+@settings(max_examples=80, deadline=None)
+def test_the_last_of_several_longest_common_subsequences_is_kept(pairs: list[tuple[list[int], list[int]]]) -> None:
+    """Read from the end of the table: a match before a deletion, a deletion before an insertion."""
+    (hyp, hyp_lengths), (ref, ref_lengths) = (batch([pair[side] for pair in pairs], framed=True) for side in (0, 1))
+    partners = common_subsequence(hyp, ref, hyp_lengths_B=hyp_lengths, ref_lengths_B=ref_lengths)
+    for row, (hypothesis, reference) in enumerate(pairs):
+        i, j, expected = len(hypothesis), len(reference), [-1] * len(hypothesis)
+        while i and j:
+            if hypothesis[i - 1] == reference[j - 1]:
+                i, j = i - 1, j - 1
+                expected[i] = j + 1  # after <s>
+            elif longest(hypothesis[: i - 1], reference[:j]) == longest(hypothesis[:i], reference[:j]):
+                i -= 1
+            else:
+                j -= 1
+        assert partners[row, 1 : len(hypothesis) + 1].tolist() == expected
+
+
+def longest(hypothesis: list[int], reference: list[int]) -> int:
+    return oracle.longest_common_subsequence(hypothesis, reference)
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(4, 6), st.booleans()), max_size=8), min_size=1, max_size=6))
+@settings(max_examples=80, deadline=None)
+def test_a_subsequence_of_its_reference_is_matched_as_by_the_table(words: list[list[tuple[int, bool]]]) -> None:
+    """Tokens may be repeated, so that there are several ways to match them."""
+    ref, ref_lengths = batch([[word for word, _ in row] for row in words], framed=True)
+    hyp, hyp_lengths = batch([[word for word, kept in row if kept] for row in words], framed=True)
+    lengths = {"hyp_lengths_B": hyp_lengths, "ref_lengths_B": ref_lengths}
+    assert torch.equal(rightmost_match(hyp, ref, **lengths), common_subsequence(hyp, ref, **lengths))
 
 
 @given(PAIRS)
@@ -51,8 +92,8 @@ def test_levenshtein_distance(pairs: list[tuple[list[int], list[int]]]) -> None:
 
 @given(PAIRS)
 @settings(max_examples=80, deadline=None)
-def test_the_experts_script_turns_any_hypothesis_into_its_reference(pairs: list[tuple[list[int], list[int]]]) -> None:
-    """Deleting, opening places and filling them, in batches, as a Levenshtein Transformer does it."""
+def test_edit_script_turns_hypothesis_into_reference(pairs: list[tuple[list[int], list[int]]]) -> None:
+    """Tokens are deleted, and placeholders inserted and filled, in batches as in a Levenshtein Transformer."""
     (hyp, hyp_lengths), (ref, ref_lengths) = (batch([pair[side] for pair in pairs], framed=True) for side in (0, 1))
     partners = common_subsequence(hyp, ref, hyp_lengths_B=hyp_lengths, ref_lengths_B=ref_lengths)
     kept, partners = compact(hyp, partners >= 0, pad=PAD), compact(partners, partners >= 0, pad=-1)
@@ -76,3 +117,6 @@ def test_spread_and_compact_against_lists(counts: list[list[int]]) -> None:
         expected = [token for pair in zip(sentence, [*values, 0], strict=True) for token in [pair[0], *[UNK] * pair[1]]]
         assert found[row].tolist() == expected + [PAD] * (found.size(1) - len(expected))
     assert torch.equal(compact(found, found.ne(UNK) & found.ne(PAD), pad=PAD), tokens)
+    wide = compact(found, found.ne(UNK) & found.ne(PAD), pad=PAD, width=found.size(1))
+    assert torch.equal(wide[:, : tokens.size(1)], tokens)
+    assert bool(wide[:, tokens.size(1) :].eq(PAD).all())

@@ -1,4 +1,4 @@
-"""Log-probabilities of a few tokens against those of the whole matrix."""
+"""Tests of the log-probabilities of selected tokens against those of the whole matrix."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdmt.losses import gathered
 from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
 
 M, V, D, K = 11, 13, 5, 4
+
+
+@pytest.fixture(params=[1, 8], autouse=True)
+def row_multiple(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test without padding of the rows of logits, as on a CPU, and with padding, as on a GPU."""
+    monkeypatch.setattr(gathered, "ROW_MULTIPLES", {"cpu": request.param})
 
 
 def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -17,7 +24,7 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
         torch.randn(rows, D, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for rows in (M, V)
     )
     ids_MK = torch.randint(V, (M, K), generator=generator)
-    ids_MK[:, 1] = ids_MK[:, 0]  # a token twice
+    ids_MK[:, 1] = ids_MK[:, 0]  # a repeated token
     return features_MD, weight_VD, ids_MK
 
 
@@ -33,7 +40,7 @@ def test_values_and_gradients(chunk: int) -> None:
         torch.testing.assert_close(mine, wanted, rtol=1e-10, atol=1e-12)
 
 
-def test_products_in_bf16_are_near() -> None:
+def test_products_in_bf16_are_close() -> None:
     features_MD, weight_VD, ids_MK = inputs(torch.float32)
     near = gathered_log_probs(features_MD, weight_VD, ids_MK, product_type=torch.bfloat16)
     exact = gathered_log_probs(features_MD, weight_VD, ids_MK)
@@ -47,7 +54,7 @@ def test_products_in_bf16_are_near() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 4, M])
 @pytest.mark.parametrize("without", [None, 3])
-def test_the_most_probable_tokens_are_those_of_the_whole_matrix(chunk: int, without: int | None) -> None:
+def test_most_probable_tokens_equal_those_of_whole_matrix(chunk: int, without: int | None) -> None:
     features_MD, weight_VD, _ = inputs()
     logits_MV = features_MD.detach() @ weight_VD.detach().t()
     if without is not None:

@@ -1,4 +1,4 @@
-"""What an Insertion Transformer's slots are to have, against a loop written from the paper."""
+"""Tests of the targets of an Insertion Transformer's slots, against a loop written from the paper."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ BOS, PAD, EOS = 0, 1, 2
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=4), st.floats(0.2, 5.0))
 @settings(max_examples=60, deadline=None)
 def test_spans_and_weights(gaps: list[list[int]], temperature: float) -> None:
-    """Each sentence is given by the number of words that are missing in each of its slots."""
+    """A sentence is described by the number of missing words in each of its slots."""
     references, partners = [], []
     for row in gaps:
-        places = [0]
+        positions = [0]
         for gap in row:
-            places.append(places[-1] + gap + 1)
-        references.append([BOS, *range(10, 10 + places[-1] - 1), EOS])
-        partners.append(places)
+            positions.append(positions[-1] + gap + 1)
+        references.append([BOS, *range(10, 10 + positions[-1] - 1), EOS])
+        partners.append(positions)
     slots, longest = max(map(len, gaps)), max(map(len, references))
     reference = torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in references])
     partner = torch.tensor([[*row, *[-1] * (slots + 1 - len(row))] for row in partners])
     counts = torch.tensor([[*row, *[0] * (slots - len(row))] for row in gaps])
-    tokens, weights = missing_spans(reference, partner, counts, nothing=EOS, temperature=temperature)
+    width = max(1, int(counts.max()))
+    tokens, weights = missing_spans(reference, partner, counts, nothing=EOS, temperature=temperature, width=width)
     for sentence, row in enumerate(gaps):
         for slot, gap in enumerate(row):
             first, last = partners[sentence][slot] + 1, partners[sentence][slot + 1] - 1

@@ -1,4 +1,4 @@
-"""Distances of hidden states and attention maps by loops over the formulas."""
+"""Tests of the distances of hidden states and of attention maps against loops over the formulas."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_hidden(kind: str) -> None:
 
 
 def maps(heads: int, seed: int) -> Tensor:
-    """Attention of 3 sentences over 5 keys, of which sentence b has 5 - b."""
+    """Return attention maps of 3 sentences over 5 keys; sentence b has 5 - b real keys."""
     scores = draw(3, heads, 4, 5, seed=seed)
     for sentence in range(3):
         scores[sentence, :, :, 5 - sentence :] = -math.inf
@@ -60,7 +60,7 @@ def test_attention(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["kl", "squared_error"])
-def test_the_gradient_is_finite_on_hidden_keys(kind: str) -> None:
+def test_gradient_is_finite_on_masked_keys(kind: str) -> None:
     scores = draw(3, 2, 4, 5).requires_grad_()
     hidden = torch.zeros(5, dtype=torch.bool)
     hidden[3:] = True

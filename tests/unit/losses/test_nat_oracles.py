@@ -1,4 +1,4 @@
-"""The enumeration oracles against cases worked out by hand, and against what every distribution must satisfy."""
+"""Tests of the enumeration oracles against cases worked out by hand and properties of every distribution."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def draw_log_probs(rows: int, columns: int, seed: int) -> Matrix:
 
 
 def draw_transitions(vertices: int, seed: int) -> Matrix:
-    """Each row a distribution over the vertices ahead; the last row leads nowhere."""
+    """Return random log-probabilities of each vertex over the later vertices; the last row has no transition."""
     rng = np.random.default_rng(seed)
     probabilities = np.zeros((vertices, vertices))
     for u in range(vertices - 1):
@@ -60,7 +60,7 @@ def draw_transitions(vertices: int, seed: int) -> Matrix:
 
 
 def sequences(vocab: Sequence[int], longest: int) -> Iterator[tuple[int, ...]]:
-    """All sequences of 0 to `longest` tokens."""
+    """Yield all sequences of 0 to `longest` tokens."""
     for length in range(longest + 1):
         yield from product(vocab, repeat=length)
 
@@ -79,13 +79,13 @@ TWO_FRAMES = logs([[0.6, 0.4], [0.7, 0.3]])
 
 def test_ctc_collapse() -> None:
     assert ctc_collapse([1, 1, 0, 1, 2, 2, 0, 0], blank=0) == (1, 1, 2)
-    assert ctc_collapse([3, 1, 3, 3, 1, 1], blank=3) == (1, 1)  # merged before blanks go: 3 keeps the 1s apart
+    assert ctc_collapse([3, 1, 3, 3, 1, 1], blank=3) == (1, 1)  # blanks are removed after merging: 3 keeps the 1s apart
     assert ctc_collapse([0, 0], blank=0) == ctc_collapse([], blank=0) == ()
 
 
 def test_ctc_paths() -> None:
     assert list(ctc_paths(2, 2, [1], blank=0)) == [(0, 1), (1, 0), (1, 1)]
-    assert list(ctc_paths(3, 2, [1, 1], blank=0)) == [(1, 0, 1)]  # a repeat needs a blank between
+    assert list(ctc_paths(3, 2, [1, 1], blank=0)) == [(1, 0, 1)]  # repeated tokens need a blank between them
     assert list(ctc_paths(2, 2, [1, 1], blank=0)) == []
     assert list(ctc_paths(2, 2, [], blank=0)) == [(0, 0)]
     # 2 different tokens in 4 frames: a run of each (>= 1), blanks around: choose 4 borders out of 4 + 2 = 6
@@ -124,7 +124,7 @@ def test_ctc_sums_to_one(blank: int) -> None:
     assert all(ctc_best_path(log_probs, output, blank) <= found[output] for output in outputs)
 
 
-# DAG. By hand: 0 -> 1 -> 3 with .3 * 1 and 0 -> 2 -> 3 with .7 * 1; vertices 0 and 3 always speak token 0.
+# DAG. By hand: 0 -> 1 -> 3 with .3 * 1 and 0 -> 2 -> 3 with .7 * 1; vertices 0 and 3 always emit token 0.
 #   vertex 1: token 1 with .8, token 2 with .2;  vertex 2: .2, .3, .25, .25
 DIAMOND = logs([[0, 0.3, 0.7, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]])
 DIAMOND_TOKENS = logs([[1, 0, 0, 0], [0, 0.8, 0.2, 0], [0.2, 0.3, 0.25, 0.25], [1, 0, 0, 0]])
@@ -167,7 +167,7 @@ def test_dag_decoders_by_hand() -> None:
     assert dag_lookahead(DIAMOND_TOKENS, DIAMOND) == ([0, 1, 3], (0, 1, 0), pytest.approx(math.log(0.24), rel=1e-14))
 
 
-def test_dag_viterbi_looks_further() -> None:
+def test_dag_viterbi_finds_a_better_path_than_lookahead() -> None:
     # tokens are certain; lookahead takes .6 and ends with .6 * .55 * 1 = .33; 0 -> 2 -> 3 has .4 * 1
     edges = logs([[0, 0.6, 0.4, 0], [0, 0, 0.55, 0.45], [0, 0, 0, 1], [0, 0, 0, 0]])
     tokens = logs(np.eye(4))
@@ -193,7 +193,7 @@ def test_dag_of_one_vertex() -> None:
     assert dag_viterbi(tokens, edges, beta=2.0) == expected
 
 
-def test_dag_refuses_what_is_no_dag() -> None:
+def test_invalid_dag_is_refused() -> None:
     tokens = draw_log_probs(3, 2, seed=1)
     with pytest.raises(ValueError, match="forward"):
         dag_log_likelihood(tokens, np.zeros((3, 3)), [0, 1])
@@ -299,11 +299,11 @@ def letters(word: str) -> list[int]:
 def test_distances_by_hand() -> None:
     kitten, sitting = letters("kitten"), letters("sitting")
     assert longest_common_subsequence(kitten, sitting) == 4
-    assert edit_distance_insert_delete(kitten, sitting) == 2 + 3  # k, e out; s, i, g in
-    assert levenshtein_distance(kitten, sitting) == 3  # k to s, e to i, g in
+    assert edit_distance_insert_delete(kitten, sitting) == 2 + 3  # delete k, e; insert s, i, g
+    assert levenshtein_distance(kitten, sitting) == 3  # replace k by s, e by i; insert g
     assert hamming_distance(kitten, sitting[:6]) == 2
     assert levenshtein_distance([1, 2, 3], []) == levenshtein_distance([], [1, 2, 3]) == 3
-    assert levenshtein_distance([1, 2, 3, 4], [2, 3, 4, 5]) == 2  # shifted by one: Hamming sees 4
+    assert levenshtein_distance([1, 2, 3, 4], [2, 3, 4, 5]) == 2  # shifted by one: the Hamming distance is 4
     assert hamming_distance([1, 2, 3, 4], [2, 3, 4, 5]) == 4
     assert (
         longest_common_subsequence([], [1]) == edit_distance_insert_delete([], []) == levenshtein_distance([], []) == 0
@@ -313,7 +313,7 @@ def test_distances_by_hand() -> None:
 
 
 def neighbours(tokens: tuple[int, ...], *, substitute: bool) -> Iterator[tuple[int, ...]]:
-    """Everything one edit away, over the tokens 0 and 1."""
+    """Yield all sequences at a distance of one edit, over the tokens 0 and 1."""
     for i in range(len(tokens) + 1):
         yield from ((*tokens[:i], token, *tokens[i:]) for token in (0, 1))
     for i in range(len(tokens)):
@@ -323,7 +323,7 @@ def neighbours(tokens: tuple[int, ...], *, substitute: bool) -> Iterator[tuple[i
 
 
 def distances_from(start: tuple[int, ...], *, substitute: bool, longest: int) -> dict[tuple[int, ...], int]:
-    """Steps to every sequence of up to `longest` tokens, by breadth-first search over single edits."""
+    """Return the number of edits to each sequence of up to `longest` tokens, by breadth-first search."""
     steps, frontier = {start: 0}, [start]
     while frontier:
         reached = {near: steps[here] + 1 for here in frontier for near in neighbours(here, substitute=substitute)}
@@ -356,13 +356,13 @@ def test_apply_edits() -> None:
 
 
 def test_is_optimal_edit() -> None:
-    hypothesis, reference = [5, 6, 7], [5, 7, 8]  # 6 out, 8 in
+    hypothesis, reference = [5, 6, 7], [5, 7, 8]  # delete 6, insert 8
     assert is_optimal_edit(hypothesis, reference, [True, False, True], [0, 0, 1], [8])
     assert not is_optimal_edit(hypothesis, reference, [True, False, True], [0, 0, 1], [9])  # not the reference
-    assert not is_optimal_edit(hypothesis, reference, [True, False, False], [0, 2], [7, 8])  # 7 out and in again
+    assert not is_optimal_edit(hypothesis, reference, [True, False, False], [0, 2], [7, 8])  # 7 is replaced by 7
     assert not is_optimal_edit(hypothesis, reference, [True, True, True], [0, 0, 0, 0], [])
     assert is_optimal_edit(reference, reference, [True] * 3, [0] * 4, [])
-    # 1 2 to 2 1: keep either, two optimal edits
+    # from 1 2 to 2 1: either token can be kept, so there are two optimal edits
     assert is_optimal_edit([1, 2], [2, 1], [True, False], [1, 0], [2])
     assert is_optimal_edit([1, 2], [2, 1], [False, True], [0, 1], [1])
     assert not is_optimal_edit([1, 2], [2, 1], [False, False], [2], [2, 1])
@@ -372,14 +372,14 @@ MASK = 99
 
 
 class Script:
-    """Predicts what it is told to, one answer per call, and keeps what it was asked."""
+    """Predictor that returns prepared answers, one per call, and records its inputs."""
 
     def __init__(self, *answers: tuple[list[int], list[float]]) -> None:
         self.answers = list(answers)
-        self.asked: list[tuple[int, ...]] = []
+        self.inputs: list[tuple[int, ...]] = []
 
     def __call__(self, tokens: tuple[int, ...]) -> tuple[list[int], list[float]]:
-        self.asked.append(tokens)
+        self.inputs.append(tokens)
         return self.answers.pop(0)
 
 
@@ -387,11 +387,11 @@ def test_mask_predict_by_hand() -> None:
     # 3 positions, 3 iterations: 3, 2, 1 masks
     predict = Script(
         ([5, 6, 7], [0.4, 0.2, 0.3]),
-        ([1, 8, 9], [1.0, 0.5, 0.6]),  # position 0 is not masked: stays 5, with .4, now the least confident
+        ([1, 8, 9], [1.0, 0.5, 0.6]),  # position 0 is not masked: it keeps 5 with .4, now the least confident
         ([4, 1, 1], [0.1, 0.0, 0.0]),
     )
     assert mask_predict(predict, 3, 3, MASK) == [(5, 6, 7), (5, 8, 9), (4, 8, 9)]
-    assert predict.asked == [(MASK, MASK, MASK), (5, MASK, MASK), (MASK, 8, 9)]
+    assert predict.inputs == [(MASK, MASK, MASK), (5, MASK, MASK), (MASK, 8, 9)]
 
 
 def test_mask_predict_rounds_down_and_masks_the_leftmost() -> None:
@@ -404,7 +404,7 @@ def test_mask_predict_with_more_iterations_than_positions() -> None:
     # 2 positions, 4 iterations: 2, int(6 / 4) = 1, int(4 / 4) = 1, int(2 / 4) = 0 masks
     predict = Script(([0, 0], [0.5, 0.6]), ([1, 1], [0.7, 0.7]), ([2, 2], [0.8, 0.8]))
     assert mask_predict(predict, 2, 4, MASK) == [(0, 0), (1, 0), (1, 2), (1, 2)]
-    assert len(predict.asked) == 3
+    assert len(predict.inputs) == 3
     assert mask_predict(Script(), 0, 2, MASK) == [(), ()]
 
 

@@ -1,4 +1,4 @@
-"""Selection rules against loops written from the paper (Wang et al. 2021)."""
+"""Tests of the selection rules against loops written from the paper (Wang et al. 2021)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ VALUES = st.lists(st.integers(0, 40).map(lambda value: value / 8), min_size=1, m
 def test_batch_level(values: list[float], rate: float) -> None:
     wanted = max(1, int(rate * len(values)))
     chosen: set[int] = set()
-    while len(chosen) < wanted:  # the hardest that is left, the first of equals
-        left = [place for place in range(len(values)) if place not in chosen]
-        chosen.add(max(left, key=lambda place: (values[place], -place)))
+    while len(chosen) < wanted:  # the hardest remaining token, the first among equals
+        left = [position for position in range(len(values)) if position not in chosen]
+        chosen.add(max(left, key=lambda position: (values[position], -position)))
     found = hardest(torch.tensor(values), rate)
     assert set(found.nonzero()[:, 0].tolist()) == chosen
 

@@ -1,4 +1,4 @@
-"""Word-level distillation in chunks against the plain formula on whole matrices, with autograd's gradients."""
+"""Tests of word-level distillation in chunks against the plain formula on whole matrices, with autograd."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def best(given: dict[str, Tensor], k: int, temperature: float = 1.0) -> BestToke
 
 
 def groups_of(log_p: Tensor, k: int) -> BestTokens:
-    """What a cache holds of whole distributions: the k best, and the sum of all others."""
+    """Return the cache entries of whole distributions: the top-k log-probabilities, and the sum of all others."""
     log_probs, ids = log_p.topk(k, dim=1)
     rest = log_p.scatter(1, ids, -math.inf).logsumexp(1, keepdim=True)
     return BestTokens(ids, torch.cat([log_probs, rest], dim=1))
 
 
 def plain(given: dict[str, Tensor], settings: dict[str, Any], k: int | None) -> dict[str, Tensor]:
-    """The losses as the formulas have them, every matrix held; with `k`, over the k best tokens and the rest."""
+    """Return the losses by the formulas on whole matrices; with `k`, over the top-k tokens and the rest."""
     temperature, alpha = settings["temperature"], settings["alpha"]
     logits = given["features"] @ given["weight"].t()
     ce, nll = cross_entropies(logits, given["targets"])
@@ -89,15 +89,17 @@ def plain(given: dict[str, Tensor], settings: dict[str, Any], k: int | None) -> 
 
 
 def cross_entropies(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """With label smoothing and without, of each token."""
+    """Return the cross entropy of each token, with and without label smoothing."""
     each = [label_smoothed_cross_entropy(logits[m : m + 1], targets[m : m + 1], epsilon=EPSILON) for m in range(M)]
     smoothed, nll = zip(*each, strict=True)
     return torch.stack(smoothed), torch.stack(nll)
 
 
 def ranking_by_loops(given: dict[str, Tensor], best: int, k: int | None) -> Tensor:
-    """Zhang et al. 2023, the hierarchical ranking loss, pair by pair. Of the teacher's p no more is known than its k
-    best tokens: all others count as less probable than those."""
+    """Return the hierarchical ranking loss (Zhang et al. 2023) by loops over pairs.
+
+    With `k`, only the teacher's top-k probabilities are known: all other tokens count as less probable.
+    """
     q = (given["features"] @ given["weight"].t()).softmax(1)
     p = (given["teacher_features"] @ given["teacher_weight"].t()).softmax(1)
     if k is not None:
@@ -128,7 +130,7 @@ def chunked(given: dict[str, Tensor], settings: dict[str, Any], k: int | None, c
     return projected_loss(given["features"], given["weight"], loss, chunk=chunk)
 
 
-def assert_is_the_formula(settings: dict[str, Any], k: int | None, chunk: int = 5) -> None:
+def assert_equals_formula(settings: dict[str, Any], k: int | None, chunk: int = 5) -> None:
     given = tensors()
     expected = plain(given, settings, k)
     wanted = torch.autograd.grad(expected["total"], [given["features"], given["weight"]])
@@ -145,14 +147,14 @@ def assert_is_the_formula(settings: dict[str, Any], k: int | None, chunk: int = 
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_whole_distribution(name: str, alpha: float, temperature: float) -> None:
-    assert_is_the_formula({"divergence": name, "alpha": alpha, "temperature": temperature}, None)
+    assert_equals_formula({"divergence": name, "alpha": alpha, "temperature": temperature}, None)
 
 
 @pytest.mark.parametrize("k", [1, 4, V - 1])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("name", [name for name in DIVERGENCES if divergence(name).of_groups])
 def test_best_tokens(name: str, temperature: float, k: int) -> None:
-    assert_is_the_formula({"divergence": name, "alpha": 0.5, "temperature": temperature}, k)
+    assert_equals_formula({"divergence": name, "alpha": 0.5, "temperature": temperature}, k)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
@@ -160,9 +162,9 @@ def test_best_tokens(name: str, temperature: float, k: int) -> None:
 def test_divergence_with_the_slope_of_autograd(name: str, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DIVERGENCES, name, replace(DIVERGENCES[name], fast=None))
     settings = {"divergence": name, "alpha": 0.5, "temperature": temperature}
-    assert_is_the_formula(settings, None)
+    assert_equals_formula(settings, None)
     if DIVERGENCES[name].of_groups:
-        assert_is_the_formula({**settings, "ranking": 3, "min_confidence": 0.1}, 4)
+        assert_equals_formula({**settings, "ranking": 3, "min_confidence": 0.1}, 4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -170,20 +172,20 @@ def test_divergence_with_the_slope_of_autograd(name: str, temperature: float, mo
 def test_mutual_information(k: int | None, temperature: float) -> None:
     log_marginal = whole(tensors()).marginal(M, chunk=4).log()
     settings = {"divergence": "kl", "alpha": 0.4, "temperature": temperature}
-    assert_is_the_formula({**settings, "mutual_information": 0.3, "log_marginal_V": log_marginal}, k)
-    assert_is_the_formula({**settings, "mutual_information": -0.3, "log_marginal_V": log_marginal}, k)
+    assert_equals_formula({**settings, "mutual_information": 0.3, "log_marginal_V": log_marginal}, k)
+    assert_equals_formula({**settings, "mutual_information": -0.3, "log_marginal_V": log_marginal}, k)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("k", [None, 4])
 def test_top1_ranking(k: int | None, temperature: float) -> None:
-    """Temperature does not change the teacher's order, and q is that of temperature 1."""
-    assert_is_the_formula(
+    """The temperature does not change the teacher's order, and q is computed at temperature 1."""
+    assert_equals_formula(
         {"divergence": "kl", "alpha": 0.5, "temperature": temperature, "ranking": 4, "min_confidence": 0.1}, k
     )
 
 
-def test_marginal_is_the_mean_of_the_batch() -> None:
+def test_marginal_equals_mean_over_batch() -> None:
     given = tensors()
     expected = (given["teacher_features"] @ given["teacher_weight"].t()).softmax(1).mean(0)
     torch.testing.assert_close(whole(given, 3.0).marginal(M, chunk=4), expected, rtol=1e-12, atol=0)
@@ -193,23 +195,23 @@ def test_marginal_is_the_mean_of_the_batch() -> None:
 @pytest.mark.parametrize(
     "chosen", [{"taught_M": torch.arange(M) % 3 == 0}, {"min_confidence": 0.3}, {"max_entropy": 1.2}]
 )
-def test_some_tokens_alone_are_taught(chosen: dict[str, Any], k: int | None) -> None:
+def test_distillation_of_selected_tokens(chosen: dict[str, Any], k: int | None) -> None:
     settings = {"divergence": "kl", "alpha": 0.5, "temperature": 1.0, **chosen}
     taught = int(plain(tensors(), settings, k)["taught"])
     assert 0 < taught < M
-    assert_is_the_formula(settings, k)
+    assert_equals_formula(settings, k)
 
 
 @pytest.mark.parametrize("k", [None, 4])
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
-def test_targets_that_are_no_references_have_no_cross_entropy(k: int | None, alpha: float) -> None:
+def test_no_cross_entropy_without_references(k: int | None, alpha: float) -> None:
     settings = {"divergence": "js", "alpha": alpha, "temperature": 1.0, "has_references": False}
-    assert_is_the_formula(settings, k)
-    assert_is_the_formula({**settings, "taught_M": torch.arange(M) % 3 == 0}, k)
+    assert_equals_formula(settings, k)
+    assert_equals_formula({**settings, "taught_M": torch.arange(M) % 3 == 0}, k)
 
 
 @pytest.mark.parametrize("name", [name for name in DIVERGENCES if divergence(name).of_groups])
-def test_all_tokens_in_the_cache_give_the_whole_divergence(name: str) -> None:
+def test_cache_of_all_tokens_gives_the_whole_divergence(name: str) -> None:
     settings = {"divergence": name, "alpha": 0.5, "temperature": 1.0}
     given = tensors()
     full, whole_parts = chunked(given, settings, None, 7)
@@ -221,14 +223,14 @@ def test_all_tokens_in_the_cache_give_the_whole_divergence(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tvd"])
-def test_fewer_tokens_in_the_cache_never_give_more(name: str) -> None:
+def test_divergence_does_not_decrease_with_k(name: str) -> None:
     given = tensors()
     settings = {"divergence": name, "alpha": 1.0, "temperature": 1.0}
     values = [float(chunked(given, settings, k, M)[1][1]) for k in (1, 2, 4, 8, V)]
     assert values == sorted(values)
 
 
-def test_chunks_change_nothing_in_float32() -> None:
+def test_float32_result_does_not_depend_on_chunks() -> None:
     given = tensors(dtype=torch.float32)
     settings = {"divergence": "js", "alpha": 0.5, "temperature": 2.0}
     for k in (None, 4):
@@ -263,7 +265,7 @@ def test_several_teachers_are_averaged_in_probability() -> None:
     torch.testing.assert_close(both.distribution(slice(3, 9)).probs, expected[3:9], rtol=1e-12, atol=0)
 
 
-def test_a_high_temperature_tends_to_squared_distance_of_centred_logits() -> None:
+def test_high_temperature_gives_squared_distance_of_centred_logits() -> None:
     """T^2 KL(p_T || q_T) -> sum_v (z_v - t_v)^2 / (2 V), both centred (Hinton et al. 2015, section 2.1)."""
     given = tensors()
     logits, teacher = given["features"] @ given["weight"].t(), given["teacher_features"] @ given["teacher_weight"].t()
@@ -273,8 +275,8 @@ def test_a_high_temperature_tends_to_squared_distance_of_centred_logits() -> Non
     torch.testing.assert_close(chunked(given, settings, None, 5)[1][1], expected.detach(), rtol=1e-3, atol=0)
 
 
-def test_a_student_that_is_sure_of_a_wrong_token_has_a_finite_gradient() -> None:
-    """The rest's probability is 0 in float32: nothing is divided by it."""
+def test_gradient_of_overconfident_student_is_finite() -> None:
+    """The probability of the rest is 0 in float32; there must be no division by it."""
     features, weight = torch.full((1, 1), 200.0, requires_grad=True), torch.tensor([[1.0], [-1.0], [-1.0], [-1.0]])
     teacher = BestTokens(torch.tensor([[0, 1]]), torch.tensor([[0.4, 0.3, 0.3]]).log())
     for name in ("kl", "reverse_kl", "js", "tvd", "cross_entropy"):
@@ -289,7 +291,7 @@ def test_a_student_that_is_sure_of_a_wrong_token_has_a_finite_gradient() -> None
 
 @pytest.mark.parametrize("k", [None, 4])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_a_token_of_weight_n_counts_as_n_tokens(k: int | None, temperature: float) -> None:
+def test_token_of_weight_n_equals_n_tokens(k: int | None, temperature: float) -> None:
     given = tensors()
     times = torch.arange(M) % 3
     repeated = {
@@ -306,8 +308,8 @@ def test_a_token_of_weight_n_counts_as_n_tokens(k: int | None, temperature: floa
     torch.testing.assert_close(parts, expected_parts, rtol=1e-11, atol=1e-12)
     wanted = torch.autograd.grad(expected, [repeated["features"], repeated["weight"]])
     found = torch.autograd.grad(total, [given["features"], given["weight"]])
-    place = torch.arange(M).repeat_interleave(times)
-    by_token = torch.zeros_like(found[0]).index_add_(0, place, wanted[0])
+    index = torch.arange(M).repeat_interleave(times)
+    by_token = torch.zeros_like(found[0]).index_add_(0, index, wanted[0])
     torch.testing.assert_close(found[0], by_token, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(found[1], wanted[1], rtol=1e-9, atol=1e-11)
 
@@ -315,10 +317,10 @@ def test_a_token_of_weight_n_counts_as_n_tokens(k: int | None, temperature: floa
 @pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tvd"])
 @given(seed=st.integers(0, 10_000), k=st.integers(1, V - 1), peaks=st.tuples(st.floats(0.5, 60), st.floats(0.5, 60)))
 @hypothesis_settings(max_examples=60, deadline=None)
-def test_a_cache_on_disk_never_gives_more_than_the_whole(
+def test_divergence_from_float16_cache_is_at_most_the_whole(
     name: str, seed: int, k: int, peaks: tuple[float, float]
 ) -> None:
-    """Data-processing inequality through rounding to float16 and back, also of teachers that are nearly certain."""
+    """The data-processing inequality holds after rounding to float16, also for teachers that are nearly certain."""
     generator = torch.Generator().manual_seed(seed)
     log_p, log_q = (
         (peak * torch.randn(5, V, generator=generator, dtype=torch.float64)).log_softmax(1) for peak in peaks
@@ -329,23 +331,23 @@ def test_a_cache_on_disk_never_gives_more_than_the_whole(
     read = torch.from_numpy(records["log_probs"][:, 0].astype(np.float64)).log_softmax(1)
     whole_value, _ = divergence(name).compare(Distribution.of_logs(log_p), Distribution.of_logs(log_q))
     pull = BestTokens(best.ids_MK, read).pull(slice(None), divergence(name), Distribution.of_logs(log_q.clone()))
-    assert bool((pull.value_C <= 1.02 * whole_value + 0.02).all())  # float16 has three digits
+    assert bool((pull.value_C <= 1.02 * whole_value + 0.02).all())  # float16 has a precision of three digits
 
 
-def test_the_students_rest_below_the_smallest_number() -> None:
-    """In float32 the others' exponentials are 0; the divergence is that of float64."""
+def test_underflow_of_the_students_rest() -> None:
+    """The exponentials of the other logits are 0 in float32; the divergence still equals that in float64."""
     logits = torch.tensor([[200.0, 60.0, 50.0, 40.0, 30.0]])
     teacher = groups_of(torch.tensor([[0.5, 0.3, 0.15, 0.04, 0.01]], dtype=torch.float64).log(), 1)
     values = []
     for dtype in (torch.float32, torch.float64):
-        said = BestTokens(teacher.ids_MK, teacher.log_probs_MG.to(dtype))
-        pull = said.pull(slice(None), divergence("kl"), Distribution.of_logits(logits.to(dtype).clone()))
+        cached = BestTokens(teacher.ids_MK, teacher.log_probs_MG.to(dtype))
+        pull = cached.pull(slice(None), divergence("kl"), Distribution.of_logits(logits.to(dtype).clone()))
         values.append(float(pull.value_C))
     assert values[0] == pytest.approx(values[1], rel=1e-6) == pytest.approx(69.3, abs=0.5)
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_of_no_tokens_the_loss_is_nothing(cached: bool) -> None:
+def test_loss_of_empty_batch_is_zero(cached: bool) -> None:
     features, weight = torch.zeros(0, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
     none = torch.zeros(0, dtype=torch.int64)
     teacher: TeacherTokens = WholeDistribution((torch.zeros(0, 5),), (torch.randn(7, 5),))

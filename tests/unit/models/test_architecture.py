@@ -6,7 +6,7 @@ from kdmt.errors import UserError
 from kdmt.models.architecture import ARCHITECTURES, TransformerConfig, architecture
 
 
-def test_multi30k_is_the_published_one() -> None:
+def test_multi30k_equals_published_architecture() -> None:
     config = architecture("transformer_multi30k")
     for side in ("encoder", "decoder"):
         fields = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")
@@ -15,7 +15,7 @@ def test_multi30k_is_the_published_one() -> None:
     assert config.dropout == 0.3
 
 
-def test_any_field_can_be_changed_and_the_rest_stays() -> None:
+def test_overrides_change_only_the_given_fields() -> None:
     config = architecture("transformer_iwslt_de_en", {"decoder_layers": 1, "dropout": 0.3})
     expected = {**ARCHITECTURES["transformer_iwslt_de_en"].as_dict(), "decoder_layers": 1, "dropout": 0.3}
     assert config.as_dict() == expected
@@ -32,6 +32,6 @@ def test_any_field_can_be_changed_and_the_rest_stays() -> None:
         ("transformer_multi30k", {"decoder_embed_dim": 64}, "encoder_embed_dim equal to decoder_embed_dim"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(name: str, overrides: dict, message: str) -> None:
+def test_invalid_settings_are_refused_by_name(name: str, overrides: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         architecture(name, overrides)

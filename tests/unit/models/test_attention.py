@@ -1,4 +1,4 @@
-"""Attention against PyTorch's own nn.MultiheadAttention with the same weights."""
+"""Tests of attention against nn.MultiheadAttention with the same weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cross_attention() -> tuple[CrossAttention, nn.MultiheadAttention]:
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """float64, with every parameter random: the biases too."""
+    """Return the module in float64 with all parameters random, including biases."""
     for parameter in module.double().parameters():
         nn.init.normal_(parameter, std=0.5)
     return module
@@ -55,14 +55,14 @@ def test_heads_are_split_and_merged_without_loss() -> None:
     assert torch.equal(merge_heads(split), x_BTD)
 
 
-def test_self_attention_over_real_tokens_is_the_peers() -> None:
+def test_self_attention_with_padding_equals_torch() -> None:
     ours, peer = self_attention()
     x_BSD = random_states(BATCH, SOURCE, DIM)
     expected, _ = peer(x_BSD, x_BSD, x_BSD, key_padding_mask=~KEEP_BS)
     torch.testing.assert_close(ours(x_BSD, keep_B11T=KEEP_BS[:, None, None]), expected)
 
 
-def test_causal_self_attention_is_the_peers() -> None:
+def test_causal_self_attention_equals_torch() -> None:
     ours, peer = self_attention()
     x_BTD = random_states(BATCH, LENGTH, DIM)
     future_TT = torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1)
@@ -70,23 +70,23 @@ def test_causal_self_attention_is_the_peers() -> None:
     torch.testing.assert_close(ours(x_BTD, causal=True), expected)
 
 
-def test_cross_attention_over_wider_or_narrower_states_is_the_peers() -> None:
+def test_cross_attention_over_states_of_other_width_equals_torch() -> None:
     ours, peer = cross_attention()
     x_BTD, states_BSD = random_states(BATCH, LENGTH, DIM), random_states(BATCH, SOURCE, ENCODER_DIM)
     expected, _ = peer(x_BTD, states_BSD, states_BSD, key_padding_mask=~KEEP_BS)
     torch.testing.assert_close(ours(x_BTD, states_BSD, KEEP_BS[:, None, None]), expected)
 
 
-def test_self_attention_step_by_step_is_the_causal_pass() -> None:
+def test_self_attention_steps_equal_causal_pass() -> None:
     ours, _ = self_attention()
     x_NTD = random_states(BATCH, LENGTH, DIM)
-    # what has not been written yet must not be read
+    # cache entries that are not written yet must not be read
     cache = torch.full((2, BATCH, HEADS, LENGTH + 2, DIM // HEADS), math.nan, dtype=torch.float64)
     steps = [ours.step(x_NTD[:, position], cache, position) for position in range(LENGTH)]
     torch.testing.assert_close(torch.stack(steps, dim=1), ours(x_NTD, causal=True))
 
 
-def test_cross_attention_step_serves_every_row_of_a_sentence() -> None:
+def test_cross_attention_step_equals_full_pass_with_several_rows() -> None:
     ours, _ = cross_attention()
     rows_a_sentence = 2
     x_ND, states_BSD = random_states(BATCH * rows_a_sentence, DIM), random_states(BATCH, SOURCE, ENCODER_DIM)
@@ -97,7 +97,7 @@ def test_cross_attention_step_serves_every_row_of_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("make", [self_attention, cross_attention])
-def test_attention_dropout_acts_in_training_alone(make: object) -> None:
+def test_attention_dropout_is_applied_only_in_training(make: object) -> None:
     ours, _ = make()
     ours.dropout = 0.5
     states = random_states(BATCH, SOURCE, DIM if isinstance(ours, SelfAttention) else ENCODER_DIM)
@@ -111,22 +111,22 @@ def test_attention_dropout_acts_in_training_alone(make: object) -> None:
 
 
 def assert_xavier_uniform(weight: Tensor, gain: float) -> None:
-    """Uniform on +-gain * sqrt(6 / (fan_in + fan_out)): the largest of many draws comes near the bound."""
+    """Check that the largest weight is close to the bound gain * sqrt(6 / (fan_in + fan_out)) of Xavier's uniform."""
     bound = gain * math.sqrt(6 / sum(weight.shape))
     assert 0.98 * bound < float(weight.detach().abs().max()) <= bound
 
 
-def test_first_weights_are_fairseqs() -> None:
+def test_self_attention_is_initialised_as_in_fairseq() -> None:
     torch.manual_seed(1)
     attention = SelfAttention(64, 4, dropout=0.0)
-    for part in attention.qkv_proj.weight.chunk(3):  # each matrix with its own fan, not that of the stack
+    for part in attention.qkv_proj.weight.chunk(3):  # each matrix has its own fan, not that of the stack
         assert_xavier_uniform(part, 1 / math.sqrt(2))
     assert_xavier_uniform(attention.out_proj.weight, 1.0)
     assert not attention.out_proj.bias.any()
 
 
 @pytest.mark.parametrize(("encoder_dim", "gain"), [(64, 1 / math.sqrt(2)), (48, 1.0)])
-def test_first_weights_of_cross_attention_are_fairseqs(encoder_dim: int, gain: float) -> None:
+def test_cross_attention_is_initialised_as_in_fairseq(encoder_dim: int, gain: float) -> None:
     torch.manual_seed(1)
     attention = CrossAttention(64, encoder_dim, 4, dropout=0.0)
     assert_xavier_uniform(attention.q_proj.weight, gain)

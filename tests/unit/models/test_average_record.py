@@ -1,4 +1,4 @@
-"""The record of the checkpoints that an average is the mean of."""
+"""Tests of the record of the checkpoints that were averaged."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ def checkpoints(*updates: int) -> list[Path]:
     return [Path(f"run/checkpoint_{update}") for update in updates]
 
 
-def test_the_record_holds_the_updates_in_order(tmp_path: Path) -> None:
+def test_record_lists_the_updates_in_order(tmp_path: Path) -> None:
     assert average_of(tmp_path) is None
     write_average_of(tmp_path, checkpoints(20, 100))
     assert average_of(tmp_path) == [20, 100]
     assert checkpoint_update(Path("run/checkpoint_100")) == 100
 
 
-def test_a_record_that_is_none(tmp_path: Path) -> None:
+def test_invalid_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "average_of").write_text("20\nx\n")
     with pytest.raises(UserError, match="average_of: not a list of updates"):
         average_of(tmp_path)
 
 
 @pytest.mark.parametrize(("newer", "expected"), [((20, 40), False), ((40, 60), True), ((20,), False)])
-def test_an_average_is_outdated_when_the_run_has_newer_checkpoints(
+def test_average_is_outdated_if_the_run_has_newer_checkpoints(
     tmp_path: Path, newer: tuple[int, ...], expected: bool
 ) -> None:
     (tmp_path / AVERAGE).mkdir()
@@ -38,7 +38,7 @@ def test_an_average_is_outdated_when_the_run_has_newer_checkpoints(
 
 
 @pytest.mark.parametrize(("records", "expected"), [((), False), (("plan.json",), True), (("manifest.json",), False)])
-def test_a_run_of_an_older_version_is_judged_by_its_records(
+def test_outdated_average_of_a_run_of_an_older_version(
     tmp_path: Path, records: tuple[str, ...], expected: bool
 ) -> None:
     for name in records:

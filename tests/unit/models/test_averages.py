@@ -1,4 +1,4 @@
-"""The average of a run: written, rebuilt once it is outdated, and refused where that cannot be done."""
+"""Tests of the average of a run: it is written, rebuilt if outdated, and refused if it cannot be rebuilt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_model(seed: int) -> Transformer:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run whose average is of its first two checkpoints of three."""
+    """Make a run of three checkpoints and the average of the first two."""
     notes = tmp_path / "notes.txt"
     notes.write_text("a companion")
     for update in (1, 2, 3):
@@ -41,20 +41,20 @@ def assert_is_mean(average: Path, seeds: tuple[int, ...]) -> None:
         torch.testing.assert_close(found.detach().double(), expected, rtol=0, atol=1e-7)
 
 
-def test_an_average_is_the_mean_of_its_checkpoints_and_names_them(run: Path) -> None:
+def test_average_is_the_mean_and_lists_its_checkpoints(run: Path) -> None:
     assert_is_mean(run / "average", (1, 2))
     assert average_of(run / "average") == [1, 2]
     assert (run / "average" / "notes.txt").read_text() == "a companion"
 
 
-def test_an_average_that_is_up_to_date_is_left_as_it_is(run: Path) -> None:
+def test_average_that_is_up_to_date_is_kept(run: Path) -> None:
     write_average_of(run, list_checkpoints(run)[:2])
     before = (run / "average" / "model.safetensors").stat().st_mtime_ns
     renew_average(run)
     assert (run / "average" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_an_outdated_average_is_made_anew_with_its_companions(run: Path) -> None:
+def test_outdated_average_is_rebuilt_with_companions(run: Path) -> None:
     write_average_of(run, list_checkpoints(run)[1:])
     renew_average(run)
     assert not is_outdated(run)
@@ -62,7 +62,7 @@ def test_an_outdated_average_is_made_anew_with_its_companions(run: Path) -> None
     assert (run / "average" / "notes.txt").read_text() == "a companion"
 
 
-def test_an_average_of_damaged_checkpoints_is_refused_with_the_alternatives(run: Path) -> None:
+def test_average_of_damaged_checkpoints_is_refused(run: Path) -> None:
     write_average_of(run, list_checkpoints(run)[1:])
     (run / "last").write_text("checkpoint_3\n")
     (run / "checkpoint_3" / "model.json").write_text("{}")

@@ -11,7 +11,7 @@ from kdmt.models.build import build_model, build_transformer, count_parameters, 
 
 
 def transformer_parameters(*, encoder: tuple[int, int, int], decoder: tuple[int, int, int], embeddings: int) -> int:
-    """Parameters of a post-norm Transformer whose sides are (layers, width, ffn width)."""
+    """Return the number of parameters of a post-norm Transformer whose sides are (layers, width, FFN width)."""
     (encoder_layers, d, f), (decoder_layers, e, g) = encoder, decoder
     attention, feed_forward, norm = 4 * (d * d + d), d * f + f + f * d + d, 2 * d
     encoder_layer = attention + feed_forward + 2 * norm
@@ -22,7 +22,7 @@ def transformer_parameters(*, encoder: tuple[int, int, int], decoder: tuple[int,
 
 
 def test_multi30k_has_the_published_size() -> None:
-    vocab = 9700  # about what 10k joint merges give on Multi30k
+    vocab = 9700  # approximately the size with 10k joint merges on Multi30k
     model = build_transformer(architecture("transformer_multi30k"), src_vocab_size=vocab, tgt_vocab_size=vocab)
     side = (4, 128, 256)
     assert count_parameters(model) == transformer_parameters(encoder=side, decoder=side, embeddings=vocab * 128)
@@ -30,7 +30,7 @@ def test_multi30k_has_the_published_size() -> None:
 
 
 @pytest.mark.parametrize(("shared", "tables"), [(False, 2), (True, 1)])
-def test_parameters_of_unequal_sides_follow_the_formula(shared: bool, tables: int) -> None:
+def test_number_of_parameters_follows_the_formula(shared: bool, tables: int) -> None:
     overrides = {"decoder_layers": 1, "decoder_embed_dim": 32, "share_decoder_input_output_embed": shared}
     model = build_transformer(architecture("transformer_tiny", overrides), src_vocab_size=50, tgt_vocab_size=40)
     embeddings = 50 * 64 + tables * 40 * 32
@@ -38,7 +38,7 @@ def test_parameters_of_unequal_sides_follow_the_formula(shared: bool, tables: in
     assert count_parameters(model) == expected
 
 
-def test_description_survives_json_and_rebuilds_the_shape() -> None:
+def test_model_is_rebuilt_from_description_in_json() -> None:
     config = architecture("transformer_tiny", {"decoder_layers": 1, "encoder_learned_pos": True, "dropout": 0.25})
     model = build_transformer(config, src_vocab_size=30, tgt_vocab_size=40)
     description = json.loads(json.dumps(describe_model(model)))
@@ -49,7 +49,7 @@ def test_description_survives_json_and_rebuilds_the_shape() -> None:
     assert {name: tensor.shape for name, tensor in rebuilt.state_dict().items()} == shapes
 
 
-def test_seed_decides_the_weights() -> None:
+def test_weights_depend_on_the_seed() -> None:
     def weights(seed: int) -> list[torch.Tensor]:
         torch.manual_seed(seed)
         model = build_transformer(architecture("transformer_tiny"), src_vocab_size=30, tgt_vocab_size=30)

@@ -54,7 +54,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def companions(tmp_path: Path) -> list[Path]:
-    """A dictionary, and a folder with a tokenizer in it."""
+    """Write a dictionary, and a folder that contains a tokenizer."""
     dictionary, tokenizer = tmp_path / "prepare" / "dict.de.txt", tmp_path / "prepare" / "tokenizer"
     tokenizer.mkdir(parents=True)
     dictionary.write_text("Hund 3\n")
@@ -66,7 +66,7 @@ def companions(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("overrides", [{}, {"share_all_embeddings": True, "encoder_learned_pos": True}], ids=str)
-def test_model_comes_back_bit_for_bit(tmp_path: Path, overrides: dict) -> None:
+def test_model_round_trip_is_exact(tmp_path: Path, overrides: dict) -> None:
     model = make_model(1, **overrides)
     save_checkpoint(tmp_path / "checkpoint_3", model)
     loaded = load_model(tmp_path / "checkpoint_3")
@@ -77,7 +77,7 @@ def test_model_comes_back_bit_for_bit(tmp_path: Path, overrides: dict) -> None:
     assert tied == bool(overrides)
 
 
-def test_companions_and_state_come_back(tmp_path: Path, companions: list[Path]) -> None:
+def test_companions_and_state_round_trip(tmp_path: Path, companions: list[Path]) -> None:
     folder = tmp_path / "checkpoint_3"
     save_checkpoint(folder, make_model(1), companions=companions, state=STATE)
     assert (folder / "dict.de.txt").read_text() == "Hund 3\n"
@@ -94,13 +94,13 @@ def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_a_folder_without_state_says_so(tmp_path: Path) -> None:
+def test_missing_state_is_reported(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "average", make_model(1))
     with pytest.raises(UserError, match="average: holds no training state"):
         load_state(tmp_path / "average")
 
 
-# ---------------------------------------------------------------------------------------------------------- damage
+# --------------------------------------------------------------------------------------------- damaged checkpoints
 
 FILES = ["model.safetensors", "model.json", "training_state.safetensors", "training_state.json", "tokenizer/spm.model"]
 
@@ -122,7 +122,7 @@ def test_damaged_file_is_refused_by_name(tmp_path: Path, companions: list[Path],
             use(folder)
 
 
-def test_folder_without_or_with_broken_checksums_is_no_checkpoint(tmp_path: Path) -> None:
+def test_missing_or_invalid_checksums_are_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "checkpoint_3", make_model(1))
     (tmp_path / "checkpoint_3" / "checksums.json").write_text('{"model.json": ')
     with pytest.raises(UserError, match=r"checkpoint_3/checksums\.json: not valid JSON"):
@@ -146,7 +146,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, overrides: dict, m
         load_weights(make_model(2, **overrides), tmp_path / "checkpoint_3")
 
 
-# ------------------------------------------------------------------------------------------- a crash while writing
+# ------------------------------------------------------------------------------------------- crashes while writing
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, overrides: dict, m
         ("verify_checkpoint", 1),
     ],
 )
-def test_crash_while_writing_leaves_what_was_there(
+def test_crash_while_writing_keeps_the_existing_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int
 ) -> None:
     old, new = make_model(1), make_model(2)
@@ -185,7 +185,9 @@ def test_crash_while_writing_leaves_what_was_there(
 
 
 @pytest.mark.parametrize("crash", ["none", "before the new one", "after the new one"])
-def test_replacing_never_leaves_half_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str) -> None:
+def test_crash_while_replacing_leaves_a_complete_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str
+) -> None:
     old, new = make_model(1), make_model(2)
     save_checkpoint(tmp_path / "checkpoint_2", old)
     save_checkpoint(tmp_path / "checkpoint_3", old)
@@ -219,7 +221,7 @@ def test_replacing_never_leaves_half_a_checkpoint(tmp_path: Path, monkeypatch: p
     expected = ("checkpoint_3", old if crash == "before the new one" else new)
     assert newest.name == expected[0]
     assert same_weights(load_model(newest), expected[1])
-    save_checkpoint(tmp_path / "checkpoint_3", old)  # and the next one goes through
+    save_checkpoint(tmp_path / "checkpoint_3", old)  # saving works again after the crash
     assert same_weights(load_model(tmp_path / "checkpoint_3"), old)
 
 
@@ -228,7 +230,7 @@ def make_folders(run: Path, *names: str) -> None:
         save_checkpoint(run / name, make_model(1))
 
 
-# --------------------------------------------------------------------------------------------------------- average
+# -------------------------------------------------------------------------------------------------------- averages
 
 
 def test_average_is_the_mean_of_each_weight(tmp_path: Path) -> None:
@@ -242,13 +244,13 @@ def test_average_is_the_mean_of_each_weight(tmp_path: Path) -> None:
         assert torch.equal(found, exact.float())
 
 
-def test_average_of_one_is_itself(tmp_path: Path) -> None:
+def test_average_of_one_checkpoint_equals_it(tmp_path: Path) -> None:
     make_folders(tmp_path, "checkpoint_1")
     averaged = average_weights([tmp_path / "checkpoint_1"])
     assert all(torch.equal(averaged[name], weight) for name, weight in weights(make_model(1)).items())
 
 
-def test_values_file_is_plain_json(tmp_path: Path) -> None:
+def test_values_are_written_as_json(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "checkpoint_3", make_model(1), state=STATE)
     description = json.loads((tmp_path / "checkpoint_3" / "model.json").read_text())
     assert description["family"] == "transformer"

@@ -1,4 +1,4 @@
-"""Folders of checkpoints: their order, the newest whole one, and the pointers of a run."""
+"""Tests of folders of checkpoints: their order, the newest valid checkpoint, and the pointers of a run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_checkpoints_are_listed_by_update_not_by_name(tmp_path: Path) -> None:
     assert [checkpoint_update(folder) for folder in list_checkpoints(tmp_path)] == [9, 10, 100]
 
 
-def test_newest_valid_checkpoint_passes_over_damaged_ones_and_says_so(tmp_path: Path) -> None:
+def test_newest_valid_checkpoint_skips_and_reports_damaged_ones(tmp_path: Path) -> None:
     make_folders(tmp_path, "checkpoint_8", "checkpoint_9", "checkpoint_10")
     (tmp_path / "checkpoint_10" / "model.json").write_text("{}")
     (tmp_path / "checkpoint_9" / "checksums.json").unlink()
@@ -55,7 +55,7 @@ def test_newest_valid_checkpoint_passes_over_damaged_ones_and_says_so(tmp_path: 
     assert newest_valid_checkpoint(tmp_path / "nowhere") == (None, [])
 
 
-def test_a_run_resolves_to_average_else_best_else_last(tmp_path: Path) -> None:
+def test_run_resolves_to_average_then_best_then_last(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
         resolve_checkpoint(tmp_path)
     make_folders(tmp_path, "checkpoint_8", "checkpoint_9")
@@ -69,13 +69,13 @@ def test_a_run_resolves_to_average_else_best_else_last(tmp_path: Path) -> None:
     assert resolve_checkpoint(tmp_path / "checkpoint_8") == tmp_path / "checkpoint_8"
 
 
-def test_pointer_to_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
+def test_pointer_to_a_missing_folder_is_refused(tmp_path: Path) -> None:
     point(tmp_path / "best", tmp_path / "checkpoint_8")
     with pytest.raises(UserError, match="best: names 'checkpoint_8', and there is no such checkpoint"):
         resolve_checkpoint(tmp_path / "best")
 
 
-def test_a_moved_run_still_resolves(tmp_path: Path) -> None:
+def test_pointers_work_after_the_run_is_moved(tmp_path: Path) -> None:
     make_folders(tmp_path / "run", "checkpoint_8")
     point(tmp_path / "run" / "best", tmp_path / "run" / "checkpoint_8")
     (tmp_path / "run").rename(tmp_path / "moved")
@@ -88,7 +88,7 @@ def test_identity_is_the_sha256_of_the_weights_file(tmp_path: Path) -> None:
     assert checkpoint_sha256(tmp_path / "average") == expected
 
 
-def test_an_average_records_its_checkpoints_and_is_outdated_once_the_run_has_others(tmp_path: Path) -> None:
+def test_average_is_outdated_after_the_list_of_checkpoints_changes(tmp_path: Path) -> None:
     make_folders(tmp_path, "checkpoint_8", "checkpoint_9", "average")
     write_average_of(tmp_path / "average", list_checkpoints(tmp_path))
     write_average_of(tmp_path, list_checkpoints(tmp_path))
@@ -99,6 +99,6 @@ def test_an_average_records_its_checkpoints_and_is_outdated_once_the_run_has_oth
     assert is_outdated(tmp_path)
 
 
-def test_the_length_of_a_run_is_its_newest_checkpoint(tmp_path: Path) -> None:
+def test_num_updates_is_that_of_the_newest_checkpoint(tmp_path: Path) -> None:
     make_folders(tmp_path, "checkpoint_9", "checkpoint_10")
     assert num_updates(tmp_path) == 10

@@ -1,4 +1,4 @@
-"""`model.json` is read only where every value of it is possible."""
+"""Tests of reading `model.json`: every value is checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def description() -> dict[str, Any]:
     }
 
 
-def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(description()))
     assert read_description(tmp_path) == description()
 
@@ -59,11 +59,11 @@ def test_impossible_values_are_refused_by_name(
         read_description(tmp_path)
 
 
-def test_a_folder_without_a_description_is_no_checkpoint(tmp_path: Path) -> None:
+def test_folder_without_a_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a checkpoint"):
         read_description(tmp_path)
 
 
-def test_a_truth_value_is_no_size() -> None:
+def test_boolean_is_not_accepted_as_a_size() -> None:
     with pytest.raises(UserError, match="'True', expected a whole number"):
         check_size({"k": True}, "k")

@@ -1,4 +1,4 @@
-"""Our dropout decides four elements by one 64-bit number: their rates, scale and independence are what to check."""
+"""Tests of dropout, which draws four elements from one 64-bit number: their rates, scale and independence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNT = 400_000
 
 
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.3, 0.5, 0.9])
-def test_each_of_the_four_lanes_keeps_at_the_rate(p: float) -> None:
+def test_each_of_the_four_lanes_has_the_keep_rate(p: float) -> None:
     torch.manual_seed(1)
     kept_M4 = draw_mask(torch.Size([COUNT]), p)[0].view(-1, 4)
     five_sigma = 5 * math.sqrt(p * (1 - p) / len(kept_M4))
@@ -34,9 +34,9 @@ def test_neighbours_are_independent(p: float) -> None:
 
 
 @given(p=st.floats(0.0001, 0.99))
-def test_expectation_is_the_input(p: float) -> None:
+def test_scale_is_the_inverse_of_the_keep_rate(p: float) -> None:
     _, scale = draw_mask(torch.Size([8]), p)
-    kept_share = 1 - round(p * 2**16) / 2**16  # p in the steps that 16 bits allow
+    kept_share = 1 - round(p * 2**16) / 2**16  # p is rounded to multiples of 2**-16
     assert scale == pytest.approx(1 / kept_share)
     assert kept_share == pytest.approx(1 - p, abs=2**-17)
 
@@ -51,7 +51,7 @@ def test_output_has_the_inputs_shape_and_type(shape: list[int], dtype: torch.dty
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3])
-def test_bf16_is_scaled_by_the_factor_and_not_by_the_nearest_number_of_its_own(p: float) -> None:
+def test_scale_is_not_rounded_to_bf16(p: float) -> None:
     x = torch.linspace(1, 2, 129, dtype=torch.bfloat16)
     torch.manual_seed(1)
     found = Dropout(p).train()(x)
@@ -61,13 +61,13 @@ def test_bf16_is_scaled_by_the_factor_and_not_by_the_nearest_number_of_its_own(p
 
 
 @pytest.mark.parametrize(("p", "training"), [(0.5, False), (0.0, True)])
-def test_without_effect_it_draws_nothing(p: float, training: bool) -> None:
+def test_no_random_numbers_are_drawn_without_effect(p: float, training: bool) -> None:
     x, before = torch.randn(7), torch.get_rng_state()
     assert Dropout(p).train(training)(x) is x
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_seed_decides_the_mask_and_gradients_pass_through_it() -> None:
+def test_mask_depends_on_the_seed_and_is_applied_to_gradients() -> None:
     x = torch.ones(100, requires_grad=True)
     dropout = Dropout(0.3).train()
     torch.manual_seed(3)
@@ -81,8 +81,8 @@ def test_seed_decides_the_mask_and_gradients_pass_through_it() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (2, 3, 6)])
-def test_sum_in_place_of_a_linear_layers_output(shape: tuple[int, ...]) -> None:
-    """The output over three dimensions is a view, for which autograd goes another way; the formula is the same."""
+def test_in_place_addition_to_output_of_linear_layer(shape: tuple[int, ...]) -> None:
+    """The linear output of a 3-dimensional input is a view, which autograd treats differently; the result is equal."""
     torch.manual_seed(1)
     linear, dropout = nn.Linear(6, 6).double(), Dropout(0.4).train()
     x, h, weights = (torch.randn(shape, dtype=torch.float64) for _ in range(3))

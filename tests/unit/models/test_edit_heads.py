@@ -1,4 +1,4 @@
-"""The heads of a Levenshtein Transformer, by their matrices."""
+"""Tests of the heads of a Levenshtein Transformer against products with their matrices."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch
 from kdmt.models.edit_heads import MOST_INSERTED, EditHeads, neighbours
 
 
-def test_neighbours_are_adjacent_tokens_side_by_side() -> None:
+def test_neighbours_concatenates_adjacent_tokens() -> None:
     features = torch.arange(12.0).view(1, 3, 4)
     assert neighbours(features).tolist() == [[[0, 1, 2, 3, 4, 5, 6, 7], [4, 5, 6, 7, 8, 9, 10, 11]]]
 
 
-def test_deletions_read_a_token_and_placeholders_two_neighbours() -> None:
+def test_deletion_uses_one_token_and_placeholders_use_two() -> None:
     torch.manual_seed(1)
     heads, features = EditHeads(4), torch.randn(2, 3, 4)
     deleted, missing = heads.deleted(features), heads.missing(features)

@@ -1,4 +1,4 @@
-"""Checkpoints and exported models that are whole by their checksums and wrong in what they say or hold."""
+"""Tests of checkpoints and exported models with correct checksums but invalid content."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TINY = architecture("transformer_tiny", {"encoder_layers": 1, "decoder_layers": 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint, and the same as a CTranslate2 model."""
+    """Make a folder with a checkpoint and the same model in CTranslate2's format."""
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(1)
     size, companions = write_text_processing(folder / "prepare")
@@ -82,7 +82,7 @@ def edit_json(path: Path, edit: Callable[[Any], Any]) -> None:
 
 
 def sign(path: Path, folder: Path) -> None:
-    """Enter a file that was changed into the checksums."""
+    """Update the checksum of a file that was changed."""
     edit_json(folder / "checksums.json", lambda sums: sums.update({str(path.relative_to(folder)): file_sha256(path)}))
 
 
@@ -125,7 +125,7 @@ SHA = "0" * 64
         (lambda _: [], "checksums.json: not a JSON object"),
     ],
 )
-def test_checksums_that_vouch_for_nothing(checkpoint: Path, edit: Callable[[Any], Any], problem: str) -> None:
+def test_invalid_checksums_are_refused(checkpoint: Path, edit: Callable[[Any], Any], problem: str) -> None:
     def changed(sums: dict[str, str]) -> Any:
         made = edit(sums)
         return made if isinstance(made, (dict, list)) and not made else sums
@@ -138,21 +138,21 @@ def test_checksums_that_vouch_for_nothing(checkpoint: Path, edit: Callable[[Any]
     assert problem in refused("translate", checkpoint)
 
 
-def test_a_state_that_is_not_listed(checkpoint: Path) -> None:
+def test_training_state_missing_from_checksums_is_refused(checkpoint: Path) -> None:
     (checkpoint / "training_state.json").write_text("{}")
     with pytest.raises(UserError, match=r"training_state\.json: not listed"):
         verify_checkpoint(checkpoint)
 
 
-def test_notes_of_the_user_may_lie_beside(checkpoint: Path, ctranslate2: Path) -> None:
+def test_other_files_in_the_folder_are_allowed(checkpoint: Path, ctranslate2: Path) -> None:
     for folder in (checkpoint, ctranslate2):
         (folder / "README.md").write_text("mine")
         verify_checkpoint(folder)
     assert load_model(checkpoint) is not None
 
 
-def test_every_file_that_an_export_has_is_required(made: Path, made_onnx: Path, tmp_path: Path) -> None:
-    """What is written is the reference: whichever file is left out of the checksums, it is noticed."""
+def test_every_exported_file_must_be_in_the_checksums(made: Path, made_onnx: Path, tmp_path: Path) -> None:
+    """Each of the files that were written is removed from the checksums in turn, and must be missed."""
     for original in (made / "checkpoint", made / "ctranslate2", made_onnx / "onnx"):
         names = list(json.loads((original / "checksums.json").read_text()))
         assert len(names) > 5
@@ -164,7 +164,7 @@ def test_every_file_that_an_export_has_is_required(made: Path, made_onnx: Path, 
             shutil.rmtree(folder)
 
 
-def test_the_identity_of_a_checkpoint_without_weights_in_its_checksums(ctranslate2: Path) -> None:
+def test_sha256_of_a_checkpoint_without_weights_in_its_checksums(ctranslate2: Path) -> None:
     with pytest.raises(UserError, match=r"checksums\.json: does not list model\.safetensors"):
         checkpoint_sha256(ctranslate2)
 
@@ -210,15 +210,15 @@ def config(**values: Any) -> Callable[[dict[str, Any]], None]:
         (lambda description: description.pop("config"), "config: expected an object"),
     ],
 )
-def test_descriptions_that_no_model_has(checkpoint: Path, edit: Callable[[Any], Any], problem: str) -> None:
+def test_invalid_description_is_refused(checkpoint: Path, edit: Callable[[Any], Any], problem: str) -> None:
     describe(checkpoint, lambda description: edit(description) and None)
     message = refused("translate", checkpoint)
     assert message.startswith(f"{checkpoint / 'model.json'}: ")
     assert problem in message
 
 
-def test_a_description_that_is_larger_than_the_weights(checkpoint: Path) -> None:
-    """Each size is possible, all of them together would take 500 GB; none is asked for."""
+def test_description_larger_than_the_weights_is_refused(checkpoint: Path) -> None:
+    """Each size is valid, but the model would take 500 GB; no memory is allocated."""
     describe(checkpoint, config(encoder_layers=1000, encoder_embed_dim=8192, encoder_ffn_embed_dim=8192))
     message = refused("translate", checkpoint)
     assert "model.safetensors: does not fit the model: model.json describes at least 4" in message
@@ -226,14 +226,14 @@ def test_a_description_that_is_larger_than_the_weights(checkpoint: Path) -> None
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_model_has_as_many_weights_as_are_counted_or_a_few_more(name: str, shared: bool) -> None:
+def test_counted_weights_are_at_most_those_of_the_model(name: str, shared: bool) -> None:
     config = architecture(name, {"share_all_embeddings": shared})
     with torch.device("meta"):
         exact = count_parameters(build_transformer(config, src_vocab_size=1000, tgt_vocab_size=1000))
     assert 0.5 * exact < count_stored(config, 1000, 1000) <= exact
 
 
-def test_a_model_that_nobody_has_room_for() -> None:
+def test_model_too_large_for_memory_is_refused() -> None:
     huge = {
         f"{side}_{part}": size
         for side in ("encoder", "decoder")
@@ -245,12 +245,12 @@ def test_a_model_that_nobody_has_room_for() -> None:
         build_transformer(TransformerConfig(encoder_layers=10**9), src_vocab_size=10, tgt_vocab_size=10)
 
 
-def test_what_is_written_is_read(checkpoint: Path) -> None:
+def test_written_description_is_read(checkpoint: Path) -> None:
     assert TransformerConfig(**read_description(checkpoint)["config"]) == TINY
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"family": NaN}', '{"a": 1, "a": 2}', "[" * 5000])
-def test_files_that_are_no_json_objects(checkpoint: Path, content: str) -> None:
+def test_file_that_is_not_a_json_object_is_refused(checkpoint: Path, content: str) -> None:
     for name in ("model.json", "text.json", "tokenizer/tokenizer.json"):
         path = checkpoint / name
         before = path.read_bytes()
@@ -262,13 +262,13 @@ def test_files_that_are_no_json_objects(checkpoint: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("language", ["../../etc/passwd", "", 7, None, "a\nb", "x" * 500, "/a"])
-def test_languages_that_are_paths(checkpoint: Path, language: Any) -> None:
+def test_invalid_language_is_refused(checkpoint: Path, language: Any) -> None:
     edit_json(checkpoint / "text.json", lambda values: values.update(target_lang=language))
     sign(checkpoint / "text.json", checkpoint)
     assert "target_lang: " in refused("translate", checkpoint)
 
 
-def test_a_tokenizer_elsewhere(checkpoint: Path) -> None:
+def test_tokenizer_outside_its_folder_is_refused(checkpoint: Path) -> None:
     index = checkpoint / "tokenizer" / "tokenizer.json"
     edit_json(
         index, lambda values: values["source"].update(file="../text.json", sha256=file_sha256(checkpoint / "text.json"))
@@ -288,7 +288,7 @@ def shorten_dictionary(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "ctranslate2", "onnx"])
-def test_a_dictionary_of_another_size_than_the_model(request: pytest.FixtureRequest, kind: str) -> None:
+def test_dictionary_of_another_size_is_refused(request: pytest.FixtureRequest, kind: str) -> None:
     folder = request.getfixturevalue(kind)
     path = shorten_dictionary(folder)
     assert refused("translate", folder).startswith(
@@ -298,7 +298,7 @@ def test_a_dictionary_of_another_size_than_the_model(request: pytest.FixtureRequ
         TextCodec.load(folder)
 
 
-def test_a_dictionary_of_another_size_where_vocabularies_are_compared(checkpoint: Path, tmp_path: Path) -> None:
+def test_dictionary_of_another_size_is_refused_by_check_vocabulary(checkpoint: Path, tmp_path: Path) -> None:
     shorten_dictionary(checkpoint)
     (tmp_path / "data").mkdir()
     for lang in ("en", "de"):
@@ -307,7 +307,7 @@ def test_a_dictionary_of_another_size_where_vocabularies_are_compared(checkpoint
         check_vocabulary(checkpoint, tmp_path / "data", Direction("en", "de"))
 
 
-def test_a_dictionary_in_another_order_than_ctranslate2s_vocabulary(ctranslate2: Path) -> None:
+def test_dictionary_in_another_order_than_ctranslate2_vocabulary(ctranslate2: Path) -> None:
     path = ctranslate2 / "dict.de.txt"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[1], lines[0], *lines[2:]]))
@@ -325,14 +325,14 @@ def test_a_dictionary_in_another_order_than_ctranslate2s_vocabulary(ctranslate2:
         (["<s>", "<pad>", "</s>", "<unk>"], "its vocabulary has 4 src tokens, and model.json says 8"),
     ],
 )
-def test_vocabularies_of_ctranslate2_that_are_none(ctranslate2: Path, vocabulary: Any, problem: str) -> None:
+def test_invalid_ctranslate2_vocabulary_is_refused(ctranslate2: Path, vocabulary: Any, problem: str) -> None:
     path = ctranslate2 / "shared_vocabulary.json"
     path.write_text(json.dumps(vocabulary))
     sign(path, ctranslate2)
     assert problem in refused("translate", ctranslate2)
 
 
-def test_a_frame_that_is_none(ctranslate2: Path) -> None:
+def test_invalid_frame_is_refused(ctranslate2: Path) -> None:
     for frame, problem in (
         ([], "frame: expected"),
         ({"source_prefix": []}, "frame: expected"),
@@ -352,10 +352,10 @@ def test_a_frame_that_is_none(ctranslate2: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("command", ["translate", "export", "rescore"])
-def test_weights_that_are_not_finite(checkpoint: Path, tmp_path: Path, value: float, command: str) -> None:
+def test_non_finite_weights_are_refused(checkpoint: Path, tmp_path: Path, value: float, command: str) -> None:
     path = checkpoint / "model.safetensors"
     weights = load_file(path)
-    weights["encoder_layers.0.ffn.fc1.weight"][3, 5] = value  # a ReLU may hide it
+    weights["encoder_layers.0.ffn.fc1.weight"][3, 5] = value  # its effect may be hidden by the ReLU
     save_file(weights, path)
     sign(path, checkpoint)
     (tmp_path / "text").write_text("abba\n")
@@ -368,14 +368,14 @@ def test_weights_that_are_not_finite(checkpoint: Path, tmp_path: Path, value: fl
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_of_another_type(checkpoint: Path) -> None:
+def test_weights_of_integer_type_are_refused(checkpoint: Path) -> None:
     path = checkpoint / "model.safetensors"
     save_file({name: tensor.to(torch.int32) for name, tensor in load_file(path).items()}, path)
     with pytest.raises(UserError, match="expected floating-point numbers"):
         load_weights(build_transformer(TINY, src_vocab_size=8, tgt_vocab_size=8), checkpoint)
 
 
-def test_an_average_of_different_models(tmp_path: Path) -> None:
+def test_average_of_different_models_is_refused(tmp_path: Path) -> None:
     for number, layers in enumerate((1, 2)):
         model = build_transformer(
             architecture("transformer_tiny", {"encoder_layers": layers}), src_vocab_size=8, tgt_vocab_size=8
@@ -387,7 +387,7 @@ def test_an_average_of_different_models(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("quantization", ["float32", "float16", "int8"])
-def test_weights_in_ctranslate2s_file_that_are_not_finite(tmp_path: Path, value: float, quantization: str) -> None:
+def test_non_finite_weights_in_ctranslate2_file_are_refused(tmp_path: Path, value: float, quantization: str) -> None:
     from kdmt.interop.ctranslate2_export import export_model
 
     model = make_model(POST_NORM)
@@ -405,8 +405,8 @@ def test_weights_in_ctranslate2s_file_that_are_not_finite(tmp_path: Path, value:
         CTranslate2Engine(tmp_path / "bad")
 
 
-def test_weights_that_are_far_too_large(tmp_path: Path) -> None:
-    """They are finite; what is computed with them is not."""
+def test_overflow_of_large_weights_is_reported(tmp_path: Path) -> None:
+    """The weights are finite, but the values computed from them are not."""
     size, companions = write_text_processing(tmp_path / "prepare")
     model = build_transformer(TINY, src_vocab_size=size, tgt_vocab_size=size)
     with torch.no_grad():
@@ -419,11 +419,11 @@ def test_weights_that_are_far_too_large(tmp_path: Path) -> None:
     assert "its scores are no numbers" in refused("translate", tmp_path / "out")
 
 
-# ------------------------------------------------------------------------------------- other libraries' own exceptions
+# --------------------------------------------------------------------------------------- exceptions of other libraries
 
 
 @pytest.mark.parametrize("damage", ["cut", "half", "empty", "garbage", "version", "name", "rank"])
-def test_a_file_that_ctranslate2_cannot_load(ctranslate2: Path, damage: str) -> None:
+def test_file_that_ctranslate2_cannot_load_is_refused(ctranslate2: Path, damage: str) -> None:
     path = ctranslate2 / "model.bin"
     data = path.read_bytes()
     damaged = {
@@ -441,7 +441,7 @@ def test_a_file_that_ctranslate2_cannot_load(ctranslate2: Path, damage: str) -> 
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage"])
-def test_a_file_that_onnx_runtime_cannot_load(onnx: Path, damage: str) -> None:
+def test_file_that_onnx_runtime_cannot_load_is_refused(onnx: Path, damage: str) -> None:
     path = onnx / "model.onnx"
     data = path.read_bytes()
     path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "garbage": b"garbage" * 100}[damage])
@@ -461,7 +461,7 @@ def test_a_file_that_onnx_runtime_cannot_load(onnx: Path, damage: str) -> None:
         (np.zeros(4, np.int64), np.zeros(4, np.float32), "its outputs are not those of a model"),
     ],
 )
-def test_what_onnx_runtime_gives_is_looked_at(made_onnx: Path, symbols: Any, log_probs: Any, problem: str) -> None:
+def test_invalid_output_of_onnx_runtime_is_refused(made_onnx: Path, symbols: Any, log_probs: Any, problem: str) -> None:
     class Session:
         def run(self, *_: Any) -> Any:
             return symbols, log_probs
@@ -472,7 +472,7 @@ def test_what_onnx_runtime_gives_is_looked_at(made_onnx: Path, symbols: Any, log
         engine.decode([np.array([5, 2])], Decode())
 
 
-def test_a_model_that_onnx_runtime_cannot_run(made_onnx: Path) -> None:
+def test_error_of_onnx_runtime_is_reported(made_onnx: Path) -> None:
     class Session:
         def run(self, *_: Any) -> Any:
             raise RuntimeError("[ONNXRuntimeError] : 2 :\n INVALID_ARGUMENT")
@@ -483,7 +483,7 @@ def test_a_model_that_onnx_runtime_cannot_run(made_onnx: Path) -> None:
         engine.decode([np.array([5, 2])], Decode())
 
 
-def test_errors_of_a_device_are_left_to_who_tries_again(made: Path) -> None:
+def test_out_of_memory_errors_are_passed_on_for_a_retry(made: Path) -> None:
     engine = CTranslate2Engine(made / "ctranslate2")
     for error, kind in ((RuntimeError("CUDA out of memory"), RuntimeError), (RuntimeError("shape"), UserError)):
 
@@ -517,7 +517,7 @@ def test_errors_of_a_device_are_left_to_who_tries_again(made: Path) -> None:
     ],
     ids=lambda content: repr(content[:12]),
 )
-def test_pointers_that_lead_elsewhere(checkpoint: Path, content: bytes) -> None:
+def test_invalid_pointer_is_refused(checkpoint: Path, content: bytes) -> None:
     run = checkpoint.parent
     shutil.copytree(checkpoint, run.parent / f"{run.name}-elsewhere")
     (run / "best").write_bytes(content)
@@ -528,19 +528,19 @@ def test_pointers_that_lead_elsewhere(checkpoint: Path, content: bytes) -> None:
     assert len(message) < len(str(run)) + 200
 
 
-def test_a_pointer_leads_to_a_folder_beside_it(checkpoint: Path) -> None:
+def test_pointer_to_a_folder_in_the_same_run(checkpoint: Path) -> None:
     (checkpoint.parent / "best").write_text("checkpoint\n")
     assert resolve_checkpoint(checkpoint.parent / "best") == checkpoint
     assert resolve_checkpoint(checkpoint.parent) == checkpoint
 
 
-def test_names_of_checkpoints_that_are_no_numbers(tmp_path: Path) -> None:
+def test_folders_without_a_valid_number_are_not_listed(tmp_path: Path) -> None:
     for name in ("²", "٣", "9" * 200, "-1", "1_0", "7"):
         (tmp_path / f"checkpoint_{name}").mkdir()
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint_7"]
 
 
-def test_pipes_in_a_checkpoint(checkpoint: Path) -> None:
+def test_pipe_in_a_checkpoint_is_refused(checkpoint: Path) -> None:
     for name in ("model.safetensors", "text.json", "checksums.json"):
         before = (checkpoint / name).read_bytes()
         (checkpoint / name).unlink()

@@ -16,7 +16,7 @@ from kdmt.models.transformer import Transformer
 def make_model(seed: int, **overrides: Any) -> Transformer:
     torch.manual_seed(seed)
     model = build_transformer(architecture("transformer_tiny", overrides), src_vocab_size=30, tgt_vocab_size=30)
-    for parameter in model.parameters():  # norms and biases too differ between teacher and student
+    for parameter in model.parameters():  # norms and biases also differ between teacher and student
         nn.init.normal_(parameter)
     return model
 
@@ -29,13 +29,13 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def unchanged(student: Transformer, *prefixes: str) -> bool:
-    """Whether all parameters but those below the prefixes are what they were."""
+    """Return whether all parameters except those with the given prefixes are unchanged."""
     fresh = dict(make_model(2, decoder_layers=1).named_parameters())
     rest = {name: value for name, value in student.named_parameters() if not name.startswith(prefixes)}
     return all(torch.equal(value, fresh[name]) for name, value in rest.items())
 
 
-def test_chosen_layers_are_copied_and_nothing_else() -> None:
+def test_only_the_chosen_layers_are_copied() -> None:
     student = make_model(2, decoder_layers=1)
     copy_from_teacher(student, TEACHER, encoder_layers=[3, 0], decoder_layers=[1], embeddings=False)
     assert equal(student.encoder_layers[0], TEACHER.encoder_layers[3])
@@ -44,7 +44,7 @@ def test_chosen_layers_are_copied_and_nothing_else() -> None:
     assert unchanged(student, "encoder_layers", "decoder_layers")
 
 
-def test_with_the_layers_of_pre_norm_models_comes_the_norm_after_them() -> None:
+def test_final_norm_of_pre_norm_models_is_copied_with_the_layers() -> None:
     pre_norm = {"encoder_normalize_before": True, "decoder_normalize_before": True}
     teacher, student, fresh = (make_model(seed, **pre_norm) for seed in (1, 2, 2))
     norms = [(each.encoder_norm, each.decoder_norm) for each in (teacher, student, fresh)]
@@ -58,7 +58,7 @@ def test_with_the_layers_of_pre_norm_models_comes_the_norm_after_them() -> None:
     assert equal(own_after, theirs_after)
 
 
-def test_embeddings_alone_are_copied() -> None:
+def test_only_embeddings_are_copied() -> None:
     student = make_model(2, decoder_layers=1)
     copy_from_teacher(student, TEACHER, encoder_layers=None, decoder_layers=None, embeddings=True)
     for part in ("src_embed", "tgt_embed", "output_proj"):
@@ -66,7 +66,7 @@ def test_embeddings_alone_are_copied() -> None:
     assert unchanged(student, "src_embed", "tgt_embed", "output_proj")
 
 
-def test_nothing_asked_for_nothing_done() -> None:
+def test_without_settings_nothing_is_copied() -> None:
     student = make_model(2, decoder_layers=1)
     copy_from_teacher(student, TEACHER, encoder_layers=None, decoder_layers=None, embeddings=False)
     assert unchanged(student)
@@ -92,7 +92,7 @@ def test_student_and_teacher_do_not_share_storage() -> None:
         ({"layernorm_embedding": True}, {"embeddings": True}, r"norm.weight is \[64\] in the student and none"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(overrides: dict, chosen: dict, message: str) -> None:
+def test_incompatible_models_are_refused_by_name(overrides: dict, chosen: dict, message: str) -> None:
     arguments = {"encoder_layers": None, "decoder_layers": None, "embeddings": False, **chosen}
     with pytest.raises(UserError, match=message):
         copy_from_teacher(make_model(2, **overrides), TEACHER, **arguments)

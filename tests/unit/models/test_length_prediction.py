@@ -1,4 +1,4 @@
-"""Copies of the source by length, and the head that predicts the length."""
+"""Tests of copying the source to the target length."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def test_uniform_copy_reads_from_the_first_to_the_last_real_token(left: bool) ->
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_soft_copy_is_a_mean_that_falls_off_with_the_distance(left: bool) -> None:
+def test_soft_copy_is_weighted_by_distance(left: bool) -> None:
     keep, x = padded_sources([4, 5, 3], left=left)
     temperature = 0.7
     found = soft_copy(x, keep, torch.tensor([7, 3, 1]), 7, log_temperature=torch.tensor(temperature).log())
     for sentence, (src, tgt) in enumerate([(4, 7), (5, 3), (3, 1)]):
-        for place in range(tgt):
-            opposite = place * (src - 1) / max(tgt - 1, 1)
+        for position in range(tgt):
+            opposite = position * (src - 1) / max(tgt - 1, 1)
             weights = [math.exp(-abs(s - opposite) / temperature) for s in range(src)]
             expected = sum(s * weight for s, weight in enumerate(weights)) / sum(weights)
-            assert float(found[sentence, place, 0]) == pytest.approx(expected, rel=1e-5)
+            assert float(found[sentence, position, 0]) == pytest.approx(expected, rel=1e-5)
 
 
 def padded_sources(lengths: list[int], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which tokens are real, and states whose one number is the token's place; on padding it is -100."""
+    """Return the mask of real tokens, and states of width 1 with the token's position, or -100 on padding."""
     keep = torch.zeros(len(lengths), max(lengths), dtype=torch.bool)
     x = torch.full((len(lengths), max(lengths), 1), -100.0)
     for row, length in enumerate(lengths):

@@ -1,4 +1,4 @@
-"""Links between the vertices of a directed acyclic decoder: a mixture of softmaxes, by loops."""
+"""Tests of the links between vertices of a directed acyclic decoder against loops over a mixture of softmaxes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_links_are_a_mixture_of_attention_over_later_vertices() -> None:
     assert (links[-1] == -math.inf).all()
 
 
-def test_no_link_leads_back_or_to_padding() -> None:
+def test_no_links_to_earlier_vertices_or_padding() -> None:
     torch.manual_seed(1)
     head = LinkHead(DIM, HEADS)
     keep = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])

@@ -1,4 +1,4 @@
-"""Non-autoregressive models of every family."""
+"""Tests of non-autoregressive models of every family."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def small(family: FamilyName = "ctc", upsample: int = 2, *, layers: int = 1) -> 
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_a_model_is_rebuilt_from_its_description(family: FamilyName) -> None:
+def test_model_is_rebuilt_from_its_description(family: FamilyName) -> None:
     model = small(family, upsample=3).float()
     again = build_model(describe_model(model))
     assert isinstance(again, NATransformer)

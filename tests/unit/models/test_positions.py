@@ -9,7 +9,7 @@ from kdmt.models.positions import LearnedPositions, SinusoidalPositions, sinusoi
 
 @pytest.mark.parametrize("dim", [4, 7, 16])
 @pytest.mark.parametrize("pad", [0, 1, 5])
-def test_table_is_the_formula_sines_first_then_cosines_from_pad_plus_one(dim: int, pad: int) -> None:
+def test_sinusoidal_table_equals_formula(dim: int, pad: int) -> None:
     table = sinusoidal_table(30, dim, pad=pad)
     assert table.dtype == torch.float32
     expected = np.zeros((30, dim))
@@ -24,14 +24,14 @@ def test_narrow_table_is_finite() -> None:
     assert bool(sinusoidal_table(5, 2, pad=1).isfinite().all())
 
 
-def test_sinusoids_are_looked_up_by_start_and_length_and_not_saved() -> None:
+def test_sinusoids_are_selected_by_start_and_length_and_not_saved() -> None:
     positions = SinusoidalPositions(10, 6, pad=1)
     assert torch.equal(positions(3, 4), sinusoidal_table(10, 6, pad=1)[3:7])
     assert not positions.state_dict()
     assert not list(positions.parameters())
 
 
-def test_learned_rows_begin_after_the_one_of_pad() -> None:
+def test_learned_positions_start_after_the_row_of_pad() -> None:
     positions = LearnedPositions(10, 6, pad=1)
     assert positions.weight.shape == (12, 6)  # fairseq's table: positions + pad + 1
     assert torch.equal(positions(0, 10), positions.weight[2:])

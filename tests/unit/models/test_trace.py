@@ -1,4 +1,4 @@
-"""What a traced pass leaves behind, checked by computing the layer's own result from it."""
+"""Tests of traced passes: the results of layers are computed again from the recorded values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def traced(made: Transformer) -> tuple[Tensor, Trace]:
 
 
 @pytest.mark.parametrize("normalize_before", [False, True])
-def test_maps_times_values_are_what_the_layers_computed(normalize_before: bool) -> None:
+def test_attention_output_can_be_computed_from_maps(normalize_before: bool) -> None:
     made = model(normalize_before=normalize_before).eval()
     features, trace = traced(made)
     torch.testing.assert_close(features, made.decode(PREV, made.encode(SRC)), rtol=0, atol=0)
@@ -57,7 +57,7 @@ def test_maps_times_values_are_what_the_layers_computed(normalize_before: bool) 
     torch.testing.assert_close(attended, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_maps_are_weights() -> None:
+def test_maps_sum_to_one_over_visible_keys() -> None:
     found = traced(model().eval())[1].found
     for kind in ("encoder_self", "decoder_self", "cross"):
         for layer in range(2):
@@ -67,22 +67,22 @@ def test_maps_are_weights() -> None:
     assert not found["decoder_self", 1].triu(1).any()
 
 
-def test_states_are_the_layers_outputs() -> None:
+def test_states_equal_outputs_of_layers() -> None:
     made = model().eval()
     features, trace = traced(made)
     assert torch.equal(trace.found["decoder", 1], features)
     assert torch.equal(trace.found["encoder", 1], made.encode(SRC).states_BSD)
 
 
-def test_only_what_is_wanted_is_kept() -> None:
+def test_only_requested_values_are_recorded() -> None:
     trace = Trace(frozenset({("encoder", 1), ("cross", 0)}))
     made = model().eval()
     made.decode(PREV, made.encode(SRC, trace), trace)
     assert set(trace.found) == trace.wanted
 
 
-def test_training_goes_through_what_is_kept() -> None:
-    """In-place sums leave the states of earlier layers as they were, and gradients reach the first layer."""
+def test_gradients_flow_through_recorded_values() -> None:
+    """In-place additions do not change the recorded states of earlier layers, and gradients reach the first layer."""
     made = model(dropout=0.3).train()
     _, trace = traced(made)
     sum(each.square().sum() for each in trace.found.values()).backward()  # type: ignore[union-attr]
@@ -92,7 +92,7 @@ def test_training_goes_through_what_is_kept() -> None:
     assert first.grad.any()
 
 
-def test_maps_are_float32_in_a_pass_of_bf16() -> None:
+def test_maps_are_float32_with_bf16_autocast() -> None:
     made = model().float().eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _, trace = traced(made)

@@ -1,6 +1,6 @@
-"""The Transformer against itself: incremental and teacher-forced, padded and not, alone and in company; all in float64.
+"""Tests of the Transformer's consistency, in float64: incremental decoding, padding, other sentences in a batch.
 
-tests/unit/interop/test_fairseq.py compares it with a real fairseq.
+tests/unit/interop/fairseq/test_parity.py compares it with fairseq itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdmt.models.architecture import TransformerConfig
-from kdmt.models.transformer import Transformer
+from kdmt.models.transformer import FeedForward, Transformer
 from kdmt.types import EOS, PAD
 
 VOCAB = 17
@@ -48,7 +48,7 @@ def make_model(config: TransformerConfig) -> Transformer:
 
 
 def random_tokens(*lengths: int, seed: int = 0) -> Tensor:
-    """A row for each length, padded on the right; </s> stands first, as in a decoder's input."""
+    """Return a row of tokens for each length, padded on the right; the first token is </s>, as in decoder input."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.full((len(lengths), max(lengths)), PAD)
     for row, length in zip(tokens, lengths, strict=True):
@@ -63,7 +63,7 @@ PREV = random_tokens(4, 6, 2, 1, seed=1)
 
 @every_config
 @torch.no_grad()
-def test_incremental_decoding_is_teacher_forcing(config: TransformerConfig) -> None:
+def test_incremental_decoding_equals_teacher_forcing(config: TransformerConfig) -> None:
     model = make_model(config)
     expected_BTV = model(SRC, PREV)
     cache = model.start_cache(model.encode(SRC), beam=1, max_len=PREV.size(1))
@@ -73,7 +73,7 @@ def test_incremental_decoding_is_teacher_forcing(config: TransformerConfig) -> N
 
 
 @torch.no_grad()
-def test_reordered_and_thinned_beams_go_on_as_the_prefixes_they_took_over() -> None:
+def test_cache_after_reordering_and_selecting_sentences() -> None:
     model = make_model(BASE)
     beam, prefixes_NT = 3, torch.randint(3, VOCAB, (12, 3), generator=torch.Generator().manual_seed(2))
     cache = model.start_cache(model.encode(SRC), beam=beam, max_len=5)
@@ -93,7 +93,7 @@ def test_reordered_and_thinned_beams_go_on_as_the_prefixes_they_took_over() -> N
 
 @every_config
 @torch.no_grad()
-def test_padding_and_company_change_nothing(config: TransformerConfig) -> None:
+def test_result_does_not_depend_on_padding_and_other_sentences(config: TransformerConfig) -> None:
     model = make_model(config)
     together_BTV = model(SRC, PREV)
     wider = torch.nn.functional.pad
@@ -108,7 +108,7 @@ def test_padding_and_company_change_nothing(config: TransformerConfig) -> None:
 
 @every_config
 @torch.no_grad()
-def test_a_position_sees_the_past_alone(config: TransformerConfig) -> None:
+def test_position_depends_only_on_earlier_tokens(config: TransformerConfig) -> None:
     model = make_model(config)
     prev, before_BTV = PREV[1:2], model(SRC[1:2], PREV[1:2])
     for changed in range(1, prev.size(1)):
@@ -120,7 +120,7 @@ def test_a_position_sees_the_past_alone(config: TransformerConfig) -> None:
 
 
 @torch.no_grad()
-def test_every_source_token_matters_to_every_target_position() -> None:
+def test_every_target_position_depends_on_every_source_token() -> None:
     model = make_model(BASE)
     src, prev = SRC[:1], PREV[:1]
     before_BTV = model(src, prev)
@@ -131,7 +131,7 @@ def test_every_source_token_matters_to_every_target_position() -> None:
 
 
 @torch.no_grad()
-def test_embedding_is_scaled_token_plus_position() -> None:
+def test_embedding_is_sum_of_scaled_token_and_position() -> None:
     model = make_model(BASE)
     expected = model.src_embed.tokens.weight[SRC[0]] * math.sqrt(16) + model.src_embed.positions.table[:7]
     torch.testing.assert_close(model.src_embed(SRC[:1])[0], expected)
@@ -140,7 +140,7 @@ def test_embedding_is_scaled_token_plus_position() -> None:
 @torch.no_grad()
 def test_post_norm_states_are_normalised_and_pre_norm_ends_in_a_norm() -> None:
     for config in (BASE, CONFIGS["pre-norm"]):
-        states_BSD = make_model(config).encode(SRC).states_BSD  # the norms' gains are 1 and biases 0 at first
+        states_BSD = make_model(config).encode(SRC).states_BSD  # the norms are initialised with gain 1 and bias 0
         torch.testing.assert_close(states_BSD.mean(dim=-1), torch.zeros_like(states_BSD[..., 0]))
         torch.testing.assert_close(
             states_BSD.var(dim=-1, correction=0), torch.ones_like(states_BSD[..., 0]), rtol=0.01, atol=0
@@ -155,7 +155,7 @@ def test_post_norm_states_are_normalised_and_pre_norm_ends_in_a_norm() -> None:
         ({"share_all_embeddings": True}, {"output", "source"}),
     ],
 )
-def test_embeddings_are_shared_as_asked(settings: dict[str, bool], shared: set[str]) -> None:
+def test_embeddings_are_shared_as_configured(settings: dict[str, bool], shared: set[str]) -> None:
     model = make_model(replace(BASE, **settings))
     target = model.tgt_embed.tokens.weight
     assert (model.output_weight_VD is target) == ("output" in shared)
@@ -163,19 +163,19 @@ def test_embeddings_are_shared_as_asked(settings: dict[str, bool], shared: set[s
     assert len(list(model.parameters())) == len(list(make_model(BASE).parameters())) - len(shared)
 
 
-def test_sharing_needs_one_vocabulary() -> None:
+def test_sharing_requires_equal_vocabularies() -> None:
     with pytest.raises(ValueError, match="joined vocabulary"):
         Transformer(replace(BASE, share_all_embeddings=True), src_vocab_size=10, tgt_vocab_size=11, pad=PAD)
 
 
-def test_logits_are_features_times_the_output_weight() -> None:
+def test_logits_are_features_times_output_weight() -> None:
     model = make_model(CONFIGS["narrow shallow decoder"])
     features_BTD = model.decode(PREV, model.encode(SRC))
     torch.testing.assert_close(features_BTD @ model.output_weight_VD.t(), model(SRC, PREV))
 
 
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "activation_dropout"])
-def test_each_dropout_acts_in_training_alone(rate: str) -> None:
+def test_each_dropout_is_applied_only_in_training(rate: str) -> None:
     rates = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
     without = make_model(replace(BASE, **rates))
     model = make_model(replace(BASE, **{**rates, rate: 0.5}))
@@ -192,7 +192,7 @@ def test_every_parameter_gets_a_gradient(config: TransformerConfig) -> None:
     assert [name for name, parameter in model.named_parameters() if not parameter.grad.any()] == []
 
 
-def test_first_embeddings_have_fairseqs_spread_and_padding_is_zero() -> None:
+def test_embeddings_are_initialised_as_in_fairseq() -> None:
     torch.manual_seed(1)
     config = replace(BASE, encoder_embed_dim=64, decoder_embed_dim=64)
     model = Transformer(config, src_vocab_size=500, tgt_vocab_size=500, pad=PAD)
@@ -200,3 +200,28 @@ def test_first_embeddings_have_fairseqs_spread_and_padding_is_zero() -> None:
         assert float(weight.detach().std()) == pytest.approx(64**-0.5, rel=0.03)
     assert not model.src_embed.tokens.weight[PAD].any()
     assert not model.tgt_embed.tokens.weight[PAD].any()
+
+
+def test_feed_forward_keeps_no_more_than_inputs_and_activation() -> None:
+    """ReLU out of place keeps its result only, and autograd copies no gradient (CopySlices)."""
+    layer = make_model(BASE).encoder_layers[0].ffn
+    assert isinstance(layer, FeedForward)
+    x_BSD = torch.randn(3, 5, 16, dtype=torch.float64, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out_BSD = layer(x_BSD)
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in layer.parameters()}
+    activations = [size for address, size in kept.items() if address not in parameters]
+    assert sum(activations) == 3 * 5 * (16 + 24) * 8  # inputs of the two linear layers; the second is ReLU's result
+    names, nodes = set(), [out_BSD.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node.name() not in names:
+            names.add(node.name())
+            nodes += [previous for previous, _ in node.next_functions]
+    assert "CopySlices" not in names

@@ -1,4 +1,4 @@
-"""The transition matrix of NAT-CRF, of low rank."""
+"""Tests of the low-rank transition matrix of NAT-CRF."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdmt.losses.crf import candidate_transitions
 from kdmt.models.transitions import Transitions
 
 
-def test_rows_multiply_to_the_matrix_between_candidates_of_neighbours() -> None:
+def test_candidate_transitions_equal_entries_of_the_matrix() -> None:
     torch.manual_seed(1)
     transitions = Transitions(vocab_size=7, rank=3)
     whole = transitions.first.weight @ transitions.second.weight.t()
@@ -23,7 +23,7 @@ def test_rows_multiply_to_the_matrix_between_candidates_of_neighbours() -> None:
                 torch.testing.assert_close(moves[0, step, own, other], expected)
 
 
-def test_entries_have_the_scale_of_one_embedding() -> None:
+def test_factors_are_initialised_like_embeddings() -> None:
     torch.manual_seed(1)
     transitions = Transitions(vocab_size=2000, rank=16)
     assert float(transitions.first.weight.detach().std()) == pytest.approx(16**-0.5, rel=0.05)

@@ -1,4 +1,4 @@
-"""The view and the term of students with more decoder positions than the target, against plain formulas."""
+"""Tests of the view and the term of students with more decoder positions than target tokens, against formulas."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from kdmt.errors import UserError
 from kdmt.families import ALIGNED, FamilyName
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
-from kdmt.objectives.aligned import AlignedPositions, Reading, Words, edits_of_output
+from kdmt.objectives.aligned import AlignedPositions, AlignedPrepared, Reading, Words, edits_of_output
 from kdmt.train.validation import validation_loss
 from kdmt.types import BOS, EOS, PAD
 
 
-def test_ctc_loss_is_torchs_over_whole_distributions(tmp_path: Path) -> None:
+def test_ctc_loss_equals_torch(tmp_path: Path) -> None:
     model, batch = small(), batch_of(tmp_path)
     objective = nat_objective(model)
     terms = terms_of(objective, batch)
     total = torch.zeros((), dtype=torch.float64)
-    for place, (source, target) in enumerate(PAIRS):
-        src_tokens = batch.src_tokens_BS[place : place + 1, : len(source) + 1]
+    for row, (source, target) in enumerate(PAIRS):
+        src_tokens = batch.src_tokens_BS[row : row + 1, : len(source) + 1]
         x_BLD, keep_BL = model.upsample(src_tokens)
         features = model.decode_all(x_BLD, keep_BL, model.encode(src_tokens))
         log_probs = (features @ model.output_weight_VD.t()).log_softmax(-1)
@@ -49,12 +49,12 @@ def test_ctc_loss_is_torchs_over_whole_distributions(tmp_path: Path) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-10)
 
 
-def test_dag_loss_is_that_of_enumeration(tmp_path: Path) -> None:
+def test_dag_loss_equals_enumeration(tmp_path: Path) -> None:
     model, batch = small("dag", upsample=2), batch_of(tmp_path)
     terms = terms_of(nat_objective(model), batch)
     total, impossible = 0.0, 0
-    for place, (source, target) in enumerate(PAIRS):
-        src_tokens = batch.src_tokens_BS[place : place + 1, : len(source) + 1]
+    for row, (source, target) in enumerate(PAIRS):
+        src_tokens = batch.src_tokens_BS[row : row + 1, : len(source) + 1]
         x_BLD, keep_BL = model.vertices(src_tokens)
         features = model.decode_all(x_BLD, keep_BL, model.encode(src_tokens))
         log_probs = (features @ model.output_weight_VD.t()).log_softmax(-1)[0].detach().numpy()
@@ -76,7 +76,7 @@ def test_every_gradient_is_finite(tmp_path: Path, family: FamilyName) -> None:
 
 
 @pytest.mark.parametrize("family", ALIGNED)
-def test_more_padding_changes_nothing(tmp_path: Path, family: FamilyName) -> None:
+def test_loss_does_not_depend_on_padding(tmp_path: Path, family: FamilyName) -> None:
     objective = nat_objective(small(family))
     batch = batch_of(tmp_path)
     assert batch.tgt_tokens_BT is not None
@@ -96,7 +96,7 @@ def test_more_padding_changes_nothing(tmp_path: Path, family: FamilyName) -> Non
 def test_every_parameter_has_a_gradient(
     tmp_path: Path, family: FamilyName, glancing: list[tuple[int, float]] | None, shared: bool
 ) -> None:
-    """Replicas wait for all of them; what is shown in a glance is learnt from, too."""
+    """Data-parallel replicas need all gradients; the embeddings of tokens shown in a glance are trained, too."""
     config = replace(TINY, share_all_embeddings=shared)
     sizes = {"src_vocab_size": VOCAB, "tgt_vocab_size": VOCAB}
     model = build_nonautoregressive(config, NATConfig(family=family, upsample=3), **sizes)
@@ -108,20 +108,20 @@ def test_every_parameter_has_a_gradient(
         assert float(shown[4:].abs().sum()) > 0
 
 
-def test_a_validation_set_without_an_alignment_is_an_error(tmp_path: Path) -> None:
+def test_validation_set_without_an_alignment_is_refused(tmp_path: Path) -> None:
     pairs = open_data(write_pairs(tmp_path, [([4], [5, 6, 7, 8]), ([6], [7, 8, 9, 10])]), train_settings())
     with pytest.raises(UserError, match=r"validation set: no target has an alignment \('nat.upsample' is too small\)"):
         validation_loss(nat_objective(small(upsample=1)), pairs, [np.arange(2)], device=torch.device("cpu"))
 
 
-def test_a_target_too_improbable_for_a_number_is_left_out(tmp_path: Path) -> None:
-    words = [4 + place % 8 for place in range(900)]
+def test_target_whose_probability_underflows_is_skipped(tmp_path: Path) -> None:
+    words = [4 + position % 8 for position in range(900)]
     pairs = open_data(write_pairs(tmp_path, [([4] * 450, words)]), train_settings(max_tokens=2000))
     config = replace(TINY, max_source_positions=1000, max_target_positions=1000, dropout=0.0)
     model = build_nonautoregressive(
         config, NATConfig(family="dag", upsample=2), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB
     )
-    for module in (model.links.query, model.links.key):  # all later vertices are as probable
+    for module in (model.links.query, model.links.key):  # all later vertices are equally probable
         torch.nn.init.zeros_(module.weight)
     terms = terms_of(nat_objective(model).train(), pairs.load(torch.arange(1).numpy()))
     terms["loss"].sum.backward()
@@ -131,7 +131,7 @@ def test_a_target_too_improbable_for_a_number_is_left_out(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("family", ALIGNED)
-def test_the_first_pass_of_glancing_keeps_nothing_for_the_gradient(
+def test_first_pass_of_glancing_has_no_gradient(
     family: FamilyName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Reading] = []
@@ -147,29 +147,30 @@ def test_the_first_pass_of_glancing_keeps_nothing_for_the_gradient(
     assert [first.features_BLD.requires_grad for first in seen] == [False]
 
 
-def test_a_glance_at_a_dag_shows_words_on_its_best_path(tmp_path: Path) -> None:
+def test_glancing_of_dag_shows_words_on_the_best_path(tmp_path: Path) -> None:
     model, batch = small("dag", upsample=3), batch_of(tmp_path)
     plain = terms_of(nat_objective(model).train(), batch)["loss"].sum
     nothing = terms_of(nat_objective(model, glancing=[(0, 0.0)]).train(), batch)["loss"].sum
     torch.testing.assert_close(nothing, plain, rtol=1e-12, atol=0)
     objective = nat_objective(model, glancing=[(0, 1.0)]).train()
-    view, words = objective.view, Words.of(batch)
+    view, words, prepared = objective.view, Words.of(batch), objective.prepare(batch)
     assert isinstance(view, AlignedPositions)
+    assert isinstance(prepared, AlignedPrepared)
     with torch.no_grad():
         x_BLD, keep_BL = model.vertices(batch.src_tokens_BS)
         encoded = model.encode(batch.src_tokens_BS)
-        (reading,) = view.read_positions(model, x_BLD, keep_BL, encoded, words, "float32")
-        places_BL, inner_BL = view.alignment.best(reading, words)
+        (reading,) = view.read_positions(model, x_BLD, keep_BL, encoded, prepared, "float32")
+        target_index_BL, inner_BL = view.alignment.best(reading, words)
         log_probs = (reading.features_BLD @ model.output_weight_VD.t()).log_softmax(-1)
         links = model.link(reading.features_BLD, keep_BL).double()
-    for place, (source, target) in enumerate(PAIRS):
+    for row, (source, target) in enumerate(PAIRS):
         vertices = 3 * (len(source) + 1)
         path, _ = oracle.dag_best_path_for_target(
-            log_probs[place, :vertices].numpy(), links[place, :vertices, :vertices].numpy(), [BOS, *target, EOS]
+            log_probs[row, :vertices].numpy(), links[row, :vertices, :vertices].numpy(), [BOS, *target, EOS]
         )
         if path:
-            assert inner_BL[place].nonzero()[:, 0].tolist() == path[1:-1]
-            assert places_BL[place][inner_BL[place]].tolist() == list(range(1, len(target) + 1))
+            assert inner_BL[row].nonzero()[:, 0].tolist() == path[1:-1]
+            assert target_index_BL[row][inner_BL[row]].tolist() == list(range(1, len(target) + 1))
     shown = terms_of(objective, batch)["loss"].sum
     assert not torch.equal(shown, plain)
     shown.backward()
@@ -179,8 +180,8 @@ def test_a_glance_at_a_dag_shows_words_on_its_best_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ALIGNED)
-def test_too_long_targets_can_be_given_more_positions(tmp_path: Path, family: FamilyName) -> None:
-    """Each alone, with a model that always upsamples so much, gives the same loss."""
+def test_too_long_targets_are_upsampled_more(tmp_path: Path, family: FamilyName) -> None:
+    """The loss equals the sum over single pairs, each with a model of the necessary upsampling factor."""
     batch = batch_of(tmp_path)
     objective = nat_objective(small(family), too_long="upsample").train()
     terms = terms_of(objective, batch)
@@ -208,7 +209,7 @@ def test_too_long_targets_can_be_given_more_positions(tmp_path: Path, family: Fa
 
 
 @pytest.mark.parametrize("family", ALIGNED)
-def test_deep_supervision_is_the_loss_of_the_lower_layers(tmp_path: Path, family: FamilyName) -> None:
+def test_deep_supervision_equals_loss_of_lower_layers(tmp_path: Path, family: FamilyName) -> None:
     model, batch = small(family, 3, layers=3), batch_of(tmp_path)
     deep = nat_objective(model, deep_supervision=0.5).train()
     terms = terms_of(deep, batch)
@@ -225,7 +226,7 @@ def test_deep_supervision_is_the_loss_of_the_lower_layers(tmp_path: Path, family
     assert float(terms["deep"].sum.detach()) == pytest.approx(sum(means) / len(means), rel=1e-9)
 
 
-def test_a_glance_at_nothing_is_plain_ctc_and_one_at_all_of_it_is_easier(tmp_path: Path) -> None:
+def test_glancing_ratio_of_zero_equals_plain_ctc(tmp_path: Path) -> None:
     model, batch = small(), batch_of(tmp_path)
     plain = terms_of(nat_objective(model).train(), batch)["loss"].sum
     nothing = terms_of(nat_objective(model, glancing=[(0, 0.0)]).train(), batch)["loss"].sum
@@ -246,13 +247,13 @@ def test_a_glance_at_nothing_is_plain_ctc_and_one_at_all_of_it_is_easier(tmp_pat
     )
 
 
-def test_a_glance_by_edits_is_of_what_ctc_says(tmp_path: Path) -> None:
-    """Merged, without blanks, beside the target; never more than there are positions."""
+def test_glancing_by_levenshtein_distance_of_the_ctc_output(tmp_path: Path) -> None:
+    """The output is merged and its blanks are removed; the distance is at most the number of positions."""
     objective = nat_objective(small(), glancing=[(0, 1.0)], distance="levenshtein").train()
     blank = small().blank
     best = torch.tensor([[4, 4, blank, 4, 5, 6], [blank, 7, 7, blank, 9, 9], [5, 5, 9, 9, 9, 9]])
     keep = torch.tensor([[True] * 6, [True] * 4 + [False] * 2, [True] * 2 + [False] * 4])
     words = Words(torch.tensor([[4, 4, 6, PAD], [8, PAD, PAD, PAD], [6, 7, 8, 9]]), torch.tensor([3, 1, 4]))
-    # 4 4 5 6 is one deletion from 4 4 6, 7 one substitution from 8, 5 four edits from 6 7 8 9, in two positions
+    # 4 4 5 6 to 4 4 6: one deletion; 7 to 8: one substitution; 5 to 6 7 8 9: four edits, limited to two positions
     assert edits_of_output(best, keep, words, blank=blank).tolist() == [1, 1, 2]
     assert math.isfinite(float(terms_of(objective, batch_of(tmp_path))["loss"].sum.detach()))

@@ -1,4 +1,4 @@
-"""Students whose decoder has positions of its own learn from a teacher's encoder."""
+"""Tests of distilling a teacher's encoder into students whose decoder positions differ from the teacher's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def student(family: FamilyName) -> NATransformer:
 
 def teacher() -> Transformer:
     torch.manual_seed(2)
-    config = replace(TINY, encoder_layers=2, encoder_embed_dim=48, decoder_embed_dim=48)  # it has dropout
+    config = replace(TINY, encoder_layers=2, encoder_embed_dim=48, decoder_embed_dim=48)  # with dropout
     return build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).double()
 
 
@@ -58,23 +58,23 @@ def taught_by(own: NATransformer, other: Transformer) -> Objective:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_encoder_is_drawn_to_the_teachers(tmp_path: Path, family: FamilyName) -> None:
+def test_encoder_terms_equal_the_formulas(tmp_path: Path, family: FamilyName) -> None:
     batch, own, other = batch_of(tmp_path), student(family), teacher().eval()
     objective = taught_by(own, other)
     hidden_states = next(term for term in objective.terms if isinstance(term, HiddenStates))
     prepared = objective.prepare(batch)
     terms = objective(prepared)
-    places = frozenset({("encoder", 0), ("encoder", 1), ("encoder_self", 0), ("encoder_self", 1)})
-    mine, theirs = Trace(places), Trace(places)
+    requested = frozenset({("encoder", 0), ("encoder", 1), ("encoder_self", 0), ("encoder_self", 1)})
+    mine, theirs = Trace(requested), Trace(requested)
     own.encode(batch.src_tokens_BS, mine)
     other.encode(batch.src_tokens_BS, theirs)
     hidden = attention = 0.0
     for row, source in enumerate(batch.src_tokens_BS.tolist()):
-        for place in (place for place, token in enumerate(source) if token != PAD):
+        for position in (position for position, token in enumerate(source) if token != PAD):
             for layer in (0, 1):
-                projected = hidden_states.projections[layer](mine.found["encoder", layer][row, place])
-                hidden += float((projected - theirs.found["encoder", layer][row, place]).detach().square().mean())
-            a, b = mine.found["encoder_self", 0][row, :, place], theirs.found["encoder_self", 1][row, :, place]
+                projected = hidden_states.projections[layer](mine.found["encoder", layer][row, position])
+                hidden += float((projected - theirs.found["encoder", layer][row, position]).detach().square().mean())
+            a, b = mine.found["encoder_self", 0][row, :, position], theirs.found["encoder_self", 1][row, :, position]
             seen = b > 0.0
             attention += float((b[seen] * (b[seen] / a[seen]).log()).sum().detach()) / a.size(0)
     assert float(terms["hidden"].sum.detach()) == pytest.approx(hidden, rel=1e-9)
@@ -86,7 +86,7 @@ def test_the_encoder_is_drawn_to_the_teachers(tmp_path: Path, family: FamilyName
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_familys_own_terms_stay_what_they_are(tmp_path: Path, family: FamilyName) -> None:
+def test_terms_of_the_family_do_not_change(tmp_path: Path, family: FamilyName) -> None:
     batch, own = batch_of(tmp_path), student(family)
     plain, taught = nat_objective(own).train(), taught_by(own, teacher())
     torch.manual_seed(5)
@@ -99,7 +99,7 @@ def test_the_familys_own_terms_stay_what_they_are(tmp_path: Path, family: Family
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_teacher_stays_as_it_is(tmp_path: Path, family: FamilyName) -> None:
+def test_teacher_is_not_trained(tmp_path: Path, family: FamilyName) -> None:
     own, other = student(family), teacher()
     objective = taught_by(own, other)
     assert not other.training
@@ -112,7 +112,7 @@ def test_the_teacher_stays_as_it_is(tmp_path: Path, family: FamilyName) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"decoder": "uniform", "encoder": "none"}, {}])
-def test_decoders_are_not_compared(settings: dict[str, Any]) -> None:
+def test_comparing_decoders_is_refused(settings: dict[str, Any]) -> None:
     given = Student.model_construct(nat=NAT(family="ctc"), hidden_kd=HiddenKD(**settings))
     with pytest.raises(ValueError, match="cannot be compared with that of a teacher"):
         build_objective(student("ctc"), given, label_smoothing=0.1, teachers=[teacher()])

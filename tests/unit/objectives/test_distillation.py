@@ -1,4 +1,4 @@
-"""The objectives that learn from a teacher, against plain formulas on the models' logits."""
+"""Tests of the distillation objectives against plain formulas on the models' logits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def gradients(made: Objective, batch: Batch) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["kl", "js", "squared_error"])
-def test_loss_is_the_mixture_of_the_formulas(name: str) -> None:
+def test_loss_is_the_weighted_sum_of_the_formulas(name: str) -> None:
     student, teachers, batch = small(1), [small(2, dim=16), small(3)], batch_of([5, 3, 7])
     made = objective(teachers, student, divergence=name, alpha=0.3, temperature=2.0, mutual_information=0.2)
     logits = logits_of(student, batch)
@@ -71,7 +71,7 @@ def test_loss_is_the_mixture_of_the_formulas(name: str) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-11)
 
 
-def test_teachers_do_not_learn_and_drop_nothing_out() -> None:
+def test_teachers_are_not_trained_and_have_no_dropout() -> None:
     teacher = build_transformer(architecture("transformer_tiny", {"dropout": 0.5}), src_vocab_size=V, tgt_vocab_size=V)
     made = objective([teacher.double()], small(1))
     batch = batch_of([4, 6])
@@ -94,7 +94,7 @@ def test_evaluation_is_cross_entropy() -> None:
     assert found == expected
 
 
-def test_alpha_0_is_plain_training_bit_for_bit() -> None:
+def test_alpha_0_equals_plain_training_exactly() -> None:
     student, batch = small(1).float(), batch_of([5, 3, 7])
     plain = build_objective(student, label_smoothing=EPSILON).train()
     made = objective([small(2).float()], student, alpha=0.0)
@@ -104,7 +104,7 @@ def test_alpha_0_is_plain_training_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"min_confidence": 0.06}, {"top1_ranking": 3}])
-def test_padding_and_splitting_change_nothing(settings: dict[str, Any]) -> None:
+def test_gradients_do_not_depend_on_padding_and_splitting(settings: dict[str, Any]) -> None:
     made = objective([small(2)], small(1), **settings)
     lengths = [5, 3, 7]
     whole = gradients(made, batch_of(lengths))
@@ -128,7 +128,7 @@ def test_padding_and_splitting_change_nothing(settings: dict[str, Any]) -> None:
         torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-9, atol=1e-12)
 
 
-def test_a_cache_of_the_whole_vocabulary_is_the_teacher() -> None:
+def test_cache_of_the_whole_vocabulary_equals_the_teacher() -> None:
     student, teacher, batch = small(1), small(2).eval(), batch_of([5, 3, 7])
     log_probs, ids = logits_of(teacher, batch).log_softmax(1).sort(dim=1, descending=True)
     none_left = torch.full_like(log_probs[:, :1], -1e4)
@@ -153,16 +153,16 @@ def test_selection_takes_the_hardest_tokens_of_the_batch() -> None:
     assert float(terms["word_kd"].sum) == pytest.approx(float(each[hardest].sum().detach()), rel=1e-9)
 
 
-def test_without_a_teacher_and_without_knowledge_it_says_so() -> None:
+def test_missing_teacher_and_knowledge_are_reported() -> None:
     with pytest.raises(ValueError, match="needs batches with its knowledge"):
         terms_of(objective([], small(1)), batch_of([3]))
 
 
-# ------------------------------------------------------------------------------------------------- inside the network
+# ----------------------------------------------------------------------------------- hidden states and attention maps
 
 
 def inner(student: Transformer, teacher: Transformer, **settings: Any) -> Objective:
-    """With `hidden_kd` or `attention_kd`, the settings of the term."""
+    """Return an objective with `hidden_kd` or `attention_kd`, whose settings are given."""
     made = build_objective(student, Student(**settings), label_smoothing=EPSILON, teachers=[teacher])
     made.terms.double()
     return made.train()
@@ -178,7 +178,7 @@ def test_hidden_states_through_projections() -> None:
         model.decode(batch.prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
     hidden, expected = made.terms[1], torch.zeros((), dtype=torch.float64)
     assert isinstance(hidden, HiddenStates)
-    for projection, place, tokens in zip(
+    for projection, key, tokens in zip(
         hidden.projections,
         (("encoder", 0), ("decoder", 0)),
         (batch.src_tokens_BS, batch.tgt_tokens_BT),
@@ -186,7 +186,7 @@ def test_hidden_states_through_projections() -> None:
     ):
         assert tokens is not None
         for row, column in tokens.ne(PAD).nonzero().tolist():
-            difference = projection.weight @ own.found[place][row, column] - other.found[place][row, column]
+            difference = projection.weight @ own.found[key][row, column] - other.found[key][row, column]
             expected = expected + difference.square().mean()
     term = terms_of(made, batch)["hidden"]
     torch.testing.assert_close(term.sum, expected, rtol=1e-10, atol=0)
@@ -206,7 +206,7 @@ def test_hidden_states_through_projections() -> None:
         {"attention_kd": {"heads": [1, 1]}, "hidden_kd": {"decoder": "last:1"}},
     ],
 )
-def test_inside_padding_changes_nothing(settings: dict[str, Any]) -> None:
+def test_hidden_and_attention_terms_do_not_depend_on_padding(settings: dict[str, Any]) -> None:
     made = inner(small(1), small(2).eval(), **settings)
     terms, padded = terms_of(made, batch_of([5, 3, 7])), terms_of(made, batch_of([5, 3, 7], width=12))
     assert set(terms) == set(made.weights) == {"loss", "nll", *(name.removesuffix("_kd") for name in settings)}
@@ -215,14 +215,14 @@ def test_inside_padding_changes_nothing(settings: dict[str, Any]) -> None:
         assert padded[name].count == term.count > 0
 
 
-def test_a_student_that_is_its_teacher_has_nothing_to_learn_inside() -> None:
+def test_hidden_and_attention_terms_of_equal_models_are_zero() -> None:
     made = inner(small(1), small(1).eval(), hidden_kd={}, attention_kd={})
     terms = terms_of(made, batch_of([5, 3, 7]))
     assert float(terms["hidden"].sum.detach()) == 0.0
     assert float(terms["attention"].sum.detach()) == 0.0
 
 
-def test_teachers_have_their_own_precision() -> None:
+def test_teacher_precision_is_independent_of_the_students() -> None:
     student, teacher, batch = small(1).float(), small(2).float(), batch_of([5, 3, 7])
     passes = {}
     precisions: tuple[Precision | None, ...] = (None, "bf16", "bf16_output")

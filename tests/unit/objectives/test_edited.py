@@ -1,4 +1,4 @@
-"""What students that edit a draft are taught, against plain formulas."""
+"""Tests of the objectives of students that edit a draft, against plain formulas."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from kdmt.families import FamilyName
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.objectives.edited import DraftPrepared
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.types import BOS, EOS, PAD, UNK
 
@@ -38,7 +39,7 @@ def batch_of(folder: Path) -> Batch:
 def with_drafts(batch: Batch, drafts: list[list[int]]) -> Prepared:
     width = max(map(len, drafts)) + 2
     rows = [[BOS, *draft, EOS, *[PAD] * (width - len(draft) - 2)] for draft in drafts]
-    return replace(Prepared.of(batch), seen_BT=torch.tensor(rows))
+    return DraftPrepared.with_drafts(Prepared.of(batch), torch.tensor(rows))
 
 
 def drafts_of(batch: Prepared) -> list[list[int]]:
@@ -46,7 +47,7 @@ def drafts_of(batch: Prepared) -> list[list[int]]:
     return [[token for token in row if token not in (BOS, EOS, PAD)] for row in batch.seen_BT.tolist()]
 
 
-def test_any_number_of_words_is_left_out_anywhere(tmp_path: Path) -> None:
+def test_drafts_are_random_subsequences_of_the_target(tmp_path: Path) -> None:
     torch.manual_seed(1)
     objective, batch = nat_objective(small("levenshtein")).train(), batch_of(tmp_path)
     seen: list[set[tuple[int, ...]]] = [set() for _ in PAIRS]
@@ -58,7 +59,7 @@ def test_any_number_of_words_is_left_out_anywhere(tmp_path: Path) -> None:
         empty += not drafts_of(prepared)[1]
     assert len(seen[1]) == 2**4  # every subsequence of four different words
     assert seen[3] == {(7,) * length for length in range(4)}
-    # all words of three sentences in ten, and of one in five of the others, whose second one has four words
+    # 30% of the drafts are empty, and 1/5 of the other drafts of the second sentence, which has four words
     assert empty / 300 == pytest.approx(0.3 + 0.7 / 5, abs=0.1)
 
 
@@ -71,7 +72,7 @@ def smoothed(logits: torch.Tensor, labels: list[int]) -> float:
     return float(F.cross_entropy(logits, torch.tensor(labels), reduction="sum", label_smoothing=0.01))
 
 
-def test_the_three_policies_of_a_levenshtein_transformer(tmp_path: Path) -> None:
+def test_losses_of_the_three_levenshtein_policies(tmp_path: Path) -> None:
     model, heads = small("levenshtein"), small("levenshtein").edits
     drafts: list[list[int]] = [[8], [10, 5], [], [7, 7, 7], []]
     batch = with_drafts(batch_of(tmp_path), drafts)
@@ -80,7 +81,7 @@ def test_the_three_policies_of_a_levenshtein_transformer(tmp_path: Path) -> None
     placeholders = nll = deletion = 0.0
     for (source, target), draft in zip(PAIRS, drafts, strict=True):
         gaps, left = [0], list(draft)
-        for word in target:  # the drafts here are subsequences in one way only, or whole
+        for word in target:  # each draft is a subsequence in only one way, or the whole target
             if left and left[0] == word:
                 left.pop(0)
                 gaps.append(0)
@@ -92,10 +93,10 @@ def test_the_three_policies_of_a_levenshtein_transformer(tmp_path: Path) -> None
         opened = list(oracle.apply_insertions(draft, gaps, [UNK] * sum(gaps)))
         log_probs = (features(model, source, opened) @ model.output_weight_VD.t()).log_softmax(-1).detach()
         filled = list(opened)
-        for place, token in enumerate(opened, start=1):
+        for position, token in enumerate(opened, start=1):
             if token == UNK:
-                nll -= float(log_probs[place, target[place - 1]])
-                filled[place - 1] = int(log_probs[place].argmax())
+                nll -= float(log_probs[position, target[position - 1]])
+                filled[position - 1] = int(log_probs[position].argmax())
         wrong = expert_deletions(filled, target)
         logits = heads.deletion(features(model, source, filled)).detach()[1:-1]
         deletion += smoothed(logits, [int(each) for each in wrong])
@@ -114,20 +115,20 @@ def test_the_three_policies_of_a_levenshtein_transformer(tmp_path: Path) -> None
 
 
 def expert_deletions(hypothesis: list[int], reference: list[int]) -> list[bool]:
-    """The one way to the fewest edits in which the kept words stand last, by trying all of them."""
+    """Return the deletions of the shortest edit script that keeps the last possible words, by trying all scripts."""
     best: tuple[int, list[int]] | None = None
     for mask in range(2 ** len(hypothesis)):
-        keep = [bool(mask >> place & 1) for place in range(len(hypothesis))]
+        keep = [bool(mask >> position & 1) for position in range(len(hypothesis))]
         kept = oracle.apply_deletions(hypothesis, keep)
         rest = iter(reference)
         if all(word in rest for word in kept):
-            order = (sum(keep), [place for place in range(len(keep)) if keep[place]])
+            order = (sum(keep), [position for position in range(len(keep)) if keep[position]])
             best = order if best is None or order > best else best
     assert best is not None
-    return [place not in best[1] for place in range(len(hypothesis))]
+    return [position not in best[1] for position in range(len(hypothesis))]
 
 
-def test_the_slots_of_an_insertion_transformer(tmp_path: Path) -> None:
+def test_loss_of_the_slots_of_an_insertion_transformer(tmp_path: Path) -> None:
     model = small("insertion")
     drafts: list[list[int]] = [[8], [10, 5], [], [7, 7, 7], []]
     batch = with_drafts(batch_of(tmp_path), drafts)
@@ -140,7 +141,7 @@ def test_the_slots_of_an_insertion_transformer(tmp_path: Path) -> None:
         pairs = torch.cat([read[:-1], read[1:]], dim=1)
         log_probs = (model.slot_proj(pairs) @ model.output_weight_VD.t()).log_softmax(-1).detach()
         for slot, span in enumerate(slots):
-            raw = [math.exp(-abs(place - (len(span) - 1) / 2) / 0.7) for place in range(len(span))] or [1.0]
+            raw = [math.exp(-abs(position - (len(span) - 1) / 2) / 0.7) for position in range(len(span))] or [1.0]
             for word, weight in zip(span or [EOS], raw, strict=True):
                 loss -= weight / sum(raw) * float(log_probs[slot, word]) / len(slots)
     assert float(terms["loss"].sum.detach()) == pytest.approx(loss, rel=1e-6)
@@ -149,7 +150,7 @@ def test_the_slots_of_an_insertion_transformer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["levenshtein", "insertion"])
-def test_evaluation_begins_with_nothing_and_is_the_same_each_time(tmp_path: Path, family: FamilyName) -> None:
+def test_evaluation_starts_from_empty_drafts_and_is_deterministic(tmp_path: Path, family: FamilyName) -> None:
     objective = objective_of(family).eval()
     batch = batch_of(tmp_path)
     alone = with_drafts(batch, [[] for _ in PAIRS])
@@ -159,7 +160,7 @@ def test_evaluation_begins_with_nothing_and_is_the_same_each_time(tmp_path: Path
 
 
 @pytest.mark.parametrize("family", ["levenshtein", "insertion"])
-def test_deep_supervision_asks_the_lower_layers_for_the_tokens(tmp_path: Path, family: FamilyName) -> None:
+def test_deep_supervision_equals_loss_of_lower_layers(tmp_path: Path, family: FamilyName) -> None:
     batch = with_drafts(batch_of(tmp_path), [[8], [10, 5], [], [7, 7, 7], []])
     deep = objective_of(family, deep_supervision=0.5).train()
     terms, model = deep(batch), deep.model
@@ -179,7 +180,7 @@ def objective_of(family: FamilyName, *, deep_supervision: float = 0.0) -> Object
 
 
 @pytest.mark.parametrize("family", ["levenshtein", "insertion"])
-def test_drafts_with_nothing_missing_have_finite_gradients(tmp_path: Path, family: FamilyName) -> None:
+def test_gradients_of_complete_drafts_are_finite(tmp_path: Path, family: FamilyName) -> None:
     objective = objective_of(family).train()
     terms = objective(with_drafts(batch_of(tmp_path), [target for _, target in PAIRS]))
     sum(term.sum * term.weight for term in terms.values() if term.weight).backward()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Students with fairseq's layout learn what fairseq's models of the family learn (golden files of the real one)."""
+"""Tests of the losses of students with fairseq's layout against golden files made by fairseq."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def golden(case: str) -> tuple[NATransformer, dict[str, Tensor], dict[str, float
 
 
 def prepared_of(arrays: dict[str, Tensor], seen_BT: Tensor, loss_mask_BT: Tensor | None = None) -> Prepared:
-    """As our loader and view give it: targets without <s>."""
+    """Return a batch as kdmt's loader and view make it: targets without <s>."""
     targets_BT = arrays["tgt_tokens"][:, 1:]
     prev_tokens_BT = targets_BT.roll(1, dims=1).masked_fill(targets_BT.eq(PAD), PAD)
     prev_tokens_BT[:, 0] = EOS
@@ -47,15 +47,17 @@ def prepared_of(arrays: dict[str, Tensor], seen_BT: Tensor, loss_mask_BT: Tensor
         prev_tokens_BT=prev_tokens_BT,
         tgt_tokens_BT=targets_BT,
     )
-    asked = int((targets_BT.ne(PAD) if loss_mask_BT is None else loss_mask_BT).sum())
-    return Prepared(batch=batch, num_loss_tokens=asked, count=asked, loss_mask_BT=loss_mask_BT, seen_BT=seen_BT)
+    num_loss_tokens = int((targets_BT.ne(PAD) if loss_mask_BT is None else loss_mask_BT).sum())
+    return Prepared(
+        batch=batch, num_loss_tokens=num_loss_tokens, count=num_loss_tokens, loss_mask_BT=loss_mask_BT, seen_BT=seen_BT
+    )
 
 
-def test_masked_words_and_lengths() -> None:
+def test_losses_of_masked_words_and_lengths() -> None:
     model, arrays, losses = golden("cmlm")
     seen_BT = arrays["prev_tokens"][:, 1:]
     prepared = prepared_of(arrays, seen_BT, seen_BT.eq(UNK))
-    epsilon = SMOOTHING * (VOCABULARY - 1) / VOCABULARY  # theirs smoothes over the right token too
+    epsilon = SMOOTHING * (VOCABULARY - 1) / VOCABULARY  # fairseq's NAT loss also smooths over the correct token
     terms = nat_objective(model, label_smoothing=epsilon).train()(prepared)
     values = {name: float(term.sum.detach()) / term.count for name, term in terms.items()}
     assert values["loss"] == pytest.approx(losses["word_ins-loss"], abs=1e-4)
@@ -63,7 +65,7 @@ def test_masked_words_and_lengths() -> None:
     assert values["loss"] + 0.1 * values["length"] == pytest.approx(losses["loss"], abs=1e-4)
 
 
-def test_placeholders_and_their_words() -> None:
+def test_loss_of_words_at_placeholders() -> None:
     model, arrays, losses = golden("levenshtein")
     prepared = prepared_of(arrays, arrays["prev_tokens"])
     epsilon = SMOOTHING * (VOCABULARY - 1) / VOCABULARY
@@ -71,8 +73,8 @@ def test_placeholders_and_their_words() -> None:
     assert float(terms["loss"].sum.detach()) / terms["loss"].count == pytest.approx(losses["word_ins-loss"], abs=1e-4)
 
 
-def test_nothing_is_padding_to_an_inserter() -> None:
-    """Where nothing is missing the loss is that of <pad>, which fairseq takes for it."""
+def test_empty_slots_of_insertion_predict_padding() -> None:
+    """If no words are missing, the loss is that of <pad>, which fairseq uses as the target of empty slots."""
     model, arrays, _ = golden("insertion")
     whole = arrays["tgt_tokens"]
     term = nat_objective(model).train()(prepared_of(arrays, whole))["loss"]
@@ -91,12 +93,12 @@ def test_nothing_is_padding_to_an_inserter() -> None:
         ({"family": "cmlm", "deep_supervision": 0.5}, "cannot have 'deep_supervision'"),
     ],
 )
-def test_layouts_that_cannot_be_trained(settings: dict, message: str) -> None:
+def test_settings_incompatible_with_the_layout_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Student(nat={"layout": "fairseq", **settings})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["hidden_kd", "self_supervised"])
-def test_lessons_that_compare_states_are_refused(name: str) -> None:
+def test_terms_that_compare_states_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"cannot have '{name}': its encoder sees an <s> more"):
         Student.model_validate({"nat": {"family": "cmlm", "layout": "fairseq"}, name: {}})

@@ -1,4 +1,4 @@
-"""What the objectives of all families have in common."""
+"""Tests of properties that the objectives of all families have in common."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdmt.types import PAD
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_targets_without_a_word_give_nothing(tmp_path: Path, family: FamilyName) -> None:
+def test_empty_targets_have_finite_gradients(tmp_path: Path, family: FamilyName) -> None:
     objective = nat_objective(small(family)).train()
     pairs = open_data(write_pairs(tmp_path, [([4, 5], []), ([6], [])]), train_settings())
     terms = objective(objective.prepare(pairs.load(torch.arange(2).numpy())))
@@ -31,8 +31,8 @@ def test_targets_without_a_word_give_nothing(tmp_path: Path, family: FamilyName)
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_deep_supervision_changes_no_validation_loss(tmp_path: Path, family: FamilyName) -> None:
-    """It is a lesson of the training; that validation sees none must hold from the first one on."""
+def test_deep_supervision_does_not_change_validation_loss(tmp_path: Path, family: FamilyName) -> None:
+    """Validation does not use deep supervision, not even in the first validation after a training batch."""
     pairs = open_data(write_pairs(tmp_path, PAIRS), train_settings())
     losses = []
     for weight in (0.0, 0.5):
@@ -45,9 +45,7 @@ def test_deep_supervision_changes_no_validation_loss(tmp_path: Path, family: Fam
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_a_model_in_half_precision_has_nearly_the_loss_of_the_same_weights_in_double(
-    tmp_path: Path, family: FamilyName, dtype: torch.dtype
-) -> None:
+def test_loss_in_half_precision_is_close_to_double(tmp_path: Path, family: FamilyName, dtype: torch.dtype) -> None:
     batch, losses = batch_of(tmp_path), []
     for model in (small(family, 3).to(dtype), small(family, 3).to(dtype).double()):
         objective = nat_objective(model).eval()
@@ -57,7 +55,7 @@ def test_a_model_in_half_precision_has_nearly_the_loss_of_the_same_weights_in_do
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_the_order_of_a_batch_and_its_padding_change_nothing(tmp_path: Path, family: FamilyName) -> None:
+def test_loss_does_not_depend_on_order_and_padding(tmp_path: Path, family: FamilyName) -> None:
     objective = nat_objective(small(family)).eval()
     batch = batch_of(tmp_path)
     assert batch.prev_tokens_BT is not None

@@ -1,4 +1,4 @@
-"""How many positions are shown, and which."""
+"""Tests of the number and the choice of positions that glancing shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdmt.objectives.glancing import glanced
 
 @given(st.integers(0, 500), st.floats(0.0, 1.0))
 @settings(max_examples=50, deadline=None)
-def test_so_many_positions_are_shown_as_the_distance_says(seed: int, ratio: float) -> None:
+def test_number_of_shown_positions_follows_the_distance(seed: int, ratio: float) -> None:
     torch.manual_seed(seed)
     wrong, keep = torch.rand(5, 9) < 0.6, torch.arange(9) < torch.tensor([9, 4, 1, 7, 9])[:, None]
     shown = glanced((wrong & keep).sum(1), keep, ratio=ratio)
@@ -27,7 +27,7 @@ def test_so_many_positions_are_shown_as_the_distance_says(seed: int, ratio: floa
         assert int(shown[row].sum()) in counts
 
 
-def test_shown_positions_are_drawn_evenly() -> None:
+def test_shown_positions_are_drawn_uniformly() -> None:
     torch.manual_seed(1)
     keep = torch.ones(20_000, 4, dtype=torch.bool)
     shown = glanced(keep.sum(1), keep, ratio=0.5)

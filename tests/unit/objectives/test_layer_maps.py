@@ -1,4 +1,4 @@
-"""Layer maps by hand."""
+"""Tests of layer maps against values worked out by hand."""
 
 from __future__ import annotations
 

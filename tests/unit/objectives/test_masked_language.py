@@ -1,4 +1,4 @@
-"""The masked language model of the source: what is hidden, its loss by the formula, and text without targets."""
+"""Tests of masked language modelling of the source: masking, the loss by its formula, and monolingual text."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def make_objective(settings: SelfSupervised) -> Objective:
 
 
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=6), st.floats(0.01, 0.99), st.integers(0, 99))
-def test_exactly_so_many_words_are_chosen(lengths: list[int], rate: float, seed: int) -> None:
+def test_number_of_masked_words_follows_the_rate(lengths: list[int], rate: float, seed: int) -> None:
     torch.manual_seed(seed)
     sentences = [torch.randint(4, 40, (length,)) for length in lengths]
     tokens_BS = torch.full((len(lengths), max(lengths) + 1), PAD)
     for row, sentence in zip(tokens_BS, sentences, strict=True):
         row[: len(sentence) + 1] = torch.cat([sentence, torch.tensor([EOS])])
-    masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40)
-    words = sum(lengths) or len(lengths)  # sentences of nothing but </s> have that hidden
+    masked = mask_tokens(tokens_BS, rate=rate, vocab_size=40, device=torch.device("cpu"))
+    words = sum(lengths) or len(lengths)  # if no sentence has words, </s> is masked instead
     assert len(masked.targets_M) == max(1, round(rate * words))
     assert masked.index_M.unique().numel() == len(masked.index_M)
     assert torch.equal(tokens_BS.flatten()[masked.index_M], masked.targets_M)
@@ -57,10 +57,10 @@ def test_exactly_so_many_words_are_chosen(lengths: list[int], rate: float, seed:
     assert torch.equal(masked.tokens_BS.flatten()[untouched], tokens_BS.flatten()[untouched])
 
 
-def test_most_are_hidden_some_are_swapped_some_are_left() -> None:
+def test_shares_of_masked_random_and_unchanged_words() -> None:
     torch.manual_seed(1)
     tokens_BS = torch.full((1, 60_000), 7)
-    masked = mask_tokens(tokens_BS, rate=0.5, vocab_size=1004)
+    masked = mask_tokens(tokens_BS, rate=0.5, vocab_size=1004, device=torch.device("cpu"))
     shown = masked.tokens_BS.flatten()[masked.index_M]
     assert len(shown) == 30_000
     shares = [float(found.float().mean()) for found in (shown == UNK, shown == 7, (shown != UNK) & (shown != 7))]
@@ -72,7 +72,7 @@ def test_most_are_hidden_some_are_swapped_some_are_left() -> None:
 
 
 def masked_loss(objective: Objective, batch: Prepared) -> Tensor:
-    """By the plain formula, over all masked texts of the batch."""
+    """Return the loss by the plain formula, summed over all masked texts of the batch."""
     term = objective.terms[1]
     assert isinstance(term, MaskedLanguage)
     total = torch.zeros(())
@@ -85,7 +85,7 @@ def masked_loss(objective: Objective, batch: Prepared) -> Tensor:
 
 
 @pytest.mark.parametrize("monolingual", [False, True])
-def test_loss_is_the_mixture(pairs: ParallelData, monolingual: bool) -> None:
+def test_loss_is_the_weighted_sum(pairs: ParallelData, monolingual: bool) -> None:
     settings = train_settings()
     text = MonolingualText(ParallelData(tuple((src, None) for src, _ in pairs.parts)), settings, seed=2)
     data = BinarizedData(pairs, settings, seed=1, monolingual=text if monolingual else None)
@@ -119,7 +119,7 @@ def test_validation_is_cross_entropy(pairs: ParallelData) -> None:
     assert set(terms_of(objective, batch)) == {"loss", "nll"}
 
 
-def test_going_on_is_exact_and_it_learns(tmp_path: Path, pairs: ParallelData) -> None:
+def test_resumed_training_is_exact_and_trains_the_head(tmp_path: Path, pairs: ParallelData) -> None:
     for run, ends in (("straight", (24,)), ("stopped", (9, 24))):
         for end in ends:
             settings = train_settings(max_updates=end, save_interval_updates=9)
@@ -139,20 +139,20 @@ def test_going_on_is_exact_and_it_learns(tmp_path: Path, pairs: ParallelData) ->
     assert not any(torch.equal(straight[name], first) for name, first in fresh.items())
 
 
-def test_text_beside_a_batch_depends_on_seed_and_batch_alone(pairs: ParallelData) -> None:
+def test_monolingual_text_of_a_batch_depends_only_on_seed_and_batch(pairs: ParallelData) -> None:
     settings = train_settings()
     sources = ParallelData(tuple((src, None) for src, _ in pairs.parts))
     batches = [np.array(batch) for batch in ([1, 2, 3], [4, 5], [6])]
 
     def drawn(seed: int, order: list[int]) -> dict[int, list[list[int]]]:
         text = MonolingualText(sources, settings, seed=seed)
-        return {place: text.batch_for(batches[place]).tolist() for place in order}
+        return {index: text.batch_for(batches[index]).tolist() for index in order}
 
     assert drawn(1, [0, 1, 2]) == drawn(1, [2, 0, 1])
     assert drawn(1, [0, 1, 2]) != drawn(2, [0, 1, 2])
 
 
-def test_text_that_is_too_long_is_left_out(tmp_path: Path) -> None:
+def test_too_long_text_is_skipped(tmp_path: Path) -> None:
     write_pairs(tmp_path, [([4] * 9, [5]), ([6], [5]), ([7, 8], [5])])
     sources = open_parallel([(tmp_path / "a", None)])
     text = MonolingualText(sources, train_settings(max_source_tokens=3), seed=1)

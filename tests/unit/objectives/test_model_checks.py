@@ -1,4 +1,4 @@
-"""Models that cannot be built or compared are refused by their YAML path, before the first stage."""
+"""Tests that models that cannot be built or compared are refused with their YAML path before the first stage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kdmt.objectives.model_checks import check_architectures, learns_from_cache,
 
 
 def pipeline(**changes: Any) -> Pipeline:
-    """The tiny pipeline with changes of its student `raw`."""
+    """Return the tiny pipeline with changes of its student `raw`."""
     document = tiny_pipeline.settings()
     document["students"]["raw"] |= changes
     return Pipeline.model_validate(document)
 
 
-def test_models_that_fit_are_let_through() -> None:
+def test_compatible_models_are_accepted() -> None:
     check_architectures(pipeline())
     check_architectures(pipeline(hidden_kd={}, attention_kd={}, word_kd={}))
     check_architectures(pipeline(nat={"family": "ctc"}, hidden_kd={"decoder": "none"}))
@@ -46,12 +46,12 @@ NARROW = tiny_pipeline.MODEL | {"decoder_embed_dim": 8, "share_all_embeddings": 
         ({"nat": {"family": "nat"}, "model": NARROW}, r"'nat\.family: nat' starts from the source's embeddings"),
     ],
 )
-def test_models_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_incompatible_models_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_architectures(pipeline(**changes))
 
 
-def test_a_decoder_that_copies_nothing_may_have_another_width() -> None:
+def test_decoder_that_does_not_copy_embeddings_can_have_another_width() -> None:
     check_architectures(pipeline(nat={"family": "cmlm"}, model=NARROW))
 
 
@@ -65,8 +65,6 @@ def test_a_decoder_that_copies_nothing_may_have_another_width() -> None:
         ({"word_kd": {}, "online": {"kind": "ema"}}, False, False),
     ],
 )
-def test_who_learns_from_running_teachers_and_who_from_caches(
-    settings: dict[str, Any], running: bool, cached: bool
-) -> None:
+def test_learns_from_running_and_learns_from_cache(settings: dict[str, Any], running: bool, cached: bool) -> None:
     student = Student.model_validate(settings)
     assert (learns_from_running(student), learns_from_cache(student)) == (running, cached)

@@ -52,7 +52,7 @@ def test_terms_are_sums_over_real_tokens(batch: Batch) -> None:
     torch.testing.assert_close(terms["nll"].sum, F.cross_entropy(logits_BVT, batch.tgt_tokens_BT, **arguments))
 
 
-def test_counts_are_known_beforehand_and_nll_is_not_trained_on(batch: Batch) -> None:
+def test_counts_equal_those_of_terms_and_nll_is_not_trained(batch: Batch) -> None:
     terms = terms_of(objective(0.1), batch)
     plain = objective(0.1)
     assert (
@@ -65,7 +65,7 @@ def test_counts_are_known_beforehand_and_nll_is_not_trained_on(batch: Batch) -> 
     assert not terms["nll"].sum.requires_grad
 
 
-def test_more_padding_changes_nothing(batch: Batch) -> None:
+def test_loss_does_not_depend_on_padding(batch: Batch) -> None:
     def widen(tokens: torch.Tensor | None) -> torch.Tensor:
         assert tokens is not None
         return F.pad(tokens, (0, 3), value=PAD)
@@ -91,8 +91,8 @@ MLM = [f"objective.self_supervised.head.{layer}.{kind}" for layer in (0, 2) for 
 HIDDEN = [f"objective.lessons.0.projections.{number}.weight" for number in range(2)]
 NARROW = replace(TINY, encoder_embed_dim=16, decoder_embed_dim=16)
 
-# settings of a student -> what a training state of version 0.1 has of it beside the model, the optimiser's moments and
-# random numbers; PARAMETERS stands for the names of the model's parameters
+# settings of a student, and the names in a training state of version 0.1 in addition to the model, the optimiser's
+# moments and random numbers; PARAMETERS is replaced by the names of the model's parameters
 STATES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "plain": ({}, []),
     "word_kd": ({"word_kd": {}}, []),
@@ -139,7 +139,7 @@ def student_of(settings: dict[str, Any]) -> Objective:
 
 
 @pytest.mark.parametrize("kind", STATES)
-def test_training_states_have_the_names_of_earlier_versions_and_are_resumed(tmp_path: Path, kind: str) -> None:
+def test_training_states_keep_their_names_and_are_resumed(tmp_path: Path, kind: str) -> None:
     settings, names = STATES[kind]
     pairs = write_copy_task(tmp_path / "data", 60, seed=1)
     ends = []
@@ -152,11 +152,11 @@ def test_training_states_have_the_names_of_earlier_versions_and_are_resumed(tmp_
     straight, stopped = ends
     parameters = list(dict(objective.model.named_parameters()))
     of_others = list(dict(make_model(1, NARROW).named_parameters()))
-    beside = [
+    extra = [
         name.replace("PARAMETERS", each) for name in names for each in (of_others if "PARAMETERS" in name else [""])
     ]
-    trained = [*parameters, *(name for name in beside if name.startswith("objective."))]
+    trained = [*parameters, *(name for name in extra if name.startswith("objective."))]
     moments = [f"{moment}.{name}" for moment in ("step", "exp_avg", "exp_avg_sq") for name in trained]
-    assert set(straight) == {"random.0.cpu", *beside, *moments}
+    assert set(straight) == {"random.0.cpu", *extra, *moments}
     assert set(stopped) == set(straight)
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)

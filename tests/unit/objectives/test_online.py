@@ -1,4 +1,4 @@
-"""Teachers that move: who learns from whom by gradients, the moving average by its formula, and exact going on."""
+"""Tests of online teachers: gradients of each model, the moving average by its formula, and exact resuming."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from kdmt.objectives.online import PeerLoss, Peers
 from kdmt.types import EOS, PAD
 
 
-def beside(
+def trained_together(
     student: Transformer, others: Sequence[Transformer], kind: str, word_kd: dict[str, Any], **more: Any
 ) -> Objective:
-    """A student with models that are trained with it, given here instead of built."""
+    """Return the objective of a student that is trained together with the given models."""
     peers = Peers(others)
     word = WordDivergence(WordKD.model_validate(word_kd), label_smoothing=EPSILON)
     inner = [HiddenStates(HiddenKD(), student=student, teacher=others[0]).double()] if more.get("hidden") else []
@@ -44,7 +44,7 @@ def taught(student: Transformer, teachers: Sequence[Transformer], word_kd: dict[
 
 
 def gradients(made: Objective, model: Transformer, lengths: Sequence[int] = (5, 3, 7)) -> dict[str, Tensor]:
-    """Of one of its models by the whole loss of a batch."""
+    """Return the gradients of one of the objective's models for the whole loss of a batch."""
     made.train().zero_grad()
     terms = terms_of(made, batch_of(list(lengths)))
     torch.stack([term.sum * term.weight for term in terms.values()]).sum().backward()
@@ -57,10 +57,10 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
 
 
-def test_joint_training_is_plain_for_the_teacher_and_distillation_for_the_student() -> None:
+def test_joint_training_is_plain_for_teacher_and_distillation_for_student() -> None:
     student, teacher = small(1), small(2, dim=16)
     torch.manual_seed(3)
-    made = beside(student, [teacher], "joint", {"alpha": 0.7}, hidden=True)
+    made = trained_together(student, [teacher], "joint", {"alpha": 0.7}, hidden=True)
     plain = build_objective(teacher, label_smoothing=EPSILON)
     assert_same(gradients(made, teacher), gradients(plain, teacher))
     of_student = gradients(made, student)
@@ -72,24 +72,24 @@ def test_joint_training_is_plain_for_the_teacher_and_distillation_for_the_studen
 @pytest.mark.parametrize("mutual", [False, True])
 def test_each_model_is_clipped_by_its_own_norm(mutual: bool) -> None:
     models = [small(seed) for seed in (1, 2)]
-    made = beside(models[0], models[1:], "mutual" if mutual else "joint", {})
+    made = trained_together(models[0], models[1:], "mutual" if mutual else "joint", {})
     assert [set(group) for group in made.clipped_together()] == [set(model.parameters()) for model in models]
 
 
 @pytest.mark.parametrize("peers", [1, 2])
 def test_each_peer_learns_from_all_others(peers: int) -> None:
     models = [small(seed) for seed in range(1, 2 + peers)]
-    made = beside(models[0], models[1:], "mutual", {"temperature": 2.0})
+    made = trained_together(models[0], models[1:], "mutual", {"temperature": 2.0})
     found = [gradients(made, model) for model in models]
-    for place, model in enumerate(models):
+    for number, model in enumerate(models):
         rest = [each for each in models if each is not model]
         alone = taught(model, rest, {"temperature": 2.0})
-        assert_same(found[place], gradients(alone, model))
+        assert_same(found[number], gradients(alone, model))
         for each in models:
             each.requires_grad_(True)
 
 
-def test_the_average_follows_its_formula() -> None:
+def test_moving_average_equals_formula() -> None:
     student = small(1)
     made = taught(student, [], {}, online={"kind": "ema", "decay": 0.9})
     expected = {name: each.detach().clone() for name, each in student.named_parameters()}
@@ -105,10 +105,10 @@ def test_the_average_follows_its_formula() -> None:
     assert set(made.trained()) == set(dict(student.named_parameters()))
 
 
-def test_on_its_own_samples_a_student_learns_the_divergence_alone() -> None:
+def test_loss_on_samples_of_the_student_is_only_the_divergence() -> None:
     student, teacher = small(1), small(2)
-    says = [(5, 6, 7), (), (8,)]
-    policy = OnPolicy(1.0, lambda model, src_BS: says if model is student and len(src_BS) == 3 else [])
+    samples = [(5, 6, 7), (), (8,)]
+    policy = OnPolicy(1.0, lambda model, src_BS: samples if model is student and len(src_BS) == 3 else [])
     word = WordDivergence(WordKD(alpha=0.3), label_smoothing=EPSILON, on_policy=policy)
     made = Objective(student, LeftToRight(), [word], Teachers([teacher])).train()
     given = batch_of([5, 3, 7])
@@ -125,8 +125,8 @@ def test_on_its_own_samples_a_student_learns_the_divergence_alone() -> None:
     torch.testing.assert_close(made(prepared)["loss"].sum, expected, rtol=1e-10, atol=0)
 
 
-def test_its_own_samples_are_never_targets_of_cross_entropy() -> None:
-    """At an update at which the divergence has no share, whatever is learnt besides."""
+def test_samples_of_the_student_are_not_used_when_alpha_is_0() -> None:
+    """At an update with alpha 0 the samples would only be targets of cross entropy, whatever other terms there are."""
     student, teacher = small(1), small(2)
     policy = OnPolicy(1.0, lambda _, src_BS: [(5,)] * len(src_BS))
     schedule = WordKD(alpha_schedule=[(0, 0.0), (1, 0.0), (2, 0.5)])
@@ -140,7 +140,7 @@ def test_its_own_samples_are_never_targets_of_cross_entropy() -> None:
     assert sampled == [False, False, True]
 
 
-def test_samples_come_as_often_as_asked() -> None:
+def test_samples_are_used_at_the_given_rate() -> None:
     policy = OnPolicy(0.3, lambda _, src_BS: [(5,)] * len(src_BS))
     model, batch = small(1), batch_of([3])
     torch.manual_seed(1)
@@ -148,9 +148,9 @@ def test_samples_come_as_often_as_asked() -> None:
     assert abs(replaced - 300) < 5 * (1000 * 0.3 * 0.7) ** 0.5
 
 
-# ---------------------------------------------------------------------------------------------------------- the loop
+# -------------------------------------------------------------------------------------------------- resumed training
 
-# that of `copy_task.TINY`
+# the shape of `copy_task.TINY`
 SHAPE: dict[str, Any] = {
     **{
         f"{side}_{name}": size
@@ -189,7 +189,7 @@ def on_policy() -> Objective:
 
 
 @pytest.mark.parametrize("make", [ema, joint, mutual, on_policy])
-def test_going_on_is_exact(tmp_path: Path, pairs: ParallelData, make: Callable[[], Objective]) -> None:
+def test_resumed_training_is_exact(tmp_path: Path, pairs: ParallelData, make: Callable[[], Objective]) -> None:
     ended = []
     for run, ends in (("straight", [12]), ("stopped", [5, 12])):
         for end in ends:
@@ -200,7 +200,7 @@ def test_going_on_is_exact(tmp_path: Path, pairs: ParallelData, make: Callable[[
     straight, stopped = ended
     assert set(straight) == set(stopped)
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
-    beside = [name for name in straight if name.startswith(("teacher.", "objective."))]
-    assert len(beside) >= len(dict(make_model().named_parameters()))
+    extra = [name for name in straight if name.startswith(("teacher.", "objective."))]
+    assert len(extra) >= len(dict(make_model().named_parameters()))
     before = load_file(tmp_path / "straight" / "checkpoint_10" / "training_state.safetensors")
-    assert any(not torch.equal(straight[name], before[name]) for name in beside)
+    assert any(not torch.equal(straight[name], before[name]) for name in extra)

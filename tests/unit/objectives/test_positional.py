@@ -1,4 +1,4 @@
-"""Views and terms of students with the positions of the target, by their formulas."""
+"""Tests of views and terms of students with the positions of the target, against their formulas."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def log_probs_of(model: NATransformer, batch: Batch, seen: torch.Tensor | None) 
     return (features @ model.output_weight_VD.t()).log_softmax(-1).detach()
 
 
-def test_refinement_is_the_mean_over_passes_that_see_what_was_written(tmp_path: Path) -> None:
+def test_refinement_passes_read_the_output_of_the_previous_pass(tmp_path: Path) -> None:
     model, batch = small("inat"), batch_of(tmp_path)
     objective = nat_objective(model, passes=3, denoising=0.0).train()
     prepared = objective.prepare(batch)
@@ -68,7 +68,7 @@ def test_refinement_is_the_mean_over_passes_that_see_what_was_written(tmp_path: 
     assert whole["nll"].count == WORDS
 
 
-def test_a_denoising_pass_sees_a_corrupted_reference(tmp_path: Path) -> None:
+def test_denoising_pass_reads_a_corrupted_reference(tmp_path: Path) -> None:
     model, batch = small("inat"), batch_of(tmp_path)
     objective = nat_objective(model, passes=2, denoising=1.0).train()
     prepared = objective.prepare(batch)
@@ -81,7 +81,7 @@ def test_a_denoising_pass_sees_a_corrupted_reference(tmp_path: Path) -> None:
     assert torch.equal(seen, corrupt(batch.tgt_tokens_BT, vocab_size=VOCAB))
 
 
-def test_corruption_replaces_repeats_and_swaps_at_its_rate() -> None:
+def test_rates_of_replaced_repeated_and_swapped_words() -> None:
     torch.manual_seed(2)
     row = torch.arange(10, 40)
     tokens = torch.cat([row, torch.tensor([EOS, PAD])]).repeat(4000, 1)
@@ -98,7 +98,7 @@ def test_corruption_replaces_repeats_and_swaps_at_its_rate() -> None:
     assert torch.equal(corrupt(tokens, vocab_size=100, rate=0.0), tokens)
 
 
-def test_correction_shows_the_students_own_words_and_asks_for_the_true_ones(tmp_path: Path) -> None:
+def test_correction_shows_predicted_words_and_predicts_the_reference(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model, batch = small("cmlm"), batch_of(tmp_path)
     assert batch.tgt_tokens_BT is not None
@@ -114,20 +114,20 @@ def test_correction_shows_the_students_own_words_and_asks_for_the_true_ones(tmp_
         seen = view.show(model, prepared, "float32")
         assert prepared.seen_BT is not None
         assert seen.seen_BT is not None
-        asked, hidden = seen.keep_BT, seen.seen_BT.eq(UNK) & prepared.seen_BT.eq(UNK)
-        corrected = asked & ~hidden
+        predicted, hidden = seen.keep_BT, seen.seen_BT.eq(UNK) & prepared.seen_BT.eq(UNK)
+        corrected = predicted & ~hidden
         assert torch.equal(seen.seen_BT[corrected], own[corrected])
-        assert torch.equal(seen.tgt_tokens_BT[asked], batch.tgt_tokens_BT[asked])
-        assert torch.equal(seen.seen_BT[~asked], batch.tgt_tokens_BT[~asked])
+        assert torch.equal(seen.tgt_tokens_BT[predicted], batch.tgt_tokens_BT[predicted])
+        assert torch.equal(seen.seen_BT[~predicted], batch.tgt_tokens_BT[~predicted])
         for row, (_, target) in enumerate(PAIRS):
             assert int(corrected[row].sum()) == (len(target) - int(hidden[row].sum())) // 2
-        assert objective.counts(prepared)["loss"] == int(asked.sum()) == objective(prepared)["loss"].count
+        assert objective.counts(prepared)["loss"] == int(predicted.sum()) == objective(prepared)["loss"].count
         revised += int(corrected.sum())
     assert revised > 0
 
 
 @pytest.mark.parametrize("num_candidates", [3, VOCAB, 1000])
-def test_the_chains_loss_is_that_of_enumeration_over_candidates(tmp_path: Path, num_candidates: int) -> None:
+def test_crf_loss_equals_enumeration_over_candidates(tmp_path: Path, num_candidates: int) -> None:
     model, batch = small("nat_crf", crf_rank=4), batch_of(tmp_path)
     objective = nat_objective(model, crf_candidates=num_candidates).train()
     prepared = objective.prepare(batch)
@@ -140,8 +140,8 @@ def test_the_chains_loss_is_that_of_enumeration_over_candidates(tmp_path: Path, 
     nll = 0.0
     for row, (_, target) in enumerate(PAIRS):
         rows = []
-        for place, word in enumerate(target):
-            best = np.argsort(-log_probs[row, place])[:num_candidates].tolist()
+        for position, word in enumerate(target):
+            best = np.argsort(-log_probs[row, position])[:num_candidates].tolist()
             rows.append(best if word in best else [*best[:-1], word])
         if num_candidates ** len(target) > 300 and num_candidates > 3:
             nll += chain_nll(log_probs[row], moves, target)
@@ -154,16 +154,16 @@ def test_the_chains_loss_is_that_of_enumeration_over_candidates(tmp_path: Path, 
 
 
 def chain_nll(log_probs: np.ndarray, moves: np.ndarray, target: list[int]) -> float:
-    """Over the whole vocabulary, position by position."""
+    """Return the NLL over the whole vocabulary by the forward recursion over positions."""
     alpha = log_probs[0]
-    for place in range(1, len(target)):
-        alpha = np.logaddexp.reduce(alpha[:, None] + moves, axis=0) + log_probs[place]
+    for position in range(1, len(target)):
+        alpha = np.logaddexp.reduce(alpha[:, None] + moves, axis=0) + log_probs[position]
     score = sum(log_probs[t, word] for t, word in enumerate(target))
     score += sum(moves[a, b] for a, b in pairwise(target))
     return float(np.logaddexp.reduce(alpha) - score)
 
 
-def test_deep_supervision_is_cross_entropy_at_the_lower_layers(tmp_path: Path) -> None:
+def test_deep_supervision_equals_loss_of_lower_layers(tmp_path: Path) -> None:
     model, batch = small("nat"), batch_of(tmp_path)
     deep = nat_objective(model, deep_supervision=0.7).train()
     prepared = deep.prepare(batch)
@@ -183,7 +183,7 @@ def positions(family: FamilyName, **others: Any) -> Objective:
     return nat_objective(small(family), **others)
 
 
-def test_nat_is_cross_entropy_of_each_word_and_of_the_length(tmp_path: Path) -> None:
+def test_loss_of_nat_is_cross_entropy_of_words_and_length(tmp_path: Path) -> None:
     objective, batch = positions("nat").train(), batch_of(tmp_path, FIVE)
     model, prepared = objective.model, objective.prepare(batch)
     assert isinstance(model, NATransformer)
@@ -195,8 +195,8 @@ def test_nat_is_cross_entropy_of_each_word_and_of_the_length(tmp_path: Path) -> 
     }
     assert {name: term.count for name, term in terms.items()} == objective.counts(prepared)
     nll = length_nll = 0.0
-    for place, (source, target) in enumerate(FIVE):
-        src_tokens = batch.src_tokens_BS[place : place + 1, : len(source) + 1]
+    for row, (source, target) in enumerate(FIVE):
+        src_tokens = batch.src_tokens_BS[row : row + 1, : len(source) + 1]
         encoded = model.encode(src_tokens)
         seen = torch.tensor([[*[UNK] * len(target), EOS]])
         log_probs = (model.fill(src_tokens, seen, encoded) @ model.output_weight_VD.t()).log_softmax(-1)[0]
@@ -210,7 +210,7 @@ def test_nat_is_cross_entropy_of_each_word_and_of_the_length(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
-def test_a_glance_shows_words_and_asks_for_the_others(tmp_path: Path, distance: Distance) -> None:
+def test_glancing_shows_words_and_predicts_the_others(tmp_path: Path, distance: Distance) -> None:
     plain = positions("nat").train()
     prepared = plain.prepare(batch_of(tmp_path, FIVE))
     nothing = positions("nat", glancing=[(0, 0.0)], distance=distance).train()
@@ -220,9 +220,9 @@ def test_a_glance_shows_words_and_asks_for_the_others(tmp_path: Path, distance: 
     assert isinstance(half.model, NATransformer)
     glimpsed = half.view.show(half.model, prepared, "float32")
     assert glimpsed.seen_BT is not None
-    asked = glimpsed.keep_BT
-    assert 0 < glimpsed.num_loss_tokens == int(asked.sum()) < 16 == glimpsed.count
-    shown = prepared.keep_BT & ~asked
+    predicted = glimpsed.keep_BT
+    assert 0 < glimpsed.num_loss_tokens == int(predicted.sum()) < 16 == glimpsed.count
+    shown = prepared.keep_BT & ~predicted
     assert torch.equal(glimpsed.seen_BT[shown], prepared.tgt_tokens_BT[shown])
     terms = half(prepared)
     assert {name: term.count for name, term in terms.items()} == half.counts(prepared)
@@ -231,7 +231,7 @@ def test_a_glance_shows_words_and_asks_for_the_others(tmp_path: Path, distance: 
 
 
 @pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
-def test_what_is_inside_is_compared_at_the_words_that_are_shown_too(tmp_path: Path, distance: Distance) -> None:
+def test_hidden_states_are_also_compared_at_shown_words(tmp_path: Path, distance: Distance) -> None:
     torch.manual_seed(4)
     teacher = build_transformer(TINY, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).double()
     model = small("nat")
@@ -245,7 +245,7 @@ def test_what_is_inside_is_compared_at_the_words_that_are_shown_too(tmp_path: Pa
     assert {name: term.count for name, term in terms.items()} == objective.counts(prepared)
 
 
-def test_cmlm_asks_for_what_it_hides(tmp_path: Path) -> None:
+def test_cmlm_predicts_the_masked_words(tmp_path: Path) -> None:
     torch.manual_seed(3)
     objective, batch = positions("cmlm").train(), batch_of(tmp_path, FIVE)
     assert batch.tgt_tokens_BT is not None
@@ -253,23 +253,23 @@ def test_cmlm_asks_for_what_it_hides(tmp_path: Path) -> None:
     for _ in range(200):
         hidden = objective.prepare(batch)
         assert hidden.seen_BT is not None
-        asked = hidden.keep_BT
-        assert int(asked.sum()) == hidden.num_loss_tokens == objective.counts(hidden)["loss"]
-        assert torch.equal(hidden.seen_BT.eq(UNK), asked)
+        predicted = hidden.keep_BT
+        assert int(predicted.sum()) == hidden.num_loss_tokens == objective.counts(hidden)["loss"]
+        assert torch.equal(hidden.seen_BT.eq(UNK), predicted)
         assert hidden.tgt_tokens_BT is batch.tgt_tokens_BT
-        assert torch.equal(hidden.seen_BT[~asked], batch.tgt_tokens_BT[~asked])
-        assert asked.any(1).all()
-        numbers.append(int(asked[2].sum()))
-    assert set(numbers) == {1, 2, 3, 4, 5}  # words of the third target
+        assert torch.equal(hidden.seen_BT[~predicted], batch.tgt_tokens_BT[~predicted])
+        assert predicted.any(1).all()
+        numbers.append(int(predicted[2].sum()))
+    assert set(numbers) == {1, 2, 3, 4, 5}  # the third target has five words
     terms = objective(hidden)
     assert terms["nll"].count == hidden.num_loss_tokens
     whole = terms_of(objective.eval(), batch)
-    assert whole["nll"].count == 16  # in evaluation mode all words are hidden, and </s> is not asked for
+    assert whole["nll"].count == 16  # in evaluation mode all words are masked, and </s> is not predicted
 
 
 @pytest.mark.parametrize("family", ["nat", "cmlm"])
 def test_word_level_distillation_compares_the_same_tokens(tmp_path: Path, family: FamilyName) -> None:
-    """The teacher reads the whole target, whatever the student sees of it; a cache of all tokens says the same."""
+    """The teacher reads the whole target, whatever the student sees; a cache of all tokens gives the same loss."""
     torch.manual_seed(4)
     config = replace(TINY, dropout=0.0)
     teacher = build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).double().eval()
@@ -280,11 +280,11 @@ def test_word_level_distillation_compares_the_same_tokens(tmp_path: Path, family
     assert batch.tgt_tokens_BT is not None
     log_probs = teacher(batch.src_tokens_BS, batch.prev_tokens_BT).log_softmax(-1)[batch.tgt_tokens_BT.ne(PAD)].detach()
     best = log_probs.sort(dim=1, descending=True)
-    said = Knowledge(best.indices, torch.cat([best.values, torch.full_like(best.values[:, :1], -1e4)], 1))
+    knowledge = Knowledge(best.indices, torch.cat([best.values, torch.full_like(best.values[:, :1], -1e4)], 1))
     torch.manual_seed(5)
     live = objective(objective.prepare(batch))
     cached = nat_objective(model, besides={"word_kd": {"alpha": 1.0, "source": "cache"}}).train()
     torch.manual_seed(5)
-    other = cached(cached.prepare(replace(batch, extras=Extras(knowledge=said))))
+    other = cached(cached.prepare(replace(batch, extras=Extras(knowledge=knowledge))))
     assert float(live["word_kd"].sum) == pytest.approx(float(other["word_kd"].sum), rel=1e-9)
     assert live["word_kd"].count == other["word_kd"].count

@@ -1,4 +1,4 @@
-"""Which tokenizer sacreBLEU uses, for finished text and for words."""
+"""The tokenizer that sacreBLEU uses, for detokenised text and for words."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ AUTO, MOSES = Score(), Text(moses=True)
 
 
 @pytest.mark.parametrize(("lang", "expected"), [("de", "13a"), ("zh", "zh"), ("th", "char")])
-def test_auto_is_resolved_for_the_language_and_anything_else_is_taken(lang: str, expected: str) -> None:
+def test_auto_is_resolved_for_the_language_and_other_values_are_kept(lang: str, expected: str) -> None:
     assert bleu_tokenizer(AUTO, lang) == expected
     assert bleu_tokenizer(Score(tokenize="intl"), lang) == "intl"
 
 
-def test_what_moses_has_tokenised_is_not_tokenised_again() -> None:
+def test_text_tokenised_by_moses_is_not_tokenised_again() -> None:
     assert words_tokenizer(AUTO, MOSES, "de") == legacy_words_tokenizer(MOSES) == "none"
-    assert words_tokenizer(AUTO, MOSES, "zh") == "zh"  # it has no spaces between words
+    assert words_tokenizer(AUTO, MOSES, "zh") == "zh"  # without spaces between words
     assert words_tokenizer(AUTO, Text(), "de") == legacy_words_tokenizer(Text()) == "13a"
 
 

@@ -1,4 +1,4 @@
-"""Against the formulas on counts small enough to enumerate, an EM written with dictionaries, and toy languages."""
+"""Diagnostics compared with the formulas on small counts, an EM written with dictionaries, and toy languages."""
 
 import math
 import random
@@ -30,7 +30,7 @@ def random_sources(count, seed=0):
 
 
 def translate(lines, translations, seed=1):
-    """Word for word; `translations` gives each word's equally likely translations."""
+    """Translate word for word; `translations` gives the equally likely translations of each word."""
     rng = random.Random(seed)
     return [" ".join(rng.choice(translations(word)) for word in line.split()) for line in lines]
 
@@ -47,7 +47,7 @@ def test_entropy_by_hand():
 def test_divergence_by_hand():
     real = {"a": Counter(x=3, y=1), "b": Counter(z=1)}
     distilled = {"a": Counter(x=2), "c": Counter(z=9)}
-    # a: {x, y} on either side, 0.1 added; b: {z} alone, so both sides are certain of it; c does not occur in `real`.
+    # a: {x, y} on either side, 0.1 added; b: {z} alone, so both sides are certain; c does not occur in `real`.
     real_x, real_y, other_x, other_y = 3.1 / 4.2, 1.1 / 4.2, 2.1 / 2.2, 0.1 / 2.2
     expected = (real_x * math.log(real_x / other_x) + real_y * math.log(real_y / other_y)) / 2
     assert divergence(real, distilled) == pytest.approx(expected)
@@ -67,7 +67,7 @@ def test_divergence_is_positive_and_zero_for_the_same_distribution(real, other):
     assert 0 <= conditional_entropy(real) <= math.log(3) + 1e-12
 
 
-def test_less_smoothing_punishes_a_lost_translation_more():
+def test_less_smoothing_penalises_a_lost_translation_more():
     real, distilled = {"a": Counter(x=5, y=5)}, {"a": Counter(x=10)}
     assert divergence(real, distilled, smoothing=0.01) > divergence(real, distilled, smoothing=1.0) > 0
 
@@ -76,7 +76,7 @@ def test_less_smoothing_punishes_a_lost_translation_more():
 
 
 def em_with_dictionaries(src_lines, tgt_lines, iterations):
-    """Model 1 under the diagonal prior, one link at a time."""
+    """Return the alignment of Model 1 with the diagonal prior, computed one link at a time."""
 
     def prior(i, m, j, n):  # i counts from 1, 0 is the empty word
         if i == 0:
@@ -110,10 +110,10 @@ def em_with_dictionaries(src_lines, tgt_lines, iterations):
     return dict(links)
 
 
-def test_links_are_those_of_an_em_written_with_dictionaries():
+def test_links_equal_those_of_an_em_with_dictionaries():
     rng = random.Random(4)
     src_lines = [*random_sources(40, seed=3), "", "x1 x2", "x3"]
-    # Noise on purpose: words are dropped, added and moved, so that the alignment is not obvious.
+    # with noise: words are dropped, added and moved, so that the alignment is not obvious
     tgt_lines = []
     for line in src_lines:
         kept = ["y" + word[1:] for word in line.split() if rng.random() < 0.8]
@@ -130,7 +130,7 @@ def test_a_dictionary_in_another_word_order_is_recovered():
     assert most_frequent == {f"x{i}": f"y{i}" for i in range(20)}
 
 
-def test_alignment_is_bounded_and_spread_over_the_corpus():
+def test_alignment_uses_a_limited_sample_spread_over_the_corpus():
     src_lines = ["early"] * 50 + ["late"] * 50
     links = count_links(src_lines, [line.upper() for line in src_lines], max_sentences=10)
     assert links == {"early": Counter(EARLY=5), "late": Counter(LATE=5)}
@@ -150,7 +150,7 @@ def test_a_deterministic_dictionary_has_no_entropy():
     assert complexity(src_lines, translate(src_lines, lambda word: ["y" + word[1:]])) == 0
 
 
-def test_even_synonyms_have_entropy_ln_2():
+def test_two_equally_likely_synonyms_have_entropy_ln_2():
     src_lines = random_sources(2000)
     tgt_lines = translate(src_lines, lambda word: ["y" + word[1:], "z" + word[1:]])
     assert complexity(src_lines, tgt_lines) == pytest.approx(math.log(2), abs=0.01)
@@ -166,7 +166,7 @@ def test_distillation_that_picks_one_synonym_is_simpler_and_unfaithful():
     assert found.faithfulness == faithfulness(src_lines, real, distilled) > 0.5
     assert faithfulness(src_lines, real, real) == 0
     assert (found.types_real, found.types_distilled, found.length_ratio) == (40, 20, 1.0)
-    # A line of n words keeps all of them with probability 2^-n, n even over 3..8.
+    # A line of n words keeps all of them with probability 2^-n, n uniform over 3..8.
     assert found.identical_fraction == pytest.approx(sum(2**-n for n in range(3, 9)) / 6, abs=0.03)
 
 
@@ -193,6 +193,6 @@ def test_plain_counts():
         (lambda: identical_fraction(["a"], []), "1 and 0 lines"),
     ],
 )
-def test_bad_input(call, message):
+def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""With a clock that the fake translator moves: seconds are what it is told to take."""
+"""Measured speeds, with a clock that the fake translator advances by the seconds that it is given."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from kdmt.score.latency import measure_speed
 
 
 class FakeTranslator:
-    """Takes a fixed time for each call and each sentence, and what `surcharges` says on top, by call."""
+    """Takes a fixed time for each call and each sentence, plus the time in `surcharges` for some calls."""
 
     def __init__(self, per_call, per_sentence, surcharges=()):
         self.now = 0.0
@@ -32,14 +32,14 @@ def test_speeds_are_sentences_over_seconds():
     assert speed.full_batch == pytest.approx(10 / 1.4)
 
 
-def test_one_sentence_a_call_spread_over_the_set_after_a_warm_up():
+def test_single_sentences_are_spread_over_the_set_after_a_warm_up():
     translator = FakeTranslator(per_call=1, per_sentence=1)
     measure_speed(translator, SENTENCES, batch_1_sentences=5, repeats=2, clock=translator.clock)
     singles = [[SENTENCES[i]] for i in (0, 2, 4, 6, 8)]
     assert translator.calls == [singles[0], *singles, *singles, SENTENCES, SENTENCES]
 
 
-def test_the_first_call_and_one_bad_moment_change_nothing():
+def test_the_first_call_and_one_slow_call_change_nothing():
     calm = FakeTranslator(per_call=0.4, per_sentence=0.1)
     # call 0 warms up, call 2 is a single sentence, call 7 the first whole set (1 + 3 · 2 calls before it)
     disturbed = FakeTranslator(per_call=0.4, per_sentence=0.1, surcharges={0: 60.0, 2: 5.0, 7: 5.0})
@@ -48,13 +48,13 @@ def test_the_first_call_and_one_bad_moment_change_nothing():
     assert speeds[1].full_batch == pytest.approx(speeds[0].full_batch)
 
 
-def test_long_sentences_weigh_by_their_time():
+def test_long_sentences_count_by_their_time():
     translator = FakeTranslator(per_call=0.0, per_sentence=0.0, surcharges={1: 1.0, 2: 3.0, 3: 2.0})
     speed, _ = measure_speed(translator, ["short", "long"], batch_1_sentences=2, repeats=1, clock=translator.clock)
-    assert speed.batch_1 == pytest.approx(2 / 4.0)  # not the median sentence's speed
+    assert speed.batch_1 == pytest.approx(2 / 4.0)  # not the speed of the median sentence
 
 
-def test_no_more_single_sentences_than_there_are():
+def test_single_sentences_are_limited_by_the_test_set():
     translator = FakeTranslator(per_call=1, per_sentence=0)
     measure_speed(translator, SENTENCES[:3], batch_1_sentences=100, repeats=1, clock=translator.clock)
     assert len(translator.calls) == 1 + 3 + 1
@@ -70,6 +70,6 @@ def test_with_the_real_clock():
 
 
 @pytest.mark.parametrize(("sentences", "singles", "repeats"), [([], 1, 1), (SENTENCES, 0, 1), (SENTENCES, 1, 0)])
-def test_bad_input(sentences, singles, repeats):
+def test_bad_input_is_refused(sentences, singles, repeats):
     with pytest.raises(ValueError, match="nothing to time"):
         measure_speed(lambda lines: lines, sentences, batch_1_sentences=singles, repeats=repeats)

@@ -1,4 +1,4 @@
-"""Against sacreBLEU's own command line, and BLEU's formula worked by hand."""
+"""Metrics compared with sacreBLEU's command line, and BLEU's formula computed by hand."""
 
 import math
 import subprocess
@@ -17,7 +17,7 @@ HYPOTHESES = ["Der Hund rennt schnell über die Wiese.", "zwei Frauen lesen Büc
 
 
 def run_sacrebleu(folder, *options):
-    """The lines that the command-line tool prints."""
+    """Return the lines that the command-line tool prints."""
     (folder / "ref").write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
     (folder / "hyp").write_text("\n".join(HYPOTHESES) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "sacrebleu", str(folder / "ref"), "-i", str(folder / "hyp"), "-w", "6", *options]
@@ -26,7 +26,7 @@ def run_sacrebleu(folder, *options):
 
 
 def parse(line):
-    """`BLEU|nrefs:1|... = 41.020000 80.0/... (...)` to score and signature."""
+    """Convert `BLEU|nrefs:1|... = 41.020000 80.0/... (...)` to score and signature."""
     head, _, tail = line.partition(" = ")
     return float(tail.split()[0]), head.partition("|")[2]
 
@@ -40,7 +40,7 @@ def parse(line):
         (("-tok", "intl", "-lc"), {"tokenize": "intl", "lowercase": True}),
     ],
 )
-def test_bleu_and_its_signature_are_those_of_the_command_line(tmp_path, options, settings):
+def test_bleu_and_its_signature_equal_those_of_the_command_line(tmp_path, options, settings):
     score, signature = parse(run_sacrebleu(tmp_path, "-m", "bleu", *options)[0])
     metric = bleu(HYPOTHESES, REFERENCES, **settings)
     assert metric.value == pytest.approx(score, abs=1e-6)
@@ -48,14 +48,14 @@ def test_bleu_and_its_signature_are_those_of_the_command_line(tmp_path, options,
 
 
 @pytest.mark.parametrize(("options", "settings"), [((), {}), (("--chrf-lowercase",), {"lowercase": True})])
-def test_chrf_and_its_signature_are_those_of_the_command_line(tmp_path, options, settings):
+def test_chrf_and_its_signature_equal_those_of_the_command_line(tmp_path, options, settings):
     score, signature = parse(run_sacrebleu(tmp_path, "-m", "chrf", *options)[0])
     metric = chrf(HYPOTHESES, REFERENCES, **settings)
     assert metric.value == pytest.approx(score, abs=1e-6)
     assert metric.signature == signature
 
 
-def test_sentence_bleu_is_the_command_lines_sentence_level(tmp_path):
+def test_sentence_bleu_equals_that_of_the_command_line(tmp_path):
     lines = run_sacrebleu(tmp_path, "-m", "bleu", "--sentence-level")
     expected = [parse(line) for line in lines if line.startswith("BLEU")]
     metrics = [sentence_bleu(h, r) for h, r in zip(HYPOTHESES, REFERENCES, strict=True)]
@@ -76,7 +76,7 @@ def test_brevity_penalty_by_hand():
 
 def test_sentence_bleu_leaves_out_orders_longer_than_the_hypothesis():
     assert sentence_bleu("ja .", "ja .").value == pytest.approx(100)
-    assert bleu(["ja ."], ["ja ."]).value < 100  # corpus BLEU does count them
+    assert bleu(["ja ."], ["ja ."]).value < 100  # corpus BLEU counts them
     assert sentence_bleu("nein", "ja").value == 0
 
 
@@ -84,7 +84,7 @@ words = st.lists(st.sampled_from(["ein", "Hund", "läuft", "."]), min_size=1, ma
 
 
 @given(words, words)
-def test_sentence_scores_lie_between_0_and_that_of_the_reference(hypothesis, reference):
+def test_sentence_scores_are_between_0_and_that_of_the_reference(hypothesis, reference):
     for score in (sentence_bleu(hypothesis, reference).value, sentence_chrf(hypothesis, reference).value):
         assert 0 <= score <= 100 + 1e-9
     assert sentence_bleu(reference, reference).value == pytest.approx(100)
@@ -106,7 +106,7 @@ def test_the_table_has_every_metric_that_training_may_choose_checkpoints_by():
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_of_the_table_has_the_range_and_the_direction_that_it_says(name):
+def test_every_metric_has_its_declared_range_and_direction(name):
     metric = METRICS[name]
     perfect, wrong = (metric.score(lines, REFERENCES) for lines in (REFERENCES, ["x", "y", "z"]))
     lowest, highest = perfect.range
@@ -117,7 +117,7 @@ def test_every_metric_of_the_table_has_the_range_and_the_direction_that_it_says(
     assert metric_label(name) == metric.label
 
 
-def test_a_metric_of_errors_is_read_the_other_way_round():
+def test_a_metric_of_errors_is_better_when_lower():
     from sacrebleu.metrics.ter import TER
 
     errors = Metric("TER", lambda _, lowercase: TER(case_sensitive=not lowercase), False, (0.0, None))

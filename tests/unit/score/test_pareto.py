@@ -1,4 +1,4 @@
-"""The picture of quality against speed."""
+"""The plot of quality against speed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POINTS = st.lists(
 
 
 @given(POINTS)
-def test_the_frontier_is_what_no_other_point_beats(points: list[Point]) -> None:
+def test_the_frontier_has_the_points_that_no_other_point_beats(points: list[Point]) -> None:
     found = frontier(points)
     for point in points:
         beaten = any(
@@ -32,7 +32,7 @@ def test_the_frontier_is_what_no_other_point_beats(points: list[Point]) -> None:
 
 
 @given(POINTS)
-def test_every_system_stands_in_the_picture_at_its_place(points: list[Point]) -> None:
+def test_every_system_is_plotted_in_the_order_of_speed(points: list[Point]) -> None:
     text = pareto_svg(points, speed_label="sentences/s at batch 1", score_label="BLEU on test")
     root = ElementTree.fromstring(text)
     circles = [(float(each.get("cx", "")), float(each.get("cy", ""))) for each in root.iter(f"{SVG}circle")]
@@ -47,13 +47,13 @@ def test_every_system_stands_in_the_picture_at_its_place(points: list[Point]) ->
     assert {"sentences/s at batch 1", "BLEU on test"} <= labels
 
 
-def test_doubling_the_speed_is_the_same_step_everywhere() -> None:
+def test_the_speed_axis_is_logarithmic() -> None:
     text = pareto_svg([Point("a", 10, 30), Point("b", 20, 30), Point("c", 40, 30)], speed_label="sentences/s")
     xs = [float(x) for x in re.findall(r'cx="([\d.]+)"', text)]
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.11)
 
 
 @pytest.mark.parametrize("points", [[], [Point("a", 0.0, 3.0)]])
-def test_nothing_to_show_is_an_error(points: list[Point]) -> None:
+def test_a_plot_without_points_is_an_error(points: list[Point]) -> None:
     with pytest.raises(ValueError, match="needs points"):
         pareto_svg(points, speed_label="sentences/s")

@@ -1,4 +1,4 @@
-"""What a reader must find in the table and on the page: every figure whole, every signature once."""
+"""The table and the page of a report: every figure is complete, every signature is given once."""
 
 import html.parser
 from dataclasses import replace
@@ -49,7 +49,10 @@ def with_p(comparison: Comparison, value: float) -> Comparison:
 
 
 def three_seeds():
-    """A teacher, and two students over three seeds on two test sets at two beams, with two BLEUs each."""
+    """Return rows and comparisons of a teacher and two students over three seeds.
+
+    They have two test sets, two beams, and two BLEU scores each.
+    """
     rows, comparisons = [], []
     for test_set in ("test_2016_flickr", "test_2017_flickr"):
         for beam in (1, 5):
@@ -67,7 +70,7 @@ def three_seeds():
 
 
 def line_of(text, start):
-    """The first line that begins so, runs of spaces as one."""
+    """Return the first line that begins with `start`, with runs of spaces joined into one."""
     return next(line for line in (" ".join(line.split()) for line in text.splitlines()) if line.startswith(start))
 
 
@@ -80,7 +83,7 @@ def test_one_seed_shows_the_scores_themselves():
     assert "p against" not in text
 
 
-def test_seeds_become_mean_and_deviation_and_p_values_a_range():
+def test_seeds_are_shown_as_mean_and_deviation_and_p_values_as_a_range():
     text = render_table(*three_seeds())
     assert line_of(text, "distilled 5") == "distilled 5 37.00 ± 1.00 42.50 ± 0.00 60.50 ± 0.00 0.001–0.003"
     assert line_of(text, "raw 1") == "raw 1 32.00 ± 1.00 42.50 ± 0.00 60.50 ± 0.00"
@@ -90,7 +93,7 @@ def test_seeds_become_mean_and_deviation_and_p_values_a_range():
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
-def test_the_table_fits_and_no_figure_is_cut(width):
+def test_the_table_fits_and_no_figure_is_truncated(width):
     rows, comparisons = three_seeds()
     long = "student-distilled-with-a-very-long-name"
     rows = [replace(row, system=long if row.system == "distilled" else row.system) for row in rows]
@@ -103,13 +106,13 @@ def test_the_table_fits_and_no_figure_is_cut(width):
     assert signatures.splitlines()[0] == BLEU_SIGNATURE
 
 
-def test_a_figure_is_whole_even_where_the_table_cannot_fit():
+def test_no_figure_is_truncated_in_a_table_that_does_not_fit():
     text = render_table(*three_seeds(), width=30)
     assert text.count("37.00 ± 1.00") == 4
     assert "2,629,632" in text
 
 
-def test_each_signature_stands_below_once():
+def test_each_signature_is_below_the_table_once():
     text = render_table(*three_seeds())
     notes = text[text.index("BLEU: ") :].splitlines()
     assert notes[:4] == [
@@ -121,13 +124,13 @@ def test_each_signature_stands_below_once():
     assert "decoded with pytorch float32, 2 threads" in notes
 
 
-def test_the_table_says_what_kind_of_p_it_is():
+def test_the_table_explains_its_p_values():
     note = "p is one-tailed: the share of resampled test sets"
     assert note in render_table(*three_seeds())
     assert note not in render_table([ROW])
 
 
-def test_in_ascii_the_table_says_the_same():
+def test_the_table_in_ascii_has_the_same_content():
     rows, comparisons = three_seeds()
     settings = {"missing": [Missing("raw", 4)], "width": 120}
     text = render_table(rows, comparisons, **settings, ascii_only=True)
@@ -147,7 +150,7 @@ def test_systems_without_scores_are_named_in_each_table_of_scores():
     assert "missing: deep seed 2: never trained" in lines
 
 
-def test_a_metric_that_the_table_does_not_know_has_a_column_under_its_own_name():
+def test_an_unknown_metric_has_a_column_under_its_own_name():
     row = replace(ROW, scores={**ROW.scores, "comet": MetricScore(0.85, "wmt22-comet-da", range=(0.0, 1.0))})
     text = render_table([row, replace(ROW, system="older")])
     assert line_of(text, "system beam") == "system beam BLEU chrF comet"
@@ -156,7 +159,7 @@ def test_a_metric_that_the_table_does_not_know_has_a_column_under_its_own_name()
     assert "comet: wmt22-comet-da" in text
 
 
-def test_engines_get_a_column_when_there_are_several():
+def test_several_engines_are_shown_in_a_column():
     rows = [ROW, with_bleu(replace(ROW, engine="ctranslate2", compute_type="int8", threads=1), 40.5)]
     comparison = replace(COMPARISON, system="teacher", engine="ctranslate2", compute_type="int8", baseline="float")
     text = render_table(rows, [comparison], width=120)
@@ -165,7 +168,7 @@ def test_engines_get_a_column_when_there_are_several():
     assert "decoded with" not in text
 
 
-def test_names_are_no_markup(tmp_path):
+def test_names_are_not_interpreted_as_markup(tmp_path):
     name = "[bold]<b>&amp;"
     assert name in render_table([replace(ROW, system=name)])
     write_html(tmp_path / "report.html", [replace(ROW, system=name)], title="<toy>")
@@ -191,7 +194,7 @@ class Page(html.parser.HTMLParser):
         self.text.append(data.strip())
 
 
-def test_the_page_holds_the_same_and_needs_nothing_else(tmp_path):
+def test_the_page_has_the_same_content_and_loads_nothing(tmp_path):
     rows, comparisons = three_seeds()
     write_html(tmp_path / "report.html", rows, comparisons, title="multi30k")
     page = Page()
@@ -204,7 +207,7 @@ def test_the_page_holds_the_same_and_needs_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_nothing_to_report(tmp_path):
+def test_an_empty_report(tmp_path):
     with pytest.raises(ValueError, match="no scores"):
         render_table([])
     with pytest.raises(ValueError, match="no scores"):

@@ -1,4 +1,4 @@
-"""scores.json and significance.json: what is written is read again, files of earlier versions too."""
+"""scores.json and significance.json: written files are read back, also those of earlier versions."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_scores_are_a_mapping_with_signature_direction_and_range(tmp_path: Path)
     assert read_scores(tmp_path / "scores.json")[0][0].scores["ter"] == ter
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_files_are_read_back(tmp_path: Path) -> None:
     rows = [ROW, replace(ROW, system="Sch\u00fcler", second_scores={"bleu": MetricScore(40.0, SECOND)}, iterations=4)]
     missing = [Missing("raw", 4), Missing("deep", 1)]
     write_scores(tmp_path / "scores.json", rows, missing)
@@ -138,7 +138,7 @@ def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:
         ([{key: value for key, value in OLD_ROW.items() if key != "beam"}], "beam"),
     ],
 )
-def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, content: Any, problem: str) -> None:
+def test_a_file_with_other_content_is_refused(tmp_path: Path, content: Any, problem: str) -> None:
     path = tmp_path / "scores.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UserError) as refused:
@@ -147,7 +147,7 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, content: An
     assert problem in str(refused.value)
 
 
-def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_serialised_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     write_scores(path, [ROW])
     before = path.read_bytes()

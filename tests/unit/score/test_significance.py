@@ -1,4 +1,6 @@
-"""Against sacreBLEU's own command line, a bootstrap written out in the test, and the formulas of mean and deviation."""
+"""Significance tests compared with sacreBLEU's command line, a bootstrap written in the test, and formulas for mean and
+standard deviation.
+"""
 
 import json
 import os
@@ -21,7 +23,7 @@ VOCABULARY = [f"w{i}" for i in range(30)]
 
 
 def noisy(lines, rate, seed):
-    """Each word replaced by another with probability `rate`."""
+    """Return the lines with each word replaced by another with probability `rate`."""
     rng = random.Random(seed)
     return [" ".join(rng.choice(VOCABULARY) if rng.random() < rate else w for w in line.split()) for line in lines]
 
@@ -59,7 +61,7 @@ def test_agrees_with_the_command_line(corpus, tmp_path):
         assert [ours.score, ours.mean, ours.half_width] == pytest.approx(theirs)
         assert ours.p_value == row["BLEU"]["p_value"]
 
-    # Of chrF the command line cannot write JSON (its figures are float32), so its table is read.
+    # For chrF the command line cannot write JSON (its figures are float32), so its table is read.
     table = run_sacrebleu(tmp_path, "--paired-bs-n", "100", "-m", "bleu", "chrf", "--format", "text")
     chrf_p_values = [float(p) for p in re.findall(r"p = ([\d.]+)", table)[1::2]]
     ours = [found.estimates["chrf"][name].p_value for name in ("worse", "twin")]
@@ -68,7 +70,7 @@ def test_agrees_with_the_command_line(corpus, tmp_path):
     assert found.signatures["chrf"] in table
 
 
-def test_p_value_is_that_of_a_bootstrap_written_out(corpus):
+def test_p_value_equals_that_of_a_bootstrap_in_plain_python(corpus):
     systems, references = corpus
     samples, seed = 60, 11
     found = paired_bootstrap(systems, references, baseline="raw", samples=samples, seed=seed)
@@ -94,7 +96,7 @@ def test_a_clear_difference_is_found(corpus):
     assert found.estimates["bleu"]["raw"].p_value is None
 
 
-def test_identical_texts_are_no_evidence(corpus):
+def test_identical_texts_have_a_p_value_of_1(corpus):
     systems, references = corpus
     found = paired_bootstrap(
         {"raw": systems["raw"], "same": tuple(systems["raw"])}, references, baseline="raw", samples=50
@@ -123,8 +125,11 @@ REFERENCES = ["the cat sat on the mat today", "a dog barked at the moon last nig
         pytest.param(REFERENCES, [line.title() for line in REFERENCES], True, id="case that is not compared"),
     ],
 )
-def test_differences_that_the_metric_cannot_see_are_none(first, second, lowercase):
-    """sacreBLEU itself gives the smallest possible p there: none of its draws is above their mean, which is 0."""
+def test_texts_that_are_equal_for_the_metric_have_a_p_value_of_1(first, second, lowercase):
+    """Check that the p-value is 1 where sacreBLEU's own is the smallest possible one.
+
+    In sacreBLEU none of the draws is above their mean, which is 0.
+    """
     systems, metric = {"raw": first, "other": second}, {"BLEU": BLEU(lowercase=lowercase)}
     found = paired_bootstrap(systems, REFERENCES, baseline="raw", samples=50, lowercase=lowercase)
     _, peers = PairedTest(list(systems.items()), metric, [REFERENCES], test_type="bs", n_samples=50)()
@@ -133,8 +138,8 @@ def test_differences_that_the_metric_cannot_see_are_none(first, second, lowercas
     assert found.estimates["bleu"]["other"].p_value == 1.0
 
 
-def test_scores_that_are_equal_by_chance_are_no_difference():
-    """The same mistake in one of two equal sentences: the draws differ, the scores do not."""
+def test_equal_scores_of_different_texts_have_a_p_value_of_1():
+    """Check a mistake in one of two equal sentences: the draws differ, the scores do not."""
     references = ["the cat sat on the mat today"] * 2 + REFERENCES[1:]
     first, second = list(references), list(references)
     first[0] = second[1] = "the cat sat on a mat today"
@@ -144,8 +149,8 @@ def test_scores_that_are_equal_by_chance_are_no_difference():
     assert (found.estimates["bleu"]["other"].p_value, found.estimates["chrf"]["other"].p_value) == (1.0, 1.0)
 
 
-def test_what_chrf_sees_and_bleu_does_not_has_a_p_of_chrf():
-    """A wrong word that is nearly right: BLEU's p is 1, chrF's is that of the formula."""
+def test_a_difference_in_chrf_alone_has_a_p_value_for_chrf():
+    """Check a wrong word that is nearly right: BLEU's p is 1, chrF's is that of the formula."""
     references = [line for line in REFERENCES for _ in range(4)]
     near = [line.replace("bread", "breat").replace("cat", "caq").replace("dog", "dob") for line in references]
     far = [line.replace("bread", "xyzuv").replace("cat", "xyz").replace("dog", "xyz") for line in references]
@@ -154,9 +159,9 @@ def test_what_chrf_sees_and_bleu_does_not_has_a_p_of_chrf():
     assert found.estimates["chrf"]["near"].p_value == pytest.approx(1 / 51)
 
 
-def test_the_same_seed_gives_the_same_figures_and_stands_in_the_signature(corpus, monkeypatch):
+def test_the_same_seed_gives_the_same_figures_and_is_in_the_signature(corpus, monkeypatch):
     systems, references = corpus
-    monkeypatch.setenv("SACREBLEU_SEED", "none")  # a user's own setting neither matters nor is lost
+    monkeypatch.setenv("SACREBLEU_SEED", "none")  # the user's own variable has no effect and is restored
     runs = [paired_bootstrap(systems, references, baseline="raw", samples=50, seed=5) for _ in range(2)]
     assert runs[0] == runs[1]
     assert os.environ["SACREBLEU_SEED"] == "none"
@@ -167,14 +172,14 @@ def test_the_same_seed_gives_the_same_figures_and_stands_in_the_signature(corpus
     assert other.estimates["bleu"]["twin"].mean != runs[0].estimates["bleu"]["twin"].mean
 
 
-def test_the_environment_is_left_as_it_was(corpus, monkeypatch):
+def test_the_environment_is_restored(corpus, monkeypatch):
     systems, references = corpus
     monkeypatch.delenv("SACREBLEU_SEED", raising=False)
     paired_bootstrap(systems, references, baseline="raw", samples=2)
     assert "SACREBLEU_SEED" not in os.environ
 
 
-def test_settings_of_bleu_are_honoured(corpus):
+def test_settings_of_bleu_are_applied(corpus):
     systems, references = corpus
     shouted = {name: [line.upper() for line in lines] for name, lines in systems.items()}
     found = paired_bootstrap(shouted, references, baseline="raw", samples=2, tokenize="none", lowercase=True)
@@ -192,12 +197,12 @@ def test_settings_of_bleu_are_honoured(corpus):
         ({"a": ["x"]}, ["x"], {"baseline": "a", "samples": 0}, "samples"),
     ],
 )
-def test_bad_input(systems, references, settings, message):
+def test_bad_input_is_refused(systems, references, settings, message):
     with pytest.raises(ValueError, match=message):
         paired_bootstrap(systems, references, **settings)
 
 
-def test_mean_and_sample_deviation():
+def test_mean_and_sample_standard_deviation():
     assert mean_and_sd([30.0, 32.0, 34.0]) == (32.0, pytest.approx(2.0))  # sqrt(((-2)² + 0 + 2²) / 2)
     assert mean_and_sd([41.02]) == (41.02, None)
     values = [random.Random(i).gauss(30, 1) for i in range(5)]

@@ -1,4 +1,4 @@
-"""Which runs are compared, and that their p-values are those of the paired bootstrap."""
+"""The runs that are compared, and their p-values from the paired bootstrap."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def run(name: str, seed: int = 1, way: Way = GREEDY, rate: float = 0.3) -> Syste
     return SystemRun(System(name, seed, Path(name)), "test", way, "pytorch", "float32", noisy(rate, seed))
 
 
-def test_names_of_files_hold_the_way_of_decoding() -> None:
+def test_names_of_files_contain_the_way_of_decoding() -> None:
     system = System("small", 2, Path("x"))
     assert file_name(system, "test", Way(beam=5)) == "small.seed_2.test.beam5"
     assert file_name(system, "test", Way(iterations=10)) == "small.seed_2.test.iter10"
     assert run("small", 3, Way(beam=4)).file == "small.seed_3.test.beam4"
 
 
-def test_p_values_are_those_of_the_paired_bootstrap() -> None:
+def test_p_values_equal_those_of_the_paired_bootstrap() -> None:
     base, other = run("raw", rate=0.5), run("distilled", 4, rate=0.1)
     (comparison,) = compare_runs([base, other], TEST_SETS, baseline="raw", samples=50)
     found = paired_bootstrap(
@@ -58,7 +58,7 @@ def test_p_values_are_those_of_the_paired_bootstrap() -> None:
 
 @pytest.mark.parametrize("way", [Way(beam=1), Way(beam=5)])
 def test_a_run_is_compared_with_the_baseline_of_its_way_and_seed(way: Way) -> None:
-    """Only the compared pair has equal texts, and so a p-value of 1."""
+    """Check which runs are compared: only that pair has equal texts, and so a p-value of 1."""
     ways, seeds = (Way(beam=1), Way(beam=5)), (1, 2)
     bases = [
         SystemRun(
@@ -73,7 +73,7 @@ def test_a_run_is_compared_with_the_baseline_of_its_way_and_seed(way: Way) -> No
     assert {p_value.value for p_value in comparison.p_values.values()} == {1.0}
 
 
-def test_without_a_run_of_its_way_the_baselines_first_one_is_taken() -> None:
+def test_without_a_run_of_the_same_way_the_first_baseline_run_is_used() -> None:
     base = run("raw", way=Way(beam=5))
     other = SystemRun(
         System("nat", 7, Path("nat")), "test", Way(iterations=4), "pytorch", "float32", list(base.hypotheses)

@@ -1,4 +1,4 @@
-"""Scores of both forms of a test set's text, against sacreBLEU itself."""
+"""Scores of both forms of a test set's text, compared with sacreBLEU."""
 
 from __future__ import annotations
 

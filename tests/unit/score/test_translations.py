@@ -1,4 +1,4 @@
-"""Decoded test sets are found again by what they were decoded from, whole or not at all."""
+"""Decoded test sets are found again by their inputs, completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def translations(folder: Path, *earlier: Path) -> Translations:
     return Translations(folder, earlier, "de")
 
 
-def test_what_was_kept_is_found_by_what_it_was_made_from(tmp_path: Path) -> None:
+def test_stored_translations_are_found_by_their_inputs(tmp_path: Path) -> None:
     kept = translations(tmp_path / "new")
     kept.keep("a.test.beam5", MADE_FROM, DECODED)
     assert kept.find("a.test.beam5", MADE_FROM) == DECODED
@@ -27,7 +27,7 @@ def test_what_was_kept_is_found_by_what_it_was_made_from(tmp_path: Path) -> None
     assert sorted(kept.files("a.test.beam5")) == sorted((tmp_path / "new").iterdir())
 
 
-def test_what_an_earlier_folder_has_is_taken_over(tmp_path: Path) -> None:
+def test_translations_of_an_earlier_folder_are_taken_over(tmp_path: Path) -> None:
     translations(tmp_path / "old").keep("a", MADE_FROM, DECODED)
     found = translations(tmp_path / "new", tmp_path / "gone", tmp_path / "old")
     assert found.find("a", MADE_FROM) == DECODED
@@ -35,14 +35,14 @@ def test_what_an_earlier_folder_has_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b'{"made_from": 1}', b"\xff"])
-def test_a_damaged_record_is_none(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_record_is_ignored(tmp_path: Path, content: bytes) -> None:
     kept = translations(tmp_path)
     kept.keep("a", MADE_FROM, DECODED)
     (tmp_path / "a.json").write_bytes(content)
     assert kept.find("a", MADE_FROM) is None
 
 
-def test_changed_text_is_none(tmp_path: Path) -> None:
+def test_changed_text_is_ignored(tmp_path: Path) -> None:
     kept = translations(tmp_path)
     kept.keep("a", MADE_FROM, DECODED)
     (tmp_path / "a.de").write_text("ein Haus\n\nжук\n", encoding="utf-8")
@@ -54,4 +54,4 @@ def test_changed_text_is_none(tmp_path: Path) -> None:
 def test_a_line_feed_in_a_translation_shifts_no_line(tmp_path: Path) -> None:
     kept = translations(tmp_path)
     kept.keep("a", MADE_FROM, Decoded(["one\ntwo", "three"], 1.0, 1.0, 1.0))
-    assert kept.find("a", MADE_FROM) is None  # decoded again rather than read as three sentences
+    assert kept.find("a", MADE_FROM) is None  # it is decoded again instead of read as three sentences

@@ -1,4 +1,4 @@
-"""The distill stage through the command line: alignment, what becomes of failures, what is decoded again."""
+"""The distill stage through the command line: alignment, use of failures, what is decoded again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def manifest(made: Path = MADE) -> dict[str, Any]:
 
 
 def nbest(made: Path = MADE) -> dict[int, list[tuple[float, str]]]:
-    """Sentence -> its hypotheses with their scores."""
+    """Return for each sentence its hypotheses with their scores."""
     found: dict[int, list[tuple[float, str]]] = {}
     for line in read_lines(made / "nbest"):
         number, score, _, _, words = line.split("\t")
@@ -58,13 +58,13 @@ def nbest(made: Path = MADE) -> dict[int, list[tuple[float, str]]]:
 
 
 def rejected(made: Path = MADE) -> dict[int, tuple[str, str]]:
-    """Line -> its failure, and what became of it."""
+    """Return failure and action for each line of `rejected`."""
     rows = (line.split("\t") for line in read_lines(made / "rejected") if line)
     return {int(index): (failure, what) for index, failure, what in rows}
 
 
 def forget_all_but_blocks(made: Path) -> None:
-    """As a run leaves it that was killed before the blocks were merged."""
+    """Change the folder to the state of a run that was killed before the blocks were merged."""
     record = manifest(made)
     (made / "plan.json").write_text(json.dumps({k: record[k] for k in ("settings", "extend", "inputs")}), "utf-8")
     for path in made.iterdir():
@@ -83,11 +83,11 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TorchEngine, "sample", refuse)
 
 
-# ---------------------------------------------------------------------------------------------------- what is written
+# ------------------------------------------------------------------------------------------------------------ outputs
 
 
 @pytest.mark.usefixtures("finished")
-def test_line_i_belongs_to_line_i_of_the_training_source() -> None:
+def test_line_i_is_aligned_with_line_i_of_the_training_source() -> None:
     sources, references = (read_lines(PREPARED / f"train.{lang}") for lang in ("en", "de"))
     distilled, best = read_lines(MADE / "distilled.de"), nbest()
     assert read_lines(MADE / "distilled.en") == sources
@@ -101,14 +101,14 @@ def test_line_i_belongs_to_line_i_of_the_training_source() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_manifest_says_what_it_was_made_of_and_how_well() -> None:
+def test_the_manifest_has_the_inputs_and_the_quality() -> None:
     made, hashes = manifest(), hash_tree(TINY)
     assert made["inputs"]["teacher/average"] == hashes["teacher/average/model.safetensors"]
     for name in ("dict.en.txt", "dict.de.txt", "tokenizer/joint.model", "train.en", "data-bin/train.en-de.en.bin"):
         assert made["inputs"][f"prepare/{name}"] == hashes[f"prepare/{name}"]
     assert made["settings"]["distill.decode.beam"] == 2
     assert set(made["outputs"]) >= {"distilled.en", "distilled.de", "nbest", "data-bin/train.en-de.de.bin"}
-    assert 0 < made["facts"]["num_compared"] < 80  # not with the lines that are references themselves
+    assert 0 < made["facts"]["num_compared"] < 80  # without the lines that are references themselves
     assert distill("failures={empty: keep, too_long: keep, repetition: keep, ratio: keep}").code == 0
     facts = manifest()["facts"]
     expected = sacrebleu.corpus_bleu(read_lines(MADE / "distilled.de"), [read_lines(PREPARED / "train.de")]).score
@@ -138,7 +138,7 @@ def test_every_hypothesis_of_an_n_best_list_is_written_best_first() -> None:
 
 
 @pytest.mark.usefixtures("finished", "no_decoding")
-def test_another_use_of_failures_decodes_nothing_again() -> None:
+def test_another_action_on_failures_decodes_nothing_again() -> None:
     before, kept = manifest(), hash_tree(MADE)
     references, best = read_lines(PREPARED / "train.de"), nbest()
     failed = sum(before["facts"]["failures"].values())
@@ -170,7 +170,7 @@ def test_another_use_of_failures_decodes_nothing_again() -> None:
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("action", ["drop", "keep"])
-def test_a_teacher_that_gives_nothing_is_told(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+def test_a_teacher_with_only_empty_translations_is_an_error(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
     monkeypatch.setattr(TorchEngine, "decode", lambda _, sources, *__, **___: [[] for _ in sources])
     result = distill(f"failures.empty={action}", "block_size=50")
     assert result.code == 2
@@ -184,12 +184,17 @@ def test_a_teacher_that_gives_nothing_is_told(monkeypatch: pytest.MonkeyPatch, a
 
 
 @pytest.mark.usefixtures("finished", "no_decoding")
+def test_the_plan_has_the_number_type_of_a_cpu_for_auto() -> None:
+    assert manifest()["settings"]["distill.compute_type"] == "float32"
+
+
+@pytest.mark.usefixtures("finished", "no_decoding")
 def test_settings_of_execution_change_nothing() -> None:
     assert distill("threads=2").err == "distill: up to date, nothing to do\n"
 
 
 @pytest.mark.usefixtures("finished", "no_decoding")
-def test_blocks_that_are_there_are_not_decoded_again() -> None:
+def test_existing_blocks_are_not_decoded_again() -> None:
     expected = hash_tree(MADE)
     forget_all_but_blocks(MADE)
     result = distill()
@@ -198,7 +203,7 @@ def test_blocks_that_are_there_are_not_decoded_again() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_another_beam_decodes_all_of_it_and_keeps_the_old() -> None:
+def test_another_beam_decodes_everything_and_keeps_the_old_files() -> None:
     kept = hash_tree(MADE)
     assert distill("decode.beam=1").code == 0
     assert hash_tree(MADE.with_name("distill.previous")) == kept
@@ -208,25 +213,25 @@ def test_another_beam_decodes_all_of_it_and_keeps_the_old() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_blocks_of_another_size_hold_the_same_sentences() -> None:
+def test_blocks_of_another_size_have_the_same_sentences() -> None:
     files = ("distilled.en", "distilled.de", "nbest")
     before = [(MADE / name).read_bytes() for name in files]
     assert distill("block_size=77").code == 0
     assert sorted(path.name for path in (MADE / "blocks").iterdir()) == ["000000.gz", "000001.gz"]
-    # a translation does not depend on the batch that it was made in, but for the last digits of its score
+    # a translation does not depend on its batch, except for the last digits of its score
     after = [(MADE / name).read_bytes() for name in files]
     assert after[:2] == before[:2]
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_teacher_that_was_trained_further_is_another_teacher() -> None:
+def test_a_teacher_that_was_trained_further_decodes_again() -> None:
     run_stages("teacher", sets=["teacher.train.max_updates=80"])
     result = kdmt("distill", "tiny.yaml", "--set", "teacher.train.max_updates=80")
     assert "distill: rebuilt: the input teacher/average changed (the old one is kept" in result.err
 
 
 @pytest.mark.usefixtures("finished")
-def test_many_references_among_the_lines_are_worth_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_references_among_the_lines_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TorchEngine, "decode", lambda _, sources, *__, **___: [[] for _ in sources])
     result = distill("block_size=50")
     source = read_lines(PREPARED / "train.en")[0]
@@ -239,7 +244,7 @@ def test_many_references_among_the_lines_are_worth_a_warning(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("finished")
-def test_failures_that_are_kept_are_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_that_are_kept_give_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         TorchEngine, "decode", lambda _, sources, *__, **___: [[Hypothesis((UNK, 5), -1.0)] for _ in sources]
     )
@@ -252,7 +257,7 @@ def test_failures_that_are_kept_are_no_loss(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_tags_go_with_their_lines() -> None:
+def test_tags_are_kept_with_their_lines() -> None:
     document = settings()
     (corpus,) = document["prepare"]["train"]
     document["prepare"] |= {
@@ -324,7 +329,7 @@ def _sampled_once(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def sampled(_sampled_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """As `finished`, and a student that learns from samples and is yet to be trained."""
+    """Return a working folder as in `finished`, with a student on samples that is not trained yet."""
     shutil.copytree(_sampled_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -333,22 +338,22 @@ def sampled(_sampled_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The indices of all sentences of which samples were drawn, as they are drawn."""
-    asked: list[int] = []
+    """Return a list with the indices of the sentences whose samples are drawn, in this order."""
+    requested: list[int] = []
     sample = TorchEngine.sample
 
     def watch(engine: TorchEngine, sources: Any, indices: list[int], *rest: Any, **more: Any) -> Any:
-        asked.extend(indices)
+        requested.extend(indices)
         return sample(engine, sources, indices, *rest, **more)
 
     monkeypatch.setattr(TorchEngine, "sample", watch)
-    return asked
+    return requested
 
 
 @pytest.mark.usefixtures("sampled")
-def test_samples_are_a_training_set_beside_the_distilled_one() -> None:
+def test_samples_are_a_training_set_in_addition_to_the_distilled_one() -> None:
     assert [line for line in distill().err.splitlines() if "up to date" not in line] == []
-    # the files and facts of the distill stage, other targets
+    # the same files and facts as the distill stage, with other targets
     assert hash_tree(SAMPLED).keys() == hash_tree(MADE).keys()
     assert manifest(SAMPLED)["facts"].keys() == manifest()["facts"].keys()
     assert read_lines(SAMPLED / "distilled.en") == read_lines(PREPARED / "train.en")
@@ -379,7 +384,7 @@ def test_a_student_learns_from_samples() -> None:
 
 
 @pytest.mark.usefixtures("sampled")
-def test_settings_of_samples_redo_samples_alone(drawn: list[int]) -> None:
+def test_settings_of_samples_rebuild_only_samples(drawn: list[int]) -> None:
     made = hash_tree(SAMPLED)
     result = distill("sample.seed=2")
     assert result.err.startswith("distill: up to date, nothing to do\n")
@@ -389,11 +394,11 @@ def test_settings_of_samples_redo_samples_alone(drawn: list[int]) -> None:
     assert "sampled: taken back from sampled.previous" in distill().err
     shutil.rmtree(SAMPLED)
     assert distill().code == 0
-    assert hash_tree(SAMPLED) == made  # the same seed, the same bytes
+    assert hash_tree(SAMPLED) == made  # the same seed gives the same bytes
 
 
 @pytest.mark.usefixtures("sampled")
-def test_settings_of_the_beam_leave_samples_as_they_are(drawn: list[int]) -> None:
+def test_settings_of_the_beam_do_not_change_samples(drawn: list[int]) -> None:
     result = distill("decode={beam: 1, lenpen: 0.5, max_len_a: 1.0, max_len_b: 5}")
     assert "distill: rebuilt" in result.err
     assert result.err.endswith("sampled: up to date, nothing to do\n")
@@ -401,7 +406,7 @@ def test_settings_of_the_beam_leave_samples_as_they_are(drawn: list[int]) -> Non
 
 
 @pytest.mark.usefixtures("sampled")
-def test_samples_go_on_from_the_blocks_that_are_there(drawn: list[int]) -> None:
+def test_samples_are_resumed_from_existing_blocks(drawn: list[int]) -> None:
     expected = hash_tree(SAMPLED)
     forget_all_but_blocks(SAMPLED)
     (SAMPLED / "blocks/000001.gz").unlink()
@@ -411,7 +416,7 @@ def test_samples_go_on_from_the_blocks_that_are_there(drawn: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("sampled")
-def test_blocks_and_batches_of_another_size_hold_the_same_samples(drawn: list[int]) -> None:
+def test_blocks_and_batches_of_another_size_have_the_same_samples(drawn: list[int]) -> None:
     before = [(SAMPLED / name).read_bytes() for name in ("distilled.en", "distilled.de")]
     assert distill("block_size=77", "decode.batch_size=7").code == 0
     assert sorted(drawn) == list(range(80))
@@ -419,13 +424,13 @@ def test_blocks_and_batches_of_another_size_hold_the_same_samples(drawn: list[in
 
 
 @pytest.mark.usefixtures("sampled", "no_decoding")
-def test_another_use_of_failures_draws_nothing_again() -> None:
+def test_another_action_on_failures_draws_nothing_again() -> None:
     assert distill("failures={empty: keep, too_long: keep, repetition: keep, ratio: keep}").code == 0
     assert read_lines(SAMPLED / "distilled.de") == [nbest(SAMPLED)[i][0][1] for i in range(80)]
 
 
 @pytest.mark.usefixtures("sampled")
-def test_samples_that_are_all_empty_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_that_are_all_empty_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TorchEngine, "sample", lambda _, sources, *__, **___: [[] for _ in sources])
     result = distill("sample.seed=2", "failures.empty=drop")
     assert result.code == 2

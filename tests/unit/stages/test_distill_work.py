@@ -1,4 +1,4 @@
-"""Blocks that are kept and shared out: a corpus that grows, shards, blocks of other runs."""
+"""Blocks that are kept and distributed: a growing corpus, shards, blocks of other runs."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ BLOCKS = [MADE / f"blocks/00000{number}.gz" for number in range(3)]
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of sentences of each call of the engine."""
+    """Return a list with the number of sentences of each call of the engine."""
     return watch_decoding(monkeypatch)
 
 
-# -------------------------------------------------------------------------------------------------- a corpus that grows
+# ------------------------------------------------------------------------------------------------------ growing corpora
 
 
 @pytest.fixture
 def elsewhere(finished: Path) -> Path:
-    """The training text to be added to: tokenizer, dictionary and teacher are given, and stay as they are."""
+    """Enter a pipeline whose training text can grow: tokenizer, dictionary and teacher are given and do not change."""
     Path("given").mkdir()
     shutil.copy(PREPARED / "tokenizer/joint.model", "given")
     shutil.copy(PREPARED / "dict.en.txt", "given")
@@ -56,7 +56,7 @@ def elsewhere(finished: Path) -> Path:
     document["distill"]["teachers"] = ["given/teacher"]
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     run_stages("prepare", "distill")
-    for state in earlier_states(MADE):  # those of the finished run would do too
+    for state in earlier_states(MADE):  # the blocks of the finished run would be reused too
         shutil.rmtree(state)
     return finished
 
@@ -69,7 +69,7 @@ def grow(edit: Callable[[list[str]], list[str]]) -> None:
 
 
 def distilled_from_nothing() -> dict[str, str]:
-    """What it would be without the blocks of before."""
+    """Distill again without the earlier blocks, check that the files are the same, and return their hashes."""
     made = hash_tree(MADE)
     for folder in (MADE, *earlier_states(MADE)):
         shutil.rmtree(folder)
@@ -80,7 +80,7 @@ def distilled_from_nothing() -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_lines_that_are_added_decode_no_full_block_again(decoded: list[int]) -> None:
+def test_added_lines_decode_no_full_block_again(decoded: list[int]) -> None:
     before, inodes = {path: path.read_bytes() for path in BLOCKS}, [path.stat().st_ino for path in BLOCKS]
     known = set(read_lines(Path("text/train.en")))
     more = [pair for pair in make_pairs(80, seed=7) if pair[0] not in known][:25]
@@ -95,13 +95,13 @@ def test_lines_that_are_added_decode_no_full_block_again(decoded: list[int]) -> 
     assert all(path.stat().st_ino != inode for path, inode in zip(BLOCKS, inodes, strict=True))
     assert read_lines(MADE / "distilled.en") == read_lines(PREPARED / "train.en")
     old = TINY / "distill.previous/blocks"
-    assert sorted(path.name for path in old.iterdir()) == [path.name for path in BLOCKS]  # as it was left
+    assert sorted(path.name for path in old.iterdir()) == [path.name for path in BLOCKS]  # unchanged
     distilled_from_nothing()
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_line_again_decodes_nothing_wherever_it_is_put(decoded: list[int]) -> None:
-    """It moves the lines behind it, not the sentences; what is taken over is what would be made now."""
+def test_a_repeated_line_decodes_nothing_at_any_position(decoded: list[int]) -> None:
+    """Check a repeated line: other lines move, but all sentences are the same, and so are the files."""
     grow(lambda lines: [lines[0], lines[0], *lines[1:], lines[3]])
     assert distill().code == 0
     assert not decoded
@@ -111,7 +111,7 @@ def test_a_line_again_decodes_nothing_wherever_it_is_put(decoded: list[int]) -> 
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_line_less_decodes_what_is_behind_it(decoded: list[int]) -> None:
+def test_a_removed_line_decodes_the_blocks_after_it(decoded: list[int]) -> None:
     grow(lambda lines: [*lines[:40], *lines[41:]])
     assert distill().code == 0
     assert sum(decoded) == 79 - 30
@@ -119,7 +119,7 @@ def test_a_line_less_decodes_what_is_behind_it(decoded: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_damaged_block_is_not_taken_over(decoded: list[int]) -> None:
+def test_a_damaged_block_is_not_reused(decoded: list[int]) -> None:
     path = BLOCKS[0]
     path.write_bytes(path.read_bytes()[:-5])
     grow(lambda lines: [*lines, lines[0]])
@@ -135,7 +135,7 @@ def test_a_damaged_block_is_not_taken_over(decoded: list[int]) -> None:
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 0, 2)])
-def test_shards_in_any_order_make_the_same(order: tuple[int, ...], decoded: list[int]) -> None:
+def test_shards_in_any_order_give_the_same_files(order: tuple[int, ...], decoded: list[int]) -> None:
     inline = hash_tree(MADE)
     shutil.rmtree(MADE)
     sets = ("distill.block_size=30",)
@@ -154,7 +154,7 @@ def test_shards_in_any_order_make_the_same(order: tuple[int, ...], decoded: list
 
 
 @pytest.mark.usefixtures("finished")
-def test_what_shards_left_out_is_decoded_when_they_are_put_together(decoded: list[int]) -> None:
+def test_missing_blocks_of_shards_are_decoded_when_merging(decoded: list[int]) -> None:
     inline = hash_tree(MADE)
     shutil.rmtree(MADE)
     assert distill("--shard", "1/3").code == 0
@@ -165,7 +165,7 @@ def test_what_shards_left_out_is_decoded_when_they_are_put_together(decoded: lis
 
 
 @pytest.mark.usefixtures("finished")
-def test_shards_of_samples_and_of_choices() -> None:
+def test_shards_of_sampled_and_interpolated_sets() -> None:
     sets = ("students.sampled={data: sampled}", "students.near={data: mbr}", "distill.decode.nbest=2")
     assert distill(sets=sets).code == 0
     names = ("distill", "sampled", "mbr")
@@ -180,7 +180,7 @@ def test_shards_of_samples_and_of_choices() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_shards_that_are_none() -> None:
+def test_invalid_shards_are_refused() -> None:
     for text in ("x", "1", "1/", "/3", "-1/3", "1/3/5", "1.0/3", "٣/٤", "²/3"):
         with unharmed():
             assert refused("distill", "tiny.yaml", "--shard", text) == f"--shard {text!r}: expected I/N, as 0/8"
@@ -201,11 +201,11 @@ def test_a_shard_of_other_settings_keeps_the_old_state() -> None:
     assert hash_tree(MADE) == made
 
 
-# ------------------------------------------------------------------------------------------------------- foreign blocks
+# ------------------------------------------------------------------------------------------------- blocks of other runs
 
 
 @pytest.mark.usefixtures("finished")
-def test_what_the_killed_had_begun_is_taken_away() -> None:
+def test_partial_files_of_killed_processes_are_removed() -> None:
     made = hash_tree(MADE)
     (MADE / "distilled.de").unlink()
     for name in (".partial-x7/digests.0", "blocks/.partial-17-000001.gz", ".partial-y8/nbest"):
@@ -217,7 +217,7 @@ def test_what_the_killed_had_begun_is_taken_away() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_block_of_another_run_is_refused_saying_what_differs(decoded: list[int]) -> None:
+def test_a_block_of_another_run_is_refused_with_the_difference(decoded: list[int]) -> None:
     shutil.copytree(MADE, "kept")
     assert distill(sets=("distill.decode.max_len_b=6",)).code == 0
     foreign = BLOCKS[1].read_bytes()
@@ -237,7 +237,7 @@ def test_a_block_of_another_run_is_refused_saying_what_differs(decoded: list[int
     assert not decoded
     with unharmed():
         assert refused("distill", "tiny.yaml", "--shard", "1/3") == message
-    assert distill("--shard", "2/3").code == 0  # the others' are no concern of its
+    assert distill("--shard", "2/3").code == 0  # the blocks of other shards are not checked
     BLOCKS[1].unlink()
     assert distill().code == 0
     assert {path.name for path in MADE.iterdir()} == {path.name for path in Path("kept").iterdir()}

@@ -1,4 +1,4 @@
-"""Ranks that follow the first one, with ranks that pass messages through a list."""
+"""Ranks that follow the first rank; here they exchange messages through a list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAN = Plan({}, {}, {})
 
 @dataclass
 class Channel:
-    """What the first rank has shared, as both sides see it."""
+    """A channel with the items that the first rank has shared, as both sides see it."""
 
     items: list[str] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ def stage(name: str, joined: list[str] | None = None) -> Stage:
     return Stage(name, name, Path(name), (), lambda: PLAN, lambda _: None, join=None if joined is None else join)
 
 
-def test_others_join_the_stages_that_the_first_rank_makes_in_its_order() -> None:
+def test_other_ranks_join_the_stages_of_the_first_rank_in_its_order() -> None:
     channel, joined = Channel(), list[str]()
     stages = [stage("prepare"), stage("teacher", joined), stage("student", joined)]
     followers = Followers(channel.first())
@@ -60,7 +60,7 @@ def test_others_join_the_stages_that_the_first_rank_makes_in_its_order() -> None
     assert channel.items == []
 
 
-def test_an_error_in_a_joined_stage_leaves_nothing_to_wait_for() -> None:
+def test_an_error_in_a_joined_stage_leaves_no_message() -> None:
     channel = Channel()
     followers = Followers(channel.first())
     with pytest.raises(RuntimeError, match="oh"), followers.making(stage("teacher", [])):
@@ -69,7 +69,7 @@ def test_an_error_in_a_joined_stage_leaves_nothing_to_wait_for() -> None:
     assert channel.items == ["teacher"]  # no message that nobody would receive
 
 
-def test_an_error_in_a_stage_of_one_process_dismisses_the_others() -> None:
+def test_an_error_in_a_stage_of_one_process_ends_the_other_ranks() -> None:
     channel = Channel()
     followers = Followers(channel.first())
     with pytest.raises(RuntimeError, match="oh"), followers.making(stage("prepare")):

@@ -1,4 +1,4 @@
-"""Settings that would make a stage from itself are refused with the path, before anything is run or moved."""
+"""Settings by which a stage would be made from itself: refused with the YAML path, before any stage is run or moved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _folder(tmp_path: Path) -> Iterator[None]:
 
 
 def configure(**values: Any) -> None:
-    """Write the pipeline with these settings, dots in their names as `__`."""
+    """Write the pipeline with these settings, with dots in their names written as `__`."""
     document = settings()
     for name, value in values.items():
         *path, last = name.split("__")
@@ -47,14 +47,14 @@ def refused(command: str = "prepare") -> str:
 
 @pytest.mark.parametrize("path", ["runs/tiny/teacher", "runs/tiny/teacher/best", "./runs/tiny/teacher/checkpoint_5"])
 @pytest.mark.parametrize("command", ["prepare", "teacher"])
-def test_a_runs_own_folder(command: str, path: str) -> None:
+def test_a_runs_own_folder_is_refused(command: str, path: str) -> None:
     configure(teacher__train__init_from=path)
     assert refused(command) == (
         f"teacher.train.init_from: teacher would be made from itself: {path} lies in its own folder"
     )
 
 
-def test_a_runs_own_folder_by_another_name(tmp_path: Path) -> None:
+def test_a_runs_own_folder_by_another_name_is_refused(tmp_path: Path) -> None:
     ROOT.mkdir(parents=True)
     (tmp_path / "big").mkdir()
     (ROOT / "teacher").symlink_to(tmp_path / "big")
@@ -66,7 +66,7 @@ def test_a_runs_own_folder_by_another_name(tmp_path: Path) -> None:
     assert "alias/teacher/average lies in its own folder" in refused()
 
 
-def test_a_student_that_comes_from_the_teacher() -> None:
+def test_a_teacher_initialised_from_its_student_is_refused() -> None:
     configure(
         teacher__train__init_from=str(RAW), students__raw__train__init_from="runs/tiny/teacher", students__distilled={}
     )
@@ -76,7 +76,7 @@ def test_a_student_that_comes_from_the_teacher() -> None:
     )
 
 
-def test_a_student_that_learned_from_the_teachers_translations() -> None:
+def test_a_teacher_initialised_from_a_student_on_its_translations_is_refused() -> None:
     configure(teacher__train__init_from=str(DISTILLED))
     assert refused().endswith("is made from it (student distilled seed 1 <- distill <- teacher)")
     configure(distill__teachers=[str(DISTILLED)])
@@ -86,7 +86,7 @@ def test_a_student_that_learned_from_the_teachers_translations() -> None:
     )
 
 
-def test_a_second_seed_and_a_second_student() -> None:
+def test_a_cycle_between_seeds_or_students_is_refused() -> None:
     configure(students__raw__seeds=[1, 2], students__raw__train__init_from="runs/tiny/students/raw/seed_2")
     assert "student raw seed 2 would be made from itself" in refused()
     configure(
@@ -101,8 +101,8 @@ def test_a_second_seed_and_a_second_student() -> None:
     assert refused().startswith("students.raw.word_kd.teachers.0: student raw seed 1 would be made from itself: ")
 
 
-def test_by_way_of_runs_of_other_pipelines() -> None:
-    """Their own records say what they were made from; `first` and `second` are of each other as well."""
+def test_a_cycle_through_runs_of_other_pipelines_is_refused() -> None:
+    """Check the records of runs outside the pipeline; `first` and `second` are also made from each other."""
     for run, inputs in {
         "first": {"init_from runs/second": "1", "prepare/train.en": "2"},
         "second": {"teacher runs/first/best": "3", "init_from runs/tiny/teacher/average": "4", "teacher": "5"},
@@ -119,8 +119,8 @@ def test_by_way_of_runs_of_other_pipelines() -> None:
     assert kdmt("prepare", "tiny.yaml").code == 0
 
 
-def test_what_goes_one_way_is_let_through() -> None:
-    """Also through earlier states of the stage itself, and names that only begin alike."""
+def test_checkpoints_without_a_cycle_are_accepted() -> None:
+    """Check inputs without a cycle, also earlier states of the stage itself and paths that only share a prefix."""
     (ROOT / "teacher.previous").mkdir(parents=True)
     configure(
         teacher__train__init_from="runs/tiny/teacher.previous",
@@ -133,7 +133,7 @@ def test_what_goes_one_way_is_let_through() -> None:
     assert kdmt("prepare", "tiny.yaml").code == 0
 
 
-def test_every_setting_that_names_a_checkpoint() -> None:
+def test_every_setting_that_names_a_checkpoint_is_found() -> None:
     document = settings()
     document["teacher"]["train"] |= {"init_from": "a"}
     document["distill"] |= {"teachers": ["b", "c"], "reverse": {"checkpoint": "d"}}

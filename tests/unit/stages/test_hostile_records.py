@@ -1,4 +1,4 @@
-"""Manifests, plans, training states and logs that are not what a stage writes: one line, and nothing is harmed."""
+"""Invalid manifests, plans, training states and logs: each is refused with one line, and no file is changed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refused(*arguments: str) -> str:
     ids=lambda text: text[:30],
 )
 @pytest.mark.usefixtures("finished")
-def test_records_that_are_none(name: str, content: str, problem: str) -> None:
+def test_invalid_records_are_refused(name: str, content: str, problem: str) -> None:
     (TEACHER / "manifest.json").unlink()
     path = TEACHER / name
     path.write_text(content, encoding="utf-8")
@@ -58,7 +58,7 @@ def test_records_that_are_none(name: str, content: str, problem: str) -> None:
 
 
 def change_state(edit: Callable[[dict[str, Any]], Any]) -> Path:
-    """Another position in the newest checkpoint, whose checksums are right."""
+    """Change the training state of the newest checkpoint and update its checksums."""
     folder = list_checkpoints(TEACHER)[-1]
     path = folder / "training_state.json"
     values = json.loads(path.read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def sign(path: Path, folder: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("finished")
-def test_positions_that_no_training_has(edit: Callable[[dict[str, Any]], Any], problem: str) -> None:
+def test_invalid_training_positions_are_refused(edit: Callable[[dict[str, Any]], Any], problem: str) -> None:
     path = change_state(edit)
     message = refused("teacher", "tiny.yaml", *LONGER)
     assert message.startswith(f"{path}: ")
@@ -92,7 +92,7 @@ def test_positions_that_no_training_has(edit: Callable[[dict[str, Any]], Any], p
 
 @pytest.mark.parametrize("change", ["missing", "shape"])
 @pytest.mark.usefixtures("finished")
-def test_states_of_another_optimiser(change: str) -> None:
+def test_states_of_another_optimiser_are_refused(change: str) -> None:
     folder = list_checkpoints(TEACHER)[-1]
     path = folder / "training_state.safetensors"
     tensors = load_file(path)
@@ -107,7 +107,7 @@ def test_states_of_another_optimiser(change: str) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_log_with_other_lines() -> None:
+def test_a_log_with_invalid_lines_is_refused() -> None:
     path = TEACHER / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     odd = ["", "[]", "7", '{"update": "x"}', '{"kind": "train"}', "[" * 10_000, "\0\0", '{"update": true}']
@@ -120,9 +120,7 @@ def test_a_log_with_other_lines() -> None:
     assert all(isinstance(json.loads(line), dict) for line in kept)
 
 
-def test_a_line_that_a_kill_cut_short_is_dropped_without_a_word(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_line_truncated_by_a_kill_is_dropped_silently(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"update": 1}\n{"update": 2}\n{"upd')
     Progress(path, name="x").cut_back(1)

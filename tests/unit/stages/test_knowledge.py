@@ -1,4 +1,4 @@
-"""The plan of the knowledge stage: one cache for each training set that a student learns from with a cache."""
+"""The plan of the knowledge stage: one cache for each training set whose students learn from a cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stages_of(students: dict[str, Any], **knowledge: Any) -> dict[str, Stage]:
 CACHED = {"word_kd": {"source": "cache"}}
 
 
-def test_a_cache_is_made_for_each_training_set_of_such_students() -> None:
+def test_a_cache_is_planned_for_each_training_set_of_students_that_use_one() -> None:
     found = stages_of(
         {
             "plain": {"data": "distilled"},
@@ -43,7 +43,7 @@ def test_a_cache_is_made_for_each_training_set_of_such_students() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_plan_depends_on_the_settings_of_the_cache_and_on_what_it_is_made_from() -> None:
+def test_the_plan_depends_on_the_settings_and_inputs_of_the_cache() -> None:
     students = {"cached": {"data": "raw", **CACHED}}
     plans = [stages_of(students, **settings)["raw"].plan() for settings in ({"k": 4}, {"k": 5}, {"threads": 1, "k": 4})]
     assert plans[0].settings != plans[1].settings

@@ -1,4 +1,4 @@
-"""A cache that the stage has filled, against the teacher read sentence by sentence."""
+"""A cache filled by the knowledge stage, compared with the teacher's predictions for each sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = ("--set", "knowledge={k: 4, block_size: 30, threads: 1}")
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_cache_holds_the_teachers_most_probable_tokens() -> None:
+def test_the_cache_has_the_teachers_most_probable_tokens() -> None:
     made = kdmt("knowledge", "tiny.yaml", *STUDENT, *SETTINGS)
     assert made.code == 0, made.err
     teacher = load_model(Path("runs/tiny/teacher/average")).eval()
@@ -43,7 +43,7 @@ def test_the_cache_holds_the_teachers_most_probable_tokens() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_killed_stage_ends_as_the_undisturbed_one() -> None:
+def test_a_killed_and_resumed_stage_gives_the_same_cache() -> None:
     assert kdmt("knowledge", "tiny.yaml", *STUDENT, *SETTINGS).code == 0
     whole = hash_tree(CACHE)
     end_before_the_manifest(CACHE)
@@ -54,7 +54,7 @@ def test_a_killed_stage_ends_as_the_undisturbed_one() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_more_tokens_than_the_vocabulary_has_are_refused() -> None:
+def test_k_above_the_vocabulary_size_is_refused() -> None:
     refused = kdmt("knowledge", "tiny.yaml", *STUDENT, "--set", "knowledge.k=1000")
     assert refused.code == 2
     assert "knowledge.k (1000) is not less than the vocabulary's" in refused.err

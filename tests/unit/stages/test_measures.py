@@ -1,4 +1,4 @@
-"""Languages that write no spaces, and codes of any form, through the stages of a tiny pipeline."""
+"""Languages written without spaces, and codes of any form, through the stages of a tiny pipeline."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_document(lang: str, **changed: Any) -> None:
 
 
 def write_text(lang: str) -> None:
-    """The text of the tiny pipeline without spaces on its target side."""
+    """Write the text of the tiny pipeline without spaces on its target side."""
     for split in ("train", "valid", "test"):
         write_lines(
             Path(f"text/{split}.{lang}"), [line.translate(SPELLED) for line in read_lines(Path(f"text/{split}.de"))]
@@ -75,7 +75,7 @@ def _thai_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def thai(_thai_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working folder with a finished run into a language without spaces, at default settings."""
+    """Return the working folder with a finished run into a language without spaces, with default settings."""
     shutil.copytree(_thai_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -83,7 +83,7 @@ def thai(_thai_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 @pytest.mark.usefixtures("thai")
-def test_no_pair_is_dropped_for_its_lack_of_spaces() -> None:
+def test_no_pair_is_dropped_because_it_has_no_spaces() -> None:
     report = read_json("prepare/report.json")
     assert report["pairs_out"] == 80
     sides = zip(read_lines(Path("text/train.en")), read_lines(Path("text/train.th")), strict=True)
@@ -92,13 +92,13 @@ def test_no_pair_is_dropped_for_its_lack_of_spaces() -> None:
 
 
 @pytest.mark.usefixtures("thai")
-def test_validation_tells_checkpoints_apart() -> None:
+def test_validation_bleu_uses_characters() -> None:
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "char"}
     assert validations()[-1]["bleu"] > 5
 
 
 @pytest.mark.usefixtures("thai")
-def test_distillation_compares_and_chooses_by_characters() -> None:
+def test_distillation_measures_and_chooses_by_characters() -> None:
     facts = read_json("distill/manifest.json")["facts"]
     assert "tok:char" in facts["bleu_signature"]
     assert set(facts["failures"]) <= {"too_long", "repetition", "copied", "empty"}  # `ratio` replaced 96% before
@@ -113,7 +113,7 @@ def test_distillation_compares_and_chooses_by_characters() -> None:
     rejected = {int(line.split("\t")[0]) for line in read_lines(TINY / "interpolated/rejected") if line}
     chosen = read_lines(TINY / "interpolated/distilled.th")
     several = 0
-    for index, reference in enumerate(references):  # each line is a sentence of its own here
+    for index, reference in enumerate(references):  # all lines are different sentences here
         if index in rejected:
             continue
         scores = [sentence_bleu(words, reference, tokenize="char").value for words in numbers[index]]
@@ -123,7 +123,7 @@ def test_distillation_compares_and_chooses_by_characters() -> None:
 
 
 @pytest.mark.usefixtures("thai")
-def test_scores_are_of_characters() -> None:
+def test_scores_use_characters() -> None:
     references = [read_lines(Path("text/test.th"))]
     for row in read_json("scores.json"):
         assert "tok:char" in row["bleu_signature"]
@@ -134,16 +134,16 @@ def test_scores_are_of_characters() -> None:
 
 
 @pytest.mark.usefixtures("thai")
-def test_another_tokenizer_for_the_scores_makes_no_training_out_of_date() -> None:
-    said = [result.err for result in run_stages("teacher", "distill", "student", sets=["score.tokenize=intl"])]
-    assert all("rebuilt" not in each and "going on" not in each for each in said)
+def test_another_tokenizer_for_scores_leaves_training_up_to_date() -> None:
+    stderr = [result.err for result in run_stages("teacher", "distill", "student", sets=["score.tokenize=intl"])]
+    assert all("rebuilt" not in each and "going on" not in each for each in stderr)
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "char"}
     assert "score.tokenize changed from 'char' to 'intl'" in run_stages("score", sets=["score.tokenize=intl"])[0].err
 
 
 @pytest.mark.usefixtures("thai")
-def test_what_a_perfect_system_writes_is_no_failure() -> None:
-    """The references as another system's translations: not one is replaced."""
+def test_references_as_translations_are_no_failures() -> None:
+    """Check that references imported as the translations of another system are not replaced."""
     write_lines(Path("theirs"), [f"{n}\t{line}" for n, line in enumerate(read_lines(Path("text/train.th")))])
     document = settings()["students"]["raw"] | {"data": "imported"}
     write_document("th", students={"theirs": document})
@@ -153,7 +153,7 @@ def test_what_a_perfect_system_writes_is_no_failure() -> None:
     assert facts["bleu_against_reference"] == pytest.approx(100)
 
 
-# --------------------------------------------------------------------------------------------------- packages that lack
+# ----------------------------------------------------------------------------------------------------- missing packages
 
 
 @pytest.mark.usefixtures("finished")
@@ -171,17 +171,17 @@ def test_a_tokenizer_without_its_package_is_refused_when_the_pipeline_is_loaded(
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_run_goes_on_with_the_tokenizer_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_keeps_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     write_text("ja")
     write_document("ja")
     with monkeypatch.context() as missing:
         missing.setattr(importlib.util, "find_spec", without_mecab)
-        said = run_stages("prepare", "teacher", sets=["teacher.train.max_updates=20"])[1].err
-        assert "BLEU of ja is tokenised by char: sacreBLEU's ja-mecab needs pip install 'kdmt[ja]'" in said
+        stderr = run_stages("prepare", "teacher", sets=["teacher.train.max_updates=20"])[1].err
+        assert "BLEU of ja is tokenised by char: sacreBLEU's ja-mecab needs pip install 'kdmt[ja]'" in stderr
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "char"}
     run_stages("teacher", sets=["teacher.train.max_updates=40"])
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "char"}
-    run_stages("teacher", sets=["teacher.train.max_updates=40", "teacher.seed=2"])  # a run of its own
+    run_stages("teacher", sets=["teacher.train.max_updates=40", "teacher.seed=2"])  # a new run
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "ja-mecab"}
     monkeypatch.setattr(importlib.util, "find_spec", without_mecab)
     message = refused("teacher", "tiny.yaml", sets=("teacher.train.max_updates=60", "teacher.seed=2"))
@@ -191,18 +191,18 @@ def test_a_run_goes_on_with_the_tokenizer_that_it_began_with(monkeypatch: pytest
     )
 
 
-# ------------------------------------------------------------------------------------------------- what was made before
+# ------------------------------------------------------------------------------------------ outputs of earlier versions
 
 
 @pytest.mark.usefixtures("finished")
-def test_scores_of_13a_are_up_to_date_where_auto_means_it() -> None:
+def test_scores_of_13a_are_up_to_date_if_auto_resolves_to_it() -> None:
     assert read_json("score/manifest.json")["settings"]["score.tokenize"] == "13a"
     for sets in ((), ("score.tokenize=13a",)):
         assert "score: up to date, nothing to do" in run_stages("score", sets=sets)[0].err
 
 
 @pytest.mark.usefixtures("finished")
-def test_what_was_made_before_the_ratio_and_the_tokenizer_were_recorded_is_up_to_date() -> None:
+def test_records_without_ratio_and_tokenizer_are_up_to_date() -> None:
     near = settings()
     near["students"]["near"] = near["students"]["raw"] | {"data": "interpolated"}
     near["distill"]["decode"] |= {"beam": 2, "nbest": 2}
@@ -215,19 +215,19 @@ def test_what_was_made_before_the_ratio_and_the_tokenizer_were_recorded_is_up_to
             del made["settings"][name]
         (TINY / stage / "manifest.json").write_text(json.dumps(made), encoding="utf-8")
     (TINY / "teacher/validation.json").unlink()
-    said = [result.err for result in run_stages("teacher", "distill", "student")]
-    assert all("rebuilt" not in each and "going on" not in each for each in said)
+    stderr = [result.err for result in run_stages("teacher", "distill", "student")]
+    assert all("rebuilt" not in each and "going on" not in each for each in stderr)
     run_stages("teacher", sets=["teacher.train.max_updates=61"])
     assert read_json("teacher/validation.json") == {"bleu_tokenizer": "13a"}
 
 
 @pytest.mark.usefixtures("thai")
-def test_text_without_spaces_that_was_cleaned_by_words_is_cleaned_anew() -> None:
+def test_text_without_spaces_that_was_cleaned_by_words_is_cleaned_again() -> None:
     made = read_json("prepare/manifest.json")
     assert made["settings"].pop("lengths") == "characters"
     (TINY / "prepare/manifest.json").write_text(json.dumps(made), encoding="utf-8")
-    said = run_stages("prepare")[0].err
-    assert "prepare: rebuilt: the setting lengths changed from 'words' to 'characters'" in said
+    stderr = run_stages("prepare")[0].err
+    assert "prepare: rebuilt: the setting lengths changed from 'words' to 'characters'" in stderr
 
 
 @pytest.mark.usefixtures("finished")
@@ -240,41 +240,41 @@ def test_another_typical_ratio_makes_a_training_set_out_of_date() -> None:
     report.write_text(json.dumps(values | {"typical_ratio": 2.5}), encoding="utf-8")
     made["outputs"]["report.json"] = file_sha256(report)
     (TINY / "prepare/manifest.json").write_text(json.dumps(made), encoding="utf-8")
-    said = run_stages("distill")[0].err
-    assert f"the setting typical_ratio changed from {recorded} to 2.5" in said
-    said = run_stages("distill", sets=["distill.failures.max_ratio=0"])[0].err
-    assert "typical_ratio is gone" in said
-    del values["typical_ratio"]  # as of a prepare stage that did not record it: that of its text, and no reason
+    stderr = run_stages("distill")[0].err
+    assert f"the setting typical_ratio changed from {recorded} to 2.5" in stderr
+    stderr = run_stages("distill", sets=["distill.failures.max_ratio=0"])[0].err
+    assert "typical_ratio is gone" in stderr
+    del values["typical_ratio"]  # as in earlier reports: the ratio of the text is used, and the stage stays up to date
     report.write_text(json.dumps(values), encoding="utf-8")
     made["outputs"]["report.json"] = file_sha256(report)
     (TINY / "prepare/manifest.json").write_text(json.dumps(made), encoding="utf-8")
-    said = run_stages("distill", sets=["distill.failures={max_ratio: 0, repetition_times: 0}"])[0].err
-    assert "typical_ratio" not in said
+    stderr = run_stages("distill", sets=["distill.failures={max_ratio: 0, repetition_times: 0}"])[0].err
+    assert "typical_ratio" not in stderr
 
 
 # -------------------------------------------------------------------------------------------------------- best metric
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_the_best_checkpoint_by_chrf() -> None:
+def test_the_best_checkpoint_is_chosen_by_chrf() -> None:
     document = settings()
     document["teacher"]["train"] |= {"best_metric": "chrf", "validate_interval_updates": 10}
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
-    said = run_stages("prepare", "teacher")[1].err
+    stderr = run_stages("prepare", "teacher")[1].err
     found = validations()
     assert len({record["chrf"] for record in found}) > 1
     best = max(found, key=lambda record: record["chrf"])  # the first of equals
     assert read_json("teacher/manifest.json")["facts"]["best_update"] == best["update"]
     assert resolve_checkpoint(TINY / "teacher/best").name.endswith(f"_{best['update']}")
-    assert re.search(rf"bleu {found[-1]['bleu']:.2f} chrf {found[-1]['chrf']:.2f}", said)
+    assert re.search(rf"bleu {found[-1]['bleu']:.2f} chrf {found[-1]['chrf']:.2f}", stderr)
 
 
 # ----------------------------------------------------------------------------------------------------- language codes
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_tags_with_hyphens_stand_in_the_names_of_files() -> None:
-    """zh-Hans to zh-Hant, which both have a hyphen: kdmt tells them apart in its data-bin's names."""
+def test_language_tags_with_hyphens_are_used_in_file_names() -> None:
+    """Check zh-Hans to zh-Hant, which both have a hyphen: kdmt parses the names in its data-bin correctly."""
     document = settings() | {"source_lang": "zh-Hans", "target_lang": "zh-Hant"}
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     run_stages("prepare", "teacher", "distill", "student", sets=["students.raw.train.max_updates=2"])
@@ -287,7 +287,7 @@ def test_tags_with_hyphens_stand_in_the_names_of_files() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_too_little_text_for_the_tokenizer_is_blamed_on_the_rules() -> None:
+def test_too_little_text_for_the_tokenizer_names_the_cleaning_rules() -> None:
     long = [f"{'ba ' * 30}{number}" for number in range(70)]
     for lang in ("en", "de"):
         path = Path(f"text/train.{lang}")
@@ -300,6 +300,6 @@ def test_too_little_text_for_the_tokenizer_is_blamed_on_the_rules() -> None:
     )
     message = refused("prepare", "tiny.yaml", sets=("prepare.tokenizer.vocab_size=2000",))
     assert "tokenizer.vocab_size 2000" in message  # nothing was dropped
-    said = run_stages("prepare", sets=["prepare.clean.max_words=20"])[0].err
-    assert "prepare: warning: train.0 text/train.en: 70 of 80 pairs dropped (88%): max_words 70 (88%)\n" in said
-    assert said.count("prepare:   max_words: ") == 3
+    stderr = run_stages("prepare", sets=["prepare.clean.max_words=20"])[0].err
+    assert "prepare: warning: train.0 text/train.en: 70 of 80 pairs dropped (88%): max_words 70 (88%)\n" in stderr
+    assert stderr.count("prepare:   max_words: ") == 3

@@ -1,4 +1,4 @@
-"""Corpora that are not what they seem, through the command line."""
+"""Unusual and invalid corpora, through the command line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def warnings_of(err: str) -> list[str]:
 
 
 def set_prepare(**changes: Any) -> None:
-    """Settings of `prepare` in ./tiny.yaml."""
+    """Change settings of `prepare` in ./tiny.yaml."""
     document = settings()
     document["prepare"].update(changes)
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
@@ -88,7 +88,7 @@ def test_malformed_rows_are_left_out_counted_and_named() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_settings_of_rows_that_an_older_record_does_not_know_change_nothing() -> None:
+def test_settings_of_rows_missing_in_an_older_record_change_nothing() -> None:
     path = MADE / "manifest.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     new = [key for key in record["settings"] if key.endswith((".header", ".quoted", ".malformed"))]
@@ -104,7 +104,7 @@ def test_settings_of_rows_that_an_older_record_does_not_know_change_nothing() ->
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_lines_of_monolingual_text_that_cannot_be_read_are_left_out() -> None:
+def test_invalid_lines_of_monolingual_text_are_left_out() -> None:
     Path("text/mono.en").write_bytes(b"\n".join([b"ba be ga", b"b" * 1_000_001, b"gi gi", b"ba \xc3 be", b""]))
     set_prepare(monolingual=[{"path": "text/mono.en"}])
     run_stages("prepare")
@@ -146,7 +146,7 @@ DISGUISES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("disguise", DISGUISES)
 @pytest.mark.parametrize("place", ["train", "valid", "test", "monolingual", "raw_target"])
-def test_text_in_another_format_is_refused_wherever_it_is_given(place: str, disguise: str) -> None:
+def test_text_in_another_format_is_refused_in_every_setting(place: str, disguise: str) -> None:
     wrap, reason = DISGUISES[disguise]
     path = Path(f"text/{place if place in SIZES else 'test'}.de")
     if place in ("monolingual", "raw_target"):
@@ -167,7 +167,7 @@ def test_text_in_another_format_is_refused_wherever_it_is_given(place: str, disg
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_files_of_scores_translations_and_pairs_in_another_format(disguise: str) -> None:
+def test_files_of_scores_translations_and_pairs_in_another_format_are_refused(disguise: str) -> None:
     wrap, reason = DISGUISES[disguise]
     count = len(read_lines(MADE / "train.en"))
     Path("given").write_bytes(wrap("".join(f"{number}\tok uk\n" for number in range(count)).encode()))
@@ -200,9 +200,9 @@ def words_pipeline(**students: Any) -> None:
 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("tokenizer", ["words", "subword-nmt"])
-def test_words_that_are_spelled_like_special_symbols(tokenizer: str) -> None:
+def test_words_spelled_like_special_symbols_are_kept(tokenizer: str) -> None:
     words_pipeline()
-    if tokenizer == "subword-nmt":  # merges them whole, as often as they occur
+    if tokenizer == "subword-nmt":  # the tokenizer merges them as a whole, because they are frequent
         change_tokenizer = {"type": "subword-nmt", "model": "bpe", "vocab_size": 100}
         document = settings()
         document["prepare"]["tokenizer"] = change_tokenizer
@@ -235,7 +235,7 @@ def test_words_that_are_spelled_like_special_symbols(tokenizer: str) -> None:
 
 
 def add_inner_ids(folder: Path, *, seed: int) -> None:
-    """<s>, <pad> and </s> inside sentences of a data-bin, as fairseq-preprocess leaves them there."""
+    """Insert <s>, <pad> and </s> into sentences of a data-bin, as fairseq-preprocess may leave them there."""
     rng = np.random.default_rng(seed)
     for idx in sorted(folder.glob("*.idx")):
         prefix = idx.with_suffix("")
@@ -252,8 +252,8 @@ def add_inner_ids(folder: Path, *, seed: int) -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_ids_of_special_symbols_inside_the_sentences_of_a_data_bin() -> None:
-    """Every family trains on them and decodes sources that have them; nothing takes them for padding."""
+def test_ids_of_special_symbols_inside_sentences_of_a_data_bin_are_kept() -> None:
+    """Check that every family trains on them and decodes such sources; nothing takes them for padding."""
     words_pipeline()
     run_stages("prepare")
     data = Path("theirs")
@@ -288,18 +288,18 @@ def test_ids_of_special_symbols_inside_the_sentences_of_a_data_bin() -> None:
 
 @pytest.mark.parametrize("tag", ["<s>", "<pad>", "</s>", "<unk>"])
 @pytest.mark.usefixtures("pipeline")
-def test_a_tag_is_no_special_symbol(tag: str) -> None:
+def test_a_tag_that_is_a_special_symbol_is_refused(tag: str) -> None:
     change(lambda document: document["prepare"]["train"][0].update(tag=tag))
     assert "prepare.train.0.tag: is one of the special symbols <s> <pad> </s> <unk>: choose" in refused(
         "prepare", "tiny.yaml"
     )
 
 
-# ------------------------------------------------------------------------------------------------------ what is warned
+# ------------------------------------------------------------------------------------------------------------ warnings
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_validation_set_that_is_a_test_set() -> None:
+def test_a_validation_set_that_is_a_test_set_is_a_warning() -> None:
     for lang in ("en", "de"):
         write_lines(Path(f"text/copy.{lang}"), [line.upper() + " ." for line in read_lines(Path(f"text/valid.{lang}"))])
     mixed = [*make_pairs(8, seed=77), *zip(read_lines(Path("text/valid.en")), ["other"] * 6, strict=True)][:10]
@@ -326,7 +326,7 @@ def test_a_validation_set_that_is_a_test_set() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_empty_lines_of_held_out_text() -> None:
+def test_empty_lines_of_held_out_text_are_a_warning() -> None:
     lines = read_lines(Path("text/test.de"))
     write_lines(Path("text/test.de"), ["", "\u200b", *lines[2:-1], " \t"])
     (result,) = run_stages("prepare")
@@ -337,7 +337,7 @@ def test_empty_lines_of_held_out_text() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_corpus_with_its_sides_exchanged() -> None:
+def test_a_corpus_with_its_sides_exchanged_is_a_warning() -> None:
     lines = {lang: read_lines(Path(f"text/train.{lang}")) for lang in ("en", "de")}
     for lang, other in (("en", "de"), ("de", "en")):
         write_lines(Path(f"text/first.{lang}"), lines[lang][:40])
@@ -360,7 +360,7 @@ def test_a_corpus_with_its_sides_exchanged() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_test_set_has_any_name_that_a_file_can_have() -> None:
+def test_a_test_set_can_have_any_valid_file_name() -> None:
     names = ("newstest2014", "flores200-dev", "2016.flickr", "übung")
     document = settings()
     document["prepare"]["test"] = dict.fromkeys(names, document["prepare"]["test"]["test"])
@@ -401,14 +401,14 @@ def test_a_test_set_has_any_name_that_a_file_can_have() -> None:
         ("TEST", "differ in case alone"),
     ],
 )
-def test_names_that_a_test_set_cannot_have(name: str, problem: str) -> None:
+def test_invalid_names_of_test_sets_are_refused(name: str, problem: str) -> None:
     change(lambda document: document["prepare"]["test"].update({name: document["prepare"]["test"]["test"]}))
     assert problem in refused("prepare", "tiny.yaml")
     assert not Path("runs").exists()
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_tagged_corpus_gives_way_to_an_untagged_one() -> None:
+def test_duplicates_are_dropped_from_the_tagged_corpus() -> None:
     pair = {"source": {"path": "text/train.en"}, "target": {"path": "text/train.de"}}
     set_prepare(train=[pair | {"tag": "<bt>"}, pair])
     run_stages("prepare")
@@ -417,7 +417,7 @@ def test_a_tagged_corpus_gives_way_to_an_untagged_one() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_text_of_combining_marks_is_cleaned_at_once() -> None:
+def test_text_of_combining_marks_is_cleaned_quickly() -> None:
     lines = read_lines(Path("text/train.en"))
     write_lines(Path("text/train.en"), ["ba" + "\u0301\u0323" * 100_000, *lines[1:]])
     Path("text/train.en.gz").write_bytes(gzip.compress(Path("text/train.en").read_bytes()))

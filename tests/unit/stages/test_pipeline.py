@@ -1,4 +1,4 @@
-"""Which stages a pipeline has, what each is made from, and what the commands that run them refuse."""
+"""The stages of a pipeline, their inputs, and what the commands that run them refuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def workspace(*data: str, **distill: Any) -> Workspace:
-    """A pipeline with a student for each training set, that nothing was run of."""
+    """Return a pipeline with a student for each training set, of which nothing has been run."""
     document = settings()
     student = document["students"]["raw"]
     document["students"] = {f"student{number}": student | {"data": name} for number, name in enumerate(data)}
@@ -47,7 +47,7 @@ FILES = {"scores": "scores.txt", "imported": "theirs.tsv"}
         (("imported", "sampled"), ["distilled", "sampled", "imported"]),
     ],
 )
-def test_training_sets_are_those_that_students_learn_from(data: tuple[str, ...], expected: list[str]) -> None:
+def test_training_sets_are_made_for_the_students_that_use_them(data: tuple[str, ...], expected: list[str]) -> None:
     stages = build_stages(workspace(*data, **FILES))
     assert list(stages.texts) == expected
     assert [stage.folder.name for stage in stages.groups["distill"]] == [
@@ -55,7 +55,7 @@ def test_training_sets_are_those_that_students_learn_from(data: tuple[str, ...],
     ]
 
 
-def test_what_each_stage_is_made_from() -> None:
+def test_inputs_of_each_stage() -> None:
     stages = build_stages(workspace("mixed", "nbest", "sampled", "imported", **FILES))
     found = {stage.name: [before.name for before in stage.upstream] for stage in stages.all()}
     assert found == {
@@ -74,13 +74,13 @@ def test_what_each_stage_is_made_from() -> None:
     assert {name for name, made in stages.texts.items() if made.shards is not None} == {"distilled", "sampled"}
 
 
-def test_the_pipelines_teacher_is_not_needed_where_others_translate() -> None:
+def test_the_pipelines_teacher_is_not_needed_if_others_translate() -> None:
     stages = build_stages(workspace("sampled", teachers=["elsewhere"]))
     for stage in stages.groups["distill"]:
         assert [before.name for before in stage.upstream] == ["prepare"]
 
 
-def test_students_by_name() -> None:
+def test_students_are_chosen_by_name() -> None:
     stages = build_stages(workspace("raw", "mixed"))
     assert [stage.name for stage in chosen_students(stages, None)] == [
         "student student0 seed 1",
@@ -92,12 +92,12 @@ def test_students_by_name() -> None:
 
 
 @pytest.mark.parametrize(("shard", "shards"), [(2, 2), (-1, 2), (0, 0)])
-def test_a_shard_that_does_not_exist(shard: int, shards: int) -> None:
+def test_a_shard_that_does_not_exist_is_refused(shard: int, shards: int) -> None:
     with pytest.raises(UserError, match=f"--shard {shard}/{shards}: expected a shard from 0 on"):
         run_shards(workspace("mixed"), shard, shards, rebuild=False)
 
 
-def test_stages_before_a_command_have_to_be_made() -> None:
+def test_a_command_needs_the_stages_before_it() -> None:
     write_text(Path())
     with pytest.raises(UserError, match="Run `kdmt prepare` first"):
         run_command(workspace("mixed"), "teacher", rebuild=False)
@@ -106,14 +106,14 @@ def test_stages_before_a_command_have_to_be_made() -> None:
     assert not Path("runs/tiny/teacher").exists()
 
 
-def test_a_command_without_stages_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_command_without_stages_reports_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="kdmt")
     run_command(workspace("mixed"), "knowledge", rebuild=False)
     assert caplog.messages == ["knowledge: the pipeline has none, nothing to do"]
 
 
 @pytest.mark.usefixtures("finished")
-def test_verification_finds_a_training_set_that_is_not_complete() -> None:
+def test_verification_refuses_an_incomplete_training_set() -> None:
     whole = Workspace(Pipeline.model_validate(settings()), Path("runs"))
     run_verification(whole, blocks=1, seed=3)
     Path("runs/tiny/distill/manifest.json").rename("runs/tiny/distill/plan.json")

@@ -1,4 +1,4 @@
-"""When the prepare stage is up to date, and what a failure leaves."""
+"""When the prepare stage is up to date, and which files a failure leaves."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tiny_prepare import MADE, change, read_bin, words
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_prepare_is_decided_by_content() -> None:
+def test_prepare_depends_on_content() -> None:
     run_stages("prepare")
     made = hash_tree(Path("runs"))
     for path in Path("text").iterdir():
-        path.write_bytes(path.read_bytes())  # another time, the same content
+        path.write_bytes(path.read_bytes())  # another modification time, the same content
     result = run_stages("prepare", sets=["prepare.workers=3", "teacher.train.lr=0.5"])[0]
     assert result.err == "prepare: up to date, nothing to do\n"
     assert hash_tree(Path("runs")) == made
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_text_that_is_gone_is_needed_only_to_prepare_again() -> None:
+def test_missing_text_is_needed_only_to_prepare_again() -> None:
     run_stages("prepare")
     Path("text/train.en").unlink()
     assert run_stages("prepare")[0].err == "prepare: up to date, nothing to do\n"
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_setting_that_is_put_back_finds_what_it_had_made() -> None:
+def test_a_restored_setting_restores_its_files() -> None:
     run_stages("prepare")
     made = hash_tree(MADE)
     run_stages("prepare", sets=["prepare.clean.max_ratio=8.0"])
@@ -47,8 +47,8 @@ def test_a_setting_that_is_put_back_finds_what_it_had_made() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_given_vocabulary_is_taken_as_it_is() -> None:
-    """As for fine-tuning on other text: the model and the dictionary of the first, symbols unseen now included."""
+def test_a_given_vocabulary_is_copied() -> None:
+    """Check a vocabulary for fine-tuning on other text: it is copied, with the symbols that the new text lacks."""
     run_stages("prepare")
     Path("given").mkdir()
     for name in ("tokenizer/joint.model", "dict.en.txt"):
@@ -64,7 +64,7 @@ def test_a_given_vocabulary_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_an_input_or_setting_that_changed_is_named_and_the_last_state_kept() -> None:
+def test_a_changed_input_or_setting_is_named_and_the_last_state_kept() -> None:
     run_stages("prepare")
     made = hash_tree(MADE)
     path = Path("text/train.de")
@@ -87,7 +87,7 @@ def test_an_input_or_setting_that_changed_is_named_and_the_last_state_kept() -> 
         ("vocab_size", "vocab_size 4000: Vocabulary size too high"),  # after cleaning
     ],
 )
-def test_a_failure_leaves_an_earlier_state_byte_for_byte(broken: str, message: str) -> None:
+def test_a_failure_leaves_an_earlier_state_unchanged(broken: str, message: str) -> None:
     run_stages("prepare")
     made = hash_tree(MADE)
     sets = ["--set", "prepare.tokenizer.vocab_size=4000"] if broken == "vocab_size" else []
@@ -116,7 +116,7 @@ def test_a_raw_reference_of_another_length_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_sources_longer_than_the_training_takes_are_no_business_of_prepare() -> None:
+def test_limits_of_training_do_not_affect_prepare() -> None:
     for lang in ("en", "de"):
         path = Path(f"text/train.{lang}")
         write_lines(path, [*read_lines(path), " ".join(["ba" if lang == "en" else "ok"] * 200)])

@@ -1,4 +1,4 @@
-"""A data-bin of fairseq-preprocess (tests/golden/data_bin) taken into the folder of the prepare stage."""
+"""A data-bin of fairseq-preprocess (tests/golden/data_bin) as input of the prepare stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EN_DE = Direction("en", "de")
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A copy of a data-bin with separate dictionaries."""
+    """Return a copy of a data-bin with separate dictionaries."""
     return Path(shutil.copytree(GOLDEN / "separate", tmp_path / "data"))
 
 
@@ -47,7 +47,7 @@ def test_token_files_and_dictionaries_keep_their_bytes(data: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("direction", [EN_DE, EN_DE.reversed()], ids=str)
-def test_text_is_what_the_ids_spell(data: Path, tmp_path: Path, direction: Direction) -> None:
+def test_text_is_decoded_from_the_ids(data: Path, tmp_path: Path, direction: Direction) -> None:
     folder = tmp_path / "prepare"
     facts = take(data, folder, direction=direction)
     codec = TextCodec.load(folder)
@@ -58,7 +58,7 @@ def test_text_is_what_the_ids_spell(data: Path, tmp_path: Path, direction: Direc
     assert facts["pairs_out"] == len(dataset)
 
 
-def test_training_splits_become_one(data: Path, tmp_path: Path) -> None:
+def test_training_splits_are_joined(data: Path, tmp_path: Path) -> None:
     for lang in EN_DE.sides:
         for ending in ("bin", "idx"):
             shutil.copyfile(data / f"valid.en-de.{lang}.{ending}", data / f"train1.en-de.{lang}.{ending}")
@@ -82,12 +82,12 @@ def test_special_ids_inside_sentences_are_counted(data: Path, tmp_path: Path) ->
     assert report["special_ids"]["de"] == {"<s>": 1, "<pad>": 1, "</s>": 1}
 
 
-def test_dictionaries_that_are_not_joined_as_set(data: Path, tmp_path: Path) -> None:
+def test_separate_dictionaries_are_refused_if_joined_is_set(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"vocabulary\.joined: True, but the dictionaries of .* are different"):
         take(data, tmp_path / "prepare", joined=True)
 
 
-def test_a_data_bin_without_training_text(data: Path, tmp_path: Path) -> None:
+def test_a_data_bin_without_training_text_is_refused(data: Path, tmp_path: Path) -> None:
     for path in data.glob("train.*"):
         path.unlink()
     with pytest.raises(UserError, match="no split 'train' of en-de: there is valid"):

@@ -1,4 +1,4 @@
-"""What the prepare stage writes: clean text, tokenizers, dictionaries, data-bins and counts."""
+"""Outputs of the prepare stage: clean text, tokenizers, dictionaries, data-bins and counts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from kdmt.corpus.codec import TextCodec
 
 
 def key(line: str) -> str:
-    """What counts as the same sentence, in words of the test's own."""
+    """Return the key by which sentences count as the same, computed independently of kdmt."""
     return re.sub(r"[\W_]", "", line.casefold())
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_the_data_bin_holds_the_text_line_for_line() -> None:
+def test_the_data_bin_contains_the_text_line_by_line() -> None:
     run_stages("prepare")
     for split, size in SIZES.items():
         for lang in ("en", "de"):
@@ -50,13 +50,13 @@ def test_the_data_bin_holds_the_text_line_for_line() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_the_same_text_gives_the_same_files_wherever_it_is_made() -> None:
+def test_the_same_text_gives_the_same_files_in_any_folder() -> None:
     run_stages("prepare")
     assert kdmt("prepare", "tiny.yaml", "--runs", "elsewhere", "--set", "prepare.workers=2").code == 0
     there = hash_tree(Path("elsewhere/tiny/prepare"))
     here = hash_tree(MADE)
     differing = {name for name in here.keys() | there.keys() if here.get(name) != there.get(name)}
-    assert differing == {"config.json"}  # which has the number of workers
+    assert differing == {"config.json"}  # it contains the number of workers
 
 
 @pytest.mark.usefixtures("pipeline")
@@ -67,8 +67,8 @@ def test_no_held_out_sentence_is_in_the_training_text() -> None:
     )
     leaks = [
         test[0],
-        (test[1][0].upper() + " !", "rim"),  # the source in other case and with punctuation
-        ("gi", f"«{test[2][1]}».".replace(" ", "  ")),  # the target alone
+        (test[1][0].upper() + " !", "rim"),  # the source with other case and punctuation
+        ("gi", f"«{test[2][1]}».".replace(" ", "  ")),  # the target only
         valid[0],
     ]
     pairs = list(dict.fromkeys([*train[:15], *leaks, *train[15:]]))
@@ -97,7 +97,7 @@ def test_decontamination_can_be_turned_off() -> None:
 
 @pytest.mark.usefixtures("pipeline")
 def test_tokenised_text_is_compared_in_its_own_form() -> None:
-    """Moses' entities are letters: the raw reference `ba'da` says the same as `ba &apos;da`, and matches only that."""
+    """Check entities of Moses, which are letters: the raw reference `ba'da` matches `ba &apos;da` and nothing else."""
     for split, line in (("train", "ba &apos;da &quot; ge"), ("test", "ba &apos;da &quot; ge")):
         path = Path(f"text/{split}.de")
         write_lines(path, [line, *read_lines(path)[1:]])
@@ -127,17 +127,17 @@ def test_each_rule_has_its_count() -> None:
     for side, lang in enumerate(("en", "de")):
         write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in pairs])
     change(clean={"max_words": 21, "max_characters": 69}, decontaminate=False, tokenizer={"vocab_size": 26})
-    said = run_stages("prepare")[0].err
+    stderr = run_stages("prepare")[0].err
     expected = {rule: len(found) for rule, found in dirty.items()}
     assert {rule: count for rule, count in report()["dropped"].items() if count} == expected
     assert report()["pairs_in"] == len(pairs)
-    assert f"{len(pairs)} pairs read, {len(clean)} for training; dropped: empty 2, max_words 1" in said
+    assert f"{len(pairs)} pairs read, {len(clean)} for training; dropped: empty 2, max_words 1" in stderr
     assert read_lines(MADE / "train.de") == [target for _, target in clean]
 
 
 @pytest.mark.usefixtures("pipeline")
 def test_clean_none_keeps_every_line() -> None:
-    """Text that must keep its lines, as distilled text is: empty ones, copies, duplicates, test sentences and all."""
+    """Check text that must keep its lines, such as distilled text: empty lines, copies, duplicates, test sentences."""
     lines = [*read_lines(Path("text/train.en")), "", "ba  ba", "ba  ba", " be ", *read_lines(Path("text/test.en"))]
     for lang in ("en", "de"):
         write_lines(Path(f"text/train.{lang}"), lines)
@@ -149,7 +149,7 @@ def test_clean_none_keeps_every_line() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_weights_repeat_a_corpus_and_tags_stand_before_its_sources() -> None:
+def test_weights_repeat_a_corpus_and_tags_are_put_before_its_sources() -> None:
     extra = make_pairs(5, seed=9)
     write_lines(Path("text/extra.tsv"), [f"{source}\tx\t{target}" for source, target in extra])
     with zipfile.ZipFile("text/extra.zip", "w") as archive:
@@ -172,7 +172,7 @@ def test_weights_repeat_a_corpus_and_tags_stand_before_its_sources() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_text_is_processed_and_raw_references_are_kept() -> None:
+def test_text_is_processed_and_raw_references_are_stored() -> None:
     for split in SIZES:
         for lang in ("en", "de"):
             path = Path(f"text/{split}.{lang}")
@@ -190,7 +190,7 @@ def test_text_is_processed_and_raw_references_are_kept() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_lines_that_do_not_survive_processing_are_counted_and_shown() -> None:
+def test_lines_that_change_in_processing_are_counted_and_shown() -> None:
     for lang, odd in (("en", "ba▁be"), ("de", "Ok Isparta rım")):
         path = Path(f"text/train.{lang}")
         write_lines(path, [odd, *read_lines(path)])
@@ -214,9 +214,7 @@ def test_lines_that_do_not_survive_processing_are_counted_and_shown() -> None:
 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("kind", ["sentencepiece", "subword-nmt"])
-def test_counting_lines_that_survive_leaves_dictionaries_as_they_were(
-    monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_counting_changed_lines_does_not_change_dictionaries(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     model = {"type": "subword-nmt", "model": "bpe"} if kind == "subword-nmt" else {}
     change(tokenizer={"vocab_size": 32, **model})
     run_stages("prepare")
@@ -228,7 +226,7 @@ def test_counting_lines_that_survive_leaves_dictionaries_as_they_were(
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_held_out_characters_that_cleaning_takes_out_are_a_warning() -> None:
+def test_held_out_characters_that_cleaning_removes_are_a_warning() -> None:
     source, target = (read_lines(Path(f"text/test.{lang}")) for lang in ("en", "de"))
     odd = [f"{target[0]}\u00ad!", f"o\u0308{target[1]}", f"\u200f{target[2]}", *target[3:]]
     write_lines(Path("text/test.de"), odd)
@@ -247,15 +245,15 @@ def test_held_out_characters_that_cleaning_takes_out_are_a_warning() -> None:
     ]
     assert read_lines(MADE / "test.raw.de") == odd
     assert read_lines(MADE / "test.de") == [f"{target[0]}!", f"\u00f6{target[1]}", *target[2:]]
-    assert read_lines(MADE / "test.en") == source  # what the model translates
+    assert read_lines(MADE / "test.en") == source  # the sources of the model
     change(clean="none", decontaminate=False)
     (made,) = run_stages("prepare")
-    assert "warning" not in made.err  # such training text may contain anything
+    assert "warning" not in made.err  # training text that is already processed may contain anything
     assert report()["held_out_characters"] == {}
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_text_that_was_processed_by_its_authors_stays_as_it_is() -> None:
+def test_text_that_is_already_processed_is_unchanged() -> None:
     raw = [f"{line.capitalize()}!" for line in read_lines(Path("text/test.de"))]
     write_lines(Path("text/raw.de"), raw)
     document = settings()
@@ -269,7 +267,7 @@ def test_text_that_was_processed_by_its_authors_stays_as_it_is() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_monolingual_text_is_cleaned_processed_and_binarised_beside_the_pairs() -> None:
+def test_monolingual_text_is_cleaned_processed_and_binarised() -> None:
     own = ["ba  be\u200b bi", "Ga ge gi ga.", "ba be bi", "", read_lines(Path("text/test.en"))[0], "da " * 20]
     write_lines(Path("text/mono.en"), own)
     change(monolingual=[{"path": "text/mono.en"}], clean={"max_words": 10}, text={"lowercase": True})
@@ -303,7 +301,7 @@ def test_separate_tokenizers_and_dictionaries() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_mirror_answers_for_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_are_replaced_by_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     mirror = Path("mirror")
     mirror.mkdir()
     corpus = {}

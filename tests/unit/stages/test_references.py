@@ -1,4 +1,4 @@
-"""References and scores of text as the tokenizer sees it."""
+"""References, and scores of text in the form that the tokenizer reads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_references_are_raw_text_or_words() -> None:
 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("detokenized", [True, False])
-def test_words_are_scored_in_one_form_whatever_is_set(detokenized: bool) -> None:
+def test_words_are_scored_in_one_form_with_every_setting(detokenized: bool) -> None:
     where = workspace(detokenized=detokenized)
     hypotheses, references = ["ba , be !", "gi"], ["ba , bo !", "gi"]
     bleu = score_words(where, "bleu", hypotheses, references)

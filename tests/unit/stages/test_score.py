@@ -1,4 +1,4 @@
-"""The score stage through the command line: every row against figures computed again from the files."""
+"""The score stage through the command line: every row compared with figures computed again from the files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdmt.score.metrics import METRICS, Metric
 
 TINY = Path("runs/tiny")
 RUNS = {"teacher": "teacher", "raw": "students/raw/seed_1", "distilled": "students/distilled/seed_1"}
-FIELDS = {  # of the issue that asked for scores.json
+FIELDS = {  # the required keys of scores.json
     *("system", "test_set", "seed", "engine", "beam", "compute_type", "threads", "bleu", "chrf", "bleu_signature"),
     *("parameters", "sentences_per_second_batch1", "sentences_per_second_max", "checkpoint_sha256"),
 }
@@ -36,7 +36,7 @@ def entries() -> list[dict[str, Any]]:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Of the systems that have scores."""
+    """Return the rows of the systems that have scores."""
     return [entry for entry in entries() if "missing" not in entry]
 
 
@@ -45,7 +45,7 @@ def significance() -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("finished")
-def test_scores_are_those_of_the_translations_that_are_kept() -> None:
+def test_scores_equal_those_of_the_stored_translations() -> None:
     found, hashes = rows(), hash_tree(TINY)
     assert [(row["system"], row["beam"]) for row in found] == [(name, beam) for name in RUNS for beam in (1, 2)]
     references = [read_lines(Path("text/test.de"))]
@@ -66,8 +66,8 @@ def test_scores_are_those_of_the_translations_that_are_kept() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_translations_are_those_of_kdmt_translate() -> None:
-    """Two ways through the code to one text: from the prepared test set, and from raw lines by the checkpoint alone."""
+def test_translations_equal_those_of_kdmt_translate() -> None:
+    """Check that the prepared test set and the raw lines, translated with the checkpoint alone, give the same text."""
     stdin = Path("text/test.en").read_bytes()
     limits = ("--max-len-a", "1.2", "--max-len-b", "10", "--threads", "1")
     translated = kdmt("translate", TINY / "teacher", "--beam", "2", *limits, stdin=stdin)
@@ -75,7 +75,7 @@ def test_translations_are_those_of_kdmt_translate() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_significance_is_against_the_first_student_on_raw_data() -> None:
+def test_the_first_student_on_raw_data_is_the_baseline() -> None:
     compared = [(c["system"], c["baseline"], c["beam"]) for c in significance()]
     assert compared == [(name, "raw", beam) for name in ("teacher", "distilled") for beam in (1, 2)]
     assert all(0 < c["bleu_p_value"] <= 1 and "bs:20" in c["bleu_signature"] for c in significance())
@@ -84,7 +84,7 @@ def test_significance_is_against_the_first_student_on_raw_data() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_table_ends_the_pipeline() -> None:
+def test_the_table_is_printed_at_the_end() -> None:
     result = score("score.beams=[1]")
     assert result.code == 0
     bleu = {row["system"]: row["bleu"] for row in rows()}
@@ -94,11 +94,11 @@ def test_a_table_ends_the_pipeline() -> None:
     assert f"{bleu['raw']:.2f}" in (TINY / "report.html").read_text(encoding="utf-8")
     again = score("score.beams=[1]")
     assert again.err == "score: up to date, nothing to do\n"
-    assert again.out == result.out  # the table is shown, though nothing was done
+    assert again.out == result.out  # the table is printed again, although the stage was up to date
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_student_that_was_never_trained_is_named_as_missing_and_one_that_is_stale_stops_it() -> None:
+def test_an_untrained_student_is_missing_and_one_that_is_out_of_date_stops_scoring() -> None:
     before = rows()
     result = score("students.new={}", "students.raw.seeds=[1, 2]")
     assert result.code == 0
@@ -117,7 +117,7 @@ def test_a_student_that_was_never_trained_is_named_as_missing_and_one_that_is_st
     again = score("students.new={}", "students.raw.seeds=[1, 2]")
     assert (again.err, again.out) == ("score: up to date, nothing to do\n", result.out)
     assert score().code == 0
-    assert entries() == before  # nothing is missing of the pipeline as it is
+    assert entries() == before  # nothing of the present pipeline is missing
 
     result = score("students.raw.train.lr=0.5")
     assert result.code == 2
@@ -149,7 +149,7 @@ def test_a_new_metric_scores_the_stored_translations_again(monkeypatch: pytest.M
 
 @pytest.fixture
 def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on nothing is decoded: what would be is an error."""
+    """Make decoding fail from here on."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a test set is decoded again")
@@ -193,13 +193,13 @@ def test_more_samples_another_baseline_and_fewer_beams_decode_nothing() -> None:
 
 
 def decoded(result: Finished) -> list[str]:
-    """What a command has decoded, by its own account."""
+    """Return the systems that a command reports as decoded."""
     lines = [line for line in result.err.splitlines() if line.startswith("score: ") and " seed 1 on test, " in line]
     return [line.removeprefix("score: ") for line in lines if "translated before" not in line]
 
 
 @pytest.mark.usefixtures("finished")
-def test_what_is_decoded_otherwise_is_decoded_again_and_nothing_else() -> None:
+def test_only_systems_with_changed_decoding_settings_are_decoded_again() -> None:
     assert decoded(score("score.beams=[2, 3]")) == [f"{name} seed 1 on test, beam3" for name in RUNS]
     assert len(decoded(score("score.beams=[2, 3]", "score.lenpen=0.5"))) == 6
     assert len(decoded(score("score.beams=[2]", "score.checkpoint=best"))) == 3
@@ -207,7 +207,7 @@ def test_what_is_decoded_otherwise_is_decoded_again_and_nothing_else() -> None:
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("ending", ["de", "json"])
-def test_a_damaged_translation_is_decoded_again_alone(ending: str) -> None:
+def test_only_a_damaged_translation_is_decoded_again(ending: str) -> None:
     found, path = rows(), TINY / f"score/decoded/raw.seed_1.test.beam1.{ending}"
     path.write_bytes(path.read_bytes()[:-7])
     result = score()
@@ -217,13 +217,13 @@ def test_a_damaged_translation_is_decoded_again_alone(ending: str) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_an_interrupted_scoring_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while the second test set is decoded."""
+def test_interrupted_scoring_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt with Ctrl-C while the second test set is decoded."""
     decode, calls = Translator.best_hypotheses, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
-        if len(calls) == 5:  # a warm-up, two single sentences and the whole set before
+        if len(calls) == 5:  # after a warm-up, two single sentences and the whole set
             raise KeyboardInterrupt
         return decode(*arguments)
 
@@ -244,7 +244,7 @@ class Gone(io.BytesIO):
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_table_that_nobody_reads_costs_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_written_if_the_pipe_for_the_table_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = io.StringIO()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "argv", ["kdmt", "score", "tiny.yaml", "--set", "score.tokenize=char"])
@@ -262,7 +262,7 @@ def test_a_table_that_nobody_reads_costs_no_scores(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_terminal_without_unicode_gets_the_whole_table(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+def test_a_terminal_without_unicode_shows_the_whole_table(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     shown = score().out
     out = io.BytesIO()
     with monkeypatch.context() as patch:
@@ -277,7 +277,7 @@ def test_a_terminal_without_unicode_gets_the_whole_table(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_new_seed_joins_the_table_with_mean_and_deviation() -> None:
+def test_a_new_seed_adds_mean_and_deviation_to_the_table() -> None:
     sets = ["students.raw.seeds=[1, 2]", "score.beams=[1]"]
     run_stages("student", sets=sets)
     result = score(*sets)
@@ -288,7 +288,7 @@ def test_a_new_seed_joins_the_table_with_mean_and_deviation() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_scores_are_put_back_with_their_settings() -> None:
+def test_scores_are_restored_with_their_settings() -> None:
     reports = [TINY / name for name in ("scores.json", "significance.json", "report.html")]
     made = [path.read_bytes() for path in reports]
     assert score("score.beams=[1]").code == 0
@@ -300,7 +300,7 @@ def test_scores_are_put_back_with_their_settings() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_report_that_was_edited_is_made_anew() -> None:
+def test_an_edited_report_is_written_again() -> None:
     (TINY / "scores.json").write_text("[]", encoding="utf-8")
     assert "its output ../scores.json was changed" in score().err
     assert len(rows()) == 6
@@ -319,8 +319,8 @@ def test_a_pipeline_without_test_sets_cannot_be_scored() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_processed_text_has_two_figures_and_a_long_source_is_cut() -> None:
-    """BLEU of finished text against raw references, and of lowercased tokens against tokens: each with a signature."""
+def test_processed_text_has_two_scores_and_a_long_source_is_truncated() -> None:
+    """Check BLEU of detokenised text against raw references and of lowercased tokens, each with its signature."""
     for split in ("train", "valid", "test"):
         for lang in ("en", "de"):
             path = Path(f"text/{split}.{lang}")
@@ -336,7 +336,7 @@ def test_processed_text_has_two_figures_and_a_long_source_is_cut() -> None:
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     run_stages("prepare", "teacher", "score")
     (row,) = rows()
-    assert "case:lc" in row["bleu_signature"]  # no case comes out of lowercased text
+    assert "case:lc" in row["bleu_signature"]  # lowercased text has no case
     assert "tok:13a" in row["bleu_signature"]
     assert "tok:none" in row["bleu_second_signature"]
     assert score("score={detokenized: false, tokenize: none, beams: [1], threads: 1}").code == 0
@@ -347,8 +347,8 @@ def test_processed_text_has_two_figures_and_a_long_source_is_cut() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_students_that_write_at_once_stand_beside_those_that_do_not() -> None:
-    """Iterations in place of beams; passes of the decoder are counted; the teacher may choose among candidates."""
+def test_nonautoregressive_students_are_scored_with_the_teacher() -> None:
+    """Check iterations instead of beams, counted decoder passes, and candidates rescored by the teacher."""
     sets = ("students.raw.nat={family: cmlm}", "students.distilled.nat={family: ctc, upsample: 6}")
     ways = ("score.iterations=[1, 3]", "score.nat={length_beam: 2, rescore: true}")
     arguments = [part for setting in sets for part in ("--set", setting)]

@@ -1,4 +1,4 @@
-"""The work of the score stage: which ways a model is decoded in, and what its translations depend on."""
+"""The work of the score stage: how a model is decoded, and what its translations depend on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TINY = Path("runs/tiny")
 
 
 class OneHypothesis:
-    """An engine without a beam, as one of another library may be."""
+    """An engine without a beam, as an engine of another library may be."""
 
     max_source_positions = 64
 
@@ -37,7 +37,7 @@ class Refining(OneHypothesis):
         return self
 
 
-def test_a_model_is_decoded_in_the_ways_that_its_engine_has() -> None:
+def test_a_model_is_decoded_in_the_ways_its_engine_supports() -> None:
     settings = Score(beams=[1, 4], iterations=[2, 8])
     beam, greedy = ENGINES["pytorch"], ENGINES["onnx"]
     assert _ways(settings, beam, OneHypothesis()) == [Way(beam=1), Way(beam=4)]
@@ -48,7 +48,7 @@ def test_a_model_is_decoded_in_the_ways_that_its_engine_has() -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_a_record_of_pytorch_names_no_engine() -> None:
-    """Records of earlier versions do not, and are found again."""
+    """Check that records of earlier versions, which name no engine, are still found."""
     records = sorted((TINY / "score" / "decoded").glob("*.json"))
     assert records
     for record in records:
@@ -61,7 +61,7 @@ def test_a_record_of_pytorch_names_no_engine() -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_a_report_of_an_earlier_version_is_up_to_date_and_shown() -> None:
-    """scores.json and significance.json with the keys of version 0.1.0 alone."""
+    """Check a report whose scores.json and significance.json have only the keys of version 0.1.0."""
     shown = kdmt("score", "tiny.yaml").out
     manifest = TINY / "score" / "manifest.json"
     record = manifest.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The teacher and student stages through the command line: what is up to date, what is rebuilt, what goes on."""
+"""The teacher and student stages through the command line: what is up to date, rebuilt or continued."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_settings_of_execution_change_nothing() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_setting_of_the_result_makes_it_anew_and_keeps_the_old_one() -> None:
+def test_a_setting_of_the_result_rebuilds_a_stage_and_keeps_the_old_one() -> None:
     made = hash_tree(RAW)
     result = student("raw", "students.raw.train.lr=0.02")
     assert result.code == 0
@@ -50,8 +50,8 @@ LINKED = ["prepare", "teacher", "distill", "students/raw", "students/distilled/s
 
 
 @pytest.mark.usefixtures("finished")
-def test_stages_on_another_disk_are_redone_there(other_disk: Path) -> None:
-    """And taken back there: links stay links, and no state changes disks, whatever the kind of stage."""
+def test_stages_on_another_disk_are_rebuilt_there(other_disk: Path) -> None:
+    """Check that states are kept and taken back on the other disk: links stay links, for every kind of stage."""
     for number, name in enumerate(LINKED):
         shutil.move(TINY / name, other_disk / f"{number}")
         (TINY / name).symlink_to(other_disk / f"{number}")
@@ -76,7 +76,7 @@ def test_stages_on_another_disk_are_redone_there(other_disk: Path) -> None:
 
 
 class Killed(BaseException):
-    """Leaves on disk what a kill at the same place leaves."""
+    """An exception that ends training like a kill at the same point, with the same files."""
 
 
 GIVEN_A_RUN = {
@@ -92,10 +92,10 @@ GIVEN_A_RUN = {
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("command", GIVEN_A_RUN)
-def test_whoever_is_given_a_run_that_was_being_extended_gets_the_average_of_its_end(
+def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before it wrote its average, the run stands for the one that it would have written."""
+    """Check a run that was killed before it wrote the average of its extension: it is read as that average."""
     before = hash_tree(RAW / "average")
 
     def kill(*_: object) -> None:
@@ -116,7 +116,7 @@ def test_whoever_is_given_a_run_that_was_being_extended_gets_the_average_of_its_
 
 
 @pytest.mark.usefixtures("finished")
-def test_more_updates_go_on_from_what_is_there_to_where_a_longer_run_ends() -> None:
+def test_more_updates_extend_a_run_to_the_same_end_as_a_longer_run() -> None:
     result = student("raw", "students.raw.train.max_updates=6")
     assert "going on: the setting students.raw.train.max_updates changed from 4 to 6" in result.err
     assert "going on from checkpoint_4" in result.err
@@ -130,7 +130,7 @@ def test_more_updates_go_on_from_what_is_there_to_where_a_longer_run_ends() -> N
 
 
 @pytest.mark.usefixtures("finished")
-def test_more_seeds_are_more_runs() -> None:
+def test_each_seed_is_a_run() -> None:
     result = student("raw", "students.raw.seeds=[1, 2]")
     assert "student raw seed 1: up to date, nothing to do\n" in result.err
     assert "student raw seed 2: starting\n" in result.err
@@ -140,11 +140,11 @@ def test_more_seeds_are_more_runs() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_stale_stage_stops_its_dependants_and_harms_nothing() -> None:
+def test_a_stage_that_is_out_of_date_stops_its_dependants_and_changes_nothing() -> None:
     made = hash_tree(Path("runs"))
     for stage in ("distill", "student", "score"):
         result = kdmt(stage, "tiny.yaml", "--set", "teacher.train.lr=0.5")
-        if stage == "student":  # the first one, on raw data, does not build on the teacher
+        if stage == "student":  # the student on raw data does not depend on the teacher
             assert "student raw seed 1: up to date" in result.err
         assert result.code == 2
         assert result.err.splitlines()[-1] == (
@@ -155,16 +155,16 @@ def test_a_stale_stage_stops_its_dependants_and_harms_nothing() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_rebuild_makes_everything_before_a_stage() -> None:
+def test_rebuild_runs_all_stages_before_a_stage() -> None:
     result = kdmt("distill", "tiny.yaml", "--rebuild", "--set", "prepare.clean.max_words=100")
     assert result.code == 0
     announced = [line for line in result.err.splitlines() if "rebuilt" in line]
-    assert [line.partition(":")[0] for line in announced] == ["prepare"]  # whose files are the same as before
+    assert [line.partition(":")[0] for line in announced] == ["prepare"]  # its files are the same as before
     assert "distill: up to date, nothing to do" in result.err
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_student_on_distilled_data_builds_on_distill() -> None:
+def test_a_student_on_distilled_data_depends_on_distill() -> None:
     (TINY / "distill" / "distilled.de").write_text("edited by hand\n", encoding="utf-8")
     result = student("distilled")
     assert result.code == 2
@@ -173,7 +173,7 @@ def test_a_student_on_distilled_data_builds_on_distill() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_raw_and_distilled_data_mixed() -> None:
+def test_raw_and_distilled_data_can_be_mixed() -> None:
     result = student("raw", "students.raw.data=mixed")
     assert result.code == 0
     assert f"{2 * 80} pairs" in result.err
@@ -182,7 +182,7 @@ def test_raw_and_distilled_data_mixed() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_unknown_and_absent_students() -> None:
+def test_unknown_and_missing_students_are_refused() -> None:
     result = student("rwa")
     assert result.code == 2
     assert result.err == "kdmt: error: there is no student 'rwa'; the pipeline has raw, distilled\n"
@@ -228,18 +228,18 @@ def test_unknown_and_absent_students() -> None:
     ],
 )
 @pytest.mark.usefixtures("pipeline")
-def test_a_model_that_cannot_be_built_is_told_before_the_first_stage(override: str, message: str) -> None:
+def test_a_model_that_cannot_be_built_is_refused_before_the_first_stage(override: str, message: str) -> None:
     result = kdmt("prepare", "tiny.yaml", "--set", override)
     assert result.code == 2
     assert result.err.startswith(f"kdmt: error: {message}")
     assert not Path("runs").exists()
 
 
-# --------------------------------------------------------------------------------------------- where weights come from
+# ----------------------------------------------------------------------------------------------------- initial weights
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_checkpoint_to_begin_with_is_an_input() -> None:
+def test_an_initial_checkpoint_is_an_input() -> None:
     sets = ["students.raw.train.init_from=start"]
     assert "start: neither a checkpoint folder nor a run that has one" in student("raw", *sets).err
     shutil.copytree(TEACHER / "checkpoint_40", "start")

@@ -1,4 +1,4 @@
-"""Files that a training reads, with the checksums that other stages recorded."""
+"""Input files of a training stage, with the checksums that other stages recorded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_inputs_are_files_of_prepare_and_of_the_training_sets() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_what_a_student_takes_from_its_teacher_is_an_input() -> None:
+def test_the_teacher_of_a_student_is_an_input() -> None:
     whole = workspace()
     sha256 = file_sha256(AVERAGE)
     assert teaching_inputs(whole, student()) == {}
@@ -88,13 +88,13 @@ def test_only_a_student_that_runs_or_copies_the_teacher_needs_it() -> None:
     ] == [False, True, False, False, False, True]
 
 
-def test_monolingual_text_is_read_where_it_is_asked_for() -> None:
+def test_monolingual_text_is_read_only_if_set() -> None:
     assert reads_monolingual(student(self_supervised={"monolingual": True}))
     assert not any(map(reads_monolingual, (None, student(), student(self_supervised={}))))
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_checkpoint_that_a_training_starts_from_is_an_input() -> None:
+def test_the_initial_checkpoint_is_an_input() -> None:
     train = student(train={"init_from": "runs/tiny/teacher/best"}).train
     (name, sha256), *more = init_inputs(train).items()
     assert (name, more) == ("init_from runs/tiny/teacher/best", [])

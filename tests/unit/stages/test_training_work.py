@@ -1,4 +1,4 @@
-"""What a training gives: objectives that go on exactly, where weights come from, resuming after a sudden end."""
+"""The work of a training stage: objectives that resume exactly, initial weights, resuming after a kill."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ from kdmt.train.schedule import inverse_sqrt
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
     ],
 )
-def test_objectives_go_on_exactly(online: str, term: str) -> None:
-    """Whatever a student learns from: stopped and started again by the stage it ends where one ends that was not."""
+def test_objectives_resume_exactly(online: str, term: str) -> None:
+    """Check that a student with any objective, stopped and resumed by the stage, ends like one that was not stopped."""
     joint = json.dumps(MODEL | {"encoder_layers": 2})
     sets = [f"students.raw.{each.replace('JOINT', joint)}" for each in re.split(r",(?=[a-z_]+=)", online)]
     assert student("raw", *sets).code == 0
@@ -78,7 +78,7 @@ def test_objectives_go_on_exactly(online: str, term: str) -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_student_guesses_at_monolingual_text_too() -> None:
+def test_a_student_learns_from_monolingual_text_too() -> None:
     document = settings()
     write_lines(Path("text/mono.en"), ["ba be bi", "ga ge gi ga"])
     document["prepare"]["monolingual"] = [{"path": "text/mono.en"}]
@@ -102,7 +102,7 @@ def test_a_student_guesses_at_monolingual_text_too() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_student_begins_with_the_layers_chosen_from_its_teacher() -> None:
+def test_a_student_starts_from_the_chosen_layers_of_its_teacher() -> None:
     sets = [f"students.raw.train.{setting}" for setting in STILL]
     sets += ["students.raw.model.encoder_layers=3", "students.raw.encoder_layers_from_teacher=[0, 0, 0]"]
     assert student("raw", *sets).code == 0
@@ -116,12 +116,12 @@ def test_a_student_begins_with_the_layers_chosen_from_its_teacher() -> None:
 
 
 def _is_norm_or_bias(name: str) -> bool:
-    """These begin as zeros and ones in every model."""
+    """Return whether a parameter is a norm or bias, which every model initialises to zeros or ones."""
     return name.endswith("bias") or "norm" in name
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_student_begins_with_its_teachers_embeddings() -> None:
+def test_a_student_starts_from_its_teachers_embeddings() -> None:
     sets = [f"students.raw.train.{setting}" for setting in STILL]
     assert student("raw", *sets, "students.raw.embeddings_from_teacher=true").code == 0
     own, teacher = weights(RAW / "checkpoint_2"), weights(TEACHER / "average")
@@ -132,7 +132,7 @@ def test_a_student_begins_with_its_teachers_embeddings() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_fine_tuning_begins_with_a_checkpoint_and_a_fresh_optimiser() -> None:
+def test_fine_tuning_starts_from_a_checkpoint_with_a_fresh_optimiser() -> None:
     sets = [f"students.raw.train.{setting}" for setting in STILL]
     assert student("raw", *sets, f"students.raw.train.init_from={TEACHER}/checkpoint_40").code == 0
     for name, value in weights(TEACHER / "checkpoint_40").items():
@@ -153,7 +153,7 @@ def test_fine_tuning_may_keep_the_optimiser_and_its_schedule() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_optimiser_can_be_kept_only_where_it_was_saved() -> None:
+def test_the_optimiser_can_be_kept_only_if_it_was_saved() -> None:
     made = hash_tree(RAW)
     sets = ["students.raw.train.init_from=runs/tiny/teacher/average", "students.raw.train.init_optimizer=true"]
     result = student("raw", *sets)
@@ -163,8 +163,8 @@ def test_the_optimiser_can_be_kept_only_where_it_was_saved() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_student_learns_from_a_cache_and_goes_on_exactly() -> None:
-    """Of both training sets, with a queue that is remembered from batch to batch."""
+def test_a_student_learns_from_a_cache_and_resumes_exactly() -> None:
+    """Check a cache of both training sets with a queue that is remembered from batch to batch."""
     sets = [
         "students.raw.data=mixed",
         "students.raw.word_kd={source: cache, select: global, queue: 300, temperature: 2.0, top1_ranking: 2}",
@@ -187,7 +187,7 @@ def test_a_student_learns_from_a_cache_and_goes_on_exactly() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_a_teacher_alone_can_be_trained_with_separate_vocabularies() -> None:
+def test_only_a_teacher_can_be_trained_with_separate_vocabularies() -> None:
     document = settings()
     document["prepare"]["tokenizer"] = {"joint": False, "vocab_size": 20}
     document["prepare"]["vocabulary"] = {"joined": False}
@@ -202,7 +202,7 @@ def test_a_teacher_alone_can_be_trained_with_separate_vocabularies() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_pointers_that_a_kill_kept_from_being_written_are_written_on_resuming() -> None:
+def test_pointers_that_are_missing_after_a_kill_are_written_on_resuming() -> None:
     expected = results(RAW)
     end_before_the_manifest(RAW)
     shutil.rmtree(RAW / "average")
@@ -218,13 +218,13 @@ def test_pointers_that_a_kill_kept_from_being_written_are_written_on_resuming() 
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_damaged_checkpoint_is_passed_over_and_written_again() -> None:
+def test_a_damaged_checkpoint_is_skipped_and_written_again() -> None:
     expected, lines = results(RAW), without_times(metrics(RAW, "train"))
     end_before_the_manifest(RAW)
     path = RAW / "checkpoint_4" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
     with (RAW / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"kind": "train", "upd')  # cut short
+        file.write('{"kind": "train", "upd')  # truncated
     result = student("raw")
     assert "passed over: runs/tiny/students/raw/seed_1/checkpoint_4/model.safetensors: damaged" in result.err
     assert "going on from checkpoint_2" in result.err

@@ -1,4 +1,4 @@
-"""The folders of a pipeline, and messages from the first rank alone."""
+"""The folders of a pipeline, and messages that only the first rank prints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def config() -> Pipeline:
     return Pipeline.model_validate(document)
 
 
-def test_every_stage_has_its_own_folder_below_the_pipelines(config: Pipeline) -> None:
+def test_every_stage_has_its_own_folder_in_that_of_the_pipeline(config: Pipeline) -> None:
     workspace = Workspace(config, Path("runs"))
     sets = [workspace.training_set(name) for name in stage_folders()]
     folders = [*sets, workspace.teacher, workspace.score, workspace.knowledge("raw"), workspace.student("small", 2)]
@@ -32,7 +32,7 @@ def test_every_stage_has_its_own_folder_below_the_pipelines(config: Pipeline) ->
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(0, "text\\x1b\n"), (1, "")])
-def test_the_first_rank_alone_speaks(
+def test_only_the_first_rank_prints_messages(
     config: Pipeline, rank: int, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with messages_on_stderr():

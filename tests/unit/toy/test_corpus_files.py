@@ -22,13 +22,13 @@ def bare(text: str) -> str:
     return "".join(character for character in text.lower() if character.isalnum() or character.isspace())
 
 
-def test_counts_are_as_asked_and_no_training_pair_is_there_twice(corpus: Corpus) -> None:
+def test_counts_are_as_requested_and_training_pairs_are_unique(corpus: Corpus) -> None:
     assert {split: len(pairs) for split, pairs in corpus.items()} == {"train": 3000, "valid": 200, "test": 200}
     assert len(set(corpus["train"])) == 3000
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_no_sentence_of_test_or_valid_stands_anywhere_else(corpus: Corpus, side: int) -> None:
+def test_sentences_of_test_and_valid_are_in_no_other_split(corpus: Corpus, side: int) -> None:
     train, valid, test = ([bare(pair[side]) for pair in corpus[split]] for split in ("train", "valid", "test"))
     assert len(set(valid + test)) == 400
     assert not set(train) & set(valid + test)

@@ -1,4 +1,4 @@
-"""The toy language against hand-computed distributions and a grammar table of the test's own."""
+"""The toy language compared with hand-computed distributions and a grammar table written for these tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HAND_COMPUTED = {
         "Der Mann erwirbt ein altes Auto.": 0.35 * 0.6,
         "Der Mann erwirbt einen alten Wagen.": 0.35 * 0.4,
     },
-    # the verb decides the case of its object, and of the relative pronoun that stands for it
+    # the verb governs the case of its object and of the relative pronoun that refers to it
     "Peter helps my brothers.": {
         "Peter hilft meinen Brüdern.": 0.6,
         "Peter unterstützt meine Brüder.": 0.4,
@@ -48,7 +48,7 @@ HAND_COMPUTED = {
         "Einundzwanzig Mädchen trafen gestern ein.": 0.4 * 0.4 * 0.55,
         "Gestern trafen einundzwanzig Mädchen ein.": 0.4 * 0.4 * 0.45,
     },
-    # one tense style for both clauses; the conjunction decides where the verb stands; the clause may come first
+    # one tense style for both clauses; the conjunction decides the position of the verb; the clause may come first
     "The dog slept because Emil called Clara.": {
         "Der Hund hat geschlafen, weil Emil Clara angerufen hat.": 0.6 * 0.6 * 0.7,
         "Weil Emil Clara angerufen hat, hat der Hund geschlafen.": 0.6 * 0.6 * 0.3,
@@ -80,7 +80,7 @@ HAND_COMPUTED = {
 
 
 @pytest.mark.parametrize("source", HAND_COMPUTED)
-def test_distribution_equals_the_one_computed_by_hand(source: str) -> None:
+def test_distribution_equals_one_computed_by_hand(source: str) -> None:
     assert grammar.target_distribution(source) == pytest.approx(HAND_COMPUTED[source], rel=1e-12)
 
 
@@ -106,7 +106,7 @@ def test_sampled_frequencies_match_the_probabilities() -> None:
         assert chi_square <= freedom + 5 * math.sqrt(2 * freedom)
 
 
-def test_source_determines_the_meaning() -> None:
+def test_a_source_has_one_meaning() -> None:
     for meaning in sample_meanings(3000, seed=5):
         assert grammar.parse_source(grammar.render_source(meaning)) == meaning
 
@@ -130,7 +130,7 @@ def test_source_determines_the_meaning() -> None:
         "Anna says.",
         "Anna sleeps that Peter sings.",
         "The dog that Anna sleeps sings.",
-        "The man sleeps because he sings.",  # the sex of a man without a name is not the language's matter
+        "The man sleeps because he sings.",  # the language does not express the sex of a man without a name
         "Anna sleeps because he sings.",
         "Anna sings but Peter sleeps.",  # the comma
         "Anna sings if Peter sleeps if Clara waits.",
@@ -142,19 +142,19 @@ def test_sentences_outside_the_language_are_refused(source: str) -> None:
         grammar.target_distribution(source)
 
 
-def test_entropy_of_equal_chances() -> None:
+def test_entropy_of_equally_likely_targets() -> None:
     assert grammar.entropy(dict.fromkeys("abcd", 0.25)) == pytest.approx(math.log(4))
 
 
-def test_targets_are_many_and_bind_each_other() -> None:
+def test_targets_are_many_and_their_words_depend_on_each_other() -> None:
     sizes = [len(grammar.translations(meaning)) for meaning in sample_meanings(400, seed=6)]
     assert sorted(sizes)[len(sizes) // 2] in range(8, 25)
-    # The product of the positions' marginals would join "der" with "Auto": no translation does.
+    # The product of the marginals of the positions would join "der" with "Auto", which no translation does.
     for target in grammar.target_distribution("The car shines because it is new."):
         assert ("Auto" in target) == bool(re.search(r"\b[Dd]as\b", target)) == bool(re.search(r"\b[Ee]s\b", target))
 
 
-# Case and gender (p: plural), then the determiners and the ending of an adjective after them, written out in full.
+# Case and gender (p: plural), then the determiners and the ending of an adjective after them.
 PARADIGM = """
 nom m: der dieser jeder -e / ein mein kein -er
 nom f: die diese jede -e / eine meine keine -e
@@ -175,7 +175,7 @@ RELATIVE = {"der": "mf", "die": "fp", "das": "n", "den": "m", "dem": "mn", "dene
 
 
 def read_paradigm() -> dict[tuple[str, str], set[tuple[str, str]]]:
-    """(case, gender) -> allowed (determiner, adjective ending)."""
+    """Return (case, gender) -> allowed (determiner, adjective ending)."""
     table = {}
     for line in PARADIGM.strip().splitlines():
         case_gender, cells = line.split(":")
@@ -186,7 +186,7 @@ def read_paradigm() -> dict[tuple[str, str], set[tuple[str, str]]]:
 
 
 def read_noun_forms() -> dict[str, set[tuple[str, str]]]:
-    """Noun, compounds included -> the (case, gender) that its form allows."""
+    """Return noun (also compounds) -> the (case, gender) pairs that its form allows."""
     forms: dict[str, set[tuple[str, str]]] = {}
     for entry in lexicon.NOUNS.values():
         for _, (gender, singular, plural) in entry.german:
@@ -214,7 +214,7 @@ ENDING_OF = {
 
 
 def disagreements(target: str) -> list[str]:
-    """The noun phrases of a German sentence that no case and gender explains, and wrong relative pronouns."""
+    """Return the noun phrases of a German sentence that no case and gender explains, and wrong relative pronouns."""
     words = [word[0].lower() + word[1:] if i == 0 else word for i, word in enumerate(re.findall(r"[\w-]+|,", target))]
     wrong = []
     for i, noun in enumerate(words):

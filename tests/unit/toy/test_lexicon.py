@@ -18,7 +18,7 @@ def test_renderings_of_each_word_sum_to_one() -> None:
         assert math.fsum(probability for probability, _ in options) == pytest.approx(1.0)
 
 
-def test_numbers_say_the_unit_first() -> None:
+def test_numbers_put_the_unit_first() -> None:
     assert len(lexicon.NUMBERS) == 98
     expected = {"two": "zwei", "sixteen": "sechzehn", "twenty-one": "einundzwanzig", "ninety-nine": "neunundneunzig"}
     assert {english: lexicon.NUMBERS[english] for english in expected} == expected

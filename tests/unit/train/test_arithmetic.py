@@ -1,4 +1,4 @@
-"""What a run computes with is chosen once, by what the machine can do and the model's shape, and kept."""
+"""The number types of a run are chosen once, from the machine and the model's shape, and then kept."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def without_units(monkeypatch: pytest.MonkeyPatch) -> None:
 def choose(
     run: Path, settings: Train | None = None, *, shape: ModelShape = WIDE, **others: Any
 ) -> tuple[Arithmetic, list[str]]:
-    """The choice, and what the user is told."""
+    """Return the choice and the messages to the user."""
     notes: list[str] = []
     chosen = choose_arithmetic(run, settings or Train(), **{"device": CPU, **others}, shape=shape, note=notes.append)
     return chosen, notes
 
 
 @pytest.mark.usefixtures("without_units")
-def test_without_matrix_units_it_is_float32(tmp_path: Path) -> None:
+def test_without_matrix_units_the_precision_is_float32(tmp_path: Path) -> None:
     chosen, notes = choose(tmp_path)
     assert chosen == Arithmetic("float32", torch.get_num_threads())
     assert notes == []
@@ -81,16 +81,16 @@ def test_the_choice_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("with_units")
-def test_gpu_with_bf16_takes_it(tmp_path: Path) -> None:
+def test_a_gpu_with_bf16_uses_it(tmp_path: Path) -> None:
     assert choose(tmp_path, device=torch.device("cuda"), shape=ModelShape(1, 1))[0].precision == "bf16"
 
 
 @pytest.mark.usefixtures("without_units")
-def test_a_setting_is_obeyed(tmp_path: Path) -> None:
+def test_a_setting_overrides_the_choice(tmp_path: Path) -> None:
     assert choose(tmp_path, Train(precision="bf16_output"))[0].precision == "bf16_output"
 
 
-def test_threads_are_those_the_run_began_with(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_number_of_threads(tmp_path: Path) -> None:
     assert choose_threads(tmp_path, Train()) == CORES
     (tmp_path / FILE).write_text('{"precision": "float32", "threads": 7}')
     assert choose_threads(tmp_path, Train()) == 7
@@ -102,7 +102,7 @@ def test_a_file_with_timings_of_an_earlier_version_is_read(tmp_path: Path) -> No
     assert read_arithmetic(tmp_path) == Arithmetic("bf16", 7)
 
 
-def test_other_threads_than_before_are_mentioned(tmp_path: Path) -> None:
+def test_another_number_of_threads_is_reported(tmp_path: Path) -> None:
     now = torch.get_num_threads()
     (tmp_path / FILE).write_text(f'{{"precision": "float32", "threads": {now + 1}}}')
     chosen, notes = choose(tmp_path)
@@ -136,7 +136,7 @@ def test_damaged_file_is_named(tmp_path: Path, content: str) -> None:
         (False, True, None, False),
     ],
 )
-def test_units_are_those_whose_products_are_faster(
+def test_units_are_used_if_their_products_are_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, vendor: str | None, expected: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
@@ -148,7 +148,7 @@ def test_units_are_those_whose_products_are_faster(
     assert has_bf16_units(CPU) is expected
 
 
-def test_the_vendor_is_none_where_linux_names_none(tmp_path: Path) -> None:
+def test_the_vendor_is_none_if_linux_names_none(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nCPU implementer\t: 0x41\n")
     assert cpu_vendor(tmp_path / "cpuinfo") is None
     assert cpu_vendor(tmp_path / "nowhere") is None

@@ -1,20 +1,23 @@
-"""Micro-batches of a data-bin, which of them each rank takes, and loading ahead."""
+"""Micro-batches of a data-bin, their distribution over ranks, and prefetching."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from copy_task import make_model, terms_of, train_settings, write_copy_task, write_pairs
+from copy_task import VOCAB, make_model, terms_of, train_settings, write_copy_task, write_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.batching import Batch, ParallelData
+from kdmt.config import Student
+from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, join_data
 from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
@@ -31,13 +34,13 @@ def as_lists(batches: list[np.ndarray]) -> list[list[int]]:
     return [batch.tolist() for batch in batches]
 
 
-def test_an_epoch_holds_every_pair_once(pairs: ParallelData) -> None:
+def test_an_epoch_has_every_pair_once(pairs: ParallelData) -> None:
     data = BinarizedData(pairs, train_settings(), seed=1)
     for epoch in (1, 2):
         assert sorted(np.concatenate(data.epoch(epoch))) == list(range(len(pairs)))
 
 
-def test_epochs_are_a_function_of_seed_and_number_alone(pairs: ParallelData) -> None:
+def test_epochs_depend_only_on_seed_and_number(pairs: ParallelData) -> None:
     settings = train_settings()
     first = BinarizedData(pairs, settings, seed=1)
     second_epoch = as_lists(first.epoch(2))
@@ -46,7 +49,7 @@ def test_epochs_are_a_function_of_seed_and_number_alone(pairs: ParallelData) -> 
     assert as_lists(BinarizedData(pairs, settings, seed=2).epoch(2)) != second_epoch
 
 
-def test_batches_go_from_short_to_long_within_max_tokens(pairs: ParallelData) -> None:
+def test_batches_are_sorted_by_length_within_max_tokens(pairs: ParallelData) -> None:
     batches = BinarizedData(pairs, train_settings(max_tokens=40), seed=1).batches()
     longest = [int(pairs.src_sizes[batch].max()) for batch in batches]
     assert longest == sorted(longest)
@@ -62,7 +65,7 @@ def test_pairs_over_a_limit_are_left_out_and_counted(tmp_path: Path) -> None:
     assert sorted(np.concatenate(data.epoch(1))) == [0, 1]
 
 
-def test_nothing_within_the_limits_is_an_error(tmp_path: Path) -> None:
+def test_no_pair_within_the_limits_is_an_error(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path, [([4, 5, 6], [4, 5, 6])])
     with pytest.raises(UserError, match=r"train\.max_source_tokens and train\.max_target_tokens"):
         BinarizedData(pairs, train_settings(max_source_tokens=2), seed=1)
@@ -79,8 +82,8 @@ def test_batch_is_padded_on_the_right_and_its_target_shifted(tmp_path: Path) -> 
     assert batch.num_tgt_tokens == 6
 
 
-def test_weights_of_pairs_reach_the_loss(pairs: ParallelData) -> None:
-    """Pairs of weight 2 in a batch give what a batch gives that has them twice."""
+def test_weights_of_pairs_are_applied_to_the_loss(pairs: ParallelData) -> None:
+    """Check that pairs of weight 2 give the same as a batch in which they occur twice."""
     settings = train_settings()
     indices, twice = np.array([3, 1, 2]), np.array([3, 1, 1, 2, 2])
     weights = np.full(len(pairs), 1.0, dtype=np.float32)
@@ -96,11 +99,68 @@ def test_weights_of_pairs_reach_the_loss(pairs: ParallelData) -> None:
         assert found[name].count == expected[name].count
 
 
+def test_packed_batches_hold_every_pair_once_in_rows_of_one_shape(pairs: ParallelData) -> None:
+    data = BinarizedData(pairs, train_settings(packing=True), seed=1)
+    batches = data.epoch(1)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(200))
+    loaded = [data.load(indices) for indices in batches]
+    assert len({batch.src_tokens_BS.shape for batch in loaded}) == 1
+    assert all(max(batch.num_src_tokens, batch.num_tgt_tokens) <= 64 for batch in loaded)
+    room = [64 - batch.num_tgt_tokens for batch in loaded]
+    assert sum(tokens >= 7 for tokens in room) <= 1  # no pair has more tokens; the last pairs may fill no batch
+
+
+@pytest.mark.parametrize("student", [None, {"word_kd": {"source": "cache", "alpha": 0.7}}, {"word_kd": {}}], ids=str)
+def test_packed_and_padded_pairs_have_the_same_loss(pairs: ParallelData, student: dict[str, Any] | None) -> None:
+    indices = np.array([5, 3, 8, 13, 2])
+    batches = [
+        with_knowledge(BinarizedData(pairs, train_settings(packing=packing), seed=1).load(indices))
+        for packing in (False, True)
+    ]
+    objective = build_objective(
+        make_model(1).double(),
+        None if student is None else Student.model_validate(student),
+        label_smoothing=0.1,
+        teachers=[make_model(2).double().eval()] if student == {"word_kd": {}} else [],
+        marginal_V=torch.full((VOCAB,), 1 / VOCAB),
+    )
+    objective.model.eval()  # without dropout, but with the terms of training
+    padded, packed = (terms_of(objective, batch) for batch in batches)
+    assert padded.keys() == packed.keys()
+    for name, term in padded.items():
+        torch.testing.assert_close(packed[name].sum, term.sum, rtol=1e-6, atol=1e-9)
+        assert packed[name].count == term.count
+
+
+def test_packed_rows_have_the_tokens_of_padded_batches(tmp_path: Path) -> None:
+    """Two data-bins, one of which contains <pad>; what a padded batch has without padding is the packed row."""
+    data = join_data(
+        [write_pairs(tmp_path / "a", [([5, PAD, 6], [7]), ([8], [9, 9])]), write_pairs(tmp_path / "b", [([4], [5, 6])])]
+    )
+    indices = np.array([2, 0, 1])
+    packed, padded = (
+        BinarizedData(data, train_settings(packing=packing), seed=1).load(indices) for packing in (True, False)
+    )
+    for name in ("src_tokens_BS", "prev_tokens_BT", "tgt_tokens_BT"):
+        rows, row = getattr(padded, name), getattr(packed, name)
+        assert row[row.ne(PAD)].tolist() == rows[rows.ne(PAD)].tolist()
+    assert (packed.num_src_tokens, packed.num_tgt_tokens) == (padded.num_src_tokens, padded.num_tgt_tokens)
+
+
+def with_knowledge(batch: Batch) -> Batch:
+    """Add another distribution of three tokens for each target token, the same in each call."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = batch.num_tgt_tokens
+    ids_MK = torch.stack([torch.randperm(VOCAB, generator=generator)[:3] for _ in range(tokens)])
+    log_probs_MG = torch.randn(tokens, 4, generator=generator).log_softmax(1)
+    return replace(batch, extras=Extras(knowledge=Knowledge(ids_MK, log_probs_MG)))
+
+
 # ------------------------------------------------------------------------------------------ updates
 
 
 class Numbered:
-    """Epochs of `length` micro-batches, each a single pair; its number tells epoch and place."""
+    """Epochs of `length` micro-batches, each with one pair; its number gives the epoch and the index in it."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -114,7 +174,7 @@ class Numbered:
 
 
 def take(length: int, count: int, *, world: int, update_freq: int, done: int = 0) -> list[list[Step]]:
-    """The first steps of each rank."""
+    """Return the first steps of each rank."""
     ranks = [Ranks(rank, world) for rank in range(world)]
     return [
         list(itertools.islice(steps(Numbered(length), epoch=1, done=done, update_freq=update_freq, ranks=each), count))
@@ -123,12 +183,12 @@ def take(length: int, count: int, *, world: int, update_freq: int, done: int = 0
 
 
 def numbers(step: Step) -> list[int]:
-    """The micro-batches that count."""
+    """Return the numbers of the micro-batches of a step that are not idle."""
     return [int(batch.index_B) for batch in step.batches[: len(step.batches) - step.idle]]
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 12))
-def test_ranks_together_take_what_one_rank_takes(length: int, world: int, update_freq: int, done: int) -> None:
+def test_several_ranks_take_the_same_batches_as_one(length: int, world: int, update_freq: int, done: int) -> None:
     done = min(done, length)
     alone = take(length, 6, world=1, update_freq=update_freq * world, done=done)[0]
     together = take(length, 6, world=world, update_freq=update_freq, done=done)
@@ -146,7 +206,7 @@ def test_an_epoch_that_is_done_is_followed_by_the_next() -> None:
     assert (numbers(third), third.epoch, third.done) == ([2002], 2, 3)
 
 
-def test_items_come_in_order_and_ahead_of_their_time() -> None:
+def test_items_are_prefetched_in_order() -> None:
     made: list[int] = []
     ready = threading.Event()
 
@@ -159,14 +219,14 @@ def test_items_come_in_order_and_ahead_of_their_time() -> None:
 
     taken = iter(Prefetched(items(), depth=4))
     assert next(taken) == 0
-    assert ready.wait(10)  # the fifth is made while the first is at work
+    assert ready.wait(10)  # the fifth is made while the first is in use
     assert [next(taken) for _ in range(20)] == list(range(1, 21))
     taken.close()  # type: ignore[attr-defined]
     assert made == list(range(len(made)))
     assert len(made) <= 26
 
 
-def test_what_goes_wrong_ahead_is_raised_when_it_is_reached() -> None:
+def test_an_error_while_prefetching_is_raised_at_its_item() -> None:
     def items() -> Iterator[int]:
         yield from range(3)
         raise ZeroDivisionError
@@ -177,7 +237,7 @@ def test_what_goes_wrong_ahead_is_raised_when_it_is_reached() -> None:
         next(taken)
 
 
-def test_time_without_an_item_is_counted() -> None:
+def test_time_waiting_for_an_item_is_counted() -> None:
     release = threading.Event()
 
     def items() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""The loop with a teacher: a stop changes nothing of what the objective remembers and trains besides the model."""
+"""The training loop with a teacher: a stop changes nothing in the objective's memory and its own parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_objective(word_kd: WordKD) -> Objective:
 
 
 def train(run: Path, pairs: ParallelData, word_kd: WordKD, ends: Sequence[int]) -> Objective:
-    """To each of the ends in turn, every time by new objects."""
+    """Train to each of the ends in turn, each time with new objects."""
     for end in ends:
         settings = train_settings(max_updates=end, save_interval_updates=7)
         objective = make_objective(word_kd)
@@ -43,7 +43,7 @@ def train(run: Path, pairs: ParallelData, word_kd: WordKD, ends: Sequence[int]) 
     return objective
 
 
-def test_going_on_is_exact(tmp_path: Path, pairs: ParallelData) -> None:
+def test_resuming_is_exact(tmp_path: Path, pairs: ParallelData) -> None:
     word_kd = WordKD(
         select="global",
         queue=150,
@@ -69,19 +69,19 @@ def test_going_on_is_exact(tmp_path: Path, pairs: ParallelData) -> None:
     assert len(straight["memory.0.queue"]) == 150
     assert float(straight["memory.0.marginal"].sum()) == pytest.approx(1.0, abs=1e-5)
     fresh = make_objective(word_kd).moving()
-    assert len(fresh) == 2  # projections
+    assert len(fresh) == 2  # the projections
     for name, first in fresh.items():
         assert not torch.equal(straight[name], first)
         assert f"exp_avg.{name}" in straight
 
 
-def test_a_checkpoint_is_the_student_alone(tmp_path: Path, pairs: ParallelData) -> None:
+def test_a_checkpoint_has_only_the_student(tmp_path: Path, pairs: ParallelData) -> None:
     objective = train(tmp_path, pairs, WordKD(), [5])
     saved = load_file(tmp_path / "checkpoint_5" / "model.safetensors")
     assert set(saved) == set(dict(objective.model.named_parameters()))
 
 
-def test_a_student_nears_its_teacher(tmp_path: Path, pairs: ParallelData) -> None:
+def test_a_student_approaches_its_teacher(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(max_updates=60, validate_interval_updates=60, log_interval_updates=10)
     objective = make_objective(WordKD(alpha=1.0))
     make_trainer(tmp_path, open_data(pairs, settings), settings, objective=objective).run()
@@ -91,8 +91,8 @@ def test_a_student_nears_its_teacher(tmp_path: Path, pairs: ParallelData) -> Non
         assert curve[-1] < 0.8 * curve[0], name
 
 
-def test_a_skipped_update_leaves_no_trace_in_what_is_remembered(tmp_path: Path, pairs: ParallelData) -> None:
-    """Every gradient explodes: nothing is learnt, and the queue and the marginal stay as empty as they were."""
+def test_a_skipped_update_does_not_change_the_memory(tmp_path: Path, pairs: ParallelData) -> None:
+    """Check updates that all explode: nothing is learnt, and the queue and the marginal stay empty."""
     word_kd = WordKD(select="global", queue=150, mutual_information=0.1, marginal_momentum=0.9)
     settings = train_settings(max_updates=5, on_divergence="skip", explosion_norm=1e-9)
     objective = make_objective(word_kd)
@@ -100,7 +100,7 @@ def test_a_skipped_update_leaves_no_trace_in_what_is_remembered(tmp_path: Path, 
     assert {name: len(tensor) for name, tensor in objective.memory().items()} == {"queue": 0}
 
 
-def test_a_micro_batch_for_nothing_leaves_no_trace_either(tmp_path: Path, pairs: ParallelData) -> None:
+def test_an_idle_micro_batch_does_not_change_the_memory(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(max_updates=1)
     data = open_data(pairs, settings)
     objective = make_objective(WordKD(select="global", queue=150))

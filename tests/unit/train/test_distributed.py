@@ -1,4 +1,4 @@
-"""An objective of one rank is left as it is. Several ranks: tests/pipeline/test_ranks.py."""
+"""An objective of one rank is not wrapped. For several ranks see tests/pipeline/test_ranks.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_tensors_of_one_rank_are_whole() -> None:
     assert not collected["name"].requires_grad
 
 
-def test_evaluation_is_of_the_same_weights_in_evaluation_mode() -> None:
+def test_evaluation_uses_the_same_weights_in_evaluation_mode() -> None:
     alone = made()
     alone.objective.train()
     with alone.evaluating() as objective:

@@ -1,4 +1,4 @@
-"""The loop on a copying task: it learns, and stops, kills and other batch splits change nothing of what it computes."""
+"""The training loop on a copying task: it learns, and stops, kills and other batch splits change no result."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import signal
+import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -31,9 +33,11 @@ from copy_task import (
 )
 from safetensors.torch import load_file
 from tiny_pipeline import hash_tree
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import kdmt
 from kdmt.checksum import file_sha256
-from kdmt.config import Decode, Train
+from kdmt.config import Decode, Student, Train
 from kdmt.corpus.batching import Batch, ParallelData
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import Interrupted, UserError
@@ -47,9 +51,10 @@ from kdmt.objectives.objective import CrossEntropy, LeftToRight, LossTerm, LossT
 from kdmt.outputs import open_lock, take
 from kdmt.score.metrics import METRICS
 from kdmt.train import arithmetic, run_folder
-from kdmt.train.data import TrainingData
+from kdmt.train.data import Step, TrainingData
 from kdmt.train.loop import Divergence, Outcome, Trainer
 from kdmt.train.schedule import inverse_sqrt
+from kdmt.train.update_results import UnreadUpdate
 from kdmt.train.validation import validation_loss
 
 NO_DROPOUT = replace(TINY, dropout=0.0)
@@ -65,7 +70,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
-    """About 15 micro-batches of 64 tokens an epoch."""
+    """Return the copying task, with about 15 micro-batches of 64 tokens in an epoch."""
     return write_copy_task(tmp_path_factory.mktemp("data"), 190, seed=1)
 
 
@@ -73,7 +78,7 @@ CLOCK_AND_MEMORY = ("seconds", "tokens_per_second", "data_wait", "memory_gb")
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The metrics without what depends on the clock."""
+    """Return the metrics without those that depend on the clock."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in record.items() if key not in CLOCK_AND_MEMORY} for record in records]
 
@@ -89,7 +94,7 @@ def names(run: Path) -> list[str]:
 # -------------------------------------------------------------------------------------------------------- learning
 
 
-def test_copying_is_learned(tmp_path: Path) -> None:
+def test_copying_is_learnt(tmp_path: Path) -> None:
     settings = train_settings(
         max_updates=300, max_tokens=256, lr=1e-2, warmup_updates=50, label_smoothing=0.0, validate_interval_updates=100,
         log_interval_updates=100,
@@ -104,7 +109,7 @@ def test_copying_is_learned(tmp_path: Path) -> None:
         model=model,
         validate=lambda _: validation_loss(objective, unseen, unseen.batches(), device=CPU),
     )
-    assert trainer.run().best_score < 0.1  # nats a token; guessing among eight words and </s> costs about 2
+    assert trainer.run().best_score < 0.1  # nats per token; guessing among eight words and </s> costs about 2
 
     sources = [unseen.data[index][0] for index in range(100)]
     found = TorchEngine(load_model(resolve_checkpoint(tmp_path / "run" / "best"))).decode(sources, Decode(beam=1))
@@ -112,7 +117,7 @@ def test_copying_is_learned(tmp_path: Path) -> None:
     assert sum(right) >= 90
 
 
-def test_bf16_is_near(tmp_path: Path, pairs: ParallelData) -> None:
+def test_bf16_is_close_to_float32(tmp_path: Path, pairs: ParallelData) -> None:
     losses = []
     for precision in ("float32", "bf16", "bf16_output"):
         settings = train_settings(max_updates=10, precision=precision)
@@ -126,13 +131,26 @@ def test_bf16_is_near(tmp_path: Path, pairs: ParallelData) -> None:
 
 
 def test_activation_checkpointing_changes_no_bit(tmp_path: Path, pairs: ParallelData) -> None:
-    """With dropout: what is computed again drops the same units."""
+    """Check activation checkpointing with dropout: the recomputation drops the same units."""
     ends = []
     for again in (False, True):
         settings = train_settings(max_updates=5, activation_checkpointing=again)
         make_trainer(tmp_path / str(again), open_data(pairs, settings), settings).run()
         ends.append(weights(tmp_path / str(again) / "checkpoint_5"))
     assert same(*ends)
+
+
+def test_packed_training_learns_and_continues_after_a_kill_as_undisturbed(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(packing=True, max_updates=40, save_interval_updates=10)
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path / "undisturbed", data, settings).run()
+    losses = [record["loss"] for record in read_metrics(tmp_path / "undisturbed")]
+    assert losses[-1] < losses[0] - 0.3
+    with pytest.raises(Killed):
+        make_trainer(tmp_path / "run", Disturbed(data, at=25, happening=kill), settings).run()
+    make_trainer(tmp_path / "run", data, settings, model=make_model(99)).run()
+    ends = [(tmp_path / name / "checkpoint_40/checksums.json").read_bytes() for name in ("undisturbed", "run")]
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.slow
@@ -145,7 +163,7 @@ def test_compiled_training_is_near_and_compiles_few_programs(tmp_path: Path, pai
         counters.clear()
         run = tmp_path / str(compiled)
         data = open_data(pairs, settings)
-        some = GivenBatches(pairs, [[0], *data.epoch(1)])  # every length there is, and a sentence by itself
+        some = GivenBatches(pairs, [[0], *data.epoch(1)])  # every length that occurs, and a single sentence
         make_trainer(run, some, settings, model=make_model(1, replace(NO_DROPOUT, encoder_layers=3))).run()
         losses.append([record["loss"] for record in read_metrics(run)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
@@ -165,15 +183,15 @@ def test_saving_by_the_clock(tmp_path: Path, pairs: ParallelData, minutes: float
     assert saved == ([1, 2, 3, 4] if minutes else [4])
 
 
-# ---------------------------------------------------------------------------------------------- stopping and going on
+# ---------------------------------------------------------------------------------------------- stopping and resuming
 
 
 class Killed(BaseException):
-    """Leaves on disk what a kill at the same place leaves."""
+    """An exception that ends training like a kill at the same point, with the same files."""
 
 
 class Disturbed:
-    """Training data that calls for something to happen as the n-th micro-batch is loaded."""
+    """Training data that calls `happening` when the n-th micro-batch is loaded."""
 
     def __init__(self, data: TrainingData, *, at: int, happening: Callable[[], None]) -> None:
         self.data, self.left, self.happening = data, at, happening
@@ -192,7 +210,8 @@ def kill() -> None:
     raise Killed
 
 
-UPDATES_OF_TWO = {"max_updates": 33, "update_freq": 2}  # not a multiple of the validations, and batches are odd
+# 33 is not a multiple of the validation interval, and an epoch has an odd number of batches
+UPDATES_OF_TWO = {"max_updates": 33, "update_freq": 2}
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +225,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, pairs: ParallelData) -
 
 
 def assert_same_run(run: Path, outcome: Outcome, undisturbed: tuple[Path, Outcome]) -> None:
-    """Parameters, optimiser, random state, position, what is best and what was logged: all bit for bit."""
+    """Check that parameters, optimiser, random state, position, best checkpoint and metrics are equal, bit for bit."""
     expected_run, expected_outcome = undisturbed
     assert outcome == expected_outcome
     for name in ("average/model.safetensors", "best", "last"):
         assert (run / name).read_bytes() == (expected_run / name).read_bytes()
-    last = "checkpoint_33/checksums.json"  # the sha256 of every file of the checkpoint
+    last = "checkpoint_33/checksums.json"  # the SHA-256 of every file of the checkpoint
     assert (run / last).read_bytes() == (expected_run / last).read_bytes()
     assert read_metrics(run) == read_metrics(expected_run)
     assert not [name for name in names(run) if name.startswith(".")]
@@ -224,7 +243,7 @@ def assert_same_run(run: Path, outcome: Outcome, undisturbed: tuple[Path, Outcom
         *((signal.SIGHUP, 11), (signal.SIGUSR1, 42)),
     ],
 )
-def test_run_stopped_by_a_signal_ends_as_the_undisturbed_one(
+def test_run_stopped_by_a_signal_resumes_exactly(
     tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], number: int, at: int
 ) -> None:
     settings = train_settings(**UPDATES_OF_TWO)
@@ -241,9 +260,9 @@ def test_run_stopped_by_a_signal_ends_as_the_undisturbed_one(
 
 
 @pytest.mark.parametrize(
-    ("at", "save_interval"), [([5], 4), ([31], 4), ([20, 20, 20], 4), ([44], 1000), ([75], 1000)], ids=str
+    ("at", "save_interval"), [([5], 4), ([31], 4), ([20, 20, 20], 4), ([44], 1000), ([84], 1000)], ids=str
 )
-def test_run_killed_ends_as_the_undisturbed_one(
+def test_run_killed_resumes_exactly(
     tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], at: list[int], save_interval: int
 ) -> None:
     settings = train_settings(**UPDATES_OF_TWO, save_interval_updates=save_interval)
@@ -251,7 +270,7 @@ def test_run_killed_ends_as_the_undisturbed_one(
     for each in at:
         with pytest.raises(Killed):
             make_trainer(tmp_path, Disturbed(data, at=each, happening=kill), settings).run()
-    # weights come from the checkpoint if there is one, whatever the model brings along
+    # weights are loaded from the checkpoint if there is one, whatever the weights of the model
     model = make_model(99 if list_checkpoints(tmp_path) else 1)
     outcome = make_trainer(tmp_path, data, settings, model=model).run()
     assert_same_run(tmp_path, outcome, undisturbed)
@@ -260,13 +279,13 @@ def test_run_killed_ends_as_the_undisturbed_one(
 @pytest.mark.parametrize(
     ("module", "step", "call"),
     [
-        (checkpoint, "save_file", 4),  # in the second checkpoint: its weights are there, the training state is not
+        (checkpoint, "save_file", 4),  # in the second checkpoint: its weights exist, the training state does not
         (checkpoint, "verify_checkpoint", 2),  # not yet renamed
-        (run_folder, "point", 3),  # the checkpoint is there, `best` still names the one before
-        (averages, "average_weights", 1),  # all is done but `average`
+        (run_folder, "point", 3),  # the checkpoint exists, `best` still names the one before
+        (averages, "average_weights", 1),  # everything is done except `average`
     ],
 )
-def test_run_killed_while_saving_ends_as_the_undisturbed_one(
+def test_run_killed_while_saving_resumes_exactly(
     tmp_path: Path,
     pairs: ParallelData,
     undisturbed: tuple[Path, Outcome],
@@ -293,7 +312,7 @@ def test_run_killed_while_saving_ends_as_the_undisturbed_one(
     assert_same_run(tmp_path, outcome, undisturbed)
 
 
-def test_run_stopped_in_bf16_ends_as_the_undisturbed_one(tmp_path: Path, pairs: ParallelData) -> None:
+def test_run_stopped_in_bf16_resumes_exactly(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(max_updates=20, precision="bf16")
     data = open_data(pairs, settings)
     make_trainer(tmp_path / "straight", data, settings).run()
@@ -303,7 +322,7 @@ def test_run_stopped_in_bf16_ends_as_the_undisturbed_one(tmp_path: Path, pairs: 
     assert same(*(weights(tmp_path / run / "checkpoint_20") for run in ("straight", "killed")))
 
 
-def test_damaged_newest_checkpoint_is_passed_over(
+def test_damaged_newest_checkpoint_is_skipped(
     tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="kdmt")
@@ -318,10 +337,10 @@ def test_damaged_newest_checkpoint_is_passed_over(
     assert (tmp_path / "damaged-checkpoint_20" / "model.safetensors").read_bytes() == b"nothing"
 
 
-def test_damaged_checkpoints_are_kept_and_push_out_no_whole_ones(
+def test_damaged_checkpoints_are_kept_and_not_counted_in_pruning(
     tmp_path: Path, pairs: ParallelData, undisturbed: tuple[Path, Outcome], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All of them: training begins again, and ends as if they had never been; twice, as on a failing disk."""
+    """Check all checkpoints damaged, twice: training starts again and ends as without them."""
     caplog.set_level(logging.INFO, logger="kdmt")
     settings = train_settings(**UPDATES_OF_TWO)
     data = open_data(pairs, settings)
@@ -337,7 +356,7 @@ def test_damaged_checkpoints_are_kept_and_push_out_no_whole_ones(
     assert [name for name in names(tmp_path) if name.startswith("damaged")] == kept
 
 
-def test_a_second_signal_takes_its_usual_course(tmp_path: Path, pairs: ParallelData) -> None:
+def test_a_second_signal_ends_the_process(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings()
     trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
     passes = itertools.count(1)
@@ -367,7 +386,7 @@ def test_finished_run_has_nothing_left_to_do(tmp_path: Path, pairs: ParallelData
     assert names(tmp_path) == folders
 
 
-def test_extended_run_is_the_longer_run(tmp_path: Path, pairs: ParallelData) -> None:
+def test_extended_run_equals_a_longer_run(tmp_path: Path, pairs: ParallelData) -> None:
     for run, lengths in (("extended", (10, 20)), ("straight", (20,))):
         for max_updates in lengths:
             settings = train_settings(max_updates=max_updates)
@@ -402,8 +421,8 @@ def test_fine_tuning_may_keep_optimiser_and_schedule(tmp_path: Path, pairs: Para
 # ------------------------------------------------------------------------------------------------------- the update
 
 
-def test_update_freq_2_is_the_joined_batch(tmp_path: Path, pairs: ParallelData) -> None:
-    # parts of very different size: a mean of their means would be something else
+def test_update_freq_2_equals_the_joined_batch(tmp_path: Path, pairs: ParallelData) -> None:
+    # parts of very different size, so that the mean of their means would be different
     cuts = [0, 1, 12, 20, 23, 40, 41]
     parts = [range(start, end) for start, end in pairwise(cuts)]
     joined = [[*one, *other] for one, other in zip(parts[::2], parts[1::2], strict=True)]
@@ -421,7 +440,7 @@ def test_update_freq_2_is_the_joined_batch(tmp_path: Path, pairs: ParallelData) 
         assert not torch.allclose(parameter, fresh[name])
 
 
-def test_learning_rates_are_the_schedules(tmp_path: Path, pairs: ParallelData) -> None:
+def test_learning_rates_follow_the_schedule(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(max_updates=20, log_interval_updates=1)
     make_trainer(tmp_path, open_data(pairs, settings), settings).run()
     rates = [record["lr"] for record in read_metrics(tmp_path) if record["kind"] == "train"]
@@ -458,7 +477,7 @@ def test_logged_loss_is_the_mean_over_the_tokens_since_the_last_line(tmp_path: P
 
 
 def scripted(scores: Iterable[float], metric: str = "loss") -> Validate:
-    """Validation that gives these scores one after the other, and the last one for ever."""
+    """Return a validation that gives these scores one after the other, and then always the last one."""
     left = list(scores)
 
     def validate(model: Transformer) -> dict[str, float]:
@@ -475,7 +494,7 @@ def run_with_scores(run: Path, pairs: ParallelData, scores: list[float], **chang
     return make_trainer(run, open_data(pairs, settings), settings, validate=validate).run()
 
 
-def test_patience_ends_after_so_many_validations_without_a_better_score(tmp_path: Path, pairs: ParallelData) -> None:
+def test_patience_ends_training_without_a_better_score(tmp_path: Path, pairs: ParallelData) -> None:
     scores = [5.0, 4.0, 4.5, 4.0, 3.0, 3.0, 3.5, 3.1, 2.0]
     outcome = run_with_scores(tmp_path, pairs, scores, patience=3)
     assert outcome == Outcome("patience", update=16, best_update=10, best_score=3.0)
@@ -483,7 +502,7 @@ def test_patience_ends_after_so_many_validations_without_a_better_score(tmp_path
     assert resolve_checkpoint(tmp_path / "last").name == "checkpoint_16"
 
 
-def test_without_patience_it_goes_on(tmp_path: Path, pairs: ParallelData) -> None:
+def test_without_patience_training_continues(tmp_path: Path, pairs: ParallelData) -> None:
     outcome = run_with_scores(tmp_path, pairs, [1.0, 2.0])
     assert outcome == Outcome("max_updates", update=30, best_update=2, best_score=1.0)
 
@@ -494,7 +513,7 @@ def test_higher_bleu_is_better(tmp_path: Path, pairs: ParallelData) -> None:
     assert outcome == Outcome("max_updates", update=6, best_update=4, best_score=12.0)
 
 
-def test_a_lower_score_is_better_where_the_table_of_metrics_says_so(
+def test_a_lower_score_is_better_for_metrics_of_errors(
     tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = replace(METRICS["chrf"], higher_is_better=False, range=(0.0, None))
@@ -504,14 +523,14 @@ def test_a_lower_score_is_better_where_the_table_of_metrics_says_so(
     assert outcome == Outcome("max_updates", update=10, best_update=8, best_score=0.0)
 
 
-def test_patience_that_ran_out_stays_so_after_a_restart(tmp_path: Path, pairs: ParallelData) -> None:
+def test_a_run_ended_by_patience_stays_ended_after_a_restart(tmp_path: Path, pairs: ParallelData) -> None:
     first = run_with_scores(tmp_path, pairs, [1.0, 2.0], patience=2, warmup_updates=1)
     assert first == Outcome("patience", update=6, best_update=2, best_score=1.0)
     assert run_with_scores(tmp_path, pairs, [0.0], patience=2, warmup_updates=1) == first
 
 
 def scripted_figures(figures: Sequence[tuple[float, float]]) -> Validate:
-    """Validation at every second update that gives these BLEU scores and losses, by the update: also after a stop."""
+    """Return a validation that gives these BLEU scores and losses by update (every second one), also after a stop."""
 
     def validate(objective: Any) -> dict[str, float]:
         bleu, loss = figures[min(trainer_of[objective].position.update // 2, len(figures)) - 1]
@@ -533,7 +552,7 @@ def bleu_trainer(run: Path, data: TrainingData, figures: Sequence[tuple[float, f
 def expected_outcome(
     figures: Sequence[tuple[float, float]], *, patience: int, warmup: int, max_updates: int
 ) -> tuple[str, int, int]:
-    """Ending, last update and best update, from the list of all validations so far at each of them."""
+    """Return ending, last update and best update, computed from all validations up to each of them."""
     bad = 0
     for number in range(1, max_updates // 2 + 1):
         seen = [figures[min(place, len(figures) - 1)] for place in range(number)]
@@ -549,8 +568,8 @@ def expected_outcome(
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_best_and_patience_go_by_bleu_then_by_loss(tmp_path: Path, pairs: ParallelData, seed: int) -> None:
-    """Against a ranking of all validations; few values, so that many are equal, the first ones without any BLEU."""
+def test_best_and_patience_compare_bleu_then_loss(tmp_path: Path, pairs: ParallelData, seed: int) -> None:
+    """Compare with a ranking of all validations; many scores are equal, and the first ones have no BLEU."""
     rng = np.random.default_rng(seed)
     bleu = np.where(np.arange(15) < rng.integers(0, 7), 0.0, rng.integers(0, 4, 15).astype(float))
     figures = list(zip(bleu.tolist(), rng.integers(1, 5, 15).astype(float).tolist(), strict=True))
@@ -564,7 +583,7 @@ def test_best_and_patience_go_by_bleu_then_by_loss(tmp_path: Path, pairs: Parall
 
 
 def test_patience_does_not_count_while_bleu_is_zero(tmp_path: Path, pairs: ParallelData) -> None:
-    """The loss falls all the time; of checkpoints that translate equally badly the one with the lowest loss is best."""
+    """Check a loss that falls all the time: among checkpoints with equal BLEU, the one with the lowest loss is best."""
     figures = [
         (0.0, 9.0),
         (0.0, 8.0),
@@ -588,7 +607,7 @@ def test_patience_does_not_count_before_the_warmup_ends(
     assert outcome == Outcome("patience", update=end, best_update=2, best_score=1.0)
 
 
-def test_patience_counts_the_updates_of_an_optimiser_that_is_kept(tmp_path: Path, pairs: ParallelData) -> None:
+def test_patience_counts_the_updates_of_a_kept_optimiser(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(max_updates=10, validate_interval_updates=5)
     data = open_data(pairs, settings)
     make_trainer(tmp_path / "first", data, settings).run()
@@ -602,7 +621,7 @@ def test_patience_counts_the_updates_of_an_optimiser_that_is_kept(tmp_path: Path
 
 
 @pytest.mark.parametrize("at", [7, 13, 16])
-def test_patience_of_a_killed_run_ends_as_of_the_undisturbed_one(tmp_path: Path, pairs: ParallelData, at: int) -> None:
+def test_patience_of_a_killed_run_resumes_exactly(tmp_path: Path, pairs: ParallelData, at: int) -> None:
     figures = [(0.0, 9.0), (0.0, 8.0), (3.0, 7.0), (3.0, 6.5), (3.0, 6.6), (2.0, 6.0), (3.0, 6.5), (1.0, 5.0)]
     settings = {"patience": 4, "save_interval_updates": 1}
     data = open_data(pairs, train_settings())
@@ -620,7 +639,7 @@ def test_patience_of_a_killed_run_ends_as_of_the_undisturbed_one(tmp_path: Path,
     ("losses", "lowest"),
     [([9.0, 8.0, 7.5, 7.0, 6.5], "6.500) at update 10"), ([9.0, 8.0, 7.0, 6.5, 6.6], "6.500) at update 8")],
 )
-def test_patience_that_ends_while_the_loss_falls_says_so(
+def test_patience_that_ends_while_the_loss_falls_is_reported(
     tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture, losses: list[float], lowest: str
 ) -> None:
     caplog.set_level(logging.INFO, logger="kdmt")
@@ -633,7 +652,7 @@ def test_patience_that_ends_while_the_loss_falls_says_so(
 
 
 @pytest.mark.parametrize("losses", [[9.0, 9.1, 9.2, 9.3, 9.4], [9.0, 8.0, 8.5, 8.6, 8.7]])
-def test_patience_that_ends_while_the_loss_rises_says_nothing_of_it(
+def test_patience_that_ends_while_the_loss_rises_is_not_reported(
     tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture, losses: list[float]
 ) -> None:
     caplog.set_level(logging.INFO, logger="kdmt")
@@ -642,8 +661,8 @@ def test_patience_that_ends_while_the_loss_rises_says_nothing_of_it(
     assert "still falls" not in caplog.text
 
 
-def test_a_best_off_the_schedule_gives_way_when_the_run_is_extended(tmp_path: Path, pairs: ParallelData) -> None:
-    """A run of the longer length at once would never have seen it."""
+def test_a_best_between_validations_is_dropped_when_the_run_is_extended(tmp_path: Path, pairs: ParallelData) -> None:
+    """Compare with a run of the full length, which never validates at that update."""
     figures = [(5.0, 5.0), (4.0, 6.0), (3.0, 7.0)]
     data = open_data(pairs, train_settings())
     for max_updates in (1, 6):
@@ -653,8 +672,8 @@ def test_a_best_off_the_schedule_gives_way_when_the_run_is_extended(tmp_path: Pa
     assert (tmp_path / "extended/best").read_text() == (tmp_path / "straight/best").read_text()
 
 
-def test_a_checkpoint_of_an_older_version_is_gone_on_from(tmp_path: Path, pairs: ParallelData) -> None:
-    """Its position has no losses; the first equal score takes the place of its best."""
+def test_a_checkpoint_of_an_older_version_can_be_resumed(tmp_path: Path, pairs: ParallelData) -> None:
+    """Check a position without losses: the first equal score replaces its best."""
     data = open_data(pairs, train_settings())
     figures = [(5.0, 5.0), (4.0, 6.0), (5.0, 9.0), (5.0, 9.0)]
     bleu_trainer(tmp_path, data, figures, max_updates=4).run()
@@ -669,11 +688,11 @@ def test_a_checkpoint_of_an_older_version_is_gone_on_from(tmp_path: Path, pairs:
     assert bleu_trainer(tmp_path, data, figures, max_updates=8).run().best_update == 6
 
 
-# ------------------------------------------------------------------------------------ the average of a run that goes on
+# ------------------------------------------------------------------------------------- the average of a resumed run
 
 
 def extend_and_kill(run: Path, data: TrainingData, *, at: int = 45, **changes: Any) -> None:
-    """Train to update 20, with an average, then on towards 60 until a kill at the `at`-th micro-batch."""
+    """Train to update 20, with an average, then towards 60 until a kill at the `at`-th micro-batch."""
     settings = {"save_interval_updates": 5, **changes}
     make_trainer(run, data, train_settings(max_updates=20, **settings)).run()
     longer = make_trainer(run, Disturbed(data, at=at, happening=kill), train_settings(max_updates=60, **settings))
@@ -681,10 +700,10 @@ def extend_and_kill(run: Path, data: TrainingData, *, at: int = 45, **changes: A
         longer.run()
 
 
-def test_an_average_from_before_an_interrupted_extension_is_made_anew(
+def test_an_average_from_before_an_interrupted_extension_is_rebuilt(
     tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is that of a run which ends at the last validation."""
+    """Check that it becomes the average of a run that ends at the last validation."""
     caplog.set_level(logging.INFO, logger="kdmt")
     data = open_data(pairs, train_settings())
     extend_and_kill(tmp_path / "run", data)
@@ -705,7 +724,7 @@ def test_an_average_from_before_an_interrupted_extension_is_made_anew(
 
 
 def test_an_average_is_kept_until_the_run_validates_again(tmp_path: Path, pairs: ParallelData) -> None:
-    """Also one of an end off the schedule, which is later than the validations before it."""
+    """Check the average of an end between validations, which is later than the last validation."""
     data = open_data(pairs, train_settings())
     make_trainer(tmp_path, data, train_settings(max_updates=23)).run()
     made = hash_tree(tmp_path / "average")
@@ -718,7 +737,7 @@ def test_an_average_is_kept_until_the_run_validates_again(tmp_path: Path, pairs:
     assert hash_tree(tmp_path / "average") == made
 
 
-def test_an_average_that_cannot_be_made_anew_is_refused_with_the_alternatives(
+def test_an_average_that_cannot_be_rebuilt_is_refused_with_the_alternatives(
     tmp_path: Path, pairs: ParallelData
 ) -> None:
     run = tmp_path / "run"
@@ -774,9 +793,7 @@ def test_an_old_average_that_is_named_is_used_with_a_warning(
     assert f"{tmp_path}/average: older than the run's last validation" in caplog.text
 
 
-def test_best_is_that_of_the_last_validation_after_an_interrupted_extension(
-    tmp_path: Path, pairs: ParallelData
-) -> None:
+def test_best_follows_the_last_validation_after_an_interrupted_extension(tmp_path: Path, pairs: ParallelData) -> None:
     data = open_data(pairs, train_settings())
     extend_and_kill(tmp_path, data)
     scores = {record["update"]: record["loss"] for record in read_metrics(tmp_path) if record["kind"] == "valid"}
@@ -807,7 +824,7 @@ def test_run_shorter_than_a_validation_interval_averages_its_end(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("smallest", "expected"), [(VOCAB, "bf16_output"), (VOCAB + 1, "float32")])
-def test_automatic_precision_is_that_of_the_models_shape(
+def test_automatic_precision_depends_on_the_models_shape(
     tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch, smallest: int, expected: str
 ) -> None:
     monkeypatch.setattr(arithmetic, "has_bf16_units", lambda _: True)
@@ -823,7 +840,7 @@ def test_automatic_precision_is_that_of_the_models_shape(
 @pytest.mark.parametrize(
     ("save_interval", "kept"),
     [
-        (1000, [4, 14, 15]),  # best; two for the average, the end among them
+        (1000, [4, 14, 15]),  # the best; two for the average, one of them the last
         (1, [4, 14, 15]),
         (5, [4, 14, 15]),
     ],
@@ -845,7 +862,9 @@ def test_pruning_keeps_the_best_those_of_the_average_and_two_to_resume_from(
     assert resolve_checkpoint(tmp_path / "best").name == "checkpoint_4"
 
 
-def test_pruning_keeps_two_to_resume_from_beside_those_of_the_average(tmp_path: Path, pairs: ParallelData) -> None:
+def test_pruning_keeps_two_to_resume_from_in_addition_to_those_of_the_average(
+    tmp_path: Path, pairs: ParallelData
+) -> None:
     settings = train_settings(validate_interval_updates=4, save_interval_updates=1, average_checkpoints=1)
     data = Disturbed(open_data(pairs, settings), at=12, happening=kill)
     with pytest.raises(Killed):
@@ -859,7 +878,7 @@ def test_pruning_keeps_two_to_resume_from_beside_those_of_the_average(tmp_path: 
 
 
 def poison(trainer: Trainer, *, at: int, value: float, weight: bool = True) -> Trainer:
-    """At the n-th training pass a weight, or the loss alone, is no number."""
+    """Make a weight, or the loss alone, not finite at the n-th training pass."""
     passes = itertools.count(1)
 
     def spoil(module: torch.nn.Module, arguments: tuple[Batch], terms: LossTerms) -> LossTerms:  # noqa: ARG001
@@ -874,7 +893,7 @@ def poison(trainer: Trainer, *, at: int, value: float, weight: bool = True) -> T
     return trainer
 
 
-def test_nan_stops_at_its_update_and_the_last_good_checkpoint_stays(tmp_path: Path, pairs: ParallelData) -> None:
+def test_nan_stops_at_its_update_and_the_last_good_checkpoint_is_kept(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(validate_interval_updates=4, max_updates=12)
     data = open_data(pairs, settings)
     ill = poison(make_trainer(tmp_path, data, settings, validate=scripted([2.0, 1.0])), at=7, value=float("nan"))
@@ -884,21 +903,21 @@ def test_nan_stops_at_its_update_and_the_last_good_checkpoint_stays(tmp_path: Pa
     assert f"The last good checkpoint is {tmp_path / 'checkpoint_4'};" in str(stop.value)
     assert all(bool(value.isfinite().all()) for value in load_model(tmp_path / "checkpoint_4").parameters())
 
-    # cured, the run goes on from there and ends as if nothing had been
+    # without the fault, the run is resumed from there and ends as if there had been none
     make_trainer(tmp_path, data, settings, validate=scripted([1.0])).run()
     make_trainer(tmp_path / "healthy", data, settings, validate=scripted([2.0, 1.0])).run()
     ends = [weights(run / "checkpoint_12") for run in (tmp_path, tmp_path / "healthy")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_checkpoint_of_the_weights_that_fail_is_not_called_good(tmp_path: Path, pairs: ParallelData) -> None:
+def test_checkpoint_of_failing_weights_is_not_the_last_good_one(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(lr=1e30, warmup_init_lr=1e30, warmup_updates=1, save_interval_updates=1)
     with pytest.raises(Divergence, match=r"update 2 .* last good checkpoint is none") as stop:
         make_trainer(tmp_path, open_data(pairs, settings), settings).run()
     assert "lower 'train.lr'" in str(stop.value)
 
 
-def test_divergence_before_anything_was_saved_says_so(tmp_path: Path, pairs: ParallelData) -> None:
+def test_divergence_before_the_first_checkpoint_is_reported(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings()
     ill = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=2, value=float("inf"))
     with pytest.raises(Divergence, match=r"update 2 .* nothing was saved yet"):
@@ -938,7 +957,7 @@ def test_skipped_update_changes_no_weight(tmp_path: Path, pairs: ParallelData) -
     assert same(clone(trainer.model), before)
 
 
-def test_explosion_stops_and_says_how_large(tmp_path: Path, pairs: ParallelData) -> None:
+def test_explosion_stops_and_reports_the_norm(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(explosion_norm=1e-3)
     with pytest.raises(
         Divergence, match=r"update 1 \(epoch 1, batch 1\): the gradient's norm is [1-9].*, over 'train.exp"
@@ -946,7 +965,7 @@ def test_explosion_stops_and_says_how_large(tmp_path: Path, pairs: ParallelData)
         make_trainer(tmp_path, open_data(pairs, settings), settings).run()
 
 
-def test_run_may_go_on_though_all_its_updates_were_skipped(tmp_path: Path, pairs: ParallelData) -> None:
+def test_run_can_be_extended_after_only_skipped_updates(tmp_path: Path, pairs: ParallelData) -> None:
     for max_updates, explosion_norm in ((2, 1e-6), (4, 0.0)):
         settings = train_settings(max_updates=max_updates, on_divergence="skip", explosion_norm=explosion_norm)
         make_trainer(tmp_path, open_data(pairs, settings), settings).run()
@@ -954,7 +973,7 @@ def test_run_may_go_on_though_all_its_updates_were_skipped(tmp_path: Path, pairs
     assert {float(step) for step in steps} == {2.0}
 
 
-def test_skipping_for_ever_ends(tmp_path: Path, pairs: ParallelData) -> None:
+def test_skipping_ends_after_100_updates_in_a_row(tmp_path: Path, pairs: ParallelData) -> None:
     settings = train_settings(max_updates=1000, on_divergence="skip", explosion_norm=1e-6)
     with pytest.raises(Divergence, match=r"update 100 .*, 100 times in a row"):
         make_trainer(tmp_path, open_data(pairs, settings), settings, validate=scripted([1.0])).run()
@@ -969,7 +988,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 class EndlessSlope(Objective):
-    """A finite loss whose gradient is not: a square root at zero."""
+    """A finite loss with a gradient that is not finite: a square root at zero."""
 
     def forward(self, prepared: Prepared) -> LossTerms:
         slope = (next(self.model.parameters()).sum() * 0).abs().sqrt()
@@ -990,3 +1009,193 @@ def test_validation_loss_that_is_not_finite_stops_before_saving(tmp_path: Path, 
         make_trainer(tmp_path, open_data(pairs, settings), settings, validate=scripted([1.0, float("nan")])).run()
     assert resolve_checkpoint(tmp_path / "last").name == "checkpoint_2"
     assert "checkpoint_4" not in names(tmp_path)
+
+
+# ------------------------------------------------------------------------------- results that are read an update later
+
+
+class HostReads(TorchDispatchMode):
+    """Records the operations of the loop for which the host would wait for a GPU.
+
+    Models look at their masks on a CPU only, and objectives are tested by themselves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"):
+            package = Path(kdmt.__file__).parent
+            files = [Path(frame.filename) for frame in traceback.extract_stack()]
+            if [file for file in files if file.is_relative_to(package)][-1].parent == package / "train":
+                self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_host_reads_nothing_within_an_update_and_its_results_after_the_next(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = train_settings(max_updates=5, log_interval_updates=1, clip_norm=1.0, explosion_norm=1e9)
+    trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
+    reads, order, update = HostReads(), [], trainer._update
+
+    def watched(step: Step) -> None:
+        with reads:
+            update(step)
+        order.append(f"end of {trainer.position.update}")
+
+    read = UnreadUpdate.read
+
+    def recorded(unread: UnreadUpdate) -> tuple[dict[str, float], float]:
+        order.append(f"read {unread.update}")
+        return read(unread)
+
+    monkeypatch.setattr(trainer, "_update", watched)
+    monkeypatch.setattr(UnreadUpdate, "read", recorded)
+    trainer.run()
+    assert reads.found == []
+    between = [name for number in range(1, 5) for name in (f"read {number}", f"end of {number + 1}")]
+    assert order == ["end of 1", *between, "read 5"]
+    assert [record["update"] for record in read_metrics(tmp_path) if record["kind"] == "train"] == [1, 2, 3, 4, 5]
+
+
+def test_log_is_that_of_every_update_alone(tmp_path: Path, pairs: ParallelData) -> None:
+    """Figures of logs over several updates are the sums of those of a log at each update."""
+    found = {}
+    for interval in (1, 3):
+        settings = train_settings(max_updates=9, log_interval_updates=interval)
+        make_trainer(tmp_path / str(interval), open_data(pairs, settings), settings).run()
+        found[interval] = {r["update"]: r for r in read_metrics(tmp_path / str(interval)) if r["kind"] == "train"}
+    for update in (3, 6, 9):
+        assert [found[3][update][key] for key in ("lr", "grad_norm", "epoch")] == [
+            found[1][update][key] for key in ("lr", "grad_norm", "epoch")
+        ]
+        losses = [found[1][each]["loss"] for each in range(update - 2, update + 1)]
+        assert min(losses) <= found[3][update]["loss"] <= max(losses)
+
+
+def test_saving_reads_the_results_first(tmp_path: Path, pairs: ParallelData) -> None:
+    """A checkpoint is never written of an update whose results are not known."""
+    settings = train_settings(save_interval_updates=1, validate_interval_updates=100)
+    ill = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=3, value=float("nan"), weight=False)
+    with pytest.raises(Divergence, match=r"update 3 \(epoch 1, batch 3\)"):
+        ill.run()
+    assert [name for name in names(tmp_path) if name.startswith("checkpoint")] == ["checkpoint_1", "checkpoint_2"]
+    healthy = train_settings(max_updates=2, validate_interval_updates=100)
+    make_trainer(tmp_path / "healthy", open_data(pairs, healthy), healthy).run()
+    assert same(weights(tmp_path / "checkpoint_2"), weights(tmp_path / "healthy/checkpoint_2"))
+
+
+def test_training_ends_with_the_divergence_of_its_last_update(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=3, validate_interval_updates=100)
+    ill = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=3, value=float("nan"), weight=False)
+    with pytest.raises(Divergence, match="update 3 "):
+        ill.run()
+    assert "checkpoint_3" not in names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"word_kd": {}, "online": {"kind": "ema", "decay": 0.5}},
+        {"word_kd": {"select": "global", "queue": 50}, "online": {"kind": "ema", "decay": 0.5}},
+    ],
+    ids=["teacher that follows", "queue of losses"],
+)
+def test_skipped_update_changes_nothing_that_follows_the_student(
+    tmp_path: Path, pairs: ParallelData, section: dict[str, Any]
+) -> None:
+    settings = train_settings(max_updates=6, on_divergence="skip", log_interval_updates=1)
+    student = Student.model_validate(section)
+    objective = build_objective(make_model(), student, label_smoothing=0.1)
+    ill = make_trainer(tmp_path, open_data(pairs, settings), settings, objective=objective)
+    poison(ill, at=4, value=float("nan"), weight=False)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def look(module: torch.nn.Module, _: tuple[Batch]) -> None:
+        if module.training:
+            kept = {**dict(objective.model.named_parameters()), **objective.moving(), **objective.memory()}
+            seen.append({name: value.detach().clone() for name, value in kept.items()})
+
+    objective.register_forward_pre_hook(look)
+    ill.run()
+    equal = [
+        [name for name in after if name in before and torch.equal(before[name], after[name])]
+        for before, after in pairwise(seen)
+    ]
+    assert sorted(equal[3]) == sorted(seen[3])
+    assert not any(equal[index] for index in (1, 2, 4))
+
+
+# -------------------------------------------------------------------------------- checkpoints written in the background
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint holds the values of its own update."""
+    settings = train_settings(max_updates=6, save_interval_updates=3, validate_interval_updates=100)
+    data = open_data(pairs, settings)
+    trainer = make_trainer(tmp_path / "run", data, settings)
+    later, save_file, update = threading.Event(), checkpoint.save_file, trainer._update
+
+    def slow(*arguments: Any) -> None:
+        assert later.wait(120)
+        save_file(*arguments)
+
+    def watched(step: Step) -> None:
+        update(step)
+        if trainer.position.update == 5:
+            assert "checkpoint_3" not in names(tmp_path / "run")
+            later.set()
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(trainer, "_update", watched)
+    trainer.run()
+    shorter = train_settings(max_updates=3, save_interval_updates=3, validate_interval_updates=100)
+    make_trainer(tmp_path / "short", open_data(pairs, shorter), shorter).run()
+    tensors, expected = (load_state(tmp_path / run / "checkpoint_3").tensors for run in ("run", "short"))
+    assert same(tensors, expected)
+    assert same(*(weights(tmp_path / run / "checkpoint_3") for run in ("run", "short")))
+
+
+@pytest.mark.parametrize(("fails_at", "last"), [(4, 8), (12, 12)], ids=["next save", "end"])
+def test_checkpoint_that_cannot_be_written_ends_training(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch, fails_at: int, last: int
+) -> None:
+    settings = train_settings(max_updates=12, save_interval_updates=4, validate_interval_updates=12)
+    trainer = make_trainer(tmp_path, open_data(pairs, settings), settings)
+    save = run_folder.save_checkpoint
+
+    def full(folder: Path, *arguments: Any, **named: Any) -> None:
+        if folder.name == f"checkpoint_{fails_at}":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder, *arguments, **named)
+
+    monkeypatch.setattr(run_folder, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.run()
+    assert trainer.position.update == last
+    assert f"checkpoint_{fails_at}" not in names(tmp_path)
+    assert "average" not in names(tmp_path)
+
+
+def test_divergence_waits_for_the_checkpoint_and_reports_one_that_failed(
+    tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="kdmt")
+    settings = train_settings(save_interval_updates=2, validate_interval_updates=100)
+    trainer = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=5, value=float("nan"))
+    save = run_folder.save_checkpoint
+
+    def full(folder: Path, *arguments: Any, **named: Any) -> None:
+        if folder.name == "checkpoint_4":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder, *arguments, **named)
+
+    monkeypatch.setattr(run_folder, "save_checkpoint", full)
+    with pytest.raises(Divergence, match=f"update 5 .*The last good checkpoint is {tmp_path / 'checkpoint_2'};"):
+        trainer.run()
+    assert "the latest checkpoint could not be written: [Errno 28] No space left on device" in caplog.text

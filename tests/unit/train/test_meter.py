@@ -1,4 +1,4 @@
-"""Figures of speed: tokens over the time that training took, and the share of it spent waiting."""
+"""Measured speeds: tokens per second of training time, and the share of the time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from copy_task import CPU, make_model
 
+from kdmt.objectives.build import build_objective
 from kdmt.ranks import ALONE
 from kdmt.train import meter as module
 from kdmt.train.data import Prefetched, Step
@@ -34,8 +35,8 @@ def no_steps() -> Iterator[Step]:
     return iter(())
 
 
-def test_tokens_a_second_leave_out_what_is_not_training(clock: Clock) -> None:
-    meter = Meter(CPU, make_model())
+def test_tokens_per_second_exclude_time_outside_training(clock: Clock) -> None:
+    meter = Meter(CPU, build_objective(make_model(), label_smoothing=0.1))
     prefetched = Prefetched(no_steps(), depth=1)
     meter.start(prefetched)
     clock.now += 4.0
@@ -48,11 +49,11 @@ def test_tokens_a_second_leave_out_what_is_not_training(clock: Clock) -> None:
     assert figures["seconds"] == 4.0
     assert figures["tokens_per_second"] == 100.0
     assert figures["data_wait"] == 0.25
-    assert "model_flops_utilisation" not in figures  # of GPUs whose peak is known
+    assert "model_flops_utilisation" not in figures  # only for GPUs whose peak is known
 
 
-def test_a_reset_begins_anew(clock: Clock) -> None:
-    meter = Meter(CPU, make_model())
+def test_a_reset_starts_from_zero(clock: Clock) -> None:
+    meter = Meter(CPU, build_objective(make_model(), label_smoothing=0.1))
     prefetched = Prefetched(no_steps(), depth=1)
     prefetched.waited = 9.0
     meter.start(prefetched)
@@ -65,7 +66,7 @@ def test_a_reset_begins_anew(clock: Clock) -> None:
     assert (figures["tokens_per_second"], figures["data_wait"]) == (5.0, 0.0)
 
 
-def test_memory_of_a_process_grows_with_what_it_holds() -> None:
+def test_peak_memory_grows_with_allocated_memory() -> None:
     before = peak_memory(CPU)
     held = torch.ones(before // 4 + 30_000_000)
     assert peak_memory(CPU) >= before + held.numel()

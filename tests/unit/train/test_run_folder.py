@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay, which ones count for its average, and its pointers."""
+"""The checkpoints of a run that are kept, those of its average, and its pointers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder_of(run: Path, **settings: int) -> RunFolder:
 
 
 def save(folder: RunFolder, updates: Mapping[int, int | None]) -> None:
-    """Save at these updates, with the best update by then."""
+    """Save checkpoints at these updates, each with the best update so far."""
     for update, best in updates.items():
         folder.save(MODEL, Position(update=update, best_update=best), weights=WEIGHTS, tensors={})
 
@@ -33,7 +33,7 @@ def updates_of(folder: RunFolder) -> list[int]:
     return [checkpoint_update(each) for each in list_checkpoints(folder.path)]
 
 
-def test_the_best_those_of_the_average_and_two_to_resume_from_stay(tmp_path: Path) -> None:
+def test_the_best_those_of_the_average_and_two_to_resume_from_are_kept(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "run")
     save(folder, {1: None, 2: None, 3: None, 4: 4, 8: 4, 12: 4, 13: 4, 14: 4, 15: 4})
     assert updates_of(folder) == [4, 12, 14, 15]
@@ -42,7 +42,7 @@ def test_the_best_those_of_the_average_and_two_to_resume_from_stay(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("updates", "counted"), [([3, 4, 7], [4]), ([4, 8, 12, 13], [8, 12]), ([8, 12, 15], [12, 15])])
-def test_an_average_is_of_validations_and_the_last_update(
+def test_an_average_uses_checkpoints_of_validations_and_the_last_update(
     tmp_path: Path, updates: list[int], counted: list[int]
 ) -> None:
     folder = folder_of(tmp_path / "run")
@@ -50,13 +50,13 @@ def test_an_average_is_of_validations_and_the_last_update(
     assert [checkpoint_update(each) for each in folder.averaged()] == counted
 
 
-def test_a_position_comes_back(tmp_path: Path) -> None:
+def test_a_saved_position_is_loaded(tmp_path: Path) -> None:
     folder, position = folder_of(tmp_path / "run"), Position(update=4, epoch=2, loss_sums={"loss": 1.5})
     saved = folder.save(MODEL, position, weights=WEIGHTS, tensors={"random.0.cpu": torch.arange(3)})
     assert Position(**load_state(saved).values) == position
 
 
-def test_cleaning_up_renames_damaged_checkpoints_and_removes_half_written_ones(tmp_path: Path) -> None:
+def test_cleaning_up_renames_damaged_checkpoints_and_removes_partial_ones(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "run")
     save(folder, {3: None, 4: None})
     (folder.path / "checkpoint_4" / "model.json").write_text("{}")
@@ -67,7 +67,7 @@ def test_cleaning_up_renames_damaged_checkpoints_and_removes_half_written_ones(t
     assert sorted(path.name for path in folder.path.glob("*checkpoint*")) == ["checkpoint_3", "damaged-checkpoint_4"]
 
 
-def test_the_last_good_checkpoint_is_not_the_one_that_fails(tmp_path: Path) -> None:
+def test_the_last_good_checkpoint_is_before_the_failed_one(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "run")
     assert folder.last_good(None) is None
     save(folder, {3: None, 4: None})
@@ -75,7 +75,7 @@ def test_the_last_good_checkpoint_is_not_the_one_that_fails(tmp_path: Path) -> N
     assert folder.last_good(None) == folder.path / "checkpoint_4"
 
 
-def test_pointers_that_a_kill_kept_from_being_written_are_mended(tmp_path: Path) -> None:
+def test_pointers_that_are_missing_after_a_kill_are_written(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "run")
     save(folder, {4: 4, 8: 4})
     (folder.path / "last").write_text("checkpoint_4\n")

@@ -23,7 +23,7 @@ def records(progress: Progress) -> list[dict]:
     return [json.loads(line) for line in progress.metrics.read_text().splitlines()]
 
 
-def test_figures_go_to_the_metrics_file_as_they_are(progress: Progress) -> None:
+def test_figures_are_written_to_the_metrics_file(progress: Progress) -> None:
     progress.log_training(update=50, **FIGURES)
     progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3)
     assert records(progress) == [
@@ -32,7 +32,7 @@ def test_figures_go_to_the_metrics_file_as_they_are(progress: Progress) -> None:
     ]
 
 
-def test_lines_where_there_is_no_terminal(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_without_a_terminal(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
     with messages_on_stderr(), progress.running(0, 100):
         progress.log_training(update=50, **FIGURES)
         progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3)
@@ -47,7 +47,7 @@ def test_lines_where_there_is_no_terminal(progress: Progress, capsys: pytest.Cap
     assert note == "teacher: going on from checkpoint_50"
 
 
-def test_bar_on_a_terminal(progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_on_a_terminal(progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -74,7 +74,7 @@ def write_updates(progress: Progress, *updates: int) -> None:
         progress.log_training(update=update, **FIGURES)
 
 
-def test_cut_back_drops_what_a_resumed_run_writes_anew(progress: Progress) -> None:
+def test_cut_back_drops_lines_that_a_resumed_run_writes_again(progress: Progress) -> None:
     write_updates(progress, 10, 20, 30)
     before = progress.metrics.read_text().splitlines(keepends=True)
     progress.cut_back(20)
@@ -86,7 +86,7 @@ def test_cut_back_drops_what_a_resumed_run_writes_anew(progress: Progress) -> No
     assert [path.name for path in progress.metrics.parent.iterdir()] == ["metrics.jsonl"]
 
 
-def test_cut_back_drops_a_line_that_a_kill_cut_short(progress: Progress) -> None:
+def test_cut_back_drops_a_truncated_line(progress: Progress) -> None:
     write_updates(progress, 10, 20)
     whole = progress.metrics.read_text()
     for length in range(len(whole) // 2, len(whole) - 1):
@@ -102,7 +102,7 @@ def test_cut_back_without_a_file_makes_none(progress: Progress) -> None:
     assert not progress.metrics.exists()
 
 
-def test_tensorboard_that_is_not_installed_is_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tensorboard_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[tensorboard\]'"):
         Progress(tmp_path / "metrics.jsonl", name="teacher", tensorboard=tmp_path / "tensorboard")

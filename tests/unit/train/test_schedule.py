@@ -1,4 +1,4 @@
-"""The values themselves are checked against fairseq's in tests/unit/interop/test_fairseq.py."""
+"""The shape of the learning rate schedule; tests/unit/interop/test_fairseq.py compares its values with fairseq's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdmt.train.schedule import inverse_sqrt
 
 
 @given(lr=st.floats(1e-5, 1e-1), warmup=st.integers(1, 5000), share=st.floats(0, 1), after=st.integers(0, 100_000))
-def test_rises_in_a_line_and_falls_with_the_square_root(lr: float, warmup: int, share: float, after: int) -> None:
+def test_rises_linearly_and_falls_with_the_square_root(lr: float, warmup: int, share: float, after: int) -> None:
     first = lr * share / 2
     settings = Train(lr=lr, warmup_updates=warmup, warmup_init_lr=first)
     assert inverse_sqrt(0, settings) == first
@@ -24,7 +24,7 @@ def test_rises_in_a_line_and_falls_with_the_square_root(lr: float, warmup: int, 
     assert inverse_sqrt(4 * update, settings) == pytest.approx(inverse_sqrt(update, settings) / 2)
 
 
-def test_peak_is_at_the_end_of_warmup_and_nowhere_a_jump() -> None:
+def test_peak_is_at_the_end_of_warmup_without_jumps() -> None:
     settings = Train(lr=1e-3, warmup_updates=100, warmup_init_lr=1e-7)
     rates = [inverse_sqrt(update, settings) for update in range(400)]
     assert max(rates) == rates[100]

@@ -13,7 +13,7 @@ from kdmt.objectives.build import build_objective
 from kdmt.train.validation import validation_loss
 
 
-def test_loss_is_the_mean_over_tokens_however_they_are_batched(tmp_path: Path) -> None:
+def test_loss_is_the_mean_over_tokens_for_all_batch_sizes(tmp_path: Path) -> None:
     settings = train_settings(label_smoothing=0.2)
     pairs = write_copy_task(tmp_path, 40, seed=1)
     model = make_model(1, replace(TINY, dropout=0.0)).double().eval()
@@ -35,7 +35,7 @@ def test_loss_is_the_mean_over_tokens_however_they_are_batched(tmp_path: Path) -
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_validating_leaves_no_trace_in_the_random_state(tmp_path: Path) -> None:
+def test_validation_does_not_change_the_random_state(tmp_path: Path) -> None:
     settings = train_settings()
     data = open_data(write_copy_task(tmp_path, 20, seed=1), settings)
     objective = build_objective(make_model().eval(), label_smoothing=0.1)

@@ -1,4 +1,4 @@
-"""Executors as settings describe them."""
+"""The executors that settings describe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGE = Path("runs/x/distill")
 
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight cores, no GPU."""
+    """Let this machine have eight cores and no GPU."""
     monkeypatch.setattr(workers, "cores", lambda: 8)
     monkeypatch.setattr(workers, "num_gpus", lambda: 0)
     monkeypatch.setattr(
@@ -32,7 +32,7 @@ def test_every_name_of_the_settings_has_an_executor() -> None:
     assert set(EXECUTORS) == set(get_args(ExecutorName))
 
 
-def test_processes_fill_the_cores_with_their_threads() -> None:
+def test_processes_use_all_cores_with_their_threads() -> None:
     found = open_executor(Distill(threads=3), STAGE)
     assert found == Processes(2, 3, ["cpu"], STAGE / "logs", 1800.0)
     assert open_executor(Distill(workers=5, silence_minutes=0), STAGE) == Processes(
@@ -61,7 +61,7 @@ def test_actors_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.workers, found.gpus) == (4, True)
 
 
-def test_processes_help_where_there_is_much_text() -> None:
+def test_helper_processes_are_used_for_large_texts() -> None:
     assert num_helpers(200_000) == 1
     assert num_helpers(200_001) == 8
     assert num_helpers(13_000, compared=True) == 1

@@ -1,4 +1,4 @@
-"""Executors on this machine: every task is done once, whatever befalls the workers, and no process is left."""
+"""Executors on this machine: every task is done once, also if workers fail, and no process is left."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ NUM_TASKS = 6
 
 
 class Watch:
-    """Keeps what progress is told."""
+    """Records the progress that an executor reports."""
 
     def __init__(self) -> None:
-        self.told: list[Progress] = []
+        self.reports: list[Progress] = []
 
     def __call__(self, progress: Progress) -> None:
-        self.told.append(progress)
+        self.reports.append(progress)
 
 
-GUARD = 120.0  # seconds after which a test that waits for something fails; machines are busy, and nothing is timed
+GUARD = 120.0  # seconds after which a test that waits for something fails; machines may be busy, and nothing is timed
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_every_task_is_done_once(executor: Executor, folder: Path) -> None:
     scribes, watch = Scribes(folder), Watch()
     assert executor.run(scribes, make_tasks(NUM_TASKS)[::-1], watch) == []
     assert sorted(scribes.done()) == list(range(NUM_TASKS))
-    last = watch.told[-1]
+    last = watch.reports[-1]
     assert (last.sentences, last.total_sentences) == (COUNT * NUM_TASKS, COUNT * NUM_TASKS)
     assert (last.tasks_done, last.tasks_failed, last.tasks_total) == (NUM_TASKS, 0, NUM_TASKS)
     assert multiprocessing.active_children() == []
@@ -69,7 +69,7 @@ def test_every_task_is_done_once(executor: Executor, folder: Path) -> None:
     assert f"{os.uname().nodename} " in log
 
 
-def test_no_tasks_need_no_worker(executor: Executor, folder: Path) -> None:
+def test_without_tasks_no_worker_is_opened(executor: Executor, folder: Path) -> None:
     scribes = Scribes(folder, opening=("user", ALWAYS))
     assert executor.run(scribes, [], Watch()) == []
     assert list(folder.iterdir()) == []
@@ -81,7 +81,7 @@ def test_a_task_that_fails_is_tried_again_and_then_given_up(executor: Executor, 
     assert (failed.task.number, failed.attempts) == (2, 3)
     assert failed.error == "RuntimeError: the teacher stumbled"
     assert sorted(scribes.done()) == [0, 1, 3]
-    last = watch.told[-1]
+    last = watch.reports[-1]
     assert (last.sentences, last.tasks_done, last.tasks_failed) == (3 * COUNT, 3, 1)
     log = read_logs(folder)
     assert log.count("Traceback") == 4
@@ -117,7 +117,7 @@ def test_workers_that_cannot_be_opened_end_the_run(executor: Executor, folder: P
     assert multiprocessing.active_children() == []
 
 
-def test_an_error_in_the_driver_is_its_own(executor: Executor, folder: Path) -> None:
+def test_an_error_in_the_driver_is_raised(executor: Executor, folder: Path) -> None:
     def complain(progress: Progress) -> None:
         if progress.sentences:
             raise KeyError("bar")
@@ -154,7 +154,7 @@ def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
     assert sorted(scribes.done()) == [0, 1, 2]
     log = read_logs(folder)
     assert "no message for 1 s" in log
-    assert "in get_into" in log  # where it hung
+    assert "in get_into" in log  # the worker that hung
 
 
 def test_a_worker_that_hangs_while_it_opens_is_replaced(folder: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_task_is_tried_by_another_worker(folder: Path) -> None:
     assert int(scribes.done()[0][0]) != int(first[len("worker-") : -len(".log")])
 
 
-def test_workers_have_cores_threads_and_devices_of_their_own(folder: Path) -> None:
+def test_workers_have_their_own_cores_threads_and_devices(folder: Path) -> None:
     scribes = Scribes(folder, seconds=0.2)
     executor = Processes(2, 1, ["cpu", "cpu:1"], folder.parent / "logs", 60.0)
     before = dict(os.environ)
@@ -185,12 +185,18 @@ def test_workers_have_cores_threads_and_devices_of_their_own(folder: Path) -> No
     assert seen == {(0, cores[0], "1", "cpu"), (1, cores[1], "1", "cpu:1")}
 
 
+def test_workers_with_a_gpu_may_use_all_cores(tmp_path: Path) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    for devices, expected in ((["cpu"], [{allowed[0]}]), (["cuda:0"], None), (["cuda:0", "cuda:1"], None)):
+        assert Processes(1, 1, devices, tmp_path, 60.0)._cores(1) == expected
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library takes no such settings")
 @pytest.mark.parametrize("tunables", [None, "glibc.malloc.check=0"])
-def test_workers_keep_their_memory_unless_the_user_has_settings_of_their_own(
+def test_workers_keep_their_memory_unless_the_user_sets_tunables(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tunables: str | None
 ) -> None:
-    """64 MiB in pages of 4 KiB are 16,384 faults each time."""
+    """Count page faults: 64 MiB in pages of 4 KiB are 16,384 faults each time."""
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     if tunables is not None:
         monkeypatch.setenv("GLIBC_TUNABLES", tunables)
@@ -199,7 +205,7 @@ def test_workers_keep_their_memory_unless_the_user_has_settings_of_their_own(
     assert (faults < 2 * 16_384) == (tunables is None)
 
 
-def test_cores_are_shared_in_order_if_they_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_divided_in_order_if_there_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {9, 2, 3, 5, 8})
     assert share_cores(2, 2) == [{2, 3}, {5, 8}]
     assert share_cores(3, 2) is None
@@ -225,7 +231,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def driver(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A driver in a process group of its own, both of whose workers are at work."""
+    """Start a driver in its own process group and wait until both of its workers have a task."""
     script = folder.parent / "driver.py"
     script.write_text(DRIVER)
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
@@ -252,10 +258,10 @@ def test_workers_end_when_the_driver_is_killed(driver: subprocess.Popen[str]) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
-def test_a_signal_to_the_whole_group_is_the_drivers_to_act_upon(
+def test_a_signal_to_the_whole_group_is_handled_by_the_driver(
     driver: subprocess.Popen[str], number: signal.Signals
 ) -> None:
-    """As Ctrl-C, a closed terminal, and a batch system that signals a whole step."""
+    """Check signals as sent by Ctrl-C, a closed terminal, and a batch system that signals a whole step."""
     family = children_of(driver.pid)
     os.killpg(driver.pid, number)
     _, errors = driver.communicate(timeout=GUARD)
@@ -280,4 +286,4 @@ def is_alive(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"  # nobody reaps an orphan in a container
+    return state != "Z"  # an orphan in a container stays a zombie

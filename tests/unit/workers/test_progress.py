@@ -21,7 +21,7 @@ def state(sentences: int, done: int, *, failed: int = 0, workers: int = 2) -> Pr
     )
 
 
-def test_lines_count_the_blocks_of_before_but_not_for_the_speed(
+def test_lines_count_earlier_blocks_except_in_the_speed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 50.0
@@ -39,7 +39,7 @@ def test_lines_count_the_blocks_of_before_but_not_for_the_speed(
     ]
 
 
-def test_the_last_line_comes_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_line_is_printed_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
     with messages_on_stderr(), block_progress("distill", before=0) as show:

@@ -1,4 +1,4 @@
-"""Ray actors as workers, on a cluster of two nodes that are both on this machine."""
+"""Ray actors as workers, on a cluster of two nodes on this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 @pytest.fixture(scope="module")
 def _environment() -> Iterator[None]:
-    """Nodes inherit the environment: where the tests' modules are, and a secret that is not kept in the user's home."""
+    """Set variables that nodes inherit: the path of the tests' modules, and a secret outside the user's home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -40,7 +40,7 @@ def _environment() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(_environment: None) -> Iterator[Any]:
-    """Two nodes with a CPU each, to which this process is connected."""
+    """Connect this process to a cluster of two nodes with one CPU each."""
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES}
@@ -71,7 +71,7 @@ def read_logs(folder: Path) -> str:
 
 
 def wait_for_cpus(number: float) -> None:
-    """Until the actors of the test before have gone."""
+    """Wait until the actors of the previous test have ended."""
     end = time.monotonic() + 120
     while ray.available_resources().get("CPU", 0) != number:
         assert time.monotonic() < end
@@ -79,15 +79,15 @@ def wait_for_cpus(number: float) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_whatever_befalls_the_actors_the_rest_goes_on(folder: Path) -> None:
-    """All at once, since an actor takes its second to start: exceptions, deaths, a hang."""
+def test_failing_actors_do_not_stop_the_other_tasks(folder: Path) -> None:
+    """Check exceptions, deaths and a hang in one run, because an actor takes about a second to start."""
     troubles = {0: ("kill", 1), 2: ("raise", 1), 3: ("kill", ALWAYS), 5: ("hang", 1)}
-    scribes, told = Scribes(folder, troubles, seconds=0.05), list[Progress]()
-    (killed,) = actors(folder, silence_seconds=2.0).run(scribes, make_tasks(12), told.append)
+    scribes, reports = Scribes(folder, troubles, seconds=0.05), list[Progress]()
+    (killed,) = actors(folder, silence_seconds=2.0).run(scribes, make_tasks(12), reports.append)
     assert (killed.task.number, killed.attempts) == (3, 3)
     assert killed.error == "the worker died (Worker unexpectedly exits with a connection error code 2. End of file.)"
     assert sorted(scribes.done()) == [0, 1, 2, *range(4, 12)]
-    last = told[-1]
+    last = reports[-1]
     assert (last.sentences, last.total_sentences) == (11 * COUNT, 12 * COUNT)
     assert (last.tasks_done, last.tasks_failed, last.tasks_total) == (11, 1, 12)
     assert {threads for _, _, _, threads, _ in scribes.done().values()} == {"1"}
@@ -99,21 +99,21 @@ def test_whatever_befalls_the_actors_the_rest_goes_on(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_progress_is_told_while_a_task_is_in_work(folder: Path) -> None:
-    told: list[Progress] = []
-    actors(folder).run(Scribes(folder, seconds=1.0), make_tasks(1), told.append)
-    assert [each.sentences for each in told if each.workers and not each.tasks_done][-1] == COUNT // 2
-    assert told[-1].sentences == COUNT
+def test_progress_is_reported_during_a_task(folder: Path) -> None:
+    reports: list[Progress] = []
+    actors(folder).run(Scribes(folder, seconds=1.0), make_tasks(1), reports.append)
+    assert [each.sentences for each in reports if each.workers and not each.tasks_done][-1] == COUNT // 2
+    assert reports[-1].sentences == COUNT
     wait_for_cpus(2.0)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_actors_without_room_are_waited_for(folder: Path) -> None:
-    told: list[Progress] = []
+def test_actors_wait_for_free_resources(folder: Path) -> None:
+    reports: list[Progress] = []
     scribes = Scribes(folder, seconds=0.1)
-    assert actors(folder, workers=5, opening_seconds=60.0).run(scribes, make_tasks(6), told.append) == []
-    assert max(progress.workers for progress in told) <= 2
-    assert "driver: " not in read_logs(folder)  # to wait is no failure
+    assert actors(folder, workers=5, opening_seconds=60.0).run(scribes, make_tasks(6), reports.append) == []
+    assert max(progress.workers for progress in reports) <= 2
+    assert "driver: " not in read_logs(folder)  # waiting is not a failure
     wait_for_cpus(2.0)
 
 
@@ -134,28 +134,26 @@ def test_a_signal_ends_the_run(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_cluster_without_a_fitting_node_is_named(folder: Path) -> None:
+def test_a_cluster_without_a_large_enough_node_is_an_error(folder: Path) -> None:
     executor = RayActors(None, 64, True, folder.parent / "logs", 60.0)
     with pytest.raises(UserError, match="no node of the Ray cluster has 64 CPUs and a GPU"):
         executor.run(Scribes(folder), make_tasks(1), lambda _: None)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_so_many_workers_as_are_wanted_wait_a_while_for_a_fitting_node(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_number_of_workers_waits_for_a_large_enough_node(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_executor, "_NO_NODE_SECONDS", 0.5)
     executor = RayActors(1, 64, False, folder.parent / "logs", 60.0)
     with pytest.raises(UserError, match=r"no node of the Ray cluster has 64 CPUs$"):
         executor.run(Scribes(folder), make_tasks(1), lambda _: None)
 
 
-def test_a_node_that_goes_away_takes_no_task_along(cluster: Any, folder: Path) -> None:
+def test_no_task_is_lost_with_a_removed_node(cluster: Any, folder: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
     cluster.wait_for_nodes()
     wait_for_cpus(3)
     died = "the worker's node died|the worker cannot be reached"
-    # every worker is inside a task when the node goes, and no task ends before that is noticed
+    # every worker has a task when the node is removed, and no task ends before that is noticed
     scribes, removed = Scribes(folder, gate=3, exclusive=False), []
 
     def remove_node(progress: Progress) -> None:
@@ -166,13 +164,13 @@ def test_a_node_that_goes_away_takes_no_task_along(cluster: Any, folder: Path) -
             (folder / "open").touch()
 
     assert actors(folder).run(scribes, make_tasks(36), remove_node) == []
-    assert "RAY_AUTH_MODE" not in os.environ  # a cluster that is joined already stays what it is
+    assert "RAY_AUTH_MODE" not in os.environ  # a cluster that is already connected is not changed
     assert len(removed) == 1
     assert sorted(scribes.done()) == list(range(36))
     assert re.search(died, read_logs(folder))
 
 
-def test_room_is_counted_on_the_living_nodes() -> None:
+def test_free_resources_are_counted_on_alive_nodes() -> None:
     nodes = [
         {"Alive": True, "Resources": {"CPU": 7.0, "GPU": 1.0}},
         {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 4.0}},
@@ -187,7 +185,7 @@ def test_room_is_counted_on_the_living_nodes() -> None:
     ("address", "message"),
     [("127.0.0.1:9", "no Ray cluster to join at 127.0.0.1:9: .*refused"), ("ray://head:10001", "Ray Client")],
 )
-def test_an_address_where_nobody_answers_is_named(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_address_is_an_error(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
@@ -196,7 +194,7 @@ def test_an_address_where_nobody_answers_is_named(address: str, message: str, mo
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_ray_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_a_clear_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[ray\]'"):
         actors(folder).run(Scribes(folder), make_tasks(1), lambda _: None)
@@ -215,7 +213,7 @@ _AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
         ({"RAY_AUTH_TOKEN_PATH": "/file"}, True, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/file"}),
     ],
 )
-def test_a_ray_of_our_own_asks_for_a_token(
+def test_a_cluster_started_by_kdmt_requires_a_token(
     given: dict[str, str], starts: bool, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in _AUTH} | given

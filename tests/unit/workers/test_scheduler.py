@@ -1,4 +1,4 @@
-"""The rules by which a pool is driven, with workers that do what the test says."""
+"""The rules by which a pool of workers is scheduled, with workers whose messages are scripted."""
 
 from __future__ import annotations
 
@@ -56,35 +56,35 @@ class ScriptedPool:
 
 
 def run(pool: ScriptedPool, size: int, num_tasks: int, folder: Path) -> tuple[list[int], list[Progress]]:
-    told: list[Progress] = []
+    reports: list[Progress] = []
     failed = drive(
-        pool, size, make_tasks(num_tasks), told.append, log_folder=folder, silence_seconds=0.1, opening_seconds=0.1
+        pool, size, make_tasks(num_tasks), reports.append, log_folder=folder, silence_seconds=0.1, opening_seconds=0.1
     )
-    return [each.task.number for each in failed], told
+    return [each.task.number for each in failed], reports
 
 
-def test_a_failed_attempt_takes_its_sentences_back(tmp_path: Path) -> None:
-    pool = ScriptedPool({}, {0: [[Alive(3), Alive(99)], [Alive(1), Lost("gone")]]})  # the first is silent then
-    failed, told = run(pool, 1, 1, tmp_path)
+def test_sentences_of_a_failed_attempt_are_not_counted(tmp_path: Path) -> None:
+    pool = ScriptedPool({}, {0: [[Alive(3), Alive(99)], [Alive(1), Lost("gone")]]})  # no more messages after these
+    failed, reports = run(pool, 1, 1, tmp_path)
     assert failed == []
-    assert [progress.sentences for progress in told if progress.workers][:3] == [0, COUNT, COUNT]
-    assert 0 in [progress.sentences for progress in told[3:]]
-    assert told[-1].sentences == COUNT
+    assert [progress.sentences for progress in reports if progress.workers][:3] == [0, COUNT, COUNT]
+    assert 0 in [progress.sentences for progress in reports[3:]]
+    assert reports[-1].sentences == COUNT
     assert pool.given == [(0, 0, 1), (0, 0, 2), (0, 0, 3)]
     assert pool.closed
 
 
-def test_one_bad_place_does_not_end_the_others_run(tmp_path: Path) -> None:
-    """A GPU that is lost for good: its worker cannot be opened again."""
+def test_a_worker_that_cannot_be_reopened_does_not_end_the_run(tmp_path: Path) -> None:
+    """Check a GPU that is lost for good: its worker cannot be opened again."""
     bad: list[list[Message]] = [[Started(), Opened()], *[[Started(), WorkerError("no such device")]] * 9]
     pool = ScriptedPool({1: bad}, {1: [[Lost("gone")]], 2: [[Alive(1)]] * 2})
-    failed, told = run(pool, 2, 8, tmp_path)
+    failed, reports = run(pool, 2, 8, tmp_path)
     assert failed == []
-    assert told[-1].tasks_done == 8
+    assert reports[-1].tasks_done == 8
     assert pool.started.count(1) <= 1 + 3 * 3  # three failures after each success
 
 
-def test_a_run_ends_when_every_place_is_lost(tmp_path: Path) -> None:
+def test_a_run_ends_when_no_worker_can_be_reopened(tmp_path: Path) -> None:
     bad: list[list[Message]] = [[Started(), Opened()], *[[Started(), WorkerError("no such device")]] * 9]
     pool = ScriptedPool({0: list(bad), 1: list(bad)}, {0: [[Lost("gone")]], 1: [[], []]})
     with pytest.raises(UserError, match="no worker can be opened: no such device"):
@@ -92,26 +92,26 @@ def test_a_run_ends_when_every_place_is_lost(tmp_path: Path) -> None:
     assert pool.closed
 
 
-def test_a_lost_machine_is_no_failure_to_open(tmp_path: Path) -> None:
+def test_a_lost_node_is_not_a_failure_to_open(tmp_path: Path) -> None:
     pool = ScriptedPool({0: [[Lost("node", with_node=True)]] * 5}, {})
     assert run(pool, 1, 1, tmp_path)[0] == []
     assert len(pool.started) == 6
 
 
-def test_a_worker_without_room_is_waited_for(tmp_path: Path) -> None:
-    """No deadline runs before it has begun."""
+def test_a_worker_that_waits_for_resources_has_no_timeout(tmp_path: Path) -> None:
+    """Check that no timeout runs before a worker has started."""
     pool = ScriptedPool({1: [[]]}, {})
-    failed, told = run(pool, 2, 3, tmp_path)
+    failed, reports = run(pool, 2, 3, tmp_path)
     assert failed == []
-    assert told[-1].workers == 1
+    assert reports[-1].workers == 1
     assert pool.killed == []
 
 
-def test_what_comes_after_a_loss_is_not_heard(tmp_path: Path) -> None:
+def test_messages_of_a_lost_worker_are_ignored(tmp_path: Path) -> None:
     pool = ScriptedPool({}, {0: [[WorkerError("oh"), Finished(), Lost("gone")]]})
-    failed, told = run(pool, 1, 1, tmp_path)
+    failed, reports = run(pool, 1, 1, tmp_path)
     assert failed == []
-    assert told[-1].tasks_done == 1
+    assert reports[-1].tasks_done == 1
     assert [attempt for _, _, attempt in pool.given] == [1, 2]
 
 
@@ -130,7 +130,7 @@ def test_a_task_goes_to_another_worker_unless_all_have_failed() -> None:
     assert [(each.error, each.attempts) for each in queue.failures()] == [("last", 3)]
 
 
-def test_silence_while_the_driver_was_stopped_does_not_count() -> None:
+def test_time_while_the_driver_is_stopped_is_not_counted_as_silence() -> None:
     now = 0.0
     timeouts = Timeouts(lambda: now)
     timeouts.set(0, 10.0)

@@ -1,4 +1,4 @@
-"""The worker's side of an executor: errors in the form that is sent, and the log."""
+"""The worker's side of an executor: errors as they are sent, and the log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Unpicklable(Exception):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_errors_are_sent_as_one_line_and_lasting_ones_as_they_are(
+def test_errors_are_sent_as_one_line_and_final_ones_unchanged(
     error: Exception, message: str, final: type[Exception] | None
 ) -> None:
     sent = pickle.loads(pickle.dumps(WorkerError.of(error)))
@@ -88,7 +88,7 @@ def test_a_worker_that_cannot_be_opened_is_an_error(tmp_path: Path, log: WorkerL
     assert "cannot be opened on cpu: Traceback" in (tmp_path / "worker.log").read_text()
 
 
-def test_a_log_that_cannot_be_written_fails_nothing(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     WorkerLog(tmp_path / "nowhere" / "worker.log")("text")
     assert not (tmp_path / "nowhere").exists()
 
@@ -100,7 +100,7 @@ def test_control_characters_do_not_reach_the_log(tmp_path: Path, log: WorkerLog)
     assert "\nb\tc\n" in text
 
 
-def test_threads_are_in_the_environment_and_the_users_allocator_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_in_the_environment_and_the_users_tunables_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     assert worker_environment(3)["OMP_NUM_THREADS"] == "3"
     assert "glibc.malloc.mmap_max=0" in worker_environment(3)["GLIBC_TUNABLES"]

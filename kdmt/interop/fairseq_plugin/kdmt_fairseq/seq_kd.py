@@ -24,10 +24,16 @@ from kdmt_fairseq.losses import smoothed_cross_entropy
 
 @dataclass
 class SeqKDConfig(FairseqDataclass):
-    distilled: str = field(default="", metadata={"help": "a data-bin with the teacher's translation of each sentence"})
-    kd_alpha: float = field(default=0.5, metadata={"help": "share of the translations"})
-    kd_weights: str = field(default="", metadata={"help": "a .npy file with a weight for each pair"})
-    label_smoothing: float = field(default=0.0, metadata={"help": "of the cross entropy"})
+    distilled: str = field(
+        default="", metadata={"help": "data-bin with the teacher's translation of each sentence (default: none)"}
+    )
+    kd_alpha: float = field(
+        default=0.5, metadata={"help": "weight of the teacher's translations, against the references (default: 0.5)"}
+    )
+    kd_weights: str = field(
+        default="", metadata={"help": ".npy file with a weight for each sentence pair (default: none)"}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "label smoothing of the cross entropy (default: 0)"})
     sentence_avg: bool = II("optimization.sentence_avg")
 
 

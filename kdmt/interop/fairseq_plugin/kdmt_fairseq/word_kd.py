@@ -22,10 +22,16 @@ from kdmt_fairseq.losses import group_divergence, smoothed_cross_entropy
 
 @dataclass
 class WordKDConfig(FairseqDataclass):
-    knowledge: str = field(default="", metadata={"help": "kdmt's knowledge cache of the training set"})
-    kd_alpha: float = field(default=0.5, metadata={"help": "share of the divergence; the rest is cross entropy"})
-    kd_temperature: float = field(default=1.0, metadata={"help": "one of the cache's temperatures"})
-    label_smoothing: float = field(default=0.0, metadata={"help": "of the cross entropy"})
+    knowledge: str = field(
+        default="", metadata={"help": "folder of the knowledge cache of the training set (required)"}
+    )
+    kd_alpha: float = field(
+        default=0.5, metadata={"help": "weight of the divergence, against cross entropy (default: 0.5)"}
+    )
+    kd_temperature: float = field(
+        default=1.0, metadata={"help": "temperature, one of those in the knowledge cache (default: 1)"}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "label smoothing of the cross entropy (default: 0)"})
     sentence_avg: bool = II("optimization.sentence_avg")
 
 

@@ -1,7 +1,8 @@
-"""CTranslate2's search beside ours, on random models of every shape.
+"""Tests of the CTranslate2 engine: its search compared with the PyTorch engine, on random models of every shape.
 
-<pad>, which CTranslate2 forbids and then renormalises for, has next to no probability in these models: complete n-bests
-are to be those of PyTorch, whether </s> is likely as the first token or a search ends at the maximum length.
+CTranslate2 forbids <pad> and renormalises the distribution, so <pad> has almost no probability in these models.
+Complete n-best lists must then equal those of PyTorch, also if </s> is likely as the first token or a search ends at
+the maximum length.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import beam_oracle as oracle
@@ -28,6 +30,7 @@ from small_transformers import (
 )
 
 from kdmt.config import Decode
+from kdmt.decode.engines import ctranslate2 as ctranslate2_engine
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.engine import length_batches
 from kdmt.decode.engines.pytorch import TorchEngine
@@ -62,7 +65,7 @@ def load(model: Transformer, folder: Path) -> CTranslate2Engine:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> CTranslate2Engine:
-    """Of `make_model()`."""
+    """Return the engine of `make_model()`."""
     return load(make_model(), tmp_path / "model")
 
 
@@ -89,11 +92,11 @@ def next_log_probs(model: Transformer, source: np.ndarray) -> oracle.NextLogProb
     return of_prefix
 
 
-# ------------------------------------------------------------------------------------------------ what the search finds
+# ------------------------------------------------------------------------------------------------------- beam search
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_nbest_is_that_of_pytorch(tmp_path: Path, config: TransformerConfig) -> None:
+def test_nbest_equals_pytorch(tmp_path: Path, config: TransformerConfig) -> None:
     model = make_model(config)
     engine, peer, cut = load(model, tmp_path / "model"), TorchEngine(model), 0
     for beam, lenpen in SETTINGS:
@@ -106,8 +109,10 @@ def test_nbest_is_that_of_pytorch(tmp_path: Path, config: TransformerConfig) -> 
     assert cut
 
 
-def test_prefixes_that_live_on_behind_one_that_ended_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    walks: list[int] = []  # the steps from which the search was made here
+def test_prefixes_that_continue_after_a_finished_hypothesis_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks: list[int] = []  # the steps from which the search was made in Python
     advance = CTranslate2Engine._advance
 
     def counting(self: CTranslate2Engine, source: Any, ended: Any, live: Any, beam: int) -> Any:
@@ -125,7 +130,7 @@ def test_prefixes_that_live_on_behind_one_that_ended_are_found(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("beam", [9, 10, 16, 20])  # the first step has 16 candidates, the vocabulary 18
-def test_a_beam_as_large_as_the_vocabulary(tmp_path: Path, beam: int) -> None:
+def test_nbest_equals_pytorch_with_a_beam_as_large_as_the_vocabulary(tmp_path: Path, beam: int) -> None:
     model = make_model(eos_logit=3.0)
     engine, peer = load(model, tmp_path / "model"), TorchEngine(model)
     for max_len in (1, 2, 6):
@@ -133,7 +138,9 @@ def test_a_beam_as_large_as_the_vocabulary(tmp_path: Path, beam: int) -> None:
         assert_same(engine.decode(SOURCES, wanted), peer.decode(SOURCES, wanted))
 
 
-def test_a_search_that_none_reaches_the_end_of_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_in_which_no_hypothesis_reaches_the_limit_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make_model(eos_logit=4.0)
     engine, searches = load(model, tmp_path / "model"), []
     search = CTranslate2Engine._search
@@ -148,11 +155,11 @@ def test_a_search_that_none_reaches_the_end_of_is_made_once(tmp_path: Path, monk
     again = sum(searches) - len(SOURCES)
     first = TorchEngine(model).score_pairs(SOURCES, [np.array([EOS])] * len(SOURCES))
     assert len(ends) == len(SOURCES)
-    assert again <= sum(float(log_prob[0]) > math.log(1e-3) for log_prob in first)  # where </s> came first
+    assert again <= sum(float(log_prob[0]) > math.log(1e-3) for log_prob in first)  # </s> is likely first
 
 
-@pytest.mark.parametrize("eos_logit", [-1.0, 1.0, 3.0])  # </s> is, and is not, among the best first tokens
-def test_one_hypothesis_more_is_as_good_as_a_second_search(
+@pytest.mark.parametrize("eos_logit", [-1.0, 1.0, 3.0])  # </s> is or is not among the best first tokens
+def test_searching_for_one_more_hypothesis_equals_a_second_search(
     tmp_path: Path, eos_logit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model(eos_logit=eos_logit)
@@ -175,7 +182,7 @@ def test_one_hypothesis_more_is_as_good_as_a_second_search(
 
 @pytest.mark.parametrize("name", ["other depths", "post-norm"])
 @pytest.mark.parametrize(("beam", "lenpen"), SETTINGS)
-def test_nbest_is_the_oracles(tmp_path: Path, name: str, beam: int, lenpen: float) -> None:
+def test_nbest_equals_the_reference_search(tmp_path: Path, name: str, beam: int, lenpen: float) -> None:
     model = make_model(CONFIGS[name])
     sources = SOURCES[:3]
     found = load(model, tmp_path / "model").decode(sources, settings(beam=beam, nbest=beam, lenpen=lenpen))
@@ -184,8 +191,8 @@ def test_nbest_is_the_oracles(tmp_path: Path, name: str, beam: int, lenpen: floa
         assert_same([mine], [oracle.search(step, max_len=POSITIONS - 1, beam=beam, lenpen=lenpen)])
 
 
-@pytest.mark.parametrize("eos_logit", [-12.0, 1.0, 4.0])  # rare or likely, also as the first token
-def test_scores_are_the_teacher_forced_ones(tmp_path: Path, eos_logit: float) -> None:
+@pytest.mark.parametrize("eos_logit", [-12.0, 1.0, 4.0])  # </s> is rare or likely, also as the first token
+def test_scores_equal_teacher_forced_scores(tmp_path: Path, eos_logit: float) -> None:
     model = make_model(eos_logit=eos_logit)
     engine = load(model, tmp_path / "model")
     for lenpen in (0.0, 0.6, 1.0):
@@ -199,25 +206,25 @@ def test_scores_are_the_teacher_forced_ones(tmp_path: Path, eos_logit: float) ->
         assert all(nbest == sorted(nbest, key=lambda h: -h.score) for nbest in found)
 
 
-def test_maximum_length_is_each_sentences_own(tmp_path: Path) -> None:
+def test_each_sentence_has_its_own_maximum_length(tmp_path: Path) -> None:
     model = make_model(eos_logit=-40.0)
     engine = load(model, tmp_path / "model")
     wanted = Decode(beam=1, max_len_a=1.5, max_len_b=2)
     found = engine.decode(SOURCES, wanted)
     assert [len(nbest[0].tokens) for nbest in found] == [int(1.5 * len(source) + 2) for source in SOURCES]
-    assert_same(found, TorchEngine(model).decode(SOURCES, wanted))  # with one beam nothing is left to choose
+    assert_same(found, TorchEngine(model).decode(SOURCES, wanted))  # a beam of 1 has only one hypothesis
     longest = engine.decode(SOURCES[:2], Decode(beam=2, max_len_a=0.0, max_len_b=500))
     assert [len(nbest[0].tokens) for nbest in longest] == [POSITIONS - 1] * 2
 
 
-def test_pad_is_never_written(tmp_path: Path) -> None:
-    model = make_model(pad_logit=20.0, eos_logit=18.0)  # <pad> is the likeliest of all
+def test_pad_is_never_generated(tmp_path: Path) -> None:
+    model = make_model(pad_logit=20.0, eos_logit=18.0)  # <pad> is the most likely token
     found = load(model, tmp_path / "model").decode(SOURCES, settings(beam=5, nbest=5))
     assert all(h.tokens and PAD not in h.tokens for nbest in found for h in nbest)
 
 
 @pytest.mark.parametrize("nbest", [1, 2])
-def test_nbest_is_the_beginning_of_a_longer_one(engine: CTranslate2Engine, nbest: int) -> None:
+def test_nbest_is_a_prefix_of_a_longer_nbest(engine: CTranslate2Engine, nbest: int) -> None:
     whole = engine.decode(SOURCES, settings(beam=4, nbest=4))
     assert engine.decode(SOURCES, settings(beam=4, nbest=nbest)) == [hypotheses[:nbest] for hypotheses in whole]
 
@@ -226,7 +233,7 @@ def test_nbest_is_the_beginning_of_a_longer_one(engine: CTranslate2Engine, nbest
 
 
 @pytest.mark.parametrize("name", ["post-norm", "pre-norm", "all embeddings shared"])
-def test_pair_scores_are_those_of_pytorch(tmp_path: Path, name: str) -> None:
+def test_pair_scores_equal_pytorch(tmp_path: Path, name: str) -> None:
     model = make_model(CONFIGS[name])
     targets = make_sources([4, 2, 0, 11, 3, 1, 8, 23], seed=1)
     engine, expected = load(model, tmp_path / "model"), TorchEngine(model).score_pairs(SOURCES, targets)
@@ -239,7 +246,7 @@ def test_pair_scores_are_those_of_pytorch(tmp_path: Path, name: str) -> None:
     assert engine.score_pairs([], []) == []
 
 
-def test_pairs_must_match(engine: CTranslate2Engine) -> None:
+def test_invalid_pairs_are_refused(engine: CTranslate2Engine) -> None:
     with pytest.raises(ValueError, match="2 sources and 1 targets"):
         engine.score_pairs(SOURCES[:2], SOURCES[:1])
     with pytest.raises(UserError, match="target 0 has 31 tokens"):
@@ -253,7 +260,7 @@ SAMPLES = 3000
 
 
 def exact_distribution(model: Transformer, source: np.ndarray, sampling: Sampling) -> dict[tuple[int, ...], float]:
-    """Of all samples of at most two tokens that have a probability."""
+    """Return the probability of each possible sample of at most two tokens."""
     log_probs = next_log_probs(model, source)
 
     def drawn_from(prefix: tuple[int, ...]) -> list[float]:
@@ -283,13 +290,14 @@ def exact_distribution(model: Transformer, source: np.ndarray, sampling: Samplin
     ],
     ids=str,
 )
-def test_samples_are_distributed_as_they_should_be(tmp_path: Path, sampling: Sampling) -> None:
+def test_samples_follow_the_exact_distribution(tmp_path: Path, sampling: Sampling) -> None:
     model = make_model(seed=5, pad_logit=3.0)
     (source,) = make_sources([4])
     found = load(model, tmp_path / "model").sample([source] * SAMPLES, TWO_TOKENS, sampling, seed=1)
     counts, exact = Counter(nbest[0].tokens for nbest in found), exact_distribution(model, source, sampling)
     assert counts.keys() <= exact.keys()
-    # chi-square over what is expected five times or more, the others as one: within four deviations of its mean
+    # chi-squared statistic over samples expected at least five times, all others as one class: it must be within four
+    # standard deviations of its mean
     expected = {tokens: p * SAMPLES for tokens, p in exact.items() if p * SAMPLES >= 5}
     observed = {tokens: counts[tokens] for tokens in expected}
     expected[(-1,)] = SAMPLES - sum(expected.values()) + 1e-9
@@ -298,7 +306,7 @@ def test_samples_are_distributed_as_they_should_be(tmp_path: Path, sampling: Sam
     assert squares < len(expected) + 4 * math.sqrt(2 * len(expected))
 
 
-def test_a_samples_score_is_the_teacher_forced_one(tmp_path: Path) -> None:
+def test_the_score_of_a_sample_is_teacher_forced(tmp_path: Path) -> None:
     model = make_model(eos_logit=-3.0, pad_logit=2.0)
     wanted = Decode(lenpen=0.6, max_len_b=3)
     found = load(model, tmp_path / "model").sample(SOURCES, wanted, Sampling(0.7, 5, 0.9), seed=2)
@@ -309,7 +317,7 @@ def test_a_samples_score_is_the_teacher_forced_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_seed_says_what_is_drawn(tmp_path: Path, threads: int) -> None:
+def test_samples_depend_on_the_seed(tmp_path: Path, threads: int) -> None:
     load(make_model(), tmp_path / "model")
     engine, done = CTranslate2Engine(tmp_path / "model", threads=threads), list[int]()
     whole = engine.sample(SOURCES * 20, settings(batch_size=50), Sampling(), seed=1)
@@ -327,12 +335,12 @@ def test_a_sample_ends_at_its_own_maximum_length(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(temperature=1e-4), Sampling(top_p=1e-9)])
-def test_a_sample_without_chance_is_beam_1(engine: CTranslate2Engine, sampling: Sampling) -> None:
+def test_a_deterministic_sample_equals_greedy_search(engine: CTranslate2Engine, sampling: Sampling) -> None:
     wanted = Decode(beam=1, max_len_b=3)
     assert_same(engine.sample(SOURCES, wanted, sampling, seed=1), engine.decode(SOURCES, wanted))
 
 
-def test_what_cannot_be_sampled_for(engine: CTranslate2Engine) -> None:
+def test_sampling_for_empty_and_too_long_sources(engine: CTranslate2Engine) -> None:
     assert engine.sample([], Decode(), Sampling(), seed=1) == []
     assert engine.sample([np.array([EOS])], Decode(), Sampling(), seed=1) == [[Hypothesis((), 0.0)]]
     with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
@@ -343,7 +351,7 @@ def test_what_cannot_be_sampled_for(engine: CTranslate2Engine) -> None:
 
 
 @pytest.mark.parametrize(("beam", "lenpen"), SETTINGS)
-def test_a_shortlist_of_everything_changes_nothing(tmp_path: Path, beam: int, lenpen: float) -> None:
+def test_a_shortlist_of_all_tokens_does_not_change_the_output(tmp_path: Path, beam: int, lenpen: float) -> None:
     model = make_model(eos_logit=2.0)
     whole = load(model, tmp_path / "model")
     add_shortlist(tmp_path / "model", range(18), {})
@@ -352,13 +360,15 @@ def test_a_shortlist_of_everything_changes_nothing(tmp_path: Path, beam: int, le
     pairs = zip(whole.decode(SOURCES, wanted), short.decode(SOURCES, wanted), strict=True)
     ending = [(a, b) for a, b in pairs if not at_limit(a, POSITIONS - 1)]
     assert len(ending) > len(SOURCES) / 2
-    # where </s> is likely as the first token, its probability is known less precisely than by forced decoding
+    # if </s> is likely as the first token, its probability is less precise than that of forced decoding
     assert_same([found for _, found in ending], [expected for expected, _ in ending], tolerance=1e-3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("eos_logit", [-12.0, 3.0])
-def test_a_batch_is_translated_with_what_its_sources_allow(tmp_path: Path, batch_size: int, eos_logit: float) -> None:
+def test_only_tokens_that_the_shortlist_of_a_batch_allows_are_generated(
+    tmp_path: Path, batch_size: int, eos_logit: float
+) -> None:
     load(make_model(eos_logit=eos_logit), tmp_path / "model")
     shortlist = Shortlist(np.array([EOS, UNK, 7]), {4: np.array([9]), 5: np.array([11]), 9: np.array([6, 14])})
     add_shortlist(tmp_path / "model", shortlist.frequent, shortlist.of_token)
@@ -367,7 +377,7 @@ def test_a_batch_is_translated_with_what_its_sources_allow(tmp_path: Path, batch
     found = engine.decode(SOURCES, wanted)
     for batch in length_batches([len(source) for source in SOURCES], max_tokens=8000, batch_size=batch_size):
         used = {token for place in batch for hypothesis in found[place] for token in hypothesis.tokens}
-        # where </s> is likely as the first token, sources of all batches are searched again together
+        # if </s> is likely as the first token, sources of all batches are searched again together
         together = batch if eos_logit < 0 else range(len(SOURCES))
         assert used <= shortlist.allowed(SOURCES[place] for place in together) | {BOS}
         written |= used
@@ -377,7 +387,7 @@ def test_a_batch_is_translated_with_what_its_sources_allow(tmp_path: Path, batch
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_folder_without_a_shortlist(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_shortlist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model: has no lexical shortlist \(vmap\.txt\)"):
         CTranslate2Engine(tmp_path / "model", shortlist=True)
     add_shortlist(tmp_path / "model", [EOS], {})
@@ -392,7 +402,9 @@ def test_a_folder_without_a_shortlist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limits", [{"batch_size": 1}, {"batch_size": 3}, {"max_tokens": 1}, {"max_tokens": 30}])
 @pytest.mark.parametrize("lengths", [LONG, {"max_len_a": 1.2, "max_len_b": 3}])
-def test_batches_change_nothing(engine: CTranslate2Engine, limits: dict[str, int], lengths: dict[str, float]) -> None:
+def test_output_does_not_depend_on_the_batch_size(
+    engine: CTranslate2Engine, limits: dict[str, int], lengths: dict[str, float]
+) -> None:
     whole = engine.decode(SOURCES, Decode.model_validate({"beam": 4, "nbest": 4, **lengths}))
     done: list[int] = []
     found = engine.decode(
@@ -403,48 +415,48 @@ def test_batches_change_nothing(engine: CTranslate2Engine, limits: dict[str, int
     assert max(done) <= limits.get("batch_size", len(SOURCES))
 
 
-def test_order_changes_nothing(engine: CTranslate2Engine) -> None:
+def test_output_does_not_depend_on_the_order_of_sources(engine: CTranslate2Engine) -> None:
     wanted = Decode(beam=4, nbest=4, max_len_b=3)
     whole = engine.decode(SOURCES, wanted)
     order = np.random.default_rng(1).permutation(len(SOURCES)).tolist()
     assert_same(engine.decode([SOURCES[i] for i in order], wanted), [whole[i] for i in order])
 
 
-def test_progress_is_told_batch_by_batch(engine: CTranslate2Engine) -> None:
+def test_progress_is_reported_batch_by_batch(engine: CTranslate2Engine) -> None:
     done: list[int] = []
     engine.decode(SOURCES, settings(beam=1, batch_size=5), progress=done.append)
-    assert done == [3, 5]  # the last batch comes first
+    assert done == [3, 5]  # the last batch is translated first
     done.clear()
     engine.decode(SOURCES, Decode(beam=1, max_len_a=1.2, max_len_b=1), progress=done.append)
-    assert done == [8]  # whatever the maximum lengths
+    assert done == [8]  # one batch also with different maximum lengths
 
 
 def test_no_sources(engine: CTranslate2Engine) -> None:
     assert engine.decode([], Decode()) == []
 
 
-def test_a_source_of_eos_alone_gets_the_empty_hypothesis(engine: CTranslate2Engine) -> None:
+def test_a_source_of_only_eos_gets_the_empty_hypothesis(engine: CTranslate2Engine) -> None:
     found = engine.decode([np.array([EOS]), SOURCES[0]], settings(beam=3, nbest=3))
     assert found[0] == [Hypothesis((), 0.0)]
     assert_same(found[1:], engine.decode(SOURCES[:1], settings(beam=3, nbest=3)))
 
 
-# ---------------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------------- invalid arguments
 
 
-def test_source_too_long_is_named(engine: CTranslate2Engine) -> None:
+def test_a_source_that_is_too_long_is_refused(engine: CTranslate2Engine) -> None:
     assert engine.decode(make_sources([POSITIONS - 1]), Decode(beam=1))[0]
     with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
         engine.decode(make_sources([3, 24]), Decode())
 
 
-def test_source_without_eos(engine: CTranslate2Engine) -> None:
+def test_a_source_without_eos_is_refused(engine: CTranslate2Engine) -> None:
     with pytest.raises(ValueError, match="source 0 does not end"):
         engine.decode([np.array([5, 6])], Decode())
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_folder_that_is_none_or_damaged(tmp_path: Path) -> None:
+def test_missing_and_damaged_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a model that 'kdmt export"):
         CTranslate2Engine(tmp_path)
     (tmp_path / "model" / "model.bin").write_bytes(b"\0")
@@ -453,12 +465,14 @@ def test_a_folder_that_is_none_or_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_process_that_uses_it_loads_no_torch(tmp_path: Path) -> None:
+def test_the_engine_does_not_import_torch(tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 from kdmt.config import Decode
+from kdmt.decode.engines import ctranslate2 as ctranslate2_engine
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.types import Sampling
 engine, source = CTranslate2Engine(Path({str(tmp_path / "model")!r})), [np.array([5, 6, 2])]
@@ -471,20 +485,44 @@ assert "torch" not in sys.modules
 
 
 @pytest.mark.usefixtures("engine")
+def test_batches_in_flight_give_the_same_translations(
+    engine: CTranslate2Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = settings(beam=4, nbest=4, batch_size=2)
+    expected = engine.decode(SOURCES, wanted)
+    monkeypatch.setattr(ctranslate2_engine, "batches_in_flight", lambda *_: 3)
+    several = CTranslate2Engine(tmp_path / "model", compute_type="float32")
+    done: list[int] = []
+    found = several.decode(SOURCES, wanted, progress=done.append)
+    assert sum(done) == len(SOURCES)
+    for nbest, others in zip(found, expected, strict=True):  # the first search may look for one more
+        assert [each.tokens for each in nbest] == [each.tokens for each in others]
+        assert [each.score for each in nbest] == pytest.approx([each.score for each in others], abs=TOLERANCE)
+
+
+def test_a_missing_library_is_not_tried_again(engine: CTranslate2Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("Library libcublas.so.12 is not found or cannot be loaded")
+
+    monkeypatch.setattr(engine, "_translator", SimpleNamespace(translate_batch=fails))
+    with pytest.raises(UserError, match="pip install nvidia-cublas-cu12"):
+        engine.decode(SOURCES, settings(beam=2))
+
+
 @pytest.mark.parametrize("arguments", [{"compute_type": "int3"}, {"device": "abacus"}])
-def test_what_ctranslate2_does_not_have(tmp_path: Path, arguments: dict[str, str]) -> None:
+def test_unknown_compute_types_and_devices_are_refused(tmp_path: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(UserError, match="CTranslate2 cannot load it on"):
         CTranslate2Engine(tmp_path / "model", **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("engine")
-def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     with pytest.raises(UserError, match="pip install ctranslate2"):
         CTranslate2Engine(tmp_path / "model")
 
 
-def test_int8_by_request(tmp_path: Path) -> None:
+def test_int8_is_supported(tmp_path: Path) -> None:
     load(make_model(), tmp_path / "model")
     found = CTranslate2Engine(tmp_path / "model", compute_type="int8", threads=2).decode(SOURCES, settings(beam=2))
     assert all(len(nbest) == 1 for nbest in found)

@@ -1,4 +1,4 @@
-"""What decoding engines share: how sources are batched and checked, and the protocols that the engines fulfil."""
+"""Tests of functions shared by decoding engines: batching and checking of sources, and the protocols of engines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ from kdmt.types import EOS
     max_tokens=st.integers(1, 100),
     batch_size=st.integers(1, 9),
 )
-def test_length_batches(lengths: list[int], max_tokens: int, batch_size: int) -> None:
+def test_length_batches_are_sorted_and_as_large_as_the_limits_allow(
+    lengths: list[int], max_tokens: int, batch_size: int
+) -> None:
     batches = list(length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size))
     assert sorted(chain(*batches)) == list(range(len(lengths)))
     in_order = [lengths[index] for index in chain(*batches)]
@@ -39,11 +41,11 @@ def test_length_batches(lengths: list[int], max_tokens: int, batch_size: int) ->
     for batch in batches:
         assert len(batch) <= batch_size
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= max_tokens
-    for batch in batches[:-1]:  # none could have taken one more
+    for batch in batches[:-1]:  # no batch could have had one more sentence
         assert len(batch) == batch_size or (len(batch) + 1) * lengths[batch[0]] > max_tokens
 
 
-def test_sentences_are_refused_by_their_index() -> None:
+def test_invalid_sentences_are_refused_with_their_index() -> None:
     fits, long, open_end = np.array([5, 6, EOS]), np.array([5, 6, 7, EOS]), np.array([5, 6])
     check_sentences([fits, fits], 3, "source")
     with pytest.raises(UserError, match="source 1 has 4 tokens with </s>; the model's limit is 3"):
@@ -53,7 +55,7 @@ def test_sentences_are_refused_by_their_index() -> None:
             check_sentences([fits, wrong], 3, "target")
 
 
-def test_protocols_tell_what_an_engine_can_do() -> None:
+def test_engines_implement_the_protocols_of_their_abilities() -> None:
     config = TransformerConfig(encoder_layers=1, decoder_layers=1, encoder_embed_dim=8, decoder_embed_dim=8)
     parallel = NATEngine(build_nonautoregressive(config, NATConfig(family="ctc"), src_vocab_size=9, tgt_vocab_size=9))
     beam = TorchEngine(make_model())
@@ -63,7 +65,7 @@ def test_protocols_tell_what_an_engine_can_do() -> None:
     assert not isinstance(parallel, ScoringEngine)
 
 
-def test_options_have_the_defaults_of_a_single_thread_on_a_cpu() -> None:
+def test_options_default_to_a_single_thread_on_a_cpu() -> None:
     options = EngineOptions()
     assert (options.device, options.threads, options.rescorer) == ("cpu", 1, None)
     assert EngineOptions(rescorer=Path("x")).search == options.search

@@ -1,4 +1,4 @@
-"""Several models that translate together, beside an oracle that averages their probabilities."""
+"""Tests of ensembles, compared with a reference search that averages the probabilities of the models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mean_log_probs(models: list[Transformer], source: np.ndarray) -> oracle.Next
     return of_prefix
 
 
-def test_the_search_goes_by_the_mean_of_the_probabilities(models: list[Transformer]) -> None:
+def test_search_uses_the_mean_of_the_probabilities(models: list[Transformer]) -> None:
     found = TorchEngine(models[0], others=models[1:]).decode(SOURCES, SETTINGS)
     for source, nbest in zip(SOURCES, found, strict=True):
         expected = oracle.search(mean_log_probs(models, source), max_len=POSITIONS - 1, beam=4, lenpen=0.6)
@@ -42,13 +42,13 @@ def test_the_search_goes_by_the_mean_of_the_probabilities(models: list[Transform
         assert [h.score for h in nbest] == pytest.approx([h.score for h in expected[:4]], abs=1e-9)
 
 
-def test_a_model_with_itself_is_that_model_alone(models: list[Transformer]) -> None:
+def test_an_ensemble_of_equal_models_equals_one_model(models: list[Transformer]) -> None:
     alone = TorchEngine(models[0]).decode(SOURCES, SETTINGS)
     twice = TorchEngine(models[0], others=[models[0]]).decode(SOURCES, SETTINGS)
     assert [[h.tokens for h in nbest] for nbest in twice] == [[h.tokens for h in nbest] for nbest in alone]
 
 
-def test_samples_have_the_mean_probability(models: list[Transformer]) -> None:
+def test_scores_of_samples_are_means_of_the_probabilities(models: list[Transformer]) -> None:
     engine = TorchEngine(models[0], others=models[1:])
     found = engine.sample(SOURCES, range(len(SOURCES)), SETTINGS, Sampling(), seed=1)
     for source, (sample,) in zip(SOURCES, found, strict=True):
@@ -58,6 +58,6 @@ def test_samples_have_the_mean_probability(models: list[Transformer]) -> None:
         assert sample.score == pytest.approx(math.fsum(log_probs) / len(words), abs=1e-9)
 
 
-def test_pairs_are_scored_by_one_model(models: list[Transformer]) -> None:
+def test_scoring_pairs_with_an_ensemble_is_refused(models: list[Transformer]) -> None:
     with pytest.raises(ValueError, match="one model"):
         TorchEngine(models[0], others=models[1:]).score_pairs(SOURCES, SOURCES)

@@ -1,6 +1,6 @@
-"""fairseq's refinement on small random models; its translations are compared with fairseq's in interop/fairseq.
+"""Tests of the refinement of fairseq on small random models.
 
-`tests/unit/interop/fairseq/test_parity.py` holds the outputs of real fairseq against this engine.
+`tests/unit/interop/fairseq/test_parity.py` compares the output of this engine with that of fairseq.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def make_student(family: str, layout: str = "fairseq") -> NATransformer:
     src_size, tgt_size = vocabulary_sizes(POST_NORM)
     nat = NATConfig(family=family, layout=layout, crf_candidates=8)
     model = build_nonautoregressive(POST_NORM, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size)
-    with torch.no_grad():  # sharper than fresh weights, so that tokens differ
+    with torch.no_grad():  # sharper distributions than those of initial weights, so that tokens differ
         for parameter in model.parameters():
             parameter.mul_(2.0)
     return model.double().eval()
@@ -49,7 +49,7 @@ def test_a_translation_does_not_depend_on_its_batch(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["cmlm", "inat"])
-def test_no_sentence_takes_more_passes_than_it_may(family: str) -> None:
+def test_the_number_of_passes_is_limited(family: str) -> None:
     for max_iter in (0, 2):
         adaptive = RefinementEngine(make_student(family), max_iter=max_iter).decode(SOURCES, Decode())
         assert all(1 <= best.steps <= max_iter + 1 for (best,) in adaptive)
@@ -70,7 +70,7 @@ def test_a_reranker_chooses_among_lengths_by_its_own_score() -> None:
         assert best.score == pytest.approx(normalized_score(float(log_probs.sum()), len(log_probs), 1.0), rel=1e-5)
 
 
-def test_what_fairseq_does_not_have_is_refused() -> None:
+def test_models_and_options_that_fairseq_does_not_have_are_refused() -> None:
     with pytest.raises(ValueError, match="no model of fairseq's"):
         RefinementEngine(make_student("cmlm", layout="own"))
     with pytest.raises(ValueError, match="levenshtein models have no lengths to try"):

@@ -1,4 +1,4 @@
-"""Decoding of non-autoregressive students: greedy CTC by hand, and whatever the batch is."""
+"""Tests of decoding non-autoregressive students, compared with plain implementations, for all batch sizes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sources() -> list[np.ndarray]:
     return [np.array([*rng.integers(4, V, length), EOS]) for length in (3, 7, 1, 5, 5, 2)]
 
 
-def test_greedy_is_the_best_symbol_of_each_position() -> None:
+def test_greedy_ctc_chooses_the_best_symbol_of_each_position() -> None:
     model = small().eval()
     for source, (found,) in zip(sources(), NATEngine(model).decode(sources(), Decode()), strict=True):
         tokens = torch.from_numpy(source)[None]
@@ -64,7 +64,7 @@ WAYS = [
 
 @pytest.mark.parametrize("limits", [{"batch_size": 1}, {"batch_size": 2}, {"max_tokens": 9}])
 @pytest.mark.parametrize(("family", "search", "nat"), WAYS)
-def test_the_batch_changes_nothing(
+def test_output_does_not_depend_on_the_batch_size(
     family: FamilyName, search: NATDecode, nat: dict[str, Any], limits: dict[str, int]
 ) -> None:
     engine = NATEngine(small(family, **nat), search=search, iterations=3)
@@ -77,10 +77,10 @@ def test_the_batch_changes_nothing(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("family", "search", "nat"), [*WAYS, ("dag", NATDecode(dag="greedy"), {})])
-def test_half_precision_scores_what_the_same_weights_score_in_double(
+def test_scores_in_half_precision_equal_those_in_double_precision(
     family: FamilyName, search: NATDecode, nat: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    """Tokens may differ where two are nearly equal; the best score may not."""
+    """Compare only scores, because tokens with nearly equal scores may be exchanged."""
     half, double = (
         NATEngine(model, search=search, iterations=1).decode(sources(), Decode())
         for model in (small(family, **nat).to(dtype), small(family, **nat).to(dtype).double())
@@ -89,25 +89,25 @@ def test_half_precision_scores_what_the_same_weights_score_in_double(
         assert found.score == pytest.approx(expected.score, rel=20 * torch.finfo(dtype).eps, abs=0.05)
 
 
-def test_a_flat_distribution_over_a_large_vocabulary_has_a_logarithm_in_float16() -> None:
+def test_log_probs_of_a_large_uniform_distribution_are_finite_in_float16() -> None:
     config = architecture("transformer_tiny", {})
     nat = NATConfig(family="nat")
     model = build_nonautoregressive(config, nat, src_vocab_size=V, tgt_vocab_size=70_000).half().eval()
     torch.nn.init.zeros_(model.output_proj.weight)
     _, log_probs_BL = model.best_symbols(torch.ones(1, 1, config.decoder_embed_dim, dtype=torch.float16))
-    assert float(log_probs_BL.detach()) == pytest.approx(-math.log(70_000 - 1), rel=1e-4)  # padding is never written
+    assert float(log_probs_BL.detach()) == pytest.approx(-math.log(70_000 - 1), rel=1e-4)  # <pad> is never generated
 
 
 @pytest.mark.parametrize("family", [*POSITIONAL, *ALIGNED, *EDITING])
-def test_in_float32_what_a_batch_changes_is_a_tie(family: FamilyName) -> None:
+def test_scores_in_float32_do_not_depend_on_the_batch_size(family: FamilyName) -> None:
     engine = NATEngine(small(family).float(), iterations=2)
     whole = engine.decode(sources(), Decode())
     alone = engine.decode(sources(), Decode(batch_size=1))
     for (one,), (other,) in zip(whole, alone, strict=True):
-        assert one.score == pytest.approx(other.score, rel=1e-5)  # where the tokens differ, neither is better
+        assert one.score == pytest.approx(other.score, rel=1e-5)  # tokens may differ only if their scores are equal
 
 
-def test_a_dag_decodes_the_path_that_looks_ahead() -> None:
+def test_a_dag_is_decoded_with_lookahead() -> None:
     model = small("dag").eval()
     for source, (found,) in zip(sources(), NATEngine(model).decode(sources(), Decode()), strict=True):
         tokens = torch.from_numpy(source)[None]
@@ -129,7 +129,7 @@ def log_probs_and_links(model: NATransformer, source: np.ndarray) -> tuple[np.nd
 
 
 @pytest.mark.parametrize("way", ["greedy", "viterbi"])
-def test_other_ways_through_a_dag(way: Literal["greedy", "viterbi"]) -> None:
+def test_greedy_and_viterbi_decoding_of_a_dag(way: Literal["greedy", "viterbi"]) -> None:
     model = small("dag").eval()
     search = NATDecode(dag=way, dag_lenpen=0.7) if way == "viterbi" else NATDecode(dag=way)
     engine = NATEngine(model, search=search)
@@ -153,7 +153,7 @@ def test_prefix_beam_search_of_a_ctc_model() -> None:
         assert (found.tokens, found.score) == (expected[0], pytest.approx(expected[1], rel=1e-9))
 
 
-def test_the_chain_chooses_the_best_sequence_over_its_candidates() -> None:
+def test_a_crf_finds_the_best_sequence() -> None:
     model = small("nat_crf").eval()
     engine = NATEngine(model, search=NATDecode(length_beam=1))
     moves = (model.transitions.first.weight @ model.transitions.second.weight.t()).detach().numpy()
@@ -164,7 +164,7 @@ def test_the_chain_chooses_the_best_sequence_over_its_candidates() -> None:
         logits = model.fill(tokens, seen, model.encode(tokens)) @ model.output_weight_VD.t()
         emissions = logits.log_softmax(-1)[0, :length].detach().numpy()
         best, came_from = emissions[0], []
-        for row in emissions[1:]:  # over the whole vocabulary, which is smaller than 64 candidates
+        for row in emissions[1:]:  # the whole vocabulary, which is smaller than 64 candidates
             table = best[:, None] + moves
             came_from.append(table.argmax(0))
             best = table.max(0) + row
@@ -176,7 +176,7 @@ def test_the_chain_chooses_the_best_sequence_over_its_candidates() -> None:
 
 
 @pytest.mark.parametrize("limit", [8, 1024])
-def test_lengths_that_are_tried_are_the_most_probable_and_differ(limit: int) -> None:
+def test_the_most_probable_lengths_are_tried(limit: int) -> None:
     model = small("nat").eval()
     source = torch.tensor([[5, EOS]])
     encoded = model.encode(source)
@@ -187,7 +187,7 @@ def test_lengths_that_are_tried_are_the_most_probable_and_differ(limit: int) -> 
     assert model.lengths.best(encoded, 5, limit=3)[0, :2].sort().values.tolist() == [2, 3]
 
 
-def test_more_lengths_than_the_model_has_are_refused() -> None:
+def test_a_length_beam_beyond_the_lengths_of_the_model_is_refused() -> None:
     model = small("nat")
     model.config = replace(model.config, max_target_positions=24)
     with pytest.raises(UserError, match="a length beam of 40 is more than the lengths that the model's 24 target"):
@@ -208,25 +208,25 @@ def test_a_teacher_chooses_among_lengths(family: FamilyName) -> None:
         with torch.no_grad():
             (candidates,) = _fill(model, tokens, model.encode(tokens), search, 3)
         targets = [np.array([*each.tokens, EOS]) for each in candidates]
-        said = teacher.score_pairs([source] * 4, targets)
-        scores = [float(each.sum()) / len(each) ** 0.6 for each in said]
+        teacher_log_probs = teacher.score_pairs([source] * 4, targets)
+        scores = [float(each.sum()) / len(each) ** 0.6 for each in teacher_log_probs]
         assert best.tokens == candidates[int(np.argmax(scores))].tokens
         assert best.score == pytest.approx(max(scores), rel=1e-6)
         chosen_otherwise += best.tokens != candidates[0].tokens
     assert chosen_otherwise > 0
     with pytest.raises(ValueError, match="there is none"):
         NATEngine(model, search=search)
-    alone, beside = NATEngine(small()), NATEngine(small(), search=search, teacher=teacher)
-    assert beside.decode(sources(), Decode()) == alone.decode(sources(), Decode())  # one candidate needs no choice
+    alone, with_teacher = NATEngine(small()), NATEngine(small(), search=search, teacher=teacher)
+    assert with_teacher.decode(sources(), Decode()) == alone.decode(sources(), Decode())  # only one candidate
 
 
 @pytest.mark.parametrize("family", ["cmlm", "inat", *EDITING])
-def test_a_draft_never_has_padding_among_its_words(family: FamilyName) -> None:
+def test_padding_is_never_generated_in_a_draft(family: FamilyName) -> None:
     model = small(family)
     with torch.no_grad():
         model.output_proj.weight[PAD] = 10.0 * model.output_proj.weight[4:].mean(0)
         if family == "insertion":
-            model.slot_proj.bias.copy_(model.output_proj.weight[PAD])  # <pad> would win everywhere
+            model.slot_proj.bias.copy_(model.output_proj.weight[PAD])  # <pad> would be chosen everywhere
         else:
             model.decoder_layers[-1].ffn_residual.norm.bias.copy_(10.0 * model.output_proj.weight[PAD])
     found = NATEngine(model, iterations=3).decode(sources(), Decode())
@@ -234,7 +234,7 @@ def test_a_draft_never_has_padding_among_its_words(family: FamilyName) -> None:
     assert not any(PAD in best.tokens for (best,) in found)
 
 
-def test_each_hypothesis_tells_its_passes_of_the_decoder() -> None:
+def test_hypotheses_have_their_number_of_decoder_passes() -> None:
     for family, most in (
         ("ctc", 1),
         ("dag", 1),
@@ -250,9 +250,9 @@ def test_each_hypothesis_tells_its_passes_of_the_decoder() -> None:
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 50.0])
-def test_the_penalty_of_a_slot_that_stays_empty(penalty: float) -> None:
+def test_the_eos_penalty_of_an_insertion_model(penalty: float) -> None:
     model = small("insertion").eval()
-    with torch.no_grad():  # </s> is somewhat likelier than all words together
+    with torch.no_grad():  # </s> is slightly more likely than all words together
         model.output_proj.weight[EOS] *= 3.0
     draft = torch.tensor([[BOS, EOS]])
     engine = NATEngine(model, search=NATDecode(eos_penalty=penalty), iterations=1)
@@ -267,7 +267,7 @@ def test_the_penalty_of_a_slot_that_stays_empty(penalty: float) -> None:
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 50.0])
-def test_the_penalty_of_no_placeholders(penalty: float) -> None:
+def test_the_eos_penalty_of_a_levenshtein_model(penalty: float) -> None:
     model = small("levenshtein").eval()
     with torch.no_grad():
         model.edits.placeholders.bias[0] += 6.0

@@ -1,4 +1,4 @@
-"""CTC students in ONNX Runtime translate as in PyTorch, and an export harms nothing."""
+"""Tests of CTC students in ONNX Runtime: their output equals PyTorch, and an export does not change the model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_student(config: TransformerConfig = SHARED, *, family: str = "ctc", ups
     nat = NATConfig(family=family, upsample=upsample)
     model = build_nonautoregressive(config, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():  # apart from each other, so that no symbol wins everywhere
+        for name, parameter in model.named_parameters():  # different embeddings, so that no symbol is chosen everywhere
             if "embed" in name or name in ("output_proj.weight", "blank_1D"):
                 parameter.copy_((4.0 if name == "blank_1D" else 2.0) * torch.randn(parameter.shape))
     return model.eval()
@@ -48,7 +48,7 @@ def make_student(config: TransformerConfig = SHARED, *, family: str = "ctc", ups
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of `make_student()`; to export takes seconds."""
+    """Return the folder of the exported `make_student()`; it is shared because exporting takes seconds."""
     folder = tmp_path_factory.mktemp("exported") / "out"
     size, companions = write_text_processing(folder.parent / "prepare", multiple=vocabulary_sizes(SHARED)[1])
     assert (size, size) == vocabulary_sizes(SHARED)
@@ -75,7 +75,7 @@ def assert_as_in_pytorch(engine: OnnxEngine, model: NATransformer) -> None:
         assert mine.steps == 1
 
 
-def test_translations_and_scores_are_those_of_pytorch(engine: OnnxEngine) -> None:
+def test_translations_and_scores_equal_pytorch(engine: OnnxEngine) -> None:
     assert_as_in_pytorch(engine, make_student())
 
 
@@ -96,7 +96,7 @@ def test_a_translation_does_not_depend_on_its_batch(engine: OnnxEngine) -> None:
     ]
 
 
-def test_translate_reads_what_export_wrote(tmp_path: Path, exported: Path) -> None:
+def test_kdmt_translate_reads_an_exported_folder(tmp_path: Path, exported: Path) -> None:
     save_checkpoint(tmp_path / "average", make_student(), companions=TextCodec.load(exported).companions(exported))
     stdin = b"abba ba\n\nbab\n"
     mine, torchs = (kdmt("translate", folder, stdin=stdin) for folder in (exported, tmp_path / "average"))
@@ -119,18 +119,18 @@ def test_the_blank_is_the_symbol_after_the_last_token(exported: Path) -> None:
     assert max(each.max() for each in found) == make_student().blank
 
 
-def test_without_onnx_runtime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_onnx_runtime_is_reported(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[onnx\]'"):
         OnnxEngine(exported)
 
 
-def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a model that 'kdmt export --to onnx' wrote"):
         OnnxEngine(tmp_path)
 
 
-def test_a_damaged_folder(tmp_path: Path, exported: Path) -> None:
+def test_a_damaged_folder_is_refused(tmp_path: Path, exported: Path) -> None:
     shutil.copytree(exported, tmp_path / "cut")
     model = tmp_path / "cut" / "model.onnx"
     model.write_bytes(model.read_bytes()[:-100])
@@ -138,8 +138,8 @@ def test_a_damaged_folder(tmp_path: Path, exported: Path) -> None:
         OnnxEngine(tmp_path / "cut")
 
 
-def test_names_in_a_graph_do_not_reach_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """ONNX Runtime warns of an initializer that nothing uses, by its name."""
+def test_names_of_a_graph_are_not_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Load a graph with an unused initializer: ONNX Runtime prints a warning with its name."""
     import onnx
     from onnx import TensorProto, helper
 

@@ -1,4 +1,4 @@
-"""The PyTorch engine on small random Transformers: every claim checked against uncached, unbatched forward passes."""
+"""Tests of the PyTorch engine on small random Transformers, compared with uncached, unbatched forward passes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CONFIGS = {
 def make_model(config: TransformerConfig = TINY, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Transformer:
     torch.manual_seed(seed)
     model = build_transformer(config, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).to(dtype)
-    with torch.no_grad():  # sharper than fresh weights, so that hypotheses differ
+    with torch.no_grad():  # sharper distributions than those of initial weights, so that hypotheses differ
         model.output_proj.weight.mul_(2.0)
     return model.eval()
 
@@ -70,7 +70,7 @@ def decode(model: Transformer, sources: list[np.ndarray], **settings: float) -> 
 
 
 def next_log_probs(model: Transformer, source: np.ndarray) -> oracle.NextLogProbs:
-    """The model as a function of the prefix: one sentence, no padding, no cache."""
+    """Return the model as a function of the prefix: one sentence, no padding, no cache."""
 
     @torch.no_grad()
     def of_prefix(prefix: tuple[int, ...]) -> list[float]:
@@ -93,7 +93,7 @@ def assert_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]])
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize(("beam", "lenpen"), [(1, 1.0), (3, 0.6), (5, 1.0), (4, 0.0)])
-def test_nbest_is_the_oracles(config: TransformerConfig, beam: int, lenpen: float) -> None:
+def test_nbest_equals_the_reference_search(config: TransformerConfig, beam: int, lenpen: float) -> None:
     model = make_model(config)
     sources = SOURCES[:5]
     expected = [
@@ -105,7 +105,7 @@ def test_nbest_is_the_oracles(config: TransformerConfig, beam: int, lenpen: floa
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("lenpen", [0.6, 1.0])
-def test_score_is_the_teacher_forced_score(dtype: torch.dtype, tolerance: float, lenpen: float) -> None:
+def test_scores_equal_teacher_forced_scores(dtype: torch.dtype, tolerance: float, lenpen: float) -> None:
     engine = TorchEngine(make_model(dtype=dtype))
     found = engine.decode(SOURCES, Decode(beam=4, nbest=4, lenpen=lenpen))
     pairs = [(source, hypothesis) for source, nbest in zip(SOURCES, found, strict=True) for hypothesis in nbest]
@@ -117,28 +117,28 @@ def test_score_is_the_teacher_forced_score(dtype: torch.dtype, tolerance: float,
         assert hypothesis.log_probs == pytest.approx(log_probs.tolist(), abs=tolerance)
 
 
-def test_beam_1_is_greedy() -> None:
+def test_beam_1_equals_greedy_search() -> None:
     model = make_model(seed=3)
     expected = [oracle.greedy(next_log_probs(model, source), max_len=max_len_of(source)) for source in SOURCES]
     assert [nbest[0].tokens for nbest in decode(model, SOURCES, beam=1)] == expected
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"max_tokens": 1}, {"max_tokens": 30}])
-def test_batch_size_changes_nothing(settings: dict[str, int]) -> None:
+def test_output_does_not_depend_on_the_batch_size(settings: dict[str, int]) -> None:
     model = make_model()
     whole = decode(model, SOURCES, beam=4, nbest=4)
     assert_same(decode(model, SOURCES, beam=4, nbest=4, **settings), whole)
 
 
-def test_batch_size_in_float32_moves_scores_by_rounding_alone() -> None:
+def test_scores_in_float32_depend_on_the_batch_size_only_by_rounding() -> None:
     model = make_model(dtype=torch.float32)
     whole = decode(model, SOURCES, beam=4, nbest=4)
     single = decode(model, SOURCES, beam=4, nbest=4, batch_size=1)
-    for one, other in zip(chain(*whole), chain(*single), strict=True):  # another string here would be a tie
+    for one, other in zip(chain(*whole), chain(*single), strict=True):  # tokens may differ if tied
         assert one.score == pytest.approx(other.score, abs=1e-5)
 
 
-def test_order_changes_nothing() -> None:
+def test_output_does_not_depend_on_the_order_of_sources() -> None:
     model = make_model()
     whole = decode(model, SOURCES, beam=4, nbest=4)
     order = np.random.default_rng(1).permutation(len(SOURCES)).tolist()
@@ -152,7 +152,7 @@ def test_equal_sources_get_equal_results() -> None:
 
 
 def never_ending(config: TransformerConfig = TINY) -> Transformer:
-    """A model that gives </s> the lowest logit wherever it stands."""
+    """Return a model that gives </s> the lowest logit at every position."""
     model = make_model(config)
     decode_step = model.decode_step
 
@@ -165,7 +165,7 @@ def never_ending(config: TransformerConfig = TINY) -> Transformer:
     return model
 
 
-def test_maximum_length_is_each_sentences_own() -> None:
+def test_each_sentence_has_its_own_maximum_length() -> None:
     found = decode(never_ending(), SOURCES, beam=2, max_len_a=1.5, max_len_b=2)
     assert [len(nbest[0].tokens) for nbest in found] == [int(1.5 * len(source) + 2) for source in SOURCES]
 
@@ -187,17 +187,17 @@ def test_no_sources() -> None:
     assert TorchEngine(make_model()).score_pairs([], []) == []
 
 
-def test_longest_source_there_may_be() -> None:
+def test_the_longest_possible_source_is_translated() -> None:
     assert decode(make_model(), make_sources([23]), beam=1)[0]
 
 
-def test_source_too_long_is_named() -> None:
+def test_a_source_that_is_too_long_is_refused() -> None:
     with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
         decode(make_model(), make_sources([3, 24]))
 
 
 @pytest.mark.parametrize("source", [[], [5, 6]])
-def test_source_without_eos(source: list[int]) -> None:
+def test_a_source_without_eos_is_refused(source: list[int]) -> None:
     with pytest.raises(ValueError, match="source 0 does not end"):
         decode(make_model(), [np.array(source)])
 
@@ -208,7 +208,7 @@ def test_progress_counts_every_sentence() -> None:
     assert done == [3, 3, 2]
 
 
-def test_a_model_in_training_decodes_without_dropout_and_trains_on() -> None:
+def test_a_model_in_training_mode_decodes_without_dropout_and_stays_trainable() -> None:
     model = make_model()
     expected = decode(model, SOURCES, beam=2)
     model.train()
@@ -219,7 +219,7 @@ def test_a_model_in_training_decodes_without_dropout_and_trains_on() -> None:
     model(source, source).sum().backward()
 
 
-def test_pair_scores_are_those_of_single_unpadded_passes() -> None:
+def test_pair_scores_equal_single_unpadded_passes() -> None:
     model = make_model()
     targets = make_sources([4, 2, 0, 11, 3, 1, 8, 5], seed=1)
     found = TorchEngine(model).score_pairs(SOURCES, targets, max_tokens=40, batch_size=3)
@@ -230,7 +230,7 @@ def test_pair_scores_are_those_of_single_unpadded_passes() -> None:
         assert log_probs == pytest.approx(expected, abs=1e-12)
 
 
-def test_pairs_must_match() -> None:
+def test_invalid_pairs_are_refused() -> None:
     engine = TorchEngine(make_model())
     with pytest.raises(ValueError, match="2 sources and 1 targets"):
         engine.score_pairs(SOURCES[:2], SOURCES[:1])
@@ -238,7 +238,7 @@ def test_pairs_must_match() -> None:
         engine.score_pairs(SOURCES[:1], make_sources([30]))
 
 
-def test_sampling_the_best_token_alone_is_greedy_search() -> None:
+def test_sampling_with_top_k_1_equals_greedy_search() -> None:
     model, sources = make_model(), [np.array([5, 6, 7, EOS]), np.array([8, EOS]), np.array([9, 10, 11, 12, 4, EOS])]
     found = sample_batch([model], pad_sentences(sources), sampling=Sampling(top_k=1), max_len_a=1.2, max_len_b=3)
     greedy = TorchEngine(model).decode(sources, Decode(beam=1, max_len_a=1.2, max_len_b=3, lenpen=1.0))
@@ -260,7 +260,7 @@ def draw(
 
 
 def draw_alone(model: Transformer, source: np.ndarray, index: int, seed: int) -> tuple[int, ...]:
-    """Token after token by inversion, with one random number at a time."""
+    """Return a sample drawn token by token by inversion, with one random number for each."""
     log_probs, rng = next_log_probs(model, source), np.random.default_rng([seed, index])
     tokens: tuple[int, ...] = ()
     while len(tokens) < max_len_of(source):
@@ -274,14 +274,14 @@ def draw_alone(model: Transformer, source: np.ndarray, index: int, seed: int) ->
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_sample_is_drawn_with_the_numbers_of_its_seed_and_index(seed: int) -> None:
+def test_a_sample_depends_on_its_seed_and_index(seed: int) -> None:
     model = make_model()
     expected = [draw_alone(model, source, index, seed) for source, index in zip(SOURCES, INDICES, strict=True)]
     assert [hypothesis.tokens for hypothesis in draw(model, INDICES, seed=seed)] == expected
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"max_tokens": 30}])
-def test_a_sample_depends_on_no_other_sentence(settings: dict[str, int]) -> None:
+def test_a_sample_does_not_depend_on_other_sentences(settings: dict[str, int]) -> None:
     model = make_model()
     whole = draw(model, INDICES)
     order = np.random.default_rng(1).permutation(len(SOURCES))[:-2].tolist()
@@ -289,7 +289,7 @@ def test_a_sample_depends_on_no_other_sentence(settings: dict[str, int]) -> None
     assert_same([some], [[whole[i] for i in order]])
 
 
-def test_another_seed_or_index_is_another_sample() -> None:
+def test_another_seed_or_index_gives_another_sample() -> None:
     model = make_model()
     samples = draw(model, INDICES), draw(model, INDICES, seed=2), draw(model, list(range(50, 58)))
     longer = [i for i, each in enumerate(samples[0]) if len(each.tokens) > 2]
@@ -301,7 +301,7 @@ def test_another_seed_or_index_is_another_sample() -> None:
 
 
 @pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(temperature=1e-4), Sampling(top_p=1e-9)])
-def test_a_sample_without_chance_is_beam_1(sampling: Sampling) -> None:
+def test_a_deterministic_sample_equals_greedy_search(sampling: Sampling) -> None:
     model, settings, done = make_model(seed=3), Decode(beam=1, batch_size=3, max_len_b=3), []
     engine = TorchEngine(model)
     found = engine.sample(SOURCES, INDICES, settings, sampling, seed=1, progress=done.append)
@@ -309,7 +309,7 @@ def test_a_sample_without_chance_is_beam_1(sampling: Sampling) -> None:
     assert done == [3, 3, 2]
 
 
-def test_sources_that_cannot_be_sampled_for() -> None:
+def test_sampling_for_no_sources_and_too_long_sources() -> None:
     engine = TorchEngine(make_model())
     assert engine.sample([], [], Decode(), Sampling(), seed=1) == []
     with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):

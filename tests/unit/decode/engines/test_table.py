@@ -1,4 +1,4 @@
-"""The table of engines: each folder is opened by its engine, and each engine can do what the table says."""
+"""Tests of the table of engines: each folder is opened by its engine, which has the abilities given in the table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ctc_student() -> NATransformer:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each engine; the checkpoints lie in runs, under pointer files."""
+    """Return a folder for each engine; checkpoints are in runs with pointer files."""
     root = tmp_path_factory.mktemp("engines")
     src_size, tgt_size = vocabulary_sizes(POST_NORM)
     ctranslate2_export.export_model(
@@ -64,7 +64,7 @@ def opened(folders: dict[str, Path], name: str) -> tuple[EngineKind, Engine]:
     return kind, kind.open(folder, EngineOptions())
 
 
-def test_every_engine_of_the_table_is_tested_here() -> None:
+def test_every_engine_of_the_table_is_tested() -> None:
     assert CLASSES.keys() == ENGINES.keys()
 
 
@@ -78,14 +78,14 @@ def test_a_folder_is_opened_by_its_engine(folders: dict[str, Path], name: str) -
 
 
 @pytest.mark.parametrize("name", ["pytorch", "nat"])
-def test_a_run_a_pointer_and_a_checkpoint_are_one_folder(folders: dict[str, Path], name: str) -> None:
+def test_a_run_and_a_pointer_lead_to_their_checkpoint(folders: dict[str, Path], name: str) -> None:
     checkpoint = folders[name] / "checkpoint_7"
     found = {find_engine(path)[1] for path in (folders[name], folders[name] / "best", checkpoint)}
     assert found == {checkpoint}
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_an_engine_can_do_what_the_table_says(folders: dict[str, Path], name: str) -> None:
+def test_an_engine_has_the_abilities_given_in_the_table(folders: dict[str, Path], name: str) -> None:
     kind, engine = opened(folders, name)
     (nbest, _) = engine.decode(SOURCES, Decode(beam=3, nbest=3, max_len_b=3))
     assert (len(nbest) > 1) == kind.nbest
@@ -97,7 +97,7 @@ def test_an_engine_can_do_what_the_table_says(folders: dict[str, Path], name: st
         assert all((np.asarray(each) < 0).all() for each in scores)
 
 
-def test_a_non_autoregressive_model_has_other_numbers_of_passes(tmp_path: Path) -> None:
+def test_the_number_of_passes_of_a_non_autoregressive_model_can_be_changed(tmp_path: Path) -> None:
     src_size, tgt_size = vocabulary_sizes(POST_NORM)
     model = build_nonautoregressive(
         POST_NORM, NATConfig(family="cmlm"), src_vocab_size=src_size, tgt_vocab_size=tgt_size
@@ -117,7 +117,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         find_engine(tmp_path)
 
 
-def test_a_damaged_description_is_named_by_the_engine(tmp_path: Path) -> None:
+def test_a_damaged_description_is_refused_by_the_engine(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "average", make_model())
     (tmp_path / "average" / "model.json").write_text("[", encoding="utf-8")
     kind, folder = find_engine(tmp_path)

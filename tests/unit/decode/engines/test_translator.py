@@ -1,4 +1,4 @@
-"""The translator: from raw text to finished text with a model of any kind."""
+"""Tests of the translator: from raw text to finished text with any kind of model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LINES = ["ba be", "", "gi ga", "da"]
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_text_is_processed_and_finished_as_it_was_for_training() -> None:
-    """Tokenised, lowercased sources; detokenised output: a pair of apostrophes comes back as the language writes it."""
+def test_text_is_processed_as_for_training() -> None:
+    """Check that sources are tokenised and lowercased, and that output is detokenised."""
     document = settings()
     document["prepare"]["text"] = {"moses": True, "lowercase": True}
     document["teacher"]["train"] |= {"max_updates": 2}
@@ -35,7 +35,7 @@ def test_text_is_processed_and_finished_as_it_was_for_training() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_translation_is_the_engines_best_hypothesis_as_text() -> None:
+def test_a_translation_is_the_text_of_the_best_hypothesis() -> None:
     codec, engine = TextCodec.load(AVERAGE), TorchEngine(load_model(AVERAGE))
     sources = codec.encode_raw_source([line for line in LINES if line])
     best = [nbest[0].tokens for nbest in engine.decode(sources, Decode())]
@@ -46,7 +46,7 @@ def test_a_translation_is_the_engines_best_hypothesis_as_text() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_an_exported_model_translates_as_its_checkpoint() -> None:
+def test_an_exported_model_translates_like_its_checkpoint() -> None:
     assert kdmt("export", TEACHER, "out", "--to", "ctranslate2").code == 0
     exported = Translator.load(Path("out"), threads=1)
     assert exported.translate(LINES, Decode()) == Translator.load(TEACHER).translate(LINES, Decode())
@@ -70,7 +70,7 @@ def test_a_source_that_is_too_long_is_cut_with_a_message(caplog: pytest.LogCaptu
 
 
 @pytest.mark.usefixtures("finished")
-def test_hypotheses_of_sources_without_words_are_none() -> None:
+def test_sources_without_words_have_no_hypotheses() -> None:
     translator, counts = Translator.load(TEACHER), list[int]()
     sources = translator.encode(["ba be", "", "bi"])
     found = translator.hypotheses(sources, Decode(beam=3, nbest=2), progress=counts.append)

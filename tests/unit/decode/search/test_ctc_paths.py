@@ -1,4 +1,4 @@
-"""From a CTC decoder's output to a sentence."""
+"""Tests of decoding the output of a CTC model to a sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def log_probs(length: int, seed: int, peak: float = 1.0) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
-def test_collapse() -> None:
+def test_collapse_removes_repetitions_and_blanks() -> None:
     assert collapse([9, 9, 4, 4, 9, 4, 5, 5], blank=9) == (4, 4, 5)
     assert collapse([9, 9], blank=9) == ()
     assert collapse([4, 5, 4], blank=9) == (4, 5, 4)
@@ -35,7 +35,7 @@ def test_an_unlimited_prefix_beam_finds_the_most_probable_output(length: int, se
 
 
 def test_a_narrow_beam_gives_a_lower_bound() -> None:
-    """What it finds is an output, and of its alignments it has some."""
+    """Check the score of the output, which sums only some of its alignments."""
     for seed in range(10):
         given = log_probs(6, seed, peak=0.5)
         _, best = oracle.ctc_best_output(given, V)
@@ -46,11 +46,11 @@ def test_a_narrow_beam_gives_a_lower_bound() -> None:
 
 
 class Bigrams:
-    """A language model whose state is the last token."""
+    """Bigram language model, whose state is the last token."""
 
     def __init__(self, seed: int) -> None:
         table = np.random.default_rng(seed).normal(size=(V + 1, V + 1))
-        self.log_probs = table - np.log(np.exp(table).sum(1, keepdims=True))  # V stands for both ends
+        self.log_probs = table - np.log(np.exp(table).sum(1, keepdims=True))  # V: start and end of a sentence
 
     def start(self) -> int:
         return V

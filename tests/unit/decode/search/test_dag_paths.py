@@ -1,4 +1,4 @@
-"""Paths through a directed acyclic decoder against the oracles."""
+"""Tests of paths through a directed acyclic decoder, compared with reference implementations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERTICES = [6, 4, 1, 2, 5, 7]
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of tokens [B, L, V] and links [B, L, L], and the numbers of vertices [B]."""
+    """Return log-probabilities of tokens [B, L, V] and links [B, L, L], and the numbers of vertices [B]."""
     generator = torch.Generator().manual_seed(seed)
     size, vertices_B = max(VERTICES), torch.tensor(VERTICES)
     inside = torch.arange(size) < vertices_B[:, None]
@@ -39,7 +39,9 @@ def batch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
         (lambda *given: viterbi_paths(*given, beta=1.3), lambda *given: oracle.dag_viterbi(*given, beta=1.3)),
     ],
 )
-def test_paths(find: Callable[..., Paths], expected: Callable[..., tuple[list[int], object, float]], seed: int) -> None:
+def test_paths_equal_the_reference(
+    find: Callable[..., Paths], expected: Callable[..., tuple[list[int], object, float]], seed: int
+) -> None:
     tokens_BLV, links_BLL, vertices_B = batch(seed)
     paths, scores = find(tokens_BLV.amax(-1), links_BLL, vertices_B)
     for row, vertices in enumerate(VERTICES):

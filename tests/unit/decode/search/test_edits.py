@@ -1,4 +1,4 @@
-"""Levenshtein and Insertion Transformers' decoding in batches against one sentence at a time."""
+"""Tests of decoding with Levenshtein and Insertion Transformers in batches, compared with one sentence at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdmt.decode.search.edits import insertion, levenshtein
 from kdmt.types import EOS, PAD, UNK
 
 SENTENCES = 6
-LIMIT = 12  # with <s> and </s>
+LIMIT = 12  # including <s> and </s>
 
 
 def _rng(*what: object) -> random.Random:
@@ -22,7 +22,7 @@ def _rng(*what: object) -> random.Random:
 
 
 class Scripted:
-    """Policies that say anything, but the same of the same draft of the same sentence; it settles after a while."""
+    """Policies with random answers that depend only on the sentence and the draft, which stops changing eventually."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -41,7 +41,7 @@ class Scripted:
 
     def _table(self, tokens: Tensor, rows: Tensor, ask: str, width: int) -> Tensor:
         self.calls += 1
-        found = torch.full((len(tokens), width), 7)  # what stands on padding must not count
+        found = torch.full((len(tokens), width), 7)  # values at padding must have no effect
         for place, (row, draft) in enumerate(zip(rows.tolist(), tokens.tolist(), strict=True)):
             words = tuple(draft[1 : draft.index(EOS)])
             if ask == "deletes":
@@ -76,12 +76,12 @@ def levenshtein_alone(script: Scripted, row: int, iterations: int) -> tuple[int,
         before = words
         if iteration:
             words = oracle.apply_deletions(words, [not wrong for wrong in script.deletes(row, words)])
-        room, places = LIMIT - 2 - len(words), []
+        room, insertions = LIMIT - 2 - len(words), []
         for count in script.placeholders(row, words):
-            places.append(min(max(count, 0 if iteration else 1), room))
-            room -= places[-1]
-        opened = oracle.apply_insertions(words, places, [UNK] * sum(places))
-        kept = oracle.apply_insertions([1] * len(words), places, [0] * sum(places))
+            insertions.append(min(max(count, 0 if iteration else 1), room))
+            room -= insertions[-1]
+        opened = oracle.apply_insertions(words, insertions, [UNK] * sum(insertions))
+        kept = oracle.apply_insertions([1] * len(words), insertions, [0] * sum(insertions))
         words = tuple(
             word if is_kept else script.fills(row, opened, place)
             for place, (word, is_kept) in enumerate(zip(opened, kept, strict=True))
@@ -94,20 +94,20 @@ def levenshtein_alone(script: Scripted, row: int, iterations: int) -> tuple[int,
 def insertion_alone(script: Scripted, row: int, iterations: int) -> tuple[int, ...]:
     words: tuple[int, ...] = ()
     for _ in range(iterations):
-        room, places, fillers = LIMIT - 2 - len(words), [], []
+        room, insertions, fillers = LIMIT - 2 - len(words), [], []
         for gap in range(len(words) + 1):
             token = script.slot(row, words, gap)
-            places.append(int(token != EOS and room > 0))
-            room -= places[-1]
-            fillers += [token] * places[-1]
+            insertions.append(int(token != EOS and room > 0))
+            room -= insertions[-1]
+            fillers += [token] * insertions[-1]
         if not fillers:
             break
-        words = oracle.apply_insertions(words, places, fillers)
+        words = oracle.apply_insertions(words, insertions, fillers)
     return words
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 5, 20])
-def test_levenshtein_edits_each_sentence_as_if_it_were_alone(iterations: int) -> None:
+def test_levenshtein_in_a_batch_equals_single_sentences(iterations: int) -> None:
     script = Scripted()
     found = levenshtein(script, torch.full((SENTENCES,), LIMIT), iterations=iterations)
     assert [each.tokens for each in found] == [levenshtein_alone(script, row, iterations) for row in range(SENTENCES)]
@@ -116,7 +116,7 @@ def test_levenshtein_edits_each_sentence_as_if_it_were_alone(iterations: int) ->
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 5, 20])
-def test_insertion_fills_each_sentences_slots_as_if_it_were_alone(iterations: int) -> None:
+def test_insertion_in_a_batch_equals_single_sentences(iterations: int) -> None:
     script = Scripted()
     found = insertion(script, torch.full((SENTENCES,), LIMIT), iterations=iterations)
     assert [each.tokens for each in found] == [insertion_alone(script, row, iterations) for row in range(SENTENCES)]
@@ -124,7 +124,7 @@ def test_insertion_fills_each_sentences_slots_as_if_it_were_alone(iterations: in
 
 
 class Expert:
-    """Knows the references."""
+    """Policies that produce the references."""
 
     references = ([4, 5, 6], [7], [4, 4, 4, 4, 4])
 
@@ -145,8 +145,8 @@ class Expert:
         return found, torch.zeros(found.shape)
 
 
-def test_what_does_not_change_is_finished() -> None:
+def test_decoding_ends_when_a_draft_does_not_change() -> None:
     found = levenshtein(Expert(), torch.full((3,), LIMIT), iterations=10)
     assert [list(each.tokens) for each in found] == list(Expert.references)
-    # placeholders and words, then deletions and placeholders, which change nothing
+    # passes: placeholders, words, then deletions and placeholders without changes
     assert [each.steps for each in found] == [4, 4, 4]

@@ -1,4 +1,4 @@
-"""Mask-predict in batches against the sequential definition."""
+"""Tests of mask-predict in batches, compared with the sequential definition."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from kdmt.decode.search.mask_predict import mask_predict, refine
 from kdmt.types import EOS, PAD, UNK
 
-LENGTHS = [6, 1, 3, 9, 4]  # words
+LENGTHS = [6, 1, 3, 9, 4]  # numbers of words
 
 
 def answer(tokens: tuple[int, ...]) -> tuple[list[int], list[float]]:
-    """What some model says of a whole sequence: anything, but always the same of the same one."""
+    """Return the tokens and probabilities of a model: random values that depend only on the whole sequence."""
     rng = random.Random(str(tokens))
     return [rng.randint(4, 9) for _ in tokens], [rng.choice([0.1, 0.2, 0.3, 0.4, 0.9]) for _ in tokens]
 
@@ -32,19 +32,19 @@ def predict(tokens_NT: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return words, log_probs
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 4, 9, 10])  # 9: as many as the longest has words, one word less each
-def test_is_the_sequential_definition(iterations: int) -> None:
+@pytest.mark.parametrize("iterations", [1, 2, 4, 9, 10])  # 9: the length of the longest sentence
+def test_mask_predict_equals_the_sequential_definition(iterations: int) -> None:
     filled = mask_predict(predict, torch.tensor(LENGTHS) + 1, iterations=iterations)
     for row, length in enumerate(LENGTHS):
         expected = oracle.mask_predict(answer, length, iterations, UNK)[-1]
         assert tuple(filled.tokens_NT[row, :length].tolist()) == expected
         assert float(filled.log_probs_NT[row, length:].abs().sum()) == 0.0
-        # a pass for each iteration in which a word at least is hidden
+        # one pass for each iteration in which at least one word is masked
         assert int(filled.steps_N[row]) == sum(length * (iterations - t) // iterations > 0 for t in range(iterations))
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 10])
-def test_a_model_that_corrects_writes_all_words_anew(iterations: int) -> None:
+def test_a_model_that_corrects_predicts_all_words_in_each_pass(iterations: int) -> None:
     filled = mask_predict(predict, torch.tensor(LENGTHS) + 1, iterations=iterations, rewrites=True)
     for row, length in enumerate(LENGTHS):
         tokens, probabilities = [UNK] * length, [0.0] * length
@@ -59,9 +59,9 @@ def test_a_model_that_corrects_writes_all_words_anew(iterations: int) -> None:
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 10])
-def test_refinement_ends_where_a_draft_stays_as_it_is(iterations: int) -> None:
+def test_refinement_ends_when_a_draft_does_not_change(iterations: int) -> None:
     def settle(tokens_NT: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Each word comes one nearer to 9 a pass, beginning with 6."""
+        """Return 6 for each masked word, and move other words towards 9 by one in each pass."""
         words = torch.where(tokens_NT.eq(UNK), 6, (tokens_NT + 1).clamp_max(9 - rows[:, None] % 2))
         return words, torch.zeros(words.shape)
 
@@ -70,4 +70,4 @@ def test_refinement_ends_where_a_draft_stays_as_it_is(iterations: int) -> None:
         last = 9 - row % 2
         assert filled.tokens_NT[row, :length].tolist() == [min(5 + iterations, last)] * length
         assert int(filled.tokens_NT[row, length]) == EOS
-        assert int(filled.steps_N[row]) == min(iterations, last - 6 + 2)  # the last pass changes nothing
+        assert int(filled.steps_N[row]) == min(iterations, last - 6 + 2)  # the last pass makes no changes

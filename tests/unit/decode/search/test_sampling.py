@@ -1,4 +1,4 @@
-"""Sampling against a loop over one translation at a time, on the tables of the beam search's tests."""
+"""Tests of sampling, compared with a loop over single translations, on the tables of the tests of beam search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ samplings = st.builds(
 
 
 def probabilities(logits: list[float], sampling: Sampling, *, forbid_eos: bool) -> list[float]:
-    """By the definitions, in plain Python."""
+    """Return the truncated probabilities by their definition, in plain Python."""
     forbidden = {PAD, EOS} if forbid_eos else {PAD}
     weights = {
         token: math.exp(logit / sampling.temperature) for token, logit in enumerate(logits) if token not in forbidden
@@ -59,7 +59,7 @@ def run(batch: list[tuple[Table, int]], uniforms: torch.Tensor, sampling: Sampli
 
 @settings(max_examples=60, deadline=None)
 @given(batch=sentences, sampling=samplings, seed=st.integers(0, 1000))
-def test_is_what_a_loop_draws_with_the_same_numbers(
+def test_samples_equal_those_of_a_loop_with_the_same_random_numbers(
     batch: list[tuple[Table, int]], sampling: Sampling, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -77,8 +77,8 @@ def test_is_what_a_loop_draws_with_the_same_numbers(
     assert [[each.tokens for each in nbest] for nbest in alone] == [[each.tokens for each in nbest] for nbest in found]
 
 
-def test_frequencies_are_the_probabilities() -> None:
-    """Of 20,000 first tokens none is further from its expectation than 5 standard deviations."""
+def test_frequencies_equal_the_probabilities() -> None:
+    """Check that in 20,000 samples the count of each first token is within 5 standard deviations of its expectation."""
     table, count = Table(3), 20_000
     uniforms = torch.rand(count, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (found,) = sample(TableStepper([table], count), max_len_B=[1], uniforms_NT=uniforms)
@@ -88,7 +88,7 @@ def test_frequencies_are_the_probabilities() -> None:
         assert abs(times - count * p) <= 5 * math.sqrt(count * p * (1 - p))
 
 
-def test_nucleus_and_top_k_by_hand() -> None:
+def test_examples_of_top_p_top_k_and_temperature() -> None:
     logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
     for sampling, expected in (
         (Sampling(top_k=2), [4 / 7, 3 / 7, 0, 0]),

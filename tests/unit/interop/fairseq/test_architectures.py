@@ -1,4 +1,4 @@
-"""A checkpoint's settings become the model that fairseq would build of them, or are refused by name."""
+"""Tests of reading the architecture from a fairseq checkpoint's settings, and of refusing unsupported settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERSIONS = {"encoder.version": torch.tensor([3.0]), "decoder.version": torch.ten
 
 
 class Given(Inert):
-    """A namespace as it comes out of a file."""
+    """Namespace as `read_pickle` returns it."""
 
 
 def namespace(**settings: Any) -> Inert:
@@ -36,7 +36,7 @@ def read(**settings: Any) -> TransformerConfig:
     return read_architecture({"args": namespace(**settings), "model": VERSIONS}).config
 
 
-def test_what_old_settings_lack_is_fairseqs_default() -> None:
+def test_missing_settings_have_fairseqs_defaults() -> None:
     assert read(arch="transformer_wmt_en_de") == architecture("transformer")
     assert read(arch="transformer", encoder_embed_dim=256).decoder_embed_dim == 256
     assert read(arch="transformer", encoder_ffn_embed_dim=64).decoder_ffn_embed_dim == 64
@@ -44,8 +44,8 @@ def test_what_old_settings_lack_is_fairseqs_default() -> None:
     assert read(arch="transformer", relu_dropout=0.2).activation_dropout == 0.2
 
 
-def test_released_shapes() -> None:
-    """Settings as they lie in the files of WMT16 and WMT19 models."""
+def test_architectures_of_released_models() -> None:
+    """The settings are those in the files of the WMT16 and WMT19 models."""
     sizes = {
         **dict.fromkeys(("encoder_embed_dim", "decoder_embed_dim"), 1024),
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 16),
@@ -61,8 +61,8 @@ def test_released_shapes() -> None:
     assert not wmt19.share_all_embeddings
 
 
-def test_sections_of_settings_are_read_too() -> None:
-    """As a configuration of 0.12's `TransformerConfig` has them."""
+def test_nested_settings_are_read() -> None:
+    """fairseq 0.12's `TransformerConfig` has nested settings."""
     model = {
         "_name": "transformer",
         "encoder": {"embed_dim": 32, "layers": 2},
@@ -77,8 +77,8 @@ def test_sections_of_settings_are_read_too() -> None:
 
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("*.json")))
-def test_what_a_command_line_asked_for_is_read(case: str) -> None:
-    """Of each golden checkpoint; the rest of its shape is that of the script."""
+def test_settings_of_the_command_line_are_read(case: str) -> None:
+    """Each golden checkpoint is checked against its command line; the other settings are those of the script."""
     line = json.loads((GOLDEN / f"{case}.json").read_text())["command"].split()
     found = read_architecture(read_pickle(GOLDEN / f"{case}.pt"))
     values = found.config.as_dict()
@@ -125,7 +125,7 @@ def test_what_a_command_line_asked_for_is_read(case: str) -> None:
         ({"encoder_embed_dim": 30}, "not a multiple"),
     ],
 )
-def test_what_ours_do_not_have_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
+def test_unsupported_settings_are_refused_by_name(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(**{"arch": "transformer", **settings})
 
@@ -137,7 +137,7 @@ def test_files_without_settings_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("side", "version"), [("encoder", 1.0), ("decoder", 2.0), ("decoder", None)])
-def test_pre_norm_models_of_old_versions_have_no_last_norm(side: str, version: float | None) -> None:
+def test_pre_norm_models_of_old_versions_without_final_norm_are_refused(side: str, version: float | None) -> None:
     state = dict(VERSIONS)
     del state[f"{side}.version"]
     if version is not None:
@@ -162,8 +162,8 @@ SMALL = architecture("transformer_tiny", {"max_source_positions": 30, "max_targe
 
 
 @pytest.mark.parametrize("nat", NATS)
-def test_settings_that_are_written_are_read_again(nat: NATConfig) -> None:
-    # what a family does not use is of no account
+def test_written_settings_of_non_autoregressive_models_are_read_back(nat: NATConfig) -> None:
+    # settings that a family does not use are ignored
     lengths = "difference" if nat.family in ("levenshtein", "insertion") else nat.lengths
     with torch.device("meta"):
         model = build_nonautoregressive(SMALL, nat, src_vocab_size=9, tgt_vocab_size=9)
@@ -173,7 +173,7 @@ def test_settings_that_are_written_are_read_again(nat: NATConfig) -> None:
     assert found.nat.as_dict() | {"lengths": lengths} == nat.as_dict() | {"lengths": lengths}
 
 
-def test_settings_of_a_transformer_are_read_again() -> None:
+def test_written_settings_of_a_transformer_are_read_back() -> None:
     flags = dict.fromkeys(("no_scale_embedding", "encoder_normalize_before", "layernorm_embedding"), True)
     config = architecture("transformer_tiny", {**flags, "activation_fn": "gelu", "dropout": 0.25})
     with torch.device("meta"):
@@ -192,7 +192,7 @@ def test_settings_of_a_transformer_are_read_again() -> None:
         (NATConfig(family="cmlm", layout="fairseq", corrects=True), "nat.correction"),
     ],
 )
-def test_what_fairseq_does_not_have_is_refused(nat: NATConfig, message: str) -> None:
+def test_models_without_counterpart_in_fairseq_are_refused(nat: NATConfig, message: str) -> None:
     with torch.device("meta"):
         model = build_nonautoregressive(SMALL, nat, src_vocab_size=9, tgt_vocab_size=9)
     with pytest.raises(UserError, match=message):
@@ -200,7 +200,7 @@ def test_what_fairseq_does_not_have_is_refused(nat: NATConfig, message: str) -> 
 
 
 @pytest.mark.parametrize("nat", NATS)
-def test_descriptions_survive_json(nat: NATConfig) -> None:
+def test_description_round_trip_through_json(nat: NATConfig) -> None:
     with torch.device("meta"):
         model = build_nonautoregressive(SMALL, nat, src_vocab_size=9, tgt_vocab_size=9)
         again = build_model(json.loads(json.dumps(describe_model(model))))
@@ -208,11 +208,11 @@ def test_descriptions_survive_json(nat: NATConfig) -> None:
     assert again.config == SMALL
 
 
-# ------------------------------------------------------------------------------------------------ states of long ago
+# --------------------------------------------------------------------------------------------------- old state dicts
 
 
-def test_old_names_of_weights_are_brought_up_to_date() -> None:
-    """Stacked projections, numbered norms, another name of the output matrix, sinusoids among the weights."""
+def test_old_names_of_weights_are_converted() -> None:
+    """Old state dicts have stacked projections, numbered norms, another output matrix name, and sinusoids."""
     content = read_pickle(GOLDEN / "old_pre_norm.pt")
     config, state = read_architecture(content).config, content["model"]
     expected = convert_state(state, config)
@@ -247,7 +247,7 @@ def test_stacked_projections_of_another_shape_are_refused(shape: tuple[int, ...]
 # ---------------------------------------------------------------------------------------------------------- languages
 
 
-def test_settings_of_the_task_are_plain() -> None:
+def test_settings_of_the_task_are_plain_objects() -> None:
     task = read_architecture(read_pickle(GOLDEN / "multilingual.pt")).task
     assert task["langs"] == ["en", "de", "fr"]
     assert plain(task) == task

@@ -1,4 +1,4 @@
-"""Folders of ours made of fairseq's checkpoints and back: complete, usable, and refused without harm."""
+"""Tests of importing checkpoints from fairseq and exporting them: results are usable, and errors leave no files."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def imported(folder: Path, *paths: Path, data: Path = JOINED, options: tuple[str
     return folder
 
 
-def refused(*arguments: str | Path, says: str) -> None:
+def refused(*arguments: str | Path, message: str) -> None:
     finished = kdmt(*arguments)
     assert finished.code == 2, finished.err
     assert len(finished.err.splitlines()) == 1
-    assert says in finished.err
+    assert message in finished.err
 
 
-# --------------------------------------------------------------------------------------------------------------- in
+# ----------------------------------------------------------------------------------------------------------- import
 
 
-def test_a_checkpoint_translates_text_that_is_cut_into_tokens(tmp_path: Path) -> None:
+def test_imported_checkpoint_translates_tokenised_text(tmp_path: Path) -> None:
     folder = imported(tmp_path / "model", SHARED)
     finished = kdmt("translate", folder, "--beam", "2", "--max-len-a", "0", "--max-len-b", "5", stdin=b"w3 w5\n\nw7\n")
     assert finished.code == 0, finished.err
@@ -61,7 +61,7 @@ def test_a_checkpoint_translates_text_that_is_cut_into_tokens(tmp_path: Path) ->
     assert codec.decode_targets(np.array(best[0].tokens), np.array([len(best[0].tokens)])) == [lines[0]]
 
 
-def test_an_ensemble_becomes_folders_beside_each_other(tmp_path: Path) -> None:
+def test_ensemble_is_imported_into_numbered_folders(tmp_path: Path) -> None:
     folder = imported(tmp_path / "models", SHARED, GOLDEN / "old_post_norm_shared.pt")
     assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
     models = [load_model(folder / name) for name in ("0", "1")]
@@ -70,7 +70,7 @@ def test_an_ensemble_becomes_folders_beside_each_other(tmp_path: Path) -> None:
     assert engine.decode([np.array([5, 6, 2])], Decode(beam=2, max_len_a=0.0, max_len_b=4))
 
 
-def test_an_import_goes_on_to_ctranslate2(tmp_path: Path) -> None:
+def test_imported_checkpoint_is_exported_to_ctranslate2(tmp_path: Path) -> None:
     folder = imported(tmp_path / "model", LEARNED, data=SEPARATE)
     assert kdmt("export", "--to", "ctranslate2", folder, tmp_path / "ct2").code == 0
     text = {"stdin": b"w3 w5 w7\nw2\n"}
@@ -78,7 +78,7 @@ def test_an_import_goes_on_to_ctranslate2(tmp_path: Path) -> None:
     assert kdmt("translate", tmp_path / "ct2", *options, **text).out == kdmt("translate", folder, *options, **text).out
 
 
-def test_embeddings_without_a_scale_go_on_to_ctranslate2(tmp_path: Path) -> None:
+def test_unscaled_embeddings_are_exported_to_ctranslate2(tmp_path: Path) -> None:
     folder = imported(tmp_path / "model", GOLDEN / "embeddings.pt", data=SEPARATE)
     assert kdmt("export", "--to", "ctranslate2", folder, tmp_path / "ct2").code == 0
     options = ("--beam", "3", "--max-len-a", "0", "--max-len-b", "6")
@@ -87,7 +87,7 @@ def test_embeddings_without_a_scale_go_on_to_ctranslate2(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("case", ["nat", "cmlm", "inat", "nacrf", "levenshtein", "insertion"])
-def test_models_that_write_at_once_translate(tmp_path: Path, case: str) -> None:
+def test_imported_non_autoregressive_models_translate(tmp_path: Path, case: str) -> None:
     model = imported(tmp_path / "model", GOLDEN / f"{case}.pt")
     finished = kdmt(
         "translate", model, "--max-len-a", "0", "--max-len-b", "6", "--iterations", "2", stdin=b"w3 w5\nw7\n"
@@ -96,11 +96,11 @@ def test_models_that_write_at_once_translate(tmp_path: Path, case: str) -> None:
     assert len(finished.out.splitlines()) == 2
 
 
-def test_a_multilingual_checkpoint_needs_its_direction(tmp_path: Path) -> None:
+def test_multilingual_checkpoint_requires_a_direction(tmp_path: Path) -> None:
     path, data = GOLDEN / "multilingual.pt", GOLDEN / "languages"
-    refused("import-checkpoint", path, tmp_path / "x", "--data", data, says="give --source-lang and --target-lang")
+    refused("import-checkpoint", path, tmp_path / "x", "--data", data, message="give --source-lang and --target-lang")
     to = ("--source-lang", "en", "--target-lang")
-    refused("import-checkpoint", path, tmp_path / "x", "--data", data, *to, "xx", says="no language 'xx'")
+    refused("import-checkpoint", path, tmp_path / "x", "--data", data, *to, "xx", message="no language 'xx'")
     german, french = (imported(tmp_path / lang, path, data=data, options=(*to, lang)) for lang in ("de", "fr"))
     models = [load_model(folder) for folder in (german, french)]
     assert [model.config.target_token for model in models] == [31, 32]
@@ -108,8 +108,8 @@ def test_a_multilingual_checkpoint_needs_its_direction(tmp_path: Path) -> None:
     options = ("--max-len-a", "0", "--max-len-b", "6")
     finished = [kdmt("translate", folder, *options, stdin=b"w3 w5 w7\n") for folder in (german, french)]
     assert finished[0].out != finished[1].out
-    refused("export", "--to", "ctranslate2", german, tmp_path / "ct2", says="multilingual")
-    refused("export", "--to", "fairseq", german, tmp_path / "x.pt", says="multilingual")
+    refused("export", "--to", "ctranslate2", german, tmp_path / "ct2", message="multilingual")
+    refused("export", "--to", "fairseq", german, tmp_path / "x.pt", message="multilingual")
 
 
 def write_sentencepiece(folder: Path) -> Path:
@@ -135,7 +135,7 @@ def write_fastbpe_codes(folder: Path) -> Path:
     ("option", "write"),
     [("--bpe-codes", write_codes), ("--bpe-codes", write_fastbpe_codes), ("--sentencepiece", write_sentencepiece)],
 )
-def test_text_is_cut_as_the_corpus_was(tmp_path: Path, option: str, write: Callable[[Path], Path]) -> None:
+def test_text_is_segmented_with_the_given_model(tmp_path: Path, option: str, write: Callable[[Path], Path]) -> None:
     folder = imported(tmp_path / "model", SHARED, options=(option, write(tmp_path)))
     tokenizer = TextCodec.load(folder).tokenizers.source
     (cut,) = tokenizer.encode_lines(["aabb bbaa"])
@@ -151,14 +151,14 @@ def write_text_processing_again(folder: Path) -> Path:
     return folder / "again"
 
 
-def test_what_is_done_to_text_travels_along(tmp_path: Path) -> None:
+def test_text_processing_is_saved_with_the_model(tmp_path: Path) -> None:
     folder = imported(tmp_path / "model", SHARED, options=("--moses", "--lowercase"))
     text = TextCodec.load(folder).text
     assert text.preprocess_source("That's W3.") == "that &apos;s w3 ."
     assert (text.source_lang, text.target_lang) == ("en", "de")
 
 
-def test_languages_of_a_data_bin_are_known_by_its_files(tmp_path: Path) -> None:
+def test_languages_are_found_by_the_file_names_of_the_data_bin(tmp_path: Path) -> None:
     content = read_pickle(SHARED)
     cfg = content["cfg"]
     plain_task = {"_name": "translation"}
@@ -173,13 +173,13 @@ def test_languages_of_a_data_bin_are_known_by_its_files(tmp_path: Path) -> None:
     turned = imported(tmp_path / "turned", tmp_path / "a.pt", data=data, options=("--source-lang", "yy"))
     assert TextCodec.load(turned).text.target_lang == "xx"
     (data / "valid.yy-xx.xx.idx").touch()
-    refused("import-checkpoint", tmp_path / "a.pt", tmp_path / "b", "--data", data, says="give --source-lang")
+    refused("import-checkpoint", tmp_path / "a.pt", tmp_path / "b", "--data", data, message="give --source-lang")
     (data / "valid.en-zh-CN.en.idx").touch()
-    refused("import-checkpoint", tmp_path / "a.pt", tmp_path / "b", "--data", data, says="give --source-lang")
+    refused("import-checkpoint", tmp_path / "a.pt", tmp_path / "b", "--data", data, message="give --source-lang")
 
 
 def write(path: Path, content: dict[str, Any], **changes: Any) -> Path:
-    """A checkpoint with something changed, as far as tests need it: inert settings become plain ones."""
+    """Write a checkpoint with changes; inert settings become plain objects."""
     torch.save({**_bare(content), **{name: _bare(value) for name, value in changes.items()}}, path)
     return path
 
@@ -201,7 +201,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     assert torch.equal(found, state["decoder.output_projection.weight"].float())
 
 
-# ------------------------------------------------------------------------------------------------- in, but not so
+# ------------------------------------------------------------------------------------------------ refused imports
 
 
 def changed(tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
@@ -212,29 +212,29 @@ def changed(tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) ->
 
 
 @pytest.mark.parametrize("name", ["max_source_positions", "encoder_layers", "encoder_ffn_embed_dim"])
-def test_sizes_that_no_model_has_are_refused(tmp_path: Path, name: str) -> None:
+def test_impossible_sizes_are_refused(tmp_path: Path, name: str) -> None:
     content = read_pickle(SHARED)
     cfg = _bare(content["cfg"])
     cfg["model"][name] = 10**12
     file = write(tmp_path / "a.pt", content, cfg=cfg)
-    refused("import-checkpoint", file, tmp_path / "model", "--data", JOINED, says="a.pt: ")
+    refused("import-checkpoint", file, tmp_path / "model", "--data", JOINED, message="a.pt: ")
     assert not (tmp_path / "model").exists()
 
 
-def lay_over_each_other(state: dict[str, torch.Tensor]) -> None:
+def share_storage(state: dict[str, torch.Tensor]) -> None:
     numbers = torch.zeros(max(tensor.numel() for tensor in state.values()))
     state.update({name: numbers[: tensor.numel()].view(tensor.shape) for name, tensor in state.items()})
 
 
-def put(state: dict[str, torch.Tensor], name: str, number: str) -> None:
-    """In place of a weight's last number, under all the names that it has."""
+def set_last_element(state: dict[str, torch.Tensor], name: str, number: str) -> None:
+    """Replace the last element of a weight, under all names of the weight."""
     wrong = state[name].clone()
     wrong.view(-1)[-1] = float(number)
     state.update({each: wrong for each, tensor in state.items() if tensor.equal(state[name])})
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda state: state.pop("decoder.layers.1.fc2.bias"), "missing decoder.layers.1.fc2.bias"),
         (lambda state: state.pop("encoder.embed_tokens.weight"), "missing encoder.embed_tokens.weight"),
@@ -265,60 +265,70 @@ def put(state: dict[str, torch.Tensor], name: str, number: str) -> None:
             lambda state: state.update({"decoder.layers.0.fc1.bias": torch.ones(12).to(torch.float8_e5m2)}),
             "'decoder.layers.0.fc1.bias' is no tensor of",
         ),
-        (lambda state: lay_over_each_other(state), "its weights lie over each other"),
-        (lambda state: put(state, "decoder.layers.0.fc1.bias", "nan"), "decoder.layers.0.fc1.bias holds NaN or inf"),
-        (lambda state: put(state, "encoder.embed_tokens.weight", "-inf"), "embed_tokens.weight holds NaN or infinity"),
+        (lambda state: share_storage(state), "its weights lie over each other"),
+        (
+            lambda state: set_last_element(state, "decoder.layers.0.fc1.bias", "nan"),
+            "decoder.layers.0.fc1.bias holds NaN or inf",
+        ),
+        (
+            lambda state: set_last_element(state, "encoder.embed_tokens.weight", "-inf"),
+            "embed_tokens.weight holds NaN or infinity",
+        ),
         (
             lambda state: state.update({"decoder.layers.0.fc1.bias": torch.full((10,), 1e300, dtype=torch.double)}),
             "decoder.layers.0.fc1.bias holds NaN or infinity",
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Any, says: str) -> None:
+def test_invalid_weights_are_refused_by_name(tmp_path: Path, change: Any, message: str) -> None:
     path = changed(tmp_path, change)
-    refused("import-checkpoint", path, tmp_path / "out", "--data", JOINED, says=says)
+    refused("import-checkpoint", path, tmp_path / "out", "--data", JOINED, message=message)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["changed.pt"]
 
 
 def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    refused("import-checkpoint", LEARNED, tmp_path / "out", "--data", JOINED, says="embeds 36 symbols, and")
+    refused("import-checkpoint", LEARNED, tmp_path / "out", "--data", JOINED, message="embeds 36 symbols, and")
     shutil.copytree(JOINED, tmp_path / "data")
     lines = (JOINED / "dict.de.txt").read_text().splitlines()
     (tmp_path / "data" / "dict.de.txt").write_text("\n".join(reversed(lines)) + "\n")
-    refused("import-checkpoint", SHARED, tmp_path / "out", "--data", tmp_path / "data", says="shares all embeddings")
+    refused("import-checkpoint", SHARED, tmp_path / "out", "--data", tmp_path / "data", message="shares all embeddings")
     (tmp_path / "data" / "dict.de.txt").unlink()
-    refused("import-checkpoint", SHARED, tmp_path / "out", "--data", tmp_path / "data", says="no such dictionary")
+    refused("import-checkpoint", SHARED, tmp_path / "out", "--data", tmp_path / "data", message="no such dictionary")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_one_among_several_leaves_nothing(tmp_path: Path) -> None:
+def test_damaged_checkpoint_of_an_ensemble_leaves_no_files(tmp_path: Path) -> None:
     bad = tmp_path / "bad.pt"
     bad.write_bytes(SHARED.read_bytes()[:30_000])
-    refused("import-checkpoint", f"{SHARED}:{bad}", tmp_path / "out", "--data", JOINED, says="bad.pt: not a checkpoint")
+    refused(
+        "import-checkpoint", f"{SHARED}:{bad}", tmp_path / "out", "--data", JOINED, message="bad.pt: not a checkpoint"
+    )
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bad.pt"]
 
 
-def test_what_exists_is_not_touched(tmp_path: Path) -> None:
+def test_existing_files_are_not_changed(tmp_path: Path) -> None:
     folder = imported(tmp_path / "model", SHARED)
     before = hash_tree(tmp_path)
-    refused("import-checkpoint", SHARED, folder, "--data", JOINED, says="exists already")
+    refused("import-checkpoint", SHARED, folder, "--data", JOINED, message="exists already")
     options = ("--bpe-codes", "x", "--sentencepiece", "y")
-    refused("import-checkpoint", SHARED, tmp_path / "b", "--data", JOINED, *options, says="one of the two")
-    refused("import-checkpoint", SHARED, tmp_path / "b", "--data", JOINED, "--bpe-codes", "absent", says="absent: ")
-    refused("import-checkpoint", tmp_path / "no.pt", tmp_path / "b", "--data", JOINED, says="no such file")
+    refused("import-checkpoint", SHARED, tmp_path / "b", "--data", JOINED, *options, message="one of the two")
+    refused("import-checkpoint", SHARED, tmp_path / "b", "--data", JOINED, "--bpe-codes", "absent", message="absent: ")
+    refused("import-checkpoint", tmp_path / "no.pt", tmp_path / "b", "--data", JOINED, message="no such file")
     assert hash_tree(tmp_path) == before
 
 
-def test_a_file_that_carries_something_else_is_refused(tmp_path: Path) -> None:
+def test_file_with_other_objects_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> Any:
             return shutil.rmtree, (str(tmp_path),)
 
     torch.save({"args": None, "model": {}, "hidden": Evil()}, tmp_path / "evil.pt")
-    refused("import-checkpoint", tmp_path / "evil.pt", tmp_path / "b", "--data", JOINED, says="carries shutil.rmtree")
+    refused(
+        "import-checkpoint", tmp_path / "evil.pt", tmp_path / "b", "--data", JOINED, message="carries shutil.rmtree"
+    )
 
 
-def test_a_model_is_read_without_a_folder(tmp_path: Path) -> None:
+def test_model_is_read_directly_from_a_file(tmp_path: Path) -> None:
     folder = imported(tmp_path / "model", SHARED)
     expected, found = load_model(folder), read_model(SHARED, JOINED, Direction("en", "de"))
     assert describe_model(found) == describe_model(expected)
@@ -331,7 +341,7 @@ def test_a_model_is_read_without_a_folder(tmp_path: Path) -> None:
         read_model(GOLDEN / "multilingual.pt", GOLDEN / "languages", Direction("en", "de"))
 
 
-def test_one_language_that_is_named_is_compared(tmp_path: Path) -> None:
+def test_single_language_in_the_settings_is_compared(tmp_path: Path) -> None:
     content = read_pickle(SHARED)
     settings = {"model": content["cfg"]["model"], "task": {"_name": "translation", "target_lang": "de"}}
     path = write(tmp_path / "a.pt", content, cfg=settings)
@@ -340,15 +350,15 @@ def test_one_language_that_is_named_is_compared(tmp_path: Path) -> None:
     assert read_model(path, JOINED, Direction("en", "de")).config.encoder_layers == 2
 
 
-# --------------------------------------------------------------------------------------------------------------- out
+# ------------------------------------------------------------------------------------------------------------ export
 
 CASES = ["post_norm_shared", "nat", "nat_without_copy", "cmlm", "inat", "nacrf", "levenshtein", "levenshtein_early",
          "insertion"]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_exported_is_what_was_imported(tmp_path: Path, case: str) -> None:
-    """Weight by weight, and the model that the settings describe."""
+def test_export_equals_the_imported_checkpoint(tmp_path: Path, case: str) -> None:
+    """All weights and the model described by the settings are equal."""
     folder, out = imported(tmp_path / "model", GOLDEN / f"{case}.pt"), tmp_path / "out" / "model.pt"
     assert kdmt("export", "--to", "fairseq", folder, out).code == 0
     assert sorted(path.name for path in out.parent.iterdir()) == ["dict.de.txt", "dict.en.txt", "model.pt"]
@@ -361,31 +371,33 @@ def test_what_is_exported_is_what_was_imported(tmp_path: Path, case: str) -> Non
     assert describe_model(load_model(again)) == describe_model(load_model(folder))
 
 
-def test_an_export_harms_nothing(tmp_path: Path) -> None:
+def test_failed_export_changes_no_file(tmp_path: Path) -> None:
     folder, out = imported(tmp_path / "model", SHARED), tmp_path / "out"
     out.mkdir()
     (out / "dict.de.txt").write_text("another 1\n")
     before = hash_tree(tmp_path)
-    refused("export", "--to", "fairseq", folder, out / "a.pt", says="is not the model's dictionary")
-    refused("export", "--to", "fairseq", folder, out / "dict.de.txt", says="exists already")
+    refused("export", "--to", "fairseq", folder, out / "a.pt", message="is not the model's dictionary")
+    refused("export", "--to", "fairseq", folder, out / "dict.de.txt", message="exists already")
     options = ("--quantization", "int8")
-    refused("export", "--to", "fairseq", folder, out / "b.pt", *options, says="fairseq models are float32")
-    refused("export", "--to", "fairseq", tmp_path / "absent", out / "b.pt", says="neither a checkpoint")
+    refused("export", "--to", "fairseq", folder, out / "b.pt", *options, message="fairseq models are float32")
+    refused("export", "--to", "fairseq", tmp_path / "absent", out / "b.pt", message="neither a checkpoint")
     assert hash_tree(tmp_path) == before
 
 
-def test_a_model_with_other_parts_is_refused(tmp_path: Path) -> None:
+def test_model_without_fairseq_layout_is_refused(tmp_path: Path) -> None:
     size, companions = write_text_processing(tmp_path / "text")
     model = build_nonautoregressive(
         architecture("transformer_tiny"), NATConfig(family="cmlm"), src_vocab_size=size, tgt_vocab_size=size
     )
     save_checkpoint(tmp_path / "model", model, companions=companions)
-    refused("export", "--to", "fairseq", tmp_path / "model", tmp_path / "a.pt", says="'nat.layout: fairseq' trains one")
+    refused(
+        "export", "--to", "fairseq", tmp_path / "model", tmp_path / "a.pt", message="'nat.layout: fairseq' trains one"
+    )
     assert not (tmp_path / "a.pt").exists()
 
 
-def test_stand_ins_do_not_get_out(tmp_path: Path) -> None:
-    """An exported file holds argparse's own namespace."""
+def test_exported_file_contains_no_stand_in_classes(tmp_path: Path) -> None:
+    """An exported file contains argparse's Namespace."""
     folder = imported(tmp_path / "model", SHARED)
     assert kdmt("export", "--to", "fairseq", folder, tmp_path / "a.pt").code == 0
     found = torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "a.pt")

@@ -1,4 +1,4 @@
-"""The languages of a data-bin, by the names of its files."""
+"""Tests of finding the languages of a data-bin by the names of its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdmt.languages import Direction
 
 
 def make(folder: Path, *pairs: tuple[str, str]) -> Path:
-    """Empty files by the names that fairseq-preprocess gives them; dictionaries of one word."""
+    """Make empty files with the names that fairseq-preprocess uses, and dictionaries of one word."""
     folder.mkdir()
     for source, target in pairs:
         for lang in (source, target):
@@ -23,7 +23,7 @@ def make(folder: Path, *pairs: tuple[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("split", ["test1", "newstest2014", "flores200-dev", "2016.flickr", "a.b-c"])
-def test_a_split_has_any_name(tmp_path: Path, split: str) -> None:
+def test_split_can_have_any_name(tmp_path: Path, split: str) -> None:
     folder = make(tmp_path / "data", ("pt-BR", "zh-CN"), ("en", "de"))
     for path in list(folder.glob("test.*")):
         path.rename(path.with_name(path.name.replace("test", split, 1)))
@@ -68,14 +68,14 @@ def test_languages_are_found(
         ([("en", "de"), ("de", "en")], (None, None), "has de-en, en-de: give the source"),
     ],
 )
-def test_languages_that_cannot_be_told(
+def test_ambiguous_or_missing_languages_are_refused(
     tmp_path: Path, pairs: list[tuple[str, str]], given: tuple[str | None, str | None], message: str
 ) -> None:
     folder = make(tmp_path / "data", *pairs)
-    (folder / "dict.zh-CN.txt").touch()  # has a hyphen, and is no split
+    (folder / "dict.zh-CN.txt").touch()  # has a hyphen, but is not a split
     with pytest.raises(UserError, match=message):
         choose_direction(folder, *given)
 
 
-def test_as_in_fairseq_a_pair_without_hyphens_of_its_own_is_taken(tmp_path: Path) -> None:
+def test_pair_without_hyphens_in_its_languages_is_preferred_as_in_fairseq(tmp_path: Path) -> None:
     assert choose_direction(make(tmp_path / "data", ("en", "zh-CN"), ("en", "de"))) == Direction("en", "de")

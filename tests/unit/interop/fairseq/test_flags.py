@@ -1,4 +1,4 @@
-"""fairseq-generate's flags: read as fairseq reads them, and refused by name where there is no counterpart."""
+"""Tests of fairseq-generate's flags: they are read as in fairseq, and flags without counterpart are refused by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parse(*flags: str) -> GenerateFlags:
 
 
 def test_defaults_are_fairseqs() -> None:
-    """As fairseq 0.12.2's options.py and fairseq_cli/generate.py have them."""
+    """The defaults are those of fairseq 0.12.2's options.py and fairseq_cli/generate.py."""
     flags = parse()
     assert (flags.data, flags.paths, flags.gen_subset) == (Path("data"), (Path("a"), Path("b")), "test")
     assert (flags.beam, flags.nbest, flags.lenpen, flags.max_len_a, flags.max_len_b) == (5, 1, 1.0, 0.0, 200)
@@ -25,13 +25,13 @@ def test_defaults_are_fairseqs() -> None:
     assert (flags.max_iter, flags.length_beam, flags.all_passes, flags.reranks) == (10, 1, False, False)
 
 
-def test_max_tokens_has_no_default_where_sentences_are_limited() -> None:
+def test_max_tokens_has_no_default_with_batch_size() -> None:
     assert parse("--batch-size", "16").max_tokens is None
     assert parse("--max-sentences", "16").batch_size == 16
 
 
-def test_flags_are_read_as_argparse_reads_them() -> None:
-    assert parse("--gen-sub", "valid").gen_subset == "valid"  # the beginning of a name
+def test_flags_are_parsed_as_by_argparse() -> None:
+    assert parse("--gen-sub", "valid").gen_subset == "valid"  # an abbreviated flag
     assert parse("--remove-bpe").remove_bpe == "subword_nmt"
     assert parse("--post-process", "sentencepiece").remove_bpe == "sentencepiece"
     assert parse("--unnormalized", "--lenpen", "2").lenpen == 0.0
@@ -60,7 +60,7 @@ def test_flags_without_an_effect_are_accepted(flags: tuple[str, ...]) -> None:
         (("--scoring", "meteor"), "invalid choice: 'meteor'"),
     ],
 )
-def test_what_is_refused(flags: tuple[str, ...], message: str) -> None:
+def test_unsupported_or_invalid_flags_are_refused(flags: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(*flags)
 

@@ -1,4 +1,4 @@
-"""Language tokens of multilingual checkpoints, by the settings of their task."""
+"""Tests of the language tokens of multilingual checkpoints, which follow from the settings of the task."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def test_languages_from_a_file_and_from_pairs(tmp_path: Path) -> None:
         ({"encoder_langtok": "both"}, "encoder_langtok is 'both'"),
     ],
 )
-def test_languages_that_make_no_sense(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_invalid_language_settings_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         language_tokens({**TASK, **change}, EN_FR, tmp_path)
 
 
 def test_no_other_file_is_read_for_a_list_of_languages(tmp_path: Path) -> None:
-    """The path is the checkpoint's: neither is one outside of the data's folder opened, nor what one says told."""
+    """The path comes from the checkpoint: only files in the data folder are read, and no content is shown in errors."""
     data, secret = tmp_path / "data", tmp_path / "secret"
     data.mkdir()
     secret.write_text("password\n")
@@ -81,7 +81,7 @@ def test_no_other_file_is_read_for_a_list_of_languages(tmp_path: Path) -> None:
         assert "password" not in str(error.value)
 
 
-def test_a_task_is_multilingual_by_its_name() -> None:
+def test_is_multilingual_depends_on_the_name_of_the_task() -> None:
     assert is_multilingual(TASK)
     assert is_multilingual({"_name": "translation_multi_simple_epoch"})
     assert not is_multilingual({"task": "translation", "langs": ["en", "de"]})
@@ -92,5 +92,5 @@ def test_a_task_is_multilingual_by_its_name() -> None:
     ("name", "is_one"),
     [("en", True), ("zh-CN", True), ("en_XX", True), ("a/b", False), ("", False), (5, False), ("a b", False)],
 )
-def test_a_language_is_a_name_that_fits_into_a_file_name(name: object, is_one: bool) -> None:
+def test_language_must_be_usable_in_a_file_name(name: object, is_one: bool) -> None:
     assert is_language(name) == is_one

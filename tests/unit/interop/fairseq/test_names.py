@@ -1,4 +1,4 @@
-"""The names in pickles, found without running anything: compared with what the standard library looks up."""
+"""Tests of finding the names in pickles without running code, against the lookups of the standard library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdmt.interop.fairseq.names import HIDDEN, is_zip, named_in
 
 
 class Call:
-    """Pickles as a call of a function."""
+    """Object that is pickled as a function call."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -31,7 +31,7 @@ GIVEN = {"a": Call(eval, "1"), "b": [Call(getattr, 1, "real")] * 2, "c": (argpar
 
 
 def legacy(folder: Path, program: bytes) -> Path:
-    """Write a file of before PyTorch 1.6 whose content is the given pickle."""
+    """Write a file in the format before PyTorch 1.6 whose content is the given pickle."""
     head = [pickle.dumps(value, protocol=2) for value in (0x1950A86A20F9469CFC6C, 1001, {})]
     path = folder / "old.pt"
     path.write_bytes(b"".join([*head, program, pickle.dumps([], protocol=2)]))
@@ -39,7 +39,7 @@ def legacy(folder: Path, program: bytes) -> Path:
 
 
 def archive(folder: Path, program: bytes) -> Path:
-    """Write a file as PyTorch does since 1.6."""
+    """Write a file in the zip format of PyTorch 1.6 and later."""
     path = folder / "new.pt"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("new/data.pkl", program)
@@ -48,7 +48,7 @@ def archive(folder: Path, program: bytes) -> Path:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_names_are_those_that_pickle_looks_up(tmp_path: Path, protocol: int) -> None:
+def test_names_equal_those_looked_up_by_pickle(tmp_path: Path, protocol: int) -> None:
     looked_up: set[str] = set()
 
     class Watching(pickle.Unpickler):
@@ -64,7 +64,7 @@ def test_names_are_those_that_pickle_looks_up(tmp_path: Path, protocol: int) -> 
     assert named_in(archive(tmp_path, program)) == looked_up
 
 
-def test_both_formats_of_pytorch_are_told_apart(tmp_path: Path) -> None:
+def test_both_formats_of_pytorch_are_recognised(tmp_path: Path) -> None:
     for zipped in (True, False):
         torch.save(OrderedDict(w=torch.ones(2)), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
         assert is_zip(tmp_path / "x.pt") == zipped
@@ -75,16 +75,16 @@ def test_both_formats_of_pytorch_are_told_apart(tmp_path: Path) -> None:
         }
 
 
-def test_a_name_that_is_put_together_is_called_hidden(tmp_path: Path) -> None:
+def test_computed_name_is_reported_as_hidden(tmp_path: Path) -> None:
     def text(value: str) -> bytes:
         return b"\x8c" + struct.pack("<B", len(value)) + value.encode() + b"\x94"
 
     made_up = text("os") + text("sys") + b"\x85" + b"\x93"  # the name is a tuple, not a string
     assert named_in(legacy(tmp_path, b"\x80\x04" + made_up + b".")) == {HIDDEN}
-    assert named_in(legacy(tmp_path, b"\x80\x04\x82\x05.")) == {HIDDEN}  # by number in a registry
+    assert named_in(legacy(tmp_path, b"\x80\x04\x82\x05.")) == {HIDDEN}  # a number in the extension registry
 
 
-def test_a_damaged_file_is_followed_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_names_before_the_damage_are_found(tmp_path: Path) -> None:
     path = legacy(tmp_path, pickle.dumps(GIVEN, protocol=4))
     path.write_bytes(path.read_bytes()[:-60])
     assert "builtins.eval" in named_in(path)

@@ -1,4 +1,4 @@
-"""fairseq-generate's lines and its BLEU: by hand, and from the golden output of fairseq itself."""
+"""Tests of fairseq-generate's output lines and BLEU, against values worked out by hand and sacreBLEU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_lines_of_a_hypothesis() -> None:
     assert len(hypothesis_lines(7, Hypothesis((A,), 0.0), "a", "a")) == 2  # an engine without log-probabilities
 
 
-def test_bleu_is_that_of_sacrebleu_without_smoothing_and_tokenizer() -> None:
+def test_bleu_equals_sacrebleu_without_smoothing_and_tokenizer() -> None:
     hypotheses = ["a b c d e f", "c c d e a b c"]
     references = ["a b c d f e g", "c d e a b c c"]
     expected = BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(hypotheses, [references])
@@ -49,12 +49,12 @@ def test_bleu_is_that_of_sacrebleu_without_smoothing_and_tokenizer() -> None:
     assert f"syslen={expected.sys_len}, reflen={expected.ref_len}" in shown
 
 
-def test_an_unknown_word_in_a_reference_matches_nothing() -> None:
+def test_unknown_word_in_reference_never_matches() -> None:
     same = TokenBleu.of(["a <unk> b"], ["a <unk> b"])
     assert (same.matches[0], same.counts[0]) == (2, 3)
     assert str(TokenBleu.of(["x"], ["y"])).startswith("BLEU4 = 0.00")
 
 
-def test_a_line_without_words_counts_as_one_word() -> None:
+def test_empty_line_counts_as_one_word() -> None:
     bleu = TokenBleu.of(["", "a"], ["a", ""])
     assert (bleu.hypothesis_words, bleu.reference_words, bleu.matches[0]) == (2, 2, 0)

@@ -1,6 +1,7 @@
-"""Imported checkpoints compute what the real fairseq computed with them (tests/golden/make_fairseq_parity.py).
+"""Tests of imported checkpoints against results of fairseq (tests/golden/make_fairseq_parity.py).
 
-Everything is float32 and compared to 1e-4. With KDMT_PARITY=FOLDER the files are of trained models (`make parity`).
+All values are float32 and compared with a tolerance of 1e-4. With KDMT_PARITY=FOLDER, the files in FOLDER are those of
+trained models (`make parity`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ TOLERANCE = 1e-4
 
 @cache
 def golden(case: str) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The inputs with what fairseq made of them, and the losses."""
+    """Return fairseq's inputs and outputs, and its losses."""
     if TRAINED and not (GOLDEN / f"{case}.npz").exists():
         pytest.skip("not among the trained models")
     name = case.removesuffix("_zipless").removesuffix("_omegaconf")
@@ -64,7 +65,7 @@ def golden(case: str) -> tuple[dict[str, Tensor], dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory):
-    """case -> the folder that was made of its checkpoint."""
+    """Return a function from a case to the folder of its imported checkpoint."""
     made: dict[str, Path] = {}
 
     def import_once(case: str) -> Path:
@@ -89,7 +90,7 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
 
 
 def without_bos(tokens_BT: Tensor) -> Tensor:
-    """As our callers have sentences."""
+    """Remove the <s> at the beginning, which sentences in kdmt do not have."""
     assert tokens_BT[:, 0].eq(BOS).all()
     return tokens_BT[:, 1:]
 
@@ -98,7 +99,7 @@ def encode(model: Transformer, arrays: dict[str, Tensor]) -> EncoderOutput:
     return model.encode(without_bos(arrays["src_tokens"]))
 
 
-# ------------------------------------------------------------------------------------------------- one after the other
+# ----------------------------------------------------------------------------------------------- autoregressive models
 
 
 @pytest.mark.parametrize("case", AUTOREGRESSIVE)
@@ -118,8 +119,8 @@ def test_loss_of_a_batch(imported, case: str) -> None:
     arrays, losses = golden(case)
     log_probs_BTV = load_model(imported(case))(arrays["src_tokens"], arrays["prev_tokens"]).log_softmax(-1)
     real_BT = arrays["tgt_tokens"].ne(PAD)
-    epsilon = SMOOTHING if "nll_loss" in losses else 0.0  # cross_entropy logs no other
-    if case.startswith("old_"):  # 0.10 smoothes over all tokens, the right one among them
+    epsilon = SMOOTHING if "nll_loss" in losses else 0.0  # `cross_entropy` logs only one loss
+    if case.startswith("old_"):  # fairseq 0.10 smooths over all tokens, including the correct one
         epsilon *= 1 - 1 / log_probs_BTV.size(-1)
     loss, nll = label_smoothed_cross_entropy(log_probs_BTV[real_BT], arrays["tgt_tokens"][real_BT], epsilon=epsilon)
     assert float(loss) / len(real_BT) == pytest.approx(losses["loss"] / len(real_BT), abs=TOLERANCE)
@@ -128,8 +129,8 @@ def test_loss_of_a_batch(imported, case: str) -> None:
 
 @pytest.mark.parametrize("case", [case for case in AUTOREGRESSIVE if not case.startswith("old_")])
 @torch.no_grad()
-def test_the_criterion_that_trains_gives_the_same(imported, case: str) -> None:
-    """`label_smoothed_cross_entropy`, through the objective of the training loop."""
+def test_loss_of_the_training_objective(imported, case: str) -> None:
+    """fairseq's `label_smoothed_cross_entropy` equals the loss of the objective in training."""
     arrays, losses = golden(case)
     epsilon = SMOOTHING if "nll_loss" in losses else 0.0
     objective = build_objective(load_model(imported(case)), label_smoothing=epsilon)
@@ -171,7 +172,7 @@ def assert_same_lists(found, arrays: dict[str, Tensor]) -> None:
         assert [each.score for each in every] == pytest.approx(scores_K.tolist(), abs=1e-3)
 
 
-# ----------------------------------------------------------------------------------------------------- target positions
+# ------------------------------------------------------------------------------ models with the positions of the target
 
 
 @pytest.mark.parametrize("case", POSITIONAL)
@@ -195,7 +196,7 @@ def framed_log_probs(model: NATransformer, encoded: EncoderOutput, arrays: dict[
 
 
 def nat_loss(log_probs_MV: Tensor, targets_M: Tensor, epsilon: float) -> float:
-    """fairseq's `nat_loss` of a term: a mean, smoothed over all tokens, where ours leaves the right one out."""
+    """Return fairseq's `nat_loss` of a term: a mean, smoothed over all tokens (kdmt excludes the correct token)."""
     vocab = log_probs_MV.size(1)
     smoothed = label_smoothed_cross_entropy(log_probs_MV, targets_M, epsilon=epsilon * (vocab - 1) / vocab)
     return float(smoothed[0]) / len(targets_M)
@@ -207,14 +208,20 @@ def test_loss_of_a_batch_of_positions(imported, case: str) -> None:
     arrays, losses = golden(case)
     model = nat_model(imported(case))
     encoded, tgt_tokens = encode(model, arrays), arrays["tgt_tokens"]
-    asked = arrays["prev_tokens"].eq(UNK) if case == "cmlm" else tgt_tokens.ne(PAD)
-    words = nat_loss(framed_log_probs(model, encoded, arrays, "prev_tokens")[asked], tgt_tokens[asked], SMOOTHING)
-    if case == "inat":  # three passes, each of which reads what the one before it wrote, <s> and </s> not spared
+    loss_mask_BT = arrays["prev_tokens"].eq(UNK) if case == "cmlm" else tgt_tokens.ne(PAD)
+    words = nat_loss(
+        framed_log_probs(model, encoded, arrays, "prev_tokens")[loss_mask_BT], tgt_tokens[loss_mask_BT], SMOOTHING
+    )
+    if case == "inat":  # three passes, each of which reads the output of the previous one, also for <s> and </s>
         passes, seen = [words], arrays["prev_tokens"]
         for step in range(2):
-            said = read_all(model, encoded, arrays, seen, first=step == 0)
-            seen = torch.where(tgt_tokens.ne(PAD), said.argmax(-1), seen)
-            passes.append(nat_loss(read_all(model, encoded, arrays, seen, first=False)[asked], tgt_tokens[asked], 0.1))
+            log_probs = read_all(model, encoded, arrays, seen, first=step == 0)
+            seen = torch.where(tgt_tokens.ne(PAD), log_probs.argmax(-1), seen)
+            passes.append(
+                nat_loss(
+                    read_all(model, encoded, arrays, seen, first=False)[loss_mask_BT], tgt_tokens[loss_mask_BT], 0.1
+                )
+            )
         words = sum(passes) / len(passes)
     lengths_B = without_bos(tgt_tokens).ne(PAD).sum(1)
     length = float(model.lengths.nll(encoded, lengths_B).mean())
@@ -229,19 +236,21 @@ def test_loss_of_a_batch_of_positions(imported, case: str) -> None:
 
 
 @torch.no_grad()
-def test_the_criterion_that_trains_masked_models_gives_the_same(imported) -> None:
-    """`nat_loss` for words that are hidden already; its smoothing takes in the right token, ours leaves it out."""
+def test_loss_of_the_training_objective_of_masked_models(imported) -> None:
+    """The masked words are given; fairseq's smoothing includes the correct token, kdmt's excludes it."""
     arrays, losses = golden("cmlm")
     model = nat_model(imported("cmlm"))
     vocab = len(model.output_proj.weight)
     smoothing = SMOOTHING * (vocab - 1) / vocab
     objective = nat_objective(model, label_smoothing=smoothing).train()
-    model.eval()  # as fairseq's was: without dropout
+    model.eval()  # without dropout, as in the golden files
     target, seen = without_bos(arrays["tgt_tokens"]), without_bos(arrays["prev_tokens"])
-    asked = seen.eq(UNK)
+    loss_mask_BT = seen.eq(UNK)
     batch = batch_of(without_bos(arrays["src_tokens"]), target, target)
-    count = int(asked.sum())
-    terms = objective(Prepared(batch=batch, num_loss_tokens=count, count=count, loss_mask_BT=asked, seen_BT=seen))
+    count = int(loss_mask_BT.sum())
+    terms = objective(
+        Prepared(batch=batch, num_loss_tokens=count, count=count, loss_mask_BT=loss_mask_BT, seen_BT=seen)
+    )
     found = {name: float(term.sum) / term.count for name, term in terms.items()}
     assert found["loss"] == pytest.approx(losses["word_ins-loss"], abs=TOLERANCE)
     assert found["length"] == pytest.approx(losses["length-loss"], abs=TOLERANCE)
@@ -252,7 +261,7 @@ def test_the_criterion_that_trains_masked_models_gives_the_same(imported) -> Non
 def read_all(
     model: NATransformer, encoded: EncoderOutput, arrays: dict[str, Tensor], seen: Tensor, *, first: bool
 ) -> Tensor:
-    """Log-probabilities where the decoder reads a whole line, whatever stands at its ends."""
+    """Return log-probabilities where the decoder reads a whole line, whatever its first and last tokens are."""
     if first:
         return framed_log_probs(model, encoded, arrays, "prev_tokens")
     features = model.decode_all(model.tgt_embed.look_up(seen), seen.ne(PAD), encoded)
@@ -260,39 +269,39 @@ def read_all(
 
 
 def chain_loss(model: NATransformer, encoded: EncoderOutput, arrays: dict[str, Tensor]) -> float:
-    """fairseq's: the target and the most probable others are candidates."""
-    said_BTV, tgt_tokens = framed_log_probs(model, encoded, arrays, "prev_tokens"), arrays["tgt_tokens"]
-    ids_BTK = said_BTV.scatter(2, tgt_tokens[:, :, None], torch.inf).topk(model.nat.crf_candidates).indices
-    said_BTK, lengths_B = said_BTV.gather(2, ids_BTK), tgt_tokens.ne(PAD).sum(1)
+    """Return fairseq's CRF loss: the target and the most probable other tokens are candidates."""
+    log_probs_BTV, tgt_tokens = framed_log_probs(model, encoded, arrays, "prev_tokens"), arrays["tgt_tokens"]
+    ids_BTK = log_probs_BTV.scatter(2, tgt_tokens[:, :, None], torch.inf).topk(model.nat.crf_candidates).indices
+    log_probs_BTK, lengths_B = log_probs_BTV.gather(2, ids_BTK), tgt_tokens.ne(PAD).sum(1)
     moves_BTKK = candidate_transitions(*model.transitions(ids_BTK))
-    places_BT = ids_BTK.eq(tgt_tokens[:, :, None]).long().argmax(2)
-    score_B = crf_score(said_BTK, moves_BTKK, places_BT, lengths_B)
-    return float(((crf_log_partition(said_BTK, moves_BTKK, lengths_B) - score_B) / lengths_B).mean())
+    targets_BT = ids_BTK.eq(tgt_tokens[:, :, None]).long().argmax(2)
+    score_B = crf_score(log_probs_BTK, moves_BTKK, targets_BT, lengths_B)
+    return float(((crf_log_partition(log_probs_BTK, moves_BTKK, lengths_B) - score_B) / lengths_B).mean())
 
 
 @torch.no_grad()
 def test_best_chain(imported) -> None:
     arrays, _ = golden("nacrf")
     model = nat_model(imported("nacrf"))
-    said_BTV = framed_log_probs(model, encode(model, arrays), arrays, "prev_tokens")
-    said = said_BTV.topk(model.nat.crf_candidates)
-    moves_BTKK = candidate_transitions(*model.transitions(said.indices))
+    log_probs_BTV = framed_log_probs(model, encode(model, arrays), arrays, "prev_tokens")
+    best = log_probs_BTV.topk(model.nat.crf_candidates)
+    moves_BTKK = candidate_transitions(*model.transitions(best.indices))
     real_BT = arrays["tgt_tokens"].ne(PAD)
-    places_BT, _ = crf_best(said.values, moves_BTKK, real_BT.sum(1))
-    assert torch.equal(said.indices.gather(2, places_BT[:, :, None])[:, :, 0][real_BT], arrays["chain"])
+    choices_BT, _ = crf_best(best.values, moves_BTKK, real_BT.sum(1))
+    assert torch.equal(best.indices.gather(2, choices_BT[:, :, None])[:, :, 0][real_BT], arrays["chain"])
 
 
 @pytest.mark.parametrize("case", ["cmlm", *LEVENSHTEIN, "insertion"])
 def test_translations(imported, case: str) -> None:
     arrays, _ = golden(case)
-    engine = NATEngine(nat_model(imported(case)), iterations=4 if case == "cmlm" else 2)  # fairseq's maximum and one
+    engine = NATEngine(nat_model(imported(case)), iterations=4 if case == "cmlm" else 2)  # fairseq's maximum plus one
     found = engine.decode(sentences(without_bos(arrays["src_tokens"])), Decode(max_len_a=2.0, max_len_b=50))
     theirs = [[token for token in row[0] if token not in (BOS, PAD, EOS)] for row in arrays["hypotheses"].tolist()]
     assert [[token for token in each[0].tokens if token not in (BOS, PAD, EOS)] for each in found] == theirs
 
 
 @pytest.mark.parametrize("case", [*POSITIONAL, *LEVENSHTEIN, "insertion"])
-def test_translations_and_scores_as_fairseq_refines_them(imported, case: str) -> None:
+def test_translations_and_scores_of_iterative_refinement(imported, case: str) -> None:
     arrays, _ = golden(case)
     max_iter = 3 if case in POSITIONAL else 1
     engine = RefinementEngine(nat_model(imported(case)), max_iter=max_iter, adaptive=case != "cmlm")
@@ -303,7 +312,7 @@ def test_translations_and_scores_as_fairseq_refines_them(imported, case: str) ->
     assert [sum(each.log_probs) / len(each.log_probs) for (each,) in found] == [each.score for (each,) in found]
 
 
-# ------------------------------------------------------------------------------------------------------------ drafts
+# ------------------------------------------------------------------------------------------- models that edit drafts
 
 
 @pytest.mark.parametrize("case", LEVENSHTEIN)
@@ -323,7 +332,7 @@ def test_levenshtein_policies(imported, case: str) -> None:
 
 
 def gaps(drafts_BN: Tensor, tgt_tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each token of a draft the reference's that it stands for, and how many are missing after it."""
+    """Return the index of the reference token for each draft token (-1: none), and the number missing after it."""
     lengths_B = drafts_BN.ne(PAD).sum(1)
     partner_BN = common_subsequence(
         drafts_BN, tgt_tokens_BT, hyp_lengths_B=lengths_B, ref_lengths_B=tgt_tokens_BT.ne(PAD).sum(1)
@@ -334,9 +343,9 @@ def gaps(drafts_BN: Tensor, tgt_tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("case", LEVENSHTEIN)
 @torch.no_grad()
 def test_loss_of_a_batch_of_edits(imported, case: str) -> None:
-    """With fairseq's means over slots, placeholders and tokens of a batch.
+    """fairseq's loss has means over slots, placeholders and tokens of a batch.
 
-    The expert is ours, but for deletions, of which fairseq may choose others that are as few.
+    The edits are those of kdmt, except deletions, where fairseq may choose others of the same number.
     """
     arrays, losses = golden(case)
     model = nat_model(imported(case))
@@ -350,10 +359,10 @@ def test_loss_of_a_batch_of_edits(imported, case: str) -> None:
     lengths_B = drafts.ne(PAD).sum(1)
     open_BT = spread(drafts, counts_BN, lengths_B=lengths_B, fill=UNK, pad=PAD)
     loss_mask_BT = opened(counts_BN, lengths_B=lengths_B)
-    said_BTV = model.output_proj(model.read_draft(open_BT, encoded)).log_softmax(-1)
-    words = nat_loss(said_BTV[loss_mask_BT], tgt_tokens[loss_mask_BT], SMOOTHING)
+    log_probs_BTV = model.output_proj(model.read_draft(open_BT, encoded)).log_softmax(-1)
+    words = nat_loss(log_probs_BTV[loss_mask_BT], tgt_tokens[loss_mask_BT], SMOOTHING)
 
-    filled_BT = torch.where(loss_mask_BT, said_BTV.argmax(-1), tgt_tokens)
+    filled_BT = torch.where(loss_mask_BT, log_probs_BTV.argmax(-1), tgt_tokens)
     real_BT = filled_BT.ne(PAD)
     partner_BT, _ = gaps(filled_BT, tgt_tokens)
     deleted = model.edits.deleted(model.read_draft(filled_BT, encoded, policy="deletion")).log_softmax(-1)
@@ -372,17 +381,17 @@ def test_insertion(imported) -> None:
     encoded, drafts = encode(model, arrays), arrays["prev_tokens"]
     assert_equal(encoded.states_BSD[arrays["src_tokens"].ne(PAD)], arrays["states"])
     slots = drafts[:, 1:].ne(PAD)
-    said_MV = model.output_proj(model.slots(model.read_draft(drafts, encoded))).log_softmax(-1)[slots]
-    assert_equal(said_MV, arrays["log_probs"])
+    log_probs_MV = model.output_proj(model.slots(model.read_draft(drafts, encoded))).log_softmax(-1)[slots]
+    assert_equal(log_probs_MV, arrays["log_probs"])
 
     partner_BN, counts_BN = gaps(drafts, arrays["tgt_tokens"])
     spans = missing_spans(arrays["tgt_tokens"], partner_BN, counts_BN, nothing=model.nothing, temperature=torch.inf)
     tokens_MK, weights_MK = (each[slots] for each in spans)
     entropy_M = -(weights_MK * weights_MK.clamp_min(1e-9).log()).sum(1)
-    divergence = float((-(said_MV.gather(1, tokens_MK) * weights_MK).sum(1) - entropy_M).mean())
-    smoothed = divergence * (1 - SMOOTHING) - float(said_MV.mean()) * SMOOTHING
+    divergence = float((-(log_probs_MV.gather(1, tokens_MK) * weights_MK).sum(1) - entropy_M).mean())
+    smoothed = divergence * (1 - SMOOTHING) - float(log_probs_MV.mean()) * SMOOTHING
     assert losses["loss"] == losses["word_ins-loss"]
-    # fairseq's divergence is a mean over slots, its smoothing one over slots and tokens
+    # fairseq's divergence is a mean over slots, and its smoothing a mean over slots and tokens
     assert smoothed == pytest.approx(losses["loss"], abs=TOLERANCE)
 
 
@@ -390,7 +399,7 @@ def test_insertion(imported) -> None:
 
 
 @torch.no_grad()
-def test_language_tokens_are_where_fairseq_puts_them(imported) -> None:
+def test_outputs_with_language_tokens_equal_fairseq(imported) -> None:
     arrays, _ = golden("multilingual")
     folder = imported("multilingual")
     with np.load(GOLDEN / "multilingual.npz") as file:
@@ -408,13 +417,13 @@ def test_language_tokens_are_where_fairseq_puts_them(imported) -> None:
 
 
 @torch.no_grad()
-def test_multilingual_decoding_begins_with_the_language(imported) -> None:
-    """Step by step as all at once."""
+def test_multilingual_decoding_steps_equal_full_pass(imported) -> None:
+    """Decoding starts with the language token."""
     arrays, _ = golden("multilingual")
     model = load_model(imported("multilingual"))
     src_tokens = arrays["src_tokens"][:, 1:]
     prev_tokens = torch.cat([arrays["prev_tokens"][:, :1], arrays["prev_tokens"][:, 2:]], dim=1)
     cache = model.start_cache(model.encode(src_tokens), beam=1, max_len=prev_tokens.size(1))
-    steps = [model.decode_step(prev_tokens[:, place], cache) for place in range(prev_tokens.size(1))]
+    steps = [model.decode_step(prev_tokens[:, position], cache) for position in range(prev_tokens.size(1))]
     real = arrays["tgt_tokens"][:, 1:].ne(PAD)
     assert_equal(torch.stack(steps, dim=1)[real], model(src_tokens, prev_tokens)[real])

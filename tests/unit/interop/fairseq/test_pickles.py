@@ -1,4 +1,4 @@
-"""Files are read without running anything in them; what they carry besides tensors and settings is named."""
+"""Tests of reading checkpoints without running code: objects other than tensors and settings are refused by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parents[3] / "golden" / "fairseq"
 
 
 class Calls:
-    """Pickles as a call of anything."""
+    """Object that is pickled as a call of any function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -37,7 +37,7 @@ class Calls:
 
 @pytest.fixture
 def of_fairseq(monkeypatch: pytest.MonkeyPatch):
-    """Make a class that pickles as fairseq's of that name."""
+    """Return a function that makes a class that is pickled like fairseq's class of that name."""
 
     def make(module: str, name: str, **members: Any) -> Any:
         made = type(name, (), {"__module__": module, **members})
@@ -61,7 +61,7 @@ def content(**more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_settings_and_tensors_come_out(tmp_path: Path, zipped: bool) -> None:
+def test_settings_and_tensors_are_read(tmp_path: Path, zipped: bool) -> None:
     path = saved(tmp_path, content(), _use_new_zipfile_serialization=zipped)
     found = read_pickle(path)
     assert torch.equal(found["model"]["w"], torch.ones(2))
@@ -93,8 +93,8 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("place", ["top", "args", "model", "meters"])
-def test_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, zipped: bool, place: str) -> None:
+@pytest.mark.parametrize("where", ["top", "args", "model", "meters"])
+def test_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, zipped: bool, where: str) -> None:
     monkeypatch.chdir(tmp_path)
     call = CALLS[name]
     given = {
@@ -102,17 +102,17 @@ def test_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
         "args": content(args=argparse.Namespace(arch="transformer", hidden=[{"deeper": call}])),
         "model": content(model=OrderedDict(w=call)),
         "meters": content(extra_state={"train_meters": [call]}),
-    }[place]
+    }[where]
     path = saved(tmp_path, given, _use_new_zipfile_serialization=zipped)
-    said = name if zipped else name.removeprefix("builtins.")
-    with pytest.raises(UserError, match=rf"refused, since it carries .*{said}"):
+    named = name if zipped else name.removeprefix("builtins.")
+    with pytest.raises(UserError, match=rf"refused, since it carries .*{named}"):
         read_pickle(path)
     assert not (tmp_path / "harmed").exists()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_all_that_a_file_carries_is_named(tmp_path: Path, zipped: bool, protocol: int) -> None:
+def test_all_other_objects_are_named(tmp_path: Path, zipped: bool, protocol: int) -> None:
     given = content(a=CALLS["posix.system"], b=CALLS["builtins.eval"])
     path = saved(tmp_path, given, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
     with pytest.raises(UserError, match=r"carries builtins\.eval, posix\.system: ") as refusal:
@@ -121,7 +121,7 @@ def test_all_that_a_file_carries_is_named(tmp_path: Path, zipped: bool, protocol
 
 
 def assert_no_advice(error: Exception) -> None:
-    """PyTorch's are to run what is in a file, or to allow it."""
+    """Check that the message does not contain PyTorch's advice to allow or run the content of the file."""
     assert "weights_only" not in str(error)
     assert "safe_globals" not in str(error)
     assert "trust" not in str(error)
@@ -129,14 +129,14 @@ def assert_no_advice(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_another_protocol_without_anything_bad_is_refused(tmp_path: Path, protocol: int) -> None:
+def test_unsupported_protocol_is_refused(tmp_path: Path, protocol: int) -> None:
     with pytest.raises(UserError, match="not a checkpoint that can be read, or a damaged one: ") as refusal:
         read_pickle(saved(tmp_path, content(), pickle_protocol=protocol))
     assert_no_advice(refusal.value)
 
 
 def legacy(tmp_path: Path, program: bytes) -> Path:
-    """A file of before PyTorch 1.6 whose content is the given pickle."""
+    """Write a file in the format before PyTorch 1.6 whose content is the given pickle."""
     head = [pickle.dumps(value, protocol=2) for value in (0x1950A86A20F9469CFC6C, 1001, {})]
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"".join([*head, program, pickle.dumps([], protocol=2)]))
@@ -144,12 +144,12 @@ def legacy(tmp_path: Path, program: bytes) -> Path:
 
 
 def text(value: str) -> bytes:
-    """Push a string (SHORT_BINUNICODE) and remember it."""
+    """Return the operations that push a string (SHORT_BINUNICODE) and memoize it."""
     return b"\x8c" + struct.pack("<B", len(value)) + value.encode() + b"\x94"
 
 
 BENIGN = text("argparse") + text("Namespace")
-HIDING = {  # operations of protocol 4 that look something up, and what that is
+HIDING = {  # operations of protocol 4 that look up a name, and that name
     "plain": (text("os") + text("system") + b"\x93", "os.system"),
     "remembered": (text("system") + text("os") + b"00" + b"h\x01" + b"h\x00" + b"\x93", "os.system"),
     "dropped": (text("os") + text("system") + BENIGN + b"00" + b"\x93", "os.system"),
@@ -162,7 +162,7 @@ HIDING = {  # operations of protocol 4 that look something up, and what that is
 
 
 @pytest.mark.parametrize("case", HIDING)
-def test_names_are_found_however_they_are_pushed(tmp_path: Path, case: str) -> None:
+def test_names_are_found_for_all_operations(tmp_path: Path, case: str) -> None:
     program, name = HIDING[case]
     path = legacy(tmp_path, b"\x80\x04" + program + b".")
     assert named_in(path) == {name}
@@ -170,26 +170,26 @@ def test_names_are_found_however_they_are_pushed(tmp_path: Path, case: str) -> N
         read_pickle(path)
 
 
-def test_what_a_damaged_file_names_before_the_damage_is_named(tmp_path: Path) -> None:
+def test_names_before_the_damage_are_reported(tmp_path: Path) -> None:
     path = saved(tmp_path, content(a=CALLS["posix.system"]), _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(UserError, match=r"carries posix\.system: "):
         read_pickle(path)
 
 
-def test_a_name_that_is_no_ascii_is_named(tmp_path: Path) -> None:
+def test_non_ascii_name_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"carries größe\.system: "):
         read_pickle(legacy(tmp_path, b"\x80\x02c" + "größe".encode() + b"\nsystem\n."))
 
 
-def test_first_bytes_tell_a_checkpoint(tmp_path: Path) -> None:
+def test_checkpoint_files_are_recognised(tmp_path: Path) -> None:
     assert all(is_checkpoint_file(path) for path in GOLDEN.glob("*.pt"))
     (tmp_path / "best").write_text("checkpoint_4\n")
     (tmp_path / "empty").touch()
     assert not any(map(is_checkpoint_file, (tmp_path, tmp_path / "best", tmp_path / "empty", tmp_path / "none")))
 
 
-def test_a_class_of_fairseqs_that_is_not_on_the_list_is_refused(tmp_path: Path, of_fairseq) -> None:
+def test_other_classes_of_fairseq_are_refused(tmp_path: Path, of_fairseq) -> None:
     task = of_fairseq("fairseq.tasks.translation", "TranslationTask")
     with pytest.raises(UserError, match=r"carries fairseq\.tasks\.translation\.TranslationTask: "):
         read_pickle(saved(tmp_path, content(task_state=task())))
@@ -218,7 +218,7 @@ def test_numbers_of_numpy_are_inert(tmp_path: Path, module: str) -> None:
 
 
 class Built(Calls):
-    """A call whose result is then given a state, as a pickle's BUILD does."""
+    """Call whose result then receives a state, as with pickle's BUILD."""
 
     def __init__(
         self, function: Any, arguments: tuple[Any, ...], state: Any, items: dict[str, Any] | None = None
@@ -230,8 +230,8 @@ def _takes_anything(*_: Any) -> None:
     pass
 
 
-def test_a_stand_in_is_no_gadget(tmp_path: Path, of_fairseq) -> None:
-    """Called with anything, given any state: attributes of its class, another class, slots."""
+def test_stand_in_class_cannot_be_exploited(tmp_path: Path, of_fairseq) -> None:
+    """It is called with any arguments and given any state: attributes of its class, another class, slots."""
     meter = of_fairseq("fairseq.meters", "AverageMeter", __init__=_takes_anything)
     states = [({"x": 1}, {"__class__": "y", "__reduce__": "z"}), {"__setstate__": "w", "fields": 1}, [1, 2], "text"]
     given = [Built(meter, ("touch", 3), state) for state in states]
@@ -241,13 +241,13 @@ def test_a_stand_in_is_no_gadget(tmp_path: Path, of_fairseq) -> None:
     assert [each.arguments for each in found] == [("touch", 3)] * len(states)
 
 
-def test_a_namespace_is_not_called_into(tmp_path: Path) -> None:
-    """Its fields may have the names of methods."""
+def test_fields_of_a_namespace_are_not_called(tmp_path: Path) -> None:
+    """The fields of a namespace may have the names of methods."""
     path = saved(tmp_path, content(args=argparse.Namespace(get="x", __setstate__="y", arch="transformer")))
     assert plain(read_pickle(path)["args"]) == {"get": "x", "__setstate__": "y", "arch": "transformer"}
 
 
-def test_what_is_allowed_here_is_not_allowed_afterwards(tmp_path: Path) -> None:
+def test_allowed_classes_do_not_change_torch_load(tmp_path: Path) -> None:
     path = saved(tmp_path, content())
     read_pickle(path)
     with pytest.raises(pickle.UnpicklingError):
@@ -268,14 +268,14 @@ def test_a_truncated_file_is_refused(tmp_path: Path, zipped: bool, share: float)
 
 
 @pytest.mark.parametrize("text", [b"", b"not a checkpoint\n", b"\x80\x02", b"PK\x03\x04", bytes(1000)])
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, text: bytes) -> None:
+def test_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(text)
     with pytest.raises(UserError, match=r"checkpoint\.pt: not a checkpoint"):
         read_pickle(path)
 
 
-def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_zip_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme", "hello")
@@ -284,7 +284,7 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [[1, 2], torch.ones(3), {1: 2}, None])
-def test_another_thing_is_refused(tmp_path: Path, given: Any) -> None:
+def test_other_content_is_refused(tmp_path: Path, given: Any) -> None:
     with pytest.raises(UserError, match="not a fairseq checkpoint"):
         read_pickle(saved(tmp_path, given))
 
@@ -294,7 +294,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_pickle(tmp_path / "absent.pt")
 
 
-def test_settings_within_settings_without_end(tmp_path: Path) -> None:
+def test_recursive_settings_are_refused(tmp_path: Path) -> None:
     endless: dict[str, Any] = {}
     endless["again"] = endless
     found = read_pickle(saved(tmp_path, content(cfg=endless)))
@@ -302,21 +302,21 @@ def test_settings_within_settings_without_end(tmp_path: Path) -> None:
         plain(found["cfg"])
 
 
-def test_settings_that_are_many_times_the_same_are_gone_through_once(tmp_path: Path) -> None:
-    """Two at each of 30 levels, one object each: written out they would be 2 ** 30."""
+def test_shared_settings_are_visited_once(tmp_path: Path) -> None:
+    """Each of 30 levels contains the next level twice: expanded, these would be 2 ** 30 values."""
     settings: Any = "x"
     for _ in range(30):
         settings = [settings, settings]
     assert plain(read_pickle(saved(tmp_path, content(cfg=settings)))["cfg"])[1][0][1] is not None
 
 
-def test_tensors_are_no_settings(tmp_path: Path) -> None:
+def test_tensors_in_settings_are_refused(tmp_path: Path) -> None:
     found = read_pickle(saved(tmp_path, content(cfg={"model": {"adaptive_input": torch.ones(3)}})))
     with pytest.raises(UserError, match="there is a tensor"):
         plain(found["cfg"])
 
 
-def test_attributes_of_a_dictionary_do_not_stand_before_its_methods(tmp_path: Path) -> None:
+def test_attributes_of_a_dictionary_do_not_hide_its_methods(tmp_path: Path) -> None:
     attributes = dict.fromkeys(("get", "items", "keys"), "no method")
     given = Built(OrderedDict, (), attributes, content(cfg=Built(OrderedDict, (), attributes, {"arch": "transformer"})))
     found = read_pickle(saved(tmp_path, given))

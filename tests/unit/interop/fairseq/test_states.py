@@ -1,4 +1,4 @@
-"""Our numbers against those of a real fairseq 0.12.2 (tests/golden/make_model.py) with its weights carried over."""
+"""Tests of converted state dicts against the results of fairseq 0.12.2 (tests/golden/make_model.py)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ CASES = json.loads((GOLDEN / "cases.json").read_text())
 ARCHITECTURES = json.loads((GOLDEN / "architectures.json").read_text())
 SCHEDULES = json.loads((GOLDEN / "schedule.json").read_text())
 
-# measured: at most 3e-7; fairseq computes softmax of attention, sinusoids and gelu in float32 whatever the model's type
+# measured: at most 3e-7; fairseq computes attention softmax, sinusoids and gelu in float32 for every dtype of model
 TOLERANCE = 1e-6
 
 
 @cache
 def golden(case: str) -> tuple[TransformerConfig, dict[str, Tensor], dict[str, Tensor]]:
-    """The case's architecture, fairseq's state dict, and inputs with what fairseq makes of them."""
+    """Return the architecture of a case, fairseq's state dict, and fairseq's inputs and outputs."""
     with np.load(GOLDEN / f"{case}.npz") as file:
         arrays = {name: torch.from_numpy(file[name]) for name in file.files}
     state = {name.removeprefix("weights/"): value for name, value in arrays.items() if name.startswith("weights/")}
@@ -53,7 +53,7 @@ def converted_model(case: str) -> Transformer:
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_encoder_output_is_fairseqs_whichever_side_it_padded(case: str) -> None:
+def test_encoder_output_equals_fairseq_with_padding_on_either_side(case: str) -> None:
     arrays = golden(case)[2]
     states_BSD = converted_model(case).encode(arrays["src_tokens"]).states_BSD
     states = states_BSD[arrays["src_tokens"].ne(PAD)]
@@ -63,7 +63,7 @@ def test_encoder_output_is_fairseqs_whichever_side_it_padded(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_log_probs_are_fairseqs_whichever_side_it_padded(case: str) -> None:
+def test_log_probs_equal_fairseq_with_padding_on_either_side(case: str) -> None:
     arrays = golden(case)[2]
     logits_BTV = converted_model(case)(arrays["src_tokens"], arrays["prev_tokens"])
     log_probs = logits_BTV.log_softmax(dim=-1)[arrays["prev_tokens"].ne(PAD)]
@@ -73,7 +73,7 @@ def test_log_probs_are_fairseqs_whichever_side_it_padded(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_incremental_decoding_gives_fairseqs_log_probs(case: str) -> None:
+def test_log_probs_of_incremental_decoding_equal_fairseq(case: str) -> None:
     arrays = golden(case)[2]
     model, prev_tokens_BT = converted_model(case), arrays["prev_tokens"]
     cache = model.start_cache(model.encode(arrays["src_tokens"]), beam=1, max_len=prev_tokens_BT.size(1))
@@ -84,7 +84,7 @@ def test_incremental_decoding_gives_fairseqs_log_probs(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_label_smoothed_cross_entropy_is_fairseqs(case: str) -> None:
+def test_label_smoothed_cross_entropy_equals_fairseq(case: str) -> None:
     arrays = golden(case)[2]
     targets_M = arrays["tgt_tokens"][arrays["tgt_tokens"].ne(PAD)]
     for epsilon, expected in zip(arrays["smoothing"].tolist(), arrays["loss_and_nll"], strict=True):
@@ -93,14 +93,14 @@ def test_label_smoothed_cross_entropy_is_fairseqs(case: str) -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: f"lr {schedule['settings']['lr']}")
-def test_learning_rates_are_those_of_fairseqs_adam(schedule: dict) -> None:
+def test_learning_rates_equal_fairseq(schedule: dict) -> None:
     settings = Train(**schedule["settings"])
     ours = [inverse_sqrt(update, settings) for update in schedule["updates"]]
     assert ours == pytest.approx(schedule["learning_rates"], rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES["architectures"])
-def test_named_architecture_is_fairseqs(name: str) -> None:
+def test_named_architecture_equals_fairseq(name: str) -> None:
     theirs = ARCHITECTURES["architectures"][name]
     config = architecture(name)
     assert {field: config.as_dict()[field] for field in theirs["fields"]} == theirs["fields"]
@@ -109,7 +109,7 @@ def test_named_architecture_is_fairseqs(name: str) -> None:
     assert count_parameters(model) == theirs["parameters"]
 
 
-# ------------------------------------------------------------------------------------------- states that do not fit
+# ----------------------------------------------------------------------------------------- incompatible state dicts
 
 
 def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -132,7 +132,7 @@ def test_missing_tensor_is_named(name: str) -> None:
         convert_state(without(state, name), config)
 
 
-def test_tensors_without_a_place_are_named() -> None:
+def test_unexpected_tensors_are_named() -> None:
     config, state, _ = golden("post_norm_shared")
     extra = {"encoder.layer_norm.weight": torch.ones(16), "encoder.layers.2.fc1.bias": torch.ones(20)}
     with pytest.raises(UserError, match=r"no place for encoder\.layer_norm\.weight, encoder\.layers\.2\.fc1\.bias$"):
@@ -155,7 +155,7 @@ def test_shared_tensors_that_differ_are_refused(case: str) -> None:
         convert_state({**state, name: state[name] + 1}, config)
 
 
-def test_conversion_leaves_fairseqs_tensors_alone() -> None:
+def test_conversion_does_not_change_the_state_dict() -> None:
     config, state, _ = golden("pre_norm_learned")
     before = {name: value.clone() for name, value in state.items()}
     for tensor in convert_state(state, config).values():

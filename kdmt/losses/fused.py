@@ -1,0 +1,102 @@
+"""Faster paths of the losses on CUDA devices, and the tests of whether a device and the installed PyTorch have them.
+
+Two things are tried once per device and process: a Triton kernel (`kdmt.losses.triton_kernels`), and matrix products
+of bfloat16 factors that are added up in float32 (`torch.addmm` with `out_dtype`). Where one of them is missing or does
+not give the right result, the losses use plain PyTorch operations, as on a CPU.
+
+Kernels need a GPU that computes in bfloat16 (compute capability 8.0), the package `triton`, which comes with PyTorch
+for CUDA on Linux, and a C compiler, which Triton calls when it starts.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+_logger = logging.getLogger(__name__)
+
+_PRODUCT_TYPES = (torch.bfloat16, torch.float32)
+
+
+def kernels(device: torch.device, product_type: torch.dtype) -> ModuleType | None:
+    """Return `kdmt.losses.triton_kernels`; None to compute the losses with PyTorch operations.
+
+    Args:
+        device: device of the logits.
+        product_type: number type of the logits.
+    """
+    return _kernels(device) if product_type in _PRODUCT_TYPES and _is_cuda(device) else None
+
+
+def _is_cuda(device: torch.device) -> bool:
+    """Return whether a tensor of this device is on a GPU: a simulated device reports `cuda` in a CPU build as well."""
+    return device.type == "cuda" and bool(torch.version.cuda or torch.version.hip)
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    try:
+        from kdmt.losses import triton_kernels  # loads triton
+
+        sums_2C = triton_kernels.cross_entropy_(
+            torch.zeros(1, 2, device=device),
+            torch.zeros(1, dtype=torch.int64, device=device),
+            None,
+            target_share=1.0,
+            each=0.0,
+            gradient=True,
+        )
+        torch.testing.assert_close(sums_2C.cpu(), torch.full((2, 1), 2.0).log())
+    except Exception as error:  # Triton and the compilers that it calls raise errors of many types
+        _logger.warning("the losses are computed without Triton kernels, which is slower: %s", error)
+        return None
+    return triton_kernels
+
+
+def sums_in_float32(device: torch.device) -> bool:
+    """Return whether `torch.addmm` on the device adds products of bfloat16 factors to a float32 matrix, in place.
+
+    PyTorch has the argument `out_dtype` from version 2.8 on; the first versions reject a float32 matrix as `input`.
+    """
+    return _is_cuda(device) and _adds_in_float32(device)
+
+
+@cache
+def _adds_in_float32(device: torch.device) -> bool:
+    total = torch.ones(8, 8, device=device)
+    factor = torch.ones(8, 8, dtype=torch.bfloat16, device=device)
+    try:
+        torch.addmm(total, factor, factor, out_dtype=torch.float32, out=total)
+    except (RuntimeError, TypeError):
+        return False
+    return bool((total == 9.0).all())
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right, which may have another number type, to `total`.
+
+    The product of bfloat16 factors is added in float32 if the device can do so (`sums_in_float32`); otherwise it is
+    rounded to bfloat16 first.
+    """
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif total.dtype == torch.float32 and sums_in_float32(total.device):
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total += left @ right
+
+
+def write_product(out: Tensor, left: Tensor, right: Tensor) -> None:
+    """Write left @ right to `out`, which may have another number type. See `add_product` for the rounding."""
+    if left.dtype == out.dtype:
+        torch.mm(left, right, out=out)
+    elif out.dtype == torch.float32 and sums_in_float32(out.device):
+        torch.mm(left, right, out_dtype=torch.float32, out=out)
+    else:
+        out.copy_(left @ right)

@@ -1,0 +1,87 @@
+"""Attention inside the sentences of packed rows (`kdmt.corpus.packing`).
+
+On a GPU and in half precision this is FlashAttention for variable lengths, `torch.nn.attention.varlen`. Elsewhere the
+sentences are padded for `scaled_dot_product_attention` and packed again, which is the reference.
+
+Shapes: N positions of a row, H heads, C width of a head, B sentences, T longest sentence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdmt.types import Packing
+
+
+def packed_attention(
+    query_NHC: Tensor, key_NHC: Tensor, value_NHC: Tensor, queries: Packing, keys: Packing, *, causal: bool = False
+) -> Tensor:
+    """Attend from each sentence of one row to the same sentence of another row, or of the same: [N, H, C].
+
+    The result at padding is of no use, but finite.
+
+    Args:
+        queries, keys: limits of the sentences in the two rows.
+        causal: whether a query sees only keys up to its own position.
+    """
+    if query_NHC.is_cuda and query_NHC.dtype in (torch.bfloat16, torch.float16):
+        return _flash(query_NHC, key_NHC, value_NHC, queries, keys, causal)
+    return _padded(query_NHC, key_NHC, value_NHC, queries, keys, causal)
+
+
+def _flash(
+    query_NHC: Tensor, key_NHC: Tensor, value_NHC: Tensor, queries: Packing, keys: Packing, causal: bool
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # from PyTorch 2.10 on
+
+    found = varlen_attn(
+        query_NHC,
+        key_NHC,
+        value_NHC,
+        queries.starts,
+        keys.starts,
+        queries.max_length,
+        keys.max_length,
+        window_size=(-1, 0) if causal else (-1, -1),
+    )
+    assert isinstance(found, Tensor)
+    return found
+
+
+@torch.compiler.disable
+def _padded(
+    query_NHC: Tensor, key_NHC: Tensor, value_NHC: Tensor, queries: Packing, keys: Packing, causal: bool
+) -> Tensor:
+    key_BHSC, value_BHSC = (_unpack(each, keys) for each in (key_NHC, value_NHC))
+    keep_B11S = None if causal else _real_BT(keys)[:, None, None, :]  # the causal mask hides padding on the right
+    found_BHTC = F.scaled_dot_product_attention(
+        _unpack(query_NHC, queries), key_BHSC, value_BHSC, attn_mask=keep_B11S, is_causal=causal
+    )
+    found_MHC = found_BHTC.transpose(1, 2).flatten(0, 1).index_select(0, _padded_index_M(queries))
+    return F.pad(found_MHC, (0, 0, 0, 0, 0, len(query_NHC) - queries.num_tokens))
+
+
+def _lengths_B(packing: Packing) -> Tensor:
+    return packing.starts[: packing.num_sentences + 1].diff().long()
+
+
+def _real_BT(packing: Packing) -> Tensor:
+    """Return the mask of the real tokens of the padded sentences: bool [B, T]."""
+    return torch.arange(packing.longest, device=packing.starts.device) < _lengths_B(packing)[:, None]
+
+
+def _unpack(values_NHC: Tensor, packing: Packing) -> Tensor:
+    """Return padded sentences, [B, H, T, C]; the padding contains tokens of other sentences."""
+    starts_B1 = packing.starts[: packing.num_sentences, None].long()
+    index_BT = starts_B1 + torch.arange(packing.longest, device=starts_B1.device)
+    values_BTHC = values_NHC.index_select(0, index_BT.clamp_max(len(values_NHC) - 1).flatten())
+    return values_BTHC.unflatten(0, index_BT.shape).transpose(1, 2)
+
+
+def _padded_index_M(packing: Packing) -> Tensor:
+    """Return the index of each real token in the flattened padded sentences: int64 [M]."""
+    sentences_B = torch.arange(packing.num_sentences, device=packing.starts.device)
+    sentence_M = sentences_B.repeat_interleave(_lengths_B(packing), output_size=packing.num_tokens)
+    return sentence_M * packing.longest + packing.position_N[: packing.num_tokens]

@@ -1,0 +1,145 @@
+"""Choice between the faster paths of CUDA devices and plain PyTorch operations, and the products of both."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdmt.losses import fused
+
+CUDA = torch.device("cuda:0")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report a GPU of compute capability 9.0 and a CUDA build of PyTorch."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    for each in (fused._kernels, fused._adds_in_float32):
+        each.cache_clear()
+        monkeypatch.setattr(fused, each.__name__, each)  # the cache is emptied again below
+
+
+@pytest.fixture(autouse=True)
+def _empty_caches() -> None:
+    fused._kernels.cache_clear()
+    fused._adds_in_float32.cache_clear()
+
+
+def _make_on_cpu(make: Callable[..., Tensor], *size: int, dtype: torch.dtype | None = None, **_: object) -> Tensor:
+    return make(*size, dtype=dtype)
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Create the tensors of the trial on the CPU."""
+    for name in ("zeros", "ones"):
+        make: Callable[..., Tensor] = getattr(torch, name)
+        monkeypatch.setattr(torch, name, partial(_make_on_cpu, make))
+
+
+def kernel_module(log_total: float) -> ModuleType:
+    module = ModuleType("kdmt.losses.triton_kernels")
+    module.cross_entropy_ = lambda *_args, **_settings: torch.full((2, 1), log_total)  # type: ignore[attr-defined]
+    return module
+
+
+def use(module: ModuleType | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a module in the place of the kernels; None for one that cannot be imported."""
+    import kdmt.losses
+
+    monkeypatch.setitem(sys.modules, "kdmt.losses.triton_kernels", module)  # type: ignore[arg-type]
+    monkeypatch.setattr(kdmt.losses, "triton_kernels", module, raising=False)
+    if module is None:
+        monkeypatch.delattr(kdmt.losses, "triton_kernels")
+
+
+def test_a_cpu_and_a_simulated_gpu_of_a_cpu_build_have_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert [fused.kernels(torch.device(name), torch.bfloat16) for name in ("cpu", "cuda:0")] == [None, None]
+    assert not fused.sums_in_float32(CUDA)
+    assert "triton" not in sys.modules
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+def test_a_kernel_with_the_right_result_is_used_for_float32_and_bfloat16_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = kernel_module(0.6931472)  # -log(1/2)
+    use(module, monkeypatch)
+    types = (torch.bfloat16, torch.float32, torch.float64, torch.float16)
+    assert [fused.kernels(CUDA, each) for each in types] == [module, module, None, None]
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+@pytest.mark.parametrize("module", [None, kernel_module(0.7)])
+def test_kernels_that_fail_are_reported_once_and_not_used(
+    module: ModuleType | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    use(module, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        assert [fused.kernels(CUDA, torch.bfloat16) for _ in range(2)] == [None, None]
+    (message,) = caplog.messages
+    assert message.startswith("the losses are computed without Triton kernels, which is slower: ")
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+def test_an_old_gpu_has_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(kernel_module(0.6931472), monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
+    assert fused.kernels(CUDA, torch.bfloat16) is None
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+def test_float32_sums_are_used_where_addmm_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def adds(total: Tensor, left: Tensor, right: Tensor, *, out_dtype: torch.dtype, out: Tensor) -> Tensor:
+        return out.copy_(total + left.to(out_dtype) @ right.to(out_dtype))
+
+    def overwrites(_: Tensor, left: Tensor, right: Tensor, *, out_dtype: torch.dtype, out: Tensor) -> Tensor:
+        return out.copy_(left.to(out_dtype) @ right.to(out_dtype))
+
+    def rejects(*_: Tensor, **__: object) -> Tensor:
+        raise RuntimeError("self and mat2 must have the same dtype, but got Float and BFloat16")
+
+    found = []
+    for addmm in (adds, overwrites, rejects):
+        monkeypatch.setattr(torch, "addmm", addmm)
+        fused._adds_in_float32.cache_clear()
+        found.append(fused.sums_in_float32(CUDA))
+    assert found == [True, False, False]
+
+
+@pytest.mark.parametrize("factor_type", [torch.float32, torch.bfloat16])
+def test_products_of_a_cpu_are_those_of_float64_within_the_rounding_of_the_factors(factor_type: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(size, generator=generator).to(factor_type) for size in ((3, 5), (5, 4)))
+    total = torch.randn(3, 4, generator=generator)
+    expected = left.double() @ right.double()
+    written, added = torch.empty(3, 4), total.clone()
+    fused.write_product(written, left, right)
+    fused.add_product(added, left, right)
+    error = {"rtol": 2.0**-8, "atol": 0.0} if factor_type == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(written.double(), expected, **error)
+    torch.testing.assert_close((added - total).double(), expected, rtol=error["rtol"], atol=1e-5)
+
+
+def test_float32_sums_are_not_rounded_to_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mm(left: Tensor, right: Tensor, *, out_dtype: torch.dtype, out: Tensor) -> Tensor:
+        return out.copy_(left.to(out_dtype) @ right.to(out_dtype))
+
+    def addmm(total: Tensor, left: Tensor, right: Tensor, *, out_dtype: torch.dtype, out: Tensor) -> Tensor:
+        return out.copy_(total + left.to(out_dtype) @ right.to(out_dtype))
+
+    monkeypatch.setattr(fused, "sums_in_float32", lambda _device: True)
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(torch, "addmm", addmm)
+    left, right = torch.ones(1, 257).bfloat16(), torch.ones(257, 1).bfloat16()
+    written, added = torch.empty(1, 1), torch.ones(1, 1)
+    fused.write_product(written, left, right)
+    fused.add_product(added, left, right)
+    assert [float(written), float(added)] == [257.0, 258.0]  # bfloat16 has no 257
