@@ -509,6 +509,7 @@ def test_a_missing_library_is_not_tried_again(engine: CTranslate2Engine, monkeyp
         engine.decode(SOURCES, settings(beam=2))
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("arguments", [{"compute_type": "int3"}, {"device": "abacus"}])
 def test_unknown_compute_types_and_devices_are_refused(tmp_path: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(UserError, match="CTranslate2 cannot load it on"):

@@ -385,7 +385,14 @@ def test_insertion(imported) -> None:
     assert_equal(log_probs_MV, arrays["log_probs"])
 
     partner_BN, counts_BN = gaps(drafts, arrays["tgt_tokens"])
-    spans = missing_spans(arrays["tgt_tokens"], partner_BN, counts_BN, nothing=model.nothing, temperature=torch.inf)
+    spans = missing_spans(
+        arrays["tgt_tokens"],
+        partner_BN,
+        counts_BN,
+        nothing=model.nothing,
+        temperature=torch.inf,
+        width=max(int(counts_BN.max()), 1),
+    )
     tokens_MK, weights_MK = (each[slots] for each in spans)
     entropy_M = -(weights_MK * weights_MK.clamp_min(1e-9).log()).sum(1)
     divergence = float((-(log_probs_MV.gather(1, tokens_MK) * weights_MK).sum(1) - entropy_M).mean())
