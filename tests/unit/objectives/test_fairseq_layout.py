@@ -18,6 +18,7 @@ from kdmt.interop.fairseq.pickles import read_pickle
 from kdmt.interop.fairseq.states import convert_state
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.objectives.edited import DraftPrepared
 from kdmt.objectives.objective import Prepared
 from kdmt.types import EOS, PAD, UNK
 
@@ -67,7 +68,8 @@ def test_losses_of_masked_words_and_lengths() -> None:
 
 def test_loss_of_words_at_placeholders() -> None:
     model, arrays, losses = golden("levenshtein")
-    prepared = prepared_of(arrays, arrays["prev_tokens"])
+    drafts = arrays["prev_tokens"]
+    prepared = DraftPrepared.with_drafts(prepared_of(arrays, drafts), drafts)
     epsilon = SMOOTHING * (VOCABULARY - 1) / VOCABULARY
     terms = nat_objective(model, label_smoothing=epsilon).train()(prepared)
     assert float(terms["loss"].sum.detach()) / terms["loss"].count == pytest.approx(losses["word_ins-loss"], abs=1e-4)
@@ -77,7 +79,8 @@ def test_empty_slots_of_insertion_predict_padding() -> None:
     """If no words are missing, the loss is that of <pad>, which fairseq uses as the target of empty slots."""
     model, arrays, _ = golden("insertion")
     whole = arrays["tgt_tokens"]
-    term = nat_objective(model).train()(prepared_of(arrays, whole))["loss"]
+    prepared = DraftPrepared.with_drafts(prepared_of(arrays, whole), whole)
+    term = nat_objective(model).train()(prepared)["loss"]
     with torch.no_grad():
         encoded = model.encode(arrays["src_tokens"][:, 1:])
         log_probs = model.output_proj(model.slots(model.read_draft(whole, encoded))).log_softmax(-1)[:, :, PAD]
