@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """The device: cuda:0, real or simulated."""
+    """Return the device cuda:0, real or simulated."""
     import torch
 
     if torch.cuda.is_available():
@@ -78,7 +78,7 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
 
 @pytest.fixture
 def real_gpu() -> Iterator[torch.device]:
-    """The device, only if it is a real GPU."""
+    """Return the device if it is a real GPU, else skip the test."""
     import torch
 
     if not torch.cuda.is_available():
@@ -103,7 +103,7 @@ def _exact_products() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> ParallelData:
-    """A data-bin of random pairs."""
+    """Write a data-bin of random pairs."""
     from gpu_cases import write_pairs
 
     return write_pairs(tmp_path_factory.mktemp("pairs"), 200, median_length=10)

@@ -59,7 +59,7 @@ def test_new_batch_shapes_cost_no_time(pairs: ParallelData, real_gpu: torch.devi
 
 @pytest.fixture
 def nccl(real_gpu: torch.device, tmp_path: Path) -> Iterator[torch.device]:
-    """A process group of one rank."""
+    """Start a process group of one rank over NCCL."""
     start_group("cpu:gloo,cuda:nccl", tmp_path)
     yield real_gpu
     distributed.destroy_process_group()
