@@ -76,7 +76,7 @@ demo: $(VENV)/installed toy-corpus ## run the whole pipeline on the toy corpus, 
 test: $(VENV)/installed-dev ## run the unit tests, the toy pipeline from end to end, and the tests of the GPU path
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q -n 2 --dist loadfile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu -m gpu -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu -m gpu -q -n 2
 
 test-slow: $(VENV)/installed-dev ## run the tests that take longer and write a summary to benchmarks/results/
 	$(BIN)/python benchmarks/run_slow_tests.py
