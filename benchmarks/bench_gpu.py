@@ -11,8 +11,8 @@ left out and named.
 
 On a CPU all workloads run at toy sizes, which tests the benchmark and measures nothing.
 
-The only requirements are torch, numpy, pydantic, safetensors, PyYAML and, for its workload, ctranslate2; without an
-installed kdmt, set PYTHONPATH to the root of the repository.
+Without an installed kdmt, set PYTHONPATH to the root of the repository. The requirements are then torch, numpy,
+safetensors, PyYAML, pydantic, pycountry, regex, rich, sentencepiece, subword-nmt and, for its workload, ctranslate2.
 """
 
 from __future__ import annotations
