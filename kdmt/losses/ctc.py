@@ -8,11 +8,11 @@ the next token if the two tokens differ.
 Only the probabilities of the target tokens and of the blank are needed, so that no distribution over the vocabulary is
 stored (`gathered_log_probs`).
 
-The gradient of log P is the share of the paths through each state. It is computed from the forward variables of the
+The gradient of log P is the share of the paths through each state. On a GPU, Triton kernels compute it
+(`kdmt.losses.triton_kernels`), and the best alignment. Without them it is computed from the forward variables of the
 output and those of the reversed output: on a CPU by PyTorch's CTC loss, with the blank and the tokens of a sentence as
-its classes, on a GPU by a Triton kernel (`kdmt.losses.triton_kernels`), elsewhere by a recursion over positions.
-PyTorch's loss copies the lengths to a CUDA device, and the host waits for each copy; the recursion has three kernels
-for each position and no wait. The best alignment is computed by a Triton kernel or by a similar recursion.
+its classes, elsewhere by a recursion over positions. PyTorch's loss copies the lengths to a CUDA device, and the host
+waits for each copy; the recursion has three kernels for each position and no wait.
 
 Shapes: B batch, L output positions, T target tokens, K = 1 + T symbols (the blank, then the tokens), S = 2 T + 1
 states.
@@ -111,6 +111,18 @@ def _state_shares(
 
     The shares of a target that has no alignment are 0.
     """
+    kernels = fused.ctc_kernels(log_probs_BLK.device, log_probs_BLK.dtype)
+    if kernels is not None:
+        alpha_BLS = kernels.ctc_variables(log_probs_BLK, tokens_BT)
+        found: tuple[Tensor, Tensor] = kernels.ctc_shares(log_probs_BLK, tokens_BT, lengths_B, tgt_lengths_B, alpha_BLS)
+        return found
+    return _shares_of_both_directions(log_probs_BLK, tokens_BT, lengths_B, tgt_lengths_B)
+
+
+def _shares_of_both_directions(
+    log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the result of `_state_shares` from the forward variables of the output and of the reversed output."""
     back_BL, back_BT = _reversal(lengths_B, log_probs_BLK.size(1)), _reversal(tgt_lengths_B, tokens_BT.size(1))
     back_BLK = _selected(log_probs_BLK, back_BL, F.pad(back_BT + 1, (1, 0)))
     both = torch.cat([log_probs_BLK, back_BLK]), torch.cat([tokens_BT, tokens_BT.gather(1, back_BT)])
@@ -129,12 +141,12 @@ def _state_shares(
 
 def _forward_variables(log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor) -> Tensor:
     """Return the log-probabilities of all paths to each state, [B, L, S]; any value beyond an output or a target."""
-    if log_probs_BLK.device.type == "cpu":
-        return _native_variables(log_probs_BLK, tokens_BT, lengths_B, tgt_lengths_B)
     kernels = fused.ctc_kernels(log_probs_BLK.device, log_probs_BLK.dtype)
     if kernels is not None:
         alpha_BLS: Tensor = kernels.ctc_variables(log_probs_BLK, tokens_BT)
         return alpha_BLS
+    if log_probs_BLK.device.type == "cpu":
+        return _native_variables(log_probs_BLK, tokens_BT, lengths_B, tgt_lengths_B)
     return _recursive_variables(log_probs_BLK, tokens_BT)
 
 

@@ -99,6 +99,9 @@ def _try_ctc(triton_kernels: ModuleType, device: torch.device, num_tokens: int =
     expected_1LS = torch.full_like(variables_1LS, -torch.inf)
     expected_1LS[0, :, 1::2].fill_diagonal_(0.0)
     torch.testing.assert_close(variables_1LS, expected_1LS)
+    totals_1, shares_1LS = triton_kernels.ctc_shares(log_probs_1LK, tokens_1T, lengths_1, lengths_1, variables_1LS)
+    torch.testing.assert_close(totals_1.cpu(), torch.tensor([0.0]))
+    torch.testing.assert_close(shares_1LS, expected_1LS.exp())
 
 
 def sums_in_float32(device: torch.device) -> bool:

@@ -13,7 +13,7 @@ exp(logit - m), a block with a larger logit m' multiplies Z by exp(m - m').
 A kernel of CTC has a program for each sentence, which passes over all positions of the output, so that a recursion is
 one launch. Blanks and tokens are two blocks: blank t and token t are the states 2 t and 2 t + 1 of `kdmt.losses.ctc`.
 Only the score of the token before, t - 1, is another thread's; it is exchanged through memory, with a barrier of the
-program's threads after each position.
+program's threads for each position.
 
 Shapes: C tokens of a chunk, V vocabulary; for CTC: B batch, L output positions, T target tokens, K = 1 + T symbols (the
 blank, then the tokens), S = 2 T + 1 states.
@@ -590,6 +590,75 @@ def _ctc_variables_kernel(log_probs_ptr, tokens_ptr, variables_ptr, length, num_
 
 
 @triton.jit(do_not_specialize=["length", "num_tokens"])
+def _ctc_shares_kernel(
+    log_probs_ptr,
+    tokens_ptr,
+    lengths_ptr,
+    tgt_lengths_ptr,
+    variables_ptr,
+    scores_ptr,
+    totals_ptr,
+    shares_ptr,
+    length,
+    num_tokens,
+    BLOCK: tl.constexpr,
+):
+    """Compute the shares of the paths through each state of one sentence, backwards from its forward variables.
+
+    Each place has a blank and the token before it, so that only the score of the token after is another thread's.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    num_states = 2 * num_tokens + 1
+    log_probs_ptr += row * length * (num_tokens + 1)
+    tokens_ptr += row * num_tokens
+    variables_ptr += row * length * num_states
+    scores_ptr += row * 2 * (num_tokens + 1)
+    shares_ptr += row * length * num_states
+    own_length = tl.load(lengths_ptr + row)
+    own_num_tokens = tl.load(tgt_lengths_ptr + row)
+    places = tl.arange(0, BLOCK)
+    is_blank = places <= num_tokens
+    is_token = is_blank & (places > 0)
+    is_own_blank = places <= own_num_tokens
+    is_own_token = is_own_blank & (places > 0)
+    has_after = places < own_num_tokens
+    token = tl.load(tokens_ptr + places - 1, mask=is_own_token, other=0)
+    after_token = tl.load(tokens_ptr + places, mask=has_after, other=0)
+    skips = is_own_token & has_after & (token != after_token)
+
+    last_ptr = variables_ptr + (own_length - 1) * num_states + 2 * own_num_tokens
+    total = _log_sum(tl.load(last_ptr - 1), tl.load(last_ptr), -float("inf"))
+    is_possible = total > -float("inf")
+    shift = tl.where(is_possible, total, 0.0)  # -inf minus -inf is not a number
+    tl.store(totals_ptr + row, total)
+
+    for position in tl.range(own_length, length):
+        tl.store(shares_ptr + position * num_states + 2 * places, tl.zeros([BLOCK], tl.float32), mask=is_blank)
+        tl.store(shares_ptr + position * num_states + 2 * places - 1, tl.zeros([BLOCK], tl.float32), mask=is_token)
+    # a path ends with the last token or the blank after it
+    blanks = tl.where(places == own_num_tokens, 0.0, -float("inf"))
+    tokens = blanks
+    for back in tl.range(0, own_length):
+        place = own_length - 1 - back
+        states = place * num_states + 2 * places
+        blank_paths = tl.load(variables_ptr + states, mask=is_own_blank, other=-float("inf")) + blanks
+        token_paths = tl.load(variables_ptr + states - 1, mask=is_own_token, other=-float("inf")) + tokens
+        tl.store(shares_ptr + states, tl.where(is_possible, tl.exp(blank_paths - shift), 0.0), mask=is_blank)
+        tl.store(shares_ptr + states - 1, tl.where(is_possible, tl.exp(token_paths - shift), 0.0), mask=is_token)
+
+        symbols_ptr = log_probs_ptr + place * (num_tokens + 1)
+        blanks += tl.load(symbols_ptr)
+        tokens += tl.load(symbols_ptr + places, mask=is_own_token, other=-float("inf"))
+        # two rows in turn: a row is overwritten after the barrier that follows the last read of it
+        held_ptr = scores_ptr + (back % 2) * (num_tokens + 1)
+        tl.store(held_ptr + places, tokens, mask=is_blank)
+        tl.debug_barrier()  # all threads have written their scores
+        after = tl.load(held_ptr + places + 1, mask=has_after, other=-float("inf"))
+        tokens = _log_sum(tokens, blanks, tl.where(skips, after, -float("inf")))
+        blanks = _log_sum(blanks, after, -float("inf"))
+
+
+@triton.jit(do_not_specialize=["length", "num_tokens"])
 def _ctc_alignment_kernel(
     log_probs_ptr,
     tokens_ptr,
@@ -622,8 +691,7 @@ def _ctc_alignment_kernel(
     blanks = tl.where(places == 0, tl.load(log_probs_ptr), -float("inf"))
     tokens = tl.where(places == 0, tl.load(log_probs_ptr + 1), -float("inf"))
     for position in tl.range(1, own_length):
-        # two rows in turn: a row is overwritten after the barrier that follows the last read of it
-        held_ptr = scores_ptr + (position % 2) * num_tokens
+        held_ptr = scores_ptr + (position % 2) * num_tokens  # two rows in turn, as above
         tl.store(held_ptr + places, tokens, mask=is_token)
         tl.debug_barrier()  # all threads have written their scores of the position before
         before = tl.load(held_ptr + places - 1, mask=is_blank & (places > 0), other=-float("inf"))
@@ -662,6 +730,36 @@ def ctc_variables(log_probs_BLK: Tensor, tokens_BT: Tensor) -> Tensor:
     variables_BLS = log_probs_BLK.new_empty(batch, length, 2 * num_symbols - 1)
     _launch_ctc(_ctc_variables_kernel, log_probs_BLK, tokens_BT, variables_BLS)
     return variables_BLS
+
+
+def ctc_shares(
+    log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor, variables_BLS: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return log P(target), [B], and the share of the paths through each state, [B, L, S]; both are float32.
+
+    The shares of a target that has no alignment, and those beyond an output or a target, are 0.
+
+    Args:
+        log_probs_BLK: float32; at least one position and one token.
+        tokens_BT: int64.
+        lengths_B: number of positions of each output, at least 1.
+        tgt_lengths_B: number of tokens of each target, at least 1.
+        variables_BLS: result of `ctc_variables`.
+    """
+    batch, _, num_symbols = log_probs_BLK.shape
+    totals_B, shares_BLS = log_probs_BLK.new_empty(batch), torch.empty_like(variables_BLS)
+    _launch_ctc(
+        _ctc_shares_kernel,
+        log_probs_BLK,
+        tokens_BT,
+        lengths_B.contiguous(),
+        tgt_lengths_B.contiguous(),
+        variables_BLS,
+        log_probs_BLK.new_empty(batch, 2, num_symbols),
+        totals_B,
+        shares_BLS,
+    )
+    return totals_B, shares_BLS
 
 
 def ctc_alignment(log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor) -> Tensor:

@@ -623,13 +623,29 @@ def test_the_best_alignment_is_that_of_the_recursion(
     assert torch.equal(found_BL, ctc._recursive_alignment(inputs.log_probs_BLK, *arguments))
 
 
+@pytest.mark.parametrize(("batch", "length", "num_tokens"), CTC_SHAPES)
+@pytest.mark.parametrize("vocab_size", [1, 3, 50])
+def test_shares_of_the_paths_are_those_of_the_recursion(
+    batch: int, length: int, num_tokens: int, vocab_size: int
+) -> None:
+    """Values in the padding are not numbers."""
+    inputs = ctc_batch(batch, length, num_tokens, vocab_size=vocab_size)
+    arguments = inputs.tokens_BT, inputs.lengths_B, inputs.tgt_lengths_B
+    expected = ctc._shares_of_both_directions(inputs.log_probs_BLK.double(), *arguments)
+    places_L, symbols_K = (torch.arange(size, device=DEVICE) for size in inputs.log_probs_BLK.shape[1:])
+    padding_BL = places_L >= inputs.lengths_B[:, None]
+    padding_BK = symbols_K > inputs.tgt_lengths_B[:, None]
+    log_probs_BLK = inputs.log_probs_BLK.masked_fill(padding_BL[:, :, None] | padding_BK[:, None], float("nan"))
+    variables_BLS = triton_kernels.ctc_variables(log_probs_BLK, inputs.tokens_BT)
+    totals_B, shares_BLS = triton_kernels.ctc_shares(log_probs_BLK, *arguments, variables_BLS)
+    torch.testing.assert_close(totals_B.double(), expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(shares_BLS.double(), expected[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture
 def with_ctc_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let CTC use the kernels on the device of these tests."""
     monkeypatch.setattr(fused, "ctc_kernels", lambda _device, _type: triton_kernels)
-    monkeypatch.setattr(
-        ctc, "_native_variables", lambda log_probs, tokens, *_: triton_kernels.ctc_variables(log_probs, tokens)
-    )
 
 
 @pytest.mark.usefixtures("with_ctc_kernels")
@@ -674,9 +690,6 @@ def test_the_gradient_of_ctc_is_that_of_float64() -> None:
     found = gradient(inputs.log_probs_BLK.clone())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "ctc_kernels", lambda _device, _type: None)
-        patch.setattr(
-            ctc, "_native_variables", lambda log_probs, tokens, *_: ctc._recursive_variables(log_probs, tokens)
-        )
         expected = gradient(inputs.log_probs_BLK.double())
     assert torch.isfinite(expected[0]).any()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -706,8 +719,11 @@ def test_the_trial_of_ctc_passes_and_finds_scores_that_are_not_exchanged(monkeyp
 def test_no_sentence_has_no_alignment() -> None:
     inputs = ctc_batch(1, 5, 2)
     arguments = (inputs.log_probs_BLK[:0], inputs.tokens_BT[:0])
-    assert triton_kernels.ctc_variables(*arguments).shape == (0, 5, 5)
-    assert triton_kernels.ctc_alignment(*arguments, inputs.lengths_B[:0], inputs.tgt_lengths_B[:0]).shape == (0, 5)
+    lengths = (inputs.lengths_B[:0], inputs.tgt_lengths_B[:0])
+    variables_BLS = triton_kernels.ctc_variables(*arguments)
+    assert variables_BLS.shape == (0, 5, 5)
+    assert triton_kernels.ctc_shares(*arguments, *lengths, variables_BLS)[1].shape == (0, 5, 5)
+    assert triton_kernels.ctc_alignment(*arguments, *lengths).shape == (0, 5)
 
 
 # ------------------------------------------------------------------------------------------------------- compilation
@@ -760,12 +776,12 @@ def test_kernels_compile_for_gpus(name: str, flag: bool) -> None:
     assert ".target sm_90" in compile_for(name, 90, types, constants)
 
 
-@pytest.mark.parametrize("name", ["_ctc_variables_kernel", "_ctc_alignment_kernel"])
+@pytest.mark.parametrize("name", ["_ctc_variables_kernel", "_ctc_shares_kernel", "_ctc_alignment_kernel"])
 @pytest.mark.parametrize("block", [2, 512])
 def test_kernels_of_ctc_compile_for_gpus(name: str, block: int) -> None:
-    pointers = {"log_probs_ptr": "*fp32", "variables_ptr": "*fp32", "scores_ptr": "*fp32", "steps_ptr": "*i8"}
+    floats = dict.fromkeys(("log_probs_ptr", "variables_ptr", "scores_ptr", "totals_ptr", "shares_ptr"), "*fp32")
     types = {
-        argument: pointers.get(argument, "*i64") if argument.endswith("_ptr") else "i32"
+        argument: {**floats, "steps_ptr": "*i8"}.get(argument, "*i64") if argument.endswith("_ptr") else "i32"
         for argument in inspect.signature(getattr(triton_kernels, name).fn).parameters
         if argument != "BLOCK"
     }
