@@ -8,7 +8,8 @@ the next token if the two tokens differ.
 Only the probabilities of the target tokens and of the blank are needed, so that no distribution over the vocabulary is
 stored (`gathered_log_probs`).
 
-The gradient of log P is the share of the paths through each state. It is computed from the forward variables of the
+The gradient of log P is the share of the paths through each state. On a GPU, Triton kernels compute it
+(`kdmt.losses.triton_kernels`), and the best alignment. Without them it is computed from the forward variables of the
 output and those of the reversed output: on a CPU by PyTorch's CTC loss, with the blank and the tokens of a sentence as
 its classes, elsewhere by a recursion over positions. PyTorch's loss copies the lengths to a CUDA device, and the host
 waits for each copy; the recursion has three kernels for each position and no wait.
@@ -25,6 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from kdmt.losses import fused
 
 
 def ctc_log_likelihood(
@@ -55,10 +58,19 @@ def ctc_best_alignment(
     is chosen, or else the path from the state before.
     """
     log_probs_BLK = torch.cat([blank_BL[:, :, None], match_BLT], dim=2)
-    ways_L3BS = _recursion(_emissions(log_probs_BLK), tgt_tokens_BT, _best)
-    positions_L = torch.arange(len(ways_L3BS), device=blank_BL.device)
+    kernels = fused.ctc_kernels(log_probs_BLK.device, log_probs_BLK.dtype)
+    if kernels is not None:
+        alignment_BL: Tensor = kernels.ctc_alignment(log_probs_BLK, tgt_tokens_BT, lengths_B, tgt_lengths_B)
+        return alignment_BL
+    return _recursive_alignment(log_probs_BLK, tgt_tokens_BT, lengths_B, tgt_lengths_B)
+
+
+def _recursive_alignment(log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor) -> Tensor:
+    """Return the best alignment by a recursion over positions, without a wait for a GPU."""
+    ways_L3BS = _recursion(_emissions(log_probs_BLK), tokens_BT, _best)
+    positions_L = torch.arange(len(ways_L3BS), device=log_probs_BLK.device)
     steps_LBS = torch.where((positions_L[1:, None] < lengths_B)[:, :, None], _best_steps(ways_L3BS[:-1]), 0)
-    before_LBS = torch.arange(steps_LBS.size(2), device=blank_BL.device) - steps_LBS
+    before_LBS = torch.arange(steps_LBS.size(2), device=log_probs_BLK.device) - steps_LBS
     scores_B2 = _scores_at_end(ways_L3BS[:, 0].transpose(0, 1), lengths_B, tgt_lengths_B)
     state_B1 = 2 * tgt_lengths_B[:, None] - 1 + scores_B2.argmax(1, keepdim=True)
     states_BL = _followed(before_LBS, state_B1)
@@ -99,6 +111,18 @@ def _state_shares(
 
     The shares of a target that has no alignment are 0.
     """
+    kernels = fused.ctc_kernels(log_probs_BLK.device, log_probs_BLK.dtype)
+    if kernels is not None:
+        alpha_BLS = kernels.ctc_variables(log_probs_BLK, tokens_BT)
+        found: tuple[Tensor, Tensor] = kernels.ctc_shares(log_probs_BLK, tokens_BT, lengths_B, tgt_lengths_B, alpha_BLS)
+        return found
+    return _shares_of_both_directions(log_probs_BLK, tokens_BT, lengths_B, tgt_lengths_B)
+
+
+def _shares_of_both_directions(
+    log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the result of `_state_shares` from the forward variables of the output and of the reversed output."""
     back_BL, back_BT = _reversal(lengths_B, log_probs_BLK.size(1)), _reversal(tgt_lengths_B, tokens_BT.size(1))
     back_BLK = _selected(log_probs_BLK, back_BL, F.pad(back_BT + 1, (1, 0)))
     both = torch.cat([log_probs_BLK, back_BLK]), torch.cat([tokens_BT, tokens_BT.gather(1, back_BT)])
@@ -117,6 +141,10 @@ def _state_shares(
 
 def _forward_variables(log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor) -> Tensor:
     """Return the log-probabilities of all paths to each state, [B, L, S]; any value beyond an output or a target."""
+    kernels = fused.ctc_kernels(log_probs_BLK.device, log_probs_BLK.dtype)
+    if kernels is not None:
+        alpha_BLS: Tensor = kernels.ctc_variables(log_probs_BLK, tokens_BT)
+        return alpha_BLS
     if log_probs_BLK.device.type == "cpu":
         return _native_variables(log_probs_BLK, tokens_BT, lengths_B, tgt_lengths_B)
     return _recursive_variables(log_probs_BLK, tokens_BT)

@@ -1,7 +1,8 @@
 """Faster paths of the losses on CUDA devices, and the tests of whether a device and the installed PyTorch have them.
 
-Two things are tried once per device and process: a Triton kernel (`kdmt.losses.triton_kernels`), and matrix products
-of bfloat16 factors that are added up in float32 (`torch.addmm` with `out_dtype`). Where one of them is missing or does
+Three things are tried once per device and process: a Triton kernel of a loss on logits, the Triton kernels of CTC (both
+in `kdmt.losses.triton_kernels`), and matrix products of bfloat16 factors that are added up in float32 (`torch.addmm`
+with `out_dtype`). Where one of them is missing or does
 not give the right result, the losses use plain PyTorch operations, as on a CPU.
 
 Kernels need a GPU that computes in bfloat16 (compute capability 8.0), the package `triton`, which comes with PyTorch
@@ -57,6 +58,50 @@ def _kernels(device: torch.device) -> ModuleType | None:
         _logger.warning("the losses are computed without Triton kernels, which is slower: %s", error)
         return None
     return triton_kernels
+
+
+def ctc_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """Return `kdmt.losses.triton_kernels`; None to compute the recursions of CTC with PyTorch operations.
+
+    Args:
+        device: device of the log-probabilities.
+        dtype: number type of the log-probabilities.
+    """
+    return _ctc_kernels(device) if dtype == torch.float32 and _is_cuda(device) else None
+
+
+@cache
+def _ctc_kernels(device: torch.device) -> ModuleType | None:
+    triton_kernels = _kernels(device)
+    if triton_kernels is None:
+        return None
+    try:
+        _try_ctc(triton_kernels, device)
+    except Exception as error:  # as above
+        _logger.warning("CTC is computed without Triton kernels, which is slower: %s", error)
+        return None
+    return triton_kernels
+
+
+def _try_ctc(triton_kernels: ModuleType, device: torch.device, num_tokens: int = 300) -> None:
+    """Raise an error unless the kernels of CTC find the only path of a target whose token t is at position t.
+
+    Each position depends on the position before by the score of the token before, so that an exchange of scores
+    between threads that is not complete gives another result.
+    """
+    tokens_1T = torch.arange(num_tokens, device=device)[None]
+    lengths_1 = torch.full((1,), num_tokens, device=device)
+    log_probs_1LK = torch.full((1, num_tokens, num_tokens + 1), -torch.inf, device=device)
+    log_probs_1LK[0, :, 1:].fill_diagonal_(0.0)
+    states_1L = triton_kernels.ctc_alignment(log_probs_1LK, tokens_1T, lengths_1, lengths_1)
+    torch.testing.assert_close(states_1L, 2 * tokens_1T + 1)
+    variables_1LS = triton_kernels.ctc_variables(log_probs_1LK, tokens_1T)
+    expected_1LS = torch.full_like(variables_1LS, -torch.inf)
+    expected_1LS[0, :, 1::2].fill_diagonal_(0.0)
+    torch.testing.assert_close(variables_1LS, expected_1LS)
+    totals_1, shares_1LS = triton_kernels.ctc_shares(log_probs_1LK, tokens_1T, lengths_1, lengths_1, variables_1LS)
+    torch.testing.assert_close(totals_1.cpu(), torch.tensor([0.0]))
+    torch.testing.assert_close(shares_1LS, expected_1LS.exp())
 
 
 def sums_in_float32(device: torch.device) -> bool:

@@ -1,15 +1,22 @@
-"""Triton kernels of losses on the output distribution: loss and gradient of a matrix of logits, in place.
+"""Triton kernels of the losses: losses on the output distribution, and the recursions of CTC.
 
-A kernel reads each row of logits twice, for the softmax and for the gradient, and overwrites it with the gradient.
-Between the two reads a row stays in the cache of a GPU, so that it is read from memory once and written once. The
-logits keep the number type of the matrix product, usually bfloat16; all sums are computed in float32. Another module
-decides whether the kernels can be used (`kdmt.losses.fused`); the losses in PyTorch are their reference and the path
-of CPUs. This is the only module that imports `triton`, and `kdmt.losses.fused` imports it on first use.
+A kernel of the first kind computes loss and gradient of a matrix of logits, in place. It reads each row of logits
+twice, for the softmax and for the gradient, and overwrites it with the gradient. Between the two reads a row stays in
+the cache of a GPU, so that it is read from memory once and written once. The logits keep the number type of the matrix
+product, usually bfloat16; all sums are computed in float32. Another module decides whether the kernels can be used
+(`kdmt.losses.fused`); the losses in PyTorch are their reference and the path of CPUs. This is the only module that
+imports `triton`, and `kdmt.losses.fused` imports it on first use.
 
 The softmax is computed online (Milakov & Gimelshein 2018): with the largest logit m seen so far and the sum Z of
 exp(logit - m), a block with a larger logit m' multiplies Z by exp(m - m').
 
-Shapes: C tokens of a chunk, V vocabulary.
+A kernel of CTC has a program for each sentence, which passes over all positions of the output, so that a recursion is
+one launch. Blanks and tokens are two blocks: blank t and token t are the states 2 t and 2 t + 1 of `kdmt.losses.ctc`.
+Only the score of the token before, t - 1, is another thread's; it is exchanged through memory, with a barrier of the
+program's threads for each position.
+
+Shapes: C tokens of a chunk, V vocabulary; for CTC: B batch, L output positions, T target tokens, K = 1 + T symbols (the
+blank, then the tokens), S = 2 T + 1 states.
 """
 
 from __future__ import annotations
@@ -539,3 +546,257 @@ def _launch(kernel: Any, logits_CV: Tensor, *args: Any, **constants: Any) -> Non
     block = min(BLOCK, triton.next_power_of_2(num_columns))
     with torch.cuda.device_of(logits_CV):
         kernel[(num_rows,)](logits_CV, *args, **constants, BLOCK=block, num_warps=max(1, block // 512))
+
+
+@triton.jit
+def _log_sum(first, second, third):
+    """Return log(exp(first) + exp(second) + exp(third)); -inf if all are -inf."""
+    peak = tl.maximum(tl.maximum(first, second), third)
+    shift = tl.where(peak == -float("inf"), 0.0, peak)  # -inf minus -inf is not a number
+    total = tl.exp(first - shift) + tl.exp(second - shift) + tl.exp(third - shift)
+    return peak + tl.log(tl.where(total == 0.0, 1.0, total))
+
+
+@triton.jit(do_not_specialize=["length", "num_tokens"])
+def _ctc_variables_kernel(log_probs_ptr, tokens_ptr, variables_ptr, length, num_tokens, BLOCK: tl.constexpr):
+    """Compute the forward variables of one sentence."""
+    row = tl.program_id(0).to(tl.int64)
+    log_probs_ptr += row * length * (num_tokens + 1)
+    tokens_ptr += row * num_tokens
+    variables_ptr += row * length * (2 * num_tokens + 1)
+    places = tl.arange(0, BLOCK)
+    is_token = places < num_tokens
+    is_blank = places <= num_tokens
+    has_before = is_token & (places > 0)
+    token = tl.load(tokens_ptr + places, mask=is_token, other=0)
+    skips = has_before & (token != tl.load(tokens_ptr + places - 1, mask=has_before, other=0))
+
+    # a path starts with the first blank or the first token
+    blanks = tl.where(places == 0, tl.load(log_probs_ptr), -float("inf"))
+    tokens = tl.where(places == 0, tl.load(log_probs_ptr + 1), -float("inf"))
+    tl.store(variables_ptr + 2 * places, blanks, mask=is_blank)
+    tl.store(variables_ptr + 2 * places + 1, tokens, mask=is_token)
+    for _ in tl.range(1, length):
+        tl.debug_barrier()  # all threads have written their states of this position
+        before = tl.load(variables_ptr + 2 * places - 1, mask=is_blank & (places > 0), other=-float("inf"))
+        log_probs_ptr += num_tokens + 1
+        variables_ptr += 2 * num_tokens + 1
+        skipped = tl.where(skips, before, -float("inf"))
+        emitted = tl.load(log_probs_ptr + 1 + places, mask=is_token, other=-float("inf"))
+        tokens = _log_sum(tokens, blanks, skipped) + emitted
+        blanks = _log_sum(blanks, before, -float("inf")) + tl.load(log_probs_ptr)
+        tl.store(variables_ptr + 2 * places, blanks, mask=is_blank)
+        tl.store(variables_ptr + 2 * places + 1, tokens, mask=is_token)
+
+
+@triton.jit(do_not_specialize=["length", "num_tokens"])
+def _ctc_shares_kernel(
+    log_probs_ptr,
+    tokens_ptr,
+    lengths_ptr,
+    tgt_lengths_ptr,
+    variables_ptr,
+    scores_ptr,
+    totals_ptr,
+    shares_ptr,
+    length,
+    num_tokens,
+    BLOCK: tl.constexpr,
+):
+    """Compute the shares of the paths through each state of one sentence, backwards from its forward variables.
+
+    Each place has a blank and the token before it, so that only the score of the token after is another thread's.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    num_states = 2 * num_tokens + 1
+    log_probs_ptr += row * length * (num_tokens + 1)
+    tokens_ptr += row * num_tokens
+    variables_ptr += row * length * num_states
+    scores_ptr += row * 2 * (num_tokens + 1)
+    shares_ptr += row * length * num_states
+    own_length = tl.load(lengths_ptr + row)
+    own_num_tokens = tl.load(tgt_lengths_ptr + row)
+    places = tl.arange(0, BLOCK)
+    is_blank = places <= num_tokens
+    is_token = is_blank & (places > 0)
+    is_own_blank = places <= own_num_tokens
+    is_own_token = is_own_blank & (places > 0)
+    has_after = places < own_num_tokens
+    token = tl.load(tokens_ptr + places - 1, mask=is_own_token, other=0)
+    after_token = tl.load(tokens_ptr + places, mask=has_after, other=0)
+    skips = is_own_token & has_after & (token != after_token)
+
+    last_ptr = variables_ptr + (own_length - 1) * num_states + 2 * own_num_tokens
+    total = _log_sum(tl.load(last_ptr - 1), tl.load(last_ptr), -float("inf"))
+    is_possible = total > -float("inf")
+    shift = tl.where(is_possible, total, 0.0)  # -inf minus -inf is not a number
+    tl.store(totals_ptr + row, total)
+
+    for position in tl.range(own_length, length):
+        tl.store(shares_ptr + position * num_states + 2 * places, tl.zeros([BLOCK], tl.float32), mask=is_blank)
+        tl.store(shares_ptr + position * num_states + 2 * places - 1, tl.zeros([BLOCK], tl.float32), mask=is_token)
+    # a path ends with the last token or the blank after it
+    blanks = tl.where(places == own_num_tokens, 0.0, -float("inf"))
+    tokens = blanks
+    for back in tl.range(0, own_length):
+        place = own_length - 1 - back
+        states = place * num_states + 2 * places
+        blank_paths = tl.load(variables_ptr + states, mask=is_own_blank, other=-float("inf")) + blanks
+        token_paths = tl.load(variables_ptr + states - 1, mask=is_own_token, other=-float("inf")) + tokens
+        tl.store(shares_ptr + states, tl.where(is_possible, tl.exp(blank_paths - shift), 0.0), mask=is_blank)
+        tl.store(shares_ptr + states - 1, tl.where(is_possible, tl.exp(token_paths - shift), 0.0), mask=is_token)
+
+        symbols_ptr = log_probs_ptr + place * (num_tokens + 1)
+        blanks += tl.load(symbols_ptr)
+        tokens += tl.load(symbols_ptr + places, mask=is_own_token, other=-float("inf"))
+        # two rows in turn: a row is overwritten after the barrier that follows the last read of it
+        held_ptr = scores_ptr + (back % 2) * (num_tokens + 1)
+        tl.store(held_ptr + places, tokens, mask=is_blank)
+        tl.debug_barrier()  # all threads have written their scores
+        after = tl.load(held_ptr + places + 1, mask=has_after, other=-float("inf"))
+        tokens = _log_sum(tokens, blanks, tl.where(skips, after, -float("inf")))
+        blanks = _log_sum(blanks, after, -float("inf"))
+
+
+@triton.jit(do_not_specialize=["length", "num_tokens"])
+def _ctc_alignment_kernel(
+    log_probs_ptr,
+    tokens_ptr,
+    lengths_ptr,
+    tgt_lengths_ptr,
+    scores_ptr,
+    steps_ptr,
+    states_ptr,
+    length,
+    num_tokens,
+    BLOCK: tl.constexpr,
+):
+    """Compute the best path of one sentence: its scores and steps forwards, then its states backwards."""
+    row = tl.program_id(0).to(tl.int64)
+    num_states = 2 * num_tokens + 1
+    log_probs_ptr += row * length * (num_tokens + 1)
+    tokens_ptr += row * num_tokens
+    scores_ptr += row * 2 * num_tokens
+    steps_ptr += row * length * num_states
+    states_ptr += row * length
+    own_length = tl.load(lengths_ptr + row)
+    own_num_tokens = tl.load(tgt_lengths_ptr + row)
+    places = tl.arange(0, BLOCK)
+    is_token = places < num_tokens
+    is_blank = places <= num_tokens
+    has_before = is_token & (places > 0)
+    token = tl.load(tokens_ptr + places, mask=is_token, other=0)
+    skips = has_before & (token != tl.load(tokens_ptr + places - 1, mask=has_before, other=0))
+
+    blanks = tl.where(places == 0, tl.load(log_probs_ptr), -float("inf"))
+    tokens = tl.where(places == 0, tl.load(log_probs_ptr + 1), -float("inf"))
+    for position in tl.range(1, own_length):
+        held_ptr = scores_ptr + (position % 2) * num_tokens  # two rows in turn, as above
+        tl.store(held_ptr + places, tokens, mask=is_token)
+        tl.debug_barrier()  # all threads have written their scores of the position before
+        before = tl.load(held_ptr + places - 1, mask=is_blank & (places > 0), other=-float("inf"))
+        skipped = tl.where(skips, before, -float("inf"))
+        best = tl.maximum(blanks, skipped)
+        token_steps = tl.where(tokens < best, tl.where(blanks < skipped, 2, 1), 0)
+        blank_steps = tl.where(blanks < before, 1, 0)
+        log_probs_ptr += num_tokens + 1
+        emitted = tl.load(log_probs_ptr + 1 + places, mask=is_token, other=-float("inf"))
+        tokens = tl.maximum(tokens, best) + emitted
+        blanks = tl.maximum(blanks, before) + tl.load(log_probs_ptr)
+        position_ptr = steps_ptr + position * num_states
+        tl.store(position_ptr + 2 * places, blank_steps.to(tl.int8), mask=is_blank)
+        tl.store(position_ptr + 2 * places + 1, token_steps.to(tl.int8), mask=is_token)
+    tl.debug_barrier()  # all threads have written their steps
+
+    last_token = tl.max(tl.where(places == own_num_tokens - 1, tokens, -float("inf")), 0)
+    last_blank = tl.max(tl.where(places == own_num_tokens, blanks, -float("inf")), 0)
+    is_possible = tl.maximum(last_token, last_blank) > -float("inf")
+    state = 2 * own_num_tokens - 1 + tl.where(last_blank > last_token, 1, 0)
+    for back in tl.range(0, length):
+        place = length - 1 - back
+        is_inside = is_possible & (place < own_length)
+        tl.store(states_ptr + place, tl.where(is_inside, state, 0))
+        state -= tl.load(steps_ptr + place * num_states + state, mask=is_inside & (place > 0), other=0)
+
+
+def ctc_variables(log_probs_BLK: Tensor, tokens_BT: Tensor) -> Tensor:
+    """Return the log-probabilities of all paths to each state of CTC at each position, float32 [B, L, S].
+
+    Args:
+        log_probs_BLK: float32; at least one position and one token.
+        tokens_BT: int64.
+    """
+    batch, length, num_symbols = log_probs_BLK.shape
+    variables_BLS = log_probs_BLK.new_empty(batch, length, 2 * num_symbols - 1)
+    _launch_ctc(_ctc_variables_kernel, log_probs_BLK, tokens_BT, variables_BLS)
+    return variables_BLS
+
+
+def ctc_shares(
+    log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor, variables_BLS: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return log P(target), [B], and the share of the paths through each state, [B, L, S]; both are float32.
+
+    The shares of a target that has no alignment, and those beyond an output or a target, are 0.
+
+    Args:
+        log_probs_BLK: float32; at least one position and one token.
+        tokens_BT: int64.
+        lengths_B: number of positions of each output, at least 1.
+        tgt_lengths_B: number of tokens of each target, at least 1.
+        variables_BLS: result of `ctc_variables`.
+    """
+    batch, _, num_symbols = log_probs_BLK.shape
+    totals_B, shares_BLS = log_probs_BLK.new_empty(batch), torch.empty_like(variables_BLS)
+    _launch_ctc(
+        _ctc_shares_kernel,
+        log_probs_BLK,
+        tokens_BT,
+        lengths_B.contiguous(),
+        tgt_lengths_B.contiguous(),
+        variables_BLS,
+        log_probs_BLK.new_empty(batch, 2, num_symbols),
+        totals_B,
+        shares_BLS,
+    )
+    return totals_B, shares_BLS
+
+
+def ctc_alignment(log_probs_BLK: Tensor, tokens_BT: Tensor, lengths_B: Tensor, tgt_lengths_B: Tensor) -> Tensor:
+    """Return the state of each position on the most probable path of CTC, int64 [B, L].
+
+    The rules of `kdmt.losses.ctc.ctc_best_alignment` hold for equally probable paths and for outputs without a path.
+
+    Args:
+        log_probs_BLK: float32; at least one position and one token.
+        tokens_BT: int64.
+        lengths_B: number of positions of each output, at least 1.
+        tgt_lengths_B: number of tokens of each target, at least 1.
+    """
+    batch, length, num_symbols = log_probs_BLK.shape
+    states_BL = tokens_BT.new_empty(batch, length)
+    _launch_ctc(
+        _ctc_alignment_kernel,
+        log_probs_BLK,
+        tokens_BT,
+        lengths_B.contiguous(),
+        tgt_lengths_B.contiguous(),
+        log_probs_BLK.new_empty(batch, 2, num_symbols - 1),
+        torch.empty(batch, length, 2 * num_symbols - 1, dtype=torch.int8, device=log_probs_BLK.device),
+        states_BL,
+    )
+    return states_BL
+
+
+def _launch_ctc(kernel: Any, log_probs_BLK: Tensor, tokens_BT: Tensor, *args: Tensor) -> None:
+    """Run a program for each sentence, on the device of the log-probabilities."""
+    batch, length, num_symbols = log_probs_BLK.shape
+    if not batch:
+        return
+    block = triton.next_power_of_2(num_symbols)
+    tensors = log_probs_BLK.contiguous(), tokens_BT.contiguous(), *args
+    with torch.cuda.device_of(log_probs_BLK):
+        # a single stage: a load of the next position must not be moved before the barrier
+        kernel[(batch,)](
+            *tensors, length, num_symbols - 1, BLOCK=block, num_warps=min(8, max(1, block // 64)), num_stages=1
+        )

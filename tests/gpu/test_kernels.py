@@ -1,4 +1,4 @@
-"""Triton kernels of the losses: against the formulas in float64, the PyTorch losses, and finite differences.
+"""Triton kernels of the losses: against the formulas in float64, the PyTorch losses, finite differences, enumeration.
 
 They run on a GPU, and on CPUs where `triton` can be imported, by its interpreter, which executes kernels with numpy.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import itertools
 import json
 import math
 import os
@@ -18,11 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nat_oracles as oracle
 import pytest
 import torch
 from torch import Tensor
 
-from kdmt.losses import cross_entropy, fused
+from kdmt.losses import cross_entropy, ctc, fused
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy, projected_cross_entropy, projected_loss
 from kdmt.losses.divergences import divergence
 from kdmt.losses.word_kd import BestTokens, WholeDistribution, WordKDLoss
@@ -557,6 +559,173 @@ def test_losses_without_a_kernel_keep_the_pytorch_path(settings: dict[str, Any])
     assert WordKDLoss(targets_M, 0.1, 0.5, divergence("kl"), two).with_kernels(triton_kernels) is None
 
 
+# --------------------------------------------------------------------------------------------------------------- CTC
+
+
+@dataclass(frozen=True)
+class CTCBatch:
+    """Log-probabilities of the blank and of the target tokens (float32 [B, L, K]), targets [B, T] and lengths [B]."""
+
+    log_probs_BLK: Tensor
+    tokens_BT: Tensor
+    lengths_B: Tensor
+    tgt_lengths_B: Tensor
+
+    @property
+    def lengths(self) -> dict[str, Tensor]:
+        return {"lengths_B": self.lengths_B, "tgt_lengths_B": self.tgt_lengths_B}
+
+
+def ctc_batch(batch: int, length: int, num_tokens: int, *, vocab_size: int = 3, even: bool = False) -> CTCBatch:
+    """Return random sentences; the first has full length, some of the others may have no alignment.
+
+    Args:
+        vocab_size: number of different tokens; a small number makes repeated tokens.
+        even: give all log-probabilities one of two values, so that many paths are equally probable.
+    """
+    generator = torch.Generator().manual_seed(length)
+    log_probs_BLK = torch.randn(batch, length, 1 + vocab_size, generator=generator).log_softmax(2)
+    if even:
+        log_probs_BLK = torch.randint(-3, -1, log_probs_BLK.shape, generator=generator).float()
+    tokens_BT = torch.randint(vocab_size, (batch, num_tokens), generator=generator)
+    lengths_B = torch.randint(1, length + 1, (batch,), generator=generator)
+    tgt_lengths_B = torch.randint(1, num_tokens + 1, (batch,), generator=generator)
+    lengths_B[0], tgt_lengths_B[0] = length, num_tokens
+    symbols_BK = torch.cat([torch.zeros(batch, 1, dtype=torch.int64), tokens_BT + 1], dim=1)
+    log_probs_BLK = log_probs_BLK.gather(2, symbols_BK[:, None].expand(-1, length, -1))
+    return CTCBatch(*(each.to(DEVICE) for each in (log_probs_BLK, tokens_BT, lengths_B, tgt_lengths_B)))
+
+
+CTC_SHAPES = [(3, 1, 1), (3, 7, 1), (4, 1, 5), (6, 9, 4), (5, 20, 7), (5, 24, 15), (4, 33, 16), (2, 12, 300)]
+
+
+@pytest.mark.parametrize(("batch", "length", "num_tokens"), CTC_SHAPES)
+@pytest.mark.parametrize("vocab_size", [1, 3, 50])
+def test_forward_variables_are_those_of_the_recursion(
+    batch: int, length: int, num_tokens: int, vocab_size: int
+) -> None:
+    inputs = ctc_batch(batch, length, num_tokens, vocab_size=vocab_size)
+    found_BLS = triton_kernels.ctc_variables(inputs.log_probs_BLK, inputs.tokens_BT)
+    assert found_BLS.dtype == torch.float32
+    expected_BLS = ctc._recursive_variables(inputs.log_probs_BLK.double(), inputs.tokens_BT)
+    torch.testing.assert_close(found_BLS.double(), expected_BLS, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "length", "num_tokens"), CTC_SHAPES)
+@pytest.mark.parametrize("vocab_size", [1, 3, 50])
+@pytest.mark.parametrize("even", [False, True])
+def test_the_best_alignment_is_that_of_the_recursion(
+    batch: int, length: int, num_tokens: int, vocab_size: int, even: bool
+) -> None:
+    inputs = ctc_batch(batch, length, num_tokens, vocab_size=vocab_size, even=even)
+    arguments = inputs.tokens_BT, inputs.lengths_B, inputs.tgt_lengths_B
+    found_BL = triton_kernels.ctc_alignment(inputs.log_probs_BLK, *arguments)
+    assert torch.equal(found_BL, ctc._recursive_alignment(inputs.log_probs_BLK, *arguments))
+
+
+@pytest.mark.parametrize(("batch", "length", "num_tokens"), CTC_SHAPES)
+@pytest.mark.parametrize("vocab_size", [1, 3, 50])
+def test_shares_of_the_paths_are_those_of_the_recursion(
+    batch: int, length: int, num_tokens: int, vocab_size: int
+) -> None:
+    """Values in the padding are not numbers."""
+    inputs = ctc_batch(batch, length, num_tokens, vocab_size=vocab_size)
+    arguments = inputs.tokens_BT, inputs.lengths_B, inputs.tgt_lengths_B
+    expected = ctc._shares_of_both_directions(inputs.log_probs_BLK.double(), *arguments)
+    places_L, symbols_K = (torch.arange(size, device=DEVICE) for size in inputs.log_probs_BLK.shape[1:])
+    padding_BL = places_L >= inputs.lengths_B[:, None]
+    padding_BK = symbols_K > inputs.tgt_lengths_B[:, None]
+    log_probs_BLK = inputs.log_probs_BLK.masked_fill(padding_BL[:, :, None] | padding_BK[:, None], float("nan"))
+    variables_BLS = triton_kernels.ctc_variables(log_probs_BLK, inputs.tokens_BT)
+    totals_B, shares_BLS = triton_kernels.ctc_shares(log_probs_BLK, *arguments, variables_BLS)
+    torch.testing.assert_close(totals_B.double(), expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(shares_BLS.double(), expected[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def with_ctc_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let CTC use the kernels on the device of these tests."""
+    monkeypatch.setattr(fused, "ctc_kernels", lambda _device, _type: triton_kernels)
+
+
+@pytest.mark.usefixtures("with_ctc_kernels")
+@pytest.mark.parametrize("length", [1, 3, 5])
+def test_ctc_of_every_small_target_is_the_sum_over_its_paths(length: int) -> None:
+    """Some targets have no alignment; the last position is padding, and so are tokens of the shorter targets."""
+    targets = [target for size in (1, 2, 3) for target in itertools.product(range(3), repeat=size)]
+    generator = torch.Generator().manual_seed(length)
+    log_probs_BLV = torch.randn(len(targets), length + 1, 4, generator=generator).log_softmax(2)
+    log_probs_BLV[:, length] = float("nan")
+    tokens_BT = torch.tensor([[*target, 0, 0][:3] for target in targets])
+    match_BLT = log_probs_BLV.gather(2, tokens_BT[:, None].expand(-1, length + 1, -1))
+    lengths = {
+        "lengths_B": torch.full((len(targets),), length, device=DEVICE),
+        "tgt_lengths_B": torch.tensor([len(target) for target in targets], device=DEVICE),
+    }
+    arguments = log_probs_BLV[:, :, 3].to(DEVICE), match_BLT.to(DEVICE), tokens_BT.to(DEVICE)
+    found = ctc.ctc_log_likelihood(*arguments, **lengths).tolist()
+    states = ctc.ctc_best_alignment(*arguments, **lengths).tolist()
+    for target, own, value, path in zip(targets, log_probs_BLV[:, :length].double(), found, states, strict=True):
+        assert value == pytest.approx(oracle.ctc_log_likelihood(own.numpy(), target, 3), rel=1e-5)
+        best = oracle.ctc_best_path(own.numpy(), target, 3)
+        if math.isinf(best):
+            assert path == [0] * (length + 1)
+            continue
+        assert path.pop() == 0
+        symbols = [target[(state - 1) // 2] if state % 2 else 3 for state in path]
+        assert oracle.ctc_collapse(symbols, 3) == target
+        assert sum(float(own[place, symbol]) for place, symbol in enumerate(symbols)) == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.usefixtures("with_ctc_kernels")
+def test_the_gradient_of_ctc_is_that_of_float64() -> None:
+    inputs = ctc_batch(6, 25, 9, vocab_size=5)
+
+    def gradient(log_probs_BLK: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs_BLK = log_probs_BLK.requires_grad_()
+        blank_BL, match_BLT = log_probs_BLK[:, :, 0], log_probs_BLK[:, :, 1:]
+        found_B = ctc.ctc_log_likelihood(blank_BL, match_BLT, inputs.tokens_BT, **inputs.lengths)
+        return found_B.detach().double(), torch.autograd.grad(found_B.sum(), log_probs_BLK)[0].double()
+
+    found = gradient(inputs.log_probs_BLK.clone())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "ctc_kernels", lambda _device, _type: None)
+        expected = gradient(inputs.log_probs_BLK.double())
+    assert torch.isfinite(expected[0]).any()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_log_probability_that_is_not_a_number_reaches_the_forward_variables() -> None:
+    inputs = ctc_batch(2, 6, 2)
+    inputs.log_probs_BLK[1, 3] = float("nan")
+    variables_BLS = triton_kernels.ctc_variables(inputs.log_probs_BLK, inputs.tokens_BT)
+    assert variables_BLS[:, 5, 3:].isnan().tolist() == [[False] * 2, [True] * 2]
+
+
+def test_the_trial_of_ctc_passes_and_finds_scores_that_are_not_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused._try_ctc(triton_kernels, DEVICE, num_tokens=70)
+    correct = triton_kernels.ctc_variables
+
+    def without_exchange(log_probs_BLK: Tensor, tokens_BT: Tensor) -> Tensor:
+        variables_BLS = correct(log_probs_BLK, tokens_BT)
+        variables_BLS[:, 40:] = -INFINITY  # as if token 40 had not seen token 39
+        return variables_BLS
+
+    monkeypatch.setattr(triton_kernels, "ctc_variables", without_exchange)
+    with pytest.raises(AssertionError):
+        fused._try_ctc(triton_kernels, DEVICE, num_tokens=70)
+
+
+def test_no_sentence_has_no_alignment() -> None:
+    inputs = ctc_batch(1, 5, 2)
+    arguments = (inputs.log_probs_BLK[:0], inputs.tokens_BT[:0])
+    lengths = (inputs.lengths_B[:0], inputs.tgt_lengths_B[:0])
+    variables_BLS = triton_kernels.ctc_variables(*arguments)
+    assert variables_BLS.shape == (0, 5, 5)
+    assert triton_kernels.ctc_shares(*arguments, *lengths, variables_BLS)[1].shape == (0, 5, 5)
+    assert triton_kernels.ctc_alignment(*arguments, *lengths).shape == (0, 5)
+
+
 # ------------------------------------------------------------------------------------------------------- compilation
 
 
@@ -605,3 +774,15 @@ def test_kernels_compile_for_gpus(name: str, flag: bool) -> None:
             del types[argument]
             constants[argument] = None
     assert ".target sm_90" in compile_for(name, 90, types, constants)
+
+
+@pytest.mark.parametrize("name", ["_ctc_variables_kernel", "_ctc_shares_kernel", "_ctc_alignment_kernel"])
+@pytest.mark.parametrize("block", [2, 512])
+def test_kernels_of_ctc_compile_for_gpus(name: str, block: int) -> None:
+    floats = dict.fromkeys(("log_probs_ptr", "variables_ptr", "scores_ptr", "totals_ptr", "shares_ptr"), "*fp32")
+    types = {
+        argument: {**floats, "steps_ptr": "*i8"}.get(argument, "*i64") if argument.endswith("_ptr") else "i32"
+        for argument in inspect.signature(getattr(triton_kernels, name).fn).parameters
+        if argument != "BLOCK"
+    }
+    assert ".target sm_90" in compile_for(name, 90, types, {"BLOCK": block})

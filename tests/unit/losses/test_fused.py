@@ -22,7 +22,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report a GPU of compute capability 9.0 and a CUDA build of PyTorch."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
-    for each in (fused._kernels, fused._adds_in_float32):
+    for each in (fused._kernels, fused._ctc_kernels, fused._adds_in_float32):
         each.cache_clear()
         monkeypatch.setattr(fused, each.__name__, each)  # the cache is emptied again below
 
@@ -30,17 +30,18 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _empty_caches() -> None:
     fused._kernels.cache_clear()
+    fused._ctc_kernels.cache_clear()
     fused._adds_in_float32.cache_clear()
 
 
-def _make_on_cpu(make: Callable[..., Tensor], *size: int, dtype: torch.dtype | None = None, **_: object) -> Tensor:
-    return make(*size, dtype=dtype)
+def _make_on_cpu(make: Callable[..., Tensor], *args: object, dtype: torch.dtype | None = None, **_: object) -> Tensor:
+    return make(*args, dtype=dtype)
 
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Create the tensors of the trial on the CPU."""
-    for name in ("zeros", "ones"):
+    for name in ("zeros", "ones", "full", "arange"):
         make: Callable[..., Tensor] = getattr(torch, name)
         monkeypatch.setattr(torch, name, partial(_make_on_cpu, make))
 
@@ -48,6 +49,27 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def kernel_module(log_total: float) -> ModuleType:
     module = ModuleType("kdmt.losses.triton_kernels")
     module.cross_entropy_ = lambda *_args, **_settings: torch.full((2, 1), log_total)  # type: ignore[attr-defined]
+    return module
+
+
+def kernel_module_with_ctc(*, shift: int = 0) -> ModuleType:
+    """Return kernels of CTC that find the path of the trial, `shift` states too high."""
+
+    def find_states(_: Tensor, tokens_BT: Tensor, *__: Tensor) -> Tensor:
+        return 2 * tokens_BT + 1 + shift
+
+    def compute_variables(log_probs_BLK: Tensor, _: Tensor) -> Tensor:
+        batch, length, num_symbols = log_probs_BLK.shape
+        variables_BLS = log_probs_BLK.new_full((batch, length, 2 * num_symbols - 1), -torch.inf)
+        variables_BLS[:, :, 1::2] = log_probs_BLK[:, :, 1:]
+        return variables_BLS
+
+    def compute_shares(*args: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros(1), args[-1].exp()
+
+    module = kernel_module(0.6931472)
+    module.ctc_alignment, module.ctc_variables = find_states, compute_variables  # type: ignore[attr-defined]
+    module.ctc_shares = compute_shares  # type: ignore[attr-defined]
     return module
 
 
@@ -86,6 +108,28 @@ def test_kernels_that_fail_are_reported_once_and_not_used(
         assert [fused.kernels(CUDA, torch.bfloat16) for _ in range(2)] == [None, None]
     (message,) = caplog.messages
     assert message.startswith("the losses are computed without Triton kernels, which is slower: ")
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+def test_kernels_of_ctc_are_used_for_float32_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = kernel_module_with_ctc()
+    use(module, monkeypatch)
+    types = (torch.float32, torch.bfloat16, torch.float64)
+    assert [fused.ctc_kernels(CUDA, each) for each in types] == [module, None, None]
+    assert fused.ctc_kernels(torch.device("cpu"), torch.float32) is None
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+def test_kernels_of_ctc_that_fail_are_reported_once_and_the_others_are_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = kernel_module_with_ctc(shift=1)
+    use(module, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        assert [fused.ctc_kernels(CUDA, torch.float32) for _ in range(2)] == [None, None]
+    (message,) = caplog.messages
+    assert message.startswith("CTC is computed without Triton kernels, which is slower: ")
+    assert fused.kernels(CUDA, torch.float32) is module
 
 
 @pytest.mark.usefixtures("gpu", "on_cpu")
