@@ -8,11 +8,22 @@ Shapes: N positions of a row, H heads, C width of a head, B sentences, T longest
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kdmt.types import Packing
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before PyTorch 2.10
+    _HAS_FLASH = False
+else:
+    _HAS_FLASH = "window_size" in inspect.signature(varlen_attn).parameters  # from PyTorch 2.11 on
+
+_MAX_HEAD_WIDTH, _HEAD_WIDTH_MULTIPLE = 256, 8  # limits of FlashAttention
 
 
 def packed_attention(
@@ -26,16 +37,20 @@ def packed_attention(
         queries, keys: limits of the sentences in the two rows.
         causal: whether a query sees only keys up to its own position.
     """
-    if query_NHC.is_cuda and query_NHC.dtype in (torch.bfloat16, torch.float16):
+    if uses_flash(query_NHC.device.type, query_NHC.dtype, query_NHC.size(2)):
         return _flash(query_NHC, key_NHC, value_NHC, queries, keys, causal)
     return _padded(query_NHC, key_NHC, value_NHC, queries, keys, causal)
+
+
+def uses_flash(device_type: str, dtype: torch.dtype, head_width: int) -> bool:
+    """Return whether FlashAttention for variable lengths computes attention of this type and width."""
+    fits = head_width <= _MAX_HEAD_WIDTH and head_width % _HEAD_WIDTH_MULTIPLE == 0
+    return _HAS_FLASH and device_type == "cuda" and dtype in (torch.bfloat16, torch.float16) and fits
 
 
 def _flash(
     query_NHC: Tensor, key_NHC: Tensor, value_NHC: Tensor, queries: Packing, keys: Packing, causal: bool
 ) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # from PyTorch 2.10 on
-
     found = varlen_attn(
         query_NHC,
         key_NHC,

@@ -12,7 +12,7 @@ from kdmt.corpus.packing import PackingShape, pack, shift_right
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.models.packed_attention import packed_attention
+from kdmt.models.packed_attention import packed_attention, uses_flash
 from kdmt.models.transformer import Transformer
 from kdmt.types import EOS, PAD, Packing
 
@@ -52,6 +52,28 @@ def test_attention_stays_inside_each_sentence(causal: bool) -> None:
     wanted_MHC = attention_by_sentence(query, key, value, causal)
     assert torch.allclose(found_NHC[: len(wanted_MHC)], wanted_MHC, atol=1e-12)
     assert found_NHC.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("device_type", "dtype", "head_width", "expected"),
+    [
+        ("cuda", torch.bfloat16, 64, True),
+        ("cuda", torch.float16, 256, True),
+        ("cuda", torch.float32, 64, False),
+        ("cuda", torch.bfloat16, 260, False),
+        ("cuda", torch.bfloat16, 12, False),
+        ("cpu", torch.bfloat16, 64, False),
+    ],
+)
+def test_flash_attention_is_used_where_it_can_be(
+    device_type: str, dtype: torch.dtype, head_width: int, expected: bool
+) -> None:
+    assert uses_flash(device_type, dtype, head_width) is expected
+
+
+def test_flash_attention_is_not_used_where_pytorch_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdmt.models.packed_attention._HAS_FLASH", False)
+    assert not uses_flash("cuda", torch.bfloat16, 64)
 
 
 def model_of(**settings: Any) -> Transformer:
