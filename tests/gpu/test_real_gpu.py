@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gpu_cases import make_batch, make_objective, make_trainer
@@ -17,7 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdmt.config import Decode
 from kdmt.corpus.batching import ParallelData
+from kdmt.corpus.packing import PackingShape, pack
 from kdmt.interop.ctranslate2_export import export_model
+from kdmt.models.packed_attention import packed_attention, uses_flash
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE
 from kdmt.train.distributed import ParallelObjective
@@ -52,6 +55,30 @@ def test_new_batch_shapes_cost_no_time(pairs: ParallelData, real_gpu: torch.devi
     """cuDNN's attention would build a plan for each new shape, which takes from 23 ms to 1 s."""
     make_trainer(tmp_path, "teacher", pairs, real_gpu, max_updates=40, precision="bf16", **SETTINGS).run()
     assert median(record["seconds"] for record in records(tmp_path)[10:]) < 0.05
+
+
+# -------------------------------------------------------------------------------------------------- packed sentences
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_flash_attention_over_packed_sentences_is_near_the_padded_one(causal: bool, real_gpu: torch.device) -> None:
+    """In bf16, with sequences of padding and of length 0: outputs of real tokens, and gradients, which are finite."""
+    shape, lengths = PackingShape(max_tokens=200, max_length=40, max_sentences=12), np.array([40, 1, 17, 33, 8])
+    _, packing = pack(np.full(lengths.sum(), 7), lengths, shape)
+    packing = packing.map(lambda tensor: tensor.to(real_gpu))
+    torch.manual_seed(1)
+    inputs = torch.randn(3, shape.num_positions, 4, 32, device=real_gpu)
+    weights = torch.randn(packing.num_tokens, 4, 32, device=real_gpu)
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):  # padded, flash
+        own = inputs.to(dtype).requires_grad_()
+        assert uses_flash("cuda", dtype, 32) == (dtype == torch.bfloat16)
+        found = packed_attention(own[0], own[1], own[2], packing, packing, causal=causal)[: packing.num_tokens]
+        (gradient,) = torch.autograd.grad((found.float() * weights).sum(), own)
+        assert gradient.isfinite().all()
+        results.append((found.float(), gradient.float()[:, : packing.num_tokens]))
+    for expected, close in zip(*results, strict=True):
+        assert (close - expected).norm() < 0.02 * expected.norm()
 
 
 # ---------------------------------------------------------------------------------------------- parallel training

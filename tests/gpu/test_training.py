@@ -66,6 +66,16 @@ def test_micro_batches_of_an_update_and_checkpointed_layers_change_nothing(
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["teacher", "word_kd", "word_kd_cache"])
+def test_packed_sentences_are_trained_on_as_on_the_cpu(
+    name: str, pairs: ParallelData, cuda: torch.device, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "max_updates": 3, "packing": True, "precision": "float32"}
+    for device in (torch.device("cpu"), cuda):
+        make_trainer(tmp_path / device.type, name, pairs, device, **settings).run()
+    assert losses(tmp_path / "cuda") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-3)
+
+
 def test_bf16_is_chosen_on_the_gpu(pairs: ParallelData, cuda: torch.device, tmp_path: Path) -> None:
     if torch.cuda.get_device_capability(cuda) < (8, 0):
         pytest.skip("a GPU without bf16 units")
