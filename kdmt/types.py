@@ -54,7 +54,7 @@ class Packing:
 
     Attributes:
         starts: int32 [Q + 1], index of the first token of each sequence, then the number of positions.
-        position_N: int64, position of each token in its sequence, from 0.
+        position_N: int64, position of each token in its sentence, from 0; 0 for padding.
         num_sentences: number of sentences, B.
         num_tokens: number of real tokens; they come first.
         longest: number of tokens of the longest sentence of the batch.

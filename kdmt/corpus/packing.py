@@ -87,9 +87,11 @@ def pack(
     lengths_Q[len(lengths_B) : len(lengths_B) + parts] = padding // parts
     lengths_Q[len(lengths_B) : len(lengths_B) + padding % parts] += 1
     starts = np.concatenate(([0], np.cumsum(lengths_Q)))
+    position_N = np.arange(shape.num_positions) - np.repeat(starts[:-1], lengths_Q)
+    position_N[num_tokens:] = 0  # sequences of padding may be longer than a model has positions
     packing = Packing(
         starts=torch.from_numpy(starts.astype(np.int32)),
-        position_N=torch.from_numpy(np.arange(shape.num_positions) - np.repeat(starts[:-1], lengths_Q)),
+        position_N=torch.from_numpy(position_N),
         num_sentences=len(lengths_B),
         num_tokens=num_tokens,
         longest=int(lengths_B.max()),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdmt.corpus.batching import ParallelData, collate
 from kdmt.corpus.knowledge_cache import KnowledgeWriter, Shape, fill_records
+from kdmt.cuda_options import configure_cuda
 from kdmt.decode.engines.engine import length_batches
 from kdmt.losses.cross_entropy import chunk_size
 from kdmt.losses.word_kd import WholeDistribution
@@ -46,6 +47,8 @@ def fill_cache(
         max_tokens: maximum number of padded tokens on the longer side of a batch.
         progress: function that is called with the number of sentences done.
     """
+    if torch.device(device).type == "cuda":
+        configure_cuda()
     for teacher in teachers:
         teacher.to(device)
     for block in range(len(writer)):
@@ -81,6 +84,8 @@ class CacheFiller:
 
     def __call__(self, spec: WorkerSpec) -> Worker:
         use_threads(spec.threads)
+        if torch.device(spec.device).type == "cuda":
+            configure_cuda()
         return partial(self._fill, self.load_teacher().to(spec.device), self.open_data(), spec.device)
 
     def _fill(

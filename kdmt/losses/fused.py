@@ -45,15 +45,18 @@ def _kernels(device: torch.device) -> ModuleType | None:
     try:
         from kdmt.losses import triton_kernels  # loads triton
 
+        # as in training: bfloat16, more than one block of columns, label smoothing; of equal logits each loss is log V
+        columns, smoothing = triton_kernels.BLOCK + 8, 0.1
+        each = smoothing / (columns - 1)
         sums_2C = triton_kernels.cross_entropy_(
-            torch.zeros(1, 2, device=device),
+            torch.zeros(1, columns, device=device, dtype=torch.bfloat16),
             torch.zeros(1, dtype=torch.int64, device=device),
             None,
-            target_share=1.0,
-            each=0.0,
+            target_share=1.0 - smoothing - each,
+            each=each,
             gradient=True,
         )
-        torch.testing.assert_close(sums_2C.cpu(), torch.full((2, 1), 2.0).log())
+        torch.testing.assert_close(sums_2C.cpu(), torch.full((2, 1), float(columns)).log())
     except Exception as error:  # Triton and the compilers that it calls raise errors of many types
         _logger.warning("the losses are computed without Triton kernels, which is slower: %s", error)
         return None

@@ -297,6 +297,7 @@ class Transformer(nn.Module):
         self.config = config
         self.src_vocab_size, self.tgt_vocab_size, self.pad = src_vocab_size, tgt_vocab_size, pad
         self.masks: Masks = "needed"
+        self.compiled_packed = False  # whether the compiled programs are for packed rows alone
         self.recompute_layers = False  # activation checkpointing: keep only the input of a layer, recompute the rest
         src_tokens = _token_embedding(src_vocab_size, config.encoder_embed_dim, pad=pad)
         tgt_tokens = (
@@ -337,9 +338,9 @@ class Transformer(nn.Module):
     def compile_layers(self, *, packed: bool = False) -> None:
         """Compile the layers: one program for the encoder layers and one for the decoder layers, for all lengths.
 
-        Packed rows have one shape, for which the programs are made.
+        Packed rows have one shape, for which the programs are made; padded batches are then computed without programs.
         """
-        self.masks = "always"
+        self.masks, self.compiled_packed = "always", packed
         layers = [*self.encoder_layers, *self.decoder_layers]
         torch._dynamo.config.recompile_limit = _MAX_PROGRAMS + _MAX_PROGRAMS_A_LAYER * len(layers)
         for layer in layers:
@@ -350,6 +351,8 @@ class Transformer(nn.Module):
             return layer(*inputs, trace, number)
         if self.recompute_layers and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
+        if self.compiled_packed and not any(isinstance(each, Packing) for each in inputs):
+            return layer.forward(*inputs)  # padded batches of validation: no program for each of their shapes
         return layer(*inputs)
 
     def encode(

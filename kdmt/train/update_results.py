@@ -16,7 +16,7 @@ class HostCopy:
         self._copied: torch.cuda.Event | None = None
         if values.device.type == "cuda":
             self._copied = torch.cuda.Event()
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(values.device))  # which may not be the current device
 
     def read(self) -> list[float]:
         """Wait until the values are copied, and return them."""

@@ -242,7 +242,7 @@ class CTranslate2Engine:
 
         Args:
             sources: int [S] each, ending in </s>.
-            settings: settings of which the maximum lengths, the batch limits and `lenpen` are used.
+            settings: settings of which the maximum lengths and the batch limits are used.
             sampling: the distribution that samples are drawn from.
             seed: seed of CTranslate2's global generator.
             progress: function called after each batch with the number of sentences in it.
@@ -269,7 +269,7 @@ class CTranslate2Engine:
             drawn = self._draw(translator, spelled, max_len, sampling)
             for index, tokens, log_probs in zip(indices, drawn, self._score(spelled, drawn), strict=True):
                 own = tuple(log_probs.tolist())
-                score = normalized_score(sum(own), len(own), settings.lenpen)
+                score = normalized_score(sum(own), len(own), 1.0)
                 found[index] = [Hypothesis(self._read(tokens), score, own)]
             if progress is not None:
                 progress(len(batch))

@@ -7,7 +7,8 @@ write translations: `kdmt translate` and `kdmt distill`. On a CPU both are the s
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -25,10 +26,23 @@ def computes_in_bf16(device: torch.device, precision: DecodingPrecision, *, has_
 
 
 def products(device: torch.device, precision: DecodingPrecision) -> AbstractContextManager[object]:
-    """Return a context in which matrix products have the number type of the precision on this device."""
-    if not uses_bf16(device, precision):
-        return nullcontext()
-    return torch.autocast("cuda", dtype=torch.bfloat16)
+    """Return a context in which matrix products have the number type of the precision on this device.
+
+    In `float32` they have all bits of float32 on a GPU too, without TF32, because the results are compared.
+    """
+    if uses_bf16(device, precision):
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return _without_tf32() if precision == "float32" and torch.device(device).type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def uses_bf16(device: torch.device | str, precision: DecodingPrecision) -> bool:

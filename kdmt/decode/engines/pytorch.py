@@ -167,7 +167,7 @@ class TorchEngine:
         check_sentences(targets, self.model.config.max_target_positions, "target")
         scores: list[np.ndarray] = [np.empty(0)] * len(sources)
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-        with _inference(self.models):
+        with _inference(self.models), products(self.device, "float32"):
             for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
                 log_probs_BT = self._score_batch(
                     [sources[index] for index in batch], [targets[index] for index in batch]

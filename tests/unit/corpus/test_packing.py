@@ -45,7 +45,7 @@ def test_sequences_cover_the_row_and_no_padding_is_longer_than_a_sentence(length
     padding = sizes[len(lengths) : len(lengths) + shape.num_paddings]
     assert all(1 <= size <= shape.max_length for size in padding)
     assert not any(sizes[len(lengths) + shape.num_paddings :])
-    wanted = [position for size in sizes for position in range(size)]
+    wanted = [position for size in lengths for position in range(size)] + [0] * (shape.num_positions - sum(lengths))
     assert packing.position_N.tolist() == wanted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from torch import Tensor
 from kdmt.losses import fused
 
 CUDA = torch.device("cuda:0")
+LOG_TOTAL = math.log(4096 + 8)  # loss of equal logits in the trial
 
 
 @pytest.fixture
@@ -48,6 +50,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def kernel_module(log_total: float) -> ModuleType:
     module = ModuleType("kdmt.losses.triton_kernels")
+    module.BLOCK = 4096  # type: ignore[attr-defined]
     module.cross_entropy_ = lambda *_args, **_settings: torch.full((2, 1), log_total)  # type: ignore[attr-defined]
     return module
 
@@ -67,7 +70,7 @@ def kernel_module_with_ctc(*, shift: int = 0) -> ModuleType:
     def compute_shares(*args: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(1), args[-1].exp()
 
-    module = kernel_module(0.6931472)
+    module = kernel_module(LOG_TOTAL)
     module.ctc_alignment, module.ctc_variables = find_states, compute_variables  # type: ignore[attr-defined]
     module.ctc_shares = compute_shares  # type: ignore[attr-defined]
     return module
@@ -92,7 +95,7 @@ def test_a_cpu_and_a_simulated_gpu_of_a_cpu_build_have_no_kernels(monkeypatch: p
 
 @pytest.mark.usefixtures("gpu", "on_cpu")
 def test_a_kernel_with_the_right_result_is_used_for_float32_and_bfloat16_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = kernel_module(0.6931472)  # -log(1/2)
+    module = kernel_module(LOG_TOTAL)
     use(module, monkeypatch)
     types = (torch.bfloat16, torch.float32, torch.float64, torch.float16)
     assert [fused.kernels(CUDA, each) for each in types] == [module, module, None, None]
@@ -134,7 +137,7 @@ def test_kernels_of_ctc_that_fail_are_reported_once_and_the_others_are_used(
 
 @pytest.mark.usefixtures("gpu", "on_cpu")
 def test_an_old_gpu_has_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(kernel_module(0.6931472), monkeypatch)
+    use(kernel_module(LOG_TOTAL), monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
     assert fused.kernels(CUDA, torch.bfloat16) is None
 

@@ -115,6 +115,30 @@ def test_a_model_reads_packed_sentences_as_padded_ones(settings: dict[str, Any])
     assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(found, wanted, strict=True))
 
 
+def test_padded_batches_use_no_program_of_packed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, compiled = model_of(), list[str]()
+    for layer in model.encoder_layers:
+        monkeypatch.setattr(layer, "compile", lambda **_: None)
+        monkeypatch.setattr(layer, "_compiled_call_impl", lambda *inputs: compiled.append("program") or inputs[0])
+    for layer in model.decoder_layers:
+        monkeypatch.setattr(layer, "compile", lambda **_: None)
+    model.compile_layers(packed=True)
+    tokens = np.array([7, EOS])
+    tokens_1N, packing = packed([tokens])
+    model.encode(torch.from_numpy(tokens)[None])
+    assert compiled == []
+    model.encode(tokens_1N, packing=packing)
+    assert len(compiled) == len(model.encoder_layers)
+
+
+def test_positions_of_padding_are_within_those_of_a_model() -> None:
+    """The longest sentence of the data set is a target, longer than the source positions of the model."""
+    model = model_of(max_source_positions=4)
+    tokens_1N, packing = packed([np.array([7, 8, EOS])])
+    assert packing.max_length > 4
+    assert model.encode(tokens_1N, packing=packing).states_BSD.isfinite().all()
+
+
 def test_a_model_with_language_tokens_is_refused() -> None:
     model = model_of(source_token=5)
     tokens_1N, packing = packed([np.array([7, EOS])])

@@ -37,6 +37,17 @@ def test_a_cpu_computes_in_float32() -> None:
         assert not torch.is_autocast_enabled("cpu")
 
 
+def test_float32_has_no_tf32_on_a_gpu() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with products(GPU, "float32"):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_forced_scores_keep_their_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     entered = []
 
@@ -48,10 +59,10 @@ def test_forced_scores_keep_their_precision(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pytorch, "products", noted)
     engine, sources = TorchEngine(make_model(), precision="auto"), [np.array([4, 5, EOS])]
     engine.score_pairs(sources, sources)
-    assert entered == []
+    assert entered == [(CPU, "float32")]
     engine.decode(sources, Decode(beam=2))
     engine.sample(sources, [0], Decode(), Sampling(), seed=1)
-    assert entered == [(CPU, "auto")] * 2
+    assert entered[1:] == [(CPU, "auto")] * 2
 
 
 def test_the_cache_of_a_decoder_has_the_type_of_its_keys() -> None:
