@@ -97,6 +97,16 @@ def test_update_is_within_its_bounds(name: str, long_pairs: ParallelData, cuda: 
     check(count_update(name, long_pairs), *UPDATES[name])
 
 
+@pytest.mark.parametrize("name", ["teacher", "word_kd", "word_kd_cache"])
+def test_update_with_packed_sentences_does_not_wait(
+    name: str,
+    long_pairs: ParallelData,
+    cuda: torch.device,  # noqa: ARG001
+) -> None:
+    count = count_update(name, long_pairs, packing=True, precision="float32")
+    assert count.num_waits == 0, count.waiting_lines()
+
+
 @pytest.mark.parametrize("name", SEARCHES)
 def test_search_is_within_its_bounds(name: str, long_pairs: ParallelData, cuda: torch.device) -> None:  # noqa: ARG001
     check(count_decoding(name, long_pairs), *SEARCHES[name])

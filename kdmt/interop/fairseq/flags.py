@@ -8,7 +8,7 @@ logging or the way of computing is accepted and has no effect.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -228,7 +228,22 @@ def _parser() -> argparse.ArgumentParser:
         description="Translate a split of a data-bin and write the lines that fairseq-generate writes.",
         epilog="docs/reference/fairseq-flags.md lists the flags of fairseq-generate that have no counterpart.",
     )
-    add = parser.add_argument
+    for add_flags in (
+        _add_data,
+        _add_search,
+        _add_text,
+        _add_batches,
+        _add_output,
+        _add_device,
+        _add_iterations,
+        _add_unused,
+    ):
+        add_flags(parser.add_argument)
+    return parser
+
+
+def _add_data(add: Callable[..., object]) -> None:
+    """Add the flags of the data and the models."""
     add("data", metavar="DATA_BIN", help="Data-bin of fairseq or kdmt.")
     add(
         "--path",
@@ -244,6 +259,10 @@ def _parser() -> argparse.ArgumentParser:
         default="translation",
         help="Task of fairseq; without effect, since the checkpoint defines it (default: translation).",
     )
+
+
+def _add_search(add: Callable[..., object]) -> None:
+    """Add the flags of the search."""
     add("--beam", type=int, default=5, metavar="N", help="Beam size (default: 5).")
     add("--nbest", type=int, default=1, metavar="N", help="Number of hypotheses per sentence (default: 1).")
     add("--lenpen", type=float, default=1.0, metavar="X", help="Length penalty exponent (default: 1).")
@@ -256,6 +275,10 @@ def _parser() -> argparse.ArgumentParser:
         help="Factor of the maximum target length, A * source length with </s> + B (default: 0).",
     )
     add("--max-len-b", type=int, default=200, metavar="B", help="Constant of the maximum target length (default: 200).")
+
+
+def _add_text(add: Callable[..., object]) -> None:
+    """Add the flags of text processing."""
     add(
         "--remove-bpe",
         "--post-process",
@@ -274,6 +297,10 @@ def _parser() -> argparse.ArgumentParser:
         choices=("moses", "space"),
         help="Tokenisation to undo in the lines S-, T- and D- (default: none).",
     )
+
+
+def _add_batches(add: Callable[..., object]) -> None:
+    """Add the flags of batches and shards."""
     add(
         "--batch-size",
         "--max-sentences",
@@ -317,6 +344,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--seed", type=int, default=1, metavar="N", help="Seed for the order of sentences of equal length (default: 1)."
     )
+
+
+def _add_output(add: Callable[..., object]) -> None:
+    """Add the flags of the output and its score."""
     add(
         "--results-path",
         metavar="FOLDER",
@@ -338,6 +369,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--sacrebleu-lowercase", action="store_true", help="Whether sacreBLEU ignores case (default: no).")
     add("--quiet", action="store_true", help="Whether to print only the last line (default: no).")
+
+
+def _add_device(add: Callable[..., object]) -> None:
+    """Add the flags of the computation."""
     add(
         "--cpu",
         action="store_true",
@@ -351,6 +386,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="Number of CPU threads, not a flag of fairseq (default: 0, one per core).",
     )
+
+
+def _add_iterations(add: Callable[..., object]) -> None:
+    """Add the flags of iterative decoding."""
     add(
         "--iter-decode-max-iter",
         type=int,
@@ -376,9 +415,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="Whether the last checkpoint selects among the candidate lengths (default: no).",
     )
+
+
+def _add_unused(add: Callable[..., object]) -> None:
+    """Add the flags without effect and those that are refused, which `--help` does not list."""
     for name in (*_VALUES_WITHOUT_EFFECT, *_REFUSED):
         optional = {"nargs": "?", "const": ""} if name in ("constraints", "print_alignment") else {}
-        add(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS, **optional)  # type: ignore[arg-type]
+        add(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS, **optional)
     for name in (*_SWITCHES_WITHOUT_EFFECT, *_REFUSED_SWITCHES):
         add(f"--{name.replace('_', '-')}", action="store_true", help=argparse.SUPPRESS)
-    return parser
