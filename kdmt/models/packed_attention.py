@@ -9,6 +9,8 @@ Shapes: N positions of a row, H heads, C width of a head, B sentences, T longest
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,14 +18,25 @@ from torch.nn import functional as F
 
 from kdmt.types import Packing
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before PyTorch 2.10
-    _HAS_FLASH = False
-else:
-    _HAS_FLASH = "window_size" in inspect.signature(varlen_attn).parameters  # from PyTorch 2.11 on
-
 _MAX_HEAD_WIDTH, _HEAD_WIDTH_MULTIPLE = 256, 8  # limits of FlashAttention
+
+_varlen_attn: Callable[..., object] | None = None  # set by `load_flash`
+
+
+@cache
+def load_flash() -> None:
+    """Load FlashAttention for variable lengths if PyTorch has it, from version 2.11 on.
+
+    This is called before packed sentences are read on a GPU. It takes a second, since it loads the modules of
+    `torch.compile`.
+    """
+    global _varlen_attn  # compiled layers read it
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:  # before PyTorch 2.10
+        return
+    if "window_size" in inspect.signature(varlen_attn).parameters:
+        _varlen_attn = varlen_attn
 
 
 def packed_attention(
@@ -39,19 +52,20 @@ def packed_attention(
     """
     if uses_flash(query_NHC.device.type, query_NHC.dtype, query_NHC.size(2)):
         return _flash(query_NHC, key_NHC, value_NHC, queries, keys, causal)
-    return _padded(query_NHC, key_NHC, value_NHC, queries, keys, causal)
+    return _attend_padded(query_NHC, key_NHC, value_NHC, queries, keys, causal)
 
 
 def uses_flash(device_type: str, dtype: torch.dtype, head_width: int) -> bool:
-    """Return whether FlashAttention for variable lengths computes attention of this type and width."""
+    """Return whether FlashAttention for variable lengths, once loaded, computes attention of this type and width."""
     fits = head_width <= _MAX_HEAD_WIDTH and head_width % _HEAD_WIDTH_MULTIPLE == 0
-    return _HAS_FLASH and device_type == "cuda" and dtype in (torch.bfloat16, torch.float16) and fits
+    return _varlen_attn is not None and device_type == "cuda" and dtype in (torch.bfloat16, torch.float16) and fits
 
 
 def _flash(
     query_NHC: Tensor, key_NHC: Tensor, value_NHC: Tensor, queries: Packing, keys: Packing, causal: bool
 ) -> Tensor:
-    found = varlen_attn(
+    assert _varlen_attn is not None
+    found = _varlen_attn(
         query_NHC,
         key_NHC,
         value_NHC,
@@ -65,7 +79,6 @@ def _flash(
     return found
 
 
-@torch.compiler.disable
 def _padded(
     query_NHC: Tensor, key_NHC: Tensor, value_NHC: Tensor, queries: Packing, keys: Packing, causal: bool
 ) -> Tensor:
@@ -76,6 +89,19 @@ def _padded(
     )
     found_MHC = found_BHTC.transpose(1, 2).flatten(0, 1).index_select(0, _padded_index_M(queries))
     return F.pad(found_MHC, (0, 0, 0, 0, 0, len(query_NHC) - queries.num_tokens))
+
+
+_attend_padded: Callable[..., Tensor] = _padded  # replaced by `leave_padded_uncompiled`
+
+
+@cache
+def leave_padded_uncompiled() -> None:
+    """Keep the reference out of compiled layers, since its shapes differ from batch to batch.
+
+    This is called before layers are compiled; as a decorator it would load the modules of `torch.compile` always.
+    """
+    global _attend_padded  # compiled layers read it
+    _attend_padded = torch.compiler.disable(_padded)
 
 
 def _lengths_B(packing: Packing) -> Tensor:

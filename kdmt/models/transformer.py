@@ -20,6 +20,7 @@ from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.attention import CrossAttention, SelfAttention, Visible
 from kdmt.models.dropout import Dropout
+from kdmt.models.packed_attention import leave_padded_uncompiled, load_flash
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
 from kdmt.types import EOS, Packing
 
@@ -341,6 +342,8 @@ class Transformer(nn.Module):
         Packed rows have one shape, for which the programs are made; padded batches are then computed without programs.
         """
         self.masks, self.compiled_packed = "always", packed
+        if packed:
+            leave_padded_uncompiled()
         layers = [*self.encoder_layers, *self.decoder_layers]
         torch._dynamo.config.recompile_limit = _MAX_PROGRAMS + _MAX_PROGRAMS_A_LAYER * len(layers)
         for layer in layers:
@@ -386,6 +389,8 @@ class Transformer(nn.Module):
     def _encode_packed(self, src_tokens_1N: Tensor, packing: Packing) -> EncoderOutput:
         if self.config.source_token is not None or self.config.target_token is not None:
             raise UserError("train.packing: a model with language tokens of its own does not read packed sentences")
+        if src_tokens_1N.is_cuda:
+            load_flash()
         x_1ND = self.src_embed(src_tokens_1N, packing=packing)
         for number, layer in enumerate(self.encoder_layers):
             x_1ND = self._run(layer, (x_1ND, packing), None, number)

@@ -20,7 +20,7 @@ from kdmt.config import Decode
 from kdmt.corpus.batching import ParallelData
 from kdmt.corpus.packing import PackingShape, pack
 from kdmt.interop.ctranslate2_export import export_model
-from kdmt.models.packed_attention import packed_attention, uses_flash
+from kdmt.models.packed_attention import load_flash, packed_attention, uses_flash
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE
 from kdmt.train.distributed import ParallelObjective
@@ -63,6 +63,7 @@ def test_new_batch_shapes_cost_no_time(pairs: ParallelData, real_gpu: torch.devi
 @pytest.mark.parametrize("causal", [False, True])
 def test_flash_attention_over_packed_sentences_is_near_the_padded_one(causal: bool, real_gpu: torch.device) -> None:
     """In bf16, with sequences of padding and of length 0: outputs of real tokens, and gradients, which are finite."""
+    load_flash()
     shape, lengths = PackingShape(max_tokens=200, max_length=40, max_sentences=12), np.array([40, 1, 17, 33, 8])
     _, packing = pack(np.full(lengths.sum(), 7), lengths, shape)
     packing = packing.map(lambda tensor: tensor.to(real_gpu))

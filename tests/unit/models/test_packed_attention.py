@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from kdmt.corpus.packing import PackingShape, pack, shift_right
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
-from kdmt.models.packed_attention import packed_attention, uses_flash
+from kdmt.models.packed_attention import load_flash, packed_attention, uses_flash
 from kdmt.models.transformer import Transformer
 from kdmt.types import EOS, PAD, Packing
 
@@ -68,12 +71,21 @@ def test_attention_stays_inside_each_sentence(causal: bool) -> None:
 def test_flash_attention_is_used_where_it_can_be(
     device_type: str, dtype: torch.dtype, head_width: int, expected: bool
 ) -> None:
+    load_flash()
     assert uses_flash(device_type, dtype, head_width) is expected
 
 
 def test_flash_attention_is_not_used_where_pytorch_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdmt.models.packed_attention._HAS_FLASH", False)
+    monkeypatch.setattr("kdmt.models.packed_attention._varlen_attn", None)
     assert not uses_flash("cuda", torch.bfloat16, 64)
+
+
+def test_models_are_loaded_without_the_modules_of_compilation() -> None:
+    """They take a second, which every process that loads a model would need."""
+    program = "import sys, kdmt.models.build; print('torch._dynamo' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
 
 
 def model_of(**settings: Any) -> Transformer:
