@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import Activation, BestMetric, OnDivergence, Parallelism, Precision
-from kdmt.config.section import Section, TokenLimit, execution, extend
+from kdmt.choices import Activation, BestMetric, LRSchedule, OnDivergence, Parallelism, Precision
+from kdmt.config.section import Section, TokenLimit, changed, execution, extend
 
 
 class Model(Section):
@@ -60,10 +60,23 @@ class Model(Section):
         return {key: value for key, value in self.model_dump().items() if key != "arch" and value is not None}
 
 
+# settings of single schedules of the learning rate
+_SCHEDULE_SETTINGS: dict[str, tuple[LRSchedule, ...]] = {
+    "min_lr": ("linear", "cosine", "polynomial_decay", "wsd"),
+    "power": ("polynomial_decay",),
+    "decay_share": ("wsd",),
+}
+
+
 class Train(Section):
     """Optimisation. Names and meanings are those of fairseq-train where it has the setting."""
 
-    max_updates: int = extend(100_000, ge=1, description="Number of updates after which training ends")
+    max_updates: int = extend(
+        100_000,
+        ge=1,
+        description="Number of updates after which training ends; a result setting unless 'lr_schedule' is "
+        "'inverse_sqrt', since the other schedules end with it",
+    )
     max_tokens: int = Field(
         4096, ge=1, description="Maximum number of padded tokens in a micro-batch, on its longer side"
     )
@@ -71,6 +84,21 @@ class Train(Section):
     lr: float = Field(5e-4, gt=0.0, description="Learning rate at the end of the warmup")
     warmup_updates: int = Field(4000, ge=1, description="Number of updates over which the learning rate rises")
     warmup_init_lr: float = Field(1e-7, ge=0.0, description="Learning rate of the first update")
+    lr_schedule: LRSchedule = Field(
+        "inverse_sqrt",
+        description="Schedule of the learning rate after the warmup: 'inverse_sqrt', or a decay to 'min_lr' at "
+        "'max_updates': 'linear', 'cosine', 'polynomial_decay', or 'wsd' (constant, then linear)",
+    )
+    min_lr: float = Field(
+        0.0,
+        ge=0.0,
+        description="Learning rate at 'max_updates' (linear, cosine, wsd; fairseq's 'end_learning_rate' in "
+        "polynomial_decay)",
+    )
+    power: float = Field(1.0, gt=0.0, description="Exponent of the decay (polynomial_decay)")
+    decay_share: float = Field(
+        0.2, gt=0.0, le=1.0, description="Share of all updates, at the end, in which the learning rate decays (wsd)"
+    )
     adam_betas: tuple[float, float] = Field(
         (0.9, 0.98), strict=False, description="Adam's decay rates of the first and the second moment"
     )
@@ -153,6 +181,29 @@ class Train(Section):
         if not all(0.0 <= beta < 1.0 for beta in self.adam_betas):
             raise ValueError(f"'adam_betas' {list(self.adam_betas)} are not both at least 0 and less than 1")
         return self
+
+    @model_validator(mode="after")
+    def _schedule_settings(self) -> Train:
+        for name in changed(self):
+            schedules = _SCHEDULE_SETTINGS.get(name)
+            if schedules is not None and self.lr_schedule not in schedules:
+                raise ValueError(f"'{name}' is a setting of {', '.join(schedules)}, not of '{self.lr_schedule}'")
+        if self.min_lr > self.lr:
+            raise ValueError(f"'min_lr' ({self.min_lr:g}) is greater than 'lr' ({self.lr:g})")
+        ends = self.lr_schedule != "inverse_sqrt" and not self.init_optimizer  # which adds the updates before
+        if ends and self.warmup_updates >= self.max_updates:
+            raise ValueError(
+                f"'lr_schedule: {self.lr_schedule}' has no effect: 'warmup_updates' ({self.warmup_updates}) is not "
+                f"less than 'max_updates' ({self.max_updates})"
+            )
+        return self
+
+    def fixed(self) -> dict[str, str]:
+        """Return `max_updates` if the learning rate of every update depends on it."""
+        if self.lr_schedule == "inverse_sqrt":
+            return {}
+        name = f"'lr_schedule: {self.lr_schedule}'"
+        return {"max_updates": f"with {name} every learning rate depends on it, so the run cannot be extended"}
 
 
 def check_packed_model(model: Model) -> None:
