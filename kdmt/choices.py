@@ -16,7 +16,9 @@ BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mec
 
 # models and number types
 Activation = Literal["relu", "gelu"]
+Initialisation = Literal["fairseq", "bert"]  # of the weights of a model
 NATLayout = Literal["own", "fairseq"]  # of the sentences of a non-autoregressive model
+DecoderInput = Literal["source", "unk"]  # at positions of a non-autoregressive decoder where nothing is known
 SourceCopy = Literal["uniform", "soft"]  # of source embeddings to the input of a non-autoregressive decoder
 Precision = Literal["float32", "bf16", "bf16_output"]  # of matrix products; bf16_output: of the output projection only
 ComputeType = Literal["float32", "int8", "float16"]  # of CTranslate2, for weights and for computation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import GlancingDistance, NATLayout, OnTooLong, SourceCopy
+from kdmt.choices import DecoderInput, GlancingDistance, NATLayout, OnTooLong, SourceCopy
 from kdmt.config.section import SchedulePoint, Section, changed
 from kdmt.families import FamilyName, families_with
 
@@ -24,6 +24,11 @@ class NAT(Section):
         "out of the loss, 'upsample' gives it more positions in training",
     )
     length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
+    decoder_input: DecoderInput = Field(
+        "source",
+        description="Decoder input at unknown positions: 'source' embeddings, or 'unk', the embedding of <unk>, from "
+        "which revealed words differ more (nat, inat, nat_crf, ctc)",
+    )
     source_copy: SourceCopy = Field(
         "uniform", description="Copy of source embeddings to the decoder input (nat, inat, nat_crf)"
     )
@@ -58,6 +63,8 @@ class NAT(Section):
             families = families_with(name)
             if families and self.family not in families:
                 raise ValueError(f"'{name}' is a setting of {', '.join(families)}, not of '{self.family}'")
+        if self.source_copy != "uniform" and self.decoder_input == "unk":
+            raise ValueError("'source_copy' has no effect with 'decoder_input: unk', which copies no source embeddings")
         if self.distance != "hamming" and self.glancing is None:
             raise ValueError("'distance' has no effect unless 'glancing' is set")
         return self

@@ -17,7 +17,7 @@ from kdmt.choices import (
 )
 from kdmt.config.nat import NAT
 from kdmt.config.section import SchedulePoint, Section, extend
-from kdmt.config.training import Model, Train, check_packed_model
+from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
@@ -226,9 +226,10 @@ class Student(Section):
     )
 
     @model_validator(mode="after")
-    def _distinct(self) -> Student:
+    def _consistent(self) -> Student:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("'seeds' holds a number twice")
+        check_initial_weights(self.model, self.train)
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import Activation, BestMetric, LRSchedule, OnDivergence, Parallelism, Precision
+from kdmt.choices import Activation, BestMetric, Initialisation, LRSchedule, OnDivergence, Parallelism, Precision
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend
 
 
@@ -45,6 +45,11 @@ class Model(Section):
         None, description="Embeddings without multiplication by the square root of the width"
     )
     activation_fn: Activation | None = Field(None, description="Activation function of the feed-forward layers")
+    init: Initialisation | None = Field(
+        None,
+        description="Random initial weights: 'fairseq' (also if null) draws them as fairseq's Transformer does, 'bert' "
+        "from a normal distribution with a standard deviation of 0.02",
+    )
     dropout: float | None = Field(None, ge=0.0, lt=1.0, description="Dropout probability")
     attention_dropout: float | None = Field(
         None, ge=0.0, lt=1.0, description="Dropout probability of the attention weights"
@@ -216,6 +221,16 @@ def check_packed_model(model: Model) -> None:
         raise ValueError("'train.packing' needs 'model.attention_dropout: 0'")
 
 
+def check_initial_weights(model: Model, train: Train) -> None:
+    """Check that random initial weights are kept.
+
+    Raises:
+        ValueError: if a distribution is set for them, and all of them are replaced.
+    """
+    if model.init not in (None, "fairseq") and train.init_from is not None:
+        raise ValueError("'model.init' has no effect with 'train.init_from', whose weights replace the random ones")
+
+
 class Teacher(Section):
     """Settings of the teacher stage."""
 
@@ -224,7 +239,8 @@ class Teacher(Section):
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
 
     @model_validator(mode="after")
-    def _can_be_packed(self) -> Teacher:
+    def _consistent(self) -> Teacher:
         if self.train.packing:
             check_packed_model(self.model)
+        check_initial_weights(self.model, self.train)
         return self

@@ -27,6 +27,19 @@ from kdmt.config import NAT
         ),
         ("students.raw.nat={family: nat, layout: fairseq}", "students.raw.nat: 'layout' is a setting of cmlm, lev"),
         ("students.raw.nat={family: nat, distance: levenshtein}", "students.raw.nat: 'distance' has no effect unless"),
+        (
+            "students.raw.nat={family: cmlm, decoder_input: unk}",
+            "students.raw.nat: 'decoder_input' is a setting of nat, inat, nat_crf, ctc, not of 'cmlm'",
+        ),
+        ("students.raw.nat={family: dag, decoder_input: unk}", "students.raw.nat: 'decoder_input' is a setting of nat"),
+        (
+            "students.raw.nat={family: ctc, decoder_input: mask}",
+            "students.raw.nat.decoder_input: should be 'source' or",
+        ),
+        (
+            "students.raw.nat={family: nat, decoder_input: unk, source_copy: soft}",
+            "students.raw.nat: 'source_copy' has no effect with 'decoder_input: unk'",
+        ),
         ("students.raw.nat={}", "students.raw.nat.family: missing"),
         (
             "students.raw.nat={family: glat}",

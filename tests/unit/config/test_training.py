@@ -18,6 +18,11 @@ Load = Callable[..., Pipeline]
         ("students.raw.train.init_optimizer=true", "students.raw.train: 'init_optimizer' is given without 'init_from'"),
         ("teacher.train.adam_betas=[0.9, 1.0]", "teacher.train: 'adam_betas' [0.9, 1.0] are not both"),
         (
+            "teacher={model: {init: bert}, train: {init_from: a}}",
+            "teacher: 'model.init' has no effect with 'train.init_from'",
+        ),
+        ("teacher.model.init=xavier", "teacher.model.init: should be 'fairseq' or 'bert'"),
+        (
             "teacher.train.precision=bf8",
             "teacher.train.precision: should be 'auto', 'float32', 'bf16' or 'bf16_output'",
         ),

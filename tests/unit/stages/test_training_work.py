@@ -77,6 +77,16 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     assert results(RAW) == straight
 
 
+@pytest.mark.usefixtures("finished")
+def test_initialisation_and_decoder_input_reach_the_model() -> None:
+    sets = ["nat={family: ctc, upsample: 2, decoder_input: unk}", "model.init=bert", "model.decoder_learned_pos=true"]
+    assert student("raw", *(f"students.raw.{each}" for each in sets)).code == 0
+    description = json.loads((RAW / "checkpoint_4" / "model.json").read_text())
+    assert description["config"]["init"] == "bert"
+    assert description["config"]["decoder_learned_pos"] is True
+    assert description["nat"]["source_copy"] == "none"
+
+
 @pytest.mark.usefixtures("pipeline")
 def test_a_student_learns_from_monolingual_text_too() -> None:
     document = settings()
