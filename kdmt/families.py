@@ -57,12 +57,13 @@ class Family:
 
 
 _LENGTH = ("length_weight",)
-_ALIGNED = ("upsample", "too_long", "glancing")
+_GLANCING = ("glancing", "glancing_draw", "glancing_rounding", "glancing_same_dropout")
+_ALIGNED = ("upsample", "too_long", *_GLANCING)
 
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
-        settings=(*_LENGTH, "source_copy", "glancing", "distance"),
+        settings=(*_LENGTH, "source_copy", *_GLANCING, "distance"),
         copies_source=True,
         fairseq="nonautoregressive_transformer",
     ),
@@ -86,7 +87,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
         copies_source=True,
         fairseq="nacrf_transformer",
     ),
-    "ctc": Family(positions="aligned", settings=(*_ALIGNED, "distance"), copies_source=True),
+    "ctc": Family(positions="aligned", settings=(*_ALIGNED, "distance", "glancing_reveal"), copies_source=True),
     "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads")),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change

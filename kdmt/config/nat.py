@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import GlancingDistance, NATLayout, OnTooLong, SourceCopy
+from kdmt.choices import (
+    GlancingDistance,
+    GlancingDraw,
+    GlancingReveal,
+    GlancingRounding,
+    NATLayout,
+    OnTooLong,
+    SourceCopy,
+)
 from kdmt.config.section import SchedulePoint, Section, changed
 from kdmt.families import FamilyName, families_with
 
@@ -35,6 +43,22 @@ class NAT(Section):
         "decoder input reveals per error of the student's first pass (nat, ctc, dag); null for no glancing",
     )
     distance: GlancingDistance = Field("hamming", description="Distance that counts errors for 'glancing' (nat, ctc)")
+    glancing_draw: GlancingDraw = Field(
+        "exact",
+        description="Draw of the positions that 'glancing' reveals (nat, ctc, dag): 'exact' draws a number of them, "
+        "'bernoulli' each position with the same probability",
+    )
+    glancing_rounding: GlancingRounding = Field(
+        "truncate", description="Rounding of the number of positions that an 'exact' draw reveals (nat, ctc, dag)"
+    )
+    glancing_reveal: GlancingReveal = Field(
+        "state",
+        description="Symbol that 'glancing' reveals at a position whose most probable state is a blank (ctc): 'state' "
+        "is the blank, 'word' the next word of the target",
+    )
+    glancing_same_dropout: bool = Field(
+        False, description="Whether both passes of 'glancing' have the same dropout masks (nat, ctc, dag)"
+    )
     correction: float = Field(
         0.0, ge=0.0, le=1.0, description="Share of the visible tokens that are replaced by the student's own (cmlm)"
     )
@@ -60,4 +84,9 @@ class NAT(Section):
                 raise ValueError(f"'{name}' is a setting of {', '.join(families)}, not of '{self.family}'")
         if self.distance != "hamming" and self.glancing is None:
             raise ValueError("'distance' has no effect unless 'glancing' is set")
+        for name in changed(self):
+            if name.startswith("glancing_") and self.glancing is None:
+                raise ValueError(f"'{name}' has no effect unless 'glancing' is set")
+        if self.glancing_rounding != "truncate" and self.glancing_draw != "exact":
+            raise ValueError("'glancing_rounding' has no effect unless 'glancing_draw' is 'exact'")
         return self

@@ -27,8 +27,7 @@ from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.models.attention import at_least_float32
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
-from kdmt.objectives.annealing import piecewise_linear
-from kdmt.objectives.glancing import Distance, glanced
+from kdmt.objectives.glancing import Glance, repeated
 from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast, product_type
 from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 from kdmt.types import BOS, EOS, PAD, UNK
@@ -251,11 +250,10 @@ class AlignedPositions(View[AlignedPass]):
     """View in which the decoder sees inputs that are computed from the source, and with glancing some target tokens.
 
     Args:
-        glancing: (update, ratio) points, linear in between: in training a first pass decides how much of the most
-            probable alignment is shown to the second one (Qian et al. 2021; with CTC section 4.3, with a directed
-            acyclic decoder Huang et al. 2022, DA-Transformer, section 3.4); None for one pass.
-        distance: measure of the errors of the first pass: the number of positions that differ from the most probable
-            alignment, or, for CTC, the number of edits between its output and the target.
+        glancing: in training a first pass decides how much of the most probable alignment is shown to the second one
+            (Qian et al. 2021; with CTC section 4.3, with a directed acyclic decoder Huang et al. 2022, DA-Transformer,
+            section 3.4). Its errors are the positions that differ from the most probable alignment, or, for CTC, the
+            edits between its output and the target. None for one pass.
         too_long: whether a target that has no alignment is left out, or its source is upsampled more in training.
         deep: whether to keep the output of the lower layers in training.
     """
@@ -264,20 +262,19 @@ class AlignedPositions(View[AlignedPass]):
         self,
         alignment: Alignment,
         *,
-        glancing: Sequence[tuple[int, float]] | None = None,
-        distance: Distance = "hamming",
+        glancing: Glance | None = None,
         too_long: OnTooLong = "skip",
         deep: bool = False,
     ) -> None:
         super().__init__()
         self.alignment, self.too_long, self.deep = alignment, too_long, deep
-        self.glancing, self.distance = glancing, distance
-        self.ratio = 0.0 if glancing is None else glancing[0][1]
+        self.glancing = glancing
+        self.ratio = 0.0 if glancing is None else glancing.ratio(0)
 
     def before_update(self, update: int) -> None:
         """See `View.before_update`."""
         if self.glancing is not None:
-            self.ratio = piecewise_linear(update, self.glancing)
+            self.ratio = self.glancing.ratio(update)
 
     def prepare(self, model: Transformer, prepared: Prepared) -> AlignedPrepared:
         """See `View.prepare`: decide on the number of decoder positions."""
@@ -322,14 +319,17 @@ class AlignedPositions(View[AlignedPass]):
         with autocast(device, precision):
             encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
             x_BLD, keep_BL = self.alignment.inputs(model, prepared)
+        state = None
         if self.training and self.glancing is not None:
+            state = self.glancing.dropout_state(device)
             with torch.no_grad():
                 (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision)
-            shown_BL, aligned_BL = self.glance(first, prepared.words)
+            shown_BL, symbols_BL = self.glance(first, prepared.words)
             with autocast(device, precision):
-                x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
+                x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(symbols_BL).to(x_BLD.dtype), x_BLD)
         deep = self.training and self.deep
-        readings = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep)
+        with repeated(state, device):
+            readings = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep)
         yield AlignedPass(model, precision, prepared, trace, encoded, tuple(readings))
 
     def read_positions(
@@ -358,25 +358,30 @@ class AlignedPositions(View[AlignedPass]):
 
     @torch.no_grad()
     def glance(self, first: Reading, words: Words) -> tuple[Tensor, Tensor]:
-        """Return a mask of the positions that are shown, and the symbols of the most probable alignment.
+        """Return a mask of the positions that are shown, and the symbols that are shown there.
 
         The mask is bool [B, L], the symbols are int64 [B, L]. The number of shown positions is the number of errors
         times the ratio.
         """
+        assert self.glancing is not None
         model = first.model
         index_BL, may_BL = self.alignment.best(first, words)
-        aligned_BL = self.alignment.symbols(model, words).gather(1, index_BL)
+        symbols_BK = self.alignment.symbols(model, words)
+        aligned_BL = symbols_BK.gather(1, index_BL)
         best_M = best_tokens(
             picked(first.features_BLD, first.index_M),
             model.output_weight_VD,
             product_type=product_type(first.precision),
         )
         best_BL = put_back(aligned_BL, first.index_M, best_M)
-        if self.distance == "hamming":
+        if self.glancing.distance == "hamming":
             wrong_B = (best_BL.ne(aligned_BL) & may_BL).sum(1)
         else:
             wrong_B = edits_of_output(best_BL, may_BL, words, blank=model.blank)
-        return glanced(wrong_B, may_BL, ratio=self.ratio), aligned_BL
+        shown_BL = self.glancing.shown(wrong_B, may_BL, ratio=self.ratio)
+        if self.glancing.reveal == "state":
+            return shown_BL, aligned_BL
+        return shown_BL, symbols_BK.gather(1, words_at_blanks(index_BL, words))
 
 
 def _log_probs_of(
@@ -390,6 +395,16 @@ def _log_probs_of(
     )
     found_MK = at_least_float32(found_MK)  # sums over a path exceed half precision
     return put_back(found_MK.new_zeros(batch, width, ids_MK.size(1)), index_M, found_MK)
+
+
+def words_at_blanks(index_BL: Tensor, words: Words) -> Tensor:
+    """Return an alignment in which each blank is replaced by the next word, or by the last word after the end.
+
+    Args:
+        index_BL: int64, number of the word at each position on a path of CTC, counted from 1; 0 for a blank.
+    """
+    next_BL = (index_BL.cummax(1).values + 1).minimum(words.lengths_B[:, None])
+    return torch.where(index_BL.eq(0), next_BL, index_BL)
 
 
 def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int) -> Tensor:
@@ -449,8 +464,7 @@ def aligned_parts(nat: NAT) -> tuple[AlignedPositions, AlignmentLikelihood]:
     alignment = ALIGNMENTS[nat.family]()
     view = AlignedPositions(
         alignment,
-        glancing=nat.glancing,
-        distance=nat.distance,
+        glancing=Glance.of(nat),
         too_long=nat.too_long,
         deep=nat.deep_supervision > 0.0,
     )
