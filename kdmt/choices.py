@@ -39,6 +39,7 @@ GlancingDistance = Literal["hamming", "levenshtein"]
 GlancingDraw = Literal["exact", "bernoulli"]  # of the positions that glancing shows
 GlancingRounding = Literal["truncate", "round"]
 GlancingReveal = Literal["state", "word"]  # at a position whose state on the best alignment is a blank
+LossAverage = Literal["token", "sentence"]
 TokenSelection = Literal["all", "batch", "global"]
 KnowledgeSource = Literal["teacher", "cache"]  # of word-level distillation
 OnlineTeacher = Literal["ema", "joint", "mutual"]

@@ -58,7 +58,7 @@ class Family:
 
 _LENGTH = ("length_weight",)
 _GLANCING = ("glancing", "glancing_draw", "glancing_rounding", "glancing_same_dropout")
-_ALIGNED = ("upsample", "too_long", *_GLANCING)
+_ALIGNED = ("upsample", "too_long", "loss_average", *_GLANCING)
 
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(

@@ -9,6 +9,7 @@ from kdmt.choices import (
     GlancingDraw,
     GlancingReveal,
     GlancingRounding,
+    LossAverage,
     NATLayout,
     OnTooLong,
     SourceCopy,
@@ -30,6 +31,11 @@ class NAT(Section):
         "skip",
         description="Action for a target that has no alignment to the decoder positions (ctc, dag): 'skip' leaves it "
         "out of the loss, 'upsample' gives it more positions in training",
+    )
+    loss_average: LossAverage = Field(
+        "token",
+        description="Average of the loss (ctc, dag): 'token' divides the sum by the number of target words, 'sentence' "
+        "divides the loss of each sentence by its number of words and takes the mean over sentences",
     )
     length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
     source_copy: SourceCopy = Field(

@@ -17,7 +17,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from kdmt.choices import OnTooLong, Precision
+from kdmt.choices import LossAverage, OnTooLong, Precision
 from kdmt.config import NAT
 from kdmt.corpus.batching import Batch
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
@@ -69,7 +69,7 @@ class AlignedPrepared(Prepared):
     """Batch with decided numbers of decoder positions.
 
     `num_loss_tokens` and `count` are those of all target tokens, from which the speed in the log is computed; the loss
-    is divided by `num_words`.
+    is divided by `num_words` or `num_alignable`.
 
     Attributes:
         words: targets without </s>.
@@ -78,6 +78,7 @@ class AlignedPrepared(Prepared):
         index_M: int64, indices of the real decoder positions in the flattened batch of positions.
         width: number of decoder positions of the longest sentence, or of padded sources, L.
         num_words: number of target tokens in the sentences that have an alignment.
+        num_alignable: number of these sentences.
     """
 
     words: Words
@@ -86,6 +87,7 @@ class AlignedPrepared(Prepared):
     index_M: Tensor
     width: int
     num_words: float
+    num_alignable: float
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,7 @@ class AlignedPositions(View[AlignedPass]):
             index_M=indices_of(torch.arange(width) < positions_B[:, None], device),
             width=width,
             num_words=float((words.lengths_B * alignable_B).sum()),
+            num_alignable=float(alignable_B.sum()),
         )
 
     def _repeats(self, model: NATransformer, src_tokens_BS: Tensor, words: Words) -> tuple[Tensor, Tensor | None]:
@@ -424,26 +427,30 @@ def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int
 
 
 class AlignmentLikelihood(Term[AlignedPass]):
-    """Negative log-likelihood of the target over all its alignments, `loss` and `nll`.
+    """Negative log-likelihood of the target over all its alignments, `loss` and `nll`; the latter always per word.
 
     `impossible` is the share of sentences that are left out because their target has no alignment.
 
     Args:
         deep_supervision: weight of `deep`, the mean of the loss over the lower layers of the decoder (Huang et al.
             2022, DSLP); 0 for none.
+        average: `token` divides the sum over sentences by the number of words, `sentence` divides the loss of each
+            sentence by its number of words and takes the mean over the sentences that have an alignment.
     """
 
-    def __init__(self, alignment: Alignment, *, deep_supervision: float = 0.0) -> None:
+    def __init__(self, alignment: Alignment, *, deep_supervision: float = 0.0, average: LossAverage = "token") -> None:
         super().__init__()
-        self.alignment = alignment
+        self.alignment, self.average = alignment, average
         self.weights = {"loss": 1.0, "nll": 0.0, "impossible": 0.0}
         if deep_supervision:
             self.weights["deep"] = deep_supervision
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
-        """See `Term.counts`: target tokens without </s>, of the sentences that have an alignment."""
+        """See `Term.counts`: words, or sentences; those without an alignment do not count."""
         assert isinstance(prepared, AlignedPrepared)
-        return dict.fromkeys(self.weights, prepared.num_words) | {"impossible": len(prepared.alignable_B)}
+        divisor = prepared.num_words if self.average == "token" else prepared.num_alignable
+        others = {"nll": prepared.num_words, "impossible": len(prepared.alignable_B)}
+        return dict.fromkeys(self.weights, divisor) | others
 
     def forward(self, student: AlignedPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
@@ -451,8 +458,13 @@ class AlignmentLikelihood(Term[AlignedPass]):
         found = [self.alignment.log_likelihood(each, prepared.words) for each in student.readings]
         # the likelihood of a target that needs almost all positions may underflow
         counted_B = prepared.alignable_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
-        sums = [-torch.where(counted_B, each, 0.0).sum() for each in found]
-        terms = {"loss": sums[-1], "nll": sums[-1].detach(), "impossible": (~counted_B).sum()}
+        nll_sum = -torch.where(counted_B, found[-1], 0.0).sum()
+        if self.average == "token":
+            sums = [*(-torch.where(counted_B, each, 0.0).sum() for each in found[:-1]), nll_sum]
+        else:
+            lengths_B = prepared.words.lengths_B.clamp_min(1)
+            sums = [-(torch.where(counted_B, each, 0.0) / lengths_B).sum() for each in found]
+        terms = {"loss": sums[-1], "nll": nll_sum.detach(), "impossible": (~counted_B).sum()}
         return {**terms, "deep": torch.stack(sums[:-1]).mean()} if len(sums) > 1 else terms
 
 
@@ -468,4 +480,4 @@ def aligned_parts(nat: NAT) -> tuple[AlignedPositions, AlignmentLikelihood]:
         too_long=nat.too_long,
         deep=nat.deep_supervision > 0.0,
     )
-    return view, AlignmentLikelihood(alignment, deep_supervision=nat.deep_supervision)
+    return view, AlignmentLikelihood(alignment, deep_supervision=nat.deep_supervision, average=nat.loss_average)

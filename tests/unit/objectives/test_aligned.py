@@ -348,3 +348,37 @@ def test_both_passes_of_glancing_have_the_same_dropout_masks_if_requested(
     assert len(masks) == of_encoder + 2 * of_decoder
     first, second = masks[of_encoder : of_encoder + of_decoder], masks[of_encoder + of_decoder :]
     assert [torch.equal(one, other) for one, other in zip(first, second, strict=True)] == [same] * of_decoder
+
+
+@pytest.mark.parametrize("family", ALIGNED)
+def test_sentence_average_equals_a_loop_over_sentences(tmp_path: Path, family: FamilyName) -> None:
+    """The loss of each sentence that fits is divided by its length; the divisor is the number of these sentences."""
+    model, batch = small(family, 2, layers=2), batch_of(tmp_path)
+    objective = nat_objective(model, loss_average="sentence", deep_supervision=0.5).train()
+    terms = terms_of(objective, batch)
+    losses, nll, words = {"loss": 0.0, "deep": 0.0}, 0.0, 0
+    alone = nat_objective(model, deep_supervision=0.5).train()
+    for number, (source, target) in enumerate(PAIRS):
+        pair = open_data(write_pairs(tmp_path / str(number), [(source, target)]), train_settings())
+        own = terms_of(alone, pair.load(torch.arange(1).numpy()))
+        for name in losses:
+            losses[name] += float(own[name].sum.detach()) / len(target)
+        nll += float(own["nll"].sum)
+        words += len(target) if not float(own["impossible"].sum) else 0
+    fitting = len(PAIRS) - float(terms["impossible"].sum)
+    assert 0 < fitting < len(PAIRS)
+    for name, expected in losses.items():
+        assert float(terms[name].sum.detach()) == pytest.approx(expected, rel=1e-9)
+        assert terms[name].count == fitting
+    assert (float(terms["nll"].sum), terms["nll"].count) == (pytest.approx(nll, rel=1e-9), words)
+    assert {name: term.count for name, term in terms.items()} == objective.counts(objective.prepare(batch))
+
+
+def test_sentence_average_of_two_micro_batches_equals_that_of_one(tmp_path: Path) -> None:
+    """Sums and counts are added before the division, so that the sentences have equal weights in any grouping."""
+    objective = nat_objective(small(upsample=4), loss_average="sentence").train()
+    data = open_data(write_pairs(tmp_path, PAIRS), train_settings())
+    parts = [terms_of(objective, data.load(np.array(rows)))["loss"] for rows in ([0, 1, 2], [3, 4])]
+    whole = terms_of(objective, batch_of(tmp_path / "whole"))["loss"]
+    assert sum(part.count for part in parts) == whole.count == len(PAIRS)
+    assert float(sum(part.sum.detach() for part in parts)) == pytest.approx(float(whole.sum.detach()), rel=1e-9)
