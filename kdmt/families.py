@@ -58,12 +58,13 @@ class Family:
 
 
 _LENGTH = ("length_weight",)
-_ALIGNED = ("upsample", "too_long", "glancing")
+_GLANCING = ("glancing", "glancing_draw", "glancing_rounding", "glancing_same_dropout")
+_ALIGNED = ("upsample", "too_long", "loss_average", *_GLANCING)
 
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
-        settings=(*_LENGTH, "decoder_input", "source_copy", "glancing", "distance"),
+        settings=(*_LENGTH, "decoder_input", "source_copy", *_GLANCING, "distance"),
         copies_source=True,
         fairseq="nonautoregressive_transformer",
     ),
@@ -87,7 +88,11 @@ FAMILIES: Mapping[FamilyName, Family] = {
         copies_source=True,
         fairseq="nacrf_transformer",
     ),
-    "ctc": Family(positions="aligned", settings=(*_ALIGNED, "decoder_input", "distance"), copies_source=True),
+    "ctc": Family(
+        positions="aligned",
+        settings=(*_ALIGNED, "decoder_input", "distance", "glancing_reveal"),
+        copies_source=True,
+    ),
     "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads")),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change

@@ -58,6 +58,17 @@ from kdmt.train.schedule import inverse_sqrt
         ("nat={family: inat, source_copy: soft},word_kd={}", "word_kd"),
         ("nat={family: nat_crf, crf_candidates: 8}", "crf"),
         ("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]]}", "nll"),
+        (
+            "nat={family: ctc, upsample: 2, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_reveal: word, "
+            "glancing_same_dropout: true, loss_average: sentence}",
+            "nll",
+        ),
+        (
+            "nat={family: dag, upsample: 3, glancing: [[0, 0.5]], glancing_rounding: round, "
+            "glancing_same_dropout: true, loss_average: sentence}",
+            "nll",
+        ),
+        ("nat={family: nat, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_same_dropout: true}", "length"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
