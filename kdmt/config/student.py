@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Strict, Tag, model_validator
 
@@ -13,10 +13,12 @@ from kdmt.choices import (
     KnowledgeSource,
     OnlineTeacher,
     Precision,
+    RecipeName,
     TokenSelection,
 )
 from kdmt.config.nat import NAT
-from kdmt.config.section import SchedulePoint, Section, extend
+from kdmt.config.recipes import with_recipe
+from kdmt.config.section import SchedulePoint, Section, execution, extend
 from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS, TrainingSetName
@@ -191,6 +193,9 @@ class SelfSupervised(Section):
 class Student(Section):
     """A student: its training data, model, training and what it learns from."""
 
+    recipe: RecipeName | None = execution(
+        None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
+    )
     data: TrainingSetName = Field(
         "distilled",
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
@@ -224,6 +229,11 @@ class Student(Section):
     embeddings_from_teacher: bool = Field(
         False, description="Whether embeddings and output projection are initialised from the teacher's"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_recipe(cls, value: Any) -> Any:
+        return with_recipe(value, is_student=True)
 
     @model_validator(mode="after")
     def _consistent(self) -> Student:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import Activation, BestMetric, Initialisation, LRSchedule, OnDivergence, Parallelism, Precision
+from kdmt.choices import (
+    Activation,
+    BestMetric,
+    Initialisation,
+    LRSchedule,
+    OnDivergence,
+    Parallelism,
+    Precision,
+    RecipeName,
+)
+from kdmt.config.recipes import with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend
 
 
@@ -234,9 +244,17 @@ def check_initial_weights(model: Model, train: Train) -> None:
 class Teacher(Section):
     """Settings of the teacher stage."""
 
+    recipe: RecipeName | None = execution(
+        None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
+    )
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_recipe(cls, value: Any) -> Any:
+        return with_recipe(value, is_student=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> Teacher:
