@@ -35,7 +35,9 @@ OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not fin
 Parallelism = Literal["ddp", "fsdp"]
 
 # distillation losses
-DivergenceName = Literal["kl", "reverse_kl", "js", "tvd", "cross_entropy", "squared_error"]
+DivergenceName = Literal[
+    "kl", "reverse_kl", "skewed_kl", "skewed_reverse_kl", "js", "tvd", "cross_entropy", "squared_error"
+]
 HiddenDistance = Literal["mse", "cosine", "pkd"]
 AttentionDistance = Literal["kl", "squared_error"]
 GlancingDistance = Literal["hamming", "levenshtein"]

@@ -54,6 +54,8 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "word_kd_ensemble": {"word_kd": {"teachers": ["first", "second"]}},
     "word_kd_js": {"word_kd": {"divergence": "js", "temperature": 2.0}},
     "word_kd_reverse_kl": {"word_kd": {"divergence": "reverse_kl"}},
+    "word_kd_skewed_kl": {"word_kd": {"divergence": "skewed_kl", "skew": 0.2}},
+    "word_kd_skewed_reverse_kl": {"word_kd": {"divergence": "skewed_reverse_kl", "temperature": 2.0}},
     "word_kd_squared_error": {"word_kd": {"divergence": "squared_error"}},
     "word_kd_batch": {"word_kd": {"select": "batch", "divergence": "tvd"}},
     "word_kd_global": {"word_kd": {"select": "global", "queue": 500}},

@@ -543,6 +543,7 @@ def test_word_kd_with_the_projection_is_the_pytorch_path_in_float64(
     [
         {"divergence": divergence("js")},
         {"divergence": divergence("reverse_kl")},
+        {"divergence": divergence("skewed_kl")},
         {"ranking": 2},
         {"mutual_information": 0.1, "log_marginal_V": torch.zeros(5)},
         {"min_confidence": 0.1},
