@@ -13,11 +13,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus \
         architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
-<<<<<<< HEAD
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale \
-=======
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale science results \
->>>>>>> h-science
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale science results \
         clean-runs distclean
 
 help: ## list the targets
