@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from kdmt.choices import Activation, BestMetric, Initialisation, LRSchedule, OnDivergence, Parallelism, Precision
+from kdmt.choices import Activation, AutoCheckpoint, BestMetric, Initialisation, LRSchedule, OnDivergence, Parallelism, Precision
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend
+from kdmt.config.bounds import largest
 
 
 class Model(Section):
@@ -73,6 +74,26 @@ _SCHEDULE_SETTINGS: dict[str, tuple[LRSchedule, ...]] = {
 }
 
 
+class Average(Section):
+    """Averages of checkpoints: every run writes the mean of its best and of its last checkpoints."""
+
+    of: AutoCheckpoint = extend(
+        "auto",
+        description="Checkpoint that the name 'auto' is: 'best' for 'average_best', 'last' for 'average', 'auto' for "
+        "the best of 'best', 'average_best' and 'average' by 'best_metric', compared when training ends",
+    )
+    n: int | None = execution(
+        None,
+        ge=1,
+        description="Number of checkpoints in each average: another name of 'average_checkpoints', and recorded as "
+        "that; null for the value there",
+    )
+
+
+def _average_from_name(value: object) -> object:
+    return {"of": value} if isinstance(value, str) else value
+
+
 class Train(Section):
     """Optimisation. Names and meanings are those of fairseq-train where it has the setting."""
 
@@ -129,7 +150,12 @@ class Train(Section):
         description="Number of validations without a better score, or an equal one with a lower loss, after which "
         "training ends early; 0 for no early end",
     )
-    average_checkpoints: int = Field(5, ge=1, description="Number of checkpoints that 'average' is the mean of")
+    average_checkpoints: int = Field(
+        5, ge=1, description="Number of checkpoints that 'average' and 'average_best' are the mean of"
+    )
+    average: Annotated[
+        Average, BeforeValidator(_average_from_name, json_schema_input_type=Average | AutoCheckpoint)
+    ] = Field(Average(), description="Averages of checkpoints; a string sets 'average.of'")
     max_source_tokens: TokenLimit = Field(
         1024, ge=0, description="Maximum number of source tokens; longer pairs are left out and counted; 0 for no limit"
     )
@@ -176,6 +202,18 @@ class Train(Section):
     activation_checkpointing: bool = execution(
         False, description="Recomputation of layers in the backward pass, which needs less memory and more time"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_of_checkpoints(cls, values: object) -> object:
+        """Copy 'average.n' to 'average_checkpoints'."""
+        average = values.get("average") if isinstance(values, dict) else None
+        n = average.get("n") if isinstance(average, dict) else getattr(average, "n", None)
+        if not isinstance(values, dict) or type(n) is not int or not 1 <= n <= largest("n"):
+            return values  # a wrong number is reported as that of 'average.n'
+        if values.get("average_checkpoints", n) != n:
+            raise ValueError(f"'average.n' ({n}) and 'average_checkpoints' ({values['average_checkpoints']}) differ")
+        return {**values, "average_checkpoints": n}
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:

@@ -102,7 +102,7 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_average", kill)
+        patch.setattr(RunFolder, "write_averages", kill)
         with pytest.raises(Killed):
             student("raw", "students.raw.train.max_updates=8")
     assert hash_tree(RAW / "average") == before
