@@ -16,6 +16,8 @@ in the same one) or wrong: see `kdmt.toy.modes`. `<language>` is `two_mode` or `
 <language>_<family>_<raw|distilled>_mixed      the same for mixed translations
 <language>_teacher_valid, ..._mixed            the teacher, decoded greedily
 <language>_distilled_text_valid                percentage of the training targets that the teacher wrote
+<language>_distilled_text_reference            percentage of these targets that equal the reference: 50 or 33 for a
+                                               teacher that has not memorised which dialect a reference has
 <language>_sampling_valid                      expected percentage if each position is sampled independently, for
                                                sentences with the lengths of the test set
 three_mode_argmax_valid                        the same if each position takes its most probable word
@@ -127,6 +129,12 @@ class Run:
         folder = self.folder / "distill"
         return read_lines(folder / f"distilled.{SRC}"), read_lines(folder / f"distilled.{TGT}")
 
+    def equal_to_references(self) -> float:
+        """Return the percentage of the teacher's translations of the training set that equal the reference."""
+        sources, targets = self.distilled()
+        references = dict(zip(self.sources("train"), read_lines(self.folder / "prepare" / f"train.{TGT}"), strict=True))
+        return 100 * fmean(references[source] == target for source, target in zip(sources, targets, strict=True))
+
     def dialects_of_teacher(self) -> dict[str, float]:
         """Return the percentage of the teacher's translations of the training set that is in each dialect."""
         sources, targets = self.distilled()
@@ -173,6 +181,7 @@ def figures_of(prefix: str, run: Run) -> Iterator[Figure]:
             yield from mean_and_deviation(f"{prefix}_cmlm_{text}_{verdict}", list(percentages[most][verdict].values()))
     distilled = verdict_percentages(run.language, *run.distilled())
     yield Figure(f"{prefix}_distilled_text_valid", distilled["valid"], "%")
+    yield Figure(f"{prefix}_distilled_text_reference", run.equal_to_references(), "%")
 
 
 def iterations_of(system: str) -> int:

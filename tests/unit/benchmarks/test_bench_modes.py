@@ -90,6 +90,8 @@ def run(bench, tmp_path):
         rows.append({"system": system, "seed": seed, "test_set": "test", "beam": 1, "iterations": passes})
         write(folder / "score" / f"{system}.seed_{seed}.test.{way}.qab", lines)
     write(folder / "scores.json", [json.dumps(rows)])
+    write(folder / "prepare/train.qaa", [*sources, "w05"])  # of which the teacher has no translation
+    write(folder / "prepare/train.qab", ["c00 bc01 ac02", "ab00 ab03 ab06", "bc01", "c00 bc01", "b05"])
     write(folder / "distill/distilled.qaa", sources)
     write(folder / "distill/distilled.qab", ["ab00 bc01 ac02", "ab00 ab03 ab06", "a01", "ab00 ab01"])
     return bench.Run(folder, LANGUAGES["three"])
@@ -120,6 +122,7 @@ def test_figures_are_means_and_deviations_over_seeds(bench, run):
     assert figures["three_mode_cmlm_raw_valid"] == figures["three_mode_cmlm_raw_iter10_valid"] == 100.0
     assert figures["three_mode_teacher_valid"] == 100.0
     assert figures["three_mode_distilled_text_valid"] == 50.0
+    assert figures["three_mode_distilled_text_reference"] == 25.0
 
 
 def test_dialects_of_the_distilled_text(run):
