@@ -6,9 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdmt.choices import Activation, AutoCheckpoint, BestMetric, Initialisation, LRSchedule, OnDivergence, Parallelism, Precision
-from kdmt.config.section import Section, TokenLimit, changed, execution, extend
+from kdmt.choices import (
+    Activation,
+    AutoCheckpoint,
+    BestMetric,
+    Initialisation,
+    LRSchedule,
+    OnDivergence,
+    Parallelism,
+    Precision,
+)
 from kdmt.config.bounds import largest
+from kdmt.config.section import Section, TokenLimit, changed, execution, extend
 
 
 class Model(Section):
