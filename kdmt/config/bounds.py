@@ -20,10 +20,10 @@ _LARGEST: dict[str, float] = {
     **dict.fromkeys(("update_freq", "batch_size", "bootstrap_samples", "weight", "temperature"), 1_000_000),
     **dict.fromkeys(("temperatures", "insertion_temperature", "eos_penalty"), 1_000_000),
     **dict.fromkeys(("max_tokens", "block_size", "queue"), 100_000_000),
-    **dict.fromkeys(("lenpen", "dag_lenpen"), 100),
+    **dict.fromkeys(("lenpen", "dag_lenpen", "power"), 100),
     "seed": 2**63 - 1,
     "seeds": 2**63 - 1,
-    **dict.fromkeys(("lr", "warmup_init_lr"), 1e30),
+    **dict.fromkeys(("lr", "warmup_init_lr", "min_lr"), 1e30),
 }
 _LARGEST_OTHER = 1_000_000_000
 _LONGEST_TEXT = 4096  # maximum number of characters of a setting; longer paths are not possible

@@ -163,7 +163,12 @@ class Distill(Section):
         "set's",
     )
     sample: Sample = Field(Sample(), description="Sampling, for 'data: sampled'")
-    block_size: int = Field(1000, ge=1, description="Number of sentences in a block, the unit of work")
+    block_size: int | None = Field(
+        None,
+        ge=1,
+        description="Number of sentences in a block, the unit of work; null for 1000, or 10000 if decoding begins on a "
+        "GPU",
+    )
     # -- execution
     executor: ExecutorName = execution(
         "processes", description="Execution of workers: 'processes' on this machine, 'inline' in the command, 'ray'"

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kdmt.config import Distill, Section
+from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.reverse import reverse_inputs
@@ -46,7 +47,14 @@ if TYPE_CHECKING:
     from kdmt.stages.distill_work import Choosing, Decoding, Importing
 
 _COMMAND = "kdmt distill"
-_COMPUTE_TYPE, _CHECKPOINT = "distill.compute_type", "distill.checkpoint"
+# values of settings whose effect depends on the machine -> values in plans, which are those of a CPU: a plan does not
+# depend on the machine, and records of versions without the automatic value remain valid; the header of a block has the
+# number type of a GPU, and the folder the size of its blocks
+_ON_CPUS: dict[str, tuple[object, object]] = {
+    "distill.compute_type": ("auto", "float32"),
+    "distill.block_size": (None, ON_CPUS),
+}
+_CHECKPOINT = "distill.checkpoint"
 # fields of `distill` for the search for the best translations, on which sampling does not depend
 _SEARCH_SETTINGS = ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations")
 
@@ -182,14 +190,13 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     if TRAINING_SETS[name].origin == "sampling":
         left_out += _SEARCH_SETTINGS
     own = {key: value for key, value in made_from.settings.items() if not _is_below(key, left_out)}
-    # 'auto' is recorded as what it is on a CPU: a plan does not depend on the machine, and records of versions without
-    # 'auto' remain valid; the header of a block has the number type of a GPU
     defaults = dict(made_from.defaults)
     own[_CHECKPOINT] = _checkpoint_name(workspace)
     defaults[_CHECKPOINT] = "average"  # of versions without 'auto'
     for values in (own, defaults):
-        if values.get(_COMPUTE_TYPE) == "auto":
-            values[_COMPUTE_TYPE] = "float32"
+        for key, (automatic, on_cpus) in _ON_CPUS.items():
+            if key in values and values[key] == automatic:
+                values[key] = on_cpus
     return with_ratio(replace(made_from, settings=own, defaults=defaults), settings, prepared_corpus(workspace))
 
 

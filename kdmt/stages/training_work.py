@@ -191,7 +191,8 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
 def nat_config(settings: NAT) -> NATConfig:
     """Return the configuration of a non-autoregressive model."""
     same = {field.name for field in fields(NATConfig)} & set(NAT.model_fields)
-    return NATConfig(**{name: getattr(settings, name) for name in same}, corrects=settings.correction > 0.0)
+    values = {name: getattr(settings, name) for name in same} | {"corrects": settings.correction > 0.0}
+    return NATConfig(**values | ({"source_copy": "none"} if settings.decoder_input == "unk" else {}))
 
 
 def _take_from_teacher(workspace: Workspace, student: Student, model: Transformer) -> None:

@@ -40,7 +40,7 @@ from kdmt.train.distributed import ParallelObjective
 from kdmt.train.meter import Meter
 from kdmt.train.run_folder import Position, RunFolder, Validated
 from kdmt.train.run_log import Progress
-from kdmt.train.schedule import inverse_sqrt
+from kdmt.train.schedule import learning_rate
 from kdmt.train.update_results import HostCopy, UnreadUpdate, is_unusable
 
 Ending = Literal["max_updates", "patience"]
@@ -330,7 +330,7 @@ class Trainer:
         return None
 
     def _learning_rate(self) -> float:
-        return inverse_sqrt(self.position.update + self.position.schedule_offset, self.settings)
+        return learning_rate(self.position.update, self.settings, offset=self.position.schedule_offset)
 
     # ------------------------------------------------------------------------------------- between the updates
 

@@ -150,6 +150,16 @@ def test_auto_of_a_run_of_an_older_version_is_its_average_with_a_warning(
         resolve_checkpoint(run / "average_best")
 
 
+def test_auto_of_a_training_in_parts_is_that_of_the_last_part(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "seed_1" / "stage_2")
+    point(tmp_path / "seed_1" / "last", run)
+    assert resolve_checkpoint(tmp_path / "seed_1" / "auto") == run / "average"
+    candidates: dict[CandidateName, Candidate] = {"best": Candidate([8]), "average": Candidate([8, 9])}
+    write_choice(run, Choice("best", "auto", "bleu", None, candidates))
+    assert resolve_checkpoint(tmp_path / "seed_1" / "auto") == run / "checkpoint_8"
+    assert resolve_name(tmp_path / "seed_1", "auto") == "best"
+
+
 def test_auto_of_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     assert resolve_name(tmp_path / "nowhere", "auto") == "average"
     with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):

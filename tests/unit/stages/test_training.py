@@ -137,6 +137,30 @@ def test_more_updates_extend_a_run_to_the_same_end_as_a_longer_run() -> None:
     assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
+COSINE = (
+    "students.raw.train.lr_schedule=cosine",
+    "students.raw.train.warmup_updates=1",
+)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_whose_schedule_ends_with_max_updates_is_rebuilt_and_not_extended() -> None:
+    result = student("raw", *COSINE)
+    assert "rebuilt: the setting students.raw.train.lr_schedule changed from 'inverse_sqrt' to 'cosine'" in result.err
+    assert "train.max_updates" not in result.err  # its value is the same, although it is of another kind now
+    assert student("raw", *COSINE).err.count("nothing to do") == 1
+    made = results(RAW)
+    result = student("raw", *COSINE, "students.raw.train.max_updates=6")
+    assert (
+        "rebuilt: the setting students.raw.train.max_updates changed from 4 to 6 (with 'lr_schedule: cosine' every "
+        "learning rate depends on it, so the run cannot be extended)" in result.err
+    )
+    assert "going on from" not in result.err
+    assert [line["update"] for line in metrics(RAW, "train")] == [1, 2, 3, 4, 5, 6]
+    assert "taken back" in student("raw", *COSINE).err
+    assert results(RAW) == made
+
+
 @pytest.mark.usefixtures("finished")
 def test_each_seed_is_a_run() -> None:
     result = student("raw", "students.raw.seeds=[1, 2]")
