@@ -101,10 +101,11 @@ def resolve_name(run: Path, name: CheckpointName) -> CheckpointName:
 
 
 def _last_part(run: Path) -> Path | None:
-    """Return the run that `last` names, for a training in several parts; None for a run, where it names a checkpoint."""
-    if not (run / "last").is_file():
+    """Return the run that `last` names, for a training in several parts; None if it names a checkpoint."""
+    try:
+        folder = _pointed(run / "last")
+    except (OSError, UserError):
         return None
-    folder = _pointed(run / "last")
     return folder if not folder.name.startswith(PREFIX) and _is_run(folder) else None
 
 
