@@ -928,7 +928,7 @@ def test_a_best_checkpoint_between_validations_is_in_no_average_of_an_extended_r
 
 def score_of(tensors: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> float:
     """Return a score that depends on the weights alone: higher for weights that are nearer to `target`."""
-    return 100.0 - sum(float((tensors[name] - target[name]).double().norm()) for name in sorted(target))
+    return 100.0 - sum(float((tensors[name] - target[name]).detach().double().norm()) for name in sorted(target))
 
 
 def weights_trainer(run: Path, data: TrainingData, target: Mapping[str, torch.Tensor], **changes: Any) -> Trainer:
