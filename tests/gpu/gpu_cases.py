@@ -107,6 +107,8 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
         }
     },
     "ctc_deep": {"nat": {"family": "ctc", "deep_supervision": 1.0}},
+    "ctc_dslp": {"nat": {"family": "ctc", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0, **_GLANCING}},
+    "nat_dslp": {"nat": {"family": "nat", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0}},
     "ctc_encoder_kd": {"nat": {"family": "ctc"}, "hidden_kd": _ENCODERS, "attention_kd": _ENCODER_MAPS},
     "dag": {"nat": {"family": "dag"}},
     "dag_glancing": {"nat": {"family": "dag", **_GLANCING}},

@@ -52,6 +52,16 @@ from kdmt.train.schedule import inverse_sqrt
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: dag, upsample: 4},hidden_kd={decoder: none}", "hidden"),
+        (
+            "nat={family: ctc, upsample: 2, dslp: true, dslp_mixing: 0.5, deep_supervision: 1, glancing: [[0, 0.5]]},"
+            f"model={json.dumps(MODEL | {'decoder_layers': 3})}",
+            "deep",
+        ),
+        (
+            "nat={family: nat, dslp: true, dslp_mixing: 0.5, deep_supervision: 1},"
+            f"model={json.dumps(MODEL | {'decoder_layers': 2})}",
+            "deep",
+        ),
         ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
         ("nat={family: nat, glancing: [[0, 0.5]]},hidden_kd={},self_supervised={}", "length"),
         ("nat={family: cmlm, correction: 0.5}", "length"),
