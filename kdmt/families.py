@@ -63,7 +63,7 @@ _ALIGNED = ("upsample", "too_long", "loss_average", *_GLANCING)
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
-        settings=(*_LENGTH, "source_copy", *_GLANCING, "distance"),
+        settings=(*_LENGTH, "source_copy", *_GLANCING, "distance", "glancing_divisor"),
         copies_source=True,
         fairseq="nonautoregressive_transformer",
     ),

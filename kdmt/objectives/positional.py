@@ -72,7 +72,8 @@ class Glancing(AllHidden):
     """View in which the decoder sees some words, as many as its errors times a ratio (Qian et al. 2021).
 
     The student first predicts all words; the number of errors of this pass, times the ratio, is the number of words
-    that are shown. Then it predicts the others. The sum over these is divided by the number of all words.
+    that are shown. Then it predicts the others. The sum over these is divided by the number of all words, or by their
+    own number. The latter has to be known before the forward pass, so that the first pass is part of `prepare`.
 
     Args:
         glance: rules of glancing; errors of the first pass are counted by position or by edits.
@@ -91,21 +92,39 @@ class Glancing(AllHidden):
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
-        device = prepared.src_tokens_BS.device
-        state = self.glance.dropout_state(device) if self.training else None
-        shown = self.show(model, prepared, precision) if self.training else prepared
-        with repeated(state, device):
+        device, shown = prepared.src_tokens_BS.device, prepared
+        if self.training and self.glance.divisor == "words":
+            state = self.glance.dropout_state(device)
+            shown = replace(self.show(model, prepared, precision), dropout_state=state)
+        with repeated(shown.dropout_state, device):
             student = fill(model, shown, trace_points, precision)
         yield student
 
+    def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
+        """See `View.prepare`."""
+        prepared = super().prepare(model, prepared)
+        if not self.training or self.glance.divisor == "words":
+            return prepared
+        assert isinstance(model, NATransformer)
+        state = self.glance.dropout_state(prepared.src_tokens_BS.device)
+        hidden_BT = self._hidden(model, prepared, self.precision)
+        numbers_B, weight_B = hidden_BT.sum(1).cpu(), prepared.batch.on_host.extras.weight_B
+        count = float((numbers_B if weight_B is None else numbers_B * weight_B).sum())
+        shown = _hide(prepared, hidden_BT, hidden_BT, int(numbers_B.sum()))
+        return replace(shown, count=count, dropout_state=state)
+
     def show(self, model: NATransformer, prepared: Prepared, precision: Precision) -> Prepared:
         """See `AllHidden.show`."""
+        hidden_BT = self._hidden(model, prepared, precision)
+        return _hide(prepared, hidden_BT, hidden_BT, int(hidden_BT.sum()))
+
+    def _hidden(self, model: NATransformer, prepared: Prepared, precision: Precision) -> Tensor:
+        """Return the words that are not shown after a first pass, bool [B, T]."""
         words_BT = prepared.keep_BT
         written_BT = write(model, prepared, precision)
         distance_B = self._distance(written_BT, prepared.tgt_tokens_BT)
         shown_BT = self.glance.shown(distance_B, words_BT, ratio=self.ratio)
-        hidden_BT = words_BT & ~shown_BT
-        return _hide(prepared, hidden_BT, hidden_BT, int(hidden_BT.sum()))
+        return words_BT & ~shown_BT
 
     def _distance(self, written_BT: Tensor, tgt_tokens_BT: Tensor) -> Tensor:
         if self.glance.distance == "hamming":

@@ -43,6 +43,19 @@ from kdmt.config import NAT
             "students.raw.nat={family: cmlm, glancing_draw: bernoulli}",
             "students.raw.nat: 'glancing_draw' is a setting of nat, ctc, dag, not of 'cmlm'",
         ),
+        (
+            "students.raw.nat={family: ctc, glancing: [[0, 0.5]], glancing_divisor: predicted}",
+            "students.raw.nat: 'glancing_divisor' is a setting of nat, not of 'ctc'",
+        ),
+        (
+            "students.raw={train: {parallel: fsdp}, "
+            "nat: {family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted}}",
+            "students.raw: 'nat.glancing_divisor: predicted' needs the whole model on each rank",
+        ),
+        (
+            "students.raw.nat={family: nat, loss_average: sentence}",
+            "students.raw.nat: 'loss_average' is a setting of ctc",
+        ),
         ("students.raw.nat={}", "students.raw.nat.family: missing"),
         (
             "students.raw.nat={family: glat}",

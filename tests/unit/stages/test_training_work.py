@@ -68,7 +68,7 @@ from kdmt.train.schedule import inverse_sqrt
             "glancing_same_dropout: true, loss_average: sentence}",
             "nll",
         ),
-        ("nat={family: nat, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_same_dropout: true}", "length"),
+        ("nat={family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted, glancing_same_dropout: true}", "length"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
