@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,8 @@ from kdmt.objectives.objective import (
 )
 from kdmt.objectives.transfer import copied
 from kdmt.types import EOS, PAD, UNK
+
+_ORDER_SEED = 24  # of the orders in which the words of validation sentences are hidden
 
 # ------------------------------------------------------------------------------------------------------------- views
 
@@ -204,7 +207,7 @@ def fill(
     trace_points: frozenset[TracePoint],
     precision: Precision,
     *,
-    before: TokenPass | None = None,
+    before: Pass | None = None,
 ) -> TokenPass:
     """Run a student over the visible tokens of the target.
 
@@ -259,6 +262,37 @@ def hide_some(prepared: Prepared, *, correction: float = 0.0) -> Prepared:
         return _hide_known(prepared, hidden_BT)
     revised_BT = drawn(((numbers_B - counts_B) * correction).long(), words_BT & ~hidden_BT)
     return _hide_known(prepared, hidden_BT, loss_mask_BT=hidden_BT | revised_BT)
+
+
+def hide_last(prepared: Prepared, ranks_BT: Tensor, *, visible: float) -> Prepared:
+    """Show a share of the words of each target, those of the lowest ranks, and hide the others, at least one.
+
+    Of n words min(floor(visible * n + 1/2), n - 1) are shown.
+
+    Args:
+        ranks_BT: int64 on the host, rank of each word in a random order of the words of its sentence, from 0.
+        visible: share of the words that are shown.
+    """
+    words_BT = _words(prepared.batch.on_host)
+    numbers_B = words_BT.sum(1)
+    shown_B = (visible * numbers_B + 0.5).long().minimum(numbers_B - 1)
+    return _hide_known(prepared, words_BT & (ranks_BT >= shown_B[:, None]))
+
+
+def draw_ranks(batch: Batch, sentences: Sequence[int]) -> Tensor:
+    """Return the rank of each word in a random order of the words of its sentence, int64 [B, T] on the host.
+
+    The order depends on the number of the sentence and its length only. No state of random numbers changes.
+
+    Args:
+        sentences: number of each sentence in its data.
+    """
+    words_BT = _words(batch.on_host)
+    ranks_BT = torch.zeros(words_BT.shape, dtype=torch.int64)
+    for sentence, words_T, ranks_T in zip(sentences, words_BT, ranks_BT, strict=True):
+        order = np.random.default_rng([_ORDER_SEED, int(sentence)]).permutation(int(words_T.sum()))
+        ranks_T[words_T] = torch.from_numpy(order)
+    return ranks_BT
 
 
 def _hide_known(prepared: Prepared, hidden_BT: Tensor, *, loss_mask_BT: Tensor | None = None) -> Prepared:

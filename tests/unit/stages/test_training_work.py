@@ -83,6 +83,8 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     figures = [line[term] for line in metrics(RAW, "train")]
     assert all(math.isfinite(figure) for figure in figures)
     assert figures[0] != 0.0
+    by_visible_words = [name for name in metrics(RAW, "valid")[0] if name.startswith("nll_visible_")]
+    assert len(by_visible_words) == (6 if "cmlm" in online else 0)
     stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == straight
