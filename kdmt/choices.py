@@ -45,6 +45,7 @@ AttentionDistance = Literal["kl", "squared_error"]
 GlancingDistance = Literal["hamming", "levenshtein"]
 GlancingDraw = Literal["exact", "bernoulli"]  # of the positions that glancing shows
 GlancingRounding = Literal["truncate", "round"]
+GlancingDivisor = Literal["words", "predicted"]  # of the loss: all words of the target, or those not shown
 GlancingReveal = Literal["state", "word"]  # at a position whose state on the best alignment is a blank
 LossAverage = Literal["token", "sentence"]
 TokenSelection = Literal["all", "batch", "global"]

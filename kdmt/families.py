@@ -65,7 +65,7 @@ _ALIGNED = ("upsample", "too_long", "loss_average", *_GLANCING)
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
-        settings=(*_LENGTH, *_DSLP, "decoder_input", "source_copy", *_GLANCING, "distance"),
+        settings=(*_LENGTH, *_DSLP, "decoder_input", "source_copy", *_GLANCING, "distance", "glancing_divisor"),
         copies_source=True,
         fairseq="nonautoregressive_transformer",
     ),

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from kdmt.choices import (
     DecoderInput,
     GlancingDistance,
+    GlancingDivisor,
     GlancingDraw,
     GlancingReveal,
     GlancingRounding,
@@ -79,6 +80,11 @@ class NAT(Section):
         "state",
         description="Symbol that 'glancing' reveals at a position whose most probable state is a blank (ctc): 'state' "
         "is the blank, 'word' the next word of the target",
+    )
+    glancing_divisor: GlancingDivisor = Field(
+        "words",
+        description="Divisor of the loss with 'glancing' (nat): all words of the target, or the words that are "
+        "'predicted', because they are not revealed",
     )
     glancing_same_dropout: bool = Field(
         False, description="Whether both passes of 'glancing' have the same dropout masks (nat, ctc, dag)"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,8 @@ from kdmt.objectives.objective import (
 )
 from kdmt.objectives.transfer import copied
 from kdmt.types import EOS, PAD, UNK
+
+_ORDER_SEED = 24  # of the orders in which the words of validation sentences are hidden
 
 # ------------------------------------------------------------------------------------------------------------- views
 
@@ -91,7 +94,8 @@ class Glancing(AllHidden):
     """View in which the decoder sees some words, as many as its errors times a ratio (Qian et al. 2021).
 
     The student first predicts all words; the number of errors of this pass, times the ratio, is the number of words
-    that are shown. Then it predicts the others. The sum over these is divided by the number of all words.
+    that are shown. Then it predicts the others. The sum over these is divided by the number of all words, or by their
+    own number. The latter has to be known before the forward pass, so that the first pass is part of `prepare`.
 
     Args:
         glance: rules of glancing; errors of the first pass are counted by position or by edits.
@@ -111,21 +115,40 @@ class Glancing(AllHidden):
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
-        device, revise = prepared.src_tokens_BS.device, self.revision(model, prepared)
-        state = self.glance.dropout_state(device) if self.training else None
-        shown = self.show(model, prepared, precision) if self.training else prepared
-        with repeated(state, device):
+        device, shown = prepared.src_tokens_BS.device, prepared
+        revise = self.revision(model, prepared)
+        if self.training and self.glance.divisor == "words":
+            state = self.glance.dropout_state(device)
+            shown = replace(self.show(model, prepared, precision), dropout_state=state)
+        with repeated(shown.dropout_state, device):
             student = fill(model, shown, trace_points, precision, revise=revise)
         yield student
 
+    def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
+        """See `View.prepare`."""
+        prepared = super().prepare(model, prepared)
+        if not self.training or self.glance.divisor == "words":
+            return prepared
+        assert isinstance(model, NATransformer)
+        state = self.glance.dropout_state(prepared.src_tokens_BS.device)
+        hidden_BT = self._hidden(model, prepared, self.precision)
+        numbers_B, weight_B = hidden_BT.sum(1).cpu(), prepared.batch.on_host.extras.weight_B
+        count = float((numbers_B if weight_B is None else numbers_B * weight_B).sum())
+        shown = _hide(prepared, hidden_BT, hidden_BT, int(numbers_B.sum()))
+        return replace(shown, count=count, dropout_state=state)
+
     def show(self, model: NATransformer, prepared: Prepared, precision: Precision) -> Prepared:
         """See `AllHidden.show`."""
+        hidden_BT = self._hidden(model, prepared, precision)
+        return _hide(prepared, hidden_BT, hidden_BT, int(hidden_BT.sum()))
+
+    def _hidden(self, model: NATransformer, prepared: Prepared, precision: Precision) -> Tensor:
+        """Return the words that are not shown after a first pass, bool [B, T]."""
         words_BT = prepared.keep_BT
         written_BT = write(model, prepared, precision)
         distance_B = self._distance(written_BT, prepared.tgt_tokens_BT)
         shown_BT = self.glance.shown(distance_B, words_BT, ratio=self.ratio)
-        hidden_BT = words_BT & ~shown_BT
-        return _hide(prepared, hidden_BT, hidden_BT, int(hidden_BT.sum()))
+        return words_BT & ~shown_BT
 
     def _distance(self, written_BT: Tensor, tgt_tokens_BT: Tensor) -> Tensor:
         if self.glance.distance == "hamming":
@@ -206,7 +229,7 @@ def fill(
     trace_points: frozenset[TracePoint],
     precision: Precision,
     *,
-    before: TokenPass | None = None,
+    before: Pass | None = None,
     revise: Revise | None = None,
 ) -> TokenPass:
     """Run a student over the visible tokens of the target.
@@ -263,6 +286,37 @@ def hide_some(prepared: Prepared, *, correction: float = 0.0) -> Prepared:
         return _hide_known(prepared, hidden_BT)
     revised_BT = drawn(((numbers_B - counts_B) * correction).long(), words_BT & ~hidden_BT)
     return _hide_known(prepared, hidden_BT, loss_mask_BT=hidden_BT | revised_BT)
+
+
+def hide_last(prepared: Prepared, ranks_BT: Tensor, *, visible: float) -> Prepared:
+    """Show a share of the words of each target, those of the lowest ranks, and hide the others, at least one.
+
+    Of n words min(floor(visible * n + 1/2), n - 1) are shown.
+
+    Args:
+        ranks_BT: int64 on the host, rank of each word in a random order of the words of its sentence, from 0.
+        visible: share of the words that are shown.
+    """
+    words_BT = _words(prepared.batch.on_host)
+    numbers_B = words_BT.sum(1)
+    shown_B = (visible * numbers_B + 0.5).long().minimum(numbers_B - 1)
+    return _hide_known(prepared, words_BT & (ranks_BT >= shown_B[:, None]))
+
+
+def draw_ranks(batch: Batch, sentences: Sequence[int]) -> Tensor:
+    """Return the rank of each word in a random order of the words of its sentence, int64 [B, T] on the host.
+
+    The order depends on the number of the sentence and its length only. No state of random numbers changes.
+
+    Args:
+        sentences: number of each sentence in its data.
+    """
+    words_BT = _words(batch.on_host)
+    ranks_BT = torch.zeros(words_BT.shape, dtype=torch.int64)
+    for sentence, words_T, ranks_T in zip(sentences, words_BT, ranks_BT, strict=True):
+        order = np.random.default_rng([_ORDER_SEED, int(sentence)]).permutation(int(words_T.sum()))
+        ranks_T[words_T] = torch.from_numpy(order)
+    return ranks_BT
 
 
 def _hide_known(prepared: Prepared, hidden_BT: Tensor, *, loss_mask_BT: Tensor | None = None) -> Prepared:

@@ -81,7 +81,9 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "nat": {"nat": {"family": "nat"}},
     "nat_glancing": {"nat": {"family": "nat", **_GLANCING}},
     "nat_glancing_levenshtein": {"nat": {"family": "nat", "distance": "levenshtein", **_GLANCING}},
-    "nat_glancing_as_published": {"nat": {"family": "nat", **_GLANCING, **_SAME_DROPOUT}},
+    "nat_glancing_as_published": {
+        "nat": {"family": "nat", "glancing_divisor": "predicted", **_GLANCING, **_SAME_DROPOUT}
+    },
     "nat_soft_copy_deep": {"nat": {"family": "nat", "source_copy": "soft", "deep_supervision": 1.0}},
     "nat_word_kd": {"nat": {"family": "nat"}, "word_kd": {}},
     "nat_hidden_kd": {"nat": {"family": "nat"}, "hidden_kd": {}},

@@ -65,6 +65,19 @@ from kdmt.config import NAT
             "students.raw.nat={family: ctc, deep_supervision: 1.0, dslp_mixing: 0.3}",
             "students.raw.nat: 'dslp_mixing' has no effect unless 'dslp' is true",
         ),
+        (
+            "students.raw.nat={family: ctc, glancing: [[0, 0.5]], glancing_divisor: predicted}",
+            "students.raw.nat: 'glancing_divisor' is a setting of nat, not of 'ctc'",
+        ),
+        (
+            "students.raw={train: {parallel: fsdp}, "
+            "nat: {family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted}}",
+            "students.raw: 'nat.glancing_divisor: predicted' needs the whole model on each rank",
+        ),
+        (
+            "students.raw.nat={family: nat, loss_average: sentence}",
+            "students.raw.nat: 'loss_average' is a setting of ctc",
+        ),
         ("students.raw.nat={}", "students.raw.nat.family: missing"),
         (
             "students.raw.nat={family: glat}",
