@@ -13,7 +13,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus \
         architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale \
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale science results \
         clean-runs distclean
 
 help: ## list the targets
@@ -194,6 +194,14 @@ bench-distill: $(VENV)/installed ## speed of the distill stage, fairseq-generate
 
 bench-distill-scale: $(VENV)/installed ## speed of the distill stage without its engine, on 5 million sentences
 	$(BIN)/python benchmarks/bench_distill_scale.py
+
+# CLAIM="S1 S4" tests some claims
+science: $(VENV)/installed ## the scoreboard: experiments on claims of the literature, about 20 hours on one core
+	$(BIN)/python benchmarks/bench_science.py $(if $(CLAIM),--claim $(CLAIM))
+	$(BIN)/python benchmarks/write_results.py
+
+results: $(VENV)/installed ## write the tables of the documentation from the committed results
+	$(BIN)/python benchmarks/write_results.py
 
 clean-runs: $(VENV)/installed ## list earlier states of stages and incomplete outputs; YES=1 removes them
 	$(BIN)/kdmt clean $(YAML) $(if $(YES),--yes)

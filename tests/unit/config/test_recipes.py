@@ -133,6 +133,15 @@ students:
     assert (students["one"].nat is not None, students["one"].train.lr) == (True, 0.001)
 
 
+def test_either_name_of_the_number_of_checkpoints_takes_precedence(load: Load) -> None:
+    teacher = "teacher={recipe: transformer_multi30k}"
+    assert load(teacher).teacher.train.average_checkpoints == 10
+    assert load(teacher, "teacher.train.average={n: 3}").teacher.train.average_checkpoints == 3
+    assert load(teacher, "teacher.train.average_checkpoints=4").teacher.train.average_checkpoints == 4
+    changed = load(teacher, "teacher.train.average=best").teacher.train
+    assert (changed.average.of, changed.average_checkpoints) == ("best", 10)
+
+
 def test_sections_in_python_are_merged_like_mappings() -> None:
     teacher = Teacher(recipe="transformer_multi30k", train=Train(lr=0.25))
     assert (teacher.train.lr, teacher.train.warmup_updates) == (0.25, 2000)
