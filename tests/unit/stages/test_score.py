@@ -210,7 +210,8 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("score.tokenize=char", {"tokenize": "char"}),
         ("score.lowercase=true", {"lowercase": True}),
         (
-            "score={checkpoint: average, tokenize: none, detokenized: false, beams: [1, 2], threads: 1, speed_sentences: 2}",
+            "score={checkpoint: average, tokenize: none, detokenized: false, beams: [1, 2], threads: 1, "
+            "speed_sentences: 2}",
             {"tokenize": "none"},
         ),
     ],
