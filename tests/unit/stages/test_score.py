@@ -210,7 +210,8 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("score.tokenize=char", {"tokenize": "char"}),
         ("score.lowercase=true", {"lowercase": True}),
         (
-            "score={tokenize: none, detokenized: false, beams: [1, 2], threads: 1, speed_sentences: 2}",
+            "score={checkpoint: average, tokenize: none, detokenized: false, beams: [1, 2], threads: 1, "
+            "speed_sentences: 2}",
             {"tokenize": "none"},
         ),
     ],
@@ -385,7 +386,7 @@ def test_processed_text_has_two_scores_and_a_long_source_is_truncated() -> None:
     assert "case:lc" in row["bleu_signature"]  # lowercased text has no case
     assert "tok:13a" in row["bleu_signature"]
     assert "tok:none" in row["bleu_second_signature"]
-    assert score("score={detokenized: false, tokenize: none, beams: [1], threads: 1}").code == 0
+    assert score("score={checkpoint: average, detokenized: false, tokenize: none, beams: [1], threads: 1}").code == 0
     (other,) = rows()
     assert other["bleu"] == pytest.approx(row["bleu_second"])
     assert "tok:none" in other["bleu_signature"]
