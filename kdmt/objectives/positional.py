@@ -23,9 +23,10 @@ from kdmt.losses.crf import candidate_transitions, crf_log_partition, crf_score
 from kdmt.losses.cross_entropy import weighted_sum
 from kdmt.losses.edit_scripts import levenshtein_distance
 from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
-from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.nonautoregressive import NATransformer, Revise
 from kdmt.models.transformer import Trace, Transformer
 from kdmt.objectives.glancing import Glance, drawn, repeated
+from kdmt.objectives.mixing import drawn_replacements, mixed_with
 from kdmt.objectives.objective import (
     Pass,
     Prepared,
@@ -46,7 +47,16 @@ _ORDER_SEED = 24  # of the orders in which the words of validation sentences are
 
 
 class AllHidden(View[TokenPass]):
-    """View in which the decoder sees only the </s> of the target and predicts all words."""
+    """View in which the decoder sees only the </s> of the target and predicts all words.
+
+    Args:
+        mixing: probability that the prediction of a lower layer is replaced by the token of the target in training, for
+            models with layer-wise predictions (`kdmt.objectives.mixing`).
+    """
+
+    def __init__(self, *, mixing: float = 0.0) -> None:
+        super().__init__()
+        self.mixing = mixing
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
         """See `View.prepare`."""
@@ -61,8 +71,17 @@ class AllHidden(View[TokenPass]):
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
+        revise = self.revision(model, prepared)
         shown = self.show(model, prepared, precision) if self.training else prepared
-        yield fill(model, shown, trace_points, precision)
+        yield fill(model, shown, trace_points, precision, revise=revise)
+
+    def revision(self, model: NATransformer, prepared: Prepared) -> Revise | None:
+        """Draw the predictions of the lower layers that are replaced by tokens of the target, None for none."""
+        if not (self.training and self.mixing):
+            return None
+        tokens_BT = prepared.tgt_tokens_BT
+        batch, width = tokens_BT.shape
+        return mixed_with(drawn_replacements(model, (batch, width), self.mixing, tokens_BT.device), lambda _: tokens_BT)
 
     def read(
         self, teacher: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
@@ -80,10 +99,11 @@ class Glancing(AllHidden):
 
     Args:
         glance: rules of glancing; errors of the first pass are counted by position or by edits.
+        mixing: see `AllHidden`; the first pass reads its own predictions.
     """
 
-    def __init__(self, glance: Glance) -> None:
-        super().__init__()
+    def __init__(self, glance: Glance, *, mixing: float = 0.0) -> None:
+        super().__init__(mixing=mixing)
         self.glance, self.ratio = glance, glance.ratio(0)
 
     def before_update(self, update: int) -> None:
@@ -95,12 +115,12 @@ class Glancing(AllHidden):
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
-        device, shown = prepared.src_tokens_BS.device, prepared
+        device, shown, revise = prepared.src_tokens_BS.device, prepared, self.revision(model, prepared)
         if self.training and self.glance.divisor == "words":
             state = self.glance.dropout_state(device)
             shown = replace(self.show(model, prepared, precision), dropout_state=state)
         with repeated(shown.dropout_state, device):
-            student = fill(model, shown, trace_points, precision)
+            student = fill(model, shown, trace_points, precision, revise=revise)
         yield student
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
@@ -145,10 +165,11 @@ class SomeHidden(AllHidden):
         correction: share of the other words that are replaced by the predictions of the student with all words hidden,
             and are predicted as well: the student learns to correct its input (Huang et al. 2022, CMLMC, section 3.2;
             here their second pass is the same pass).
+        mixing: see `AllHidden`.
     """
 
-    def __init__(self, correction: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, correction: float = 0.0, *, mixing: float = 0.0) -> None:
+        super().__init__(mixing=mixing)
         self.correction = correction
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
@@ -208,11 +229,13 @@ def fill(
     precision: Precision,
     *,
     before: Pass | None = None,
+    revise: Revise | None = None,
 ) -> TokenPass:
     """Run a student over the visible tokens of the target.
 
     Args:
         before: an earlier pass over the same sources, whose encoder does not run again.
+        revise: function that replaces predictions of lower layers (`NATransformer.decode_all`).
     """
     assert shown.seen_BT is not None
     trace, encoded = Trace(trace_points), None
@@ -221,7 +244,7 @@ def fill(
         encoded = before.encoded
     with autocast(shown.src_tokens_BS.device, precision):
         encoded = encoded or model.encode(shown.src_tokens_BS, trace if trace_points else None)
-        features_BTD = model.fill(shown.src_tokens_BS, shown.seen_BT, encoded, trace if trace_points else None)
+        features_BTD = model.fill(shown.src_tokens_BS, shown.seen_BT, encoded, trace if trace_points else None, revise)
     return TokenPass(model, precision, shown, trace, encoded, shown.pick(features_BTD))
 
 
@@ -440,11 +463,12 @@ Parts = tuple[View[TokenPass], list[Term[TokenPass]]]  # view, and terms in addi
 
 def _nat(nat: NAT) -> Parts:
     glance = Glance.of(nat)
-    return AllHidden() if glance is None else Glancing(glance), []
+    view = AllHidden(mixing=nat.dslp_mixing) if glance is None else Glancing(glance, mixing=nat.dslp_mixing)
+    return view, []
 
 
 def _cmlm(nat: NAT) -> Parts:
-    return SomeHidden(nat.correction), []
+    return SomeHidden(nat.correction, mixing=nat.dslp_mixing), []
 
 
 def _inat(nat: NAT) -> Parts:

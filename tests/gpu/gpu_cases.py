@@ -54,6 +54,8 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "word_kd_ensemble": {"word_kd": {"teachers": ["first", "second"]}},
     "word_kd_js": {"word_kd": {"divergence": "js", "temperature": 2.0}},
     "word_kd_reverse_kl": {"word_kd": {"divergence": "reverse_kl"}},
+    "word_kd_skewed_kl": {"word_kd": {"divergence": "skewed_kl", "skew": 0.2}},
+    "word_kd_skewed_reverse_kl": {"word_kd": {"divergence": "skewed_reverse_kl", "temperature": 2.0}},
     "word_kd_squared_error": {"word_kd": {"divergence": "squared_error"}},
     "word_kd_batch": {"word_kd": {"select": "batch", "divergence": "tvd"}},
     "word_kd_global": {"word_kd": {"select": "global", "queue": 500}},
@@ -107,6 +109,8 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
         }
     },
     "ctc_deep": {"nat": {"family": "ctc", "deep_supervision": 1.0}},
+    "ctc_dslp": {"nat": {"family": "ctc", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0, **_GLANCING}},
+    "nat_dslp": {"nat": {"family": "nat", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0}},
     "ctc_encoder_kd": {"nat": {"family": "ctc"}, "hidden_kd": _ENCODERS, "attention_kd": _ENCODER_MAPS},
     "dag": {"nat": {"family": "dag"}},
     "dag_glancing": {"nat": {"family": "dag", **_GLANCING}},

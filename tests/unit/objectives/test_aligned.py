@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import nat_oracles as oracle
 import numpy as np
@@ -32,18 +33,24 @@ from kdmt.objectives.aligned import (
 )
 from kdmt.objectives.objective import Objective
 from kdmt.train.validation import validation_loss
-from kdmt.types import BOS, EOS, PAD
+from kdmt.types import BOS, EOS, PAD, UNK
 
 
-def test_ctc_loss_equals_torch(tmp_path: Path) -> None:
-    model, batch = small(), batch_of(tmp_path)
+@pytest.mark.parametrize("source_copy", ["uniform", "none"])
+def test_ctc_loss_equals_torch(tmp_path: Path, source_copy: Literal["uniform", "none"]) -> None:
+    model, batch = small(source_copy=source_copy), batch_of(tmp_path)
     objective = nat_objective(model)
     terms = terms_of(objective, batch)
     total = torch.zeros((), dtype=torch.float64)
     for row, (source, target) in enumerate(PAIRS):
         src_tokens = batch.src_tokens_BS[row : row + 1, : len(source) + 1]
-        x_BLD, keep_BL = model.upsample(src_tokens)
-        features = model.decode_all(x_BLD, keep_BL, model.encode(src_tokens))
+        tokens = (
+            src_tokens.repeat_interleave(2, 1)
+            if source_copy == "uniform"
+            else torch.full((1, 2 * len(source) + 2), UNK)
+        )
+        x_BLD = model.tgt_embed.look_up(tokens)  # the embeddings are shared
+        features = model.decode_all(x_BLD, tokens.ne(PAD), model.encode(src_tokens))
         log_probs = (features @ model.output_weight_VD.t()).log_softmax(-1)
         nll = F.ctc_loss(
             log_probs[0], torch.tensor(target), (log_probs.size(1),), (len(target),), blank=VOCAB, reduction="none"
@@ -103,14 +110,18 @@ def test_loss_does_not_depend_on_padding(tmp_path: Path, family: FamilyName) -> 
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("glancing", [None, [(0, 0.0)], [(0, 0.5)]])
-@pytest.mark.parametrize("family", ALIGNED)
+@pytest.mark.parametrize(("family", "source_copy"), [("ctc", "uniform"), ("ctc", "none"), ("dag", "uniform")])
 def test_every_parameter_has_a_gradient(
-    tmp_path: Path, family: FamilyName, glancing: list[tuple[int, float]] | None, shared: bool
+    tmp_path: Path,
+    family: FamilyName,
+    source_copy: Literal["uniform", "none"],
+    glancing: list[tuple[int, float]] | None,
+    shared: bool,
 ) -> None:
     """Data-parallel replicas need all gradients; the embeddings of tokens shown in a glance are trained, too."""
     config = replace(TINY, share_all_embeddings=shared)
     sizes = {"src_vocab_size": VOCAB, "tgt_vocab_size": VOCAB}
-    model = build_nonautoregressive(config, NATConfig(family=family, upsample=3), **sizes)
+    model = build_nonautoregressive(config, NATConfig(family=family, upsample=3, source_copy=source_copy), **sizes)
     terms_of(nat_objective(model, glancing=glancing).train(), batch_of(tmp_path))["loss"].sum.backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     shown = model.tgt_embed.tokens.weight.grad

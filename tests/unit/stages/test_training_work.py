@@ -52,6 +52,16 @@ from kdmt.train.schedule import inverse_sqrt
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: dag, upsample: 4},hidden_kd={decoder: none}", "hidden"),
+        (
+            "nat={family: ctc, upsample: 2, dslp: true, dslp_mixing: 0.5, deep_supervision: 1, glancing: [[0, 0.5]]},"
+            f"model={json.dumps(MODEL | {'decoder_layers': 3})}",
+            "deep",
+        ),
+        (
+            "nat={family: nat, dslp: true, dslp_mixing: 0.5, deep_supervision: 1},"
+            f"model={json.dumps(MODEL | {'decoder_layers': 2})}",
+            "deep",
+        ),
         ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
         ("nat={family: nat, glancing: [[0, 0.5]]},hidden_kd={},self_supervised={}", "length"),
         ("nat={family: cmlm, correction: 0.5}", "length"),
@@ -88,6 +98,16 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == straight
+
+
+@pytest.mark.usefixtures("finished")
+def test_initialisation_and_decoder_input_reach_the_model() -> None:
+    sets = ["nat={family: ctc, upsample: 2, decoder_input: unk}", "model.init=bert", "model.decoder_learned_pos=true"]
+    assert student("raw", *(f"students.raw.{each}" for each in sets)).code == 0
+    description = json.loads((RAW / "checkpoint_4" / "model.json").read_text())
+    assert description["config"]["init"] == "bert"
+    assert description["config"]["decoder_learned_pos"] is True
+    assert description["nat"]["source_copy"] == "none"
 
 
 @pytest.mark.usefixtures("pipeline")
