@@ -102,7 +102,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
         settings=(*_ALIGNED, *_DSLP, "decoder_input", "distance", "glancing_reveal"),
         copies_source=True,
     ),
-    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads")),
+    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads", "glancing_keep_path")),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change
     "levenshtein": Family(

@@ -78,6 +78,10 @@ from kdmt.config import NAT
             "students.raw.nat={family: ctc, deep_supervision: 1.0, dslp_mixing: 0.3}",
             "students.raw.nat: 'dslp_mixing' has no effect unless 'dslp' is true",
         ),
+        (
+            "students.raw.nat={family: ctc, glancing: [[0, 0.5]], glancing_keep_path: true}",
+            "students.raw.nat: 'glancing_keep_path' is a setting of dag, not of 'ctc'",
+        ),
         ("students.raw.nat={}", "students.raw.nat.family: missing"),
         (
             "students.raw.nat={family: glat}",

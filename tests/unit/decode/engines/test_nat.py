@@ -229,7 +229,7 @@ def test_length_beam_of_mask_predict_chooses_the_best_mean_log_probability(passe
         candidates = [written_with_length(model, source, length - 1, passes) for length in likely]
         words, score = max(candidates, key=lambda candidate: candidate[1])
         assert best.tokens == tuple(words[: words.index(EOS)] if EOS in words else words)
-        assert best.score == pytest.approx(score, rel=1e-9)
+        assert best.score == pytest.approx(score, rel=1e-6)  # kept in float32
         first += words == candidates[0][0]
     assert first < len(sources())  # another length than the most probable one is chosen at least once
 
