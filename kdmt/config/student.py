@@ -20,7 +20,7 @@ from kdmt.choices import (
 )
 from kdmt.config.nat import NAT
 from kdmt.config.section import SchedulePoint, Section, changed, extend, later
-from kdmt.config.training import Model, Train, check_packed_model
+from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
@@ -259,13 +259,16 @@ class Student(Section):
         "student and of 'train' that are different in it; null for one training",
     )
     begin_from: CheckpointName = Field(
-        "best", description="Checkpoint of the stage before that a stage begins from, for 'stages'"
+        "auto",
+        description="Checkpoint of the stage before that a stage begins from, for 'stages'; 'auto' is the one that its "
+        "run chose by validation",
     )
 
     @model_validator(mode="after")
-    def _distinct(self) -> Student:
+    def _consistent(self) -> Student:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("'seeds' holds a number twice")
+        check_initial_weights(self.model, self.train)
         return self
 
     @model_validator(mode="after")
@@ -417,11 +420,22 @@ def _settings_of_stage(own: Mapping[str, Any], given: Mapping[str, Any], number:
         if name in refused:
             raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
     before = {key: value for key, value in own.items() if key not in refused or key in ("seeds", "train")}
-    if number and isinstance(before.get("train"), Mapping):
-        before["train"] = {key: value for key, value in before["train"].items() if key not in _FIRST_WEIGHTS["train"]}
+    before["train"] = _train_before(own.get("train", {}), given, number)
     train = {key: value for key, value in given.items() if key in Train.model_fields}
     others = {key: value for key, value in given.items() if key not in Train.model_fields}
     return _merged(before, {**others, "train": train} if train else others)
+
+
+def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the student's settings of training without those that a stage does not take over."""
+    left_out = set(_FIRST_WEIGHTS["train"] if number else ())
+    average = given.get("average")
+    if isinstance(average, Mapping) and average.get("n") is not None:
+        left_out.add("average_checkpoints")  # another name of the same number
+    train = {key: value for key, value in own.items() if key not in left_out}
+    if isinstance(train.get("average"), Mapping):
+        train["average"] = {key: value for key, value in train["average"].items() if key != "n"}
+    return train
 
 
 def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

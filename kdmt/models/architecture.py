@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from kdmt.choices import Activation, NATLayout, SourceCopy
+from kdmt.choices import Activation, Initialisation, NATLayout, SourceCopy
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES, FamilyName
 
@@ -40,6 +40,7 @@ class TransformerConfig:
     layernorm_embedding: bool = False
     no_scale_embedding: bool = False  # do not multiply embeddings by sqrt(D)
     activation_fn: Activation = "relu"
+    init: Initialisation = "fairseq"  # `bert`: see `kdmt.models.initialise.draw_bert_weights`
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
@@ -73,7 +74,8 @@ class NATConfig:
         upsample: number of decoder positions for each source token (`ctc`, `dag`).
         link_heads: number of mixed distributions over the next vertex (`dag`).
         source_copy: way in which source embeddings become decoder inputs (`nat`, `inat`, `nat_crf`); with `none` they
-            do not, and the decoder's input contains nothing but the positions.
+            do not, and all unknown positions have the embedding of <unk>. A `ctc` decoder repeats each source
+            embedding, unless this is `none`.
         crf_rank: rank of the matrix of transitions (`nat_crf`).
         crf_candidates: number of candidate tokens of each position (`nat_crf`).
         corrects: whether the model also predicts the visible words again (`cmlm`).

@@ -104,6 +104,8 @@ class NATransformer(Transformer):
     ) -> tuple[Tensor, Tensor]:
         """Return the source embeddings, each repeated, as decoder inputs (Libovicky & Helcl 2018).
 
+        With `nat.source_copy: none`, all inputs are the embedding of <unk>.
+
         Args:
             repeats_B: int64, number of copies of each source token (default: `nat.upsample`).
             width: L, if there are `repeats_B` (default: the largest number of positions of a sentence, for which the
@@ -114,7 +116,11 @@ class NATransformer(Transformer):
             positions, bool [B, L].
         """
         tokens_BL = self._repeated(src_tokens_BS, repeats_B, width)
-        return self.src_embed.look_up(tokens_BL), tokens_BL.ne(self.pad)
+        keep_BL = tokens_BL.ne(self.pad)
+        if self.nat.source_copy == "none":
+            unknown_BL = torch.where(keep_BL, UNK, self.pad)
+            return self.tgt_embed.look_up(unknown_BL), keep_BL
+        return self.src_embed.look_up(tokens_BL), keep_BL
 
     def _repeated(self, src_tokens_BS: Tensor, repeats_B: Tensor | None, width: int | None) -> Tensor:
         """Return the source tokens, each repeated `repeats_B` times in a row: [B, L]."""

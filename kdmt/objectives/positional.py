@@ -24,8 +24,7 @@ from kdmt.losses.edit_scripts import levenshtein_distance
 from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Trace, Transformer
-from kdmt.objectives.annealing import piecewise_linear
-from kdmt.objectives.glancing import Distance, drawn, glanced
+from kdmt.objectives.glancing import Glance, drawn, repeated
 from kdmt.objectives.objective import (
     Pass,
     Prepared,
@@ -76,29 +75,40 @@ class Glancing(AllHidden):
     that are shown. Then it predicts the others. The sum over these is divided by the number of all words.
 
     Args:
-        points: (update, ratio) points, linear in between.
-        distance: measure of the errors of the first pass, by position or by edits.
+        glance: rules of glancing; errors of the first pass are counted by position or by edits.
     """
 
-    def __init__(self, points: Sequence[tuple[int, float]], distance: Distance = "hamming") -> None:
+    def __init__(self, glance: Glance) -> None:
         super().__init__()
-        self.points, self.distance = points, distance
-        self.ratio = points[0][1]
+        self.glance, self.ratio = glance, glance.ratio(0)
 
     def before_update(self, update: int) -> None:
         """See `View.before_update`."""
-        self.ratio = piecewise_linear(update, self.points)
+        self.ratio = self.glance.ratio(update)
+
+    def passes(
+        self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
+    ) -> Iterator[TokenPass]:
+        """See `View.passes`."""
+        assert isinstance(model, NATransformer)
+        device = prepared.src_tokens_BS.device
+        state = self.glance.dropout_state(device) if self.training else None
+        shown = self.show(model, prepared, precision) if self.training else prepared
+        with repeated(state, device):
+            student = fill(model, shown, trace_points, precision)
+        yield student
 
     def show(self, model: NATransformer, prepared: Prepared, precision: Precision) -> Prepared:
         """See `AllHidden.show`."""
         words_BT = prepared.keep_BT
         written_BT = write(model, prepared, precision)
-        shown_BT = glanced(self._distance(written_BT, prepared.tgt_tokens_BT), words_BT, ratio=self.ratio)
+        distance_B = self._distance(written_BT, prepared.tgt_tokens_BT)
+        shown_BT = self.glance.shown(distance_B, words_BT, ratio=self.ratio)
         hidden_BT = words_BT & ~shown_BT
         return _hide(prepared, hidden_BT, hidden_BT, int(hidden_BT.sum()))
 
     def _distance(self, written_BT: Tensor, tgt_tokens_BT: Tensor) -> Tensor:
-        if self.distance == "hamming":
+        if self.glance.distance == "hamming":
             return written_BT.ne(tgt_tokens_BT).sum(1)
         lengths_B = tgt_tokens_BT.ne(PAD).sum(1)
         return levenshtein_distance(written_BT, tgt_tokens_BT, hyp_lengths_B=lengths_B, ref_lengths_B=lengths_B)
@@ -376,7 +386,8 @@ Parts = tuple[View[TokenPass], list[Term[TokenPass]]]  # view, and terms in addi
 
 
 def _nat(nat: NAT) -> Parts:
-    return AllHidden() if nat.glancing is None else Glancing(nat.glancing, nat.distance), []
+    glance = Glance.of(nat)
+    return AllHidden() if glance is None else Glancing(glance), []
 
 
 def _cmlm(nat: NAT) -> Parts:

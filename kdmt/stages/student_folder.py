@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kdmt.flow.folders import move_aside
 from kdmt.flow.stage import locked
-from kdmt.models.checkpoint_folder import point
+from kdmt.models.checkpoint_folder import LAST, point
 
 
 @contextmanager
@@ -41,6 +41,6 @@ def at_work_on(run: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 def point_to(run: Path) -> None:
     """Let the folder of a student be read as the run of its last stage."""
-    pointer = run.parent / "last"
+    pointer = run.parent / LAST
     if not pointer.is_file() or pointer.read_bytes() != f"{run.name}\n".encode():
         point(pointer, run)

@@ -43,6 +43,7 @@ PRE_NORM: Mapping[str, Any] = {
 CACHED_TOKENS = 8  # of the teacher, for each target token
 
 _GLANCING = {"glancing": [[0, 0.5]]}
+_SAME_DROPOUT = {"glancing_same_dropout": True}
 _ENCODERS = {"encoder": "uniform", "decoder": "none"}
 _ENCODER_MAPS = {"encoder_self": "uniform", "decoder_self": "none", "cross": "none"}
 
@@ -80,6 +81,7 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "nat": {"nat": {"family": "nat"}},
     "nat_glancing": {"nat": {"family": "nat", **_GLANCING}},
     "nat_glancing_levenshtein": {"nat": {"family": "nat", "distance": "levenshtein", **_GLANCING}},
+    "nat_glancing_as_published": {"nat": {"family": "nat", **_GLANCING, **_SAME_DROPOUT}},
     "nat_soft_copy_deep": {"nat": {"family": "nat", "source_copy": "soft", "deep_supervision": 1.0}},
     "nat_word_kd": {"nat": {"family": "nat"}, "word_kd": {}},
     "nat_hidden_kd": {"nat": {"family": "nat"}, "hidden_kd": {}},
@@ -94,10 +96,29 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "ctc_glancing_levenshtein": {
         "nat": {"family": "ctc", "distance": "levenshtein", "too_long": "upsample", "upsample": 2, **_GLANCING}
     },
+    "ctc_glancing_as_published": {
+        "nat": {
+            "family": "ctc",
+            "glancing_draw": "bernoulli",
+            "glancing_reveal": "word",
+            "loss_average": "sentence",
+            **_GLANCING,
+            **_SAME_DROPOUT,
+        }
+    },
     "ctc_deep": {"nat": {"family": "ctc", "deep_supervision": 1.0}},
     "ctc_encoder_kd": {"nat": {"family": "ctc"}, "hidden_kd": _ENCODERS, "attention_kd": _ENCODER_MAPS},
     "dag": {"nat": {"family": "dag"}},
     "dag_glancing": {"nat": {"family": "dag", **_GLANCING}},
+    "dag_glancing_as_published": {
+        "nat": {
+            "family": "dag",
+            "glancing_rounding": "round",
+            "loss_average": "sentence",
+            **_GLANCING,
+            **_SAME_DROPOUT,
+        }
+    },
     "dag_glancing_deep": {"nat": {"family": "dag", "deep_supervision": 1.0, **_GLANCING}},
     "dag_upsample": {"nat": {"family": "dag", "too_long": "upsample", "upsample": 1}},
     "levenshtein": {"nat": {"family": "levenshtein"}},

@@ -27,6 +27,35 @@ from kdmt.config import NAT
         ),
         ("students.raw.nat={family: nat, layout: fairseq}", "students.raw.nat: 'layout' is a setting of cmlm, lev"),
         ("students.raw.nat={family: nat, distance: levenshtein}", "students.raw.nat: 'distance' has no effect unless"),
+        (
+            "students.raw.nat={family: cmlm, decoder_input: unk}",
+            "students.raw.nat: 'decoder_input' is a setting of nat, inat, nat_crf, ctc, not of 'cmlm'",
+        ),
+        ("students.raw.nat={family: dag, decoder_input: unk}", "students.raw.nat: 'decoder_input' is a setting of nat"),
+        (
+            "students.raw.nat={family: ctc, decoder_input: mask}",
+            "students.raw.nat.decoder_input: should be 'source' or",
+        ),
+        (
+            "students.raw.nat={family: nat, decoder_input: unk, source_copy: soft}",
+            "students.raw.nat: 'source_copy' has no effect with 'decoder_input: unk'",
+        ),
+        (
+            "students.raw.nat={family: ctc, glancing_same_dropout: true}",
+            "students.raw.nat: 'glancing_same_dropout' has no effect unless 'glancing'",
+        ),
+        (
+            "students.raw.nat={family: dag, glancing: [[0, 0.5]], glancing_reveal: word}",
+            "students.raw.nat: 'glancing_reveal' is a setting of ctc, not of 'dag'",
+        ),
+        (
+            "students.raw.nat={family: nat, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_rounding: round}",
+            "students.raw.nat: 'glancing_rounding' has no effect unless 'glancing_draw' is 'exact'",
+        ),
+        (
+            "students.raw.nat={family: cmlm, glancing_draw: bernoulli}",
+            "students.raw.nat: 'glancing_draw' is a setting of nat, ctc, dag, not of 'cmlm'",
+        ),
         ("students.raw.nat={}", "students.raw.nat.family: missing"),
         (
             "students.raw.nat={family: glat}",

@@ -44,6 +44,10 @@ Load = Callable[..., Pipeline]
             "students.raw.online={kind: ema, model: {}}",
             "students.raw.online: 'kind: joint' needs the teacher's 'model'",
         ),
+        (
+            "students.raw={model: {init: bert}, train: {init_from: a}}",
+            "students.raw: 'model.init' has no effect with 'train.init_from'",
+        ),
         ("students.raw.seeds=[1, 2, 1]", "students.raw: 'seeds' holds a number twice"),
         (
             "students.raw={nat: {family: ctc}, train: {packing: true}}",

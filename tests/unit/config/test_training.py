@@ -18,8 +18,38 @@ Load = Callable[..., Pipeline]
         ("students.raw.train.init_optimizer=true", "students.raw.train: 'init_optimizer' is given without 'init_from'"),
         ("teacher.train.adam_betas=[0.9, 1.0]", "teacher.train: 'adam_betas' [0.9, 1.0] are not both"),
         (
+            "teacher={model: {init: bert}, train: {init_from: a}}",
+            "teacher: 'model.init' has no effect with 'train.init_from'",
+        ),
+        ("teacher.model.init=xavier", "teacher.model.init: should be 'fairseq' or 'bert'"),
+        (
             "teacher.train.precision=bf8",
             "teacher.train.precision: should be 'auto', 'float32', 'bf16' or 'bf16_output'",
+        ),
+        (
+            "teacher.train.lr_schedule=cosin",
+            "teacher.train.lr_schedule: should be 'inverse_sqrt', 'linear', 'cosine', 'polynomial_decay' or 'wsd'",
+        ),
+        (
+            "teacher.train.min_lr=1e-6",
+            "teacher.train: 'min_lr' is a setting of linear, cosine, polynomial_decay, wsd, not of 'inverse_sqrt'",
+        ),
+        (
+            "teacher.train={lr_schedule: linear, power: 2.0}",
+            "teacher.train: 'power' is a setting of polynomial_decay, not of 'linear'",
+        ),
+        (
+            "teacher.train={lr_schedule: cosine, decay_share: 0.5}",
+            "teacher.train: 'decay_share' is a setting of wsd, not of 'cosine'",
+        ),
+        (
+            "teacher.train={lr_schedule: cosine, lr: 1e-4, min_lr: 1e-3}",
+            "teacher.train: 'min_lr' (0.001) is greater than 'lr' (0.0001)",
+        ),
+        (
+            "teacher.train={lr_schedule: linear, max_updates: 4000}",
+            "teacher.train: 'lr_schedule: linear' has no effect: 'warmup_updates' (4000) is not less than "
+            "'max_updates' (4000)",
         ),
     ],
 )

@@ -31,7 +31,10 @@ def test_the_folder_of_a_student_is_read_as_the_last_stage(tmp_path: Path) -> No
         resolve_checkpoint(tmp_path / "seed_1")
     for run in (second, first):
         point_to(run)
-        assert resolve_checkpoint(tmp_path / "seed_1") == run / "checkpoint_1"
+        for name in ("", "last", "checkpoint_1", "auto"):
+            assert resolve_checkpoint(tmp_path / "seed_1" / name) == run / "checkpoint_1"
+        with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
+            resolve_checkpoint(tmp_path / "seed_1/best")
 
 
 def test_a_run_without_stages_is_renamed_and_the_stage_stays_locked(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_average", kill)
+        patch.setattr(RunFolder, "write_averages", kill)
         with pytest.raises(Killed):
             student("raw", "students.raw.train.max_updates=8")
     assert hash_tree(RAW / "average") == before
@@ -132,6 +132,30 @@ def test_more_updates_extend_a_run_to_the_same_end_as_a_longer_run() -> None:
     assert results(RAW) == extended
     assert without_times(metrics(RAW, "train")) == without_times(lines)
     assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+COSINE = (
+    "students.raw.train.lr_schedule=cosine",
+    "students.raw.train.warmup_updates=1",
+)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_whose_schedule_ends_with_max_updates_is_rebuilt_and_not_extended() -> None:
+    result = student("raw", *COSINE)
+    assert "rebuilt: the setting students.raw.train.lr_schedule changed from 'inverse_sqrt' to 'cosine'" in result.err
+    assert "train.max_updates" not in result.err  # its value is the same, although it is of another kind now
+    assert student("raw", *COSINE).err.count("nothing to do") == 1
+    made = results(RAW)
+    result = student("raw", *COSINE, "students.raw.train.max_updates=6")
+    assert (
+        "rebuilt: the setting students.raw.train.max_updates changed from 4 to 6 (with 'lr_schedule: cosine' every "
+        "learning rate depends on it, so the run cannot be extended)" in result.err
+    )
+    assert "going on from" not in result.err
+    assert [line["update"] for line in metrics(RAW, "train")] == [1, 2, 3, 4, 5, 6]
+    assert "taken back" in student("raw", *COSINE).err
+    assert results(RAW) == made
 
 
 @pytest.mark.usefixtures("finished")
@@ -220,8 +244,9 @@ def test_each_stage_has_its_own_settings_data_and_checkpoint_of_the_stage_before
     assert {name.partition("/")[0] for name in first["inputs"]} == {"prepare"}
     assert {name.partition("/")[0] for name in second["inputs"]} == {"prepare", "distill", "stage_1"}
     assert not [name for name in second["inputs"] if name.startswith("prepare/data-bin/train.")]
-    best = FIRST / (FIRST / "best").read_text().strip()
-    assert second["inputs"]["stage_1"] == hash_tree(best)["model.safetensors"]
+    chosen = json.loads((FIRST / "chosen.json").read_text())["checkpoint"]
+    folder = FIRST / (FIRST / "best").read_text().strip() if chosen == "best" else FIRST / chosen
+    assert second["inputs"]["stage_1"] == hash_tree(folder)["model.safetensors"]
     names = [f"students.raw.{name}" for name in ("data", "train.lr", "train.patience")]
     assert [first["settings"][name] for name in names] == ["raw", 0.01, 0]
     assert [second["settings"][name] for name in names] == ["distilled", 0.004, 3]
@@ -245,7 +270,7 @@ def test_a_stage_begins_from_the_chosen_checkpoint_of_the_stage_before(begin_fro
     still = ", ".join(setting.replace("=", ": ") for setting in STILL)
     stages = f"students.raw.stages=[{{validate_interval_updates: 1}}, {{{still}, begin_from: {begin_from}}}]"
     shutil.rmtree(RAW)
-    assert student("raw", stages.replace("begin_from: best", "data: raw")).code == 0
+    assert student("raw", stages).code == 0
     checkpoints = {name: resolve_checkpoint(FIRST / name) for name in ("best", "last", "average")}
     expected = weights(checkpoints[begin_from])
     for name, value in weights(SECOND / "checkpoint_2").items():

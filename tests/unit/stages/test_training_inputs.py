@@ -110,11 +110,15 @@ def test_the_initial_checkpoint_is_an_input() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize(("begin_from", "checkpoint"), [("best", "best"), ("last", "checkpoint_60"), (None, "best")])
+@pytest.mark.parametrize(
+    ("begin_from", "checkpoint"), [("best", "best"), ("last", "checkpoint_60"), (None, "average_best")]
+)
 def test_the_checkpoint_of_the_stage_before_is_an_input(begin_from: str | None, checkpoint: str) -> None:
     """A run of the teacher takes the place of the stage before."""
     run = Path("runs/tiny/teacher")
     (run / "best").write_text("checkpoint_40\n")
+    choice = json.loads((run / "chosen.json").read_text())
+    (run / "chosen.json").write_text(json.dumps(choice | {"checkpoint": "average_best"}))
     stage = job(before=run, **({} if begin_from is None else {"begin_from": begin_from}))
     expected = run / ("checkpoint_40" if checkpoint == "best" else checkpoint)
     assert stage.first_checkpoint == expected

@@ -58,6 +58,17 @@ from kdmt.train.schedule import inverse_sqrt
         ("nat={family: inat, source_copy: soft},word_kd={}", "word_kd"),
         ("nat={family: nat_crf, crf_candidates: 8}", "crf"),
         ("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]]}", "nll"),
+        (
+            "nat={family: ctc, upsample: 2, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_reveal: word, "
+            "glancing_same_dropout: true, loss_average: sentence}",
+            "nll",
+        ),
+        (
+            "nat={family: dag, upsample: 3, glancing: [[0, 0.5]], glancing_rounding: round, "
+            "glancing_same_dropout: true, loss_average: sentence}",
+            "nll",
+        ),
+        ("nat={family: nat, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_same_dropout: true}", "length"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
@@ -75,6 +86,16 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == straight
+
+
+@pytest.mark.usefixtures("finished")
+def test_initialisation_and_decoder_input_reach_the_model() -> None:
+    sets = ["nat={family: ctc, upsample: 2, decoder_input: unk}", "model.init=bert", "model.decoder_learned_pos=true"]
+    assert student("raw", *(f"students.raw.{each}" for each in sets)).code == 0
+    description = json.loads((RAW / "checkpoint_4" / "model.json").read_text())
+    assert description["config"]["init"] == "bert"
+    assert description["config"]["decoder_learned_pos"] is True
+    assert description["nat"]["source_copy"] == "none"
 
 
 @pytest.mark.usefixtures("pipeline")

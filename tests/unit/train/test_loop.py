@@ -53,7 +53,7 @@ from kdmt.score.metrics import METRICS
 from kdmt.train import arithmetic, run_folder
 from kdmt.train.data import Step, TrainingData
 from kdmt.train.loop import Divergence, Outcome, Trainer
-from kdmt.train.schedule import inverse_sqrt
+from kdmt.train.schedule import inverse_sqrt, learning_rate
 from kdmt.train.update_results import UnreadUpdate
 from kdmt.train.validation import validation_loss
 
@@ -445,6 +445,54 @@ def test_learning_rates_follow_the_schedule(tmp_path: Path, pairs: ParallelData)
     make_trainer(tmp_path, open_data(pairs, settings), settings).run()
     rates = [record["lr"] for record in read_metrics(tmp_path) if record["kind"] == "train"]
     assert rates == [inverse_sqrt(update, settings) for update in range(20)]
+
+
+DECAYS: dict[str, dict[str, Any]] = {
+    "linear": {"min_lr": 1e-5},
+    "cosine": {"min_lr": 1e-5},
+    "polynomial_decay": {"power": 2.0},
+    "wsd": {"decay_share": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_decaying_run_follows_its_schedule_and_resumes_exactly(tmp_path: Path, pairs: ParallelData, name: str) -> None:
+    settings = train_settings(
+        max_updates=12, warmup_updates=4, log_interval_updates=1, lr_schedule=name, **DECAYS[name]
+    )
+    make_trainer(tmp_path / "whole", open_data(pairs, settings), settings).run()
+    rates = [record["lr"] for record in read_metrics(tmp_path / "whole") if record["kind"] == "train"]
+    assert rates == [learning_rate(update, settings) for update in range(12)]
+    assert rates != [inverse_sqrt(update, settings) for update in range(12)]
+
+    data = Disturbed(open_data(pairs, settings), at=7, happening=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path / "stopped", data, settings).run()
+    make_trainer(tmp_path / "stopped", open_data(pairs, settings), settings).run()
+    assert read_metrics(tmp_path / "stopped") == read_metrics(tmp_path / "whole")
+    sums = [(tmp_path / run / "checkpoint_12" / "checksums.json").read_bytes() for run in ("stopped", "whole")]
+    assert sums[0] == sums[1]
+
+
+def test_fine_tuning_that_keeps_the_schedule_decays_to_the_end_of_both_runs(
+    tmp_path: Path, pairs: ParallelData
+) -> None:
+    first = train_settings(max_updates=10, validate_interval_updates=5)
+    data = open_data(pairs, first)
+    make_trainer(tmp_path / "first", data, first).run()
+    folder = tmp_path / "first" / "checkpoint_10"
+    second = train_settings(
+        max_updates=8,
+        warmup_updates=4,
+        log_interval_updates=1,
+        lr_schedule="linear",
+        init_from=str(folder),
+        init_optimizer=True,
+    )
+    model, state = load_model(folder), load_state(folder)
+    make_trainer(tmp_path / "kept", data, second, model=model, init_state=state).run()
+    rates = [record["lr"] for record in read_metrics(tmp_path / "kept") if record["kind"] == "train"]
+    assert rates == pytest.approx([second.lr * (1 - (update - 4) / (18 - 4)) for update in range(10, 18)])
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1e-3])

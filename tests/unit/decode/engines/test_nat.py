@@ -55,6 +55,7 @@ WAYS = [
     *((family, NATDecode(), {}) for family in (*POSITIONAL, *ALIGNED, *EDITING)),
     *((family, NATDecode(length_beam=4), {}) for family in POSITIONAL),
     ("nat", NATDecode(), {"source_copy": "soft"}),
+    *((family, NATDecode(), {"source_copy": "none"}) for family in ("nat", "inat", "nat_crf", "ctc")),
     ("cmlm", NATDecode(), {"corrects": True}),
     ("ctc", NATDecode(ctc_beam=3), {}),
     ("dag", NATDecode(dag="viterbi", dag_lenpen=0.5), {}),
