@@ -418,3 +418,23 @@ def test_nonautoregressive_students_are_scored_with_the_teacher() -> None:
         ("distilled", 1),
     }
     assert score(*sets, *ways).err == "score: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_in_stages_is_one_system_and_its_last_stage_is_scored() -> None:
+    stages = ["students.raw.stages=[{}, {data: distilled, lr: 0.005}]", "score.checkpoint=average", "score.beams=[1]"]
+    result = score(*stages)
+    assert result.code == 0, result.err
+    # the run without stages is another student
+    assert {entry["system"]: "missing" in entry for entry in entries()} == {
+        "teacher": False,
+        "raw": True,
+        "distilled": False,
+    }
+    assert kdmt("student", "tiny.yaml", *(part for each in stages for part in ("--set", each))).code == 0
+    assert score(*stages).code == 0
+    assert [(row["system"], row["seed"]) for row in rows()] == [("teacher", 1), ("raw", 1), ("distilled", 1)]
+    assert (
+        rows()[1]["checkpoint_sha256"] == hash_tree(TINY / "students/raw/seed_1/stage_2/average")["model.safetensors"]
+    )
+    assert {entry["baseline"] for entry in significance()} == {"teacher"}  # no student has learnt from raw data alone
