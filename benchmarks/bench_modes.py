@@ -16,12 +16,15 @@ in the same one) or wrong: see `kdmt.toy.modes`. `<language>` is `two_mode` or `
 <language>_<family>_<raw|distilled>_mixed      the same for mixed translations
 <language>_teacher_valid, ..._mixed            the teacher, decoded greedily
 <language>_distilled_text_valid                percentage of the training targets that the teacher wrote
+<language>_distilled_text_reference            percentage of these targets that equal the reference: 50 or 33 for a
+                                               teacher that has not memorised which dialect a reference has
 <language>_sampling_valid                      expected percentage if each position is sampled independently, for
                                                sentences with the lengths of the test set
 three_mode_argmax_valid                        the same if each position takes its most probable word
 three_mode_most_probable_words_valid           the most probable words of the sentences of the test set
 
-The results file has the percentage of every seed, and the share of each dialect in the text that the teacher wrote.
+The results file has the percentage of every seed, the share of each dialect in the text that the teacher wrote, and the
+validation loss of each system by update, which shows whether training has converged.
 `make docs-images` writes the table and the chart of the documentation.
 """
 
@@ -75,7 +78,11 @@ def main() -> None:
         train_and_translate(pipeline, seeds, options.runs)
         run = Run(options.runs / f"modes-{name}", language)
         settings["pipelines"].append(pipeline)
-        settings[f"{name}_mode"] = {"per_seed": run.percentages(), "teacher_dialects": run.dialects_of_teacher()}
+        settings[f"{name}_mode"] = {
+            "per_seed": run.percentages(),
+            "teacher_dialects": run.dialects_of_teacher(),
+            "validation_loss": run.validation_losses(seeds),
+        }
         figures += [*figures_of(f"{name}_mode", run), *expectations(f"{name}_mode", run)]
     report_figures("modes", figures, settings=settings, command=command_of(options.seeds))
 
@@ -127,11 +134,36 @@ class Run:
         folder = self.folder / "distill"
         return read_lines(folder / f"distilled.{SRC}"), read_lines(folder / f"distilled.{TGT}")
 
+    def equal_to_references(self) -> float:
+        """Return the percentage of the teacher's translations of the training set that equal the reference."""
+        sources, targets = self.distilled()
+        references = dict(zip(self.sources("train"), read_lines(self.folder / "prepare" / f"train.{TGT}"), strict=True))
+        return 100 * fmean(references[source] == target for source, target in zip(sources, targets, strict=True))
+
     def dialects_of_teacher(self) -> dict[str, float]:
         """Return the percentage of the teacher's translations of the training set that is in each dialect."""
         sources, targets = self.distilled()
         counts = Counter(dialects_of(self.language, *pair) for pair in zip(sources, targets, strict=True))
         return {name: 100 * count / len(sources) for name, count in sorted(counts.items())}
+
+    def validation_losses(self, seeds: Sequence[int]) -> dict[str, dict[int, float]]:
+        """Return the validation loss of the teacher and of the students, by system and update: means over the seeds."""
+        runs = {"teacher": [self.folder / "teacher"]}
+        for system in (f"{family}_{text}" for family in FAMILIES for text in TEXTS):
+            runs[system] = [self.folder / "students" / system / f"seed_{seed}" for seed in seeds]
+        return {system: mean_losses([losses_by_update(folder) for folder in each]) for system, each in runs.items()}
+
+
+def losses_by_update(run: Path) -> dict[int, float]:
+    """Return the validation losses of a training run."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {record["update"]: record["loss"] for record in records if record["kind"] == "valid"}
+
+
+def mean_losses(runs: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """Return the mean over the runs for each update at which all of them were validated."""
+    updates = sorted(set.intersection(*(set(run) for run in runs)))
+    return {update: round(fmean(run[update] for run in runs), 4) for update in updates}
 
 
 def file_of(row: Mapping[str, Any]) -> str:
@@ -173,6 +205,7 @@ def figures_of(prefix: str, run: Run) -> Iterator[Figure]:
             yield from mean_and_deviation(f"{prefix}_cmlm_{text}_{verdict}", list(percentages[most][verdict].values()))
     distilled = verdict_percentages(run.language, *run.distilled())
     yield Figure(f"{prefix}_distilled_text_valid", distilled["valid"], "%")
+    yield Figure(f"{prefix}_distilled_text_reference", run.equal_to_references(), "%")
 
 
 def iterations_of(system: str) -> int:

@@ -25,7 +25,9 @@ ComputeType = Literal["float32", "int8", "float16"]  # of CTranslate2, for weigh
 # of CTranslate2's computation in a stage; auto: float32 on a CPU, float16 or bfloat16 on a GPU
 StageComputeType = Literal["auto", "float32", "int8", "float16", "bfloat16", "int8_float16"]
 CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
-CheckpointName = Literal["best", "last", "average"]  # of a training run
+CheckpointName = Literal["auto", "best", "average_best", "average", "last"]  # of a training run
+AverageName = Literal["average_best", "average"]  # of the best and of the last checkpoints
+AutoCheckpoint = Literal["auto", "best", "last"]  # that `auto` is: the best by validation, or one of the averages
 CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # if none is named, the first one found
 
 # training
@@ -43,6 +45,7 @@ AttentionDistance = Literal["kl", "squared_error"]
 GlancingDistance = Literal["hamming", "levenshtein"]
 GlancingDraw = Literal["exact", "bernoulli"]  # of the positions that glancing shows
 GlancingRounding = Literal["truncate", "round"]
+GlancingDivisor = Literal["words", "predicted"]  # of the loss: all words of the target, or those not shown
 GlancingReveal = Literal["state", "word"]  # at a position whose state on the best alignment is a blank
 LossAverage = Literal["token", "sentence"]
 TokenSelection = Literal["all", "batch", "global"]

@@ -309,6 +309,15 @@ class Student(Section):
         return self
 
     @model_validator(mode="after")
+    def _whole_first_pass(self) -> Student:
+        if self.nat is not None and self.nat.glancing_divisor == "predicted" and self.train.parallel == "fsdp":
+            raise ValueError(
+                "'nat.glancing_divisor: predicted' needs the whole model on each rank before the forward pass: "
+                "'train.parallel: fsdp' shards it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_source(self) -> Student:
         if self.online is None:
             return self

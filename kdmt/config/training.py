@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from kdmt.choices import Activation, BestMetric, Initialisation, LRSchedule, OnDivergence, Parallelism, Precision
+from kdmt.choices import (
+    Activation,
+    AutoCheckpoint,
+    BestMetric,
+    Initialisation,
+    LRSchedule,
+    OnDivergence,
+    Parallelism,
+    Precision,
+)
+from kdmt.config.bounds import largest
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend
 
 
@@ -73,6 +83,44 @@ _SCHEDULE_SETTINGS: dict[str, tuple[LRSchedule, ...]] = {
 }
 
 
+class Average(Section):
+    """Averages of checkpoints: every run writes the mean of its best and of its last checkpoints."""
+
+    of: AutoCheckpoint = extend(
+        "auto",
+        description="Checkpoint that the name 'auto' is: 'best' for 'average_best', 'last' for 'average', 'auto' for "
+        "the best of 'best', 'average_best' and 'average' by 'best_metric', compared when training ends",
+    )
+    n: int | None = execution(
+        None,
+        ge=1,
+        description="Number of checkpoints in each average: another name of 'average_checkpoints', as which it is "
+        "stored; null for the value there",
+    )
+
+
+def _average_from_name(value: object) -> object:
+    return {"of": value} if isinstance(value, str) else value
+
+
+def with_number_of_checkpoints(train: object) -> object:
+    """Return the settings of a training with 'average.n' under its other name, 'average_checkpoints'.
+
+    Raises:
+        ValueError: if both names are given and differ.
+    """
+    average = train.get("average") if isinstance(train, dict) else None
+    if not isinstance(train, dict) or not isinstance(average, dict):
+        return train
+    n = average.get("n")
+    if type(n) is not int or not 1 <= n <= largest("n"):
+        return train  # a wrong number is reported as that of 'average.n'
+    if train.get("average_checkpoints", n) != n:
+        raise ValueError(f"'average.n' ({n}) and 'average_checkpoints' ({train['average_checkpoints']}) differ")
+    others = {name: value for name, value in average.items() if name != "n"}
+    return {**train, "average": others, "average_checkpoints": n}
+
+
 class Train(Section):
     """Optimisation. Names and meanings are those of fairseq-train where it has the setting."""
 
@@ -129,7 +177,12 @@ class Train(Section):
         description="Number of validations without a better score, or an equal one with a lower loss, after which "
         "training ends early; 0 for no early end",
     )
-    average_checkpoints: int = Field(5, ge=1, description="Number of checkpoints that 'average' is the mean of")
+    average_checkpoints: int = Field(
+        5, ge=1, description="Number of checkpoints that 'average' and 'average_best' are the mean of"
+    )
+    average: Annotated[
+        Average, BeforeValidator(_average_from_name, json_schema_input_type=Average | AutoCheckpoint)
+    ] = Field(Average(), description="Averages of checkpoints; a string sets 'average.of'")
     max_source_tokens: TokenLimit = Field(
         1024, ge=0, description="Maximum number of source tokens; longer pairs are left out and counted; 0 for no limit"
     )
@@ -176,6 +229,11 @@ class Train(Section):
     activation_checkpointing: bool = execution(
         False, description="Recomputation of layers in the backward pass, which needs less memory and more time"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_of_checkpoints(cls, values: object) -> object:
+        return with_number_of_checkpoints(values)
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:

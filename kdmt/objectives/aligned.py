@@ -25,9 +25,10 @@ from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 from kdmt.losses.edit_scripts import compact, levenshtein_distance
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.models.attention import at_least_float32
-from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.nonautoregressive import NATransformer, Revise
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.objectives.glancing import Glance, repeated
+from kdmt.objectives.mixing import drawn_replacements, mixed_with
 from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast, product_type
 from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 from kdmt.types import BOS, EOS, PAD, UNK
@@ -258,6 +259,9 @@ class AlignedPositions(View[AlignedPass]):
             edits between its output and the target. None for one pass.
         too_long: whether a target that has no alignment is left out, or its source is upsampled more in training.
         deep: whether to keep the output of the lower layers in training.
+        mixing: probability that the prediction of a lower layer is replaced by the symbol of the layer's own most
+            probable alignment in training, for models with layer-wise predictions (`kdmt.objectives.mixing`). The first
+            pass of glancing reads its own predictions.
     """
 
     def __init__(
@@ -267,9 +271,10 @@ class AlignedPositions(View[AlignedPass]):
         glancing: Glance | None = None,
         too_long: OnTooLong = "skip",
         deep: bool = False,
+        mixing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.alignment, self.too_long, self.deep = alignment, too_long, deep
+        self.alignment, self.too_long, self.deep, self.mixing = alignment, too_long, deep, mixing
         self.glancing = glancing
         self.ratio = 0.0 if glancing is None else glancing.ratio(0)
 
@@ -322,6 +327,7 @@ class AlignedPositions(View[AlignedPass]):
         with autocast(device, precision):
             encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
             x_BLD, keep_BL = self.alignment.inputs(model, prepared)
+        revise = self.revision(model, prepared, keep_BL, precision)
         state = None
         if self.training and self.glancing is not None:
             state = self.glancing.dropout_state(device)
@@ -332,8 +338,28 @@ class AlignedPositions(View[AlignedPass]):
                 x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(symbols_BL).to(x_BLD.dtype), x_BLD)
         deep = self.training and self.deep
         with repeated(state, device):
-            readings = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep)
+            readings = self.read_positions(
+                model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep, revise=revise
+            )
         yield AlignedPass(model, precision, prepared, trace, encoded, tuple(readings))
+
+    def revision(
+        self, model: NATransformer, prepared: AlignedPrepared, keep_BL: Tensor, precision: Precision
+    ) -> Revise | None:
+        """Draw the predictions of the lower layers that are replaced by symbols of alignments, None for none."""
+        if not (self.training and self.mixing):
+            return None
+        batch, width = keep_BL.shape
+        replaced_NBL = drawn_replacements(model, (batch, width), self.mixing, keep_BL.device)
+        symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
+
+        @torch.no_grad()
+        def aligned(features_BLD: Tensor) -> Tensor:
+            log_probs_BLK = _log_probs_of(symbols_BK, model, features_BLD, index_M, precision)
+            reading = Reading(model, precision, features_BLD, keep_BL, log_probs_BLK, index_M)
+            return symbols_BK.gather(1, self.alignment.best(reading, prepared.words)[0])
+
+        return mixed_with(replaced_NBL & prepared.alignable_B[:, None], aligned)
 
     def read_positions(
         self,
@@ -345,11 +371,12 @@ class AlignedPositions(View[AlignedPass]):
         precision: Precision,
         *,
         deep: bool = False,
+        revise: Revise | None = None,
     ) -> list[Reading]:
         """Return the output of the last layer; with `deep`, preceded by the outputs of the lower layers."""
         trace = model.deep_trace() if deep else None
         with autocast(x_BLD.device, precision):
-            features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace)
+            features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace, revise=revise)
             lower = [] if trace is None else model.lower_layers(trace)
         symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
         return [
@@ -479,5 +506,6 @@ def aligned_parts(nat: NAT) -> tuple[AlignedPositions, AlignmentLikelihood]:
         glancing=Glance.of(nat),
         too_long=nat.too_long,
         deep=nat.deep_supervision > 0.0,
+        mixing=nat.dslp_mixing,
     )
     return view, AlignmentLikelihood(alignment, deep_supervision=nat.deep_supervision, average=nat.loss_average)

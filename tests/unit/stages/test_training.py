@@ -102,7 +102,7 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_average", kill)
+        patch.setattr(RunFolder, "write_averages", kill)
         with pytest.raises(Killed):
             student("raw", "students.raw.train.max_updates=8")
     assert hash_tree(RAW / "average") == before
@@ -113,6 +113,14 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
     assert hash_tree(RAW / "average") == average
     assert average["model.safetensors"] != before["model.safetensors"]
     assert (RAW / "average/average_of").read_text() == "6\n8\n"
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("command", GIVEN_A_RUN)
+def test_auto_of_a_run_is_accepted_wherever_a_run_is(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "RAW", RAW / "auto")
+    result = GIVEN_A_RUN[command]()
+    assert result.code == 0, result.err
 
 
 @pytest.mark.usefixtures("finished")
