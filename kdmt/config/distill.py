@@ -124,7 +124,9 @@ TeacherName = Annotated[
 class Distill(Section):
     """Settings of the distill stage: teachers, decoding, checks of hypotheses, workers."""
 
-    checkpoint: CheckpointName = Field("average", description="Checkpoint of the pipeline's teacher")
+    checkpoint: CheckpointName = Field(
+        "auto", description="Checkpoint of the pipeline's teacher; 'auto' is the one that its run chose by validation"
+    )
     teachers: list[TeacherName] = Field(
         default_factory=list,
         description="Checkpoints that translate as an ensemble, or one Hugging Face model; empty for the pipeline's "

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Strict, Tag, model_validator
+from pydantic import Discriminator, Field, Strict, Tag, WithJsonSchema, model_validator
 
 from kdmt.choices import (
     AttentionDistance,
+    CheckpointName,
     DivergenceName,
     HiddenDistance,
     KnowledgeSource,
     OnlineTeacher,
     Precision,
+    RecipeName,
     TokenSelection,
 )
 from kdmt.config.nat import NAT
-from kdmt.config.section import SchedulePoint, Section, extend
-from kdmt.config.training import Model, Train, check_packed_model
+from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
+from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model, from_recipe
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
@@ -36,6 +40,13 @@ class WordKD(Section):
     )
     divergence: DivergenceName = Field("kl", description="Divergence between the teacher and the student")
     beta: float = Field(0.5, gt=0.0, lt=1.0, description="Share of the teacher in the mixture of 'divergence: js'")
+    skew: float = later(
+        0.1,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the teacher in the mixture of 'divergence: skewed_kl', of the student in that of "
+        "'skewed_reverse_kl'",
+    )
     temperature: float = Field(1.0, gt=0.0, description="Divisor of the logits of the teacher and the student")
     alpha: float = Field(0.5, ge=0.0, le=1.0, description="Weight of the divergence")
     select: TokenSelection = Field(
@@ -76,6 +87,8 @@ class WordKD(Section):
     def _consistent(self) -> WordKD:
         if self.source == "cache" and self.divergence == "squared_error":
             raise ValueError("'divergence: squared_error' needs the whole distribution, which a cache does not have")
+        if "skew" in changed(self) and self.divergence not in ("skewed_kl", "skewed_reverse_kl"):
+            raise ValueError("'skew' has no effect unless 'divergence' is 'skewed_kl' or 'skewed_reverse_kl'")
         if self.source == "cache" and self.marginal_momentum:
             raise ValueError(
                 "'marginal_momentum' has no effect with 'source: cache', which has the marginal of all tokens"
@@ -188,9 +201,28 @@ class SelfSupervised(Section):
     )
 
 
+# settings of a stage: those of the student and of its `train` section, which are checked with the student's own
+StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
+# settings of a student that a stage does not have, with the reason
+NOT_OF_A_STAGE: Mapping[str, str] = {
+    "seeds": "every seed is trained in all stages",
+    "stages": "a stage has no stages",
+    "train": "a stage has the settings of 'train' directly, such as 'lr'",
+}
+# settings that give a model its first weights, by section: they are of the first stage
+_FIRST_WEIGHTS: Mapping[str, tuple[str, ...]] = {
+    "student": ("encoder_layers_from_teacher", "decoder_layers_from_teacher", "embeddings_from_teacher"),
+    "train": ("init_from", "init_optimizer"),
+}
+_DROPOUTS = {"dropout", "attention_dropout", "activation_dropout"}
+
+
 class Student(Section):
     """A student: its training data, model, training and what it learns from."""
 
+    recipe: RecipeName | None = execution(
+        None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
+    )
     data: TrainingSetName = Field(
         "distilled",
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
@@ -224,11 +256,28 @@ class Student(Section):
     embeddings_from_teacher: bool = Field(
         False, description="Whether embeddings and output projection are initialised from the teacher's"
     )
+    stages: list[StageSettings] | None = Field(
+        None,
+        min_length=1,
+        description="Stages of training, each from the weights of the one before: for each stage, the settings of the "
+        "student and of 'train' that are different in it; null for one training",
+    )
+    begin_from: CheckpointName = Field(
+        "auto",
+        description="Checkpoint of the stage before that a stage begins from, for 'stages'; 'auto' is the one that its "
+        "run chose by validation",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_recipe(cls, value: Any) -> Any:
+        return from_recipe(value, is_student=True)
 
     @model_validator(mode="after")
-    def _distinct(self) -> Student:
+    def _consistent(self) -> Student:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("'seeds' holds a number twice")
+        check_initial_weights(self.model, self.train)
         return self
 
     @model_validator(mode="after")
@@ -299,6 +348,15 @@ class Student(Section):
         return self
 
     @model_validator(mode="after")
+    def _whole_first_pass(self) -> Student:
+        if self.nat is not None and self.nat.glancing_divisor == "predicted" and self.train.parallel == "fsdp":
+            raise ValueError(
+                "'nat.glancing_divisor: predicted' needs the whole model on each rank before the forward pass: "
+                "'train.parallel: fsdp' shards it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_source(self) -> Student:
         if self.online is None:
             return self
@@ -317,3 +375,91 @@ class Student(Section):
                 "'word_kd.marginal_momentum' keeps one average, and 'online.kind: mutual' has several students"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_valid_stages(self) -> Student:
+        for number, stage in enumerate(self.in_stages()):
+            changed_model = {key for key, value in stage.model if getattr(self.model, key) != value} - _DROPOUTS
+            if changed_model:
+                raise ValueError(
+                    f"'stages.{number}.model.{min(changed_model)}': all stages have the same model; a stage can change "
+                    f"{', '.join(sorted(_DROPOUTS))}"
+                )
+        return self
+
+    def in_stages(self) -> list[Student]:
+        """Return the settings of each stage of the training; those of the student itself if it has no stages."""
+        if self.stages is None:
+            return [self]
+        own = self.model_dump(exclude={"stages"}, exclude_unset=True)
+        stages = [_settings_of_stage(own, given, number) for number, given in enumerate(self.stages)]
+        return _Stages.model_validate({"stages": stages}).stages
+
+
+def setting_path(training: str, setting: str) -> str:
+    """Return the YAML path of a setting of a training.
+
+    A stage has the settings of `train` directly, and the model of its student.
+
+    Args:
+        training: YAML path of the teacher, a student or a stage of a student.
+        setting: path of the setting below that.
+    """
+    student = re.fullmatch(r"(students\..+)\.stages\.[0-9]+", training)
+    if student is not None and setting.startswith("model"):
+        return f"{student[1]}.{setting}"
+    return f"{training}.{setting if student is None else setting.removeprefix('train.')}"
+
+
+class _Stages(Section):
+    """Settings of all stages, which are checked as a list so that messages have the number of the stage."""
+
+    stages: list[Student]
+
+
+def _settings_of_stage(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the settings of one stage, as in a pipeline file.
+
+    Args:
+        own: settings of the student.
+        given: settings of the stage.
+        number: index of the stage, from 0.
+
+    Raises:
+        ValueError: if a setting has no effect in this stage, or cannot be different in a stage.
+    """
+    refused = dict(NOT_OF_A_STAGE)
+    if number == 0:
+        refused["begin_from"] = "no stage comes before the first"
+    else:
+        names = [name for section in _FIRST_WEIGHTS.values() for name in section]
+        refused |= dict.fromkeys(names, "a stage begins from the weights of the stage before")
+    for name in given:
+        if name in refused:
+            raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
+    before = {key: value for key, value in own.items() if key not in refused or key in ("seeds", "train")}
+    before["train"] = _train_before(own.get("train", {}), given, number)
+    train = {key: value for key, value in given.items() if key in Train.model_fields}
+    others = {key: value for key, value in given.items() if key not in Train.model_fields}
+    return _merged(before, {**others, "train": train} if train else others)
+
+
+def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the student's settings of training without those that a stage does not take over."""
+    left_out = set(_FIRST_WEIGHTS["train"] if number else ())
+    average = given.get("average")
+    if isinstance(average, Mapping) and average.get("n") is not None:
+        left_out.add("average_checkpoints")  # another name of the same number
+    train = {key: value for key, value in own.items() if key not in left_out}
+    if isinstance(train.get("average"), Mapping):
+        train["average"] = {key: value for key, value in train["average"].items() if key != "n"}
+    return train
+
+
+def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others in their place; of sections that both have, single settings are replaced."""
+    merged = dict(own)
+    for key, value in given.items():
+        before = merged.get(key)
+        merged[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -36,6 +36,8 @@ from kdmt.distill.teachers import choose_teacher
 from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
+from kdmt.models.checkpoint_choice import AUTO
+from kdmt.models.checkpoint_folder import resolve_name
 from kdmt.score.bleu_tokenizer import words_tokenizer
 from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.workspace import Workspace
@@ -52,6 +54,7 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
     "distill.compute_type": ("auto", "float32"),
     "distill.block_size": (None, ON_CPUS),
 }
+_CHECKPOINT = "distill.checkpoint"
 # fields of `distill` for the search for the best translations, on which sampling does not depend
 _SEARCH_SETTINGS = ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations")
 
@@ -85,7 +88,7 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
 
     The teacher does not translate if students learn only from files and the corpus, and from at least one file.
     """
-    wanted = {part for student in workspace.config.students.values() for part in parts_of(student.data)}
+    wanted = {part for _, student in workspace.config.trainings() for part in parts_of(student.data)}
     origins = {TRAINING_SETS[name].origin for name in wanted}
     if not ("file" in origins and origins <= {"file", "corpus"}):
         wanted.add("distilled")
@@ -188,11 +191,25 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
         left_out += _SEARCH_SETTINGS
     own = {key: value for key, value in made_from.settings.items() if not _is_below(key, left_out)}
     defaults = dict(made_from.defaults)
+    own[_CHECKPOINT] = _checkpoint_name(workspace)
+    defaults[_CHECKPOINT] = "average"  # of versions without 'auto'
     for values in (own, defaults):
         for key, (automatic, on_cpus) in _ON_CPUS.items():
             if key in values and values[key] == automatic:
                 values[key] = on_cpus
     return with_ratio(replace(made_from, settings=own, defaults=defaults), settings, prepared_corpus(workspace))
+
+
+def _checkpoint_name(workspace: Workspace) -> str:
+    """Return the name of the teacher's checkpoint for a plan: `auto` is recorded as what it is.
+
+    A training set of an older run, which has no choice, thus remains up to date. The name has no effect if the settings
+    name other teachers.
+    """
+    settings = workspace.config.distill
+    if settings.teachers:
+        return "average" if settings.checkpoint == AUTO else settings.checkpoint
+    return resolve_name(workspace.teacher, settings.checkpoint)
 
 
 def _is_below(key: str, fields: Iterable[str]) -> bool:

@@ -580,6 +580,7 @@ def test_word_kd_whose_trial_fails_is_computed_with_pytorch_operations(monkeypat
     [
         {"divergence": divergence("js")},
         {"divergence": divergence("reverse_kl")},
+        {"divergence": divergence("skewed_kl")},
         {"ranking": 2},
         {"mutual_information": 0.1, "log_marginal_V": torch.zeros(5)},
         {"min_confidence": 0.1},
