@@ -474,6 +474,11 @@ def test_a_stage_may_learn_from_the_stage_before_and_not_from_itself() -> None:
             "students.raw.stages.1.nat.family: 'dag' has other parameters than 'ctc' in the first stage: all stages",
         ),
         (
+            "students.raw={model: {arch: transformer_tiny}, nat: {family: ctc, deep_supervision: 1.0}, "
+            "stages: [{}, {nat: {dslp: true}}]}",
+            "students.raw.stages.1.nat.dslp: True has other parameters than False in the first stage: all stages",
+        ),
+        (
             "students.raw.stages=[{}, {nat: {family: ctc}}]",
             "students.raw.stages.1.nat: the first stage trains an autoregressive model, this one a non-autoregressive",
         ),
