@@ -27,6 +27,7 @@ class Family:
         settings: names of the family's settings in a student's `nat` section, without those of all families.
         iterates: whether decoding takes several passes.
         copies_source: whether the decoder input is made from the embeddings of the source.
+        has_convex: whether the loss is the likelihood of the target, or of some of its tokens, and nothing else.
         fairseq: fairseq's name of the model; None if fairseq does not have it.
         fairseq_noise: `noise` of fairseq's task, which masks or deletes words of the target in training.
     """
@@ -35,6 +36,7 @@ class Family:
     settings: tuple[str, ...]
     iterates: bool = False
     copies_source: bool = False
+    has_convex: bool = False
     fairseq: str | None = None
     fairseq_noise: str = "full_mask"
 
@@ -57,19 +59,21 @@ class Family:
 
 
 _LENGTH = ("length_weight",)
-_ALIGNED = ("upsample", "too_long", "glancing")
+_ALIGNED = ("upsample", "too_long", "glancing", "loss", "ngram")
 
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
         settings=(*_LENGTH, "source_copy", "glancing", "distance"),
         copies_source=True,
+        has_convex=True,
         fairseq="nonautoregressive_transformer",
     ),
     "cmlm": Family(
         positions="target",
         settings=(*_LENGTH, "layout", "correction"),
         iterates=True,
+        has_convex=True,
         fairseq="cmlm_transformer",
         fairseq_noise="random_mask",
     ),
@@ -86,8 +90,8 @@ FAMILIES: Mapping[FamilyName, Family] = {
         copies_source=True,
         fairseq="nacrf_transformer",
     ),
-    "ctc": Family(positions="aligned", settings=(*_ALIGNED, "distance"), copies_source=True),
-    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads")),
+    "ctc": Family(positions="aligned", settings=(*_ALIGNED, "distance"), copies_source=True, has_convex=True),
+    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads"), has_convex=True),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change
     "levenshtein": Family(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import GlancingDistance, NATLayout, OnTooLong, SourceCopy
+from kdmt.choices import AlignedLoss, GlancingDistance, NATLayout, OnTooLong, SourceCopy
 from kdmt.config.section import SchedulePoint, Section, changed
 from kdmt.families import FamilyName, families_with
 
@@ -26,6 +26,15 @@ class NAT(Section):
     length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
     source_copy: SourceCopy = Field(
         "uniform", description="Copy of source embeddings to the decoder input (nat, inat, nat_crf)"
+    )
+    loss: AlignedLoss = Field(
+        "likelihood",
+        description="Loss: 'likelihood' of the target over all alignments (ctc, dag); to fine-tune a student that was "
+        "trained by it, the similarity of expected n-grams: 'nmla', their F-measure (ctc), or 'fuzzy_alignment', their "
+        "clipped precision with a brevity penalty (dag)",
+    )
+    ngram: int = Field(
+        2, ge=1, le=4, description="Number of tokens of the n-grams of 'nmla' (1 or 2) and 'fuzzy_alignment'"
     )
     link_heads: int = Field(4, ge=1, description="Number of heads that predict links between positions (dag)")
     glancing: list[SchedulePoint] | None = Field(
@@ -60,4 +69,15 @@ class NAT(Section):
                 raise ValueError(f"'{name}' is a setting of {', '.join(families)}, not of '{self.family}'")
         if self.distance != "hamming" and self.glancing is None:
             raise ValueError("'distance' has no effect unless 'glancing' is set")
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_loss(self) -> NAT:
+        family = {"nmla": "ctc", "fuzzy_alignment": "dag"}.get(self.loss, self.family)
+        if family != self.family:
+            raise ValueError(f"'loss: {self.loss}' is a loss of {family}, not of '{self.family}'")
+        if self.loss == "likelihood" and "ngram" in changed(self):
+            raise ValueError("'ngram' has no effect with 'loss: likelihood'")
+        if self.loss == "nmla" and self.ngram > 2:
+            raise ValueError(f"'ngram' must be 1 or 2 with 'loss: nmla', not {self.ngram}")
         return self

@@ -75,6 +75,7 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
         },
     },
     "mutual": {"word_kd": {}, "online": {"kind": "mutual", "peers": 2}},
+    "convex": {"convex": {}},
     "nat": {"nat": {"family": "nat"}},
     "nat_glancing": {"nat": {"family": "nat", **_GLANCING}},
     "nat_glancing_levenshtein": {"nat": {"family": "nat", "distance": "levenshtein", **_GLANCING}},
@@ -94,7 +95,10 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     },
     "ctc_deep": {"nat": {"family": "ctc", "deep_supervision": 1.0}},
     "ctc_encoder_kd": {"nat": {"family": "ctc"}, "hidden_kd": _ENCODERS, "attention_kd": _ENCODER_MAPS},
+    "ctc_nmla": {"nat": {"family": "ctc", "loss": "nmla"}},
+    "ctc_convex": {"nat": {"family": "ctc"}, "convex": {}},
     "dag": {"nat": {"family": "dag"}},
+    "dag_fuzzy_alignment": {"nat": {"family": "dag", "loss": "fuzzy_alignment"}},
     "dag_glancing": {"nat": {"family": "dag", **_GLANCING}},
     "dag_glancing_deep": {"nat": {"family": "dag", "deep_supervision": 1.0, **_GLANCING}},
     "dag_upsample": {"nat": {"family": "dag", "too_long": "upsample", "upsample": 1}},
@@ -106,7 +110,7 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
 }
 
 # Objectives whose micro-batches have weights, as those of the training set `nbest`.
-WEIGHTED = ("teacher", "word_kd", "nat")
+WEIGHTED = ("teacher", "word_kd", "nat", "convex")
 
 
 def write_pairs(folder: Path, count: int, *, median_length: int, seed: int = 1) -> ParallelData:

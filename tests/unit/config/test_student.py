@@ -53,6 +53,20 @@ Load = Callable[..., Pipeline]
             "students.raw: 'train.packing' cannot be combined with 'attention_kd'",
         ),
         (
+            "students.raw={convex: {}, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot be combined with 'convex'",
+        ),
+        ("students.raw={convex: {}, word_kd: {}}", "students.raw: 'convex' cannot be combined with 'word_kd'"),
+        (
+            "students.raw={convex: {}, nat: {family: nat_crf}}",
+            "students.raw: 'nat.family: nat_crf' cannot have 'convex': its loss is not one likelihood",
+        ),
+        (
+            "students.raw={convex: {}, nat: {family: ctc, loss: nmla}}",
+            "students.raw: 'convex' replaces the likelihood: it cannot have 'nat.loss: nmla'",
+        ),
+        ("students.raw.convex={power: 0.0}", "students.raw.convex.power: "),
+        (
             "students.raw={model: {attention_dropout: 0.1}, train: {packing: true}}",
             "students.raw: 'train.packing' needs 'model.attention_dropout: 0'",
         ),
